@@ -1,0 +1,87 @@
+"""What an orchestrator can do, said as data: the compiler refuses by it, the docs are generated from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from flowyml.core.errors import UnsupportedFeatureError
+
+__all__ = ["Capabilities", "Feature", "Support", "no", "partly", "yes"]
+
+
+class Feature(StrEnum):
+    """One thing that a pipeline or its user may ask of an engine. The value is its title in the docs."""
+
+    PARALLEL_STEPS = "Independent steps at the same time"
+    PARAMETERS = "Parameters for each run"
+    STEP_RETRY = "Retries of a step with backoff"
+    RETRYABLE_ERRORS = "Retries only after certain errors"
+    STEP_TIMEOUT = "Step timeout"
+    PIPELINE_TIMEOUT = "Pipeline timeout"
+    HOOKS = "Lifecycle hooks"
+    RESOURCES_CPU_MEMORY = "CPU and memory requests"
+    RESOURCES_GPU = "GPU requests"
+    CANCEL = "Cancel stops the work"
+    LOGS = "Logs of a run"
+    OUTPUTS = "Outputs read back"
+    IDEMPOTENT_SUBMIT = "The same run id never runs twice"
+    ATTACH = "A handle from another process"
+    SCHEDULE_CRON = "Cron schedule"
+    SCHEDULE_INTERVAL = "Interval schedule"
+    SCHEDULE_TIMEZONE = "Schedule in a time zone"
+    SCHEDULE_CATCH_UP = "Catch-up of missed runs"
+    SCHEDULE_PAUSE = "Pause and resume a schedule"
+
+
+class Level(Enum):
+    """How far a feature is there."""
+
+    YES = "yes"
+    PARTLY = "partly"
+    NO = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """A level and, unless it is a plain yes, the sentence that explains it."""
+
+    level: Level
+    note: str = ""
+
+
+yes = Support(Level.YES)
+
+
+def partly(note: str) -> Support:
+    """Supported within the limits that ``note`` tells."""
+    return Support(Level.PARTLY, note)
+
+
+def no(reason: str) -> Support:
+    """Not supported, for this reason."""
+    return Support(Level.NO, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The answer of one orchestrator for each ``Feature``; a feature it leaves out counts as no."""
+
+    orchestrator: str
+    support: Mapping[Feature, Support]
+
+    def __getitem__(self, feature: Feature) -> Support:
+        return self.support.get(feature, no(f"{self.orchestrator!r} does not say that it can."))
+
+    def require(self, needs: Mapping[Feature, str]) -> None:
+        """Raise one ``UnsupportedFeatureError`` for all lacks. ``needs`` says who asks: ``"step 'train' …"``."""
+        lacks = tuple(
+            f"{who}: {feature.value.lower()}; {self.orchestrator!r} cannot: {self[feature].note}"
+            for feature, who in needs.items()
+            if self[feature].level is Level.NO
+        )
+        if lacks:
+            error = UnsupportedFeatureError("\n".join(lacks))
+            error.lacks = lacks
+            raise error

@@ -1,0 +1,141 @@
+"""Every error that FlowyML raises.
+
+::
+
+    FlowymlError
+    ├── DefinitionError (ValueError)            the pipeline is wrong as written
+    │   └── CycleError
+    ├── ParameterError (ValueError)             a run parameter is unknown, missing or of the wrong type
+    ├── ScheduleError (ValueError)              a schedule that no engine could keep
+    ├── ConfigurationError (ValueError)         a target in flowyml.toml, pyproject.toml or the environment
+    ├── PlanError (ValueError)                  a plan or bundle that cannot be read
+    ├── UnsupportedFeatureError                 the plan needs what the engine lacks; nothing was sent
+    ├── OrchestratorNotFoundError (LookupError) no orchestrator of that name, no engine at that URL
+    ├── MissingExtraError (ImportError)         the engine's client library is not installed
+    ├── PluginError                             a third-party orchestrator that cannot be loaded
+    ├── RunNotFoundError (LookupError)          the engine knows no such run
+    ├── ScheduleNotFoundError (LookupError)     the engine knows no such schedule
+    ├── WaitTimeoutError (TimeoutError)         waiting ended, the run goes on
+    ├── EngineError                             the engine answered with an error
+    │   ├── EngineUnreachableError (ConnectionError)
+    │   ├── AuthenticationError (PermissionError)
+    │   └── UnknownStateError (ValueError)      a state that the adapter's table does not know
+    ├── ArtifactError (OSError)                 a value could not be stored or read back
+    │   └── OutputNotKeptError (LookupError)    the value was not kept; the message says how to keep it
+    └── StepError (RuntimeError)                a step did not produce its outputs
+        ├── OutputError (TypeError)             wrong number of outputs, or one that cannot be stored
+        ├── StepTimeoutError (TimeoutError)
+        ├── StepCancelledError
+        └── StepCrashedError                    the step's process died: killed, out of memory, segmentation fault
+
+Each class also inherits the builtin that a caller would expect. A message says what happened, where, and
+what to do now. All of them survive pickling. Retry decisions look at types, never at messages.
+"""
+
+from __future__ import annotations
+
+
+class FlowymlError(Exception):
+    """The root of every error that FlowyML raises."""
+
+
+class DefinitionError(FlowymlError, ValueError):
+    """The pipeline is wrong as it is written."""
+
+
+class CycleError(DefinitionError):
+    """Steps wait for one another in a circle."""
+
+
+class ParameterError(FlowymlError, ValueError):
+    """A run parameter is unknown, missing, or of the wrong type."""
+
+
+class ScheduleError(FlowymlError, ValueError):
+    """A schedule that cannot be kept, such as a cron expression that never fires."""
+
+
+class ConfigurationError(FlowymlError, ValueError):
+    """A named target or a setting is wrong."""
+
+
+class PlanError(FlowymlError, ValueError):
+    """A plan or a bundle cannot be read."""
+
+
+class UnsupportedFeatureError(FlowymlError):
+    """A plan needs features that an engine lacks. ``lacks`` holds one sentence for each of them."""
+
+    lacks: tuple[str, ...] = ()
+
+
+class OrchestratorNotFoundError(FlowymlError, LookupError):
+    """No orchestrator is registered under a name, or no known engine answers at a URL."""
+
+
+class MissingExtraError(FlowymlError, ImportError):
+    """An engine's client library is not installed; the message holds the command that installs it."""
+
+
+class PluginError(FlowymlError):
+    """An orchestrator's entry point exists but cannot be loaded."""
+
+
+class RunNotFoundError(FlowymlError, LookupError):
+    """The engine knows no run of this id."""
+
+
+class ScheduleNotFoundError(FlowymlError, LookupError):
+    """The engine knows no schedule of this id."""
+
+
+class WaitTimeoutError(FlowymlError, TimeoutError):
+    """Waiting for a run took longer than asked. The run itself goes on."""
+
+
+class EngineError(FlowymlError):
+    """The engine answered, and the answer was an error."""
+
+
+class EngineUnreachableError(EngineError, ConnectionError):
+    """The engine did not answer. It says nothing about the run, which may well go on."""
+
+
+class AuthenticationError(EngineError, PermissionError):
+    """The engine refused the credentials."""
+
+
+class UnknownStateError(EngineError, ValueError):
+    """The engine reported a state that the adapter's table does not know. It is never guessed at."""
+
+
+class ArtifactError(FlowymlError, OSError):
+    """A value could not be stored, found, or verified."""
+
+
+class OutputNotKeptError(ArtifactError, LookupError):
+    """The value existed during the run and was not kept afterwards."""
+
+
+class StepError(FlowymlError, RuntimeError):
+    """A step did not produce its outputs. ``step`` names it."""
+
+    step: str = ""
+
+
+class OutputError(StepError, TypeError):
+    """A step returned the wrong number of outputs, or one that cannot be stored."""
+
+
+class StepTimeoutError(StepError, TimeoutError):
+    """A step ran longer than its timeout and was stopped."""
+
+
+class StepCancelledError(StepError):
+    """A step was stopped because its run was cancelled."""
+
+
+class StepCrashedError(StepError):
+    """The process that ran a step died without an answer. ``exit_code`` is negative for a signal."""
+
+    exit_code: int | None = None

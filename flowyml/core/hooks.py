@@ -1,0 +1,46 @@
+"""Callbacks in the life of a run. They run where the steps run, on every engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flowyml.core.execution_status import ExecutionStatus
+
+__all__ = ["PipelineHook"]
+
+logger = logging.getLogger("flowyml.hooks")
+
+
+class PipelineHook:
+    """Override what you need; every method does nothing by default.
+
+    Step events fire once for each attempt, in the process that runs the step; pipeline events fire through the
+    engine's own callbacks. An exception in a hook is logged and never changes the outcome of the run. Hooks travel
+    to the workers by pickle, so keep connections and open files out of ``__init__``.
+    """
+
+    def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
+        """The run begins. ``context`` holds the parameters of this run."""
+
+    def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
+        """An attempt of a step begins."""
+
+    def on_step_end(self, step_name: str, outputs: Mapping[str, Any], duration: float) -> None:
+        """A step succeeded after ``duration`` seconds."""
+
+    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+        """The run ended, in whatever way, after ``duration`` seconds."""
+
+    def on_error(self, step_name: str, error: BaseException) -> None:
+        """An attempt of a step failed; a retry may follow."""
+
+
+def fire(hooks: Iterable[PipelineHook], event: str, *args: object) -> None:
+    """Call ``event`` on each hook; what a hook raises is logged and goes no further."""
+    for hook in hooks:
+        try:
+            getattr(hook, event)(*args)
+        except Exception:
+            logger.exception("Hook %s.%s failed; the run goes on.", type(hook).__name__, event)

@@ -1,0 +1,64 @@
+"""What a step asks of the machine that runs it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from flowyml.core.errors import DefinitionError
+
+__all__ = ["ResourceRequirements"]
+
+_CPU = re.compile(r"[0-9]+(\.[0-9]+)?|[0-9]+m")
+_MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?([kKMGTPE]i?)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceRequirements:
+    """CPU, memory and accelerators, in Kubernetes' notation.
+
+    ``cpu`` counts cores (``"2"``, ``"0.5"``, ``"500m"``), ``memory`` bytes (``"4Gi"``, ``"512M"``), ``gpu`` whole
+    devices. Source: Kubernetes, *Resource units*. Raises ``DefinitionError`` for any other notation.
+
+    >>> ResourceRequirements(cpu="2", memory="4Gi").memory
+    '4Gi'
+    """
+
+    cpu: str | None = None
+    memory: str | None = None
+    gpu: int = 0
+    gpu_type: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, pattern, example in (("cpu", _CPU, "2 or 500m"), ("memory", _MEMORY, "4Gi or 512M")):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise DefinitionError(f"{name}={value!r} is no quantity. Write it like {example}.")
+            if not pattern.fullmatch(str(value)):
+                raise DefinitionError(f"{name}={value!r} is no Kubernetes quantity. Write it like {example}.")
+            object.__setattr__(self, name, str(value))
+        if isinstance(self.gpu, bool) or not isinstance(self.gpu, int) or self.gpu < 0:
+            raise DefinitionError(f"gpu={self.gpu!r} is no number of devices. Use a whole number, 0 or more.")
+
+    @classmethod
+    def coerce(cls, value: ResourceRequirements | Mapping[str, object] | None) -> ResourceRequirements | None:
+        """Accept the dict notation of 0.x, with its deprecation warning."""
+        if value is None or isinstance(value, ResourceRequirements):
+            return value
+        if not isinstance(value, Mapping):
+            raise DefinitionError(f"resources={value!r}: use ResourceRequirements(cpu=…, memory=…, gpu=…).")
+        warnings.warn(
+            "Dict-style resources will be removed in 2.0. Use ResourceRequirements("
+            + ", ".join(f"{key}={item!r}" for key, item in value.items())
+            + ").",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(value) - known):
+            raise DefinitionError(f"resources has no {', '.join(map(repr, unknown))}. Known: {', '.join(sorted(known))}.")
+        return cls(**value)  # type: ignore[arg-type]  # __post_init__ checks the values

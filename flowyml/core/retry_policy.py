@@ -1,0 +1,93 @@
+"""How often, how patiently, and after which errors a failed step is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flowyml.core.errors import DefinitionError
+
+__all__ = ["OrchestratorRetryPolicy", "error_names"]
+
+_OUT_OF_MEMORY = frozenset({"memory", "outofmemory"})
+
+
+@dataclass(frozen=True, slots=True)
+class OrchestratorRetryPolicy:
+    """Attempts with exponential backoff, compiled to the engine's native retries of the failed step.
+
+    ``max_attempts`` counts the first try too: 3 means up to two retries. ``retryable_errors`` names exception
+    classes (``"TimeoutError"``, ``"Timeout"`` or the class itself), matched against the class of the error and its
+    bases; ``"OOM"`` stands for ``MemoryError`` and its kin. Without it every error is tried again.
+
+    >>> policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=10, backoff_multiplier=2.0)
+    >>> policy.delays
+    (10, 20.0)
+    >>> OrchestratorRetryPolicy(retryable_errors=["Timeout"]).retries_on(TimeoutError())
+    True
+    """
+
+    max_attempts: int = 3
+    initial_delay_seconds: float = 1
+    backoff_multiplier: float = 2.0
+    retryable_errors: Sequence[str | type[BaseException]] | None = None
+    max_delay_seconds: float = 3600
+
+    def __post_init__(self) -> None:
+        _require(isinstance(self.max_attempts, int) and self.max_attempts >= 1, "max_attempts", "a whole number from 1")
+        for name in ("initial_delay_seconds", "max_delay_seconds"):
+            _require(_is_number(getattr(self, name)) and getattr(self, name) >= 0, name, "seconds, 0 or more")
+        _require(_is_number(self.backoff_multiplier) and self.backoff_multiplier >= 1, "backoff_multiplier", "at least 1")
+        if self.retryable_errors is not None:
+            if isinstance(self.retryable_errors, str):
+                raise DefinitionError("retryable_errors is a list of names, such as ['OOM', 'Timeout'].")
+            names = tuple(error if isinstance(error, str) else error.__name__ for error in self.retryable_errors)
+            object.__setattr__(self, "retryable_errors", names)
+
+    @property
+    def delays(self) -> tuple[float, ...]:
+        """Seconds to wait before each retry."""
+        return tuple(
+            min(self.initial_delay_seconds * self.backoff_multiplier**retry if retry else self.initial_delay_seconds,
+                self.max_delay_seconds)
+            for retry in range(self.max_attempts - 1)
+        )  # fmt: skip
+
+    def retries_on(self, error: BaseException) -> bool:
+        """True when an error of this class is worth another attempt."""
+        return self.retries_on_names(error_names(error))
+
+    def retries_on_names(self, names: Iterable[str]) -> bool:
+        """The same for an error that is known only by ``error_names``, from another process."""
+        if self.retryable_errors is None:
+            return True
+        plain = {_plain(name) for name in names}
+        if plain & _OUT_OF_MEMORY:
+            plain.add("oom")
+        return any(_plain(str(wanted)) in plain for wanted in self.retryable_errors)
+
+
+def error_names(error: BaseException) -> tuple[str, ...]:
+    """The class of an error and its bases, nearest first, as retry policies know them.
+
+    >>> error_names(ConnectionResetError())
+    ('ConnectionResetError', 'ConnectionError', 'OSError')
+    """
+    return tuple(cls.__name__ for cls in type(error).__mro__ if cls not in (Exception, BaseException, object))
+
+
+def _plain(name: str) -> str:
+    short = name.rpartition(".")[2].lower()
+    for suffix in ("error", "exception"):
+        if short != suffix:
+            short = short.removesuffix(suffix)
+    return short
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require(condition: bool, name: str, expected: str) -> None:
+    if not condition:
+        raise DefinitionError(f"OrchestratorRetryPolicy: {name} must be {expected}.")

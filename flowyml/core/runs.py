@@ -1,0 +1,125 @@
+"""What an engine knows of a run and its steps, as plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from flowyml.core.errors import OutputNotKeptError
+from flowyml.core.execution_status import ExecutionStatus
+
+__all__ = ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun"]
+
+
+def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
+    """Seconds from start to end, or to now while there is no end; 0 before the start."""
+    if started_at is None:
+        return 0.0
+    return max(0.0, ((ended_at or datetime.now(UTC)) - started_at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as its engine reports it. ``raw_status`` is the engine's own word, times are UTC."""
+
+    job_id: str
+    run_id: str
+    pipeline: str
+    status: ExecutionStatus
+    raw_status: str
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: str | None = None
+    url: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration_seconds(self) -> float:
+        """Seconds since the start, until the end or now."""
+        return elapsed(self.started_at, self.ended_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRun:
+    """One step of a run. ``attempt`` counts from 1; 0 while it has not begun."""
+
+    name: str
+    status: ExecutionStatus
+    raw_status: str
+    attempt: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: str | None = None
+
+    @property
+    def duration_seconds(self) -> float:
+        """Seconds since the start, until the end or now."""
+        return elapsed(self.started_at, self.ended_at)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line that a run printed or logged. ``step`` is empty for what belongs to no step."""
+
+    message: str
+    step: str = ""
+    level: str = "INFO"
+    time: datetime | None = None
+
+
+class Outputs(dict[str, Any]):
+    """Pipeline outputs by name. Reading one that was not kept says how to keep it."""
+
+    def __init__(self, values: Mapping[str, Any] = {}, *, not_kept: Mapping[str, str] = {}) -> None:
+        super().__init__(values)
+        self.not_kept = dict(not_kept)
+
+    def __missing__(self, name: str) -> Any:
+        if reason := self.not_kept.get(name):
+            raise OutputNotKeptError(reason)
+        raise KeyError(f"{name} (this run has: {', '.join([*self, *self.not_kept]) or 'no outputs'})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult(StepRun):
+    """A step of a finished run. ``outputs`` holds those that are outputs of the pipeline too."""
+
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def success(self) -> bool:
+        """True when the step completed."""
+        return self.status.is_successful
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineResult:
+    """What a finished run gave. ``exception`` is the error itself where it happened in this process."""
+
+    run_id: str
+    pipeline: str
+    status: ExecutionStatus
+    outputs: Outputs
+    step_results: Mapping[str, StepResult]
+    duration_seconds: float
+    error: str | None = None
+    exception: BaseException | None = field(default=None, repr=False)
+
+    @property
+    def success(self) -> bool:
+        """True when every step completed."""
+        return self.status.is_successful
+
+    def __getitem__(self, output: str) -> Any:
+        return self.outputs[output]
+
+    def raise_for_status(self) -> PipelineResult:
+        """Give the result itself if it succeeded, else raise the step's error."""
+        from flowyml.core.errors import StepError
+
+        if self.success:
+            return self
+        raise StepError(f"Run {self.run_id!r} of {self.pipeline!r} ended {self.status}: {self.error}") from self.exception

@@ -1,0 +1,177 @@
+"""When a pipeline runs by itself, in words that every engine's scheduler understands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flowyml.core.errors import ScheduleError
+
+__all__ = ["Schedule", "ScheduleInfo"]
+
+_DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Either a cron expression of five fields or an interval, in a time zone.
+
+    ``catch_up`` asks the engine to make up for runs that it missed. ``parameters`` are those of each scheduled run.
+
+    >>> Schedule.of("weekly", "MON:09:00").cron
+    '0 9 * * 1'
+    >>> Schedule.of("hourly", 15).cron
+    '15 * * * *'
+    >>> Schedule.of("interval", 90).interval_seconds
+    90
+    """
+
+    cron: str | None = None
+    interval_seconds: float | None = None
+    timezone: str = "UTC"
+    start: datetime | None = None
+    end: datetime | None = None
+    catch_up: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.cron is None) == (self.interval_seconds is None):
+            raise ScheduleError("A schedule has a cron expression or an interval, and not both.")
+        if self.interval_seconds is not None and not _is_positive(self.interval_seconds):
+            raise ScheduleError(f"interval={self.interval_seconds!r}: use a number of seconds above 0.")
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, LookupError, OSError) as error:
+            raise ScheduleError(f"Unknown time zone {self.timezone!r}. Use a name such as 'Europe/Berlin'.") from error
+        for name in ("start", "end"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                object.__setattr__(self, name, moment.replace(tzinfo=ZoneInfo(self.timezone)))
+        if self.start and self.end and self.end <= self.start:
+            raise ScheduleError(f"The schedule ends ({self.end}) before it starts ({self.start}).")
+        if self.cron is not None:
+            _check_cron(self.cron)
+
+    @classmethod
+    def of(cls, schedule_type: str, value: object, **options: Any) -> Schedule:
+        """Build one from a type and its value.
+
+        ============  =========================================
+        type          value
+        ============  =========================================
+        ``hourly``    minute of the hour, 0 to 59
+        ``daily``     hour of the day, 0 to 23, or ``"HH:MM"``
+        ``weekly``    ``"MON:09:00"``
+        ``cron``      five fields, minutes first
+        ``interval``  seconds
+        ============  =========================================
+        """
+        if schedule_type == "interval":
+            return cls(interval_seconds=value, **options)  # type: ignore[arg-type]  # checked in __post_init__
+        cron = _CRON_OF.get(schedule_type)
+        if cron is None:
+            raise ScheduleError(f"Unknown schedule_type {schedule_type!r}. Use {', '.join(_CRON_OF)} or interval.")
+        return cls(cron=cron(value), **options)
+
+    def next_times(self, count: int = 1, after: datetime | None = None) -> list[datetime]:
+        """The next times that this schedule fires, in its time zone. Fewer than ``count`` if it ends before."""
+        zone = ZoneInfo(self.timezone)
+        moment = (after or datetime.now(UTC)).astimezone(zone)
+        if self.start and self.start > moment:
+            moment = self.start.astimezone(zone) - timedelta(seconds=1 if self.cron else 0)
+        times = self._cron_times(moment, count) if self.cron else self._interval_times(moment, count)
+        return [time for time in times if self.end is None or time <= self.end]
+
+    def _cron_times(self, after: datetime, count: int) -> list[datetime]:
+        from croniter import croniter
+
+        times = croniter(self.cron, after)
+        return [times.get_next(datetime) for _ in range(count)]
+
+    def _interval_times(self, after: datetime, count: int) -> list[datetime]:
+        assert self.interval_seconds is not None
+        step = timedelta(seconds=self.interval_seconds)
+        anchor = (self.start or datetime.fromtimestamp(0, UTC)).astimezone(UTC)
+        first = anchor if anchor >= after else anchor + ((after - anchor) // step + 1) * step
+        return [(first + step * n).astimezone(after.tzinfo) for n in range(count)]
+
+    def __str__(self) -> str:
+        return f"cron {self.cron} {self.timezone}" if self.cron else f"every {self.interval_seconds:g} s"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, without what has its default."""
+        plain: dict[str, Any] = {"timezone": self.timezone}
+        for name in ("cron", "interval_seconds", "start", "end", "catch_up", "parameters"):
+            if value := getattr(self, name):
+                plain[name] = value.isoformat() if isinstance(value, datetime) else value
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Schedule:
+        """Read back what ``to_dict`` wrote."""
+        times = {name: datetime.fromisoformat(plain[name]) for name in ("start", "end") if name in plain}
+        return cls(**{**plain, **times})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleInfo:
+    """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first."""
+
+    schedule_id: str
+    pipeline: str
+    schedule: Schedule
+    paused: bool = False
+    next_runs: tuple[datetime, ...] = ()
+
+
+def _hourly(value: object) -> str:
+    return f"{_whole('hourly', value, 'a minute', 59)} * * * *"
+
+
+def _daily(value: object) -> str:
+    if isinstance(value, str) and (match := _TIME.fullmatch(value)):
+        return f"{int(match[2])} {int(match[1])} * * *"
+    return f"0 {_whole('daily', value, 'an hour', 23)} * * *"
+
+
+def _weekly(value: object) -> str:
+    day, _, time = str(value).partition(":")
+    match = _TIME.fullmatch(time)
+    if match is None or day.upper() not in _DAYS:
+        raise ScheduleError(f"weekly takes a day and a time such as 'MON:09:00', not {value!r}.")
+    return f"{int(match[2])} {int(match[1])} * * {_DAYS.index(day.upper())}"
+
+
+_CRON_OF = {"hourly": _hourly, "daily": _daily, "weekly": _weekly, "cron": str}
+
+
+def _whole(schedule_type: str, value: object, what: str, highest: int) -> int:
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+        raise ScheduleError(f"{schedule_type} takes {what} from 0 to {highest}, not {value!r}.")
+    return value
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _check_cron(expression: str) -> None:
+    from croniter import CroniterBadDateError, CroniterError, croniter
+
+    if len(expression.split()) != 5:
+        raise ScheduleError(
+            f"cron {expression!r} has {len(expression.split())} fields. Write five: minute hour day month weekday."
+        )
+    try:
+        croniter(expression, datetime.now(UTC)).get_next(datetime)
+    except CroniterBadDateError as error:
+        raise ScheduleError(f"cron {expression!r} never fires.") from error
+    except (CroniterError, ValueError) as error:
+        raise ScheduleError(f"cron {expression!r} cannot be read: {error}") from error

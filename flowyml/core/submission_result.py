@@ -1,0 +1,180 @@
+"""The handle of a run: the same on every engine."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from flowyml.core.errors import EngineUnreachableError, WaitTimeoutError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.observability import measure
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun
+
+__all__ = ["RunOperations", "SubmissionResult"]
+
+
+class RunOperations(Protocol):
+    """What a handle asks of its orchestrator. Each call reads the engine."""
+
+    name: str
+
+    def get_run(self, job_id: str) -> Run: ...
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]: ...
+    def outputs(self, job_id: str) -> Outputs: ...
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]: ...
+    def cancel(self, job_id: str) -> bool: ...
+
+
+class SubmissionResult:
+    """A submitted run. It holds no state of its own: what it tells is read from the engine.
+
+    Reading ``status`` asks the engine, until the status is terminal. The handle can be rebuilt in any process from
+    ``orchestrator.attach(job_id)``.
+    """
+
+    def __init__(self, orchestrator: RunOperations, job_id: str, *, run: Run | None = None) -> None:
+        self.orchestrator = orchestrator
+        self.job_id = job_id
+        self._run = run or orchestrator.get_run(job_id)
+
+    def refresh(self) -> SubmissionResult:
+        """Ask the engine now. Raises ``EngineUnreachableError`` when it does not answer."""
+        if not self._run.status.is_terminal:
+            self._run = self.orchestrator.get_run(self.job_id)
+        return self
+
+    @property
+    def run(self) -> Run:
+        """The whole record, fresh from the engine."""
+        return self.refresh()._run
+
+    @property
+    def run_id(self) -> str:
+        """The id under which the run was submitted."""
+        return self._run.run_id
+
+    @property
+    def status(self) -> ExecutionStatus:
+        """Where the run stands now."""
+        return self.run.status
+
+    @property
+    def raw_status(self) -> str:
+        """The engine's own word for the status."""
+        return self.run.raw_status
+
+    @property
+    def url(self) -> str | None:
+        """The page of the run in the engine's UI, where there is one."""
+        return self._run.url
+
+    @property
+    def duration_seconds(self) -> float:
+        """Seconds from the start to the end, or to now."""
+        return self.run.duration_seconds
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, if the run failed."""
+        return self.run.error
+
+    @property
+    def outputs(self) -> Outputs:
+        """The outputs of the pipeline, read back from the engine; empty until the run completed."""
+        return self.orchestrator.outputs(self.job_id) if self.status.is_successful else Outputs()
+
+    def step_runs(self) -> tuple[StepRun, ...]:
+        """The steps with attempts, times and errors."""
+        return self.orchestrator.step_runs(self.job_id)
+
+    def step_statuses(self) -> dict[str, ExecutionStatus]:
+        """The status of each step by name."""
+        return {step.name: step.status for step in self.step_runs()}
+
+    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
+        """What the run printed and logged so far; with ``follow`` until it ends."""
+        return self.orchestrator.logs(self.job_id, follow=follow)
+
+    def cancel(self) -> bool:
+        """Stop the run and its work. False when it had ended already."""
+        return self.orchestrator.cancel(self.job_id)
+
+    def wait_for_completion(
+        self, timeout: float = 3600, poll_interval: float = 5, *, progress: bool | None = None
+    ) -> SubmissionResult:
+        """Block until the run ended, however it ended; look at ``status`` then.
+
+        ``timeout`` and ``poll_interval`` are seconds. The first polls come faster than ``poll_interval``, so a short
+        run is not waited for in vain. ``progress`` shows the steps live; by default when standard error is a terminal.
+
+        Raises ``WaitTimeoutError`` when the time is up: the run goes on. An engine that does not answer is asked
+        again until then; if it is still silent at the end, ``EngineUnreachableError`` is raised, which says nothing
+        about the run.
+        """
+        if progress is None:
+            progress = sys.stderr.isatty()
+        already_over = self._run.status.is_terminal
+        if progress and not already_over:
+            from flowyml.core.progress import show_progress
+
+            with show_progress(self._run.pipeline, self.run_id) as update:
+                self._poll(timeout, poll_interval, lambda: update(self._run, self.step_runs()))
+        else:
+            self._poll(timeout, poll_interval, lambda: None)
+        if not already_over:
+            self._measure()
+        return self
+
+    def result(self) -> PipelineResult:
+        """Outputs and steps of the ended run in one record."""
+        outputs = self.outputs
+        return PipelineResult(
+            run_id=self.run_id,
+            pipeline=self._run.pipeline,
+            status=self._run.status,
+            outputs=outputs,
+            step_results={step.name: _step_result(step) for step in self.step_runs()},
+            duration_seconds=self._run.duration_seconds,
+            error=self._run.error,
+        )
+
+    def _poll(self, timeout: float, poll_interval: float, seen: Any) -> None:
+        deadline = time.monotonic() + timeout
+        pause = min(0.05, poll_interval)
+        while True:
+            unreachable: EngineUnreachableError | None = None
+            try:
+                self.refresh()
+                seen()
+            except EngineUnreachableError as error:
+                unreachable = error
+            if self._run.status.is_terminal:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise unreachable or WaitTimeoutError(
+                    f"Run {self.run_id!r} is still {self._run.status} after {timeout:g} s. It goes on: wait again, "
+                    f"or stop it with cancel()."
+                )
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, poll_interval)
+
+    def _measure(self) -> None:
+        for step in self.step_runs():
+            measure("step_finished", self._run.pipeline, self.run_id, step.name, step.status, step.duration_seconds)
+        run = self._run
+        measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
+
+    def __repr__(self) -> str:
+        seen = f"{self._run.status} at {datetime.now(UTC):%H:%M:%S}Z" if not self._run.status.is_terminal else self._run.status
+        return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
+
+
+def _step_result(step: StepRun) -> StepResult:
+    return StepResult(
+        name=step.name, status=step.status, raw_status=step.raw_status, attempt=step.attempt,
+        started_at=step.started_at, ended_at=step.ended_at, error=step.error,
+    )  # fmt: skip

@@ -1,0 +1,245 @@
+"""The interface of an orchestrator: what a user calls, and what an adapter provides.
+
+An adapter subclasses ``Orchestrator`` and fills in the methods under "What an adapter provides". The rest, which is
+what users call, is written once, here, in terms of those.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from uuid import uuid4
+
+from flowyml.core.capabilities import Capabilities, Feature
+from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.observability import measure
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.plan.model import Plan
+from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
+
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["Code", "Deployment", "Health", "Orchestrator", "RunnablePipeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a plan refers to, alive in this process: the functions of its steps, by step name, and its hooks."""
+
+    functions: Mapping[str, Callable[..., Any]]
+    hooks: Sequence[PipelineHook] = ()
+
+
+class RunnablePipeline(Protocol):
+    """What an orchestrator needs of a pipeline: ``flowyml.Pipeline``, or one that was read from a bundle."""
+
+    @property
+    def name(self) -> str: ...
+    def compile(self) -> Plan:
+        """The plan; raises ``DefinitionError``."""
+
+    def code(self) -> Code:
+        """The functions and hooks, for running in this process."""
+
+    def bundle(self, plan: Plan | None = None) -> Bundle:
+        """Code and plan in one file, for running elsewhere. ``plan`` replaces the compiled one."""
+
+    def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        """All parameters of a run, defaults filled in; raises ``ParameterError``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A pipeline that an engine knows. ``changed`` is false when the engine had this very version already."""
+
+    name: str
+    digest: str
+    changed: bool
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether an engine answers, what it is, and where."""
+
+    reachable: bool
+    version: str | None = None
+    url: str | None = None
+    detail: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Orchestrator(ABC):
+    """Runs pipelines on one engine. Job ids are the engine's own, run ids are the user's."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+
+    def __init__(self, *, retry_policy: OrchestratorRetryPolicy | None = None) -> None:
+        self.retry_policy = retry_policy
+
+    # What users call.
+
+    def run_pipeline(
+        self,
+        pipeline: RunnablePipeline,
+        run_id: str | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> SubmissionResult:
+        """Submit a run and return at once. The same ``run_id`` again gives the same run, never a second one.
+
+        Raises ``DefinitionError``, ``ParameterError`` and ``UnsupportedFeatureError`` before anything is sent.
+        """
+        run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
+        plan = self.plan(pipeline)
+        values = pipeline.check_parameters(parameters)
+        job_id = self.submit(pipeline.bundle(plan), run_id, values)
+        measure("run_started", plan.name, run_id, self.name)
+        return self.attach(job_id)
+
+    def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
+        """Run and wait for the end. ``context`` holds the parameters of this run."""
+        submission = self.run_pipeline(pipeline, run_id, parameters=context)
+        return submission.wait_for_completion(timeout=float("inf"), poll_interval=1).result()
+
+    def attach(self, job_id: str) -> SubmissionResult:
+        """The handle of a run, rebuilt from its job id alone. Raises ``RunNotFoundError``."""
+        return SubmissionResult(self, job_id, run=self.get_run(job_id))
+
+    def get_run_status(self, job_id: str) -> ExecutionStatus:
+        """Where a run stands. Raises ``RunNotFoundError``."""
+        return self.get_run(job_id).status
+
+    def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule) -> ScheduleInfo:
+        """Deploy the pipeline with a schedule; doing so again updates it in place."""
+        plan = self.plan(pipeline)
+        self.capabilities.require(_schedule_needs(plan, schedule))
+        pipeline.check_parameters(schedule.parameters)
+        return self.create_schedule(pipeline.bundle(plan), schedule)
+
+    def deploy_pipeline(self, pipeline: RunnablePipeline) -> Deployment:
+        """Make the pipeline known to the engine without running it."""
+        return self.deploy(pipeline.bundle(self.plan(pipeline)))
+
+    def plan(self, pipeline: RunnablePipeline) -> Plan:
+        """The plan as this orchestrator would run it: with its retry policy, and checked against what it can do."""
+        plan = pipeline.compile().with_retry_policy(self.retry_policy)
+        self.capabilities.require(_plan_needs(plan))
+        return plan
+
+    # What an adapter provides.
+
+    @abstractmethod
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+        """Start a run without waiting for it and give its job id; attach if ``run_id`` exists."""
+
+    @abstractmethod
+    def get_run(self, job_id: str) -> Run:
+        """One run. Raises ``RunNotFoundError``, ``EngineUnreachableError``, ``UnknownStateError``."""
+
+    @abstractmethod
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        """Runs that this engine knows, newest first, in one call to the engine."""
+
+    @abstractmethod
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        """Every step of the run in the plan's order, those that have not begun included."""
+
+    @abstractmethod
+    def outputs(self, job_id: str) -> Outputs:
+        """The outputs of a completed run."""
+
+    @abstractmethod
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        """The lines so far, oldest first; with ``follow`` until the run ends."""
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> bool:
+        """Stop a run and its work; returns when the engine took the request. False when it had ended already."""
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Whether the engine answers. Never raises for an engine that is down."""
+
+    def deploy(self, bundle: Bundle) -> Deployment:
+        """Make a bundle known to the engine."""
+        raise self._lacks("deployments")
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+        """Create or update the schedule of the bundle's pipeline."""
+        raise self._lacks("schedules")
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        """The schedules that FlowyML made on this engine."""
+        raise self._lacks("schedules")
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Keep the schedule and fire nothing. Raises ``ScheduleNotFoundError``."""
+        raise self._lacks("schedules")
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Let a paused schedule fire again. Raises ``ScheduleNotFoundError``."""
+        raise self._lacks("schedules")
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Remove the schedule. Raises ``ScheduleNotFoundError``."""
+        raise self._lacks("schedules")
+
+    def _lacks(self, what: str) -> UnsupportedFeatureError:
+        return UnsupportedFeatureError(f"{self.name!r} has no {what}. `flowyml backends` shows what each engine can do.")
+
+
+def new_run_id(pipeline: str) -> str:
+    """A run id that sorts by time and collides with none: ``training-20260131-120000-1f3a9c2e``."""
+    return f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
+
+
+def _checked_run_id(run_id: str) -> str:
+    if not isinstance(run_id, str) or len(run_id) > MAX_NAME_LENGTH:
+        raise DefinitionError(f"run_id={run_id!r:.60} must be text of at most {MAX_NAME_LENGTH} characters.")
+    return check_name(run_id, "run")
+
+
+def _plan_needs(plan: Plan) -> dict[Feature, str]:
+    """The features that a plan uses, each with the first of those who ask for it."""
+    needs: dict[Feature, str] = {}
+    pipeline = f"pipeline {plan.name!r}"
+    if plan.timeout_seconds is not None:
+        needs[Feature.PIPELINE_TIMEOUT] = f"{pipeline} asks for timeout={plan.timeout_seconds:g}"
+    if plan.hooks:
+        needs[Feature.HOOKS] = f"{pipeline} has hooks"
+    if plan.parameters:
+        needs[Feature.PARAMETERS] = f"{pipeline} has parameters"
+    for step in plan:
+        who = f"step {step.name!r} asks for"
+        if step.retry and step.retry.max_attempts > 1:
+            needs.setdefault(Feature.STEP_RETRY, f"{who} {step.retry.max_attempts} attempts")
+            if step.retry.retryable_errors is not None:
+                needs.setdefault(Feature.RETRYABLE_ERRORS, f"{who} retryable_errors")
+        if step.timeout_seconds is not None:
+            needs.setdefault(Feature.STEP_TIMEOUT, f"{who} timeout={step.timeout_seconds:g}")
+        if step.resources and (step.resources.cpu or step.resources.memory):
+            needs.setdefault(Feature.RESOURCES_CPU_MEMORY, f"{who} cpu or memory")
+        if step.resources and step.resources.gpu:
+            needs.setdefault(Feature.RESOURCES_GPU, f"{who} gpu={step.resources.gpu}")
+    return needs
+
+
+def _schedule_needs(plan: Plan, schedule: Schedule) -> dict[Feature, str]:
+    who = f"the schedule of {plan.name!r} is"
+    needs = {Feature.SCHEDULE_CRON if schedule.cron else Feature.SCHEDULE_INTERVAL: f"{who} {schedule}"}
+    if schedule.timezone != "UTC":
+        needs[Feature.SCHEDULE_TIMEZONE] = f"{who} in {schedule.timezone}"
+    if schedule.catch_up:
+        needs[Feature.SCHEDULE_CATCH_UP] = f"{who} one with catch-up"
+    return needs

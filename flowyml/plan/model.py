@@ -1,0 +1,159 @@
+"""A compiled pipeline: frozen, plain data, the same bytes for the same pipeline.
+
+The classes are standard-library dataclasses, since workers that have nothing but Python read them too.
+``flowyml.plan.codec`` turns them into canonical JSON and back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Constant",
+    "FromParameter",
+    "FromStep",
+    "Input",
+    "Parameter",
+    "PipelineOutput",
+    "Plan",
+    "Source",
+    "Step",
+]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FromStep:
+    """The value is an output of another step."""
+
+    step: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class FromParameter:
+    """The value is a parameter of the run."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """The value is fixed in the pipeline: plain JSON."""
+
+    value: Any
+
+
+Source = FromStep | FromParameter | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a step's argument ``name`` is filled with."""
+
+    name: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A parameter of the run. ``schema`` is JSON Schema; without a default it must be given for each run."""
+
+    name: str
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    required: bool = False
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOutput:
+    """Output ``name`` of the pipeline is an output of a step."""
+
+    name: str
+    source: FromStep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One node of the graph.
+
+    ``function`` tells the runtime what to call: ``"module:qualified.name"``, or ``"pickle:KEY"`` for a function that
+    no worker could import, which then travels in the bundle. ``after`` names steps that come first without passing
+    data.
+    """
+
+    name: str
+    function: str
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    retry: OrchestratorRetryPolicy | None = None
+    timeout_seconds: float | None = None
+    resources: ResourceRequirements | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """The steps that must complete first, each once, in the order of first mention."""
+        names = [item.source.step for item in self.inputs if isinstance(item.source, FromStep)]
+        return tuple(dict.fromkeys((*names, *self.after)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A compiled pipeline. ``steps`` stand in a topological order; hooks are named here and travel in the bundle."""
+
+    name: str
+    steps: tuple[Step, ...]
+    parameters: tuple[Parameter, ...] = ()
+    outputs: tuple[PipelineOutput, ...] = ()
+    hooks: tuple[str, ...] = ()
+    timeout_seconds: float | None = None
+    tags: tuple[str, ...] = ()
+    description: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Step]:
+        """The steps by name."""
+        return {step.name: step for step in self.steps}
+
+    @cached_property
+    def downstream(self) -> Mapping[str, tuple[str, ...]]:
+        """For each step, the steps that wait for it."""
+        following: dict[str, list[str]] = {step.name: [] for step in self.steps}
+        for step in self.steps:
+            for name in step.upstream:
+                following[name].append(step.name)
+        return {name: tuple(names) for name, names in following.items()}
+
+    @cached_property
+    def canonical(self) -> bytes:
+        """Canonical JSON: sorted keys, no white space, UTF-8."""
+        from flowyml.plan.codec import encode
+
+        return encode(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of ``canonical``, in hexadecimal."""
+        return hashlib.sha256(self.canonical).hexdigest()
+
+    def with_retry_policy(self, policy: OrchestratorRetryPolicy | None) -> Plan:
+        """The same plan, where steps without a policy of their own get this one."""
+        if policy is None:
+            return self
+        return replace(self, steps=tuple(s if s.retry else replace(s, retry=policy) for s in self.steps))

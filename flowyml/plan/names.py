@@ -1,0 +1,70 @@
+"""Names come from users; files, URLs and engines have rules. Here the one becomes the other."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+from flowyml.core.errors import DefinitionError
+
+__all__ = ["MAX_NAME_LENGTH", "check_name", "identifier", "slug"]
+
+MAX_NAME_LENGTH = 200
+
+
+def check_name(name: object, what: str) -> str:
+    """Give the name back if it is 1 to 200 printable characters, else raise ``DefinitionError``.
+
+    Quotes, slashes and any script are fine; control characters, line breaks and lone surrogates are not.
+
+    >>> check_name("Überprüfung '1'", "step")
+    "Überprüfung '1'"
+    """
+    if not isinstance(name, str):
+        raise DefinitionError(f"The name of a {what} is text, not {name!r}.")
+    if not name or name != name.strip():
+        raise DefinitionError(f"{what} name {name!r}: it is empty, or has white space at an end. Choose another name.")
+    if len(name) > MAX_NAME_LENGTH:
+        raise DefinitionError(f"{what} name {name[:30]!r}… has {len(name)} characters. Use {MAX_NAME_LENGTH} at most.")
+    if not name.isprintable():
+        raise DefinitionError(f"{what} name {name!r} has control characters or line breaks. Choose another name.")
+    return name
+
+
+def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
+    """Lower-case ASCII letters, digits and separators; stable, and never the same for two names.
+
+    A name that had to be changed ends in eight digits of its SHA-256, so that no two names collide.
+
+    >>> slug("training")
+    'training'
+    >>> slug("Train/Model ü")
+    'train-model-u-d97dcf84'
+    """
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^a-z0-9]+", separator, ascii_name.lower()).strip(separator)
+    if plain == name and len(name) <= max_length and not re.search(r"[-_][0-9a-f]{8}$", name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return separator.join(part for part in (plain[: max_length - 9].strip(separator), digest) if part)
+
+
+def identifier(name: str) -> str:
+    """A Python identifier for generated code; stable, and never the same for two names.
+
+    >>> identifier("load"), identifier("class")
+    ('load', 'class_c0c2a4ec')
+    """
+    import keyword
+
+    if name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_"):
+        if not re.search(r"_[0-9a-f]{8}$", name):
+            return name
+    made = slug(name, max_length=50, separator="_")
+    made = made if made != name and made.endswith(_digest(name)) else f"{made}_{_digest(name)}"
+    return made if made[0].isalpha() else f"s_{made}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
