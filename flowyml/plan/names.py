@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import keyword
 import re
 import unicodedata
 
@@ -11,6 +12,8 @@ from flowyml.core.errors import DefinitionError
 __all__ = ["MAX_NAME_LENGTH", "check_name", "identifier", "slug"]
 
 MAX_NAME_LENGTH = 200
+
+_ENDS_IN_DIGEST = re.compile(r"(^|[-_])[0-9a-f]{8}$")
 
 
 def check_name(name: object, what: str) -> str:
@@ -40,30 +43,30 @@ def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
     >>> slug("training")
     'training'
     >>> slug("Train/Model ü")
-    'train-model-u-d97dcf84'
+    'train-model-u-b0ce1989'
     """
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"[^a-z0-9]+", separator, ascii_name.lower()).strip(separator)
-    if plain == name and len(name) <= max_length and not re.search(r"[-_][0-9a-f]{8}$", name):
+    plain = _plain(name.lower(), separator)
+    if plain == name and len(name) <= max_length and not _ENDS_IN_DIGEST.search(name):
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return separator.join(part for part in (plain[: max_length - 9].strip(separator), digest) if part)
+    return separator.join(part for part in (plain[: max_length - 9].strip(separator), _digest(name)) if part)
 
 
 def identifier(name: str) -> str:
     """A Python identifier for generated code; stable, and never the same for two names.
 
     >>> identifier("load"), identifier("class")
-    ('load', 'class_c0c2a4ec')
+    ('load', 'class_0889113e')
     """
-    import keyword
-
-    if name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_"):
-        if not re.search(r"_[0-9a-f]{8}$", name):
-            return name
-    made = slug(name, max_length=50, separator="_")
-    made = made if made != name and made.endswith(_digest(name)) else f"{made}_{_digest(name)}"
+    usable = name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name[0].isalpha()
+    if usable and not _ENDS_IN_DIGEST.search(name):
+        return name
+    made = f"{_plain(name, '_')[:50]}_{_digest(name)}".lstrip("_")
     return made if made[0].isalpha() else f"s_{made}"
+
+
+def _plain(name: str, separator: str) -> str:
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9]+", separator, ascii_name).strip(separator)
 
 
 def _digest(name: str) -> str:
