@@ -26,6 +26,7 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 
 if TYPE_CHECKING:
+    from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["Code", "Deployment", "Health", "Orchestrator", "RunnablePipeline"]
@@ -79,10 +80,17 @@ class Health:
 
 
 class Orchestrator(ABC):
-    """Runs pipelines on one engine. Job ids are the engine's own, run ids are the user's."""
+    """Runs pipelines on one engine. Job ids are the engine's own, run ids are the user's.
+
+    The module of an adapter imports its engine where it uses it, never at its top: the class can then say what it is
+    without the engine. ``engine_package`` is the import name of the engine's client library and ``extra`` the extra
+    of FlowyML that brings it; ``flowyml.orchestrators.registry`` checks them before it constructs one.
+    """
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
+    engine_package: ClassVar[str | None] = None
+    extra: ClassVar[str | None] = None
 
     def __init__(self, *, retry_policy: OrchestratorRetryPolicy | None = None) -> None:
         self.retry_policy = retry_policy
@@ -138,6 +146,19 @@ class Orchestrator(ABC):
         return plan
 
     # What an adapter provides.
+
+    @classmethod
+    def recognizes(cls, site: Site) -> bool:
+        """Whether this engine lives at a URL, by its unauthenticated pages: ``site.get("/api/health").json()``.
+
+        Needs no client library of the engine. Leave it out for an engine that has no URL.
+        """
+        return False
+
+    @classmethod
+    def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
+        """The files that this engine would be given, by name, the main file first. Pure: no engine, no network."""
+        raise UnsupportedFeatureError(f"{cls.name!r} has no file format of its own: there is nothing to compile to.")
 
     @abstractmethod
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
