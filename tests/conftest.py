@@ -1,0 +1,31 @@
+"""What every test shares: its own data folder, quiet engines, and the options of this suite."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="Write the golden files anew; review them like code.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test touches the user's data, and none phones home. Child processes inherit it."""
+    home = Path(tempfile.mkdtemp(prefix="flowyml-tests-"))
+    os.environ["FLOWYML_HOME"] = str(home)
+    os.environ["PREFECT_HOME"] = str(home / "prefect-client")
+    os.environ["XDG_CACHE_HOME"] = str(home / "cache")
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+    for name in ("FLOWYML_ORCHESTRATOR", "FLOWYML_ARTIFACTS", "PREFECT_API_URL", "PREFECT_PROFILE"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """True when the golden files are to be written rather than compared."""
+    return bool(request.config.getoption("--update-golden"))
