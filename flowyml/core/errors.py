@@ -4,7 +4,9 @@
 
     FlowymlError
     ├── DefinitionError (ValueError)            the pipeline is wrong as written
-    │   └── CycleError
+    │   ├── CycleError
+    │   ├── UnknownOptionError (TypeError)      a keyword that a pipeline or a step does not take
+    │   └── OverrideError (TypeError)           a Pipeline subclass that overrides run()
     ├── ParameterError (ValueError)             a run parameter is unknown, missing or of the wrong type
     ├── ScheduleError (ValueError)              a schedule that no engine could keep
     ├── ConfigurationError (ValueError)         a target in flowyml.toml, pyproject.toml or the environment
@@ -23,6 +25,7 @@
     ├── ArtifactError (OSError)                 a value could not be stored or read back
     │   └── OutputNotKeptError (LookupError)    the value was not kept; the message says how to keep it
     └── StepError (RuntimeError)                a step did not produce its outputs
+        ├── StepFailedError                     the step's function raised, in another process
         ├── OutputError (TypeError)             wrong number of outputs, or one that cannot be stored
         ├── StepTimeoutError (TimeoutError)
         ├── StepCancelledError
@@ -45,6 +48,14 @@ class DefinitionError(FlowymlError, ValueError):
 
 class CycleError(DefinitionError):
     """Steps wait for one another in a circle."""
+
+
+class UnknownOptionError(DefinitionError, TypeError):
+    """A pipeline or a step was given a keyword that it does not take."""
+
+
+class OverrideError(DefinitionError, TypeError):
+    """A subclass of ``Pipeline`` overrides what belongs to the orchestrator."""
 
 
 class ParameterError(FlowymlError, ValueError):
@@ -121,6 +132,16 @@ class StepError(FlowymlError, RuntimeError):
     """A step did not produce its outputs. ``step`` names it."""
 
     step: str = ""
+
+
+class StepFailedError(StepError):
+    """A step's function raised in another process; the message reads ``ValueError: …``.
+
+    ``names`` are those of the error's class and its bases, as retry policies know them; ``traceback`` is its text.
+    """
+
+    names: tuple[str, ...] = ()
+    traceback: str = ""
 
 
 class OutputError(StepError, TypeError):
