@@ -1,0 +1,61 @@
+# `make help` lists what there is. Python 3.11+ and make are all that is needed.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+
+# The first Python that is new enough; name another with `make PYTHON=python3.12 …`.
+PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
+
+BIN := .venv/bin
+# What the demo runs on: `make demo ON=local`.
+ON ?= prefect
+# What `make test` hands to pytest: `make test ARGS='-k retry'`.
+ARGS ?=
+
+.PHONY: help demo test lint types docs serve-docs bench lowest constraints format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.demo .venv/.test: .venv/.%: pyproject.toml constraints.txt scripts/environment.py scripts/uv.txt
+	@$(PYTHON) scripts/environment.py $*
+
+demo: .venv/.demo ## Train two models side by side on a real Prefect (ON=local: without an engine)
+	@$(BIN)/python examples/train_classifier.py --on $(ON)
+
+test: lint types docs ## Run every check and test, real engines included
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: .venv/.test ## Style (ruff) and the layers of the code (import-linter)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/lint-imports --config pyproject.toml >.venv/lint-imports.log || (cat .venv/lint-imports.log; exit 1)
+
+types: .venv/.test ## Types (mypy --strict)
+	@$(BIN)/mypy --no-error-summary
+
+docs: .venv/.test ## Build the documentation into site/, warnings are errors
+	@$(BIN)/python scripts/generate_docs.py --check
+	@$(BIN)/mkdocs build --quiet --strict
+
+serve-docs: .venv/.test ## Show the documentation at http://127.0.0.1:8000
+	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+
+bench: .venv/.test ## Measure beside plain Python and the engines' own API
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lowest: .venv/.test ## Unit tests with the oldest releases that pyproject.toml allows
+	@$(PYTHON) scripts/lowest.py
+
+format: .venv/.test ## Format the code
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+
+constraints: .venv/.test ## Pin the newest releases anew, with hashes
+	@$(PYTHON) scripts/pin.py
+
+clean: ## Remove what the commands above made
+	rm -rf .venv .tools site dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
