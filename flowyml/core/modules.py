@@ -1,0 +1,20 @@
+"""The name that a module has elsewhere: a script is ``__main__`` where it runs, and a module where it is imported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+__all__ = ["shipped_name"]
+
+
+def shipped_name(module: str | None) -> str | None:
+    """The name under which workers import a module; a script's is its file's stem. None: they cannot."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return str(spec.name)  # python -m package.module
+    path = Path(getattr(main, "__file__", None) or "")
+    return path.stem if path.suffix == ".py" and path.is_file() and path.stem.isidentifier() else None

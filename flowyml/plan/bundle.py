@@ -1,0 +1,156 @@
+"""A plan and all the code it needs, in one file that a bare Python runs (a zipapp, PEP 441)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile, ZipFile, ZipInfo
+
+from flowyml.core.errors import DefinitionError, PlanError
+from flowyml.plan.codec import decode
+from flowyml.plan.model import Plan
+from flowyml.plan.names import slug
+
+__all__ = ["Bundle", "build"]
+
+_SHEBANG = b"#!/usr/bin/env python3\n"
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_NOT_SHIPPED = ("cli", "testing", "importers")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """The file, in memory. The same plan and code give the same bytes."""
+
+    plan: Plan
+    data: bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file, in hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def filename(self) -> str:
+        """``training-1f3a9c2e.pyz``."""
+        return f"{slug(self.plan.name)}-{self.digest[:8]}.pyz"
+
+    def write(self, directory: str | os.PathLike[str]) -> Path:
+        """Write the file into a folder, all or nothing; do nothing if it is there already."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.filename
+        if path.is_file() and path.read_bytes() == self.data:
+            return path
+        handle, fresh = tempfile.mkstemp(dir=folder, prefix=".new-")
+        try:
+            with open(handle, "wb") as file:
+                file.write(self.data)
+            Path(fresh).chmod(0o755)
+            Path(fresh).replace(path)
+        except BaseException:
+            Path(fresh).unlink(missing_ok=True)
+            raise
+        return path
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read a file that ``write`` made. Raises ``PlanError`` for anything else."""
+        data = Path(path).read_bytes()
+        return cls(decode(_contents(data, str(path))["plan.json"]), data)
+
+    def with_plan(self, plan: Plan) -> Bundle:
+        """The same code with another plan, such as one with a retry policy."""
+        if plan.canonical == self.plan.canonical:
+            return self
+        return _packed(plan, {**_contents(self.data, self.filename), "plan.json": plan.canonical})
+
+
+def build(
+    plan: Plan,
+    *,
+    files: Mapping[str, bytes] = {},
+    objects: Mapping[str, bytes] = {},
+    main: str | None = None,
+) -> Bundle:
+    """Put a plan and its code into one file.
+
+    ``files`` are the user's modules and data, by path relative to the folder that workers import from. ``objects``
+    are pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that is
+    ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so.
+    """
+    runtime = {f"flowyml/{path}": data for path, data in _runtime().items()}
+    contents = {
+        **runtime,
+        "__main__.py": runtime["flowyml/runtime/bootstrap.py"],
+        "bundle.json": json.dumps({"main": main}).encode(),
+        "plan.json": plan.canonical,
+    }
+    for path, data in files.items():
+        contents[f"code/{_checked_path(path)}"] = bytes(data)
+    for key, data in objects.items():
+        if not _KEY.fullmatch(key):
+            raise DefinitionError(f"A pickled object cannot have the key {key!r}.")
+        contents[f"objects/{key}.pkl"] = bytes(data)
+    if any(b"cloudpickle" in data for data in objects.values()):
+        contents.update({f"cloudpickle/{path}": data for path, data in _cloudpickle().items()})
+    return _packed(plan, contents)
+
+
+def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:
+    """Nothing is compressed: the bytes would then depend on the version of zlib."""
+    buffer = io.BytesIO(_SHEBANG)
+    buffer.seek(0, io.SEEK_END)
+    with ZipFile(buffer, "w") as archive:
+        for path in sorted(contents):
+            entry = ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, contents[path])
+    return Bundle(plan, buffer.getvalue())
+
+
+def _contents(data: bytes, name: str) -> dict[str, bytes]:
+    try:
+        with ZipFile(io.BytesIO(data)) as archive:
+            contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    except (BadZipFile, EOFError, OSError) as error:
+        raise PlanError(f"{name} is no bundle of FlowyML, or it is damaged: {error}") from error
+    if "plan.json" not in contents:
+        raise PlanError(f"{name} is no bundle of FlowyML: it holds no plan.")
+    return contents
+
+
+def _checked_path(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    plain = "/".join(parts) == path and path.isprintable() and "\\" not in path
+    if not plain or not parts or parts[0] == "/" or ".." in parts:
+        raise DefinitionError(f"A file of a bundle cannot have the path {path!r}. Use a relative path, such as 'data/a.csv'.")
+    return path
+
+
+@cache
+def _runtime() -> Mapping[str, bytes]:
+    """The rooms of FlowyML that workers need."""
+    root = Path(__file__).parents[1]
+    return {path: data for path, data in _sources(root) if path.partition("/")[0] not in _NOT_SHIPPED}
+
+
+@cache
+def _cloudpickle() -> Mapping[str, bytes]:
+    import cloudpickle
+
+    return dict(_sources(Path(cloudpickle.__file__).parent))
+
+
+def _sources(root: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(root.rglob("*.py")):
+        yield path.relative_to(root).as_posix(), path.read_bytes()
