@@ -111,7 +111,11 @@ class PrometheusMetricsCollector(MetricsCollector):
         try:
             pushadd_to_gateway(endpoint, self.job_name, self.registry, timeout=self.timeout_seconds)
         except HTTPError as error:
-            hint = " Is it a Prometheus server? It scrapes; pushes go to a Pushgateway." if error.code in (404, 405) else ""
+            hint = (
+                " Is it a Prometheus server? It scrapes; pushes go to a Pushgateway."
+                if error.code in (404, 405)
+                else ""
+            )
             logger.warning("Metrics were not pushed: %s answered %d.%s", endpoint, error.code, hint)
         except OSError as error:
             logger.warning("Metrics were not pushed: %s cannot be reached (%s).", endpoint, error)

@@ -41,11 +41,14 @@ class ResourceRequirements:
             if not pattern.fullmatch(str(value)):
                 raise DefinitionError(f"{name}={value!r} is no Kubernetes quantity. Write it like {example}.")
             object.__setattr__(self, name, str(value))
-        if isinstance(self.gpu, bool) or not isinstance(self.gpu, int) or self.gpu < 0:
+        gpu: object = self.gpu  # what callers without a type checker give
+        if isinstance(gpu, bool) or not isinstance(gpu, int) or gpu < 0:
             raise DefinitionError(f"gpu={self.gpu!r} is no number of devices. Use a whole number, 0 or more.")
 
     @classmethod
-    def coerce(cls, value: ResourceRequirements | Mapping[str, object] | None) -> ResourceRequirements | None:
+    def coerce(
+        cls, value: ResourceRequirements | Mapping[str, object] | None, *, stacklevel: int = 2
+    ) -> ResourceRequirements | None:
         """Accept the dict notation of 0.x, with its deprecation warning."""
         if value is None or isinstance(value, ResourceRequirements):
             return value
@@ -56,9 +59,11 @@ class ResourceRequirements:
             + ", ".join(f"{key}={item!r}" for key, item in value.items())
             + ").",
             DeprecationWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(value) - known):
-            raise DefinitionError(f"resources has no {', '.join(map(repr, unknown))}. Known: {', '.join(sorted(known))}.")
+            raise DefinitionError(
+                f"resources has no {', '.join(map(repr, unknown))}. Known: {', '.join(sorted(known))}."
+            )
         return cls(**value)  # type: ignore[arg-type]  # __post_init__ checks the values

@@ -34,10 +34,16 @@ class OrchestratorRetryPolicy:
     max_delay_seconds: float = 3600
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.max_attempts, int) and self.max_attempts >= 1, "max_attempts", "a whole number from 1")
+        _require(
+            _is_number(self.max_attempts) and self.max_attempts % 1 == 0 and self.max_attempts >= 1,
+            "max_attempts",
+            "a whole number from 1",
+        )
         for name in ("initial_delay_seconds", "max_delay_seconds"):
             _require(_is_number(getattr(self, name)) and getattr(self, name) >= 0, name, "seconds, 0 or more")
-        _require(_is_number(self.backoff_multiplier) and self.backoff_multiplier >= 1, "backoff_multiplier", "at least 1")
+        _require(
+            _is_number(self.backoff_multiplier) and self.backoff_multiplier >= 1, "backoff_multiplier", "at least 1"
+        )
         if self.retryable_errors is not None:
             if isinstance(self.retryable_errors, str):
                 raise DefinitionError("retryable_errors is a list of names, such as ['OOM', 'Timeout'].")

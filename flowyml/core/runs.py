@@ -122,4 +122,6 @@ class PipelineResult:
 
         if self.success:
             return self
-        raise StepError(f"Run {self.run_id!r} of {self.pipeline!r} ended {self.status}: {self.error}") from self.exception
+        raise StepError(
+            f"Run {self.run_id!r} of {self.pipeline!r} ended {self.status}: {self.error}"
+        ) from self.exception

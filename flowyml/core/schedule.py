@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -147,7 +147,7 @@ def _weekly(value: object) -> str:
     return f"{int(match[2])} {int(match[1])} * * {_DAYS.index(day.upper())}"
 
 
-_CRON_OF = {"hourly": _hourly, "daily": _daily, "weekly": _weekly, "cron": str}
+_CRON_OF: Mapping[str, Callable[[object], str]] = {"hourly": _hourly, "daily": _daily, "weekly": _weekly, "cron": str}
 
 
 def _whole(schedule_type: str, value: object, what: str, highest: int) -> int:

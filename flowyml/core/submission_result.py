@@ -169,7 +169,11 @@ class SubmissionResult:
         measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
 
     def __repr__(self) -> str:
-        seen = f"{self._run.status} at {datetime.now(UTC):%H:%M:%S}Z" if not self._run.status.is_terminal else self._run.status
+        seen = (
+            f"{self._run.status} at {datetime.now(UTC):%H:%M:%S}Z"
+            if not self._run.status.is_terminal
+            else self._run.status
+        )
         return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
 
 

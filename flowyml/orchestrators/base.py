@@ -7,7 +7,7 @@ what users call, is written once, here, in terms of those.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -16,7 +16,6 @@ from uuid import uuid4
 from flowyml.core.capabilities import Capabilities, Feature
 from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.hooks import PipelineHook
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
@@ -30,14 +29,6 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["Code", "Deployment", "Health", "Orchestrator", "RunnablePipeline"]
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """What a plan refers to, alive in this process: the functions of its steps, by step name, and its hooks."""
-
-    functions: Mapping[str, Callable[..., Any]]
-    hooks: Sequence[PipelineHook] = ()
 
 
 class RunnablePipeline(Protocol):
@@ -217,7 +208,7 @@ class Orchestrator(ABC):
         raise self._lacks("schedules")
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
-        return UnsupportedFeatureError(f"{self.name!r} has no {what}. `flowyml backends` shows what each engine can do.")
+        return UnsupportedFeatureError(f"{self.name!r} has no {what}. `flowyml backends` shows what an engine can do.")
 
 
 def new_run_id(pipeline: str) -> str:
@@ -225,7 +216,7 @@ def new_run_id(pipeline: str) -> str:
     return f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
 
 
-def _checked_run_id(run_id: str) -> str:
+def _checked_run_id(run_id: object) -> str:
     if not isinstance(run_id, str) or len(run_id) > MAX_NAME_LENGTH:
         raise DefinitionError(f"run_id={run_id!r:.60} must be text of at most {MAX_NAME_LENGTH} characters.")
     return check_name(run_id, "run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -26,8 +26,12 @@ from flowyml.plan.model import (
 
 __all__ = ["decode", "encode"]
 
-_SOURCES: Mapping[str, Callable[..., Source]] = {"step": FromStep, "parameter": FromParameter, "constant": Constant}
-_SOURCE_KIND = {cls: kind for kind, cls in _SOURCES.items()}
+_SOURCES: Mapping[str, type[FromStep | FromParameter | Constant]] = {
+    "step": FromStep,
+    "parameter": FromParameter,
+    "constant": Constant,
+}
+_SOURCE_KIND: Mapping[type, str] = {cls: kind for kind, cls in _SOURCES.items()}
 
 
 def encode(plan: Plan) -> bytes:
@@ -63,23 +67,26 @@ def decode(data: bytes | str) -> Plan:
 
 
 def _plain(value: Any) -> Any:
-    if not is_dataclass(value):
+    cls: type = type(value)
+    if not is_dataclass(cls):
         return value
     plain: dict[str, Any] = {}
-    for item, default in _fields(type(value)):
-        part = getattr(value, item.name)
+    for name, default in _fields(cls):
+        part = getattr(value, name)
         if part == default and type(part) is type(default):
             continue
-        plain[item.name] = [_plain(p) for p in part] if isinstance(part, tuple) else _plain(part)
-    if kind := _SOURCE_KIND.get(type(value)):
+        plain[name] = [_plain(p) for p in part] if isinstance(part, tuple) else _plain(part)
+    if kind := _SOURCE_KIND.get(cls):
         plain["kind"] = kind
     return plain
 
 
 @cache
-def _fields(cls: type) -> tuple[tuple[Field[Any], Any], ...]:
+def _fields(cls: type) -> tuple[tuple[str, Any], ...]:
+    """The names of a class's fields with their defaults."""
     return tuple(
-        (item, item.default_factory() if item.default_factory is not MISSING else item.default) for item in fields(cls)
+        (item.name, item.default_factory() if item.default_factory is not MISSING else item.default)
+        for item in fields(cls)
     )
 
 
@@ -95,7 +102,8 @@ def _step(plain: Mapping[str, Any]) -> Step:
 
 def _source(plain: Mapping[str, Any]) -> Source:
     values = dict(plain)
-    return _SOURCES[values.pop("kind")](**values)
+    make: Callable[..., Source] = _SOURCES[values.pop("kind")]
+    return make(**values)
 
 
 def _tuples(plain: Mapping[str, Any], *names: str) -> dict[str, tuple[str, ...]]:

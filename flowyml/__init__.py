@@ -1,0 +1,26 @@
+"""Write a pipeline once, choose the engine when you submit it.
+
+Importing this package loads the standard library and a few small modules of its own; engines and heavy libraries
+are loaded where they are used.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from flowyml._version import __version__
+from flowyml.authoring.context import Context, context
+from flowyml.authoring.pipeline import Pipeline, pipeline
+from flowyml.authoring.steps import step
+
+__all__ = ["Context", "Pipeline", "__version__", "context", "pipeline", "step"]
+
+_REMOVED = {
+    "register_callback": "Subclass flowyml.core.hooks.PipelineHook and pass it: Pipeline(name, hooks=[MyHook()])",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    if name in _REMOVED:
+        raise ImportError(f"flowyml.{name} was removed in 1.0. {_REMOVED[name]}.", name=__name__)
+    raise AttributeError(f"module 'flowyml' has no attribute {name!r}")

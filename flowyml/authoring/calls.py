@@ -1,0 +1,153 @@
+"""Pipelines written as a function that calls steps: the calls are recorded, nothing runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from flowyml.authoring.steps import Step, recorder
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.model import Constant, FromParameter, FromStep, PipelineOutput, Source
+from flowyml.plan.parameters import is_json
+
+__all__ = ["Call", "CallOutput", "record_calls"]
+
+
+class _Later:
+    """Stands for a value that is known only when the pipeline runs."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def _refuse(self) -> NoReturn:
+        raise DefinitionError(
+            f"{self!r} has no value while the pipeline is put together. Decide and compute inside a step."
+        )
+
+    def __bool__(self) -> bool:  # noqa: PLE0304 - it always raises
+        self._refuse()
+
+    def __iter__(self) -> Iterator[Any]:
+        self._refuse()
+
+    def __getitem__(self, key: object) -> Any:
+        self._refuse()
+
+
+class CallOutput(_Later):
+    """The output of a step that was called in a pipeline's function."""
+
+    source: FromStep
+
+    def __repr__(self) -> str:
+        return f"<output {self.source.output!r} of step {self.source.step!r}>"
+
+
+class ParameterValue(_Later):
+    """A parameter of the pipeline, as its function sees it."""
+
+    source: FromParameter
+
+    def __repr__(self) -> str:
+        return f"<parameter {self.source.name!r}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One step of the pipeline with what its parameters were given. ``bound`` is None in a pipeline by names."""
+
+    step: Step[..., Any]
+    name: str
+    outputs: tuple[str, ...]
+    bound: Mapping[str, Source] | None = None
+
+
+@dataclass(slots=True)
+class _Recorder:
+    calls: list[Call] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    count: dict[str, int] = field(default_factory=dict)
+
+    def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        name = self._free_name(step.name)
+        outputs = step.outputs if step.step_options.outputs is not None or not step.outputs else (name,)
+        self.calls.append(Call(step, name, outputs, _bind(step, name, args, kwargs)))
+        values = tuple(CallOutput(FromStep(name, output)) for output in outputs)
+        return values[0] if len(values) == 1 else values or None
+
+    def _free_name(self, wanted: str) -> str:
+        name = wanted
+        while name in self.names:
+            self.count[wanted] = self.count.get(wanted, 1) + 1
+            name = f"{wanted}_{self.count[wanted]}"
+        self.names.add(name)
+        return name
+
+
+def record_calls(
+    function: Callable[..., Any], parameters: Mapping[str, FromParameter]
+) -> tuple[list[Call], tuple[PipelineOutput, ...] | None]:
+    """Call ``function`` once and give the steps it called, and the outputs it returned (None: it returned nothing)."""
+    recording = _Recorder()
+    token = recorder.set(recording)
+    try:
+        returned = function(**{name: ParameterValue(source) for name, source in parameters.items()})
+    finally:
+        recorder.reset(token)
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise DefinitionError(
+            f"The function of a pipeline only puts steps together: write {function.__name__!r} without async."
+        )
+    return recording.calls, _outputs(function.__name__, returned)
+
+
+def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Source]:
+    try:
+        bound = step.signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        raise DefinitionError(f"step {name!r}: {error}. It takes {step.signature}.") from error
+    given: dict[str, Source] = {}
+    for parameter, value in bound.arguments.items():
+        kind = step.signature.parameters[parameter].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            raise DefinitionError(f"step {name!r}: wiring is by name, so *{parameter} cannot be filled.")
+        extra = value.items() if kind is inspect.Parameter.VAR_KEYWORD else ((parameter, value),)
+        given.update({key: _source(name, key, item) for key, item in extra})
+    return given
+
+
+def _source(step: str, parameter: str, value: Any) -> Source:
+    if isinstance(value, _Later):
+        return value.source
+    if is_json(value):
+        return Constant(value)
+    what = "a container that is not plain JSON" if isinstance(value, list | tuple | dict | set) else repr(value)
+    raise DefinitionError(
+        f"step {step!r}: parameter {parameter!r} was given {what:.120}. Give it an output of a step, a parameter of "
+        f"the pipeline or plain JSON; several outputs go into several parameters."
+    )
+
+
+def _outputs(function: str, returned: Any) -> tuple[PipelineOutput, ...] | None:
+    if returned is None:
+        return None
+    if isinstance(returned, Mapping):
+        pairs = list(returned.items())
+    else:
+        values = returned if isinstance(returned, tuple | list) else (returned,)
+        pairs = [(value.source.output if isinstance(value, CallOutput) else "?", value) for value in values]
+    for name, value in pairs:
+        if not isinstance(value, CallOutput):
+            raise DefinitionError(
+                f"Pipeline function {function!r} returns {value!r:.60}. Return outputs of steps, or a dict of them."
+            )
+        if [other for other, _ in pairs].count(name) > 1:
+            raise DefinitionError(
+                f"Pipeline function {function!r} returns two outputs named {name!r}. Return a dict that names each."
+            )
+    return tuple(PipelineOutput(str(name), value.source) for name, value in pairs)

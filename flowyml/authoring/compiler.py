@@ -1,0 +1,174 @@
+"""Calls and names become a plan: every wire is checked here."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from flowyml.authoring.calls import Call
+from flowyml.authoring.sources import function_reference
+from flowyml.core.errors import CycleError, DefinitionError
+from flowyml.plan.model import FromParameter, FromStep, Input, PipelineOutput, Source, Step
+
+__all__ = ["compile_outputs", "compile_steps"]
+
+_REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def compile_steps(pipeline: str, calls: Sequence[Call], injected: Iterable[str]) -> tuple[Step, ...]:
+    """The steps in a topological order, ties in the order in which they were added.
+
+    ``injected`` are the run parameters that fill parameters of the same name. Raises ``DefinitionError``.
+    """
+    wiring = _Wiring(pipeline, calls, frozenset(injected))
+    return _in_order(pipeline, [wiring.step(call) for call in calls])
+
+
+def compile_outputs(pipeline: str, steps: Sequence[Step], wanted: Sequence[str] | None) -> tuple[PipelineOutput, ...]:
+    """The outputs of the pipeline: those ``wanted``, else every output that no step consumes."""
+    sources = [FromStep(step.name, output) for step in steps for output in step.outputs]
+    if wanted is not None:
+        found = {source.output: source for source in sources}
+        if unknown := [name for name in wanted if name not in found]:
+            raise DefinitionError(
+                f"Pipeline {pipeline!r}: no step produces {', '.join(map(repr, unknown))}.{_hint(unknown[0], found)}"
+            )
+        return tuple(PipelineOutput(name, found[name]) for name in wanted)
+    consumed = {item.source for step in steps for item in step.inputs}
+    left = [source for source in sources if source not in consumed]
+    times = Counter(source.output for source in left)
+    return tuple(PipelineOutput(s.output if times[s.output] == 1 else f"{s.step}.{s.output}", s) for s in left)
+
+
+class _Wiring:
+    """Knows who produces what."""
+
+    def __init__(self, pipeline: str, calls: Sequence[Call], injected: frozenset[str]) -> None:
+        self.pipeline = pipeline
+        self.injected = injected
+        self.names = {call.name for call in calls}
+        self.producers: dict[str, FromStep] = {}
+        self._check_names(calls)
+        for call in calls:
+            if call.bound is None:
+                for output in call.outputs:
+                    self._claim(output, call.name)
+
+    def step(self, call: Call) -> Step:
+        options = call.step.step_options
+        for earlier in options.after:
+            if earlier not in self.names:
+                raise DefinitionError(
+                    f"step {call.name!r} comes after {earlier!r}, which is no step.{_hint(earlier, self.names)}"
+                )
+        return Step(
+            name=call.name,
+            function=function_reference(call.step, call.name),
+            inputs=tuple(self._inputs(call)),
+            outputs=call.outputs,
+            after=options.after,
+            retry=options.retry,
+            timeout_seconds=options.timeout,
+            resources=options.resources,
+            tags=options.tags,
+            description=options.description,
+        )
+
+    def _inputs(self, call: Call) -> Iterable[Input]:
+        parameters = call.step.signature.parameters
+        given = call.bound if call.bound is not None else self._by_name(call)
+        for name, parameter in parameters.items():
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise DefinitionError(f"step {call.name!r}: wiring is by name, so {name!r} cannot be positional-only.")
+            if name in given:
+                yield Input(name, given[name])
+            elif parameter.kind not in _REQUIRED:
+                continue
+            elif name in self.injected:
+                yield Input(name, FromParameter(name))
+            elif parameter.default is parameter.empty:
+                raise self._missing(call, name)
+        yield from (Input(name, source) for name, source in given.items() if name not in parameters)
+
+    def _by_name(self, call: Call) -> Mapping[str, Source]:
+        declared = call.step.step_options.inputs
+        if declared is not None:
+            return {name: self._source(call, name, wanted) for name, wanted in declared.items()}
+        return {name: self.producers[name] for name in call.step.signature.parameters if name in self.producers}
+
+    def _source(self, call: Call, name: str, wanted: str) -> Source:
+        if wanted in self.producers:
+            return self.producers[wanted]
+        if wanted in self.injected:
+            return FromParameter(wanted)
+        raise self._missing(call, name, wanted)
+
+    def _claim(self, output: str, step: str) -> None:
+        if earlier := self.producers.get(output):
+            raise DefinitionError(
+                f"Pipeline {self.pipeline!r}: {output!r} has two producers, step {earlier.step!r} and step {step!r}. "
+                f"Rename one with outputs=[…]."
+            )
+        if output in self.injected:
+            raise DefinitionError(
+                f"Pipeline {self.pipeline!r}: {output!r} has two producers, step {step!r} and the context. Rename one."
+            )
+        self.producers[output] = FromStep(step, output)
+
+    def _check_names(self, calls: Sequence[Call]) -> None:
+        if len(self.names) < len(calls):
+            twice = next(name for name, times in Counter(call.name for call in calls).items() if times > 1)
+            raise DefinitionError(
+                f"Pipeline {self.pipeline!r} has two steps named {twice!r}. Rename one: add_step(step.options(name=…))."
+            )
+
+    def _missing(self, call: Call, name: str, wanted: str | None = None) -> DefinitionError:
+        wanted = wanted or name
+        if call.bound is not None:
+            return DefinitionError(f"step {call.name!r} was called without {name!r}, which has no default.")
+        return DefinitionError(
+            f"Pipeline {self.pipeline!r}: step {call.name!r} needs {wanted!r}, which no step produces and the context "
+            f"does not hold.{_hint(wanted, {*self.producers, *self.injected})}"
+        )
+
+
+def _in_order(pipeline: str, steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Kahn's algorithm, stable."""
+    by_name = {step.name: step for step in steps}
+    waiting = {step.name: len(step.upstream) for step in steps}
+    following: dict[str, list[str]] = {step.name: [] for step in steps}
+    for step in steps:
+        for name in step.upstream:
+            following[name].append(step.name)
+    ready = deque(name for name, count in waiting.items() if not count)
+    ordered: list[Step] = []
+    while ready:
+        name = ready.popleft()
+        ordered.append(by_name[name])
+        for later in following[name]:
+            waiting[later] -= 1
+            if not waiting[later]:
+                ready.append(later)
+    if len(ordered) < len(steps):
+        raise CycleError(f"Pipeline {pipeline!r}: steps wait for one another: {_circle(by_name, waiting)}.")
+    return tuple(ordered)
+
+
+def _circle(steps: Mapping[str, Step], waiting: Mapping[str, int]) -> str:
+    """One circle among the steps that still wait, written ``a -> b -> a``."""
+    seen: list[str] = [next(name for name, count in waiting.items() if count)]
+    while True:
+        name = next(earlier for earlier in steps[seen[-1]].upstream if waiting[earlier])
+        if name in seen:
+            return " -> ".join(reversed([*seen[seen.index(name) :], name]))
+        seen.append(name)
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    near = get_close_matches(name, known, 1)
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return f" There is {', '.join(map(repr, known[:12]))}{' …' if len(known) > 12 else ''}." if known else ""

@@ -1,0 +1,68 @@
+"""Values that steps receive by the name of their parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.parameters import is_json
+
+__all__ = ["Context", "context"]
+
+
+class Context(Mapping[str, Any]):
+    """Named values, plain JSON, that each run may override. It never changes; ``|`` gives a new one.
+
+    >>> ctx = Context(rows=100) | Context(rate=0.1)
+    >>> ctx.rows, ctx["rate"]
+    (100, 0.1)
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
+        merged = {**values, **named}
+        for name, value in merged.items():
+            if not str(name).isidentifier():
+                raise DefinitionError(f"Context value {name!r}: the name must be that of a parameter of a step.")
+            if not is_json(value):
+                raise DefinitionError(
+                    f"Context value {name!r} is a {type(value).__name__}; a context holds plain JSON, so that every "
+                    f"engine can carry it. Make it the output of a step, or build it inside one."
+                )
+        object.__setattr__(self, "_values", merged)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"This context has no {name!r}; it has {', '.join(self) or 'nothing'}.") from None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A context never changes. Use `ctx | Context({name}=…)`.")
+
+    def __or__(self, other: Mapping[str, Any]) -> Context:
+        return Context(self._values, **other)
+
+    def __reduce__(self) -> tuple[type[Context], tuple[dict[str, Any]]]:
+        return Context, (dict(self._values),)
+
+    def __repr__(self) -> str:
+        return f"Context({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+
+
+def context(**values: Any) -> Context:
+    """The same as ``Context(**values)``."""
+    return Context(values)

@@ -1,0 +1,398 @@
+"""A pipeline: steps, what they share, and every way to run them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, overload
+
+from flowyml.authoring.calls import Call, record_calls
+from flowyml.authoring.compiler import compile_outputs, compile_steps
+from flowyml.authoring.context import Context
+from flowyml.authoring.options import names_unknown_options
+from flowyml.authoring.sources import collect
+from flowyml.authoring.steps import Step, check_timeout
+from flowyml.core.errors import DefinitionError, OverrideError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook, fire
+from flowyml.core.runs import Outputs, PipelineResult
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.plan.model import FromParameter, Parameter, PipelineOutput, Plan
+from flowyml.plan.names import check_name
+from flowyml.plan.parameters import check_values, schema_of
+from flowyml.runtime.code import Code
+from flowyml.runtime.loading import stop_if_loading
+
+if TYPE_CHECKING:
+    from flowyml.core.submission_result import SubmissionResult
+    from flowyml.orchestrators.base import Deployment, Orchestrator
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["Pipeline", "pipeline"]
+
+
+class Pipeline:
+    """Steps that are wired by the names of their inputs and outputs.
+
+    ``context`` holds the parameters of a run with their defaults. ``outputs`` names the outputs of the pipeline;
+    left out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
+    relative to the folder of the pipeline's file, of data files that the workers need beside the code.
+
+    Raises ``DefinitionError`` when it is compiled, naming the step and the fix.
+
+    >>> @step(outputs=["numbers"])
+    ... def load(rows: int) -> list[int]:
+    ...     return list(range(rows))
+    >>> @step(outputs=["total"])
+    ... def add(numbers: list[int]) -> int:
+    ...     return sum(numbers)
+    >>> adding = Pipeline("adding", context=Context(rows=4)).add_step(load).add_step(add)
+    >>> adding.run().outputs
+    {'total': 6}
+    >>> adding.run({"rows": 5})["total"]
+    10
+    """
+
+    @names_unknown_options("Pipeline")
+    def __init__(
+        self,
+        name: str,
+        *,
+        hooks: Iterable[PipelineHook] = (),
+        context: Mapping[str, Any] | None = None,
+        outputs: Sequence[str] | None = None,
+        timeout: float | None = None,
+        tags: Iterable[str] = (),
+        description: str = "",
+        include: Iterable[str] = (),
+    ) -> None:
+        self.name = check_name(name, "pipeline")
+        self.hooks = _checked_hooks(hooks, name)
+        self.context = Context(context or {})
+        self.outputs = None if outputs is None else tuple(outputs)
+        self.timeout = check_timeout(timeout, f"pipeline {name!r}")
+        self.tags = tuple(check_name(tag, "tag") for tag in tags)
+        self.description = description
+        self.include = tuple(include)
+        self._calls: list[Call] = []
+        self._plan: Plan | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "run" in cls.__dict__:
+            raise OverrideError(
+                f"{cls.__name__} overrides Pipeline.run(), which no longer executes anything. Subclass "
+                f"flowyml.orchestrators.LocalOrchestrator, override execute(pipeline, run_id, context), and run with "
+                f"pipeline.run(on={cls.__name__}Orchestrator())."
+            )
+
+    def add_step(self, step: Step[..., Any]) -> Pipeline:
+        """Add a step and give the pipeline back, so that calls can be chained."""
+        if not isinstance(step, Step):
+            raise DefinitionError(f"add_step takes a function with @step, not {step!r:.80}.")
+        self._calls.append(Call(step, step.name, step.outputs))
+        self._plan = None
+        return self
+
+    def compile(self) -> Plan:
+        """The plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
+        if self._plan is None:
+            self._plan = self._compiled()
+        return self._plan
+
+    def run(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        on: str | Orchestrator | None = None,
+        run_id: str | None = None,
+    ) -> PipelineResult:
+        """Run and wait for the end, in this process unless ``on`` names another orchestrator.
+
+        A failed run is a result whose ``success`` is false; ``result.raise_for_status()`` raises it. ``on`` is an
+        orchestrator, an engine's name or a configured target; by default FLOWYML_ORCHESTRATOR or ``"local"``.
+        """
+        from flowyml.orchestrators.base import new_run_id
+
+        stop_if_loading(self.name, "run")
+        run_id = run_id or new_run_id(self.name)
+        if not self._has_steps():
+            return self._run_nothing(run_id)
+        values = self.check_parameters(parameters)
+        return _resolve(on).execute(self, run_id, values)
+
+    def submit(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        on: str | Orchestrator | None = None,
+        run_id: str | None = None,
+    ) -> SubmissionResult:
+        """Start a run and return its handle at once. The same ``run_id`` twice gives the same run."""
+        stop_if_loading(self.name, "submit")
+        return _resolve(on).run_pipeline(self, run_id, parameters=parameters)
+
+    def deploy(self, *, on: str | Orchestrator | None = None) -> Deployment:
+        """Make the pipeline known to an engine without running it."""
+        stop_if_loading(self.name, "deploy")
+        return _resolve(on).deploy_pipeline(self)
+
+    def schedule(
+        self,
+        schedule_type: str,
+        value: object,
+        *,
+        on: str | Orchestrator | None = None,
+        timezone: str = "UTC",
+        start: datetime | None = None,
+        end: datetime | None = None,
+        catch_up: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> ScheduleInfo:
+        """Let the engine's own scheduler run the pipeline; the same call again updates the schedule in place.
+
+        ``schedule_type`` and ``value`` are those of ``Schedule.of``. Raises ``ScheduleError``.
+        """
+        stop_if_loading(self.name, "schedule")
+        made = Schedule.of(
+            schedule_type,
+            value,
+            timezone=timezone,
+            start=start,
+            end=end,
+            catch_up=catch_up,
+            parameters=dict(parameters or {}),
+        )
+        return _resolve(on).schedule_pipeline(self, made)
+
+    def code(self) -> Code:
+        """The functions and hooks of this process."""
+        return Code({call.name: call.step.function for call in self._all_calls()}, self.hooks)
+
+    def bundle(self, plan: Plan | None = None) -> Bundle:
+        """Code and plan in one file that a bare Python runs. ``plan`` stands in for the compiled one."""
+        return collect(
+            plan or self.compile(),
+            {call.name: call.step for call in self._all_calls()},
+            self.hooks,
+            self._home(),
+            self.include,
+        )
+
+    def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
+        return check_values(self.name, self.compile().parameters, values)
+
+    # What a pipeline by calls does in another way.
+
+    def _all_calls(self) -> Sequence[Call]:
+        return self._calls
+
+    def _returned(self) -> tuple[PipelineOutput, ...] | None:
+        return None
+
+    def _own_parameters(self) -> tuple[Parameter, ...]:
+        return ()
+
+    def _home(self) -> Callable[..., Any] | None:
+        """The function whose file is the pipeline's file; None: that of the first step."""
+        return None
+
+    def _has_steps(self) -> bool:
+        return bool(self._calls)
+
+    def _compiled(self) -> Plan:
+        calls = self._all_calls()
+        if not calls:
+            raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
+        steps = compile_steps(self.name, calls, self.context)
+        plan = Plan(
+            name=self.name,
+            steps=steps,
+            parameters=(*self._own_parameters(), *self._context_parameters(calls)),
+            outputs=self._returned() or compile_outputs(self.name, steps, self.outputs),
+            hooks=tuple(f"{type(hook).__module__}.{type(hook).__qualname__}" for hook in self.hooks),
+            timeout_seconds=self.timeout,
+            tags=self.tags,
+            description=self.description,
+        )
+        defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
+        check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
+        return plan
+
+    def _context_parameters(self, calls: Sequence[Call]) -> tuple[Parameter, ...]:
+        return tuple(
+            Parameter(name=name, schema=schema_of(_annotation(name, calls, value), name), default=value)
+            for name, value in self.context.items()
+        )
+
+    def _run_nothing(self, run_id: str) -> PipelineResult:
+        """An empty pipeline is refused by every engine; here it starts and ends, as the 0.x guide shows it."""
+        import warnings
+
+        warnings.warn(
+            f"Pipeline {self.name!r} has no steps, so nothing runs. Add some with add_step(…).",
+            UserWarning,
+            stacklevel=3,
+        )
+        fire(self.hooks, "on_pipeline_start", self.name, run_id, dict(self.context))
+        fire(self.hooks, "on_pipeline_end", self.name, run_id, ExecutionStatus.COMPLETED, 0.0)
+        return PipelineResult(
+            run_id=run_id, pipeline=self.name, status=ExecutionStatus.COMPLETED,
+            outputs=Outputs(), step_results={}, duration_seconds=0.0,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.name!r}>"
+
+
+class FunctionPipeline(Pipeline):
+    """A pipeline that a function puts together by calling steps. Made by ``@pipeline``."""
+
+    def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.function = function
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+        self._recorded: tuple[Sequence[Call], tuple[PipelineOutput, ...] | None] | None = None
+
+    def add_step(self, step: Step[..., Any]) -> Pipeline:
+        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
+
+    def _record(self) -> tuple[Sequence[Call], tuple[PipelineOutput, ...] | None]:
+        if self._recorded is None:
+            sources = {name: FromParameter(name) for name in inspect.signature(self.function).parameters}
+            if both := sorted(set(sources) & set(self.context)):
+                raise DefinitionError(
+                    f"Pipeline {self.name!r}: {', '.join(both)} is both a parameter and in the context."
+                )
+            self._recorded = record_calls(self.function, sources)
+        return self._recorded
+
+    def _all_calls(self) -> Sequence[Call]:
+        return self._record()[0]
+
+    def _returned(self) -> tuple[PipelineOutput, ...] | None:
+        returned = self._record()[1]
+        if returned is not None and self.outputs is not None:
+            raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
+        return returned
+
+    def _own_parameters(self) -> tuple[Parameter, ...]:
+        hints = _type_hints(self.function)
+        return tuple(
+            _parameter(self.name, item, hints.get(name))
+            for name, item in inspect.signature(self.function).parameters.items()
+        )
+
+    def _home(self) -> Callable[..., Any] | None:
+        return self.function
+
+    def _has_steps(self) -> bool:
+        return True
+
+
+@overload
+def pipeline(function: Callable[..., Any], /) -> Pipeline: ...
+@overload
+def pipeline(
+    *,
+    name: str | None = None,
+    hooks: Iterable[PipelineHook] = (),
+    context: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
+    timeout: float | None = None,
+    tags: Iterable[str] = (),
+    description: str | None = None,
+    include: Iterable[str] = (),
+) -> Callable[[Callable[..., Any]], Pipeline]: ...
+@names_unknown_options("pipeline")
+def pipeline(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    hooks: Iterable[PipelineHook] = (),
+    context: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
+    timeout: float | None = None,
+    tags: Iterable[str] = (),
+    description: str | None = None,
+    include: Iterable[str] = (),
+) -> Any:
+    """Make a pipeline of a function that calls steps. Its parameters are those of a run.
+
+    The function is called once, when the pipeline is compiled; steps do not run then. What it returns becomes the
+    outputs of the pipeline: an output of a step, a tuple of them, or a dict that names them.
+
+    >>> @step
+    ... def double(number: int) -> int:
+    ...     return 2 * number
+    >>> @pipeline
+    ... def quadruple(number: int = 3):
+    ...     return {"result": double(double(number))}
+    >>> quadruple.run({"number": 5})["result"]
+    20
+    """
+
+    def decorate(function: Callable[..., Any]) -> Pipeline:
+        if isinstance(function, Step | Pipeline) or not callable(function):
+            raise DefinitionError(f"@pipeline goes on a plain function; this is {function!r}.")
+        doc = (inspect.getdoc(function) or "").partition("\n")[0]
+        return FunctionPipeline(
+            function, name or function.__name__, hooks=hooks, context=context, outputs=outputs, timeout=timeout,
+            tags=tags, description=doc if description is None else description, include=include,
+        )  # fmt: skip
+
+    return decorate if function is None else decorate(function)
+
+
+def _resolve(on: str | Orchestrator | None) -> Orchestrator:
+    from flowyml.orchestrators.registry import resolve
+
+    return resolve(on)
+
+
+def _checked_hooks(hooks: Iterable[PipelineHook], pipeline: str) -> tuple[PipelineHook, ...]:
+    checked = tuple(hooks)
+    for hook in checked:
+        if not isinstance(hook, PipelineHook):
+            raise DefinitionError(
+                f"Pipeline {pipeline!r}: {hook!r:.80} is no PipelineHook. Subclass flowyml.core.hooks.PipelineHook."
+            )
+    return checked
+
+
+def _parameter(pipeline: str, item: inspect.Parameter, hint: object) -> Parameter:
+    if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD, item.POSITIONAL_ONLY):
+        raise DefinitionError(f"Pipeline {pipeline!r}: parameter {item} has no fixed name. Write it out.")
+    required = item.default is item.empty
+    annotation = hint if hint is not None else object if required else type(item.default)
+    return Parameter(
+        name=item.name,
+        schema=schema_of(annotation, item.name),
+        required=required,
+        default=None if required else item.default,
+    )
+
+
+def _annotation(name: str, calls: Sequence[Call], value: object) -> object:
+    """What the first step that takes ``name`` says of its type, else the type of the value."""
+    for call in calls:
+        parameter = call.step.signature.parameters.get(name)
+        if parameter is not None and parameter.annotation is not parameter.empty:
+            hint = _type_hints(call.step.function).get(name)
+            if hint is not None:
+                return hint
+    return type(value)
+
+
+def _type_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    import typing
+
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # a name that only type checkers see
+        return {}

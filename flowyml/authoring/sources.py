@@ -1,0 +1,199 @@
+"""Which code a pipeline needs elsewhere: references to functions, and the files that come along.
+
+A function that can be imported by name is referred to by name, and the modules beside it, as far as they are
+imported from there, are shipped as files. A function that cannot, from a notebook or inside another function, is
+pickled by value.
+"""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from flowyml.authoring.steps import Step
+from flowyml.core.errors import DefinitionError
+from flowyml.core.hooks import PipelineHook
+from flowyml.plan.names import slug
+
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
+    from flowyml.plan.model import Plan
+
+__all__ = ["collect", "function_reference", "shipped_name"]
+
+
+def function_reference(step: Step[..., Any], name: str) -> str:
+    """How a worker finds the function: ``"module:qualified.name"``, or ``"pickle:KEY"``."""
+    function = step.function
+    module = shipped_name(getattr(function, "__module__", None))
+    qualname = getattr(function, "__qualname__", "")
+    if module is not None and _resolves(function, qualname):
+        return f"{module}:{qualname}"
+    return f"pickle:{slug(name)}"
+
+
+def shipped_name(module: str | None) -> str | None:
+    """The name under which workers import a module; a script's is its file's stem. None: they cannot."""
+    return _main_name(sys.modules["__main__"]) if module == "__main__" else module
+
+
+@cache
+def _main_name(main: ModuleType) -> str | None:
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return str(spec.name)  # python -m package.module
+    path = Path(getattr(main, "__file__", None) or "")
+    return path.stem if path.suffix == ".py" and path.is_file() and path.stem.isidentifier() else None
+
+
+def collect(
+    plan: Plan,
+    steps: Mapping[str, Step[..., Any]],
+    hooks: Sequence[PipelineHook],
+    home: Callable[..., Any] | None,
+    include: Iterable[str],
+) -> Bundle:
+    """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
+    from flowyml.plan.bundle import build
+
+    objects = {
+        step.function.removeprefix("pickle:"): _pickled(steps[step.name].function, f"step {step.name!r}")
+        for step in plan
+        if step.function.startswith("pickle:")
+    }
+    if hooks:
+        objects["hooks"] = _pickled(tuple(hooks), "hooks")
+    owners = [*(step.function for step in steps.values()), *map(type, hooks), *([home] if home else [])]
+    modules = dict.fromkeys(owner.__module__ for owner in owners)
+    files = _Files()
+    for module in modules:
+        files.add_module(module)
+    if any(shipped_name(module) is None for module in modules):
+        files.add_loaded_beside(Path.cwd())
+    first = home or next(iter(steps.values())).function
+    files.add_globs(include, _folder(first.__module__), plan.name)
+    main = shipped_name("__main__") if "__main__" in modules else None
+    return build(plan, files=files.content, objects=objects, main=main)
+
+
+@dataclass
+class _Files:
+    """Files by their path in the bundle, found by following imports from module to module."""
+
+    content: dict[str, bytes] = field(default_factory=dict)
+
+    def add_module(self, name: str) -> None:
+        """Add a loaded module's file and all that it imports from the same root."""
+        module, shipped = sys.modules.get(name), shipped_name(name)
+        if module is None or shipped is None or shipped.partition(".")[0] == "flowyml":
+            return
+        path = _source_file(module)
+        if path is None or _is_installed(path):
+            return
+        parts = shipped.split(".")
+        depth = len(parts) if path.stem == "__init__" else len(parts) - 1
+        self._add(path.parents[depth], path)
+
+    def add_loaded_beside(self, root: Path) -> None:
+        """Add what a notebook has imported from its own folder: its cells cannot be scanned for imports."""
+        for module in list(sys.modules.values()):
+            path = _source_file(module)
+            if path is None or not path.is_relative_to(root) or _is_installed(path):
+                continue
+            if not module.__name__.startswith(("flowyml", "__main__")):
+                self._add(root, path)
+
+    def add_globs(self, globs: Iterable[str], root: Path, pipeline: str) -> None:
+        """Add data files; a glob that matches nothing is an error."""
+        for pattern in globs:
+            found = [path for path in sorted(root.glob(pattern)) if path.is_file()]
+            if not found:
+                raise DefinitionError(f"Pipeline {pipeline!r}: include={pattern!r} matches no file in {root}.")
+            for path in found:
+                self.content[path.relative_to(root).as_posix()] = path.read_bytes()
+
+    def _add(self, root: Path, path: Path) -> None:
+        key = path.relative_to(root).as_posix()
+        if key in self.content:
+            return
+        source = path.read_bytes()
+        self.content[key] = source
+        for package in path.relative_to(root).parents:
+            init = root / package / "__init__.py"
+            if package != Path() and init.is_file():
+                self._add(root, init)
+        for name in _imported(source, path.relative_to(root)):
+            for candidate in (root / f"{name.replace('.', '/')}.py", root / name.replace(".", "/") / "__init__.py"):
+                if candidate.is_file() and name.partition(".")[0] != "flowyml":
+                    self._add(root, candidate)
+
+
+def _imported(source: bytes, path: Path) -> Iterator[str]:
+    """Every module that a file may import, absolute, imports inside functions included."""
+    package = path.parent.parts
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *(node.module or "").split("."))).strip(".")
+            yield module
+            yield from (f"{module}.{alias.name}".strip(".") for alias in node.names)
+
+
+def _resolves(function: Callable[..., Any], qualname: str) -> bool:
+    """True when looking the name up in its module gives this very function, bare or as a step."""
+    found: Any = sys.modules.get(function.__module__)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found is function or (isinstance(found, Step) and found.function is function)
+
+
+def _pickled(value: object, what: str) -> bytes:
+    """By reference where the standard pickle can, since only those bytes are the same in every process.
+
+    Without a file for ``__main__``, as in a notebook, no worker could follow such a reference.
+    """
+    if shipped_name("__main__") is not None:
+        try:
+            return pickle.dumps(value, protocol=4)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            pass
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(value, protocol=4))
+    except Exception as error:  # whatever a user's __reduce__ raises
+        raise DefinitionError(
+            f"{what} cannot be sent to another process: {error}. Move it to module level, or create what it holds "
+            f"(connections, locks, open files) inside the step."
+        ) from error
+
+
+def _source_file(module: ModuleType) -> Path | None:
+    path = Path(getattr(module, "__file__", None) or "")
+    return path.resolve() if path.suffix == ".py" and path.is_file() else None
+
+
+def _folder(module: str) -> Path:
+    path = _source_file(sys.modules[module]) if module in sys.modules else None
+    return path.parent if path else Path.cwd()
+
+
+def _is_installed(path: Path) -> bool:
+    return any(path.is_relative_to(root) for root in _installed_roots())
+
+
+@cache
+def _installed_roots() -> tuple[Path, ...]:
+    """Where packages and the standard library live: a worker has those of its own."""
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({Path(sysconfig.get_path(key)).resolve() for key in keys})

@@ -1,0 +1,225 @@
+"""Functions as steps."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+
+from flowyml.authoring.options import names_unknown_options
+from flowyml.core.errors import DefinitionError
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.names import check_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+__all__ = ["Step", "StepOptions", "step"]
+
+
+class CallRecorder(Protocol):
+    """Takes note of the steps that are called while a pipeline is built from its function."""
+
+    def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
+
+
+recorder: ContextVar[CallRecorder | None] = ContextVar("flowyml_recorder", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """What ``@step`` was given. ``inputs`` maps parameters to the names of outputs; None means all by name."""
+
+    name: str
+    inputs: Mapping[str, str] | None = None
+    outputs: tuple[str, ...] | None = None
+    after: tuple[str, ...] = ()
+    retry: OrchestratorRetryPolicy | None = None
+    timeout: float | None = None
+    resources: ResourceRequirements | None = None
+    tags: tuple[str, ...] = ()
+    description: str = field(default="", compare=False)
+
+
+class Step(Generic[P, R]):
+    """A function that pipelines are made of, and that can still be called as it is.
+
+    Inside the function of a ``@pipeline`` a call adds the step to that pipeline; anywhere else it runs the function.
+    """
+
+    def __init__(self, function: Callable[P, R], options: StepOptions) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.step_options = options
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        recording = recorder.get()
+        if recording is None:
+            return self.function(*args, **kwargs)
+        return cast(R, recording.record(self, args, kwargs))
+
+    @property
+    def name(self) -> str:
+        """The name of the step in a pipeline."""
+        return self.step_options.name
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs: those declared, else the step's own name, or none for ``-> None``."""
+        declared = self.step_options.outputs
+        return declared if declared is not None else () if _returns_none(self.function) else (self.name,)
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        """The signature of the function."""
+        return inspect.signature(self.function)
+
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        after: Iterable[str] | str | None = None,
+        retry: int | OrchestratorRetryPolicy | None = None,
+        timeout: float | None = None,
+        resources: ResourceRequirements | None = None,
+    ) -> Step[P, R]:
+        """The same function as another step: what is given here replaces what ``@step`` said."""
+        changed: dict[str, Any] = {
+            "name": name and check_name(name, "step"),
+            "after": None if after is None else _names(after, "after", self.name),
+            "retry": _retry(retry, self.name),
+            "timeout": check_timeout(timeout, f"step {self.name!r}"),
+            "resources": resources,
+        }
+        given = {key: value for key, value in changed.items() if value is not None}
+        return Step(self.function, replace(self.step_options, **given))
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return Step, (self.function, self.step_options)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name!r}>"
+
+
+@overload
+def step(function: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    name: str | None = None,
+    inputs: Sequence[str] | Mapping[str, str] | None = None,
+    outputs: Sequence[str] | None = None,
+    after: Iterable[str] | str = (),
+    retry: int | OrchestratorRetryPolicy | None = None,
+    timeout: float | None = None,
+    resources: ResourceRequirements | Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+    description: str | None = None,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+@names_unknown_options("step")
+def step(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    inputs: Sequence[str] | Mapping[str, str] | None = None,
+    outputs: Sequence[str] | None = None,
+    after: Iterable[str] | str = (),
+    retry: int | OrchestratorRetryPolicy | None = None,
+    timeout: float | None = None,
+    resources: ResourceRequirements | Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+    description: str | None = None,
+) -> Any:
+    """Make a step of a function.
+
+    ``inputs`` names the parameters that are filled by outputs of other steps, or maps them: ``{"data": "dataset"}``;
+    left out, every parameter is looked up by its name. ``outputs`` names what the function returns: one name for the
+    value, several for the parts of a tuple; left out, there is one output with the step's name. ``after`` names steps
+    that come first. ``retry`` counts retries, or is a policy. ``timeout`` is in seconds and makes the step run in a
+    process of its own. ``description`` defaults to the first line of the docstring.
+
+    Raises ``DefinitionError`` for options that make no sense.
+
+    >>> @step(outputs=["model"])
+    ... def train(dataset: list[int], rate: float = 0.1) -> float:
+    ...     return sum(dataset) * rate
+    >>> train([1, 2], rate=1.0)
+    3.0
+    """
+
+    def decorate(function: Callable[..., Any]) -> Step[..., Any]:
+        if isinstance(function, Step) or not callable(function):
+            raise DefinitionError(f"@step goes on a function, once; this is {function!r}.")
+        shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
+        options = StepOptions(
+            name=shown,
+            inputs=_inputs(inputs, function, shown),
+            outputs=None if outputs is None else _names(outputs, "outputs", shown),
+            after=_names(after, "after", shown),
+            retry=_retry(retry, shown),
+            timeout=check_timeout(timeout, f"step {shown!r}"),
+            resources=requirements,
+            tags=_names(tags, "tags", shown),
+            description=_first_line(function) if description is None else description,
+        )
+        return Step(function, options)
+
+    requirements = ResourceRequirements.coerce(resources, stacklevel=4)
+    return decorate if function is None else decorate(function)
+
+
+def check_timeout(seconds: object, who: str) -> float | None:
+    """Give the seconds back if they are a number above 0, or None."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+        raise DefinitionError(f"{who}: timeout={seconds!r} must be a number of seconds above 0.")
+    return seconds
+
+
+def _inputs(given: object, function: Callable[..., Any], who: str) -> Mapping[str, str] | None:
+    if given is None:
+        return None
+    pairs = dict(given) if isinstance(given, Mapping) else {name: name for name in _names(given, "inputs", who)}
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return pairs
+    if strangers := [name for name in pairs if name not in parameters]:
+        raise DefinitionError(
+            f"step {who!r}: inputs names {', '.join(map(repr, strangers))}, but the function takes "
+            f"({', '.join(parameters)}). Name its parameters, or map them: inputs={{'parameter': 'output'}}."
+        )
+    return pairs
+
+
+def _names(given: object, option: str, who: str) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))
+    for name in names:
+        check_name(name, f"step {who!r}: {option}")
+    if len(set(names)) < len(names):
+        raise DefinitionError(f"step {who!r}: {option} names one thing twice: {', '.join(map(repr, names))}.")
+    return names
+
+
+def _retry(retry: object, who: str) -> OrchestratorRetryPolicy | None:
+    if retry is None or isinstance(retry, OrchestratorRetryPolicy):
+        return retry
+    if isinstance(retry, bool) or not isinstance(retry, int) or retry < 0:
+        raise DefinitionError(
+            f"step {who!r}: retry={retry!r} must be a number of retries or an OrchestratorRetryPolicy."
+        )
+    return OrchestratorRetryPolicy(max_attempts=retry + 1, initial_delay_seconds=0)
+
+
+def _returns_none(function: Callable[..., Any]) -> bool:
+    annotation = getattr(function, "__annotations__", {}).get("return", inspect.Parameter.empty)
+    return annotation is None or annotation == "None"
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]

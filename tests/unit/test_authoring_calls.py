@@ -1,0 +1,128 @@
+"""Pipelines written as a function that calls steps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from flowyml import Pipeline, context, pipeline, step
+from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput
+
+
+@step(outputs=["dataset"])
+def load(rows: int) -> list[int]:
+    return list(range(rows))
+
+
+@step(inputs=["dataset"], outputs=["model"])
+def train(dataset: list[int], rate: float = 0.5) -> float:
+    return sum(dataset) * rate
+
+
+@step(outputs=["low", "high"])
+def bounds(dataset: list[int]) -> tuple[int, int]:
+    return min(dataset), max(dataset)
+
+
+@pipeline
+def training(rows: int = 4) -> float:
+    """Train a model."""
+    return train(load(rows))
+
+
+def test_both_ways_of_writing_give_the_same_plan() -> None:
+    by_names = Pipeline("training", context=context(rows=4), description="Train a model.")
+    by_names.add_step(load).add_step(train)
+    assert training.compile().canonical == by_names.compile().canonical
+
+
+def test_the_function_is_a_pipeline() -> None:
+    assert isinstance(training, Pipeline)
+    assert training.name == "training"
+    assert training.check_parameters({"rows": 9}) == {"rows": 9}
+
+
+def test_a_required_parameter() -> None:
+    @pipeline
+    def needs(rows: int) -> object:
+        return load(rows)
+
+    with pytest.raises(ParameterError, match=r"'rows' is missing and has no default"):
+        needs.check_parameters({})
+
+
+def test_a_literal_parameter_is_checked_by_its_values() -> None:
+    @step
+    def use(mode: str) -> str:
+        return mode
+
+    @pipeline
+    def chosen(mode: Literal["fast", "good"] = "fast") -> object:
+        return use(mode)
+
+    with pytest.raises(ParameterError, match=r"'mode': 'best' is not one of"):
+        chosen.check_parameters({"mode": "best"})
+
+
+def test_a_step_called_twice_gets_a_name_of_its_own() -> None:
+    @pipeline(name="twice")
+    def made() -> object:
+        data = load(3)
+        return {"slow": train(data, rate=0.1), "fast": train(data, rate=0.9)}
+
+    plan = made.compile()
+    assert [s.name for s in plan] == ["load", "train", "train_2"]
+    assert plan.by_name["train_2"].inputs[1] == Input("rate", Constant(0.9))
+    assert plan.outputs[1] == PipelineOutput("fast", FromStep("train_2", "model"))
+
+
+def test_several_outputs_are_unpacked() -> None:
+    @pipeline
+    def split() -> object:
+        low, high = bounds(load(3))
+        return train.options(name="low")(load.options(name="l")(low)), high
+
+    assert [output.name for output in split.compile().outputs] == ["model", "high"]
+
+
+def test_outputs_of_one_name_are_told_apart_when_none_is_returned() -> None:
+    @pipeline
+    def loose() -> None:
+        train(load(1))
+        train(load(2))
+
+    assert [output.name for output in loose.compile().outputs] == ["train.model", "train_2.model"]
+
+
+def test_the_context_fills_what_a_call_leaves_out() -> None:
+    @pipeline(context=context(rate=0.25))
+    def tuned() -> object:
+        return train(load(8))
+
+    assert [p.name for p in tuned.compile().parameters] == ["rate"]
+    assert tuned.run().outputs["model"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (lambda rows: load(), "step 'load' was called without 'rows'"),
+        (lambda rows: load(rows, 5), "too many positional arguments"),
+        (lambda rows: load(rows={1}), "parameter 'rows' was given a container that is not plain JSON"),
+        (lambda rows: train([load(rows)]), "several outputs go into several parameters"),
+        (lambda rows: 1 if load(rows) else 2, "has no value while the pipeline is put together"),
+        (lambda rows: [row for row in load(rows) if row], "has no value while the pipeline is put together"),
+        (lambda rows: "nothing", "returns 'nothing'. Return outputs of steps"),
+        (lambda rows: (load(rows), load(rows)), "returns two outputs named 'dataset'"),
+    ],
+)
+def test_mistakes_are_named(body: object, message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        pipeline(name="mistake")(body).compile()  # type: ignore[arg-type]
+
+
+def test_add_step_is_for_pipelines_by_names() -> None:
+    with pytest.raises(DefinitionError, match=r"put together by its function"):
+        training.add_step(load)

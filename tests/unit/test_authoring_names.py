@@ -1,0 +1,263 @@
+"""Pipelines wired by the names of inputs and outputs."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowyml import Context, Pipeline, context, step
+from flowyml.core.errors import (
+    CycleError,
+    DefinitionError,
+    OverrideError,
+    ParameterError,
+    UnknownOptionError,
+)
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.codec import decode
+from flowyml.plan.model import FromParameter, FromStep, Input, PipelineOutput
+
+
+@step(outputs=["dataset"])
+def load(rows: int) -> list[int]:
+    """Load the rows.
+
+    More about it.
+    """
+    return list(range(rows))
+
+
+@step(inputs=["dataset"], outputs=["model"])
+def train(dataset: list[int], rate: float = 0.5) -> float:
+    return sum(dataset) * rate
+
+
+@step(inputs=["dataset"], outputs=["low", "high"])
+def bounds(dataset: list[int]) -> tuple[int, int]:
+    return min(dataset), max(dataset)
+
+
+def training() -> Pipeline:
+    return Pipeline("training", context=context(rows=4)).add_step(load).add_step(train)
+
+
+def test_steps_are_wired_by_name_and_the_context_fills_parameters() -> None:
+    plan = training().compile()
+    assert [s.name for s in plan] == ["load", "train"]
+    assert plan.by_name["load"].inputs == (Input("rows", FromParameter("rows")),)
+    assert plan.by_name["train"].inputs == (Input("dataset", FromStep("load", "dataset")),)
+    assert plan.outputs == (PipelineOutput("model", FromStep("train", "model")),)
+
+
+def test_the_order_of_adding_does_not_matter() -> None:
+    plan = Pipeline("training", context=context(rows=4)).add_step(train).add_step(load).compile()
+    assert [s.name for s in plan] == ["load", "train"]
+
+
+def test_description_comes_from_the_docstring() -> None:
+    assert training().compile().by_name["load"].description == "Load the rows."
+
+
+def test_parameters_take_their_type_from_the_step_that_uses_them() -> None:
+    (parameter,) = training().compile().parameters
+    assert (parameter.name, parameter.schema, parameter.default) == ("rows", {"type": "integer"}, 4)
+
+
+def test_a_decorated_step_is_still_a_function() -> None:
+    assert train([1, 3]) == 2.0
+    assert train.__name__ == "train"
+
+
+def test_outputs_that_nothing_consumes_are_outputs_of_the_pipeline() -> None:
+    plan = training().add_step(bounds).compile()
+    assert [output.name for output in plan.outputs] == ["model", "low", "high"]
+
+
+def test_outputs_can_be_chosen() -> None:
+    plan = Pipeline("t", context=context(rows=4), outputs=["dataset"]).add_step(load).add_step(train).compile()
+    assert plan.outputs == (PipelineOutput("dataset", FromStep("load", "dataset")),)
+    with pytest.raises(DefinitionError, match=r"no step produces 'dataste'. Did you mean 'dataset'"):
+        Pipeline("t", context=context(rows=4), outputs=["dataste"]).add_step(load).compile()
+
+
+def test_inputs_can_be_mapped_to_other_names() -> None:
+    @step(inputs={"data": "dataset"})
+    def count(data: list[int]) -> int:
+        return len(data)
+
+    plan = training().add_step(count).compile()
+    assert plan.by_name["count"].inputs == (Input("data", FromStep("load", "dataset")),)
+    assert plan.by_name["count"].outputs == ("count",)
+
+
+def test_a_step_that_returns_none_has_no_output_and_can_come_first() -> None:
+    @step
+    def prepare() -> None: ...
+
+    @step(after="prepare")
+    def late() -> int:
+        return 1
+
+    plan = Pipeline("p").add_step(late).add_step(prepare).compile()
+    assert [s.name for s in plan] == ["prepare", "late"]
+    assert plan.by_name["prepare"].outputs == ()
+
+
+def test_step_options_reach_the_plan() -> None:
+    policy = OrchestratorRetryPolicy(max_attempts=4, retryable_errors=[TimeoutError, "OOM"])
+
+    @step(retry=policy, timeout=60, resources=ResourceRequirements(cpu="2", memory="4Gi", gpu=1), tags=["a", "b"])
+    def heavy() -> int:
+        return 1
+
+    pipeline = Pipeline("p", timeout=3600, tags=["nightly"], description="d").add_step(heavy)
+    pipeline.add_step(heavy.options(name="light", retry=2))
+    plan = decode(pipeline.compile().canonical)
+    assert plan == pipeline.compile()
+    assert plan.by_name["heavy"].retry == policy
+    assert plan.by_name["heavy"].timeout_seconds == 60
+    assert plan.by_name["light"].retry == OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0)
+    assert plan.timeout_seconds == 3600
+
+
+def test_dict_resources_still_work_and_warn() -> None:
+    with pytest.warns(DeprecationWarning, match=r"Dict-style resources will be removed in 2\.0.*cpu='2'") as seen:
+
+        @step(resources={"cpu": "2", "memory": "4Gi"})
+        def old() -> int:
+            return 1
+
+    assert seen[0].filename == __file__
+    assert old.step_options.resources == ResourceRequirements(cpu="2", memory="4Gi")
+
+
+def test_a_cycle_is_shown() -> None:
+    @step(inputs=["b"], outputs=["a"])
+    def first(b: int) -> int:
+        return b
+
+    @step(inputs=["a"], outputs=["b"])
+    def second(a: int) -> int:
+        return a
+
+    with pytest.raises(CycleError, match=r"'loop': steps wait for one another: first -> second -> first"):
+        Pipeline("loop").add_step(first).add_step(second).compile()
+
+
+def test_a_step_that_waits_for_itself_is_a_cycle() -> None:
+    @step(outputs=["a"])
+    def self_made(a: int) -> int:
+        return a
+
+    with pytest.raises(CycleError, match=r"self_made -> self_made"):
+        Pipeline("loop").add_step(self_made).compile()
+
+
+def test_a_missing_input_names_the_step_and_what_there_is() -> None:
+    with pytest.raises(DefinitionError, match=r"step 'train' needs 'dataset', which no step produces and the context"):
+        Pipeline("p").add_step(train).compile()
+
+
+def test_two_producers_of_one_name() -> None:
+    with pytest.raises(DefinitionError, match=r"'dataset' has two producers, step 'load' and step 'again'"):
+        training().add_step(load.options(name="again")).compile()
+    with pytest.raises(DefinitionError, match=r"'dataset' has two producers, step 'load' and the context"):
+        Pipeline("p", context=context(rows=1, dataset=[])).add_step(load).compile()
+
+
+def test_two_steps_of_one_name() -> None:
+    with pytest.raises(DefinitionError, match=r"two steps named 'load'"):
+        training().add_step(load).compile()
+
+
+def test_unknown_keywords_are_answered() -> None:
+    with pytest.raises(UnknownOptionError, match=r"Pipeline has no option 'hook'. Did you mean 'hooks'"):
+        Pipeline("p", hook=[])  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"step has no option 'output'. Did you mean 'outputs'"):
+        step(output=["a"])  # type: ignore[call-overload]
+
+
+def test_an_input_that_the_function_does_not_take() -> None:
+    with pytest.raises(DefinitionError, match=r"inputs names 'data', but the function takes \(dataset, rate\)"):
+        step(inputs=["data"])(train.function)
+
+
+def test_after_an_unknown_step() -> None:
+    with pytest.raises(DefinitionError, match=r"comes after 'lod', which is no step. Did you mean 'load'"):
+        training().add_step(bounds.options(after=["lod"])).compile()
+
+
+def test_an_empty_pipeline_is_refused() -> None:
+    with pytest.raises(DefinitionError, match=r"Pipeline 'p' has no steps. Add some with add_step"):
+        Pipeline("p").compile()
+
+
+def test_only_steps_can_be_added() -> None:
+    with pytest.raises(DefinitionError, match=r"takes a function with @step"):
+        Pipeline("p").add_step(len)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\nb", "a\x00", "x" * 201, "\ud800", None])
+def test_names_that_nothing_could_show(name: str) -> None:
+    with pytest.raises(DefinitionError, match=r"name"):
+        Pipeline(name)
+    with pytest.raises(DefinitionError, match=r"name"):
+        step(name=name or "\t")(train.function)
+
+
+@pytest.mark.parametrize("name", ['it\'s "quoted"', "../up", "Größe 🚀", "a" * 200, "{braces}", "$(sh)", "<b>"])
+def test_odd_names_are_fine(name: str) -> None:
+    plan = Pipeline(name).add_step(step(name=name, outputs=[name])(lambda: 1)).compile()
+    assert decode(plan.canonical) == plan
+
+
+def test_pipeline_subclasses_may_not_override_run() -> None:
+    with pytest.raises(OverrideError, match=r"override execute"):
+
+        class MyPipeline(Pipeline):
+            def run(self) -> None:  # type: ignore[override]
+                ...
+
+
+def test_removed_names_explain_themselves() -> None:
+    with pytest.raises(ImportError, match=r"register_callback was removed in 1.0. Subclass .*PipelineHook"):
+        from flowyml import register_callback  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_contexts_hold_json_and_never_change() -> None:
+    with pytest.raises(DefinitionError, match=r"'data' is a set"):
+        Context(data={1, 2})
+    with pytest.raises(AttributeError, match=r"never changes"):
+        Context(a=1).a = 2
+    with pytest.raises(AttributeError, match=r"has no 'b'; it has a"):
+        _ = Context(a=1).b
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rows": "many"}, "'rows' must be of type integer, not 'many'"),
+        ({"rows": True}, "'rows' must be of type integer, not True"),
+        ({"row": 1}, "there is no parameter 'row'; did you mean 'rows'"),
+        ({"rows": {1}}, "not plain JSON"),
+    ],
+)
+def test_parameters_are_checked(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        training().check_parameters(values)
+
+
+def test_rich_types_are_checked_by_their_schema() -> None:
+    @step
+    def pick(sizes: list[int], mode: str | None = None) -> int:
+        return len(sizes)
+
+    pipeline = Pipeline("p", context=context(sizes=[1], mode="fast")).add_step(pick)
+    assert pipeline.check_parameters({"mode": None}) == {"sizes": [1], "mode": None}
+    with pytest.raises(ParameterError, match=r"'sizes': 'a' is not of type 'integer'"):
+        pipeline.check_parameters({"sizes": ["a"]})
+
+
+def test_a_default_that_does_not_fit_its_type() -> None:
+    with pytest.raises(ParameterError, match=r"'rows' must be of type integer"):
+        Pipeline("p", context=context(rows="four")).add_step(load).compile()
