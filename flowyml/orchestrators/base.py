@@ -23,6 +23,7 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.plan.model import Plan
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
+from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
