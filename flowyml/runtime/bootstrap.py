@@ -29,19 +29,17 @@ def unpacked(bundle: str) -> str:
     return _unpack_for_now(bundle)
 
 
-def _caches():
-    # type: () -> list[str]
+def _caches() -> list[str]:
     """Folders of this user, in the order in which they are tried."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return [
         os.path.join(home, "flowyml", "bundles"),
-        os.path.join(tempfile.gettempdir(), "flowyml-%s" % user, "bundles"),
+        os.path.join(tempfile.gettempdir(), f"flowyml-{user}", "bundles"),
     ]
 
 
-def _unpack_to(bundle, cache, digest):
-    # type: (str, str, str) -> str
+def _unpack_to(bundle: str, cache: str, digest: str) -> str:
     target = os.path.join(cache, digest)
     _make_private(cache)
     if os.path.isdir(target):
@@ -59,8 +57,7 @@ def _unpack_to(bundle, cache, digest):
     return target
 
 
-def _make_private(cache):
-    # type: (str) -> None
+def _make_private(cache: str) -> None:
     """Code is imported from here, so nobody else may have a hand in it."""
     os.makedirs(cache, mode=0o700, exist_ok=True)
     if not hasattr(os, "getuid"):
@@ -68,19 +65,17 @@ def _make_private(cache):
     for folder in (os.path.dirname(cache), cache):
         status = os.lstat(folder)
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise PermissionError("%s belongs to others too" % folder)
+            raise PermissionError(f"{folder} belongs to others too")
 
 
-def _extract(bundle, folder):
-    # type: (str, str) -> None
+def _extract(bundle: str, folder: str) -> None:
     from zipfile import ZipFile
 
     with ZipFile(bundle) as archive:
         archive.extractall(folder)
 
 
-def _unpack_for_now(bundle):
-    # type: (str) -> str
+def _unpack_for_now(bundle: str) -> str:
     import atexit
 
     folder, owner = tempfile.mkdtemp(prefix="flowyml-"), os.getpid()
@@ -89,8 +84,7 @@ def _unpack_for_now(bundle):
     return folder
 
 
-def _forget_unused(cache):
-    # type: (str) -> None
+def _forget_unused(cache: str) -> None:
     """Delete what nothing has been started from for a month."""
     oldest = time.time() - _UNUSED_DAYS * 86400
     for entry in os.scandir(cache):
@@ -101,10 +95,9 @@ def _forget_unused(cache):
             continue
 
 
-def main():
-    # type: () -> int
+def main() -> int:
     if sys.version_info < MINIMUM:
-        sys.exit("This bundle needs Python %d.%d or newer; this is %s." % (MINIMUM + (sys.version.split()[0],)))
+        sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
     folder = unpacked(sys.path[0])
     sys.path[0] = folder
     from flowyml.runtime.cli import main as command

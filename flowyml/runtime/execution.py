@@ -1,0 +1,96 @@
+"""Run one attempt of one step in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from inspect import isawaitable
+from typing import Any
+
+from flowyml.core.errors import OutputError, StepError
+from flowyml.core.hooks import PipelineHook, fire
+from flowyml.plan.model import Step
+
+__all__ = ["named_outputs", "run_step"]
+
+Outputs = dict[str, Any]
+
+
+def run_step(
+    step: Step,
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    hooks: Sequence[PipelineHook] = (),
+    *,
+    keep: Callable[[Outputs], Outputs] | None = None,
+) -> Outputs:
+    """Call the function, await it if it is async, and give its outputs by name. Hooks fire around it.
+
+    ``keep`` turns the outputs into what is given back, such as references to stored values; what it raises counts as
+    the step's own failure. Raises what the function raises, and ``OutputError``.
+    """
+    started = time.perf_counter()
+    if hooks:
+        fire(hooks, "on_step_start", step.name, inputs)
+    try:
+        outputs = named_outputs(step, _call(step, function, inputs))
+        kept = keep(outputs) if keep else outputs
+    except BaseException as error:
+        fire(hooks, "on_error", step.name, error)
+        raise
+    if hooks:
+        fire(hooks, "on_step_end", step.name, outputs, time.perf_counter() - started)
+    return kept
+
+
+def named_outputs(step: Step, returned: Any) -> Outputs:
+    """Match what a function returned with the outputs that the step declares. Raises ``OutputError``."""
+    names = step.outputs
+    if len(names) == 1:
+        return {names[0]: returned}
+    if not names:
+        return {}
+    if isinstance(returned, dict) and returned.keys() == set(names):
+        return {name: returned[name] for name in names}
+    if isinstance(returned, tuple | list) and len(returned) == len(names):
+        return dict(zip(names, returned, strict=True))
+    error = OutputError(
+        f"step {step.name!r} declares {len(names)} outputs ({', '.join(map(repr, names))}) and returned "
+        f"{_described(returned)}. Return a tuple of {len(names)}, or a dict with those keys."
+    )
+    error.step = step.name
+    raise error
+
+
+def _call(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+    try:
+        returned = function(**inputs)
+        return _awaited(returned) if isawaitable(returned) else returned
+    except SystemExit as exit_:
+        error = StepError(f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error.")
+        error.step = step.name
+        raise error from exit_
+
+
+def _awaited(awaitable: Awaitable[Any]) -> Any:
+    """Run it to its end, in a thread of its own where this one has a running loop, as in a notebook."""
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    async def whole() -> Any:
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(whole())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, whole()).result()
+
+
+def _described(returned: Any) -> str:
+    if isinstance(returned, dict):
+        return f"a dict with the keys {', '.join(map(repr, returned)) or '(none)'}"
+    if isinstance(returned, tuple | list):
+        return f"a {type(returned).__name__} of {len(returned)}"
+    return "None" if returned is None else f"one {type(returned).__name__}"
