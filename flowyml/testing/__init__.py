@@ -1,0 +1,17 @@
+"""The conformance kit: prove an orchestrator with the suite that proves the built-in ones.
+
+It needs pytest. In a test module of your adapter::
+
+    from flowyml.testing import OrchestratorConformance
+
+    class TestMyOrchestrator(OrchestratorConformance):
+        @pytest.fixture(scope="class")
+        def make_orchestrator(self):
+            return lambda **options: MyOrchestrator(url=..., **options)
+
+Where ``capabilities`` says no to a feature, the suite tests that a pipeline which needs it is refused.
+"""
+
+from flowyml.testing.suite import OrchestratorConformance
+
+__all__ = ["OrchestratorConformance"]

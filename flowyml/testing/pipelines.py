@@ -1,0 +1,244 @@
+"""Sample pipelines, one for each promise of the suite.
+
+Each is made inside a function, so that its steps travel by value: a worker that has no ``flowyml.testing`` runs
+them too. Steps leave traces in files of ``folder``, since nothing else is shared between engines.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowyml import Pipeline, context, step
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+
+__all__ = [
+    "beating", "counting", "failing", "flaky", "greeting", "hooked", "hostile", "large", "meeting", "values",
+]  # fmt: skip
+
+VALUES: dict[str, Any] = {
+    "none": None,
+    "yes": True,
+    "big": 2**70,
+    "small": 1e-300,
+    "text": "ü 🚀 \"quoted\" 'too' {x} $(y) \n",
+    "list": [1, [2.5, None]],
+    "dict": {"a b": {"": []}},
+}
+
+
+def greeting() -> Pipeline:
+    """Two steps, a parameter, a line of output."""
+
+    @step(outputs=["words"])
+    def gather(name: str) -> list[str]:
+        print(f"gathering words for {name}")
+        return ["hello", name]
+
+    @step(outputs=["greeting"])
+    async def join(words: list[str]) -> str:
+        return " ".join(words)
+
+    return Pipeline("conformance greeting", context=context(name="world")).add_step(gather).add_step(join)
+
+
+def values() -> Pipeline:
+    """Outputs of every JSON type, which must come back as they were."""
+    wanted = VALUES
+
+    @step(outputs=["value"])
+    def make() -> dict[str, Any]:
+        return wanted
+
+    @step(outputs=["same", "value_again"])
+    def check(value: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+        return value == wanted, value
+
+    return Pipeline("conformance values").add_step(make).add_step(check)
+
+
+def large() -> Pipeline:
+    """An output that is too large to go inline, and one that is no JSON."""
+
+    @step(outputs=["blob"])
+    def make() -> bytes:
+        return bytes(range(256)) * 4096
+
+    @step(outputs=["size", "letters"])
+    def measure(blob: bytes) -> tuple[int, set[str]]:
+        return len(blob), {"a", "b"}
+
+    return Pipeline("conformance large").add_step(make).add_step(measure)
+
+
+def meeting(folder: str) -> Pipeline:
+    """Two steps that each wait for the other: they complete only at the same time."""
+
+    def meet(folder: str, mine: str, other: str) -> str:
+        import time
+        from pathlib import Path
+
+        (Path(folder) / mine).touch()
+        for _ in range(600):
+            if (Path(folder) / other).exists():
+                return mine
+            time.sleep(0.05)
+        raise TimeoutError(f"{mine} waited 30 s for {other}")
+
+    @step
+    def left(folder: str) -> str:
+        return meet(folder, "left", "right")
+
+    @step
+    def right(folder: str) -> str:
+        return meet(folder, "right", "left")
+
+    return Pipeline("conformance meeting", context=context(folder=folder)).add_step(left).add_step(right)
+
+
+def failing() -> Pipeline:
+    """One branch fails, what follows it never runs, the other branch completes."""
+
+    @step
+    def broken() -> int:
+        raise ValueError("the number 13 is not lucky")
+
+    @step
+    def after_broken(broken: int) -> int:
+        return broken
+
+    @step
+    def healthy() -> str:
+        import time
+
+        time.sleep(1)  # the other branch has failed by now
+        return "fine"
+
+    @step
+    def after_healthy(healthy: str) -> str:
+        return healthy
+
+    pipeline = Pipeline("conformance failing")
+    for item in (broken, after_broken, healthy, after_healthy):
+        pipeline.add_step(item)
+    return pipeline
+
+
+def flaky(folder: str, policy: OrchestratorRetryPolicy, *, failures: int, error: str = "ConnectionError") -> Pipeline:
+    """A step that fails a number of times before it succeeds; each attempt leaves a mark."""
+
+    @step(retry=policy)
+    def attempt(folder: str, failures: int, error: str) -> int:
+        import builtins
+        from pathlib import Path
+
+        marks = Path(folder) / "attempts"
+        with marks.open("a") as file:
+            file.write("x")
+        count = len(marks.read_text())
+        if count <= failures:
+            raise getattr(builtins, error)(f"attempt {count} fails")
+        return count
+
+    given = context(folder=folder, failures=failures, error=error)
+    return Pipeline("conformance flaky", context=given).add_step(attempt)
+
+
+def beating(folder: str, *, step_timeout: float | None = None, timeout: float | None = None) -> Pipeline:
+    """A step that shows for up to two minutes that it is alive."""
+
+    @step(timeout=step_timeout)
+    def beat(folder: str) -> int:
+        import time
+        from pathlib import Path
+
+        for _ in range(1200):
+            with (Path(folder) / "beats").open("a") as file:
+                file.write("x")
+            time.sleep(0.1)
+        return 1200
+
+    return Pipeline("conformance beating", context=context(folder=folder), timeout=timeout).add_step(beat)
+
+
+def counting(folder: str) -> Pipeline:
+    """Leaves one mark for each execution."""
+
+    @step
+    def mark(folder: str) -> str:
+        import time
+        from pathlib import Path
+
+        with (Path(folder) / "executions").open("a") as file:
+            file.write("x")
+        time.sleep(0.5)
+        return "marked"
+
+    return Pipeline("conformance counting", context=context(folder=folder)).add_step(mark)
+
+
+def hooked(folder: str, *, fails: bool = False) -> Pipeline:
+    """Writes down every event of its life; one of its hooks is broken."""
+
+    @step
+    def work(fails: bool) -> int:
+        if fails:
+            raise KeyError("lost")
+        return 7
+
+    pipeline = Pipeline("conformance hooks", hooks=[_broken(), _journal(folder)], context=context(fails=fails))
+    return pipeline.add_step(work)
+
+
+def _journal(folder: str) -> PipelineHook:
+    class Journal(PipelineHook):
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def write(self, *words: object) -> None:
+            from pathlib import Path
+
+            with (Path(self.folder) / "journal").open("a") as file:
+                print(*words, file=file)
+
+        def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Any) -> None:
+            self.write("pipeline_start", run_id, context["fails"])
+
+        def on_step_start(self, step_name: str, inputs: Any) -> None:
+            self.write("step_start", step_name, sorted(inputs))
+
+        def on_step_end(self, step_name: str, outputs: Any, duration: float) -> None:
+            self.write("step_end", step_name, dict(outputs), duration >= 0)
+
+        def on_error(self, step_name: str, error: BaseException) -> None:
+            self.write("error", step_name, error)
+
+        def on_pipeline_end(self, pipeline_name: str, run_id: str, status: Any, duration: float) -> None:
+            self.write("pipeline_end", run_id, status, duration > 0)
+
+    return Journal(folder)
+
+
+def _broken() -> PipelineHook:
+    class Broken(PipelineHook):
+        def on_step_start(self, step_name: str, inputs: Any) -> None:
+            raise RuntimeError("this hook always fails")
+
+        on_pipeline_start = on_pipeline_end = on_step_end = on_step_start  # type: ignore[assignment]  # all broken
+
+    return Broken()
+
+
+def hostile() -> Pipeline:
+    """Names that break out of careless code."""
+    odd = '../a \'b\' """ ${c}'
+
+    @step(name='it\'s "1" {x} \\', outputs=[odd])
+    def one() -> str:
+        return "ü"
+
+    @step(name="class/../..", inputs={"value": odd}, outputs=["größe 🚀"])
+    def two(value: str) -> str:
+        return value * 2
+
+    return Pipeline('confor\'mance """{}%/ ü', description='"""\n\\').add_step(one).add_step(two)

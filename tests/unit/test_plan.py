@@ -1,0 +1,132 @@
+"""The plan: the same bytes for the same pipeline, and nothing lost on the way through JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowyml.core.errors import PlanError
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.codec import decode
+from flowyml.plan.model import (
+    SCHEMA_VERSION,
+    Constant,
+    FromParameter,
+    FromStep,
+    Input,
+    Parameter,
+    PipelineOutput,
+    Plan,
+    Step,
+)
+
+SCRIPT = """
+from flowyml import Pipeline, context, step
+from flowyml.core.hooks import PipelineHook
+
+class Hook(PipelineHook):
+    def __init__(self, tags): self.tags = tags
+
+@step(outputs=["b", "a"], tags={"x", "y", "z"} and ["x"])
+def make(rows: int, names: dict[str, int]): return rows, names
+
+@step
+def use(a, b): return a
+
+pipeline = Pipeline("same", hooks=[Hook(["one"])], context=context(rows=1, names={"k": 1, "j": 2}))
+pipeline.add_step(use).add_step(make)
+print(pipeline.compile().digest, pipeline.bundle().digest)
+"""
+
+texts = st.text(max_size=20)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+sources = st.builds(FromStep, texts, texts) | st.builds(FromParameter, texts) | st.builds(Constant, json_values)
+steps = st.builds(
+    Step,
+    name=texts,
+    function=texts,
+    inputs=st.lists(st.builds(Input, texts, sources), max_size=3).map(tuple),
+    outputs=st.lists(texts, max_size=3).map(tuple),
+    after=st.lists(texts, max_size=2).map(tuple),
+    retry=st.none() | st.builds(OrchestratorRetryPolicy, max_attempts=st.integers(1, 9)),
+    timeout_seconds=st.none() | st.floats(0.1, 1e6),
+    resources=st.none() | st.just(ResourceRequirements(cpu="500m", gpu=2)),
+    tags=st.lists(texts, max_size=2).map(tuple),
+    description=texts,
+)
+plans = st.builds(
+    Plan,
+    name=texts,
+    steps=st.lists(steps, max_size=3).map(tuple),
+    parameters=st.lists(
+        st.builds(
+            Parameter, name=texts, schema=st.just({"type": "integer"}), required=st.booleans(), default=json_values
+        ),
+        max_size=2,
+    ).map(tuple),
+    outputs=st.lists(st.builds(PipelineOutput, texts, st.builds(FromStep, texts, texts)), max_size=2).map(tuple),
+    timeout_seconds=st.none() | st.floats(0.1, 1e6),
+)
+
+
+@given(plans)
+def test_a_plan_survives_its_json(plan: Plan) -> None:
+    assert decode(plan.canonical) == plan
+    assert decode(plan.canonical).digest == plan.digest
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "424242"])
+def test_the_same_bytes_in_every_process(seed: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.getbasetemp() / "same-bytes"
+    folder.mkdir(exist_ok=True)
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    run = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+    seen: Path = folder / "digests"
+    if not seen.exists():
+        seen.write_text(run.stdout)
+    assert run.stdout == seen.read_text()
+
+
+def test_a_field_at_its_default_takes_no_room() -> None:
+    plan = Plan(name="p", steps=(Step(name="s", function="m:f"),))
+    assert json.loads(plan.canonical) == {"name": "p", "schema_version": 1, "steps": [{"function": "m:f", "name": "s"}]}
+
+
+def test_one_is_not_true() -> None:
+    """1 == True in Python; as JSON they differ, and a default may not hide it."""
+    plan = Plan(name="p", steps=(), parameters=(Parameter(name="n", default=0), Parameter(name="m", required=True)))
+    assert decode(plan.canonical).parameters[0].default == 0
+    assert decode(plan.canonical).parameters[1].required is True
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b'{"schema_version":1,"x":2}'])
+def test_what_is_no_plan_is_refused(data: bytes) -> None:
+    with pytest.raises(PlanError, match="no plan of FlowyML"):
+        decode(data)
+
+
+def test_a_newer_schema_asks_for_an_upgrade() -> None:
+    with pytest.raises(PlanError, match=r"schema 99; this FlowyML reads up to 1\. Upgrade"):
+        decode(json.dumps({"schema_version": 99, "name": "p", "steps": []}))
+    assert SCHEMA_VERSION == 1
+
+
+def test_a_policy_is_given_to_steps_without_one() -> None:
+    own, common = OrchestratorRetryPolicy(max_attempts=2), OrchestratorRetryPolicy(max_attempts=5)
+    plan = Plan(name="p", steps=(Step(name="a", function="m:a", retry=own), Step(name="b", function="m:b")))
+    assert [s.retry for s in plan.with_retry_policy(common)] == [own, common]
+    assert plan.with_retry_policy(None) is plan
