@@ -1,0 +1,94 @@
+"""Named targets, from ``flowyml.toml``, ``pyproject.toml`` and the environment.
+
+::
+
+    [tool.flowyml.orchestrators.prod]       # pyproject.toml; [orchestrators.prod] in flowyml.toml
+    engine = "prefect"
+    url = "https://prefect.example.com/api" # and every other keyword of that orchestrator's constructor
+
+    export FLOWYML_ORCHESTRATORS__PROD__URL=https://…      # the environment wins
+
+The file is the nearest one at or above the working folder. A table that is named like an engine holds defaults of that
+engine, also for the targets that are built on it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.errors import ConfigurationError, OrchestratorNotFoundError
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.base import Orchestrator
+    from flowyml.orchestrators.registry import Factory
+
+__all__ = ["Target", "construct", "target", "targets"]
+
+_PREFIX = "FLOWYML_ORCHESTRATORS__"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A named orchestrator: its engine and the keywords for its constructor, of which ``repr`` shows no value.
+
+    ``origins`` tells for each keyword where its value stands: a file's table, or an environment variable.
+    """
+
+    name: str
+    engine: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
+def targets() -> dict[str, Target]:
+    """Every configured target by name. Raises ``ConfigurationError``."""
+    if not any(name.upper().startswith(_PREFIX) for name in os.environ) and _file() is None:
+        return {}
+    from flowyml.orchestrators.settings import read
+
+    return read(_file())
+
+
+def target(name: str) -> Target:
+    """The target of that name; the name of an engine is a target too. Raises ``OrchestratorNotFoundError``."""
+    from flowyml.orchestrators.registry import declared, not_found
+
+    configured = targets()
+    if name in configured:
+        return configured[name]
+    engines = declared()
+    if name not in engines:
+        raise OrchestratorNotFoundError(not_found(name, tuple(sorted({*engines, *configured}))))
+    return Target(name, name)
+
+
+def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Orchestrator:
+    """The orchestrator of a target; ``options`` win over its own. Raises ``ConfigurationError``."""
+    if not found.options:
+        return factory(**options)
+    from flowyml.orchestrators.settings import checked
+
+    return factory(**{**checked(factory, found), **options})
+
+
+def _file() -> Path | None:
+    """The nearest ``flowyml.toml``, or ``pyproject.toml`` that speaks of FlowyML, at or above the working folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (path := folder / "flowyml.toml").is_file():
+            return path
+        if (path := folder / "pyproject.toml").is_file() and _speaks_of_flowyml(path):
+            return path
+    return None
+
+
+def _speaks_of_flowyml(path: Path) -> bool:
+    try:
+        return re.search(rb"(?m)^\s*\[\s*tool\s*\.\s*flowyml\b", path.read_bytes()) is not None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,168 @@
+"""Orchestrators by name: the entry points of every installed package, and what a program registers itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
+from typing import Any
+
+from flowyml.core.errors import MissingExtraError, OrchestratorNotFoundError, PluginError
+from flowyml.orchestrators.base import Orchestrator
+
+__all__ = ["GROUP", "Factory", "declared", "default", "load", "missing", "register", "resolve"]
+
+GROUP = "flowyml.orchestrators"
+
+Factory = Callable[..., Orchestrator]
+"""A subclass of ``Orchestrator``, or a function that gives an orchestrator."""
+
+_UNDER_EXTRA = re.compile(r"""(?P<package>[A-Za-z0-9._-]+).*\bextra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
+_BUILT_IN = {"local": "flowyml.orchestrators.local:LocalOrchestrator"}
+_registered: dict[str, Factory] = {}
+
+
+def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrator:
+    """The orchestrator that ``on`` names: a target of the configuration, an engine, or the URL of a server.
+
+    ``None`` stands for ``FLOWYML_ORCHESTRATOR``, or ``"local"`` without it. ``options`` are keywords of the
+    orchestrator's constructor and win over the configuration. Raises ``OrchestratorNotFoundError``,
+    ``MissingExtraError``, ``PluginError`` and ``ConfigurationError``.
+    """
+    if isinstance(on, Orchestrator):
+        return on
+    name = default() if on is None else on
+    if "://" in name:
+        from flowyml.orchestrators.remote import RemoteOrchestrator
+
+        return RemoteOrchestrator(name, **options)
+    from flowyml.orchestrators.config import construct, target
+
+    found = target(name)
+    factory = load(found.engine)
+    require_engine(factory)
+    return construct(factory, found, options)
+
+
+def default() -> str:
+    """The name that stands for no name."""
+    return os.environ.get("FLOWYML_ORCHESTRATOR") or "local"
+
+
+def register(name: str, factory: Factory) -> None:
+    """Make an orchestrator known in this process, by a name that wins over an installed one."""
+    _registered[name] = factory
+
+
+def declared() -> tuple[str, ...]:
+    """The names of all orchestrators, sorted. Declared is not usable: nothing is imported to tell."""
+    return tuple(sorted({*_BUILT_IN, *_entry_points(), *_registered}))
+
+
+def load(name: str) -> Factory:
+    """The class behind a name, whether its engine is installed or not."""
+    if factory := _registered.get(name):
+        return factory
+    found = _entry_points().get(name, ())
+    if len({point.value for point in found}) > 1:
+        owners = " and ".join(sorted(_owner(point) for point in found))
+        raise PluginError(f"{owners} both declare an orchestrator {name!r}. Uninstall one of them.")
+    if found:
+        return _import(found[0])
+    if name in _BUILT_IN:
+        return _import(EntryPoint(name, _BUILT_IN[name], GROUP))
+    raise OrchestratorNotFoundError(not_found(name, declared()))
+
+
+def missing(factory: Factory) -> str | None:
+    """What its engine still needs: the command that installs it; None when nothing is missing."""
+    package = getattr(factory, "engine_package", None)
+    if package is None or _is_importable(package):
+        return None
+    return f"pip install 'flowyml[{getattr(factory, 'extra', None) or factory.__name__}]'"
+
+
+def require_engine(factory: Factory) -> None:
+    """Raise ``MissingExtraError`` unless the client library of the engine is there."""
+    if command := missing(factory):
+        package = getattr(factory, "engine_package", None)
+        name = getattr(factory, "name", factory.__name__)
+        raise MissingExtraError(f"{name!r} needs the package {package!r}, which is not installed: {command}")
+
+
+def not_found(name: str, known: tuple[str, ...]) -> str:
+    """The sentence for an unknown name, with those that look like it."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"No orchestrator is called {name!r}.{hint} Known: {', '.join(known)}."
+
+
+@cache
+def _entry_points() -> Mapping[str, tuple[EntryPoint, ...]]:
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
+    return {name: tuple(points) for name, points in found.items()}
+
+
+def _import(point: EntryPoint) -> Factory:
+    try:
+        factory = point.load()
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (command := _missing_extra(point, error)):
+            raise MissingExtraError(
+                f"{point.name!r} needs the package {error.name!r}, which is not installed: {command}"
+            ) from error
+        raise PluginError(
+            f"The orchestrator {point.name!r} of {_owner(point)} cannot be loaded from {point.value}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not callable(factory):
+        raise PluginError(f"The orchestrator {point.name!r} of {_owner(point)}: {point.value} is no class or function.")
+    return factory  # type: ignore[no-any-return]  # an entry point is typed Any; that it is callable was just checked
+
+
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "FlowyML"
+
+
+def _is_importable(package: str) -> bool:
+    """True for a real package; a stray folder of that name, which Python takes for a namespace, is none."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return False
+    return spec.origin is not None or "." in package or _has_metadata(package)
+
+
+def _has_metadata(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _missing_extra(point: EntryPoint, error: ModuleNotFoundError) -> str | None:
+    """The command that brings a module which the adapter's own distribution declares under an extra."""
+    if point.dist is None or not error.name:
+        return None
+    root = _plain(error.name.partition(".")[0])
+    for requirement in point.dist.requires or ():
+        match = _UNDER_EXTRA.match(requirement)
+        if match is None or _has_metadata(match["package"]):
+            continue
+        if root == _plain(match["package"]) or match["extra"] == point.name:
+            return f"pip install '{point.dist.name}[{match['extra']}]'"
+    return None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

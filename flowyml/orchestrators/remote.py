@@ -1,0 +1,159 @@
+"""An orchestrator that finds out which engine lives at a URL, and then is that engine's adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.capabilities import Capabilities
+from flowyml.core.errors import EngineUnreachableError, MissingExtraError, OrchestratorNotFoundError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators import registry
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
+from flowyml.orchestrators.probe import Site, checked_url, without_credentials
+from flowyml.plan.model import Plan
+
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["RemoteOrchestrator"]
+
+
+class RemoteOrchestrator(Orchestrator):
+    """The engine that answers at ``url``. Constructing one needs no network: the URL is asked at the first use.
+
+    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter.
+
+    Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``OrchestratorNotFoundError`` when no
+    known engine does, and ``MissingExtraError`` when the engine's client library is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        engine: str | None = None,
+        retry_policy: OrchestratorRetryPolicy | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(retry_policy=retry_policy)
+        self.url = checked_url(url)
+        self.engine = engine
+        self._options = options
+
+    @cached_property
+    def adapter(self) -> Orchestrator:
+        """The engine's own orchestrator."""
+        name = self.engine or recognized_engine(self.url)
+        factory = registry.load(name)
+        if command := registry.missing(factory):
+            raise MissingExtraError(
+                f"{name!r} answers at {without_credentials(self.url)}, but its extra is not installed: {command}"
+                if self.engine is None
+                else f"{name!r} needs an extra that is not installed: {command}"
+            )
+        return factory(url=self.url, retry_policy=self.retry_policy, **self._options)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # a class variable of the others; here the adapter's
+        """The engine's name."""
+        return self.adapter.name
+
+    @property
+    def capabilities(self) -> Capabilities:  # type: ignore[override]  # as above
+        """What the engine can do."""
+        return self.adapter.capabilities
+
+    def run_pipeline(
+        self, pipeline: RunnablePipeline, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
+    ) -> SubmissionResult:
+        return self.adapter.run_pipeline(pipeline, run_id, parameters=parameters)
+
+    def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
+        return self.adapter.execute(pipeline, run_id, context)
+
+    def attach(self, job_id: str) -> SubmissionResult:
+        return self.adapter.attach(job_id)
+
+    def plan(self, pipeline: RunnablePipeline) -> Plan:
+        return self.adapter.plan(pipeline)
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+        return self.adapter.submit(bundle, run_id, parameters)
+
+    def get_run(self, job_id: str) -> Run:
+        return self.adapter.get_run(job_id)
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        return self.adapter.runs(pipeline, limit=limit)
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        return self.adapter.step_runs(job_id)
+
+    def outputs(self, job_id: str) -> Outputs:
+        return self.adapter.outputs(job_id)
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        return self.adapter.logs(job_id, follow=follow)
+
+    def cancel(self, job_id: str) -> bool:
+        return self.adapter.cancel(job_id)
+
+    def health(self) -> Health:
+        try:
+            return self.adapter.health()
+        except (EngineUnreachableError, OrchestratorNotFoundError, MissingExtraError) as error:
+            return Health(reachable=False, url=without_credentials(self.url), detail=str(error))
+
+    def deploy(self, bundle: Bundle) -> Deployment:
+        return self.adapter.deploy(bundle)
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+        return self.adapter.create_schedule(bundle, schedule)
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        return self.adapter.schedules(pipeline)
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self.adapter.pause_schedule(schedule_id)
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self.adapter.resume_schedule(schedule_id)
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        self.adapter.delete_schedule(schedule_id)
+
+    def __repr__(self) -> str:
+        return f"<RemoteOrchestrator {without_credentials(self.url)}>"
+
+
+def recognized_engine(url: str) -> str:
+    """The name of the engine that lives at a URL; every declared orchestrator is asked whether it is its own."""
+    site = Site(url)
+    site.get("/")
+    broken: dict[str, Exception] = {}
+    for name in registry.declared():
+        try:
+            factory = registry.load(name)
+            if isinstance(factory, type) and issubclass(factory, Orchestrator) and factory.recognizes(site):
+                return name
+        except EngineUnreachableError:
+            raise
+        except Exception as error:  # a plugin's own trouble must not hide the other engines
+            broken[name] = error
+    raise OrchestratorNotFoundError(_nobody(site, broken))
+
+
+def _nobody(site: Site, broken: Mapping[str, Exception]) -> str:
+    seen = [f"  {url} answered {answer}" for url, answer in site.seen.items()]
+    unasked = [f"  {name} could not be asked: {error}" for name, error in broken.items()]
+    return "\n".join((
+        f"No known engine answers at {without_credentials(site.url)}. Asked:",
+        *seen,
+        *unasked,
+        "Check the address, or name the engine yourself with engine=….",
+    ))  # fmt: skip

@@ -1,0 +1,181 @@
+"""Reading targets by pydantic-settings; imported only where there is something to read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
+
+from flowyml.core.errors import ConfigurationError
+from flowyml.orchestrators.config import Target
+from flowyml.orchestrators.registry import declared
+
+if TYPE_CHECKING:
+    from pydantic_settings import PydanticBaseSettingsSource
+
+    from flowyml.orchestrators.registry import Factory
+
+__all__ = ["checked", "read"]
+
+Tables = dict[str, dict[str, Any]]
+
+
+class Settings(BaseSettings):
+    """Everything that FlowyML reads from files and the environment; earlier sources win."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FLOWYML_", env_nested_delimiter="__", extra="ignore", hide_input_in_errors=True
+    )
+
+    orchestrators: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment, then the file, which ``read`` hands in."""
+        assert isinstance(init_settings, InitSettingsSource)
+        names = init_settings.init_kwargs.get("orchestrators", {})
+        return Environment(settings_cls, names), init_settings
+
+
+class Environment(EnvSettingsSource):
+    """``FLOWYML_ORCHESTRATORS__EU_PROD__URL`` also means the table ``[orchestrators.EU-prod]`` of the file."""
+
+    def __init__(self, settings_cls: type[BaseSettings], tables: Mapping[str, object] = {}) -> None:
+        super().__init__(settings_cls)
+        self.spelled = {_plain(name): name for name in tables}
+
+    def __call__(self) -> dict[str, Any]:
+        """The values, under the names that the file uses."""
+        values = super().__call__()
+        tables = values.get("orchestrators", {})
+        return {"orchestrators": {self.spelled.get(_plain(name), name): table for name, table in tables.items()}}
+
+
+def read(path: Path | None) -> dict[str, Target]:
+    """The targets of a file and of the environment."""
+    in_file = _tables(path) if path else {}
+    environment = Environment(Settings, in_file)().get("orchestrators", {})
+    for name, table in environment.items():
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{_variable(name)}: the variable's name lacks a key: {_variable(name, 'URL')}.")
+    merged = Settings(orchestrators=in_file).orchestrators
+    origins = {name: _origins(name, table, environment.get(name, {}), path) for name, table in merged.items()}
+    return {name: _target(name, merged, origins, path) for name in merged}
+
+
+def _origins(
+    name: str, table: Mapping[str, Any], in_environment: Mapping[str, Any], path: Path | None
+) -> dict[str, str]:
+    return {key: _variable(name, key) if key in in_environment else _table_name(path, name) for key in table}
+
+
+def checked(factory: Factory, found: Target) -> dict[str, Any]:
+    """The target's options, in the types that the constructor asks for."""
+    parameters = _keywords(factory)
+    hints = _hints(factory)
+    values = {}
+    for key, value in found.options.items():
+        if parameters is not None and key not in parameters:
+            known = ", ".join(parameters) or "nothing"
+            raise ConfigurationError(f"{found.origins[key]}: {found.engine!r} takes no {key!r}. It takes: {known}.")
+        values[key] = _converted(value, hints[key], found.origins[key], key) if key in hints else value
+    return values
+
+
+def _target(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]], path: Path | None) -> Target:
+    engines = declared()
+    table, origin = dict(tables[name]), dict(origins[name])
+    where = origin.pop("engine", next(iter(origin.values()), _table_name(path, name)))
+    engine = table.pop("engine", name if name in engines else None)
+    if engine is None:
+        raise ConfigurationError(f'{where}: say which engine {name!r} runs on: engine = "{engines[-1]}".')
+    if name in engines and engine != name:
+        raise ConfigurationError(f"{where}: {name!r} is an engine itself and cannot be {engine!r}. Rename the table.")
+    if engine not in engines:
+        raise ConfigurationError(f"{where}: there is no engine {engine!r}. Known: {', '.join(engines)}.")
+    if engine != name and engine in tables:
+        defaults = {key: value for key, value in tables[engine].items() if key != "engine"}
+        table = {**defaults, **table}
+        origin = {**origins[engine], **origin}
+    return Target(name, engine, table, origin)
+
+
+def _tables(path: Path) -> Tables:
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    if path.name == "pyproject.toml":
+        content = content.get("tool", {}).get("flowyml", {})
+    if unknown := sorted(set(content) - {"orchestrators"}):
+        raise ConfigurationError(f"{path}: FlowyML knows 'orchestrators' here, not {', '.join(map(repr, unknown))}.")
+    tables = content.get("orchestrators", {})
+    for name, table in tables.items() if isinstance(tables, dict) else [("orchestrators", tables)]:
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{_table_name(path, name)}: this is a table of keys, not {type(table).__name__}.")
+    return {name: {key.replace("-", "_"): value for key, value in table.items()} for name, table in tables.items()}
+
+
+def _table_name(path: Path | None, name: str) -> str:
+    prefix = "tool.flowyml." if path and path.name == "pyproject.toml" else ""
+    return f"{path}: [{prefix}orchestrators.{name}]"
+
+
+def _variable(*names: str) -> str:
+    return "__".join(("FLOWYML_ORCHESTRATORS", *(name.replace("-", "_").upper() for name in names)))
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_").lower()
+
+
+def _keywords(factory: Factory) -> list[str] | None:
+    """The keywords that a constructor takes; None when it takes any."""
+    parameters = inspect.signature(factory).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _hints(factory: Factory) -> dict[str, Any]:
+    """The types of a constructor's keywords, as far as they can be told."""
+    try:
+        return get_type_hints(inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory)
+    except Exception:
+        return {}
+
+
+def _converted(value: Any, hint: Any, origin: str, key: str) -> Any:
+    """The value in the type of the constructor. Text from the environment may also be JSON."""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint)
+    except Exception:
+        return value
+    try:
+        return adapter.validate_python(value)
+    except (ValidationError, ConfigurationError) as error:
+        if isinstance(value, str) and (decoded := _decoded(value)) is not None:
+            return _converted(decoded, hint, origin, key)
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise ConfigurationError(f"{origin}: {key}: {reason}.") from None
+
+
+def _decoded(text: str) -> Any:
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        return None
+    return None if isinstance(decoded, str) else decoded

@@ -1,0 +1,200 @@
+"""Orchestrators by name: entry points, what a program registers, and everything that can be wrong with a plugin."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.core.errors import MissingExtraError, OrchestratorNotFoundError, PluginError
+from flowyml.orchestrators import registry
+from flowyml.orchestrators.base import Orchestrator
+
+Install = Callable[..., None]
+
+
+class Toy(Orchestrator):
+    name = "toy"
+
+    def __init__(self, url: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.url = url
+
+
+Toy.__abstractmethods__ = frozenset()
+
+
+@pytest.fixture(autouse=True)
+def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_registered", {})
+    registry._entry_points.cache_clear()
+    yield
+    registry._entry_points.cache_clear()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Puts a distribution with an orchestrator on the path, as pip would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    imported = set(sys.modules)
+
+    def install(
+        name: str, source: str, *, dist: str | None = None, attribute: str = "Made", requires: str = ""
+    ) -> None:
+        dist = dist or f"flowyml-{name}"
+        module = f"plugin_{dist.replace('-', '_')}"
+        (tmp_path / f"{module}.py").write_text(source)
+        metadata = tmp_path / f"{dist.replace('-', '_')}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n{requires}\n")
+        (metadata / "entry_points.txt").write_text(f"[flowyml.orchestrators]\n{name} = {module}:{attribute}\n")
+        registry._entry_points.cache_clear()
+
+    yield install
+    for name in set(sys.modules) - imported:
+        if name.startswith("plugin_"):
+            del sys.modules[name]
+
+
+GOOD = """
+from flowyml.orchestrators.base import Orchestrator
+class Made(Orchestrator):
+    name = "good"
+Made.__abstractmethods__ = frozenset()
+"""
+
+
+def test_an_installed_entry_point_resolves_by_its_name(install: Install) -> None:
+    install("good", GOOD)
+    assert "good" in registry.declared()
+    assert registry.resolve("good").name == "good"
+
+
+def test_an_orchestrator_resolves_to_itself() -> None:
+    toy = Toy()
+    assert registry.resolve(toy) is toy
+
+
+def test_options_reach_the_constructor() -> None:
+    registry.register("toy", Toy)
+    orchestrator = registry.resolve("toy", url="http://here")
+    assert isinstance(orchestrator, Toy)
+    assert orchestrator.url == "http://here"
+
+
+def test_a_function_may_be_registered() -> None:
+    registry.register("mine", lambda: Toy("http://fixed"))
+    assert registry.resolve("mine").name == "toy"
+
+
+def test_the_default_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWYML_ORCHESTRATOR", raising=False)
+    assert registry.default() == "local"
+    monkeypatch.setenv("FLOWYML_ORCHESTRATOR", "toy")
+    registry.register("toy", Toy)
+    assert registry.resolve().name == "toy"
+
+
+def test_a_url_resolves_without_any_network() -> None:
+    orchestrator = registry.resolve("http://127.0.0.1:1")
+    assert repr(orchestrator) == "<RemoteOrchestrator http://127.0.0.1:1>"
+
+
+def test_an_unknown_name_lists_the_known_and_those_that_look_alike() -> None:
+    with pytest.raises(
+        OrchestratorNotFoundError, match=r"No orchestrator is called 'locall'. Did you mean 'local'\?"
+    ) as e:
+        registry.resolve("locall")
+    assert "Known: local" in str(e.value)
+    with pytest.raises(OrchestratorNotFoundError, match=r"No orchestrator is called ''\. Known: "):
+        registry.resolve("")
+
+
+def test_declared_imports_nothing(install: Install) -> None:
+    install("loud", "raise SystemExit('imported')")
+    assert "loud" in registry.declared()
+
+
+def test_a_broken_plugin_tells_whose_it_is_and_keeps_its_traceback(install: Install) -> None:
+    install("broken", "1 / 0", dist="acme-orchestra")
+    install("good", GOOD)
+    with pytest.raises(PluginError, match=r"'broken' of acme-orchestra cannot be loaded .*ZeroDivisionError") as caught:
+        registry.resolve("broken")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.__cause__.__traceback__ is not None
+    assert registry.resolve("good").name == "good"
+
+
+def test_a_plugin_with_a_wrong_attribute_is_broken(install: Install) -> None:
+    install("broken", "", attribute="Nothing")
+    with pytest.raises(PluginError, match="Nothing"):
+        registry.load("broken")
+
+
+def test_a_plugin_that_is_no_class_is_broken(install: Install) -> None:
+    install("broken", "Made = 3")
+    with pytest.raises(PluginError, match="is no class or function"):
+        registry.load("broken")
+
+
+def test_a_missing_engine_names_the_command_that_installs_it(install: Install) -> None:
+    install("conductor", GOOD + "Made.engine_package = 'conductor_client'\nMade.extra = 'conductor'\n")
+    with pytest.raises(MissingExtraError, match=r"pip install 'flowyml\[conductor\]'"):
+        registry.resolve("conductor")
+    assert registry.missing(registry.load("conductor")) == "pip install 'flowyml[conductor]'"
+
+
+def test_a_stray_folder_is_not_an_installed_engine(install: Install, tmp_path: Path) -> None:
+    install("conductor", GOOD + "Made.engine_package = 'conductor_client'\nMade.extra = 'conductor'\n")
+    (tmp_path / "conductor_client").mkdir()
+    with pytest.raises(MissingExtraError):
+        registry.resolve("conductor")
+    (tmp_path / "conductor_client" / "__init__.py").touch()
+    import importlib
+
+    importlib.invalidate_caches()
+    assert registry.resolve("conductor").name == "good"
+
+
+def test_a_plugin_that_imports_its_missing_engine_is_a_missing_extra(install: Install) -> None:
+    install(
+        "argo", "import argo_client", dist="acme-argo",
+        requires="Provides-Extra: argo\nRequires-Dist: argo-client>=1 ; extra == 'argo'",
+    )  # fmt: skip
+    with pytest.raises(
+        MissingExtraError, match=r"needs the package 'argo_client'.*pip install 'acme-argo\[argo\]'"
+    ) as e:
+        registry.load("argo")
+    assert isinstance(e.value.__cause__, ModuleNotFoundError)
+
+
+def test_a_plugin_that_lacks_a_module_of_its_own_is_broken(install: Install) -> None:
+    install(
+        "argo", "import argo_internals.missing", dist="acme-argo",
+        requires="Provides-Extra: test\nRequires-Dist: something-else ; extra == 'test'",
+    )  # fmt: skip
+    with pytest.raises(PluginError, match="argo_internals"):
+        registry.load("argo")
+
+
+def test_two_packages_with_one_name_are_told_apart(install: Install) -> None:
+    install("twin", GOOD, dist="first-twin")
+    install("twin", GOOD, dist="second-twin")
+    with pytest.raises(PluginError, match="first-twin and second-twin both declare an orchestrator 'twin'"):
+        registry.load("twin")
+    registry.register("twin", Toy)
+    assert registry.load("twin") is Toy
+
+
+def test_resolving_local_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from flowyml.orchestrators import config, registry; config.target('local'); registry.declared();"
+        "print([name for name in ('pydantic', 'typer', 'rich', 'prefect') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,209 @@
+"""RemoteOrchestrator: which engine lives at a URL, asked of a real server on this machine."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from flowyml.core.capabilities import Capabilities
+from flowyml.core.errors import (
+    ConfigurationError,
+    EngineUnreachableError,
+    MissingExtraError,
+    OrchestratorNotFoundError,
+    PluginError,
+)
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators import registry
+from flowyml.orchestrators.base import Health, Orchestrator
+from flowyml.orchestrators.probe import Site, without_credentials
+from flowyml.orchestrators.remote import RemoteOrchestrator
+
+
+class Pages(BaseHTTPRequestHandler):
+    asked: list[str] = []  # noqa: RUF012  # one list for all requests of a test
+    pages: dict[str, tuple[int, str, bytes]] = {}  # noqa: RUF012  # as above
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        status, media_type, body = self.pages.get(self.path, (404, "text/html", b"<h1>no</h1>"))
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None: ...
+
+
+class Toy(Orchestrator):
+    name = "toy"
+    capabilities = Capabilities("toy", {})
+
+    def __init__(self, url: str, *, pool: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.url, self.pool = url, pool
+
+    @classmethod
+    def recognizes(cls, site: Site) -> bool:
+        return site.get("/toy").json() == {"engine": "toy"}
+
+    def health(self) -> Health:
+        return Health(reachable=True, version="1", url=self.url)
+
+    def cancel(self, job_id: str) -> bool:
+        return job_id == "running"
+
+
+class Needy(Toy):
+    name = "needy"
+    engine_package = "needy_client_that_nobody_has"
+    extra = "needy"
+
+    @classmethod
+    def recognizes(cls, site: Site) -> bool:
+        return site.get("/needy").status == 200
+
+
+class Broken(Toy):
+    @classmethod
+    def recognizes(cls, site: Site) -> bool:
+        raise ZeroDivisionError("my own fault")
+
+
+for toy in (Toy, Needy, Broken):
+    toy.__abstractmethods__ = frozenset()
+
+
+@pytest.fixture
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Pages, "asked", [])
+    monkeypatch.setattr(Pages, "pages", {})
+    monkeypatch.setattr(registry, "_registered", {"broken": Broken, "needy": Needy, "toy": Toy})
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def toy_url(url: str) -> str:
+    Pages.pages["/toy"] = (200, "application/json", b'{"engine": "toy"}')
+    return url
+
+
+def test_constructing_one_asks_nothing(toy_url: str) -> None:
+    RemoteOrchestrator(toy_url)
+    assert Pages.asked == []
+
+
+def test_it_finds_the_engine_and_becomes_its_adapter(toy_url: str) -> None:
+    policy = OrchestratorRetryPolicy(max_attempts=4)
+    remote = RemoteOrchestrator(url=toy_url + "/", pool="gpu", retry_policy=policy)
+    assert remote.name == "toy"
+    assert remote.capabilities is Toy.capabilities
+    assert isinstance(remote.adapter, Toy)
+    assert (remote.adapter.pool, remote.adapter.retry_policy) == ("gpu", policy)
+    assert remote.cancel("running")
+    assert not remote.cancel("ended")
+    assert remote.health().reachable
+
+
+def test_it_asks_once(toy_url: str) -> None:
+    remote = RemoteOrchestrator(toy_url)
+    assert (remote.name, remote.name) == ("toy", "toy")
+    assert Pages.asked.count("/toy") == 1
+
+
+def test_engine_skips_the_question(url: str) -> None:
+    assert RemoteOrchestrator(url, engine="toy").name == "toy"
+    assert Pages.asked == []
+
+
+def test_an_engine_whose_extra_is_missing_is_recognized_all_the_same(url: str) -> None:
+    Pages.pages["/needy"] = (200, "text/plain", b"")
+    with pytest.raises(MissingExtraError, match=rf"'needy' answers at {url}, .*pip install 'flowyml\[needy\]'"):
+        _ = RemoteOrchestrator(url).name
+    with pytest.raises(MissingExtraError, match=r"'needy' needs an extra .*pip install 'flowyml\[needy\]'"):
+        _ = RemoteOrchestrator(url, engine="needy").name
+
+
+def test_a_server_that_no_engine_knows_is_told_with_all_that_was_seen(url: str) -> None:
+    with pytest.raises(OrchestratorNotFoundError, match=f"No known engine answers at {url}") as caught:
+        _ = RemoteOrchestrator(url).name
+    message = str(caught.value)
+    assert f"{url}/toy answered 404 text/html" in message
+    assert f"{url}/needy answered 404 text/html" in message
+    assert "broken could not be asked: my own fault" in message
+
+
+def test_an_answer_of_the_wrong_shape_is_no_recognition(url: str) -> None:
+    Pages.pages["/toy"] = (200, "application/json", b"{not json")
+    with pytest.raises(OrchestratorNotFoundError):
+        _ = RemoteOrchestrator(url).name
+
+
+def test_a_plugin_that_cannot_be_loaded_does_not_hide_the_others(toy_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = registry.load
+
+    def failing(name: str) -> registry.Factory:
+        if name == "needy":
+            raise PluginError("broken plugin")
+        return load(name)
+
+    monkeypatch.setattr(registry, "load", failing)
+    assert RemoteOrchestrator(toy_url).name == "toy"
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_silence_is_unreachable_and_health_says_so() -> None:
+    url = f"http://127.0.0.1:{closed_port()}"
+    with pytest.raises(EngineUnreachableError, match=f"Nothing answers at {url}/: .*refused.* Is the server running"):
+        _ = RemoteOrchestrator(url).name
+    health = RemoteOrchestrator(url).health()
+    assert not health.reachable
+    assert "refused" in health.detail
+
+
+def test_a_server_that_never_answers_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        site = Site(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1)
+        with pytest.raises(EngineUnreachableError, match="timed out"):
+            site.get("/")
+
+
+@pytest.mark.parametrize("url", ["server:8000", "ftp://server", "http://", "", 7, None, "http://a:b", "http://[::1"])
+def test_what_is_no_url_is_refused_at_once(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="no address of a server"):
+        RemoteOrchestrator(url)
+
+
+def test_no_credential_is_shown() -> None:
+    url = f"http://me:hunter2@127.0.0.1:{closed_port()}/api?token=hunter2"
+    assert without_credentials("https://me:hunter2@host/api?key=hunter2#x") == "https://host/api"
+    assert "hunter2" not in repr(RemoteOrchestrator(url))
+    with pytest.raises(EngineUnreachableError) as caught:
+        _ = RemoteOrchestrator(url).name
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigurationError) as wrong:
+        RemoteOrchestrator("ftp://me:hunter2@host")
+    assert "hunter2" not in str(wrong.value)
+
+
+def test_its_errors_survive_pickling(url: str) -> None:
+    with pytest.raises(OrchestratorNotFoundError) as caught:
+        _ = RemoteOrchestrator(url).name
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
