@@ -1,0 +1,21 @@
+"""The folder where FlowyML keeps what it must remember: the local runs, bundles, artifacts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["home"]
+
+
+def home() -> Path:
+    """``FLOWYML_HOME``, or the data folder that the operating system gives to applications. It may not exist yet.
+
+    It belongs on a local disk: the record of local runs is a SQLite database in WAL mode, which no network file
+    system can share (source: SQLite, *Write-Ahead Logging*).
+    """
+    if chosen := os.environ.get("FLOWYML_HOME"):
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_data_dir
+
+    return Path(user_data_dir("flowyml", appauthor=False))
