@@ -1,0 +1,155 @@
+"""Every way to install FlowyML, each in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+UV = ROOT / ".tools" / "bin" / "uv"
+
+pytestmark = pytest.mark.slow
+
+_CHECK = """
+import sys
+before = set(sys.modules)
+import flowyml
+loaded = set(sys.modules) - before
+foreign = sorted({name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"flowyml"})
+
+import flowyml_prefect
+by_adapter = "prefect" in sys.modules
+
+import json, importlib.util
+from importlib.metadata import entry_points, version
+points = {point.name: point.load().__name__ for point in entry_points(group="flowyml.orchestrators")}
+try:
+    import prefect
+    engine = prefect.__version__
+except ModuleNotFoundError:
+    engine = None
+print(json.dumps({
+    "version": version("flowyml"), "foreign": foreign, "modules": len(loaded), "by_adapter": by_adapter,
+    "entry_points": points, "prefect": engine, "file": flowyml.__file__,
+    "adapters": importlib.util.find_spec("adapters") is not None,
+    "tests": importlib.util.find_spec("tests") is not None,
+}))
+"""
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    # Neither the environment that runs the tests nor its coverage is any business of the new one.
+    mine = ("VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "COVERAGE_PROCESS_CONFIG", "XDG_CACHE_HOME")
+    clean = {name: value for name, value in os.environ.items() if name not in mine}
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=clean, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout, so that no lock file and no build is left in it."""
+    if not UV.exists():
+        pytest.skip("needs uv in .tools; `make test` puts it there")
+    copy = tmp_path_factory.mktemp("packaging") / "checkout"
+    skipped = shutil.ignore_patterns(".*", "__pycache__", "site", "dist", "build", "uv.lock", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=skipped)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    """Built from the source distribution, which must therefore be complete."""
+    _run(UV, "build", "--quiet", "--python", sys.executable, "--out-dir", "dist", cwd=source)
+    return next((source / "dist").glob("*.whl"))
+
+
+def _by_uv(*what: str) -> Callable[[Path], Path]:
+    def install(source: Path) -> Path:
+        venv = source.parent / f"venv-{abs(hash(what))}"
+        _run(UV, "venv", "--quiet", "--python", sys.executable, venv, cwd=source)
+        _run(UV, "pip", "install", "--quiet", "--python", venv / "bin/python", "--constraints", "constraints.txt",
+             *[part.format(wheel=next(iter((source / "dist").glob("*.whl")), "")) for part in what], cwd=source)  # fmt: skip
+        return venv
+
+    return install
+
+
+def _by_uv_sync(source: Path) -> Path:
+    project = source.parent / "synced"
+    shutil.copytree(source, project, ignore=shutil.ignore_patterns("dist"))
+    _run(UV, "sync", "--quiet", "--extra", "prefect", "--python", sys.executable, cwd=project)
+    return project / ".venv"
+
+
+INSTALLS = {
+    "wheel": _by_uv("{wheel}[prefect]"),
+    "pip install .[prefect]": _by_uv(".[prefect]"),
+    "pip install -e .[prefect]": _by_uv("-e", ".[prefect]"),
+    "uv sync --extra prefect": _by_uv_sync,
+}
+
+
+@pytest.fixture(scope="module", params=INSTALLS)
+def installed(request: pytest.FixtureRequest, source: Path, wheel: Path) -> Iterator[tuple[str, Path]]:
+    venv = INSTALLS[request.param](source)
+    yield request.param, venv
+    shutil.rmtree(venv)
+
+
+def test_each_way_to_install_gives_a_working_package(installed: tuple[str, Path], tmp_path: Path) -> None:
+    how, venv = installed
+    found = json.loads(_run(venv / "bin/python", "-I", "-c", _CHECK, cwd=tmp_path))
+    assert found["foreign"] == [], "import flowyml loads the standard library only"
+    assert found["modules"] < 200
+    assert not found["by_adapter"], "import flowyml_prefect does not import Prefect"
+    assert found["entry_points"] == {"local": "LocalOrchestrator", "prefect": "PrefectOrchestrator"}
+    assert found["prefect"], "the real Prefect is installed and nothing shadows it"
+    if how not in ("pip install -e .[prefect]", "uv sync --extra prefect"):  # these put the checkout on the path
+        assert not found["adapters"]
+        assert not found["tests"]
+        assert str(venv) in found["file"]
+
+
+def test_each_way_to_install_brings_the_command(installed: tuple[str, Path], tmp_path: Path) -> None:
+    _, venv = installed
+    assert "FlowyML" in _run(venv / "bin/flowyml", "--help", cwd=tmp_path)
+
+
+def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"flowyml", "flowyml_prefect"}
+    assert {"flowyml/py.typed", "flowyml_prefect/py.typed"} <= set(names)
+    assert [name for name in names if "/test" in name and not name.startswith("flowyml/testing/")] == []
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_without_the_extra_the_error_holds_the_command_that_helps(source: Path, wheel: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    python = venv / "bin/python"
+    _run(UV, "venv", "--quiet", "--seed", "--python", sys.executable, venv, cwd=source)
+    _run(UV, "pip", "install", "--quiet", "--python", python, wheel, "--constraints", "constraints.txt", cwd=source)
+    ask = (
+        "from flowyml.core.errors import MissingExtraError\n"
+        "from flowyml.orchestrators.registry import resolve\n"
+        "try: print(resolve('prefect'))\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    told = _run(python, "-I", "-c", ask, cwd=tmp_path)
+    assert "'prefect'" in told
+    command = told[told.index("pip install") :].strip()
+    assert command == "pip install 'flowyml[prefect]'"
+
+    # The public index has another project of this name: the command must keep to the flowyml that is installed.
+    plan = _run("sh", "-c", f"{python} -m {command} --dry-run", cwd=tmp_path)
+    would = plan[plan.index("Would install") :]
+    assert " prefect-" in would
+    assert " flowyml-" not in would
