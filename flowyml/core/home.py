@@ -16,6 +16,8 @@ def home() -> Path:
     """
     if chosen := os.environ.get("FLOWYML_HOME"):
         return Path(chosen).expanduser().absolute()
-    from platformdirs import user_data_dir
-
+    try:
+        from platformdirs import user_data_dir
+    except ModuleNotFoundError:  # a worker that has nothing but Python; the same folder on Linux
+        return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "flowyml"
     return Path(user_data_dir("flowyml", appauthor=False))

@@ -1,0 +1,55 @@
+"""Tracebacks as the author of a step wants to read them: their own frames, without the machinery around."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["described", "traceback_text"]
+
+_MACHINERY = (str(Path(__file__).parents[1]), "<frozen importlib", "<frozen runpy")
+
+
+def described(error: BaseException) -> str:
+    """``ValueError: what it says``."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # a __str__ of the user's that fails in turn
+        return name
+    return f"{name}: {text}" if text else name
+
+
+def traceback_text(error: BaseException, code: Path | None = None) -> str:
+    """The traceback from the first frame of the user's code on; files under ``code`` by their relative paths."""
+    whole = traceback.TracebackException.from_exception(error)
+    for part in _chain(whole):
+        _cut(part.stack)
+        if code:
+            _shorten(part.stack, f"{code}/")
+    return "".join(whole.format())
+
+
+def _chain(part: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    todo, seen = [part], set[int]()
+    while todo:
+        part = todo.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        todo += [other for other in (part.__cause__, part.__context__, *(part.exceptions or ())) if other]
+
+
+def _cut(stack: traceback.StackSummary) -> None:
+    """Drop the frames above the user's; keep all if none is the user's, for then the fault is ours."""
+    own = [number for number, frame in enumerate(stack) if not frame.filename.startswith(_MACHINERY)]
+    if own:
+        del stack[: own[0]]
+
+
+def _shorten(stack: traceback.StackSummary, prefix: str) -> None:
+    for frame in stack:
+        assert frame.line is not None or True  # reading it loads the source, while the path is still the real one
+        frame.filename = frame.filename.removeprefix(prefix)
