@@ -45,7 +45,7 @@ def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
     >>> slug("Train/Model ü")
     'train-model-u-b0ce1989'
     """
-    plain = _plain(name.lower(), separator)
+    plain = _plain(name, separator).lower()
     if plain == name and len(name) <= max_length and not _ENDS_IN_DIGEST.search(name):
         return name
     return separator.join(part for part in (plain[: max_length - 9].strip(separator), _digest(name)) if part)

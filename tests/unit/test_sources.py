@@ -85,6 +85,7 @@ def test_a_module_inside_a_package_keeps_its_full_name(project: Path) -> None:
 
 
 def test_without_a_file_functions_travel_by_value(project: Path) -> None:
+    script = (project / "train.py").read_text()
     subprocess.run([sys.executable, "-c", script], cwd=project, check=True)
     (path,) = (project / "bundles").iterdir()
     bundle = Bundle.read(path)

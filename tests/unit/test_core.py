@@ -1,0 +1,273 @@
+"""Statuses, policies, schedules, errors, capabilities: the words that every layer shares."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowyml.core import errors
+from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, yes
+from flowyml.core.errors import DefinitionError, OutputNotKeptError, ScheduleError, UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook, fire
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
+from flowyml.core.runs import Outputs
+from flowyml.core.schedule import Schedule
+from flowyml.plan.names import identifier, slug
+
+
+class TestExecutionStatus:
+    def test_values_are_those_of_the_guide(self) -> None:
+        assert [status.value for status in ExecutionStatus] == [
+            "QUEUED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT",
+        ]  # fmt: skip
+
+    def test_aliases(self) -> None:
+        assert ExecutionStatus.SUCCEEDED is ExecutionStatus.COMPLETED
+        assert ExecutionStatus.ERROR is ExecutionStatus.FAILED
+        assert ExecutionStatus["SUCCEEDED"].is_successful
+
+    def test_stopped_runs_are_terminal_and_not_failed(self) -> None:
+        for status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT):
+            assert status.is_terminal
+            assert not status.is_failed
+            assert not status.is_successful
+
+    @pytest.mark.parametrize(("text", "advice"), [("RUNNING", "ExecutionStatus.RUNNING"), ("done", "a member of")])
+    def test_a_string_is_never_equal_and_is_warned_of(self, text: str, advice: str) -> None:
+        with pytest.warns(UserWarning, match=advice) as seen:
+            assert (text == ExecutionStatus.RUNNING) is False
+        assert seen[0].filename == __file__
+
+    def test_it_is_a_key_and_can_be_pickled(self) -> None:
+        assert pickle.loads(pickle.dumps(ExecutionStatus.FAILED)) is ExecutionStatus.FAILED
+        assert {ExecutionStatus.FAILED: 1}[ExecutionStatus.ERROR] == 1
+
+
+class TestRetryPolicy:
+    def test_delays_grow_up_to_the_limit(self) -> None:
+        policy = OrchestratorRetryPolicy(max_attempts=6, initial_delay_seconds=10, max_delay_seconds=60)
+        assert policy.delays == (10, 20, 40, 60, 60)
+
+    def test_one_attempt_means_no_retry(self) -> None:
+        assert OrchestratorRetryPolicy(max_attempts=1).delays == ()
+
+    def test_a_thousand_attempts_do_not_overflow(self) -> None:
+        assert OrchestratorRetryPolicy(max_attempts=5000, backoff_multiplier=10).delays[-1] == 3600
+
+    @pytest.mark.parametrize(
+        ("error", "wanted", "retried"),
+        [
+            (TimeoutError(), "Timeout", True),
+            (TimeoutError(), "TimeoutError", True),
+            (TimeoutError(), "builtins.TimeoutError", True),
+            (ConnectionResetError(), "Connection", True),
+            (ConnectionResetError(), OSError, True),
+            (MemoryError(), "OOM", True),
+            (ValueError("Timeout"), "Timeout", False),
+            (KeyError(), "Timeout", False),
+        ],
+    )
+    def test_errors_are_matched_by_class(self, error: Exception, wanted: str | type, retried: bool) -> None:
+        assert OrchestratorRetryPolicy(retryable_errors=[wanted]).retries_on(error) is retried
+
+    def test_foreign_out_of_memory_errors_count_as_oom(self) -> None:
+        out_of_memory = type("OutOfMemoryError", (RuntimeError,), {})
+        assert OrchestratorRetryPolicy(retryable_errors=["OOM"]).retries_on(out_of_memory())
+
+    def test_names_alone_are_enough(self) -> None:
+        policy = OrchestratorRetryPolicy(retryable_errors=["Timeout"])
+        assert policy.retries_on_names(error_names(TimeoutError()))
+        assert not policy.retries_on_names(())
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("max_attempts", 0), ("max_attempts", True), ("max_attempts", 1.5), ("initial_delay_seconds", -1),
+         ("initial_delay_seconds", "10"), ("backoff_multiplier", 0.5), ("retryable_errors", "OOM")],
+    )  # fmt: skip
+    def test_nonsense_is_named(self, name: str, value: object) -> None:
+        with pytest.raises(DefinitionError, match=name):
+            OrchestratorRetryPolicy(**{name: value})  # type: ignore[arg-type]
+
+
+class TestResources:
+    @pytest.mark.parametrize(
+        "wrong", [{"cpu": "two"}, {"cpu": True}, {"memory": "4 Gi"}, {"memory": [1]}, {"gpu": -1}, {"gpu": "1"}]
+    )
+    def test_notations(self, wrong: dict[str, object]) -> None:
+        with pytest.raises(DefinitionError, match=next(iter(wrong))):
+            ResourceRequirements(**wrong)  # type: ignore[arg-type]
+
+    def test_numbers_become_text(self) -> None:
+        assert ResourceRequirements(cpu=0.5).cpu == "0.5"  # type: ignore[arg-type]
+
+    def test_unknown_kinds_of_the_old_dict(self) -> None:
+        with (
+            pytest.warns(DeprecationWarning, match=r"2\.0"),
+            pytest.raises(DefinitionError, match=r"resources has no 'disk'"),
+        ):
+            ResourceRequirements.coerce({"disk": "1"})
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("kind", "value", "cron"),
+        [("hourly", 0, "0 * * * *"), ("daily", 3, "0 3 * * *"), ("daily", "03:30", "30 3 * * *"),
+         ("cron", "0 */6 * * *", "0 */6 * * *"), ("weekly", "MON:09:00", "0 9 * * 1"),
+         ("weekly", "sun:23:59", "59 23 * * 0")],
+    )  # fmt: skip
+    def test_types(self, kind: str, value: object, cron: str) -> None:
+        assert Schedule.of(kind, value).cron == cron
+
+    @pytest.mark.parametrize(
+        ("kind", "value", "message"),
+        [
+            ("hourly", 60, "a minute from 0 to 59, not 60"),
+            ("daily", 24, "an hour from 0 to 23"),
+            ("daily", True, "an hour from 0 to 23"),
+            ("weekly", "MON", "such as 'MON:09:00'"),
+            ("weekly", "DAY:09:00", "such as 'MON:09:00'"),
+            ("cron", "* * * *", "has 4 fields. Write five"),
+            ("cron", "0 0 0 * * *", "has 6 fields. Write five"),
+            ("cron", "61 * * * *", "cannot be read"),
+            ("cron", "0 0 30 2 *", "never fires"),
+            ("interval", 0, "seconds above 0"),
+            ("interval", "1", "seconds above 0"),
+            ("monthly", 1, "Unknown schedule_type 'monthly'. Use hourly, daily, weekly, cron or interval"),
+        ],
+    )
+    def test_what_no_engine_could_keep(self, kind: str, value: object, message: str) -> None:
+        with pytest.raises(ScheduleError, match=message):
+            Schedule.of(kind, value)
+
+    def test_time_zones(self) -> None:
+        with pytest.raises(ScheduleError, match="Unknown time zone 'Mars/Olympus'"):
+            Schedule.of("daily", 3, timezone="Mars/Olympus")
+        winter = datetime(2026, 3, 28, 12, tzinfo=UTC)
+        times = Schedule.of("daily", 3, timezone="Europe/Berlin").next_times(2, after=winter)
+        assert [time.astimezone(UTC).hour for time in times] == [1, 1]
+        assert times[0].utcoffset() != datetime(2026, 3, 28, tzinfo=ZoneInfo("Europe/Berlin")).utcoffset()
+
+    def test_start_and_end(self) -> None:
+        start, end = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, 1, tzinfo=UTC)
+        schedule = Schedule.of("daily", 0, start=start, end=end)
+        assert schedule.next_times(5) == [start, datetime(2030, 1, 2, tzinfo=UTC)]
+        with pytest.raises(ScheduleError, match="before it starts"):
+            Schedule.of("daily", 0, start=end, end=start)
+
+    def test_intervals_are_anchored(self) -> None:
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        schedule = Schedule.of("interval", 3600, start=start)
+        assert schedule.next_times(2, after=datetime(2026, 1, 1, 5, 30, tzinfo=UTC)) == [
+            datetime(2026, 1, 1, 6, tzinfo=UTC), datetime(2026, 1, 1, 7, tzinfo=UTC),
+        ]  # fmt: skip
+
+    def test_json_and_back(self) -> None:
+        schedule = Schedule.of(
+            "daily",
+            3,
+            timezone="Asia/Tokyo",
+            start=datetime(2030, 1, 1),  # noqa: DTZ001 - gets the zone
+            catch_up=True,
+            parameters={"rows": 1},
+        )
+        assert Schedule.from_dict(schedule.to_dict()) == schedule
+
+
+class TestErrors:
+    def test_every_error_is_ours_and_survives_pickling(self) -> None:
+        classes = [item for item in vars(errors).values() if inspect.isclass(item)]
+        assert len(classes) > 20
+        for cls in classes:
+            assert issubclass(cls, errors.FlowymlError)
+            error = cls("what, where, what now")
+            error.step = "train"
+            again = pickle.loads(pickle.dumps(error))
+            assert (type(again), str(again), again.step) == (cls, "what, where, what now", "train")
+
+    def test_the_docstring_draws_every_class(self) -> None:
+        drawn = errors.__doc__ or ""
+        assert [name for name, item in vars(errors).items() if inspect.isclass(item) and name not in drawn] == []
+
+    @pytest.mark.parametrize(
+        ("ours", "builtin"),
+        [("MissingExtraError", ImportError), ("RunNotFoundError", LookupError), ("WaitTimeoutError", TimeoutError),
+         ("EngineUnreachableError", ConnectionError), ("AuthenticationError", PermissionError)],
+    )  # fmt: skip
+    def test_callers_may_expect_the_builtin(self, ours: str, builtin: type) -> None:
+        assert issubclass(getattr(errors, ours), builtin)
+
+
+class TestCapabilities:
+    table = Capabilities(
+        "toy", {Feature.LOGS: yes, Feature.HOOKS: no("nobody calls them"), Feature.CANCEL: partly("slowly")}
+    )
+
+    def test_all_lacks_come_in_one_error(self) -> None:
+        with pytest.raises(UnsupportedFeatureError) as seen:
+            self.table.require({
+                Feature.LOGS: "me", Feature.HOOKS: "pipeline 'p' has hooks", Feature.CANCEL: "me",
+                Feature.RESOURCES_GPU: "step 'train' asks for gpu=1",
+            })  # fmt: skip
+        assert len(seen.value.lacks) == 2
+        assert "pipeline 'p' has hooks: lifecycle hooks; 'toy' cannot: nobody calls them" in str(seen.value)
+        assert "step 'train' asks for gpu=1" in str(seen.value)
+
+    def test_what_is_not_said_counts_as_no(self) -> None:
+        assert self.table[Feature.PARALLEL_STEPS].level is Level.NO
+
+
+class TestHooks:
+    def test_what_a_hook_raises_is_logged_and_goes_no_further(self, caplog: pytest.LogCaptureFixture) -> None:
+        seen: list[str] = []
+
+        class Bad(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                raise RuntimeError("broken hook")
+
+        class Good(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                seen.append(step_name)
+
+        fire([Bad(), Good()], "on_step_start", "train", {})
+        assert seen == ["train"]
+        assert "Hook Bad.on_step_start failed; the run goes on." in caplog.text
+        assert "broken hook" in caplog.text
+
+
+class TestOutputs:
+    def test_one_that_was_not_kept_says_so(self) -> None:
+        outputs = Outputs({"score": 1}, not_kept={"model": "'model' was not kept; keep it with keep_outputs=True"})
+        assert outputs["score"] == 1
+        with pytest.raises(OutputNotKeptError, match="keep_outputs"):
+            outputs["model"]
+        with pytest.raises(KeyError, match="this run has: score, model"):
+            outputs["other"]
+
+
+class TestNames:
+    @given(st.text(min_size=1, max_size=80), st.text(min_size=1, max_size=80))
+    def test_two_names_never_become_one(self, one: str, two: str) -> None:
+        if one != two:
+            assert slug(one) != slug(two)
+            assert identifier(one) != identifier(two)
+
+    @given(st.text(min_size=1, max_size=300))
+    def test_slugs_and_identifiers_are_what_they_say(self, name: str) -> None:
+        assert len(slug(name)) <= 60
+        assert set(slug(name)) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+        assert identifier(name).isidentifier()
+        assert identifier(name).isascii()
+
+    @pytest.mark.parametrize("name", ["a-b0ce1989", "x", "1", "_", "-", "None", "load_b0ce1989"])
+    def test_odd_ones(self, name: str) -> None:
+        assert slug(name) == slug(name)
+        assert identifier(name).isidentifier()
+        assert identifier(name) not in ("None", "_")
