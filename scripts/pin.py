@@ -1,4 +1,4 @@
-"""Pin the newest releases that pyproject.toml allows: constraints.txt for all Pythons from 3.11, scripts/uv.txt for uv."""
+"""Pin the newest releases that pyproject.toml allows: constraints.txt for every Python, scripts/uv.txt for uv."""
 
 from __future__ import annotations
 

@@ -29,3 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """True when the golden files are to be written rather than compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+# The code blocks of the 0.x guide are text for test_seed_guide.py, and some of them are no whole programs.
+collect_ignore_glob = ["seed/*"]

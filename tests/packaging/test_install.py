@@ -72,18 +72,21 @@ def wheel(source: Path) -> Path:
     return next((source / "dist").glob("*.whl"))
 
 
-def _by_uv(*what: str) -> Callable[[Path], Path]:
-    def install(source: Path) -> Path:
-        venv = source.parent / f"venv-{abs(hash(what))}"
+def _by_uv(*what: str) -> Callable[[Path, Path], Path]:
+    """`{wheel}` in an argument is replaced by the wheel's path."""
+
+    def install(source: Path, wheel: Path) -> Path:
+        venv = source.parent / "venv"
+        python = venv / "bin" / "python"
         _run(UV, "venv", "--quiet", "--python", sys.executable, venv, cwd=source)
-        _run(UV, "pip", "install", "--quiet", "--python", venv / "bin/python", "--constraints", "constraints.txt",
-             *[part.format(wheel=next(iter((source / "dist").glob("*.whl")), "")) for part in what], cwd=source)  # fmt: skip
+        arguments = [argument.format(wheel=wheel) for argument in what]
+        _run(UV, "pip", "install", "--quiet", "--python", python, "-c", "constraints.txt", *arguments, cwd=source)
         return venv
 
     return install
 
 
-def _by_uv_sync(source: Path) -> Path:
+def _by_uv_sync(source: Path, wheel: Path) -> Path:
     project = source.parent / "synced"
     shutil.copytree(source, project, ignore=shutil.ignore_patterns("dist"))
     _run(UV, "sync", "--quiet", "--extra", "prefect", "--python", sys.executable, cwd=project)
@@ -100,7 +103,7 @@ INSTALLS = {
 
 @pytest.fixture(scope="module", params=INSTALLS)
 def installed(request: pytest.FixtureRequest, source: Path, wheel: Path) -> Iterator[tuple[str, Path]]:
-    venv = INSTALLS[request.param](source)
+    venv = INSTALLS[request.param](source, wheel)
     yield request.param, venv
     shutil.rmtree(venv)
 

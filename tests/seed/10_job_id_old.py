@@ -1,0 +1,1 @@
+job_id = orchestrator.run_pipeline(pipeline)

@@ -1,0 +1,2 @@
+submission = orchestrator.run_pipeline(pipeline, run_id="...")
+job_id = submission.job_id

@@ -1,0 +1,2 @@
+from flowyml.core.execution_status import ExecutionStatus
+if status == ExecutionStatus.RUNNING:

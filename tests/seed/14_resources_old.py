@@ -1,0 +1,1 @@
+@step(resources={"cpu": "2", "memory": "4Gi"})
