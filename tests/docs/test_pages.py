@@ -1,0 +1,87 @@
+"""Every code block of the README and of docs/ runs, page by page, as a reader would run it.
+
+The blocks of a page share a folder. `python` blocks make one script; one with a title is a file of that name, and a
+script of its own. `bash` blocks run where they stand. `sh`, `text` and `toml` blocks are for reading only. Blocks run
+in processes of their own, since code that is executed inside the test process has no file, as no user's code is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(
+    r'^(?P<indent> *)```(?P<language>python|bash)(?: +title="(?P<title>[^"]+)")?\n(?P<code>.*?)^(?P=indent)```$',
+    re.MULTILINE | re.DOTALL,
+)
+NEEDS_PREFECT = re.compile(r"""on="prefect"|--on prefect|flowyml_prefect""")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block; ``line`` is that of its first line in the page, counted from 0."""
+
+    language: str
+    title: str | None
+    code: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for match in FENCE.finditer(text):
+        indent = match["indent"]
+        code = "".join(line.removeprefix(indent) for line in match["code"].splitlines(keepends=True))
+        yield Block(match["language"], match["title"], code, text.count("\n", 0, match.start("code")))
+
+
+def _marked(page: Path) -> object:
+    found = list(blocks(page))
+    needs_prefect = any(NEEDS_PREFECT.search(block.code) for block in found)
+    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.prefect] if needs_prefect else [])
+
+
+@pytest.mark.parametrize("page", [_marked(page) for page in PAGES if list(blocks(page))])
+def test_blocks_of_page_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    environment = _environment(tmp_path)
+    if request.node.get_closest_marker("prefect"):
+        environment["PREFECT_API_URL"] = request.getfixturevalue("prefect_url")
+    script = ""
+    for block in blocks(page):
+        if block.language == "bash":
+            _run(["bash", "-euo", "pipefail", "-c", block.code], tmp_path, environment)
+        elif block.title:
+            (tmp_path / block.title).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.title).write_text(block.code)
+            _run([sys.executable, block.title], tmp_path, environment)
+        else:  # keeps the line numbers of the page, so that a traceback points at it
+            script += "\n" * (block.line - script.count("\n")) + block.code
+    if script:
+        (tmp_path / "page.py").write_text(script)
+        _run([sys.executable, "page.py"], tmp_path, environment)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLOWYML_HOME": str(folder / ".home"),
+        "PYTHONWARNINGS": "error::DeprecationWarning:__main__",
+        "NO_COLOR": "1",
+    }
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command[-1]}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
