@@ -1,0 +1,54 @@
+"""A pipeline that was read from its bundle: it runs like the one that was written in Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import Plan
+from flowyml.plan.parameters import check_values
+from flowyml.runtime.code import Code
+from flowyml.runtime.loading import load_code, unpacked
+
+__all__ = ["BundledPipeline"]
+
+
+class BundledPipeline:
+    """Hand it to any orchestrator: ``orchestrator.run_pipeline(BundledPipeline("training-1f3a9c2e.pyz"))``.
+
+    Raises ``PlanError`` when the file is no bundle.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._bundle = Bundle.read(self.path)
+
+    @property
+    def name(self) -> str:
+        """The name of the pipeline."""
+        return self._bundle.plan.name
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the bundle is unpacked."""
+        return Path(unpacked(str(self.path)))
+
+    def compile(self) -> Plan:
+        """The plan in the bundle."""
+        return self._bundle.plan
+
+    def code(self) -> Code:
+        """The functions and hooks, loaded into this process."""
+        return load_code(self.folder, self._bundle.plan)
+
+    def bundle(self, plan: Plan | None = None) -> Bundle:
+        """The bundle itself, or the same code with another plan."""
+        return self._bundle if plan is None else self._bundle.with_plan(plan)
+
+    def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
+        return check_values(self.name, self._bundle.plan.parameters, values)
