@@ -74,6 +74,7 @@ class _Wiring:
             resources=options.resources,
             tags=options.tags,
             description=options.description,
+            options=options.engines,
         )
 
     def _inputs(self, call: Call) -> Iterable[Input]:

@@ -4,33 +4,59 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from flowyml.core.errors import UnknownOptionError
+from flowyml.core.errors import DefinitionError, UnknownOptionError
+from flowyml.plan.parameters import is_json
+from flowyml.runtime.loading import is_loading
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["names_unknown_options"]
+__all__ = ["engine_options", "names_unknown_options"]
 
 
 def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a callable so that an unknown keyword raises ``UnknownOptionError`` with the nearest known one."""
+    """Decorate a callable so that an unknown keyword raises ``UnknownOptionError`` with the nearest known one.
+
+    The name of an orchestrator is a known one: ``airflow={"pool": "gpu"}`` is for that engine alone.
+    """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = [name for name in inspect.signature(function).parameters if name != "self"]
+        parameters = inspect.signature(function).parameters.values()
+        known = [item.name for item in parameters if item.kind is not item.VAR_KEYWORD and item.name != "self"]
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             for name in kwargs:
-                if name not in known:
+                if name not in known and not _is_engine(name):
                     near = get_close_matches(name, known, 1)
                     hint = f" Did you mean {near[0]!r}?" if near else ""
-                    raise UnknownOptionError(f"{what} has no option {name!r}.{hint} It takes: {', '.join(known)}.")
+                    raise UnknownOptionError(
+                        f"{what} has no option {name!r}.{hint} It takes {', '.join(known)}, and options for one engine "
+                        f"under the engine's name."
+                    )
             return function(*args, **kwargs)
 
         return checked
 
     return decorate
+
+
+def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str, dict[str, Any]]:
+    """Check that what is meant for single engines is plain JSON, as the plan must be; the engine checks the rest."""
+    for engine, options in given.items():
+        if not is_json(options):
+            raise DefinitionError(f"{who}: {engine}={options!r:.80} must be a dict of plain JSON, option by option.")
+    return {engine: dict(options) for engine, options in given.items()}
+
+
+def _is_engine(name: str) -> bool:
+    """True for every orchestrator that is declared; a worker has no declarations and trusts what was compiled."""
+    if is_loading():
+        return True
+    from flowyml.orchestrators.registry import declared
+
+    return name in declared()

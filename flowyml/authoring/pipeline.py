@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from flowyml.authoring.calls import Call, record_calls
 from flowyml.authoring.compiler import compile_outputs, compile_steps
 from flowyml.authoring.context import Context
-from flowyml.authoring.options import names_unknown_options
+from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.sources import collect
 from flowyml.authoring.steps import Step, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
@@ -37,7 +37,8 @@ class Pipeline:
 
     ``context`` holds the parameters of a run with their defaults. ``outputs`` names the outputs of the pipeline;
     left out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
-    relative to the folder of the pipeline's file, of data files that the workers need beside the code.
+    relative to the folder of the pipeline's file, of data files that the workers need beside the code. Options for
+    one engine go under its name: ``airflow={"owner": "ml"}``.
 
     Raises ``DefinitionError`` when it is compiled, naming the step and the fix.
 
@@ -66,6 +67,7 @@ class Pipeline:
         tags: Iterable[str] = (),
         description: str = "",
         include: Iterable[str] = (),
+        **engines: Mapping[str, Any],
     ) -> None:
         self.name = check_name(name, "pipeline")
         self.hooks = _checked_hooks(hooks, name)
@@ -75,6 +77,7 @@ class Pipeline:
         self.tags = tuple(check_name(tag, "tag") for tag in tags)
         self.description = description
         self.include = tuple(include)
+        self.engines = engine_options(engines, f"pipeline {name!r}")
         self._calls: list[Call] = []
         self._plan: Plan | None = None
 
@@ -216,6 +219,7 @@ class Pipeline:
             timeout_seconds=self.timeout,
             tags=self.tags,
             description=self.description,
+            options=self.engines,
         )
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
@@ -307,6 +311,7 @@ def pipeline(
     tags: Iterable[str] = (),
     description: str | None = None,
     include: Iterable[str] = (),
+    **engines: Mapping[str, Any],
 ) -> Callable[[Callable[..., Any]], Pipeline]: ...
 @names_unknown_options("pipeline")
 def pipeline(
@@ -321,6 +326,7 @@ def pipeline(
     tags: Iterable[str] = (),
     description: str | None = None,
     include: Iterable[str] = (),
+    **engines: Mapping[str, Any],
 ) -> Any:
     """Make a pipeline of a function that calls steps. Its parameters are those of a run.
 
@@ -343,7 +349,7 @@ def pipeline(
         doc = (inspect.getdoc(function) or "").partition("\n")[0]
         return FunctionPipeline(
             function, name or function.__name__, hooks=hooks, context=context, outputs=outputs, timeout=timeout,
-            tags=tags, description=doc if description is None else description, include=include,
+            tags=tags, description=doc if description is None else description, include=include, **engines,
         )  # fmt: skip
 
     return decorate if function is None else decorate(function)

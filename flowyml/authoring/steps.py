@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from flowyml.authoring.options import names_unknown_options
+from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -42,7 +42,8 @@ class StepOptions:
     timeout: float | None = None
     resources: ResourceRequirements | None = None
     tags: tuple[str, ...] = ()
-    description: str = field(default="", compare=False)
+    description: str = ""
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Step(Generic[P, R]):
@@ -119,6 +120,7 @@ def step(
     resources: ResourceRequirements | Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
     description: str | None = None,
+    **engines: Mapping[str, Any],
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 @names_unknown_options("step")
 def step(
@@ -134,6 +136,7 @@ def step(
     resources: ResourceRequirements | Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
     description: str | None = None,
+    **engines: Mapping[str, Any],
 ) -> Any:
     """Make a step of a function.
 
@@ -141,7 +144,8 @@ def step(
     left out, every parameter is looked up by its name. ``outputs`` names what the function returns: one name for the
     value, several for the parts of a tuple; left out, there is one output with the step's name. ``after`` names steps
     that come first. ``retry`` counts retries, or is a policy. ``timeout`` is in seconds and makes the step run in a
-    process of its own. ``description`` defaults to the first line of the docstring.
+    process of its own. ``description`` defaults to the first line of the docstring. Options for one engine go under its
+    name: ``airflow={"pool": "gpu"}``.
 
     Raises ``DefinitionError`` for options that make no sense.
 
@@ -166,6 +170,7 @@ def step(
             resources=requirements,
             tags=_names(tags, "tags", shown),
             description=_first_line(function) if description is None else description,
+            engines=engine_options(engines, f"step {shown!r}"),
         )
         return Step(function, options)
 

@@ -88,7 +88,7 @@ class Step:
 
     ``function`` tells the runtime what to call: ``"module:qualified.name"``, or ``"pickle:KEY"`` for a function that
     no worker could import, which then travels in the bundle. ``after`` names steps that come first without passing
-    data.
+    data. ``options`` are for single engines, by the engine's name.
     """
 
     name: str
@@ -101,6 +101,7 @@ class Step:
     resources: ResourceRequirements | None = None
     tags: tuple[str, ...] = ()
     description: str = ""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -111,7 +112,10 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A compiled pipeline. ``steps`` stand in a topological order; hooks are named here and travel in the bundle."""
+    """A compiled pipeline. ``steps`` stand in a topological order; hooks are named here and travel in the bundle.
+
+    ``options`` are for single engines, by the engine's name.
+    """
 
     name: str
     steps: tuple[Step, ...]
@@ -121,6 +125,7 @@ class Plan:
     timeout_seconds: float | None = None
     tags: tuple[str, ...] = ()
     description: str = ""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __iter__(self) -> Iterator[Step]:

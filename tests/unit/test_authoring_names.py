@@ -261,3 +261,12 @@ def test_rich_types_are_checked_by_their_schema() -> None:
 def test_a_default_that_does_not_fit_its_type() -> None:
     with pytest.raises(ParameterError, match=r"'rows' must be of type integer"):
         Pipeline("p", context=context(rows="four")).add_step(load).compile()
+
+
+def test_options_for_one_engine_reach_the_plan() -> None:
+    special = step(name="special", prefect={"queue": "gpu"})(lambda: 1)
+    plan = Pipeline("p", prefect={"owner": "ml"}).add_step(special).compile()
+    assert plan.options == {"prefect": {"owner": "ml"}}
+    assert decode(plan.canonical).by_name["special"].options == {"prefect": {"queue": "gpu"}}
+    with pytest.raises(DefinitionError, match=r"step 'special': prefect=.* must be a dict of plain JSON"):
+        step(name="special", prefect={"queue": {1}})(lambda: 1)
