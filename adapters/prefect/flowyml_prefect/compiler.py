@@ -1,0 +1,228 @@
+"""Plan to the text of a Prefect flow: pure, the same text for the same plan, laid out as ruff would.
+
+Every name that a user chose stands in the text as a literal that ``layout`` wrote, or as an identifier that
+``_Names`` made. So no name can end its literal, and none can hide a name that the flow itself uses.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import keyword
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
+from flowyml.plan.names import identifier, slug
+from flowyml_prefect.layout import Group, Pair, Part, source, text_literal, value
+
+__all__ = ["compile_flow", "flow_function", "flow_name", "outputs_key", "parameter_schema"]
+
+_BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
+_RESERVED = frozenset({"run_step", "run_steps", "finish_run", "return_state", "wait_for"})
+_SETTINGS = 'PIPELINE = ""\nBUNDLE = Path(__file__)\n'
+_MOST_DELAYS = 50  # Prefect takes no more, and repeats the last one
+_ANNOTATIONS = {
+    "integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "list[Any]",
+    "object": "dict[str, Any]", "null": "None",
+}  # fmt: skip
+
+
+def compile_flow(bundle: Bundle) -> str:
+    """The text of ``flow.py``, which stands beside the bundle's file. Raises ``DefinitionError``."""
+    plan = bundle.plan
+    names = _Names(plan)
+    settings = (
+        f"PIPELINE = {text_literal(plan.name)}\n"
+        f"BUNDLE = Path(__file__).resolve().with_name({text_literal(bundle.filename)})\n"
+    )
+    parts = [_common().replace(_SETTINGS, settings)]
+    parts += [_task(step, names) for step in plan]
+    parts += [_flow(plan, names), f'if __name__ == "__main__":\n    {names.flow}()\n']
+    return "\n\n".join(parts)
+
+
+def flow_function(plan: Plan) -> str:
+    """The name of the flow's function in the compiled file."""
+    return _Names(plan).flow
+
+
+def flow_name(plan: Plan) -> str:
+    """The name of the flow in Prefect: the pipeline's own, unless Prefect forbids one of its characters."""
+    return slug(plan.name) if _BANNED_IN_NAMES & set(plan.name) else plan.name
+
+
+def outputs_key(plan: Plan) -> str:
+    """The key of the artifact that holds the outputs of a run."""
+    return f"{slug(plan.name)}-outputs"
+
+
+def parameter_schema(plan: Plan) -> dict[str, Any]:
+    """What Prefect's form for a run is made from."""
+    properties = {
+        parameter.name: {
+            "title": parameter.name, "position": position, **parameter.schema,
+            **({} if parameter.required else {"default": parameter.default}),
+        }
+        for position, parameter in enumerate(plan.parameters)
+    }  # fmt: skip
+    required = [parameter.name for parameter in plan.parameters if parameter.required]
+    return {"title": "Parameters", "type": "object", "properties": properties, "required": required}
+
+
+class _Names:
+    """Identifiers for what a compiled flow defines: no two are the same, and none hides another name."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
+        self._taken = {*self.parameters, *_RESERVED, *_module_names(), *keyword.kwlist, *dir(builtins)}
+        self.flow = self._fresh(identifier(plan.name))
+        self.annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
+        self.tasks = {step.name: self._fresh(identifier(step.name)) for step in plan}
+        self.futures = {name: self._fresh(f"{task}_future") for name, task in self.tasks.items()}
+
+    def _fresh(self, wanted: str) -> str:
+        while wanted in self._taken:
+            wanted += "_"
+        self._taken.add(wanted)
+        return wanted
+
+
+def _checked_parameter(parameter: Parameter) -> str:
+    name = parameter.name
+    if not name.isidentifier() or keyword.iskeyword(name) or name in _RESERVED or name.startswith("_"):
+        raise DefinitionError(f"A Prefect flow cannot have a parameter called {name!r}. Choose another name.")
+    return name
+
+
+@cache
+def _common() -> str:
+    return files("flowyml_prefect").joinpath("flow_parts.py").read_text("utf-8").rstrip() + "\n"
+
+
+@cache
+def _module_names() -> frozenset[str]:
+    """What the common part imports and defines."""
+    return frozenset(name for node in ast.parse(_common()).body for name in _defined(node))
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    match node:
+        case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+            yield from (item.asname or item.name for item in imported)
+        case ast.FunctionDef(name=name):
+            yield name
+        case ast.Assign(targets=targets):
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _task(step: Step, names: _Names) -> str:
+    """A decorated function for one step."""
+    arguments = [f"{names.tasks[name]}: Values" for name in _sources(step)]
+    arguments += [f"{name}: {names.annotations[name]}" for name in _parameters(step)]
+    inputs = Group("{", list(_inputs(step, names)), "}")
+    timeout = [f"timeout={step.timeout_seconds!r}"] if step.timeout_seconds is not None else []
+    call = Group("return run_step(", [text_literal(step.name), inputs, *timeout], ")")
+    return (
+        f"{source(Group('@task(', list(_task_options(step)), ')'))}\n"
+        f"{source(Group(f'def {names.tasks[step.name]}(', arguments, ') -> Values | State[Any]:'))}\n"
+        f"    {source(call, 1)}\n"
+    )
+
+
+def _task_options(step: Step) -> Iterator[Part]:
+    yield f"name={text_literal(step.name)}"
+    yield f"task_run_name={text_literal(step.name.replace('{', '{{').replace('}', '}}'))}"
+    if step.description:
+        yield f"description={text_literal(step.description)}"
+    if step.tags:
+        yield Pair("tags=", value(step.tags))
+    if step.retry and step.retry.max_attempts > 1:
+        yield f"retries={step.retry.max_attempts - 1}"
+        yield Pair("retry_delay_seconds=", value(step.retry.delays[:_MOST_DELAYS]))
+        errors = step.retry.retryable_errors
+        yield Pair("retry_condition_fn=", Group("retry_on(", [value(errors and [str(e) for e in errors])], ")"))
+    if step.timeout_seconds is not None:
+        yield f"timeout_seconds={step.timeout_seconds!r} + GRACE"
+
+
+def _inputs(step: Step, names: _Names) -> Iterator[Part]:
+    """What the task passes on to the step. Constants are in the plan already."""
+    for item in step.inputs:
+        lead = f"{text_literal(item.name)}: "
+        if isinstance(item.source, FromStep):
+            yield Pair(lead, f"{names.tasks[item.source.step]}[{text_literal(item.source.output)}]")
+        elif isinstance(item.source, FromParameter):
+            yield Pair(lead, item.source.name)
+
+
+def _sources(step: Step) -> list[str]:
+    """The steps whose outputs this one takes."""
+    return list(dict.fromkeys(item.source.step for item in step.inputs if isinstance(item.source, FromStep)))
+
+
+def _parameters(step: Step) -> list[str]:
+    return list(dict.fromkeys(item.source.name for item in step.inputs if isinstance(item.source, FromParameter)))
+
+
+def _flow(plan: Plan, names: _Names) -> str:
+    """The flow: submit each step's task, in the plan's order, and wait for all."""
+    steps = Group("{", [Pair(f"{text_literal(s.name)}: ", names.futures[s.name]) for s in plan], "}")
+    outputs = Group("{", [_output(o.name, o.source, names) for o in plan.outputs], "}")
+    finish = Group("return finish_run(", [steps, outputs, text_literal(outputs_key(plan))], ")")
+    run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
+    lines = [
+        source(Group("@flow(", list(_flow_options(plan)), ")")),
+        source(Group(f"def {names.flow}(", list(map(_parameter, _required_first(plan.parameters))), ") -> State[Any]:")),
+        f"    {source(run, 1)}",
+        *(f"        {source(_submission(step, names), 2)}" for step in plan),
+        f"        {source(finish, 2)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _flow_options(plan: Plan) -> Iterator[Part]:
+    yield f"name={text_literal(flow_name(plan))}"
+    if plan.description:
+        yield f"description={text_literal(plan.description)}"
+    if plan.timeout_seconds is not None:
+        yield f"timeout_seconds={plan.timeout_seconds!r}"
+    if plan.hooks:
+        yield "on_running=[on_start]"
+        for event in ("completion", "failure", "cancellation", "crashed"):
+            yield f"on_{event}=[on_end]"
+
+
+def _required_first(parameters: Iterable[Parameter]) -> list[Parameter]:
+    return sorted(parameters, key=lambda parameter: not parameter.required)
+
+
+def _parameter(parameter: Parameter) -> Part:
+    head = f"{parameter.name}: {_annotation(parameter.schema)}"
+    return head if parameter.required else Pair(f"{head} = ", value(parameter.default))
+
+
+def _annotation(schema: Mapping[str, Any]) -> str:
+    choices = schema.get("anyOf")
+    if isinstance(choices, list) and choices:
+        found = list(dict.fromkeys(_annotation(choice) for choice in choices if isinstance(choice, Mapping)))
+        return "Any" if "Any" in found or not found else " | ".join(found)
+    return _ANNOTATIONS.get(str(schema.get("type")), "Any")
+
+
+def _output(name: str, origin: FromStep, names: _Names) -> Part:
+    pair = Group("(", [names.futures[origin.step], text_literal(origin.output)], ")")
+    return Pair(f"{text_literal(name)}: ", pair)
+
+
+def _submission(step: Step, names: _Names) -> Part:
+    given = _sources(step)
+    arguments: list[Part] = [names.futures[name] for name in given]
+    arguments += _parameters(step)
+    if waits := [names.futures[name] for name in step.upstream if name not in given]:
+        arguments.append(Pair("wait_for=", Group("[", waits, "]")))
+    return Pair(f"{names.futures[step.name]} = ", Group(f"{names.tasks[step.name]}.submit(", arguments, ")"))

@@ -1,0 +1,133 @@
+"""Which Prefect is meant: a URL that was given, or the one in Prefect's own settings.
+
+Prefect's settings are read from their files here, since importing Prefect to ask it costs two seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import ConfigurationError
+
+__all__ = ["Connection"]
+
+_CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/(?P<account>[^/]+)/workspaces/(?P<workspace>[^/]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The address of a Prefect API, and what it asks for."""
+
+    api_url: str
+    api_key: str | None = field(default=None, repr=False)
+    auth_string: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def to(cls, url: str, api_key: str | None = None) -> Connection:
+        """The server at ``url``, with or without ``/api``. A key ``"user:password"`` is one of basic authentication.
+
+        Without ``api_key``, that of Prefect's own settings is used if they name this same server.
+
+        >>> Connection.to("http://127.0.0.1:4200/").api_url
+        'http://127.0.0.1:4200/api'
+        """
+        api_url = _api_url(url)
+        if api_key is not None:
+            return cls(api_url, None, api_key) if ":" in api_key else cls(api_url, api_key)
+        configured = cls.configured()
+        return configured if configured and configured.api_url == api_url else cls(api_url)
+
+    @classmethod
+    def configured(cls) -> Connection | None:
+        """The server of Prefect's own settings, or None when they name none."""
+        for settings in _sources():
+            if url := settings.get("PREFECT_API_URL"):
+                return cls(_api_url(url), _first("PREFECT_API_KEY"), _first("PREFECT_API_AUTH_STRING"))
+        return None
+
+    @property
+    def ui_url(self) -> str:
+        """Where people look at it."""
+        if chosen := _first("PREFECT_UI_URL"):
+            return chosen.rstrip("/")
+        if match := _CLOUD.match(self.api_url):
+            return f"https://app.prefect.cloud/account/{match['account']}/workspace/{match['workspace']}"
+        return self.api_url.removesuffix("/api")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What each call carries."""
+        if self.api_key:
+            return {"Authorization": f"Bearer {self.api_key}"}
+        if self.auth_string:
+            return {"Authorization": f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"}
+        return {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same connection as settings for a process of Prefect's."""
+        settings = {"PREFECT_API_URL": self.api_url}
+        if self.api_key:
+            settings["PREFECT_API_KEY"] = self.api_key
+        if self.auth_string:
+            settings["PREFECT_API_AUTH_STRING"] = self.auth_string
+        return settings
+
+
+def _api_url(url: str) -> str:
+    plain = url.rstrip("/")
+    if not re.match(r"https?://[^/\s]+", plain):
+        raise ConfigurationError(f"url={url!r} is no address of a Prefect server. Write it like http://host:4200.")
+    return plain if re.search(r"/api(/|$)", plain) else f"{plain}/api"
+
+
+def _first(name: str) -> str | None:
+    return next((value for settings in _sources() if (value := settings.get(name))), None)
+
+
+def _sources() -> Iterator[Mapping[str, str]]:
+    """Prefect's sources, the strongest first. Source: Prefect, *Settings and profiles*."""
+    yield os.environ
+    yield _dotenv()
+    yield _api_table(_toml(Path("prefect.toml")))
+    yield _api_table(_toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}))
+    yield _profile()
+
+
+def _dotenv() -> Mapping[str, str]:
+    if not Path(".env").is_file():
+        return {}
+    try:
+        from dotenv import dotenv_values
+    except ModuleNotFoundError:
+        return {}
+    return {name: value for name, value in dotenv_values(".env").items() if value}
+
+
+def _api_table(settings: Mapping[str, Any]) -> Mapping[str, str]:
+    return {f"PREFECT_API_{name.upper()}": str(value) for name, value in settings.get("api", {}).items()}
+
+
+def _profile() -> Mapping[str, str]:
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
+    profiles = _toml(path)
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    found: Mapping[str, str] = profiles.get("profiles", {}).get(active, {})
+    return found
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"Prefect's settings in {path} cannot be read: {error}") from error

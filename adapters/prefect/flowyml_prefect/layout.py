@@ -1,0 +1,86 @@
+"""Python source from parts, laid out as ruff would: on one line if it fits, else one item a line."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Group", "Part", "Pair", "source", "text_literal", "value"]
+
+LINE_LENGTH = 120
+_INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A bracket: ``f(``, its items, ``)``."""
+
+    opening: str
+    items: Sequence[Part]
+    closing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Text before an item: ``"name="``, ``'"key": '``."""
+
+    lead: str
+    item: Part
+
+
+Part = str | Group | Pair
+
+
+def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
+    """The text of a part that begins at ``depth`` levels plus ``lead`` columns; ``trail`` more columns follow it."""
+    if isinstance(part, Pair):
+        return part.lead + source(part.item, depth, lead=lead + _width(part.lead), trail=trail)
+    flat = _flat(part)
+    if isinstance(part, str) or not part.items or depth * len(_INDENT) + lead + _width(flat) + trail <= LINE_LENGTH:
+        return flat
+    inner = _INDENT * (depth + 1)
+    lines = [f"{inner}{source(item, depth + 1, trail=1)},\n" for item in part.items]
+    return f"{part.opening}\n{''.join(lines)}{_INDENT * depth}{part.closing}"
+
+
+def value(plain: Any) -> Part:
+    """A JSON value as Python source.
+
+    >>> source(value({"a": [1, None, True], 'b"': -0.5}))
+    '{"a": [1, None, True], \\'b"\\': -0.5}'
+    """
+    if isinstance(plain, str):
+        return text_literal(plain)
+    if isinstance(plain, Mapping):
+        return Group("{", [Pair(f"{text_literal(key)}: ", value(item)) for key, item in plain.items()], "}")
+    if isinstance(plain, list | tuple):
+        return Group("[", [value(item) for item in plain], "]")
+    return repr(plain)
+
+
+def text_literal(text: str) -> str:
+    """A string literal in double quotes, unless single ones need fewer escapes.
+
+    >>> print(text_literal("it's"), text_literal('say "hi"'), text_literal("a\\nb"))
+    "it's" 'say "hi"' "a\\nb"
+    """
+    body = repr(f'{text}"')[1:-2]  # the added quote makes repr escape single quotes, if it has to choose
+    body = body.replace("\\'", "'")
+    quote = '"' if text.count('"') <= text.count("'") else "'"
+    return quote + body.replace(quote, f"\\{quote}") + quote
+
+
+def _flat(part: Part) -> str:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Pair):
+        return part.lead + _flat(part.item)
+    return f"{part.opening}{', '.join(map(_flat, part.items))}{part.closing}"
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 0 if unicodedata.combining(c) else 1 for c in text)
