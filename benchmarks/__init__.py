@@ -1,0 +1,1 @@
+"""Measurements beside plain Python or an engine's own API, as ratios taken in one run. ``python -m benchmarks``."""

@@ -1,0 +1,215 @@
+"""The local orchestrator: overhead of a step, steps side by side, a large value on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.measure import Row, side_by_side
+
+CHAIN = """
+import json, sqlite3, time
+from flowyml import pipeline, step
+
+@step
+def add(value: int = 0) -> int:
+    return value + 1
+
+def chain(length):
+    @pipeline(name=f"chain of {{length}}")
+    def made():
+        value = add()
+        for _ in range(length - 1):
+            value = add(value)
+        return {{"end": value}}
+    made.compile()
+    return made
+
+def bare(length):
+    database = sqlite3.connect("bare.db", isolation_level=None)
+    database.execute("pragma journal_mode=wal")
+    database.execute("create table steps (run, name, status, started, ended)")
+    started, value = time.perf_counter(), 0
+    database.execute("begin")
+    for number in range(length):
+        begun = time.time()
+        value = add(value)
+        database.execute("insert into steps values (1, ?, 'COMPLETED', ?, ?)", (f"s{{number}}", begun, time.time()))
+    database.execute("commit")
+    return time.perf_counter() - started
+
+chain(3).run()
+length = {length}
+made = chain(length)
+started = time.perf_counter()
+result = made.run()
+seconds = time.perf_counter() - started
+assert result["end"] == length
+print(json.dumps({{"flowyml": seconds / length, "bare": bare(length) / length}}))
+"""
+
+COMPILE_AND_RUN = CHAIN.replace("    made.compile()\n", "")
+
+FAN = """
+import json, time
+from concurrent.futures import ThreadPoolExecutor
+from flowyml import Pipeline, step
+
+@step
+def source() -> int:
+    return 1
+
+def one(source):
+    return source
+
+def total(**parts):
+    return sum(parts.values())
+
+pipeline = Pipeline("fan").add_step(source)
+names = [f"part{number}" for number in range(200)]
+for name in names:
+    pipeline.add_step(step(name=name, outputs=[name])(one))
+pipeline.add_step(step(inputs=names, outputs=["total"])(total))
+pipeline.run()
+started = time.perf_counter()
+assert pipeline.run()["total"] == 200
+fan = time.perf_counter() - started
+started = time.perf_counter()
+with ThreadPoolExecutor() as pool:
+    assert sum(pool.map(one, [1] * 200)) == 200
+print(json.dumps({"flowyml": fan, "threads": time.perf_counter() - started}))
+"""
+
+SIDE_BY_SIDE = """
+import json, time
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+def sleep() -> int:
+    import time
+    time.sleep(0.5)
+    return 1
+
+def burn() -> int:
+    import time
+    end = time.process_time() + 0.5
+    while time.process_time() < end:
+        pass
+    return 1
+
+def timed(function, orchestrator):
+    pipeline = Pipeline("eight")
+    for number in range(8):
+        pipeline.add_step(step(name=f"s{number}")(function))
+    started = time.perf_counter()
+    assert pipeline.run(on=orchestrator).success
+    return time.perf_counter() - started
+
+if __name__ == "__main__":
+    sleeping = timed(sleep, LocalOrchestrator(max_workers=8))
+    burning = timed(burn, LocalOrchestrator(workers="processes", max_workers=2))
+    print(json.dumps({"sleep": sleeping, "burn": burning}))
+"""
+
+LARGE = """
+import json, resource, sys, time
+import numpy
+
+def make() -> numpy.ndarray:
+    return numpy.ones(25_000_000)
+
+def use(array: numpy.ndarray) -> float:
+    return float(array.sum())
+
+def plain():
+    started = time.perf_counter()
+    use(make())
+    return time.perf_counter() - started
+
+def local():
+    from flowyml import Pipeline, step
+    pipeline = Pipeline("large").add_step(step(outputs=["array"])(make)).add_step(step(outputs=["sum"])(use))
+    pipeline.compile()
+    started = time.perf_counter()
+    assert pipeline.run()["sum"] == 25e6
+    return time.perf_counter() - started
+
+def store():
+    from flowyml.artifacts import open_store, pack, unpack
+    array = make()
+    started = time.perf_counter()
+    place = open_store("artifacts")
+    use(unpack(pack(array, place, key="array"), place))
+    return time.perf_counter() - started
+
+MODE = "plain"
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+seconds = globals()[MODE]()
+print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+
+
+def rows() -> Iterator[Row]:
+    """Overhead, parallel steps, large values."""
+    yield from _overhead()
+    yield from _parallel()
+    yield from _large()
+
+
+def _overhead() -> Iterator[Row]:
+    lengths = (1000, 10_000)
+    scripts = {f"{length}": CHAIN.format(length=length) for length in lengths}
+    scripts["compiled too"] = COMPILE_AND_RUN.format(length=1000)
+    taken = side_by_side(scripts)
+    short, long, compiled = (taken[name].values for name in scripts)
+    beside = "plain calls with a bare SQLite record"
+    yield Row("local, chain of 1,000: a step", short["flowyml"] * 1e3, "ms", beside, short["bare"] * 1e3, "0.05 ms")
+    yield Row(
+        "local, chain of 1,000, compiling included: a step",
+        compiled["flowyml"] * 1e3,
+        "ms",
+        beside,
+        compiled["bare"] * 1e3,
+    )
+    yield Row(
+        "local, chain of 10,000: a step",
+        long["flowyml"] * 1e3,
+        "ms",
+        "a chain of 1,000",
+        short["flowyml"] * 1e3,
+        "1.2 times",
+    )
+    fan = side_by_side({"fan": FAN})["fan"].values
+    yield Row("local, 1 -> 200 -> 1", fan["flowyml"] * 1e3, "ms", "a bare thread pool", fan["threads"] * 1e3, "30 ms")
+
+
+def _parallel() -> Iterator[Row]:
+    eight = side_by_side({"eight": SIDE_BY_SIDE}, repeats=3)["eight"].values
+    yield Row("local, 8 steps of 0.5 s of sleep", eight["sleep"], "s", "the ideal", 0.5, "1.04 times")
+    yield Row(
+        "local, 8 steps of 0.5 s of CPU, 2 processes", eight["burn"], "s", "the ideal on 2 cores", 2.0, "1.04 times"
+    )
+
+
+def _large() -> Iterator[Row]:
+    modes = {mode: LARGE.replace('MODE = "plain"', f'MODE = "{mode}"') for mode in ("plain", "local", "store")}
+    taken = side_by_side(modes, repeats=5)
+    plain = taken["plain"].values
+    local, store = taken["local"].values, taken["store"].values
+    yield Row("200 MB by reference: time", local["seconds"], "s", "plain Python", plain["seconds"], "1.1 times")
+    yield Row(
+        "200 MB by reference: peak memory",
+        local["peak"] / 2**20,
+        "MiB",
+        "plain Python",
+        plain["peak"] / 2**20,
+        "1.1 times",
+    )
+    yield Row("200 MB through the store: time", store["seconds"], "s", "plain Python", plain["seconds"], "0.30 s")
+    yield Row(
+        "200 MB through the store: peak memory",
+        store["peak"] / 2**20,
+        "MiB",
+        "plain Python",
+        plain["peak"] / 2**20,
+        "250 MB",
+    )
