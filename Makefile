@@ -15,7 +15,7 @@ ON ?= prefect
 # What `make test` hands to pytest: `make test ARGS='-k retry'`.
 ARGS ?=
 
-.PHONY: help demo test lint types docs serve-docs bench lowest constraints format clean
+.PHONY: help demo test lint types docs serve-docs bench lowest constraints airflow-env format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: .venv/.test ## Measure beside plain Python and the engines' own API
 lowest: .venv/.test ## Unit tests with the oldest releases that pyproject.toml allows
 	@$(PYTHON) scripts/lowest.py
 
+airflow-env: .venv/.test ## Make the environments of Airflow 3 and 2.11, which tests do by themselves too
+	@$(BIN)/python scripts/airflow_environment.py 3 2
+
 format: .venv/.test ## Format the code
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
@@ -58,4 +61,4 @@ constraints: .venv/.test ## Pin the newest releases anew, with hashes
 	@$(PYTHON) scripts/pin.py
 
 clean: ## Remove what the commands above made
-	rm -rf .venv .tools site dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-airflow3 .venv-airflow2 .tools site dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

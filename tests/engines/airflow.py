@@ -1,0 +1,252 @@
+"""Real Airflows for tests, each in its own environment, on 127.0.0.1, with SQLite, and gone after the test.
+
+``airflow3(tmp)`` and ``airflow2(tmp)`` are context managers. A test may ``stop``, ``kill`` and ``start`` each of the
+processes (``api-server``, ``scheduler``, ``dag-processor``; on 2: ``webserver``, ``scheduler``) as it likes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+__all__ = ["Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow", "wait_until"]
+
+ROOT = Path(__file__).resolve().parents[2]
+USERNAME, PASSWORD = "admin", "admin-of-the-tests"
+
+_COMMANDS = {
+    3: {
+        "api-server": ["api-server"],
+        "scheduler": ["scheduler", "--skip-serve-logs"],
+        "dag-processor": ["dag-processor"],
+    },
+    2: {"webserver": ["webserver"], "scheduler": ["scheduler", "--skip-serve-logs"]},
+}
+
+
+@cache
+def airflow_python(major: int) -> Path:
+    """The Python of the environment that holds this Airflow, which is made when it is not there."""
+    command = [sys.executable, str(ROOT / "scripts/airflow_environment.py"), str(major)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"The environment of Airflow {major} cannot be made:\n{done.stdout}{done.stderr}")
+    return Path(done.stdout.split()[-1])
+
+
+@dataclass
+class Airflow:
+    """An Airflow: how to reach it, and its processes by name."""
+
+    major: int
+    home: Path
+    port: int
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    username: str = USERNAME
+    password: str = PASSWORD
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def dags_folder(self) -> Path:
+        return self.home / "dags"
+
+    @property
+    def python(self) -> Path:
+        return airflow_python(self.major)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes see. Nothing of this checkout is importable there."""
+        foreign = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "COVERAGE", "COV_")
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        shared = {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags_folder),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+            "PATH": f"{self.python.parent}{os.pathsep}{ours.get('PATH', '')}",
+        }
+        return {**ours, **shared, **(_settings3(self) if self.major == 3 else _settings2(self)), **self.settings}
+
+    def command(self, *arguments: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ``airflow …`` to its end."""
+        return self.execute(str(self.python.with_name("airflow")), *arguments, timeout=timeout, check=check)
+
+    def execute(self, *command: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run any command in Airflow's environment."""
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if check and done.returncode:
+            raise RuntimeError(
+                f"{' '.join(command)} gave {done.returncode}:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+            )
+        return done
+
+    def start(self, name: str) -> None:
+        """Start one process, in a process group of its own; its output goes to ``home/NAME.log``."""
+        with (self.home / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [str(self.python.with_name("airflow")), *_COMMANDS[self.major][name]],
+                env=self.environment, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def stop(self, name: str) -> None:
+        """End one process politely, and what it started with it."""
+        self._end(name, signal.SIGTERM)
+
+    def kill(self, name: str) -> None:
+        """End one process as a power cut would (kill -9), and what it started with it."""
+        self._end(name, signal.SIGKILL)
+
+    def _end(self, name: str, number: int) -> None:
+        process = self.processes.pop(name)
+        family = _family(process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait(10)
+
+    def log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
+    def health(self) -> dict[str, str]:
+        """Each component's own word: ``{"scheduler": "healthy", …}``; empty while nobody answers."""
+        page = "/api/v2/monitor/health" if self.major == 3 else "/health"
+        try:
+            with urllib.request.urlopen(self.url + page, timeout=5) as answer:
+                parts = json.load(answer)
+        except (OSError, ValueError):
+            return {}
+        return {name: part["status"] for name, part in parts.items() if isinstance(part, dict)}
+
+    def wait_until_healthy(self, seconds: float = 120) -> None:
+        wanted = {"metadatabase", "scheduler"} | ({"dag_processor"} if self.major == 3 else set())
+        try:
+            wait_until(lambda: all(self.health().get(name) == "healthy" for name in wanted), seconds, every=0.5)
+        except TimeoutError as error:
+            logs = "\n".join(f"--- {name}\n{self.log(name)[-3000:]}" for name in self.processes)
+            raise TimeoutError(f"Airflow is not healthy: {self.health()}\n{logs}") from error
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60, *, every: float = 0.2) -> Any:
+    """The first true value of a condition."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{condition} stayed false for {seconds:g} s")
+        time.sleep(every)
+    return value
+
+
+def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}) -> Airflow:
+    """An Airflow with a database and no servers: for ``airflow dags test`` and for loading DAG files."""
+    airflow = Airflow(major, home, _free_port(), settings=settings)
+    airflow.dags_folder.mkdir(parents=True, exist_ok=True)
+    (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD}))
+    airflow.command("db", "migrate")
+    return airflow
+
+
+@contextmanager
+def airflow3(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
+    """A running Airflow 3 with the LocalExecutor. ``settings`` are more environment variables."""
+    with _running(bare_airflow(3, tmp / "airflow3", settings)) as airflow:
+        yield airflow
+
+
+@contextmanager
+def airflow2(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
+    """A running Airflow 2.11 with the SequentialExecutor, the only one that works on SQLite, and basic auth."""
+    airflow = bare_airflow(2, tmp / "airflow2", settings)
+    airflow.command(
+        "users", "create", "--username", USERNAME, "--password", PASSWORD, "--role", "Admin",
+        "--firstname", "A", "--lastname", "B", "--email", "a@example.org",
+    )  # fmt: skip
+    with _running(airflow):
+        yield airflow
+
+
+@contextmanager
+def _running(airflow: Airflow) -> Iterator[Airflow]:
+    try:
+        for name in _COMMANDS[airflow.major]:
+            airflow.start(name)
+        airflow.wait_until_healthy()
+        yield airflow
+    finally:
+        for name in reversed(list(airflow.processes)):
+            airflow.stop(name)
+
+
+def _settings3(airflow: Airflow) -> dict[str, str]:
+    quick = ("REFRESH_INTERVAL", "MIN_FILE_PROCESS_INTERVAL", "BUNDLE_REFRESH_CHECK_INTERVAL", "PARSING_PROCESSES")
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USERNAME}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(airflow.home / "passwords.json"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{airflow.url}/execution/",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(airflow.port),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__BASE_URL": airflow.url,
+        "AIRFLOW__API__SECRET_KEY": _SECRET,
+        "AIRFLOW__API_AUTH__JWT_SECRET": _SECRET,
+        **{f"AIRFLOW__DAG_PROCESSOR__{name}": "1" for name in quick},
+    }
+
+
+def _settings2(airflow: Airflow) -> dict[str, str]:
+    return {
+        "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",
+        "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(airflow.port),
+        "AIRFLOW__WEBSERVER__WORKERS": "1",
+        "AIRFLOW__WEBSERVER__BASE_URL": airflow.url,
+        "AIRFLOW__WEBSERVER__SECRET_KEY": _SECRET,
+        "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "1",
+        "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "1",
+        "AIRFLOW__SCHEDULER__PARSING_PROCESSES": "1",
+    }
+
+
+_SECRET = secrets.token_hex(48)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return list(psutil.Process(pid).children(recursive=True))
+    return []
