@@ -1,0 +1,25 @@
+"""Where pipelines run. The classes here load when they are used, so that importing one engine imports no other."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.base import Orchestrator
+    from flowyml.orchestrators.local import LocalOrchestrator
+    from flowyml.orchestrators.remote import RemoteOrchestrator
+
+__all__ = ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"]
+
+_HOMES = {
+    "LocalOrchestrator": "flowyml.orchestrators.local",
+    "Orchestrator": "flowyml.orchestrators.base",
+    "RemoteOrchestrator": "flowyml.orchestrators.remote",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,145 @@
+"""Show a run on the terminal while it goes on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Run, StepRun
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["Update", "show_progress"]
+
+Update = Callable[[Run, Sequence[StepRun]], None]
+"""Called with what is known now, as often as there is news."""
+
+_MARKS = {
+    ExecutionStatus.QUEUED: ("·", "dim"),
+    ExecutionStatus.RUNNING: ("", "bold"),
+    ExecutionStatus.COMPLETED: ("✓", "green"),
+    ExecutionStatus.FAILED: ("✗", "red"),
+    ExecutionStatus.CANCELLED: ("-", "yellow"),
+    ExecutionStatus.TIMEOUT: ("✗", "red"),
+}
+_FEW = 12
+
+
+@contextmanager
+def show_progress(pipeline: str, run_id: str, *, console: Console | None = None) -> Iterator[Update]:
+    """Draw the steps live on standard error; where that is no terminal, write a line for each change.
+
+    What is printed meanwhile appears above. Give a ``console`` to draw elsewhere; then nothing that is printed is
+    led around the drawing.
+    """
+    if console is None and not sys.stderr.isatty():
+        yield _Lines(pipeline, run_id)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    own = console is None
+    console = console or Console(stderr=True)
+    with Live(
+        console=console, refresh_per_second=8, transient=False,
+        redirect_stdout=own and sys.stdout.isatty(), redirect_stderr=own,
+    ) as live:  # fmt: skip
+        picture = _Picture(pipeline, run_id, console)
+
+        def update(run: Run, steps: Sequence[StepRun]) -> None:
+            live.update(picture.of(run, steps))
+
+        yield update
+
+
+class _Lines:
+    """One line for each step that changed."""
+
+    def __init__(self, pipeline: str, run_id: str) -> None:
+        self._name = f"{pipeline} {run_id}"
+        self._seen: dict[str, ExecutionStatus] = {}
+
+    def __call__(self, run: Run, steps: Sequence[StepRun]) -> None:
+        for step in steps:
+            self._tell(step.name, f"{self._name}: {step.name}", step.status, step.duration_seconds)
+        self._tell("", self._name, run.status, run.duration_seconds)
+
+    def _tell(self, key: str, who: str, status: ExecutionStatus, seconds: float) -> None:
+        if self._seen.get(key, ExecutionStatus.QUEUED) is not status:
+            self._seen[key] = status
+            took = f" after {seconds:.1f} s" if status.is_terminal and seconds else ""
+            print(f"{who} {status}{took}", file=sys.stderr, flush=True)
+
+
+class _Picture:
+    """Draws a run: all its steps if they fit, else those that matter now."""
+
+    def __init__(self, pipeline: str, run_id: str, console: Console) -> None:
+        from rich.spinner import Spinner
+
+        self._pipeline = pipeline
+        self._run_id = run_id
+        self._console = console
+        self._spinner = Spinner("dots", style="cyan")
+
+    def of(self, run: Run, steps: Sequence[StepRun]) -> RenderableType:
+        """What to draw now."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        shown = self._chosen(steps)
+        for step in shown:
+            note = _first_line(step.error) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
+            table.add_row(
+                self._mark(step.status), Text(step.name, _MARKS[step.status][1]), _seconds(step), Text(note, "dim")
+            )
+        if len(shown) < len(steps):
+            table.add_row("", Text(f"{_done(steps)} of {len(steps)} steps done", "dim"), "", "")
+        title = Text.assemble(
+            (self._pipeline, "bold"), " ", (self._run_id, "dim"), f" {run.status} ", f"{run.duration_seconds:.1f} s",
+            (f" {run.url}" if run.url else "", "dim"),
+        )  # fmt: skip
+        return Group(title, table)
+
+    def _chosen(self, steps: Sequence[StepRun]) -> Sequence[StepRun]:
+        room = max(_FEW, self._console.height - 8)
+        if len(steps) <= room:
+            return steps
+        by_interest: Mapping[ExecutionStatus, int] = {status: rank for rank, status in enumerate(_INTEREST)}
+        chosen = sorted(enumerate(steps), key=lambda item: (by_interest[item[1].status], -item[0]))[: room - 1]
+        return [step for _, step in sorted(chosen, key=lambda item: item[0])]
+
+    def _mark(self, status: ExecutionStatus) -> Any:
+        from rich.text import Text
+
+        return self._spinner if status is ExecutionStatus.RUNNING else Text(*_MARKS[status])
+
+
+_INTEREST = (
+    ExecutionStatus.FAILED,
+    ExecutionStatus.TIMEOUT,
+    ExecutionStatus.RUNNING,
+    ExecutionStatus.COMPLETED,
+    ExecutionStatus.CANCELLED,
+    ExecutionStatus.QUEUED,
+)
+
+
+def _seconds(step: StepRun) -> str:
+    attempt = f" (attempt {step.attempt})" if step.attempt > 1 else ""
+    return f"{step.duration_seconds:.1f} s{attempt}" if step.started_at else ""
+
+
+def _done(steps: Sequence[StepRun]) -> int:
+    return sum(step.status.is_terminal for step in steps)
+
+
+def _first_line(text: str | None) -> str:
+    line = (text or "").partition("\n")[0]
+    return line if len(line) <= 80 else f"{line[:79]}…"

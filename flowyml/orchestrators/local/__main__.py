@@ -1,0 +1,14 @@
+"""Runs one submitted run, in a process that nobody waits for. Started by file name, from whatever Python has it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+if __name__ == "__main__":
+    if find_spec("flowyml") is None:
+        sys.path.append(str(Path(__file__).resolve().parents[3]))
+    from flowyml.orchestrators.local.detached import main
+
+    sys.exit(main(Path(sys.argv[1])))

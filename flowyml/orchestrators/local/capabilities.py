@@ -1,0 +1,37 @@
+"""What running on this machine can do."""
+
+from __future__ import annotations
+
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+
+__all__ = ["CAPABILITIES"]
+
+_WHILE_SERVED = "Schedules fire while `flowyml schedule serve` runs on this machine."
+
+CAPABILITIES = Capabilities(
+    "local",
+    {
+        Feature.PARALLEL_STEPS: yes,
+        Feature.PARAMETERS: yes,
+        Feature.STEP_RETRY: yes,
+        Feature.RETRYABLE_ERRORS: yes,
+        Feature.STEP_TIMEOUT: yes,
+        Feature.PIPELINE_TIMEOUT: yes,
+        Feature.HOOKS: yes,
+        Feature.RESOURCES_CPU_MEMORY: partly("Taken note of, not reserved: steps share this machine."),
+        Feature.RESOURCES_GPU: no("It cannot reserve GPUs. Use an engine that can, or drop gpu from `resources`."),
+        Feature.CANCEL: partly(
+            "A submitted run is killed. In a blocking run() a step in a thread ends at its next Python instruction, so "
+            "one call into C code is waited for; with workers='processes' or a timeout it is killed."
+        ),
+        Feature.LOGS: yes,
+        Feature.OUTPUTS: partly("Small values are kept; large ones with LocalOrchestrator(keep_outputs=True)."),
+        Feature.IDEMPOTENT_SUBMIT: yes,
+        Feature.ATTACH: yes,
+        Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),
+        Feature.SCHEDULE_INTERVAL: partly(_WHILE_SERVED),
+        Feature.SCHEDULE_TIMEZONE: yes,
+        Feature.SCHEDULE_CATCH_UP: partly("Missed runs are made up for when the server runs again, one after another."),
+        Feature.SCHEDULE_PAUSE: yes,
+    },
+)

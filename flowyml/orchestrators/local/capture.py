@@ -1,0 +1,211 @@
+"""Note what steps print and log, while all of it still reaches the terminal.
+
+Standard output and standard error are replaced by a tee for as long as a run is active in this process. Whose line it
+is, a context variable tells, so that steps in many threads keep apart. Logging is noted where its records are made,
+which leaves the handlers as the user set them up.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+__all__ = ["Sink", "attributed", "capturing", "leading_through", "pass_on"]
+
+_current: ContextVar[Sink | None] = ContextVar("flowyml_sink", default=None)
+_lock = threading.Lock()
+
+
+class Sink:
+    """Takes the text of one step and gives its lines to ``write(level, line)``."""
+
+    __slots__ = ("_begun", "_write")
+
+    def __init__(self, write: Callable[[str, str], None]) -> None:
+        self._write = write
+        self._begun: dict[str, list[str]] = {}
+
+    def feed(self, stream: str, text: str) -> None:
+        """Take text as it is printed; a line counts when it ends."""
+        begun = self._begun.setdefault(stream, [])
+        if "\n" in text:
+            first, *lines, text = text.split("\n")
+            for line in ("".join((*begun, first)), *lines):
+                self._write("INFO", _shown(line))
+            begun.clear()
+        elif text.startswith("\r"):  # a progress bar begins again
+            begun.clear()
+        if text:
+            begun.append(text)
+
+    def line(self, level: str, message: str) -> None:
+        """Take one log record; a line for each line of it."""
+        for line in message.splitlines():
+            self._write(level, line)
+
+    def close(self) -> None:
+        """What was printed last may have no line end."""
+        for rest in self._begun.values():
+            if rest:
+                self._write("INFO", _shown("".join(rest)))
+        self._begun.clear()
+
+
+@contextmanager
+def attributed(sink: Sink) -> Iterator[None]:
+    """Give what this thread prints and logs to ``sink``."""
+    token = _current.set(sink)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+        sink.close()
+
+
+class Tee:
+    """Stands in for a text stream: passes everything on, and notes what is written."""
+
+    def __init__(self, stream: Any, name: str, *, silent: bool = False) -> None:
+        self._stream = stream
+        self._name = name
+        self._silent = silent
+
+    def write(self, text: str) -> int:
+        """Write, and note for the step that writes. Records of ``logging`` have been noted already."""
+        written = self.show(text)
+        sink = _current.get() or _Installed.fallback
+        if sink is not None and sys._getframe(1).f_globals.get("__name__") != "logging":
+            sink.feed(self._name, text)
+        return written
+
+    def show(self, text: str) -> int:
+        """Pass text on, without a note."""
+        if self._silent or self._stream is None:
+            return len(text)
+        return self._stream.write(text)  # type: ignore[no-any-return]  # whatever the stream answers
+
+    def isatty(self) -> bool:
+        """As the stream is; a stream that is not there is no terminal."""
+        return self._stream is not None and bool(self._stream.isatty())
+
+    def writelines(self, lines: Any) -> None:
+        """As the stream would."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """As the stream would."""
+        if self._stream is not None:
+            self._stream.flush()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Installed:
+    """The stand-ins of this process. They are shared by all runs that are active at a time."""
+
+    users = 0
+    fallback: Sink | None = None
+    streams: ClassVar[dict[str, tuple[Any, Tee]]] = {}
+    factory: tuple[Any, Any] | None = None
+
+
+@contextmanager
+def capturing(alone: Sink | None = None) -> Iterator[None]:
+    """Have the stand-ins in place. The last run to end puts back exactly what it found.
+
+    In a process that does nothing else, ``alone`` takes what no step can be found for, and nothing is passed on.
+    """
+    with _lock:
+        if _Installed.users == 0:
+            _install(alone)
+        _Installed.users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _Installed.users -= 1
+            if _Installed.users == 0:
+                _uninstall()
+
+
+@contextmanager
+def leading_through(lead: Callable[[Any], Any]) -> Iterator[Any]:
+    """Let what goes to a terminal pass through ``lead(stream)``, and give the stream beneath standard error."""
+    before = dict(_Installed.streams)
+    for stream, tee in before.values():
+        if stream is not None and stream.isatty():
+            tee._stream = lead(stream)
+    try:
+        yield before["stderr"][0]
+    finally:
+        for stream, tee in before.values():
+            tee._stream = stream
+
+
+def pass_on(name: str, line: str) -> None:
+    """Show a line of a child process on the terminal; it is noted elsewhere."""
+    tee = _Installed.streams[name][1]
+    with suppress(OSError, ValueError):  # closed, or a pipe that nobody reads
+        tee.show(f"{line}\n")
+        tee.flush()
+
+
+def _install(alone: Sink | None) -> None:
+    _Installed.fallback = alone
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        tee = Tee(stream, name, silent=alone is not None)
+        _Installed.streams[name] = (stream, tee)
+        setattr(sys, name, tee)
+    made = logging.getLogRecordFactory()
+    _Installed.factory = (made, _noting(made))
+    logging.setLogRecordFactory(_Installed.factory[1])
+
+
+def _uninstall() -> None:
+    """What somebody else has put over a stand-in stays where it is."""
+    for name, (stream, tee) in _Installed.streams.items():
+        if getattr(sys, name) is tee:
+            setattr(sys, name, stream)
+    _Installed.streams.clear()
+    _Installed.fallback = None
+    if _Installed.factory and logging.getLogRecordFactory() is _Installed.factory[1]:
+        logging.setLogRecordFactory(_Installed.factory[0])
+    _Installed.factory = None
+
+
+def _noting(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    def make_and_note(*args: Any, **options: Any) -> logging.LogRecord:
+        record = make(*args, **options)
+        sink = _current.get() or _Installed.fallback
+        if sink is not None and record.name:
+            sink.line(record.levelname, _text(record))
+        return record
+
+    return make_and_note
+
+
+def _text(record: logging.LogRecord) -> str:
+    try:
+        message = record.getMessage()
+    except Exception:  # wrong arguments: logging itself tells the user
+        message = str(record.msg)
+    if record.exc_info:
+        message += "\n" + logging.Formatter().formatException(record.exc_info)
+    return message
+
+
+def _shown(line: str) -> str:
+    """What a terminal would show of a line: a progress bar returns to its start again and again."""
+    line = line.rstrip("\r")
+    return line[line.rfind("\r") + 1 :]

@@ -1,0 +1,203 @@
+"""A submitted run has a process of its own, which outlives the one that submitted it."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from flowyml.artifacts.pickling import worker_main_is
+from flowyml.core.errors import StepCancelledError
+from flowyml.orchestrators.bundled import BundledPipeline
+from flowyml.orchestrators.local import alive
+from flowyml.orchestrators.local.engine import Engine, error_text
+from flowyml.orchestrators.local.run import Host
+from flowyml.orchestrators.local.schema import RunRow
+from flowyml.orchestrators.local.store import Ending, Line, RunStore, write
+from flowyml.plan.model import Plan
+from flowyml.plan.names import slug
+from flowyml.runtime.loading import import_from, loading, main_module
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
+
+__all__ = ["end_process", "folder_of", "main", "pickled", "start_run"]
+
+_GRACE_SECONDS = 10
+
+
+class _Process(subprocess.Popen[bytes]):
+    """Meant to go on without this one, so there is nothing to warn of when it is forgotten."""
+
+    def __del__(self) -> None:
+        return
+
+
+_started: list[_Process] = []
+
+
+def start_run(
+    store: RunStore, bundle: Path, plan: Plan, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
+) -> bool:  # fmt: skip
+    """Start the process of a new run. False when the id is known, and nothing is started."""
+    names = [step.name for step in plan]
+    if not store.add(run_id, plan.name, names, parameters, alive.this_process(), detached=True):
+        return False
+    folder = folder_of(store, run_id)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        job = {
+            "run_id": run_id, "store": str(store.path), "bundle": str(bundle), "parameters": parameters,
+            "path": [str(Path(path).absolute()) for path in sys.path],
+        }  # fmt: skip
+        (folder / "job.json").write_text(json.dumps(job))
+        (folder / "orchestrator.pkl").write_bytes(orchestrator)
+        owner = _launch(folder)
+    except BaseException:
+        store.forget(run_id)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    store.hand_over(run_id, owner)
+    return True
+
+
+def folder_of(store: RunStore, run_id: str) -> Path:
+    """The run's own folder, which is there while the run needs it."""
+    return store.path.parent / "jobs" / slug(run_id, max_length=100)
+
+
+def _launch(folder: Path) -> alive.Owner:
+    _started[:] = [process for process in _started if process.poll() is None]
+    with (folder / "output.log").open("ab") as log:
+        process = _Process(
+            [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    _started.append(process)
+    return alive.owner_of(process.pid)
+
+
+def pickled(orchestrator: LocalOrchestrator) -> bytes:
+    """The orchestrator, so that what a subclass overrides holds in the other process too."""
+    import cloudpickle
+
+    data: bytes = cloudpickle.dumps(orchestrator)
+    return data
+
+
+def end_process(store: RunStore, row: RunRow) -> None:
+    """Ask the process of a cancelled run to stop, and kill it with all its children if it does not."""
+    owner = alive.Owner(row.host, row.pid, row.born)
+    if not row.detached or not alive.is_alive(owner):
+        return
+    with suppress(ProcessLookupError):
+        os.kill(row.pid, signal.SIGTERM)
+    if _ended(store, row.run_id, _GRACE_SECONDS):
+        return
+    if alive.is_alive(owner):
+        with suppress(ProcessLookupError):
+            os.killpg(row.pid, signal.SIGKILL)
+    store.finish(row.run_id, Ending("CANCELLED", "cancelled", "The run was cancelled; it had to be killed."))
+
+
+def main(folder: Path) -> int:
+    """What the process does: execute the run, see that an end is recorded, clean up."""
+    job = json.loads((folder / "job.json").read_bytes())
+    sys.path.extend(path for path in job["path"] if path not in sys.path)
+    host = _Detached(job["run_id"], folder)
+    signal.signal(signal.SIGTERM, host.on_sigterm)
+    store = RunStore(Path(job["store"]))
+    try:
+        ending = _executed(job, folder, host)
+    except BaseException as error:
+        traceback.print_exc()
+        ending = Ending("FAILED", "failed", error_text(error))
+    if store.finish(job["run_id"], ending):  # it was not recorded yet: execute() never came to do so
+        host.record_output(store)
+    shutil.rmtree(folder, ignore_errors=True)
+    if host.is_stopped:
+        host.end()
+    return 0 if ending.status == "COMPLETED" else 1
+
+
+def _executed(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
+    pipeline = BundledPipeline(job["bundle"])
+    host.code_folder = pipeline.folder / "code"
+    import_from(pipeline.folder)
+    worker_main_is(main_module(pipeline.folder))
+    with loading():
+        orchestrator: LocalOrchestrator = pickle.loads((folder / "orchestrator.pkl").read_bytes())
+    orchestrator.host = host
+    result = orchestrator.execute(pipeline, job["run_id"], job["parameters"])
+    return Ending(result.status.name, result.status.name.lower(), result.error)
+
+
+class _Detached(Host):
+    """This process is there for one run only."""
+
+    alone = True
+
+    def __init__(self, run_id: str, folder: Path) -> None:
+        self.run_id: str = run_id
+        self.is_stopped = False
+        self._engine: Engine | None = None
+        self._output = folder / "output.log"
+        self._read = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def begun(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def stray_text(self) -> str:
+        with self._output.open("rb") as file:
+            file.seek(self._read)
+            data = file.read()
+        self._read += len(data)
+        return self._decoder.decode(data)
+
+    def record_output(self, store: RunStore) -> None:
+        """Keep what was printed as the log of a run that went wrong early or late."""
+        row = store.get(self.run_id)
+        lines = [Line(None, "INFO", time.time(), line) for line in self.stray_text().splitlines()]
+        with store.session() as db:
+            write(db, row.number, (), lines)
+
+    def on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        """Runs in the main thread, between two instructions of whatever that is doing."""
+        self.is_stopped = True
+        if self._engine is None:
+            raise KeyboardInterrupt
+        self._engine.stopping = self._engine.stopping or "cancelled"  # the recorder's thread does the rest
+        if self._engine.is_inside_step:
+            raise StepCancelledError("The run was cancelled.")
+
+    def end(self) -> None:
+        """End at once, and with this process whatever its steps have started and left running."""
+        shutil.rmtree(self._output.parent, ignore_errors=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
+        os._exit(1)
+
+
+def _ended(store: RunStore, run_id: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        row = store.find(run_id)
+        if row is None or row.status not in ("QUEUED", "RUNNING"):
+            return True
+        time.sleep(0.02)
+    return False

@@ -1,0 +1,55 @@
+"""End a step that runs in a thread, as far as Python can: by an exception that arrives between two instructions."""
+
+from __future__ import annotations
+
+import threading
+
+from flowyml.core.errors import StepCancelledError
+
+__all__ = ["Slot"]
+
+
+class Slot:
+    """One worker thread. Inside ``with slot:`` a step runs, and only there an exception may hit it."""
+
+    __slots__ = ("_lock", "_sent", "_thread", "is_open")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread = threading.get_ident()
+        self._sent = False
+        self.is_open = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.is_open = True
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def interrupt(self) -> None:
+        """Raise ``StepCancelledError`` in the step when its thread next runs Python code; harmless between steps."""
+        with self._lock:
+            if self.is_open:
+                self._sent = True
+                _raise_in(self._thread, StepCancelledError)
+
+    def close(self) -> None:
+        """From here on nothing hits this thread, not even what is on its way. May be called again."""
+        while self.is_open or self._sent:
+            try:
+                with self._lock:
+                    self.is_open = False
+                    if self._sent:
+                        _raise_in(self._thread, None)
+                    self._sent = False
+            except StepCancelledError:  # it arrived just now
+                continue
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Set, or with None take back, what the interpreter raises in a thread."""
+    import ctypes
+
+    argument = ctypes.py_object() if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)

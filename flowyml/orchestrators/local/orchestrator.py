@@ -1,0 +1,234 @@
+"""The local orchestrator: no server, no daemon, one SQLite file that remembers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from flowyml._version import __version__
+from flowyml.core.errors import ConfigurationError, DefinitionError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.home import home
+from flowyml.core.observability import measure
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
+from flowyml.orchestrators.local import detached, outputs, views
+from flowyml.orchestrators.local.alive import this_process
+from flowyml.orchestrators.local.capabilities import CAPABILITIES
+from flowyml.orchestrators.local.run import Host, LocalRun, Settings
+from flowyml.orchestrators.local.schedules import ScheduleStore, warn_unless_served
+from flowyml.orchestrators.local.schema import RunRow
+from flowyml.orchestrators.local.store import Ending, RunStore
+from flowyml.orchestrators.local.work import goes_apart
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import Plan
+from flowyml.plan.names import check_name
+from flowyml.runtime.code import Code
+
+__all__ = ["LocalOrchestrator"]
+
+_WORKERS = {"threads": 32, "processes": os.cpu_count() or 1}
+_FOLLOW_SECONDS = 0.2
+
+
+class LocalOrchestrator(Orchestrator):
+    """Runs pipelines on this machine.
+
+    ``execute``, which ``pipeline.run()`` calls, works in the caller's process; a submitted run gets a process of its
+    own and goes on when the caller ends. Steps run in threads and pass values by reference. With
+    ``workers="processes"`` each step runs in a process of its own, and so does, in any case, a step that may have to be
+    killed: one with a timeout, or any step of a pipeline with a timeout. ``max_workers`` is how many run at a time, by
+    default 32 threads, or as many processes as there are CPUs.
+
+    Runs are recorded in ``store``, a SQLite file, by default ``runs.db`` in FlowyML's data folder. Small outputs are
+    recorded too; ``keep_outputs`` keeps large ones, in the artifact store.
+    """
+
+    name = "local"
+    capabilities = CAPABILITIES
+    host: Host = Host()
+    """The process that runs are executed in. Set by ``flowyml.orchestrators.local.detached``."""
+
+    def __init__(
+        self,
+        *,
+        workers: Literal["threads", "processes"] = "threads",
+        max_workers: int | None = None,
+        keep_outputs: bool = False,
+        store: str | os.PathLike[str] | None = None,
+        retry_policy: OrchestratorRetryPolicy | None = None,
+    ) -> None:
+        super().__init__(retry_policy=retry_policy)
+        if workers not in _WORKERS:
+            raise ConfigurationError(f"LocalOrchestrator: workers={workers!r} must be 'threads' or 'processes'.")
+        if not _is_count(max_workers):
+            raise ConfigurationError(f"LocalOrchestrator: max_workers={max_workers!r} must be a whole number from 1.")
+        self.workers = workers
+        self.max_workers = _WORKERS[workers] if max_workers is None else max_workers
+        self.keep_outputs = keep_outputs
+        self._store = None if store is None else Path(store).expanduser().absolute()
+
+    @property
+    def store(self) -> RunStore:
+        """The record of the runs."""
+        return RunStore(home() / "runs.db" if self._store is None else self._store)
+
+    # Running.
+
+    def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
+        """Run in this process and wait for the end; if ``run_id`` is known, wait for the end of that run instead.
+
+        Subclasses override it to do something before and after; it is called for submitted runs too, in their process.
+        Ctrl-C stops the run, records it as cancelled, and is raised again.
+        """
+        plan = self.plan(pipeline)
+        parameters = pipeline.check_parameters(context)
+        settings = self._settings(pipeline, plan, check_name(run_id, "run"))
+        if not self._begin(plan, run_id, parameters):
+            return self._other(plan, run_id)
+        measure("run_started", plan.name, run_id, self.name)
+        return LocalRun(plan, self.store.get(run_id), parameters, self.store, settings).execute()
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+        """Start a process for the run, which needs nothing of this one any more."""
+        path = bundle.write(home() / "bundles")
+        if not detached.start_run(self.store, path, bundle.plan, run_id, parameters, detached.pickled(self)):
+            _require_same(self.store.get(run_id), bundle.plan.name)
+        return run_id
+
+    def cancel(self, job_id: str) -> bool:
+        """Stop a run: a submitted one and all its children within seconds, else see ``capabilities``."""
+        row = self.store.get(job_id)
+        if not self.store.request_cancel(job_id):
+            return False
+        detached.end_process(self.store, row)
+        return True
+
+    def _settings(self, pipeline: RunnablePipeline, plan: Plan, run_id: str) -> Settings:
+        apart = goes_apart(plan, self.workers)
+        needs_code = len(apart) < len(plan.steps) or plan.hooks
+        return Settings(
+            max_workers=self.max_workers,
+            keep_outputs=self.keep_outputs,
+            folder=detached.folder_of(self.store, run_id),
+            code=pipeline.code if needs_code else lambda: Code({}),
+            apart=apart,
+            bundle=pipeline.bundle(plan).write(home() / "bundles") if apart else None,
+            host=self.host,
+        )
+
+    def _begin(self, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> bool:
+        """True when it is this process that runs it."""
+        if self.host.run_id != run_id:
+            names = [step.name for step in plan]
+            return self.store.add(run_id, plan.name, names, parameters, this_process(), detached=False)
+        begun = self.store.begin(run_id, this_process())
+        if not begun:
+            self.store.finish(run_id, Ending("CANCELLED", "cancelled", "The run was cancelled before it began."))
+        return begun
+
+    def _other(self, plan: Plan, run_id: str) -> PipelineResult:
+        """The result of the run that has this id already."""
+        _require_same(self.store.get(run_id), plan.name)
+        return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
+
+    # Reading.
+
+    def get_run(self, job_id: str) -> Run:
+        """One run, from the record. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
+        return views.run_of(self.store.get(job_id))
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        """The runs of this store, newest first."""
+        return [views.run_of(row) for row in self.store.runs(pipeline, limit)]
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        """The steps in the plan's order; those that never began are queued, or cancelled once the run has ended."""
+        row = self.store.get(job_id)
+        return views.steps_of(row, self.store.steps(row.number))
+
+    def outputs(self, job_id: str) -> Outputs:
+        """The outputs that were kept; reading another one says how to keep it."""
+        row = self.store.get(job_id)
+        if not ExecutionStatus[row.status].is_successful:
+            return Outputs()
+        return outputs.read(row.run_id, row.outputs)
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        """What steps printed and logged, and the tracebacks of failures."""
+        row = self.store.get(job_id)
+        return self._lines(row, json.loads(row.steps), follow)
+
+    def _lines(self, row: RunRow, names: list[str], follow: bool) -> Iterator[LogLine]:
+        last = 0
+        while True:
+            ended = row.status not in ("QUEUED", "RUNNING")
+            for number, line in self.store.lines(row.number, last):
+                last = number
+                yield views.log_line(line, names)
+            if ended or not follow:
+                return
+            time.sleep(_FOLLOW_SECONDS)
+            row = self.store.get(row.run_id)
+
+    def health(self) -> Health:
+        """Whether the record can be read and written."""
+        path = str(self.store.path)
+        try:
+            with self.store.session() as db:
+                count = db.execute("SELECT count(*) FROM runs").fetchone()[0]
+        except ConfigurationError as error:
+            return Health(reachable=False, version=__version__, url=path, detail=str(error))
+        return Health(reachable=True, version=__version__, url=path, facts={"runs": count})
+
+    # Schedules.
+
+    def deploy(self, bundle: Bundle) -> Deployment:
+        """Put the bundle among those that submitted and scheduled runs are started from."""
+        changed = not (home() / "bundles" / bundle.filename).exists()
+        path = bundle.write(home() / "bundles")
+        return Deployment(name=bundle.plan.name, digest=bundle.digest, changed=changed, url=path.as_uri())
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+        """Keep the schedule of the pipeline, in place of the one it has. Warns when nobody serves schedules."""
+        path = bundle.write(home() / "bundles")
+        made = self._schedules.put(bundle.plan.name, str(path), detached.pickled(self), schedule)
+        warn_unless_served(self._schedules)
+        return made.info
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        """The schedules of this store."""
+        return [item.info for item in self._schedules.all(pipeline)]
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Fire nothing until it is resumed."""
+        return self._schedules.pause(schedule_id, True).info
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        """Fire again from now on; what came due while it was paused is not made up for."""
+        return self._schedules.pause(schedule_id, False).info
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Remove it."""
+        self._schedules.delete(schedule_id)
+
+    @property
+    def _schedules(self) -> ScheduleStore:
+        return ScheduleStore(self.store)
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and value >= 1)
+
+
+def _require_same(row: RunRow, pipeline: str) -> None:
+    if row.pipeline != pipeline:
+        raise DefinitionError(
+            f"run_id={row.run_id!r} belongs to a run of {row.pipeline!r}. Give this run of {pipeline!r} another id."
+        )

@@ -1,0 +1,88 @@
+"""Write down what a run does, a batch at a time, so that steps never wait for the disk."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from flowyml.orchestrators.local.capture import Sink
+from flowyml.orchestrators.local.schema import StepRow
+from flowyml.orchestrators.local.store import Line, RunStore, clean, connect, write
+
+__all__ = ["Recorder"]
+
+logger = logging.getLogger("flowyml.local")
+
+_Item = TypeVar("_Item")
+
+_INTERVAL_SECONDS = 0.05
+
+
+class Recorder:
+    """Takes rows and lines from any thread; a thread of its own writes them, and calls ``tick`` as often.
+
+    ``close`` writes what is left and ends the thread. A write that fails is tried again with the next batch.
+    """
+
+    def __init__(self, store: RunStore, number: int) -> None:
+        self._number = number
+        self._db = connect(store.path)
+        self._rows: deque[StepRow] = deque()
+        self._lines: deque[Line] = deque()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.note = self._rows.append
+        """Take the new row of a step."""
+
+    def start(self, tick: Callable[[sqlite3.Connection], None]) -> None:
+        """Begin to write; ``tick`` is given the connection, about twenty times a second."""
+        self._thread = threading.Thread(target=self._loop, args=(tick,), name="flowyml-recorder", daemon=True)
+        self._thread.start()
+
+    def sink(self, position: int | None) -> Sink:
+        """Where the step at ``position`` prints to; None is for what belongs to no step."""
+
+        def line(level: str, message: str) -> None:
+            self._lines.append(Line(position, level, time.time(), clean(message) or ""))
+
+        return Sink(line)
+
+    def close(self) -> None:
+        """Write the rest and end."""
+        self._over.set()
+        try:
+            if self._thread not in (None, threading.current_thread()):
+                self._thread.join()
+            self._flush()
+        finally:
+            self._db.close()
+
+    def _loop(self, tick: Callable[[sqlite3.Connection], None]) -> None:
+        while not self._over.wait(_INTERVAL_SECONDS):
+            self._flush()
+            try:
+                tick(self._db)
+            except Exception:
+                logger.exception("A local run could not be looked after; trying again.")
+
+    def _flush(self) -> None:
+        rows = {row.position: row for row in _taken(self._rows)}
+        lines = _taken(self._lines)
+        if not rows and not lines:
+            return
+        try:
+            write(self._db, self._number, rows.values(), lines)
+        except sqlite3.Error as error:
+            logger.error("A local run could not be recorded (%s); trying again.", error)
+            self._rows.extendleft(row for row in reversed(rows.values()))
+            self._lines.extendleft(reversed(lines))
+
+
+def _taken(queue: deque[_Item]) -> list[_Item]:
+    """What is in the queue now; others may go on putting things in."""
+    return [queue.popleft() for _ in range(len(queue))]

@@ -1,0 +1,212 @@
+"""One run from its first hook to its last record, in this process."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook, fire
+from flowyml.core.observability import get_metrics_collector, measure
+from flowyml.core.runs import PipelineResult
+from flowyml.orchestrators.local.capture import attributed, capturing
+from flowyml.orchestrators.local.engine import Engine, error_text
+from flowyml.orchestrators.local.graph import nodes_of
+from flowyml.orchestrators.local.outputs import kept
+from flowyml.orchestrators.local.recorder import Recorder
+from flowyml.orchestrators.local.reports import result_of, tell_failure
+from flowyml.orchestrators.local.schema import RunRow, StepRow
+from flowyml.orchestrators.local.show import Show, wants_show
+from flowyml.orchestrators.local.store import Ending, RunStore
+from flowyml.orchestrators.local.verdict import Verdict, verdict
+from flowyml.orchestrators.local.views import run_of, step_of
+from flowyml.orchestrators.local.watch import Watch
+from flowyml.orchestrators.local.work import Work
+from flowyml.plan.model import Plan
+from flowyml.runtime.code import Code
+from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.tracebacks import traceback_text
+
+__all__ = ["Host", "LocalRun", "Settings"]
+
+logger = logging.getLogger("flowyml.local")
+
+
+class Host:
+    """The process in which a run takes place. This is the caller's own, with which no liberties are taken."""
+
+    alone = False
+    run_id: str | None = None
+    code_folder: Path | None = None
+
+    def begun(self, engine: Engine) -> None:
+        """The steps begin now."""
+
+    def stray_text(self) -> str:
+        """What was printed past Python's streams since the last call."""
+        return ""
+
+    def end(self) -> None:
+        """End the process, if it is there for this run only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run. ``bundle`` is there when steps run apart; ``folder`` is the run's own, and made when needed."""
+
+    max_workers: int
+    keep_outputs: bool
+    folder: Path
+    code: Callable[[], Code]
+    apart: frozenset[str] = frozenset()
+    bundle: Path | None = None
+    host: Host = field(default_factory=Host)
+
+
+class LocalRun:
+    """Executes a run that the store has as running."""
+
+    def __init__(
+        self, plan: Plan, row: RunRow, parameters: Mapping[str, Any], store: RunStore, settings: Settings
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.row = row
+        self._parameters = parameters
+        self._store = store
+        self._settings = settings
+        self._values = settings.folder / "values"
+        self._nodes = nodes_of(plan, parameters)
+        for node in self._nodes:
+            node.apart = node.step.name in settings.apart
+        self._recorder = Recorder(store, row.number)
+        self._sink = self._recorder.sink(None)
+        self._engine = Engine(
+            self._nodes,
+            max_workers=settings.max_workers,
+            note=self._noting(),
+            failed=partial(tell_failure, sink=self._recorder.sink, code_folder=settings.host.code_folder),
+        )
+        self._hooks: Sequence[PipelineHook] = ()
+        self._verdict: Verdict = ExecutionStatus.FAILED, "failed", None
+        self._outputs: dict[str, Any] = {}
+
+    def execute(self) -> PipelineResult:
+        """Run to the end and record it, whatever happens on the way."""
+        alone = self._settings.host.alone
+        show = Show(run_of(self.row), self._nodes) if wants_show() and not alone else None
+        try:
+            with capturing(self._sink if alone else None), attributed(self._sink):
+                try:
+                    self._run(show)
+                except BaseException as error:
+                    self._note_fault(error)
+                    raise
+                finally:
+                    self._say_goodbye()
+                    if show is not None:
+                        show.close(replace(run_of(self.row), status=self._verdict[0], error=self._verdict[2]))
+        finally:
+            self._record_end()
+        return result_of(self.plan, self.row, self._nodes, self._verdict, self._outputs, self._seconds())
+
+    def abandon(self) -> None:
+        """Record a stopped run whose steps go on regardless. For the recorder's thread, before it ends the process."""
+        self._engine.end_the_rest()
+        self._verdict = verdict(self.plan, self._nodes, self._engine.stopping)
+        self._say_goodbye()
+        self._record_end()
+        self._settings.host.end()
+
+    def _run(self, show: Show | None) -> None:
+        code = self._settings.code()
+        self._hooks = code.hooks
+        fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
+        work = Work(code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink)
+        with self._processes() as work.apart:
+            self._recorder.start(self._ticking(show))
+            self._settings.host.begun(self._engine)
+            self._engine.run(work.call)
+            self._verdict = verdict(self.plan, self._nodes, self._engine.stopping)
+            self._collect_outputs(work)
+
+    def _processes(self) -> AbstractContextManager[StepProcesses | None]:
+        """The warm process that steps are forked from, if any of them runs apart."""
+        if self._settings.bundle is None:
+            return nullcontext()
+        self._values.mkdir(parents=True, exist_ok=True)
+        return StepProcesses(
+            self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters
+        )
+
+    def _ticking(self, show: Show | None) -> Callable[[sqlite3.Connection], None]:
+        host = self._settings.host
+        give_up = self.abandon if host.alone else None
+        watch = Watch(self._engine, self.row.number, timeout=self.plan.timeout_seconds, show=show, give_up=give_up)
+
+        def tick(db: sqlite3.Connection) -> None:
+            if text := host.stray_text():
+                self._sink.feed("output", text)
+            watch(db)
+
+        return tick
+
+    def _noting(self) -> Callable[[StepRow], object]:
+        """What takes the new row of a step. Without a collector of metrics that is the recorder alone."""
+        if get_metrics_collector() is None:
+            return self._recorder.note
+
+        def note(row: StepRow) -> None:
+            self._recorder.note(row)
+            step = step_of(self._nodes[row.position].step.name, row)
+            if step.status.is_terminal:
+                measure("step_finished", self.plan.name, self.row.run_id, step.name, step.status, step.duration_seconds)
+
+        return note
+
+    def _collect_outputs(self, work: Work) -> None:
+        """The outputs of the pipeline that came to be; in a run that failed, those of the healthy branches."""
+        nodes = {node.step.name: node for node in self._nodes}
+        for output in self.plan.outputs:
+            node = nodes[output.source.step]
+            if node.row.status == "COMPLETED":
+                self._outputs[output.name] = work.live(node.values[output.source.output])
+
+    def _note_fault(self, error: BaseException) -> None:
+        """The caller's interrupt, or a fault outside of all steps, such as code that cannot be imported."""
+        if isinstance(error, KeyboardInterrupt):
+            self._verdict = ExecutionStatus.CANCELLED, "cancelled", "The run was interrupted."
+            return
+        self._verdict = ExecutionStatus.FAILED, "failed", error_text(error)
+        if self._settings.host.alone:
+            logger.error("The run failed: %s", traceback_text(error, self._settings.host.code_folder))
+
+    def _say_goodbye(self) -> None:
+        status = self._verdict[0]
+        fire(self._hooks, "on_pipeline_end", self.plan.name, self.row.run_id, status, self._seconds())
+
+    def _record_end(self) -> None:
+        """Write down all that there is to know, and remove what was only needed on the way."""
+        self._sink.feed("output", self._settings.host.stray_text())
+        self._sink.close()
+        self._recorder.close()
+        status, raw, error = self._verdict
+        outputs = {}
+        if status is ExecutionStatus.COMPLETED:
+            outputs = kept(self.plan, self.row.run_id, self._outputs, keep=self._settings.keep_outputs)
+        self._store.finish(self.row.run_id, Ending(status.name, raw, error, outputs))
+        measure("run_finished", self.plan.name, self.row.run_id, status, self._seconds())
+        if self._settings.bundle is not None:
+            shutil.rmtree(self._values, ignore_errors=True)
+            with suppress(OSError):  # a detached process has more in it
+                self._settings.folder.rmdir()
+
+    def _seconds(self) -> float:
+        return time.time() - (self.row.started or self.row.created)

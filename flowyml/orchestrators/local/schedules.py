@@ -1,0 +1,168 @@
+"""Schedules of local runs: kept in the store, fired while ``flowyml schedule serve`` runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.home import home
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.local.alive import Owner, is_alive, this_process
+from flowyml.orchestrators.local.store import RunStore
+from flowyml.plan.names import slug
+
+__all__ = ["Kept", "ScheduleStore", "serve_schedules", "warn_unless_served"]
+
+_COLUMNS = "schedule_id, pipeline, bundle, orchestrator, schedule, paused, version, seen"
+_SHOWN = 5
+_SILENCE_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A schedule as it is stored. ``seen`` is the last time that it fired, or was made; ``version`` counts changes."""
+
+    schedule_id: str
+    pipeline: str
+    bundle: str
+    orchestrator: bytes
+    schedule: Schedule
+    paused: bool
+    version: int
+    seen: datetime
+
+    @property
+    def info(self) -> ScheduleInfo:
+        """What users see."""
+        times = () if self.paused else tuple(self.schedule.next_times(_SHOWN))
+        return ScheduleInfo(
+            schedule_id=self.schedule_id, pipeline=self.pipeline, schedule=self.schedule,
+            paused=self.paused, next_runs=times,
+        )  # fmt: skip
+
+
+class ScheduleStore:
+    """The schedules in a store: one for each pipeline."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.runs = store
+
+    def put(self, pipeline: str, bundle: str, orchestrator: bytes, schedule: Schedule) -> Kept:
+        """Create the pipeline's schedule or change it; its id and whether it is paused stay."""
+        schedule_id = slug(pipeline)
+        with self.runs.session() as db:
+            db.execute(
+                "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen)"
+                " VALUES (?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
+                " orchestrator = excluded.orchestrator, schedule = excluded.schedule, version = version + 1,"
+                " seen = CASE WHEN schedule = excluded.schedule THEN seen ELSE excluded.seen END",
+                (schedule_id, pipeline, bundle, orchestrator, json.dumps(schedule.to_dict()), time.time()),
+            )
+        return self.get(schedule_id)
+
+    def get(self, schedule_id: str) -> Kept:
+        """One schedule. Raises ``ScheduleNotFoundError``."""
+        with self.runs.session() as db:
+            query = f"SELECT {_COLUMNS} FROM schedules WHERE schedule_id = ?"
+            row = db.execute(query, (schedule_id,)).fetchone()
+        if row is None:
+            raise ScheduleNotFoundError(
+                f"No local schedule has the id {schedule_id!r}. `flowyml schedule list` shows those there are."
+            )
+        return _kept(row)
+
+    def all(self, pipeline: str | None = None) -> list[Kept]:
+        """Every schedule, or that of one pipeline."""
+        with self.runs.session() as db:
+            query = f"SELECT {_COLUMNS} FROM schedules WHERE ?1 IS NULL OR pipeline = ?1 ORDER BY schedule_id"
+            return [_kept(row) for row in db.execute(query, (pipeline,))]
+
+    def pause(self, schedule_id: str, paused: bool) -> Kept:
+        """Let it rest, or let it fire again; what came due in between is not made up for."""
+        with self.runs.session() as db:
+            db.execute(
+                "UPDATE schedules SET paused = ?1, version = version + 1, seen = ?2 WHERE schedule_id = ?3"
+                " AND paused != ?1",
+                (paused, time.time(), schedule_id),
+            )
+        return self.get(schedule_id)
+
+    def delete(self, schedule_id: str) -> None:
+        """Remove it. Raises ``ScheduleNotFoundError``."""
+        self.get(schedule_id)
+        with self.runs.session() as db:
+            db.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,))
+
+    def fired(self, schedule_id: str, due: datetime) -> None:
+        """Remember that a run was started for this time; it never goes back."""
+        with self.runs.session() as db:
+            db.execute("UPDATE schedules SET seen = max(seen, ?) WHERE schedule_id = ?", (due.timestamp(), schedule_id))
+
+    # Who serves them.
+
+    def sign(self, server: str) -> None:
+        """Tell the others that this process serves the schedules of this store."""
+        owner = this_process()
+        with self.runs.session() as db:
+            db.execute(
+                "INSERT INTO servers (id, host, pid, born, heartbeat) VALUES (?,?,?,?,?)"
+                " ON CONFLICT (id) DO UPDATE SET heartbeat = excluded.heartbeat",
+                (server, owner.host, owner.pid, owner.born, time.time()),
+            )
+
+    def sign_off(self, server: str) -> None:
+        """This process serves no longer."""
+        with self.runs.session() as db:
+            db.execute("DELETE FROM servers WHERE id = ?", (server,))
+
+    def is_served(self) -> bool:
+        """True when some process serves the schedules now."""
+        with self.runs.session() as db:
+            rows = db.execute(
+                "SELECT host, pid, born FROM servers WHERE heartbeat > ?", (time.time() - _SILENCE_SECONDS,)
+            )
+            return any(is_alive(Owner(*row)) is not False for row in rows)
+
+
+def serve_schedules(
+    store: str | os.PathLike[str] | None = None,
+    stop_event: threading.Event | None = None,
+    *,
+    look_seconds: float = 1,
+) -> None:
+    """Start the runs that come due, until ``stop_event`` is set; without one, for ever.
+
+    ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are made, changed,
+    paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:
+    its id is made of the schedule's and of the time that it was due.
+    """
+    from flowyml.orchestrators.local.serve import Server
+
+    path = home() / "runs.db" if store is None else Path(store).expanduser().absolute()
+    Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(look_seconds)
+
+
+def warn_unless_served(store: ScheduleStore) -> None:
+    """A schedule that nobody looks at is the kind of thing that is found out weeks later."""
+    if not store.is_served():
+        warnings.warn(
+            "The schedule is kept, but nothing will fire until `flowyml schedule serve` runs on this machine.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _kept(row: tuple[Any, ...]) -> Kept:
+    schedule_id, pipeline, bundle, orchestrator, schedule, paused, version, seen = row
+    return Kept(
+        schedule_id, pipeline, bundle, orchestrator, Schedule.from_dict(json.loads(schedule)),
+        bool(paused), version, datetime.fromtimestamp(seen, UTC),
+    )  # fmt: skip

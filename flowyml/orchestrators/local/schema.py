@@ -1,0 +1,125 @@
+"""The tables of the local store, and their rows."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from flowyml.core.errors import ConfigurationError
+
+__all__ = ["RunRow", "StepRow", "prepare"]
+
+VERSION = 1
+
+_TABLES = """
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY, run_id TEXT NOT NULL UNIQUE, pipeline TEXT NOT NULL, steps TEXT NOT NULL,
+    parameters TEXT NOT NULL, status TEXT NOT NULL, raw_status TEXT NOT NULL, created REAL NOT NULL, started REAL,
+    ended REAL, error TEXT, outputs TEXT NOT NULL DEFAULT '{}', host TEXT NOT NULL, pid INTEGER NOT NULL,
+    born TEXT NOT NULL, heartbeat REAL NOT NULL, detached INTEGER NOT NULL, cancel INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX runs_of_pipeline ON runs (pipeline, number);
+CREATE TABLE steps (
+    run INTEGER NOT NULL, position INTEGER NOT NULL, status TEXT NOT NULL, raw_status TEXT NOT NULL,
+    attempt INTEGER NOT NULL, started REAL, ended REAL, error TEXT, PRIMARY KEY (run, position)
+) WITHOUT ROWID;
+CREATE TABLE lines (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, position INTEGER, level TEXT NOT NULL, time REAL NOT NULL,
+    message TEXT NOT NULL
+);
+CREATE INDEX lines_of_run ON lines (run, id);
+CREATE TABLE schedules (
+    schedule_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL UNIQUE, bundle TEXT NOT NULL, orchestrator BLOB NOT NULL,
+    schedule TEXT NOT NULL, paused INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 1,
+    seen REAL NOT NULL
+);
+CREATE TABLE servers (
+    id TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, born TEXT NOT NULL, heartbeat REAL NOT NULL
+);
+"""
+
+
+class RunRow(NamedTuple):
+    """A run as it is stored; times are seconds since 1970, ``steps``, ``parameters`` and ``outputs`` are JSON."""
+
+    number: int
+    run_id: str
+    pipeline: str
+    steps: str
+    parameters: str
+    status: str
+    raw_status: str
+    created: float
+    started: float | None
+    ended: float | None
+    error: str | None
+    outputs: str
+    host: str
+    pid: int
+    born: str
+    heartbeat: float
+    detached: int
+    cancel: int
+
+    @classmethod
+    def columns(cls) -> str:
+        """The columns of the table in the order of the fields."""
+        return ", ".join(cls._fields)
+
+
+class StepRow(NamedTuple):
+    """A step as it is stored. ``position`` is its place in the plan."""
+
+    position: int
+    status: str
+    raw_status: str
+    attempt: int = 0
+    started: float | None = None
+    ended: float | None = None
+    error: str | None = None
+
+    @classmethod
+    def columns(cls) -> str:
+        """The columns of the table in the order of the fields."""
+        return ", ".join(cls._fields)
+
+
+def prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Make the tables where there are none, and refuse those of a newer FlowyML."""
+    db.execute("PRAGMA synchronous = NORMAL")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise ConfigurationError(
+            f"{path} was written by a newer FlowyML (schema {version}; this one knows {VERSION}). Upgrade FlowyML, or "
+            f"set FLOWYML_HOME to another folder."
+        )
+    if version < VERSION:
+        _make(db)
+
+
+def _make(db: sqlite3.Connection) -> None:
+    _use_wal(db)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if db.execute("PRAGMA user_version").fetchone()[0] < VERSION:
+            for statement in _TABLES.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Two processes that make the store at once: the switch to WAL answers "locked" without waiting its turn."""
+    for _ in range(200):
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            time.sleep(0.05)

@@ -1,0 +1,146 @@
+"""Fire what is due, with APScheduler keeping the time.
+
+The schedule itself says when it is due, by the same rules as everywhere in FlowyML: APScheduler's own cron trigger
+counts weekdays from Monday, and wants the day of the month and the weekday both to match where cron takes either.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+
+from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.bundled import BundledPipeline
+from flowyml.orchestrators.local.detached import start_run
+from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
+
+__all__ = ["Server"]
+
+logger = logging.getLogger("flowyml.schedules")
+
+_LATE = timedelta(seconds=60)
+"""Without catch-up, a run that is later than this is left out."""
+_MOMENT = timedelta(microseconds=1)
+
+
+class Server:
+    """Starts the runs of one store that come due. Each becomes a process of its own and does not depend on this one."""
+
+    def __init__(self, store: ScheduleStore, stop: threading.Event) -> None:
+        self._store = store
+        self._stop = stop
+        self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": ThreadPoolExecutor(100)})
+        self._versions: dict[str, int] = {}
+        self._id = uuid4().hex
+
+    def run(self, look_seconds: float) -> None:
+        """Until the stop event; look for changed schedules this often."""
+        self._scheduler.start()
+        try:
+            while True:
+                self._store.sign(self._id)
+                self._follow_changes()
+                if self._stop.wait(look_seconds):
+                    return
+        finally:
+            self._stop.set()
+            self._scheduler.shutdown()
+            self._store.sign_off(self._id)
+
+    def _follow_changes(self) -> None:
+        kept = {item.schedule_id: item for item in self._store.all() if not item.paused}
+        for schedule_id in self._versions.keys() - kept.keys():
+            del self._versions[schedule_id]
+            if self._scheduler.get_job(schedule_id):
+                self._scheduler.remove_job(schedule_id)
+        for schedule_id, item in kept.items():
+            if self._versions.get(schedule_id) != item.version:
+                self._versions[schedule_id] = item.version
+                self._plan(item)
+
+    def _plan(self, item: Kept) -> None:
+        self._scheduler.add_job(
+            self._fire, Trigger(item.schedule, _missed_after(item)), args=[item.schedule_id, item.version],
+            id=item.schedule_id, name=item.pipeline, replace_existing=True,
+            coalesce=True, max_instances=1, misfire_grace_time=None,
+        )  # fmt: skip
+        logger.info("Schedule %r of %r: %s.", item.schedule_id, item.pipeline, item.schedule)
+
+    def _fire(self, schedule_id: str, version: int) -> None:
+        """Start what is due; runs that are made up for go one after another."""
+        while item := self._still_wanted(schedule_id, version):
+            due = due_now(item, datetime.now(UTC))
+            if due is None:
+                return
+            run_id = f"{schedule_id}-{_stamp(due)}"
+            try:
+                self._start(item, run_id)
+            except Exception:  # the next one may go well
+                logger.exception("The run of %r that was due at %s could not be started.", item.pipeline, due)
+            self._store.fired(schedule_id, due)
+            if not item.schedule.catch_up:
+                return
+            self._wait_for(run_id)
+
+    def _still_wanted(self, schedule_id: str, version: int) -> Kept | None:
+        try:
+            item = self._store.get(schedule_id)
+        except ScheduleNotFoundError:
+            return None
+        changed = item.paused or item.version != version or self._stop.is_set()
+        return None if changed else item
+
+    def _start(self, item: Kept, run_id: str) -> None:
+        pipeline = BundledPipeline(Path(item.bundle))
+        parameters = pipeline.check_parameters(item.schedule.parameters)
+        if start_run(self._store.runs, Path(item.bundle), pipeline.compile(), run_id, parameters, item.orchestrator):
+            logger.info("Run %r of %r has begun.", run_id, item.pipeline)
+
+    def _wait_for(self, run_id: str) -> None:
+        while not self._stop.wait(0.5):
+            row = self._store.runs.find(run_id)
+            if row is None or row.status not in ("QUEUED", "RUNNING"):
+                return
+
+
+class Trigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """Tells APScheduler when a schedule is due next. What was missed is counted by the server itself."""
+
+    def __init__(self, schedule: Schedule, after: datetime) -> None:
+        self._schedule = schedule
+        self._after = after
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
+        """The first time after the last one, or None when the schedule has ended."""
+        after = self._after if previous is None else max(previous + _MOMENT, now)
+        times = self._schedule.next_times(1, after)
+        return times[0] if times else None
+
+
+def due_now(item: Kept, now: datetime) -> datetime | None:
+    """The time that a run is to be started for: with catch-up the earliest that was missed, else the latest."""
+    found = None
+    after = _missed_after(item, now)
+    while (times := item.schedule.next_times(1, after)) and times[0] <= now:
+        found, after = times[0], times[0] + _MOMENT
+        if item.schedule.catch_up:
+            break
+    return found
+
+
+def _missed_after(item: Kept, now: datetime | None = None) -> datetime:
+    seen = item.seen + _MOMENT
+    return seen if item.schedule.catch_up else max(seen, (now or datetime.now(UTC)) - _LATE)
+
+
+def _stamp(due: datetime) -> str:
+    moment = due.astimezone(UTC)
+    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond:06}Z" if moment.microsecond else f"{moment:%Y%m%dT%H%M%SZ}"

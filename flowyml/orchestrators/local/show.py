@@ -1,0 +1,74 @@
+"""Draw a blocking run on the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from flowyml.core.runs import Run
+from flowyml.orchestrators.local.capture import leading_through
+from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.views import step_of
+
+if TYPE_CHECKING:
+    from flowyml.core.progress import Update
+
+__all__ = ["Show", "wants_show"]
+
+_PATIENCE_SECONDS = 0.5
+"""A run that is over sooner is not drawn, and does not wait for rich to be imported."""
+
+
+def wants_show() -> bool:
+    """True on a terminal, unless ``FLOWYML_PROGRESS=0``."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("FLOWYML_PROGRESS") != "0"
+
+
+class Show:
+    """Called again and again by the recorder's thread. It makes way for a debugger."""
+
+    def __init__(self, run: Run, nodes: Sequence[Node]) -> None:
+        self._run = run
+        self._nodes = nodes
+        self._pause = 0.2 if len(nodes) < 500 else 1.0
+        self._next = time.monotonic() + _PATIENCE_SECONDS
+        self._update: Update | None = None
+        self._stack = ExitStack()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if "pdb" in sys.modules:
+            self._end()
+        elif now >= self._next:
+            self._next = now + self._pause
+            self._draw(self._run)
+
+    def close(self, run: Run) -> None:
+        """Draw the end of the run, if anything was drawn at all."""
+        if self._update is not None:
+            self._draw(run)
+            self._end()
+
+    def _draw(self, run: Run) -> None:
+        update = self._update or self._begin()
+        update(run, [step_of(node.step.name, node.row) for node in self._nodes])
+
+    def _begin(self) -> Update:
+        from rich.console import Console
+        from rich.file_proxy import FileProxy
+
+        from flowyml.core.progress import show_progress
+
+        beneath = self._stack.enter_context(leading_through(lambda stream: FileProxy(console, stream)))
+        console = Console(file=beneath)
+        self._update = self._stack.enter_context(show_progress(self._run.pipeline, self._run.run_id, console=console))
+        return self._update
+
+    def _end(self) -> None:
+        self._next = float("inf")
+        self._update = None
+        self._stack.close()

@@ -1,0 +1,257 @@
+"""The record of local runs: one SQLite file that many processes read and write at once.
+
+WAL mode lets readers go on while one process writes; a writer waits its turn for up to 30 seconds. Every call opens
+the file for itself, so nothing is shared between threads or carried across a fork.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flowyml.core.errors import ConfigurationError, RunNotFoundError
+from flowyml.orchestrators.local.alive import Owner, is_alive
+from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare
+
+__all__ = ["Ending", "Line", "RunStore", "clean", "connect", "finish", "write"]
+
+_UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
+_SILENCE_SECONDS = 120
+"""How long a process that cannot be looked at, such as one in another container, may say nothing."""
+
+
+class Line(NamedTuple):
+    """One log line as it is stored: ``position`` is the step's place in the plan, None for what belongs to none."""
+
+    position: int | None
+    level: str
+    time: float
+    message: str
+
+
+class Ending(NamedTuple):
+    """How a run ended."""
+
+    status: str
+    raw_status: str
+    error: str | None = None
+    outputs: Mapping[str, Any] = {}
+
+
+class RunStore:
+    """Runs, their steps and lines, in the file at ``path``, which is made when it is first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def session(self) -> Iterator[sqlite3.Connection]:
+        """A connection of one's own, each statement committed by itself."""
+        with closing(connect(self.path)) as db:
+            yield db
+
+    # Runs begin and end.
+
+    def add(
+        self, run_id: str, pipeline: str, steps: Sequence[str], parameters: Mapping[str, Any], owner: Owner,
+        *, detached: bool,
+    ) -> bool:  # fmt: skip
+        """Record a new run: a detached one as queued, else as running. False when the id is known already."""
+        now = time.time()
+        status, started = ("QUEUED", None) if detached else ("RUNNING", now)
+        with self.session() as db:
+            added = db.execute(
+                "INSERT INTO runs (run_id, pipeline, steps, parameters, status, raw_status, created, started, host,"
+                " pid, born, heartbeat, detached) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run_id) DO NOTHING",
+                (run_id, pipeline, _json(steps), _json(parameters), status, status.lower(), now, started,
+                 *_owner(owner), now, detached),
+            )  # fmt: skip
+            return added.rowcount == 1
+
+    def forget(self, run_id: str) -> None:
+        """Remove a run that never began, so that its id is free again."""
+        with self.session() as db:
+            db.execute("DELETE FROM runs WHERE run_id = ? AND status = 'QUEUED'", (run_id,))
+
+    def hand_over(self, run_id: str, owner: Owner) -> None:
+        """Note the process that will begin a queued run."""
+        with self.session() as db:
+            db.execute(
+                "UPDATE runs SET host = ?, pid = ?, born = ? WHERE run_id = ? AND status = 'QUEUED'",
+                (*_owner(owner), run_id),
+            )
+
+    def begin(self, run_id: str, owner: Owner) -> bool:
+        """Let ``owner`` begin a queued run. False when somebody else has, or when it was cancelled before."""
+        now = time.time()
+        with self.session() as db:
+            begun = db.execute(
+                "UPDATE runs SET status = 'RUNNING', raw_status = 'running', started = ?, heartbeat = ?, host = ?,"
+                " pid = ?, born = ? WHERE run_id = ? AND status = 'QUEUED' AND cancel = 0",
+                (now, now, *_owner(owner), run_id),
+            )
+            return begun.rowcount == 1
+
+    def finish(self, run_id: str, ending: Ending) -> bool:
+        """Record how a run ended. False when it had ended already; the first ending stands."""
+        with self.session() as db:
+            return finish(db, run_id, ending)
+
+    def request_cancel(self, run_id: str) -> bool:
+        """Ask the process that runs it to stop. False when the run had ended."""
+        with self.session() as db:
+            asked = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {_UNFINISHED}", (run_id,))
+            return asked.rowcount == 1
+
+    # Runs are read.
+
+    def find(self, run_id: str) -> RunRow | None:
+        """One run, or None."""
+        with self.session() as db:
+            row = db.execute(f"SELECT {RunRow.columns()} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            return self._settled(db, RunRow(*row)) if row else None
+
+    def get(self, run_id: str) -> RunRow:
+        """One run. Raises ``RunNotFoundError``."""
+        if row := self.find(run_id):
+            return row
+        raise RunNotFoundError(f"No local run has the id {run_id!r}. `flowyml runs` lists those in {self.path}.")
+
+    def runs(self, pipeline: str | None, limit: int) -> list[RunRow]:
+        """The newest runs."""
+        with self.session() as db:
+            rows = db.execute(
+                f"SELECT {RunRow.columns()} FROM runs WHERE ?1 IS NULL OR pipeline = ?1 ORDER BY number DESC LIMIT ?2",
+                (pipeline, limit),
+            )
+            return [self._settled(db, RunRow(*row)) for row in rows.fetchall()]
+
+    def steps(self, number: int) -> dict[int, StepRow]:
+        """The steps that have begun or were decided, by their place in the plan."""
+        with self.session() as db:
+            rows = db.execute(f"SELECT {StepRow.columns()} FROM steps WHERE run = ?", (number,))
+            return {row[0]: StepRow(*row) for row in rows}
+
+    def lines(self, number: int, after: int = 0) -> list[tuple[int, Line]]:
+        """The log lines after the one of that id, oldest first, each with its id."""
+        with self.session() as db:
+            rows = db.execute(
+                "SELECT id, position, level, time, message FROM lines WHERE run = ? AND id > ? ORDER BY id",
+                (number, after),
+            )
+            return [(row[0], Line(*row[1:])) for row in rows]
+
+    def _settled(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
+        """The same row, or, when the process that ran it is gone, that of a crashed run."""
+        if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
+            return row
+        ending = Ending("CANCELLED", "cancelled") if row.cancel else Ending("FAILED", "crashed", _obituary(row))
+        finish(db, row.run_id, ending)
+        fresh = db.execute(f"SELECT {RunRow.columns()} FROM runs WHERE number = ?", (row.number,)).fetchone()
+        return RunRow(*fresh) if fresh else row
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the store, making it where there is none. Raises ``ConfigurationError`` when that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise ConfigurationError(
+            f"The record of local runs cannot be opened at {path}: {error}. Set FLOWYML_HOME to a folder that can be "
+            f"written, or give LocalOrchestrator(store=…)."
+        ) from error
+    try:
+        prepare(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
+    """Record how a run ended; steps that had not come to an end by themselves end with it."""
+    now = time.time()
+    step_status = ending.status if ending.raw_status == "crashed" else "CANCELLED"
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        ended = db.execute(
+            "UPDATE runs SET status = ?, raw_status = ?, error = ?, outputs = ?, ended = ?,"
+            f" started = coalesce(started, created) WHERE run_id = ? AND {_UNFINISHED} RETURNING number",
+            (ending.status, ending.raw_status, clean(ending.error), _json(ending.outputs), now, run_id),
+        ).fetchone()
+        if ended:
+            db.execute(
+                f"UPDATE steps SET status = ?, raw_status = ?, ended = ? WHERE run = ? AND {_UNFINISHED}",
+                (step_status, ending.raw_status, now, ended[0]),
+            )
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    return ended is not None
+
+
+def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line]) -> None:
+    """Record steps and lines. One statement each, which runs without the interpreter's lock however many they are."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if rows := list(steps):
+            db.execute(_WRITE_STEPS, (number, _json(rows)))
+        if texts := list(lines):
+            db.execute(_WRITE_LINES, (number, _json(texts)))
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+_WRITE_STEPS = """
+INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error)
+SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+       json_extract(value, '$[6]')
+FROM json_each(?2) WHERE true
+ON CONFLICT (run, position) DO UPDATE SET status = excluded.status, raw_status = excluded.raw_status,
+       attempt = excluded.attempt, started = excluded.started, ended = excluded.ended, error = excluded.error
+"""
+
+_WRITE_LINES = """
+INSERT INTO lines (run, position, level, time, message)
+SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+       json_extract(value, '$[3]')
+FROM json_each(?2)
+"""
+
+
+def clean(text: str | None) -> str | None:
+    """The same text with what SQLite cannot hold written out: lone surrogates and the character zero."""
+    if text is None or (text.isascii() and "\0" not in text):
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=repr)
+
+
+def _owner(owner: Owner) -> tuple[str, int, str]:
+    return owner.host, owner.pid, owner.born
+
+
+def _is_lost(row: RunRow) -> bool:
+    alive = is_alive(Owner(row.host, row.pid, row.born))
+    return not alive if alive is not None else time.time() - row.heartbeat > _SILENCE_SECONDS
+
+
+def _obituary(row: RunRow) -> str:
+    when = "in the middle of the run" if row.status == "RUNNING" else "before the run began"
+    return (
+        f"The process that ran it (id {row.pid} on {row.host}) died {when}: it was killed, ran out of memory or "
+        f"crashed. Run it again under a new run id."
+    )
