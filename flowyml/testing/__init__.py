@@ -6,7 +6,8 @@ It needs pytest. In a test module of your adapter::
 
     class TestMyOrchestrator(OrchestratorConformance):
         @pytest.fixture(scope="class")
-        def make_orchestrator(self):
+        @classmethod
+        def make_orchestrator(cls):
             return lambda **options: MyOrchestrator(url=..., **options)
 
 Where ``capabilities`` says no to a feature, the suite tests that a pipeline which needs it is refused.

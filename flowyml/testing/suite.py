@@ -40,20 +40,23 @@ class _Base:
     run_timeout = 90.0
 
     @pytest.fixture(scope="class")
-    def make_orchestrator(self) -> Callable[..., Orchestrator]:
+    @classmethod
+    def make_orchestrator(cls) -> Callable[..., Orchestrator]:
         """Override: gives a function that makes an orchestrator, passing ``retry_policy`` and the like through."""
         raise LookupError("Override the fixture make_orchestrator in your subclass of OrchestratorConformance.")
 
     @pytest.fixture(scope="class")
-    def orchestrator(self, make_orchestrator: Callable[..., Orchestrator]) -> Orchestrator:
+    @classmethod
+    def orchestrator(cls, make_orchestrator: Callable[..., Orchestrator]) -> Orchestrator:
         return make_orchestrator()
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> str:
         return str(tmp_path)
 
-    def finish(self, handle: SubmissionResult) -> SubmissionResult:
-        return handle.wait_for_completion(timeout=self.run_timeout, poll_interval=0.5)
+    @classmethod
+    def finish(cls, handle: SubmissionResult) -> SubmissionResult:
+        return handle.wait_for_completion(timeout=cls.run_timeout, poll_interval=0.5)
 
     def needs(self, orchestrator: Orchestrator, feature: Feature, pipeline: Pipeline | None = None) -> None:
         """Where the feature is lacking, prove that a pipeline which needs it is refused; then skip the rest."""
@@ -69,10 +72,11 @@ class RunConformance(_Base):
     """A run that goes well, and its handle."""
 
     @pytest.fixture(scope="class")
-    def done(self, orchestrator: Orchestrator) -> SubmissionResult:
+    @classmethod
+    def done(cls, orchestrator: Orchestrator) -> SubmissionResult:
         """One finished run that several tests look at."""
         handle = orchestrator.run_pipeline(pipelines.greeting(), parameters={"name": "Ada"})
-        return self.finish(handle)
+        return cls.finish(handle)
 
     def test_a_run_completes_and_gives_its_outputs(self, done: SubmissionResult) -> None:
         assert done.status is COMPLETED, done.error
