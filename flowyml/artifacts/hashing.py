@@ -1,31 +1,40 @@
-"""Hash what is written while it is written: a second thread hashes a block as the first one writes it."""
+"""Hash what is written, while it is written."""
 
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 __all__ = ["HashingWriter"]
 
+_LARGE = 1 << 20
+
 
 class HashingWriter:
-    """A file to write to; ``sha256`` and ``size`` are those of all that was written."""
+    """A file to write to; ``sha256`` and ``size`` are those of all that was written.
+
+    A large block is hashed by a second thread while this one writes it: neither needs the interpreter's lock.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
+        self._thread: ThreadPoolExecutor | None = None
         self.size = 0
 
     def write(self, data: Any) -> int:
-        """Write and hash a block: bytes or anything with a buffer."""
+        """Write and hash a block: bytes, or anything with a contiguous buffer."""
         view = memoryview(data).cast("B")
-        self._hash.update(view)
-        done = 0
-        while done < len(view):
-            done += self._file.write(view[done:])
-        self.size += done
-        return done
+        hashed = self._start_hashing(view)
+        rest = view
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        if hashed:
+            hashed.result()
+        self.size += len(view)
+        return len(view)
 
     def flush(self) -> None:
         """Some writers ask for it."""
@@ -35,13 +44,32 @@ class HashingWriter:
         """How much was written."""
         return self.size
 
+    def writable(self) -> bool:
+        """True: pyarrow asks."""
+        return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed: pyarrow asks."""
+        return self._file.closed
+
     @property
     def sha256(self) -> str:
         """In hexadecimal."""
         return self._hash.hexdigest()
 
-    def __enter__(self) -> HashingWriter:
+    def _start_hashing(self, view: memoryview) -> Future[None] | None:
+        if len(view) < _LARGE:
+            self._hash.update(view)
+            return None
+        self._thread = self._thread or ThreadPoolExecutor(1)
+        return self._thread.submit(self._hash.update, view)
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        return None
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread:
+            self._thread.shutdown()

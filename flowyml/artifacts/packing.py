@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from flowyml.artifacts.formats import FORMATS, format_for
-from flowyml.artifacts.store import Store, verify
+from flowyml.artifacts.formats import FORMATS, Format, formats_for
+from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.plan.names import slug
 
-__all__ = ["artifact_key", "is_reference", "pack", "unpack"]
+__all__ = ["INLINE_LIMIT", "artifact_key", "is_plain", "is_reference", "pack", "unpack"]
 
-REFERENCE = "$artifact"
 INLINE_LIMIT = 65536
-_DEEPEST = 100
+
+_REFERENCE = "$artifact"
 
 
 def artifact_key(run_id: str, step: str, attempt: int, output: str) -> str:
@@ -25,83 +26,69 @@ def artifact_key(run_id: str, step: str, attempt: int, output: str) -> str:
 
 
 def pack(value: Any, store: Store, *, key: str, inline_limit: int = INLINE_LIMIT) -> Any:
-    """JSON that stands for a value. Plain values up to ``inline_limit`` bytes of JSON are that JSON themselves.
+    """JSON that stands for a value: the value itself if it is plain and at most ``inline_limit`` bytes, as JSON.
 
-    Plain is what JSON gives back exactly: no tuples, no NaN, no integers beyond 64 bits, which some engines refuse.
-    Raises ``ArtifactError`` when the value cannot be stored.
+    Anything else is stored under ``key``, and the JSON is a reference to it. Raises ``ArtifactError`` when the value
+    cannot be stored.
     """
-    if is_plain(value) and not is_reference(value) and len(encoded := _json(value)) <= inline_limit:
-        return json.loads(encoded) if isinstance(value, list | dict) else value
-    chosen = format_for(value)
-    written = store.write(f"{key}{chosen.suffix}", lambda file: chosen.write(value, file))
-    return {
-        REFERENCE: {
-            "url": written.url,
-            "format": chosen.name,
-            "sha256": written.sha256,
-            "size": written.size,
-            "type": f"{type(value).__module__}.{type(value).__qualname__}",
-        }
-    }
+    if is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
+        return value
+    trouble: Exception | None = None
+    for chosen in formats_for(value):
+        try:
+            return _reference(value, chosen, store.write(f"{key}{chosen.suffix}", partial(chosen.write, value)))
+        except ArtifactError as error:
+            if trouble is None:
+                raise
+            raise ArtifactError(f"{trouble}. {error}") from trouble
+        except Exception as error:  # whatever a format, or a user's __reduce__, raises
+            trouble = error
+    raise ArtifactError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
 
 
 def unpack(packed: Any, store: Store) -> Any:
-    """The value that ``pack`` was given. Raises ``ArtifactError`` when it is gone or not what was written."""
+    """The value that ``pack`` was given. Raises ``ArtifactError`` when it is gone, or not what was written."""
     if not is_reference(packed):
         return packed
-    reference = packed[REFERENCE]
-    try:
-        url, found = reference["url"], FORMATS[reference["format"]]
-        sha256, size = reference["sha256"], reference["size"]
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"This is no reference to an artifact that can be read here: {reference!r:.200}") from error
-    with store.local_copy(url) as path:
-        verify(path, url, sha256, size, content=not found.mapped)
+    written, found = _read_reference(packed[_REFERENCE])
+    with store.fetch(written, check_content=not found.mapped) as path:
         try:
             return found.read(path)
         except ArtifactError:
             raise
-        except Exception as error:  # whatever a user's __setstate__ or a damaged file leads to
-            raise ArtifactError(f"Artifact {url} cannot be read as {found.name}: {error!r}") from error
+        except Exception as error:  # whatever a user's __setstate__ raises, or a class that is gone
+            raise ArtifactError(
+                f"Artifact {written.url} cannot be read as {found.name}: {type(error).__name__}: {error}"
+            ) from error
 
 
 def is_reference(packed: Any) -> bool:
-    """True for what stands for a stored value."""
-    return isinstance(packed, Mapping) and REFERENCE in packed
+    """True for JSON that stands for a stored value."""
+    return isinstance(packed, Mapping) and _REFERENCE in packed
 
 
-def is_plain(value: Any, depth: int = 0) -> bool:
-    """True for what every engine's JSON gives back just as it was."""
-    kind = type(value)
-    if value is None or kind is bool:
+def _fits(value: Any, limit: int) -> bool:
+    if value is None or isinstance(value, bool | int | float):
         return True
-    if kind is int:
-        return -(2**63) <= value < 2**63
-    if kind is float:
-        return math.isfinite(value)
-    if kind is str:
-        return _is_plain_text(value)
-    if depth > _DEEPEST:
-        return False
-    if kind is list:
-        return all(is_plain(item, depth + 1) for item in value)
-    return kind is dict and all(
-        type(key) is str and _is_plain_text(key) and is_plain(item, depth + 1) for key, item in value.items()
-    )
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) <= limit
 
 
-def _is_plain_text(text: str) -> bool:
-    """Databases refuse NUL characters, and no UTF-8 has lone surrogates."""
-    return text.isascii() and "\0" not in text or "\0" not in text and _encodes(text)
+def _reference(value: Any, chosen: Format, written: Written) -> dict[str, Any]:
+    kind = type(value)
+    return {
+        _REFERENCE: {
+            "url": written.url,
+            "format": chosen.name,
+            "sha256": written.sha256,
+            "size": written.size,
+            "type": f"{kind.__module__}.{kind.__qualname__}",
+        }
+    }
 
 
-def _encodes(text: str) -> bool:
+def _read_reference(reference: Any) -> tuple[Written, Format]:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        written = Written(str(reference["url"]), str(reference["sha256"]), int(reference["size"]))
+        return written, FORMATS[reference["format"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"This refers to no artifact that can be read here: {reference!r:.200}") from error

@@ -1,50 +1,87 @@
-"""Pickles that mean the same in a script and on the workers that import it."""
+"""Pickles that mean the same in a script and on the workers that import it.
+
+A class of a script belongs to ``__main__`` where the script runs, and to a module named like its file on a worker. Both
+are found by either name. In a notebook there is no file, so its classes travel by value, with cloudpickle.
+"""
 
 from __future__ import annotations
 
 import pickle
 import sys
+from functools import cache, reduce
 from pathlib import Path
+from types import FunctionType
 from typing import Any, BinaryIO
 
+from flowyml.artifacts.optional import needed
 from flowyml.core.modules import shipped_name
 
-__all__ = ["Unpickler", "main_is", "read_pickle", "write_pickle"]
+__all__ = ["Unpickler", "pickle_by_reference", "pickle_by_value", "prefers_references", "read_pickle", "worker_main_is"]
 
-_main: list[str] = []  # on workers, the module that is __main__ where the pipeline was defined
-
-
-def main_is(module: str | None) -> None:
-    """Tell which module pickles mean by ``__main__``: that of the script which defined the pipeline."""
-    _main[:] = [module] if module else []
+_PROTOCOL = 5
+_is_worker = False
+_worker_main: str | None = None
 
 
-def write_pickle(value: Any, file: BinaryIO) -> None:
-    """By reference to importable classes where that is possible, else by value with cloudpickle."""
-    if shipped_name("__main__") is not None:
-        try:
-            file.write(pickle.dumps(value, protocol=5))
-        except (pickle.PicklingError, AttributeError, TypeError):
-            pass
-        else:
-            return
-    import cloudpickle
+def worker_main_is(module: str | None) -> None:
+    """Say that this process runs a bundle, and which of its modules was ``__main__`` where the bundle was made."""
+    global _is_worker, _worker_main
+    _is_worker, _worker_main = True, module
 
-    file.write(cloudpickle.dumps(value, protocol=5))
+
+def prefers_references() -> bool:
+    """Whether others can import what this process can: not so in a notebook."""
+    return _is_worker or shipped_name("__main__") is not None
+
+
+def pickle_by_reference(value: Any, file: BinaryIO) -> None:
+    """Classes and functions by name; fails for those that have none, such as a lambda."""
+    pickle.Pickler(file, _PROTOCOL).dump(value)
+
+
+def pickle_by_value(value: Any, file: BinaryIO) -> None:
+    """What cannot be imported goes along, with cloudpickle."""
+    _value_pickler()(file, _PROTOCOL).dump(value)
+
+
+@cache
+def _value_pickler() -> Any:
+    base: Any = needed("cloudpickle").Pickler
+
+    class ValuePickler(base):  # type: ignore[misc]  # cloudpickle is untyped, and imported late
+        """What can be named is named: by value, a script's class would be another class wherever it is read."""
+
+        def reducer_override(self, item: Any) -> Any:
+            return item.__qualname__ if _is_named_in_script(item) else super().reducer_override(item)
+
+    return ValuePickler
+
+
+def _is_named_in_script(item: Any) -> bool:
+    if not isinstance(item, type | FunctionType) or item.__module__ != "__main__" or not prefers_references():
+        return False
+    try:
+        return reduce(getattr, item.__qualname__.split("."), sys.modules["__main__"]) is item
+    except AttributeError:
+        return False
 
 
 def read_pickle(path: Path) -> Any:
-    """Read what ``write_pickle`` wrote, here or in another process."""
+    """Read either, here or in another process."""
     with path.open("rb") as file:
         return Unpickler(file).load()
 
 
 class Unpickler(pickle.Unpickler):
-    """Finds the classes of a script both where it is ``__main__`` and where it is imported by its name."""
+    """Finds the classes of a script both where it is ``__main__`` and where it is imported."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "__main__" and _main:
-            module = _main[0]
-        elif module not in sys.modules and module == shipped_name("__main__"):
-            module = "__main__"
-        return super().find_class(module, name)
+        """The class or function that a pickle names."""
+        return super().find_class(_here(module), name)
+
+
+def _here(module: str) -> str:
+    script = shipped_name("__main__")
+    if module == "__main__" and _worker_main and _worker_main != script:
+        return _worker_main
+    return "__main__" if module == script else module

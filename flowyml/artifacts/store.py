@@ -8,26 +8,25 @@ import re
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from typing import BinaryIO, cast
 
 from flowyml.artifacts.hashing import HashingWriter
 from flowyml.core.errors import ArtifactError
 from flowyml.core.home import home
 
-__all__ = ["Store", "Written", "default_url", "open_store"]
+__all__ = ["LocalStore", "Store", "Written", "checked_key", "default_url", "fresh_file", "open_store", "produced"]
+
+Produce = Callable[[BinaryIO], None]
 
 _SAFE_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
-# Object stores show an object only when it is whole, and have no cheap rename.
-_WHOLE_PUTS = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "cos", "hf"})
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was stored: where, how much, and its SHA-256."""
+    """What was stored: where, its SHA-256, and how many bytes."""
 
     url: str
     sha256: str
@@ -35,18 +34,39 @@ class Written:
 
 
 class Store(ABC):
-    """A root under which artifacts are written once, by key, and read back by URL."""
+    """A root under which artifacts are written once, by key, and read back by URL.
+
+    ``url`` is the root as it may be shown and recorded: without credentials.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     @abstractmethod
-    def write(self, key: str, produce: Callable[[BinaryIO], None]) -> Written:
-        """Store what ``produce`` writes. If it raises, nothing is left behind."""
+    def write(self, key: str, produce: Produce) -> Written:
+        """Store what ``produce`` writes. If it raises, so does this, and nothing is left behind."""
 
     @abstractmethod
-    def local_copy(self, url: str) -> Any:
-        """A context manager that gives the path of a file with the artifact's content."""
+    def local_copy(self, url: str) -> AbstractContextManager[Path]:
+        """The artifact as a file on this machine, which may be gone afterwards. Raises ``ArtifactError``."""
+
+    @contextmanager
+    def fetch(self, written: Written, *, check_content: bool) -> Iterator[Path]:
+        """A file with just what was written; a size or a hash that differs is an ``ArtifactError``.
+
+        Without ``check_content`` only the size is compared, for files that are mapped and then read in part.
+        """
+        with self.local_copy(written.url) as path:
+            found = path.stat().st_size
+            if found != written.size:
+                raise ArtifactError(
+                    f"Artifact {written.url} has {found} bytes, and {written.size} were written. Run its step again."
+                )
+            if check_content and _hash_of(path) != written.sha256:
+                raise ArtifactError(
+                    f"Artifact {written.url} is not what was written: its SHA-256 differs. Run its step again."
+                )
+            yield path
 
 
 class LocalStore(Store):
@@ -56,74 +76,29 @@ class LocalStore(Store):
         super().__init__(f"file://{root.as_posix()}")
         self.root = root
 
-    def write(self, key: str, produce: Callable[[BinaryIO], None]) -> Written:
-        target = self.root / _checked_key(key)
+    def write(self, key: str, produce: Produce) -> Written:
+        target = self.root / checked_key(key)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _fresh_file(target.parent) as fresh:
-                digest, size = _produced(fresh, produce)
+            with fresh_file(target.parent) as fresh:
+                digest, size = produced(fresh, produce)
                 fresh.replace(target)
         except OSError as error:
+            if isinstance(error, ArtifactError):
+                raise
             raise ArtifactError(f"Artifact {target} could not be written: {error}") from error
         return Written(f"{self.url}/{key}", digest, size)
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
         path = Path(url.removeprefix("file://"))
+        if "://" in str(path):
+            with open_store(url.rpartition("/")[0]).local_copy(url) as copy:
+                yield copy
+            return
         if not path.is_file():
-            raise ArtifactError(f"Artifact {url} is not there. It was deleted, or another machine wrote it.")
+            raise ArtifactError(f"Artifact {url} is not there: it was deleted, or another machine holds it.")
         yield path
-
-
-class FsspecStore(Store):
-    """Anything that fsspec reaches: s3://, gs://, sftp://, memory:// and more."""
-
-    def __init__(self, url: str) -> None:
-        self.filesystem, self.root = _filesystem(url)
-        super().__init__(_without_credentials(url).rstrip("/"))
-
-    def write(self, key: str, produce: Callable[[BinaryIO], None]) -> Written:
-        target = f"{self.root}/{_checked_key(key)}"
-        with _fresh_file(None) as fresh:
-            digest, size = _produced(fresh, produce)
-            with self._errors("written", f"{self.url}/{key}"):
-                self._put(fresh, target)
-        return Written(f"{self.url}/{key}", digest, size)
-
-    @contextmanager
-    def local_copy(self, url: str) -> Iterator[Path]:
-        if not url.startswith(f"{self.url}/"):
-            with FsspecStore(url.rpartition("/")[0]).local_copy(url) as path:
-                yield path
-            return
-        with _fresh_file(None) as fresh:
-            with self._errors("read", url):
-                self.filesystem.get_file(f"{self.root}{url.removeprefix(self.url)}", str(fresh))
-            yield fresh
-
-    def _put(self, fresh: Path, target: str) -> None:
-        protocol = urlsplit(self.url).scheme
-        self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
-        if protocol in _WHOLE_PUTS:
-            self.filesystem.put_file(str(fresh), target)
-            return
-        beside = f"{target}.{os.urandom(4).hex()}.part"
-        try:
-            self.filesystem.put_file(str(fresh), beside)
-            self.filesystem.mv(beside, target)
-        except BaseException:
-            with suppress(Exception):
-                self.filesystem.rm_file(beside)
-            raise
-
-    @contextmanager
-    def _errors(self, verb: str, url: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise ArtifactError(f"Artifact {url} is not there.") from error
-        except Exception as error:  # each filesystem has errors of its own
-            raise ArtifactError(f"Artifact {url} could not be {verb}: {type(error).__name__}: {error}") from error
 
 
 def default_url() -> str:
@@ -133,69 +108,48 @@ def default_url() -> str:
 
 def open_store(url: str | os.PathLike[str] | None = None) -> Store:
     """The store at a path or a URL, by default ``default_url()``. Raises ``ArtifactError``."""
-    url = os.fspath(url or default_url())
+    place = os.fspath(url or default_url())
     for prefix in ("file://", "local://"):
-        url = url.removeprefix(prefix)
-    if "://" in url:
-        return FsspecStore(url)
-    return LocalStore(Path(url).expanduser().absolute())
+        place = place.removeprefix(prefix)
+    if "://" in place:
+        from flowyml.artifacts.remote import RemoteStore
+
+        return RemoteStore(place)
+    return LocalStore(Path(place).expanduser().absolute())
 
 
 @contextmanager
-def _fresh_file(folder: Path | None) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".new-")
-    os.close(handle)
-    path = Path(name)
+def fresh_file(folder: Path | None = None) -> Iterator[Path]:
+    """The path of a new file, which is deleted at the end unless it was moved away.
+
+    In a folder of artifacts it gets the rights that files usually get; elsewhere it is for this user only.
+    """
+    if folder:
+        path = folder / f".new-{os.urandom(8).hex()}"
+    else:
+        handle, name = tempfile.mkstemp(prefix="flowyml-")
+        os.close(handle)
+        path = Path(name)
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
 
 
-def _produced(path: Path, produce: Callable[[BinaryIO], None]) -> tuple[str, int]:
-    with path.open("wb", buffering=0) as file, HashingWriter(file) as writer:
-        produce(writer)  # type: ignore[arg-type]  # it writes, and that is all that is asked of it
+def produced(path: Path, produce: Produce) -> tuple[str, int]:
+    """Let ``produce`` write a file; gives its SHA-256 and size."""
+    with path.open("wb", buffering=0) as file, HashingWriter(cast(BinaryIO, file)) as writer:
+        produce(cast(BinaryIO, writer))
     return writer.sha256, writer.size
 
 
-def verify(path: Path, url: str, sha256: str, size: int, *, content: bool) -> None:
-    """Raise ``ArtifactError`` unless the file is what was written; ``content`` compares the hash too."""
-    found = path.stat().st_size
-    if found != size:
-        raise ArtifactError(f"Artifact {url} has {found} bytes, and {size} were written. Run its step again.")
-    if content:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise ArtifactError(f"Artifact {url} is not what was written: its SHA-256 differs. Run its step again.")
-
-
-def _checked_key(key: str) -> str:
+def checked_key(key: str) -> str:
+    """Give the key back if it can leave no root, else raise ``ArtifactError``."""
     if not _SAFE_KEY.fullmatch(key):
         raise ArtifactError(f"An artifact cannot have the key {key!r}. Make it with artifact_key(…).")
     return key
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
-    try:
-        import fsspec
-    except ImportError as error:
-        raise ArtifactError(f"Artifacts at {_without_credentials(url)} need fsspec: pip install fsspec") from error
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise ArtifactError(f"Artifacts at {_without_credentials(url)}: {error} {_install_hint(url)}") from error
-    except ValueError as error:
-        raise ArtifactError(f"Artifacts at {_without_credentials(url)}: {error}.") from error
-    return filesystem, str(root).rstrip("/")
-
-
-def _install_hint(url: str) -> str:
-    from fsspec.registry import known_implementations
-
-    target = known_implementations.get(urlsplit(url).scheme, {}).get("class", "")
-    return f"(pip install {str(target).partition('.')[0]})" if target else ""
-
-
-def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

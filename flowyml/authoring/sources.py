@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 from flowyml.authoring.steps import Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.modules import shipped_name
 from flowyml.plan.names import slug
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
 
-__all__ = ["collect", "function_reference", "shipped_name"]
+__all__ = ["collect", "function_reference"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
@@ -38,20 +39,6 @@ def function_reference(step: Step[..., Any], name: str) -> str:
     if module is not None and _resolves(function, qualname):
         return f"{module}:{qualname}"
     return f"pickle:{slug(name)}"
-
-
-def shipped_name(module: str | None) -> str | None:
-    """The name under which workers import a module; a script's is its file's stem. None: they cannot."""
-    return _main_name(sys.modules["__main__"]) if module == "__main__" else module
-
-
-@cache
-def _main_name(main: ModuleType) -> str | None:
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name != "__main__":
-        return str(spec.name)  # python -m package.module
-    path = Path(getattr(main, "__file__", None) or "")
-    return path.stem if path.suffix == ".py" and path.is_file() and path.stem.isidentifier() else None
 
 
 def collect(

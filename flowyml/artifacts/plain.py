@@ -1,0 +1,43 @@
+"""Which values are plain JSON for every engine and its database."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["is_plain"]
+
+_DEEPEST = 100
+
+
+def is_plain(value: Any, depth: int = 0) -> bool:
+    """True for what comes back just as it was, through any engine.
+
+    That leaves out tuples, NaN and keys that are no text, which JSON changes; integers beyond 64 bits, NUL characters
+    and lone surrogates, which some engines and databases refuse; and what is nested more than a hundred deep.
+    """
+    kind = type(value)
+    if value is None or kind is bool:
+        return True
+    if kind is int:
+        return bool(-(2**63) <= value < 2**63)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is str:
+        return _is_plain_text(value)
+    if depth == _DEEPEST:
+        return False
+    if kind is list:
+        return all(is_plain(item, depth + 1) for item in value)
+    return kind is dict and all(
+        type(key) is str and _is_plain_text(key) and is_plain(item, depth + 1) for key, item in value.items()
+    )
+
+
+def _is_plain_text(text: str) -> bool:
+    if "\0" in text:
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False

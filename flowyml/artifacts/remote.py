@@ -1,0 +1,101 @@
+"""Artifacts in anything that fsspec reaches: s3://, gs://, sftp://, memory:// and more.
+
+Credentials and endpoints come from the environment, or from fsspec's own configuration (``FSSPEC_S3_ENDPOINT_URL``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flowyml.artifacts.store import Produce, Store, Written, checked_key, fresh_file, open_store, produced
+from flowyml.core.errors import ArtifactError
+
+__all__ = ["RemoteStore"]
+
+# These show an object only when it is whole, and have no cheap rename.
+_WHOLE_PUTS = frozenset({"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "cos", "hf"})
+
+
+class RemoteStore(Store):
+    """A root on a filesystem of fsspec. What is written and read passes through a file on this machine."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(_without_credentials(url).rstrip("/"))
+        self.filesystem, self.root = _opened(url, self.url)
+
+    def write(self, key: str, produce: Produce) -> Written:
+        url = f"{self.url}/{checked_key(key)}"
+        with fresh_file() as fresh:
+            digest, size = produced(fresh, produce)
+            with _errors(f"Artifact {url} could not be written"):
+                self._put(fresh, f"{self.root}/{key}")
+        return Written(url, digest, size)
+
+    @contextmanager
+    def local_copy(self, url: str) -> Iterator[Path]:
+        if not url.startswith(f"{self.url}/"):
+            with open_store(url.rpartition("/")[0]).local_copy(url) as path:
+                yield path
+            return
+        with fresh_file() as fresh:
+            with _errors(f"Artifact {url} could not be read"):
+                self.filesystem.get_file(f"{self.root}{url.removeprefix(self.url)}", str(fresh))
+            yield fresh
+
+    def _put(self, fresh: Path, target: str) -> None:
+        self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+        if urlsplit(self.url).scheme in _WHOLE_PUTS:
+            self.filesystem.put_file(str(fresh), target)
+            return
+        beside = f"{target}.{os.urandom(4).hex()}.part"
+        try:
+            self.filesystem.put_file(str(fresh), beside)
+            self.filesystem.mv(beside, target)
+        except BaseException:
+            with suppress(Exception):
+                self.filesystem.rm_file(beside)
+            raise
+
+
+def _opened(url: str, shown: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ModuleNotFoundError as error:
+        raise ArtifactError(f"Artifacts at {shown} need fsspec: pip install fsspec") from error
+    try:
+        filesystem, root = url_to_fs(url)
+    except ImportError as error:
+        raise ArtifactError(f"Artifacts at {shown} need a package: pip install {_package(shown)} ({error})") from error
+    except Exception as error:  # an unknown scheme, or options that the filesystem refuses
+        raise ArtifactError(f"Artifacts at {shown} cannot be reached: {str(error).replace(url, shown)}") from None
+    return filesystem, str(root).rstrip("/")
+
+
+def _package(url: str) -> str:
+    from fsspec.registry import known_implementations
+
+    module = str(known_implementations.get(urlsplit(url).scheme, {}).get("class", "")).partition(".")[0]
+    return module if module != "fsspec" else f"'fsspec[{urlsplit(url).scheme}]'"
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{what}: it is not there") from error
+    except Exception as error:  # each filesystem has errors of its own
+        raise ArtifactError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _without_credentials(url: str) -> str:
+    """The URL without a user, a password and a query, which may hold a token."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
