@@ -205,7 +205,7 @@ class Engine:
                 follower.waits -= 1
                 if not follower.waits:
                     self._ready.append(follower)
-        else:
+        elif not self.stopping:
             self._skip_followers(node)
 
     def _skip_followers(self, node: Node) -> None:

@@ -90,10 +90,11 @@ class LocalOrchestrator(Orchestrator):
         plan = self.plan(pipeline)
         parameters = pipeline.check_parameters(context)
         settings = self._settings(pipeline, plan, check_name(run_id, "run"))
-        if not self._begin(plan, run_id, parameters):
-            return self._other(plan, run_id)
-        measure("run_started", plan.name, run_id, self.name)
-        return LocalRun(plan, self.store.get(run_id), parameters, self.store, settings).execute()
+        with self.store.session():  # the last connection to close tidies the file, which takes a while: do so once
+            if not self._begin(plan, run_id, parameters):
+                return self._other(plan, run_id)
+            measure("run_started", plan.name, run_id, self.name)
+            return LocalRun(plan, self.store.get(run_id), parameters, self.store, settings).execute()
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
         """Start a process for the run, which needs nothing of this one any more."""

@@ -1,0 +1,21 @@
+"""The local orchestrator keeps the promises that every orchestrator makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.testing import OrchestratorConformance
+
+
+class TestLocal(OrchestratorConformance):
+    run_timeout = 30.0
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Orchestrator]:
+        store = tmp_path_factory.mktemp("store") / "runs.db"
+        return lambda **options: LocalOrchestrator(store=store, **options)

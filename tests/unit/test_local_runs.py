@@ -1,0 +1,597 @@
+"""A blocking run: in the caller's process, with values by reference."""
+
+from __future__ import annotations
+
+import gc
+import io
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.errors import ConfigurationError, DefinitionError, OutputNotKeptError, StepError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.observability import MetricsCollector, set_metrics_collector
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import PipelineResult
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.base import RunnablePipeline
+
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalOrchestrator:
+    return LocalOrchestrator(store=tmp_path / "runs.db")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No thread outlives a run, and the streams are the very ones that were there before."""
+    threads, streams, factory = threading.enumerate(), (sys.stdout, sys.stderr), logging.getLogRecordFactory()
+    yield
+    assert threading.enumerate() == threads
+    assert (sys.stdout, sys.stderr) == streams
+    assert logging.getLogRecordFactory() is factory
+
+
+def chain(length: int) -> Pipeline:
+    pipeline = Pipeline(f"chain of {length}")
+    pipeline.add_step(step(name="s0", outputs=["v0"])(lambda: 0))
+    for number in range(1, length):
+        pipeline.add_step(_add_one(number))
+    return pipeline
+
+
+def _add_one(number: int) -> Any:
+    names: dict[str, Any] = {}
+    exec(f"def add(v{number - 1}): return v{number - 1} + 1", names)  # inputs go by the name of the argument
+    return step(name=f"s{number}", outputs=[f"v{number}"])(names["add"])
+
+
+def test_ten_thousand_steps_in_a_row(local: LocalOrchestrator) -> None:
+    result = chain(10_000).run(on=local)
+    assert result["v9999"] == 9999
+    assert len(result.step_results) == 10_000
+    steps = local.step_runs(result.run_id)
+    assert [step.name for step in steps[:3]] == ["s0", "s1", "s2"]
+    assert all(step.status is COMPLETED and step.attempt == 1 for step in steps)
+
+
+def test_a_chain_needs_no_thread_but_the_callers(local: LocalOrchestrator) -> None:
+    seen: list[str] = []
+
+    @step(outputs=["a"])
+    def first() -> int:
+        seen.append(threading.current_thread().name)
+        return 1
+
+    @step(outputs=["b"])
+    def second(a: int) -> int:
+        seen.append(threading.current_thread().name)
+        return a
+
+    Pipeline("thrifty").add_step(first).add_step(second).run(on=local)
+    assert seen == [threading.current_thread().name] * 2
+
+
+def test_independent_steps_run_at_the_same_time(local: LocalOrchestrator) -> None:
+    barrier = threading.Barrier(8, timeout=10)
+    pipeline = Pipeline("parallel")
+    for number in range(8):
+        pipeline.add_step(step(name=f"meet {number}")(lambda: barrier.wait() >= 0))
+    assert pipeline.run(on=local).success
+
+
+def test_max_workers(tmp_path: Path) -> None:
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def work() -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+
+    pipeline = Pipeline("narrow")
+    for number in range(12):
+        pipeline.add_step(step(name=f"work {number}")(work))
+    assert pipeline.run(on=LocalOrchestrator(store=tmp_path / "runs.db", max_workers=3)).success
+    assert most[0] == 3
+
+
+def test_values_pass_by_reference_and_go_after_their_last_use(local: LocalOrchestrator) -> None:
+    class Big:
+        pass
+
+    alive: list[weakref.ref[Big]] = []
+    seen: list[int] = []
+
+    @step(outputs=["big"])
+    def make() -> Big:
+        big = Big()
+        alive.append(weakref.ref(big))
+        return big
+
+    @step(outputs=["number"])
+    def use(big: Big) -> int:
+        seen.append(id(big))
+        assert big is alive[0]()
+        return 1
+
+    @step(outputs=["gone"])
+    def after(number: int) -> bool:
+        gc.collect()
+        return alive[0]() is None
+
+    pipeline = Pipeline("frugal").add_step(make).add_step(use).add_step(after)
+    assert pipeline.run(on=local)["gone"] is True
+
+
+def test_a_failing_branch_stops_only_what_hangs_on_it(
+    local: LocalOrchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    @step(outputs=["broken"])
+    def broken() -> int:
+        raise ValueError("wrong shape")
+
+    @step(outputs=["never"])
+    def never(broken: int) -> int:
+        return broken
+
+    @step(outputs=["never_either"])
+    def never_either(never: int, healthy: int) -> int:
+        return never
+
+    @step(outputs=["healthy"])
+    def healthy() -> int:
+        time.sleep(0.05)
+        return 1
+
+    @step(outputs=["also"])
+    def also(healthy: int) -> int:
+        return healthy + 1
+
+    pipeline = Pipeline("branches")
+    for part in (broken, never, healthy, also, never_either):
+        pipeline.add_step(part)
+    result = pipeline.run(on=local)
+    assert result.status is FAILED
+    assert result.error == "step 'broken' failed: ValueError: wrong shape"
+    assert isinstance(result.exception, ValueError)
+    assert result.outputs == {}
+    assert {name: found.status for name, found in result.step_results.items()} == {
+        "broken": FAILED, "never": CANCELLED, "never_either": CANCELLED, "healthy": COMPLETED, "also": COMPLETED,
+    }  # fmt: skip
+    assert result.step_results["never_either"].raw_status == "upstream_failed"
+    assert result.step_results["also"].outputs == {"also": 2}
+    with pytest.raises(StepError, match="wrong shape"):
+        result.raise_for_status()
+    assert local.get_run(result.run_id).error == result.error
+    assert [record.getMessage() for record in caplog.records][0].startswith("Step 'broken' failed: Traceback")
+    assert "engine.py" not in caplog.text
+
+
+def test_all_failing_steps_are_named(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    @step
+    def one() -> None:
+        raise KeyError("a")
+
+    @step
+    def two() -> None:
+        sys.exit(3)
+
+    result = Pipeline("two faults").add_step(one).add_step(two).run(on=local)
+    assert result.error is not None
+    assert "step 'one' failed: KeyError: 'a'; step 'two' called sys.exit(3)" in result.error
+
+
+def test_retries_wait_without_holding_up_other_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    order: list[str] = []
+
+    @step(outputs=["a"], retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.2, backoff_multiplier=1))
+    def flaky() -> int:
+        order.append("flaky")
+        if len(order) < 5:
+            raise ConnectionError("try again")
+        return len(order)
+
+    pipeline = Pipeline("patient").add_step(flaky)
+    for name in ("x", "y"):
+        pipeline.add_step(step(name=name, outputs=[name])(lambda name=name: order.append(name)))
+    started = time.monotonic()
+    result = pipeline.run(on=LocalOrchestrator(store=tmp_path / "runs.db", max_workers=1))
+    assert result.success, result.error
+    assert order == ["flaky", "x", "y", "flaky", "flaky"]
+    assert result.step_results["flaky"].attempt == 3
+    assert 0.4 <= time.monotonic() - started < 2
+    assert "trying again in 0.2 s: ConnectionError: try again" in caplog.text
+
+
+def test_errors_that_are_not_worth_a_retry(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    attempts: list[int] = []
+
+    @step(retry=OrchestratorRetryPolicy(max_attempts=5, initial_delay_seconds=0, retryable_errors=["Timeout"]))
+    def picky() -> None:
+        attempts.append(1)
+        raise TimeoutError if len(attempts) < 3 else ValueError("no")
+
+    assert Pipeline("picky").add_step(picky).run(on=local).error == "step 'picky' failed: ValueError: no"
+    assert len(attempts) == 3
+
+
+def test_the_orchestrators_own_policy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    policy = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0)
+    attempts: list[int] = []
+
+    @step(outputs=["count"])
+    def flaky() -> int:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise OSError
+        return len(attempts)
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", retry_policy=policy)
+    assert Pipeline("covered").add_step(flaky).run(on=local)["count"] == 2
+
+
+def test_prints_and_log_records_are_noted_by_step_and_still_shown(
+    local: LocalOrchestrator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("mine")
+
+    @step(outputs=["a"])
+    def talk() -> int:
+        print("out", 1)
+        print("err", file=sys.stderr)
+        print("no line end", end="")
+        print("12%\r13%\r100%", file=sys.stderr)
+        log.warning("careful: %s", "hot")
+        return 1
+
+    @step
+    def also_talk(a: int) -> None:
+        sys.stdout.writelines(["two\n", "lines\n"])
+
+    result = Pipeline("talkative").add_step(talk).add_step(also_talk).run(on=local)
+    captured = capsys.readouterr()
+    assert captured.out == "out 1\nno line endtwo\nlines\n"
+    assert captured.err.startswith("err\n12%\r13%\r100%\n")
+    lines = [(line.step, line.level, line.message) for line in local.logs(result.run_id)]
+    assert lines == [
+        ("talk", "INFO", "out 1"), ("talk", "INFO", "err"), ("talk", "INFO", "100%"),
+        ("talk", "WARNING", "careful: hot"), ("talk", "INFO", "no line end"),
+        ("also_talk", "INFO", "two"), ("also_talk", "INFO", "lines"),
+    ]  # fmt: skip
+
+
+def test_lines_of_steps_in_many_threads_stay_apart(local: LocalOrchestrator) -> None:
+    pipeline = Pipeline("chorus")
+
+    def sing(name: str) -> Any:
+        def singing() -> None:
+            for number in range(20):
+                print(name, number)
+                time.sleep(0.0005)
+
+        return step(name=name)(singing)
+
+    for number in range(6):
+        pipeline.add_step(sing(f"voice {number}"))
+    lines = list(local.logs(pipeline.run(on=local).run_id))
+    for number in range(6):
+        heard = [line.message for line in lines if line.step == f"voice {number}"]
+        assert heard == [f"voice {number} {count}" for count in range(20)]
+
+
+def test_hostile_text_is_recorded(local: LocalOrchestrator) -> None:
+    @step(outputs=["text"])
+    def say() -> str:
+        print("nul \0 and ü and 🚀")
+        return "\ud800 \0 '; DROP TABLE runs; --"
+
+    result = Pipeline("it's \"quoted\"").add_step(say).run(on=local)
+    assert [line.message for line in local.logs(result.run_id)] == ["nul \\x00 and ü and 🚀"]
+    assert local.outputs(result.run_id) == result.outputs
+
+
+def test_a_closed_standard_output(local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    @step(outputs=["a"])
+    def quiet() -> int:
+        print("to nobody")
+        return 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        result = Pipeline("headless").add_step(quiet).run(on=local)
+        assert sys.stdout is None
+    assert result.success
+    assert [line.message for line in local.logs(result.run_id)] == ["to nobody"]
+    closed = io.StringIO()
+    closed.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        error = Pipeline("headless").add_step(quiet).run(on=local).error
+    assert error == "step 'quiet' failed: ValueError: I/O operation on closed file"
+
+
+def test_a_stream_that_a_step_replaces_for_good_stays(local: LocalOrchestrator) -> None:
+    before, mine = sys.stdout, io.StringIO()
+
+    @step
+    def replace() -> None:
+        sys.stdout = mine
+
+    try:
+        Pipeline("replacing").add_step(replace).run(on=local)
+        assert sys.stdout is mine
+    finally:
+        sys.stdout = before
+
+
+class Journal(PipelineHook):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
+        self.events.append(f"start {pipeline_name} {dict(context)}")
+
+    def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
+        self.events.append(f"step {step_name} {dict(inputs)}")
+
+    def on_step_end(self, step_name: str, outputs: Mapping[str, Any], duration: float) -> None:
+        self.events.append(f"done {step_name} {dict(outputs)}")
+
+    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+        self.events.append(f"end {status}")
+
+    def on_error(self, step_name: str, error: BaseException) -> None:
+        self.events.append(f"error {step_name} {error!r}")
+
+
+class Broken(PipelineHook):
+    def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
+        raise RuntimeError("hook")
+
+    def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
+        raise RuntimeError("hook")
+
+    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+        print("bye from a hook")
+        raise RuntimeError("hook")
+
+
+def test_hooks(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    @step(outputs=["twice"])
+    def double(number: int) -> int:
+        return 2 * number
+
+    @step
+    def fail(twice: int) -> None:
+        raise ValueError(twice)
+
+    journal = Journal()
+    pipeline = Pipeline("hooked", hooks=[Broken(), journal], context=context(number=3)).add_step(double).add_step(fail)
+    result = pipeline.run({"number": 4}, on=local)
+    assert journal.events == [
+        "start hooked {'number': 4}", "step double {'number': 4}", "done double {'twice': 8}",
+        "step fail {'twice': 8}", "error fail ValueError(8)", "end FAILED",
+    ]  # fmt: skip
+    assert ("", "bye from a hook") in [(line.step, line.message) for line in local.logs(result.run_id)]
+
+
+class Metrics(MetricsCollector):
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def run_started(self, pipeline: str, run_id: str, orchestrator: str) -> None:
+        self.events.append(f"started {pipeline} {orchestrator}")
+
+    def step_finished(self, pipeline: str, run_id: str, step: str, status: ExecutionStatus, duration: float) -> None:
+        assert duration >= 0
+        self.events.append(f"{step} {status}")
+
+    def run_finished(self, pipeline: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+        assert duration > 0
+        self.events.append(f"finished {status}")
+
+
+def test_metrics(local: LocalOrchestrator) -> None:
+    collector = Metrics()
+    set_metrics_collector(collector)
+    try:
+        chain(2).run(on=local)
+    finally:
+        set_metrics_collector(None)
+    assert collector.events == ["started chain of 2 local", "s0 COMPLETED", "s1 COMPLETED", "finished COMPLETED"]
+
+
+def test_runs_are_listed_newest_first(local: LocalOrchestrator) -> None:
+    ids = [chain(1).run(on=local, run_id=f"run-{number}").run_id for number in range(3)]
+    chain(2).run(on=local)
+    assert [run.run_id for run in local.runs("chain of 1")] == ids[::-1]
+    assert len(local.runs(limit=2)) == 2
+    run = local.get_run("run-1")
+    assert (run.job_id, run.status, run.raw_status) == ("run-1", COMPLETED, "completed")
+    assert run.created_at is not None
+    assert 0 < run.duration_seconds < 5
+
+
+def test_the_same_run_id_again_gives_the_first_result(local: LocalOrchestrator) -> None:
+    calls: list[int] = []
+
+    @step(outputs=["count"])
+    def count() -> int:
+        calls.append(1)
+        return len(calls)
+
+    pipeline = Pipeline("once").add_step(count)
+    first = pipeline.run(on=local, run_id="one")
+    second = pipeline.run(on=local, run_id="one")
+    assert (first["count"], second["count"], len(calls)) == (1, 1, 1)
+    with pytest.raises(DefinitionError, match="belongs to a run of 'once'"):
+        chain(1).run(on=local, run_id="one")
+
+
+def test_two_threads_with_one_run_id(local: LocalOrchestrator) -> None:
+    calls: list[int] = []
+    results: list[PipelineResult] = []
+
+    @step(outputs=["count"])
+    def count() -> int:
+        calls.append(1)
+        time.sleep(0.2)
+        return len(calls)
+
+    pipeline = Pipeline("race").add_step(count)
+    pipeline.compile()
+    threads = [
+        threading.Thread(target=lambda: results.append(pipeline.run(on=local, run_id="shared"))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result["count"] for result in results] == [1] * 4
+
+
+def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, tmp_path: Path) -> None:
+    class Small:
+        pass
+
+    @step(outputs=["plain", "big_integer", "pair", "large", "lock", "small"])
+    def make() -> tuple[Any, ...]:
+        return {"a": [1, None]}, 2**70, (1, 2), "x" * 100_000, threading.Lock(), Small()
+
+    pipeline = Pipeline("outputs").add_step(make)
+    result = pipeline.run(on=local)
+    assert len(result["large"]) == 100_000
+    kept = local.outputs(result.run_id)
+    assert kept == {"plain": {"a": [1, None]}, "big_integer": 2**70, "pair": (1, 2)} | {"small": kept["small"]}
+    with pytest.raises(OutputNotKeptError, match=r"only small values are, and this is a large str.*keep_outputs=True"):
+        kept["large"]
+    with pytest.raises(OutputNotKeptError, match="_thread.lock"):
+        kept["lock"]
+
+
+def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @step(outputs=["large", "lock"])
+    def make() -> tuple[Any, ...]:
+        return "x" * 100_000, threading.Lock()
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
+    kept = local.outputs(Pipeline("keeping").add_step(make).run(on=local).run_id)
+    assert kept["large"] == "x" * 100_000
+    with pytest.raises(OutputNotKeptError, match="could not be kept"):
+        kept["lock"]
+
+
+def test_a_subclass_may_do_things_before_and_after(tmp_path: Path) -> None:
+    class Mine(LocalOrchestrator):
+        def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
+            print("before")
+            result = super().execute(pipeline, run_id, context)
+            print("after", result.success)
+            return result
+
+    assert chain(2).run(on=Mine(store=tmp_path / "runs.db"))["v1"] == 1
+
+
+def test_cancel_from_elsewhere_ends_steps_in_threads(local: LocalOrchestrator) -> None:
+    """Even one that catches every exception, and one that runs in a helper's thread."""
+    journal = Journal()
+
+    def stubborn() -> None:
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                if time.monotonic() < begun + 0.4:
+                    continue
+                raise
+
+    pipeline = Pipeline("endless", hooks=[journal])
+    for name in ("a", "b"):
+        pipeline.add_step(step(name=name, outputs=[name])(stubborn))
+    pipeline.add_step(step(name="c")(lambda a: a))
+    begun = time.monotonic()
+    timer = threading.Timer(0.2, lambda: local.cancel("stop-me"))
+    timer.start()
+    result = pipeline.run(on=local, run_id="stop-me")
+    timer.join()
+    assert result.status is CANCELLED
+    assert time.monotonic() - begun < 3
+    assert [found.status for found in result.step_results.values()] == [CANCELLED] * 3
+    assert [found.raw_status for found in result.step_results.values()] == ["cancelled"] * 3
+    assert journal.events[-1] == "end CANCELLED"
+    assert local.get_run("stop-me").status is CANCELLED
+    assert local.cancel("stop-me") is False
+
+
+def test_ctrl_c_records_the_run_and_goes_through(local: LocalOrchestrator) -> None:
+    journal = Journal()
+
+    @step(outputs=["a"])
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    pipeline = Pipeline("interrupted", hooks=[journal]).add_step(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(on=local, run_id="ctrl-c")
+    run = local.get_run("ctrl-c")
+    assert (run.status, run.error) == (CANCELLED, "The run was interrupted.")
+    assert local.step_runs("ctrl-c")[0].status is CANCELLED
+    assert journal.events[-1] == "end CANCELLED"
+
+
+def test_a_run_inside_a_step(local: LocalOrchestrator) -> None:
+    inner = chain(3)
+
+    @step(outputs=["result"])
+    def outer() -> int:
+        print("before")
+        value = inner.run(on=local, run_id="inner")["v2"]
+        print("after")
+        return int(value)
+
+    result = Pipeline("outer").add_step(outer).run(on=local)
+    assert result["result"] == 2
+    assert [line.message for line in local.logs(result.run_id)] == ["before", "after"]
+
+
+def test_wrong_options(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'threads' or 'processes'"):
+        LocalOrchestrator(workers="fibers")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="whole number from 1"):
+        LocalOrchestrator(max_workers=0)
+
+
+def test_a_store_that_cannot_be_had(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    local = LocalOrchestrator(store=tmp_path / "file" / "runs.db")
+    with pytest.raises(ConfigurationError, match="FLOWYML_HOME"):
+        chain(1).run(on=local)
+    health = local.health()
+    assert not health.reachable
+    assert "cannot be opened" in health.detail
+
+
+def test_health(local: LocalOrchestrator) -> None:
+    assert local.health().reachable
+
+
+def test_a_store_of_a_newer_flowyml(local: LocalOrchestrator) -> None:
+    with local.store.session() as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(ConfigurationError, match="newer FlowyML"):
+        local.runs()
