@@ -1,0 +1,409 @@
+"""Submitted runs: processes of their own, seen through the record by any other process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.errors import DefinitionError, OutputNotKeptError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import PipelineResult
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.base import RunnablePipeline
+
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalOrchestrator:
+    return LocalOrchestrator(store=tmp_path / "runs.db")
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.02)
+    return found
+
+
+def finished(local: LocalOrchestrator, run_id: str) -> Any:
+    return local.attach(run_id).wait_for_completion(timeout=30, poll_interval=0.1)
+
+
+def beating(folder: Path, seconds: float = 60) -> Pipeline:
+    """One step that notes its process id and then beats; a second one that never gets its turn."""
+    place = str(folder)
+
+    @step(outputs=["done"])
+    def beat() -> bool:
+        import os
+        import pathlib
+        import time
+
+        (pathlib.Path(place) / "pid").write_text(f"{os.getpid()}\n")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with (pathlib.Path(place) / "beats").open("a") as file:
+                file.write("x")
+            time.sleep(0.02)
+        return True
+
+    @step
+    def after(done: bool) -> None:
+        return
+
+    return Pipeline("beating").add_step(beat).add_step(after)
+
+
+def process_id(folder: Path) -> int:
+    path = folder / "pid"
+    return int(eventually(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text()))
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
+    @step(outputs=["words"])
+    def gather(name: str) -> list[str]:
+        import subprocess
+        import threading
+
+        print(f"gathering for {name}")
+        subprocess.run(["sh", "-c", "echo from a program"], check=True)
+        thread = threading.Thread(target=print, args=("from a thread",))
+        thread.start()
+        thread.join()
+        return ["hello", name]
+
+    @step(outputs=["greeting", "large"])
+    def join(words: list[str]) -> tuple[str, str]:
+        return " ".join(words), "x" * 100_000
+
+    pipeline = Pipeline("greeting", context=context(name="world")).add_step(gather).add_step(join)
+    handle = pipeline.submit({"name": "Ada"}, on=local, run_id="my-run-001")
+    assert (handle.job_id, handle.run_id) == ("my-run-001", "my-run-001")
+    assert list(line.message for line in handle.logs(follow=True) if line.step) == ["gathering for Ada"]
+    handle.wait_for_completion(timeout=20, poll_interval=0.1)
+    assert handle.status is COMPLETED, handle.error
+    assert handle.outputs == {"greeting": "hello Ada"}
+    with pytest.raises(OutputNotKeptError, match="keep_outputs=True"):
+        handle.outputs["large"]
+    assert {line.message for line in handle.logs() if not line.step} == {"from a program", "from a thread"}
+    assert handle.run.parameters == {"name": "Ada"}
+    eventually(lambda: not list((tmp_path / "jobs").iterdir()))
+
+
+def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
+    @step
+    def broken() -> None:
+        raise ValueError("no luck")
+
+    handle = Pipeline("failing").add_step(broken).submit(on=local)
+    handle.wait_for_completion(timeout=20, poll_interval=0.1)
+    assert handle.status is FAILED
+    assert handle.error == "step 'broken' failed: ValueError: no luck"
+    lines = [line.message for line in handle.logs() if line.step == "broken"]
+    assert lines[0].startswith("Step 'broken' failed: Traceback")
+    assert lines[-1] == "ValueError: no luck"
+    assert not any("flowyml" in line for line in lines)
+
+
+def test_keep_outputs_of_a_submitted_run(tmp_path: Path) -> None:
+    @step(outputs=["large"])
+    def make() -> list[int]:
+        return list(range(50_000))
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
+    handle = Pipeline("keeping").add_step(make).submit(on=local)
+    handle.wait_for_completion(timeout=20, poll_interval=0.1)
+    assert handle.outputs["large"] == list(range(50_000))
+
+
+def test_a_subclass_executes_submitted_runs_too(tmp_path: Path) -> None:
+    place = str(tmp_path)
+
+    class Mine(LocalOrchestrator):
+        def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
+            import pathlib
+
+            result = super().execute(pipeline, run_id, context)
+            (pathlib.Path(place) / "after").write_text(f"{result['a']} {run_id}")
+            return result
+
+    pipeline = Pipeline("mine").add_step(step(name="a", outputs=["a"])(lambda: 7))
+    local = Mine(store=tmp_path / "runs.db")
+    assert finished(local, pipeline.submit(on=local, run_id="r").job_id).outputs == {"a": 7}
+    assert eventually(lambda: (tmp_path / "after").exists() and (tmp_path / "after").read_text()) == "7 r"
+
+
+def test_a_subclass_that_never_runs_it(tmp_path: Path) -> None:
+    class Silly(LocalOrchestrator):
+        def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
+            print("I would rather not")
+            raise LookupError("not today")
+
+    local = Silly(store=tmp_path / "runs.db")
+    handle = Pipeline("silly").add_step(step(name="a")(lambda: 7)).submit(on=local)
+    handle.wait_for_completion(timeout=20, poll_interval=0.1)
+    assert (handle.status, handle.error) == (FAILED, "LookupError: not today")
+    eventually(lambda: "I would rather not" in [line.message for line in handle.logs()])
+
+
+def test_code_that_cannot_be_imported_any_more(local: LocalOrchestrator, tmp_path: Path) -> None:
+    (tmp_path / "fragile.py").write_text(
+        "import os\nif 'FRAGILE' in os.environ:\n    raise RuntimeError('broken on import')\n"
+        "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\npipeline = Pipeline('fragile').add_step(a)\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import fragile  # type: ignore[import-not-found]
+
+        os.environ["FRAGILE"] = "1"
+        handle = fragile.pipeline.submit(on=local)
+    finally:
+        del os.environ["FRAGILE"]
+        sys.path.remove(str(tmp_path))
+    handle.wait_for_completion(timeout=20, poll_interval=0.1)
+    assert (handle.status, handle.error) == (FAILED, "RuntimeError: broken on import")
+    assert any("broken on import" in line.message for line in handle.logs())
+
+
+def test_cancel_kills_the_process_and_what_it_started(local: LocalOrchestrator, tmp_path: Path) -> None:
+    place = str(tmp_path)
+
+    @step
+    def sleep() -> None:
+        import pathlib
+        import subprocess
+
+        program = subprocess.Popen(["sleep", "300"])
+        (pathlib.Path(place) / "pid").write_text(f"{program.pid}\n")
+        program.wait()
+
+    handle = Pipeline("sleeping").add_step(sleep).submit(on=local)
+    program = process_id(tmp_path)
+    row = local.store.get(handle.job_id)
+    assert handle.status is ExecutionStatus.RUNNING
+    assert is_running(row.pid)
+    assert handle.cancel() is True
+    assert handle.status is CANCELLED
+    assert handle.step_statuses() == {"sleep": CANCELLED}
+    eventually(lambda: not is_running(program) and not is_running(row.pid), 5)
+    assert handle.cancel() is False
+
+
+def test_cancel_fires_the_last_hook(local: LocalOrchestrator, tmp_path: Path) -> None:
+    from flowyml.core.hooks import PipelineHook
+
+    place = str(tmp_path)
+
+    class Farewell(PipelineHook):
+        def on_pipeline_end(self, pipeline_name: str, run_id: str, status: Any, duration: float) -> None:
+            import pathlib
+
+            (pathlib.Path(place) / "farewell").write_text(str(status))
+
+    pipeline = beating(tmp_path)
+    pipeline.hooks = (Farewell(),)
+    handle = pipeline.submit(on=local)
+    process_id(tmp_path)
+    handle.cancel()
+    assert handle.status is CANCELLED
+    assert eventually(lambda: (tmp_path / "farewell").exists() and (tmp_path / "farewell").read_text()) == "CANCELLED"
+
+
+def test_sigterm_is_a_cancellation(local: LocalOrchestrator, tmp_path: Path) -> None:
+    handle = beating(tmp_path).submit(on=local)
+    os.kill(process_id(tmp_path), signal.SIGTERM)
+    handle.wait_for_completion(timeout=20, poll_interval=0.05)
+    assert handle.status is CANCELLED
+    assert handle.step_statuses() == {"beat": CANCELLED, "after": CANCELLED}
+
+
+def test_a_step_stuck_in_a_thread_ends_with_the_process(local: LocalOrchestrator, tmp_path: Path) -> None:
+    """Two steps, so that one of them runs in a helper's thread, where no signal interrupts a sleep."""
+    place = str(tmp_path)
+
+    def stuck(name: str) -> Any:
+        def sleep() -> None:
+            import pathlib
+            import time
+
+            (pathlib.Path(place) / name).write_text("")
+            time.sleep(300)
+
+        return step(name=name)(sleep)
+
+    handle = Pipeline("stuck").add_step(stuck("a")).add_step(stuck("b")).submit(on=local)
+    eventually(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
+    pid = local.store.get(handle.job_id).pid
+    started = time.monotonic()
+    assert handle.cancel()
+    assert time.monotonic() - started < 9
+    assert handle.status is CANCELLED
+    assert set(handle.step_statuses().values()) == {CANCELLED}
+    eventually(lambda: not is_running(pid), 3)
+
+
+def test_a_killed_process_does_not_stay_running(local: LocalOrchestrator, tmp_path: Path) -> None:
+    handle = beating(tmp_path).submit(on=local)
+    eventually(lambda: handle.step_statuses()["beat"] is ExecutionStatus.RUNNING)
+    os.kill(process_id(tmp_path), signal.SIGKILL)
+    handle.wait_for_completion(timeout=10, poll_interval=0.05)
+    assert (handle.status, handle.raw_status) == (FAILED, "crashed")
+    assert handle.error is not None
+    assert "died in the middle of the run" in handle.error
+    assert handle.step_statuses() == {"beat": FAILED, "after": CANCELLED}
+    assert local.runs()[0].raw_status == "crashed"
+
+
+def test_a_killed_blocking_run_does_not_stay_running(tmp_path: Path) -> None:
+    script = tmp_path / "blocking.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import time
+        from flowyml import Pipeline, step
+        from flowyml.orchestrators import LocalOrchestrator
+
+        @step
+        def wait():
+            time.sleep(60)
+
+        Pipeline("blocking").add_step(wait).run(on=LocalOrchestrator(store={str(tmp_path / "runs.db")!r}), run_id="b")
+        """)
+    )
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    process = subprocess.Popen([sys.executable, str(script)])
+    eventually(lambda: local.store.find("b") and local.step_runs("b")[0].status is ExecutionStatus.RUNNING)
+    process.kill()
+    process.wait()
+    assert local.get_run("b").raw_status == "crashed"
+
+
+def test_ctrl_c_in_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "blocking.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import time
+        from flowyml import Pipeline, step
+        from flowyml.orchestrators import LocalOrchestrator
+
+        def sleep():
+            for _ in range(3000):
+                time.sleep(0.02)
+
+        pipeline = Pipeline("blocking").add_step(step(name="a")(sleep)).add_step(step(name="b")(sleep))
+        pipeline.run(on=LocalOrchestrator(store={str(tmp_path / "runs.db")!r}), run_id="b")
+        """)
+    )
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+    eventually(lambda: local.store.find("b") and local.step_runs("b")[1].status is ExecutionStatus.RUNNING)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert (local.get_run("b").status, local.get_run("b").error) == (CANCELLED, "The run was interrupted.")
+    assert {run.status for run in local.step_runs("b")} == {CANCELLED}
+
+
+SUBMITTER = """
+import sys
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+@step(outputs=["pid"])
+def count():
+    import os, time
+    with open({place!r}, "a") as file:
+        file.write("x")
+    time.sleep({seconds})
+    return os.getpid()
+
+pipeline = Pipeline("counting").add_step(count)
+if __name__ == "__main__":
+    sys.stdin.readline()
+    handle = pipeline.submit(on=LocalOrchestrator(store={store!r}), run_id="shared")
+    print(handle.job_id, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def submitters(tmp_path: Path, count: int, seconds: float) -> list[subprocess.Popen[str]]:
+    script = tmp_path / "submitter.py"
+    place, store = str(tmp_path / "executions"), str(tmp_path / "runs.db")
+    script.write_text(SUBMITTER.format(place=place, store=store, seconds=seconds))
+    command = [sys.executable, str(script)]
+    return [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
+    ]
+
+
+def say(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_one_run_id_submitted_by_many_processes_at_once(tmp_path: Path, local: LocalOrchestrator) -> None:
+    processes = submitters(tmp_path, 4, 0.1)
+    time.sleep(0.5)
+    for process in processes:
+        say(process)
+    answers = [process.communicate("\n", timeout=20)[0] for process in processes]
+    assert answers == ["shared\n"] * 4
+    assert finished(local, "shared").status is COMPLETED
+    assert (tmp_path / "executions").read_text() == "x"
+    assert len(local.runs()) == 1
+
+
+def test_the_caller_is_killed_after_it_submitted(tmp_path: Path, local: LocalOrchestrator) -> None:
+    (process,) = submitters(tmp_path, 1, 0.7)
+    say(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "shared\n"
+    process.kill()
+    process.communicate()
+    assert local.attach("shared").status in (ExecutionStatus.QUEUED, ExecutionStatus.RUNNING)
+    assert finished(local, "shared").status is COMPLETED
+
+
+def test_the_same_id_for_another_pipeline(local: LocalOrchestrator, tmp_path: Path) -> None:
+    handle = beating(tmp_path, 0).submit(on=local, run_id="mine")
+    with pytest.raises(DefinitionError, match="belongs to a run of 'beating'"):
+        Pipeline("other").add_step(step(name="a")(lambda: 1)).submit(on=local, run_id="mine")
+    assert handle.wait_for_completion(timeout=20, poll_interval=0.1).status is COMPLETED
+
+
+def test_another_python_process_reads_it_all(local: LocalOrchestrator, tmp_path: Path) -> None:
+    @step(outputs=["a"])
+    def talk() -> int:
+        print("hello")
+        return 5
+
+    run_id = Pipeline("talk").add_step(talk).run(on=local).run_id
+    code = textwrap.dedent(f"""
+        import json
+        from flowyml.orchestrators import LocalOrchestrator
+        local = LocalOrchestrator(store={str(tmp_path / "runs.db")!r})
+        handle = local.attach(local.runs()[0].job_id)
+        lines = [line.message for line in handle.logs()]
+        print(json.dumps([handle.run_id, str(handle.status), handle.outputs, lines, handle.duration_seconds]))
+    """)
+    answer = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    assert answer[:4] == [run_id, "COMPLETED", {"a": 5}, ["hello"]]
