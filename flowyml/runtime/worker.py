@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
-from flowyml.artifacts.pickling import main_is
+from flowyml.artifacts.pickling import worker_main_is
 from flowyml.core.errors import OutputError, ParameterError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.retry_policy import error_names
@@ -40,7 +40,7 @@ class Worker:
         self.artifacts = artifacts
         self.parameters = parameters
         self._functions: dict[str, Callable[..., Any]] = {}
-        main_is(main_module(folder))
+        worker_main_is(main_module(folder))
 
     @cached_property
     def plan(self) -> Plan:
