@@ -20,10 +20,20 @@ from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier, slug
 from flowyml_prefect.layout import Group, Pair, Part, source, text_literal, value
 
-__all__ = ["compile_flow", "flow_function", "flow_name", "outputs_key", "parameter_schema"]
+__all__ = [
+    "compile_flow",
+    "flow_function",
+    "flow_name",
+    "outputs_key",
+    "parameter_schema",
+    "plan_key",
+    "task_functions",
+]
 
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 _RESERVED = frozenset({"run_step", "run_steps", "finish_run", "return_state", "wait_for"})
+_IMPORT = "from prefect import get_run_logger, runtime\n"
+_FULL_IMPORT = "from prefect import flow, get_run_logger, runtime, task\n"
 _SETTINGS = 'PIPELINE = ""\nBUNDLE = Path(__file__)\n'
 _MOST_DELAYS = 50  # Prefect takes no more, and repeats the last one
 _ANNOTATIONS = {
@@ -51,14 +61,24 @@ def flow_function(plan: Plan) -> str:
     return _Names(plan).flow
 
 
-def flow_name(plan: Plan) -> str:
+def task_functions(plan: Plan) -> Mapping[str, str]:
+    """The name of each step's function in the compiled file."""
+    return _Names(plan).tasks
+
+
+def flow_name(pipeline: str) -> str:
     """The name of the flow in Prefect: the pipeline's own, unless Prefect forbids one of its characters."""
-    return slug(plan.name) if _BANNED_IN_NAMES & set(plan.name) else plan.name
+    return slug(pipeline) if _BANNED_IN_NAMES & set(pipeline) else pipeline
 
 
-def outputs_key(plan: Plan) -> str:
+def outputs_key(pipeline: str) -> str:
     """The key of the artifact that holds the outputs of a run."""
-    return f"{slug(plan.name)}-outputs"
+    return f"{slug(pipeline)}-outputs"
+
+
+def plan_key(pipeline: str) -> str:
+    """The key of the artifacts that hold the steps of each deployed version."""
+    return f"{slug(pipeline)}-plan"
 
 
 def parameter_schema(plan: Plan) -> dict[str, Any]:
@@ -101,7 +121,8 @@ def _checked_parameter(parameter: Parameter) -> str:
 
 @cache
 def _common() -> str:
-    return files("flowyml_prefect").joinpath("flow_parts.py").read_text("utf-8").rstrip() + "\n"
+    text = files("flowyml_prefect").joinpath("flow_parts.py").read_text("utf-8")
+    return text.replace(_IMPORT, _FULL_IMPORT).rstrip() + "\n"
 
 
 @cache
@@ -173,11 +194,13 @@ def _flow(plan: Plan, names: _Names) -> str:
     """The flow: submit each step's task, in the plan's order, and wait for all."""
     steps = Group("{", [Pair(f"{text_literal(s.name)}: ", names.futures[s.name]) for s in plan], "}")
     outputs = Group("{", [_output(o.name, o.source, names) for o in plan.outputs], "}")
-    finish = Group("return finish_run(", [steps, outputs, text_literal(outputs_key(plan))], ")")
+    finish = Group("return finish_run(", [steps, outputs, text_literal(outputs_key(plan.name))], ")")
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     lines = [
         source(Group("@flow(", list(_flow_options(plan)), ")")),
-        source(Group(f"def {names.flow}(", list(map(_parameter, _required_first(plan.parameters))), ") -> State[Any]:")),
+        source(
+            Group(f"def {names.flow}(", list(map(_parameter, _required_first(plan.parameters))), ") -> State[Any]:")
+        ),
         f"    {source(run, 1)}",
         *(f"        {source(_submission(step, names), 2)}" for step in plan),
         f"        {source(finish, 2)}",
@@ -186,7 +209,7 @@ def _flow(plan: Plan, names: _Names) -> str:
 
 
 def _flow_options(plan: Plan) -> Iterator[Part]:
-    yield f"name={text_literal(flow_name(plan))}"
+    yield f"name={text_literal(flow_name(plan.name))}"
     if plan.description:
         yield f"description={text_literal(plan.description)}"
     if plan.timeout_seconds is not None:

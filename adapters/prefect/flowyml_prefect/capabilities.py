@@ -1,0 +1,39 @@
+"""What Prefect can do. Imports no Prefect."""
+
+from __future__ import annotations
+
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+
+__all__ = ["CAPABILITIES"]
+
+CAPABILITIES = Capabilities(
+    "prefect",
+    {
+        Feature.PARALLEL_STEPS: yes,
+        Feature.PARAMETERS: yes,
+        Feature.STEP_RETRY: yes,
+        Feature.RETRYABLE_ERRORS: yes,
+        Feature.STEP_TIMEOUT: yes,
+        Feature.PIPELINE_TIMEOUT: yes,
+        Feature.HOOKS: yes,
+        Feature.RESOURCES_CPU_MEMORY: partly(
+            "Taken note of, not reserved: the steps of a run share the machine of its flow, which the work pool sizes."
+        ),
+        Feature.RESOURCES_GPU: no(
+            "It cannot reserve GPUs. Take a work pool whose machines have them, and drop gpu from `resources`."
+        ),
+        Feature.CANCEL: yes,
+        Feature.LOGS: yes,
+        Feature.OUTPUTS: yes,
+        Feature.IDEMPOTENT_SUBMIT: yes,
+        Feature.ATTACH: yes,
+        Feature.SCHEDULE_CRON: yes,
+        Feature.SCHEDULE_INTERVAL: yes,
+        Feature.SCHEDULE_TIMEZONE: yes,
+        Feature.SCHEDULE_CATCH_UP: partly(
+            "Prefect plans runs ahead, and runs those late whose time came while no worker was there, asked or not. "
+            "While its server is down it plans none, and those are not made up for."
+        ),
+        Feature.SCHEDULE_PAUSE: yes,
+    },
+)

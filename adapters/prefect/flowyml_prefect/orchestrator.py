@@ -1,0 +1,286 @@
+"""Prefect as an orchestrator of FlowyML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.errors import (
+    EngineError,
+    RunNotFoundError,
+    ScheduleError,
+    ScheduleNotFoundError,
+)
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator
+from flowyml_prefect import runner
+from flowyml_prefect.capabilities import CAPABILITIES
+from flowyml_prefect.client import FlowRun, NotFoundError, PrefectClient, is_id
+from flowyml_prefect.compiler import compile_flow, flow_name
+from flowyml_prefect.connection import Connection
+from flowyml_prefect.deployments import Deployed, Deployments, Target
+from flowyml_prefect.reading import RunReader
+from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
+from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home
+from flowyml_prefect.status import status_of
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.probe import Site
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["PrefectOrchestrator"]
+
+
+class PrefectOrchestrator(Orchestrator):
+    """Runs pipelines as Prefect flows.
+
+    ``url`` is that of a Prefect server, with or without ``/api``; without it Prefect's own settings count
+    (``PREFECT_API_URL``, a profile), and without those an embedded Prefect on SQLite is started on this machine.
+    ``api_key`` is a key of Prefect Cloud, or ``"user:password"`` of a server with basic authentication.
+
+    ``work_pool`` names the pool whose workers execute the runs. Without one each run is executed on this machine, in a
+    process of its own that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
+    must reach too. ``retry_policy`` retries failed steps, and calls to a server that does not answer.
+    """
+
+    name = "prefect"
+    capabilities = CAPABILITIES
+    engine_package = "prefect"
+    extra = "prefect"
+
+    def __init__(
+        self,
+        url: str | None = None,
+        work_pool: str | None = None,
+        *,
+        retry_policy: OrchestratorRetryPolicy | None = None,
+        api_key: str | None = None,
+        artifacts: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(retry_policy=retry_policy)
+        self.url = url
+        self.work_pool = work_pool
+        self.artifacts = None if artifacts is None else os.fspath(artifacts)
+        self._connection = Connection.to(url, api_key) if url is not None else None
+        self._settings_read = False
+        self._client: PrefectClient | None = None
+        self._deployments: Deployments | None = None
+        self._reader: RunReader | None = None
+        self._just_made: dict[str, Run] = {}
+
+    # Runs.
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+        target = self._target()
+        deployed = self.deployments.deployed(bundle, target)
+        made = self.client.create_run(
+            deployed.id,
+            {
+                "name": run_id,
+                "idempotency_key": run_id,
+                "parameters": dict(parameters),
+                "labels": {**deployed.labels, "flowyml.run_id": run_id},
+            },
+        )
+        if target.pool is None and made.state_type == "SCHEDULED":
+            environment = {**self.client.connection.environment, **target.environment}
+            runner.launch(made.id, deployed.entrypoint, environment, prefect_home() / "runs")
+        self._just_made = {made.id: self.reader.record(made)}
+        return made.id
+
+    def attach(self, job_id: str) -> SubmissionResult:
+        made = self._just_made.pop(job_id, None)
+        return SubmissionResult(self, job_id, run=made or self.get_run(job_id))
+
+    def get_run(self, job_id: str) -> Run:
+        return self.reader.record(self._flow_run(job_id))
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        return self.reader.runs(pipeline, limit)
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        return self.reader.step_runs(self._flow_run(job_id))
+
+    def outputs(self, job_id: str) -> Outputs:
+        return self.reader.outputs(self._flow_run(job_id), self.artifacts)
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        self._flow_run(job_id)
+        return self.reader.logs(job_id, follow=follow)
+
+    def cancel(self, job_id: str) -> bool:
+        run = self._flow_run(job_id)
+        if status_of(run.state_type, run.state_name).is_terminal:
+            return False
+        message = "Cancelled by FlowyML."
+        answer = self.client.set_state(run.id, {"type": "CANCELLING", "name": "Cancelling", "message": message})
+        if answer != "ABORT":
+            return True
+        return not self.get_run(job_id).status.is_terminal
+
+    # The engine.
+
+    def health(self) -> Health:
+        try:
+            client = self._client_if_there()
+            if client is None:
+                return Health(
+                    reachable=False, detail="No Prefect is configured; an embedded one starts when it is needed."
+                )
+            return Health(reachable=True, version=client.version(), url=client.connection.ui_url)
+        except (EngineError, ValueError) as error:
+            return Health(reachable=False, url=self.url, detail=str(error))
+
+    @classmethod
+    def recognizes(cls, site: Site) -> bool:
+        """Prefect's health page says ``true``, and its version page a bare version."""
+        base = "" if site.url.endswith("/api") else "/api"
+        version = site.get(f"{base}/admin/version").json()
+        return site.get(f"{base}/health").json() is True and isinstance(version, str)
+
+    @classmethod
+    def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
+        return {"flow.py": compile_flow(bundle).encode(), bundle.filename: bundle.data}
+
+    @property
+    def client(self) -> PrefectClient:
+        """The kept connection; the embedded server is started, or started again, if it is the one meant."""
+        client = self._client_if_there()
+        if client is None:
+            server = embedded_server()
+            assert server is not None
+            client = self._use(server.connection)
+        return client
+
+    @property
+    def deployments(self) -> Deployments:
+        """What was deployed through this orchestrator."""
+        client = self.client
+        if self._deployments is None or self._deployments.client is not client:
+            self._deployments = Deployments(client)
+        return self._deployments
+
+    @property
+    def reader(self) -> RunReader:
+        """What reads runs."""
+        client = self.client
+        if self._reader is None or self._reader.client is not client:
+            self._reader = RunReader(client)
+        return self._reader
+
+    def close(self) -> None:
+        """End the connection; the next call opens a new one."""
+        if self._client is not None:
+            self._client.close()
+
+    def _client_if_there(self) -> PrefectClient | None:
+        if not self._is_embedded() and self._connection is not None:
+            return self._use(self._connection)
+        server = embedded_server(start=False)
+        return None if server is None else self._use(server.connection)
+
+    def _use(self, connection: Connection) -> PrefectClient:
+        if self._client is None or self._client.connection != connection:
+            self._client = PrefectClient(connection, self.retry_policy)
+        return self._client
+
+    def _is_embedded(self) -> bool:
+        """Whether neither the caller nor Prefect's settings name a server."""
+        if self._connection is None and not self._settings_read:
+            self._connection = Connection.configured()
+            self._settings_read = True
+        return self._connection is None
+
+    def _flow_run(self, job_id: str) -> FlowRun:
+        if is_id(job_id):
+            try:
+                return self.client.run(job_id)
+            except NotFoundError:
+                pass
+        raise RunNotFoundError(f"Prefect at {self.client.connection.ui_url} knows no run {job_id!r}.")
+
+    # Deployments and schedules.
+
+    def deploy(self, bundle: Bundle) -> Deployment:
+        deployed = self.deployments.deployed(bundle, self._target())
+        return Deployment(name=deployed.name, digest=bundle.digest, changed=deployed.changed, url=deployed.url)
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+        body = {**to_prefect(schedule), "active": True, "parameters": dict(schedule.parameters)}
+        deployed = self._scheduled_deployment(bundle)
+        existing = _own_schedule(self.client.deployment_by_id(deployed.id))
+        self.client.save_schedule(deployed.id, body, existing["id"] if existing else None)
+        return self._schedule(deployed.id)
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        flow = None if pipeline is None else flow_name(pipeline)
+        found = [plain for plain in self.client.deployments(flow) if _own_schedule(plain)]
+        planned = self.client.planned([plain["id"] for plain in found]) if found else {}
+        return [_info(plain, planned.get(plain["id"], [])) for plain in found]
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self._change_schedule(schedule_id, active=False)
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self._change_schedule(schedule_id, active=True)
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        schedule = self._own(schedule_id)
+        self.client.delete_schedule(schedule_id, schedule["id"])
+
+    def _target(self) -> Target:
+        return Target(self.work_pool, self.artifacts)
+
+    def _scheduled_deployment(self, bundle: Bundle) -> Deployed:
+        """Where a schedule belongs: a deployment that somebody executes."""
+        pool = self.work_pool
+        if pool is None:
+            if not self._is_embedded():
+                raise ScheduleError(
+                    f"Nobody would run the schedule of {bundle.plan.name!r}: it needs a work pool. Pass work_pool=…; "
+                    f"`prefect work-pool create NAME --type process` makes one, `prefect worker start --pool NAME` "
+                    f"serves it."
+                )
+            pool = POOL
+            self.client.ensure_process_pool(pool)
+            ensure_worker()
+        return self.deployments.deployed(bundle, Target(pool, self.artifacts))
+
+    def _change_schedule(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
+        schedule = self._own(schedule_id)
+        self.client.save_schedule(schedule_id, {"active": active}, schedule["id"])
+        return self._schedule(schedule_id)
+
+    def _schedule(self, deployment_id: str) -> ScheduleInfo:
+        planned = self.client.planned([deployment_id])
+        return _info(self.client.deployment_by_id(deployment_id), planned.get(deployment_id, []))
+
+    def _own(self, schedule_id: str) -> Mapping[str, Any]:
+        """The Prefect schedule of a deployment: a pipeline has one, so that the deployment's id names it."""
+        try:
+            schedule = _own_schedule(self.client.deployment_by_id(schedule_id)) if is_id(schedule_id) else None
+        except NotFoundError:
+            schedule = None
+        if schedule is None:
+            raise ScheduleNotFoundError(f"Prefect at {self.client.connection.ui_url} has no schedule {schedule_id!r}.")
+        return schedule
+
+
+def _own_schedule(deployment: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((schedule for schedule in deployment.get("schedules") or () if is_ours(schedule)), None)
+
+
+def _info(deployment: Mapping[str, Any], planned: list[Any]) -> ScheduleInfo:
+    schedule = _own_schedule(deployment)
+    assert schedule is not None
+    return ScheduleInfo(
+        schedule_id=deployment["id"],
+        pipeline=deployment["labels"].get("flowyml.pipeline", deployment["name"]),
+        schedule=from_prefect(schedule),
+        paused=not schedule["active"],
+        next_runs=tuple(planned) if schedule["active"] else (),
+    )

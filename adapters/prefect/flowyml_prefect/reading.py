@@ -1,0 +1,180 @@
+"""Runs, steps, logs and outputs, as they are read back from Prefect."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flowyml.core.errors import ArtifactError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, TaskRun
+from flowyml_prefect.compiler import flow_name, outputs_key, plan_key
+from flowyml_prefect.status import status_of, step_status_of
+
+__all__ = ["RunReader"]
+
+_LAG = timedelta(seconds=10)
+"""How long after the end of a run its task runs and its last log lines may still come."""
+
+_LAST_LINE = "Finished in state "
+_WRAPPERS = re.compile(
+    r"^(Task run encountered an exception|Flow run encountered an exception:?|Task run failed due to timeout:)\s+"
+    r"(Step\w+Error: |OutputError: )?"
+)
+_REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
+
+
+@dataclass
+class RunReader:
+    """Reads what one server knows of runs."""
+
+    client: PrefectClient
+    _pipelines: dict[str, str] = field(default_factory=dict, init=False)
+    _plans: dict[tuple[str, str], tuple[tuple[str, str], ...]] = field(default_factory=dict, init=False)
+
+    def record(self, run: FlowRun) -> Run:
+        """A flow run in FlowyML's terms."""
+        status = status_of(run.state_type, run.state_name)
+        return Run(
+            job_id=run.id, run_id=str(run.labels.get("flowyml.run_id", run.name)), pipeline=self._pipeline(run),
+            status=status, raw_status=run.state_name, created_at=run.created, started_at=run.start_time,
+            ended_at=run.end_time, error=_error(run.message, run.state_name) if _went_wrong(status) else None,
+            url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
+        )  # fmt: skip
+
+    def runs(self, pipeline: str | None, limit: int) -> list[Run]:
+        """The newest runs, those left out that a schedule has planned for later."""
+        now = datetime.now(UTC) + timedelta(seconds=1)
+        filters: dict[str, Any] = {
+            "flow_runs": {"tags": {"all_": [TAG]}, "expected_start_time": {"before_": now.isoformat()}}
+        }
+        if pipeline is not None:
+            filters["flows"] = {"name": {"any_": [flow_name(pipeline)]}}
+        return [self.record(run) for run in self.client.runs(filters, limit)]
+
+    def step_runs(self, run: FlowRun) -> tuple[StepRun, ...]:
+        """All steps in the plan's order. After the end of a run, Prefect is given time to record its last task runs."""
+        status = status_of(run.state_type, run.state_name)
+        plan = self._plan(run)
+        while True:
+            found = {task.function: task for task in self.client.task_runs(run.id)}
+            names = plan or tuple((task.name, task.function) for task in found.values())
+            steps = tuple(_step_run(name, found.get(function)) for name, function in names)
+            settled = all(step.status.is_terminal for step in steps)
+            if not status.is_terminal or settled or _is_long_ago(run.end_time):
+                break
+            time.sleep(0.2)
+        return tuple(_after_the_end(step, status) for step in steps) if status.is_terminal else steps
+
+    def outputs(self, run: FlowRun, artifacts: str | None) -> Outputs:
+        """The pipeline's outputs; those that are gone from the artifact store tell why when they are read."""
+        from flowyml.artifacts import open_store, unpack
+
+        table = _table(self.client.artifact_of_run(outputs_key(self._pipeline(run)), run.id))
+        store = open_store(artifacts)
+        values, gone = {}, {}
+        for row in table:
+            try:
+                values[row["output"]] = unpack(json.loads(row["value"]), store)
+            except ArtifactError as error:
+                gone[row["output"]] = str(error)
+        return Outputs(values, not_kept=gone)
+
+    def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
+        """The lines of a run. Prefect sends them in batches, so the last come after the end."""
+        names: dict[str, str] = {}
+        seen: set[str] = set()
+        latest: datetime | None = None
+        complete = False
+        while True:
+            run = self.client.run(run_id)
+            over = status_of(run.state_type, run.state_name).is_terminal
+            new = [log for log in self.client.logs(run_id, latest and latest - _LAG) if log.id not in seen]
+            seen.update(log.id for log in new)
+            yield from self._lines(run_id, new, names)
+            latest = new[-1].time if new else latest
+            complete = complete or any(not log.task_run_id and log.message.startswith(_LAST_LINE) for log in new)
+            if not over and not follow:
+                return
+            if over and (complete or _is_long_ago(run.end_time)):
+                return
+            time.sleep(0.3 if over else 1)
+
+    def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, str]) -> Iterator[LogLine]:
+        if any(log.task_run_id and log.task_run_id not in names for log in logs):
+            run = self.client.run(run_id)
+            steps = {function: step for step, function in self._plan(run)}
+            names.update({task.id: steps.get(task.function, task.name) for task in self.client.task_runs(run_id)})
+        for log in logs:
+            step = names.get(log.task_run_id, "") if log.task_run_id else ""
+            yield LogLine(log.message, step, logging.getLevelName(log.level), log.time)
+
+    def _pipeline(self, run: FlowRun) -> str:
+        """The pipeline's own name, which its flow may not bear."""
+        if name := run.labels.get("flowyml.pipeline"):
+            return str(name)
+        if run.flow_id not in self._pipelines:
+            self._pipelines[run.flow_id] = str(self.client.read(f"/flows/{run.flow_id}")["name"])
+        return self._pipelines[run.flow_id]
+
+    def _plan(self, run: FlowRun) -> tuple[tuple[str, str], ...]:
+        """The steps of the version that runs, each with the function of its task; empty where none was deployed."""
+        if run.version is None:
+            return ()
+        pipeline = self._pipeline(run)
+        key = (pipeline, run.version)
+        if key not in self._plans:
+            for artifact in self.client.artifacts(plan_key(pipeline)):
+                version = str(artifact["description"])
+                steps = tuple((row["step"], row["task"]) for row in _table(artifact["data"]))
+                self._plans.setdefault((pipeline, version), steps)
+            self._plans.setdefault(key, ())
+        return self._plans[key]
+
+
+def _step_run(name: str, task: TaskRun | None) -> StepRun:
+    if task is None:
+        return StepRun(name=name, status=ExecutionStatus.QUEUED, raw_status="")
+    status = step_status_of(task.state_type, task.state_name)
+    return StepRun(
+        name=name, status=status, raw_status=task.state_name, attempt=task.run_count, started_at=task.start_time,
+        ended_at=task.end_time, error=_error(task.message, task.state_name) if _went_wrong(status) else None,
+    )  # fmt: skip
+
+
+def _after_the_end(step: StepRun, run: ExecutionStatus) -> StepRun:
+    """A step cannot go on after its run: one that was at work shares its fate, one that waited was cancelled."""
+    if step.status.is_terminal:
+        return step
+    from dataclasses import replace
+
+    was_at_work = step.status is ExecutionStatus.RUNNING and run.is_failed
+    return replace(step, status=ExecutionStatus.FAILED if was_at_work else ExecutionStatus.CANCELLED)
+
+
+def _went_wrong(status: ExecutionStatus) -> bool:
+    return status.is_terminal and not status.is_successful
+
+
+def _error(message: str, name: str) -> str:
+    """The error itself, without what Prefect puts around it."""
+    plain = _WRAPPERS.sub("", message)
+    match = _REPR.match(plain)
+    return (match["message"] if match else plain) or name
+
+
+def _is_long_ago(end: datetime | None) -> bool:
+    return end is not None and datetime.now(UTC) - end > _LAG
+
+
+def _table(data: Any) -> list[dict[str, Any]]:
+    """The rows of a table artifact, which Prefect's own client stores as JSON text."""
+    rows = json.loads(data) if isinstance(data, str) else data
+    return rows or []

@@ -1,0 +1,281 @@
+"""A run without a work pool: a process of its own that claims it, lets Prefect's engine execute it, and watches.
+
+The engine is Prefect's own (``python -m prefect.engine``), as its runner and workers start it. What stands around it
+here is small and imports no Prefect. That is why it is not Prefect's runner: ``prefect flow-run execute`` loads Prefect
+three times in a row, and begins a run 8.7 s after it is called; this begins it after 2.7 s, with half the memory.
+
+It keeps what that runner promises. Only the process that moves the run to PENDING executes it, so however many try,
+one does. "Cancelling" is seen within a second: the engine is told over Prefect's control channel that it is cancelled,
+gets a SIGTERM, and SIGKILL if it is not gone in time. An engine that dies leaves a crashed run, not a running one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+from flowyml.core.errors import EngineError, EngineUnreachableError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml_prefect.client import FlowRun, PrefectClient
+from flowyml_prefect.connection import Connection
+from flowyml_prefect.status import status_of
+
+__all__ = ["launch", "main"]
+
+_POLL_SECONDS = 1.0
+_GRACE_SECONDS = 30
+_PATIENCE_SECONDS = 3600  # with a server that is down while the flow goes on
+
+
+class _Process(subprocess.Popen[bytes]):
+    """Meant to go on without this one, so there is nothing to warn of when it is forgotten."""
+
+    def __del__(self) -> None:
+        return
+
+
+_launched: list[_Process] = []
+
+
+def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: Path) -> None:
+    """Start the process that executes a run; it outlives this one. Another such process does no harm."""
+    _launched[:] = [process for process in _launched if process.poll() is None]
+    logs.mkdir(parents=True, exist_ok=True)
+    with (logs / f"{run_id}.log").open("ab") as log:
+        process = _Process(
+            [sys.executable, "-P", "-m", "flowyml_prefect.runner", run_id, entrypoint, log.name],
+            env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    _launched.append(process)
+
+
+def main(run_id: str, entrypoint: str, log: Path) -> int:
+    """What the process does. The log stays only if something went wrong."""
+    connection = Connection.configured()
+    if connection is None:
+        raise SystemExit("PREFECT_API_URL is not set.")
+    client = PrefectClient(connection)
+    if not _eventually(lambda: client.claim(run_id)):
+        return 0  # somebody else executes it, or it was cancelled
+    code = _Attempt(client, run_id, entrypoint, log).execute()
+    if code == 0:
+        log.unlink(missing_ok=True)
+    return code
+
+
+@dataclass
+class _Attempt:
+    """One execution of a run, from its claim to its end."""
+
+    client: PrefectClient
+    run_id: str
+    entrypoint: str
+    log: Path
+    channel: _ControlChannel = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.channel = _ControlChannel()
+
+    def execute(self) -> int:
+        """Run the engine and see that the run reaches an end on the server."""
+        with self.channel:
+            engine = self._start()
+            _forward_sigterm(engine)
+            with suppress(EngineError):
+                self.client.write(
+                    f"/flow_runs/{self.run_id}",
+                    {"infrastructure_pid": f"{socket.gethostname()}:{engine.pid}"},
+                    method="PATCH",
+                )
+            self._watch(engine)
+            _kill_group(engine)
+        return self._conclude(engine.returncode)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            **self.channel.environment,
+            "PREFECT__FLOW_RUN_ID": self.run_id,
+            "PREFECT__FLOW_ENTRYPOINT": self.entrypoint,
+            "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "prefect.engine"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _watch(self, engine: subprocess.Popen[bytes]) -> None:
+        """Until the engine ends; see to it that it does once the run is cancelled, or has ended on the server."""
+        ended_since: float | None = None
+        while not _has_ended(engine, _POLL_SECONDS):
+            run = self._look()
+            if run is None:
+                continue
+            if run.state_type == "CANCELLING":
+                self._stop(engine)
+            elif status_of(run.state_type, run.state_name).is_terminal:
+                ended_since = ended_since or time.monotonic()
+                if time.monotonic() - ended_since > _GRACE_SECONDS:
+                    _kill_group(engine)
+
+    def _look(self) -> FlowRun | None:
+        try:
+            return self.client.run(self.run_id)
+        except EngineError:  # down for now; the flow goes on
+            return None
+
+    def _stop(self, engine: subprocess.Popen[bytes]) -> None:
+        if self.channel.say_cancelled():
+            with suppress(ProcessLookupError):
+                engine.send_signal(signal.SIGTERM)
+            _has_ended(engine, _GRACE_SECONDS)
+        _kill_group(engine)
+
+    def _conclude(self, code: int) -> int:
+        """A run whose engine ended without a word is cancelled, if that was asked for, and else crashed."""
+        run = _eventually(lambda: self.client.run(self.run_id))
+        if status_of(run.state_type, run.state_name).is_terminal:
+            return 0
+        if run.state_type == "CANCELLING":
+            self._end(run, "CANCELLED", "Cancelled", "Flow run was cancelled.", ExecutionStatus.CANCELLED)
+            return 0
+        self._end(run, "CRASHED", "Crashed", f"{_death(code)}{self._last_words()}", ExecutionStatus.FAILED)
+        return 1
+
+    def _end(self, run: FlowRun, kind: str, name: str, message: str, status: ExecutionStatus) -> None:
+        state = {"type": kind, "name": name, "message": message}
+        _eventually(lambda: self.client.set_state(self.run_id, state, force=True))
+        self._fire_end(run, status)
+
+    def _fire_end(self, run: FlowRun, status: ExecutionStatus) -> None:
+        """The hooks that the engine did not live to fire."""
+        from flowyml.plan.bundle import Bundle
+        from flowyml.runtime.processes import StepProcesses
+
+        for path in Path(self.entrypoint).parent.glob("*.pyz"):
+            plan = Bundle.read(path).plan
+            if plan.hooks:
+                seconds = time.time() - run.start_time.timestamp() if run.start_time else 0.0
+                with StepProcesses(path, run_id=run.name, artifacts="") as processes:
+                    processes.fire("on_pipeline_end", plan.name, run.name, status, seconds)
+
+    def _last_words(self) -> str:
+        with suppress(OSError):
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+            if lines:
+                return f" Its last line: {lines[-1][:500]} (all of them: {self.log})"
+        return ""
+
+
+class _ControlChannel:
+    """This side of Prefect's control channel: the engine connects, and can be told why it gets a SIGTERM.
+
+    Without that an engine reports a crash. Source: prefect/runner/_control_channel.py, protocol version 1. An engine
+    that knows no such channel does not connect, and is then killed at once.
+    """
+
+    def __init__(self) -> None:
+        self._token = secrets.token_hex(16)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._engine: socket.socket | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the engine needs to connect."""
+        port = self._listener.getsockname()[1]
+        return {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": self._token}
+
+    def say_cancelled(self) -> bool:
+        """Announce the SIGTERM; True when the engine understood."""
+        engine = self._engine
+        if engine is None:
+            return False
+        with suppress(OSError):
+            engine.settimeout(1)
+            engine.sendall(b"c")
+            answer = engine.recv(64)
+            while answer and b"a" not in answer:
+                answer = engine.recv(64)
+            return b"a" in answer
+        return False
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.close()
+        if self._engine is not None:
+            self._engine.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while self._engine is None:
+                connection, _ = self._listener.accept()
+                connection.settimeout(5)
+                if secrets.compare_digest(connection.recv(len(self._token) + 1).strip(), self._token.encode()):
+                    self._engine = connection
+                else:
+                    connection.close()
+
+
+def _forward_sigterm(engine: subprocess.Popen[bytes]) -> None:
+    """Whoever ends this process means the run: the engine then reports a crash itself."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            engine.send_signal(number)
+
+    signal.signal(signal.SIGTERM, forward)
+
+
+def _has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
+    try:
+        process.wait(within)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _eventually(call: Callable[[], Any]) -> Any:
+    """The answer of a call, for which a server that is down is given time to come back."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return call()
+        except EngineUnreachableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"The process of the flow ended with exit code {code}."
+    with suppress(ValueError):
+        return f"The process of the flow was killed by signal {-code} ({signal.Signals(-code).name})."
+    return f"The process of the flow was killed by signal {-code}."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))

@@ -1,0 +1,118 @@
+"""A schedule in Prefect's notation, and back.
+
+Prefect's cron and interval schedules have no start and no end, while its recurrence rules (RFC 5545) have both. So a
+schedule with a start or an end becomes such a rule. The slug of the schedule then tells what it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flowyml.core.errors import ScheduleError
+from flowyml.core.schedule import Schedule
+
+__all__ = ["SLUG", "from_prefect", "is_ours", "to_prefect"]
+
+SLUG = "flowyml"
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+def to_prefect(schedule: Schedule) -> dict[str, Any]:
+    """The ``schedule`` and ``slug`` of a deployment schedule. Raises ``ScheduleError`` for what Prefect cannot keep."""
+    notes = {
+        name: value
+        for name, value in schedule.to_dict().items()
+        if name in ("cron", "interval_seconds", "start", "end", "catch_up")
+    }
+    bounded = (schedule.start is not None and schedule.cron is not None) or schedule.end is not None
+    return {
+        "schedule": _rule(schedule) if bounded else _plain(schedule),
+        "slug": f"{SLUG} {json.dumps(notes)}" if bounded or schedule.catch_up or schedule.start else SLUG,
+    }
+
+
+def from_prefect(plain: Mapping[str, Any]) -> Schedule:
+    """What ``to_prefect`` was given, as far as Prefect's side was not changed by hand since."""
+    kept, slug = plain["schedule"], plain.get("slug") or ""
+    notes = _notes(slug)
+    options: dict[str, Any] = {"timezone": kept.get("timezone") or "UTC", "parameters": plain.get("parameters") or {}}
+    options |= {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
+    if "rrule" in kept:
+        timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
+    elif "cron" in kept:
+        timing = {"cron": kept["cron"]}
+    else:
+        timing = {"interval_seconds": float(kept["interval"])}
+    return Schedule(**timing, **options, catch_up=notes.get("catch_up", False))
+
+
+def is_ours(plain: Mapping[str, Any]) -> bool:
+    """Whether FlowyML made this deployment schedule."""
+    slug = plain.get("slug") or ""
+    return slug == SLUG or bool(_notes(slug))
+
+
+def _notes(slug: str) -> dict[str, Any]:
+    word, _, rest = slug.partition(" ")
+    try:
+        notes = json.loads(rest) if word == SLUG and rest else {}
+    except ValueError:
+        return {}
+    return notes if isinstance(notes, dict) else {}
+
+
+def _plain(schedule: Schedule) -> dict[str, Any]:
+    if schedule.cron is not None:
+        return {"cron": schedule.cron, "timezone": schedule.timezone}
+    anchor = schedule.start or _EPOCH
+    return {"interval": schedule.interval_seconds, "anchor_date": anchor.isoformat(), "timezone": schedule.timezone}
+
+
+def _rule(schedule: Schedule) -> dict[str, Any]:
+    """DTSTART and UNTIL stand in the schedule's own time zone, as Prefect wants them."""
+    zone = ZoneInfo(schedule.timezone)
+    start = (schedule.start or datetime.now(UTC)).astimezone(zone)
+    rule = _cron_rule(schedule.cron) if schedule.cron is not None else _interval_rule(schedule)
+    if schedule.cron is None and schedule.start is None:
+        start = schedule.next_times()[0].astimezone(zone)
+    until = f";UNTIL={_moment(schedule.end.astimezone(zone))}" if schedule.end else ""
+    return {"rrule": f"DTSTART:{_moment(start)}\nRRULE:{rule}{until}", "timezone": schedule.timezone}
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%Y%m%dT%H%M%S}"
+
+
+def _interval_rule(schedule: Schedule) -> str:
+    seconds = schedule.interval_seconds or 0
+    if seconds != int(seconds):
+        raise ScheduleError(f"On Prefect an interval with an end is a whole number of seconds, not {seconds:g}.")
+    return f"FREQ=SECONDLY;INTERVAL={int(seconds)}"
+
+
+def _cron_rule(cron: str) -> str:
+    """The five fields as a daily rule."""
+    from croniter import croniter
+
+    minutes, hours, days, months, weekdays = croniter.expand(cron)[0][:5]
+    if days != ["*"] and weekdays != ["*"]:
+        raise ScheduleError(
+            f"cron {cron!r} names days of the month and of the week. With a start or an end, Prefect can keep only one "
+            f"of them. Make it two pipelines, or leave out start and end."
+        )
+    parts = [f"BYHOUR={_listed(hours, range(24))}", f"BYMINUTE={_listed(minutes, range(60))}", "BYSECOND=0"]
+    if days != ["*"]:
+        parts.append(f"BYMONTHDAY={_listed(['-1' if day == 'l' else day for day in days], ())}")
+    if months != ["*"]:
+        parts.append(f"BYMONTH={_listed(months, ())}")
+    if weekdays != ["*"]:
+        parts.append("BYDAY=" + ",".join(("SU", "MO", "TU", "WE", "TH", "FR", "SA")[int(day) % 7] for day in weekdays))
+    return "FREQ=DAILY;" + ";".join(parts)
+
+
+def _listed(values: Sequence[Any], everything: Sequence[int]) -> str:
+    return ",".join(map(str, everything if list(values) == ["*"] else values))

@@ -1,0 +1,238 @@
+"""The embedded Prefect: one server of one's own on SQLite, started when it is first needed and then left running.
+
+It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free port, with its database, its log and the
+record of its process in ``home()/prefect``. All processes of this user share it; a lock sees to it that two who need it
+at once start one. Scheduled runs need someone who runs them, so the first schedule also starts a Prefect worker beside
+it, which serves the work pool ``flowyml``. Both stay until ``stop_embedded_server()``, or until the machine stops; when
+the server is started again, so is the worker, if there are schedules.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from flowyml.core.errors import EngineError
+from flowyml.core.home import home
+from flowyml.orchestrators.local.alive import Owner, is_alive, owner_of
+from flowyml_prefect.client import PrefectClient
+from flowyml_prefect.connection import Connection
+
+__all__ = ["POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefect_home", "stop_embedded_server"]
+
+POOL = "flowyml"
+"""The work pool whose worker runs what is scheduled on the embedded server."""
+
+_STARTS_WITHIN = 180
+_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_ENABLED": "true",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedServer:
+    """The server that was recorded, and its worker if there is one."""
+
+    url: str
+    server: Owner
+    worker: Owner | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """How to reach it."""
+        return Connection(f"{self.url}/api")
+
+
+def prefect_home() -> Path:
+    """Where the embedded server keeps its things."""
+    return home() / "prefect"
+
+
+def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
+    """The embedded server; started if need be, which takes some ten seconds and is told on standard error.
+
+    With ``start=False``, None when it is not running. Raises ``EngineError`` when it cannot be started.
+    """
+    record = _living(_read())
+    if record is not None or not start:
+        return record
+    with _lock():
+        before = _read()
+        return _living(before) or _start(before)
+
+
+def ensure_worker() -> None:
+    """See to it that a worker serves the pool ``flowyml`` of the embedded server."""
+    with _lock():
+        record = _living(_read())
+        if record is None:
+            raise EngineError("The embedded Prefect has stopped. Try again: it is started when it is needed.")
+        if record.worker is None or not is_alive(record.worker):
+            _write(_with_worker(record))
+
+
+def stop_embedded_server() -> bool:
+    """Stop the worker and the server. False when neither was running. What they know stays on disk."""
+    with _lock():
+        record = _read()
+        if record is None:
+            return False
+        stopped = [_stop(owner) for owner in (record.worker, record.server) if owner is not None]
+        _record_path().unlink(missing_ok=True)
+        _write_port(record.url)
+        return any(stopped)
+
+
+def _start(before: EmbeddedServer | None) -> EmbeddedServer:
+    port = _free_port(_port_of(before))
+    url = f"http://127.0.0.1:{port}"
+    print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
+    process = _detached("server", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    record = EmbeddedServer(url, owner_of(process.pid))
+    _await_health(record, process)
+    if before is not None and before.worker is not None:
+        record = _with_worker(record)
+    _write(record)
+    print(f"Prefect is ready: {url}", file=sys.stderr)
+    return record
+
+
+def _with_worker(record: EmbeddedServer) -> EmbeddedServer:
+    client = PrefectClient(record.connection)
+    try:
+        client.ensure_process_pool(POOL)
+    finally:
+        client.close()
+    process = _detached(
+        "worker", "worker", "start", "--pool", POOL, "--name", "flowyml", "--install-policy", "never",
+        settings=record.connection.environment,
+    )  # fmt: skip
+    return replace(record, worker=owner_of(process.pid))
+
+
+def _detached(name: str, *arguments: str, settings: dict[str, str] = {}) -> subprocess.Popen[bytes]:
+    """One of Prefect's commands as a process that outlives this one, with no settings but ours."""
+    folder = prefect_home()
+    folder.mkdir(parents=True, exist_ok=True)
+    database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment = {
+        **kept,
+        **_SETTINGS,
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+        **settings,
+    }
+    with (folder / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "prefect", *arguments],
+            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+
+def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> None:
+    client = PrefectClient(record.connection, timeout=5)
+    deadline = time.monotonic() + _STARTS_WITHIN
+    try:
+        while not client.is_healthy():
+            if process.poll() is not None or time.monotonic() > deadline:
+                _stop(record.server)
+                raise EngineError(f"The embedded Prefect did not start. The end of its log:\n{_end_of_log('server')}")
+            time.sleep(0.1)
+    finally:
+        client.close()
+
+
+def _stop(owner: Owner) -> bool:
+    """End a process group: ask, wait ten seconds, kill."""
+    if not is_alive(owner):
+        return False
+    for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(owner.pid, number)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with suppress(ChildProcessError):
+                os.waitpid(owner.pid, os.WNOHANG)
+            if not is_alive(owner):
+                return True
+            time.sleep(0.05)
+    return True
+
+
+def _living(record: EmbeddedServer | None) -> EmbeddedServer | None:
+    return record if record is not None and is_alive(record.server) else None
+
+
+def _read() -> EmbeddedServer | None:
+    try:
+        plain = json.loads(_record_path().read_text("utf-8"))
+        worker = plain["worker"]
+        return EmbeddedServer(plain["url"], Owner(**plain["server"]), Owner(**worker) if worker else None)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(record: EmbeddedServer) -> None:
+    fresh = _record_path().with_suffix(".new")
+    fresh.write_text(json.dumps(asdict(record)), "utf-8")
+    fresh.replace(_record_path())
+    _write_port(record.url)
+
+
+def _record_path() -> Path:
+    return prefect_home() / "server.json"
+
+
+def _write_port(url: str) -> None:
+    (prefect_home() / "port").write_text(url.rpartition(":")[2], "utf-8")
+
+
+def _port_of(before: EmbeddedServer | None) -> int:
+    """The port of last time: runs that are under way know the server by it."""
+    try:
+        return int((prefect_home() / "port").read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return int(before.url.rpartition(":")[2]) if before else 0
+
+
+def _free_port(wanted: int) -> int:
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise EngineError("No free port on 127.0.0.1 for the embedded Prefect.")
+
+
+def _end_of_log(name: str) -> str:
+    with suppress(OSError):
+        return (prefect_home() / f"{name}.log").read_bytes()[-3000:].decode(errors="replace")
+    return "(there is no log)"
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    prefect_home().mkdir(parents=True, exist_ok=True)
+    with (prefect_home() / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
