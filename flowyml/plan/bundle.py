@@ -73,6 +73,10 @@ class Bundle:
             return self
         return _packed(plan, {**_contents(self.data, self.filename), "plan.json": plan.canonical})
 
+    def with_files(self, files: Mapping[str, bytes]) -> Bundle:
+        """The same bundle with further files, such as what an adapter runs beside the steps."""
+        return _packed(self.plan, {**_contents(self.data, self.filename), **files})
+
 
 def build(
     plan: Plan,
@@ -133,7 +137,9 @@ def _checked_path(path: str) -> str:
     parts = PurePosixPath(path).parts
     plain = "/".join(parts) == path and path.isprintable() and "\\" not in path
     if not plain or not parts or parts[0] == "/" or ".." in parts:
-        raise DefinitionError(f"A file of a bundle cannot have the path {path!r}. Use a relative path, such as 'data/a.csv'.")
+        raise DefinitionError(
+            f"A file of a bundle cannot have the path {path!r}. Use a relative path, such as 'data/a.csv'."
+        )
     return path
 
 

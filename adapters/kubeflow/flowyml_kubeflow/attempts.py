@@ -1,0 +1,191 @@
+"""One attempt of a step in a process of its own, and the journal of attempts that the local runner reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from flowyml.plan.model import Step
+
+__all__ = ["LOCAL", "Attempt", "Journal"]
+
+LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
+ARTIFACTS = "FLOWYML_ARTIFACTS"
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What the local runner can see of a step: its attempts and its log, one JSON document a line."""
+
+    folder: Path | None
+
+    @classmethod
+    def of(cls, task: str) -> Journal:
+        """The journal of a task; on a cluster one that writes nothing, since KFP itself keeps all that."""
+        run = os.environ.get(LOCAL)
+        if not run:
+            return cls(None)
+        folder = Path(run) / "steps" / task
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder)
+
+    def next_attempt(self) -> int:
+        """KFP tells no task which of its attempts this is; the local runner's journal does."""
+        if self.folder is None:
+            return 1
+        return sum(1 for line in _lines(self.folder / "attempts.jsonl") if "started" in line) + 1
+
+    def write(self, name: str, **facts: Any) -> None:
+        """Add one document to a file of the journal."""
+        if self.folder:
+            with (self.folder / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"time": time.time(), **facts}) + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines() if path.exists() else []
+
+
+class Attempt:
+    """Runs the bundle's ``step`` command. Afterwards there are ``outputs``, or a ``failure``."""
+
+    def __init__(self, bundle: Path, step: Step, scratch: Path, journal: Journal) -> None:
+        self.bundle = bundle
+        self.step = step
+        self.scratch = scratch
+        self.journal = journal
+        self.number = journal.next_attempt()
+        self.outputs: dict[str, Any] = {}
+        self.failure: dict[str, Any] | None = None
+
+    def run(self, inputs: Mapping[str, Any]) -> None:
+        """One try, with its outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names."""
+        answer = self.scratch / "answer.json"
+        (self.scratch / "inputs.json").write_text(json.dumps(inputs))
+        started = time.time()
+        with subprocess.Popen(
+            self._command(answer), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        ) as process:  # fmt: skip
+            self.journal.write("attempts.jsonl", attempt=self.number, started=started, group=process.pid)
+            timed_out = not self._watch(process)
+            exit_code = process.wait()
+            _kill(process)  # and whatever it has left behind
+        self._read(answer, exit_code, timed_out)
+        self.journal.write("attempts.jsonl", attempt=self.number, ended=time.time(), failure=self.failure)
+
+    def _command(self, answer: Path) -> list[str]:
+        store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
+        return [
+            sys.executable, str(self.bundle), "step", self.step.name, "--inputs", f"@{self.scratch / 'inputs.json'}",
+            "--answer", str(answer), "--artifacts", store, "--attempt", str(self.number),
+            "--run-id", os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}",
+        ]  # fmt: skip
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> bool:
+        """Pass on what it prints until it ends; False when it took too long, and was killed."""
+        deadline = time.monotonic() + self.step.timeout_seconds if self.step.timeout_seconds else None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with _Streams({process.stdout: self._line("stdout"), process.stderr: self._line("stderr")}) as streams:
+            while process.poll() is None:
+                streams.pump(0.05)
+                if deadline and time.monotonic() >= deadline:
+                    _kill(process)
+                    return False
+            streams.pump(0)
+        return True
+
+    def _line(self, stream: str) -> Callable[[str], None]:
+        target = sys.stdout if stream == "stdout" else sys.stderr
+
+        def give(line: str) -> None:
+            print(line, file=target, flush=True)
+            self.journal.write("log.jsonl", stream=stream, line=line, attempt=self.number)
+
+        return give
+
+    def _read(self, answer: Path, exit_code: int, timed_out: bool) -> None:
+        if timed_out:
+            limit = f"{self.step.timeout_seconds:g} s"
+            self._lost("StepTimeoutError", f"step {self.step.name!r} ran longer than its timeout of {limit} and was stopped.")
+        elif not answer.exists():
+            how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+            self._lost("StepCrashedError", f"The process of step {self.step.name!r} {how} before the step had returned.")
+        else:
+            told = json.loads(answer.read_text())
+            self.outputs, self.failure = told.get("outputs", {}), told.get("failure")
+
+    def _lost(self, error: str, message: str) -> None:
+        """The step can tell no hook any more how it ended, so it is told here."""
+        self.failure = {"kind": error, "message": message, "names": [error, "StepError"], "traceback": ""}
+        print(message, file=sys.stderr, flush=True)
+        arguments = json.dumps([self.step.name, {"type": error, "message": message, "step": self.step.name}])
+        command = [sys.executable, str(self.bundle), "hook", "on_error", "--arguments", arguments]
+        subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+
+
+class _Streams:
+    """Pipes in, whole lines out."""
+
+    def __init__(self, sinks: Mapping[IO[bytes], Callable[[str], None]]) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._rest: dict[int, bytes] = {}
+        self._sinks = {pipe.fileno(): sink for pipe, sink in sinks.items()}
+        for number in self._sinks:
+            os.set_blocking(number, False)
+            self._rest[number] = b""
+            self._selector.register(number, selectors.EVENT_READ)
+
+    def __enter__(self) -> _Streams:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, rest in self._rest.items():
+            if rest:
+                self._sinks[number](rest.decode("utf-8", "replace"))
+        self._selector.close()
+
+    def pump(self, seconds: float) -> None:
+        """Give out what is there, or comes within the time."""
+        if not self._selector.get_map():
+            time.sleep(seconds)
+            return
+        for key, _ in self._selector.select(seconds):
+            number = key.fd
+            while data := self._read(number):
+                *whole, self._rest[number] = (self._rest[number] + data).split(b"\n")
+                for line in whole:
+                    self._sinks[number](line.decode("utf-8", "replace").removesuffix("\r"))
+
+    def _read(self, number: int) -> bytes:
+        try:
+            data = os.read(number, 1 << 16)
+        except BlockingIOError:
+            return b""
+        if not data:
+            self._selector.unregister(number)
+        return data
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _die_with_parent() -> None:
+    """No step outlives the task that runs it."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)

@@ -1,0 +1,299 @@
+"""Plan and bundle to KFP's intermediate representation: pure, the same bytes for the same plan, without kfp.
+
+The code of all steps stands in the file once, in a task of its own that hands it to the others as an artifact. So steps
+can have images and resources of their own, and KFP can tell the inputs and outputs of each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import FromParameter, FromStep, Plan, Step
+from flowyml_kubeflow import executors, names
+from flowyml_kubeflow.options import pipeline_options, step_options
+from flowyml_kubeflow.values import argument, is_json_text, kfp_type
+
+__all__ = ["Compiled", "compile_pipeline"]
+
+Json = dict[str, Any]
+
+_ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
+_TEXT = {"parameterType": "STRING"}
+_RUN_NAME = {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}}  # the display name of the run
+_MOST_INPUTS = 200  # KFP hands all inputs of a task to it in one argument, of 128 KiB at most
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A pipeline as KFP takes it: the PipelineSpec, and what Kubernetes is asked for beside it."""
+
+    spec: Json
+    platform: Json
+    bundle: Bundle
+    bundle_url: str | None = None
+
+    @property
+    def documents(self) -> list[Json]:
+        """The documents of the file."""
+        return [self.spec, self.platform] if self.platform else [self.spec]
+
+
+def compile_pipeline(bundle: Bundle, *, form: str | None = None, store: str | None = None) -> Compiled:
+    """The pipeline of a bundle for KFP.
+
+    ``form`` of the components is ``container`` or ``python``; by default what the pipeline's options say. ``store`` is
+    the URL of a folder where workers find the bundle; without it the bundle stands in the file.
+    """
+    return _Compiler(bundle, form, store).compile()
+
+
+@dataclass
+class _Dag:
+    """A DAG under construction, and the ports that it needs of the one around it."""
+
+    tasks: Json = field(default_factory=dict)
+    outputs: Json = field(default_factory=dict)
+    definitions: Json = field(default_factory=dict)
+
+
+class _Compiler:
+    def __init__(self, bundle: Bundle, form: str | None, store: str | None) -> None:
+        self.plan: Plan = bundle.plan
+        self.options = pipeline_options(self.plan)
+        self.form = form or self.options.get("form", "container")
+        self.bundle = executors.with_launcher(bundle)
+        store = store or self.options.get("bundle_store")
+        self.url = f"{store.rstrip('/')}/{self.bundle.filename}" if store else None
+        self.parameters = {item.name: item for item in self.plan.parameters}
+        self.components: Json = {}
+        self.executors: Json = {}
+        self.kubernetes: Json = {}
+        self._shared: dict[object, str] = {}
+
+    def compile(self) -> Compiled:
+        root = self._with_hooks() if self.plan.hooks else self._steps(names.BUNDLE_TASK)
+        root.tasks = {names.BUNDLE_TASK: self._bundle_task(), **root.tasks}
+        spec: Json = {
+            "pipelineInfo": {"name": names.pipeline(self.plan.name), **self._description()},
+            "root": self._root(root),
+            "components": self.components,
+            "deploymentSpec": {"executors": self.executors},
+            "schemaVersion": "2.1.0",
+            "sdkVersion": "kfp-2.13.0",
+        }
+        platform: Json = {}
+        if self.kubernetes:
+            platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": self.kubernetes}}}}
+        return Compiled(spec, platform, self.bundle, self.url)
+
+    def _description(self) -> Json:
+        said = [self.plan.description] if self.plan.description else []
+        if names.pipeline(self.plan.name) != self.plan.name:
+            said.insert(0, self.plan.name)
+        return {"description": "\n".join(said)} if said else {}
+
+    def _root(self, dag: _Dag) -> Json:
+        root: Json = {"dag": {"tasks": dag.tasks}}
+        if self.parameters:
+            root["inputDefinitions"] = {"parameters": {names.port(name): self._input(name) for name in self.parameters}}
+        if dag.outputs:
+            root["dag"]["outputs"] = dag.outputs
+            root["outputDefinitions"] = dag.definitions
+        return root
+
+    def _input(self, name: str) -> Json:
+        parameter = self.parameters[name]
+        about = [name] if names.port(name) != name else []
+        about += ["JSON"] if is_json_text(parameter) else []
+        described = {"description": ", ".join(about)} if about else {}
+        if parameter.required:
+            return {"parameterType": kfp_type(parameter), **described}
+        default = argument(parameter.default, parameter)
+        return {"parameterType": kfp_type(parameter), "defaultValue": default, "isOptional": True, **described}
+
+    # FlowyML's own tasks.
+
+    def _bundle_task(self) -> Json:
+        options = step_options(self.options, None)
+        container = executors.bundle_container(self.bundle, self.url, self.form, options)
+        config = executors.kubernetes(None, options)
+        self._component(names.BUNDLE_TASK, {}, {"artifacts": {names.BUNDLE: _ARTIFACT}}, container, config)
+        return {
+            "componentRef": {"name": f"comp-{names.BUNDLE_TASK}"},
+            "cachingOptions": {"enableCache": True},
+            "taskInfo": {"name": "the code of all steps"},
+        }
+
+    def _with_hooks(self) -> _Dag:
+        """An exit handler around all steps, since only it runs after a failure; the start before them."""
+        inner = self._steps(None)
+        steps = f"comp-{names.STEPS_TASK}"
+        ports = {**self._ports(self.parameters), names.RUN: _TEXT}
+        self.components[steps] = {
+            "dag": {"tasks": inner.tasks, **({"outputs": inner.outputs} if inner.outputs else {})},
+            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: _ARTIFACT}},
+            **({"outputDefinitions": inner.definitions} if inner.outputs else {}),
+        }
+        outer = _Dag(definitions=inner.definitions, outputs=_passed_on(inner.outputs, names.STEPS_TASK))
+        given = {**{port: {"componentInputParameter": port} for port in self._ports(self.parameters)}, names.RUN: _RUN_NAME}
+        started = {names.STARTED: _output_of(names.START_TASK, names.STARTED)}
+        status = {names.STATUS: {"taskFinalStatus": {"producerTask": names.STEPS_TASK}}}
+        outer.tasks[names.START_TASK] = self._hook_task(
+            "start", names.START_TASK, ports, given, {"parameters": {names.STARTED: _TEXT}}, []
+        )
+        outer.tasks[names.STEPS_TASK] = {
+            "componentRef": {"name": steps},
+            "dependentTasks": [names.BUNDLE_TASK, names.START_TASK],
+            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: _bundle_from(names.BUNDLE_TASK)}},
+            "taskInfo": {"name": "steps"},
+        }
+        ending = {names.RUN: _TEXT, names.STARTED: _TEXT, names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True}}
+        outer.tasks[names.END_TASK] = {
+            **self._hook_task(
+                "end", names.END_TASK, ending, {names.RUN: _RUN_NAME, **started, **status}, {},
+                [names.START_TASK, names.STEPS_TASK],
+            ),
+            "triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"},
+        }  # fmt: skip
+        return outer
+
+    def _hook_task(self, kind: str, task: str, ports: Json, given: Json, outputs: Json, after: list[str]) -> Json:
+        options = step_options(self.options, None)
+        container = executors.container(kind, f"comp-{task}", self.form, options, None)
+        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: _ARTIFACT}}
+        self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
+        return {
+            "componentRef": {"name": f"comp-{task}"},
+            "dependentTasks": [names.BUNDLE_TASK, *after],
+            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: _bundle_from(names.BUNDLE_TASK)}},
+            "taskInfo": {"name": f"hooks: {kind}"},
+        }
+
+    # The steps.
+
+    def _steps(self, bundle_task: str | None) -> _Dag:
+        """One task for each step. ``bundle_task`` gives the code; None where the DAG around it does."""
+        code = _bundle_from(bundle_task)
+        first = [bundle_task] if bundle_task else []
+        tasks = {names.task(step.name): self._task(step, code, first) for step in self.plan}
+        dag = _Dag(tasks)
+        for output in self.plan.outputs:
+            producer, port = names.task(output.source.step), names.port(output.source.output)
+            _add_output(dag, names.port(output.name), producer, port)
+        return dag
+
+    def _task(self, step: Step, code: Json, first: list[str]) -> Json:
+        parameters: Json = {names.STEP: {"runtimeValue": {"constant": step.name}}}
+        artifacts: Json = {names.BUNDLE: code}
+        for item in step.inputs:
+            port, source = names.port(item.name), item.source
+            if isinstance(source, FromParameter):
+                parameters[port] = {"componentInputParameter": names.port(source.name)}
+            elif isinstance(source, FromStep):
+                origin = {"producerTask": names.task(source.step), "outputArtifactKey": names.artifact(source.output)}
+                artifacts[port] = {"taskOutputArtifact": origin}
+        if len(artifacts) + len(parameters) > _MOST_INPUTS:
+            raise UnsupportedFeatureError(
+                f"step {step.name!r} takes {len(step.inputs)} values; KFP hands all of them to it in one argument, which "
+                f"Linux limits to 128 KiB: {_MOST_INPUTS - 2} at most. Join them in groups, by steps between."
+            )
+        upstream = [*first, *(names.task(name) for name in step.upstream)]
+        task: Json = {
+            "componentRef": {"name": self._step_component(step)},
+            **({"dependentTasks": upstream} if upstream else {}),
+            "inputs": {"parameters": parameters, "artifacts": artifacts},
+            "taskInfo": {"name": step.name},
+            **_retries(step),
+        }
+        if self.options.get("cache") or step.options:
+            if step_options(self.options, step).cache:
+                task["cachingOptions"] = {"enableCache": True}
+        return task
+
+    def _step_component(self, step: Step) -> str:
+        """Steps that differ in nothing but their name share a component."""
+        ports = tuple((item.name, type(item.source), getattr(item.source, "name", None)) for item in step.inputs)
+        asked = json.dumps(step.options.get("kubeflow", {}), sort_keys=True) if step.options else ""
+        key = (ports, step.outputs, step.resources, step.timeout_seconds, asked)
+        if key not in self._shared:
+            self._shared[key] = self._new_component(step)
+        return self._shared[key]
+
+    def _new_component(self, step: Step) -> str:
+        options, task = step_options(self.options, step), names.task(step.name)
+        wanted = {item.name: item.source.name for item in step.inputs if isinstance(item.source, FromParameter)}
+        parameters = {names.port(name): {"parameterType": kfp_type(self.parameters[p])} for name, p in wanted.items()}
+        artifacts = [names.port(item.name) for item in step.inputs if isinstance(item.source, FromStep)]
+        inputs = {
+            "parameters": {names.STEP: _TEXT, **parameters},
+            "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], _ARTIFACT),
+        }
+        outputs: Json = {}
+        if step.outputs:
+            outputs["parameters"] = {names.port(name): _TEXT for name in step.outputs}
+            outputs["artifacts"] = {names.artifact(name): _ARTIFACT for name in step.outputs}
+        container = executors.container("step", f"comp-{task}", self.form, options, step.resources)
+        self._component(task, inputs, outputs, container, executors.kubernetes(step, options))
+        return f"comp-{task}"
+
+    def _component(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> None:
+        label = f"exec-{task}"
+        self.components[f"comp-{task}"] = {
+            "executorLabel": label,
+            **({"inputDefinitions": inputs} if inputs else {}),
+            **({"outputDefinitions": outputs} if outputs else {}),
+        }
+        self.executors[label] = {"container": container}
+        if config:
+            self.kubernetes[label] = config
+
+    def _ports(self, parameters: Iterable[str]) -> Json:
+        return {names.port(name): {"parameterType": kfp_type(self.parameters[name])} for name in parameters}
+
+
+def _retries(step: Step) -> Json:
+    """KFP tries again after any error; where only some are worth it, the launcher does it instead."""
+    policy = step.retry
+    if policy is None or policy.max_attempts < 2 or policy.retryable_errors is not None:
+        return {}
+    return {
+        "retryPolicy": {
+            "maxRetryCount": policy.max_attempts - 1,
+            "backoffDuration": f"{policy.initial_delay_seconds:g}s",
+            "backoffFactor": float(policy.backoff_multiplier),
+            "backoffMaxDuration": f"{policy.max_delay_seconds:g}s",
+        }
+    }
+
+
+def _bundle_from(task: str | None) -> Json:
+    if task is None:
+        return {"componentInputArtifact": names.BUNDLE}
+    return {"taskOutputArtifact": {"producerTask": task, "outputArtifactKey": names.BUNDLE}}
+
+
+def _output_of(task: str, port: str) -> Json:
+    return {"taskOutputParameter": {"producerTask": task, "outputParameterKey": port}}
+
+
+def _add_output(dag: _Dag, name: str, producer: str, port: str) -> None:
+    """An output of the pipeline: the parameter that shows it, and the artifact that holds it."""
+    parameter = {"valueFromParameter": {"producerSubtask": producer, "outputParameterKey": port}}
+    artifact = {"artifactSelectors": [{"producerSubtask": producer, "outputArtifactKey": f"{port}__data"}]}
+    dag.outputs.setdefault("parameters", {})[name] = parameter
+    dag.outputs.setdefault("artifacts", {})[f"{name}__data"] = artifact
+    dag.definitions.setdefault("parameters", {})[name] = _TEXT
+    dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = _ARTIFACT
+
+
+def _passed_on(outputs: Mapping[str, Any], task: str) -> Json:
+    """The outputs of an inner DAG as those of the outer one."""
+    dag = _Dag()
+    for name in outputs.get("parameters", {}):
+        _add_output(dag, name, task, name)
+    return dag.outputs

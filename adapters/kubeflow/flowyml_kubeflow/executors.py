@@ -1,0 +1,268 @@
+"""How the tasks of a pipeline are started: containers, and what Kubernetes does with them."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from flowyml.core.errors import DefinitionError
+from flowyml.core.resources import ResourceRequirements
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import Step
+from flowyml_kubeflow import names
+from flowyml_kubeflow.options import StepOptions
+
+__all__ = ["bundle_container", "container", "encoded", "kubernetes", "with_launcher"]
+
+Json = dict[str, Any]
+
+LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
+_GRACE = 60  # the step's process is killed at its timeout; the pod, should that fail, this many seconds later
+
+_PIP = """
+if ! [ -x "$(command -v pip)" ]; then
+    python3 -m ensurepip || python3 -m ensurepip --user
+fi
+PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip install --quiet --no-warn-script-location {packages} && "$0" "$@"
+"""
+# As kfp's own compiler writes it: its local runner knows a Python component by these words.
+_EPHEMERAL = """program_path=$(mktemp -d)
+
+printf "%s" "$0" > "$program_path/ephemeral_component.py"
+_KFP_RUNTIME=true python3 -m kfp.dsl.executor_main --component_module_path "$program_path/ephemeral_component.py" "$@"
+"""
+_RUN = (
+    "import sys;sys.path.insert(0,sys.argv[1]);from flowyml_kubeflow.launcher import main;sys.exit(main(sys.argv[1:]))"
+)
+_COMPONENT = """import inspect
+import json
+import sys
+
+from kfp import dsl
+
+kind = sys.argv[sys.argv.index("--kind") + 1]
+given = json.loads(sys.argv[sys.argv.index("--executor_input") + 1])
+artifacts = {
+    name: dsl.Input[dsl.Artifact] if side == "inputs" else dsl.Output[dsl.Artifact]
+    for side in ("inputs", "outputs")
+    for name in given.get(side, {}).get("artifacts", {})
+}
+(bundle,) = given["inputs"]["artifacts"]["flowyml__bundle"]["artifacts"]
+sys.path.insert(0, dsl.Artifact(uri=bundle["uri"]).path)
+
+
+def run(**given_artifacts):
+    from flowyml_kubeflow.launcher import component
+
+    component(kind, given, given_artifacts)
+
+
+run.__annotations__ = artifacts
+run.__signature__ = inspect.Signature(
+    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in artifacts.items()]
+)
+"""
+_UNPACK = """import base64, bz2, hashlib, os, sys
+
+
+def bundle(path, digest, *parts):
+    data = {source}
+    if hashlib.sha256(data).hexdigest() != digest:
+        sys.exit("The bundle of the pipeline is not the one that was compiled: its SHA-256 differs.")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+"""
+_INLINE = 'bz2.decompress(base64.b64decode("".join(parts)))'
+_FETCHED = "fetched(parts[0])"
+_FETCH = """
+
+def fetched(url):
+    if url.split(":")[0] in ("http", "https", "file"):
+        from urllib.request import urlopen
+
+        with urlopen(url) as response:
+            return response.read()
+    import fsspec
+
+    with fsspec.open(url) as file:
+        return file.read()
+"""
+_UNPACK_RUN = "\n\nbundle(*sys.argv[1:])\n"
+_UNPACK_COMPONENT = """
+
+from kfp import dsl
+
+words = sys.argv[sys.argv.index("--bundle") + 1 :]
+
+
+def run(flowyml__bundle: dsl.Output[dsl.Artifact]):
+    flowyml__bundle.metadata["sha256"] = words[0]
+    bundle(flowyml__bundle.path, *words)
+"""
+
+
+def with_launcher(bundle: Bundle) -> Bundle:
+    """The bundle with this adapter's part that runs beside the steps."""
+    from importlib.resources import files
+
+    folder = files("flowyml_kubeflow")
+    parts = ("launcher.py", "attempts.py", "names.py", "values.py")
+    own = {f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts}
+    return bundle.with_files({"flowyml_kubeflow/__init__.py": b"", **own})
+
+
+def encoded(bundle: Bundle) -> list[str]:
+    """The bundle as text, in pieces that Linux takes as arguments.
+
+    bzip2 gives the same bytes everywhere; Base64 has none of the characters that Kubernetes, Argo or KFP replace.
+    The word that kfp.local replaces by the path of its own Python is broken in two: a reader skips the space.
+    """
+    text = base64.b64encode(bz2.compress(bundle.data)).decode().replace("python3", "python 3")
+    return [text[at : at + LONGEST_ARGUMENT] for at in range(0, len(text), LONGEST_ARGUMENT)]
+
+
+def container(kind: str, component: str, form: str, options: StepOptions, resources: ResourceRequirements | None) -> Json:
+    """The container of a step, or of a hook. ``component`` tells containers of different components apart.
+
+    It must: KFP's backend stores the description of a component under the hash of its container, so that of two
+    components with one container, one would get the other's inputs and outputs (argocompiler, hashComponentContainer).
+    """
+    bundle = f"{{{{$.inputs.artifacts['{names.BUNDLE}'].path}}}}"
+    if form == "container":
+        _refuse_packages(options, component)
+        start: Json = {"command": ["python3", "-c", _RUN], "args": [bundle, kind, "{{$}}", component]}
+    else:
+        arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--kind", kind, "--component", component]
+        start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, _COMPONENT], "args": arguments}
+    return {**start, **_image(options), **_resources(options, resources)}
+
+
+def bundle_container(bundle: Bundle, url: str | None, form: str, options: StepOptions) -> Json:
+    """The container that gives the bundle to all others: from its arguments, or from a store."""
+    words = [bundle.digest, *([url] if url else encoded(bundle))]
+    unpack = _UNPACK.replace("{source}", _FETCHED if url else _INLINE) + (_FETCH if url else "")
+    if form == "container":
+        path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
+        start: Json = {"command": ["python3", "-c", unpack + _UNPACK_RUN], "args": [path, *words]}
+    else:
+        arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--bundle", *words]
+        start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, unpack + _UNPACK_COMPONENT], "args": arguments}
+    return {**start, **_image(options)}
+
+
+def kubernetes(step: Step | None, options: StepOptions) -> Json:
+    """What Kubernetes does with the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig."""
+    config: Json = {}
+    selector = {**_gpu_selector(step.resources if step else None), **options.node_selector}
+    if selector:
+        config["nodeSelector"] = {"labels": selector}
+    if options.tolerations:
+        config["tolerations"] = [_toleration(item) for item in options.tolerations]
+    if options.secrets:
+        config["secretAsEnv"] = [_secret(variable, secret) for variable, secret in options.secrets.items()]
+    if options.pvcs:
+        config["pvcMount"] = [
+            {"constant": claim, "mountPath": path, "pvcNameParameter": _constant(claim)}
+            for path, claim in options.pvcs.items()
+        ]
+    if options.pull_policy:
+        config["imagePullPolicy"] = options.pull_policy
+    if options.pull_secrets:
+        config["imagePullSecret"] = [
+            {"secretName": name, "secretNameParameter": _constant(name)} for name in options.pull_secrets
+        ]
+    if options.labels or options.annotations:
+        parts = {"labels": dict(options.labels), "annotations": dict(options.annotations)}
+        config["podMetadata"] = {name: part for name, part in parts.items() if part}
+    if step and step.timeout_seconds:
+        config["activeDeadlineSeconds"] = str(int(step.timeout_seconds) + 1 + _GRACE)
+    return config
+
+
+def _pip(options: StepOptions) -> list[str]:
+    """A lightweight Python component needs kfp in its container, as kfp's own do."""
+    wanted = ["kfp>=2.13,<3", *options.packages]
+    return ["sh", "-c", _PIP.format(packages=" ".join(map(shlex.quote, wanted)))]
+
+
+def _refuse_packages(options: StepOptions, component: str) -> None:
+    if options.packages:
+        raise DefinitionError(
+            f"{component.removeprefix('comp-')!r} asks for packages={list(options.packages)}, and nothing is installed in "
+            f"the container form of components. Use an image that has them, or kubeflow={{'form': 'python'}}."
+        )
+
+
+def _image(options: StepOptions) -> Json:
+    env = [{"name": name, "value": value} for name, value in options.env.items()]
+    return {"image": options.image, **({"env": env} if env else {})}
+
+
+def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json:
+    """A request is a limit too, unless the options say otherwise: a step gets what it asks for, and no more."""
+    cpu, memory = (asked.cpu, asked.memory) if asked else (None, None)
+    quantities = {
+        "cpuRequest": options.cpu_request or cpu, "cpuLimit": options.cpu_limit or cpu,
+        "memoryRequest": options.memory_request or memory, "memoryLimit": options.memory_limit or memory,
+    }  # fmt: skip
+    resources: Json = {}
+    for name, quantity in quantities.items():
+        if quantity:
+            resources[name] = _cores(quantity) if name.startswith("cpu") else _gigabytes(quantity)
+            resources[f"resource{name[0].upper()}{name[1:]}"] = quantity
+    if asked and asked.gpu:
+        count, kind = str(asked.gpu), _gpu_resource(asked)
+        resources["accelerator"] = {"count": count, "type": kind, "resourceCount": count, "resourceType": kind}
+    return {"resources": resources} if resources else {}
+
+
+def _cores(quantity: str) -> float:
+    """The number that KFP before 2.4 reads."""
+    return float(Decimal(quantity[:-1]) / 1000) if quantity.endswith("m") else float(quantity)
+
+
+def _gigabytes(quantity: str) -> float:
+    match = re.fullmatch(r"([0-9.]+)([kKMGTPE]?)(i?)", quantity)
+    if not match:
+        raise DefinitionError(f"{quantity!r} is no amount of memory. Write it like 4Gi or 512M.")
+    base = 1024 if match[3] else 1000
+    return float(Decimal(match[1]) * base ** " KMGTPE".index(match[2].upper() or " ") / 10**9)
+
+
+def _gpu_resource(asked: ResourceRequirements) -> str:
+    return asked.gpu_type if asked.gpu_type and "/" in asked.gpu_type else "nvidia.com/gpu"
+
+
+def _gpu_selector(asked: ResourceRequirements | None) -> dict[str, str]:
+    """A model of GPU is a label of the node, as NVIDIA's feature discovery writes it."""
+    if asked and asked.gpu and asked.gpu_type and "/" not in asked.gpu_type:
+        return {"nvidia.com/gpu.product": asked.gpu_type}
+    return {}
+
+
+def _toleration(item: Mapping[str, Any]) -> Json:
+    plain = {name: value for name, value in item.items() if name != "toleration_seconds"}
+    seconds = item.get("toleration_seconds")
+    return {**plain, **({"tolerationSeconds": str(seconds)} if seconds is not None else {})}
+
+
+def _secret(variable: str, secret: str) -> Json:
+    name, key = secret.split("/")
+    pairs = [{"envVar": variable, "secretKey": key}]
+    return {"keyToEnv": pairs, "optional": False, "secretName": name, "secretNameParameter": _constant(name)}
+
+
+def _constant(value: str) -> Json:
+    return {"runtimeValue": {"constant": value}}
+
+
+def same(container_: Mapping[str, Any]) -> str:
+    """A key that equal containers share."""
+    return json.dumps(container_, sort_keys=True)

@@ -1,0 +1,234 @@
+"""What runs in the container of a step: between KFP's files and the bundle's ``step`` command.
+
+It travels in the bundle and needs nothing but Python. KFP says what goes where in one JSON text, the *executor input*;
+parameters and artifacts are written where it says. Source: KFP, *ExecutorInput* and *ExecutorOutput*.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from flowyml.artifacts.packing import is_reference
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.codec import decode
+from flowyml.plan.model import FromParameter, FromStep, Plan, Step
+from flowyml_kubeflow import names
+from flowyml_kubeflow.attempts import LOCAL, Attempt, Journal
+from flowyml_kubeflow.values import restored
+
+__all__ = ["component", "main"]
+
+Values = dict[str, Any]
+PACKED = "flowyml"  # the format of an artifact that holds JSON which stands for the value
+_FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
+
+
+@dataclass
+class Result:
+    """What a task gives: texts of parameters, and metadata of artifacts, by port."""
+
+    parameters: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, Values] = field(default_factory=dict)
+
+
+class TaskFailed(Exception):
+    """The step failed, and all has been said about it."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``BUNDLE KIND EXECUTOR_INPUT``, in a container that has no KFP; gives the exit code."""
+    bundle, kind, text = arguments[:3]
+    given = json.loads(text)
+    try:
+        result = _perform(kind, Path(bundle), given)
+    except TaskFailed:
+        return 1
+    _write_parameters(given, result)
+    artifacts = {
+        name: {"artifacts": [{"name": given_one["name"], "uri": given_one["uri"], "metadata": result.artifacts[name]}]}
+        for name in result.artifacts
+        for given_one in [_artifact(given, "outputs", name)]
+    }
+    output = {"parameterValues": result.parameters, "artifacts": artifacts}
+    _written(Path(given["outputs"]["outputFile"]), json.dumps(output))
+    return 0
+
+
+def component(kind: str, given: Mapping[str, Any], artifacts: Mapping[str, Any]) -> None:
+    """The same inside KFP's own Python executor, which writes the metadata of ``artifacts``."""
+    bundle = Path(artifacts[names.BUNDLE].path)
+    try:
+        result = _perform(kind, bundle, given)
+    except TaskFailed:
+        raise SystemExit(1) from None
+    _write_parameters(given, result)
+    for name, metadata in result.artifacts.items():
+        artifacts[name].metadata.update(metadata)
+
+
+def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:
+    with ZipFile(bundle) as archive:
+        plan = decode(archive.read("plan.json"))
+    if kind == "start":
+        return _start(bundle, plan, given)
+    if kind == "end":
+        return _end(bundle, plan, given)
+    return StepTask(bundle, plan, given).run()
+
+
+def _start(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
+    parameters = {item.name: _parameter(plan, item.name, names.port(item.name), given) for item in plan.parameters}
+    _hook(bundle, "on_pipeline_start", plan.name, _run_id(given), parameters)
+    return Result({names.STARTED: repr(time.time())})
+
+
+def _end(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
+    values = given["inputs"]["parameterValues"]
+    state = values[names.STATUS]["state"]
+    status = {"SUCCEEDED": "COMPLETED", "CANCELLED": "CANCELLED", "CANCELED": "CANCELLED"}.get(state, "FAILED")
+    duration = max(time.time() - float(values[names.STARTED]), 1e-6)
+    _hook(bundle, "on_pipeline_end", plan.name, _run_id(given), status, duration)
+    return Result()
+
+
+def _hook(bundle: Path, event: str, *arguments: object) -> None:
+    """Fire an event; whatever happens there never changes the outcome of a run."""
+    command = [sys.executable, str(bundle), "hook", event, "--arguments", json.dumps(arguments)]
+    subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+
+
+class StepTask:
+    """One task of a run: a step, with all the attempts that happen inside this container."""
+
+    def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
+        self.bundle = bundle
+        self.plan = plan
+        self.given = given
+        self.step = plan.by_name[given["inputs"]["parameterValues"][names.STEP]]
+        self.journal = Journal.of(names.task(self.step.name))
+
+    def run(self) -> Result:
+        """KFP tries again after any error. So a step that asks for certain errors only is tried again here."""
+        policy = self.step.retry if self.step.retry and self.step.retry.retryable_errors is not None else None
+        delays = [*(policy.delays if policy else ())]
+        while True:
+            attempt = self._attempt()
+            if attempt.failure is None:
+                return self._result(attempt)
+            if not delays or not _worth_it(policy, attempt.failure):
+                raise TaskFailed
+            time.sleep(delays.pop(0))
+
+    def _attempt(self) -> Attempt:
+        attempt = Attempt(self.bundle, self.step, self._scratch(), self.journal)
+        attempt.run(self._inputs())
+        return attempt
+
+    def _scratch(self) -> Path:
+        """Beside KFP's output file, so that moving a large output to its place costs nothing where it can."""
+        folder = Path(self.given["outputs"]["outputFile"]).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=folder, prefix=".flowyml-"))
+
+    def _inputs(self) -> Values:
+        inputs = {}
+        for item in self.step.inputs:
+            if isinstance(item.source, FromStep):
+                inputs[item.name] = _packed(_artifact(self.given, "inputs", names.port(item.name)))
+            elif isinstance(item.source, FromParameter):
+                inputs[item.name] = _parameter(self.plan, item.source.name, names.port(item.name), self.given)
+        return inputs
+
+    def _result(self, attempt: Attempt) -> Result:
+        result = Result()
+        for output, packed in attempt.outputs.items():
+            port = names.artifact(output)
+            target = _artifact(self.given, "outputs", port)
+            result.artifacts[port] = _store(packed, target, attempt.scratch)
+            shown = packed if not is_reference(packed) else _with_url(packed, attempt.scratch, target["uri"])
+            result.parameters[names.port(output)] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+        shutil.rmtree(attempt.scratch, ignore_errors=True)
+        return result
+
+
+def _worth_it(policy: OrchestratorRetryPolicy | None, failure: Mapping[str, Any]) -> bool:
+    return policy is not None and policy.retries_on_names(failure["names"])
+
+
+def _parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any:
+    """The value of a run's parameter, with its exact type where that can be told."""
+    if exact := os.environ.get(LOCAL):  # kfp.local turns integers in lists into floats, so they come beside it
+        values = json.loads((Path(exact) / "parameters.json").read_text())
+        if name in values:
+            return values[name]
+    (parameter,) = (item for item in plan.parameters if item.name == name)
+    return restored(given["inputs"]["parameterValues"].get(port), parameter)
+
+
+def _run_id(given: Mapping[str, Any]) -> str:
+    return str(given["inputs"]["parameterValues"].get(names.RUN, ""))
+
+
+def _artifact(given: Mapping[str, Any], side: str, port: str) -> Values:
+    artifact: Values = given[side]["artifacts"][port]["artifacts"][0]
+    return artifact
+
+
+def _path(uri: str) -> Path:
+    """Where KFP's launcher has put an artifact, or will look for it."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri)
+    return Path("/" + rest.lstrip("/")) if scheme == "file" else Path("/", _FOLDERS.get(scheme, scheme), rest)
+
+
+def _packed(artifact: Mapping[str, Any]) -> Any:
+    """What stands for an input: the JSON in its file, or a reference to the file."""
+    path, metadata = _path(artifact["uri"]), artifact.get("metadata") or {}
+    if metadata.get("format", PACKED) == PACKED:
+        return json.loads(path.read_text("utf-8"))
+    reference = {"url": str(path), "format": metadata["format"], "sha256": metadata["sha256"], "size": int(metadata["size"])}
+    return {"$artifact": reference}
+
+
+def _store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
+    """Put an output where KFP picks it up; gives the metadata that KFP keeps with it."""
+    path = _path(target["uri"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_reference(packed) and (source := _inside(packed["$artifact"]["url"], scratch)):
+        shutil.move(source, path)
+        about = packed["$artifact"]
+        return {"format": about["format"], "sha256": about["sha256"], "size": str(about["size"]), "type": about["type"]}
+    _written(path, json.dumps(packed, ensure_ascii=False))
+    return {"format": PACKED}
+
+
+def _inside(url: str, scratch: Path) -> Path | None:
+    path = Path(url.removeprefix("file://"))
+    return path if path.is_relative_to(scratch) else None
+
+
+def _with_url(packed: Mapping[str, Any], scratch: Path, uri: str) -> Values:
+    about = packed["$artifact"]
+    return {"$artifact": {**about, "url": uri} if _inside(about["url"], scratch) else about}
+
+
+def _write_parameters(given: Mapping[str, Any], result: Result) -> None:
+    for name, text in result.parameters.items():
+        _written(Path(given["outputs"]["parameters"][name]["outputFile"]), text)
+
+
+def _written(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")

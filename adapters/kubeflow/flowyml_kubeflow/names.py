@@ -1,0 +1,59 @@
+"""FlowyML's names as KFP's: stable, within Kubernetes' rules, and never the same for two.
+
+Nothing that a user chose has a double hyphen in a task's name or a double underscore in a port's name, so FlowyML's
+own names, which have them, collide with none. The step's own name is the task's display name.
+"""
+
+from __future__ import annotations
+
+from flowyml.plan.names import identifier, slug
+
+__all__ = [
+    "BUNDLE", "BUNDLE_TASK", "END_TASK", "RUN", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK",
+    "artifact", "pipeline", "port", "task",
+]  # fmt: skip
+
+# Ports: inputs and outputs of a component.
+BUNDLE = "flowyml__bundle"
+STEP = "flowyml__step"
+RUN = "flowyml__run"
+STARTED = "flowyml__started"
+STATUS = "flowyml__status"
+
+BUNDLE_TASK = "flowyml--bundle"
+START_TASK = "flowyml--start"
+STEPS_TASK = "flowyml--steps"
+END_TASK = "flowyml--end"
+
+
+def task(step: str) -> str:
+    """The task of a step.
+
+    >>> task("Train model"), task("a--b")
+    ('train-model-44d9b426', 'a-b-90827a2e')
+    """
+    return slug(step)
+
+
+def pipeline(name: str) -> str:
+    """The pipeline, as its file names it."""
+    return slug(name)
+
+
+def port(name: str) -> str:
+    """The parameter or artifact that carries an input, an output or a parameter of the run.
+
+    >>> port("rows"), port("größe")
+    ('rows', 'groe_d353a267')
+    """
+    made = identifier(name)
+    return made if "__" not in made else identifier(f"{name} ")
+
+
+def artifact(output: str) -> str:
+    """The artifact of an output, beside the parameter that shows it.
+
+    >>> artifact("model")
+    'model__data'
+    """
+    return f"{port(output)}__data"

@@ -1,0 +1,116 @@
+"""What a pipeline and its steps may ask of Kubeflow: ``Pipeline(…, kubeflow={…})`` and ``@step(kubeflow={…})``.
+
+A step's options stand over those of its pipeline; mappings such as ``env`` are joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from flowyml.core.errors import UnknownOptionError
+from flowyml.plan.model import Plan, Step
+
+__all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "pipeline_options", "step_options"]
+
+DEFAULT_IMAGE = "python:3.12-slim"
+FORMS = ("container", "python")
+_PIPELINE_ONLY = {"form", "bundle_store", "max_concurrency"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions:
+    """How the container of a step is made. Quantities are in Kubernetes' notation."""
+
+    image: str = DEFAULT_IMAGE
+    packages: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cache: bool = False
+    cpu_request: str | None = None
+    cpu_limit: str | None = None
+    memory_request: str | None = None
+    memory_limit: str | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Mapping[str, Any], ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    pvcs: Mapping[str, str] = field(default_factory=dict)
+    pull_policy: str | None = None
+    pull_secrets: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+_CHECKS: Mapping[str, tuple[str, Any]] = {
+    "tuple[str, ...]": ("a list of texts", lambda value: _is_list(value) and all(isinstance(v, str) for v in value)),
+    "Mapping[str, str]": (
+        "a dict of texts",
+        lambda value: isinstance(value, Mapping) and all(isinstance(part, str) for item in value.items() for part in item),
+    ),
+    "tuple[Mapping[str, Any], ...]": (
+        "a list of dicts",
+        lambda value: _is_list(value) and all(isinstance(v, Mapping) for v in value),
+    ),
+    "bool": ("True or False", lambda value: isinstance(value, bool)),
+    "str": ("text", lambda value: isinstance(value, str) and value != ""),
+    "str | None": ("text", lambda value: isinstance(value, str) and value != ""),
+}
+_TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
+_TOLERATION = {"key", "operator", "value", "effect", "toleration_seconds"}
+
+
+def pipeline_options(plan: Plan) -> Mapping[str, Any]:
+    """The options of the pipeline, checked. Raises ``UnknownOptionError``."""
+    given = plan.options.get("kubeflow", {})
+    who = f"pipeline {plan.name!r}"
+    _check(given, who, _TYPES.keys() | _PIPELINE_ONLY)
+    form = given.get("form", FORMS[0])
+    if form not in FORMS:
+        raise UnknownOptionError(f"{who}: kubeflow form={form!r} is none of {' and '.join(map(repr, FORMS))}.")
+    if not isinstance(given.get("bundle_store", ""), str):
+        raise UnknownOptionError(f"{who}: kubeflow bundle_store={given['bundle_store']!r} is no URL.")
+    limit = given.get("max_concurrency", 1)
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10:
+        raise UnknownOptionError(f"{who}: kubeflow max_concurrency={limit!r} is no number of runs from 1 to 10.")
+    return given
+
+
+def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
+    """The options of a step over those of its pipeline; without a step, those of FlowyML's own tasks."""
+    given = step.options.get("kubeflow", {}) if step else {}
+    if step:
+        _check(given, f"step {step.name!r}", _TYPES.keys())
+    merged: dict[str, Any] = {}
+    for name, kind in _TYPES.items():
+        values = [options[name] for options in (pipeline, given) if name in options]
+        if values:
+            merged[name] = _joined(kind, values)
+    return StepOptions(**merged)
+
+
+def _joined(kind: str, values: list[Any]) -> Any:
+    if kind == "Mapping[str, str]":
+        return {key: value for options in values for key, value in options.items()}
+    return tuple(values[-1]) if kind.startswith("tuple") else values[-1]
+
+
+def _check(given: Mapping[str, Any], who: str, known: Any) -> None:
+    if unknown := sorted(given.keys() - set(known)):
+        hint = " (an option of the whole pipeline)" if unknown[0] in _PIPELINE_ONLY else ""
+        raise UnknownOptionError(
+            f"{who}: kubeflow has no option {', '.join(map(repr, unknown))}{hint}. Known: {', '.join(sorted(known))}."
+        )
+    for name, value in given.items():
+        expected, fits = _CHECKS.get(_TYPES.get(name, ""), ("", None))
+        if fits and not fits(value):
+            raise UnknownOptionError(f"{who}: kubeflow {name}={value!r:.80} is not {expected}.")
+    for item in given.get("tolerations", ()):
+        if unknown := sorted(item.keys() - _TOLERATION):
+            raise UnknownOptionError(f"{who}: a toleration has no {unknown[0]!r}. Known: {', '.join(sorted(_TOLERATION))}.")
+    for variable, secret in given.get("secrets", {}).items():
+        if secret.count("/") != 1 or "" in secret.split("/"):
+            raise UnknownOptionError(f"{who}: secret {secret!r} for {variable!r}: write it as 'name-of-the-secret/key'.")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)

@@ -1,0 +1,84 @@
+"""Parameters of a run as KFP types them, there and back. It travels in the bundle too.
+
+KFP carries every value as a protobuf ``Value``, whose only number is a double: 3 comes back as 3.0 from some of its
+parts and 2.0 as 2 from others. What a parameter is declared to be says which is meant.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flowyml.core.errors import ParameterError
+from flowyml.plan.model import Parameter
+
+__all__ = ["JSON_TEXT", "argument", "kfp_type", "restored"]
+
+JSON_TEXT = "STRING"
+_TYPES: Mapping[str, str] = {
+    "integer": "NUMBER_INTEGER", "number": "NUMBER_DOUBLE", "string": "STRING", "boolean": "BOOLEAN",
+    "array": "LIST", "object": "STRUCT",
+}  # fmt: skip
+_LARGEST = 2**53
+
+
+def kfp_type(parameter: Parameter) -> str:
+    """KFP's type. What has none of its types, such as a union, is a string that holds JSON.
+
+    >>> kfp_type(Parameter(name="rows", schema={"type": "integer"}, default=5))
+    'NUMBER_INTEGER'
+    """
+    return JSON_TEXT if is_json_text(parameter) else _TYPES[parameter.schema["type"]]
+
+
+def is_json_text(parameter: Parameter) -> bool:
+    """True for a parameter that KFP sees as JSON in a string: of no type that KFP has, or with None for a default."""
+    may_be_none = parameter.default is None and not parameter.required
+    return may_be_none or str(parameter.schema.get("type")) not in _TYPES
+
+
+def argument(value: Any, parameter: Parameter) -> Any:
+    """What KFP is given for a value. Raises ``ParameterError`` for an integer that it would change."""
+    if is_json_text(parameter):
+        return json.dumps(value, ensure_ascii=False)
+    if large := _too_large(value):
+        raise ParameterError(
+            f"{parameter.name!r} holds {large}, and KFP carries numbers as doubles: beyond 2**53 they change. "
+            f"Declare it as text."
+        )
+    return value
+
+
+def restored(value: Any, parameter: Parameter) -> Any:
+    """The value that ``argument`` was given.
+
+    >>> restored([1.0, 2.5], Parameter(name="x", schema={"type": "array"}, required=True))
+    [1, 2.5]
+    """
+    if value is None:
+        return parameter.default
+    if is_json_text(parameter):
+        return json.loads(value)
+    return _typed(value, parameter.schema)
+
+
+def _typed(value: Any, schema: Any) -> Any:
+    schema = schema if isinstance(schema, Mapping) else {}
+    if isinstance(value, list):
+        return [_typed(item, schema.get("items")) for item in value]
+    if isinstance(value, dict):
+        known, other = schema.get("properties") or {}, schema.get("additionalProperties")
+        return {key: _typed(item, known.get(key, other)) for key, item in value.items()}
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if schema.get("type") == "number":
+        return float(value)
+    return int(value) if value == int(value) else value
+
+
+def _too_large(value: Any) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) > _LARGEST else None
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for item in items if (found := _too_large(item)) is not None), None)
