@@ -24,7 +24,7 @@ from pathlib import Path
 
 from flowyml.core.errors import EngineError
 from flowyml.core.home import home
-from flowyml.orchestrators.local.alive import Owner, is_alive, owner_of
+from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 
