@@ -135,7 +135,9 @@ def _defined(node: ast.stmt) -> Iterator[str]:
     match node:
         case ast.Import(names=imported) | ast.ImportFrom(names=imported):
             yield from (item.asname or item.name for item in imported)
-        case ast.FunctionDef(name=name):
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.AnnAssign(target=ast.Name(id=name)):
             yield name
         case ast.Assign(targets=targets):
             yield from (target.id for target in targets if isinstance(target, ast.Name))

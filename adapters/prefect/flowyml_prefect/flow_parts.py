@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,38 +48,54 @@ ENDED = {
     "CANCELLING": ExecutionStatus.CANCELLED,
     "CANCELLED": ExecutionStatus.CANCELLED,
 }
-_processes: ContextVar[StepProcesses] = ContextVar("_processes")
-_stop: ContextVar[threading.Event] = ContextVar("_stop")
+_work: ContextVar[Work] = ContextVar("_work")
+
+
+@dataclass
+class Work:
+    """The processes that the steps of a run work in, and what ends them."""
+
+    processes: StepProcesses
+    stop: threading.Event = field(default_factory=threading.Event)
+    ended: list[threading.Event] = field(default_factory=list)
+
+    def end(self) -> None:
+        """Stop the steps at work, and wait until they have ended."""
+        self.stop.set()
+        for event in self.ended:
+            event.wait(GRACE)
 
 
 @contextmanager
 def run_steps(**parameters: Any) -> Iterator[None]:
     """The processes that the steps run in; they end with the flow, however it ends."""
     artifacts = os.environ.get("FLOWYML_ARTIFACTS") or default_url()
-    stop = threading.Event()
     with StepProcesses(BUNDLE, run_id=runtime.flow_run.name, artifacts=artifacts, parameters=parameters) as processes:
-        _processes.set(processes)
-        _stop.set(stop)
+        work = Work(processes)
+        _work.set(work)
         try:
             yield
         finally:
-            stop.set()
+            work.end()
 
 
 def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
     """One attempt of a step, by its task. What it prints goes to the log of the task run."""
-    logger, stop = get_run_logger(), _stop.get()
-    attempt = runtime.task_run.run_count
+    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    work.ended.append(ended)
     try:
-        return _processes.get().run(
-            step, inputs, attempt=attempt, timeout=timeout, stop=stop, on_line=lambda _, line: logger.info(line)
+        attempt = runtime.task_run.run_count
+        return work.processes.run(
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=lambda _, line: logger.info(line)
         )
     except StepError as error:
-        if stop.is_set():
+        if work.stop.is_set():
             return Cancelled(message=f"step {step!r} was stopped with its run.")
         if trace := getattr(error, "traceback", ""):
             logger.error(trace)
         raise
+    finally:
+        ended.set()
 
 
 def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:

@@ -168,8 +168,8 @@ class _Attempt:
 
         for path in Path(self.entrypoint).parent.glob("*.pyz"):
             plan = Bundle.read(path).plan
-            if plan.hooks:
-                seconds = time.time() - run.start_time.timestamp() if run.start_time else 0.0
+            if plan.hooks and run.start_time:
+                seconds = time.time() - run.start_time.timestamp()
                 with StepProcesses(path, run_id=run.name, artifacts="") as processes:
                     processes.fire("on_pipeline_end", plan.name, run.name, status, seconds)
 

@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml.core.errors import EngineError
 from flowyml.core.home import home
-from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
 
