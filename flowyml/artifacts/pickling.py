@@ -19,19 +19,18 @@ from flowyml.core.modules import shipped_name
 __all__ = ["Unpickler", "pickle_by_reference", "pickle_by_value", "prefers_references", "read_pickle", "worker_main_is"]
 
 _PROTOCOL = 5
-_is_worker = False
 _worker_main: str | None = None
 
 
 def worker_main_is(module: str | None) -> None:
     """Say that this process runs a bundle, and which of its modules was ``__main__`` where the bundle was made."""
-    global _is_worker, _worker_main
-    _is_worker, _worker_main = True, module
+    global _worker_main
+    _worker_main = module
 
 
 def prefers_references() -> bool:
-    """Whether others can import what this process can: not so in a notebook."""
-    return _is_worker or shipped_name("__main__") is not None
+    """Whether others can import what this process has: not so in a notebook. A bundle's own main has a spec."""
+    return shipped_name("__main__") is not None or getattr(sys.modules["__main__"], "__spec__", None) is not None
 
 
 def pickle_by_reference(value: Any, file: BinaryIO) -> None:

@@ -29,7 +29,8 @@
         ├── OutputError (TypeError)             wrong number of outputs, or one that cannot be stored
         ├── StepTimeoutError (TimeoutError)
         ├── StepCancelledError
-        └── StepCrashedError                    the step's process died: killed, out of memory, segmentation fault
+        └── StepCrashedError                    the step's process died: killed, segmentation fault, exit
+            └── StepOutOfMemoryError (MemoryError)  the kernel killed it, for the memory that it took
 
 Each class also inherits the builtin that a caller would expect. A message says what happened, where, and
 what to do now. All of them survive pickling. Retry decisions look at types, never at messages.
@@ -160,3 +161,7 @@ class StepCrashedError(StepError):
     """The process that ran a step died without an answer. ``exit_code`` is negative for a signal."""
 
     exit_code: int | None = None
+
+
+class StepOutOfMemoryError(StepCrashedError, MemoryError):
+    """The kernel killed a step's process because the machine, or its container, had run out of memory."""

@@ -35,7 +35,7 @@ class BundledPipeline:
     @cached_property
     def folder(self) -> Path:
         """Where the bundle is unpacked."""
-        return Path(unpacked(str(self.path)))
+        return unpacked(self.path)
 
     def compile(self) -> Plan:
         """The plan in the bundle."""

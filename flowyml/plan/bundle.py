@@ -7,9 +7,9 @@ import io
 import json
 import os
 import re
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -31,7 +31,7 @@ class Bundle:
     """The file, in memory. The same plan and code give the same bytes."""
 
     plan: Plan
-    data: bytes
+    data: bytes = field(repr=False)
 
     @cached_property
     def digest(self) -> str:
@@ -48,17 +48,15 @@ class Bundle:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.filename
-        if path.is_file() and path.read_bytes() == self.data:
+        if path.is_file() and path.stat().st_size == len(self.data) and path.read_bytes() == self.data:
             return path
-        handle, fresh = tempfile.mkstemp(dir=folder, prefix=".new-")
+        fresh = folder / f".new-{os.urandom(8).hex()}"
         try:
-            with open(handle, "wb") as file:
-                file.write(self.data)
-            Path(fresh).chmod(0o755)
-            Path(fresh).replace(path)
-        except BaseException:
-            Path(fresh).unlink(missing_ok=True)
-            raise
+            fresh.write_bytes(self.data)
+            fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
         return path
 
     @classmethod

@@ -9,100 +9,107 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 MINIMUM = (3, 11)
 _UNUSED_DAYS = 30
 
 
-def unpacked(bundle: str) -> str:
+def unpacked(bundle: str | Path) -> Path:
     """The folder that holds the files of a bundle, unpacked on first use."""
-    with open(bundle, "rb") as file:
+    with Path(bundle).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     for cache in _caches():
         try:
-            return _unpack_to(bundle, cache, digest)
-        except OSError:
+            return _unpacked_in(cache, bundle, digest)
+        except OSError:  # no such home, read-only, full, or not only ours
             continue
-    return _unpack_for_now(bundle)
+    return _unpacked_for_now(bundle)
 
 
-def _caches() -> list[str]:
+def _caches() -> list[Path]:
     """Folders of this user, in the order in which they are tried."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    return [
-        os.path.join(home, "flowyml", "bundles"),
-        os.path.join(tempfile.gettempdir(), f"flowyml-{user}", "bundles"),
-    ]
+    homes = [Path(os.environ.get("XDG_CACHE_HOME") or "."), Path(os.path.expanduser("~/.cache"))]  # noqa: PTH111  # raises nothing
+    caches = [home / "flowyml" for home in homes if home.is_absolute()]
+    return [*caches[:1], Path(tempfile.gettempdir(), f"flowyml-{user}")]
 
 
-def _unpack_to(bundle: str, cache: str, digest: str) -> str:
-    target = os.path.join(cache, digest)
+def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
     _make_private(cache)
-    if os.path.isdir(target):
+    target = cache / digest
+    if target.is_dir():
         os.utime(target)
         return target
-    fresh = tempfile.mkdtemp(dir=cache, prefix=".new-")
+    fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
         _extract(bundle, fresh)
-        os.rename(fresh, target)
+        fresh.rename(target)
     except OSError:
         shutil.rmtree(fresh, ignore_errors=True)
-        if not os.path.isdir(target):  # else another process was faster, with the same files
+        if not target.is_dir():  # else another process was faster, with the same files
             raise
     _forget_unused(cache)
     return target
 
 
-def _make_private(cache: str) -> None:
+def _make_private(cache: Path) -> None:
     """Code is imported from here, so nobody else may have a hand in it."""
-    os.makedirs(cache, mode=0o700, exist_ok=True)
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not hasattr(os, "getuid"):
         return
-    for folder in (os.path.dirname(cache), cache):
-        status = os.lstat(folder)
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise PermissionError(f"{folder} belongs to others too")
+    if {cache.lstat().st_uid, cache.stat().st_uid} != {os.getuid()}:
+        raise PermissionError(f"{cache} belongs to another user")
+    if cache.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        cache.chmod(0o700)
 
 
-def _extract(bundle: str, folder: str) -> None:
+def _extract(bundle: str | Path, folder: Path) -> None:
     from zipfile import ZipFile
 
     with ZipFile(bundle) as archive:
         archive.extractall(folder)
 
 
-def _unpack_for_now(bundle: str) -> str:
+def _unpacked_for_now(bundle: str | Path) -> Path:
     import atexit
 
-    folder, owner = tempfile.mkdtemp(prefix="flowyml-"), os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    folder, owner = Path(tempfile.mkdtemp(prefix="flowyml-")), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
     _extract(bundle, folder)
     return folder
 
 
-def _forget_unused(cache: str) -> None:
-    """Delete what nothing has been started from for a month."""
+def _forget_unused(cache: Path) -> None:
+    """Delete what nothing was started from for a month."""
     oldest = time.time() - _UNUSED_DAYS * 86400
-    for entry in os.scandir(cache):
+    for entry in cache.iterdir():
         try:
-            if entry.stat().st_mtime < oldest:
-                shutil.rmtree(entry.path, ignore_errors=True)
-        except OSError:
+            if entry.lstat().st_mtime < oldest:
+                shutil.rmtree(entry, ignore_errors=True)
+        except OSError:  # another process was faster
             continue
 
 
 def main() -> int:
+    """Run the bundle that this file stands in; gives the exit code."""
     if sys.version_info < MINIMUM:
         sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
-    folder = unpacked(sys.path[0])
-    sys.path[0] = folder
+    bundle = Path(__file__).absolute().parent
+    folder = unpacked(bundle)
+    sys.path[0] = str(folder)
     from flowyml.runtime.cli import main as command
 
-    return command(folder, sys.argv[1:])
+    return command(folder, bundle, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from flowyml.core.errors import OutputError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
 
-__all__ = ["named_outputs", "run_step"]
+__all__ = ["named_outputs", "run_step", "step_error"]
 
 Outputs = dict[str, Any]
+E = TypeVar("E", bound=StepError)
 
 
 def run_step(
@@ -33,7 +35,7 @@ def run_step(
     if hooks:
         fire(hooks, "on_step_start", step.name, inputs)
     try:
-        outputs = named_outputs(step, _call(step, function, inputs))
+        outputs = named_outputs(step, _called(step, function, inputs))
         kept = keep(outputs) if keep else outputs
     except BaseException as error:
         fire(hooks, "on_error", step.name, error)
@@ -44,7 +46,11 @@ def run_step(
 
 
 def named_outputs(step: Step, returned: Any) -> Outputs:
-    """Match what a function returned with the outputs that the step declares. Raises ``OutputError``."""
+    """Match what a function returned with the outputs that the step declares. Raises ``OutputError``.
+
+    One output is the value itself. Several are a tuple, a list, or a dict with just their names as keys. Without
+    outputs the value is dropped.
+    """
     names = step.outputs
     if len(names) == 1:
         return {names[0]: returned}
@@ -54,28 +60,32 @@ def named_outputs(step: Step, returned: Any) -> Outputs:
         return {name: returned[name] for name in names}
     if isinstance(returned, tuple | list) and len(returned) == len(names):
         return dict(zip(names, returned, strict=True))
-    error = OutputError(
+    raise step_error(
+        OutputError, step,
         f"step {step.name!r} declares {len(names)} outputs ({', '.join(map(repr, names))}) and returned "
-        f"{_described(returned)}. Return a tuple of {len(names)}, or a dict with those keys."
-    )
+        f"{_shape(returned)}. Return a tuple of {len(names)}, or a dict with those keys.",
+    )  # fmt: skip
+
+
+def step_error(kind: type[E], step: Step, message: str) -> E:
+    """An error that knows its step."""
+    error = kind(message)
     error.step = step.name
-    raise error
+    return error
 
 
-def _call(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+def _called(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
     try:
         returned = function(**inputs)
         return _awaited(returned) if isawaitable(returned) else returned
-    except SystemExit as exit_:
-        error = StepError(f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error.")
-        error.step = step.name
-        raise error from exit_
+    except SystemExit as exit_:  # it would end the process that runs other steps too
+        message = f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error."
+        raise step_error(StepError, step, message) from exit_
 
 
 def _awaited(awaitable: Awaitable[Any]) -> Any:
-    """Run it to its end, in a thread of its own where this one has a running loop, as in a notebook."""
+    """Run it to its end; in a thread of its own where this one has a running loop, as in a notebook."""
     import asyncio
-    from concurrent.futures import ThreadPoolExecutor
 
     async def whole() -> Any:
         return await awaitable
@@ -84,13 +94,17 @@ def _awaited(awaitable: Awaitable[Any]) -> Any:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(whole())
+    from concurrent.futures import ThreadPoolExecutor
+    from contextvars import copy_context
+
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, whole()).result()
+        return thread.submit(copy_context().run, asyncio.run, whole()).result()
 
 
-def _described(returned: Any) -> str:
+def _shape(returned: Any) -> str:
     if isinstance(returned, dict):
-        return f"a dict with the keys {', '.join(map(repr, returned)) or '(none)'}"
+        keys = [repr(key)[:40] for key in islice(returned, 10)]
+        return f"a dict with the keys {', '.join(keys) or '(none)'}{' …' if len(returned) > 10 else ''}"
     if isinstance(returned, tuple | list):
         return f"a {type(returned).__name__} of {len(returned)}"
     return "None" if returned is None else f"one {type(returned).__name__}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["described", "traceback_text"]
 
-_MACHINERY = (str(Path(__file__).parents[1]), "<frozen importlib", "<frozen runpy")
+_MACHINERY = (str(Path(__file__).parents[1]), "<frozen importlib")
 
 
 def described(error: BaseException) -> str:
@@ -21,25 +21,26 @@ def described(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def traceback_text(error: BaseException, code: Path | None = None) -> str:
+def traceback_text(error: BaseException, code: Path) -> str:
     """The traceback from the first frame of the user's code on; files under ``code`` by their relative paths."""
     whole = traceback.TracebackException.from_exception(error)
-    for part in _chain(whole):
+    for part in _parts(whole):
         _cut(part.stack)
-        if code:
-            _shorten(part.stack, f"{code}/")
+        for frame in part.stack:
+            _ = frame.line  # read from the file while its path is still the real one
+            frame.filename = frame.filename.removeprefix(f"{code}/")
     return "".join(whole.format())
 
 
-def _chain(part: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    todo, seen = [part], set[int]()
+def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """An exception with its causes, contexts and group members."""
+    todo, seen = [whole], set[int]()
     while todo:
         part = todo.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        yield part
-        todo += [other for other in (part.__cause__, part.__context__, *(part.exceptions or ())) if other]
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            todo += [other for other in (part.__cause__, part.__context__, *(part.exceptions or ())) if other]
 
 
 def _cut(stack: traceback.StackSummary) -> None:
@@ -47,9 +48,3 @@ def _cut(stack: traceback.StackSummary) -> None:
     own = [number for number, frame in enumerate(stack) if not frame.filename.startswith(_MACHINERY)]
     if own:
         del stack[: own[0]]
-
-
-def _shorten(stack: traceback.StackSummary, prefix: str) -> None:
-    for frame in stack:
-        assert frame.line is not None or True  # reading it loads the source, while the path is still the real one
-        frame.filename = frame.filename.removeprefix(prefix)

@@ -8,15 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import artifact_key, open_store, pack, unpack
-from flowyml.artifacts.pickling import worker_main_is
-from flowyml.core.errors import OutputError, ParameterError, StepError
+from flowyml.artifacts import Store, artifact_key, open_store, pack, unpack
+from flowyml.core.errors import ArtifactError, FlowymlError, OutputError, ParameterError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
-from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Plan, Step
-from flowyml.runtime.execution import run_step
-from flowyml.runtime.loading import load_function, load_hooks, main_module
+from flowyml.plan.model import Constant, FromParameter, Input, Plan, Step
+from flowyml.runtime.execution import run_step, step_error
+from flowyml.runtime.loading import load_function, load_hooks
 from flowyml.runtime.tracebacks import described, traceback_text
 
 __all__ = ["Worker"]
@@ -28,24 +27,19 @@ class Worker:
     """Runs steps of one run from an unpacked bundle, in this process."""
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        run_id: str,
-        artifacts: str | None = None,
-        parameters: Mapping[str, Any] = {},
+        self, folder: Path, *, run_id: str, artifacts: str | None = None, parameters: Mapping[str, Any] = {}
     ) -> None:
         self.folder = folder
         self.run_id = run_id
         self.artifacts = artifacts
         self.parameters = parameters
+        self.plan: Plan = decode((folder / "plan.json").read_bytes())
         self._functions: dict[str, Callable[..., Any]] = {}
-        worker_main_is(main_module(folder))
 
     @cached_property
-    def plan(self) -> Plan:
-        """The plan of the bundle."""
-        return decode((self.folder / "plan.json").read_bytes())
+    def store(self) -> Store:
+        """Where large outputs go."""
+        return open_store(self.artifacts)
 
     @cached_property
     def hooks(self) -> Sequence[PipelineHook]:
@@ -57,83 +51,77 @@ class Worker:
             return ()
 
     def preload(self) -> None:
-        """Import what can be imported. What cannot fails again, visibly, when its step runs."""
+        """Import what can be imported. What cannot fails again, for all to see, when its step runs."""
         for step in self.plan:
             try:
                 self.function(step)
-            except (Exception, SystemExit):
+            except Exception:
                 logger.debug("step %r cannot be loaded", step.name, exc_info=True)
-        self.hooks  # noqa: B018  # a cached property: loaded once, before anything forks
+        _ = self.hooks
 
     def function(self, step: Step) -> Callable[..., Any]:
-        """What a step calls."""
+        """What a step calls. Raises whatever its module raises when it is imported."""
         if step.name not in self._functions:
             try:
                 self._functions[step.name] = load_function(self.folder, step.function)
             except SystemExit as exit_:
-                raise StepError(
-                    f"The module of step {step.name!r} called sys.exit({exit_.code!r}) when it was imported."
-                ) from exit_
+                told = f"the module of step {step.name!r} called sys.exit({exit_.code!r}) when it was imported"
+                raise step_error(StepError, step, f"{told}. Put that under `if __name__ == '__main__'`.") from exit_
         return self._functions[step.name]
 
     def perform(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
-        store = open_store(self.artifacts)
         try:
             function = self.function(step)
-            inputs = {item.name: self._input(step, item, packed, store) for item in step.inputs}
+            inputs = {item.name: self._input(step, item, packed) for item in step.inputs}
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)
             raise
-        return run_step(
-            step, function, inputs, self.hooks, keep=lambda outputs: self._pack(step, outputs, attempt, store)
-        )
+        return run_step(step, function, inputs, self.hooks, keep=lambda outputs: self._packed(step, outputs, attempt))
 
     def answer(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:
-        """The same as plain JSON, a failure included."""
+        """The same as plain JSON, a failure included, for another process."""
         try:
             return {"outputs": self.perform(step, packed, attempt)}
         except BaseException as error:
-            return {"failure": self.failure(error)}
+            return {"failure": self._failure(error)}
 
-    def failure(self, error: BaseException) -> dict[str, Any]:
-        """A failed attempt as plain JSON, for another process to raise."""
+    def _failure(self, error: BaseException) -> dict[str, Any]:
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
-            "message": str(error) if isinstance(error, StepError) else described(error),
+            "message": str(error) if isinstance(error, FlowymlError) else described(error),
             "names": error_names(error),
             "traceback": traceback_text(error, self.folder / "code"),
         }
 
-    def _input(self, step: Step, item: Input, packed: Mapping[str, Any], store: Any) -> Any:
-        """Only what other steps gave is unpacked: a parameter that looks like a reference is just a parameter."""
-        source = item.source
+    def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
+        """What was given is packed; parameters and constants are plain, even if one looks like a reference."""
         if item.name in packed:
-            return unpack(packed[item.name], store) if isinstance(source, FromStep) else packed[item.name]
-        if isinstance(source, Constant):
-            return source.value
-        if isinstance(source, FromParameter):
-            return self._parameter(step, item.name, source.name)
-        raise StepError(f"step {step.name!r} needs {item.name!r}: output {source.output!r} of step {source.step!r}.")
+            return unpack(packed[item.name], self.store)
+        if isinstance(item.source, Constant):
+            return item.source.value
+        if isinstance(item.source, FromParameter):
+            return self._parameter(step, item.source.name)
+        source = f"output {item.source.output!r} of step {item.source.step!r}"
+        raise step_error(StepError, step, f"step {step.name!r} was not given {item.name!r}, {source}.")
 
-    def _parameter(self, step: Step, wanted: str, name: str) -> Any:
+    def _parameter(self, step: Step, name: str) -> Any:
         if name in self.parameters:
             return self.parameters[name]
         for parameter in self.plan.parameters:
             if parameter.name == name and not parameter.required:
                 return parameter.default
-        raise ParameterError(f"step {step.name!r} needs {wanted!r}: parameter {name!r} of the run, which has no default.")
+        raise ParameterError(f"step {step.name!r} needs parameter {name!r} of the run, which has no default.")
 
-    def _pack(self, step: Step, outputs: Mapping[str, Any], attempt: int, store: Any) -> dict[str, Any]:
+    def _packed(self, step: Step, outputs: Mapping[str, Any], attempt: int) -> dict[str, Any]:
         packed = {}
         for name, value in outputs.items():
             try:
-                packed[name] = pack(value, store, key=artifact_key(self.run_id, step.name, attempt, name))
-            except Exception as cause:  # whatever a user's __reduce__ raises
-                error = OutputError(
-                    f"step {step.name!r}: output {name!r} ({type(value).__qualname__}) cannot be handed to another "
-                    f"process: {described(cause)}. Return plain data, or what can be pickled."
-                )
-                error.step = step.name
-                raise error from cause
+                packed[name] = pack(value, self.store, key=artifact_key(self.run_id, step.name, attempt, name))
+            except ArtifactError as error:
+                raise step_error(
+                    OutputError, step,
+                    f"step {step.name!r}: output {name!r} cannot be handed to other steps. {error} Return plain data, "
+                    f"arrays, tables, or what can be pickled.",
+                ) from error  # fmt: skip
         return packed

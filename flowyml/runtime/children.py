@@ -1,0 +1,92 @@
+"""What a forked child does: become a process of its own, run one step or hook, answer, and end."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flowyml.runtime.hooks import fire_plain
+from flowyml.runtime.worker import Worker
+
+__all__ = ["be_child", "dies_with_parent", "write_all"]
+
+_PRIVATE = 100  # descriptors from here on are out of the way of those that user code opens and closes
+_OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
+
+
+def be_child(worker: Worker, request: Mapping[str, Any], streams: Sequence[int], *, early_output: bytes) -> NoReturn:
+    """Never returns. ``streams`` are stdout, stderr and the answer; ``early_output`` is printed first."""
+    code = _OUR_FAULT
+    try:
+        answer = _detach(streams, early_output)
+        _seed_numpy()
+        atexit._clear()
+        write_all(answer, json.dumps(_answer(worker, request)).encode())
+        atexit._run_exitfuncs()  # what the step itself has registered, such as the flush of a tracker
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def dies_with_parent(*, subreaper: bool = False) -> None:
+    """Linux: be killed when the parent dies, or be the one that inherits orphans. Elsewhere nothing."""
+    if sys.platform == "linux":
+        option = 36 if subreaper else 1  # PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG (source: prctl(2))
+        ctypes.CDLL(None).prctl(option, 1 if subreaper else signal.SIGKILL, 0, 0, 0)
+
+
+def write_all(number: int, data: bytes) -> None:
+    """Write to a descriptor until nothing is left."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(number, view) :]
+
+
+def _detach(streams: Sequence[int], early_output: bytes) -> int:
+    """Be a process group of one's own, with streams of one's own; gives the descriptor of the answer."""
+    import fcntl
+
+    os.setsid()
+    dies_with_parent()
+    stdout, stderr, answer = streams
+    private = fcntl.fcntl(answer, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    for number in streams:
+        os.close(number)
+    write_all(1, early_output)
+    return private
+
+
+def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
+    if request["kind"] == "hook":
+        fire_plain(worker.hooks, request["event"], request["body"])
+        return {"outputs": {}}
+    return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"])
+
+
+def _seed_numpy() -> None:
+    """Forked steps would all draw the same numbers. A seed that the user's module has set stays as it is.
+
+    numpy's global generator starts with 0x80000000 as its first word (source: numpy/random/_mt19937.pyx); a seed that
+    is an integer puts that integer there. The ``random`` module seeds itself after a fork.
+    """
+    random = sys.modules.get("numpy.random")
+    if random is not None and random.get_state()[1][0] == 0x80000000:
+        random.seed()

@@ -1,0 +1,64 @@
+"""What the end of a step's process means, in words."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from flowyml.core.errors import StepCancelledError, StepCrashedError, StepOutOfMemoryError, StepTimeoutError
+
+__all__ = ["OutOfMemory", "cancelled", "crashed", "timed_out"]
+
+
+class OutOfMemory:
+    """Tells whether the kernel has killed a process for its memory since this was made. Linux only."""
+
+    def __init__(self) -> None:
+        self._before = _kills()
+
+    def happened(self) -> bool:
+        """True once for each time."""
+        before, self._before = self._before, _kills()
+        return self._before > before
+
+
+def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashedError:
+    """The error for a process that ended without an answer; a negative exit code is a signal."""
+    if exit_code == -signal.SIGKILL and out_of_memory.happened():
+        error: StepCrashedError = StepOutOfMemoryError(
+            f"The process of {who} was killed by the kernel: no memory was left. Give it more, or let it use less."
+        )
+    elif exit_code < 0:
+        error = StepCrashedError(
+            f"The process of {who} was killed by signal {-exit_code} ({_signal_name(-exit_code)})."
+        )
+    else:
+        error = StepCrashedError(f"The process of {who} ended with exit code {exit_code}, before it had returned.")
+    error.exit_code = exit_code
+    return error
+
+
+def timed_out(who: str, seconds: float) -> StepTimeoutError:
+    """The error for a process that is killed after its time."""
+    return StepTimeoutError(f"{who} ran longer than its timeout of {seconds:g} s and was stopped.")
+
+
+def cancelled(who: str) -> StepCancelledError:
+    """The error for a process that is killed because nobody wants its result any more."""
+    return StepCancelledError(f"{who} was stopped, because its run was cancelled.")
+
+
+def _kills() -> int:
+    """How many processes the kernel has killed for memory since it started (source: proc_vmstat(5), oom_kill)."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "of no name"

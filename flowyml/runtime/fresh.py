@@ -1,0 +1,171 @@
+"""A fresh process for each step, where forking is not to be had."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from flowyml.plan.bundle import Bundle
+from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, timed_out
+from flowyml.runtime.killing import kill_tree
+from flowyml.runtime.lines import Lines, OnLine
+
+__all__ = ["FreshProcesses"]
+
+_SLICE = 0.05
+
+
+class FreshProcesses:
+    """Starts one process for each request, and keeps none."""
+
+    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
+        self._command = [python, "-u", str(bundle)]
+        self._config = config
+        self._hooks = len(Bundle.read(bundle).plan.hooks)
+        self._running: set[_Child] = set()
+
+    @contextmanager
+    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
+        """Start a process for a request."""
+        with tempfile.TemporaryDirectory(prefix="flowyml-") as folder:
+            answer = Path(folder) / "answer.json"
+            command = [*self._command, *self._arguments(request, body, Path(folder)), f"--answer={answer}"]
+            child = _Child(who, command, answer, on_line, self._hooks)
+            self._running.add(child)
+            try:
+                yield child
+            finally:
+                self._running.discard(child)
+                child.kill()
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        for child in list(self._running):
+            child.kill()
+
+    def _arguments(self, request: Mapping[str, Any], body: Any, folder: Path) -> list[str]:
+        run_id = f"--run-id={self._config['run_id']}"
+        if request["kind"] == "hook":
+            return ["hook", request["event"], run_id, f"--arguments={_in_file(folder / 'arguments', body)}"]
+        return [
+            "step", run_id, f"--attempt={request['attempt']}", f"--artifacts={self._config['artifacts']}",
+            f"--inputs={_in_file(folder / 'inputs', body)}",
+            f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
+            f"--step={request['step']}",
+        ]  # fmt: skip
+
+
+class _Child:
+    """One process, whose streams are read by two threads."""
+
+    def __init__(self, who: str, command: Sequence[str], answer: Path, on_line: OnLine, hooks: int) -> None:
+        self.hooks = hooks
+        self._who = who
+        self._answer = answer
+        self._lines = {stream: Lines(stream, on_line) for stream in ("stdout", "stderr")}
+        self._pieces: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self._out_of_memory = OutOfMemory()
+        self._started = time.monotonic()
+        with _life_line() as (self._life, options):
+            self._process = subprocess.Popen(
+                [*command, *(f"--life={number}" for number in options.get("pass_fds", ()))],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                start_new_session=True, **options,
+            )  # fmt: skip
+        pipes = (("stdout", self._process.stdout), ("stderr", self._process.stderr))
+        self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes]
+        for reader in self._readers:
+            reader.start()
+
+    def wait(self, timeout: float | None, stop: threading.Event | None) -> dict[str, Any]:
+        """Its answer. It is still running when this raises."""
+        while not self._has_ended():
+            self._pump(_SLICE)
+            if stop and stop.is_set():
+                raise cancelled(self._who)
+            if timeout is not None and time.monotonic() - self._started >= timeout:
+                raise timed_out(self._who, timeout)
+        self._drain()
+        try:
+            answer: dict[str, Any] = json.loads(self._answer.read_bytes())
+        except (OSError, ValueError):
+            raise crashed(self._who, self._process.returncode, self._out_of_memory) from None
+        return answer
+
+    def kill(self) -> None:
+        """Kill it with all that it started, and wait until it is gone."""
+        if self._process.returncode is None:
+            _kill(self._process)
+            self._process.wait()
+        if self._life is not None:
+            os.close(self._life)
+            self._life = None
+        self._drain()
+
+    def mute(self) -> None:
+        """Drop what it prints from now on."""
+        for lines in self._lines.values():
+            lines.mute()
+
+    def _has_ended(self) -> bool:
+        """What it has left running ends with it, while its id is still its own."""
+        if hasattr(os, "waitid") and self._process.returncode is None:
+            ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended:
+                _kill(self._process)
+        return self._process.poll() is not None
+
+    def _pump(self, seconds: float) -> bool:
+        try:
+            stream, data = self._pieces.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        self._lines[stream].feed(data) if data else self._lines[stream].end()
+        return True
+
+    def _drain(self) -> None:
+        """The readers see the end of the streams once nobody is left to write to them."""
+        for reader in self._readers:
+            reader.join(1)
+        while self._pump(0):
+            pass
+
+    def _read(self, stream: str, file: IO[bytes]) -> None:
+        with file:
+            while data := os.read(file.fileno(), 1 << 16):
+                self._pieces.put((stream, data))
+        self._pieces.put((stream, b""))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        kill_tree(process.pid)
+    else:
+        process.kill()
+
+
+@contextmanager
+def _life_line() -> Iterator[tuple[int | None, dict[str, Any]]]:
+    """A pipe whose other end closes when this process dies; the child watches it. Not on Windows."""
+    if not hasattr(os, "killpg"):
+        yield None, {}
+        return
+    theirs, ours = os.pipe()
+    try:
+        yield ours, {"pass_fds": (theirs,)}
+    finally:
+        os.close(theirs)
+
+
+def _in_file(path: Path, value: Any) -> str:
+    path.write_text(json.dumps(value))
+    return f"@{path}"

@@ -1,0 +1,48 @@
+"""Bytes that come in pieces become lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+__all__ = ["Lines", "OnLine", "print_line"]
+
+OnLine = Callable[[str, str], None]
+
+_LONGEST = 1 << 16
+
+
+class Lines:
+    """Hands each line of a stream on as soon as it is whole. Lines beyond 64 KiB are cut."""
+
+    def __init__(self, stream: str, on_line: OnLine) -> None:
+        self._stream = stream
+        self._on_line = on_line
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            self._give(line)
+        while len(self._rest) > _LONGEST:
+            head, self._rest = self._rest[:_LONGEST], self._rest[_LONGEST:]
+            self._give(head)
+
+    def end(self) -> None:
+        """Hand on what has no line break."""
+        if self._rest:
+            rest, self._rest = self._rest, b""
+            self._give(rest)
+
+    def mute(self) -> None:
+        """Drop what comes from now on."""
+        self._on_line = lambda stream, line: None
+
+    def _give(self, line: bytes) -> None:
+        self._on_line(self._stream, line.decode("utf-8", "replace").removesuffix("\r"))
+
+
+def print_line(stream: str, line: str) -> None:
+    """Print it here, as if it had been printed here."""
+    print(line, file=sys.stdout if stream == "stdout" else sys.stderr, flush=True)

@@ -1,0 +1,247 @@
+"""This side of the warm process that forks for each step; ``flowyml.runtime.serving`` is the other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import StepCrashedError, StepError
+from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, timed_out
+from flowyml.runtime.killing import kill_tree
+from flowyml.runtime.lines import Lines, OnLine
+
+__all__ = ["WarmProcesses"]
+
+_SLICE = 0.05  # seconds between looks at the clock, at `stop`, and for exceptions that are thrown into this thread
+_PATIENCE = 10  # seconds that a killed process is waited for
+_SMALL = 32768  # bytes of a request that travel in its datagram
+
+
+class WarmProcesses:
+    """Starts the warm process at once, and again if it has died."""
+
+    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
+        self._start = partial(_Server, python, bundle, config)
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._server: _Server | None = self._start()
+
+    @contextmanager
+    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
+        """Fork a child for a request."""
+        child = _Child(who, self._live_server(), next(self._numbers), on_line)
+        try:
+            child.start(request, body)
+            yield child
+        finally:
+            child.close()
+
+    def close(self) -> None:
+        """End the warm process, and everything with it."""
+        with self._lock:
+            server, self._server = self._server, None
+        if server:
+            server.close()
+
+    def _live_server(self) -> _Server:
+        with self._lock:
+            if self._server is None or not self._server.is_alive():
+                if self._server:
+                    self._server.close()
+                self._server = self._start()
+            return self._server
+
+
+class _Server:
+    """The warm process. Its own output goes to a file, for the case that it dies."""
+
+    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
+        self.out_of_memory = OutOfMemory()
+        self.closed = False
+        self._lock = threading.Lock()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [python, str(bundle), "serve", "--control", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
+                pass_fds=(theirs.fileno(),), start_new_session=True,
+            )  # fmt: skip
+        self.send({"kind": "start"}, dict(config))
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, request: Mapping[str, Any], body: Any = None, files: Sequence[int] = ()) -> None:
+        """One datagram, so that an exception which is thrown into this thread leaves no half request behind."""
+        data = json.dumps({**request, "body": body}).encode()
+        if len(data) <= _SMALL:
+            self._send(data, files)
+            return
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps(body).encode())
+            file.seek(0)
+            self._send(json.dumps({**request, "body_in_file": True}).encode(), [*files, file.fileno()])
+
+    def close(self) -> None:
+        """End it; it ends its children. If it does not, it is killed, which kills them too."""
+        with self._lock:
+            self.closed = True
+            self._control.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            kill_tree(self._process.pid)
+            self._process.wait()
+        self._output.close()
+
+    def last_words(self) -> str:
+        """What it printed when it died."""
+        with suppress(ValueError):  # closed meanwhile
+            self._output.seek(0)
+            return self._output.read()[-8000:].decode(errors="replace").strip()
+        return ""
+
+    def _send(self, data: bytes, files: Sequence[int]) -> None:
+        with self._lock, suppress(OSError):  # it is gone, which its children's pipes will tell
+            socket.send_fds(self._control, [data], files)
+
+
+class _Child:
+    """One forked process: what it prints, answers, and how it ends."""
+
+    def __init__(self, who: str, server: _Server, number: int, on_line: OnLine) -> None:
+        self.hooks = 0
+        self._who = who
+        self._server = server
+        self._number = number
+        self._pid: int | None = None
+        self._end: int | StepError | None = None
+        self._answer, self._status = bytearray(), bytearray()
+        self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]
+        self._sinks: dict[int, Callable[[bytes], None]] = {}
+        self._poll = select.poll()
+
+    def start(self, request: Mapping[str, Any], body: Any) -> None:
+        """Have it forked, with the far ends of four pipes."""
+        theirs: list[int] = []
+        try:
+            for sink in (*(lines.feed for lines in self._lines), self._answer.extend, self._read_status):
+                ours, far = os.pipe()
+                theirs.append(far)
+                self._sinks[ours] = sink
+                os.set_blocking(ours, False)
+                self._poll.register(ours, select.POLLIN)
+            self._server.send({**request, "number": self._number}, body, theirs)
+        finally:
+            for number in theirs:
+                os.close(number)
+
+    def wait(self, timeout: float | None, stop: threading.Event | None) -> dict[str, Any]:
+        """Its answer. It is still running when this raises."""
+        deadline: float | None = None
+        while not self._pump(_SLICE):
+            if stop and stop.is_set():
+                raise cancelled(self._who)
+            if timeout is not None and self._pid is not None:
+                deadline = deadline or time.monotonic() + timeout
+                if time.monotonic() >= deadline:
+                    raise timed_out(self._who, timeout)
+        self._drain()
+        return self._answered()
+
+    def kill(self) -> None:
+        """Kill it with all that it started, and wait until it is gone."""
+        if self._end is not None:
+            return
+        self._server.send({"kind": "kill", "number": self._number})
+        deadline = time.monotonic() + _PATIENCE
+        while not self._pump(_SLICE):
+            if time.monotonic() >= deadline:
+                self._server.close()
+        self._drain()
+
+    def mute(self) -> None:
+        """Drop what it prints from now on."""
+        for lines in self._lines:
+            lines.mute()
+
+    def close(self) -> None:
+        for number in self._sinks:
+            os.close(number)
+        self._sinks = {}
+
+    def _pump(self, seconds: float) -> bool:
+        """Read what comes within some seconds; true once the end was told."""
+        for number, _ in self._poll.poll(seconds * 1000):
+            self._read(number)
+        return self._end is not None
+
+    def _drain(self) -> None:
+        """What was written before the end is in the pipes by now."""
+        for number in self._sinks:
+            while self._read(number):
+                pass
+        for lines in self._lines:
+            lines.end()
+
+    def _read(self, number: int) -> bool:
+        try:
+            data = os.read(number, 1 << 16)
+        except BlockingIOError:
+            return False
+        if data:
+            self._sinks[number](data)
+            return True
+        with suppress(KeyError):
+            self._poll.unregister(number)
+        if self._sinks[number] == self._read_status and self._end is None:
+            self._server_died()
+        return False
+
+    def _read_status(self, data: bytes) -> None:
+        """Lines: ``pid 123 1`` with the number of hooks, then ``exit 0``; or ``failed`` and why."""
+        self._status += data
+        *lines, rest = bytes(self._status).split(b"\n")
+        self._status = bytearray(rest)
+        for line in lines:
+            word, _, told = line.decode(errors="replace").partition(" ")
+            if word == "pid":
+                self._pid, self.hooks = map(int, told.split())
+            elif word == "exit":
+                self._end = int(told)
+            else:
+                self._end = StepCrashedError(f"The process of {self._who} could not be started: {told}.")
+
+    def _server_died(self) -> None:
+        """The child dies with it; here its group is killed once more, for what it has started."""
+        if self._pid:
+            kill_tree(self._pid)
+        if self._server.closed:
+            self._end = cancelled(self._who)
+        else:
+            words = self._server.last_words()
+            told = f"The process that loads the code for {self._who} died"
+            self._end = StepCrashedError(f"{told}:\n{words}" if words else f"{told}.")
+
+    def _answered(self) -> dict[str, Any]:
+        assert self._end is not None
+        if isinstance(self._end, StepError):
+            raise self._end
+        try:
+            answer: dict[str, Any] = json.loads(self._answer)
+        except ValueError:
+            raise crashed(self._who, self._end, self._server.out_of_memory) from None
+        return answer
