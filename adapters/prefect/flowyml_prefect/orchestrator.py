@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PrefectOrchestrator"]
 
+_SHOWN = 10
+"""How many of the runs that the scheduler has planned a schedule tells."""
+
 
 class PrefectOrchestrator(Orchestrator):
     """Runs pipelines as Prefect flows.
@@ -282,5 +285,5 @@ def _info(deployment: Mapping[str, Any], planned: list[Any]) -> ScheduleInfo:
         pipeline=deployment["labels"].get("flowyml.pipeline", deployment["name"]),
         schedule=from_prefect(schedule),
         paused=not schedule["active"],
-        next_runs=tuple(planned) if schedule["active"] else (),
+        next_runs=tuple(planned[:_SHOWN]) if schedule["active"] else (),
     )

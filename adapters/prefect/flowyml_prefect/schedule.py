@@ -28,10 +28,10 @@ def to_prefect(schedule: Schedule) -> dict[str, Any]:
         for name, value in schedule.to_dict().items()
         if name in ("cron", "interval_seconds", "start", "end", "catch_up")
     }
-    bounded = (schedule.start is not None and schedule.cron is not None) or schedule.end is not None
+    bounded = schedule.start is not None or schedule.end is not None
     return {
         "schedule": _rule(schedule) if bounded else _plain(schedule),
-        "slug": f"{SLUG} {json.dumps(notes)}" if bounded or schedule.catch_up or schedule.start else SLUG,
+        "slug": f"{SLUG} {json.dumps(notes)}" if bounded or schedule.catch_up else SLUG,
     }
 
 
@@ -68,17 +68,18 @@ def _notes(slug: str) -> dict[str, Any]:
 def _plain(schedule: Schedule) -> dict[str, Any]:
     if schedule.cron is not None:
         return {"cron": schedule.cron, "timezone": schedule.timezone}
-    anchor = schedule.start or _EPOCH
-    return {"interval": schedule.interval_seconds, "anchor_date": anchor.isoformat(), "timezone": schedule.timezone}
+    return {"interval": schedule.interval_seconds, "anchor_date": _EPOCH.isoformat(), "timezone": schedule.timezone}
 
 
 def _rule(schedule: Schedule) -> dict[str, Any]:
-    """DTSTART and UNTIL stand in the schedule's own time zone, as Prefect wants them."""
+    """DTSTART and UNTIL stand in the schedule's own time zone, as Prefect wants them.
+
+    DTSTART is the first run from now on: Prefect counts from it each time that it plans.
+    """
     zone = ZoneInfo(schedule.timezone)
-    start = (schedule.start or datetime.now(UTC)).astimezone(zone)
+    first = schedule.next_times() or [schedule.end or datetime.now(UTC)]
+    start = first[0].astimezone(zone)
     rule = _cron_rule(schedule.cron) if schedule.cron is not None else _interval_rule(schedule)
-    if schedule.cron is None and schedule.start is None:
-        start = schedule.next_times()[0].astimezone(zone)
     until = f";UNTIL={_moment(schedule.end.astimezone(zone))}" if schedule.end else ""
     return {"rrule": f"DTSTART:{_moment(start)}\nRRULE:{rule}{until}", "timezone": schedule.timezone}
 
@@ -90,7 +91,9 @@ def _moment(time: datetime) -> str:
 def _interval_rule(schedule: Schedule) -> str:
     seconds = schedule.interval_seconds or 0
     if seconds != int(seconds):
-        raise ScheduleError(f"On Prefect an interval with an end is a whole number of seconds, not {seconds:g}.")
+        raise ScheduleError(
+            f"On Prefect an interval with a start or an end is a whole number of seconds, not {seconds:g}."
+        )
     return f"FREQ=SECONDLY;INTERVAL={int(seconds)}"
 
 

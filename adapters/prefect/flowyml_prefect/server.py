@@ -4,7 +4,7 @@ It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free 
 record of its process in ``home()/prefect``. All processes of this user share it; a lock sees to it that two who need it
 at once start one. Scheduled runs need someone who runs them, so the first schedule also starts a Prefect worker beside
 it, which serves the work pool ``flowyml``. Both stay until ``stop_embedded_server()``, or until the machine stops; when
-the server is started again, so is the worker, if there are schedules.
+the server is started again, so is the worker, if there was one.
 """
 
 from __future__ import annotations
@@ -88,19 +88,19 @@ def ensure_worker() -> None:
 
 
 def stop_embedded_server() -> bool:
-    """Stop the worker and the server. False when neither was running. What they know stays on disk."""
+    """Stop the worker and the server. False when neither was running. What they know stays on disk, and runs that are
+    under way go on: they report when the server is back.
+    """
     with _lock():
         record = _read()
         if record is None:
             return False
-        stopped = [_stop(owner) for owner in (record.worker, record.server) if owner is not None]
-        _record_path().unlink(missing_ok=True)
-        _write_port(record.url)
-        return any(stopped)
+        worker_stopped = record.worker is not None and _stop(record.worker)
+        return _stop(record.server) or worker_stopped
 
 
 def _start(before: EmbeddedServer | None) -> EmbeddedServer:
-    port = _free_port(_port_of(before))
+    port = _free_port(int(before.url.rpartition(":")[2]) if before else 0)  # runs under way know the old one
     url = f"http://127.0.0.1:{port}"
     print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
     process = _detached("server", "server", "start", "--host", "127.0.0.1", "--port", str(port))
@@ -193,23 +193,10 @@ def _write(record: EmbeddedServer) -> None:
     fresh = _record_path().with_suffix(".new")
     fresh.write_text(json.dumps(asdict(record)), "utf-8")
     fresh.replace(_record_path())
-    _write_port(record.url)
 
 
 def _record_path() -> Path:
     return prefect_home() / "server.json"
-
-
-def _write_port(url: str) -> None:
-    (prefect_home() / "port").write_text(url.rpartition(":")[2], "utf-8")
-
-
-def _port_of(before: EmbeddedServer | None) -> int:
-    """The port of last time: runs that are under way know the server by it."""
-    try:
-        return int((prefect_home() / "port").read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return int(before.url.rpartition(":")[2]) if before else 0
 
 
 def _free_port(wanted: int) -> int:
@@ -234,5 +221,9 @@ def _end_of_log(name: str) -> str:
 def _lock() -> Iterator[None]:
     prefect_home().mkdir(parents=True, exist_ok=True)
     with (prefect_home() / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another process is starting or stopping Prefect; waiting for it …", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
