@@ -16,9 +16,9 @@ from typing import Any
 
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier, slug
-from flowyml_prefect.layout import Group, Pair, Part, source, text_literal, value
 
 __all__ = [
     "compile_flow",
