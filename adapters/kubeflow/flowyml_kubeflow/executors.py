@@ -139,7 +139,7 @@ def container(kind: str, component: str, form: str, options: StepOptions, resour
         _refuse_packages(options, component)
         start: Json = {"command": ["python3", "-c", _RUN], "args": [bundle, kind, "{{$}}", component]}
     else:
-        arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--kind", kind, "--component", component]
+        arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--kind", kind, "--task", component]
         start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, _COMPONENT], "args": arguments}
     return {**start, **_image(options), **_resources(options, resources)}
 

@@ -1,0 +1,59 @@
+"""What KFP can do for FlowyML: on a cluster, and by its local runner."""
+
+from __future__ import annotations
+
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+
+__all__ = ["CLUSTER", "LOCAL_RUNNER"]
+
+_FILE_ONLY = "its local runner keeps no schedules; use a cluster, or `flowyml schedule` on 'local'"
+
+CLUSTER = Capabilities(
+    "kubeflow",
+    {
+        Feature.PARALLEL_STEPS: yes,
+        Feature.PARAMETERS: partly("integers up to 2**53, since KFP carries numbers as doubles"),
+        Feature.STEP_RETRY: partly("delays in whole seconds"),
+        Feature.RETRYABLE_ERRORS: partly("KFP knows no condition, so these retries happen inside the step's pod"),
+        Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log tells of the timeout"),
+        Feature.PIPELINE_TIMEOUT: no("KFP has none for a pipeline; give the steps timeouts"),
+        Feature.HOOKS: partly("as tasks before and after the steps, the last in an exit handler; they cost two pods"),
+        Feature.RESOURCES_CPU_MEMORY: yes,
+        Feature.RESOURCES_GPU: yes,
+        Feature.CANCEL: yes,
+        Feature.LOGS: partly("while KFP has the logs of the pods"),
+        Feature.OUTPUTS: partly("from the steps' logs; large ones need an artifact store that you can read too"),
+        Feature.IDEMPOTENT_SUBMIT: partly("KFP has no unique names; two machines in the same second may make two runs"),
+        Feature.ATTACH: yes,
+        Feature.SCHEDULE_CRON: yes,
+        Feature.SCHEDULE_INTERVAL: yes,
+        Feature.SCHEDULE_TIMEZONE: partly("only with a fixed offset: KFP's time zone is the server's"),
+        Feature.SCHEDULE_CATCH_UP: yes,
+        Feature.SCHEDULE_PAUSE: yes,
+    },
+)
+
+LOCAL_RUNNER = Capabilities(
+    "kubeflow",
+    {
+        Feature.PARALLEL_STEPS: no("KFP's local runner runs one task after another"),
+        Feature.PARAMETERS: yes,
+        Feature.STEP_RETRY: partly("delays in whole seconds"),
+        Feature.RETRYABLE_ERRORS: yes,
+        Feature.STEP_TIMEOUT: yes,
+        Feature.PIPELINE_TIMEOUT: yes,
+        Feature.HOOKS: yes,
+        Feature.RESOURCES_CPU_MEMORY: partly("KFP's local runner ignores them"),
+        Feature.RESOURCES_GPU: no("KFP's local runner reserves no GPUs"),
+        Feature.CANCEL: yes,
+        Feature.LOGS: yes,
+        Feature.OUTPUTS: yes,
+        Feature.IDEMPOTENT_SUBMIT: yes,
+        Feature.ATTACH: yes,
+        Feature.SCHEDULE_CRON: no(_FILE_ONLY),
+        Feature.SCHEDULE_INTERVAL: no(_FILE_ONLY),
+        Feature.SCHEDULE_TIMEZONE: no(_FILE_ONLY),
+        Feature.SCHEDULE_CATCH_UP: no(_FILE_ONLY),
+        Feature.SCHEDULE_PAUSE: no(_FILE_ONLY),
+    },
+)

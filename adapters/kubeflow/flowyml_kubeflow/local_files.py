@@ -1,0 +1,150 @@
+"""The files of a run on the local runner: who wants what of it, and how far it is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RunFolder"]
+
+Json = dict[str, Any]
+
+
+class RunFolder:
+    """One run. Every file is written whole or not at all, or is only added to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def root(self) -> Path:
+        """Where KFP puts what tasks give, its ``pipeline_root``; the one folder that containers see."""
+        return self.path
+
+    @property
+    def pipeline(self) -> Path:
+        """The compiled pipeline that KFP runs."""
+        return self.path / "pipeline.yaml"
+
+    @property
+    def bundle(self) -> Path:
+        """The code of the steps."""
+        return self.path / "bundle.pyz"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the supervisor, for as long as it lives."""
+        return self.path / "lock"
+
+    @property
+    def log(self) -> Path:
+        """What KFP's process prints."""
+        return self.path / "runner.log"
+
+    def request(self) -> Json:
+        """What was submitted."""
+        return self._request
+
+    @cached_property
+    def _request(self) -> Json:
+        return self.read("request.json")
+
+    def read(self, name: str) -> Json:
+        """A file's document; empty while there is none."""
+        try:
+            document: Json = json.loads((self.path / name).read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        return document
+
+    def write(self, name: str, document: Mapping[str, Any]) -> None:
+        """Write a file, all or nothing."""
+        handle, fresh = tempfile.mkstemp(dir=self.path, prefix=".new-")
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        Path(fresh).replace(self.path / name)
+
+    def started_at(self) -> float | None:
+        """When the supervisor began."""
+        return self.read("started.json").get("time")
+
+    def result(self) -> Json:
+        """How the run ended; empty while it has not."""
+        return self.read("result.json")
+
+    def outcome(self) -> Json:
+        """What KFP's process said at its end."""
+        return self.read("outcome.json")
+
+    def end(self, state: str, error: str | None) -> None:
+        """Write down how it ended."""
+        self.write("result.json", {"state": state, "error": error, "time": time.time()})
+
+    def ask_to_cancel(self) -> None:
+        """The supervisor looks for this file."""
+        (self.path / "cancel").touch()
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked."""
+        return (self.path / "cancel").exists()
+
+    def is_supervised(self) -> bool:
+        """Whether a supervisor lives: it alone holds the lock, and a process that dies lets go."""
+        try:
+            with self.lock.open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def steps(self) -> list[str]:
+        """The tasks that have begun, by name."""
+        folder = self.path / "steps"
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+    def attempts(self, task: str) -> list[Json]:
+        """The attempts of a step, each with its end joined to its beginning."""
+        joined: dict[int, Json] = {}
+        for document in self.lines(task, "attempts.jsonl"):
+            joined.setdefault(document["attempt"], {}).update(document)
+        return list(joined.values())
+
+    def lines(self, task: str, name: str) -> list[Json]:
+        """The documents of a journal; a last line that is being written does not count."""
+        path = self.path / "steps" / task / name
+        if not path.exists():
+            return []
+        *whole, _ = path.read_text("utf-8").split("\n")
+        return [json.loads(line) for line in whole]
+
+    def groups(self) -> list[int]:
+        """The process groups of attempts that have not ended."""
+        attempts = [attempt for task in self.steps() for attempt in self.attempts(task)]
+        return [attempt["group"] for attempt in attempts if "ended" not in attempt and attempt["group"] > 1]
+
+    def first_failure(self) -> str | None:
+        """What went wrong first, in the step's own words."""
+        steps = self.request()["steps"]
+        failures = [
+            (attempt["ended"], steps.get(task, task), attempt["failure"]["message"])
+            for task in self.steps()
+            for attempt in self.attempts(task)[-1:]
+            if attempt.get("failure")
+        ]
+        if not failures:
+            return None
+        _, step, message = min(failures)
+        return f"step {step!r}: {message}"
+
+    def last_words(self) -> str:
+        """The end of what KFP's process printed."""
+        return self.log.read_text("utf-8", "replace")[-2000:].strip() if self.log.exists() else ""

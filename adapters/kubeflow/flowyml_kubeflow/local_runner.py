@@ -1,0 +1,238 @@
+"""Runs one compiled pipeline by KFP's official local runner, in a process of its own.
+
+``python -m flowyml_kubeflow.local_runner FOLDER`` supervises: it starts a second process that is KFP's, and ends it at
+the timeout or when somebody asks for it. All that is known of the run stands in the files of its folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flowyml_kubeflow import names
+from flowyml_kubeflow.attempts import LOCAL
+from flowyml_kubeflow.local_files import RunFolder
+
+__all__ = ["for_kfp_local", "main", "stop_steps"]
+
+_SLICE = 0.05
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise a run, or with ``--kfp`` be the process that KFP runs in."""
+    if arguments[0] == "--kfp":
+        return _run_kfp(RunFolder(Path(arguments[1])))
+    folder = RunFolder(Path(arguments[0]))
+    with _alone(folder) as alone:
+        if alone and not folder.result():
+            _supervise(folder)
+    return 0
+
+
+@contextmanager
+def _alone(folder: RunFolder) -> Iterator[bool]:
+    """Hold the lock of a run: whoever finds it free knows that nobody runs it."""
+    with folder.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _supervise(folder: RunFolder) -> None:
+    request = folder.request()
+    folder.write("started.json", {"time": time.time()})
+    limit = request.get("timeout_seconds")
+    deadline = time.monotonic() + limit if limit else None
+    ending = None
+    with folder.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flowyml_kubeflow.local_runner", "--kfp", str(folder.path)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(folder),
+        )  # fmt: skip
+        while process.poll() is None and ending is None:
+            time.sleep(_SLICE)
+            if folder.is_cancelled():
+                ending = "CANCELED"
+            elif deadline and time.monotonic() >= deadline:
+                ending = "TIMEOUT"
+        if ending:
+            _stop(process, folder)
+    if ending is None and folder.outcome():
+        folder.write("result.json", {**folder.outcome(), "time": time.time()})
+        return
+    folder.end(ending or "FAILED", _why(folder, ending, limit))
+    _tell_hooks(folder, ending or "FAILED")
+
+
+def _environment(folder: RunFolder) -> dict[str, str]:
+    """For KFP's process and, on the subprocess runner, for all steps: the folder, and nothing that confuses KFP."""
+    environment = {**os.environ, LOCAL: str(folder.path), "FLOWYML_RUN_ID": folder.request()["run_id"]}
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | None:
+    if ending == "TIMEOUT":
+        return f"The run took longer than its timeout of {limit:g} s and was stopped."
+    if ending is None:
+        return f"KFP's local runner died:\n{folder.last_words()}"
+    return None
+
+
+def _stop(process: subprocess.Popen[bytes], folder: RunFolder) -> None:
+    """First the runner, so that nothing new begins; then the steps, which are in process groups of their own."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    stop_steps(folder)
+
+
+def stop_steps(folder: RunFolder) -> None:
+    """End what still runs of a run. The numbers that containers wrote down are of no process out here."""
+    if folder.request()["runner"] == "docker":
+        _stop_containers(folder.request())
+        return
+    for group in folder.groups():
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def _stop_containers(request: Mapping[str, Any]) -> None:
+    import docker  # type: ignore[import-untyped]  # ships no types
+
+    client = docker.from_env()
+    try:
+        for container in client.containers.list(filters={"label": f"flowyml.job={request['job_id']}"}):
+            with suppress(docker.errors.APIError):
+                container.kill()
+    finally:
+        client.close()
+
+
+def _tell_hooks(folder: RunFolder, ending: str) -> None:
+    """On a cluster the exit handler runs even then; here nobody is left to run it."""
+    request = folder.request()
+    if not request["hooks"]:
+        return
+    status = {"CANCELED": "CANCELLED"}.get(ending, ending)
+    duration = time.time() - folder.read("started.json")["time"]
+    arguments = json.dumps([request["pipeline"], request["run_id"], status, duration])
+    command = [sys.executable, str(folder.bundle), "hook", "on_pipeline_end", "--arguments", arguments]
+    with folder.log.open("ab") as log:
+        subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+# KFP's own process.
+
+
+def _run_kfp(folder: RunFolder) -> int:
+    _die_with_parent()
+    import warnings
+
+    warnings.simplefilter("ignore")  # of settings that only a cluster can honour; the docs tell which
+    from kfp import components, local
+
+    request = folder.request()
+    pipeline = components.load_component_from_file(str(folder.pipeline))
+    local.init(_runner(local, folder), pipeline_root=str(folder.root), workspace_root=str(folder.path / "workspace"))
+    try:
+        task = pipeline(**request["arguments"])
+    except RuntimeError as error:  # how kfp.local says that a task failed
+        folder.write("outcome.json", {"state": "FAILED", "error": folder.first_failure() or str(error)})
+        return 1
+    outputs = {name: value for name, value in task.outputs.items() if isinstance(value, str)}
+    folder.write("outcome.json", {"state": "SUCCEEDED", "outputs": outputs})
+    return 0
+
+
+def _runner(local: Any, folder: RunFolder) -> Any:
+    request = folder.request()
+    if request["runner"] == "subprocess":
+        return local.SubprocessRunner(use_venv=False)
+    environment = {LOCAL: str(folder.path), "FLOWYML_RUN_ID": request["run_id"]}
+    return local.DockerRunner(
+        labels={"flowyml.job": request["job_id"]},
+        environment={**environment, **request["options"].pop("environment", {})},
+        **request["options"],
+    )
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str, Any]:
+    """The same pipeline, so that kfp.local's faults hurt nobody. Each is one of kfp 2.17.
+
+    - It stops everything at the first failure, unless the steps are in a DAG within the DAG (``run_dag``).
+    - It gives all tasks of a component one folder, so that one overwrites another's files (``construct_local_task_root``).
+    - It names a run itself, with the time of day (``get_local_pipeline_resource_name``).
+    - It hands a DAG no artifact when it hands it no parameter (``build_nested_dag_arguments``).
+    - It would install packages into the caller's own environment (``SubprocessRunner(use_venv=False)``).
+    """
+    local = json.loads(json.dumps(spec).replace("{{$.pipeline_job_name}}", _escaped(run_id)))
+    _one_component_a_task(local)
+    if names.STEPS_TASK not in local["root"]["dag"]["tasks"]:
+        _nest(local)
+    if runner == "subprocess":
+        for executor in local["deploymentSpec"]["executors"].values():
+            command = executor["container"]["command"]
+            executor["container"]["command"] = command[command.index("sh", 1) :] if command[1] == "-c" else command
+    return local
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def _one_component_a_task(spec: dict[str, Any]) -> None:
+    components, own = spec["components"], {}
+    for dag in [spec["root"], *components.values()]:
+        for name, task in dag.get("dag", {}).get("tasks", {}).items():
+            own[f"comp-{name}"] = components[task["componentRef"]["name"]]
+            task["componentRef"] = {"name": f"comp-{name}"}
+    spec["components"] = own
+
+
+def _nest(spec: dict[str, Any]) -> None:
+    """Move all tasks into a DAG within the root."""
+    root, task = spec["root"], names.STEPS_TASK
+    ports = root.get("inputDefinitions", {}).get("parameters", {})
+    spec["components"][f"comp-{task}"] = {
+        **root, "inputDefinitions": {"parameters": {**ports, names.RUN: {"parameterType": "STRING"}}},
+    }  # fmt: skip
+    given = {port: {"componentInputParameter": port} for port in ports}
+    outputs = {}
+    for name in root.get("outputDefinitions", {}).get("parameters", {}):
+        outputs[name] = {"valueFromParameter": {"producerSubtask": task, "outputParameterKey": name}}
+    inner = {
+        "componentRef": {"name": f"comp-{task}"},
+        "inputs": {"parameters": {**given, names.RUN: {"runtimeValue": {"constant": "local"}}}},
+        "taskInfo": {"name": task},
+    }
+    definitions = {"parameters": {name: {"parameterType": "STRING"} for name in outputs}}
+    spec["root"] = {
+        "dag": {"tasks": {task: inner}, **({"outputs": {"parameters": outputs}} if outputs else {})},
+        **({"inputDefinitions": root["inputDefinitions"]} if ports else {}),
+        **({"outputDefinitions": definitions} if outputs else {}),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,245 @@
+"""Runs on KFP's official local runner: submitted to a process of their own, and read back from its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts import open_store, unpack
+from flowyml.core.errors import RunNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.home import home
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.orchestrators.base import Health
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import Plan, Step
+from flowyml.plan.names import slug
+from flowyml_kubeflow import names, spec
+from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.local_files import RunFolder
+from flowyml_kubeflow.local_runner import for_kfp_local, stop_steps
+from flowyml_kubeflow.status import status_of
+from flowyml_kubeflow.values import argument
+
+__all__ = ["LocalRuns"]
+
+_JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
+_FORMS = {"subprocess": "python", "docker": "container"}
+_TO_START = 60  # seconds that a run may wait for its process before it counts as lost
+_SLICE = 0.1
+
+
+class LocalRuns:
+    """The runs below ``folder``. ``options`` are those of Docker's ``containers.run``."""
+
+    def __init__(self, runner: str, options: Mapping[str, Any], folder: Path | None = None) -> None:
+        self.runner = runner
+        self.options = dict(options)
+        self.folder = folder or home() / "kubeflow" / "runs"
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+        """Claim the run by its folder, which only one can create, and see to it that a process runs it."""
+        job_id = slug(run_id, max_length=100)
+        run = RunFolder(self.folder / job_id)
+        if not run.path.exists():
+            self._claim(run, bundle, run_id, parameters)
+        if not run.result() and not run.is_supervised():
+            self._start(run)
+        return job_id
+
+    def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
+        compiled = compile_pipeline(bundle, form=_FORMS[self.runner])
+        spec.validate(compiled)
+        local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
+        (fresh / "pipeline.yaml").write_text(spec.text(local), "utf-8")
+        (fresh / "bundle.pyz").write_bytes(compiled.bundle.data)
+        RunFolder(fresh).write("parameters.json", parameters)
+        request = self._request(bundle.plan, run.path.name, run_id, parameters)
+        RunFolder(fresh).write("request.json", request)
+        fresh.chmod(0o755)
+        try:
+            fresh.rename(run.path)
+        except OSError:  # another process was faster
+            shutil.rmtree(fresh, ignore_errors=True)
+            if not run.path.exists():
+                raise
+
+    def _request(self, plan: Plan, job_id: str, run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        by_name = {item.name: item for item in plan.parameters}
+        return {
+            "job_id": job_id,
+            "run_id": run_id,
+            "pipeline": plan.name,
+            "created": time.time(),
+            "runner": self.runner,
+            "options": self.options,
+            "timeout_seconds": plan.timeout_seconds,
+            "hooks": bool(plan.hooks),
+            "parameters": dict(parameters),
+            "arguments": {names.port(name): _harmless(argument(value, by_name[name])) for name, value in parameters.items()},
+            "steps": {names.task(step.name): step.name for step in plan},
+            "attempts": {names.task(step.name): _most_attempts(step) for step in plan},
+            "outputs": {names.port(output.name): output.name for output in plan.outputs},
+        }
+
+    def _start(self, run: RunFolder) -> None:
+        with run.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flowyml_kubeflow.local_runner", str(run.path)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_with_this_path(),
+            )  # fmt: skip
+        _let_go(process)
+
+    def get_run(self, job_id: str) -> Run:
+        run = self._found(job_id)
+        request, result = run.request(), self._result(run)
+        started, ended = run.started_at(), result.get("time")
+        state = result.get("state") or ("CANCELING" if run.is_cancelled() else "RUNNING" if started else "PENDING")
+        return Run(
+            job_id=job_id, run_id=request["run_id"], pipeline=request["pipeline"], status=_status(state), raw_status=state,
+            created_at=_time(request["created"]), started_at=_time(started), ended_at=_time(ended),
+            error=result.get("error"), parameters=request["parameters"],
+        )  # fmt: skip
+
+    def runs(self, pipeline: str | None, limit: int) -> list[Run]:
+        found = [run.request() for run in self._all()]
+        wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
+        newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
+        return [self.get_run(request["job_id"]) for request in newest]
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        status = self.get_run(job_id).status
+        run = self._found(job_id)
+        return tuple(_step_run(run, task, name, status) for task, name in run.request()["steps"].items())
+
+    def outputs(self, job_id: str) -> Outputs:
+        run = self._found(job_id)
+        found, store = run.result().get("outputs", {}), open_store()
+        shown = run.request()["outputs"]
+        return Outputs({name: unpack(json.loads(found[port]), store) for port, name in shown.items() if port in found})
+
+    def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
+        run, seen = self._found(job_id), dict[str, int]()
+        while True:
+            over = self.get_run(job_id).status.is_terminal
+            yield from _new_lines(run, seen)
+            if over or not follow:
+                return
+            time.sleep(_SLICE)
+
+    def cancel(self, job_id: str) -> bool:
+        if self.get_run(job_id).status.is_terminal:
+            return False
+        run = self._found(job_id)
+        run.ask_to_cancel()
+        if not run.is_supervised() and not run.result():
+            run.end("CANCELED", None)
+        return True
+
+    def health(self) -> Health:
+        from importlib import metadata
+
+        return Health(reachable=True, version=metadata.version("kfp"), detail=f"KFP's local runner, {self.runner}")
+
+    def _all(self) -> Iterator[RunFolder]:
+        with suppress(FileNotFoundError):
+            yield from (RunFolder(path) for path in self.folder.iterdir() if _JOB_ID.fullmatch(path.name))
+
+    def _found(self, job_id: str) -> RunFolder:
+        run = RunFolder(self.folder / job_id)
+        if not _JOB_ID.fullmatch(job_id) or not run.request():
+            raise RunNotFoundError(f"KFP's local runner knows no run {job_id!r} in {self.folder}.")
+        return run
+
+    def _result(self, run: RunFolder) -> dict[str, Any]:
+        """How it ended. A run that nobody runs any more has ended too."""
+        if (result := run.result()) or run.is_supervised():
+            return result
+        if result := run.result():  # it came while we looked
+            return result
+        if run.started_at():
+            stop_steps(run)
+            run.end("FAILED", "The process that ran it died.")
+        elif time.time() - run.request()["created"] > _TO_START:
+            run.end("FAILED", f"The process that runs it never began: {run.last_words()}")
+        return run.result()
+
+
+def _status(state: str) -> ExecutionStatus:
+    return ExecutionStatus.TIMEOUT if state == "TIMEOUT" else status_of(state)
+
+
+def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus) -> StepRun:
+    attempts = run.attempts(task)
+    if not attempts:
+        status = ExecutionStatus.CANCELLED if run_status.is_terminal else ExecutionStatus.QUEUED
+        return StepRun(name=name, status=status, raw_status="PENDING")
+    last, most = attempts[-1], run.request()["attempts"][task]
+    failure = last.get("failure") or {}
+    state = _state(last, failure, may_retry=len(attempts) < most and not run_status.is_terminal)
+    status = _status(state)
+    if run_status.is_terminal and not status.is_terminal:
+        status, state = ExecutionStatus.CANCELLED, "CANCELED"
+    return StepRun(
+        name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=_time(attempts[0]["started"]),
+        ended_at=_time(last.get("ended")), error=failure.get("message"),
+    )  # fmt: skip
+
+
+def _state(attempt: Mapping[str, Any], failure: Mapping[str, Any], *, may_retry: bool) -> str:
+    if "ended" not in attempt:
+        return "RUNNING"
+    if not failure:
+        return "SUCCEEDED"
+    if may_retry:
+        return "RUNNING"
+    return "TIMEOUT" if failure["kind"] == "StepTimeoutError" else "FAILED"
+
+
+def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
+    found = []
+    for task in run.steps():
+        lines = run.lines(task, "log.jsonl")
+        step = run.request()["steps"].get(task, task)
+        found += [(line["time"], LogLine(line["line"], step, time=_time(line["time"]))) for line in lines[seen.get(task, 0) :]]
+        seen[task] = len(lines)
+    return [line for _, line in sorted(found, key=lambda item: item[0])]
+
+
+def _most_attempts(step: Step) -> int:
+    return step.retry.max_attempts if step.retry else 1
+
+
+def _harmless(value: Any) -> Any:
+    """kfp.local replaces its placeholders in users' texts too; the steps get the exact values beside it."""
+    return value.replace("{{$", "{ {$").replace("/kfp-workspace", "/kfp workspace") if isinstance(value, str) else value
+
+
+def _with_this_path() -> dict[str, str]:
+    """The child finds the same packages, however this process came by them."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """The supervisor outlives this process, or is reaped by it."""
+    import threading
+
+    threading.Thread(target=process.wait, name="flowyml-kubeflow-reaper", daemon=True).start()
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,23 @@
+"""The conformance suite on KFP's official local runner, without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.testing import OrchestratorConformance
+from flowyml_kubeflow import KubeflowOrchestrator
+
+
+@pytest.mark.kubeflow
+class TestSubprocessRunner(OrchestratorConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls) -> Callable[..., Orchestrator]:
+        def make(**options: Any) -> Orchestrator:
+            return KubeflowOrchestrator(runner="subprocess", **options)
+
+        return make
