@@ -1,0 +1,121 @@
+"""A real Prefect for tests: server and workers on 127.0.0.1, with SQLite, and gone after the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["PrefectServer", "prefect_server"]
+
+_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+@dataclass
+class PrefectServer:
+    """A server that a test may kill and start again. ``settings`` are further environment variables."""
+
+    home: Path
+    port: int
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where people look at it; the API is at ``/api`` below."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process of this Prefect needs."""
+        database = f"sqlite+aiosqlite:///{self.home / 'prefect.db'}"
+        return {
+            **os.environ, **_SETTINGS, "PREFECT_HOME": str(self.home), "PREFECT_API_URL": f"{self.url}/api",
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database, **self.settings,
+        }  # fmt: skip
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        self.process = self._run("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
+        deadline = time.monotonic() + 120
+        while not self.answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self.home / "server.log").read_text(errors="replace")[-3000:])
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        """Whether the server is up."""
+        with suppress(OSError):
+            with urllib.request.urlopen(f"{self.url}/api/health", timeout=2) as response:
+                return bool(response.status == 200)
+        return False
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        assert self.process is not None
+        _end(self.process, signal.SIGKILL)
+
+    @contextmanager
+    def worker(self, pool: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker that runs what comes to a pool of processes, which is made if need be."""
+        process = self._run(f"worker-{pool}", "worker", "start", "--pool", pool, "--type", "process",
+                            "--name", pool, "--install-policy", "never")  # fmt: skip
+        self.workers.append(process)
+        try:
+            yield process
+        finally:
+            self.workers.remove(process)
+            _end(process, signal.SIGTERM)
+
+    def _run(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "prefect", *arguments], env=self.environment, cwd=self.home,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+
+@contextmanager
+def prefect_server(tmp: Path, **settings: str) -> Iterator[PrefectServer]:
+    """A server with its own home in ``tmp``; ``settings`` are environment variables of Prefect."""
+    server = PrefectServer(tmp / "prefect", _free_port(), settings)
+    try:
+        server.start()
+        yield server
+    finally:
+        for process in (*server.workers, server.process):
+            if process is not None:
+                _end(process, signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """End a process group, and see that it is gone."""
+    for attempt, seconds in ((number, 15), (signal.SIGKILL, 5)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, attempt)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
