@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 
 from flowyml.authoring.calls import Call
 from flowyml.authoring.sources import function_reference
@@ -168,6 +167,8 @@ def _circle(steps: Mapping[str, Step], waiting: Mapping[str, int]) -> str:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
     known = sorted(known)
     near = get_close_matches(name, known, 1)
     if near:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from flowyml.core.errors import DefinitionError, UnknownOptionError
 from flowyml.plan.parameters import is_json
-from flowyml.runtime.loading import is_loading
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,17 +30,23 @@ def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             for name in kwargs:
                 if name not in known and not _is_engine(name):
-                    near = get_close_matches(name, known, 1)
-                    hint = f" Did you mean {near[0]!r}?" if near else ""
-                    raise UnknownOptionError(
-                        f"{what} has no option {name!r}.{hint} It takes {', '.join(known)}, and options for one engine "
-                        f"under the engine's name."
-                    )
+                    raise _unknown(what, name, known)
             return function(*args, **kwargs)
 
         return checked
 
     return decorate
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnknownOptionError(
+        f"{what} has no option {name!r}.{hint} It takes {', '.join(known)}, and options for one engine under the "
+        f"engine's name."
+    )
 
 
 def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str, dict[str, Any]]:
@@ -55,6 +59,8 @@ def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str
 
 def _is_engine(name: str) -> bool:
     """True for every orchestrator that is declared; a worker has no declarations and trusts what was compiled."""
+    from flowyml.runtime.loading import is_loading
+
     if is_loading():
         return True
     from flowyml.orchestrators.registry import declared

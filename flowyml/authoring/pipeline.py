@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
 from flowyml.authoring.calls import Call, record_calls
-from flowyml.authoring.compiler import compile_outputs, compile_steps
 from flowyml.authoring.context import Context
 from flowyml.authoring.options import engine_options, names_unknown_options
-from flowyml.authoring.sources import collect
 from flowyml.authoring.steps import Step, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook, fire
-from flowyml.core.runs import Outputs, PipelineResult
-from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.plan.model import FromParameter, Parameter, PipelineOutput, Plan
 from flowyml.plan.names import check_name
 from flowyml.plan.parameters import check_values, schema_of
 from flowyml.runtime.code import Code
-from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from flowyml.core.runs import PipelineResult
+    from flowyml.core.schedule import ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.base import Deployment, Orchestrator
     from flowyml.plan.bundle import Bundle
@@ -118,7 +115,7 @@ class Pipeline:
         """
         from flowyml.orchestrators.base import new_run_id
 
-        stop_if_loading(self.name, "run")
+        self._stop_if_loading("run")
         run_id = run_id or new_run_id(self.name)
         if not self._has_steps():
             return self._run_nothing(run_id)
@@ -133,12 +130,12 @@ class Pipeline:
         run_id: str | None = None,
     ) -> SubmissionResult:
         """Start a run and return its handle at once. The same ``run_id`` twice gives the same run."""
-        stop_if_loading(self.name, "submit")
+        self._stop_if_loading("submit")
         return _resolve(on).run_pipeline(self, run_id, parameters=parameters)
 
     def deploy(self, *, on: str | Orchestrator | None = None) -> Deployment:
         """Make the pipeline known to an engine without running it."""
-        stop_if_loading(self.name, "deploy")
+        self._stop_if_loading("deploy")
         return _resolve(on).deploy_pipeline(self)
 
     def schedule(
@@ -157,7 +154,9 @@ class Pipeline:
 
         ``schedule_type`` and ``value`` are those of ``Schedule.of``. Raises ``ScheduleError``.
         """
-        stop_if_loading(self.name, "schedule")
+        self._stop_if_loading("schedule")
+        from flowyml.core.schedule import Schedule
+
         made = Schedule.of(
             schedule_type,
             value,
@@ -175,6 +174,8 @@ class Pipeline:
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
         """Code and plan in one file that a bare Python runs. ``plan`` stands in for the compiled one."""
+        from flowyml.authoring.sources import collect
+
         return collect(
             plan or self.compile(),
             {call.name: call.step for call in self._all_calls()},
@@ -186,6 +187,11 @@ class Pipeline:
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
         return check_values(self.name, self.compile().parameters, values)
+
+    def _stop_if_loading(self, verb: str) -> None:
+        from flowyml.runtime.loading import stop_if_loading
+
+        stop_if_loading(self.name, verb)
 
     # What a pipeline by calls does in another way.
 
@@ -206,6 +212,8 @@ class Pipeline:
         return bool(self._calls)
 
     def _compiled(self) -> Plan:
+        from flowyml.authoring.compiler import compile_outputs, compile_steps
+
         calls = self._all_calls()
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
@@ -234,6 +242,9 @@ class Pipeline:
     def _run_nothing(self, run_id: str) -> PipelineResult:
         """An empty pipeline is refused by every engine; here it starts and ends, as the 0.x guide shows it."""
         import warnings
+
+        from flowyml.core.execution_status import ExecutionStatus
+        from flowyml.core.runs import Outputs, PipelineResult
 
         warnings.warn(
             f"Pipeline {self.name!r} has no steps, so nothing runs. Add some with add_step(…).",

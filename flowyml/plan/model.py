@@ -6,7 +6,6 @@ The classes are standard-library dataclasses, since workers that have nothing bu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -155,6 +154,8 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of ``canonical``, in hexadecimal."""
+        import hashlib
+
         return hashlib.sha256(self.canonical).hexdigest()
 
     def with_retry_policy(self, policy: OrchestratorRetryPolicy | None) -> Plan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from flowyml.core.errors import DefinitionError, ParameterError
@@ -97,6 +96,8 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
 
 
 def _unknown(name: str, known: Mapping[str, Parameter]) -> str:
+    from difflib import get_close_matches
+
     near = get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(map(repr, known)) or 'none'}"
     return f"there is no parameter {name!r}{hint}"
