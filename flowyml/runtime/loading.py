@@ -23,6 +23,7 @@ from flowyml.runtime.code import Code
 
 __all__ = [
     "StopLoading",
+    "import_from",
     "is_loading",
     "load_code",
     "load_function",
@@ -68,7 +69,7 @@ def load_code(folder: str | Path, plan: Plan) -> Code:
 
 def load_function(folder: Path, reference: str) -> Callable[..., Any]:
     """One function, as a plan refers to it. Raises ``PlanError``, or whatever the user's module raises."""
-    _import_from(folder)
+    import_from(folder)
     if reference.startswith("pickle:"):
         return _bare(_load_object(folder, reference.removeprefix("pickle:")))
     module, _, qualname = reference.partition(":")
@@ -77,7 +78,7 @@ def load_function(folder: Path, reference: str) -> Callable[..., Any]:
 
 def load_hooks(folder: Path) -> Sequence[PipelineHook]:
     """The hooks of a bundle; none if it has none."""
-    _import_from(folder)
+    import_from(folder)
     return tuple(_load_object(folder, "hooks")) if (folder / "objects" / "hooks.pkl").is_file() else ()
 
 
@@ -107,7 +108,7 @@ def _bare(found: Any) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]  # callable() says so
 
 
-def _import_from(folder: Path) -> None:
+def import_from(folder: Path) -> None:
     """Let modules be imported from a bundle: the user's before installed ones, as beside a script."""
     code = str(folder / "code")
     if any(isinstance(finder, _Finder) and finder.code == code for finder in sys.meta_path):

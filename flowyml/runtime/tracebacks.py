@@ -21,14 +21,14 @@ def described(error: BaseException) -> str:
     return f"{name}: {text}" if text else name
 
 
-def traceback_text(error: BaseException, code: Path) -> str:
+def traceback_text(error: BaseException, code: Path | None = None) -> str:
     """The traceback from the first frame of the user's code on; files under ``code`` by their relative paths."""
     whole = traceback.TracebackException.from_exception(error)
     for part in _parts(whole):
         _cut(part.stack)
         for frame in part.stack:
             _ = frame.line  # read from the file while its path is still the real one
-            frame.filename = frame.filename.removeprefix(f"{code}/")
+            frame.filename = frame.filename.removeprefix(f"{code}/" if code else "")
     return "".join(whole.format())
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flowyml.artifacts.pickling import worker_main_is
 from flowyml.core.errors import StepCancelledError
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local import alive
@@ -28,7 +27,7 @@ from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import Ending, Line, RunStore, write
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
-from flowyml.runtime.loading import import_from, loading, main_module
+from flowyml.runtime.loading import import_from, loading
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
@@ -136,7 +135,6 @@ def _executed(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
     pipeline = BundledPipeline(job["bundle"])
     host.code_folder = pipeline.folder / "code"
     import_from(pipeline.folder)
-    worker_main_is(main_module(pipeline.folder))
     with loading():
         orchestrator: LocalOrchestrator = pickle.loads((folder / "orchestrator.pkl").read_bytes())
     orchestrator.host = host
