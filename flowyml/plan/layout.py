@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Group", "Part", "Pair", "source", "text_literal", "value"]
+__all__ = ["Group", "Part", "Pair", "Text", "source", "text_literal", "value"]
 
 LINE_LENGTH = 120
 _INDENT = "    "
@@ -30,7 +30,14 @@ class Pair:
     item: Part
 
 
-Part = str | Group | Pair
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string literal that may become several, one below the other in parentheses."""
+
+    text: str
+
+
+Part = str | Group | Pair | Text
 
 
 def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
@@ -38,9 +45,15 @@ def source(part: Part, depth: int = 0, *, lead: int = 0, trail: int = 0) -> str:
     if isinstance(part, Pair):
         return part.lead + source(part.item, depth, lead=lead + _width(part.lead), trail=trail)
     flat = _flat(part)
-    if isinstance(part, str) or not part.items or depth * len(_INDENT) + lead + _width(flat) + trail <= LINE_LENGTH:
+    if isinstance(part, str) or depth * len(_INDENT) + lead + _width(flat) + trail <= LINE_LENGTH:
         return flat
     inner = _INDENT * (depth + 1)
+    if isinstance(part, Text):
+        pieces = [text_literal(piece) for piece in _pieces(part.text, LINE_LENGTH - len(inner) - 4)]
+        lines = [f"{inner}{piece}\n" for piece in pieces]
+        return f"(\n{''.join(lines)}{_INDENT * depth})" if len(pieces) > 1 else flat
+    if not part.items:
+        return flat
     lines = [f"{inner}{source(item, depth + 1, trail=1)},\n" for item in part.items]
     return f"{part.opening}\n{''.join(lines)}{_INDENT * depth}{part.closing}"
 
@@ -75,9 +88,27 @@ def text_literal(text: str) -> str:
 def _flat(part: Part) -> str:
     if isinstance(part, str):
         return part
+    if isinstance(part, Text):
+        return text_literal(part.text)
     if isinstance(part, Pair):
         return part.lead + _flat(part.item)
     return f"{part.opening}{', '.join(map(_flat, part.items))}{part.closing}"
+
+
+def _pieces(text: str, width: int) -> list[str]:
+    """Lines, the long ones broken between words; put together they are the text again."""
+    pieces: list[str] = []
+    for line in text.splitlines(keepends=True):
+        piece = ""
+        for word in line.split(" "):
+            longer = f"{piece} {word}" if piece else word
+            if piece and _width(text_literal(longer)) > width:
+                pieces.append(f"{piece} ")
+                piece = word
+            else:
+                piece = longer
+        pieces.append(piece)
+    return pieces
 
 
 def _width(text: str) -> int:

@@ -1,0 +1,385 @@
+"""Plan to the text of an Airflow DAG file: pure, the same text for the same plan, laid out as ruff would.
+
+Every name that a user chose stands in the text as a literal that ``layout`` wrote, within a docstring that escapes
+what could end it, or as an identifier that ``_Names`` made. So no name can break out, and none can hide a name that
+the file itself uses.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import json
+import keyword
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+from flowyml.core.errors import DefinitionError, ScheduleError
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.schedule import Schedule
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
+from flowyml.plan.model import FromStep, Parameter, Plan, Step
+from flowyml.plan.names import identifier
+from flowyml_airflow import dag_parts
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_file, dag_id, task_id
+from flowyml_airflow.options import DAG_ARGUMENTS, TASK_ARGUMENTS, pipeline_options, step_options
+
+__all__ = ["FACTS", "TAG", "CompiledDag", "compile_dag", "version_tag"]
+
+TAG = "flowyml"  # every DAG that FlowyML compiled has it
+FACTS = "# flowyml: "  # the last line of a DAG file: what FlowyML reads back, as JSON
+
+# Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both.
+_IGNORE = b"[a-z0-9]*.pyz\n"
+_LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
+_NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
+_WORKER_FILES = ("__init__.py", "names.py", "worker.py")
+_RESERVED = frozenset(
+    "BUNDLE PYTHON ARTIFACTS BaseOperator CronTriggerTimetable DAG DeltaTriggerTimetable Param Path Start Step "
+    "annotations datetime on_end pod sys timedelta timezone worker".split()
+)
+
+
+def version_tag(version: str) -> str:
+    """The tag of a DAG that says which version of its file Airflow has parsed."""
+    return f"{TAG}:{version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledDag:
+    """A DAG file and its bundle. ``version`` changes with anything in either."""
+
+    dag_id: str
+    version: str
+    text: str
+    bundle: Bundle
+
+    @property
+    def filename(self) -> str:
+        """The name of the DAG file."""
+        return dag_file(self.bundle.plan.name)
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        """What to put into the DAGs folder, by relative path, the DAG file first. It goes there last."""
+        return {
+            self.filename: self.text.encode(),
+            f"{BUNDLES_FOLDER}/{self.bundle.filename}": self.bundle.data,
+            f"{BUNDLES_FOLDER}/.airflowignore": _IGNORE,
+        }
+
+
+def compile_dag(
+    bundle: Bundle, *, schedule: Schedule | None = None, python: str | None = None, artifacts: str | None = None
+) -> CompiledDag:
+    """Compile a bundle's plan to a DAG.
+
+    ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own; ``artifacts`` is where
+    large outputs go, by default what ``FLOWYML_ARTIFACTS`` says on the workers. The pipeline's own options win. Raises
+    ``DefinitionError``, ``UnknownOptionError`` and ``ScheduleError``.
+    """
+    ours = bundle.with_files(_worker_files())
+    dag = _Dag(ours, schedule, {"python": python, "artifacts": artifacts, **pipeline_options(bundle.plan)})
+    version = hashlib.sha256(f"{dag.text('')}{ours.digest}".encode()).hexdigest()[:12]
+    return CompiledDag(dag_id=dag_id(bundle.plan.name), version=version, text=dag.text(version), bundle=ours)
+
+
+def _worker_files() -> dict[str, bytes]:
+    """The part of this package that tasks need."""
+    package = files("flowyml_airflow")
+    return {f"flowyml_airflow/{name}": package.joinpath(name).read_bytes() for name in _WORKER_FILES}
+
+
+class _Names:
+    """Variables for the tasks: no two are the same, and none hides another name."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._taken = {*_RESERVED, *keyword.kwlist, *dir(builtins)}
+        self.start = self._fresh("start")
+        self.tasks = {step.name: self._fresh(identifier(step.name)) for step in plan}
+
+    def _fresh(self, wanted: str) -> str:
+        while wanted in self._taken:
+            wanted += "_"
+        self._taken.add(wanted)
+        return wanted
+
+
+class _Dag:
+    """The text of one DAG file, in the making."""
+
+    def __init__(self, bundle: Bundle, schedule: Schedule | None, options: Mapping[str, Any]) -> None:
+        self.bundle = bundle
+        self.plan = bundle.plan
+        self.schedule = schedule
+        self.options = options
+        self.names = _Names(self.plan)
+        _check_schedule(self.plan, schedule)
+        self._body = "".join(self._tasks())
+
+    def text(self, version: str) -> str:
+        """The whole file."""
+        dag = f"with {source(Group('DAG(', list(self._arguments(version)), ')'))}:\n{self._body}"
+        constants = (
+            f'BUNDLE = Path(__file__).parent / "{BUNDLES_FOLDER}" / {text_literal(self.bundle.filename)}\n'
+            f"PYTHON = {_text_or(self.options['python'], 'sys.executable')}  # runs the steps\n"
+            f"ARTIFACTS = {_text_or(self.options['artifacts'], 'None')}  # takes large outputs; "
+            f"None: as FLOWYML_ARTIFACTS says on the workers\n"
+        )
+        imports = dag_parts.IMPORTS.format(datetime=self._datetime_names(dag), airflow=self._airflow_names())
+        if self.schedule:
+            imports += "\n" + dag_parts.TIMETABLE.format(timetable=_timetable_class(self.schedule))
+        blocks = [f"{_docstring(self._docs(version))}\n{imports}\n{constants}", dag_parts.WORKER, dag_parts.STEP]
+        if self.plan.hooks:
+            blocks.append(dag_parts.HOOKS)
+        if self._asks_for_pods:
+            blocks.append(dag_parts.POD)
+        return "\n\n".join([*blocks, f"{dag}\n{FACTS}{json.dumps(self._facts(version))}\n"])
+
+    @property
+    def _asks_for_pods(self) -> bool:
+        return any(_asks_for_pod(step.resources) for step in self.plan)
+
+    def _airflow_names(self) -> str:
+        return "DAG, BaseOperator, Param" if self.plan.parameters else "DAG, BaseOperator"
+
+    @staticmethod
+    def _datetime_names(dag: str) -> str:
+        return "datetime, timedelta, timezone" if "=timedelta(" in dag or "(timedelta(" in dag else "datetime, timezone"
+
+    def _docs(self, version: str) -> str:
+        """What Airflow's UI shows about the DAG."""
+        about = self.options.get("doc_md") or self.plan.description
+        outputs = [
+            f"- {out.name}: XCom {out.source.output!r} of task {task_id(out.source.step)}" for out in self.plan.outputs
+        ]
+        parts = [
+            f"Pipeline {self.plan.name!r} as an Airflow DAG, version {version}.",
+            about.strip(),
+            "\n".join(["Outputs:", "", *outputs]) if outputs else "",
+            dag_parts.NOTE,
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+    def _facts(self, version: str) -> dict[str, Any]:
+        """What FlowyML reads back from a file that it meets."""
+        outputs = {out.name: [task_id(out.source.step), out.source.output] for out in self.plan.outputs}
+        schedule = self.schedule.to_dict() if self.schedule else None
+        facts = {"pipeline": self.plan.name, "version": version, "bundle": self.bundle.digest, "outputs": outputs}
+        return {**facts, "hooks": bool(self.plan.hooks), "schedule": schedule}
+
+    def _arguments(self, version: str) -> Iterator[Part]:
+        """The arguments of the DAG."""
+        plan, options = self.plan, self.options
+        ours = dag_id(plan.name)
+        yield f"dag_id={text_literal(ours)}"
+        if ours != plan.name:
+            yield f"dag_display_name={text_literal(plan.name)}"
+        if about := options.get("description") or plan.description.partition("\n")[0]:
+            yield Pair("description=", Text(about))
+        yield "doc_md=__doc__"
+        yield Pair("tags=", value(_tags(plan, options, version)))
+        yield from _when(self.schedule)
+        if plan.timeout_seconds is not None:
+            yield f"dagrun_timeout={_seconds(plan.timeout_seconds)}"
+        yield from (Pair(f"{name}=", value(options[name])) for name in DAG_ARGUMENTS if name in options)
+        if common := {name: options[name] for name in TASK_ARGUMENTS if name in options}:
+            yield Pair("default_args=", value(common))
+        if plan.parameters:
+            given = self.schedule.parameters if self.schedule else {}
+            yield Pair("params=", Group("{", [_parameter(parameter, given) for parameter in plan.parameters], "}"))
+        if plan.hooks:
+            yield "on_success_callback=on_end"
+            yield "on_failure_callback=on_end"
+
+    def _tasks(self) -> Iterator[str]:
+        """The steps in the plan's order, and then what waits for what without taking data from it."""
+        names = self.names.tasks
+        for step in self.plan:
+            call = Group("Step(", list(self._task(step)), ")")
+            yield f"    {source(Pair(f'{names[step.name]} = ', call), 1)}\n"
+        waits = [
+            _wait(names[step.name], [names[name] for name in _only_after(step)])
+            for step in self.plan
+            if _only_after(step)
+        ]
+        if self.plan.hooks:
+            roots = [names[step.name] for step in self.plan if not step.upstream]
+            yield f'    {self.names.start} = Start(task_id="{START_TASK}")\n'
+            waits.insert(0, Pair(f"{self.names.start} >> ", _one_or_list(roots)))
+        if waits:
+            yield "\n" + "".join(f"    {source(wait, 1)}\n" for wait in waits)
+
+    def _task(self, step: Step) -> Iterator[Part]:
+        """The arguments of a step's task."""
+        options = step_options(step)
+        ours = task_id(step.name)
+        yield f"task_id={text_literal(ours)}"
+        if ours != step.name:
+            yield f"task_display_name={text_literal(step.name)}"
+        yield f"step={text_literal(step.name)}"
+        if inputs := list(self._inputs(step)):
+            yield Pair("inputs=", Group("{", inputs, "}"))
+        if docs := options.get("doc_md") or step.description or _tag_docs(step):
+            yield Pair("doc_md=", Text(docs))
+        if step.retry and step.retry.max_attempts > 1:
+            yield from _retries(step.retry)
+        if step.timeout_seconds is not None:
+            yield f"execution_timeout={_seconds(step.timeout_seconds)}"
+        yield from (Pair(f"{name}=", value(options[name])) for name in TASK_ARGUMENTS if name in options)
+        if step.resources and _asks_for_pod(step.resources):
+            yield Pair("executor_config=", _pod(step.resources))
+
+    def _inputs(self, step: Step) -> Iterator[Part]:
+        for item in step.inputs:
+            if isinstance(item.source, FromStep):
+                output = f"{self.names.tasks[item.source.step]}.output[{text_literal(item.source.output)}]"
+                yield Pair(f"{text_literal(item.name)}: ", output)
+
+
+def _check_schedule(plan: Plan, schedule: Schedule | None) -> None:
+    for step in plan:
+        if "return_value" in step.outputs:
+            raise DefinitionError(
+                f"step {step.name!r}: an output cannot be called 'return_value' on Airflow, which has an XCom of that "
+                f"name for every task. Choose another name."
+            )
+    if schedule is None:
+        return
+    if schedule.catch_up and schedule.start is None:
+        raise ScheduleError(f"The schedule of {plan.name!r} catches up, so it needs a start: from when on?")
+    for parameter in plan.parameters:
+        if parameter.required and parameter.name not in schedule.parameters:
+            raise ScheduleError(
+                f"Parameter {parameter.name!r} of {plan.name!r} has no default, and a scheduled run on Airflow takes "
+                f"the defaults. Give it a default, or give parameters={{{parameter.name!r}: …}} to the schedule."
+            )
+
+
+def _only_after(step: Step) -> list[str]:
+    """The steps that come before this one and give it no data."""
+    given = {item.source.step for item in step.inputs if isinstance(item.source, FromStep)}
+    return [name for name in dict.fromkeys(step.after) if name not in given]
+
+
+def _wait(task: str, waits_for: list[str]) -> Part:
+    if len(waits_for) == 1:
+        return f"{waits_for[0]} >> {task}"
+    return Group("[", waits_for, f"] >> {task}")
+
+
+def _one_or_list(names: list[str]) -> Part:
+    return names[0] if len(names) == 1 else Group("[", names, "]")
+
+
+def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
+    tags = list(dict.fromkeys([*plan.tags, *options.get("tags", ()), TAG, version_tag(version)]))
+    for tag in tags:
+        if len(tag) > _LONGEST_TAG:
+            raise DefinitionError(f"pipeline {plan.name!r}: tag {tag[:30]!r}… is longer than Airflow's {_LONGEST_TAG}.")
+    return tags
+
+
+def _tag_docs(step: Step) -> str:
+    return f"Tags: {', '.join(step.tags)}" if step.tags else ""
+
+
+def _when(schedule: Schedule | None) -> Iterator[Part]:
+    if schedule is None:
+        yield "schedule=None"
+        yield f"start_date={_moment(_NO_START)}"
+        yield "catchup=False"
+        return
+    if schedule.cron is not None:
+        timetable = [text_literal(schedule.cron), f"timezone={text_literal(schedule.timezone)}"]
+    else:
+        assert schedule.interval_seconds is not None
+        timetable = [_seconds(schedule.interval_seconds)]
+    yield Pair("schedule=", Group(f"{_timetable_class(schedule)}(", timetable, ")"))
+    yield f"start_date={_moment(schedule.start or _NO_START)}"
+    if schedule.end:
+        yield f"end_date={_moment(schedule.end)}"
+    yield f"catchup={schedule.catch_up}"
+
+
+def _timetable_class(schedule: Schedule) -> str:
+    return "CronTriggerTimetable" if schedule.cron is not None else "DeltaTriggerTimetable"
+
+
+def _moment(moment: datetime) -> str:
+    at = moment.astimezone(UTC)
+    parts = [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
+    while len(parts) > 3 and parts[-1] == 0:
+        parts.pop()
+    return f"datetime({', '.join(map(str, parts))}, tzinfo=timezone.utc)"
+
+
+def _retries(policy: OrchestratorRetryPolicy) -> Iterator[Part]:
+    """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
+    yield f"retries={policy.max_attempts - 1}"
+    yield f"retry_delay={_seconds(policy.initial_delay_seconds)}"
+    if policy.max_attempts > 2 and policy.backoff_multiplier != 1:
+        yield f"retry_exponential_backoff={float(policy.backoff_multiplier)!r}"
+        yield f"max_retry_delay={_seconds(policy.max_delay_seconds)}"
+
+
+def _seconds(seconds: float) -> str:
+    number = int(seconds) if float(seconds).is_integer() else float(seconds)
+    return f"timedelta(seconds={number!r})"
+
+
+def _parameter(parameter: Parameter, given: Mapping[str, Any]) -> Part:
+    """A ``Param`` for the form of a run: the keywords of JSON Schema are its arguments."""
+    schema = {key: part for key, part in parameter.schema.items() if key != "default"}
+    plain = {key: part for key, part in schema.items() if key.isidentifier() and not keyword.iskeyword(key)}
+    others = {key: part for key, part in schema.items() if key not in plain}
+    arguments: list[Part] = []
+    if parameter.name in given or not parameter.required:
+        arguments.append(value(given.get(parameter.name, parameter.default)))
+    arguments += [Pair(f"{key}=", value(part)) for key, part in plain.items()]
+    if others:
+        arguments.append(Pair("**", value(others)))
+    return Pair(f"{text_literal(parameter.name)}: ", Group("Param(", arguments, ")"))
+
+
+def _asks_for_pod(resources: ResourceRequirements | None) -> bool:
+    return resources is not None and bool(resources.cpu or resources.memory or resources.gpu)
+
+
+def _pod(resources: ResourceRequirements) -> Part:
+    """Requests for all, and limits for what must not be exceeded: memory, and devices, which Kubernetes never shares."""
+    requests: list[Part] = [
+        f"{name}={text_literal(amount)}"
+        for name, amount in (("cpu", resources.cpu), ("memory", resources.memory))
+        if amount
+    ]
+    limits = {"memory": resources.memory} if resources.memory else {}
+    kind = resources.gpu_type or ""
+    if resources.gpu:
+        limits[kind if "/" in kind else "nvidia.com/gpu"] = str(resources.gpu)
+    if limits:
+        requests.append(Pair("limits=", value(limits)))
+    if resources.gpu and kind and "/" not in kind:
+        requests.append(Pair("selector=", value({"nvidia.com/gpu.product": kind})))
+    return Group("pod(", requests, ")")
+
+
+def _text_or(text: str | None, otherwise: str) -> str:
+    return otherwise if text is None else text_literal(text)
+
+
+def _docstring(text: str) -> str:
+    """A docstring that nothing in it can end."""
+    lines = [line.rstrip() for line in text.expandtabs().splitlines()]
+    body = "\n".join(lines).strip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    return f'"""{"".join(map(_printable, body))}\n"""\n'
+
+
+def _printable(character: str) -> str:
+    return character if character == "\n" or character.isprintable() else repr(character)[1:-1]

@@ -1,0 +1,54 @@
+"""FlowyML's names as Airflow's: stable, within Airflow's rules, and never the same for two.
+
+A name that is a fine id stays as it is. Any other becomes one, and is shown as the display name.
+"""
+
+from __future__ import annotations
+
+import re
+
+from flowyml.plan.names import slug
+
+__all__ = ["BUNDLES_FOLDER", "START_TASK", "dag_file", "dag_id", "task_id"]
+
+# Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
+BUNDLES_FOLDER = "flowyml_bundles"
+# The task that fires `on_pipeline_start`; a step of this name gets another id.
+START_TASK = "on_pipeline_start"
+
+_FINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_ENDS_IN_DIGEST = re.compile(r"(^|[_-])[0-9a-f]{8}$")
+
+
+def dag_id(pipeline: str) -> str:
+    """The id of a pipeline's DAG.
+
+    >>> dag_id("train-classifier"), dag_id("Train/Model ü")
+    ('train-classifier', 'train_model_u_b0ce1989')
+    """
+    return _id(pipeline)
+
+
+def task_id(step: str) -> str:
+    """The id of a step's task. It has no dot, which in Airflow parts a task from its group.
+
+    >>> task_id("Load"), task_id("v1.load")
+    ('Load', 'v1_load_ec3df3d4')
+    """
+    return _id(step if step != START_TASK else f"{step} ")
+
+
+def dag_file(pipeline: str) -> str:
+    """The name of the DAG file.
+
+    >>> dag_file("train-classifier")
+    'train-classifier.py'
+    """
+    return f"{dag_id(pipeline)}.py"
+
+
+def _id(name: str) -> str:
+    """Letters, digits, ``_`` and ``-``; Airflow would take dots as well."""
+    if _FINE.fullmatch(name) and not _ENDS_IN_DIGEST.search(name):
+        return name
+    return slug(name, separator="_", max_length=100)

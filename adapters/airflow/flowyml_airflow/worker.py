@@ -1,0 +1,159 @@
+"""What the tasks of a compiled DAG do. This file travels in the bundle, and is loaded when a task runs.
+
+It works inside Airflow's own process of a task, on a worker, and in the DAG processor for the callback of a run's end.
+Airflow is there; FlowyML is what the bundle holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts import default_url
+from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.runtime.processes import StepProcesses
+
+__all__ = ["finish_run", "run_step", "start_run", "stop_step"]
+
+# The task's own logger: what is written here is the log of the attempt in Airflow's UI.
+logger = logging.getLogger("airflow.task")
+# One task runs in a process at a time.
+_stop = threading.Event()
+
+
+def run_step(
+    operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
+) -> dict[str, Any]:
+    """One attempt of a step. Its outputs become one XCom each: small values themselves, large ones as references.
+
+    Raises Airflow's ``AirflowFailException`` for an error that the step's retry policy does not name, so that Airflow
+    tries no more; any other failure as it is, for Airflow to retry.
+    """
+    _stop.clear()
+    step = _plan(bundle).by_name[operator.step]
+    _check_inputs(step, operator.inputs, context)
+    with _processes(context, bundle, python, artifacts) as processes:
+        try:
+            return processes.run(step.name, operator.inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
+        except StepError as error:
+            if trace := getattr(error, "traceback", ""):
+                logger.error("%s", trace.rstrip())
+            raise _as_airflow(step, error) from None
+        except _timeout_class() as error:
+            late = StepTimeoutError(f"step {step.name!r} ran longer than its timeout and was stopped.")
+            late.step = step.name
+            processes.fire("on_error", step.name, late, on_line=_log)
+            if _is_final(step, late):
+                raise _as_airflow(step, late) from error
+            raise
+
+
+def stop_step() -> None:
+    """Airflow wants the task to end: its process, and all that it started, ends within a moment."""
+    _stop.set()
+
+
+def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
+    """Fire ``on_pipeline_start``. What goes wrong there is only logged."""
+    _fire(context, bundle, python, "on_pipeline_start", dict(context["params"]))
+
+
+def finish_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
+    """Fire ``on_pipeline_end``, as the callback of a run that has ended."""
+    run = context["dag_run"]
+    ended = getattr(run, "end_date", None) or datetime.now(timezone.utc)  # noqa: UP017  # the DAG processor's Python
+    began = getattr(run, "start_date", None) or ended
+    _fire(context, bundle, python, "on_pipeline_end", _status(context), (ended - began).total_seconds())
+
+
+def _fire(context: Mapping[str, Any], bundle: Path, python: str, event: str, *arguments: object) -> None:
+    with _processes(context, bundle, python, None) as processes:
+        processes.fire(event, _plan(bundle).name, context["run_id"], *arguments, on_line=_log)
+
+
+def _status(context: Mapping[str, Any]) -> ExecutionStatus:
+    """How a run ended, in the words that Airflow gives its callbacks."""
+    reason = str(context.get("reason"))
+    if reason == "timed_out":
+        return ExecutionStatus.TIMEOUT
+    return ExecutionStatus.COMPLETED if reason == "success" else ExecutionStatus.FAILED
+
+
+def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> StepProcesses:
+    return StepProcesses(
+        bundle,
+        run_id=context["run_id"],
+        artifacts=artifacts or default_url(),
+        parameters=dict(context["params"]),
+        python=python,
+    )
+
+
+def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, Any]) -> None:
+    """Airflow gives None for an XCom that is not there, as when a task was marked as success by hand."""
+    for item in step.inputs:
+        if isinstance(item.source, FromStep) and given[item.name] is None:
+            upstream = _task_id(item.source.step)
+            if context["ti"].xcom_pull(task_ids=upstream, key="return_value") is None:
+                error = StepError(
+                    f"step {step.name!r} needs {item.name!r}, which task {upstream!r} did not leave: it did not run in "
+                    f"this run, or was marked as success by hand. Clear it, and Airflow runs both."
+                )
+                error.step = step.name
+                raise error
+
+
+def _as_airflow(step: Step, error: StepError) -> Exception:
+    exceptions = _exceptions()
+    final = _is_final(step, error) and not isinstance(error, StepCancelledError)
+    kind = exceptions.AirflowFailException if final else exceptions.AirflowException
+    made: Exception = kind(str(error))
+    return made
+
+
+def _is_final(step: Step, error: StepError) -> bool:
+    """True for an error that the step's policy does not retry."""
+    names = getattr(error, "names", ())
+    return step.retry is not None and not (
+        step.retry.retries_on_names(names) if names else step.retry.retries_on(error)
+    )
+
+
+def _exceptions() -> Any:
+    try:
+        import airflow.sdk.exceptions as exceptions
+    except ImportError:  # Airflow 2
+        import airflow.exceptions as exceptions
+    return exceptions
+
+
+def _timeout_class() -> type[BaseException]:
+    made: type[BaseException] = _exceptions().AirflowTaskTimeout
+    return made
+
+
+def _task_id(step: str) -> str:
+    from flowyml_airflow.names import task_id
+
+    return task_id(step)
+
+
+def _attempt(context: Mapping[str, Any]) -> int:
+    return int(context["ti"].try_number)
+
+
+@cache
+def _plan(bundle: Path) -> Plan:
+    return Bundle.read(bundle).plan
+
+
+def _log(stream: str, line: str) -> None:
+    logger.info("%s", line)
