@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["HashingWriter"]
 
@@ -62,7 +64,10 @@ class HashingWriter:
         if len(view) < _LARGE:
             self._hash.update(view)
             return None
-        self._thread = self._thread or ThreadPoolExecutor(1)
+        if self._thread is None:
+            from concurrent.futures import ThreadPoolExecutor  # 6 ms, which small artifacts do not need
+
+            self._thread = ThreadPoolExecutor(1)
         return self._thread.submit(self._hash.update, view)
 
     def __enter__(self) -> Self:

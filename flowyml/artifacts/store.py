@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -127,6 +126,8 @@ def fresh_file(folder: Path | None = None) -> Iterator[Path]:
     if folder:
         path = folder / f".new-{os.urandom(8).hex()}"
     else:
+        import tempfile
+
         handle, name = tempfile.mkstemp(prefix="flowyml-")
         os.close(handle)
         path = Path(name)

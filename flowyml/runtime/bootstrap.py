@@ -2,17 +2,18 @@
 
 A bundle is unpacked once, into a cache folder that is named by its digest, so that compiled modules are kept and
 data files beside the code can be opened. Where no cache folder can be had, it goes to a temporary one.
+
+What only unpacking needs is imported there: most starts find the bundle unpacked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 MINIMUM = (3, 11)
@@ -31,12 +32,17 @@ def unpacked(bundle: str | Path) -> Path:
     return _unpacked_for_now(bundle)
 
 
-def _caches() -> list[Path]:
+def _caches() -> Iterator[Path]:
     """Folders of this user, in the order in which they are tried."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
     homes = [Path(os.environ.get("XDG_CACHE_HOME") or "."), Path(os.path.expanduser("~/.cache"))]  # noqa: PTH111  # raises nothing
-    caches = [home / "flowyml" for home in homes if home.is_absolute()]
-    return [*caches[:1], Path(tempfile.gettempdir(), f"flowyml-{user}")]
+    for home in homes:
+        if home.is_absolute():
+            yield home / "flowyml"
+            break
+    import tempfile
+
+    yield Path(tempfile.gettempdir(), f"flowyml-{user}")
 
 
 def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
@@ -45,6 +51,9 @@ def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
     if target.is_dir():
         os.utime(target)
         return target
+    import shutil
+    import tempfile
+
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
         _extract(bundle, fresh)
@@ -77,6 +86,8 @@ def _extract(bundle: str | Path, folder: Path) -> None:
 
 def _unpacked_for_now(bundle: str | Path) -> Path:
     import atexit
+    import shutil
+    import tempfile
 
     folder, owner = Path(tempfile.mkdtemp(prefix="flowyml-")), os.getpid()
 
@@ -91,6 +102,8 @@ def _unpacked_for_now(bundle: str | Path) -> Path:
 
 def _forget_unused(cache: Path) -> None:
     """Delete what nothing was started from for a month."""
+    import shutil
+
     oldest = time.time() - _UNUSED_DAYS * 86400
     for entry in cache.iterdir():
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -58,8 +59,6 @@ def write_all(number: int, data: bytes) -> None:
 
 def _detach(streams: Sequence[int], early_output: bytes) -> int:
     """Be a process group of one's own, with streams of one's own; gives the descriptor of the answer."""
-    import fcntl
-
     os.setsid()
     dies_with_parent()
     stdout, stderr, answer = streams
