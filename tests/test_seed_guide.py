@@ -7,10 +7,12 @@ show the old way must say what to do instead.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -84,6 +86,24 @@ def test_old_remote_execution_gives_a_handle_and_does_not_wait(prefect_url: str)
     handle.cancel()
 
 
+def test_a_script_like_the_guides_submits_itself_once(tmp_path: Path) -> None:
+    """Its run imports the script, which must not submit once more, or wait for itself."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from flowyml import Pipeline, step\n"
+        "@step\n"
+        "def one() -> int:\n"
+        "    return 1\n"
+        "pipeline = Pipeline('ones').add_step(one)\n"
+        + block("remote_execution").replace("RemoteOrchestrator", "LocalOrchestrator").replace(f'url="{REMOTE}"', "")
+    )
+    environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home")}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert "Final status: COMPLETED" in done.stdout, done.stderr
+    assert [run.run_id for run in LocalOrchestrator(store=tmp_path / "home" / "runs.db").runs()] == ["my-run-001"]
+
+
 @pytest.mark.prefect
 def test_job_id_is_an_attribute_of_the_handle(prefect_url: str) -> None:
     orchestrator = RemoteOrchestrator(prefect_url)
@@ -144,8 +164,9 @@ def test_status(status: ExecutionStatus, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_old_status_strings_never_match_and_say_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.warns(UserWarning, match=r"compare with ExecutionStatus\.RUNNING instead of 'RUNNING'"):
+    with pytest.warns(UserWarning, match="never equals a string") as caught:
         run(block("status_old"), orchestrator=_Engine(ExecutionStatus.RUNNING), job_id="any")
+    assert "compare with ExecutionStatus.RUNNING instead of 'RUNNING'" in str(caught[0].message)
     assert capsys.readouterr().out == ""
 
 

@@ -24,6 +24,7 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.plan.model import Plan
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 from flowyml.runtime.code import Code
+from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
@@ -100,6 +101,7 @@ class Orchestrator(ABC):
 
         Raises ``DefinitionError``, ``ParameterError`` and ``UnsupportedFeatureError`` before anything is sent.
         """
+        stop_if_loading(pipeline.name, "submit")
         run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
         plan = self.plan(pipeline)
         values = pipeline.check_parameters(parameters)
@@ -122,6 +124,7 @@ class Orchestrator(ABC):
 
     def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule) -> ScheduleInfo:
         """Deploy the pipeline with a schedule; doing so again updates it in place."""
+        stop_if_loading(pipeline.name, "schedule")
         plan = self.plan(pipeline)
         self.capabilities.require(_schedule_needs(plan, schedule))
         pipeline.check_parameters(schedule.parameters)
@@ -129,6 +132,7 @@ class Orchestrator(ABC):
 
     def deploy_pipeline(self, pipeline: RunnablePipeline) -> Deployment:
         """Make the pipeline known to the engine without running it."""
+        stop_if_loading(pipeline.name, "deploy")
         return self.deploy(pipeline.bundle(self.plan(pipeline)))
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:

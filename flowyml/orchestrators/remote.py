@@ -16,6 +16,7 @@ from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
 from flowyml.orchestrators.probe import Site, checked_url, without_credentials
 from flowyml.plan.model import Plan
+from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
@@ -71,6 +72,7 @@ class RemoteOrchestrator(Orchestrator):
     def run_pipeline(
         self, pipeline: RunnablePipeline, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
     ) -> SubmissionResult:
+        stop_if_loading(pipeline.name, "submit")  # before the URL is asked
         return self.adapter.run_pipeline(pipeline, run_id, parameters=parameters)
 
     def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
