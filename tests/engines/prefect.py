@@ -61,9 +61,8 @@ class PrefectServer:
 
     def answers(self) -> bool:
         """Whether the server is up."""
-        with suppress(OSError):
-            with urllib.request.urlopen(f"{self.url}/api/health", timeout=2) as response:
-                return bool(response.status == 200)
+        with suppress(OSError), urllib.request.urlopen(f"{self.url}/api/health", timeout=2) as response:
+            return bool(response.status == 200)
         return False
 
     def kill(self) -> None:

@@ -23,6 +23,9 @@ __all__ = ["RunReader"]
 _LAG = timedelta(seconds=10)
 """How long after the end of a run its task runs and its last log lines may still come."""
 
+_LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
+"""The same for a run that did not come to its own end: some of them never come."""
+
 _LAST_LINE = "Finished in state "
 _WRAPPERS = re.compile(
     r"^(Task run encountered an exception|Flow run encountered an exception:?|Task run failed due to timeout:)\s+"
@@ -68,7 +71,7 @@ class RunReader:
             names = plan or tuple((task.name, task.function) for task in found.values())
             steps = tuple(_step_run(name, found.get(function)) for name, function in names)
             settled = all(step.status.is_terminal for step in steps)
-            if not status.is_terminal or settled or _is_long_ago(run.end_time):
+            if not status.is_terminal or settled or _is_settled(run):
                 break
             time.sleep(0.2)
         return tuple(_after_the_end(step, status) for step in steps) if status.is_terminal else steps
@@ -103,7 +106,7 @@ class RunReader:
             complete = complete or any(not log.task_run_id and log.message.startswith(_LAST_LINE) for log in new)
             if not over and not follow:
                 return
-            if over and (complete or _is_long_ago(run.end_time)):
+            if over and (complete or _is_settled(run)):
                 return
             time.sleep(0.3 if over else 1)
 
@@ -170,8 +173,11 @@ def _error(message: str, name: str) -> str:
     return (match["message"] if match else plain) or name
 
 
-def _is_long_ago(end: datetime | None) -> bool:
-    return end is not None and datetime.now(UTC) - end > _LAG
+def _is_settled(run: FlowRun) -> bool:
+    """Whether Prefect has had the time to record all of an ended run."""
+    own_end = run.state_type in ("COMPLETED", "FAILED") and run.state_name != "TimedOut"
+    lag = _LAG if own_end else _LAG_WHEN_CUT_SHORT
+    return run.end_time is not None and datetime.now(UTC) - run.end_time > lag
 
 
 def _table(data: Any) -> list[dict[str, Any]]:

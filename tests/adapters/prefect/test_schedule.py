@@ -1,0 +1,79 @@
+"""Schedules in Prefect's notation fire when FlowyML says that they do."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from flowyml.core.errors import ScheduleError
+from flowyml.core.schedule import Schedule
+from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
+
+SOON = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2, hours=3)
+LATER = SOON + timedelta(days=9)
+
+SCHEDULES = [
+    Schedule.of("hourly", 5),
+    Schedule.of("daily", "03:30", timezone="Europe/Berlin"),
+    Schedule.of("weekly", "MON:09:00", timezone="America/New_York"),
+    Schedule.of("interval", 90),
+    Schedule.of("interval", 0.5),
+    Schedule.of("cron", "*/20 8-10 * * MON,WED", start=SOON),
+    Schedule.of("cron", "15 3 1,15 * *", end=SOON + timedelta(days=60)),
+    Schedule.of("daily", 6, timezone="Australia/Lord_Howe", start=SOON, end=LATER),
+    Schedule.of("interval", 3600, start=SOON),
+    Schedule.of("interval", 7200, timezone="Asia/Kolkata", end=LATER),
+    Schedule.of("interval", 7200, start=SOON - timedelta(days=30), end=LATER),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_prefect_plans_the_same_times(schedule: Schedule) -> None:
+    from prefect.server.schemas.schedules import SCHEDULE_TYPES
+
+    plain = to_prefect(schedule)["schedule"]
+    theirs: Any = TypeAdapter(SCHEDULE_TYPES).validate_python(plain)
+    now = datetime.now(UTC)
+    expected = schedule.next_times(4, after=now)
+    planned = asyncio.run(theirs.get_dates(n=len(expected) + 1, start=now))
+    assert [time.astimezone(UTC) for time in planned][: len(expected)] == expected
+    if schedule.end:
+        assert all(time <= schedule.end for time in planned)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_schedule_is_read_back_as_it_was(schedule: Schedule) -> None:
+    plain = {**to_prefect(schedule), "parameters": {"rows": 5}}
+    again = from_prefect(plain)
+    assert is_ours(plain)
+    assert (again.cron, again.interval_seconds, again.timezone) == (
+        schedule.cron,
+        schedule.interval_seconds,
+        schedule.timezone,
+    )
+    assert (again.start, again.end, dict(again.parameters)) == (schedule.start, schedule.end, {"rows": 5})
+
+
+def test_catch_up_is_remembered() -> None:
+    assert from_prefect(to_prefect(Schedule.of("hourly", 0, catch_up=True))).catch_up
+
+
+@pytest.mark.parametrize("slug", [None, "", "flowyml-x", "flowyml no json", "theirs"])
+def test_schedules_that_others_made_are_not_ours(slug: str | None) -> None:
+    assert not is_ours({"slug": slug})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (Schedule.of("cron", "0 6 1 * MON", start=SOON), "can keep only one"),
+        (Schedule.of("interval", 1.5, end=LATER), "whole number of seconds"),
+    ],
+)
+def test_what_prefect_cannot_keep_is_refused(schedule: Schedule, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        to_prefect(schedule)
