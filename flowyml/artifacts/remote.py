@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowyml.artifacts.store import Produce, Store, Written, checked_key, fresh_file, open_store, produced
+from flowyml.artifacts.store import Produce, Store, Written, checked_key, fresh_file, produced
 from flowyml.core.errors import ArtifactError
 
 __all__ = ["RemoteStore"]
@@ -37,12 +37,11 @@ class RemoteStore(Store):
                 self._put(fresh, f"{self.root}/{key}")
         return Written(url, digest, size)
 
+    def holds(self, url: str) -> bool:
+        return url.startswith(f"{self.url}/")
+
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
-        if not url.startswith(f"{self.url}/"):
-            with open_store(url.rpartition("/")[0]).local_copy(url) as path:
-                yield path
-            return
         with fresh_file() as fresh:
             with _errors(f"Artifact {url} could not be read"):
                 self.filesystem.get_file(f"{self.root}{url.removeprefix(self.url)}", str(fresh))

@@ -46,8 +46,12 @@ class Store(ABC):
         """Store what ``produce`` writes. If it raises, so does this, and nothing is left behind."""
 
     @abstractmethod
+    def holds(self, url: str) -> bool:
+        """Whether an artifact's URL lies within reach of this store."""
+
+    @abstractmethod
     def local_copy(self, url: str) -> AbstractContextManager[Path]:
-        """The artifact as a file on this machine, which may be gone afterwards. Raises ``ArtifactError``."""
+        """An artifact that it holds, as a file that may be gone afterwards. Raises ``ArtifactError``."""
 
     @contextmanager
     def fetch(self, written: Written, *, check_content: bool) -> Iterator[Path]:
@@ -55,7 +59,8 @@ class Store(ABC):
 
         Without ``check_content`` only the size is compared, for files that are mapped and then read in part.
         """
-        with self.local_copy(written.url) as path:
+        store = self if self.holds(written.url) else open_store(written.url.rpartition("/")[0])
+        with store.local_copy(written.url) as path:
             found = path.stat().st_size
             if found != written.size:
                 raise ArtifactError(
@@ -88,13 +93,12 @@ class LocalStore(Store):
             raise ArtifactError(f"Artifact {target} could not be written: {error}") from error
         return Written(f"{self.url}/{key}", digest, size)
 
+    def holds(self, url: str) -> bool:
+        return url.startswith("file://")
+
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
         path = Path(url.removeprefix("file://"))
-        if "://" in str(path):
-            with open_store(url.rpartition("/")[0]).local_copy(url) as copy:
-                yield copy
-            return
         if not path.is_file():
             raise ArtifactError(f"Artifact {url} is not there: it was deleted, or another machine holds it.")
         yield path

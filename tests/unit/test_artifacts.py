@@ -1,0 +1,426 @@
+"""Values between steps: what is inlined, what is stored, and that each comes back exactly."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections import OrderedDict, namedtuple
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml.artifacts import artifact_key, is_reference, open_store, pack, unpack
+from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.store import LocalStore, Store
+from flowyml.core.errors import ArtifactError
+
+Point = namedtuple("Point", "x y")
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Refuses:
+    def __reduce__(self) -> str:
+        raise RuntimeError("not this one")
+
+
+class ComesBackBroken:
+    def __setstate__(self, state: object) -> None:
+        raise RuntimeError("no way back")
+
+    def __getstate__(self) -> object:
+        return {"a": 1}
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return open_store(tmp_path / "artifacts" if request.param == "folder" else f"memory://{tmp_path.name}/artifacts")
+
+
+def stored_format(packed: Any) -> str:
+    return str(packed["$artifact"]["format"]) if is_reference(packed) else "inline"
+
+
+def round_trip(value: Any, store: Store) -> tuple[str, Any]:
+    """The format, and the value that comes back after the reference went through an engine's JSON."""
+    packed = pack(value, store, key="run/step/1/out")
+    return stored_format(packed), unpack(json.loads(json.dumps(packed)), store)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "inline"),
+        (True, "inline"),
+        (-0.0, "inline"),
+        (2**63 - 1, "inline"),
+        (2**63, "pickle"),
+        (math.inf, "pickle"),
+        ("Grüße", "inline"),
+        ("a\0b", "text"),
+        ("lone \ud800 surrogate", "text"),
+        ({"a": [1, {"b": None}]}, "inline"),
+        ({"$artifact": {"url": "file:///etc/passwd"}}, "json"),
+        ({"deeper": {"$artifact": 1}}, "inline"),
+        ({1: "a"}, "pickle"),
+        ([(1, 2)], "pickle"),
+        ((1, 2), "pickle"),
+        (Point(1, 2), "pickle"),
+        (Color.RED, "pickle"),
+        (Text("a"), "pickle"),
+        (OrderedDict(a=1), "pickle"),
+        ({1, 2}, "pickle"),
+        (b"\x00\xff", "bytes"),
+        (bytearray(b"abc"), "pickle"),
+        ("x" * 70_000, "text"),
+        (["x"] * 70_000, "json"),
+    ],
+)
+def test_each_value_comes_back_with_its_type(store: Store, value: Any, expected: str) -> None:
+    found, back = round_trip(value, store)
+    assert (found, back, type(back)) == (expected, value, type(value))
+
+
+def test_nan_and_minus_zero(store: Store) -> None:
+    assert math.isnan(round_trip(math.nan, store)[1])
+    assert math.copysign(1, round_trip(-0.0, store)[1]) == -1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12, dtype="int16").reshape(3, 4),
+        np.asfortranarray(np.ones((3, 2))),
+        np.arange(10)[::-2],
+        np.zeros((0, 3), dtype="f4"),
+        np.array(5.5),
+        np.array(["2020-01-01", "NaT"], dtype="M8[D]"),
+        np.array([1 + 2j, np.nan]),
+        np.array(["ab", "ü"]),
+        np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+        np.arange(3, dtype=">i4"),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_arrays_stand_as_npy(store: Store, array: np.ndarray[Any, Any]) -> None:
+    found, back = round_trip(array, store)
+    assert found == "npy"
+    assert type(back) is np.ndarray
+    assert back.dtype == array.dtype
+    assert back.flags.writeable
+    np.testing.assert_array_equal(back, array)
+
+
+def test_a_step_may_change_its_array_and_the_artifact_stays(store: Store) -> None:
+    packed = pack(np.zeros(3), store, key="a")
+    unpack(packed, store)[:] = 7
+    assert unpack(packed, store).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array([{"a": 1}, None]), np.ma.masked_array([1, 2], [0, 1]), np.rec.array([(1, 2.0)])],
+    ids=lambda array: type(array).__name__,
+)
+def test_arrays_that_npy_would_change_are_pickled(store: Store, array: Any) -> None:
+    found, back = round_trip(array, store)
+    assert (found, type(back), repr(back)) == ("pickle", type(array), repr(array))
+
+
+def test_a_scalar_of_numpy_keeps_its_type(store: Store) -> None:
+    assert type(round_trip(np.float64(1.5), store)[1]) is np.float64
+
+
+def test_functions_without_a_name_travel_by_value(store: Store) -> None:
+    base = 3
+    assert round_trip(lambda x: x + base, store)[1](4) == 7
+
+
+def test_the_same_object_twice_is_the_same_object_twice(store: Store) -> None:
+    shared = {"a": (1,)}
+    back = round_trip([shared, shared, ()], store)[1]
+    assert back[0] is back[1]
+
+
+def test_recursive_values_are_pickled(store: Store) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    found, back = round_trip(loop, store)
+    assert found == "pickle"
+    assert back[0] is back
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (threading.Lock(), "lock cannot be pickled: cannot pickle '_thread.lock' object"),
+        ([Refuses()], "list cannot be pickled: not this one"),
+    ],
+)
+def test_what_cannot_be_pickled_says_so_and_leaves_nothing(tmp_path: Path, value: Any, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        pack(value, open_store(tmp_path), key="a/b")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_inline_limit(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    assert pack("x" * 65534, store, key="a") == "x" * 65534
+    assert is_reference(pack("x" * 65535, store, key="a"))
+    assert is_reference(pack("ü" * 65534, store, key="a"))
+    assert is_reference(pack([1], store, key="a", inline_limit=0))
+
+
+def test_a_reference_tells_what_it_refers_to(tmp_path: Path) -> None:
+    packed = pack(np.arange(3), open_store(tmp_path), key="run/step/1/out")
+    assert packed == {
+        "$artifact": {
+            "url": f"file://{tmp_path}/run/step/1/out.npy",
+            "format": "npy",
+            "sha256": packed["$artifact"]["sha256"],
+            "size": 152,
+            "type": "numpy.ndarray",
+        }
+    }
+
+
+@pytest.mark.parametrize("damage", ["truncate", "change", "delete"])
+@pytest.mark.parametrize("value", [b"some bytes", {1: 2}], ids=["bytes", "pickle"])
+def test_damage_is_an_error(tmp_path: Path, value: Any, damage: str) -> None:
+    store = open_store(tmp_path)
+    packed = pack(value, store, key="a")
+    path = Path(packed["$artifact"]["url"].removeprefix("file://"))
+    if damage == "truncate":
+        os.truncate(path, 3)
+    elif damage == "change":
+        path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    else:
+        path.unlink()
+    with pytest.raises(ArtifactError, match=r"bytes, and|SHA-256 differs|is not there"):
+        unpack(packed, store)
+
+
+def test_a_truncated_array_is_an_error_though_it_is_mapped(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    packed = pack(np.arange(1000), store, key="a")
+    os.truncate(tmp_path / "a.npy", 4000)
+    with pytest.raises(ArtifactError, match="4000 bytes, and 8128 were written"):
+        unpack(packed, store)
+
+
+def test_a_class_that_fails_to_come_back_is_named(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    packed = pack(ComesBackBroken(), store, key="a")
+    with pytest.raises(ArtifactError, match=r"a\.pkl cannot be read as pickle: RuntimeError: no way back"):
+        unpack(packed, store)
+
+
+@pytest.mark.parametrize("reference", [{}, None, {"url": "x"}, {"url": "x", "format": "?", "sha256": "", "size": 1}])
+def test_a_reference_that_is_none(tmp_path: Path, reference: Any) -> None:
+    with pytest.raises(ArtifactError, match="refers to no artifact"):
+        unpack({"$artifact": reference}, open_store(tmp_path))
+
+
+def test_each_store_reads_what_another_holds(tmp_path: Path) -> None:
+    folder, memory = open_store(tmp_path), open_store(f"memory://{tmp_path.name}/elsewhere")
+    in_folder, in_memory = pack({1: 2}, folder, key="a"), pack({3: 4}, memory, key="a")
+    other = open_store(f"memory://{tmp_path.name}/other")
+    assert unpack(in_folder, memory) == unpack(in_folder, other) == {1: 2}
+    assert unpack(in_memory, folder) == unpack(in_memory, other) == {3: 4}
+
+
+@pytest.mark.parametrize("prefix", ["", "file://", "local://"])
+def test_a_folder_by_path_or_url(tmp_path: Path, prefix: str) -> None:
+    store = open_store(f"{prefix}{tmp_path}/with space ü%20")
+    assert isinstance(store, LocalStore)
+    assert unpack(pack({1: 2}, store, key="a"), store) == {1: 2}
+    assert (tmp_path / "with space ü%20" / "a.pkl").is_file()
+
+
+def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
+    assert open_store().url == f"file://{tmp_path}/artifacts"
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", "memory://bucket/x/")
+    assert open_store().url == "memory://bucket/x"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s3://key:hidden@bucket/x?token=hidden", "Artifacts at s3://bucket/x need a package: pip install s3fs"),
+        ("sftp://me:hidden@host/x", r"Artifacts at sftp://host/x need a package: pip install 'fsspec\[sftp\]'"),
+        ("bogus://hidden@x", "Artifacts at bogus://x cannot be reached: Protocol not known: bogus"),
+    ],
+)
+def test_what_a_url_lacks_is_said_without_its_secrets(url: str, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message) as caught:
+        open_store(url)
+    assert "hidden" not in str(caught.value)
+
+
+class Shelf(LocalFileSystem):
+    """A filesystem that shows files while they are written, as sftp does."""
+
+    protocol = "shelf"
+
+    def put_file(self, lpath: str, rpath: str, callback: Any = None, **kwargs: Any) -> None:
+        assert rpath.endswith(".part")
+        super().put_file(lpath, rpath)
+        if Path(rpath).read_bytes() == b"tears":
+            raise OSError("the line broke")
+
+
+def test_where_files_show_while_they_are_written_they_get_their_name_at_the_end(tmp_path: Path) -> None:
+    fsspec.register_implementation("shelf", Shelf, clobber=True)
+    store = open_store(f"shelf://{tmp_path}/deep")
+    packed = pack(b"whole", store, key="a/b", inline_limit=0)
+    assert unpack(packed, store) == b"whole"
+    with pytest.raises(ArtifactError, match=r"shelf://.*/deep/c\.bin could not be written: OSError: the line broke"):
+        pack(b"tears", store, key="c")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["b.bin"]
+
+
+@pytest.mark.parametrize("key", ["../up", "/abs", "a//b", "", "A", "a/", "a/../b", ".hidden", "a\nb"])
+def test_keys_that_could_leave_the_store_are_refused(store: Store, key: str) -> None:
+    with pytest.raises(ArtifactError, match="cannot have the key"):
+        pack({1: 2}, store, key=key)
+
+
+def test_writers_of_one_key_never_mix(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    values = [bytes([number]) * 300_000 for number in range(16)]
+    threads = [threading.Thread(target=pack, args=(value, store), kwargs={"key": "same"}) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "same.bin").read_bytes() in values
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_artifacts_get_the_rights_that_files_usually_get(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        pack({1: 2}, open_store(tmp_path), key="a")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a.pkl").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_or_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("in the way")
+    with pytest.raises(ArtifactError, match="could not be written"):
+        pack({1: 2}, open_store(tmp_path), key="a/b")
+
+
+# Any text, the hostile ones included: this becomes a path.
+names = st.text(min_size=1, max_size=200)
+
+
+@given(st.tuples(names, names, names), st.tuples(names, names, names))
+@settings(max_examples=200, deadline=None)
+def test_names_become_keys_that_stay_inside_and_never_collide(one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    keys = [artifact_key(run, step, 1, output) for run, step, output in (one, other)]
+    for key in keys:
+        assert len(key.split("/")) == 4
+        assert all(part.isascii() and part not in ("", ".", "..") for part in key.split("/"))
+    assert (keys[0] == keys[1]) == (one == other)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=50)
+values = st.recursive(
+    scalars,
+    lambda children: st.lists(children) | st.tuples(children) | st.dictionaries(st.text() | st.integers(), children),
+    max_leaves=20,
+)
+
+
+@given(values)
+@settings(max_examples=150, deadline=None)
+def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    store = open_store(tmp_path_factory.getbasetemp() / "any")
+    back = round_trip(value, store)[1]
+    assert repr(back) == repr(value)  # tells -0.0 from 0.0, True from 1, and nan is like nan
+
+
+@given(values)
+@settings(max_examples=150, deadline=None)
+def test_plain_is_what_json_and_utf8_give_back(value: Any) -> None:
+    if is_plain(value):
+        assert repr(json.loads(json.dumps(value, ensure_ascii=False).encode())) == repr(value)
+
+
+def test_classes_of_a_script_are_found_here_and_on_its_workers(tmp_path: Path) -> None:
+    """Packed in the script, read where the script is a module, packed there, and read in the script again."""
+    script = tmp_path / "training.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, subprocess, sys
+            from dataclasses import dataclass
+            from flowyml.artifacts import open_store, pack, unpack
+            from flowyml.artifacts.pickling import worker_main_is
+
+            @dataclass
+            class Config:
+                rate: float
+
+            def other_side(folder, packed):
+                sys.path.insert(0, sys.argv[2])
+                import training
+                worker_main_is("training")
+                store = open_store(folder)
+                values = [unpack(item, store) for item in packed]
+                assert all(type(value[0]) is training.Config for value in values), values
+                print(json.dumps([pack(value, store, key=f"back-{n}") for n, value in enumerate(values)]))
+
+            if __name__ == "__main__":
+                store = open_store(sys.argv[1])
+                # The second holds a lambda, so it goes by value, and Config still by name.
+                values = [(Config(0.5), 1), (Config(0.5), lambda: Config(2.0))]
+                packed = [pack(value, store, key=f"there-{n}") for n, value in enumerate(values)]
+                code = "import sys, json, training; training.other_side(sys.argv[1], json.loads(sys.argv[3]))"
+                other = [sys.executable, "-c", f"import sys; sys.path.insert(0, sys.argv[2]); {code}"]
+                out = subprocess.run([*other, sys.argv[1], sys.argv[2], json.dumps(packed)], capture_output=True, check=True)
+                back = [unpack(item, store) for item in json.loads(out.stdout)]
+                assert back[0] == (Config(0.5), 1), back
+                assert type(back[1][0]) is Config
+                assert type(back[1][1]()) is Config
+                assert "training" not in sys.modules
+                print("same")
+            """
+        )
+    )
+    command = [sys.executable, str(script), str(tmp_path / "store"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "same\n", done.stderr
+
+
+def test_without_a_file_for_main_classes_travel_by_value(tmp_path: Path) -> None:
+    code = (
+        "import sys; from flowyml.artifacts import open_store, pack\n"
+        "class Config: rate = 0.5\n"
+        "import json; print(json.dumps(pack(Config(), open_store(sys.argv[1]), key='a')))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    packed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    back = unpack(packed, open_store(tmp_path))
+    assert (back.rate, type(back).__name__) == (0.5, "Config")
