@@ -17,10 +17,11 @@ from typing import IO, Any
 
 from flowyml.plan.model import Step
 
-__all__ = ["LOCAL", "Attempt", "Journal"]
+__all__ = ["LOCAL", "RESULT", "Attempt", "Journal"]
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 ARTIFACTS = "FLOWYML_ARTIFACTS"
+RESULT = "flowyml-result "  # begins a line of a pod's log that tells what KFP's API has no field for
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
 
 
@@ -51,6 +52,14 @@ class Journal:
         if self.folder:
             with (self.folder / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"time": time.time(), **facts}) + "\n")
+
+    def tell(self, **result: Any) -> None:
+        """Leave the outputs of the pipeline, or a failure, in the log: KFP's API gives neither."""
+        line = RESULT + json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+        if self.folder:
+            self.write("log.jsonl", stream="result", line=line, attempt=self.next_attempt() - 1)
+        else:
+            print(line, flush=True)
 
 
 def _lines(path: Path) -> list[str]:
@@ -84,6 +93,8 @@ class Attempt:
             _kill(process)  # and whatever it has left behind
         self._read(answer, exit_code, timed_out)
         self.journal.write("attempts.jsonl", attempt=self.number, ended=time.time(), failure=self.failure)
+        if self.failure:
+            self.journal.tell(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
     def _command(self, answer: Path) -> list[str]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")

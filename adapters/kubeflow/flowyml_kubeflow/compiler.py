@@ -287,7 +287,7 @@ def _add_output(dag: _Dag, name: str, producer: str, port: str) -> None:
     artifact = {"artifactSelectors": [{"producerSubtask": producer, "outputArtifactKey": f"{port}__data"}]}
     dag.outputs.setdefault("parameters", {})[name] = parameter
     dag.outputs.setdefault("artifacts", {})[f"{name}__data"] = artifact
-    dag.definitions.setdefault("parameters", {})[name] = _TEXT
+    dag.definitions.setdefault("parameters", {})[name] = {**_TEXT, "description": "JSON"}
     dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = _ARTIFACT
 
 

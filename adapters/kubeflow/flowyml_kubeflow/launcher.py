@@ -159,7 +159,15 @@ class StepTask:
             shown = packed if not is_reference(packed) else _with_url(packed, attempt.scratch, target["uri"])
             result.parameters[names.port(output)] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
         shutil.rmtree(attempt.scratch, ignore_errors=True)
+        self._tell(result)
         return result
+
+    def _tell(self, result: Result) -> None:
+        """Those that are outputs of the pipeline."""
+        wanted = [output for output in self.plan.outputs if output.source.step == self.step.name]
+        if wanted:
+            shown = {output.name: json.loads(result.parameters[names.port(output.source.output)]) for output in wanted}
+            self.journal.tell(outputs=shown)
 
 
 def _worth_it(policy: OrchestratorRetryPolicy | None, failure: Mapping[str, Any]) -> bool:

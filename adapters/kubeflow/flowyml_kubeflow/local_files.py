@@ -87,6 +87,11 @@ class RunFolder:
         """Write down how it ended."""
         self.write("result.json", {"state": state, "error": error, "time": time.time()})
 
+    def forget_the_end(self) -> None:
+        """As if it had not ended, for another try."""
+        for name in ("result.json", "outcome.json", "cancel"):
+            (self.path / name).unlink(missing_ok=True)
+
     def ask_to_cancel(self) -> None:
         """The supervisor looks for this file."""
         (self.path / "cancel").touch()

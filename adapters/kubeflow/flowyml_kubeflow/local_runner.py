@@ -147,7 +147,10 @@ def _run_kfp(folder: RunFolder) -> int:
 
     request = folder.request()
     pipeline = components.load_component_from_file(str(folder.pipeline))
-    local.init(_runner(local, folder), pipeline_root=str(folder.root), workspace_root=str(folder.path / "workspace"))
+    local.init(
+        _runner(local, folder), pipeline_root=str(folder.root), workspace_root=str(folder.path / "workspace"),
+        enable_caching=True, cache_root=str(folder.path / "cache"),
+    )  # fmt: skip
     try:
         task = pipeline(**request["arguments"])
     except RuntimeError as error:  # how kfp.local says that a task failed
@@ -207,6 +210,8 @@ def _one_component_a_task(spec: dict[str, Any]) -> None:
         for name, task in dag.get("dag", {}).get("tasks", {}).items():
             own[f"comp-{name}"] = components[task["componentRef"]["name"]]
             task["componentRef"] = {"name": f"comp-{name}"}
+            if "dag" not in own[f"comp-{name}"] and name not in (names.START_TASK, names.END_TASK):
+                task["cachingOptions"] = {"enableCache": True}  # within the run, so that it can be retried
     spec["components"] = own
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import open_store, unpack
-from flowyml.core.errors import RunNotFoundError
+from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -150,6 +150,15 @@ class LocalRuns:
             run.end("CANCELED", None)
         return True
 
+    def retry_run(self, job_id: str) -> None:
+        """Run it again; what completed is in the run's own cache."""
+        run = self._found(job_id)
+        status = self.get_run(job_id).status
+        if not status.is_terminal or status.is_successful:
+            raise EngineError(f"Run {job_id!r} is {status}; only a run that failed or was stopped can be retried.")
+        run.forget_the_end()
+        self._start(run)
+
     def health(self) -> Health:
         from importlib import metadata
 
@@ -213,7 +222,7 @@ def _state(attempt: Mapping[str, Any], failure: Mapping[str, Any], *, may_retry:
 def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
     found = []
     for task in run.steps():
-        lines = run.lines(task, "log.jsonl")
+        lines = [line for line in run.lines(task, "log.jsonl") if line["stream"] != "result"]
         step = run.request()["steps"].get(task, task)
         found += [(line["time"], LogLine(line["line"], step, time=_time(line["time"]))) for line in lines[seen.get(task, 0) :]]
         seen[task] = len(lines)

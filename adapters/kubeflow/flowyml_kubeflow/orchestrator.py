@@ -32,8 +32,8 @@ class KubeflowOrchestrator(Orchestrator):
     ``namespace`` is the user's on a multi-user cluster, ``token`` a bearer token and ``credentials`` an object of
     ``kfp.client``; without them kfp's own configuration is used. ``experiment`` is where runs are filed. ``runner``
     is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers; ``runner_options``
-    are then those of Docker's ``containers.run``. ``artifacts`` is a store that both the steps and you can reach.
-    With neither ``url`` nor ``runner``, it is the subprocess runner.
+    are then those of Docker's ``containers.run``. ``artifacts`` is a store that both the steps and you can reach,
+    ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take. With neither ``url`` nor ``runner``, it is the subprocess runner.
     """
 
     name: ClassVar[str] = "kubeflow"
@@ -52,6 +52,7 @@ class KubeflowOrchestrator(Orchestrator):
         runner: str | None = None,
         runner_options: Mapping[str, Any] = {},
         artifacts: str | None = None,
+        form: str | None = None,
         timeout: float = 30,
         retry_policy: OrchestratorRetryPolicy | None = None,
     ) -> None:
@@ -65,7 +66,7 @@ class KubeflowOrchestrator(Orchestrator):
         self.runner_options = dict(runner_options)
         self._options = {
             "namespace": namespace, "token": token, "credentials": credentials, "experiment": experiment,
-            "artifacts": artifacts, "timeout": timeout,
+            "artifacts": artifacts, "form": form, "timeout": timeout,
         }  # fmt: skip
         if self.runner:
             self.capabilities = capabilities.LOCAL_RUNNER
@@ -124,7 +125,7 @@ class KubeflowOrchestrator(Orchestrator):
 
     def retry_run(self, job_id: str) -> None:
         """Run a failed run again from where it failed: what had completed is kept."""
-        self._cluster("retries of a whole run").retry_run(job_id)
+        self.engine.retry_run(job_id)
 
     def health(self) -> Health:
         return self.engine.health()
@@ -151,7 +152,7 @@ class KubeflowOrchestrator(Orchestrator):
         from flowyml_kubeflow.cluster import Cluster
 
         if not isinstance(self.engine, Cluster):
-            raise UnsupportedFeatureError(f"KFP's local runner has no {what}. Use a cluster: KubeflowOrchestrator(url=…).")
+            raise UnsupportedFeatureError(f"KFP's local runner has no {what}. Give url=… for a cluster that has.")
         return self.engine
 
 

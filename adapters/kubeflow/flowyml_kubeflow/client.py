@@ -1,0 +1,153 @@
+"""Every call to KFP's API, through the official client; its errors become FlowyML's."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.orchestrators.probe import Site, checked_url, without_credentials
+
+__all__ = ["Client", "NotFoundError"]
+
+_PAGE = 100
+_TRANSIENT = (429, 500, 502, 503, 504)
+_PAUSES = (0.2, 0.6)  # seconds before a call that only reads is made again
+
+
+class NotFoundError(EngineError):
+    """KFP knows nothing of that id."""
+
+
+class AmbiguousError(EngineUnreachableError):
+    """The answer was lost, or an error: what was asked for may have happened or not."""
+
+
+class Client:
+    """One KFP. The official client is made at the first call, since importing it takes two seconds."""
+
+    def __init__(
+        self, url: str, *, namespace: str | None = None, token: str | None = None, credentials: Any = None, timeout: float = 30
+    ) -> None:
+        self.url = checked_url(url).rstrip("/")
+        self.namespace = namespace
+        self._token = token
+        self._credentials = credentials
+        self._timeout = timeout
+
+    @cached_property
+    def host(self) -> str:
+        """Where the API is: at the URL, or behind Kubeflow's dashboard below ``/pipeline``."""
+        if self.url.endswith("/pipeline"):
+            return self.url
+        try:
+            site = Site(self.url, timeout=min(self._timeout, 5))
+            behind = site.get("/apis/v2beta1/healthz").status == 404 and site.get("/pipeline/apis/v2beta1/healthz").json()
+        except EngineUnreachableError:
+            return self.url
+        return f"{self.url}/pipeline" if behind else self.url
+
+    @cached_property
+    def kfp(self) -> Any:
+        """The official client."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # it says which servers it works with, each time
+            import kfp
+
+            return kfp.Client(
+                host=self.host, namespace=self.namespace or "kubeflow", existing_token=self._token, credentials=self._credentials
+            )
+
+    def read(self, call: Callable[[Any], Any]) -> Any:
+        """A call that changes nothing, so that it is made again when the first answer was lost."""
+        for pause in _PAUSES:
+            try:
+                return self._called(call)
+            except AmbiguousError:
+                time.sleep(pause)
+        return self._called(call)
+
+    def write(self, call: Callable[[Any], Any]) -> Any:
+        """A call that changes something. Raises ``AmbiguousError`` when it may have and may not have done so."""
+        return self._called(call)
+
+    def pages(self, call: Callable[..., Any], field: str, **options: Any) -> Iterator[Any]:
+        """All entries of a list, page after page."""
+        token = ""
+        while True:
+            answer = self.read(lambda api, token=token: call(api)(page_size=_PAGE, page_token=token, **options, **self.limits))
+            yield from getattr(answer, field) or ()
+            token = answer.next_page_token
+            if not token:
+                return
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What every call of the generated API takes."""
+        return {"_request_timeout": (min(self._timeout, 10), self._timeout)}
+
+    def log(self, run: str, node: str) -> list[str] | None:
+        """The log of a pod as KFP has it; None when it has none. Source: KFP, ``RunLogServer``."""
+
+        def call(api: Any) -> Any:
+            return api._run_api.api_client.call_api(
+                "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": node},
+                header_params={"Accept": "text/plain"}, auth_settings=["Bearer"], _preload_content=False,
+                _return_http_data_only=True, **self.limits,
+            )  # fmt: skip
+
+        try:
+            answer = self.read(call)
+        except (NotFoundError, AmbiguousError):
+            return None
+        return bytes(answer.data).decode("utf-8", "replace").splitlines()
+
+    def _called(self, call: Callable[[Any], Any]) -> Any:
+        with self._translated():
+            return call(self.kfp)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        from kfp_server_api.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        where = without_credentials(self.url)
+        try:
+            yield
+        except ApiException as error:
+            raise _error(error.status, f"KFP at {where} answered {error.status}: {_message(error)}") from error
+        except HTTPError as error:
+            reason = getattr(error, "reason", None) or error
+            raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error
+
+
+def _error(status: int, message: str) -> EngineError:
+    if status in (401, 403):
+        return AuthenticationError(f"{message} Check the token, or the credentials, and the namespace.")
+    if status == 404:
+        return NotFoundError(message)
+    return AmbiguousError(message) if status in _TRANSIENT else EngineError(message)
+
+
+def _message(error: Any) -> str:
+    """What the server says, without its headers."""
+    body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else error.body or ""
+    try:
+        told = json.loads(body)
+        return str(told.get("message") or told.get("error_message") or told.get("error") or error.reason)
+    except (ValueError, AttributeError):
+        return str(error.reason)
+
+
+def equals(**fields: str) -> str:
+    """A filter of KFP's lists: fields that are what they should be."""
+    predicates = [{"key": key, "operation": "EQUALS", "string_value": value} for key, value in fields.items()]
+    return json.dumps({"predicates": predicates})
+
+

@@ -1,0 +1,409 @@
+"""A fake of KFP's v2beta1 API: for tests, since the real server needs a Kubernetes, a database and an object store.
+
+Its answers are made of the official client's own models, and it takes only what those models have. It executes runs
+through KFP's official local runner, keeps state, pages its lists, and can be told to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api
+import uvicorn
+import yaml
+from fastapi import FastAPI, Request, UploadFile
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from kfp_server_api import ApiClient
+
+from flowyml_kubeflow import names
+from flowyml_kubeflow.local_files import RunFolder
+from flowyml_kubeflow.local_runner import for_kfp_local
+from flowyml_kubeflow.local_runs import LocalRuns
+
+Json = dict[str, Any]
+CODES = {400: 3, 401: 16, 404: 5, 409: 6, 500: 13}
+
+
+class Refused(Exception):
+    """An answer that is an error, as grpc-gateway words it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Fault:
+    """Fail the next calls that fit: ``before`` anything is done, or after, when only the answer is lost."""
+
+    method: str
+    path: str
+    status: int = 500
+    before: bool = True
+    seconds: float = 0
+    times: int = 1
+
+
+@dataclass
+class State:
+    """All that the fake remembers."""
+
+    folder: Path
+    token: str | None = None
+    page: int = 3
+    pipelines: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    experiments: dict[str, Any] = field(default_factory=dict)
+    runs: dict[str, Any] = field(default_factory=dict)
+    recurring: dict[str, Any] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times and fault.method == method and re.search(fault.path, path):
+                fault.times -= 1
+                return fault
+        return None
+
+
+def make_app(state: State) -> FastAPI:
+    app = FastAPI()
+    app.state.kfp = state
+    runs = _Runs(state)
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        return _refusal(error.status, str(error))
+
+    @app.middleware("http")
+    async def misfortune(request: Request, call_next: Callable[..., Any]) -> Response:
+        path = request.url.path
+        state.calls.append((request.method, path))
+        if state.token and not path.endswith("healthz") and request.headers.get("authorization") != f"Bearer {state.token}":
+            return _refusal(401, "Request header error: there is no user identity header.")
+        fault = state.fault(request.method, path)
+        if fault and fault.before:
+            await asyncio.sleep(fault.seconds)
+            return _refusal(fault.status, "Internal Server Error: told to fail before.")
+        answer: Response = await call_next(request)
+        if fault:
+            await asyncio.sleep(fault.seconds)
+            return _refusal(fault.status, "Internal Server Error: told to fail after.")
+        return answer
+
+    @app.get("/apis/v2beta1/healthz")
+    def healthz() -> Any:
+        return {"commit_sha": "fake", "tag_name": "2.17.0-fake", "multi_user": False, "pipeline_store": "database"}
+
+    _pipelines(app, state)
+    _experiments(app, state)
+    _run_routes(app, state, runs)
+    _recurring_runs(app, state)
+    return app
+
+
+def _pipelines(app: FastAPI, state: State) -> None:
+    @app.post("/apis/v2beta1/pipelines")
+    async def create(request: Request) -> Any:
+        body = _body("V2beta1Pipeline", await request.json())
+        with state.lock:
+            if any(item.name == body.name for item in state.pipelines.values()):
+                raise Refused(409, f"Already exist error: the pipeline name {body.name} already exists")
+            body.pipeline_id, body.created_at = str(uuid.uuid4()), _now()
+            state.pipelines[body.pipeline_id] = body
+        return _plain(body)
+
+    @app.get("/apis/v2beta1/pipelines/names/{name}")
+    def by_name(name: str) -> Any:
+        return _plain(_only([item for item in state.pipelines.values() if item.name == name], f"Pipeline {name}"))
+
+    @app.post("/apis/v2beta1/pipelines/upload_version")
+    async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str) -> Any:
+        documents = [item for item in yaml.safe_load_all(await uploadfile.read()) if item]
+        spec = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
+        with state.lock:
+            if any(item.name == name and item.pipeline_id == pipelineid for item in state.versions.values()):
+                raise Refused(409, f"Already exist error: the pipeline version name {name} already exists")
+            version = kfp_server_api.V2beta1PipelineVersion(
+                pipeline_id=pipelineid, pipeline_version_id=str(uuid.uuid4()), name=name, display_name=name,
+                created_at=_now(), pipeline_spec=spec,
+            )  # fmt: skip
+            state.versions[version.pipeline_version_id] = version
+        return _plain(version)
+
+    @app.get("/apis/v2beta1/pipelines/{pipeline_id}/versions")
+    def versions(pipeline_id: str, request: Request) -> Any:
+        mine = [item for item in state.versions.values() if item.pipeline_id == pipeline_id]
+        return _listed(state, "V2beta1ListPipelineVersionsResponse", "pipeline_versions", mine, request)
+
+    @app.get("/apis/v2beta1/pipelines/{pipeline_id}/versions/{version_id}")
+    def version(pipeline_id: str, version_id: str) -> Any:
+        return _plain(_known(state.versions, version_id, "PipelineVersion"))
+
+
+def _experiments(app: FastAPI, state: State) -> None:
+    @app.post("/apis/v2beta1/experiments")
+    async def create(request: Request) -> Any:
+        body = _body("V2beta1Experiment", await request.json())
+        with state.lock:
+            if any(item.display_name == body.display_name for item in state.experiments.values()):
+                raise Refused(409, f"Already exist error: the experiment name {body.display_name} already exists")
+            body.experiment_id, body.created_at = str(uuid.uuid4()), _now()
+            state.experiments[body.experiment_id] = body
+        return _plain(body)
+
+    @app.get("/apis/v2beta1/experiments")
+    def listed(request: Request) -> Any:
+        return _listed(state, "V2beta1ListExperimentsResponse", "experiments", list(state.experiments.values()), request)
+
+
+def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
+    @app.post("/apis/v2beta1/runs")
+    async def create(request: Request) -> Any:
+        body = _body("V2beta1Run", await request.json())
+        _known(state.experiments, body.experiment_id, "Experiment")
+        return _plain(await asyncio.to_thread(runs.create, body))
+
+    @app.get("/apis/v2beta1/runs")
+    def listed(request: Request) -> Any:
+        found = [runs.refreshed(item) for item in list(state.runs.values())]
+        return _listed(state, "V2beta1ListRunsResponse", "runs", found, request)
+
+    @app.get("/apis/v2beta1/runs/{run_id}")
+    def one(run_id: str) -> Any:
+        return _plain(runs.refreshed(_known(state.runs, run_id, "Run")))
+
+    @app.delete("/apis/v2beta1/runs/{run_id}")
+    def delete(run_id: str) -> Any:
+        runs.stop(_known(state.runs, run_id, "Run"))
+        state.runs.pop(run_id)
+        return {}
+
+    @app.post("/apis/v2beta1/runs/{run_and_verb}")
+    def act(run_and_verb: str) -> Any:
+        run_id, _, verb = run_and_verb.partition(":")
+        run = _known(state.runs, run_id, "Run")
+        if verb == "terminate":
+            runs.stop(run)
+        elif verb == "retry":
+            runs.retry(run)
+        else:
+            raise Refused(404, f"Method {verb} not found")
+        return {}
+
+    @app.get("/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log")
+    def log(run_id: str, node_id: str) -> Any:
+        _known(state.runs, run_id, "Run")
+        return PlainTextResponse(runs.log(run_id, node_id))
+
+
+def _recurring_runs(app: FastAPI, state: State) -> None:
+    @app.post("/apis/v2beta1/recurringruns")
+    async def create(request: Request) -> Any:
+        body = _body("V2beta1RecurringRun", await request.json())
+        if body.trigger.cron_schedule and len(body.trigger.cron_schedule.cron.split()) != 6:
+            # The real server takes five fields too, and reads them one place off: the trap that is tested for.
+            raise Refused(400, "Invalid input error: a cron expression has six fields here")
+        body.recurring_run_id, body.created_at = str(uuid.uuid4()), _now()
+        body.status = "ENABLED" if body.mode == "ENABLE" else "DISABLED"
+        state.recurring[body.recurring_run_id] = body
+        return _plain(body)
+
+    @app.get("/apis/v2beta1/recurringruns")
+    def listed(request: Request) -> Any:
+        items = list(state.recurring.values())
+        return _listed(state, "V2beta1ListRecurringRunsResponse", "recurringRuns", items, request, name="recurring_runs")
+
+    @app.get("/apis/v2beta1/recurringruns/{recurring_run_id}")
+    def one(recurring_run_id: str) -> Any:
+        return _plain(_known(state.recurring, recurring_run_id, "Job"))
+
+    @app.delete("/apis/v2beta1/recurringruns/{recurring_run_id}")
+    def delete(recurring_run_id: str) -> Any:
+        _known(state.recurring, recurring_run_id, "Job")
+        state.recurring.pop(recurring_run_id)
+        return {}
+
+    @app.post("/apis/v2beta1/recurringruns/{run_and_verb}")
+    def act(run_and_verb: str) -> Any:
+        recurring_run_id, _, verb = run_and_verb.partition(":")
+        item = _known(state.recurring, recurring_run_id, "Job")
+        item.status = {"enable": "ENABLED", "disable": "DISABLED"}[verb]
+        item.mode = verb.upper()
+        return {}
+
+
+class _Runs:
+    """Executes runs through KFP's official local runner, whose files it reads back."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.local = LocalRuns("subprocess", {}, state.folder)
+
+    def create(self, body: Any) -> Any:
+        body.run_id, body.created_at = str(uuid.uuid4()), _now()
+        body.state, body.storage_state = "PENDING", "AVAILABLE"
+        spec = self._spec(body)
+        self._check(body, spec)
+        self._write(body, spec)
+        self.state.runs[body.run_id] = body
+        self.local._start(self._folder(body))
+        return body
+
+    def refreshed(self, run: Any) -> Any:
+        folder = self._folder(run)
+        found = self.local.get_run(folder.path.name)
+        run.state = found.raw_status
+        run.scheduled_at, run.finished_at = found.started_at or run.created_at, found.ended_at
+        begun = ["PENDING", *(["RUNNING"] if found.started_at else []), *([run.state] if found.ended_at else [])]
+        run.state_history = [kfp_server_api.V2beta1RuntimeStatus(state=state) for state in begun]
+        if run.state == "FAILED":
+            run.error = kfp_server_api.GoogleRpcStatus(code=13, message="The run failed.")
+        run.run_details = kfp_server_api.V2beta1RunDetails(task_details=list(self._details(run, folder)))
+        return run
+
+    def stop(self, run: Any) -> None:
+        self.local.cancel(self._folder(run).path.name)
+
+    def retry(self, run: Any) -> None:
+        if self.refreshed(run).state not in ("FAILED", "CANCELED"):
+            raise Refused(400, "Failed precondition: only failed or canceled runs can be retried")
+        self.local.retry_run(self._folder(run).path.name)
+        run.error = None
+
+    def log(self, run_id: str, node: str) -> str:
+        folder = self._folder(self.state.runs[run_id])
+        task, _, attempt = node.removeprefix(f"{run_id}-").rpartition("-")
+        lines = folder.lines(task, "log.jsonl")
+        return "".join(f"{line['line']}\n" for line in lines if str(line["attempt"]) == attempt)
+
+    def _details(self, run: Any, folder: RunFolder) -> Iterator[Any]:
+        for step in self.local.step_runs(folder.path.name):
+            (task,) = [task for task, name in folder.request()["steps"].items() if name == step.name]
+            pods = [f"{run.run_id}-{task}-{attempt['attempt']}" for attempt in folder.attempts(task)]
+            if not pods:
+                continue
+            children = [kfp_server_api.PipelineTaskDetailChildTask(pod_name=pod) for pod in pods]
+            yield kfp_server_api.V2beta1PipelineTaskDetail(
+                run_id=run.run_id, task_id=f"{run.run_id}-{task}", display_name=task, child_tasks=children,
+                create_time=step.started_at, start_time=step.started_at, end_time=step.ended_at,
+                state="FAILED" if step.raw_status == "TIMEOUT" else step.raw_status,
+            )  # fmt: skip
+
+    def _spec(self, run: Any) -> Json:
+        reference = run.pipeline_version_reference
+        version = _known(self.state.versions, reference.pipeline_version_id, "PipelineVersion")
+        spec: Json = version.pipeline_spec.get("pipeline_spec", version.pipeline_spec)
+        return spec
+
+    def _check(self, run: Any, spec: Json) -> None:
+        wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        given = run.runtime_config.parameters or {}
+        if unknown := given.keys() - wanted.keys():
+            raise Refused(400, f"Invalid input error: parameters {sorted(unknown)} are not in the pipeline spec")
+
+    def _write(self, run: Any, spec: Json) -> None:
+        folder = self._folder(run)
+        folder.path.mkdir(parents=True)
+        folder.pipeline.write_text(json.dumps(for_kfp_local(spec, run.display_name, runner="subprocess")))
+        folder.write("parameters.json", {})
+        wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        defaults = {name: item["defaultValue"] for name, item in wanted.items() if "defaultValue" in item}
+        tasks = _step_tasks(spec)
+        folder.write("request.json", {
+            "job_id": folder.path.name, "run_id": run.display_name, "pipeline": "", "created": time.time(),
+            "runner": "subprocess", "options": {}, "timeout_seconds": None, "hooks": False, "parameters": {},
+            "arguments": {**defaults, **(run.runtime_config.parameters or {})},
+            "steps": {task: item["inputs"]["parameters"][names.STEP]["runtimeValue"]["constant"] for task, item in tasks.items()},
+            "attempts": {task: item.get("retryPolicy", {}).get("maxRetryCount", 0) + 1 for task, item in tasks.items()},
+            "outputs": {},
+        })  # fmt: skip
+
+    def _folder(self, run: Any) -> RunFolder:
+        return RunFolder(self.state.folder / f"run-{run.run_id}")
+
+
+def _step_tasks(spec: Json) -> Json:
+    dags = [spec["root"], *spec["components"].values()]
+    tasks = {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
+    return {name: task for name, task in tasks.items() if names.STEP in task.get("inputs", {}).get("parameters", {})}
+
+
+def _body(model: str, body: Json) -> Any:
+    """A request's body as the official model. What the model does not have is refused, as the real server does."""
+    known = set(getattr(kfp_server_api, model).attribute_map.values())
+    if unknown := body.keys() - known:
+        raise Refused(400, f"proto: unknown field {sorted(unknown)[0]!r}")
+    return ApiClient()._ApiClient__deserialize(body, model)  # the client reads no dict otherwise
+
+
+def _plain(model: Any) -> Any:
+    return ApiClient().sanitize_for_serialization(model)
+
+
+def _listed(state: State, model: str, key: str, items: list[Any], request: Request, name: str | None = None) -> Any:
+    query = request.query_params
+    for predicate in json.loads(query.get("filter") or "{}").get("predicates", ()):
+        if predicate["operation"] != "EQUALS":
+            raise Refused(400, "the fake knows EQUALS")
+        items = [item for item in items if getattr(item, predicate["key"]) == predicate["string_value"]]
+    items = sorted(items, key=lambda item: item.created_at, reverse=query.get("sort_by", "").endswith("desc"))
+    start = int(query.get("page_token") or 0)
+    end = start + min(int(query.get("page_size") or 10), state.page)
+    if int(query.get("page_size") or 10) < 100:  # a caller that wants few gets them in one page
+        end = start + int(query.get("page_size") or 10)
+    more = {"next_page_token": str(end)} if end < len(items) else {}
+    answer = getattr(kfp_server_api, model)(**{name or key: items[start:end], "total_size": len(items), **more})
+    return _plain(answer)
+
+
+def _known(items: dict[str, Any], key: str, kind: str) -> Any:
+    if key not in items:
+        raise Refused(404, f"ResourceNotFoundError: {kind} {key} not found.")
+    return items[key]
+
+
+def _only(found: list[Any], what: str) -> Any:
+    if not found:
+        raise Refused(404, f"ResourceNotFoundError: {what} not found.")
+    return found[0]
+
+
+def _refusal(status: int, message: str) -> JSONResponse:
+    body = {"error": message, "code": CODES.get(status, 2), "message": message, "details": []}
+    return JSONResponse(body, status_code=status)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, State]]:
+    """The fake on a free port of this machine, in a thread of this process."""
+    state = State(folder)
+    config = uvicorn.Config(make_app(state), host="127.0.0.1", port=0, log_level="warning", lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}", state
+    finally:
+        server.should_exit = True
+        thread.join(10)
