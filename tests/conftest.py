@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.engines.prefect import PrefectServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +34,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """True when the golden files are to be written rather than compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """One real Prefect for all tests; a test that breaks its server starts one of its own."""
+    from tests.engines.prefect import prefect_server
+
+    with prefect_server(tmp_path_factory.mktemp("engine")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect_url(prefect: PrefectServer) -> str:
+    """Where that Prefect is."""
+    return prefect.url
 
 
 # The code blocks of the 0.x guide are text for test_seed_guide.py, and some of them are no whole programs.

@@ -28,6 +28,7 @@ from flowyml.core.resources import ResourceRequirements
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator, RemoteOrchestrator
 from flowyml.testing.pipelines import greeting
+from flowyml_prefect import PrefectOrchestrator
 
 BLOCKS = Path(__file__).parent / "seed"
 GUIDE = Path(__file__).resolve().parents[2] / "shared" / "seed" / "migration-guide.txt"
@@ -223,13 +224,18 @@ def test_schedules_on_local() -> None:
 
 @pytest.mark.prefect
 def test_schedules_on_prefect(prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ORCHESTRATOR", "scheduled")
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__SCHEDULED__ENGINE", "prefect")
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__SCHEDULED__URL", prefect_url)
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__SCHEDULED__WORK_POOL", "seed-guide")  # somebody must execute the runs
+    orchestrator = PrefectOrchestrator(prefect_url, "seed-guide")
+    orchestrator.client.ensure_process_pool("seed-guide")
     pipeline = greeting()
-    monkeypatch.setenv("FLOWYML_ORCHESTRATOR", prefect_url)
     run(block("schedules"), pipeline=pipeline)
-    orchestrator = RemoteOrchestrator(prefect_url)
     (info,) = orchestrator.schedules(pipeline.name)
     assert info.schedule.cron == "0 9 * * 1"
     orchestrator.delete_schedule(info.schedule_id)
+    orchestrator.close()
 
 
 # Metrics.

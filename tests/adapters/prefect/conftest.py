@@ -1,4 +1,4 @@
-"""One real Prefect for all tests here; a test that breaks its server starts one of its own."""
+"""Orchestrators of the one real Prefect that all tests share."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flowyml_prefect import PrefectOrchestrator
-from tests.engines.prefect import PrefectServer, prefect_server
+from tests.engines.prefect import PrefectServer
 
 MakeOrchestrator = Callable[..., PrefectOrchestrator]
-
-
-@pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("engine")) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")
