@@ -407,3 +407,20 @@ def test_another_python_process_reads_it_all(local: LocalOrchestrator, tmp_path:
     """)
     answer = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
     assert answer[:4] == [run_id, "COMPLETED", {"a": 5}, ["hello"]]
+
+
+def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
+    @step
+    def abort() -> None:
+        import os
+
+        os.write(2, b"free(): invalid pointer\n")
+        os.abort()
+
+    handle = Pipeline("aborting").add_step(abort).submit(on=local)
+    handle.wait_for_completion(timeout=20, poll_interval=0.05)
+    assert (handle.status, handle.raw_status) == (FAILED, "crashed")
+    assert handle.error is not None
+    assert handle.error.endswith("Its last words: free(): invalid pointer")
+    assert [line.message for line in handle.logs()] == ["free(): invalid pointer"]
+    assert not local.store.folder_of(handle.job_id).exists()

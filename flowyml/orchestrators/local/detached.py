@@ -18,21 +18,20 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core import alive
 from flowyml.core.errors import StepCancelledError
 from flowyml.orchestrators.bundled import BundledPipeline
-from flowyml.orchestrators.local import alive
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.run import Host
 from flowyml.orchestrators.local.schema import RunRow
-from flowyml.orchestrators.local.store import Ending, Line, RunStore, write
+from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
 from flowyml.plan.model import Plan
-from flowyml.plan.names import slug
 from flowyml.runtime.loading import import_from, loading
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
 
-__all__ = ["end_process", "folder_of", "main", "pickled", "start_run"]
+__all__ = ["end_process", "main", "pickled", "start_run"]
 
 _GRACE_SECONDS = 10
 
@@ -54,7 +53,7 @@ def start_run(
     names = [step.name for step in plan]
     if not store.add(run_id, plan.name, names, parameters, alive.this_process(), detached=True):
         return False
-    folder = folder_of(store, run_id)
+    folder = store.folder_of(run_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         job = {
@@ -70,11 +69,6 @@ def start_run(
         raise
     store.hand_over(run_id, owner)
     return True
-
-
-def folder_of(store: RunStore, run_id: str) -> Path:
-    """The run's own folder, which is there while the run needs it."""
-    return store.path.parent / "jobs" / slug(run_id, max_length=100)
 
 
 def _launch(folder: Path) -> alive.Owner:
@@ -152,17 +146,13 @@ class _Detached(Host):
         self.is_stopped = False
         self._engine: Engine | None = None
         self._output = folder / "output.log"
-        self._read = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def begun(self, engine: Engine) -> None:
         self._engine = engine
 
     def stray_text(self) -> str:
-        with self._output.open("rb") as file:
-            file.seek(self._read)
-            data = file.read()
-        self._read += len(data)
+        data = unread_output(self._output.parent)
         return self._decoder.decode(data)
 
     def record_output(self, store: RunStore) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowyml._version import __version__
+from flowyml.core.alive import this_process
 from flowyml.core.errors import ConfigurationError, DefinitionError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
@@ -19,7 +20,6 @@ from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
 from flowyml.orchestrators.local import detached, outputs, views
-from flowyml.orchestrators.local.alive import this_process
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.run import Host, LocalRun, Settings
 from flowyml.orchestrators.local.schedules import ScheduleStore, warn_unless_served
@@ -117,7 +117,7 @@ class LocalOrchestrator(Orchestrator):
         return Settings(
             max_workers=self.max_workers,
             keep_outputs=self.keep_outputs,
-            folder=detached.folder_of(self.store, run_id),
+            folder=self.store.folder_of(run_id),
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
             bundle=pipeline.bundle(plan).write(home() / "bundles") if apart else None,

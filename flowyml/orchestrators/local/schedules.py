@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.alive import Owner, is_alive, this_process
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.home import home
 from flowyml.core.schedule import Schedule, ScheduleInfo
-from flowyml.orchestrators.local.alive import Owner, is_alive, this_process
 from flowyml.orchestrators.local.store import RunStore
 from flowyml.plan.names import slug
 

@@ -7,6 +7,7 @@ the file for itself, so nothing is shared between threads or carried across a fo
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flowyml.core.alive import Owner, is_alive
 from flowyml.core.errors import ConfigurationError, RunNotFoundError
-from flowyml.orchestrators.local.alive import Owner, is_alive
 from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare
+from flowyml.plan.names import slug
 
-__all__ = ["Ending", "Line", "RunStore", "clean", "connect", "finish", "write"]
+__all__ = ["Ending", "Line", "RunStore", "clean", "connect", "finish", "unread_output", "write"]
 
 _UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _SILENCE_SECONDS = 120
@@ -48,6 +50,10 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def folder_of(self, run_id: str) -> Path:
+        """The run's own folder, which is there while the run needs it."""
+        return self.path.parent / "jobs" / slug(run_id, max_length=100)
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
@@ -150,8 +156,13 @@ class RunStore:
         """The same row, or, when the process that ran it is gone, that of a crashed run."""
         if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
             return row
-        ending = Ending("CANCELLED", "cancelled") if row.cancel else Ending("FAILED", "crashed", _obituary(row))
-        finish(db, row.run_id, ending)
+        folder = self.folder_of(row.run_id)
+        last_words = unread_output(folder).decode(errors="replace").splitlines()
+        ending = Ending("CANCELLED", "cancelled") if row.cancel else _crash(row, last_words)
+        if finish(db, row.run_id, ending):
+            now = time.time()
+            write(db, row.number, (), [Line(None, "INFO", now, clean(line) or "") for line in last_words])
+            shutil.rmtree(folder, ignore_errors=True)
         fresh = db.execute(f"SELECT {RunRow.columns()} FROM runs WHERE number = ?", (row.number,)).fetchone()
         return RunRow(*fresh) if fresh else row
 
@@ -249,9 +260,25 @@ def _is_lost(row: RunRow) -> bool:
     return not alive if alive is not None else time.time() - row.heartbeat > _SILENCE_SECONDS
 
 
-def _obituary(row: RunRow) -> str:
+def unread_output(folder: Path) -> bytes:
+    """What the process of a detached run has written past Python's streams since this was last asked."""
+    output, mark = folder / "output.log", folder / "output.read"
+    try:
+        with output.open("rb") as file:
+            file.seek(int(mark.read_text()) if mark.exists() else 0)
+            if data := file.read():
+                mark.write_text(str(file.tell()))
+            return data
+    except (OSError, ValueError):
+        return b""
+
+
+def _crash(row: RunRow, last_words: Sequence[str]) -> Ending:
     when = "in the middle of the run" if row.status == "RUNNING" else "before the run began"
-    return (
+    error = (
         f"The process that ran it (id {row.pid} on {row.host}) died {when}: it was killed, ran out of memory or "
         f"crashed. Run it again under a new run id."
     )
+    if words := [line for line in last_words if line.strip()]:
+        error += f" Its last words: {words[-1]}"
+    return Ending("FAILED", "crashed", error)

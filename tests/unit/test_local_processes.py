@@ -1,0 +1,229 @@
+"""Steps in processes of their own: asked for, or because they may have to be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators import LocalOrchestrator
+
+COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalOrchestrator:
+    return LocalOrchestrator(store=tmp_path / "runs.db")
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> LocalOrchestrator:
+    return LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
+
+
+def wait_for(seconds: float, name: str = "wait", timeout: float | None = None) -> Any:
+    def wait() -> float:
+        import time
+
+        time.sleep(seconds)
+        return seconds
+
+    return step(name=name, outputs=[name], timeout=timeout)(wait)
+
+
+def test_steps_in_processes(processes: LocalOrchestrator, capsys: pytest.CaptureFixture[str]) -> None:
+    @step(outputs=["pid", "large"])
+    def first(rows: int) -> tuple[int, Any]:
+        import os
+        import sys
+
+        print("from the child")
+        print("and its stderr", file=sys.stderr)
+        return os.getpid(), [{"row": number} for number in range(rows)]
+
+    @step(outputs=["pids", "count"])
+    def second(pid: int, large: Any) -> tuple[list[int], int]:
+        import os
+
+        return [pid, os.getpid()], len(large)
+
+    pipeline = Pipeline("apart", context=context(rows=10)).add_step(first).add_step(second)
+    result = pipeline.run({"rows": 20_000}, on=processes)
+    assert result.success, result.error
+    assert result["count"] == 20_000
+    assert len({os.getpid(), *result["pids"]}) == 3
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("from the child\n", "and its stderr\n")
+    lines = [(line.step, line.message) for line in processes.logs(result.run_id)]
+    assert sorted(lines) == [("first", "and its stderr"), ("first", "from the child")]
+    assert psutil.Process().children(recursive=True) == []
+    assert not processes.store.folder_of(result.run_id).exists()
+
+
+def test_numpy_arrays_between_threads_and_processes(local: LocalOrchestrator) -> None:
+    numpy = pytest.importorskip("numpy")
+
+    @step(outputs=["array"])
+    def make() -> Any:
+        return numpy.arange(100_000)
+
+    @step(outputs=["doubled"], timeout=60)
+    def double(array: Any) -> Any:
+        return array * 2
+
+    @step(outputs=["same"])
+    def compare(array: Any, doubled: Any) -> bool:
+        return bool((array * 2 == doubled).all())
+
+    pipeline = Pipeline("mixed", outputs=["same", "doubled"])
+    result = pipeline.add_step(make).add_step(double).add_step(compare).run(on=local)
+    assert result["same"] is True
+    assert result["doubled"][-1] == 199_998
+
+
+def test_a_failure_in_a_process(processes: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    @step(outputs=["a"], retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0, retryable_errors=["OS"]))
+    def fail() -> None:
+        raise ConnectionResetError("gone")
+
+    result = Pipeline("failing").add_step(fail).run(on=processes)
+    assert result.error == "step 'fail' failed: ConnectionResetError: gone"
+    assert result.step_results["fail"].attempt == 2
+    assert "trying again in 0 s: ConnectionResetError: gone" in caplog.text
+    assert "flowyml" not in caplog.records[-1].getMessage()
+
+
+def test_a_process_that_dies(processes: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    @step(outputs=["a"])
+    def die() -> None:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    result = Pipeline("dying").add_step(die).run(on=processes)
+    assert (result.status, result.step_results["die"].raw_status) == (FAILED, "crashed")
+    assert result.error is not None
+    assert "SIGKILL" in result.error
+
+
+def test_a_step_timeout_fails_the_run(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    started = time.monotonic()
+    pipeline = Pipeline("slow").add_step(wait_for(30, timeout=0.3)).add_step(step(name="other", outputs=["b"])(lambda: 1))
+    result = pipeline.run(on=local)
+    assert time.monotonic() - started < 10
+    assert result.status is FAILED
+    assert result.error is not None
+    assert result.error.startswith("step 'wait'")
+    assert "0.3 s" in result.error
+    assert result.step_results["wait"].status is TIMEOUT
+    assert result.step_results["other"].status is COMPLETED
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_a_step_timeout_may_be_retried(local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = str(tmp_path / "attempts")
+    retry = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0, retryable_errors=["Timeout"])
+
+    @step(outputs=["attempts"], timeout=0.4, retry=retry)
+    def slow_at_first() -> int:
+        import time
+
+        with open(place, "a+") as file:
+            file.write("x")
+            file.seek(0)
+            attempts = len(file.read())
+        time.sleep(30 if attempts == 1 else 0)
+        return attempts
+
+    assert Pipeline("second chance").add_step(slow_at_first).run(on=local)["attempts"] == 2
+
+
+def test_a_pipeline_timeout(local: LocalOrchestrator) -> None:
+    class Last(PipelineHook):
+        seen: list[str] = []
+
+        def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+            self.seen.append(str(status))
+
+    pipeline = Pipeline("late", timeout=1, hooks=[Last()])
+    pipeline.add_step(wait_for(0, "quick")).add_step(wait_for(30, "slow"))
+    pipeline.add_step(step(name="after")(lambda slow: slow))
+    started = time.monotonic()
+    result = pipeline.run(on=local)
+    assert time.monotonic() - started < 10
+    assert (result.status, result.error) == (
+        TIMEOUT, "The run took longer than the pipeline's timeout of 1 s and was stopped.",
+    )  # fmt: skip
+    assert {name: (run.status, run.raw_status) for name, run in result.step_results.items()} == {
+        "quick": (COMPLETED, "completed"), "slow": (CANCELLED, "timeout"), "after": (CANCELLED, "timeout"),
+    }  # fmt: skip
+    assert local.get_run(result.run_id).status is TIMEOUT
+    assert Last.seen == ["TIMEOUT"]
+
+
+def test_cancel_kills_processes(processes: LocalOrchestrator) -> None:
+    timer = threading.Timer(0.6, lambda: processes.cancel("stop-me"))
+    started = time.monotonic()
+    timer.start()
+    result = Pipeline("endless").add_step(wait_for(30, "a")).add_step(wait_for(30, "b")).run(on=processes, run_id="stop-me")
+    timer.join()
+    assert time.monotonic() - started < 5
+    assert result.status is CANCELLED
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_step_hooks_fire_in_the_process_and_pipeline_hooks_here(processes: LocalOrchestrator, tmp_path: Path) -> None:
+    place = str(tmp_path / "journal")
+
+    class Journal(PipelineHook):
+        def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
+            self.note("start")
+
+        def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
+            self.note("step")
+
+        def note(self, event: str) -> None:
+            with open(place, "a") as file:
+                file.write(f"{event} {os.getpid()}\n")
+
+    Pipeline("hooked", hooks=[Journal()]).add_step(wait_for(0)).run(on=processes)
+    (start, here), (at_step, there) = [line.split() for line in Path(place).read_text().splitlines()]
+    assert (start, at_step) == ("start", "step")
+    assert int(here) == os.getpid() != int(there)
+
+
+def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
+    place = str(tmp_path / "pid")
+
+    @step(timeout=60)
+    def sleep() -> None:
+        import os
+        import time
+
+        with open(place, "w") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(60)
+
+    handle = Pipeline("orphans").add_step(sleep).submit(on=local)
+    deadline = time.monotonic() + 10
+    while not (os.path.exists(place) and Path(place).read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child = psutil.Process(int(Path(place).read_text()))
+    os.kill(local.store.get(handle.job_id).pid, signal.SIGKILL)
+    child.wait(5)
+    assert handle.status is FAILED
+    assert not local.store.folder_of(handle.job_id).exists()

@@ -1,0 +1,256 @@
+"""Schedules of local runs, and the server that fires them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import serve_schedules
+from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
+from flowyml.orchestrators.local.serve import Trigger, due_now
+
+quietly = pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalOrchestrator:
+    return LocalOrchestrator(store=tmp_path / "runs.db")
+
+
+def noting(folder: Path) -> Pipeline:
+    place = str(folder / "fired")
+
+    @step
+    def note(word: str) -> None:
+        with open(place, "a") as file:
+            file.write(f"{word}\n")
+
+    return Pipeline("noting", context=context(word="tick")).add_step(note)
+
+
+def fired(folder: Path) -> list[str]:
+    path = folder / "fired"
+    return path.read_text().split() if path.exists() else []
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
+
+
+@contextmanager
+def served(local: LocalOrchestrator, servers: int = 1) -> Iterator[None]:
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=serve_schedules, args=(local.store.path, stop), kwargs={"look_seconds": 0.1})
+        for _ in range(servers)
+    ]
+    before = threading.enumerate()
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        assert threading.enumerate() == before
+
+
+def test_a_schedule_that_nobody_serves_warns(local: LocalOrchestrator, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="flowyml schedule serve") as caught:
+        made = noting(tmp_path).schedule("daily", 3, on=local)
+    assert caught[0].filename == __file__
+    assert (made.schedule_id, made.pipeline, made.schedule.cron) == ("noting", "noting", "0 3 * * *")
+    assert made.next_runs[:2] == tuple(made.schedule.next_times(2))
+
+
+@quietly
+def test_life_of_a_schedule(local: LocalOrchestrator, tmp_path: Path) -> None:
+    pipeline = noting(tmp_path)
+    first = pipeline.schedule("hourly", 5, on=local)
+    again = pipeline.schedule("weekly", "MON:09:00", on=local, parameters={"word": "monday"}, timezone="Europe/Berlin")
+    assert again.schedule_id == first.schedule_id
+    (listed,) = local.schedules()
+    assert (listed.schedule.cron, listed.schedule.timezone) == ("0 9 * * 1", "Europe/Berlin")
+    assert local.pause_schedule("noting").next_runs == ()
+    assert pipeline.schedule("hourly", 6, on=local).paused
+    assert not local.resume_schedule("noting").paused
+    local.delete_schedule("noting")
+    assert local.schedules("noting") == []
+    for call in (local.pause_schedule, local.resume_schedule, local.delete_schedule):
+        with pytest.raises(ScheduleNotFoundError, match="flowyml schedule list"):
+            call("noting")
+
+
+def test_a_server_fires_follows_changes_and_stops(local: LocalOrchestrator, tmp_path: Path) -> None:
+    pipeline = noting(tmp_path)
+    with served(local):
+        eventually(lambda: ScheduleStore(local.store).is_served())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pipeline.schedule("interval", 1, on=local)
+        eventually(lambda: len(fired(tmp_path)) >= 2)
+        pipeline.schedule("interval", 1, on=local, parameters={"word": "tock"})
+        eventually(lambda: "tock" in fired(tmp_path))
+        local.pause_schedule("noting")
+        eventually(lambda: all(run.status.is_terminal for run in local.runs()))
+        count = len(fired(tmp_path))
+        time.sleep(1.3)
+        assert len(fired(tmp_path)) == count
+        local.delete_schedule("noting")
+    assert not ScheduleStore(local.store).is_served()
+    runs = local.runs("noting")
+    assert {run.status for run in runs} == {ExecutionStatus.COMPLETED}
+    assert all(run.run_id.startswith("noting-20") for run in runs)
+    assert len({run.run_id for run in runs}) == len(runs) == len(fired(tmp_path))
+
+
+@quietly
+def test_two_servers_fire_once(local: LocalOrchestrator, tmp_path: Path) -> None:
+    noting(tmp_path).schedule("interval", 1, on=local)
+    with served(local, servers=2):
+        eventually(lambda: len(fired(tmp_path)) >= 3)
+    eventually(lambda: all(run.status.is_terminal for run in local.runs()))
+    assert len(fired(tmp_path)) == len(local.runs())
+
+
+@quietly
+def test_missed_runs_are_made_up_for_one_after_another(local: LocalOrchestrator, tmp_path: Path) -> None:
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    noting(tmp_path).schedule("interval", 1200, on=local, catch_up=True, start=start)
+    with local.store.session() as db:  # as if the last server had stopped an hour ago
+        db.execute("UPDATE schedules SET seen = ?", (start.timestamp() - 1,))
+    with served(local):
+        eventually(lambda: len(fired(tmp_path)) == 4)
+    runs = local.runs()
+    assert [run.run_id for run in reversed(runs)] == [
+        f"noting-{start + timedelta(minutes=20 * number):%Y%m%dT%H%M%SZ}" for number in range(4)
+    ]
+    for earlier, later in zip(runs[1:], runs, strict=False):
+        assert earlier.ended_at is not None
+        assert later.created_at is not None
+        assert earlier.ended_at <= later.created_at
+
+
+@quietly
+def test_without_catch_up_what_was_missed_is_left_out(local: LocalOrchestrator, tmp_path: Path) -> None:
+    noting(tmp_path).schedule("interval", 3600, on=local, start=datetime.now(UTC) - timedelta(minutes=90))
+    with local.store.session() as db:
+        db.execute("UPDATE schedules SET seen = seen - 7200")
+    with served(local):
+        time.sleep(0.5)
+    assert local.runs() == []
+
+
+@quietly
+def test_a_run_that_cannot_be_started_is_told_and_left_out(
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noting(tmp_path).schedule("interval", 1, on=local)
+    with local.store.session() as db:
+        db.execute("UPDATE schedules SET bundle = '/nowhere/at-all.pyz'")
+    with served(local):
+        eventually(lambda: "could not be started" in caplog.text)
+    assert local.runs() == []
+
+
+@quietly
+def test_a_subclass_executes_scheduled_runs(tmp_path: Path) -> None:
+    place = str(tmp_path / "after")
+
+    class Mine(LocalOrchestrator):
+        def execute(self, *arguments: Any) -> Any:
+            result = super().execute(*arguments)
+            with open(place, "a") as file:
+                file.write("x")
+            return result
+
+    local = Mine(store=tmp_path / "runs.db")
+    noting(tmp_path).schedule("interval", 1, on=local)
+    with served(local):
+        eventually(lambda: (tmp_path / "after").exists())
+
+
+def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrchestrator, tmp_path: Path) -> None:
+    code = f"from flowyml.orchestrators.local import serve_schedules; serve_schedules({str(local.store.path)!r})"
+    server = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        store = ScheduleStore(local.store)
+        eventually(store.is_served)
+        place = str(tmp_path / "ended")
+
+        @step
+        def slow() -> None:
+            import time
+
+            time.sleep(1)
+            open(place, "w").close()
+
+        Pipeline("slow").add_step(slow).schedule("interval", 1, on=local)
+        eventually(lambda: local.runs() and local.runs()[-1].status is ExecutionStatus.RUNNING)
+    finally:
+        server.kill()
+        server.wait()
+    assert not store.is_served()
+    eventually(lambda: (tmp_path / "ended").exists())
+    eventually(lambda: all(run.status is ExecutionStatus.COMPLETED for run in local.runs()))
+
+
+def kept(schedule: Schedule, seen: datetime) -> Kept:
+    return Kept("id", "pipeline", "bundle", b"", schedule, False, 1, seen)
+
+
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "seen_ago", "due_ago"),
+    [
+        (False, timedelta(minutes=1), timedelta()),
+        (False, timedelta(days=2), timedelta()),
+        (True, timedelta(minutes=1), timedelta()),
+        (True, timedelta(hours=3), timedelta(hours=2)),
+        (False, timedelta(), None),
+        (True, timedelta(), None),
+    ],
+)
+def test_what_is_due(catch_up: bool, seen_ago: timedelta, due_ago: timedelta | None) -> None:
+    item = kept(Schedule(cron="0 * * * *", catch_up=catch_up), NOON - seen_ago)
+    assert due_now(item, NOON + timedelta(milliseconds=5)) == (None if due_ago is None else NOON - due_ago)
+
+
+def test_weekdays_count_from_sunday_and_either_day_will_do() -> None:
+    """Both as in cron; APScheduler's own trigger differs in both."""
+    trigger = Trigger(Schedule(cron="0 9 13 * 1"), NOON)
+    times: list[datetime] = []
+    moment: datetime | None = None
+    for _ in range(3):
+        moment = trigger.get_next_fire_time(moment, NOON)
+        assert moment is not None
+        times.append(moment)
+    assert [f"{time:%a %d}" for time in times] == ["Mon 09", "Fri 13", "Mon 16"]
+
+
+def test_a_schedule_ends() -> None:
+    trigger = Trigger(Schedule(interval_seconds=60, end=NOON), NOON - timedelta(seconds=90))
+    first = trigger.get_next_fire_time(None, NOON - timedelta(seconds=90))
+    assert first == NOON - timedelta(seconds=60)
+    assert trigger.get_next_fire_time(NOON, NOON) is None
