@@ -120,13 +120,17 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
-    """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first."""
+    """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first.
+
+    ``drift`` says, in one sentence each, what was changed by hand since FlowyML made the schedule, where that can be told.
+    """
 
     schedule_id: str
     pipeline: str
     schedule: Schedule
     paused: bool = False
     next_runs: tuple[datetime, ...] = ()
+    drift: tuple[str, ...] = ()
 
 
 def _hourly(value: object) -> str:

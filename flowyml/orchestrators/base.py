@@ -192,6 +192,10 @@ class Orchestrator(ABC):
         """Make a bundle known to the engine."""
         raise self._lacks("deployments")
 
+    def diff(self, bundle: Bundle) -> str:
+        """What deploying this bundle would change, as a unified diff; empty when nothing would."""
+        raise self._lacks("deployments that can be compared before they are made")
+
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
         """Create or update the schedule of the bundle's pipeline."""
         raise self._lacks("schedules")

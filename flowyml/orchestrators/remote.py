@@ -114,6 +114,9 @@ class RemoteOrchestrator(Orchestrator):
     def deploy(self, bundle: Bundle) -> Deployment:
         return self.adapter.deploy(bundle)
 
+    def diff(self, bundle: Bundle) -> str:
+        return self.adapter.diff(bundle)
+
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
         return self.adapter.create_schedule(bundle, schedule)
 

@@ -1,0 +1,120 @@
+"""What is different on Airflow 2.11: ``/api/v1``, basic authentication, logs as text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from flowyml.core.errors import UnsupportedFeatureError
+from flowyml_airflow.auth import Basic, Credentials
+from flowyml_airflow.client import AirflowClient, LogEvent, _quoted
+from flowyml_airflow.transport import NotThereError
+
+__all__ = ["Airflow2Client"]
+
+_LINE = re.compile(r"\[(?P<time>\d{4}-\d\d-\d\dT[^\]]+)\] \{(?P<source>[^}]*)\} (?P<level>[A-Z]+) - (?P<message>.*)")
+_RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?")
+
+
+class Airflow2Client(AirflowClient):
+    """The same calls on the older API."""
+
+    api = "/api/v1"
+    can_backfill = False
+
+    def _credentials(self) -> Credentials:
+        return Basic(self.transport.connection)
+
+    @property
+    def _alive(self) -> Mapping[str, Any]:
+        return {"only_active": True}
+
+    def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
+        """The text of the file as it is now: Airflow 2 keeps no older versions."""
+        return str(self.transport.get(f"{self.api}/dagSources/{dag['file_token']}")["content"])
+
+    @property
+    def _mark(self) -> Mapping[str, str]:
+        return {"update_mask": "is_paused"}
+
+    def paused_by_others(self, dag_id: str) -> bool:
+        """By the audit log: the UI writes ``paused``, the API ``patch_dag`` or nothing at all."""
+        log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, event="paused", order_by="-when", limit=1)
+        return bool(log["event_logs"])
+
+    @property
+    def _no_date(self) -> Mapping[str, Any]:
+        return {}
+
+    _newest = "-execution_date"
+
+    @property
+    def _stable(self) -> Mapping[str, Any]:
+        return {}
+
+    def note(self, dag_id: str, run_id: str, note: str) -> None:
+        self.transport.call("PATCH", self._run(dag_id, run_id, "setNote"), json={"note": note})
+
+    @property
+    def _as_json(self) -> Mapping[str, Any]:
+        return {"stringify": False}
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        value = super().xcom(dag_id, run_id, task_id, key)
+        if not isinstance(value, str):
+            return value
+        try:
+            return ast.literal_eval(value)  # the repr of the value, from releases that know no `stringify`
+        except (ValueError, SyntaxError):
+            return value
+
+    def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
+        path = self._run(dag_id, run_id, "taskInstances", task["task_id"], "logs", str(attempt))
+        try:
+            answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
+        except NotThereError:
+            return []
+        return _events(_text(answer["content"]))
+
+    def backfill(self, dag_id: str, start: datetime, end: datetime, conf: Mapping[str, Any], **options: Any) -> int:
+        raise UnsupportedFeatureError(
+            f"Airflow {self.version} has no backfills in its API. Run `airflow dags backfill {_quoted(dag_id)} "
+            f"--start-date {start:%Y-%m-%d} --end-date {end:%Y-%m-%d}` there, or upgrade to Airflow 3."
+        )
+
+    _health_page = "/api/v1/health"
+
+    def run_url(self, dag_id: str, run_id: str) -> str:
+        return f"{self.transport.connection.url}/dags/{_quoted(dag_id)}/grid?dag_run_id={_quoted(run_id)}"
+
+    def dag_url(self, dag_id: str) -> str:
+        return f"{self.transport.connection.url}/dags/{_quoted(dag_id)}/grid"
+
+
+def _text(content: str) -> str:
+    """The content is the repr of a list of pairs: host and text."""
+    try:
+        return "\n".join(str(text) for _, text in ast.literal_eval(content))
+    except (ValueError, SyntaxError, TypeError):
+        return content
+
+
+def _events(text: str) -> list[LogEvent]:
+    """Lines that begin with a time begin an event; other lines belong to the one before."""
+    events: list[LogEvent] = []
+    for line in text.splitlines():
+        if match := _LINE.fullmatch(line):
+            time = datetime.fromisoformat(match["time"])
+            events.append(LogEvent(match["message"], match["level"], time, match["source"]))
+        elif events:
+            events[-1] = _continued(events[-1], line)
+    return events
+
+
+def _continued(event: LogEvent, line: str) -> LogEvent:
+    raised = _RAISED.fullmatch(line) if event.message.startswith("Task failed with exception") else None
+    error = {"exc_type": raised["type"], "exc_value": raised["value"] or ""} if raised else event.error
+    return LogEvent(f"{event.message}\n{line}", event.level, event.time, event.source, error)

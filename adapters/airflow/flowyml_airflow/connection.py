@@ -1,0 +1,61 @@
+"""Which Airflow is meant, and who asks: from arguments, else from the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from flowyml.core.errors import ConfigurationError
+from flowyml.orchestrators.probe import checked_url
+
+__all__ = ["Connection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The address of an Airflow and the credentials for it, of which ``repr`` shows none.
+
+    Each can come from ``FLOWYML_AIRFLOW_URL``, ``_USERNAME``, ``_PASSWORD`` and ``_TOKEN``.
+
+    >>> Connection.to("http://ada:secret@127.0.0.1:8080/")
+    Connection(url='http://127.0.0.1:8080', username='ada')
+    """
+
+    url: str
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def to(
+        cls,
+        url: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+    ) -> Connection:
+        """Arguments win over what the URL holds, and that over the environment. Raises ``ConfigurationError``."""
+        address = url or _environment("URL")
+        if not address:
+            raise ConfigurationError(
+                "No Airflow is named. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
+            )
+        parts = urlsplit(checked_url(address))
+        plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        if token or username or parts.username:
+            in_url = (unquote(parts.username or "") or None, unquote(parts.password or "") or None)
+            return cls(plain, username or in_url[0], password or in_url[1] or _environment("PASSWORD"), token)._checked()
+        return cls(plain, _environment("USERNAME"), password or _environment("PASSWORD"), _environment("TOKEN"))._checked()
+
+    def _checked(self) -> Connection:
+        if self.username and not self.password and not self.token:
+            raise ConfigurationError(
+                f"user {self.username!r} of Airflow at {self.url} has no password. Give password=…, or set "
+                f"FLOWYML_AIRFLOW_PASSWORD."
+            )
+        return self
+
+
+def _environment(name: str) -> str | None:
+    return os.environ.get(f"FLOWYML_AIRFLOW_{name}") or None

@@ -1,0 +1,203 @@
+"""Getting a DAG file into Airflow, and knowing that Airflow has read it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
+from flowyml.core.schedule import Schedule
+from flowyml.plan.bundle import Bundle
+from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.compiler import FACTS, TAG, CompiledDag, compile_dag, version_tag
+from flowyml_airflow.folder import Folder
+from flowyml_airflow.names import BUNDLES_FOLDER
+from flowyml_airflow.transport import NotThereError
+
+__all__ = ["Deployed", "Deployer", "facts_of", "has_schedule", "is_untouched", "tags_of"]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A DAG as Airflow has it. ``facts`` are what FlowyML wrote into its file; empty for a foreign DAG."""
+
+    dag: Mapping[str, Any]
+    client: AirflowClient
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether FlowyML compiled it."""
+        return TAG in tags_of(self.dag)
+
+    @cached_property
+    def source(self) -> str:
+        """The text of its file."""
+        return self.client.source(self.dag)
+
+    @cached_property
+    def facts(self) -> Mapping[str, Any]:
+        """What FlowyML wrote into its file."""
+        return facts_of(self.source) if self.is_ours else {}
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """Its schedule, when it has one that FlowyML gave it."""
+        plain = self.facts.get("schedule")
+        return Schedule.from_dict(plain) if plain else None
+
+
+@dataclass(frozen=True)
+class Deployer:
+    """Writes bundles and DAG files into ``folder``, and waits up to ``timeout`` seconds until Airflow has parsed them."""
+
+    client: Callable[[], AirflowClient]
+    folder: Folder | None
+    timeout: float
+    python: str | None = None
+    artifacts: str | None = None
+
+    def found(self, dag: str) -> Deployed | None:
+        """The DAG of that id; None when Airflow knows none, or none any more."""
+        client = self.client()
+        try:
+            found = Deployed(client.dag(dag), client)
+        except NotThereError:
+            return None
+        return None if found.dag.get("is_stale") or found.dag.get("is_active") is False else found
+
+    def compiled(self, bundle: Bundle, schedule: Schedule | None) -> CompiledDag:
+        """The DAG file and its bundle, from memory if they were compiled before."""
+        return _compiled(bundle.data, _plain(schedule), self.python, self.artifacts)
+
+    def kept(self, bundle: Bundle, found: Deployed | None) -> CompiledDag:
+        """The DAG file with the schedule that is there already."""
+        return self.compiled(bundle, found.schedule if found and has_schedule(found.dag) else None)
+
+    def deploy(self, compiled: CompiledDag, found: Deployed | None) -> bool:
+        """Make Airflow know this version; false when it does already.
+
+        Raises ``EngineError`` with Airflow's traceback when it cannot be parsed, ``WaitTimeoutError`` when Airflow does
+        not read it, and ``ConfigurationError`` when it cannot be written.
+        """
+        if self._is_there(compiled, found):
+            return False
+        if self.folder is None:
+            raise ConfigurationError(
+                f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. Give "
+                f"AirflowOrchestrator(dags_folder=…): the folder that Airflow reads its DAGs from, as a path or a URL."
+            )
+        before = self.client().import_error(compiled.filename)
+        for path, data in reversed(compiled.files.items()):
+            if self.folder.read(path) != data:
+                self.folder.write(path, data)
+        self._wait_until_parsed(compiled, before)
+        return True
+
+    def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
+        """What deploying would change in the DAG file, as a unified diff; empty when nothing would."""
+        path = compiled.filename
+        now = self.folder.read(path) if self.folder else None
+        old = now.decode("utf-8", "replace") if now is not None else found.source if found and not self.folder else ""
+        names = (f"deployed/{path}" if old else "/dev/null", f"new/{path}")
+        lines = difflib.unified_diff(old.splitlines(keepends=True), compiled.text.splitlines(keepends=True), *names)
+        return "".join(lines)
+
+    def deployed_bundle(self, found: Deployed) -> Bundle:
+        """The bundle of a deployed DAG. Raises ``ConfigurationError`` when it is not in the folder."""
+        name = found.facts.get("pipeline", found.dag["dag_id"])
+        if self.folder is None:
+            raise ConfigurationError(f"Changing the schedule of {name!r} means writing its DAG file: give dags_folder=….")
+        wanted = found.facts.get("bundle", "")
+        path = next((part for part in _strings(found.source) if part.endswith(f"-{wanted[:8]}.pyz")), "")
+        data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if path else None
+        if data is None:
+            raise ConfigurationError(
+                f"The bundle of {name!r} is not in dags_folder={self.folder.name!r}. Is it the folder that Airflow reads?"
+            )
+        return _bundle(data)
+
+    def _is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
+        if found is None or version_tag(compiled.version) not in tags_of(found.dag) or found.dag.get("has_import_errors"):
+            return False
+        return self.folder is None or all(self.folder.read(path) == data for path, data in compiled.files.items())
+
+    def _wait_until_parsed(self, compiled: CompiledDag, before: Mapping[str, Any] | None) -> None:
+        deadline, pause = time.monotonic() + self.timeout, 0.1
+        seen = {before["timestamp"]} if before else set()
+        while time.monotonic() < deadline:
+            found = self.found(compiled.dag_id)
+            if found and version_tag(compiled.version) in tags_of(found.dag) and not found.dag.get("has_import_errors"):
+                return
+            error = self.client().import_error(compiled.filename)
+            if error and error["timestamp"] not in seen:
+                if not before or len(seen) > 1:  # an old error may be written once more while the new file arrives
+                    raise EngineError(f"Airflow cannot import {compiled.filename}:\n{error['stack_trace']}")
+                seen.add(error["timestamp"])
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1)
+        assert self.folder is not None
+        raise WaitTimeoutError(
+            f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within {self.timeout:g} s "
+            f"from dags_folder={self.folder.name!r}. Is this the folder that Airflow reads its DAGs from, and does its DAG "
+            f"processor run? A large one may need a longer deploy_timeout."
+        )
+
+
+def tags_of(dag: Mapping[str, Any]) -> set[str]:
+    """The names of a DAG's tags."""
+    return {tag["name"] for tag in dag.get("tags") or ()}
+
+
+def facts_of(source: str) -> Mapping[str, Any]:
+    """What FlowyML wrote into a DAG file; empty when there is nothing, or nothing that can be read."""
+    line = source.rstrip().rpartition("\n")[2]
+    try:
+        facts = json.loads(line.removeprefix(FACTS)) if line.startswith(FACTS) else {}
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def is_untouched(source: str) -> bool:
+    """Whether a DAG file is what FlowyML wrote: its version is the hash of all the rest."""
+    facts = facts_of(source)
+    version = str(facts.get("version", ""))
+    if not version:
+        return False
+    plain = source.replace(version, "")
+    return hashlib.sha256(f"{plain}{facts.get('bundle')}".encode()).hexdigest().startswith(version)
+
+
+def has_schedule(dag: Mapping[str, Any]) -> bool:
+    """Whether a DAG runs by itself."""
+    return dag.get("timetable_summary") not in (None, "None") or bool(dag.get("schedule_interval"))
+
+
+
+@lru_cache(maxsize=32)
+def _compiled(data: bytes, schedule: str, python: str | None, artifacts: str | None) -> CompiledDag:
+    when = Schedule.from_dict(json.loads(schedule)) if schedule else None
+    return compile_dag(_bundle(data), schedule=when, python=python, artifacts=artifacts)
+
+
+def _plain(schedule: Schedule | None) -> str:
+    return json.dumps(schedule.to_dict(), sort_keys=True) if schedule else ""
+
+
+def _bundle(data: bytes) -> Bundle:
+    with tempfile.NamedTemporaryFile(suffix=".pyz") as file:
+        Path(file.name).write_bytes(data)
+        return Bundle.read(file.name)
+
+
+def _strings(source: str) -> list[str]:
+    return [part for line in source.splitlines() if line.startswith("BUNDLE = ") for part in line.split('"')[1::2]]
+

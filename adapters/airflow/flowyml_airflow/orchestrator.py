@@ -1,0 +1,297 @@
+"""Airflow as an orchestrator of FlowyML."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.errors import EngineError, FlowymlError, RunNotFoundError, ScheduleNotFoundError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator
+from flowyml.plan.names import slug
+from flowyml_airflow.capabilities import CAPABILITIES
+from flowyml_airflow.client import AirflowClient, usable_id
+from flowyml_airflow.client_v1 import Airflow2Client
+from flowyml_airflow.compiler import TAG, compile_dag
+from flowyml_airflow.connection import Connection
+from flowyml_airflow.deploy import Deployed, Deployer, has_schedule
+from flowyml_airflow.folder import open_folder
+from flowyml_airflow.names import dag_id
+from flowyml_airflow.reading import RUN_ID_NOTE, RunReader
+from flowyml_airflow.schedule import info, since
+from flowyml_airflow.status import CANCELLED_NOTE, DAG_RUN
+from flowyml_airflow.transport import ConflictError, NotThereError, Transport
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.probe import Site
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["AirflowOrchestrator"]
+
+# Airflow's default of [scheduler] allowed_run_id_pattern.
+_RUN_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9_.~:+-]{1,200}")
+
+
+class AirflowOrchestrator(Orchestrator):
+    """Runs pipelines as Airflow DAGs, on Airflow 3, and on 2.11 with what its API can do.
+
+    ``url`` is that of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. Credentials are a user name and a password, or
+    a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``. ``dags_folder`` is the folder that
+    Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is deployed already need none.
+
+    ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
+    large outputs go, which this machine must reach too. ``unpause`` lets a run unpause its DAG; a DAG whose schedule is
+    paused is only unpaused when it is True, since its schedule then fires again, and with False a paused DAG is refused.
+    ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, ``timeout`` how long one call
+    may take, both in seconds. ``verify`` is a file with the authorities to trust for TLS, or False to trust everybody.
+    ``retry_policy`` retries failed steps, and calls to an Airflow that does not answer.
+    """
+
+    name = "airflow"
+    capabilities = CAPABILITIES
+    engine_package = "httpx"
+    extra = "airflow"
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        dags_folder: str | os.PathLike[str] | None = None,
+        python: str | None = None,
+        artifacts: str | None = None,
+        unpause: bool | None = None,
+        deploy_timeout: float = 60,
+        timeout: float = 30,
+        verify: bool | str = True,
+        retry_policy: OrchestratorRetryPolicy | None = None,
+    ) -> None:
+        super().__init__(retry_policy=retry_policy)
+        self.connection = Connection.to(url, username, password, token)
+        self.unpause = unpause
+        self._transport = Transport(self.connection, timeout=timeout, verify=verify, policy=retry_policy)
+        place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")
+        self._deployer = Deployer(lambda: self.client, open_folder(place), deploy_timeout, python, artifacts)
+        self._client: AirflowClient | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def recognizes(cls, site: Site) -> bool:
+        """By the version page, which Airflow shows to everybody."""
+        return any("git_version" in (site.get(f"/api/{v}/version").json() or ()) for v in ("v2", "v1"))
+
+    @classmethod
+    def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
+        return compile_dag(bundle).files
+
+    @property
+    def client(self) -> AirflowClient:
+        """The client for the major version that answers. Raises ``EngineUnreachableError``."""
+        with self._lock:
+            if self._client is None:
+                self._client = _client(self._transport)
+            return self._client
+
+    @property
+    def _reader(self) -> RunReader:
+        return RunReader(self.client, self._deployer.artifacts, self._known)
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        return self.__dict__.setdefault("_about_dags", {})  # type: ignore[no-any-return]  # made here
+
+    # Runs.
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+        dag, dag_run_id, note = dag_id(bundle.plan.name), *_airflow_run_id(run_id)
+        found = self._deployer.found(dag)
+        compiled = self._deployer.kept(bundle, found)
+        if self._deployer.deploy(compiled, found) or found is None:
+            found = self._found(dag)
+        self._make_runnable(found, run_id)
+        try:
+            self.client.trigger(dag, dag_run_id, parameters, note)
+        except ConflictError:
+            self.client.run(dag, dag_run_id)  # it is there: the same run, submitted before
+        return f"{dag}/{dag_run_id}"
+
+    def get_run(self, job_id: str) -> Run:
+        return self._reader.run(self._run(job_id))
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        """Runs of a pipeline, or of a DAG by its id, or of all DAGs; foreign ones too."""
+        dags = None if pipeline is None else sorted({dag_id(pipeline), pipeline})
+        reader = self._reader
+        return [reader.run(found, whole=False) for found in self.client.runs(dags, limit)]
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        return self._reader.steps(self._run(job_id))
+
+    def outputs(self, job_id: str) -> Outputs:
+        return self._reader.outputs(self._run(job_id))
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        return self._reader.logs(self._run(job_id), follow=follow)
+
+    def cancel(self, job_id: str) -> bool:
+        """Airflow marks the run as failed, and a note on it tells that it was cancelled.
+
+        Its workers stop the tasks at their next heartbeat; until then the run is RUNNING.
+        """
+        found = self._run(job_id)
+        if DAG_RUN.get(found["state"]) is None or DAG_RUN[found["state"]].is_terminal:
+            return False
+        note = "\n".join((CANCELLED_NOTE, found.get("note") or "")).strip()
+        self.client.note(found["dag_id"], found["dag_run_id"], note)
+        self.client.fail(found["dag_id"], found["dag_run_id"])
+        return True
+
+    def health(self) -> Health:
+        try:
+            client = self.client
+            parts = client.health()
+        except FlowymlError as error:
+            return Health(reachable=False, url=self.connection.url, detail=str(error))
+        ill = [f"{name} is {word}" for name, word in parts.items() if word != "healthy"]
+        return Health(reachable=True, version=client.version, url=self.connection.url, detail="; ".join(ill), facts=parts)
+
+    # Deployments and schedules.
+
+    def deploy(self, bundle: Bundle) -> Deployment:
+        """Write the DAG file and its bundle, and wait until Airflow has parsed them; a schedule stays as it is."""
+        found = self._deployer.found(dag_id(bundle.plan.name))
+        compiled = self._deployer.kept(bundle, found)
+        changed = self._deployer.deploy(compiled, found)
+        return Deployment(
+            name=bundle.plan.name, digest=compiled.version, changed=changed, url=self.client.dag_url(compiled.dag_id)
+        )
+
+    def diff(self, bundle: Bundle) -> str:
+        found = self._deployer.found(dag_id(bundle.plan.name))
+        return self._deployer.diff(self._deployer.kept(bundle, found), found)
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+        found = self._deployer.found(dag_id(bundle.plan.name))
+        wanted = since(schedule, found.schedule if found else None)
+        compiled = self._deployer.compiled(bundle, wanted)
+        self._deployer.deploy(compiled, found)
+        self.client.pause(compiled.dag_id, False)
+        return self._info(compiled.dag_id)
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        client = self.client
+        if pipeline is not None:
+            one = self._deployer.found(dag_id(pipeline))
+            found = [one] if one else []
+        else:
+            found = [Deployed(dag, client) for dag in client.dags(TAG) if has_schedule(dag)]
+        return [made for item in found if (made := info(item, self._deployer.folder))]
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        self._info(schedule_id)
+        self.client.pause(schedule_id, True)
+        return self._info(schedule_id)
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
+        self._info(schedule_id)
+        self.client.pause(schedule_id, False)
+        return self._info(schedule_id)
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Deploy the DAG again without a schedule. The DAG and its runs stay."""
+        self._info(schedule_id)
+        found = self._found(schedule_id)
+        self._deployer.deploy(self._deployer.compiled(self._deployer.deployed_bundle(found), None), found)
+
+    def backfill(
+        self, pipeline: str, start: datetime, end: datetime, *, parameters: Mapping[str, Any] | None = None, **options: Any
+    ) -> list[SubmissionResult]:
+        """The runs of a date range that a scheduled pipeline, or any DAG, has missed, by Airflow's own backfill.
+
+        ``options`` are those of Airflow's API: ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``.
+        """
+        client, dag = self.client, self._dag_of(pipeline)
+        number = client.backfill(dag, start, end, parameters or {}, **options)
+        made = [run for run in client.runs([dag], 1000) if run.get("run_type") == "backfill" and _within(run, start, end)]
+        if not made:
+            raise EngineError(f"Backfill {number} of {dag!r} made no run: its schedule has no time in that range.")
+        reader = self._reader
+        return [SubmissionResult(self, f"{dag}/{run['dag_run_id']}", run=reader.run(run, whole=False)) for run in made]
+
+    def _dag_of(self, pipeline: str) -> str:
+        for candidate in (dag_id(pipeline), pipeline):
+            if usable_id(candidate) and self._deployer.found(candidate):
+                return candidate
+        raise RunNotFoundError(f"Airflow at {self.connection.url} has no DAG of {pipeline!r}. Deploy it first.")
+
+    def _make_runnable(self, found: Deployed, run_id: str) -> None:
+        """The run of a paused DAG would stay queued."""
+        if not found.dag["is_paused"]:
+            return
+        scheduled = has_schedule(found.dag)
+        if self.unpause is False or (self.unpause is None and scheduled):
+            why = "and its schedule would fire again if it were not" if scheduled else "and unpause=False"
+            raise EngineError(
+                f"DAG {found.dag['dag_id']!r} is paused {why}: run {run_id!r} would stay queued. Resume it, or give "
+                f"AirflowOrchestrator(unpause=True)."
+            )
+        self.client.pause(found.dag["dag_id"], False)
+
+    def _run(self, job_id: str) -> dict[str, Any]:
+        dag, _, run_id = job_id.partition("/")
+        if usable_id(dag) and usable_id(run_id):
+            try:
+                return self.client.run(dag, run_id)
+            except NotThereError:
+                pass
+        raise RunNotFoundError(f"Airflow at {self.connection.url} knows no run {job_id!r}. Job ids read DAG_ID/RUN_ID.")
+
+    def _found(self, dag: str) -> Deployed:
+        found = self._deployer.found(dag) if usable_id(dag) else None
+        if found is None:
+            raise EngineError(f"Airflow at {self.connection.url} has no DAG {dag!r}.")
+        return found
+
+    def _info(self, schedule_id: str) -> ScheduleInfo:
+        found = self._deployer.found(schedule_id) if usable_id(schedule_id) else None
+        made = info(found, self._deployer.folder) if found else None
+        if made is None:
+            raise ScheduleNotFoundError(
+                f"Airflow at {self.connection.url} keeps no schedule {schedule_id!r} of FlowyML. See `flowyml schedule list`."
+            )
+        return made
+
+    def __repr__(self) -> str:
+        return f"<AirflowOrchestrator {self.connection.url}>"
+
+
+def _client(transport: Transport) -> AirflowClient:
+    """Airflow 3 or 2, by the version page."""
+    for kind in (AirflowClient, Airflow2Client):
+        try:
+            version = transport.call("GET", f"{kind.api}/version", anonymous=True)
+        except NotThereError:
+            continue
+        if isinstance(version, dict) and "version" in version:
+            return kind(transport, str(version["version"]))
+    raise EngineError(f"{transport.connection.url} answers, but not as Airflow does. Is the address right?")
+
+
+def _airflow_run_id(run_id: str) -> tuple[str, str | None]:
+    """A run id that Airflow takes, and the note that keeps the real one."""
+    if _RUN_ID.fullmatch(run_id) and usable_id(run_id):
+        return run_id, None
+    return slug(run_id, max_length=100), f"{RUN_ID_NOTE}{run_id}"
+
+
+def _within(run: Mapping[str, Any], start: datetime, end: datetime) -> bool:
+    return bool(run.get("logical_date")) and start <= datetime.fromisoformat(run["logical_date"]) <= end

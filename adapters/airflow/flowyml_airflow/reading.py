@@ -1,0 +1,243 @@
+"""What Airflow knows of a run, in FlowyML's records: steps, errors, logs, outputs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flowyml.artifacts import open_store, unpack
+from flowyml.core.errors import EngineError, EngineUnreachableError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml_airflow.client import AirflowClient, LogEvent, moment
+from flowyml_airflow.deploy import facts_of
+from flowyml_airflow.names import START_TASK
+from flowyml_airflow.status import run_status, task_status, timeout_of, was_ended
+from flowyml_airflow.transport import NotThereError
+
+__all__ = ["RUN_ID_NOTE", "RunReader", "given_run_id"]
+
+# Airflow takes few characters in a run id; the note holds the one that the user gave.
+RUN_ID_NOTE = "flowyml run id: "
+# How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
+SETTLES_WITHIN = timedelta(seconds=30)
+_STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited with")
+_MACHINERY = (
+    "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py", "local_task_job_runner.py",
+    "task_command.py", "secrets_masker.py",
+)  # fmt: skip
+_LATE = "AirflowTaskTimeout"
+
+
+@dataclass
+class RunReader:
+    """Reads runs through one client. ``artifacts`` is where large outputs stand, when their references do not say."""
+
+    client: AirflowClient
+    artifacts: str | None = None
+    _timeouts: dict[str, tuple[float, timedelta | None, str]] = field(default_factory=dict)
+
+    def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
+        """The record of a DAG run; ``whole`` looks up what went wrong, and whether a stopped run has really ended."""
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        status = run_status(found)
+        if status.is_failed:
+            status = run_status(found, self._about(dag)[1])
+        error = None
+        if whole and status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
+            status = ExecutionStatus.RUNNING
+        elif whole and status.is_terminal and not status.is_successful:
+            error = self._why(found, status)
+        return Run(
+            job_id=f"{dag}/{run_id}",
+            run_id=given_run_id(found),
+            pipeline=found.get("dag_display_name") or self._about(dag)[2],
+            status=status,
+            raw_status=found["state"],
+            created_at=moment(found.get("queued_at") or found.get("run_after") or found.get("start_date")),
+            started_at=moment(found["start_date"]),
+            ended_at=moment(found["end_date"]),
+            error=error,
+            url=self.client.run_url(dag, run_id),
+            parameters=found.get("conf") or {},
+        )
+
+    def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
+        """The steps in the order of the DAG file."""
+        tasks = self._tasks(found)
+        source = self._source(found)
+        order = {task["task_id"]: source.find(f'task_id="{task["task_id"]}"') for task in tasks} if source else {}
+        return tuple(self._step(task, found) for task in sorted(tasks, key=lambda task: order.get(task["task_id"], 0)))
+
+    def outputs(self, found: Mapping[str, Any]) -> Outputs:
+        """The outputs of the pipeline; of a foreign DAG what its tasks returned, by task id."""
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        facts = facts_of(self._source(found))
+        if not facts:
+            return Outputs({task: self.client.xcom(dag, run_id, task) for task in self.client.returned(dag, run_id)})
+        store = open_store(self.artifacts)
+        values: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        for name, (task, output) in facts.get("outputs", {}).items():
+            try:
+                values[name] = unpack(self.client.xcom(dag, run_id, task, output), store)
+            except NotThereError:
+                missing[name] = (
+                    f"Output {name!r} of run {found['dag_run_id']!r} is not kept: Airflow has no XCom {output!r} of task "
+                    f"{task!r} any more. It was cleared, or the task was marked as success by hand."
+                )
+        return Outputs(values, not_kept=missing)
+
+    def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
+        """The lines of every attempt, oldest first; with ``follow`` as they come, until the run has ended."""
+        seen: dict[tuple[str, int, int], int] = {}
+        while True:
+            over = self.run(found).status.is_terminal
+            yield from self._new_lines(found, seen)
+            if over or not follow:
+                return
+            time.sleep(1)
+            found = self._again(found)
+
+    def _again(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The run as it is now; an Airflow that is silent for a moment says nothing new."""
+        try:
+            return self.client.run(found["dag_id"], found["dag_run_id"])
+        except EngineUnreachableError:
+            return found
+
+    def _new_lines(self, found: Mapping[str, Any], seen: dict[tuple[str, int, int], int]) -> list[LogLine]:
+        lines: list[LogLine] = []
+        for task in self._tasks(found):
+            for attempt in range(1, (task["try_number"] or 0) + 1):
+                key = (task["task_id"], task.get("map_index", -1), attempt)
+                if task["start_date"] is None or (attempt < task["try_number"] and seen.get((*key[:2], attempt + 1))):
+                    continue
+                events = [event for event in self._log(found, task, attempt) if _is_shown(event)]
+                lines += [_line(event, _shown(task)) for event in events[seen.get(key, 0) :]]
+                seen[key] = len(events)
+        return sorted(lines, key=lambda line: line.time or datetime.min.replace(tzinfo=UTC))
+
+    def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
+        try:
+            return self.client.log(found["dag_id"], found["dag_run_id"], task, attempt)
+        except EngineUnreachableError:
+            return []
+
+    def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
+        tasks = self.client.task_instances(found["dag_id"], found["dag_run_id"])
+        return [task for task in tasks if task["task_id"] != START_TASK]
+
+    def _step(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> StepRun:
+        status, error = task_status(task, found), None
+        if status.is_failed:
+            error, late = self._error(found, task)
+            status = ExecutionStatus.TIMEOUT if late else status
+        began = task["start_date"] is not None and task["state"] != "upstream_failed"
+        return StepRun(
+            name=_shown(task),
+            status=status,
+            raw_status=task["state"] or "none",
+            attempt=(task["try_number"] or 0) if began else 0,
+            started_at=moment(task["start_date"]) if began else None,
+            ended_at=moment(task["end_date"]),
+            error=error,
+        )
+
+    def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
+        """One sentence on a run that went wrong."""
+        if status is ExecutionStatus.CANCELLED:
+            return "The run was cancelled."
+        if status is ExecutionStatus.TIMEOUT:
+            timeout = self._about(found["dag_id"])[1]
+            return f"The run took longer than its timeout of {timeout.total_seconds() if timeout else 0:g} s."
+        failed = [task for task in self._tasks(found) if task["state"] == "failed"]
+        if not failed:
+            return "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
+        first = min(failed, key=lambda task: task["end_date"] or "9")
+        return f"step {_shown(first)!r}: {self._error(found, first)[0]}"
+
+    def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, bool]:
+        """What the last attempt of a failed task said, and whether it took too long."""
+        events = self._log(found, task, task["try_number"] or 1)
+        for event in reversed(events):
+            if event.error:
+                kind, said = str(event.error.get("exc_type", "")), str(event.error.get("exc_value", ""))
+                return _described(kind, said), kind.endswith(_LATE) or "ran longer than its timeout" in said
+        told = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
+        return (told[-1] if told else "the process of the task ended without a word; was its worker killed?"), False
+
+    def _has_settled(self, found: Mapping[str, Any]) -> bool:
+        """Whether the tasks that were stopped with their run have ended, which their workers do a little later.
+
+        Airflow keeps no record of that but the log; when there is none, the time that it takes at most must do.
+        """
+        ended = moment(found["end_date"])
+        if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
+            return True
+        stopped = [task for task in self._tasks(found) if task["pid"] and was_ended(task, found) and task["state"] != "success"]
+        return all(self._has_stopped(found, task) for task in stopped)
+
+    def _has_stopped(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+        events = self._log(found, task, task["try_number"] or 1)
+        return any(event.error or any(words in event.message for words in _STOPPED) for event in events)
+
+    def _source(self, found: Mapping[str, Any]) -> str:
+        """The DAG file that a run was made from."""
+        versions = found.get("dag_versions") or [{}]
+        try:
+            dag = {"dag_id": found["dag_id"]} if found.get("dag_versions") else self.client.dag(found["dag_id"])
+            return self.client.source(dag, versions[-1].get("version_number"))
+        except (NotThereError, EngineError) as error:
+            if isinstance(error, EngineUnreachableError):
+                raise
+            return ""
+
+    def _about(self, dag_id: str) -> tuple[float, timedelta | None, str]:
+        """``dagrun_timeout`` and the name of a DAG, remembered for a minute."""
+        known = self._timeouts.get(dag_id)
+        if known is None or time.monotonic() - known[0] > 60:
+            try:
+                dag = self.client.dag(dag_id)
+            except NotThereError:
+                dag = {}
+            known = (time.monotonic(), timeout_of(dag), dag.get("dag_display_name") or dag_id)
+            self._timeouts[dag_id] = known
+        return known
+
+
+def given_run_id(found: Mapping[str, Any]) -> str:
+    """The run id that the user gave."""
+    match = re.search(f"^{re.escape(RUN_ID_NOTE)}(.*)$", found.get("note") or "", re.MULTILINE)
+    return match[1] if match else str(found["dag_run_id"])
+
+
+def _shown(task: Mapping[str, Any]) -> str:
+    name = task.get("task_display_name") or task["task_id"]
+    index: Sequence[Any] | int = task.get("map_index", -1)
+    return f"{name}[{index}]" if isinstance(index, int) and index >= 0 else str(name)
+
+
+def _is_shown(event: LogEvent) -> bool:
+    """Whether a line is the run's own, and not one of Airflow's about its housekeeping."""
+    if event.message.startswith("::") or not event.source and event.time is None:
+        return False
+    return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
+
+
+def _line(event: LogEvent, step: str) -> LogLine:
+    text = event.message
+    if event.error and "\n" not in text:
+        text = f"{text}: {_described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
+    return LogLine(text, step=step, level=event.level, time=event.time)
+
+
+def _described(kind: str, said: str) -> str:
+    """FlowyML's tasks raise Airflow's own exceptions, with the step's error in words."""
+    if kind.rpartition(".")[2] in ("AirflowException", "AirflowFailException") and said:
+        return said
+    return f"{kind}: {said}" if said else kind

@@ -1,0 +1,186 @@
+"""One HTTP call to Airflow: credentials, transient failures, and answers that come from something else.
+
+It stands on httpx for both majors: ``apache-airflow-client`` takes 1.2 s to import, speaks no ``/api/v1``, and its
+models refuse what a newer Airflow adds.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml_airflow.auth import Credentials, refusal
+from flowyml_airflow.connection import Connection
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["ConflictError", "NotThereError", "RefusedError", "Transport", "refusal"]
+
+PATIENCE = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.2, max_delay_seconds=2)
+_GATEWAY = frozenset({502, 503, 504})
+
+
+class NotThereError(EngineError, LookupError):
+    """Airflow answered 404."""
+
+
+class ConflictError(EngineError):
+    """Airflow answered 409: there is one already."""
+
+
+class RefusedError(EngineError, ValueError):
+    """Airflow answered 400 or 422: it does not take this."""
+
+
+class _ServerTroubleError(EngineError):
+    """Airflow answered 500, which on a busy database often passes."""
+
+
+class Transport:
+    """Calls under one base URL. Safe for many threads."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        timeout: float,
+        verify: bool | str = True,
+        policy: OrchestratorRetryPolicy | None = None,
+    ) -> None:
+        self.connection = connection
+        self.credentials = Credentials()
+        self.policy = policy or PATIENCE
+        self._timeout = timeout
+        self._verify = verify
+        self._http: httpx.Client | None = None
+
+    @property
+    def http(self) -> httpx.Client:
+        """The pool of connections; httpx is imported when it is first used."""
+        if self._http is None:
+            import httpx
+
+            context = ssl.create_default_context(cafile=self._verify) if isinstance(self._verify, str) else self._verify
+            limits = httpx.Timeout(self._timeout, connect=min(self._timeout, 10))
+            self._http = httpx.Client(
+                base_url=self.connection.url, timeout=limits, verify=context, headers={"Accept": "application/json"}
+            )
+        return self._http
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The JSON at a path. Parameters that are None are left out."""
+        return self.call("GET", path, params={name: value for name, value in params.items() if value is not None})
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] = {},
+        json: Any = None,
+        again: bool = True,
+        anonymous: bool = False,
+    ) -> Any:
+        """One call, tried again after transient failures unless ``again`` is false. Raises ``EngineError`` and its kin."""
+        delays = iter(self.policy.delays if again else ())
+        while True:
+            try:
+                return self._authorized(method, path, params, json, anonymous)
+            except (EngineUnreachableError, _ServerTroubleError) as error:
+                delay = next(delays, None)
+                if delay is None or isinstance(error.__cause__, ssl.SSLError):
+                    raise
+                time.sleep(delay)
+
+    def _authorized(self, method: str, path: str, params: Mapping[str, Any], json: Any, anonymous: bool) -> Any:
+        headers = {} if anonymous else self.credentials.headers()
+        answer = self._send(method, path, params, json, headers)
+        if answer.status_code in (401, 403) and not anonymous and self.credentials.renew(headers):
+            answer = self._send(method, path, params, json, self.credentials.headers())
+        return self._checked(answer, f"{method} {path}")
+
+    def _send(
+        self, method: str, path: str, params: Mapping[str, Any], json: Any, headers: Mapping[str, str]
+    ) -> httpx.Response:
+        import httpx
+
+        try:
+            return self.http.request(method, path, params=params, json=json, headers=headers)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from (_tls_cause(error) or error)
+
+    def _unreachable(self, error: Exception) -> EngineUnreachableError:
+        where = self.connection.url
+        if tls := _tls_cause(error):
+            return EngineUnreachableError(
+                f"TLS with Airflow at {where} fails: {getattr(tls, 'verify_message', '') or tls.reason or tls}. Give "
+                f"verify='/path/to/ca.pem' for a private authority, or check that the server speaks https."
+            )
+        reason = str(error) or type(error).__name__
+        return EngineUnreachableError(f"Airflow at {where} does not answer: {reason}. Is its API server running?")
+
+    def _checked(self, answer: httpx.Response, what: str) -> Any:
+        status = answer.status_code
+        if status == 204 or (status < 300 and not answer.content):
+            return None
+        content = _json_of(answer)
+        if content is None:
+            raise self._stranger(answer)
+        if status < 300:
+            return content
+        raise self._error(status, f"Airflow at {self.connection.url} answered {status} to {what}: {_detail(content)}")
+
+    def _error(self, status: int, message: str) -> EngineError:
+        if status in (401, 403):
+            return refusal(self.connection, status)
+        if status in _GATEWAY:
+            return EngineUnreachableError(message)
+        kind = {404: NotThereError, 409: ConflictError, 400: RefusedError, 422: RefusedError}.get(status)
+        return kind(message) if kind else _ServerTroubleError(message) if status >= 500 else EngineError(message)
+
+    def _stranger(self, answer: httpx.Response) -> EngineError:
+        """What is no JSON comes from something in front of Airflow, or Airflow is not there at all."""
+        status = answer.status_code
+        media_type = answer.headers.get("content-type", "").partition(";")[0] or "nothing"
+        title = re.search(r"<title[^>]*>\s*(.*?)\s*</title", answer.text[:20000], re.IGNORECASE | re.DOTALL)
+        shown = f" titled {title[1][:80]!r}" if title else ""
+        what = f"{self.connection.url} answered with a page{shown} ({status}, {media_type}) and not as Airflow's API does"
+        if status in _GATEWAY:
+            return EngineUnreachableError(f"{what}. The proxy in front of Airflow cannot reach it.")
+        if status in (401, 403, 407) or 300 <= status < 400:
+            return AuthenticationError(f"{what}. A proxy in front of Airflow wants a login of its own.")
+        if status == 404:
+            return NotThereError(f"{what}. Is the address right?")
+        return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
+
+
+def _json_of(answer: httpx.Response) -> Any:
+    if "json" not in answer.headers.get("content-type", ""):
+        return None
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def _detail(content: Any) -> str:
+    detail = content.get("detail", content) if isinstance(content, dict) else content
+    if isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("reason") or detail
+    if isinstance(detail, list):
+        detail = "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
+    return f"{detail:.500}" if isinstance(detail, str) else f"{detail!r:.500}"
+
+
+def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
