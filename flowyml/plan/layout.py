@@ -70,7 +70,7 @@ def value(plain: Any) -> Part:
         return Group("{", [Pair(f"{text_literal(key)}: ", value(item)) for key, item in plain.items()], "}")
     if isinstance(plain, list | tuple):
         return Group("[", [value(item) for item in plain], "]")
-    return repr(plain)
+    return repr(plain).replace("e+", "e")  # as in 1e16
 
 
 def text_literal(text: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
@@ -35,6 +37,7 @@ _RESERVED = frozenset({"run_step", "run_steps", "finish_run", "return_state", "w
 _IMPORT = "from prefect import get_run_logger, runtime\n"
 _FULL_IMPORT = "from prefect import flow, get_run_logger, runtime, task\n"
 _SETTINGS = 'PIPELINE = ""\nBUNDLE = Path(__file__)\n'
+_MAIN = 'if __name__ == "__main__":\n    {}(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{{}}"))\n'
 _MOST_DELAYS = 50  # Prefect takes no more, and repeats the last one
 _ANNOTATIONS = {
     "integer": "int", "number": "float", "string": "str", "boolean": "bool", "array": "list[Any]",
@@ -52,7 +55,7 @@ def compile_flow(bundle: Bundle) -> str:
     )
     parts = [_common().replace(_SETTINGS, settings)]
     parts += [_task(step, names) for step in plan]
-    parts += [_flow(plan, names), f'if __name__ == "__main__":\n    {names.flow}()\n']
+    parts += [_flow(plan, names), _MAIN.format(names.flow)]
     return "\n\n".join(parts)
 
 
@@ -100,9 +103,9 @@ class _Names:
     def __init__(self, plan: Plan) -> None:
         self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
         self._taken = {*self.parameters, *_RESERVED, *_module_names(), *keyword.kwlist, *dir(builtins)}
-        self.flow = self._fresh(identifier(plan.name))
+        self.flow = self._fresh(_readable(plan.name))
         self.annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
-        self.tasks = {step.name: self._fresh(identifier(step.name)) for step in plan}
+        self.tasks = {step.name: self._fresh(_readable(step.name)) for step in plan}
         self.futures = {name: self._fresh(f"{task}_future") for name, task in self.tasks.items()}
 
     def _fresh(self, wanted: str) -> str:
@@ -110,6 +113,13 @@ class _Names:
             wanted += "_"
         self._taken.add(wanted)
         return wanted
+
+
+def _readable(name: str) -> str:
+    """An identifier that looks like the name; two names may share it."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:50]
+    return plain if plain.isidentifier() else identifier(name)
 
 
 def _checked_parameter(parameter: Parameter) -> str:

@@ -1,7 +1,7 @@
 """A FlowyML pipeline as a Prefect flow.
 
-FlowyML compiled this file: change the pipeline and compile again, rather than edit it. ``python flow.py`` runs it, and
-it can be deployed like any flow. The code of the steps is in the bundle beside it, so a worker needs Prefect and this
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. ``python flow.py`` runs it,
+``python flow.py '{"rows": 5}'`` with these parameters, and it can be deployed like any flow. The code of the steps is in the bundle beside it, so a worker needs Prefect and this
 folder, and neither FlowyML nor anything that was installed where it was compiled but what the steps import.
 """
 
@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,13 @@ ENDED = {
 _work: ContextVar[Work] = ContextVar("_work")
 
 
-@dataclass
 class Work:
     """The processes that the steps of a run work in, and what ends them."""
 
-    processes: StepProcesses
-    stop: threading.Event = field(default_factory=threading.Event)
-    ended: list[threading.Event] = field(default_factory=list)
+    def __init__(self, processes: StepProcesses) -> None:
+        self.processes = processes
+        self.stop = threading.Event()
+        self.ended: list[threading.Event] = []
 
     def end(self) -> None:
         """Stop the steps at work, and wait until they have ended."""

@@ -1,0 +1,219 @@
+"""The compiled flow: the same for the same plan, laid out as ruff would, and tight whatever the names are."""
+
+from __future__ import annotations
+
+import ast
+import json
+import keyword
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from flowyml.core.errors import DefinitionError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.layout import source, text_literal, value
+from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, parameter_schema, task_functions
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "prefect" / "training.py"
+
+TRAINING = Plan(
+    name="training",
+    description="Trains a classifier.",
+    parameters=(
+        Parameter(name="rows", schema={"type": "integer"}, default=100),
+        Parameter(name="source", schema={"type": "string"}, required=True),
+        Parameter(name="rate", schema={"anyOf": [{"type": "number"}, {"type": "null"}]}),
+    ),
+    steps=(
+        Step(
+            name="load",
+            function="training:load",
+            inputs=(Input("rows", FromParameter("rows")), Input("source", FromParameter("source"))),
+            outputs=("dataset", "labels"),
+            retry=OrchestratorRetryPolicy(
+                max_attempts=3, initial_delay_seconds=10, retryable_errors=["OOM", "Timeout"]
+            ),
+            description="Reads the data.",
+        ),
+        Step(
+            name="train model",
+            function="training:train",
+            inputs=(
+                Input("dataset", FromStep("load", "dataset")),
+                Input("labels", FromStep("load", "labels")),
+                Input("rate", FromParameter("rate")),
+                Input("depth", Constant(4)),
+            ),
+            outputs=("model",),
+            timeout_seconds=900,
+            tags=("heavy",),
+        ),
+        Step(name="notify", function="training:notify", after=("train model",)),
+    ),
+    outputs=(PipelineOutput("model", FromStep("train model", "model")),),
+    hooks=("Journal",),
+    timeout_seconds=3600,
+)
+
+
+def compiled(plan: Plan) -> str:
+    return compile_flow(Bundle(plan, b"the bytes of a bundle"))
+
+
+def test_golden(update_golden: bool) -> None:
+    if update_golden:
+        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+        GOLDEN.write_text(compiled(TRAINING), "utf-8")
+    assert compiled(TRAINING) == GOLDEN.read_text("utf-8")
+
+
+def test_files_of_the_orchestrator() -> None:
+    files = PrefectOrchestrator.compile_files(Bundle(TRAINING, b"data"))
+    assert list(files) == ["flow.py", "training-3a6eb079.pyz"]
+    assert b'BUNDLE = Path(__file__).resolve().with_name("training-3a6eb079.pyz")' in files["flow.py"]
+
+
+def test_the_parameter_form() -> None:
+    schema = parameter_schema(TRAINING)
+    assert schema["required"] == ["source"]
+    assert schema["properties"]["rows"] == {"title": "rows", "position": 0, "type": "integer", "default": 100}
+
+
+def test_long_backoffs_are_as_many_as_prefect_takes() -> None:
+    policy = OrchestratorRetryPolicy(max_attempts=100, backoff_multiplier=1)
+    plan = replace(TRAINING, steps=(replace(TRAINING.steps[0], retry=policy),), outputs=())
+    task = loaded(plan)["load"]
+    assert (task.retries, len(task.retry_delay_seconds)) == (99, 50)
+
+
+@pytest.mark.parametrize("name", ["return_state", "wait_for", "run_step", "_x", "a b", "class"])
+def test_parameters_that_a_flow_cannot_have(name: str) -> None:
+    with pytest.raises(DefinitionError, match="cannot have a parameter called"):
+        compiled(replace(TRAINING, parameters=(Parameter(name=name),)))
+
+
+@pytest.mark.parametrize(
+    "name", ["flow", "task", "list", "dict", "run_steps", "State", "json", "Values", "print", "rows", "GRACE"]
+)
+def test_steps_may_be_called_like_what_the_flow_uses(name: str) -> None:
+    step = Step(name=name, function="m:f", inputs=(Input("rows", FromParameter("rows")),), outputs=("out",))
+    after = Step(name="after", function="m:f", inputs=(Input("x", FromStep(name, "out")),))
+    plan = Plan(name=name, steps=(step, after), parameters=(Parameter(name="rows", default=1),))
+    module = loaded(plan)
+    assert module[task_functions(plan)[name]].name == name
+    assert module[flow_function(plan)].name == name
+    assert callable(module["run_steps"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a b 'ü", "a b 'ü"), ("../x", "x-d6b96a97"), ("a&b<c>%", "a-b-c-4e3a87d0")]
+)
+def test_flow_names(name: str, expected: str) -> None:
+    assert flow_name(name) == expected
+
+
+names = st.text(
+    st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '\"\\{}()#%/`$"), min_size=1, max_size=40
+).map(lambda text: text.strip() or "x")
+hostile = names | st.sampled_from(
+    ["'''", '"""', "\\", "'); import os; ('", '"""\n', "{x}", "%s", "..", "class", "größe 🚀", "x" * 200]
+)
+texts = st.text(max_size=60) | hostile
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Plans whose every name and text is as nasty as can be."""
+    step_names = draw(st.lists(hostile, min_size=1, max_size=4, unique=True))
+    output = draw(hostile)
+    identifiers = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True).filter(lambda n: not keyword.iskeyword(n))
+    parameter = Parameter(name=draw(identifiers), schema={"type": draw(texts)}, default=draw(values))
+    steps = []
+    for number, name in enumerate(step_names):
+        inputs = [Input(draw(hostile), FromParameter(parameter.name)), Input("c", Constant(draw(values)))]
+        inputs += [Input(draw(hostile), FromStep(step_names[number - 1], output))] if number else []
+        steps.append(
+            Step(
+                name=name,
+                function="m:f",
+                inputs=tuple(inputs),
+                outputs=(output,),
+                after=tuple(step_names[: number // 2]),
+                tags=tuple(draw(st.lists(hostile, max_size=2, unique=True))),
+                description=draw(texts),
+                timeout_seconds=draw(st.none() | st.floats(0.1, 1e6)),
+                retry=draw(st.none() | st.just(OrchestratorRetryPolicy(retryable_errors=[draw(texts)]))),
+            )
+        )
+    return Plan(
+        name=draw(hostile), steps=tuple(steps), parameters=(parameter,), description=draw(texts),
+        outputs=(PipelineOutput(draw(hostile), FromStep(step_names[-1], output)),),
+        hooks=tuple(draw(st.lists(hostile, max_size=1))),
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans())
+def test_no_name_breaks_out(plan: Plan) -> None:
+    module = loaded(plan)
+    tasks = task_functions(plan)
+    assert [module[tasks[step.name]].name for step in plan] == [step.name for step in plan]
+    assert [module[tasks[step.name]].tags for step in plan] == [set(step.tags) for step in plan]
+    flow = module[flow_function(plan)]
+    assert flow.name == flow_name(plan.name)
+    assert flow.fn.__defaults__ == (plan.parameters[0].default,)
+    assert module["PIPELINE"] == plan.name
+    assert set(module) == {*common_names(), *tasks.values(), flow_function(plan)}
+
+
+@settings(max_examples=15, deadline=None)
+@given(plans())
+def test_it_is_laid_out_as_ruff_would(plan: Plan) -> None:
+    text = compiled(plan)
+    assume(all(len(line.encode()) <= 120 for line in text.splitlines()))  # names of 200 characters fit in no line
+    ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", "120", "-"]
+    done = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, encoding="utf-8")
+    assert done.stdout == text
+
+
+@given(values)
+def test_literals_are_what_they_stand_for(plain: Any) -> None:
+    assert json.dumps(ast.literal_eval(source(value(plain)))) == json.dumps(plain)
+
+
+@given(st.text())
+def test_text_literals(text: str) -> None:
+    assert ast.literal_eval(text_literal(text)) == text
+    assert "\n" not in text_literal(text)
+
+
+def loaded(plan: Plan) -> Mapping[str, Any]:
+    """What executing the compiled file defines; the bundle is not opened for that."""
+    path = sys.path.copy()
+    module: dict[str, Any] = {"__name__": "compiled", "__file__": str(Path("flow.py").absolute())}
+    try:
+        exec(compile(compiled(plan), "flow.py", "exec", dont_inherit=True), module)
+    finally:
+        sys.path[:] = path
+    return {name: item for name, item in module.items() if not name.startswith("__")}
+
+
+def common_names() -> set[str]:
+    """What each compiled flow defines."""
+    plan = Plan(name="p", steps=(Step(name="s", function="m:f"),))
+    return set(loaded(plan)) - {flow_function(plan), *task_functions(plan).values()}
