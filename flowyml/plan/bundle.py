@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
@@ -23,6 +24,7 @@ __all__ = ["Bundle", "build"]
 
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_ADAPTER = re.compile(rb"\bflowyml_[a-z0-9]+\b")  # a script may import one to say where it runs; it is light
 _NOT_SHIPPED = ("cli", "testing", "importers")
 
 
@@ -102,8 +104,11 @@ def build(
         if not _KEY.fullmatch(key):
             raise DefinitionError(f"A pickled object cannot have the key {key!r}.")
         contents[f"objects/{key}.pkl"] = bytes(data)
+    packages = {match.decode() for data in (*files.values(), *objects.values()) for match in _ADAPTER.findall(data)}
     if any(b"cloudpickle" in data for data in objects.values()):
-        contents.update({f"cloudpickle/{path}": data for path, data in _cloudpickle().items()})
+        packages.add("cloudpickle")
+    for package in packages:
+        contents.update({f"{package}/{path}": data for path, data in _package(package).items()})
     return _packed(plan, contents)
 
 
@@ -149,10 +154,11 @@ def _runtime() -> Mapping[str, bytes]:
 
 
 @cache
-def _cloudpickle() -> Mapping[str, bytes]:
-    import cloudpickle
-
-    return dict(_sources(Path(cloudpickle.__file__).parent))
+def _package(name: str) -> Mapping[str, bytes]:
+    """An installed package that is pure Python; nothing if there is none of that name."""
+    found = find_spec(name)
+    roots = found.submodule_search_locations if found else None
+    return dict(_sources(Path(roots[0]))) if roots else {}
 
 
 def _sources(root: Path) -> Iterator[tuple[str, bytes]]:

@@ -6,13 +6,10 @@ import enum
 import json
 import math
 import os
-import subprocess
-import sys
-import textwrap
 import threading
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
@@ -26,7 +23,10 @@ from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import LocalStore, Store
 from flowyml.core.errors import ArtifactError
 
-Point = namedtuple("Point", "x y")
+
+class Point(NamedTuple):
+    x: int
+    y: int
 
 
 class Color(enum.Enum):
@@ -366,61 +366,3 @@ def test_any_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: A
 def test_plain_is_what_json_and_utf8_give_back(value: Any) -> None:
     if is_plain(value):
         assert repr(json.loads(json.dumps(value, ensure_ascii=False).encode())) == repr(value)
-
-
-def test_classes_of_a_script_are_found_here_and_on_its_workers(tmp_path: Path) -> None:
-    """Packed in the script, read where the script is a module, packed there, and read in the script again."""
-    script = tmp_path / "training.py"
-    script.write_text(
-        textwrap.dedent(
-            """
-            import json, subprocess, sys
-            from dataclasses import dataclass
-            from flowyml.artifacts import open_store, pack, unpack
-            from flowyml.artifacts.pickling import worker_main_is
-
-            @dataclass
-            class Config:
-                rate: float
-
-            def other_side(folder, packed):
-                sys.path.insert(0, sys.argv[2])
-                import training
-                worker_main_is("training")
-                store = open_store(folder)
-                values = [unpack(item, store) for item in packed]
-                assert all(type(value[0]) is training.Config for value in values), values
-                print(json.dumps([pack(value, store, key=f"back-{n}") for n, value in enumerate(values)]))
-
-            if __name__ == "__main__":
-                store = open_store(sys.argv[1])
-                # The second holds a lambda, so it goes by value, and Config still by name.
-                values = [(Config(0.5), 1), (Config(0.5), lambda: Config(2.0))]
-                packed = [pack(value, store, key=f"there-{n}") for n, value in enumerate(values)]
-                code = "import sys, json, training; training.other_side(sys.argv[1], json.loads(sys.argv[3]))"
-                other = [sys.executable, "-c", f"import sys; sys.path.insert(0, sys.argv[2]); {code}"]
-                out = subprocess.run([*other, sys.argv[1], sys.argv[2], json.dumps(packed)], capture_output=True, check=True)
-                back = [unpack(item, store) for item in json.loads(out.stdout)]
-                assert back[0] == (Config(0.5), 1), back
-                assert type(back[1][0]) is Config
-                assert type(back[1][1]()) is Config
-                assert "training" not in sys.modules
-                print("same")
-            """
-        )
-    )
-    command = [sys.executable, str(script), str(tmp_path / "store"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout == "same\n", done.stderr
-
-
-def test_without_a_file_for_main_classes_travel_by_value(tmp_path: Path) -> None:
-    code = (
-        "import sys; from flowyml.artifacts import open_store, pack\n"
-        "class Config: rate = 0.5\n"
-        "import json; print(json.dumps(pack(Config(), open_store(sys.argv[1]), key='a')))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    packed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    back = unpack(packed, open_store(tmp_path))
-    assert (back.rate, type(back).__name__) == (0.5, "Config")

@@ -1,0 +1,161 @@
+"""Bundles: the same bytes anywhere, nothing outside their folder, and a bare Python is enough."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from zipfile import ZipFile
+
+import cloudpickle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml.core.errors import DefinitionError, PlanError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.bundle import Bundle, build
+from flowyml.plan.model import Plan, Step
+
+PLAN = Plan(name="training", steps=(Step(name="load", function="steps:load", outputs=("rows",)),))
+FILES = {"steps.py": b"def load(): return 3\n", "data/numbers.csv": b"1,2\n"}
+
+
+def names(bundle: Bundle) -> list[str]:
+    with ZipFile(io.BytesIO(bundle.data)) as archive:
+        return archive.namelist()
+
+
+def test_what_a_bundle_holds() -> None:
+    bundle = build(PLAN, files=FILES, objects={"load": b"pickled"})
+    held = names(bundle)
+    assert {"__main__.py", "plan.json", "code/steps.py", "code/data/numbers.csv", "objects/load.pkl"} < set(held)
+    rooms = {name.split("/")[1] for name in held if name.startswith("flowyml/") and name.count("/") > 1}
+    assert rooms == {"artifacts", "authoring", "core", "orchestrators", "plan", "runtime"}
+    assert not [name for name in held if name.startswith("cloudpickle/")]
+    assert bundle.filename == f"training-{bundle.digest[:8]}.pyz"
+
+
+def test_cloudpickle_comes_along_when_an_object_needs_it() -> None:
+    assert "cloudpickle/cloudpickle.py" in names(build(PLAN, objects={"load": cloudpickle.dumps(lambda: 3)}))
+
+
+def test_an_adapter_that_the_code_imports_comes_along() -> None:
+    """Workers import the script, whose first lines may say where it is to run."""
+    held = names(build(PLAN, files={"a.py": b"from flowyml_prefect import PrefectOrchestrator, flowyml_nothing"}))
+    assert "flowyml_prefect/orchestrator.py" in held
+    assert not [name for name in names(build(PLAN)) if name.startswith("flowyml_")]
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "4242"])
+def test_the_same_bytes_in_any_process(seed: str) -> None:
+    code = (
+        "from flowyml.plan.bundle import build; from flowyml.plan.model import *\n"
+        "files = {name: name.encode() for name in {'b.py', 'a.py', 'c/d.py'}}\n"
+        "plan = Plan(name='p', steps=(Step(name='s', function='a:f'),))\n"
+        "print(build(plan, files=files, main='a').digest)"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": seed, "TZ": f"Etc/GMT+{seed[0]}"}
+    digest = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
+    plan = Plan(name="p", steps=(Step(name="s", function="a:f"),))
+    files = {name: name.encode() for name in ("a.py", "b.py", "c/d.py")}
+    assert digest.strip() == build(plan, files=files, main="a").digest
+
+
+def test_each_part_changes_the_digest() -> None:
+    digests = {
+        build(PLAN).digest,
+        build(replace(PLAN, description="another")).digest,
+        build(PLAN, files=FILES).digest,
+        build(PLAN, objects={"load": b"x"}).digest,
+        build(PLAN, main="steps").digest,
+    }
+    assert len(digests) == 5
+
+
+def test_write_and_read(tmp_path: Path) -> None:
+    bundle = build(PLAN, files=FILES)
+    path = bundle.write(tmp_path / "new" / "folder")
+    assert path.name == bundle.filename
+    back = Bundle.read(path)
+    assert (back.plan, back.digest) == (PLAN, bundle.digest)
+    assert os.access(path, os.X_OK)
+
+
+def test_writing_again_leaves_the_file_alone_and_mends_a_torn_one(tmp_path: Path) -> None:
+    bundle = build(PLAN)
+    path = bundle.write(tmp_path)
+    os.utime(path, (1, 1))
+    assert bundle.write(tmp_path).stat().st_mtime == 1
+    path.write_bytes(b"torn")
+    assert Bundle.read(bundle.write(tmp_path)).digest == bundle.digest
+    assert [entry.name for entry in tmp_path.iterdir()] == [bundle.filename]
+
+
+def test_many_writers_at_once(tmp_path: Path) -> None:
+    bundle = build(PLAN)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: bundle.write(tmp_path), range(16)))
+    assert Bundle.read(tmp_path / bundle.filename).digest == bundle.digest
+
+
+@pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x05\x06" + b"\0" * 18])
+def test_what_is_no_bundle_says_so(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "x.pyz"
+    path.write_bytes(data)
+    with pytest.raises(PlanError, match=r"x\.pyz is no bundle of FlowyML"):
+        Bundle.read(path)
+
+
+def test_a_truncated_bundle_says_so(tmp_path: Path) -> None:
+    path = build(PLAN).write(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PlanError, match="or it is damaged"):
+        Bundle.read(path)
+
+
+def test_a_changed_byte_says_so(tmp_path: Path) -> None:
+    path = build(PLAN).write(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"training"', b'"trainang"'))
+    with pytest.raises(PlanError, match="damaged"):
+        Bundle.read(path)
+
+
+def test_another_plan_for_the_same_code() -> None:
+    bundle = build(PLAN, files=FILES, objects={"load": b"x"}, main="steps")
+    patient = PLAN.with_retry_policy(OrchestratorRetryPolicy(max_attempts=5))
+    assert bundle.with_plan(PLAN) is bundle
+    assert bundle.with_plan(patient).data == build(patient, files=FILES, objects={"load": b"x"}, main="steps").data
+
+
+@pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", ".", "a//b", "a\\b", "a\nb", "./a", "a/"])
+def test_files_stay_inside(path: str) -> None:
+    with pytest.raises(DefinitionError, match="cannot have the path"):
+        build(PLAN, files={path: b""})
+
+
+@pytest.mark.parametrize("key", ["", "../x", "a/b", ".x", "a\n"])
+def test_objects_stay_inside(key: str) -> None:
+    with pytest.raises(DefinitionError, match="cannot have the key"):
+        build(PLAN, objects={key: b""})
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=30), st.binary(max_size=100), max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_accepted_unpacks_where_it_says(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
+) -> None:
+    try:
+        bundle = build(PLAN, files=files)
+    except DefinitionError:
+        return
+    folder = tmp_path_factory.mktemp("unpacked")
+    with ZipFile(io.BytesIO(bundle.data)) as archive:
+        archive.extractall(folder)
+    for path, data in files.items():
+        assert (folder / "code" / path).read_bytes() == data
