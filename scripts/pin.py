@@ -17,7 +17,8 @@ COMPILE = [
 
 
 def main() -> None:
-    everything = ["pyproject.toml", "--extra", "prefect", "--group", "dev", "--output-file", "constraints.txt"]
+    extras = ["--extra", "airflow", "--extra", "prefect", "--group", "dev"]
+    everything = ["pyproject.toml", *extras, "--output-file", "constraints.txt"]
     subprocess.run([*COMPILE, *everything], cwd=ROOT, check=True)
     subprocess.run([*COMPILE, "-", "--output-file", "scripts/uv.txt"], cwd=ROOT, check=True, input="uv\n", text=True)
     for name, wanted in AIRFLOWS.items():

@@ -14,8 +14,8 @@ import keyword
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
-from importlib.resources import files
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import DefinitionError, ScheduleError
@@ -39,11 +39,10 @@ FACTS = "# flowyml: "  # the last line of a DAG file: what FlowyML reads back, a
 _IGNORE = b"[a-z0-9]*.pyz\n"
 _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
-_WORKER_FILES = ("__init__.py", "names.py", "worker.py")
-_RESERVED = frozenset(
-    "BUNDLE PYTHON ARTIFACTS BaseOperator CronTriggerTimetable DAG DeltaTriggerTimetable Param Path Start Step "
-    "annotations datetime on_end pod sys timedelta timezone worker".split()
-)
+_RESERVED = frozenset({
+    "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
+    "Path", "Start", "Step", "annotations", "datetime", "on_end", "pod", "sys", "timedelta", "timezone", "worker",
+})  # fmt: skip
 
 
 def version_tag(version: str) -> str:
@@ -90,10 +89,11 @@ def compile_dag(
     return CompiledDag(dag_id=dag_id(bundle.plan.name), version=version, text=dag.text(version), bundle=ours)
 
 
-def _worker_files() -> dict[str, bytes]:
-    """The part of this package that tasks need."""
-    package = files("flowyml_airflow")
-    return {f"flowyml_airflow/{name}": package.joinpath(name).read_bytes() for name in _WORKER_FILES}
+@cache
+def _worker_files() -> Mapping[str, bytes]:
+    """This package: tasks need its worker, and the file of a pipeline may import any of it."""
+    package = Path(__file__).parent
+    return {f"{package.name}/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
 
 
 class _Names:
@@ -324,14 +324,17 @@ def _retries(policy: OrchestratorRetryPolicy) -> Iterator[Part]:
     """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
     yield f"retries={policy.max_attempts - 1}"
     yield f"retry_delay={_seconds(policy.initial_delay_seconds)}"
-    if policy.max_attempts > 2 and policy.backoff_multiplier != 1:
+    if policy.max_attempts > 2 and policy.backoff_multiplier != 1 and policy.initial_delay_seconds:
         yield f"retry_exponential_backoff={float(policy.backoff_multiplier)!r}"
         yield f"max_retry_delay={_seconds(policy.max_delay_seconds)}"
 
 
 def _seconds(seconds: float) -> str:
-    number = int(seconds) if float(seconds).is_integer() else float(seconds)
-    return f"timedelta(seconds={number!r})"
+    """A ``timedelta`` in the largest unit that leaves a whole number."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)):
+        if seconds and seconds % length == 0:
+            return f"timedelta({unit}={int(seconds / length)})"
+    return f"timedelta(seconds={seconds!r})"
 
 
 def _parameter(parameter: Parameter, given: Mapping[str, Any]) -> Part:
@@ -353,12 +356,9 @@ def _asks_for_pod(resources: ResourceRequirements | None) -> bool:
 
 
 def _pod(resources: ResourceRequirements) -> Part:
-    """Requests for all, and limits for what must not be exceeded: memory, and devices, which Kubernetes never shares."""
-    requests: list[Part] = [
-        f"{name}={text_literal(amount)}"
-        for name, amount in (("cpu", resources.cpu), ("memory", resources.memory))
-        if amount
-    ]
+    """Requests for all; limits for memory and for devices, which Kubernetes never shares."""
+    wanted = {"cpu": resources.cpu, "memory": resources.memory}
+    requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
     limits = {"memory": resources.memory} if resources.memory else {}
     kind = resources.gpu_type or ""
     if resources.gpu:

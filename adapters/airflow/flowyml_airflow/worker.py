@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from flowyml.artifacts import default_url
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.plan.bundle import Bundle
+from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
 
@@ -69,7 +70,7 @@ def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
 def finish_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
     """Fire ``on_pipeline_end``, as the callback of a run that has ended."""
     run = context["dag_run"]
-    ended = getattr(run, "end_date", None) or datetime.now(timezone.utc)  # noqa: UP017  # the DAG processor's Python
+    ended = getattr(run, "end_date", None) or datetime.now(UTC)
     began = getattr(run, "start_date", None) or ended
     _fire(context, bundle, python, "on_pipeline_end", _status(context), (ended - began).total_seconds())
 
@@ -88,13 +89,9 @@ def _status(context: Mapping[str, Any]) -> ExecutionStatus:
 
 
 def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> StepProcesses:
-    return StepProcesses(
-        bundle,
-        run_id=context["run_id"],
-        artifacts=artifacts or default_url(),
-        parameters=dict(context["params"]),
-        python=python,
-    )
+    parameters = dict(context["params"])
+    store = artifacts or default_url()
+    return StepProcesses(bundle, run_id=context["run_id"], artifacts=store, parameters=parameters, python=python)
 
 
 def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, Any]) -> None:
@@ -152,7 +149,8 @@ def _attempt(context: Mapping[str, Any]) -> int:
 
 @cache
 def _plan(bundle: Path) -> Plan:
-    return Bundle.read(bundle).plan
+    with ZipFile(bundle) as archive:
+        return decode(archive.read("plan.json"))
 
 
 def _log(stream: str, line: str) -> None:
