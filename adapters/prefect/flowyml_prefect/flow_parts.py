@@ -1,8 +1,8 @@
 """A FlowyML pipeline as a Prefect flow.
 
-FlowyML compiled this file: change the pipeline and compile again, rather than edit it. ``python flow.py`` runs it,
-``python flow.py '{"rows": 5}'`` with these parameters, and it can be deployed like any flow. The code of the steps is in the bundle beside it, so a worker needs Prefect and this
-folder, and neither FlowyML nor anything that was installed where it was compiled but what the steps import.
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
+flow; ``python flow.py`` runs it, ``python flow.py '{"rows": 5}'`` with these parameters. The code of the steps is in
+the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from flowyml_prefect.connection import Connection
 from flowyml_prefect.deployments import Deployed, Deployments, Target
 from flowyml_prefect.reading import RunReader
 from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
-from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home
+from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server
 from flowyml_prefect.status import status_of
 
 if TYPE_CHECKING:
@@ -144,6 +144,10 @@ class PrefectOrchestrator(Orchestrator):
         base = "" if site.url.endswith("/api") else "/api"
         version = site.get(f"{base}/admin/version").json()
         return site.get(f"{base}/health").json() is True and isinstance(version, str)
+
+    @classmethod
+    def stop_server(cls) -> bool:
+        return stop_embedded_server()
 
     @classmethod
     def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
