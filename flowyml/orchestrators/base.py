@@ -156,6 +156,11 @@ class Orchestrator(ABC):
         """The files that this engine would be given, by name, the main file first. Pure: no engine, no network."""
         raise UnsupportedFeatureError(f"{cls.name!r} has no file format of its own: there is nothing to compile to.")
 
+    @classmethod
+    def stop_server(cls) -> bool:
+        """Stop what FlowyML itself started of this engine on this machine. False when nothing of it runs."""
+        return False
+
     @abstractmethod
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
         """Start a run without waiting for it and give its job id; attach if ``run_id`` exists."""
