@@ -11,7 +11,9 @@ import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zipfile import ZipFile
 
@@ -124,12 +126,11 @@ def _is_final(step: Step, error: StepError) -> bool:
     )
 
 
-def _exceptions() -> Any:
+def _exceptions() -> ModuleType:
     try:
-        import airflow.sdk.exceptions as exceptions
+        return import_module("airflow.sdk.exceptions")
     except ImportError:  # Airflow 2
-        import airflow.exceptions as exceptions
-    return exceptions
+        return import_module("airflow.exceptions")
 
 
 def _timeout_class() -> type[BaseException]:

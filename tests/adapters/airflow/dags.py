@@ -1,0 +1,145 @@
+"""Pipelines that the compiled DAGs of these tests are made from. Workers import this module: FlowyML only."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from flowyml import Pipeline, pipeline, step
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+
+
+class Telling(PipelineHook):
+    """Prints what it is told."""
+
+    def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Any) -> None:
+        print(f"HOOK start {pipeline_name} {dict(context)}")
+
+    def on_step_end(self, step_name: str, outputs: Any, duration: float) -> None:
+        print(f"HOOK end of {step_name}: {sorted(outputs)}")
+
+    def on_error(self, step_name: str, error: BaseException) -> None:
+        print(f"HOOK error in {step_name}: {type(error).__name__}")
+
+    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: Any, duration: float) -> None:
+        print(f"HOOK end {pipeline_name} {status.name} {duration > 0}")
+
+
+@step
+def nothing(rows: int) -> None:
+    print(f"hello on stdout, rows={rows}")
+    print("hello on stderr", file=sys.stderr)
+
+
+@step(outputs=["plain", "large"])
+def values(nothing: None) -> tuple[Any, str]:
+    assert nothing is None
+    return {"a": [1, 2.5, None, "x"]}, "x" * 100_000
+
+
+@step(name="Prüfung/3 '\"")
+def check(plain: Any, large: str) -> str:
+    assert plain == {"a": [1, 2.5, None, "x"]}
+    return f"{len(large)} characters"
+
+
+@pipeline(name="kleine Strecke/1", hooks=[Telling()], tags=["tests"])
+def small(rows: int = 3) -> Any:
+    """Values of all kinds, and hooks."""
+    plain, large = values(nothing(rows))
+    return check(plain, large)
+
+
+@step(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=1, retryable_errors=["ConnectionError"]))
+def final_error() -> int:
+    raise ValueError("no use in trying again")
+
+
+@step
+def independent() -> str:
+    return "done all the same"
+
+
+@step
+def never(final_error: int) -> int:
+    return final_error
+
+
+@pipeline(name="failing", hooks=[Telling()])
+def failing() -> Any:
+    return never(final_error()), independent()
+
+
+@step(timeout=2)
+def sleeping() -> None:
+    import time
+
+    time.sleep(60)
+
+
+@pipeline(name="late", hooks=[Telling()])
+def late() -> Any:
+    return sleeping()
+
+
+@step(
+    outputs=["rows"],
+    retry=OrchestratorRetryPolicy(
+        max_attempts=4, initial_delay_seconds=10, backoff_multiplier=3.0, max_delay_seconds=90
+    ),
+    timeout=600,
+    tags=["io"],
+    airflow={
+        "pool": "warehouse",
+        "pool_slots": 2,
+        "queue": "big",
+        "priority_weight": 10,
+        "doc_md": "Reads *all* rows.",
+    },
+)
+def extract(day: str, limit: int) -> int:
+    return limit
+
+
+@step(
+    outputs=["weights"],
+    retry=2,
+    timeout=0.5,
+    resources=ResourceRequirements(cpu="2", memory="4Gi", gpu=1, gpu_type="NVIDIA-A100"),
+)
+def fit(rows: int) -> int:
+    """Fit the weights.
+
+    It has a docstring of several lines, with "quotes", a back\\slash and an uncommonly long line that goes on and on.
+    """
+    return rows
+
+
+@step(outputs=[], after=["fit"])
+def clean_up() -> None: ...
+
+
+everything = (
+    Pipeline(
+        "Everything, \"quoted\" and 'more'",
+        hooks=[Telling()],
+        outputs=["weights"],
+        context={"day": "2026-01-01", "limit": 100},
+        timeout=3600,
+        tags=["nightly"],
+        description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
+        airflow={
+            "owner": "ml-team",
+            "max_active_runs": 1,
+            "tags": ["team:ml"],
+            "python": "/opt/ml/bin/python",
+            "artifacts": "s3://bucket/artifacts",
+            "owner_links": {"ml-team": "https://example.org/ml"},
+        },
+    )
+    .add_step(extract)
+    .add_step(fit)
+    .add_step(clean_up)
+)

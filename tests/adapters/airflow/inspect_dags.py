@@ -1,0 +1,69 @@
+"""Runs in Airflow's environment: load a folder as Airflow does, and print what is there, as JSON."""
+
+import json
+import sys
+import warnings
+
+warnings.simplefilter("ignore")
+
+import airflow  # noqa: E402
+
+MAJOR = int(airflow.__version__.split(".")[0])
+
+if MAJOR == 3:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.serialized_objects import DagSerialization as Serialized
+else:
+    from airflow.models.dagbag import DagBag
+    from airflow.serialization.serialized_objects import SerializedDAG as Serialized
+
+
+def of_task(task):
+    config = {key: str(value) for key, value in (task.executor_config or {}).items()}
+    return {
+        "display": task.task_display_name,
+        "upstream": sorted(task.upstream_task_ids),
+        "retries": task.retries,
+        "retry_delay": task.retry_delay.total_seconds(),
+        "backoff": task.retry_exponential_backoff,
+        "max_retry_delay": task.max_retry_delay and task.max_retry_delay.total_seconds(),
+        "timeout": task.execution_timeout and task.execution_timeout.total_seconds(),
+        "pool": task.pool,
+        "queue": task.queue,
+        "owner": task.owner,
+        "doc": task.doc_md,
+        "config": config,
+    }
+
+
+def of_dag(dag):
+    return {
+        "display": dag.dag_display_name,
+        "tags": sorted(dag.tags),
+        "doc": dag.doc_md,
+        "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
+        "schedule": str(dag.timetable.summary),
+        "catchup": dag.catchup,
+        "max_active_runs": dag.max_active_runs,
+        "params": {name: dag.params.get_param(name).schema for name in dag.params},
+        "tasks": {task.task_id: of_task(task) for task in dag.tasks},
+        "serializes": bool(Serialized.to_dict(dag)),
+    }
+
+
+def main(folder: str) -> None:
+    empty = DagBag("/dev/null")  # what loading a bag imports by itself
+    before = set(sys.modules)
+    bag = DagBag(folder)
+    found = {
+        "errors": {path: str(error) for path, error in bag.import_errors.items()},
+        "dags": {name: of_dag(dag) for name, dag in bag.dags.items()},
+        "files": sorted(str(stat.file) for stat in bag.dagbag_stats),
+        "imported": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
+        "stdlib": sorted(sys.stdlib_module_names),
+        "empty": len(empty.dags),
+    }
+    print("\n@@@" + json.dumps(found))
+
+
+main(sys.argv[1])

@@ -1,0 +1,327 @@
+"""The compiler: Plan to DAG file. No Airflow here."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml.core.errors import DefinitionError, ScheduleError, UnknownOptionError
+from flowyml.core.schedule import Schedule
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml_airflow.compiler import FACTS, compile_dag, version_tag
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, task_id
+from tests.adapters.airflow import dags
+
+ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = ROOT / "tests/golden/airflow"
+RUFF = Path(sys.executable).with_name("ruff")
+
+
+def bundle(plan: Plan) -> Bundle:
+    """A bundle without code: what is compiled depends on the plan, and on the digest."""
+    return _Bundle(plan, b"no code")
+
+
+class _Bundle(Bundle):
+    """Its digest does not change with FlowyML's own code, so that golden files only change with the compiler."""
+
+    def with_files(self, files: Any) -> Bundle:
+        return self
+
+
+def text(plan: Plan, schedule: Schedule | None = None) -> str:
+    return compile_dag(bundle(plan), schedule=schedule).text
+
+
+def one_step(**options: Any) -> Plan:
+    return Plan(name="one", steps=(Step(name="only", function="m:f", outputs=("out",)),), **options)
+
+
+def example() -> Plan:
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        from train_classifier import train_classifier
+    finally:
+        sys.path.pop(0)
+    return train_classifier.compile()
+
+
+GOLDEN_FILES = {
+    "train_classifier.py": lambda: text(example()),
+    "everything.py": lambda: text(
+        dags.everything.compile(), Schedule.of("weekly", "MON:09:00", timezone="Europe/Berlin")
+    ),
+    "small.py": lambda: text(
+        dags.small.compile(), Schedule(interval_seconds=5400, start=datetime(2026, 1, 1, tzinfo=UTC))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_FILES)
+def test_golden_files(name: str, update_golden: bool) -> None:
+    compiled = GOLDEN_FILES[name]()
+    if update_golden:
+        GOLDEN.mkdir(parents=True, exist_ok=True)
+        (GOLDEN / name).write_text(compiled)
+    assert compiled == (GOLDEN / name).read_text()
+
+
+def formatted(source: str) -> str:
+    command = [str(RUFF), "format", "--isolated", "--line-length", "120", "-"]
+    return subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", GOLDEN_FILES)
+def test_compiled_files_are_formatted_and_clean(name: str) -> None:
+    compiled = GOLDEN_FILES[name]()
+    assert formatted(compiled) == compiled
+    command = [
+        str(RUFF),
+        "check",
+        "--isolated",
+        "--line-length",
+        "120",
+        "--select",
+        "E4,E7,F,I,B,W",
+        "--ignore",
+        "B018",
+        "-",
+    ]
+    checked = subprocess.run(command, input=compiled, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_same_pipeline_gives_the_same_files_in_any_process() -> None:
+    program = (
+        "from tests.adapters.airflow import dags\n"
+        "from flowyml_airflow.compiler import compile_dag\n"
+        "import hashlib\n"
+        "files = compile_dag(dags.everything.bundle()).files\n"
+        "print({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})\n"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(answers) == 1
+
+
+def test_the_version_changes_with_code_and_schedule_and_shows_in_tags_and_docs() -> None:
+    plan = one_step()
+    first = compile_dag(bundle(plan))
+    others = [
+        compile_dag(_Bundle(plan, b"other code")),
+        compile_dag(bundle(plan), schedule=Schedule.of("hourly", 5)),
+        compile_dag(bundle(plan), python="/opt/ml/bin/python"),
+    ]
+    assert len({dag.version for dag in (first, *others)}) == 4
+    assert f'"{version_tag(first.version)}"' in first.text
+    assert f"version {first.version}" in ast.get_docstring(ast.parse(first.text))
+
+
+def test_the_bundle_lies_where_airflow_does_not_look_for_dags() -> None:
+    dag = compile_dag(dags.small.bundle())
+    names = list(dag.files)
+    assert names == [dag.filename, f"{BUNDLES_FOLDER}/{dag.bundle.filename}", f"{BUNDLES_FOLDER}/.airflowignore"]
+    assert f'"{BUNDLES_FOLDER}" / "{dag.bundle.filename}"' in dag.text
+
+
+def test_facts_are_read_back_from_the_last_line() -> None:
+    schedule = Schedule.of("daily", "03:30", timezone="America/New_York", parameters={"rows": 9})
+    dag = compile_dag(dags.small.bundle(), schedule=schedule)
+    facts = json.loads(dag.text.splitlines()[-1].removeprefix(FACTS))
+    check = task_id("Prüfung/3 '\"")
+    assert facts["pipeline"] == "kleine Strecke/1"
+    assert facts["version"] == dag.version
+    assert facts["bundle"] == dag.bundle.digest
+    assert facts["outputs"] == {name: [check, name] for name in facts["outputs"]}
+    assert Schedule.from_dict(facts["schedule"]) == schedule
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pol": "gpu"}, "pipeline 'one': airflow has no option 'pol'. Known: artifacts, "),
+        ({"max_active_runs": 0}, "pipeline 'one': airflow max_active_runs=0 is not a whole number from 1."),
+        ({"tags": "nightly"}, "pipeline 'one': airflow tags='nightly' is not a list of texts."),
+        ({"weight_rule": "up"}, "airflow weight_rule='up' is not one of downstream, upstream, absolute."),
+    ],
+)
+def test_wrong_options_of_a_pipeline(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownOptionError) as error:
+        text(one_step(options={"airflow": options}))
+    assert message in str(error.value)
+
+
+def test_wrong_options_of_a_step() -> None:
+    step = Step(name="only", function="m:f", options={"airflow": {"python": "/usr/bin/python3"}})
+    with pytest.raises(
+        UnknownOptionError, match=r"step 'only': airflow has no option 'python' \(an option of the whole"
+    ):
+        text(Plan(name="one", steps=(step,)))
+
+
+def test_options_for_other_engines_are_none_of_our_business() -> None:
+    assert "lane" not in text(one_step(options={"prefect": {"lane": 1}}))
+
+
+def test_a_long_tag_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="longer than Airflow's 100"):
+        text(one_step(tags=("t" * 101,)))
+
+
+def test_an_output_called_return_value_is_refused() -> None:
+    plan = Plan(name="one", steps=(Step(name="only", function="m:f", outputs=("return_value",)),))
+    with pytest.raises(DefinitionError, match="step 'only': an output cannot be called 'return_value'"):
+        text(plan)
+
+
+def test_a_schedule_needs_what_airflow_needs() -> None:
+    required = one_step(parameters=(Parameter(name="day", required=True),))
+    with pytest.raises(ScheduleError, match="Parameter 'day' of 'one' has no default"):
+        text(required, Schedule.of("hourly", 1))
+    with pytest.raises(ScheduleError, match="catches up, so it needs a start"):
+        text(one_step(), Schedule.of("hourly", 1, catch_up=True))
+    assert 'Param("2026-01-01")' in text(required, Schedule.of("hourly", 1, parameters={"day": "2026-01-01"}))
+
+
+def test_schedules_become_timetables() -> None:
+    begin, end = datetime(2026, 3, 1, 8, 30, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+    cron = text(
+        one_step(), Schedule.of("cron", "*/5 * * * *", timezone="Asia/Tokyo", start=begin, end=end, catch_up=True)
+    )
+    assert 'schedule=CronTriggerTimetable("*/5 * * * *", timezone="Asia/Tokyo"),' in cron
+    assert "start_date=datetime(2026, 3, 1, 8, 30, tzinfo=timezone.utc)," in cron
+    assert "end_date=datetime(2027, 1, 1, tzinfo=timezone.utc)," in cron
+    assert "catchup=True," in cron
+    assert "schedule=DeltaTriggerTimetable(timedelta(minutes=90))," in text(one_step(), Schedule(interval_seconds=5400))
+
+
+def test_no_two_steps_share_a_task_and_none_is_the_start_task() -> None:
+    names = [
+        "a b",
+        "a-b",
+        "a_b",
+        "A_b",
+        "a/b",
+        "ä_b",
+        START_TASK,
+        "class",
+        "x" * 200,
+        "y" * 199 + "/",
+    ]
+    ids = [task_id(name) for name in names]
+    assert len(set(ids)) == len(ids)
+    assert START_TASK not in ids
+    assert all(len(made) <= 250 and made.isascii() for made in ids)
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        ["Step", "DAG", "BUNDLE", "worker", "start", "datetime", "None", "print", '"""', "'", '"', "\\", "{x}", "$HOME",
+         "__doc__", "import os", "../../etc", "名前", START_TASK, "{{ 1/0 }}", "{% raw %}", "on_end", "a.b"]
+    ),
+    st.text(min_size=1, max_size=40).filter(lambda name: name.isprintable() and name == name.strip()),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(NAMES, min_size=1, max_size=6, unique=True), NAMES, st.text(max_size=200), st.lists(NAMES, max_size=2)
+)  # fmt: skip
+def test_no_name_breaks_out(steps: list[str], pipeline: str, about: str, tags: list[str]) -> None:
+    plan = hostile_plan(steps, pipeline, about, tags)
+    compiled = text(plan)
+    tree = ast.parse(compiled)
+    kinds = [type(node).__name__ for node in tree.body]
+    assert kinds[-1] == "With"
+    assert set(kinds[:-1]) <= {"Expr", "ImportFrom", "Import", "Try", "Assign", "FunctionDef", "ClassDef"}
+    assert kinds.count("Expr") == 1  # the docstring
+    dag = tree.body[-1]
+    assert isinstance(dag, ast.With)
+    calls = [node for node in dag.body if isinstance(node, ast.Assign)]
+    assert [literal(node, "step") for node in calls] == steps
+    assert [literal(node, "task_id") for node in calls] == [task_id(name) for name in steps]
+    assert literal(dag.items[0].context_expr, "dag_id") == dag_id(pipeline)
+    targets = [ast.unparse(node.targets[0]) for node in calls]
+    assert len(set(targets)) == len(targets)
+    assert not set(targets) & {
+        "Step",
+        "DAG",
+        "BUNDLE",
+        "PYTHON",
+        "ARTIFACTS",
+        "worker",
+        "datetime",
+        "timezone",
+        "print",
+    }
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(NAMES, min_size=1, max_size=4, unique=True), NAMES, st.text(max_size=300))
+def test_hostile_files_are_formatted_too(steps: list[str], pipeline: str, about: str) -> None:
+    compiled = text(hostile_plan(steps, pipeline, about, []))
+    assert formatted(compiled) == compiled
+
+
+def hostile_plan(steps: list[str], pipeline: str, about: str, tags: list[str]) -> Plan:
+    """A chain in which each name stands wherever a name can stand."""
+    made = [
+        Step(
+            name=steps[0], function="m:f", inputs=(Input("p", FromParameter("p")),), outputs=("out",), description=about
+        )
+    ]
+    for before, name in pairwise(steps):
+        inputs = (Input("x", FromStep(before, "out")),)
+        made.append(
+            Step(name=name, function="m:f", inputs=inputs, outputs=("out",), after=(steps[0],), description=name)
+        )
+    return Plan(
+        name=pipeline,
+        steps=tuple(made),
+        parameters=(
+            Parameter(name="p", schema={"type": "string", "title": pipeline, "$comment": about}, default=about),
+        ),
+        outputs=(PipelineOutput(pipeline, FromStep(steps[-1], "out")),),
+        tags=tuple(dict.fromkeys(tags)),
+        description=about,
+        options={"airflow": {"owner": pipeline}},
+    )
+
+
+def literal(node: ast.AST, keyword: str) -> Any:
+    call = node.value if isinstance(node, ast.Assign) else node
+    assert isinstance(call, ast.Call)
+    return next(ast.literal_eval(item.value) for item in call.keywords if item.arg == keyword)
+
+
+def test_a_retry_policy_on_the_orchestrator_reaches_every_step() -> None:
+    from flowyml.core.retry_policy import OrchestratorRetryPolicy
+
+    policy = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=120)
+    compiled = text(one_step().with_retry_policy(policy))
+    assert "retries=1, retry_delay=timedelta(minutes=2)" in compiled
+    assert "backoff" not in compiled  # one retry knows no growth, and Airflow's would be jittered
+
+
+def test_a_step_that_depends_on_nothing_but_order() -> None:
+    a, b, c = (Step(name=name, function="m:f") for name in "abc")
+    plan = Plan(name="order", steps=(a, b, replace(c, after=("a", "b"))))
+    assert text(plan).count("    [a, b] >> c\n") == 1

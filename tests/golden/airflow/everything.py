@@ -1,0 +1,136 @@
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 1d2372bfb610.
+
+A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
+
+Outputs:
+
+- weights: XCom 'weights' of task fit
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
+the bundle beside it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+try:
+    from airflow.sdk import DAG, BaseOperator, Param
+except ImportError:  # Airflow 2
+    from airflow.models import DAG, BaseOperator, Param
+
+try:
+    from airflow.sdk import CronTriggerTimetable
+except ImportError:  # before Airflow 3.2
+    from airflow.timetables.trigger import CronTriggerTimetable
+
+BUNDLE = Path(__file__).parent / "flowyml_bundles" / "everything-quoted-and-more-4e6bde53-c08cc470.pyz"
+PYTHON = "/opt/ml/bin/python"  # runs the steps
+ARTIFACTS = "s3://bucket/artifacts"  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
+
+
+def worker():
+    """FlowyML's side of a task, from the bundle: loaded when a task runs, not when this file is parsed."""
+    if str(BUNDLE) not in sys.path:
+        sys.path.insert(0, str(BUNDLE))
+    from flowyml_airflow import worker
+
+    return worker
+
+
+class Step(BaseOperator):
+    """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
+
+    template_fields = ("inputs",)
+    ui_color = "#e3f0ea"
+
+    def __init__(self, *, step, inputs=None, **arguments):
+        super().__init__(multiple_outputs=True, **arguments)
+        self.step = step
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+class Start(BaseOperator):
+    """Fires ``on_pipeline_start`` of the pipeline's hooks."""
+
+    def execute(self, context):
+        worker().start_run(context, BUNDLE, PYTHON)
+
+
+def on_end(context):
+    """Fire ``on_pipeline_end`` of the pipeline's hooks."""
+    worker().finish_run(context, BUNDLE, PYTHON)
+
+
+def pod(*, selector=None, limits=None, **requests):
+    """What a step asks of its pod. The KubernetesExecutor reads it and brings the package; others need neither."""
+    try:
+        from kubernetes.client import models as k8s
+    except ImportError:
+        return None
+    resources = k8s.V1ResourceRequirements(requests=requests, limits=limits)
+    spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base", resources=resources)], node_selector=selector)
+    return {"pod_override": k8s.V1Pod(spec=spec)}
+
+
+with DAG(
+    dag_id="everything_quoted_and_more_4e6bde53",
+    dag_display_name="Everything, \"quoted\" and 'more'",
+    description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
+    doc_md=__doc__,
+    tags=["nightly", "team:ml", "flowyml", "flowyml:1d2372bfb610"],
+    schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    dagrun_timeout=timedelta(hours=1),
+    max_active_runs=1,
+    owner_links={"ml-team": "https://example.org/ml"},
+    default_args={"owner": "ml-team"},
+    params={"day": Param("2026-01-01", type="string"), "limit": Param(100, type="integer")},
+    on_success_callback=on_end,
+    on_failure_callback=on_end,
+):
+    extract = Step(
+        task_id="extract",
+        step="extract",
+        doc_md="Reads *all* rows.",
+        retries=3,
+        retry_delay=timedelta(seconds=10),
+        retry_exponential_backoff=3.0,
+        max_retry_delay=timedelta(seconds=90),
+        execution_timeout=timedelta(minutes=10),
+        pool="warehouse",
+        pool_slots=2,
+        queue="big",
+        priority_weight=10,
+    )
+    fit = Step(
+        task_id="fit",
+        step="fit",
+        inputs={"rows": extract.output["rows"]},
+        doc_md="Fit the weights.",
+        retries=2,
+        retry_delay=timedelta(seconds=0),
+        execution_timeout=timedelta(seconds=0.5),
+        executor_config=pod(
+            cpu="2",
+            memory="4Gi",
+            limits={"memory": "4Gi", "nvidia.com/gpu": "1"},
+            selector={"nvidia.com/gpu.product": "NVIDIA-A100"},
+        ),
+    )
+    clean_up = Step(task_id="clean_up", step="clean_up")
+    start = Start(task_id="on_pipeline_start")
+
+    start >> extract
+    fit >> clean_up
+
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "version": "1d2372bfb610", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}}

@@ -1,0 +1,98 @@
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version dbf473e669b9.
+
+Values of all kinds, and hooks.
+
+Outputs:
+
+- Prüfung/3 '": XCom 'Prüfung/3 \\'"' of task prufung_3_de015b7c
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
+the bundle beside it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+try:
+    from airflow.sdk import DAG, BaseOperator, Param
+except ImportError:  # Airflow 2
+    from airflow.models import DAG, BaseOperator, Param
+
+try:
+    from airflow.sdk import DeltaTriggerTimetable
+except ImportError:  # before Airflow 3.2
+    from airflow.timetables.trigger import DeltaTriggerTimetable
+
+BUNDLE = Path(__file__).parent / "flowyml_bundles" / "kleine-strecke-1-f589eb17-c08cc470.pyz"
+PYTHON = sys.executable  # runs the steps
+ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
+
+
+def worker():
+    """FlowyML's side of a task, from the bundle: loaded when a task runs, not when this file is parsed."""
+    if str(BUNDLE) not in sys.path:
+        sys.path.insert(0, str(BUNDLE))
+    from flowyml_airflow import worker
+
+    return worker
+
+
+class Step(BaseOperator):
+    """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
+
+    template_fields = ("inputs",)
+    ui_color = "#e3f0ea"
+
+    def __init__(self, *, step, inputs=None, **arguments):
+        super().__init__(multiple_outputs=True, **arguments)
+        self.step = step
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+class Start(BaseOperator):
+    """Fires ``on_pipeline_start`` of the pipeline's hooks."""
+
+    def execute(self, context):
+        worker().start_run(context, BUNDLE, PYTHON)
+
+
+def on_end(context):
+    """Fire ``on_pipeline_end`` of the pipeline's hooks."""
+    worker().finish_run(context, BUNDLE, PYTHON)
+
+
+with DAG(
+    dag_id="kleine_strecke_1_f589eb17",
+    dag_display_name="kleine Strecke/1",
+    description="Values of all kinds, and hooks.",
+    doc_md=__doc__,
+    tags=["tests", "flowyml", "flowyml:dbf473e669b9"],
+    schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    params={"rows": Param(3, type="integer")},
+    on_success_callback=on_end,
+    on_failure_callback=on_end,
+):
+    nothing = Step(task_id="nothing", step="nothing")
+    values = Step(task_id="values", step="values")
+    Prufung_3_de015b7c = Step(
+        task_id="prufung_3_de015b7c",
+        task_display_name="Prüfung/3 '\"",
+        step="Prüfung/3 '\"",
+        inputs={"plain": values.output["plain"], "large": values.output["large"]},
+    )
+    start = Start(task_id="on_pipeline_start")
+
+    start >> [nothing, values]
+
+# flowyml: {"pipeline": "kleine Strecke/1", "version": "dbf473e669b9", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "Pr\u00fcfung/3 '\""]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}}

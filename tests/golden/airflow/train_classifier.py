@@ -1,0 +1,115 @@
+"""Pipeline 'train-classifier' as an Airflow DAG, version b8d04308d23c.
+
+Train two classifiers side by side, keep the better one.
+
+Outputs:
+
+- metrics: XCom 'evaluate' of task evaluate
+- scores: XCom 'scores' of task choose
+- report: XCom 'report' of task report
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
+the bundle beside it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+try:
+    from airflow.sdk import DAG, BaseOperator, Param
+except ImportError:  # Airflow 2
+    from airflow.models import DAG, BaseOperator, Param
+
+BUNDLE = Path(__file__).parent / "flowyml_bundles" / "train-classifier-c08cc470.pyz"
+PYTHON = sys.executable  # runs the steps
+ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
+
+
+def worker():
+    """FlowyML's side of a task, from the bundle: loaded when a task runs, not when this file is parsed."""
+    if str(BUNDLE) not in sys.path:
+        sys.path.insert(0, str(BUNDLE))
+    from flowyml_airflow import worker
+
+    return worker
+
+
+class Step(BaseOperator):
+    """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
+
+    template_fields = ("inputs",)
+    ui_color = "#e3f0ea"
+
+    def __init__(self, *, step, inputs=None, **arguments):
+        super().__init__(multiple_outputs=True, **arguments)
+        self.step = step
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+with DAG(
+    dag_id="train-classifier",
+    description="Train two classifiers side by side, keep the better one.",
+    doc_md=__doc__,
+    tags=["demo", "flowyml", "flowyml:b8d04308d23c"],
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    params={
+        "trees": Param(300, type="integer"),
+        "test_share": Param(0.25, type="number"),
+        "seed": Param(7, type="integer"),
+    },
+):
+    load = Step(task_id="load", step="load", doc_md="Measurements, and 1 for a benign tumour.")
+    split = Step(
+        task_id="split",
+        step="split",
+        inputs={"features": load.output["features"], "labels": load.output["labels"]},
+        doc_md="A part of the tumours is kept back for the test.",
+    )
+    train_forest = Step(
+        task_id="train_forest",
+        step="train_forest",
+        inputs={"train_x": split.output["train_x"], "train_y": split.output["train_y"]},
+        doc_md="Many decision trees that vote.",
+    )
+    train_logistic = Step(
+        task_id="train_logistic",
+        step="train_logistic",
+        inputs={"train_x": split.output["train_x"], "train_y": split.output["train_y"]},
+        doc_md="A linear model of scaled measurements.",
+    )
+    choose = Step(
+        task_id="choose",
+        step="choose",
+        inputs={
+            "forest": train_forest.output["train_forest"],
+            "logistic": train_logistic.output["train_logistic"],
+            "train_x": split.output["train_x"],
+            "train_y": split.output["train_y"],
+        },
+        doc_md="The model that does better in cross-validation; the test data stays unseen.",
+    )
+    evaluate = Step(
+        task_id="evaluate",
+        step="evaluate",
+        inputs={"model": choose.output["model"], "test_x": split.output["test_x"], "test_y": split.output["test_y"]},
+        doc_md="How the chosen model does on data that it has never seen.",
+    )
+    report = Step(
+        task_id="report",
+        step="report",
+        inputs={"scores": choose.output["scores"], "metrics": evaluate.output["evaluate"]},
+        doc_md="One sentence for people.",
+    )
+
+# flowyml: {"pipeline": "train-classifier", "version": "b8d04308d23c", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}
