@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -370,8 +371,10 @@ class PrefectClient:
 
         with self._opening:
             http: httpx.Client | None = self._http  # another thread may have been faster
-            self._http = http or httpx.Client(headers=self.connection.headers, timeout=self.timeout)
-            return self._http
+            if http is None:
+                http = self._http = httpx.Client(headers=self.connection.headers, timeout=self.timeout)
+                weakref.finalize(self, http.close)  # nobody closes an orchestrator that was made for one call
+            return http
 
     def _patiently(self, call: Callable[[], httpx.Response]) -> httpx.Response:
         for delay in self.retry_policy.delays if self.retry_policy else ():
