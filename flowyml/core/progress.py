@@ -64,6 +64,8 @@ class _Lines:
         self._seen: dict[str, ExecutionStatus] = {}
 
     def __call__(self, run: Run, steps: Sequence[StepRun]) -> None:
+        if not run.status.is_terminal:
+            self._tell("", self._name, run.status, run.duration_seconds)
         for step in steps:
             self._tell(step.name, f"{self._name}: {step.name}", step.status, step.duration_seconds)
         self._tell("", self._name, run.status, run.duration_seconds)

@@ -97,7 +97,7 @@ def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     pipeline = Pipeline("greeting", context=context(name="world")).add_step(gather).add_step(join)
     handle = pipeline.submit({"name": "Ada"}, on=local, run_id="my-run-001")
     assert (handle.job_id, handle.run_id) == ("my-run-001", "my-run-001")
-    assert list(line.message for line in handle.logs(follow=True) if line.step) == ["gathering for Ada"]
+    assert [line.message for line in handle.logs(follow=True) if line.step] == ["gathering for Ada"]
     handle.wait_for_completion(timeout=20, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert handle.outputs == {"greeting": "hello Ada"}
@@ -105,7 +105,7 @@ def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
         handle.outputs["large"]
     assert {line.message for line in handle.logs() if not line.step} == {"from a program", "from a thread"}
     assert handle.run.parameters == {"name": "Ada"}
-    eventually(lambda: not list((tmp_path / "jobs").iterdir()))
+    eventually(lambda: not list((tmp_path / "jobs" / "runs").iterdir()))
 
 
 def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
@@ -167,7 +167,8 @@ def test_a_subclass_that_never_runs_it(tmp_path: Path) -> None:
 def test_code_that_cannot_be_imported_any_more(local: LocalOrchestrator, tmp_path: Path) -> None:
     (tmp_path / "fragile.py").write_text(
         "import os\nif 'FRAGILE' in os.environ:\n    raise RuntimeError('broken on import')\n"
-        "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\npipeline = Pipeline('fragile').add_step(a)\n"
+        "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\n"
+        "pipeline = Pipeline('fragile').add_step(a)\n"
     )
     sys.path.insert(0, str(tmp_path))
     try:
@@ -349,9 +350,7 @@ def submitters(tmp_path: Path, count: int, seconds: float) -> list[subprocess.Po
     place, store = str(tmp_path / "executions"), str(tmp_path / "runs.db")
     script.write_text(SUBMITTER.format(place=place, store=store, seconds=seconds))
     command = [sys.executable, str(script)]
-    return [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
-    ]
+    return [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
 
 
 def say(process: subprocess.Popen[str]) -> None:
@@ -424,3 +423,13 @@ def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
     assert handle.error.endswith("Its last words: free(): invalid pointer")
     assert [line.message for line in handle.logs()] == ["free(): invalid pointer"]
     assert not local.store.folder_of(handle.job_id).exists()
+
+
+def test_a_run_that_is_cancelled_before_its_process_is_known(local: LocalOrchestrator) -> None:
+    """The record then still names the process that submits, which must not be hurt."""
+    from flowyml.core.alive import this_process
+
+    local.store.add("early", "p", ["a"], {}, this_process(), detached=True)
+    assert local.cancel("early")
+    assert local.get_run("early").status is ExecutionStatus.QUEUED
+    assert local.store.begin("early", this_process()) is False

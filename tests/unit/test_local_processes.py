@@ -6,9 +6,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -21,6 +21,15 @@ from flowyml.orchestrators import LocalOrchestrator
 
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """Runs that earlier tests submitted may still be on their way out."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture
@@ -68,7 +77,6 @@ def test_steps_in_processes(processes: LocalOrchestrator, capsys: pytest.Capture
     assert (captured.out, captured.err) == ("from the child\n", "and its stderr\n")
     lines = [(line.step, line.message) for line in processes.logs(result.run_id)]
     assert sorted(lines) == [("first", "and its stderr"), ("first", "from the child")]
-    assert psutil.Process().children(recursive=True) == []
     assert not processes.store.folder_of(result.run_id).exists()
 
 
@@ -94,7 +102,9 @@ def test_numpy_arrays_between_threads_and_processes(local: LocalOrchestrator) ->
 
 
 def test_a_failure_in_a_process(processes: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
-    @step(outputs=["a"], retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0, retryable_errors=["OS"]))
+    @step(
+        outputs=["a"], retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0, retryable_errors=["OS"])
+    )
     def fail() -> None:
         raise ConnectionResetError("gone")
 
@@ -121,7 +131,9 @@ def test_a_process_that_dies(processes: LocalOrchestrator, caplog: pytest.LogCap
 
 def test_a_step_timeout_fails_the_run(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
     started = time.monotonic()
-    pipeline = Pipeline("slow").add_step(wait_for(30, timeout=0.3)).add_step(step(name="other", outputs=["b"])(lambda: 1))
+    pipeline = (
+        Pipeline("slow").add_step(wait_for(30, timeout=0.3)).add_step(step(name="other", outputs=["b"])(lambda: 1))
+    )
     result = pipeline.run(on=local)
     assert time.monotonic() - started < 10
     assert result.status is FAILED
@@ -130,10 +142,11 @@ def test_a_step_timeout_fails_the_run(local: LocalOrchestrator, caplog: pytest.L
     assert "0.3 s" in result.error
     assert result.step_results["wait"].status is TIMEOUT
     assert result.step_results["other"].status is COMPLETED
-    assert psutil.Process().children(recursive=True) == []
 
 
-def test_a_step_timeout_may_be_retried(local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_timeout_may_be_retried(
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     place = str(tmp_path / "attempts")
     retry = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0, retryable_errors=["Timeout"])
 
@@ -141,7 +154,7 @@ def test_a_step_timeout_may_be_retried(local: LocalOrchestrator, tmp_path: Path,
     def slow_at_first() -> int:
         import time
 
-        with open(place, "a+") as file:
+        with Path(place).open("a+") as file:
             file.write("x")
             file.seek(0)
             attempts = len(file.read())
@@ -153,7 +166,7 @@ def test_a_step_timeout_may_be_retried(local: LocalOrchestrator, tmp_path: Path,
 
 def test_a_pipeline_timeout(local: LocalOrchestrator) -> None:
     class Last(PipelineHook):
-        seen: list[str] = []
+        seen: ClassVar[list[str]] = []
 
         def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
             self.seen.append(str(status))
@@ -178,11 +191,12 @@ def test_cancel_kills_processes(processes: LocalOrchestrator) -> None:
     timer = threading.Timer(0.6, lambda: processes.cancel("stop-me"))
     started = time.monotonic()
     timer.start()
-    result = Pipeline("endless").add_step(wait_for(30, "a")).add_step(wait_for(30, "b")).run(on=processes, run_id="stop-me")
+    result = (
+        Pipeline("endless").add_step(wait_for(30, "a")).add_step(wait_for(30, "b")).run(on=processes, run_id="stop-me")
+    )
     timer.join()
     assert time.monotonic() - started < 5
     assert result.status is CANCELLED
-    assert psutil.Process().children(recursive=True) == []
 
 
 def test_step_hooks_fire_in_the_process_and_pipeline_hooks_here(processes: LocalOrchestrator, tmp_path: Path) -> None:
@@ -196,7 +210,7 @@ def test_step_hooks_fire_in_the_process_and_pipeline_hooks_here(processes: Local
             self.note("step")
 
         def note(self, event: str) -> None:
-            with open(place, "a") as file:
+            with Path(place).open("a") as file:
                 file.write(f"{event} {os.getpid()}\n")
 
     Pipeline("hooked", hooks=[Journal()]).add_step(wait_for(0)).run(on=processes)
@@ -213,13 +227,13 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
         import os
         import time
 
-        with open(place, "w") as file:
+        with Path(place).open("w") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(60)
 
     handle = Pipeline("orphans").add_step(sleep).submit(on=local)
     deadline = time.monotonic() + 10
-    while not (os.path.exists(place) and Path(place).read_text().endswith("\n")):
+    while not (Path(place).exists() and Path(place).read_text().endswith("\n")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     child = psutil.Process(int(Path(place).read_text()))

@@ -37,7 +37,7 @@ def noting(folder: Path) -> Pipeline:
 
     @step
     def note(word: str) -> None:
-        with open(place, "a") as file:
+        with Path(place).open("a") as file:
             file.write(f"{word}\n")
 
     return Pipeline("noting", context=context(word="tick")).add_step(note)
@@ -179,7 +179,7 @@ def test_a_subclass_executes_scheduled_runs(tmp_path: Path) -> None:
     class Mine(LocalOrchestrator):
         def execute(self, *arguments: Any) -> Any:
             result = super().execute(*arguments)
-            with open(place, "a") as file:
+            with Path(place).open("a") as file:
                 file.write("x")
             return result
 
@@ -202,7 +202,7 @@ def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrch
             import time
 
             time.sleep(1)
-            open(place, "w").close()
+            Path(place).touch()
 
         Pipeline("slow").add_step(slow).schedule("interval", 1, on=local)
         eventually(lambda: local.runs() and local.runs()[-1].status is ExecutionStatus.RUNNING)

@@ -8,6 +8,7 @@ which leaves the handlers as the user set them up.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
-__all__ = ["Sink", "attributed", "capturing", "leading_through", "pass_on"]
+__all__ = ["Sink", "attributed", "beneath", "capturing", "leading_through", "pass_on"]
 
 _current: ContextVar[Sink | None] = ContextVar("flowyml_sink", default=None)
 _lock = threading.Lock()
@@ -138,15 +139,20 @@ def capturing(alone: Sink | None = None) -> Iterator[None]:
                 _uninstall()
 
 
+def beneath(name: str) -> Any:
+    """The stream that a stand-in passes on to."""
+    return _Installed.streams[name][0]
+
+
 @contextmanager
-def leading_through(lead: Callable[[Any], Any]) -> Iterator[Any]:
-    """Let what goes to a terminal pass through ``lead(stream)``, and give the stream beneath standard error."""
+def leading_through(lead: Callable[[Any], Any]) -> Iterator[None]:
+    """Let what goes to a terminal pass through ``lead(stream)``."""
     before = dict(_Installed.streams)
     for stream, tee in before.values():
         if stream is not None and stream.isatty():
             tee._stream = lead(stream)
     try:
-        yield before["stderr"][0]
+        yield
     finally:
         for stream, tee in before.values():
             tee._stream = stream
@@ -158,6 +164,15 @@ def pass_on(name: str, line: str) -> None:
     with suppress(OSError, ValueError):  # closed, or a pipe that nobody reads
         tee.show(f"{line}\n")
         tee.flush()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold it at the moment of a fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _install(alone: Sink | None) -> None:

@@ -31,7 +31,7 @@ from flowyml.runtime.loading import import_from, loading
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
 
-__all__ = ["end_process", "main", "pickled", "start_run"]
+__all__ = ["end_process", "main", "pickled", "reap", "start_run"]
 
 _GRACE_SECONDS = 10
 
@@ -43,7 +43,7 @@ class _Process(subprocess.Popen[bytes]):
         return
 
 
-_started: list[_Process] = []
+_started: set[_Process] = set()
 
 
 def start_run(
@@ -72,14 +72,21 @@ def start_run(
 
 
 def _launch(folder: Path) -> alive.Owner:
-    _started[:] = [process for process in _started if process.poll() is None]
+    reap()
     with (folder / "output.log").open("ab") as log:
         process = _Process(
             [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    _started.append(process)
+    _started.add(process)
     return alive.owner_of(process.pid)
+
+
+def reap() -> None:
+    """Let go of the processes that have ended. Until its parent does so, one stays in the process table."""
+    for process in tuple(_started):
+        if process.poll() is not None:
+            _started.discard(process)
 
 
 def pickled(orchestrator: LocalOrchestrator) -> bytes:
@@ -93,7 +100,7 @@ def pickled(orchestrator: LocalOrchestrator) -> bytes:
 def end_process(store: RunStore, row: RunRow) -> None:
     """Ask the process of a cancelled run to stop, and kill it with all its children if it does not."""
     owner = alive.Owner(row.host, row.pid, row.born)
-    if not row.detached or not alive.is_alive(owner):
+    if not _is_its_own(row) or not alive.is_alive(owner):
         return
     with suppress(ProcessLookupError):
         os.kill(row.pid, signal.SIGTERM)
@@ -103,6 +110,11 @@ def end_process(store: RunStore, row: RunRow) -> None:
         with suppress(ProcessLookupError):
             os.killpg(row.pid, signal.SIGKILL)
     store.finish(row.run_id, Ending("CANCELLED", "cancelled", "The run was cancelled; it had to be killed."))
+
+
+def _is_its_own(row: RunRow) -> bool:
+    """Whether the process that the record names is there for this run: not the caller of ``run()`` or ``submit()``."""
+    return bool(row.detached) and row.raw_status != "queued"
 
 
 def main(folder: Path) -> int:

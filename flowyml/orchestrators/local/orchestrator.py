@@ -105,10 +105,10 @@ class LocalOrchestrator(Orchestrator):
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: a submitted one and all its children within seconds, else see ``capabilities``."""
-        row = self.store.get(job_id)
+        self.store.get(job_id)
         if not self.store.request_cancel(job_id):
             return False
-        detached.end_process(self.store, row)
+        detached.end_process(self.store, self.store.get(job_id))
         return True
 
     def _settings(self, pipeline: RunnablePipeline, plan: Plan, run_id: str) -> Settings:
@@ -143,6 +143,7 @@ class LocalOrchestrator(Orchestrator):
 
     def get_run(self, job_id: str) -> Run:
         """One run, from the record. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
+        detached.reap()
         return views.run_of(self.store.get(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:

@@ -115,7 +115,10 @@ class LocalRun:
                         show.close(replace(run_of(self.row), status=self._verdict[0], error=self._verdict[2]))
         finally:
             self._record_end()
-        return result_of(self.plan, self.row, self._nodes, self._verdict, self._outputs, self._seconds())
+        try:
+            return result_of(self.plan, self.row, self._nodes, self._verdict, self._outputs, self._seconds())
+        finally:
+            self._let_go()
 
     def abandon(self) -> None:
         """Record a stopped run whose steps go on regardless. For the recorder's thread, before it ends the process."""
@@ -207,6 +210,13 @@ class LocalRun:
             shutil.rmtree(self._values, ignore_errors=True)
             with suppress(OSError):  # a detached process has more in it
                 self._settings.folder.rmdir()
+
+    def _let_go(self) -> None:
+        """The nodes hold one another, so they go late; the values of the user must not wait for that."""
+        self._outputs = {}
+        for node in self._nodes:
+            node.values.clear()
+            node.error = None
 
     def _seconds(self) -> float:
         return time.time() - (self.row.started or self.row.created)

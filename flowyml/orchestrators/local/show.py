@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flowyml.core.runs import Run
-from flowyml.orchestrators.local.capture import leading_through
+from flowyml.orchestrators.local.capture import beneath, leading_through
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.views import step_of
 
@@ -44,8 +44,9 @@ class Show:
         if "pdb" in sys.modules:
             self._end()
         elif now >= self._next:
-            self._next = now + self._pause
+            self._next = float("inf")  # for good, if drawing fails: that is told, and once is enough
             self._draw(self._run)
+            self._next = now + self._pause
 
     def close(self, run: Run) -> None:
         """Draw the end of the run, if anything was drawn at all."""
@@ -63,8 +64,8 @@ class Show:
 
         from flowyml.core.progress import show_progress
 
-        beneath = self._stack.enter_context(leading_through(lambda stream: FileProxy(console, stream)))
-        console = Console(file=beneath)
+        console = Console(file=beneath("stderr"))
+        self._stack.enter_context(leading_through(lambda stream: FileProxy(console, stream)))
         self._update = self._stack.enter_context(show_progress(self._run.pipeline, self._run.run_id, console=console))
         return self._update
 

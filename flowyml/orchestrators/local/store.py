@@ -53,7 +53,7 @@ class RunStore:
 
     def folder_of(self, run_id: str) -> Path:
         """The run's own folder, which is there while the run needs it."""
-        return self.path.parent / "jobs" / slug(run_id, max_length=100)
+        return self.path.parent / "jobs" / slug(self.path.stem) / slug(run_id, max_length=100)
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
@@ -88,7 +88,8 @@ class RunStore:
         """Note the process that will begin a queued run."""
         with self.session() as db:
             db.execute(
-                "UPDATE runs SET host = ?, pid = ?, born = ? WHERE run_id = ? AND status = 'QUEUED'",
+                "UPDATE runs SET raw_status = 'starting', host = ?, pid = ?, born = ?"
+                " WHERE run_id = ? AND status = 'QUEUED'",
                 (*_owner(owner), run_id),
             )
 

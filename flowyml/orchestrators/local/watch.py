@@ -13,7 +13,7 @@ __all__ = ["Watch"]
 _LOOK_SECONDS = 0.2
 _PRESS_SECONDS = 0.25
 _SIGN_OF_LIFE_SECONDS = 10
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 3
 
 
 class Watch:

@@ -1,0 +1,123 @@
+"""What a run shows on the terminal, on a real (pseudo) one."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.progress import show_progress
+from flowyml.core.runs import Run, StepRun
+
+RUNNING, COMPLETED = ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+SCRIPT = """
+import sys, time
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+@step(outputs=["a"])
+def talk():
+    for number in range(6):
+        print(f"[bold]{{number}} says talk")
+        time.sleep(0.2)
+    return 1
+
+@step
+def fail(a):
+    raise ValueError("bad luck")
+
+pipeline = Pipeline("shown").add_step(talk).add_step(fail)
+local = LocalOrchestrator(store={store!r})
+if sys.argv[1] == "run":
+    result = pipeline.run(on=local)
+else:
+    result = pipeline.submit(on=local).wait_for_completion(poll_interval=0.1)
+print("it", result.status)
+"""
+
+
+def on_a_terminal(tmp_path: Path, mode: str, **env: str) -> str:
+    script = tmp_path / "shown.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(store=str(tmp_path / "runs.db"))))
+    child = pexpect.spawn(
+        sys.executable, ["-W", "error", str(script), mode],
+        dimensions=(24, 100), encoding="utf-8", timeout=30, env={**os.environ, "TERM": "xterm-256color", **env},
+    )  # fmt: skip
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    return child.before or ""
+
+
+@pytest.mark.parametrize("mode", ["run", "submit"])
+def test_steps_are_drawn_live(tmp_path: Path, mode: str) -> None:
+    text = on_a_terminal(tmp_path, mode)
+    plain = CONTROL.sub("", text)
+    assert "\x1b[2K" in text
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] talk +\d\.\d s", plain)
+    assert re.search(r"✓ talk +1\.\d s +\r?\n✗ fail +0\.0 s +ValueError: bad luck", plain)
+    assert plain.rstrip().endswith("it FAILED")
+    assert mode == "submit" or all(f"[bold]{number} says talk" in plain for number in range(6))
+
+
+def test_it_can_be_turned_off(tmp_path: Path) -> None:
+    text = on_a_terminal(tmp_path, "run", FLOWYML_PROGRESS="0")
+    assert "\x1b" not in text
+    assert text.splitlines()[:2] == ["[bold]0 says talk", "[bold]1 says talk"]
+
+
+def steps(*statuses: ExecutionStatus) -> list[StepRun]:
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        StepRun(
+            name=f"s{number}", status=status, raw_status="", started_at=begun,
+            ended_at=begun.replace(second=2) if status.is_terminal else None,
+        )
+        for number, status in enumerate(statuses)
+    ]  # fmt: skip
+
+
+RUN = Run(job_id="j", run_id="r", pipeline="p", status=RUNNING, raw_status="running")
+
+
+def test_without_a_terminal_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress("p", "r") as update:
+        update(RUN, steps(RUNNING, ExecutionStatus.QUEUED))
+        update(RUN, steps(COMPLETED, RUNNING))
+        update(RUN, steps(COMPLETED, RUNNING))
+        update(replace(RUN, status=COMPLETED), steps(COMPLETED, COMPLETED))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "p r RUNNING", "p r: s0 RUNNING", "p r: s0 COMPLETED after 2.0 s", "p r: s1 RUNNING",
+        "p r: s1 COMPLETED after 2.0 s", "p r COMPLETED",
+    ]  # fmt: skip
+
+
+def test_of_many_steps_those_that_matter_are_drawn() -> None:
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    console = Console(file=file, width=80, height=24)
+    many = steps(*[COMPLETED] * 500, ExecutionStatus.FAILED, RUNNING, *[ExecutionStatus.QUEUED] * 500)
+    with show_progress("p", "r", console=console) as update:
+        update(RUN, many)
+    drawn = file.getvalue()
+    assert "501 of 1002 steps done" in drawn
+    assert "s500" in drawn
+    assert "s501" in drawn
+    assert "s499" in drawn
+    assert "s10 " not in drawn
+    assert len(drawn.splitlines()) < 24
