@@ -17,8 +17,7 @@ COMPILE = [
 
 
 def main() -> None:
-    extras = ["--extra", "airflow", "--extra", "prefect", "--group", "dev"]
-    everything = ["pyproject.toml", *extras, "--output-file", "constraints.txt"]
+    everything = ["pyproject.toml", "--all-extras", "--group", "dev", "--output-file", "constraints.txt"]
     subprocess.run([*COMPILE, *everything], cwd=ROOT, check=True)
     subprocess.run([*COMPILE, "-", "--output-file", "scripts/uv.txt"], cwd=ROOT, check=True, input="uv\n", text=True)
     for name, wanted in AIRFLOWS.items():
