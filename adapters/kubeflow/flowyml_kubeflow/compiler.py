@@ -237,6 +237,8 @@ class _Compiler:
         if step.outputs:
             outputs["parameters"] = {names.port(name): _TEXT for name in step.outputs}
             outputs["artifacts"] = {names.artifact(name): _ARTIFACT for name in step.outputs}
+        if task == names.pipeline(self.plan.name):  # kfp's loader would take this component for the whole pipeline
+            task = f"{task}--step"
         container = executors.container("step", f"comp-{task}", self.form, options, step.resources)
         self._component(task, inputs, outputs, container, executors.kubernetes(step, options))
         return f"comp-{task}"

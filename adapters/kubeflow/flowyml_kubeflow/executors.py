@@ -25,6 +25,9 @@ Json = dict[str, Any]
 LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
 _GRACE = 60  # the step's process is killed at its timeout; the pod, should that fail, this many seconds later
 
+_SHIPPED = (
+    "__init__.py", "orchestrator.py", "capabilities.py", "launcher.py", "attempts.py", "names.py", "values.py",
+)  # fmt: skip
 _PIP = """
 if ! [ -x "$(command -v pip)" ]; then
     python3 -m ensurepip || python3 -m ensurepip --user
@@ -109,13 +112,14 @@ def run(flowyml__bundle: dsl.Output[dsl.Artifact]):
 
 
 def with_launcher(bundle: Bundle) -> Bundle:
-    """The bundle with this adapter's part that runs beside the steps."""
+    """The bundle with this adapter's part that runs beside the steps.
+
+    The orchestrator's class is there too: a user's module may import it, and finds this package first.
+    """
     from importlib.resources import files
 
     folder = files("flowyml_kubeflow")
-    parts = ("launcher.py", "attempts.py", "names.py", "values.py")
-    own = {f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts}
-    return bundle.with_files({"flowyml_kubeflow/__init__.py": b"", **own})
+    return bundle.with_files({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _SHIPPED})
 
 
 def encoded(bundle: Bundle) -> list[str]:

@@ -89,8 +89,13 @@ class RunFolder:
 
     def forget_the_end(self) -> None:
         """As if it had not ended, for another try."""
-        for name in ("result.json", "outcome.json", "cancel"):
+        os.utime(self.path / "request.json")
+        for name in ("started.json", "result.json", "outcome.json", "cancel"):
             (self.path / name).unlink(missing_ok=True)
+
+    def waits_since(self) -> float:
+        """When it was submitted, or submitted again."""
+        return (self.path / "request.json").stat().st_mtime
 
     def ask_to_cancel(self) -> None:
         """The supervisor looks for this file."""

@@ -208,9 +208,10 @@ def _one_component_a_task(spec: dict[str, Any]) -> None:
     components, own = spec["components"], {}
     for dag in [spec["root"], *components.values()]:
         for name, task in dag.get("dag", {}).get("tasks", {}).items():
-            own[f"comp-{name}"] = components[task["componentRef"]["name"]]
-            task["componentRef"] = {"name": f"comp-{name}"}
-            if "dag" not in own[f"comp-{name}"] and name not in (names.START_TASK, names.END_TASK):
+            mine = f"comp-task--{name}"
+            own[mine] = components[task["componentRef"]["name"]]
+            task["componentRef"] = {"name": mine}
+            if "dag" not in own[mine] and name not in (names.START_TASK, names.END_TASK):
                 task["cachingOptions"] = {"enableCache": True}  # within the run, so that it can be retried
     spec["components"] = own
 

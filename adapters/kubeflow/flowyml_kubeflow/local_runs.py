@@ -183,7 +183,7 @@ class LocalRuns:
         if run.started_at():
             stop_steps(run)
             run.end("FAILED", "The process that ran it died.")
-        elif time.time() - run.request()["created"] > _TO_START:
+        elif time.time() - run.waits_since() > _TO_START:
             run.end("FAILED", f"The process that runs it never began: {run.last_words()}")
         return run.result()
 

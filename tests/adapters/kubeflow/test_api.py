@@ -1,0 +1,246 @@
+"""KFP's API, through the official client: a fake of it, or the server at FLOWYML_TEST_KFP_URL."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.errors import (
+    AuthenticationError,
+    EngineUnreachableError,
+    ParameterError,
+    UnsupportedFeatureError,
+)
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.remote import RemoteOrchestrator
+from flowyml.testing import OrchestratorConformance, pipelines
+from flowyml_kubeflow import KubeflowOrchestrator
+
+pytestmark = pytest.mark.kubeflow
+real_only = pytest.mark.skipif("FLOWYML_TEST_KFP_URL" not in os.environ, reason="the fake runs one task after another")
+
+
+class TestConformanceOverTheApi(OrchestratorConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, kfp_api: Any) -> Callable[..., Orchestrator]:
+        return lambda **options: KubeflowOrchestrator(**kfp_api.options, **options)
+
+    @real_only
+    def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
+        super().test_independent_steps_run_at_the_same_time(orchestrator, folder)
+
+    def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
+        """Of a zone that keeps its offset; others are refused, with the reason."""
+        schedule = Schedule.of("daily", 6, timezone="Asia/Kolkata")
+        made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+        try:
+            assert made.next_runs[0] == schedule.next_times()[0]
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+        with pytest.raises(UnsupportedFeatureError, match="changes its offset in the course of the year"):
+            orchestrator.schedule_pipeline(
+                pipelines.greeting(), Schedule.of("daily", 6, timezone="America/New_York")
+            )
+
+
+@pytest.fixture
+def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
+    return KubeflowOrchestrator(**kfp_api.options)
+
+
+def run_id(name: str) -> str:
+    return f"{name}-{time.time_ns()}"
+
+
+def test_the_url_is_recognized(kfp_api: Any) -> None:
+    remote = RemoteOrchestrator(kfp_api.url)
+    assert remote.name == "kubeflow"
+    assert remote.health().reachable
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the run was made", "after the run was made"])
+def test_a_lost_answer_makes_no_second_run(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, tmp_path: Path, before: bool
+) -> None:
+    kfp_api.fail("POST", "/runs$", before=before)
+    handle = orchestrator.run_pipeline(pipelines.counting(str(tmp_path)), run_id("lost"))
+    handle.wait_for_completion(60, 0.5)
+    assert handle.status is ExecutionStatus.COMPLETED, handle.error
+    assert (tmp_path / "executions").read_text() == "x"
+    assert [run.run_id for run in orchestrator.runs("conformance counting")].count(handle.run_id) == 1
+
+
+def test_a_slow_answer_is_a_lost_one(kfp_api: Any, tmp_path: Path) -> None:
+    impatient = KubeflowOrchestrator(**kfp_api.options, timeout=2)
+    kfp_api.fail("POST", "/runs$", before=False, seconds=4)
+    handle = impatient.run_pipeline(pipelines.counting(str(tmp_path)), run_id("slow"))
+    handle.wait_for_completion(60, 0.5)
+    assert (tmp_path / "executions").read_text() == "x"
+
+
+@pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, path: str, before: bool) -> None:
+    @step
+    def one() -> int:
+        return 1
+
+    name = run_id("deploy")
+    orchestrator = KubeflowOrchestrator(**kfp_api.options, experiment=name)
+    kfp_api.fail("POST", path, before=before)
+    pipeline = Pipeline(name).add_step(one)
+    try:
+        orchestrator.run_pipeline(pipeline, name)
+    except EngineUnreachableError as error:
+        assert before, error  # nothing was made, and the caller is told to try again
+    handle = orchestrator.run_pipeline(pipeline, name).wait_for_completion(60, 0.5)
+    assert handle.outputs == {"one": 1}
+
+
+def test_two_processes_with_one_run_id_make_one_run(kfp_api: Any, tmp_path: Path) -> None:
+    name, handles = run_id("both"), []
+
+    def submit() -> None:
+        mine = KubeflowOrchestrator(**kfp_api.options)
+        handles.append(mine.run_pipeline(pipelines.counting(str(tmp_path)), name))
+
+    threads = [threading.Thread(target=submit) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({handle.job_id for handle in handles}) == 1
+    assert handles[0].wait_for_completion(60, 0.5).status is ExecutionStatus.COMPLETED
+    assert (tmp_path / "executions").read_text() == "x"
+
+
+def test_reading_is_tried_again(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    handle = orchestrator.run_pipeline(pipelines.greeting(), run_id("read")).wait_for_completion(60, 0.5)
+    kfp_api.fail("GET", "/runs", times=2)
+    assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
+
+
+def test_a_server_that_stays_silent_is_unreachable() -> None:
+    orchestrator = KubeflowOrchestrator(url="http://127.0.0.1:9", timeout=1)
+    assert not orchestrator.health().reachable
+    with pytest.raises(EngineUnreachableError, match=r"127\.0\.0\.1:9"):
+        orchestrator.runs()
+
+
+def test_a_wrong_token_is_refused_and_not_shown(kfp_api: Any) -> None:
+    if kfp_api.state is None:
+        pytest.skip("the real server of this test has its own rules")
+    kfp_api.state.token = "right"
+    try:
+        with pytest.raises(AuthenticationError) as refused:
+            KubeflowOrchestrator(**kfp_api.options, token="wrong-secret").runs()
+        assert "wrong-secret" not in str(refused.value)
+        KubeflowOrchestrator(**kfp_api.options, token="right").runs()
+    finally:
+        kfp_api.state.token = None
+
+
+def test_the_same_pipeline_is_uploaded_once(orchestrator: KubeflowOrchestrator) -> None:
+    first = orchestrator.deploy_pipeline(pipelines.large())
+    again = orchestrator.deploy_pipeline(pipelines.large())
+    assert (again.digest, again.changed, again.url) == (first.digest, False, first.url)
+
+
+def test_a_failed_run_goes_on_from_where_it_failed(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> None:
+    @step(outputs=["first"])
+    def first(folder: str) -> int:
+        with (Path(folder) / "first").open("a") as file:
+            file.write("x")
+        return 1
+
+    @step(outputs=["second"])
+    def second(first: int, folder: str) -> int:
+        if not (Path(folder) / "mended").exists():
+            raise OSError("not yet")
+        return first + 1
+
+    pipeline = Pipeline("retried", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
+    handle = orchestrator.run_pipeline(pipeline, run_id("retried")).wait_for_completion(60, 0.5)
+    assert handle.status is ExecutionStatus.FAILED
+    assert "step 'second': OSError: not yet" in str(handle.error)
+    (tmp_path / "mended").touch()
+    orchestrator.retry_run(handle.job_id)
+    again = orchestrator.attach(handle.job_id).wait_for_completion(60, 0.5)
+    assert again.outputs == {"second": 2}
+    assert (tmp_path / "first").read_text() == "x"
+
+
+def test_parameters_keep_their_types(orchestrator: KubeflowOrchestrator) -> None:
+    """KFP carries numbers as doubles, in lists too."""
+
+    @step
+    def kinds(count: int, share: float, many: list[int], named: dict[str, Any], either: int | str | None) -> list[str]:
+        return [repr(value) for value in (count, share, many, named, either)]
+
+    given = context(count=1, share=1.0, many=[1], named={"a": 1}, either=None)
+    pipeline = Pipeline("kinds", context=given).add_step(kinds)
+    values = {"count": 3, "share": 2.0, "many": [1, 2], "named": {"a": [3]}, "either": 4}
+    handle = orchestrator.run_pipeline(pipeline, run_id("kinds"), parameters=values).wait_for_completion(60, 0.5)
+    assert handle.outputs == {"kinds": ["3", "2.0", "[1, 2]", "{'a': [3]}", "4"]}, handle.error
+    with pytest.raises(ParameterError, match="beyond 2\\*\\*53"):
+        orchestrator.run_pipeline(pipeline, parameters={"count": 2**60})
+
+
+def test_lists_are_read_to_their_last_page(orchestrator: KubeflowOrchestrator) -> None:
+    handles = [orchestrator.run_pipeline(pipelines.greeting(), run_id("page")) for _ in range(4)]
+    listed = [run.job_id for run in orchestrator.runs("conformance greeting", limit=100)]
+    assert {handle.job_id for handle in handles} <= set(listed)
+    for handle in handles:
+        handle.wait_for_completion(60, 0.5)
+
+
+def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    """Six fields, seconds first; five would fire hourly what is meant daily."""
+    made = orchestrator.schedule_pipeline(
+        pipelines.greeting(), Schedule.of("cron", "10 10 * * MON", catch_up=True, parameters={"name": "Ada"})
+    )
+    try:
+        (item,) = [item for item in orchestrator.engine._recurring(made.schedule_id)]  # type: ignore[union-attr]  # a Cluster
+        assert item.trigger.cron_schedule.cron == "0 10 10 * * 1"
+        assert (item.no_catchup, item.max_concurrency, item.status) == (False, "1", "ENABLED")
+        assert item.runtime_config.parameters == {"name": "Ada"}
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_schedule_survives_a_lost_answer(kfp_api: Any, orchestrator: KubeflowOrchestrator, before: bool) -> None:
+    kfp_api.fail("POST", "/recurringruns$", before=before)
+    schedule = Schedule.of("hourly", 5)
+    try:
+        made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+    except EngineUnreachableError:
+        assert before
+        made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+    assert [info.schedule_id for info in orchestrator.schedules("conformance greeting")] == [made.schedule_id]
+    orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_the_fake_has_only_what_the_official_client_calls(kfp_api: Any) -> None:
+    """Its routes are those of the OpenAPI models, and the log that the API server serves beside them."""
+    if kfp_api.state is None:
+        pytest.skip("there is no fake")
+    import kfp_server_api
+
+    sources = [path.read_text() for path in (Path(kfp_server_api.__file__).parent / "api").glob("*.py")]
+    for route in kfp_api.module.make_app(kfp_api.state).routes:
+        path = getattr(route, "path", "")
+        if "v2beta1" in path:
+            official = path.replace("{version_id}", "{pipeline_version_id}").replace("{run_and_verb}", "{RUN}:terminate")
+            options = [official.replace("{RUN}", "{run_id}"), official.replace("{RUN}:terminate", "{recurring_run_id}:enable")]
+            assert any(f"'{option}'" in source for option in options for source in sources), path
