@@ -104,7 +104,8 @@ def build(
         if not _KEY.fullmatch(key):
             raise DefinitionError(f"A pickled object cannot have the key {key!r}.")
         contents[f"objects/{key}.pkl"] = bytes(data)
-    packages = {match.decode() for data in (*files.values(), *objects.values()) for match in _ADAPTER.findall(data)}
+    code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
+    packages = {match.decode() for data in code for match in _ADAPTER.findall(data)}
     if any(b"cloudpickle" in data for data in objects.values()):
         packages.add("cloudpickle")
     for package in packages:

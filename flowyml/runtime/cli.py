@@ -84,8 +84,8 @@ def _print_plan(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=program, description=f"Pipeline {plan.name!r}, with all its code, in one file.".replace("%", "%%"),
-        epilog=_overview(plan), formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        prog=program, description=_literal(f"Pipeline {plan.name!r}, with all its code, in one file."),
+        epilog=_literal(_overview(plan)), formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     step = commands.add_parser("step", help="run one step", allow_abbrev=False)
@@ -122,7 +122,12 @@ def _overview(plan: Plan) -> str:
     if plan.parameters:
         lines.append("\nparameters:")
         lines += [f"  {p.name}" + ("" if p.required else f" = {json.dumps(p.default)}") for p in plan.parameters]
-    return "\n".join(lines).replace("%", "%%")
+    return "\n".join(lines)
+
+
+def _literal(text: str) -> str:
+    """argparse fills in ``%(prog)s``, and nothing else, where a text has it."""
+    return text.replace("%", "%%") if "%(prog)" in text else text
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,215 @@
+"""The user's code, brought to life from an unpacked bundle."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from flowyml.core.errors import PlanError
+from flowyml.core.hooks import PipelineHook
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Plan, Step
+from flowyml.runtime.bootstrap import unpacked
+from flowyml.runtime.code import Code
+from flowyml.runtime.loading import StopLoading, is_loading, load_code, loading, stop_if_loading
+
+
+@pytest.fixture(autouse=True)
+def _imports() -> Iterator[None]:
+    """Each test loads into this process; leave it as it was."""
+    path, meta_path, modules = sys.path[:], sys.meta_path[:], set(sys.modules)
+    yield
+    sys.path[:], sys.meta_path[:] = path, meta_path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def load(
+    tmp_path: Path, function: str, files: dict[str, str], objects: dict[str, bytes] = {}, main: str | None = None
+) -> Code:
+    plan = Plan(name="p", steps=(Step(name="s", function=function, outputs=("x",)),))
+    sources = {path: textwrap.dedent(source).encode() for path, source in files.items()}
+    bundle = build(plan, files=sources, objects=objects, main=main)
+    return load_code(unpacked(bundle.write(tmp_path)), plan)
+
+
+def call(code: Code, *args: Any) -> Any:
+    return code.functions["s"](*args)
+
+
+def test_a_function_of_a_module(tmp_path: Path) -> None:
+    assert call(load(tmp_path, "steps_a:one", {"steps_a.py": "def one(): return 1"})) == 1
+
+
+def test_a_function_inside_a_class_and_a_package(tmp_path: Path) -> None:
+    files = {
+        "pack/__init__.py": "",
+        "pack/deep/__init__.py": "from .other import BASE",
+        "pack/deep/other.py": "BASE = 40",
+        "pack/deep/steps.py": "from . import BASE\nclass Steps:\n    @staticmethod\n    def two(): return BASE + 2",
+    }
+    assert call(load(tmp_path, "pack.deep.steps:Steps.two", files)) == 42
+
+
+def test_a_namespace_package(tmp_path: Path) -> None:
+    files = {"space/steps.py": "from space.sub.more import ONE\ndef f(): return ONE", "space/sub/more.py": "ONE = 1"}
+    assert call(load(tmp_path, "space.steps:f", files)) == 1
+
+
+def test_the_function_under_a_step(tmp_path: Path) -> None:
+    source = "from flowyml import step\n@step(outputs=['x'])\ndef one(): return 1"
+    function = load(tmp_path, "steps_b:one", {"steps_b.py": source}).functions["s"]
+    assert type(function).__name__ == "function"
+
+
+def test_a_pickled_function_and_pickled_hooks(tmp_path: Path) -> None:
+    base = 3
+    objects = {"s": cloudpickle.dumps(lambda x: x + base), "hooks": cloudpickle.dumps((PipelineHook(),))}
+    code = load(tmp_path, "pickle:s", {}, objects)
+    assert call(code, 4) == 7
+    assert [type(hook) for hook in code.hooks] == [PipelineHook]
+
+
+def test_pickles_that_name_main_mean_the_script(tmp_path: Path) -> None:
+    pickled = b"\x80\x04c__main__\nmake\n."
+    assert call(load(tmp_path, "pickle:s", {"train_a.py": "def make(): return 5"}, {"s": pickled}, main="train_a")) == 5
+
+
+def test_data_files_beside_the_code_can_be_opened(tmp_path: Path) -> None:
+    source = "from pathlib import Path\ndef f(): return (Path(__file__).parent / 'd' / 'x.txt').read_text()"
+    assert call(load(tmp_path, "steps_c:f", {"steps_c.py": source, "d/x.txt": "hello"})) == "hello"
+
+
+def test_a_script_that_runs_its_pipeline_at_the_end_is_loaded_up_to_there(tmp_path: Path) -> None:
+    script = """
+        from flowyml import Pipeline, step
+        import helper_a
+
+        @step(outputs=["x"])
+        def one():
+            return helper_a.ONE
+
+        pipeline = Pipeline("p").add_step(one)
+        result = pipeline.run()
+        raise AssertionError("not reached")
+    """
+    helper = "from flowyml import Pipeline\nONE = 1\nPipeline('other').submit()\nraise AssertionError('not reached')"
+    assert call(load(tmp_path, "train_b:one", {"train_b.py": script, "helper_a.py": helper})) == 1
+
+
+def test_a_module_that_is_imported_within_a_step_runs_no_pipeline_either(tmp_path: Path) -> None:
+    files = {
+        "steps_d.py": "def f():\n    import late_a\n    return late_a.ONE",
+        "late_a.py": "from flowyml import Pipeline\nONE = 1\nPipeline('x').run()",
+    }
+    assert call(load(tmp_path, "steps_d:f", files)) == 1
+
+
+def test_a_step_may_run_a_pipeline_of_its_own(tmp_path: Path) -> None:
+    source = """
+        from flowyml import Pipeline, step
+
+        @step(outputs=["y"])
+        def inner():
+            return 2
+
+        @step(outputs=["x"])
+        def outer():
+            return Pipeline("inner").add_step(inner).run().outputs["y"]
+    """
+    assert call(load(tmp_path, "steps_e:outer", {"steps_e.py": source})) == 2
+
+
+@pytest.mark.parametrize(
+    "source", ["", "from flowyml import Pipeline\nPipeline('x').run()\ndef f(): ...", "if 0:\n def f(): ..."]
+)
+def test_a_function_that_is_not_there_when_imported(tmp_path: Path, source: str) -> None:
+    with pytest.raises(PlanError, match=r"has no 'f' when it is imported\. Define steps above the line that runs"):
+        load(tmp_path, "steps_f:f", {"steps_f.py": source})
+
+
+def test_what_is_no_function(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="refers to 3, which is no function"):
+        load(tmp_path, "steps_g:f", {"steps_g.py": "f = 3"})
+
+
+def test_an_error_while_importing_is_the_users_own(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        load(tmp_path, "steps_h:f", {"steps_h.py": "1 / 0"})
+
+
+def test_the_users_module_comes_before_an_installed_one(tmp_path: Path) -> None:
+    sys.modules.pop("iniconfig", None)
+    assert call(load(tmp_path, "iniconfig:f", {"iniconfig.py": "def f(): return 'mine'"})) == "mine"
+
+
+def test_two_bundles_with_modules_of_the_same_name(tmp_path: Path) -> None:
+    first = load(tmp_path, "steps_i:f", {"steps_i.py": "def f(): return 1"})
+    second = load(tmp_path, "steps_i:f", {"steps_i.py": "def f(): return 2"})
+    assert (call(first), call(second)) == (1, 2)
+    assert sum(entry.endswith("/code") for entry in sys.path) == 1
+
+
+def test_loading_is_of_this_thread_only() -> None:
+    import threading
+
+    seen: list[bool] = []
+    with loading():
+        assert is_loading()
+        thread = threading.Thread(target=lambda: seen.append(is_loading()))
+        thread.start()
+        thread.join()
+        with pytest.raises(StopLoading, match=r"'p': run\(\) while its module is loaded"):
+            stop_if_loading("p", "run")
+    assert seen == [False]
+    stop_if_loading("p", "run")
+
+
+def test_the_cache_is_private_and_forgets_what_nobody_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plan = Plan(name="p", steps=(Step(name="s", function="m:f"),))
+    old = unpacked(build(plan).write(tmp_path))
+    assert (tmp_path / "cache" / "flowyml").stat().st_mode & 0o777 == 0o700
+    assert unpacked(build(plan).write(tmp_path)) == old
+    (tmp_path / "cache" / "flowyml").chmod(0o775)
+    os.utime(old, (1, 1))
+    new = unpacked(build(plan, files={"a.py": b""}).write(tmp_path))
+    assert (tmp_path / "cache" / "flowyml").stat().st_mode & 0o777 == 0o700
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_without_a_cache_folder_a_bundle_is_unpacked_for_this_process(tmp_path: Path) -> None:
+    """Neither the home nor the shared temporary folder will do: files stand where the folders would be."""
+    import os
+
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / f"flowyml-{os.getuid()}").write_text("in the way")
+    (tmp_path / "cache").write_text("in the way")
+    plan = Plan(name="p", steps=(Step(name="s", function="m:where", outputs=("x",)),))
+    path = build(plan, files={"m.py": b"def where(): return __file__"}).write(tmp_path)
+    env = {"TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "FLOWYML_HOME": str(tmp_path)}
+    command = [sys.executable, "-I", str(path), "step", "s"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    assert f'{{"x": "{tmp_path}/tmp/flowyml-' in done.stdout
+    assert [entry.name for entry in (tmp_path / "tmp").iterdir()] == [f"flowyml-{os.getuid()}"]
+
+
+def test_many_first_starts_at_once(tmp_path: Path) -> None:
+    import os
+
+    plan = Plan(name="p", steps=(Step(name="s", function="m:f", outputs=("x",)),))
+    path = build(plan, files={"m.py": b"def f(): return 1"}).write(tmp_path)
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-I", "-S", str(path), "step", "s"]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, env=env) for _ in range(6)]
+    assert [process.communicate()[0] for process in running] == [b'{"x": 1}\n'] * 6
+    assert len(list((tmp_path / "cache" / "flowyml").iterdir())) == 1

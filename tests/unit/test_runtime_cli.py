@@ -1,0 +1,330 @@
+"""A bundle's command line, on Pythons that have nothing installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.core.hooks import PipelineHook
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
+
+CODE = """
+import sys, dataclasses, logging
+
+@dataclasses.dataclass
+class Rows:
+    count: int
+
+def load(rows, unit="m"):
+    print("loading", rows, unit)
+    return Rows(rows)
+
+def count(rows):
+    assert type(rows).__name__ == "Rows", rows
+    return rows.count
+
+def split():
+    return 1, 2, 3
+
+async def later():
+    import asyncio
+    await asyncio.sleep(0)
+    return "later"
+
+def boom(value):
+    def deeper():
+        raise ValueError("no " + value)
+    try:
+        deeper()
+    except ValueError as error:
+        raise RuntimeError("chained") from error
+
+def leave():
+    sys.exit("enough")
+
+def arguments():
+    return sys.argv[1:]
+
+def lock():
+    import threading
+    return threading.Lock()
+"""
+
+
+class Noisy(PipelineHook):
+    def on_step_start(self, step_name: str, inputs: Any) -> None:
+        print("start", step_name, inputs)
+
+    def on_error(self, step_name: str, error: BaseException) -> None:
+        print("error", step_name, type(error).__name__, error)
+
+    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: Any, duration: float) -> None:
+        print("end", pipeline_name, run_id, status, duration)
+        raise RuntimeError("hooks may fail")
+
+
+PLAN = Plan(
+    name="100% training",
+    description="It counts 100% of the rows.",
+    steps=(
+        Step(
+            name="load", function="steps:load", outputs=("data",),
+            inputs=(Input("rows", FromParameter("rows")), Input("unit", Constant("km"))),
+        ),
+        Step(name="count", function="steps:count", outputs=("n",), inputs=(Input("rows", FromStep("load", "data")),)),
+        Step(name="split", function="steps:split", outputs=("a", "b")),
+        Step(name="later", function="steps:later", outputs=("x",)),
+        Step(name="boom", function="steps:boom", outputs=("x",), inputs=(Input("value", FromParameter("word")),)),
+        Step(name="leave", function="steps:leave"),
+        Step(name="--arguments 'ü'", function="steps:arguments", outputs=("x",)),
+        Step(name="lock", function="steps:lock", outputs=("x",)),
+        Step(name="broken", function="broken:f"),
+    ),
+    parameters=(Parameter(name="rows", schema={"type": "integer"}, default=3), Parameter(name="word", required=True)),
+)  # fmt: skip
+FILES = {"steps.py": CODE.encode(), "broken.py": b"import sys\ndef f(): ...\nimport flowyml_is_not_here\n"}
+
+
+def pythons() -> list[str]:
+    """Every Python that a bundle supports and that this machine has."""
+    found = {sys.executable: sys.version_info[:2]}
+    candidates = [*Path.home().glob(".pyenv/versions/3.1[0-9].*/bin/python"), *filter(None, map(shutil.which, NAMES))]
+    for path in map(str, candidates):
+        code = "import sys; print(*sys.version_info[:2])"
+        told = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False).stdout.split()
+        version = tuple(map(int, told))
+        if version >= (3, 11) and version not in found.values():
+            found[path] = version
+    return list(found)
+
+
+NAMES = ["python3.11", "python3.12", "python3.13", "python3.14"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(PLAN, files=FILES).write(tmp_path_factory.mktemp("bundle"))
+
+
+def run(bundle: Path, *arguments: str, python: str = sys.executable, **env: str) -> subprocess.CompletedProcess[str]:
+    """With no site-packages, and without this process's environment variables for Python."""
+    command = [python, "-I", "-S", str(bundle), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **env})
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).parts[-3])
+def test_a_bare_python_is_enough(bundle: Path, python: str, tmp_path: Path) -> None:
+    shown = run(bundle, "--help", python=python)
+    assert shown.returncode == 0, shown.stderr
+    assert "load(rows, unit) -> data" in shown.stdout
+    loaded = run(bundle, "step", "load", "--artifacts", str(tmp_path), python=python)
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    output = loaded.stdout.splitlines()[-1]
+    assert loaded.stdout.startswith("loading 3 km\n")
+    inputs = json.dumps({"rows": json.loads(output)["data"]})
+    counted = run(bundle, "step", "count", "--inputs", inputs, "--artifacts", str(tmp_path), python=python)
+    assert (counted.stdout, counted.stderr) == ('{"n": 3}\n', "")
+
+
+def test_an_empty_environment_is_enough(bundle: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=False)
+    done = run(bundle, "step", "later", python=str(tmp_path / "venv" / "bin" / "python"))
+    assert (done.stdout, done.stderr) == ('{"x": "later"}\n', "")
+
+
+def test_the_file_itself_is_a_command(bundle: Path) -> None:
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    done = subprocess.run(
+        [str(bundle), "step", "later"], capture_output=True, text=True, env={"PATH": path}, check=False
+    )
+    assert done.stdout == '{"x": "later"}\n', done.stderr
+
+
+def test_help_shows_steps_and_parameters(bundle: Path) -> None:
+    shown = run(bundle, "--help").stdout
+    for line in (
+        "Pipeline '100% training'",
+        "It counts 100% of the rows.",
+        "  leave() -> nothing",
+        "  rows = 3",
+        "  word\n",
+    ):
+        assert line in shown
+
+
+def test_a_name_that_means_something_to_argparse(tmp_path: Path) -> None:
+    plan = Plan(name="50% %(prog)s %(prog", steps=(Step(name="%s %(nope)d", function="m:f"),))
+    shown = run(build(plan).write(tmp_path), "--help")
+    assert "Pipeline '50% %(prog)s %(prog'" in shown.stdout
+    assert "  %s %(nope)d() -> nothing" in shown.stdout
+
+
+def test_parameters_inputs_and_an_output_file(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"rows": 7}')
+    out = tmp_path / "out.json"
+    done = run(bundle, "step", "load", "--parameters", f"@{tmp_path}/p.json", "--output", str(out))
+    assert done.stdout == "loading 7 km\n"
+    assert set(json.loads(out.read_text())["data"]["$artifact"]) == {"url", "format", "sha256", "size", "type"}
+    given = run(bundle, "step", "load", "--parameters", '{"rows": 7}', "--inputs", '{"rows": 8, "unit": "ft"}')
+    assert given.stdout.startswith("loading 8 ft\n")
+
+
+def test_a_failed_step_shows_the_users_frames_and_how_to_run_it_again(bundle: Path) -> None:
+    arguments = ["step", "boom", "--parameters", '{"word": "it\'s"}']
+    done = run(bundle, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        'Traceback (most recent call last):\n  File "steps.py", line 28, in boom\n    deeper()\n'
+    )
+    assert 'raise ValueError("no " + value)\nValueError: no it\'s' in done.stderr
+    assert "flowyml/runtime" not in done.stderr
+    again = done.stderr.rstrip().splitlines()[-1].strip()
+    assert "step 'boom' of pipeline '100% training' failed. To run it again:" in done.stderr
+    assert shlex.split(again) == ["python", "-I", str(bundle), *arguments]
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (
+            "split",
+            "OutputError: step 'split' declares 2 outputs ('a', 'b') and returned a tuple of 3. Return a tuple of 2",
+        ),
+        ("leave", "StepError: step 'leave' called sys.exit('enough'). Let it return, or raise an error."),
+        ("lock", "OutputError: step 'lock': output 'x' cannot be handed to other steps. cannot pickle '_thread.lock'"),
+        ("broken", 'File "broken.py", line 3, in <module>\n    import flowyml_is_not_here\nModuleNotFoundError'),
+        ("boom", "ParameterError: step 'boom' needs parameter 'word' of the run, which has no default."),
+    ],
+)
+def test_failures_say_what_to_do(bundle: Path, step: str, message: str) -> None:
+    done = run(bundle, "step", step)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["step", "nope"], "'nope' is no step; the pipeline has 'load', 'count'"),
+        (["step"], "None is no step"),
+        (["step", "count"], "step 'count' needs --inputs with 'rows' (output 'data' of step 'load')"),
+        (["step", "load", "--inputs", '{"x": 1}'], "step 'load' has no input 'x'; it has 'rows', 'unit'"),
+        (["step", "load", "--inputs", "{"], "--inputs: Expecting property name"),
+        (["step", "load", "--inputs", "@/nope"], "--inputs: [Errno 2] No such file"),
+        (["step", "load", "--inputs", "[]"], "--inputs takes a JSON object"),
+        (["step", "load", "--parameters", '{"x": 1}'], "the pipeline has no parameter 'x'; it has 'rows', 'word'"),
+        (["step", "load", "--attempt", "one"], "invalid int value: 'one'"),
+        (["hook", "on_nothing"], "invalid choice: 'on_nothing'"),
+        (["hook", "on_error", "--arguments", "[]"], "takes --arguments as a JSON list: [step_name, error]"),
+    ],
+)
+def test_wrong_arguments_are_exit_code_2(bundle: Path, arguments: list[str], message: str) -> None:
+    done = run(bundle, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_the_users_modules_see_no_arguments_and_odd_names_work(bundle: Path) -> None:
+    assert run(bundle, "step", "--", "--arguments 'ü'").stdout == '{"x": []}\n'
+    assert run(bundle, "step", "--step=--arguments 'ü'").stdout == '{"x": []}\n'
+
+
+def test_the_plan_is_printed_as_it_is(bundle: Path) -> None:
+    assert run(bundle, "plan").stdout.encode() == PLAN.canonical + b"\n"
+
+
+def test_hooks_fire_here_too(tmp_path: Path) -> None:
+    import cloudpickle
+
+    plan = Plan(name="p", steps=PLAN.steps, parameters=PLAN.parameters, hooks=("Noisy",))
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        hooks = cloudpickle.dumps((Noisy(),))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    bundle = build(plan, files=FILES, objects={"hooks": hooks}).write(tmp_path)
+    done = run(bundle, "step", "boom", "--inputs", '{"value": "x"}')
+    assert done.stdout == "start boom {'value': 'x'}\nerror boom RuntimeError chained\n"
+    done = run(bundle, "hook", "on_pipeline_end", "--arguments", '["p", "r", "FAILED", 1.5]')
+    assert (done.returncode, done.stdout) == (0, "end p r FAILED 1.5\n")
+    assert "Hook Noisy.on_pipeline_end failed; the run goes on." in done.stderr
+    done = run(bundle, "hook", "on_error", "--arguments", '["s", "by hand"]')
+    assert done.stdout == "error s StepError by hand\n"
+
+
+def test_hooks_that_cannot_be_loaded_do_not_stop_a_step(tmp_path: Path) -> None:
+    bundle = build(PLAN, files=FILES, objects={"hooks": b"cnowhere\nHook\n."}).write(tmp_path)
+    done = run(bundle, "step", "later")
+    assert (done.returncode, done.stdout) == (0, '{"x": "later"}\n')
+    assert "The hooks of pipeline '100% training' cannot be loaded; the run goes on without them." in done.stderr
+
+
+def test_a_parameter_that_looks_like_a_reference_is_just_a_parameter(bundle: Path, tmp_path: Path) -> None:
+    """Whoever may start a run with parameters of their choice cannot have a worker read files."""
+    reference = {
+        "$artifact": {"url": f"file://{tmp_path}/x.pkl", "format": "pickle", "sha256": "", "size": 0, "type": ""}
+    }
+    done = run(bundle, "step", "load", "--parameters", json.dumps({"rows": reference}))
+    assert done.stdout.startswith("loading {'$artifact'")
+
+
+def test_an_old_python_is_told_which_one_is_needed(bundle: Path) -> None:
+    candidates = [*map(str, Path.home().glob(".pyenv/versions/3.[89].*/bin/python")), "/usr/bin/python3.9"]
+    old = next((path for path in candidates if os.access(path, os.X_OK)), None)
+    if old is None:
+        pytest.skip("this machine has no old Python")
+    done = subprocess.run([old, str(bundle), "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("This bundle needs Python 3.11 or newer; this is 3.")
+
+
+def test_a_real_pipeline_in_a_script(tmp_path: Path) -> None:
+    """From a script that runs its pipeline unguarded, with a class of its own between the steps."""
+    (tmp_path / "train_it.py").write_text(
+        textwrap.dedent(
+            """
+            import os
+            from dataclasses import dataclass
+            from flowyml import Pipeline, step
+            from beside import BASE
+
+            @dataclass
+            class Model:
+                weight: int
+
+            @step(outputs=["model"])
+            def train(rows: int = 2) -> Model:
+                return Model(rows + BASE)
+
+            @step(inputs=["model"], outputs=["weight"])
+            def weigh(model: Model) -> int:
+                assert type(model) is Model
+                return model.weight
+
+            pipeline = Pipeline("training").add_step(train).add_step(weigh)
+            print(pipeline.bundle().write(os.environ["HERE"]))
+            pipeline.run()
+            """
+        )
+    )
+    (tmp_path / "beside.py").write_text("BASE = 40")
+    script, env = [sys.executable, str(tmp_path / "train_it.py")], {"HERE": str(tmp_path)}
+    made = subprocess.run(script, capture_output=True, text=True, check=True, env={**os.environ, **env}).stdout.split()[
+        0
+    ]
+    env["FLOWYML_ARTIFACTS"] = str(tmp_path / "store")
+    model = json.loads(run(Path(made), "step", "train", **env).stdout.splitlines()[-1])
+    weighed = run(Path(made), "step", "weigh", "--inputs", json.dumps(model), **env)
+    assert weighed.stdout.splitlines()[-1] == '{"weight": 42}', weighed.stderr
