@@ -57,7 +57,8 @@ class Token(Credentials):
     def headers(self) -> dict[str, str]:
         if self._token is None and self._connection.username is not None:
             with self._lock:
-                self._token = self._token or self._fetch()
+                if self._token is None:  # another thread may have been quicker
+                    self._token = self._fetch()
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def renew(self, refused: dict[str, str]) -> bool:
@@ -88,10 +89,16 @@ def refusal(connection: Connection, status: int) -> AuthenticationError:
     if connection.username is not None and status == 401:
         return AuthenticationError(f"{where} refuses user {connection.username!r}: wrong user name or password.")
     if connection.username is not None:
-        return AuthenticationError(f"{where} does not allow this to user {connection.username!r}. Ask for the permission.")
+        return AuthenticationError(
+            f"{where} does not allow this to user {connection.username!r}. Ask for the permission."
+        )
     if connection.token is None:
         return AuthenticationError(f"{where} wants to know who asks. Give username=… and password=…, or token=….")
     ends = expiry(connection.token)
     if ends is not None and ends < datetime.now(UTC):
-        return AuthenticationError(f"{where} refuses the token: it expired at {ends:%Y-%m-%d %H:%M:%S} UTC. Get a new one.")
-    return AuthenticationError(f"{where} refuses the token (status {status}). Is it one of this Airflow, and allowed to do this?")
+        return AuthenticationError(
+            f"{where} refuses the token: it expired at {ends:%Y-%m-%d %H:%M:%S} UTC. Get a new one."
+        )
+    return AuthenticationError(
+        f"{where} refuses the token (status {status}). Is it one of this Airflow, and allowed to do this?"
+    )

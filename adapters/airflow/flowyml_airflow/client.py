@@ -75,9 +75,9 @@ class AirflowClient:
 
     def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
         """The text of a DAG's file, as Airflow has parsed it."""
-        content: str = self.transport.get(
-            f"{self.api}/dagSources/{_quoted(dag['dag_id'])}", version_number=version
-        )["content"]
+        content: str = self.transport.get(f"{self.api}/dagSources/{_quoted(dag['dag_id'])}", version_number=version)[
+            "content"
+        ]
         return content
 
     def pause(self, dag_id: str, paused: bool) -> None:
@@ -128,7 +128,9 @@ class AirflowClient:
     def runs(self, dag_ids: Sequence[str] | None, limit: int) -> list[dict[str, Any]]:
         """Runs of these DAGs, or of all, newest first."""
         body = {"order_by": self._newest, "page_limit": limit, **({"dag_ids": list(dag_ids)} if dag_ids else {})}
-        found: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)["dag_runs"]
+        found: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)[
+            "dag_runs"
+        ]
         return found
 
     _newest = "-run_after"
@@ -235,5 +237,9 @@ def _event(item: Any) -> LogEvent:
     source = f"{item.get('logger', '')}:{item.get('filename', '')}"
     detail = item.get("error_detail") or [None]
     return LogEvent(
-        str(item.get("event", "")), str(item.get("level") or "info").upper(), moment(item.get("timestamp")), source, detail[0]
+        str(item.get("event", "")),
+        str(item.get("level") or "info").upper(),
+        moment(item.get("timestamp")),
+        source,
+        detail[0],
     )

@@ -45,8 +45,12 @@ class Connection:
         plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
         if token or username or parts.username:
             in_url = (unquote(parts.username or "") or None, unquote(parts.password or "") or None)
-            return cls(plain, username or in_url[0], password or in_url[1] or _environment("PASSWORD"), token)._checked()
-        return cls(plain, _environment("USERNAME"), password or _environment("PASSWORD"), _environment("TOKEN"))._checked()
+            return cls(
+                plain, username or in_url[0], password or in_url[1] or _environment("PASSWORD"), token
+            )._checked()
+        return cls(
+            plain, _environment("USERNAME"), password or _environment("PASSWORD"), _environment("TOKEN")
+        )._checked()
 
     def _checked(self) -> Connection:
         if self.username and not self.password and not self.token:

@@ -56,7 +56,7 @@ class Deployed:
 
 @dataclass(frozen=True)
 class Deployer:
-    """Writes bundles and DAG files into ``folder``, and waits up to ``timeout`` seconds until Airflow has parsed them."""
+    """Writes bundles and DAG files into ``folder``, and waits ``timeout`` seconds at most until they are parsed."""
 
     client: Callable[[], AirflowClient]
     folder: Folder | None
@@ -91,11 +91,11 @@ class Deployer:
             return False
         if self.folder is None:
             raise ConfigurationError(
-                f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. Give "
-                f"AirflowOrchestrator(dags_folder=…): the folder that Airflow reads its DAGs from, as a path or a URL."
+                f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. "
+                f"Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that Airflow reads its DAGs from."
             )
         before = self.client().import_error(compiled.filename)
-        for path, data in reversed(compiled.files.items()):
+        for path, data in reversed(list(compiled.files.items())):
             if self.folder.read(path) != data:
                 self.folder.write(path, data)
         self._wait_until_parsed(compiled, before)
@@ -114,18 +114,24 @@ class Deployer:
         """The bundle of a deployed DAG. Raises ``ConfigurationError`` when it is not in the folder."""
         name = found.facts.get("pipeline", found.dag["dag_id"])
         if self.folder is None:
-            raise ConfigurationError(f"Changing the schedule of {name!r} means writing its DAG file: give dags_folder=….")
+            raise ConfigurationError(
+                f"Changing the schedule of {name!r} means writing its DAG file: give dags_folder=…."
+            )
         wanted = found.facts.get("bundle", "")
         path = next((part for part in _strings(found.source) if part.endswith(f"-{wanted[:8]}.pyz")), "")
         data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if path else None
         if data is None:
             raise ConfigurationError(
-                f"The bundle of {name!r} is not in dags_folder={self.folder.name!r}. Is it the folder that Airflow reads?"
+                f"The bundle of {name!r} is not in dags_folder={self.folder.name!r}. Does Airflow read this folder?"
             )
         return _bundle(data)
 
     def _is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
-        if found is None or version_tag(compiled.version) not in tags_of(found.dag) or found.dag.get("has_import_errors"):
+        if (
+            found is None
+            or version_tag(compiled.version) not in tags_of(found.dag)
+            or found.dag.get("has_import_errors")
+        ):
             return False
         return self.folder is None or all(self.folder.read(path) == data for path, data in compiled.files.items())
 
@@ -145,9 +151,9 @@ class Deployer:
             pause = min(pause * 1.5, 1)
         assert self.folder is not None
         raise WaitTimeoutError(
-            f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within {self.timeout:g} s "
-            f"from dags_folder={self.folder.name!r}. Is this the folder that Airflow reads its DAGs from, and does its DAG "
-            f"processor run? A large one may need a longer deploy_timeout."
+            f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
+            f"{self.timeout:g} s from dags_folder={self.folder.name!r}. Is this the folder that Airflow reads its DAGs "
+            f"from, and does its DAG processor run? A large one may need a longer deploy_timeout."
         )
 
 
@@ -181,7 +187,6 @@ def has_schedule(dag: Mapping[str, Any]) -> bool:
     return dag.get("timetable_summary") not in (None, "None") or bool(dag.get("schedule_interval"))
 
 
-
 @lru_cache(maxsize=32)
 def _compiled(data: bytes, schedule: str, python: str | None, artifacts: str | None) -> CompiledDag:
     when = Schedule.from_dict(json.loads(schedule)) if schedule else None
@@ -200,4 +205,3 @@ def _bundle(data: bytes) -> Bundle:
 
 def _strings(source: str) -> list[str]:
     return [part for line in source.splitlines() if line.startswith("BUNDLE = ") for part in line.split('"')[1::2]]
-

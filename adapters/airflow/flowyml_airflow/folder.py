@@ -54,7 +54,9 @@ class LocalFolder(Folder):
     def write(self, path: str, data: bytes) -> None:
         target = self.root / path
         if not self.root.is_dir():
-            raise ConfigurationError(f"dags_folder={self.name!r} is no folder. Give the one that Airflow reads its DAGs from.")
+            raise ConfigurationError(
+                f"dags_folder={self.name!r} is no folder. Give the one that Airflow reads its DAGs from."
+            )
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._replace(target, data)
@@ -65,7 +67,7 @@ class LocalFolder(Folder):
     def _replace(target: Path, data: bytes) -> None:
         handle, fresh = tempfile.mkstemp(dir=target.parent, prefix=".new-")
         try:
-            with open(handle, "wb") as file:
+            with open(handle, "wb") as file:  # noqa: PTH123  # a descriptor
                 file.write(data)
             Path(fresh).chmod(0o644)
             os.replace(fresh, target)  # noqa: PTH105  # the one call that is atomic

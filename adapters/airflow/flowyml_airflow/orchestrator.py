@@ -47,8 +47,8 @@ class AirflowOrchestrator(Orchestrator):
     Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is deployed already need none.
 
     ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
-    large outputs go, which this machine must reach too. ``unpause`` lets a run unpause its DAG; a DAG whose schedule is
-    paused is only unpaused when it is True, since its schedule then fires again, and with False a paused DAG is refused.
+    large outputs go, which this machine must reach too. ``unpause`` lets a run unpause its DAG; one whose schedule is
+    paused only when it is True, since the schedule then fires again; with False every paused DAG is refused.
     ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, ``timeout`` how long one call
     may take, both in seconds. ``verify`` is a file with the authorities to trust for TLS, or False to trust everybody.
     ``retry_policy`` retries failed steps, and calls to an Airflow that does not answer.
@@ -82,6 +82,7 @@ class AirflowOrchestrator(Orchestrator):
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")
         self._deployer = Deployer(lambda: self.client, open_folder(place), deploy_timeout, python, artifacts)
         self._client: AirflowClient | None = None
+        self._about_dags: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -103,11 +104,7 @@ class AirflowOrchestrator(Orchestrator):
 
     @property
     def _reader(self) -> RunReader:
-        return RunReader(self.client, self._deployer.artifacts, self._known)
-
-    @property
-    def _known(self) -> dict[str, Any]:
-        return self.__dict__.setdefault("_about_dags", {})  # type: ignore[no-any-return]  # made here
+        return RunReader(self.client, self._deployer.artifacts, self._about_dags)
 
     # Runs.
 
@@ -162,7 +159,9 @@ class AirflowOrchestrator(Orchestrator):
         except FlowymlError as error:
             return Health(reachable=False, url=self.connection.url, detail=str(error))
         ill = [f"{name} is {word}" for name, word in parts.items() if word != "healthy"]
-        return Health(reachable=True, version=client.version, url=self.connection.url, detail="; ".join(ill), facts=parts)
+        return Health(
+            reachable=True, version=client.version, url=self.connection.url, detail="; ".join(ill), facts=parts
+        )
 
     # Deployments and schedules.
 
@@ -213,7 +212,13 @@ class AirflowOrchestrator(Orchestrator):
         self._deployer.deploy(self._deployer.compiled(self._deployer.deployed_bundle(found), None), found)
 
     def backfill(
-        self, pipeline: str, start: datetime, end: datetime, *, parameters: Mapping[str, Any] | None = None, **options: Any
+        self,
+        pipeline: str,
+        start: datetime,
+        end: datetime,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> list[SubmissionResult]:
         """The runs of a date range that a scheduled pipeline, or any DAG, has missed, by Airflow's own backfill.
 
@@ -221,7 +226,9 @@ class AirflowOrchestrator(Orchestrator):
         """
         client, dag = self.client, self._dag_of(pipeline)
         number = client.backfill(dag, start, end, parameters or {}, **options)
-        made = [run for run in client.runs([dag], 1000) if run.get("run_type") == "backfill" and _within(run, start, end)]
+        made = [
+            run for run in client.runs([dag], 1000) if run.get("run_type") == "backfill" and _within(run, start, end)
+        ]
         if not made:
             raise EngineError(f"Backfill {number} of {dag!r} made no run: its schedule has no time in that range.")
         reader = self._reader
@@ -266,7 +273,8 @@ class AirflowOrchestrator(Orchestrator):
         made = info(found, self._deployer.folder) if found else None
         if made is None:
             raise ScheduleNotFoundError(
-                f"Airflow at {self.connection.url} keeps no schedule {schedule_id!r} of FlowyML. See `flowyml schedule list`."
+                f"Airflow at {self.connection.url} keeps no schedule {schedule_id!r} of FlowyML. "
+                "See `flowyml schedule list`."
             )
         return made
 

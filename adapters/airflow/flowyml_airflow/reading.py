@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowyml.artifacts import open_store, unpack
-from flowyml.core.errors import EngineError, EngineUnreachableError
+from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_airflow.client import AirflowClient, LogEvent, moment
@@ -27,10 +27,11 @@ RUN_ID_NOTE = "flowyml run id: "
 SETTLES_WITHIN = timedelta(seconds=30)
 _STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited with")
 _MACHINERY = (
-    "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py", "local_task_job_runner.py",
-    "task_command.py", "secrets_masker.py",
+    "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py",
+    "local_task_job_runner.py", "task_command.py", "secrets_masker.py",
 )  # fmt: skip
 _LATE = "AirflowTaskTimeout"
+_TIMEOUT = re.compile(r"^ +dagrun_timeout=timedelta\(seconds=([0-9.e+-]+)\)", re.MULTILINE)
 
 
 @dataclass
@@ -39,14 +40,14 @@ class RunReader:
 
     client: AirflowClient
     artifacts: str | None = None
-    _timeouts: dict[str, tuple[float, timedelta | None, str]] = field(default_factory=dict)
+    known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
         """The record of a DAG run; ``whole`` looks up what went wrong, and whether a stopped run has really ended."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         status = run_status(found)
         if status.is_failed:
-            status = run_status(found, self._about(dag)[1])
+            status = run_status(found, self._about(found)[0])
         error = None
         if whole and status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT) and not self._has_settled(found):
             status = ExecutionStatus.RUNNING
@@ -55,7 +56,7 @@ class RunReader:
         return Run(
             job_id=f"{dag}/{run_id}",
             run_id=given_run_id(found),
-            pipeline=found.get("dag_display_name") or self._about(dag)[2],
+            pipeline=found.get("dag_display_name") or self._about(found)[1],
             status=status,
             raw_status=found["state"],
             created_at=moment(found.get("queued_at") or found.get("run_after") or found.get("start_date")),
@@ -87,8 +88,8 @@ class RunReader:
                 values[name] = unpack(self.client.xcom(dag, run_id, task, output), store)
             except NotThereError:
                 missing[name] = (
-                    f"Output {name!r} of run {found['dag_run_id']!r} is not kept: Airflow has no XCom {output!r} of task "
-                    f"{task!r} any more. It was cleared, or the task was marked as success by hand."
+                    f"Output {name!r} of run {found['dag_run_id']!r} is not kept: Airflow has no XCom {output!r} of "
+                    f"task {task!r} any more. It was cleared, or the task was marked as success by hand."
                 )
         return Outputs(values, not_kept=missing)
 
@@ -153,11 +154,13 @@ class RunReader:
         if status is ExecutionStatus.CANCELLED:
             return "The run was cancelled."
         if status is ExecutionStatus.TIMEOUT:
-            timeout = self._about(found["dag_id"])[1]
+            timeout = self._about(found)[0]
             return f"The run took longer than its timeout of {timeout.total_seconds() if timeout else 0:g} s."
         failed = [task for task in self._tasks(found) if task["state"] == "failed"]
         if not failed:
-            return "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
+            return (
+                "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
+            )
         first = min(failed, key=lambda task: task["end_date"] or "9")
         return f"step {_shown(first)!r}: {self._error(found, first)[0]}"
 
@@ -179,7 +182,9 @@ class RunReader:
         ended = moment(found["end_date"])
         if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True
-        stopped = [task for task in self._tasks(found) if task["pid"] and was_ended(task, found) and task["state"] != "success"]
+        stopped = [
+            task for task in self._tasks(found) if task["pid"] and was_ended(task, found) and task["state"] != "success"
+        ]
         return all(self._has_stopped(found, task) for task in stopped)
 
     def _has_stopped(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
@@ -188,26 +193,41 @@ class RunReader:
 
     def _source(self, found: Mapping[str, Any]) -> str:
         """The DAG file that a run was made from."""
-        versions = found.get("dag_versions") or [{}]
+        version = _version(found)
         try:
-            dag = {"dag_id": found["dag_id"]} if found.get("dag_versions") else self.client.dag(found["dag_id"])
-            return self.client.source(dag, versions[-1].get("version_number"))
-        except (NotThereError, EngineError) as error:
-            if isinstance(error, EngineUnreachableError):
-                raise
+            return self.client.source(
+                {"dag_id": found["dag_id"]} if version else self.client.dag(found["dag_id"]), version
+            )
+        except NotThereError:
             return ""
 
-    def _about(self, dag_id: str) -> tuple[float, timedelta | None, str]:
-        """``dagrun_timeout`` and the name of a DAG, remembered for a minute."""
-        known = self._timeouts.get(dag_id)
-        if known is None or time.monotonic() - known[0] > 60:
-            try:
-                dag = self.client.dag(dag_id)
-            except NotThereError:
-                dag = {}
-            known = (time.monotonic(), timeout_of(dag), dag.get("dag_display_name") or dag_id)
-            self._timeouts[dag_id] = known
+    def _about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
+        """``dagrun_timeout`` and the name of a DAG, in the version that a run was made from.
+
+        Airflow tells the timeout of the newest version only, so for a DAG of FlowyML's it is read from the source.
+        """
+        version = _version(found)
+        known = self.known.get((found["dag_id"], version)) if version else None
+        if known is None:
+            known = self._asked_about(found)
+            self.known[found["dag_id"], version] = known
         return known
+
+    def _asked_about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
+        source = self._source(found)
+        if facts := facts_of(source):
+            match = _TIMEOUT.search(source)
+            return (timedelta(seconds=float(match[1])) if match else None), facts["pipeline"]
+        try:
+            dag = self.client.dag(found["dag_id"])
+        except NotThereError:
+            return None, found["dag_id"]
+        return timeout_of(dag), dag.get("dag_display_name") or found["dag_id"]
+
+
+def _version(found: Mapping[str, Any]) -> int | None:
+    """The newest version of the DAG in a run; Airflow 2 counts none."""
+    return max((item["version_number"] for item in found.get("dag_versions") or ()), default=None)
 
 
 def given_run_id(found: Mapping[str, Any]) -> str:
@@ -224,7 +244,7 @@ def _shown(task: Mapping[str, Any]) -> str:
 
 def _is_shown(event: LogEvent) -> bool:
     """Whether a line is the run's own, and not one of Airflow's about its housekeeping."""
-    if event.message.startswith("::") or not event.source and event.time is None:
+    if event.message.startswith("::") or (not event.source and event.time is None):
         return False
     return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow.client import moment
 
-__all__ = ["CANCELLED_NOTE", "DAG_RUN", "TASK_INSTANCE", "run_status", "task_status", "timeout_of", "was_cancelled", "was_ended"]
+__all__ = [
+    "CANCELLED_NOTE",
+    "DAG_RUN",
+    "TASK_INSTANCE",
+    "run_status",
+    "task_status",
+    "timeout_of",
+    "was_cancelled",
+    "was_ended",
+]
 
 # A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
 CANCELLED_NOTE = "flowyml: cancelled"
@@ -31,6 +40,7 @@ TASK_INSTANCE: Mapping[str | None, ExecutionStatus] = {
     "queued": ExecutionStatus.QUEUED,
     "running": ExecutionStatus.RUNNING,
     "restarting": ExecutionStatus.RUNNING,
+    "shutdown": ExecutionStatus.RUNNING,  # Airflow 2 only
     "up_for_retry": ExecutionStatus.RUNNING,
     "up_for_reschedule": ExecutionStatus.RUNNING,
     "deferred": ExecutionStatus.RUNNING,
@@ -94,6 +104,7 @@ def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:
 
 def _known(table: Mapping[Any, ExecutionStatus], state: str | None, what: str) -> ExecutionStatus:
     if state not in table:
-        raise UnknownStateError(f"Airflow reports the {what} state {state!r}, which this FlowyML does not know. Upgrade it.")
+        raise UnknownStateError(
+            f"Airflow reports the {what} state {state!r}, which this FlowyML does not know. Upgrade it."
+        )
     return table[state]
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ class Transport:
             self._http = httpx.Client(
                 base_url=self.connection.url, timeout=limits, verify=context, headers={"Accept": "application/json"}
             )
+            weakref.finalize(self, self._http.close)
         return self._http
 
     def get(self, path: str, **params: Any) -> Any:
@@ -87,7 +89,7 @@ class Transport:
         again: bool = True,
         anonymous: bool = False,
     ) -> Any:
-        """One call, tried again after transient failures unless ``again`` is false. Raises ``EngineError`` and its kin."""
+        """One call, tried again after transient failures unless ``again`` is false. Raises kinds of ``EngineError``."""
         delays = iter(self.policy.delays if again else ())
         while True:
             try:
@@ -150,7 +152,9 @@ class Transport:
         media_type = answer.headers.get("content-type", "").partition(";")[0] or "nothing"
         title = re.search(r"<title[^>]*>\s*(.*?)\s*</title", answer.text[:20000], re.IGNORECASE | re.DOTALL)
         shown = f" titled {title[1][:80]!r}" if title else ""
-        what = f"{self.connection.url} answered with a page{shown} ({status}, {media_type}) and not as Airflow's API does"
+        what = (
+            f"{self.connection.url} answered with a page{shown} ({status}, {media_type}) and not as Airflow's API does"
+        )
         if status in _GATEWAY:
             return EngineUnreachableError(f"{what}. The proxy in front of Airflow cannot reach it.")
         if status in (401, 403, 407) or 300 <= status < 400:

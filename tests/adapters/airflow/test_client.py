@@ -1,0 +1,184 @@
+"""What answers instead of Airflow is told apart, and no credential is ever shown. A small server plays the stranger."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import pickle
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.connection import Connection
+
+from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+
+ONCE = OrchestratorRetryPolicy(max_attempts=1)
+VERSION = json.dumps({"version": "3.3.2", "git_version": "x"})
+LOGIN = "<html><head><title>Sign in to Corp</title></head></html>"
+Answer = Callable[[BaseHTTPRequestHandler], tuple[int, str, str]]
+
+
+@contextmanager
+def site(answer: Answer, certificate: Path | None = None) -> Iterator[str]:
+    """A server that answers as told."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            status, media_type, body = answer(self)
+            self.send_response(status)
+            self.send_header("content-type", media_type)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = do_PATCH = do
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def always(status: int, media_type: str, body: str) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        return (200, "application/json", VERSION) if request.path == "/api/v2/version" else (status, media_type, body)
+
+    return answer
+
+
+def jwt(expires: int) -> str:
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in ({}, {"exp": expires}, {}))
+
+
+@pytest.mark.parametrize(
+    ("status", "media_type", "body", "error", "told"),
+    [
+        (200, "text/html", LOGIN, EngineError, "a page titled 'Sign in to Corp'"),
+        (302, "text/html", "", AuthenticationError, "A proxy in front of Airflow"),
+        (403, "text/html", LOGIN, AuthenticationError, "A proxy in front of Airflow"),
+        (502, "text/html", "<title>Bad gateway</title>", EngineUnreachableError, "cannot reach it"),
+        (503, "application/json", "{}", EngineUnreachableError, "503"),
+        (401, "application/json", '{"detail":"x"}', AuthenticationError, "expired at 2001-09-09"),
+        (422, "application/json", '{"detail":[{"msg":"bad limit"}]}', EngineError, "bad limit"),
+        (500, "application/json", '{"detail":"database is locked"}', EngineError, "database is locked"),
+    ],
+)
+def test_strange_answers_are_told_apart(
+    status: int, media_type: str, body: str, error: type[Exception], told: str
+) -> None:
+    with site(always(status, media_type, body)) as url:
+        orchestrator = AirflowOrchestrator(url, token=jwt(10**9), retry_policy=ONCE)
+        with pytest.raises(error, match=told) as caught:
+            orchestrator.runs()
+        assert jwt(10**9) not in str(caught.value)
+
+
+def test_nobody_answers() -> None:
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", retry_policy=ONCE)
+    with pytest.raises(EngineUnreachableError, match="does not answer"):
+        orchestrator.runs()
+    assert orchestrator.health().reachable is False
+
+
+def test_another_site_is_no_airflow() -> None:
+    with site(lambda _: (404, "text/html", "<title>My blog</title>")) as url:
+        health = AirflowOrchestrator(url, retry_policy=ONCE).health()
+    assert "not as Airflow does" in health.detail
+
+
+def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+    pem = tmp_path / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", pem, "-out", tmp_path / "cert.pem",
+         "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
+    with site(always(200, "application/json", '{"dag_runs": []}'), pem) as url:
+        with pytest.raises(EngineUnreachableError, match="TLS with Airflow .* self-signed certificate"):
+            AirflowOrchestrator(url, token="x").runs()
+        assert AirflowOrchestrator(url, token="x", verify=str(tmp_path / "cert.pem")).runs() == []
+
+
+def test_a_passing_failure_is_tried_again() -> None:
+    answers = iter([(503, "text/html", "down"), (500, "application/json", "{}")])
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        if request.path == "/api/v2/version":
+            return 200, "application/json", VERSION
+        return next(answers, (200, "application/json", '{"dag_runs": []}'))
+
+    with site(answer) as url:
+        assert AirflowOrchestrator(url, token="x").runs() == []
+
+
+def test_a_token_is_renewed_when_it_is_refused() -> None:
+    given: list[str] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        if request.path == "/api/v2/version":
+            return 200, "application/json", VERSION
+        if request.path == "/auth/token":
+            given.append(f"token{len(given)}")
+            return 201, "application/json", json.dumps({"access_token": given[-1]})
+        good = request.headers["Authorization"] == "Bearer token1"
+        return (200, "application/json", '{"dag_runs": []}') if good else (401, "application/json", "{}")
+
+    with site(answer) as url:
+        orchestrator = AirflowOrchestrator(url, username="ada", password="secret-word")
+        assert orchestrator.runs() == []
+        assert orchestrator.runs() == []
+    assert given == ["token0", "token1"]
+
+
+def test_credentials_are_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with site(always(401, "application/json", '{"detail":"no"}')) as url:
+        for options in ({"username": "ada", "password": "secret-word"}, {"token": "secret-word"}):
+            orchestrator = AirflowOrchestrator(url, retry_policy=ONCE, **options)
+            with pytest.raises(AuthenticationError) as caught:
+                orchestrator.runs()
+            shown = [repr(orchestrator), repr(orchestrator.connection), str(caught.value), repr(caught.value)]
+            shown += [repr(orchestrator.__dict__), str(pickle.dumps(caught.value)), caplog.text]
+            assert not [text for text in shown if "secret-word" in text]
+
+
+def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://airflow.example:8080/af/")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "from-environment")
+    assert Connection.to() == Connection("http://airflow.example:8080/af", token="from-environment")
+    assert Connection.to(username="ada", password="x").token is None
+    assert Connection.to("http://bob:p%40ss@h:1").password == "p@ss"
+
+
+def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWYML_AIRFLOW_URL", raising=False)
+    with pytest.raises(ConfigurationError, match="No Airflow is named"):
+        Connection.to()
+    with pytest.raises(ConfigurationError, match="has no password"):
+        Connection.to("http://h", username="ada")
+    with pytest.raises(ConfigurationError, match="no address"):
+        Connection.to("ftp://h")

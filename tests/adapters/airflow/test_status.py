@@ -1,0 +1,78 @@
+"""Airflow's states: every one that the installed Airflow knows has a status, and none is guessed."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flowyml_airflow.status import CANCELLED_NOTE, DAG_RUN, TASK_INSTANCE, run_status, task_status, timeout_of
+
+from flowyml.core.errors import UnknownStateError
+from flowyml.core.execution_status import ExecutionStatus
+from tests.engines.airflow import airflow_python
+
+STATES = """
+import json
+from airflow.utils.state import DagRunState, State, TaskInstanceState
+print(json.dumps([[s.value for s in DagRunState], [s and s.value for s in State.task_states]]))
+"""
+
+
+def run(state: str, *, note: str | None = None, seconds: int = 10) -> dict[str, Any]:
+    return {
+        "state": state, "note": note,
+        "start_date": "2026-01-01T00:00:00Z", "end_date": f"2026-01-01T00:00:{seconds:02}Z",
+    }  # fmt: skip
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+@pytest.mark.parametrize("major", [3, 2])
+def test_the_maps_are_those_of_the_installed_airflow(major: int, tmp_path: Any) -> None:
+    import subprocess
+
+    done = subprocess.run(
+        [airflow_python(major), "-c", STATES], capture_output=True, text=True, check=True,
+        env={"AIRFLOW_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    runs, tasks = json.loads(done.stdout.splitlines()[-1])
+    assert set(runs) == set(DAG_RUN)
+    assert set(tasks) <= set(TASK_INSTANCE)
+    if major == 3:
+        assert set(tasks) == set(TASK_INSTANCE) - {"shutdown"}
+
+
+def test_an_unknown_state_is_never_guessed() -> None:
+    with pytest.raises(UnknownStateError, match="'paused'"):
+        run_status(run("paused"))
+    with pytest.raises(UnknownStateError, match="'sleeping'"):
+        task_status({"state": "sleeping", "end_date": None}, run("running"))
+
+
+def test_a_failed_run_is_told_from_one_that_was_ended() -> None:
+    assert run_status(run("failed")) is ExecutionStatus.FAILED
+    assert run_status(run("failed"), timedelta(seconds=11)) is ExecutionStatus.FAILED
+    assert run_status(run("failed"), timedelta(seconds=10)) is ExecutionStatus.TIMEOUT
+    assert run_status(run("failed", note=CANCELLED_NOTE), timedelta(seconds=1)) is ExecutionStatus.CANCELLED
+    assert run_status(run("success", note=CANCELLED_NOTE)) is ExecutionStatus.COMPLETED
+
+
+def test_a_task_that_failed_before_its_run_was_cancelled_stays_failed() -> None:
+    cancelled = run("failed", note=CANCELLED_NOTE)
+    assert task_status({"state": "failed", "end_date": "2026-01-01T00:00:03Z"}, cancelled) is ExecutionStatus.FAILED
+    assert task_status({"state": "failed", "end_date": "2026-01-01T00:00:10Z"}, cancelled) is ExecutionStatus.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("PT4S", timedelta(seconds=4)),
+        ("P1DT2H", timedelta(days=1, hours=2)),
+        ({"days": 0, "seconds": 4, "microseconds": 5}, timedelta(seconds=4, microseconds=5)),
+        (None, None),
+    ],
+)
+def test_the_timeout_of_a_dag(told: Any, meant: timedelta | None) -> None:
+    assert timeout_of({"dag_run_timeout": told}) == meant
