@@ -131,6 +131,7 @@ class Airflow:
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
+        process.kill()  # an API server may wait for its clients
         process.wait(10)
 
     def log(self, name: str) -> str:
