@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.connection import Connection
 
 from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.connection import Connection
 
 ONCE = OrchestratorRetryPolicy(max_attempts=1)
 VERSION = json.dumps({"version": "3.3.2", "git_version": "x"})
@@ -118,7 +118,7 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     )  # fmt: skip
     pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
     with site(always(200, "application/json", '{"dag_runs": []}'), pem) as url:
-        with pytest.raises(EngineUnreachableError, match="TLS with Airflow .* self-signed certificate"):
+        with pytest.raises(EngineUnreachableError, match=r"TLS with Airflow .* self-signed certificate"):
             AirflowOrchestrator(url, token="x").runs()
         assert AirflowOrchestrator(url, token="x", verify=str(tmp_path / "cert.pem")).runs() == []
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flowyml_airflow import AirflowOrchestrator
 
 from flowyml.testing import OrchestratorConformance
+from flowyml_airflow import AirflowOrchestrator
 from tests.engines.airflow import Airflow
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]

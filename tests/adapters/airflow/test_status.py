@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from flowyml_airflow.status import CANCELLED_NOTE, DAG_RUN, TASK_INSTANCE, run_status, task_status, timeout_of
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow.status import CANCELLED_NOTE, DAG_RUN, TASK_INSTANCE, run_status, task_status, timeout_of
 from tests.engines.airflow import airflow_python
 
 STATES = """

@@ -1,0 +1,101 @@
+"""What the tests of operating a real Airflow share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flowyml import Pipeline, context, step
+from flowyml_airflow import AirflowOrchestrator
+from tests.engines.airflow import Airflow, wait_until
+
+__all__ = ["foreign_dag", "orchestrator_of", "short", "slow", "wait_for_dag"]
+
+
+def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
+    """An orchestrator for it; ``options`` win."""
+    given = {
+        "username": airflow.username, "password": airflow.password, "dags_folder": airflow.dags_folder,
+        "deploy_timeout": 90, **options,
+    }  # fmt: skip
+    return AirflowOrchestrator(airflow.url, **given)
+
+
+def short(name: str, answer: int = 1) -> Pipeline:
+    """One quick step."""
+
+    @step(outputs=["answer"])
+    def work(answer: int) -> int:
+        print(f"the answer is {answer}")
+        return answer
+
+    return Pipeline(name, context=context(answer=answer)).add_step(work)
+
+
+def slow(name: str, folder: str, seconds: float = 20) -> Pipeline:
+    """A step that leaves a mark for each execution, its pid, and takes its time."""
+
+    @step(outputs=["executions"], retry=1)
+    def work(folder: str, seconds: float) -> int:
+        import os
+        import time
+        from pathlib import Path
+
+        marks = Path(folder) / "marks"
+        with marks.open("a") as file:
+            print(os.getpid(), file=file)
+        for number in range(int(seconds * 5)):
+            print(f"beat {number}", flush=True)
+            time.sleep(0.2)
+        return len(marks.read_text().splitlines())
+
+    return Pipeline(name, context=context(folder=folder, seconds=seconds)).add_step(work)
+
+
+FOREIGN = """
+from datetime import datetime
+
+try:
+    from airflow.sdk import dag, task
+except ImportError:
+    from airflow.decorators import dag, task
+
+
+@dag(dag_id="{dag_id}", schedule={schedule}, start_date=datetime(2026, 1, 1), catchup=False,
+     is_paused_upon_creation={paused})
+def legacy():
+    @task
+    def extract(**context):
+        print("extracting by hand")
+        return context["params"] and 3 or context["dag_run"].conf.get("rows", 3)
+
+    @task
+    def load(rows):
+        if context_fails:
+            raise ValueError("the legacy DAG is broken")
+        return rows * 2
+
+    load(extract())
+
+
+context_fails = {fails}
+legacy()
+"""
+
+
+def foreign_dag(
+    airflow: Airflow, dag_id: str, *, fails: bool = False, schedule: str = "None", paused: bool = False
+) -> Path:
+    """A DAG that was written by hand, in place and parsed."""
+    path = airflow.dags_folder / f"{dag_id}.py"
+    fresh = path.with_suffix(".new")
+    fresh.write_text(FOREIGN.format(dag_id=dag_id, schedule=schedule, fails=fails, paused=paused))
+    fresh.replace(path)
+    wait_for_dag(airflow, dag_id)
+    return path
+
+
+def wait_for_dag(airflow: Airflow, dag_id: str) -> None:
+    """Until Airflow has parsed it."""
+    deployer = orchestrator_of(airflow)._deployer
+    wait_until(lambda: deployer.found(dag_id), 90)

@@ -1,0 +1,114 @@
+"""What goes wrong for real: processes are killed, servers go away and come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from tests.adapters.airflow.operating import orchestrator_of, short, slow
+from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import airflow3 as running_airflow3
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+COMPLETED = ExecutionStatus.COMPLETED
+# Tokens that end after 20 seconds: the waits below outlive them.
+SHORT_TOKENS = {"AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "20"}
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    with running_airflow3(tmp_path_factory.mktemp("faults"), SHORT_TOKENS) as airflow:
+        yield airflow
+
+
+def marks(folder: Path) -> list[int]:
+    path = folder / "marks"
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_token_that_expires_in_mid_wait_is_renewed(airflow: Airflow, tmp_path: Path) -> None:
+    orchestrator = orchestrator_of(airflow)
+    handle = orchestrator.run_pipeline(slow("faults token", str(tmp_path), seconds=28))
+    before = orchestrator.client.transport.credentials.headers()
+    assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+    assert orchestrator.client.transport.credentials.headers() != before
+
+
+def test_the_scheduler_is_killed_in_mid_run_and_restarted(airflow: Airflow, tmp_path: Path) -> None:
+    handle = orchestrator_of(airflow).run_pipeline(slow("faults scheduler", str(tmp_path), seconds=10))
+    wait_until(lambda: marks(tmp_path), 60)
+    airflow.kill("scheduler")
+    assert not handle.status.is_terminal
+    airflow.start("scheduler")
+    handle.wait_for_completion(timeout=180, poll_interval=1)
+    assert handle.status in (COMPLETED, ExecutionStatus.FAILED)
+    assert len(marks(tmp_path)) <= 2, "one retry is what the step allows"
+
+
+def test_the_api_server_goes_away_during_a_wait_and_comes_back(airflow: Airflow, tmp_path: Path) -> None:
+    patient = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0.1)
+    handle = orchestrator_of(airflow, retry_policy=patient).run_pipeline(slow("faults api", str(tmp_path), seconds=15))
+    wait_until(lambda: marks(tmp_path), 60)
+    airflow.kill("api-server")
+    with pytest.raises(EngineUnreachableError):
+        handle.wait_for_completion(timeout=2, poll_interval=0.5)
+    back = threading.Timer(2, airflow.start, ("api-server",))
+    back.start()
+    handle.wait_for_completion(timeout=200, poll_interval=1)
+    back.join()
+    assert handle.status is COMPLETED, handle.error
+
+
+def test_the_api_server_is_down_during_submit(airflow: Airflow, tmp_path: Path) -> None:
+    """The call fails, or is tried again; either way the run id runs once."""
+    pipeline, run_id = slow("faults submit", str(tmp_path), seconds=1), "faults-submit-1"
+    orchestrator = orchestrator_of(airflow)
+    orchestrator.deploy_pipeline(pipeline)
+    airflow.kill("api-server")
+    with pytest.raises(EngineUnreachableError):
+        orchestrator.run_pipeline(pipeline, run_id)
+    airflow.start("api-server")
+    airflow.wait_until_healthy()
+    handles = [orchestrator_of(airflow).run_pipeline(pipeline, run_id) for _ in range(3)]
+    assert len({handle.job_id for handle in handles}) == 1
+    assert handles[0].wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+    assert len(marks(tmp_path)) == 1
+    assert len(orchestrator.runs("faults submit")) == 1
+
+
+def test_the_process_of_a_step_is_killed(airflow: Airflow, tmp_path: Path) -> None:
+    handle = orchestrator_of(airflow).run_pipeline(slow("faults killed", str(tmp_path), seconds=5))
+    os.kill(wait_until(lambda: marks(tmp_path), 60)[0], signal.SIGKILL)
+    assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+    assert handle.outputs == {"executions": 2}
+    assert [run.attempt for run in handle.step_runs()] == [2]
+
+
+def test_a_killed_process_without_a_retry_is_told(airflow: Airflow, tmp_path: Path) -> None:
+    from flowyml import Pipeline, step
+
+    @step
+    def dies() -> int:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 1
+
+    handle = orchestrator_of(airflow).run_pipeline(Pipeline("faults dies").add_step(dies))
+    assert handle.wait_for_completion(timeout=90, poll_interval=1).status is ExecutionStatus.FAILED
+    assert "SIGKILL" in (handle.error or "")
+
+
+def test_a_file_that_cannot_be_read_harms_no_other(airflow: Airflow) -> None:
+    (airflow.dags_folder / "zz_broken.py").write_text("this is no Python, airflow DAG\n")
+    handle = orchestrator_of(airflow).run_pipeline(short("faults beside"))
+    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
