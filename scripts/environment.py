@@ -19,7 +19,7 @@ UV = TOOLS / "bin" / "uv"
 
 KINDS = {
     "demo": ["-e", ".[prefect]", "--group", "examples"],
-    "test": ["-e", ".[airflow,prefect]", "--group", "dev"],
+    "test": ["-e", ".[airflow,kubeflow,prefect]", "--group", "dev"],
 }
 # Programs that tests start for real, and the Debian packages that hold them.
 PROGRAMS = {"demo": {}, "test": {"prometheus-pushgateway": "prometheus-pushgateway"}}

@@ -6,6 +6,7 @@ With `--check`, write nothing and fail when a page is not what it would be.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,23 +34,39 @@ def built_in() -> list[Capabilities]:
 
 
 def capabilities_page(engines: Sequence[Capabilities]) -> str:
+    titles = [engine.orchestrator.capitalize() for engine in engines]
     rows = [
         "# What each engine can do",
         "",
         "This is what each adapter declares, and what the compiler goes by: a pipeline that needs a *No* is refused",
         "before anything is sent. The conformance suite tests each *Yes* and *Partly*, and that each *No* is refused.",
         "",
-        f"| Feature | {' | '.join(engine.orchestrator.capitalize() for engine in engines)} |",
+        f"| Feature | {' | '.join(titles)} |",
         f"|---|{'---|' * len(engines)}",
         *(f"| {feature.value} | {' | '.join(cell(engine, feature) for engine in engines)} |" for feature in Feature),
+        *(line for title, engine in zip(titles, engines, strict=True) for line in notes(title, engine)),
     ]
     return "\n".join(rows) + "\n"
 
 
 def cell(engine: Capabilities, feature: Feature) -> str:
-    support = engine[feature]
-    text = f"**{MARKS[support.level]}**" + (f": {support.note}" if support.note else "")
-    return text.replace("|", "\\|")
+    mark = MARKS[engine[feature].level]
+    return f"[{mark}](#{engine.orchestrator})" if engine[feature].note else mark
+
+
+def notes(title: str, engine: Capabilities) -> list[str]:
+    """What is partly or not there, in the adapter's own words."""
+    told = [feature for feature in Feature if engine[feature].note]
+    lines = [
+        f"- **{feature.value}: {MARKS[engine[feature].level].lower()}.** {_sentence(engine, feature)}"
+        for feature in told
+    ]
+    return ["", f"## {title} {{ #{engine.orchestrator} }}", "", *lines] if lines else []
+
+
+def _sentence(engine: Capabilities, feature: Feature) -> str:
+    note = engine[feature].note
+    return note[0].upper() + note[1:] + ("" if note.endswith(".") else ".")
 
 
 def command_page() -> str:
@@ -59,11 +76,20 @@ def command_page() -> str:
     import typer.main
     from typer.cli import get_docs_for_click
 
-    from flowyml.cli import app
+    from flowyml.cli.app import app
 
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(app())
     text = get_docs_for_click(obj=command, ctx=click.Context(command, info_name="flowyml"), name="flowyml")
-    return text.replace("# `flowyml`", "# Command line", 1).rstrip() + "\n"
+    return _whole_summaries(text.replace("# `flowyml`", "# Command line", 1), command).rstrip() + "\n"
+
+
+def _whole_summaries(text: str, command: object) -> str:
+    """Lists of commands with the first line of their help; typer cuts it to 45 characters."""
+    for name, child in getattr(command, "commands", {}).items():
+        summary = (child.help or "").strip().partition("\n")[0]
+        text = re.sub(rf"(?m)^\* `{re.escape(name)}`: .*\.\.\.$", f"* `{name}`: {summary}", text)
+        text = _whole_summaries(text, child)
+    return text
 
 
 def main() -> None:

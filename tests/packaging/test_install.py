@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = ROOT / ".tools" / "bin" / "uv"
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENTRY_POINTS = PROJECT["entry-points"]["flowyml.orchestrators"]
+ADAPTERS = sorted(path.name for path in ROOT.glob("adapters/*/flowyml_*"))
 
 pytestmark = pytest.mark.slow
 
@@ -25,10 +30,10 @@ import flowyml
 loaded = set(sys.modules) - before
 foreign = sorted({name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"flowyml"})
 
-import flowyml_prefect
-by_adapter = "prefect" in sys.modules
-
-import json, importlib.util
+import importlib, json, importlib.util
+for adapter in sys.argv[1:]:
+    importlib.import_module(adapter)
+by_adapters = sorted({"airflow_client", "kfp", "prefect"} & set(sys.modules))
 from importlib.metadata import entry_points, version
 points = {point.name: point.load().__name__ for point in entry_points(group="flowyml.orchestrators")}
 try:
@@ -37,7 +42,7 @@ try:
 except ModuleNotFoundError:
     engine = None
 print(json.dumps({
-    "version": version("flowyml"), "foreign": foreign, "modules": len(loaded), "by_adapter": by_adapter,
+    "version": version("flowyml"), "foreign": foreign, "modules": len(loaded), "by_adapters": by_adapters,
     "entry_points": points, "prefect": engine, "file": flowyml.__file__,
     "adapters": importlib.util.find_spec("adapters") is not None,
     "tests": importlib.util.find_spec("tests") is not None,
@@ -110,11 +115,11 @@ def installed(request: pytest.FixtureRequest, source: Path, wheel: Path) -> Iter
 
 def test_each_way_to_install_gives_a_working_package(installed: tuple[str, Path], tmp_path: Path) -> None:
     how, venv = installed
-    found = json.loads(_run(venv / "bin/python", "-I", "-c", _CHECK, cwd=tmp_path))
+    found = json.loads(_run(venv / "bin/python", "-I", "-c", _CHECK, *ADAPTERS, cwd=tmp_path))
     assert found["foreign"] == [], "import flowyml loads the standard library only"
     assert found["modules"] < 200
-    assert not found["by_adapter"], "import flowyml_prefect does not import Prefect"
-    assert found["entry_points"] == {"local": "LocalOrchestrator", "prefect": "PrefectOrchestrator"}
+    assert found["by_adapters"] == [], "an adapter loads its engine where it uses it"
+    assert found["entry_points"] == {name: value.partition(":")[2] for name, value in ENTRY_POINTS.items()}
     assert found["prefect"], "the real Prefect is installed and nothing shadows it"
     if how not in ("pip install -e .[prefect]", "uv sync --extra prefect"):  # these put the checkout on the path
         assert not found["adapters"]
@@ -124,13 +129,13 @@ def test_each_way_to_install_gives_a_working_package(installed: tuple[str, Path]
 
 def test_each_way_to_install_brings_the_command(installed: tuple[str, Path], tmp_path: Path) -> None:
     _, venv = installed
-    assert "FlowyML" in _run(venv / "bin/flowyml", "--help", cwd=tmp_path)
+    assert "Usage: flowyml" in _run(venv / "bin/flowyml", "--help", cwd=tmp_path)
 
 
 def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"flowyml", "flowyml_prefect"}
-    assert {"flowyml/py.typed", "flowyml_prefect/py.typed"} <= set(names)
+    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"flowyml", *ADAPTERS}
+    assert {f"{package}/py.typed" for package in ("flowyml", *ADAPTERS)} <= set(names)
     assert [name for name in names if "/test" in name and not name.startswith("flowyml/testing/")] == []
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
