@@ -92,7 +92,11 @@ def make_app(state: State) -> FastAPI:
     async def misfortune(request: Request, call_next: Callable[..., Any]) -> Response:
         path = request.url.path
         state.calls.append((request.method, path))
-        if state.token and not path.endswith("healthz") and request.headers.get("authorization") != f"Bearer {state.token}":
+        if (
+            state.token
+            and not path.endswith("healthz")
+            and request.headers.get("authorization") != f"Bearer {state.token}"
+        ):
             return _refusal(401, "Request header error: there is no user identity header.")
         fault = state.fault(request.method, path)
         if fault and fault.before:
@@ -167,7 +171,9 @@ def _experiments(app: FastAPI, state: State) -> None:
 
     @app.get("/apis/v2beta1/experiments")
     def listed(request: Request) -> Any:
-        return _listed(state, "V2beta1ListExperimentsResponse", "experiments", list(state.experiments.values()), request)
+        return _listed(
+            state, "V2beta1ListExperimentsResponse", "experiments", list(state.experiments.values()), request
+        )
 
 
 def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
@@ -225,7 +231,9 @@ def _recurring_runs(app: FastAPI, state: State) -> None:
     @app.get("/apis/v2beta1/recurringruns")
     def listed(request: Request) -> Any:
         items = list(state.recurring.values())
-        return _listed(state, "V2beta1ListRecurringRunsResponse", "recurringRuns", items, request, name="recurring_runs")
+        return _listed(
+            state, "V2beta1ListRecurringRunsResponse", "recurringRuns", items, request, name="recurring_runs"
+        )
 
     @app.get("/apis/v2beta1/recurringruns/{recurring_run_id}")
     def one(recurring_run_id: str) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from flowyml.plan.model import Step
 
@@ -85,7 +85,7 @@ class Attempt:
         started = time.time()
         with subprocess.Popen(
             self._command(answer), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
         ) as process:  # fmt: skip
             self.journal.write("attempts.jsonl", attempt=self.number, started=started, group=process.pid)
             timed_out = not self._watch(process)
@@ -130,10 +130,14 @@ class Attempt:
     def _read(self, answer: Path, exit_code: int, timed_out: bool) -> None:
         if timed_out:
             limit = f"{self.step.timeout_seconds:g} s"
-            self._lost("StepTimeoutError", f"step {self.step.name!r} ran longer than its timeout of {limit} and was stopped.")
+            self._lost(
+                "StepTimeoutError", f"step {self.step.name!r} ran longer than its timeout of {limit} and was stopped."
+            )
         elif not answer.exists():
             how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
-            self._lost("StepCrashedError", f"The process of step {self.step.name!r} {how} before the step had returned.")
+            self._lost(
+                "StepCrashedError", f"The process of step {self.step.name!r} {how} before the step had returned."
+            )
         else:
             told = json.loads(answer.read_text())
             self.outputs, self.failure = told.get("outputs", {}), told.get("failure")
@@ -159,7 +163,7 @@ class _Streams:
             self._rest[number] = b""
             self._selector.register(number, selectors.EVENT_READ)
 
-    def __enter__(self) -> _Streams:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

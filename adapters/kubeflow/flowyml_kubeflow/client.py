@@ -7,14 +7,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
 from flowyml.orchestrators.probe import Site, checked_url, without_credentials
 
-__all__ = ["Client", "NotFoundError"]
+__all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 
 _PAGE = 100
 _TRANSIENT = (429, 500, 502, 503, 504)
@@ -33,7 +32,13 @@ class Client:
     """One KFP. The official client is made at the first call, since importing it takes two seconds."""
 
     def __init__(
-        self, url: str, *, namespace: str | None = None, token: str | None = None, credentials: Any = None, timeout: float = 30
+        self,
+        url: str,
+        *,
+        namespace: str | None = None,
+        token: str | None = None,
+        credentials: Any = None,
+        timeout: float = 30,
     ) -> None:
         self.url = checked_url(url).rstrip("/")
         self.namespace = namespace
@@ -48,7 +53,9 @@ class Client:
             return self.url
         try:
             site = Site(self.url, timeout=min(self._timeout, 5))
-            behind = site.get("/apis/v2beta1/healthz").status == 404 and site.get("/pipeline/apis/v2beta1/healthz").json()
+            behind = (
+                site.get("/apis/v2beta1/healthz").status == 404 and site.get("/pipeline/apis/v2beta1/healthz").json()
+            )
         except EngineUnreachableError:
             return self.url
         return f"{self.url}/pipeline" if behind else self.url
@@ -58,10 +65,13 @@ class Client:
         """The official client."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # it says which servers it works with, each time
-            import kfp
+            import kfp  # type: ignore[import-untyped]  # ships no types
 
             return kfp.Client(
-                host=self.host, namespace=self.namespace or "kubeflow", existing_token=self._token, credentials=self._credentials
+                host=self.host,
+                namespace=self.namespace or "kubeflow",
+                existing_token=self._token,
+                credentials=self._credentials,
             )
 
     def read(self, call: Callable[[Any], Any]) -> Any:
@@ -79,9 +89,10 @@ class Client:
 
     def pages(self, call: Callable[..., Any], field: str, **options: Any) -> Iterator[Any]:
         """All entries of a list, page after page."""
+        options = {**options, **self.limits, "page_size": _PAGE}
         token = ""
         while True:
-            answer = self.read(lambda api, token=token: call(api)(page_size=_PAGE, page_token=token, **options, **self.limits))
+            answer = self.read(partial(_page, call, {**options, "page_token": token}))
             yield from getattr(answer, field) or ()
             token = answer.next_page_token
             if not token:
@@ -114,7 +125,7 @@ class Client:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        from kfp_server_api.exceptions import ApiException
+        from kfp_server_api.exceptions import ApiException  # type: ignore[import-untyped]  # ships no types
         from urllib3.exceptions import HTTPError
 
         where = without_credentials(self.url)
@@ -125,6 +136,10 @@ class Client:
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error
+
+
+def _page(call: Callable[..., Any], options: dict[str, Any], api: Any) -> Any:
+    return call(api)(**options)
 
 
 def _error(status: int, message: str) -> EngineError:
@@ -149,5 +164,3 @@ def equals(**fields: str) -> str:
     """A filter of KFP's lists: fields that are what they should be."""
     predicates = [{"key": key, "operation": "EQUALS", "string_value": value} for key, value in fields.items()]
     return json.dumps({"predicates": predicates})
-
-

@@ -140,7 +140,10 @@ class _Compiler:
             **({"outputDefinitions": inner.definitions} if inner.outputs else {}),
         }
         outer = _Dag(definitions=inner.definitions, outputs=_passed_on(inner.outputs, names.STEPS_TASK))
-        given = {**{port: {"componentInputParameter": port} for port in self._ports(self.parameters)}, names.RUN: _RUN_NAME}
+        given = {
+            **{port: {"componentInputParameter": port} for port in self._ports(self.parameters)},
+            names.RUN: _RUN_NAME,
+        }
         started = {names.STARTED: _output_of(names.START_TASK, names.STARTED)}
         status = {names.STATUS: {"taskFinalStatus": {"producerTask": names.STEPS_TASK}}}
         outer.tasks[names.START_TASK] = self._hook_task(
@@ -152,7 +155,11 @@ class _Compiler:
             "inputs": {"parameters": given, "artifacts": {names.BUNDLE: _bundle_from(names.BUNDLE_TASK)}},
             "taskInfo": {"name": "steps"},
         }
-        ending = {names.RUN: _TEXT, names.STARTED: _TEXT, names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True}}
+        ending = {
+            names.RUN: _TEXT,
+            names.STARTED: _TEXT,
+            names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True},
+        }
         outer.tasks[names.END_TASK] = {
             **self._hook_task(
                 "end", names.END_TASK, ending, {names.RUN: _RUN_NAME, **started, **status}, {},
@@ -199,8 +206,8 @@ class _Compiler:
                 artifacts[port] = {"taskOutputArtifact": origin}
         if len(artifacts) + len(parameters) > _MOST_INPUTS:
             raise UnsupportedFeatureError(
-                f"step {step.name!r} takes {len(step.inputs)} values; KFP hands all of them to it in one argument, which "
-                f"Linux limits to 128 KiB: {_MOST_INPUTS - 2} at most. Join them in groups, by steps between."
+                f"step {step.name!r} takes {len(step.inputs)} values; KFP hands all of them to it in one argument, "
+                f"which Linux limits to 128 KiB: {_MOST_INPUTS - 2} at most. Join them in groups, by steps between."
             )
         upstream = [*first, *(names.task(name) for name in step.upstream)]
         task: Json = {
@@ -210,9 +217,8 @@ class _Compiler:
             "taskInfo": {"name": step.name},
             **_retries(step),
         }
-        if self.options.get("cache") or step.options:
-            if step_options(self.options, step).cache:
-                task["cachingOptions"] = {"enableCache": True}
+        if (self.options.get("cache") or step.options) and step_options(self.options, step).cache:
+            task["cachingOptions"] = {"enableCache": True}
         return task
 
     def _step_component(self, step: Step) -> str:

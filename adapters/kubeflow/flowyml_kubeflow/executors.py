@@ -132,7 +132,9 @@ def encoded(bundle: Bundle) -> list[str]:
     return [text[at : at + LONGEST_ARGUMENT] for at in range(0, len(text), LONGEST_ARGUMENT)]
 
 
-def container(kind: str, component: str, form: str, options: StepOptions, resources: ResourceRequirements | None) -> Json:
+def container(
+    kind: str, component: str, form: str, options: StepOptions, resources: ResourceRequirements | None
+) -> Json:
     """The container of a step, or of a hook. ``component`` tells containers of different components apart.
 
     It must: KFP's backend stores the description of a component under the hash of its container, so that of two
@@ -199,8 +201,9 @@ def _pip(options: StepOptions) -> list[str]:
 def _refuse_packages(options: StepOptions, component: str) -> None:
     if options.packages:
         raise DefinitionError(
-            f"{component.removeprefix('comp-')!r} asks for packages={list(options.packages)}, and nothing is installed in "
-            f"the container form of components. Use an image that has them, or kubeflow={{'form': 'python'}}."
+            f"{component.removeprefix('comp-')!r} asks for packages={list(options.packages)}, and nothing is "
+            f"installed in the container form of components. Use an image that has them, or "
+            f"kubeflow={{'form': 'python'}}."
         )
 
 

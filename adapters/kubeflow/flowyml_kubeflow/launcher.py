@@ -22,7 +22,7 @@ from zipfile import ZipFile
 from flowyml.artifacts.packing import is_reference
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
-from flowyml.plan.model import FromParameter, FromStep, Plan, Step
+from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, Attempt, Journal
 from flowyml_kubeflow.values import restored
@@ -206,7 +206,12 @@ def _packed(artifact: Mapping[str, Any]) -> Any:
     path, metadata = _path(artifact["uri"]), artifact.get("metadata") or {}
     if metadata.get("format", PACKED) == PACKED:
         return json.loads(path.read_text("utf-8"))
-    reference = {"url": str(path), "format": metadata["format"], "sha256": metadata["sha256"], "size": int(metadata["size"])}
+    reference = {
+        "url": str(path),
+        "format": metadata["format"],
+        "sha256": metadata["sha256"],
+        "size": int(metadata["size"]),
+    }
     return {"$artifact": reference}
 
 

@@ -67,7 +67,7 @@ class RunFolder:
     def write(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a file, all or nothing."""
         handle, fresh = tempfile.mkstemp(dir=self.path, prefix=".new-")
-        with open(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file)
         Path(fresh).replace(self.path / name)
 
@@ -119,7 +119,7 @@ class RunFolder:
     def steps(self) -> list[str]:
         """The tasks that have begun, by name."""
         folder = self.path / "steps"
-        return sorted(os.listdir(folder)) if folder.is_dir() else []
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def attempts(self, task: str) -> list[Json]:
         """The attempts of a step, each with its end joined to its beginning."""

@@ -143,7 +143,7 @@ def _run_kfp(folder: RunFolder) -> int:
     import warnings
 
     warnings.simplefilter("ignore")  # of settings that only a cluster can honour; the docs tell which
-    from kfp import components, local
+    from kfp import components, local  # type: ignore[import-untyped]  # ships no types
 
     request = folder.request()
     pipeline = components.load_component_from_file(str(folder.pipeline))
@@ -184,12 +184,12 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     """The same pipeline, so that kfp.local's faults hurt nobody. Each is one of kfp 2.17.
 
     - It stops everything at the first failure, unless the steps are in a DAG within the DAG (``run_dag``).
-    - It gives all tasks of a component one folder, so that one overwrites another's files (``construct_local_task_root``).
+    - It gives all tasks of a component one folder, where they overwrite their files (``construct_local_task_root``).
     - It names a run itself, with the time of day (``get_local_pipeline_resource_name``).
     - It hands a DAG no artifact when it hands it no parameter (``build_nested_dag_arguments``).
     - It would install packages into the caller's own environment (``SubprocessRunner(use_venv=False)``).
     """
-    local = json.loads(json.dumps(spec).replace("{{$.pipeline_job_name}}", _escaped(run_id)))
+    local: dict[str, Any] = json.loads(json.dumps(spec).replace("{{$.pipeline_job_name}}", _escaped(run_id)))
     _one_component_a_task(local)
     if names.STEPS_TASK not in local["root"]["dag"]["tasks"]:
         _nest(local)

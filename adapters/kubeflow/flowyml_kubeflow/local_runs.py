@@ -90,7 +90,9 @@ class LocalRuns:
             "timeout_seconds": plan.timeout_seconds,
             "hooks": bool(plan.hooks),
             "parameters": dict(parameters),
-            "arguments": {names.port(name): _harmless(argument(value, by_name[name])) for name, value in parameters.items()},
+            "arguments": {
+                names.port(name): _harmless(argument(value, by_name[name])) for name, value in parameters.items()
+            },
             "steps": {names.task(step.name): step.name for step in plan},
             "attempts": {names.task(step.name): _most_attempts(step) for step in plan},
             "outputs": {names.port(output.name): output.name for output in plan.outputs},
@@ -110,7 +112,8 @@ class LocalRuns:
         started, ended = run.started_at(), result.get("time")
         state = result.get("state") or ("CANCELING" if run.is_cancelled() else "RUNNING" if started else "PENDING")
         return Run(
-            job_id=job_id, run_id=request["run_id"], pipeline=request["pipeline"], status=_status(state), raw_status=state,
+            job_id=job_id, run_id=request["run_id"], pipeline=request["pipeline"], status=_status(state),
+            raw_status=state,
             created_at=_time(request["created"]), started_at=_time(started), ended_at=_time(ended),
             error=result.get("error"), parameters=request["parameters"],
         )  # fmt: skip
@@ -224,7 +227,9 @@ def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
     for task in run.steps():
         lines = [line for line in run.lines(task, "log.jsonl") if line["stream"] != "result"]
         step = run.request()["steps"].get(task, task)
-        found += [(line["time"], LogLine(line["line"], step, time=_time(line["time"]))) for line in lines[seen.get(task, 0) :]]
+        found += [
+            (line["time"], LogLine(line["line"], step, time=_time(line["time"]))) for line in lines[seen.get(task, 0) :]
+        ]
         seen[task] = len(lines)
     return [line for _, line in sorted(found, key=lambda item: item[0])]
 

@@ -45,7 +45,9 @@ _CHECKS: Mapping[str, tuple[str, Any]] = {
     "tuple[str, ...]": ("a list of texts", lambda value: _is_list(value) and all(isinstance(v, str) for v in value)),
     "Mapping[str, str]": (
         "a dict of texts",
-        lambda value: isinstance(value, Mapping) and all(isinstance(part, str) for item in value.items() for part in item),
+        lambda value: (
+            isinstance(value, Mapping) and all(isinstance(part, str) for item in value.items() for part in item)
+        ),
     ),
     "tuple[Mapping[str, Any], ...]": (
         "a list of dicts",
@@ -106,10 +108,14 @@ def _check(given: Mapping[str, Any], who: str, known: Any) -> None:
             raise UnknownOptionError(f"{who}: kubeflow {name}={value!r:.80} is not {expected}.")
     for item in given.get("tolerations", ()):
         if unknown := sorted(item.keys() - _TOLERATION):
-            raise UnknownOptionError(f"{who}: a toleration has no {unknown[0]!r}. Known: {', '.join(sorted(_TOLERATION))}.")
+            raise UnknownOptionError(
+                f"{who}: a toleration has no {unknown[0]!r}. Known: {', '.join(sorted(_TOLERATION))}."
+            )
     for variable, secret in given.get("secrets", {}).items():
         if secret.count("/") != 1 or "" in secret.split("/"):
-            raise UnknownOptionError(f"{who}: secret {secret!r} for {variable!r}: write it as 'name-of-the-secret/key'.")
+            raise UnknownOptionError(
+                f"{who}: secret {secret!r} for {variable!r}: write it as 'name-of-the-secret/key'."
+            )
 
 
 def _is_list(value: object) -> bool:

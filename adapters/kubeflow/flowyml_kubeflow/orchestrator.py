@@ -33,7 +33,8 @@ class KubeflowOrchestrator(Orchestrator):
     ``kfp.client``; without them kfp's own configuration is used. ``experiment`` is where runs are filed. ``runner``
     is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers; ``runner_options``
     are then those of Docker's ``containers.run``. ``artifacts`` is a store that both the steps and you can reach,
-    ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take. With neither ``url`` nor ``runner``, it is the subprocess runner.
+    ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take. With neither ``url`` nor
+    ``runner``, it is the subprocess runner.
     """
 
     name: ClassVar[str] = "kubeflow"
@@ -131,22 +132,22 @@ class KubeflowOrchestrator(Orchestrator):
         return self.engine.health()
 
     def deploy(self, bundle: Bundle) -> Deployment:
-        return self._cluster("deployments").deploy(bundle)
+        return self._cluster("deployments").pipelines.deploy(bundle)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
-        return self._cluster("schedules").create_schedule(bundle, schedule)
+        return self._cluster("schedules").recurring.create_schedule(bundle, schedule)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        return self._cluster("schedules").schedules(pipeline)
+        return self._cluster("schedules").recurring.schedules(pipeline)
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._cluster("schedules").pause_schedule(schedule_id)
+        return self._cluster("schedules").recurring.pause_schedule(schedule_id)
 
     def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._cluster("schedules").resume_schedule(schedule_id)
+        return self._cluster("schedules").recurring.resume_schedule(schedule_id)
 
     def delete_schedule(self, schedule_id: str) -> None:
-        self._cluster("schedules").delete_schedule(schedule_id)
+        self._cluster("schedules").recurring.delete_schedule(schedule_id)
 
     def _cluster(self, what: str) -> Cluster:
         from flowyml_kubeflow.cluster import Cluster

@@ -65,7 +65,7 @@ def _in_utc(schedule: Schedule, fields: list[str]) -> list[str]:
     if len({offset % 60 for offset in offsets} if every_hour else offsets) > 1:
         raise UnsupportedFeatureError(
             f"The schedule is {schedule}, and {schedule.timezone} changes its offset in the course of the year. KFP's "
-            f"scheduler has one time zone, the server's, so the schedule would be an hour off for months. Write it in UTC."
+            f"scheduler has one time zone, the server's: the schedule would be an hour off for months. Write it in UTC."
         )
     hours_off, minutes_off = divmod(-offsets.pop(), 60)
     minutes, carried = _shifted(_numbers(minute, 0, 59), minutes_off, 60)

@@ -19,7 +19,8 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff
 # Mappings that are written a line an entry, to this depth; what lies deeper stands on one line, as JSON.
 _OPEN = {
     ("components",), ("deploymentSpec",), ("deploymentSpec", "executors"), ("root",), ("root", "dag"),
-    ("root", "dag", "tasks"), ("platforms",), ("platforms", "kubernetes"), ("platforms", "kubernetes", "deploymentSpec"),
+    ("root", "dag", "tasks"), ("platforms",), ("platforms", "kubernetes"),
+    ("platforms", "kubernetes", "deploymentSpec"),
     ("platforms", "kubernetes", "deploymentSpec", "executors"),
 }  # fmt: skip
 _ETCD = 1_572_864  # bytes in one request to etcd; source: etcd, --max-request-bytes
@@ -58,7 +59,7 @@ def validate(compiled: Compiled) -> bool:
     messages = _messages()
     if messages is None:
         return False
-    from google.protobuf.json_format import ParseDict, ParseError
+    from google.protobuf.json_format import ParseDict, ParseError  # type: ignore[import-untyped]  # ships no types
 
     try:
         ParseDict(compiled.spec, messages.PipelineSpec())
@@ -102,9 +103,9 @@ def size_warning(compiled: Compiled) -> str | None:
     if compiled.bundle_url is None:
         advice.insert(0, f"keep the code ({bundle / 1000:.0f} kB) in a store: kubeflow={{'bundle_store': 's3://…'}}")
     return (
-        f"Pipeline {compiled.bundle.plan.name!r} makes a workflow of about {total / 1e6:.1f} MB with {len(tasks)} tasks, "
-        f"which {word} etcd's limit of {_ETCD / 1e6:.1f} MB. Heaviest: {_described(heaviest, tasks)}. "
-        f"To shrink it, {'; or '.join(advice)}."
+        f"Pipeline {compiled.bundle.plan.name!r} makes a workflow of about {total / 1e6:.1f} MB with "
+        f"{len(tasks)} tasks, which {word} etcd's limit of {_ETCD / 1e6:.1f} MB. "
+        f"Heaviest: {_described(heaviest, tasks)}. To shrink it, {'; or '.join(advice)}."
     )
 
 

@@ -48,9 +48,7 @@ class TestConformanceOverTheApi(OrchestratorConformance):
         finally:
             orchestrator.delete_schedule(made.schedule_id)
         with pytest.raises(UnsupportedFeatureError, match="changes its offset in the course of the year"):
-            orchestrator.schedule_pipeline(
-                pipelines.greeting(), Schedule.of("daily", 6, timezone="America/New_York")
-            )
+            orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("daily", 6, timezone="America/New_York"))
 
 
 @pytest.fixture
@@ -210,7 +208,7 @@ def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrat
         pipelines.greeting(), Schedule.of("cron", "10 10 * * MON", catch_up=True, parameters={"name": "Ada"})
     )
     try:
-        (item,) = [item for item in orchestrator.engine._recurring(made.schedule_id)]  # type: ignore[union-attr]  # a Cluster
+        (item,) = orchestrator.engine.recurring.named(made.schedule_id)
         assert item.trigger.cron_schedule.cron == "0 10 10 * * 1"
         assert (item.no_catchup, item.max_concurrency, item.status) == (False, "1", "ENABLED")
         assert item.runtime_config.parameters == {"name": "Ada"}
@@ -241,6 +239,11 @@ def test_the_fake_has_only_what_the_official_client_calls(kfp_api: Any) -> None:
     for route in kfp_api.module.make_app(kfp_api.state).routes:
         path = getattr(route, "path", "")
         if "v2beta1" in path:
-            official = path.replace("{version_id}", "{pipeline_version_id}").replace("{run_and_verb}", "{RUN}:terminate")
-            options = [official.replace("{RUN}", "{run_id}"), official.replace("{RUN}:terminate", "{recurring_run_id}:enable")]
+            official = path.replace("{version_id}", "{pipeline_version_id}").replace(
+                "{run_and_verb}", "{RUN}:terminate"
+            )
+            options = [
+                official.replace("{RUN}", "{run_id}"),
+                official.replace("{RUN}:terminate", "{recurring_run_id}:enable"),
+            ]
             assert any(f"'{option}'" in source for option in options for source in sources), path

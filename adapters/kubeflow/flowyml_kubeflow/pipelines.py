@@ -1,0 +1,213 @@
+"""Pipelines, their versions and experiments on a KFP: made when they are missing, found when they are there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import EngineError
+from flowyml.core.home import home
+from flowyml.orchestrators.base import Deployment
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import Plan
+from flowyml_kubeflow import names, spec
+from flowyml_kubeflow.client import Client, NotFoundError, equals
+from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.options import pipeline_options
+from flowyml_kubeflow.values import argument
+
+__all__ = ["Pipelines", "about", "arguments", "facts", "one_at_a_time"]
+
+Json = dict[str, Any]
+
+_ABOUT = "FlowyML: "
+
+
+class Pipelines:
+    """What a KFP knows of pipelines."""
+
+    def __init__(self, client: Client, namespace: str | None, experiment: str, form: str | None) -> None:
+        self.client = client
+        self.namespace = namespace
+        self.experiment = experiment
+        self.form = form
+        self._experiments: dict[str, str] = {}
+        self._specs: dict[tuple[str, str], Json] = {}
+
+    def deploy(self, bundle: Bundle) -> Deployment:
+        version, digest, changed = self.deployed(bundle)
+        url = f"{self.client.host}/#/pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
+        return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
+
+    def deployed(self, bundle: Bundle) -> tuple[Any, str, bool]:
+        """The version of the pipeline that is these very bytes, uploaded when KFP has it not."""
+        store = pipeline_options(bundle.plan).get("bundle_store")
+        compiled = compile_pipeline(bundle, form=self.form)
+        spec.validate(compiled)
+        if warning := spec.size_warning(compiled):
+            warnings.warn(warning, UserWarning, stacklevel=6)
+        if store and compiled.bundle_url:
+            _put(compiled.bundle, compiled.bundle_url)
+        text = spec.text(compiled)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        pipeline = self._pipeline_id(bundle.plan)
+        found = self._version(pipeline, digest[:16])
+        made = found or self._uploaded(pipeline, digest[:16], text)
+        return self._reference(pipeline, made), digest, found is None
+
+    def _reference(self, pipeline: str, version: str) -> Any:
+        return self.model("V2beta1PipelineVersionReference")(pipeline_id=pipeline, pipeline_version_id=version)
+
+    def _pipeline_id(self, plan: Plan) -> str:
+        name = names.pipeline(plan.name)
+        if found := self._pipeline_named(name):
+            return found
+        body = self.model("V2beta1Pipeline")(
+            name=name, display_name=name, description=about({"pipeline": plan.name}), namespace=self.namespace
+        )
+        try:
+            made = self.client.write(
+                lambda api: api._pipelines_api.pipeline_service_create_pipeline(body, **self.client.limits)
+            )
+            return str(made.pipeline_id)
+        except EngineError:
+            if found := self._pipeline_named(name):  # another process was faster, or the answer was lost
+                return found
+            raise
+
+    def _pipeline_named(self, name: str) -> str | None:
+        scope = {"namespace": self.namespace} if self.namespace else {}
+        try:
+            found = self.client.read(
+                lambda api: api._pipelines_api.pipeline_service_get_pipeline_by_name(
+                    name, **scope, **self.client.limits
+                )
+            )
+        except NotFoundError:
+            return None
+        return str(found.pipeline_id)
+
+    def _version(self, pipeline: str, name: str) -> str | None:
+        answer = self.client.read(
+            lambda api: api._pipelines_api.pipeline_service_list_pipeline_versions(
+                pipeline, page_size=10, filter=equals(name=name), **self.client.limits
+            )
+        )
+        return next(
+            (str(item.pipeline_version_id) for item in answer.pipeline_versions or () if item.name == name), None
+        )
+
+    def _uploaded(self, pipeline: str, name: str, text: str) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pipeline.yaml"
+            path.write_text(text, "utf-8")
+            try:
+                made = self.client.write(
+                    lambda api: api._upload_api.upload_pipeline_version(
+                        str(path), name=name, pipelineid=pipeline, **self.client.limits
+                    )
+                )
+                return str(made.pipeline_version_id)
+            except EngineError:
+                if found := self._version(pipeline, name):
+                    return found
+                raise
+
+    def spec_of(self, run: Any) -> Json:
+        """The pipeline of a run, as KFP keeps it."""
+        if run.pipeline_spec:
+            return _pipeline_spec(run.pipeline_spec)
+        reference = run.pipeline_version_reference
+        key = (reference.pipeline_id, reference.pipeline_version_id)
+        if key not in self._specs:
+            version = self.client.read(
+                lambda api: api._pipelines_api.pipeline_service_get_pipeline_version(*key, **self.client.limits)
+            )
+            self._specs[key] = _pipeline_spec(version.pipeline_spec)
+        return self._specs[key]
+
+    def experiment_id(self) -> str:
+        if self.experiment not in self._experiments:
+            self._experiments[self.experiment] = self._experiment_named() or self._new_experiment()
+        return self._experiments[self.experiment]
+
+    def _experiment_named(self) -> str | None:
+        scope = {"namespace": self.namespace} if self.namespace else {}
+        found = self.client.pages(
+            lambda api: api._experiment_api.experiment_service_list_experiments, "experiments",
+            filter=equals(display_name=self.experiment), **scope,
+        )  # fmt: skip
+        return next((str(item.experiment_id) for item in found if item.display_name == self.experiment), None)
+
+    def _new_experiment(self) -> str:
+        body = self.model("V2beta1Experiment")(display_name=self.experiment, namespace=self.namespace)
+        try:
+            made = self.client.write(
+                lambda api: api._experiment_api.experiment_service_create_experiment(body, **self.client.limits)
+            )
+            return str(made.experiment_id)
+        except EngineError:
+            if found := self._experiment_named():
+                return found
+            raise
+
+    @property
+    def scope(self) -> Json:
+        """The namespace, for what takes one."""
+        return {"namespace": self.namespace} if self.namespace else {}
+
+    def model(self, name: str) -> Any:
+        """A class of the official client's models."""
+        import kfp_server_api  # type: ignore[import-untyped]  # ships no types
+
+        return getattr(kfp_server_api, name)
+
+
+def _pipeline_spec(document: Mapping[str, Any]) -> Json:
+    """KFP gives the one document, or both below their names."""
+    return dict(document.get("pipeline_spec") or document)
+
+
+def arguments(plan: Plan, parameters: Mapping[str, Any]) -> Json:
+    by_name = {item.name: item for item in plan.parameters}
+    return {names.port(name): argument(value, by_name[name]) for name, value in parameters.items()}
+
+
+def about(told: Mapping[str, Any]) -> str:
+    """A description that people and FlowyML can read: KFP has no better place for the names of users."""
+    return _ABOUT + json.dumps(told, ensure_ascii=False)
+
+
+def facts(description: str | None) -> Json:
+    if not description or not description.startswith(_ABOUT):
+        return {}
+    try:
+        told: Json = json.loads(description.removeprefix(_ABOUT))
+    except ValueError:
+        return {}
+    return told
+
+
+def _put(bundle: Bundle, url: str) -> None:
+    """The bundle into the store; its name holds its digest, so what is there is the same."""
+    import fsspec
+
+    with fsspec.open(url, "wb") as file:
+        file.write(bundle.data)
+
+
+@contextlib.contextmanager
+def one_at_a_time(what: str) -> Iterator[None]:
+    """On this machine, nobody else creates the same thing meanwhile."""
+    folder = home() / "kubeflow" / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / hashlib.sha256(what.encode()).hexdigest()[:32]).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

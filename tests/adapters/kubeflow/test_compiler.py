@@ -1,0 +1,386 @@
+"""Plan to KFP's intermediate representation."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import json
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml import Pipeline, step
+from flowyml.core.errors import DefinitionError, UnknownOptionError, UnsupportedFeatureError
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan, Step
+from flowyml.testing import pipelines
+from flowyml_kubeflow import KubeflowOrchestrator, names, spec
+from flowyml_kubeflow.compiler import Compiled, compile_pipeline
+from flowyml_kubeflow.options import FORMS
+from flowyml_kubeflow.tasks import Tasks
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "kubeflow"
+KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+@step(outputs=["rows"])
+def load() -> list[int]:
+    return [1, 2, 3]
+
+
+@step(outputs=["total"])
+def add(rows: list[int]) -> int:
+    return sum(rows)
+
+
+def compiled(*, kubeflow: dict[str, Any] | None = None, form: str | None = None, **asked: Any) -> Compiled:
+    steps = [step(outputs=["total"], name="add", **asked)(lambda rows: sum(rows)), load]
+    pipeline = Pipeline("summing", **({"kubeflow": kubeflow} if kubeflow else {}))
+    for item in reversed(steps):
+        pipeline.add_step(item)
+    made = compile_pipeline(pipeline.bundle(), form=form)
+    assert spec.validate(made)
+    return made
+
+
+def container(made: Compiled, task: str = "add") -> dict[str, Any]:
+    found: dict[str, Any] = made.spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]
+    return found
+
+
+def kubernetes(made: Compiled, task: str = "add") -> dict[str, Any]:
+    found: dict[str, Any] = made.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{task}"]
+    return found
+
+
+@pytest.mark.kubeflow
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("pipeline", [pipelines.greeting(), pipelines.hooked("/x"), pipelines.hostile()], ids=lambda p: "p")
+def test_kfp_itself_accepts_the_file(pipeline: Pipeline, form: str, tmp_path: Path) -> None:
+    from kfp import components
+
+    made = compile_pipeline(pipeline.bundle(), form=form)
+    assert spec.validate(made)
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(spec.text(made))
+    loaded = components.load_component_from_file(str(path))
+    assert loaded.name == names.pipeline(pipeline.name)
+    assert [*yaml.safe_load_all(path.read_text())] == made.documents
+
+
+def test_names_are_within_the_rules_of_kubernetes() -> None:
+    made = compile_pipeline(pipelines.hostile().bundle())
+    tasks = made.spec["root"]["dag"]["tasks"]
+    for name in [made.spec["pipelineInfo"]["name"], *tasks, *made.spec["components"]]:
+        assert KUBERNETES_NAME.fullmatch(name), name
+    shown = {task["taskInfo"]["name"] for task in tasks.values()}
+    assert shown > {"it's \"1\" {x} \\", "class/../.."}
+
+
+def test_parameters_are_typed_for_kfps_run_form() -> None:
+    from flowyml import pipeline as as_pipeline
+
+    @as_pipeline(name="typed")
+    def typed(rows: int = 3, share: float = 0.5, name: str = "x", fast: bool = True, many: list[int] = [1]) -> Any:  # noqa: B006
+        return add([1])
+
+    @as_pipeline(name="required")
+    def required(named: dict[str, int], either: int | None = None) -> Any:
+        return add([1])
+
+    found = compile_pipeline(typed.bundle()).spec["root"]["inputDefinitions"]["parameters"]
+    assert {name: (item["parameterType"], item["defaultValue"]) for name, item in found.items()} == {
+        "rows": ("NUMBER_INTEGER", 3),
+        "share": ("NUMBER_DOUBLE", 0.5),
+        "name": ("STRING", "x"),
+        "fast": ("BOOLEAN", True),
+        "many": ("LIST", [1]),
+    }
+    found = compile_pipeline(required.bundle()).spec["root"]["inputDefinitions"]["parameters"]
+    assert found["named"] == {"parameterType": "STRUCT"}
+    assert (found["either"]["parameterType"], found["either"]["defaultValue"]) == ("STRING", "null")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_code_stands_in_the_file_once_in_pieces_that_linux_takes(form: str) -> None:
+    made = compiled(form=form)
+    text = spec.text(made)
+    pieces = [word for word in container(made, "flowyml--bundle")["args"] if len(word) > 1000]
+    assert all(len(word) < 131_072 for item in made.spec["deploymentSpec"]["executors"].values()
+               for part in ("command", "args") for word in item["container"][part])  # fmt: skip
+    assert text.count(pieces[0][:500]) == 1
+    assert bz2.decompress(base64.b64decode("".join(pieces))) == made.bundle.data
+
+
+def test_a_large_bundle_comes_from_a_store_or_in_several_pieces(tmp_path: Path) -> None:
+    import random
+
+    bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(300_000)})
+    made = compile_pipeline(bundle)
+    words = container(made, "flowyml--bundle")["args"]
+    assert len([word for word in words if len(word) > 1000]) > 3
+    stored = compile_pipeline(bundle, store="s3://bucket/code")
+    words = container(stored, "flowyml--bundle")["args"]
+    assert words[1:] == [stored.bundle.digest, f"s3://bucket/code/{stored.bundle.filename}"]
+    target = tmp_path / "bundle"
+    (tmp_path / stored.bundle.filename).write_bytes(stored.bundle.data)
+    local = compile_pipeline(bundle, store=tmp_path.as_uri())
+    command = container(local, "flowyml--bundle")
+    subprocess.run([sys.executable, *command["command"][1:], str(target), *command["args"][1:]], check=True)
+    assert target.read_bytes() == local.bundle.data
+    (tmp_path / stored.bundle.filename).write_bytes(b"another")
+    refused = subprocess.run([sys.executable, *command["command"][1:], str(target), *command["args"][1:]],
+                             capture_output=True, text=True, check=False)  # fmt: skip
+    assert "its SHA-256 differs" in refused.stderr
+
+
+def test_containers_of_different_components_differ() -> None:
+    """KFP's backend stores the description of a component under the hash of its container."""
+    containers = [json.dumps(item) for item in compiled().spec["deploymentSpec"]["executors"].values()]
+    assert len(set(containers)) == len(containers) == 3
+
+
+def test_steps_that_are_alike_share_a_component() -> None:
+    twins = [step(name=f"twin {n}", outputs=[f"v{n}"])(lambda: 1) for n in range(2)]
+    same = Plan(name="same", steps=tuple(Step(name=f"s{n}", function="m:f", outputs=("v",)) for n in range(5)))
+    assert len(compile_pipeline(build(same)).spec["components"]) == 2
+    pipeline = Pipeline("twins")
+    for item in twins:
+        pipeline.add_step(item)
+    assert len(compile_pipeline(pipeline.bundle()).spec["components"]) == 3
+
+
+def test_native_settings() -> None:
+    made = compiled(
+        retry=OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=10, max_delay_seconds=60),
+        timeout=30,
+        resources=ResourceRequirements(cpu="500m", memory="2Gi", gpu=2, gpu_type="NVIDIA-A100"),
+        kubeflow={
+            "image": "registry/own:1",
+            "env": {"MODE": "fast"},
+            "cache": True,
+            "node_selector": {"disk": "ssd"},
+            "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "toleration_seconds": 5}],
+            "secrets": {"PASSWORD": "database/password"},
+            "pvcs": {"/data": "shared-data"},
+            "pull_policy": "Always",
+            "pull_secrets": ["registry"],
+            "labels": {"team": "a"},
+        },
+    )
+    assert made.spec["root"]["dag"]["tasks"]["add"]["retryPolicy"] == {
+        "maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0, "backoffMaxDuration": "60s",
+    }  # fmt: skip
+    assert made.spec["root"]["dag"]["tasks"]["add"]["cachingOptions"] == {"enableCache": True}
+    assert container(made)["image"] == "registry/own:1"
+    assert container(made)["env"] == [{"name": "MODE", "value": "fast"}]
+    resources = container(made)["resources"]
+    assert (resources["resourceCpuLimit"], resources["resourceMemoryRequest"]) == ("500m", "2Gi")
+    assert (resources["cpuLimit"], resources["memoryLimit"]) == (0.5, 2.147483648)
+    assert resources["accelerator"]["resourceCount"] == "2"
+    asked = kubernetes(made)
+    assert asked["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-A100", "disk": "ssd"}
+    assert asked["tolerations"][0]["tolerationSeconds"] == "5"
+    assert asked["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "PASSWORD", "secretKey": "password"}]
+    assert asked["pvcMount"][0]["mountPath"] == "/data"
+    assert asked["imagePullPolicy"] == "Always"
+    assert asked["activeDeadlineSeconds"] == "91"
+    assert asked["podMetadata"] == {"labels": {"team": "a"}}
+
+
+@pytest.mark.kubeflow
+def test_the_platform_part_is_what_kfp_kubernetes_writes() -> None:
+    """The official library, asked for the same, writes the same."""
+    from kfp import kubernetes as official
+
+    from google.protobuf.json_format import ParseDict
+
+    made = compiled(kubeflow={"secrets": {"A": "s/k"}, "pvcs": {"/d": "c"}, "node_selector": {"x": "y"}}, timeout=5)
+    config = official.kubernetes_executor_config_pb2.KubernetesExecutorConfig()
+    ParseDict(kubernetes(made), config)
+    assert config.secret_as_env[0].key_to_env[0].env_var == "A"
+    assert config.pvc_mount[0].mount_path == "/d"
+
+
+def test_retries_after_certain_errors_happen_in_the_pod() -> None:
+    made = compiled(retry=OrchestratorRetryPolicy(retryable_errors=["Connection"]))
+    assert "retryPolicy" not in made.spec["root"]["dag"]["tasks"]["add"]
+
+
+def test_hooks_stand_in_an_exit_handler() -> None:
+    tasks = compile_pipeline(pipelines.hooked("/x").bundle()).spec["root"]["dag"]["tasks"]
+    assert list(tasks) == ["flowyml--bundle", "flowyml--start", "flowyml--steps", "flowyml--end"]
+    assert tasks["flowyml--end"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"imge": "x"}, "pipeline 'summing': kubeflow has no option 'imge'"),
+        ({"image": 3}, "image=3 is not text"),
+        ({"packages": "pandas"}, "packages='pandas' is not a list of texts"),
+        ({"secrets": {"A": "no-key"}}, "write it as 'name-of-the-secret/key'"),
+        ({"tolerations": [{"kee": "x"}]}, "a toleration has no 'kee'"),
+        ({"form": "wasm"}, "form='wasm' is none of 'container' and 'python'"),
+        ({"max_concurrency": 11}, "max_concurrency=11 is no number"),
+        ({"bundle_store": 1}, "bundle_store=1 is no URL"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownOptionError, match=re.escape(message)):
+        compiled(kubeflow=options)
+
+
+def test_an_option_of_the_pipeline_is_none_of_a_step() -> None:
+    with pytest.raises(UnknownOptionError, match="step 'add': kubeflow has no option 'form' .an option of the whole"):
+        compile_pipeline(Pipeline("x").add_step(load).add_step(
+            step(name="add", kubeflow={"form": "python"})(lambda rows: 1)).bundle())  # fmt: skip
+
+
+def test_packages_belong_to_the_python_form() -> None:
+    with pytest.raises(DefinitionError, match="nothing is installed in the container form"):
+        compiled(kubeflow={"packages": ["pandas"]})
+    made = compiled(kubeflow={"packages": ["pandas>=2", "x'; rm -rf /"], "form": "python"})
+    assert "'pandas>=2' 'x'\"'\"'; rm -rf /'" in container(made)["command"][2]
+
+
+def test_a_step_that_takes_too_many_values_is_refused() -> None:
+    sources = tuple(Step(name=f"s{n}", function="m:f", outputs=(f"v{n}",)) for n in range(250))
+    inputs = tuple(Input(f"v{n}", FromStep(f"s{n}", f"v{n}")) for n in range(250))
+    plan = Plan(name="wide", steps=(*sources, Step(name="join", function="m:f", inputs=inputs)))
+    with pytest.raises(UnsupportedFeatureError, match="step 'join' takes 250 values"):
+        compile_pipeline(build(plan))
+
+
+def test_a_pipeline_near_the_limit_of_etcd_says_what_weighs_most() -> None:
+    heavy = Step(name="heavy", function="m:f", description="", outputs=("v",), inputs=())
+    many = tuple(replace(heavy, name=f"step number {n}") for n in range(1500))
+    large = Step(name="large", function="m:f", inputs=tuple(
+        Input(f"input{n}", FromStep(f"step number {n}", "v")) for n in range(100)))  # fmt: skip
+    plan = Plan(name="enormous", steps=(*many, large))
+    with pytest.warns(UserWarning, match=r"is over etcd's limit of 1.6 MB. Heaviest: 'large' .*'bundle_store'"):
+        KubeflowOrchestrator.compile_files(build(plan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        KubeflowOrchestrator.compile_files(pipelines.greeting().bundle())
+
+
+def test_no_part_of_kfp_is_imported_to_compile(tmp_path: Path) -> None:
+    path = pipelines.greeting().bundle().write(tmp_path)
+    code = f"""
+import sys
+from flowyml.plan.bundle import Bundle
+from flowyml_kubeflow import KubeflowOrchestrator
+files = KubeflowOrchestrator.compile_files(Bundle.read({str(path)!r}))
+print(next(iter(files)), "kfp" in sys.modules, "kubernetes" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["conformance-greeting-b7979573.yaml", "False", "False"]
+
+
+TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip() and name.isprintable())
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Plans of any shape, with any names that FlowyML takes."""
+    step_names = draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
+    steps: list[Step] = []
+    for name in step_names:
+        produced = [(item.name, output) for item in steps for output in item.outputs]
+        chosen = draw(st.lists(st.sampled_from(produced), max_size=3, unique=True)) if produced else []
+        arguments = draw(st.lists(TEXT, min_size=len(chosen), max_size=len(chosen), unique=True))
+        inputs = [Input(argument, FromStep(*source)) for argument, source in zip(arguments, chosen, strict=True)]
+        inputs += [Input("a constant of no step", Constant(1))]
+        after = draw(st.lists(st.sampled_from([item.name for item in steps]), max_size=2, unique=True)) if steps else []
+        outputs = draw(st.lists(TEXT, max_size=3, unique=True))
+        steps.append(Step(name=name, function="m:f", inputs=tuple(inputs), outputs=tuple(outputs), after=tuple(after)))
+    last = [PipelineOutput(f"{output} of it", FromStep(steps[-1].name, output)) for output in steps[-1].outputs]
+    return Plan(name=draw(TEXT), steps=tuple(steps), outputs=tuple(last), hooks=draw(st.sampled_from([(), ("h",)])))
+
+
+@settings(max_examples=40, deadline=None)
+@given(plans())
+def test_a_plan_read_back_from_its_file_is_the_same_graph(plan: Plan) -> None:
+    made = compile_pipeline(build(plan), store="s3://code")
+    assert spec.validate(made)
+    (document, *_) = yaml.load_all(spec.text(made), yaml.CSafeLoader)
+    tasks = Tasks(type("Run", (), {"run_details": None}), document)
+    dag = document["components"]["comp-flowyml--steps"]["dag"] if plan.hooks else document["root"]["dag"]
+    graph = {
+        name: {tasks.steps[up] for up in dag["tasks"][task].get("dependentTasks", []) if up in tasks.steps}
+        for task, name in tasks.steps.items()
+    }
+    assert graph == {item.name: set(item.upstream) for item in plan}
+    data = {
+        (name, port, tasks.steps[source["taskOutputArtifact"]["producerTask"]], source["taskOutputArtifact"]["outputArtifactKey"])
+        for task, name in tasks.steps.items()
+        for port, source in dag["tasks"][task]["inputs"]["artifacts"].items()
+        if port != names.BUNDLE
+    }  # fmt: skip
+    assert data == {
+        (item.name, names.port(each.name), each.source.step, names.artifact(each.source.output))
+        for item in plan for each in item.inputs if isinstance(each.source, FromStep)
+    }  # fmt: skip
+    assert len(document["root"].get("outputDefinitions", {}).get("parameters", {})) == len(plan.outputs)
+
+
+@given(st.lists(TEXT, min_size=2, max_size=2, unique=True))
+def test_no_two_names_become_one(pair: list[str]) -> None:
+    first, second = pair
+    for make in (names.task, names.port, names.artifact):
+        assert make(first) != make(second)
+    assert names.port(first) not in (names.BUNDLE, names.STEP, names.artifact(second))
+
+
+@pytest.mark.kubeflow
+@pytest.mark.parametrize("name", ["train_classifier"])
+def test_golden_files(name: str, update_golden: bool) -> None:
+    """The code of the steps is left out: it changes with FlowyML itself."""
+    from kfp import components
+
+    pipeline = _example(name)
+    text = spec.text(compile_pipeline(pipeline.bundle(), store="s3://code"))
+    text = re.sub(r"[0-9a-f]{64}", "DIGEST", re.sub(r"-[0-9a-f]{8}\.pyz", "-DIGEST.pyz", text))
+    path = GOLDEN / f"{name}.yaml"
+    if update_golden:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+    components.load_component_from_file(str(path))
+
+
+def _example(name: str) -> Any:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    path = Path(__file__).parents[3] / "examples" / f"{name}.py"
+    found = spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return getattr(module, name)
+
+
+@pytest.mark.kubeflow
+def test_the_status_map_is_total() -> None:
+    from kfp_server_api import V2beta1RuntimeState
+
+    from flowyml.core.errors import UnknownStateError
+    from flowyml_kubeflow.status import BY_STATE, status_of
+
+    assert set(BY_STATE) == set(V2beta1RuntimeState.allowable_values)
+    with pytest.raises(UnknownStateError):
+        status_of("NEW_STATE")
