@@ -183,12 +183,16 @@ class RunReader:
         if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True
         stopped = [
-            task for task in self._tasks(found) if task["pid"] and was_ended(task, found) and task["state"] != "success"
+            task
+            for task in self._tasks(found)
+            if task["try_number"] and task["state"] != "success" and was_ended(task, found)
         ]
         return all(self._has_stopped(found, task) for task in stopped)
 
     def _has_stopped(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
-        events = self._log(found, task, task["try_number"] or 1)
+        events = [event for event in self._log(found, task, task["try_number"]) if event.time is not None]
+        if not events:
+            return True  # it never began
         return any(event.error or any(words in event.message for words in _STOPPED) for event in events)
 
     def _source(self, found: Mapping[str, Any]) -> str:
