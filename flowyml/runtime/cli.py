@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import io
 import json
 import os
 import shlex
@@ -39,6 +41,10 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
 
 
 def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
+    faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # no print makes a step fail
     step = _known_step(plan, given)
     inputs = _json_object(given.inputs, "--inputs")
     _check_inputs(step, inputs)

@@ -133,9 +133,10 @@ class _Child:
         return True
 
     def _drain(self) -> None:
-        """The readers see the end of the streams once nobody is left to write to them."""
-        for reader in self._readers:
-            reader.join(1)
+        """The readers see the end of the streams, unless a process that left the group still holds them."""
+        deadline = time.monotonic() + 1
+        while self._readers:
+            self._readers.pop().join(max(0, deadline - time.monotonic()))
         while self._pump(0):
             pass
 

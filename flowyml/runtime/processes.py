@@ -85,7 +85,8 @@ class StepProcesses:
         timeout of the caller's, kills the process before it goes on.
         """
         request = {"kind": "step", "step": step, "attempt": attempt}
-        answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, on_line or print_line, stop)
+        told = print_line if on_line is None else on_line
+        answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, told, stop)
         if failure := answer.get("failure"):
             raise _raised(step, failure)
         outputs: dict[str, Any] = answer["outputs"]
@@ -93,7 +94,7 @@ class StepProcesses:
 
     def fire(self, event: str, *arguments: object, on_line: OnLine | None = None, timeout: float = 60) -> None:
         """Fire an event on the pipeline's hooks, in a process of its own. What goes wrong there is only told."""
-        told = on_line or print_line
+        told = print_line if on_line is None else on_line
         try:
             self._answer(
                 f"hook {event}", {"kind": "hook", "event": event}, plain_arguments(arguments), timeout, told, None
@@ -128,20 +129,20 @@ class StepProcesses:
         with self._children.child(who, request, body, on_line) as child:
             try:
                 return child.wait(timeout, stop)
+            except StepError as error:
+                error.step = request.get("step", "")
+                self._kill(child, request, error, on_line)
+                raise
             except BaseException as error:
-                if not isinstance(error, StepError):
-                    child.mute()  # the error may have come from on_line
-                child.kill()
-                if child.hooks and request["kind"] == "step" and not self._closed:
-                    self._tell_hooks(request["step"], error, on_line)
+                child.mute()  # it may have come from on_line
+                self._kill(child, request, error, on_line)
                 raise
 
-    def _tell_hooks(self, step: str, error: BaseException, on_line: OnLine) -> None:
-        """The killed process could not do it."""
-        if isinstance(error, StepError):
-            error.step = step
-        if isinstance(error, Exception):
-            self.fire("on_error", step, error, on_line=on_line)
+    def _kill(self, child: _Child, request: Mapping[str, Any], error: BaseException, on_line: OnLine) -> None:
+        """Kill it, and tell the hooks, which it cannot do any more."""
+        child.kill()
+        if child.hooks and request["kind"] == "step" and not self._closed and isinstance(error, Exception):
+            self.fire("on_error", request["step"], error, on_line=on_line)
 
 
 def _can_fork() -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["described", "traceback_text"]
 
-_MACHINERY = (str(Path(__file__).parents[1]), "<frozen importlib")
+_STDLIB = Path(os.__file__).parent
+_IMPORTING = ("<frozen importlib", f"{_STDLIB}/importlib/", str(Path(__file__).with_name("loading.py")))
+_MACHINERY = (*_IMPORTING, f"{Path(__file__).parents[1]}/", f"{_STDLIB}/asyncio/", f"{_STDLIB}/concurrent/")
 
 
 def described(error: BaseException) -> str:
@@ -44,7 +47,10 @@ def _parts(whole: traceback.TracebackException) -> Iterator[traceback.TracebackE
 
 
 def _cut(stack: traceback.StackSummary) -> None:
-    """Drop the frames above the user's; keep all if none is the user's, for then the fault is ours."""
+    """Drop the frames above the user's, and those of importing between them.
+
+    Without a frame of the user's all stay, for then the fault is ours.
+    """
     own = [number for number, frame in enumerate(stack) if not frame.filename.startswith(_MACHINERY)]
     if own:
-        del stack[: own[0]]
+        stack[:] = [frame for frame in stack[own[0] :] if not frame.filename.startswith(_IMPORTING)]

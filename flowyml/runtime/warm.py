@@ -73,12 +73,17 @@ class _Server:
         self._lock = threading.Lock()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [python, str(bundle), "serve", "--control", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
-                pass_fds=(theirs.fileno(),), start_new_session=True,
-            )  # fmt: skip
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [python, str(bundle), "serve", "--control", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
+                    pass_fds=(theirs.fileno(),), start_new_session=True,
+                )  # fmt: skip
+        except OSError:
+            self._control.close()
+            self._output.close()
+            raise
         self.send({"kind": "start"}, dict(config))
 
     def is_alive(self) -> bool:
@@ -231,10 +236,11 @@ class _Child:
             kill_tree(self._pid)
         if self._server.closed:
             self._end = cancelled(self._who)
+        elif self._pid:
+            self._end = StepCrashedError(f"The process that {self._who} was forked from died.")
         else:
-            words = self._server.last_words()
-            told = f"The process that loads the code for {self._who} died"
-            self._end = StepCrashedError(f"{told}:\n{words}" if words else f"{told}.")
+            told = f"The process that loads the code for {self._who} died:\n{self._server.last_words()}"
+            self._end = StepCrashedError(told.rstrip("\n:"))
 
     def _answered(self) -> dict[str, Any]:
         assert self._end is not None

@@ -1,0 +1,358 @@
+"""Steps in processes of their own, warm and fresh: what they give, how they fail, and that nothing outlives them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from flowyml.artifacts import open_store, pack, unpack
+from flowyml.core.errors import (
+    OutputError,
+    StepCancelledError,
+    StepCrashedError,
+    StepFailedError,
+    StepTimeoutError,
+)
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
+from flowyml.runtime.processes import StepProcesses
+
+CODE = """
+import ctypes, logging, os, signal, subprocess, sys, threading, time, warnings
+from pathlib import Path
+
+print("loading", os.getpid())
+
+def add(a, b=1, rows=0): return a + b + rows
+def pid(): return os.getpid()
+def nap(seconds): time.sleep(seconds); return seconds
+def double(array): array *= 2; return array
+
+def stuck(file):
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(600)
+
+def family(file, stay):
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    own = []
+    thread = threading.Thread(target=lambda: own.append(subprocess.Popen(sleep, start_new_session=True)))
+    thread.start()
+    thread.join()
+    pids = [os.getpid(), subprocess.Popen(sleep).pid, own[0].pid]
+    Path(file + ".new").write_text(" ".join(map(str, pids)))
+    os.rename(file + ".new", file)
+    if stay:
+        time.sleep(600)
+    return pids
+
+def fail(): raise LookupError("not here")
+def forget(): raise MemoryError
+def leave(): sys.exit(3)
+def crash(): ctypes.string_at(0)
+def end(code): os._exit(code)
+def killed(number): os.kill(os.getpid(), number)
+def lock(): return threading.Lock()
+def pair(): return 1
+
+def noise():
+    print("printed")
+    print("err", file=sys.stderr)
+    os.write(1, b"written\\n")
+    os.write(2, b"\\xff\\xfe raw\\n")
+    subprocess.run(["echo", "from a child"], check=True)
+    logging.getLogger("mine").warning("logged")
+    warnings.warn("warned")
+    for number in range(3, 64):
+        try: os.write(number, b"garbage on every descriptor")
+        except OSError: pass
+    print("ü\\ud800")
+    print("no line break", end="")
+    return "quiet"
+
+def live(file):
+    print("first")
+    while not Path(file).exists(): time.sleep(0.01)
+    print("second")
+
+def chatty(lines):
+    for number in range(lines): print(number, "x" * 90)
+
+def big(): return ["x" * 100] * 100_000
+def inline(): return ["y" * 60_000]
+def at_exit():
+    import atexit
+    atexit.register(print, "flushed at exit")
+
+def random_numbers():
+    import numpy
+    return numpy.random.rand(3).tolist()
+"""
+
+
+def step(name: str, *inputs: str, outputs: tuple[str, ...] = ("x",), module: str = "code_of_steps") -> Step:
+    sources = tuple(Input(name, FromStep("source", name)) for name in inputs)
+    return Step(name=name, function=f"{module}:{name}", inputs=sources, outputs=outputs)
+
+
+PLAN = Plan(
+    name="processes",
+    parameters=(Parameter(name="rows", default=100),),
+    steps=(
+        Step(
+            name="add", function="code_of_steps:add", outputs=("x",),
+            inputs=(Input("a", FromStep("s", "a")), Input("b", Constant(10)), Input("rows", FromParameter("rows"))),
+        ),
+        *map(step, ("pid", "fail", "forget", "leave", "crash", "lock", "noise", "big", "inline", "random_numbers")),
+        step("nap", "seconds"), step("double", "array"), step("end", "code"), step("killed", "number"),
+        step("stuck", "file", outputs=()), step("live", "file", outputs=()), step("chatty", "lines", outputs=()),
+        step("at_exit", outputs=()), step("family", "file", "stay"), step("pair", outputs=("a", "b")),
+        Step(name="broken", function="broken:f"), Step(name="leaves", function="leaves:f"),
+    ),
+)  # fmt: skip
+FILES = {
+    "code_of_steps.py": CODE.encode(),
+    "broken.py": b"import flowyml_is_not_here\n",
+    "leaves.py": b"import sys\nsys.exit(4)\n",
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(PLAN, files=FILES).write(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module", params=["warm", "fresh"])
+def processes(
+    request: pytest.FixtureRequest, bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StepProcesses]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWYML_FORK", "1" if request.param == "warm" else "0")
+        store = str(tmp_path_factory.mktemp("store"))
+        with StepProcesses(bundle, run_id="run", artifacts=store, parameters={"rows": 1000}) as made:
+            made.artifacts = store  # type: ignore[attr-defined]  # for tests that unpack
+            yield made
+
+
+@pytest.fixture(scope="module")
+def warm(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StepProcesses]:
+    with StepProcesses(bundle, run_id="run", artifacts=str(tmp_path_factory.mktemp("store"))) as made:
+        yield made
+
+
+class Lines(list[tuple[str, str]]):
+    def __call__(self, stream: str, line: str) -> None:
+        if not line.startswith("loading "):
+            self.append((stream, line))
+
+    def of(self, stream: str) -> list[str]:
+        return [line for name, line in self if name == stream]
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def pids_in(file: Path) -> list[int]:
+    until(file.exists)
+    return [int(pid) for pid in file.read_text().split()]
+
+
+def test_inputs_constants_and_parameters(processes: StepProcesses) -> None:
+    assert processes.run("add", {"a": 1}) == {"x": 1011}
+    assert processes.run("add", {"a": 1, "b": 2, "rows": 3}) == {"x": 6}
+
+
+def test_large_values_go_through_the_store(processes: StepProcesses) -> None:
+    store = open_store(processes.artifacts)  # type: ignore[attr-defined]
+    packed = pack(np.arange(5.0), store, key="in")
+    doubled = processes.run("double", {"array": packed}, attempt=2)["x"]
+    assert doubled["$artifact"]["url"].endswith("/run/double/2/x.npy")
+    assert unpack(doubled, store).tolist() == [0, 2, 4, 6, 8]
+    assert unpack(processes.run("big", {})["x"], store) == ["x" * 100] * 100_000
+    assert processes.run("inline", {}) == {"x": ["y" * 60_000]}
+
+
+def test_an_input_of_many_megabytes(processes: StepProcesses) -> None:
+    assert processes.run("add", {"a": "x" * 5_000_000, "b": "y", "rows": "z"})["x"]["$artifact"]["size"] == 5_000_002
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "names"),
+    [
+        ("fail", "LookupError: not here", ("LookupError",)),
+        ("forget", "MemoryError", ("MemoryError",)),
+        ("leave", "step 'leave' called sys.exit(3). Let it return, or raise an error.", ("StepError",)),
+        ("broken", "ModuleNotFoundError: No module named 'flowyml_is_not_here'", ("ModuleNotFoundError",)),
+        ("leaves", "the module of step 'leaves' called sys.exit(4) when it was imported.", ("StepError",)),
+    ],
+)
+def test_a_failed_step(processes: StepProcesses, name: str, message: str, names: tuple[str, ...]) -> None:
+    with pytest.raises(StepFailedError) as caught:
+        processes.run(name, {})
+    error = caught.value
+    assert str(error).startswith(message)
+    assert (error.step, error.names[: len(names)]) == (name, names)
+    assert f"in {name}" in error.traceback or "in <module>" in error.traceback
+    assert "flowyml/runtime" not in error.traceback.partition("direct cause")[0]
+
+
+def test_out_of_memory_is_worth_a_retry_that_asks_for_it(processes: StepProcesses) -> None:
+    with pytest.raises(StepFailedError) as caught:
+        processes.run("forget", {})
+    assert OrchestratorRetryPolicy(retryable_errors=["OOM"]).retries_on_names(caught.value.names)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lock", "step 'lock': output 'x' cannot be handed to other steps. lock cannot be pickled: cannot pickle"),
+        ("pair", "step 'pair' declares 2 outputs ('a', 'b') and returned one int."),
+    ],
+)
+def test_outputs_that_will_not_do(processes: StepProcesses, name: str, message: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        processes.run(name, {})
+    assert str(caught.value).startswith(message)
+    assert caught.value.step == name
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "message", "code"),
+    [
+        ("end", {"code": 3}, "ended with exit code 3, before it had returned.", 3),
+        ("end", {"code": 0}, "ended with exit code 0, before it had returned.", 0),
+        ("killed", {"number": 9}, "was killed by signal 9 (SIGKILL).", -9),
+        ("killed", {"number": 15}, "was killed by signal 15 (SIGTERM).", -15),
+        ("crash", {}, "was killed by signal 11 (SIGSEGV).", -11),
+    ],
+)
+def test_a_crashed_process(
+    processes: StepProcesses, name: str, inputs: dict[str, int], message: str, code: int
+) -> None:  # fmt: skip
+    with pytest.raises(StepCrashedError) as caught:
+        processes.run(name, inputs, on_line=Lines())
+    assert str(caught.value) == f"The process of step {name!r} {message}"
+    assert (caught.value.step, caught.value.exit_code) == (name, code)
+    assert processes.run("add", {"a": 1}) == {"x": 1011}
+
+
+def test_a_segmentation_fault_shows_where(processes: StepProcesses) -> None:
+    lines = Lines()
+    with pytest.raises(StepCrashedError):
+        processes.run("crash", {}, on_line=lines)
+    assert any("in crash" in line for line in lines.of("stderr"))
+
+
+def test_everything_that_is_printed_comes_through_and_only_that(processes: StepProcesses) -> None:
+    lines = Lines()
+    assert processes.run("noise", {}, on_line=lines) == {"x": "quiet"}
+    stdout = lines.of("stdout")
+    assert stdout[:3] == ["printed", "written", "from a child"]
+    assert stdout[-1] == "no line break"
+    stderr = lines.of("stderr")
+    assert stderr[:3] == ["err", "\ufffd\ufffd raw", "logged"]
+    assert "UserWarning: warned" in stderr[3]
+
+
+def test_lines_come_while_the_step_runs(processes: StepProcesses, tmp_path: Path) -> None:
+    seen = []
+
+    def on_line(stream: str, line: str) -> None:
+        seen.append(line)
+        if line == "first":
+            (tmp_path / "go").touch()
+
+    processes.run("live", {"file": str(tmp_path / "go")}, timeout=30, on_line=on_line)
+    assert seen[-2:] == ["first", "second"]
+
+
+def test_megabytes_of_lines(processes: StepProcesses) -> None:
+    lines = Lines()
+    processes.run("chatty", {"lines": 50_000}, on_line=lines)
+    assert [line.split()[0] for line in lines.of("stdout")] == [str(number) for number in range(50_000)]
+
+
+def test_lines_are_printed_here_unless_somebody_takes_them(
+    processes: StepProcesses, capfd: pytest.CaptureFixture[str]
+) -> None:
+    processes.run("noise", {})
+    assert "printed\n" in capfd.readouterr().out
+
+
+def test_what_a_step_registers_for_the_exit_happens(processes: StepProcesses) -> None:
+    lines = Lines()
+    processes.run("at_exit", {}, on_line=lines)
+    assert lines == [("stdout", "flushed at exit")]
+
+
+def test_a_timeout_kills_a_sleeping_step(processes: StepProcesses, tmp_path: Path) -> None:
+    started = time.monotonic()
+    message = r"step 'stuck' ran longer than its timeout of 0\.5 s and was stopped\."
+    with pytest.raises(StepTimeoutError, match=message) as caught:
+        processes.run("stuck", {"file": str(tmp_path / "pid")}, timeout=0.5)
+    assert caught.value.step == "stuck"
+    assert time.monotonic() - started < 5
+    assert not any(map(is_running, pids_in(tmp_path / "pid")))
+
+
+def test_a_timeout_kills_children_and_those_that_left_the_group(processes: StepProcesses, tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    stop = threading.Event()
+    threading.Thread(target=lambda: (pids_in(file), stop.set())).start()
+    with pytest.raises(StepCancelledError, match="step 'family' was stopped, because its run was cancelled"):
+        processes.run("family", {"file": str(file), "stay": True}, stop=stop)
+    until(lambda: not any(map(is_running, pids_in(file))), 5)
+
+
+def test_what_a_finished_step_left_in_its_group_ends_with_it(processes: StepProcesses, tmp_path: Path) -> None:
+    own, child, _ = processes.run("family", {"file": str(tmp_path / "pids"), "stay": False})["x"]
+    until(lambda: not is_running(own) and not is_running(child), 5)
+
+
+def test_a_stop_that_came_before(processes: StepProcesses, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StepCancelledError):
+        processes.run("stuck", {"file": str(tmp_path / "pid")}, stop=stop)
+
+
+def test_an_error_of_the_listener_kills_the_step(processes: StepProcesses, tmp_path: Path) -> None:
+    def on_line(stream: str, line: str) -> None:
+        if line == "first":
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        processes.run("live", {"file": str(tmp_path / "never")}, on_line=on_line)
+
+
+def test_twenty_steps_at_once(warm: StepProcesses) -> None:
+    started = time.monotonic()
+    with ThreadPoolExecutor(20) as threads:
+        naps = list(threads.map(lambda n: warm.run("nap", {"seconds": 0.5 + n / 1000})["x"], range(20)))
+    assert naps == [0.5 + n / 1000 for n in range(20)]
+    assert time.monotonic() - started < 5
+
+
+def test_each_attempt_is_a_process_of_its_own(warm: StepProcesses) -> None:
+    pids = {warm.run("pid", {})["x"] for _ in range(5)}
+    assert len(pids) == 5
+    assert os.getpid() not in pids

@@ -1,0 +1,344 @@
+"""Steps in processes of their own: hooks, loading, and the ends of all who take part."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import psutil
+import pytest
+
+from flowyml.core.errors import (
+    StepCancelledError,
+    StepCrashedError,
+    StepFailedError,
+    StepOutOfMemoryError,
+    StepTimeoutError,
+)
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
+from flowyml.plan.bundle import build
+from flowyml.plan.model import FromStep, Input, Plan, Step
+from flowyml.runtime.ends import OutOfMemory, crashed
+from flowyml.runtime.processes import StepProcesses
+
+CODE = """
+import os, subprocess, sys, time
+print("loading the module")
+
+def family(file):
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    pids = [os.getpid(), subprocess.Popen(sleep).pid, subprocess.Popen(sleep, start_new_session=True).pid]
+    open(file + ".new", "w").write(" ".join(map(str, pids)))
+    os.rename(file + ".new", file)
+    time.sleep(600)
+
+def fine(): return 1
+def fail(): raise ValueError("no")
+def end(): os._exit(9)
+def numbers():
+    import numpy
+    return numpy.random.rand(2).tolist()
+"""
+
+
+class Told(PipelineHook):
+    def on_step_start(self, step_name: str, inputs: Any) -> None:
+        print("start", step_name)
+
+    def on_step_end(self, step_name: str, outputs: Any, duration: float) -> None:
+        print("end", step_name, outputs)
+
+    def on_error(self, step_name: str, error: BaseException) -> None:
+        print("error", step_name, type(error).__name__, getattr(error, "step", None))
+
+    def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Any) -> None:
+        print("pipeline start", pipeline_name, run_id, context)
+
+    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+        print("pipeline end", status, duration)
+        raise RuntimeError("hooks may fail")
+
+
+def plan(**changes: Any) -> Plan:
+    names = ("fine", "fail", "end", "numbers")
+    steps = [Step(name=name, function=f"code_of_ends:{name}", outputs=("x",)) for name in names]
+    family = Step(name="family", function="code_of_ends:family", inputs=(Input("file", FromStep("s", "file")),))
+    return Plan(name="ends", steps=(*steps, family), **changes)
+
+
+def made(folder: Path, code: str = CODE, *, hooks: bool = False, **changes: Any) -> Path:
+    objects = {}
+    if hooks:
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        try:
+            objects["hooks"] = cloudpickle.dumps((Told(),))
+        finally:
+            cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        changes["hooks"] = ("Told",)
+    return build(plan(**changes), files={"code_of_ends.py": code.encode()}, objects=objects).write(folder)
+
+
+class Lines(list[str]):
+    def __call__(self, stream: str, line: str) -> None:
+        self.append(line)
+
+
+@pytest.fixture(params=["warm", "fresh"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FLOWYML_FORK", "1" if request.param == "warm" else "0")
+    return str(request.param)
+
+
+@pytest.fixture
+def hooked(kind: str, tmp_path: Path) -> Iterator[StepProcesses]:
+    with StepProcesses(made(tmp_path, hooks=True), run_id="run", artifacts=str(tmp_path)) as processes:
+        yield processes
+
+
+def until(condition: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def family_of(file: Path) -> list[int]:
+    until(file.exists)
+    return [int(pid) for pid in file.read_text().split()]
+
+
+def test_step_hooks_fire_in_the_process_of_the_step(hooked: StepProcesses) -> None:
+    lines = Lines()
+    hooked.run("fine", {}, on_line=lines)
+    with pytest.raises(StepFailedError):
+        hooked.run("fail", {}, on_line=lines)
+    told = [line for line in lines if line != "loading the module"]
+    assert told == ["start fine", "end fine {'x': 1}", "start fail", "error fail ValueError None"]
+
+
+def test_the_killer_tells_the_hooks_of_a_killed_step(hooked: StepProcesses, tmp_path: Path) -> None:
+    lines = Lines()
+    with pytest.raises(StepTimeoutError):
+        hooked.run("family", {"file": str(tmp_path / "pids")}, timeout=0.7, on_line=lines)
+    with pytest.raises(StepCrashedError):
+        hooked.run("end", {}, on_line=lines)
+    errors = [line for line in lines if line.startswith("error")]
+    assert errors == ["error family StepTimeoutError family", "error end StepCrashedError end"]
+
+
+def test_pipeline_hooks_with_statuses_and_failures_of_their_own(hooked: StepProcesses) -> None:
+    lines = Lines()
+    hooked.fire("on_pipeline_start", "ends", "run", {"rows": 1}, on_line=lines)
+    hooked.fire("on_pipeline_end", "ends", "run", ExecutionStatus.FAILED, 1.5, on_line=lines)
+    hooked.fire("on_error", "fine", KeyError("k"), on_line=lines)
+    told = [line for line in lines if not line.startswith((" ", "Traceback", "loading"))]
+    assert told == [
+        "pipeline start ends run {'rows': 1}",
+        "pipeline end FAILED 1.5",
+        "Hook Told.on_pipeline_end failed; the run goes on.",
+        "RuntimeError: hooks may fail",
+        "error fine StepError ",
+    ]
+
+
+def test_what_loading_prints_comes_with_the_first_step(tmp_path: Path) -> None:
+    lines, more = Lines(), Lines()
+    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+        processes.run("fine", {}, on_line=lines)
+        processes.run("fine", {}, on_line=more)
+    assert (lines, more) == (["loading the module"], [])
+
+
+@pytest.mark.parametrize("code", ["raise RuntimeError('as it is')", "def fine(:"], ids=["raises", "syntax"])
+def test_code_that_cannot_be_imported_fails_the_step_with_its_traceback(tmp_path: Path, code: str) -> None:
+    with (
+        StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes,
+        pytest.raises(StepFailedError) as caught,
+    ):
+        processes.run("fine", {})
+    assert 'File "' in caught.value.traceback
+    assert 'code_of_ends.py", line 1' in caught.value.traceback
+
+
+def test_code_that_kills_the_process_that_loads_it(tmp_path: Path) -> None:
+    code = "import os, sys\nprint('so far', file=sys.stderr, flush=True)\nos._exit(5)"
+    with (
+        StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes,
+        pytest.raises(StepCrashedError) as caught,
+    ):
+        processes.run("fine", {})
+    assert str(caught.value) == "The process that loads the code for step 'fine' died:\nso far"
+
+
+def test_a_python_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), python="/no/such/python")
+
+
+def test_the_warm_process_comes_back_after_it_was_killed(tmp_path: Path) -> None:
+    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+        processes.run("fine", {})
+        [server] = psutil.Process().children()
+        crashes: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                processes.run("family", {"file": str(tmp_path / "pids")}, on_line=Lines())
+            except StepCrashedError as error:
+                crashes.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        family = family_of(tmp_path / "pids")
+        server.kill()
+        thread.join(20)
+        assert [str(error) for error in crashes] == ["The process that step 'family' was forked from died."]
+        until(lambda: not is_running(family[0]) and not is_running(family[1]))
+        os.kill(family[2], signal.SIGKILL)  # it left the group, and the one that would have inherited it is dead
+        assert processes.run("fine", {}) == {"x": 1}
+
+
+def test_close_ends_what_still_runs(kind: str, tmp_path: Path) -> None:
+    processes = StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path))
+    ended: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            processes.run("family", {"file": str(tmp_path / "pids")}, on_line=Lines())
+        except (StepCancelledError, StepCrashedError) as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    family = family_of(tmp_path / "pids")
+    processes.close()
+    thread.join(20)
+    assert len(ended) == 1
+    until(lambda: not any(map(is_running, family)))
+    assert psutil.Process().children() == []
+    with pytest.raises(StepCancelledError, match="was not started: its run has ended"):
+        processes.run("fine", {})
+
+
+def test_closing_leaves_no_descriptor_and_no_thread(kind: str, tmp_path: Path) -> None:
+    bundle = made(tmp_path)
+    with StepProcesses(bundle, run_id="run", artifacts=str(tmp_path)) as processes:
+        processes.run("fine", {})
+    before = (psutil.Process().num_fds(), threading.active_count())
+    for _ in range(3):
+        with StepProcesses(bundle, run_id="run", artifacts=str(tmp_path)) as processes:
+            processes.run("fine", {}, on_line=Lines())
+            with pytest.raises(StepTimeoutError):
+                processes.run("family", {"file": str(tmp_path / "pids")}, timeout=0.3, on_line=Lines())
+    assert (psutil.Process().num_fds(), threading.active_count()) == before
+
+
+CALLER = """
+import os, sys, threading
+from pathlib import Path
+from flowyml.runtime.processes import StepProcesses
+
+processes = StepProcesses(Path(sys.argv[1]), run_id="run", artifacts=sys.argv[2])
+{setup}
+processes.run("family", {{"file": sys.argv[2] + "/pids"}})
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_nothing_outlives_the_caller(kind: str, tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", CALLER.format(setup=""), str(made(tmp_path)), str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as caller:
+        family = family_of(tmp_path / "pids")
+        started = {child.pid for child in psutil.Process(caller.pid).children(recursive=True)} | set(family)
+        os.kill(caller.pid, number)
+        caller.wait(20)
+    in_group = started if kind == "warm" else started - {family[2]}
+    try:
+        until(lambda: not any(map(is_running, in_group)))
+    finally:
+        if is_running(family[2]):
+            os.kill(family[2], signal.SIGKILL)
+
+
+def test_nothing_outlives_a_caller_whose_fork_lives_on(tmp_path: Path) -> None:
+    """A child that was forked without exec holds the caller's end of the socket; the new parent tells of the death."""
+    setup = "pid = os.fork()\nif pid == 0:\n    import time; time.sleep(30); os._exit(0)\nprint(pid, flush=True)"
+    command = [sys.executable, "-c", CALLER.format(setup=setup), str(made(tmp_path)), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as caller:
+        assert caller.stdout is not None
+        fork = int(caller.stdout.readline())
+        family = family_of(tmp_path / "pids")
+        caller.kill()
+        caller.wait()
+        until(lambda: not any(map(is_running, family)), 10)
+        os.kill(fork, signal.SIGKILL)
+
+
+def test_an_exception_thrown_into_the_thread_kills_the_step(kind: str, tmp_path: Path) -> None:
+    """As Prefect does it with a task's timeout."""
+    caught: list[BaseException] = []
+
+    class TimedOut(Exception):
+        pass
+
+    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+
+        def work() -> None:
+            try:
+                processes.run("family", {"file": str(tmp_path / "pids")}, on_line=Lines())
+            except TimedOut as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        family = family_of(tmp_path / "pids")
+        assert thread.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimedOut))
+        thread.join(10)
+        assert [type(error) for error in caught] == [TimedOut]
+        until(lambda: not any(map(is_running, family)), 5)
+        assert processes.run("fine", {}) == {"x": 1}
+
+
+@pytest.mark.parametrize(("module", "same"), [("import numpy", False), ("import numpy; numpy.random.seed(7)", True)])
+def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(tmp_path: Path, module: str, same: bool) -> None:
+    with StepProcesses(made(tmp_path, f"{module}\n{CODE}"), run_id="run", artifacts=str(tmp_path)) as processes:
+        drawn = [processes.run("numbers", {}, on_line=Lines())["x"] for _ in range(2)]
+    assert (drawn[0] == drawn[1]) is same
+
+
+def test_a_warm_step_takes_milliseconds(tmp_path: Path) -> None:
+    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+        times = []
+        for _ in range(20):
+            started = time.perf_counter()
+            processes.run("fine", {}, on_line=Lines())
+            times.append(time.perf_counter() - started)
+    assert min(times) < 0.02
+
+
+def test_killed_for_memory_is_told_from_killed(tmp_path: Path) -> None:
+    """The kernel's own counter decides, so here it only shows that an ordinary kill is none."""
+    error = crashed("step 's'", -9, OutOfMemory())
+    assert type(error) is StepCrashedError
+    policy = OrchestratorRetryPolicy(retryable_errors=["OOM"])
+    assert policy.retries_on_names(error_names(StepOutOfMemoryError("x")))
+    assert not policy.retries_on_names(error_names(error))
