@@ -97,7 +97,9 @@ class Step(Generic[P, R]):
             "resources": resources,
         }
         given = {key: value for key, value in changed.items() if value is not None}
-        return Step(self.function, replace(self.step_options, **given))
+        made = Step(self.function, replace(self.step_options, **given))
+        made.signature = self.signature
+        return made
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return Step, (self.function, self.step_options)
@@ -172,7 +174,7 @@ def step(
             description=_first_line(function) if description is None else description,
             engines=engine_options(engines, f"step {shown!r}"),
         )
-        return Step(function, options)
+        return made
 
     requirements = ResourceRequirements.coerce(resources, stacklevel=4)
     return decorate if function is None else decorate(function)
@@ -187,11 +189,11 @@ def check_timeout(seconds: object, who: str) -> float | None:
     return seconds
 
 
-def _inputs(given: object, function: Callable[..., Any], who: str) -> Mapping[str, str] | None:
+def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str] | None:
     if given is None:
         return None
     pairs = dict(given) if isinstance(given, Mapping) else {name: name for name in _names(given, "inputs", who)}
-    parameters = inspect.signature(function).parameters
+    parameters = step.signature.parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return pairs
     if strangers := [name for name in pairs if name not in parameters]:
