@@ -1,0 +1,70 @@
+"""A pipeline read back from its bundle is a pipeline like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.errors import ParameterError, PlanError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.orchestrators.bundled import BundledPipeline
+from flowyml.plan.bundle import build
+from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml.plan.model import FromStep as Output
+
+PLAN = Plan(
+    name="doubling",
+    steps=(
+        Step(name="double", function="doubling:double", inputs=(Input("rows", FromParameter("rows")),), outputs=("n",)),
+    ),
+    parameters=(
+        Parameter(name="rows", schema={"type": "integer"}, default=4),
+        Parameter(name="level", schema={"enum": ["low", "high"]}, required=True),
+    ),
+    outputs=(PipelineOutput("n", Output("double", "n")),),
+)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> BundledPipeline:
+    bundle = build(PLAN, files={"doubling.py": b"def double(rows): return 2 * rows"})
+    return BundledPipeline(bundle.write(tmp_path))
+
+
+def test_it_offers_what_orchestrators_ask_for(pipeline: BundledPipeline) -> None:
+    runnable: RunnablePipeline = pipeline
+    assert (runnable.name, runnable.compile()) == ("doubling", PLAN)
+    assert runnable.code().functions["double"](rows=3) == 6
+    assert runnable.bundle().filename == pipeline.path.name
+
+
+def test_another_plan_for_its_code(pipeline: BundledPipeline) -> None:
+    patient = PLAN.with_retry_policy(OrchestratorRetryPolicy(max_attempts=7))
+    bundle = pipeline.bundle(patient)
+    assert bundle.plan == patient
+    assert bundle.digest != pipeline.bundle().digest
+
+
+def test_parameters_get_defaults_and_are_checked(pipeline: BundledPipeline) -> None:
+    assert pipeline.check_parameters({"level": "low"}) == {"rows": 4, "level": "low"}
+    with pytest.raises(ParameterError, match="'level' is missing and has no default"):
+        pipeline.check_parameters(None)
+    with pytest.raises(ParameterError, match="'rows' must be of type integer"):
+        pipeline.check_parameters({"rows": "many", "level": "low"})
+    with pytest.raises(ParameterError, match="'middle' is not one of"):
+        pipeline.check_parameters({"level": "middle"})
+
+
+def test_it_runs(pipeline: BundledPipeline) -> None:
+    from flowyml.orchestrators import LocalOrchestrator
+
+    result = LocalOrchestrator().execute(pipeline, "bundled-run-1", pipeline.check_parameters({"level": "low"}))
+    assert result.outputs == {"n": 8}
+
+
+def test_a_file_that_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "x.pyz").write_bytes(b"?")
+    with pytest.raises(PlanError, match="is no bundle of FlowyML"):
+        BundledPipeline(tmp_path / "x.pyz")

@@ -1,0 +1,175 @@
+"""One attempt of a step in this process: outputs by name, hooks around it, coroutines awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from flowyml.core.errors import OutputError, StepError
+from flowyml.core.hooks import PipelineHook
+from flowyml.plan.model import Step
+from flowyml.runtime.execution import named_outputs, run_step
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+class Pair(NamedTuple):
+    first: int
+    second: int
+
+
+class Told(PipelineHook):
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
+        self.events.append(("start", step_name, dict(inputs)))
+
+    def on_step_end(self, step_name: str, outputs: Mapping[str, Any], duration: float) -> None:
+        assert 0 <= duration < 60
+        self.events.append(("end", step_name, dict(outputs)))
+
+    def on_error(self, step_name: str, error: BaseException) -> None:
+        self.events.append(("error", step_name, str(error)))
+
+
+class Broken(PipelineHook):
+    def on_step_start(self, step_name: str, inputs: Mapping[str, Any]) -> None:
+        raise RuntimeError("a hook of no use")
+
+
+def step(*outputs: str) -> Step:
+    return Step(name="s", function="m:f", outputs=outputs)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "returned", "expected"),
+    [
+        ((), "dropped", {}),
+        (("a",), None, {"a": None}),
+        (("a",), (1, 2), {"a": (1, 2)}),
+        (("a",), {"a": 1}, {"a": {"a": 1}}),
+        (("a", "b"), (1, 2), {"a": 1, "b": 2}),
+        (("a", "b"), [1, 2], {"a": 1, "b": 2}),
+        (("a", "b"), Pair(1, 2), {"a": 1, "b": 2}),
+        (("a", "b"), {"b": 2, "a": 1}, {"a": 1, "b": 2}),
+    ],
+)
+def test_outputs_by_name(outputs: tuple[str, ...], returned: Any, expected: dict[str, Any]) -> None:
+    named = named_outputs(step(*outputs), returned)
+    assert list(named.items()) == list(expected.items())
+
+
+@pytest.mark.parametrize(
+    ("returned", "came"),
+    [
+        (None, "None"),
+        (5, "one int"),
+        ("ab", "one str"),
+        ((1,), "a tuple of 1"),
+        ([1, 2, 3], "a list of 3"),
+        ({}, "a dict with the keys (none)"),
+        ({"a": 1, "c": 2}, "a dict with the keys 'a', 'c'"),
+        (dict.fromkeys(range(1000)), "a dict with the keys 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 …"),
+    ],
+)
+def test_a_wrong_number_of_outputs(returned: Any, came: str) -> None:
+    with pytest.raises(OutputError) as caught:
+        named_outputs(step("a", "b"), returned)
+    assert caught.value.step == "s"
+    assert str(caught.value) == (
+        f"step 's' declares 2 outputs ('a', 'b') and returned {came}. Return a tuple of 2, or a dict with those keys."
+    )
+
+
+def test_hooks_fire_around_it_and_a_broken_one_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    told = Told()
+    assert run_step(step("x"), lambda a: a + 1, {"a": 1}, [Broken(), told]) == {"x": 2}
+    assert told.events == [("start", "s", {"a": 1}), ("end", "s", {"x": 2})]
+    assert "Hook Broken.on_step_start failed; the run goes on." in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt("no")])
+def test_errors_are_told_and_raised_as_they_are(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    told = Told()
+    with pytest.raises(type(error)) as caught:
+        run_step(step("x"), fail, {}, [told])
+    assert caught.value is error
+    assert told.events == [("start", "s", {}), ("error", "s", "no")]
+
+
+def test_outputs_that_do_not_match_are_told_too() -> None:
+    told = Told()
+    with pytest.raises(OutputError):
+        run_step(step("a", "b"), lambda: 1, {}, [told])
+    assert [event[0] for event in told.events] == ["start", "error"]
+
+
+def test_what_cannot_be_kept_fails_the_step() -> None:
+    told = Told()
+
+    def keep(outputs: dict[str, Any]) -> dict[str, Any]:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_step(step("x"), lambda: 1, {}, [told], keep=keep)
+    assert told.events[-1] == ("error", "s", "disk full")
+
+
+def test_what_is_kept_is_given_back_and_hooks_see_the_values() -> None:
+    told = Told()
+    assert run_step(step("x"), lambda: 1, {}, [told], keep=lambda outputs: {"x": "kept"}) == {"x": "kept"}
+    assert told.events[-1] == ("end", "s", {"x": 1})
+
+
+@pytest.mark.parametrize("code", [0, 3, "enough", None])
+def test_sys_exit_is_a_failed_step(code: Any) -> None:
+    def leave() -> None:
+        raise SystemExit(code)
+
+    with pytest.raises(StepError, match=r"step 's' called sys\.exit\(") as caught:
+        run_step(step(), leave, {})
+    assert caught.value.step == "s"
+    assert isinstance(caught.value.__cause__, SystemExit)
+
+
+async def later(value: int) -> tuple[int, str, int]:
+    await asyncio.sleep(0.001)
+    return value, variable.get(), threading.get_ident()
+
+
+def test_a_coroutine_is_awaited_in_this_thread() -> None:
+    token = variable.set("mine")
+    try:
+        value, seen, thread = run_step(step("x"), later, {"value": 3})["x"]
+    finally:
+        variable.reset(token)
+    assert (value, seen, thread) == (3, "mine", threading.get_ident())
+
+
+def test_inside_a_running_loop_it_is_awaited_in_another_thread() -> None:
+    """As in a notebook, whose cells run inside a loop."""
+
+    async def cell() -> Any:
+        variable.set("of the cell")
+        return run_step(step("x"), later, {"value": 3})["x"]
+
+    value, seen, thread = asyncio.run(cell())
+    assert (value, seen) == (3, "of the cell")
+    assert thread != threading.get_ident()
+
+
+def test_what_a_coroutine_raises_comes_out() -> None:
+    async def fail() -> None:
+        raise LookupError("later")
+
+    with pytest.raises(LookupError, match="later"):
+        run_step(step("x"), fail, {})
