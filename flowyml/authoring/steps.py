@@ -162,9 +162,10 @@ def step(
         if isinstance(function, Step) or not callable(function):
             raise DefinitionError(f"@step goes on a function, once; this is {function!r}.")
         shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
-        options = StepOptions(
+        made = Step(function, StepOptions(name=shown))
+        made.step_options = StepOptions(
             name=shown,
-            inputs=_inputs(inputs, function, shown),
+            inputs=_inputs(inputs, made, shown),
             outputs=None if outputs is None else _names(outputs, "outputs", shown),
             after=_names(after, "after", shown),
             retry=_retry(retry, shown),
