@@ -54,7 +54,7 @@ def _marked(page: Path) -> object:
 def test_blocks_of_page_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     environment = _environment(tmp_path)
     if request.node.get_closest_marker("prefect"):
-        environment["PREFECT_API_URL"] = request.getfixturevalue("prefect_url")
+        environment["PREFECT_API_URL"] = f"{request.getfixturevalue('prefect_url')}/api"
     script = ""
     for block in blocks(page):
         if block.language == "bash":
