@@ -8,7 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class Deployer:
     timeout: float
     python: str | None = None
     artifacts: str | None = None
+    _proved: dict[str, str] = field(default_factory=dict)
 
     def found(self, dag: str) -> Deployed | None:
         """The DAG of that id; None when Airflow knows none, or none any more."""
@@ -127,20 +128,29 @@ class Deployer:
         return _bundle(data)
 
     def _is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
-        if (
-            found is None
-            or version_tag(compiled.version) not in tags_of(found.dag)
-            or found.dag.get("has_import_errors")
-        ):
+        if found is None or not self._has_parsed(compiled, found):
             return False
         return self.folder is None or all(self.folder.read(path) == data for path, data in compiled.files.items())
+
+    def _has_parsed(self, compiled: CompiledDag, found: Deployed) -> bool:
+        """Tags alone do not prove it: Airflow writes them at once, and a new version of a DAG only every 30 seconds.
+
+        Source: Airflow, ``[core] min_serialized_dag_update_interval``.
+        """
+        if version_tag(compiled.version) not in tags_of(found.dag) or found.dag.get("has_import_errors"):
+            return False
+        if self._proved.get(compiled.dag_id) != compiled.version:
+            if found.facts.get("version") != compiled.version:
+                return False
+            self._proved[compiled.dag_id] = compiled.version
+        return True
 
     def _wait_until_parsed(self, compiled: CompiledDag, before: Mapping[str, Any] | None) -> None:
         deadline, pause = time.monotonic() + self.timeout, 0.1
         seen = {before["timestamp"]} if before else set()
         while time.monotonic() < deadline:
             found = self.found(compiled.dag_id)
-            if found and version_tag(compiled.version) in tags_of(found.dag) and not found.dag.get("has_import_errors"):
+            if found and self._has_parsed(compiled, found):
                 return
             error = self.client().import_error(compiled.filename)
             if error and error["timestamp"] not in seen:
@@ -153,7 +163,8 @@ class Deployer:
         raise WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
             f"{self.timeout:g} s from dags_folder={self.folder.name!r}. Is this the folder that Airflow reads its DAGs "
-            f"from, and does its DAG processor run? A large one may need a longer deploy_timeout."
+            f"from, and does its DAG processor run? Airflow looks for new files every 5 minutes unless its [dag_processor] "
+            f"refresh_interval says otherwise; a longer deploy_timeout waits for that."
         )
 
 
