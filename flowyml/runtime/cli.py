@@ -54,15 +54,16 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     answer = worker.answer(step, inputs, given.attempt)
     if given.answer:
         Path(given.answer).write_text(json.dumps(answer))
-        return 0
     if failure := answer.get("failure"):
+        if given.quiet:
+            return 1
         told = f"step {step.name!r} of pipeline {plan.name!r} failed. To run it again:\n  {given.again}"
         print(f"{failure['traceback']}\n{told}", file=sys.stderr)
         return 1
     outputs = json.dumps(answer["outputs"])
     if given.output:
         Path(given.output).write_text(outputs)
-    else:
+    elif not given.answer:
         print(outputs)
     return 0
 
@@ -103,6 +104,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step.add_argument("--parameters", default="{}", metavar="JSON|@FILE", help="parameters of the run")
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
     step.add_argument("--artifacts", metavar="URL", help="the store of large outputs; by default FLOWYML_ARTIFACTS")
+    step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # who reads the answer tells the failure
     step.add_argument("--attempt", type=int, default=1, metavar="N")
     step.set_defaults(command=_run_step)
     hook = commands.add_parser("hook", help="fire an event on the pipeline's hooks", allow_abbrev=False)

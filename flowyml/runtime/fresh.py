@@ -57,7 +57,7 @@ class FreshProcesses:
         if request["kind"] == "hook":
             return ["hook", request["event"], run_id, f"--arguments={_in_file(folder / 'arguments', body)}"]
         return [
-            "step", run_id, f"--attempt={request['attempt']}", f"--artifacts={self._config['artifacts']}",
+            "step", "--quiet", run_id, f"--attempt={request['attempt']}", f"--artifacts={self._config['artifacts']}",
             f"--inputs={_in_file(folder / 'inputs', body)}",
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
             f"--step={request['step']}",
