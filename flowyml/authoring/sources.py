@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ from flowyml.plan.names import slug
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
+
+_IMPORTS = re.compile(
+    rb"(?:^|[;:])[ \t\f]*(import[ \t][^;#\r\n]+|from[ \t.][^;#\r\n(]*?\bimport\b[ \t]*(?:\([^)]*\)|[^;#\r\n]+))",
+    re.MULTILINE,
+)
 
 __all__ = ["collect", "function_reference"]
 
@@ -126,7 +132,7 @@ class _Files:
 def _imported(source: bytes, path: Path) -> Iterator[str]:
     """Every module that a file may import, absolute, imports inside functions included."""
     package = path.parent.parts
-    for node in ast.walk(ast.parse(source)):
+    for node in _import_nodes(source):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -134,6 +140,15 @@ def _imported(source: bytes, path: Path) -> Iterator[str]:
             module = ".".join((*base, *(node.module or "").split("."))).strip(".")
             yield module
             yield from (f"{module}.{alias.name}".strip(".") for alias in node.names)
+
+
+def _import_nodes(source: bytes) -> Iterator[ast.AST]:
+    """The import statements. Only what looks like one is parsed, unless something looks so and is none."""
+    try:
+        for statement in _IMPORTS.findall(source.replace(b"\\\n", b" ")):
+            yield from ast.parse(statement).body
+    except SyntaxError:
+        yield from ast.walk(ast.parse(source))
 
 
 def _resolves(function: Callable[..., Any], qualname: str) -> bool:
