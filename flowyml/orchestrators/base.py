@@ -6,12 +6,12 @@ what users call, is written once, here, in terms of those.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
-from uuid import uuid4
 
 from flowyml.core.capabilities import Capabilities, Feature
 from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
@@ -227,7 +227,7 @@ class Orchestrator(ABC):
 
 def new_run_id(pipeline: str) -> str:
     """A run id that sorts by time and collides with none: ``training-20260131-120000-1f3a9c2e``."""
-    return f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:8]}"
+    return f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
 
 
 def _checked_run_id(run_id: object) -> str:
