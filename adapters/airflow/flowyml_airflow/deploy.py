@@ -163,8 +163,8 @@ class Deployer:
         raise WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
             f"{self.timeout:g} s from dags_folder={self.folder.name!r}. Is this the folder that Airflow reads its DAGs "
-            f"from, and does its DAG processor run? Airflow looks for new files every 5 minutes unless its [dag_processor] "
-            f"refresh_interval says otherwise; a longer deploy_timeout waits for that."
+            f"from, and does its DAG processor run? Airflow looks for new files every 5 minutes, unless "
+            f"its [dag_processor] refresh_interval says otherwise; a longer deploy_timeout waits for that."
         )
 
 

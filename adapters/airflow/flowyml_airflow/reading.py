@@ -99,9 +99,12 @@ class RunReader:
         while True:
             over = self.run(found).status.is_terminal
             yield from self._new_lines(found, seen)
-            if over or not follow:
+            if not follow:
                 return
             time.sleep(1)
+            if over:  # a worker may write its last lines a moment after the end
+                yield from self._new_lines(found, seen)
+                return
             found = self._again(found)
 
     def _again(self, found: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ __all__ = [
 # A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
 CANCELLED_NOTE = "flowyml: cancelled"
 # Airflow writes the ends of a run that it stops, and of its tasks, within one transaction.
-_TOGETHER = timedelta(seconds=2)
+_TOGETHER = timedelta(seconds=0.25)
 
 DAG_RUN: Mapping[str, ExecutionStatus] = {
     "queued": ExecutionStatus.QUEUED,

@@ -25,11 +25,11 @@ def short(name: str, answer: int = 1) -> Pipeline:
     """One quick step."""
 
     @step(outputs=["answer"])
-    def work(answer: int) -> int:
-        print(f"the answer is {answer}")
-        return answer
+    def work(number: int) -> int:
+        print(f"the answer is {number}")
+        return number
 
-    return Pipeline(name, context=context(answer=answer)).add_step(work)
+    return Pipeline(name, context=context(number=answer)).add_step(work)
 
 
 def slow(name: str, folder: str, seconds: float = 20) -> Pipeline:
