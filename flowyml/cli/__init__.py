@@ -1,0 +1,40 @@
+"""The command ``flowyml``: run pipelines, look at runs, keep schedules.
+
+======  ==================================================================
+exit    meaning
+======  ==================================================================
+0       it went well
+1       the run failed, timed out, or was cancelled
+2       wrong usage or input: the command, the pipeline, a parameter
+3       the engine does not answer, or its extra is not installed
+4       there is no such run, schedule, or orchestrator
+70      a fault of FlowyML itself; ``FLOWYML_DEBUG=1`` shows where
+124     waiting took longer than ``--timeout``; the run goes on
+130     Ctrl-C
+======  ==================================================================
+
+Data goes to standard output, everything else to standard error. With ``--json`` there is one JSON document on standard
+output and nothing else, whatever the pipeline prints; an error is a JSON object on standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code."""
+    import gc
+
+    gc.disable()  # nothing that is made before a command begins is garbage
+    try:
+        from flowyml.cli.app import read
+        from flowyml.cli.failures import exit_code_of
+
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        return exit_code_of(read, given)
+    finally:
+        gc.enable()

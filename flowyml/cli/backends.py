@@ -1,0 +1,157 @@
+"""``flowyml backends``: which engines there are, whether they answer, and what each can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from flowyml.cli.failures import UsageError
+from flowyml.cli.options import Argument, AsJson
+from flowyml.cli.output import Output, Word, note
+from flowyml.core.capabilities import Capabilities, Feature, Level
+from flowyml.core.errors import FlowymlError
+from flowyml.orchestrators import registry
+from flowyml.orchestrators.base import Health, Orchestrator
+from flowyml.orchestrators.config import Target, construct, targets
+
+__all__ = ["backends", "show", "stop"]
+
+_MARKS = {Level.YES: "yes", Level.PARTLY: "partly", Level.NO: "no"}
+_STYLES = {"yes": "green", "partly": "yellow", "no": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What can be said of one orchestrator, however broken it is."""
+
+    name: str
+    engine: str
+    install: str | None = None
+    problem: str | None = None
+    health: Health | None = None
+    capabilities: Capabilities | None = None
+
+
+def backends(as_json: AsJson = False) -> None:
+    """Show the engines: installed, reachable, and what each can do."""
+    with Output(as_json) as out:
+        found = _all()
+        if as_json:
+            out.document([_plain(backend) for backend in found])
+            return
+        headers = ("BACKEND", "ENGINE", "STATE", "VERSION", "WHERE")
+        out.table(headers, [_row(backend) for backend in found])
+        out.line()
+        _tell_capabilities(out, found)
+        note("flowyml backends show NAME explains each partly and no")
+
+
+def show(
+    name: Annotated[str, Argument("NAME", "An engine or a configured target.")],
+    as_json: AsJson = False,
+) -> None:
+    """Explain what one engine can do, partly or not."""
+    with Output(as_json) as out:
+        from flowyml.orchestrators.config import target
+
+        backend = _examined(target(name))
+        if as_json:
+            out.document(_plain(backend))
+            return
+        out.table(("BACKEND", "ENGINE", "STATE", "VERSION", "WHERE"), [_row(backend)])
+        if backend.problem or (backend.health and backend.health.detail):
+            out.line(backend.problem or (backend.health.detail if backend.health else ""))
+        out.line()
+        if backend.capabilities:
+            support = [(feature, backend.capabilities[feature]) for feature in Feature]
+            out.table(("FEATURE", "", "NOTE"), [(f.value, _mark(s.level), s.note) for f, s in support])
+
+
+def stop(
+    name: Annotated[str, Argument("NAME", "An engine, such as prefect.")],
+    as_json: AsJson = False,
+) -> None:
+    """Stop the server that FlowyML started for an engine on this machine. Its data stay."""
+    with Output(as_json) as out:
+        factory = registry.load(name)
+        if not (isinstance(factory, type) and issubclass(factory, Orchestrator)):
+            raise UsageError(f"{name!r} is no engine with a server.")
+        stopped = factory.stop_server()
+        if as_json:
+            out.document({"engine": name, "stopped": stopped})
+        else:
+            out.line("stopped" if stopped else f"no server of {name} was running that FlowyML had started")
+
+
+def _all() -> list[Backend]:
+    """Every engine, then every configured target of another name."""
+    configured = targets()
+    names = [*registry.declared(), *(name for name in configured if name not in registry.declared())]
+    return [_examined(configured.get(name) or Target(name, name)) for name in names]
+
+
+def _examined(found: Target) -> Backend:
+    try:
+        factory = registry.load(found.engine)
+        install = registry.missing(factory)
+        capabilities = getattr(factory, "capabilities", None)
+        if install:
+            return Backend(found.name, found.engine, install=install, capabilities=capabilities)
+        orchestrator = construct(factory, found, {})
+        return Backend(found.name, found.engine, health=orchestrator.health(), capabilities=orchestrator.capabilities)
+    except FlowymlError as error:
+        return Backend(found.name, found.engine, problem=str(error))
+    except Exception as error:  # a third-party orchestrator's own trouble is told, and the others are shown
+        return Backend(found.name, found.engine, problem=f"{type(error).__name__}: {error}")
+
+
+def _row(backend: Backend) -> Sequence[object]:
+    health = backend.health
+    return (
+        backend.name,
+        backend.engine,
+        _state(backend),
+        (health.version if health else None) or "",
+        backend.install or backend.problem or (health and (health.url or health.detail)) or "",
+    )
+
+
+def _state(backend: Backend) -> Word:
+    if backend.problem:
+        return Word("broken", "red")
+    if backend.install:
+        return Word("not installed", "dim")
+    if backend.health and backend.health.reachable:
+        return Word("ready", "green")
+    return Word("not running", "yellow")
+
+
+def _tell_capabilities(out: Output, found: Sequence[Backend]) -> None:
+    engines = {backend.engine: backend.capabilities for backend in found if backend.capabilities}
+    rows = [(feature.value, *(_mark(can[feature].level) for can in engines.values())) for feature in Feature]
+    out.table(("FEATURE", *(engine.upper() for engine in engines)), rows)
+
+
+def _mark(level: Level) -> Word:
+    return Word(_MARKS[level], _STYLES[_MARKS[level]])
+
+
+def _plain(backend: Backend) -> dict[str, Any]:
+    health = backend.health
+    return {
+        "name": backend.name,
+        "engine": backend.engine,
+        "installed": backend.install is None and backend.problem is None,
+        "install": backend.install,
+        "problem": backend.problem,
+        "reachable": bool(health and health.reachable),
+        "version": health.version if health else None,
+        "url": health.url if health else None,
+        "detail": (health.detail if health else "") or None,
+        "capabilities": {
+            feature.name: {"level": can[feature].level.value, "note": can[feature].note or None} for feature in Feature
+        }
+        if (can := backend.capabilities)
+        else None,
+    }

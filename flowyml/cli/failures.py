@@ -1,0 +1,128 @@
+"""Errors as people and scripts want them: one line and an exit code, a traceback only on request."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from flowyml.cli.output import note, tell_error
+from flowyml.core.errors import (
+    ConfigurationError,
+    DefinitionError,
+    EngineError,
+    FlowymlError,
+    MissingExtraError,
+    OrchestratorNotFoundError,
+    OutputNotKeptError,
+    ParameterError,
+    PlanError,
+    PluginError,
+    RunNotFoundError,
+    ScheduleError,
+    ScheduleNotFoundError,
+    StepError,
+    UnsupportedFeatureError,
+    WaitTimeoutError,
+)
+
+__all__ = ["FAILED", "INTERRUPTED", "USAGE", "UsageError", "exit_code_of"]
+
+FAILED, USAGE, ENGINE, NOT_FOUND, FAULT, TIMED_OUT, INTERRUPTED = 1, 2, 3, 4, 70, 124, 130
+
+_CODES: Mapping[type[BaseException], int] = {
+    WaitTimeoutError: TIMED_OUT,
+    StepError: FAILED,
+    OrchestratorNotFoundError: NOT_FOUND,
+    RunNotFoundError: NOT_FOUND,
+    ScheduleNotFoundError: NOT_FOUND,
+    OutputNotKeptError: NOT_FOUND,
+    MissingExtraError: ENGINE,
+    PluginError: ENGINE,
+    EngineError: ENGINE,
+    DefinitionError: USAGE,
+    ParameterError: USAGE,
+    ScheduleError: USAGE,
+    ConfigurationError: USAGE,
+    PlanError: USAGE,
+    UnsupportedFeatureError: USAGE,
+    FlowymlError: FAILED,
+    OSError: USAGE,
+}
+
+
+class UsageError(FlowymlError):
+    """What was typed makes no sense. ``detail`` is shown above the error, such as a traceback of the user's file."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], arguments: Sequence[str]) -> int:
+    """Read a command line, run what it asks for, and tell what went wrong, if anything."""
+    import warnings
+
+    warnings.showwarning = _tell_warning
+    try:
+        command = read(arguments)
+        gc.enable()
+        result = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has gone, and knows why
+        return FAILED
+    except KeyboardInterrupt:
+        note("")
+        return INTERRUPTED
+    except Exception as error:
+        return _told(error, "--json" in arguments)
+    return result or 0
+
+
+def _told(error: Exception, as_json: bool) -> int:
+    code = _code(error)
+    if os.environ.get("FLOWYML_DEBUG", "0") not in ("", "0") and not _is_typers(error):
+        import traceback
+
+        traceback.print_exception(error)
+    message = _message(error, code)
+    if as_json:
+        note(json.dumps({"error": {"type": type(error).__name__, "message": message, "exit_code": code}}))
+        return code
+    if above := _above(error):
+        note(above.rstrip("\n"))
+    tell_error(message)
+    return code
+
+
+def _tell_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    note(f"warning: {message}")
+
+
+def _is_typers(error: Exception) -> bool:
+    """Typer's errors are those of click, which it has from elsewhere or brings along, by its version."""
+    return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, UsageError) or _is_typers(error):
+        return USAGE
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), FAULT)
+
+
+def _message(error: Exception, code: int) -> str:
+    if _is_typers(error):
+        return str(getattr(error, "format_message", lambda: error)())
+    if code == FAULT:
+        return f"{type(error).__name__}: {error} (a fault of FlowyML; FLOWYML_DEBUG=1 shows where)"
+    return str(error)
+
+
+def _above(error: Exception) -> str:
+    if isinstance(error, UsageError):
+        return error.detail
+    context = getattr(error, "ctx", None)
+    return f"{context.get_usage()}\nTry '{context.command_path} --help'." if context else ""

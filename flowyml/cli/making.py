@@ -1,0 +1,129 @@
+"""``flowyml compile``, ``bundle`` and ``graph``: what can be made of a pipeline without running it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from flowyml.cli.failures import UsageError
+from flowyml.cli.options import AsJson, File, Option
+from flowyml.cli.output import Output
+from flowyml.cli.source import load
+from flowyml.orchestrators.base import RunnablePipeline
+
+__all__ = ["bundle", "compile_", "graph"]
+
+OutputPath = Annotated[
+    Path | None,
+    Option(("--output", "-o"), "A file, or a folder (DIR/).", metavar="PATH"),
+]
+
+
+def compile_(
+    file: File,
+    to: Annotated[
+        str,
+        Option(("--to",), "An engine, or `plan`: FlowyML's own plan.", metavar="ENGINE"),
+    ],
+    output: OutputPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the files that an engine would be given.
+
+    Needs neither the engine nor its client library. Without -o the main file goes to standard output.
+    """
+    with Output(as_json) as out:
+        files = _compiled(load(file), to)
+        if output is None and not as_json:
+            out.raw(next(iter(files.values())))
+            return
+        written = _write(files, output) if output else []
+        if as_json:
+            out.document({"engine": to, "files": [str(path) for path in written] or list(files)})
+            return
+        for path in written:
+            out.line(str(path))
+
+
+def bundle(
+    file: File,
+    output: Annotated[Path, Option(("--output", "-o"), "The folder to write to.", metavar="DIR")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Put a pipeline and its code into one file that a bare Python runs.
+
+    python NAME-DIGEST.pyz step STEP runs one step of it.
+    """
+    with Output(as_json) as out:
+        made = load(file).bundle()
+        path = made.write(output)
+        if as_json:
+            out.document({"pipeline": made.plan.name, "path": str(path), "digest": made.digest, "size": len(made.data)})
+        else:
+            out.line(str(path))
+
+
+def graph(
+    file: File,
+    form: Annotated[Literal["terminal", "mermaid", "svg"], Option(("--format", "-f"), "What to draw.")] = "terminal",
+    output: OutputPath = None,
+) -> None:
+    """Draw the steps of a pipeline."""
+    from flowyml.plan.graph import mermaid, svg, terminal
+
+    with Output() as out:
+        plan = load(file).compile()
+        if form == "terminal":
+            text = terminal(plan, columns=_columns())
+        else:
+            text = (mermaid if form == "mermaid" else svg)(plan)
+        if output is None:
+            out.raw(text.encode())
+            return
+        out.line(str(_write_file(output, text.encode())))
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 200
+
+
+def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
+    if to == "plan":
+        return {"plan.json": pipeline.compile().canonical + b"\n"}
+    from flowyml.orchestrators.config import construct, target
+    from flowyml.orchestrators.registry import load as load_engine
+
+    found = target(to)
+    orchestrator = construct(load_engine(found.engine), found, {})
+    return orchestrator.compile_files(pipeline.bundle(orchestrator.plan(pipeline)))
+
+
+def _write(files: Mapping[str, bytes], output: Path) -> list[Path]:
+    """The main file under the name that was asked for and the others beside it, or all in a folder."""
+    names = list(files)
+    if _is_folder(output):
+        return [_write_file(output / name, files[name]) for name in names]
+    main = _write_file(output, files[names[0]])
+    return [main, *(_write_file(output.parent / name, files[name]) for name in names[1:])]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() or not path.suffix
+
+
+def _write_file(path: Path, data: bytes) -> Path:
+    """All or nothing, so that no scheduler ever reads half a file."""
+    fresh = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_bytes(data)
+        fresh.replace(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be written: {error}") from error
+    return path

@@ -1,0 +1,50 @@
+"""What commands take, as plain data: ``Annotated[str, Argument(…)]``. Typer makes help of it, see ``app``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+__all__ = ["Argument", "AsJson", "File", "Job", "OfPipeline", "On", "Option", "Parameters", "Timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A word of the command line."""
+
+    metavar: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """``--name VALUE``, or ``--name`` alone for a bool. Without a ``metavar`` the default is shown in the help."""
+
+    names: tuple[str, ...]
+    help: str
+    metavar: str | None = None
+    min: float | None = None
+
+
+File = Annotated[
+    str, Argument("FILE[:NAME]", "A Python file, package.module or bundle (.pyz); NAME picks one of several pipelines.")
+]
+Job = Annotated[str, Argument("JOB", "The id that `run` and `runs` show.")]
+On = Annotated[
+    str | None,
+    Option(
+        ("--on",),
+        "An engine, a configured target, or a server's URL; else FLOWYML_ORCHESTRATOR, else local.",
+        metavar="TARGET",
+    ),
+]
+Parameters = Annotated[
+    list[str] | None,
+    Option(("--parameter", "-p"), "A parameter of the run, as JSON or plain text. Repeatable.", metavar="NAME=VALUE"),
+]
+Timeout = Annotated[
+    float | None,
+    Option(("--timeout",), "Stop waiting after so long (exit code 124); the run goes on.", metavar="SECONDS", min=0),
+]
+OfPipeline = Annotated[str | None, Option(("--pipeline",), "Only those of one pipeline.", metavar="NAME")]
+AsJson = Annotated[bool, Option(("--json",), "Print JSON, and nothing else on standard output.")]

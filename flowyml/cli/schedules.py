@@ -1,0 +1,141 @@
+"""``flowyml schedule``: the engine's own schedules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from flowyml.cli.failures import UsageError
+from flowyml.cli.options import Argument, AsJson, File, OfPipeline, On, Option, Parameters
+from flowyml.cli.output import Output, note, plain_schedule
+from flowyml.cli.source import load, read_parameters
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.registry import resolve
+
+__all__ = ["create", "delete", "list_", "pause", "resume", "serve"]
+
+Id = Annotated[str, Argument("ID", "The id that `schedule list` shows.")]
+
+
+def create(
+    file: File,
+    schedule_type: Annotated[
+        Literal["hourly", "daily", "weekly", "cron", "interval"],
+        Argument("TYPE", "hourly, daily, weekly, cron or interval."),
+    ],
+    value: Annotated[
+        str,
+        Argument("VALUE", "A minute; an hour or HH:MM; MON:09:00; five cron fields; seconds."),
+    ],
+    on: On = None,
+    parameters: Parameters = None,
+    timezone: Annotated[str, Option(("--timezone",), "Such as Europe/Berlin.")] = "UTC",
+    start: Annotated[str | None, Option(("--start",), "ISO 8601.", metavar="TIME")] = None,
+    end: Annotated[str | None, Option(("--end",), "ISO 8601.", metavar="TIME")] = None,
+    catch_up: Annotated[bool, Option(("--catch-up",), "Make up for runs that were missed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create the schedule of a pipeline, or change it in place."""
+    with Output(as_json) as out:
+        pipeline = load(file)
+        schedule = Schedule.of(
+            schedule_type,
+            _seconds(value) if schedule_type == "interval" else value,
+            timezone=timezone,
+            start=_moment("--start", start),
+            end=_moment("--end", end),
+            catch_up=catch_up,
+            parameters=read_parameters(pipeline.compile(), parameters or ()),
+        )
+        orchestrator = resolve(on)
+        _tell(out, orchestrator.schedule_pipeline(pipeline, schedule), orchestrator)
+
+
+def list_(
+    on: On = None,
+    pipeline: OfPipeline = None,
+    as_json: AsJson = False,
+) -> None:
+    """List schedules with the times that come next."""
+    with Output(as_json) as out:
+        orchestrator = resolve(on)
+        found = orchestrator.schedules(pipeline)
+        if as_json:
+            out.document([plain_schedule(info, orchestrator.name) for info in found])
+        elif not found:
+            note("no schedules yet")
+        else:
+            headers = ("ID", "PIPELINE", "SCHEDULE", "NEXT")
+            out.table(headers, ((item.schedule_id, item.pipeline, str(item.schedule), _next(item)) for item in found))
+
+
+def pause(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
+    """Keep a schedule and fire nothing."""
+    with Output(as_json) as out:
+        orchestrator = resolve(on)
+        _tell(out, orchestrator.pause_schedule(schedule), orchestrator)
+
+
+def resume(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
+    """Let a paused schedule fire again."""
+    with Output(as_json) as out:
+        orchestrator = resolve(on)
+        _tell(out, orchestrator.resume_schedule(schedule), orchestrator)
+
+
+def delete(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
+    """Remove a schedule."""
+    with Output(as_json) as out:
+        resolve(on).delete_schedule(schedule)
+        if as_json:
+            out.document({"schedule_id": schedule, "deleted": True})
+        else:
+            out.line(f"deleted {schedule}")
+
+
+def serve(on: On = None) -> None:
+    """Fire the schedules of the local orchestrator, until Ctrl-C.
+
+    Engines have schedulers of their own and need no such thing.
+    """
+    import logging
+
+    from flowyml.orchestrators.local import LocalOrchestrator
+    from flowyml.orchestrators.local.schedules import serve_schedules
+
+    orchestrator = resolve(on or "local")
+    if not isinstance(orchestrator, LocalOrchestrator):
+        raise UsageError(f"{orchestrator.name!r} fires its schedules itself. There is nothing to serve.")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    path = orchestrator.store.path
+    note(f"serving the schedules in {path}; Ctrl-C ends it")
+    serve_schedules(path)
+
+
+def _tell(out: Output, info: ScheduleInfo, orchestrator: Orchestrator) -> None:
+    if out.as_json:
+        out.document(plain_schedule(info, orchestrator.name))
+    else:
+        out.line(f"{info.schedule_id}: {info.pipeline}, {info.schedule}, next {_next(info)}")
+
+
+def _next(info: ScheduleInfo) -> str:
+    if info.paused:
+        return "paused"
+    return f"{info.next_runs[0]:%Y-%m-%d %H:%M:%S %Z}" if info.next_runs else "never"
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"interval takes seconds, such as 3600, not {text!r}.") from None
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} {text!r} is no time. Write it like 2026-01-31T09:00.") from None

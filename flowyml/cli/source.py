@@ -1,0 +1,187 @@
+"""From what is typed, ``FILE[:NAME]``, to a pipeline and its parameters."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from flowyml.authoring.pipeline import Pipeline
+from flowyml.cli.failures import UsageError
+from flowyml.core.errors import ParameterError
+from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.plan.model import Parameter, Plan
+from flowyml.runtime.loading import StopLoading, loading
+
+__all__ = ["load", "read_parameters"]
+
+
+def load(reference: str) -> RunnablePipeline:
+    """The pipeline in a file, a module or a bundle. Lines that would run it when the file is executed do nothing."""
+    place, name = _parted(reference)
+    if place.endswith(".pyz"):
+        return _bundled(place, name)
+    module, stopped = _module(place)
+    return _chosen(module, place, name, stopped)
+
+
+def read_parameters(plan: Plan, given: Iterable[str]) -> dict[str, Any]:
+    """What ``-p NAME=VALUE`` says: plain text for a parameter that is text, else JSON if it is that."""
+    known = {parameter.name: parameter for parameter in plan.parameters}
+    values = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise UsageError(f"-p {item!r}: write NAME=VALUE, such as -p rows=500.")
+        values[name] = _value(text, known.get(name))
+    return values
+
+
+def _value(text: str, parameter: Parameter | None) -> Any:
+    if parameter is not None and parameter.schema.get("type") == "string":
+        return text
+    try:
+        value = json.loads(text, parse_constant=lambda constant: constant)
+    except ValueError:
+        return text
+    return text if parameter is not None and _fits_only_as_text(parameter, value, text) else value
+
+
+def _fits_only_as_text(parameter: Parameter, value: Any, text: str) -> bool:
+    """For a parameter of several types: ``-p tag=7`` where tag is ``str | None``."""
+    from flowyml.plan.parameters import check_values
+
+    def fits(candidate: Any) -> bool:
+        with suppress(ParameterError):
+            check_values("", [parameter], {parameter.name: candidate})
+            return True
+        return False
+
+    return not fits(value) and fits(text)
+
+
+def _parted(reference: str) -> tuple[str, str | None]:
+    """The file or module, and the name after the colon."""
+    if Path(reference).exists():
+        return reference, None
+    place, colon, name = reference.rpartition(":")
+    return (place, name) if colon and place and name else (reference, None)
+
+
+def _bundled(place: str, name: str | None) -> RunnablePipeline:
+    from flowyml.orchestrators.bundled import BundledPipeline
+
+    if not Path(place).is_file():
+        raise UsageError(f"{place}: there is no such file.")
+    pipeline = BundledPipeline(place)
+    if name not in (None, pipeline.name):
+        raise UsageError(f"{place} holds the pipeline {pipeline.name!r}, not {name!r}.")
+    return pipeline
+
+
+def _module(place: str) -> tuple[ModuleType, bool]:
+    """The module, and whether a line that would have run a pipeline ended its import."""
+    if place.endswith(".py") or "/" in place or Path(place).is_file():
+        return _executed(Path(place))
+    sys.path.insert(0, str(Path.cwd()))
+    if not _is_module(place):
+        raise UsageError(f"{place}: there is no such file or module.")
+    with _Loading(place) as attempt:
+        return import_module(place), False
+    return sys.modules.get(place, ModuleType(place)), attempt.stopped
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _executed(path: Path) -> tuple[ModuleType, bool]:
+    """The module of a file, under the name by which workers import it."""
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file.")
+    path = path.resolve()
+    root, name = _importable(path)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    spec = spec_from_file_location(name, path)
+    if path.suffix != ".py" or spec is None or spec.loader is None:
+        raise UsageError(f"{path} is no Python file (.py) and no bundle (.pyz).")
+    module = sys.modules[name] = module_from_spec(spec)
+    with _Loading(str(path)) as attempt:
+        spec.loader.exec_module(module)
+    return module, attempt.stopped
+
+
+def _importable(path: Path) -> tuple[str, str]:
+    """The folder to import from, and the module's name there: dotted where the file belongs to a package."""
+    names, folder = [path.stem], path.parent
+    if not path.stem.replace("-", "_").isidentifier():
+        raise UsageError(f"{path.name}: workers could not import a module of this name. Rename it like train.py.")
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    name = ".".join(names)
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if name in sys.modules and (loaded is None or Path(loaded).resolve() != path) and name in sys.stdlib_module_names:
+        raise UsageError(f"{path.name} has the name of a module of Python's own. Rename it.")
+    return str(folder), name
+
+
+class _Loading:
+    """Code of the user's is being loaded: nothing it does starts a run, and its errors are told as its own."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.stopped = False
+        self._mark = loading()
+
+    def __enter__(self) -> Self:
+        self._arguments, sys.argv = sys.argv, [self.place]
+        self._mark.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        self._mark.__exit__(None, None, None)
+        sys.argv = self._arguments
+        if isinstance(error, StopLoading):
+            self.stopped = True
+            return True
+        if isinstance(error, Exception | SystemExit):
+            from flowyml.runtime.tracebacks import described, traceback_text
+
+            raise UsageError(f"{self.place} cannot be loaded: {described(error)}", traceback_text(error)) from error
+        return False
+
+
+def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> Pipeline:
+    found = {key: value for key, value in vars(module).items() if isinstance(value, Pipeline)}
+    if name is not None:
+        if (chosen := found.get(name) or _called(found, name)) is not None:
+            return chosen
+        raise UsageError(f"{place} has no pipeline {name!r}. {_known(found, place)}")
+    different = {id(value): value for value in found.values()}
+    if len(different) == 1:
+        return next(iter(different.values()))
+    if not different:
+        hint = " Its import ended at the line that runs one: give that pipeline a name of its own." if stopped else ""
+        raise UsageError(f"{place} has no pipeline at module level.{hint}")
+    raise UsageError(f"{place} has several pipelines. {_known(found, place)}")
+
+
+def _called(found: Mapping[str, Pipeline], name: str) -> Pipeline | None:
+    return next((pipeline for pipeline in found.values() if pipeline.name == name), None)
+
+
+def _known(found: Mapping[str, Pipeline], place: str) -> str:
+    if not found:
+        return "It has none at module level."
+    return f"Choose one of: {', '.join(f'{place}:{key}' for key in found)}."
