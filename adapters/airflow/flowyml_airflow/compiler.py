@@ -27,7 +27,7 @@ from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, v
 from flowyml.plan.model import FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier
 from flowyml_airflow import dag_parts
-from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_file, dag_id, task_id
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_file, dag_id, task_id, xcom_key
 from flowyml_airflow.options import DAG_ARGUMENTS, TASK_ARGUMENTS, pipeline_options, step_options
 
 __all__ = ["FACTS", "TAG", "CompiledDag", "compile_dag", "version_tag"]
@@ -41,7 +41,7 @@ _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 _RESERVED = frozenset({
     "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
-    "Path", "Start", "Step", "annotations", "datetime", "on_end", "pod", "sys", "timedelta", "timezone", "worker",
+    "Path", "Start", "Step", "annotations", "backoff", "datetime", "on_end", "pod", "sys", "timedelta", "timezone", "worker",
 })  # fmt: skip
 
 
@@ -138,6 +138,8 @@ class _Dag:
         blocks = [f"{_docstring(self._docs(version))}\n{imports}\n{constants}", dag_parts.WORKER, dag_parts.STEP]
         if self.plan.hooks:
             blocks.append(dag_parts.HOOKS)
+        if "=backoff(" in self._body:
+            blocks.append(dag_parts.BACKOFF)
         if self._asks_for_pods:
             blocks.append(dag_parts.POD)
         return "\n\n".join([*blocks, f"{dag}\n{FACTS}{json.dumps(self._facts(version))}\n"])
@@ -157,7 +159,8 @@ class _Dag:
         """What Airflow's UI shows about the DAG."""
         about = self.options.get("doc_md") or self.plan.description
         outputs = [
-            f"- {out.name}: XCom {out.source.output!r} of task {task_id(out.source.step)}" for out in self.plan.outputs
+            f"- {out.name}: XCom {xcom_key(out.source.output)} of task {task_id(out.source.step)}"
+            for out in self.plan.outputs
         ]
         parts = [
             f"Pipeline {self.plan.name!r} as an Airflow DAG, version {version}.",
@@ -169,7 +172,7 @@ class _Dag:
 
     def _facts(self, version: str) -> dict[str, Any]:
         """What FlowyML reads back from a file that it meets."""
-        outputs = {out.name: [task_id(out.source.step), out.source.output] for out in self.plan.outputs}
+        outputs = {out.name: [task_id(out.source.step), xcom_key(out.source.output)] for out in self.plan.outputs}
         schedule = self.schedule.to_dict() if self.schedule else None
         facts = {"pipeline": self.plan.name, "version": version, "bundle": self.bundle.digest, "outputs": outputs}
         return {**facts, "hooks": bool(self.plan.hooks), "schedule": schedule}
@@ -239,17 +242,11 @@ class _Dag:
     def _inputs(self, step: Step) -> Iterator[Part]:
         for item in step.inputs:
             if isinstance(item.source, FromStep):
-                output = f"{self.names.tasks[item.source.step]}.output[{text_literal(item.source.output)}]"
+                output = f"{self.names.tasks[item.source.step]}.output[{text_literal(xcom_key(item.source.output))}]"
                 yield Pair(f"{text_literal(item.name)}: ", output)
 
 
 def _check_schedule(plan: Plan, schedule: Schedule | None) -> None:
-    for step in plan:
-        if "return_value" in step.outputs:
-            raise DefinitionError(
-                f"step {step.name!r}: an output cannot be called 'return_value' on Airflow, which has an XCom of that "
-                f"name for every task. Choose another name."
-            )
     if schedule is None:
         return
     if schedule.catch_up and schedule.start is None:
@@ -325,7 +322,7 @@ def _retries(policy: OrchestratorRetryPolicy) -> Iterator[Part]:
     yield f"retries={policy.max_attempts - 1}"
     yield f"retry_delay={_seconds(policy.initial_delay_seconds)}"
     if policy.max_attempts > 2 and policy.backoff_multiplier != 1 and policy.initial_delay_seconds:
-        yield f"retry_exponential_backoff={float(policy.backoff_multiplier)!r}"
+        yield f"retry_exponential_backoff=backoff({float(policy.backoff_multiplier)!r})"
         yield f"max_retry_delay={_seconds(policy.max_delay_seconds)}"
 
 

@@ -5,7 +5,7 @@ They are text: they run in Airflow's environment, which is not this one, on Airf
 
 from __future__ import annotations
 
-__all__ = ["HOOKS", "IMPORTS", "NOTE", "POD", "STEP", "TIMETABLE", "WORKER"]
+__all__ = ["BACKOFF", "HOOKS", "IMPORTS", "NOTE", "POD", "STEP", "TIMETABLE", "WORKER"]
 
 NOTE = """\
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
@@ -72,6 +72,12 @@ class Start(BaseOperator):
 def on_end(context):
     """Fire ``on_pipeline_end`` of the pipeline's hooks."""
     worker().finish_run(context, BUNDLE, PYTHON)
+'''
+
+BACKOFF = '''\
+def backoff(factor):
+    """How the delay grows with every retry. Before Airflow 3.2 it could only double."""
+    return factor if type(getattr(BaseOperator, "retry_exponential_backoff", False)) is not bool else True
 '''
 
 POD = '''\

@@ -9,7 +9,7 @@ import re
 
 from flowyml.plan.names import slug
 
-__all__ = ["BUNDLES_FOLDER", "START_TASK", "dag_file", "dag_id", "task_id"]
+__all__ = ["BUNDLES_FOLDER", "START_TASK", "dag_file", "dag_id", "task_id", "xcom_key"]
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
 BUNDLES_FOLDER = "flowyml_bundles"
@@ -45,6 +45,15 @@ def dag_file(pipeline: str) -> str:
     'train-classifier.py'
     """
     return f"{dag_id(pipeline)}.py"
+
+
+def xcom_key(output: str) -> str:
+    """The XCom key of an output. It stands in URLs, and ``return_value`` is Airflow's own.
+
+    >>> xcom_key("model"), xcom_key("größe")
+    ('model', 'groe_d353a267')
+    """
+    return _id(output if output != "return_value" else f"{output} ")
 
 
 def _id(name: str) -> str:

@@ -23,6 +23,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
+from flowyml_airflow.names import task_id, xcom_key
 
 __all__ = ["finish_run", "run_step", "start_run", "stop_step"]
 
@@ -45,7 +46,8 @@ def run_step(
     _check_inputs(step, operator.inputs, context)
     with _processes(context, bundle, python, artifacts) as processes:
         try:
-            return processes.run(step.name, operator.inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
+            outputs = processes.run(step.name, operator.inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
+            return {xcom_key(name): packed for name, packed in outputs.items()}
         except StepError as error:
             if trace := getattr(error, "traceback", ""):
                 logger.error("%s", trace.rstrip())
@@ -56,7 +58,7 @@ def run_step(
             processes.fire("on_error", step.name, late, on_line=_log)
             if _is_final(step, late):
                 raise _as_airflow(step, late) from error
-            raise
+            raise error.with_traceback(None) from None
 
 
 def stop_step() -> None:
@@ -100,7 +102,7 @@ def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, An
     """Airflow gives None for an XCom that is not there, as when a task was marked as success by hand."""
     for item in step.inputs:
         if isinstance(item.source, FromStep) and given[item.name] is None:
-            upstream = _task_id(item.source.step)
+            upstream = task_id(item.source.step)
             if context["ti"].xcom_pull(task_ids=upstream, key="return_value") is None:
                 error = StepError(
                     f"step {step.name!r} needs {item.name!r}, which task {upstream!r} did not leave: it did not run in "
@@ -136,12 +138,6 @@ def _exceptions() -> ModuleType:
 def _timeout_class() -> type[BaseException]:
     made: type[BaseException] = _exceptions().AirflowTaskTimeout
     return made
-
-
-def _task_id(step: str) -> str:
-    from flowyml_airflow.names import task_id
-
-    return task_id(step)
 
 
 def _attempt(context: Mapping[str, Any]) -> int:

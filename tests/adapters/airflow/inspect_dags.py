@@ -42,12 +42,11 @@ def of_dag(dag):
         "tags": sorted(dag.tags),
         "doc": dag.doc_md,
         "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(),
-        "schedule": str(dag.timetable.summary),
+        "schedule": json.dumps(Serialized.to_dict(dag)["dag"].get("timetable")),
         "catchup": dag.catchup,
         "max_active_runs": dag.max_active_runs,
         "params": {name: dag.params.get_param(name).schema for name in dag.params},
         "tasks": {task.task_id: of_task(task) for task in dag.tasks},
-        "serializes": bool(Serialized.to_dict(dag)),
     }
 
 

@@ -22,7 +22,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_airflow.compiler import FACTS, compile_dag, version_tag
-from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, task_id
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, task_id, xcom_key
 from tests.adapters.airflow import dags
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -150,7 +150,7 @@ def test_facts_are_read_back_from_the_last_line() -> None:
     assert facts["pipeline"] == "kleine Strecke/1"
     assert facts["version"] == dag.version
     assert facts["bundle"] == dag.bundle.digest
-    assert facts["outputs"] == {name: [check, name] for name in facts["outputs"]}
+    assert facts["outputs"] == {name: [check, check] for name in facts["outputs"]}
     assert Schedule.from_dict(facts["schedule"]) == schedule
 
 
@@ -186,10 +186,11 @@ def test_a_long_tag_is_refused() -> None:
         text(one_step(tags=("t" * 101,)))
 
 
-def test_an_output_called_return_value_is_refused() -> None:
-    plan = Plan(name="one", steps=(Step(name="only", function="m:f", outputs=("return_value",)),))
-    with pytest.raises(DefinitionError, match="step 'only': an output cannot be called 'return_value'"):
-        text(plan)
+def test_no_two_outputs_share_an_xcom_and_none_is_airflows_own() -> None:
+    keys = [xcom_key(name) for name in ("größe", "groe", "return_value", "a/b", "a_b", "model")]
+    assert len(set(keys)) == len(keys)
+    assert "return_value" not in keys
+    assert all(key.isascii() for key in keys)
 
 
 def test_a_schedule_needs_what_airflow_needs() -> None:

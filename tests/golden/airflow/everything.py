@@ -1,10 +1,10 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 1d2372bfb610.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 9a911af7749b.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
 Outputs:
 
-- weights: XCom 'weights' of task fit
+- weights: XCom weights of task fit
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -70,6 +70,11 @@ def on_end(context):
     worker().finish_run(context, BUNDLE, PYTHON)
 
 
+def backoff(factor):
+    """How the delay grows with every retry. Before Airflow 3.2 it could only double."""
+    return factor if type(getattr(BaseOperator, "retry_exponential_backoff", False)) is not bool else True
+
+
 def pod(*, selector=None, limits=None, **requests):
     """What a step asks of its pod. The KubernetesExecutor reads it and brings the package; others need neither."""
     try:
@@ -86,7 +91,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:1d2372bfb610"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:9a911af7749b"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -104,7 +109,7 @@ with DAG(
         doc_md="Reads *all* rows.",
         retries=3,
         retry_delay=timedelta(seconds=10),
-        retry_exponential_backoff=3.0,
+        retry_exponential_backoff=backoff(3.0),
         max_retry_delay=timedelta(seconds=90),
         execution_timeout=timedelta(minutes=10),
         pool="warehouse",
@@ -133,4 +138,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "version": "1d2372bfb610", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "version": "9a911af7749b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}}

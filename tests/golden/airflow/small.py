@@ -1,10 +1,10 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version dbf473e669b9.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 1e6d9e47d4b3.
 
 Values of all kinds, and hooks.
 
 Outputs:
 
-- Prüfung/3 '": XCom 'Prüfung/3 \\'"' of task prufung_3_de015b7c
+- Prüfung/3 '": XCom prufung_3_de015b7c of task prufung_3_de015b7c
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -75,7 +75,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:dbf473e669b9"],
+    tags=["tests", "flowyml", "flowyml:1e6d9e47d4b3"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -95,4 +95,4 @@ with DAG(
 
     start >> [nothing, values]
 
-# flowyml: {"pipeline": "kleine Strecke/1", "version": "dbf473e669b9", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "Pr\u00fcfung/3 '\""]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}}
+# flowyml: {"pipeline": "kleine Strecke/1", "version": "1e6d9e47d4b3", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}}

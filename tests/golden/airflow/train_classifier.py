@@ -1,12 +1,12 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version b8d04308d23c.
+"""Pipeline 'train-classifier' as an Airflow DAG, version 0c1517aae910.
 
 Train two classifiers side by side, keep the better one.
 
 Outputs:
 
-- metrics: XCom 'evaluate' of task evaluate
-- scores: XCom 'scores' of task choose
-- report: XCom 'report' of task report
+- metrics: XCom evaluate of task evaluate
+- scores: XCom scores of task choose
+- report: XCom report of task report
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -59,7 +59,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:b8d04308d23c"],
+    tags=["demo", "flowyml", "flowyml:0c1517aae910"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -112,4 +112,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "version": "b8d04308d23c", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}
+# flowyml: {"pipeline": "train-classifier", "version": "0c1517aae910", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}
