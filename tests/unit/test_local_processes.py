@@ -101,6 +101,14 @@ def test_numpy_arrays_between_threads_and_processes(local: LocalOrchestrator) ->
     assert result["doubled"][-1] == 199_998
 
 
+def test_a_value_that_no_process_can_take(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
+    make = step(name="make", outputs=["lock"])(lambda: threading.Lock())
+    result = Pipeline("stuck").add_step(make).add_step(step(name="use", timeout=9)(lambda lock: 1)).run(on=local)
+    assert result.error is not None
+    assert "step 'use' runs in a process of its own, and output 'lock' of step 'make' cannot be handed" in result.error
+    assert "engine.py" not in caplog.text
+
+
 def test_a_failure_in_a_process(processes: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
     @step(
         outputs=["a"], retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0, retryable_errors=["OS"])

@@ -211,11 +211,10 @@ class Engine:
     def _skip_followers(self, node: Node) -> None:
         now = time.time()
         error = f"not run, since step {node.step.name!r} ended {node.row.status}"
-        for follower in node.all_followers():
-            if not follower.ended:
-                self._left -= 1
-                follower.release()
-                self._mark(follower, StepRow(follower.position, "CANCELLED", "upstream_failed", 0, None, now, error))
+        for follower in node.still_waiting():
+            self._left -= 1
+            follower.release()
+            self._mark(follower, StepRow(follower.position, "CANCELLED", "upstream_failed", 0, None, now, error))
 
     def _wake_retries(self) -> None:
         while self._retries and self._retries[0][0] <= time.monotonic():

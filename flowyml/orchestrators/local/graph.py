@@ -58,13 +58,13 @@ class Node:
         for output in [name for name in self.values if not self.uses.get(name)]:
             del self.values[output]
 
-    def all_followers(self) -> Iterable[Node]:
-        """Every step that waits for this one, directly or not, each once."""
-        found = dict.fromkeys(self.followers)
-        open_ends = list(found)
+    def still_waiting(self) -> Iterable[Node]:
+        """Every step that waits for this one, directly or not, each once. Behind one that has ended, all have."""
+        found: dict[Node, None] = {}
+        open_ends = [self]
         while open_ends:
             for node in open_ends.pop().followers:
-                if node not in found:
+                if node not in found and not node.ended:
                     found[node] = None
                     open_ends.append(node)
         return found

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
+from flowyml.core.errors import OutputError
 from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
+from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.plan.model import Plan
 from flowyml.runtime.code import Code
@@ -72,7 +74,7 @@ class Work:
         assert self.apart is not None
         inputs = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.arguments:
-            inputs[name] = self._packed_output(source, output)
+            inputs[name] = self._packed(node, source, output)
         sink = self._sink(node.position)
         packed = self.apart.run(
             node.step.name, inputs, attempt=node.attempt, timeout=node.step.timeout_seconds,
@@ -80,17 +82,26 @@ class Work:
         )  # fmt: skip
         return {name: Stored(value) for name, value in packed.items()}
 
-    def _packed_output(self, source: Node, output: str) -> Any:
+    def _packed(self, node: Node, source: Node, output: str) -> Any:
         """Store a value at most once, however many steps take it."""
         with self._locks.setdefault((source.position, output), threading.Lock()):
             value = source.values[output]
             if type(value) is not Stored:
-                value = source.values[output] = Stored(self._packed(value, source, output), value)
+                value = source.values[output] = Stored(self._pack(value, node, source, output), value)
             return value.packed
 
-    def _packed(self, value: Any, node: Node, name: str) -> Any:
-        store = open_store(self._folder)
-        return pack(value, store, key=artifact_key(self._run_id, node.step.name, node.attempt, f"local-{name}"))
+    def _pack(self, value: Any, node: Node, source: Node, output: str) -> Any:
+        key = artifact_key(self._run_id, source.step.name, source.attempt, f"local-{output}")
+        try:
+            return pack(value, open_store(self._folder), key=key)
+        except Exception as cause:  # whatever a user's __reduce__ raises
+            error = OutputError(
+                f"step {node.step.name!r} runs in a process of its own, and output {output!r} of step "
+                f"{source.step.name!r} cannot be handed to it: {error_text(cause)}. Return what can be pickled, or let "
+                f"both run in threads, without a timeout."
+            )
+            error.step = node.step.name
+            raise error from cause
 
     def _unpack(self, packed: Any) -> Any:
         return unpack(packed, open_store(self._folder))
