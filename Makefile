@@ -24,7 +24,10 @@ help: ## Show this list
 	@$(PYTHON) scripts/environment.py $*
 
 demo: .venv/.demo ## Train two models side by side on a real Prefect (ON=local: without an engine)
-	@$(BIN)/python examples/train_classifier.py --on $(ON)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python examples/train_classifier.py --on $(ON)
+	@echo "Ask:      $(BIN)/flowyml runs --on $(ON)"
+	@if [ "$(ON)" = prefect ] && [ -z "$$PREFECT_API_URL" ]; then \
+		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
 
 test: lint types docs ## Run every check and test, real engines included
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)

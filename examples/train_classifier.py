@@ -2,7 +2,7 @@
 
     python examples/train_classifier.py --on local       # without an engine
     python examples/train_classifier.py --on prefect     # your Prefect, or an embedded one when you have none
-    flowyml run examples/train_classifier.py --on prefect -p trees=300
+    flowyml run examples/train_classifier.py --on prefect -p trees=400
 
 The data is scikit-learn's breast-cancer set: 569 tumours, 30 measurements each, benign or malignant.
 """
@@ -13,6 +13,13 @@ import argparse
 from typing import Any
 
 import numpy as np
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.model_selection import cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from flowyml import pipeline, step
 
@@ -22,8 +29,6 @@ Numbers = np.ndarray[Any, Any]
 @step(outputs=["features", "labels"])
 def load() -> tuple[Numbers, Numbers]:
     """Measurements, and 1 for a benign tumour."""
-    from sklearn.datasets import load_breast_cancer
-
     data = load_breast_cancer()
     print(f"{len(data.target)} tumours, {data.data.shape[1]} measurements each, {data.target.mean():.0%} benign")
     return data.data, data.target
@@ -32,8 +37,6 @@ def load() -> tuple[Numbers, Numbers]:
 @step(outputs=["train_x", "test_x", "train_y", "test_y"])
 def split(features: Numbers, labels: Numbers, test_share: float, seed: int) -> tuple[Numbers, ...]:
     """A part of the tumours is kept back for the test."""
-    from sklearn.model_selection import train_test_split
-
     parts = train_test_split(features, labels, test_size=test_share, random_state=seed, stratify=labels)
     print(f"training on {len(parts[0])}, testing on {len(parts[1])}")
     return tuple(parts)
@@ -42,26 +45,18 @@ def split(features: Numbers, labels: Numbers, test_share: float, seed: int) -> t
 @step
 def train_forest(train_x: Numbers, train_y: Numbers, trees: int, seed: int) -> Any:
     """Many decision trees that vote."""
-    from sklearn.ensemble import RandomForestClassifier
-
     return RandomForestClassifier(n_estimators=trees, random_state=seed).fit(train_x, train_y)
 
 
 @step
 def train_logistic(train_x: Numbers, train_y: Numbers) -> Any:
     """A linear model of scaled measurements."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train_x, train_y)
 
 
 @step(outputs=["model", "scores"])
 def choose(forest: Any, logistic: Any, train_x: Numbers, train_y: Numbers) -> tuple[Any, dict[str, float]]:
     """The model that does better in cross-validation; the test data stays unseen."""
-    from sklearn.model_selection import cross_val_score
-
     models = {"forest": forest, "logistic": logistic}
     scores = {name: round(float(cross_val_score(m, train_x, train_y, cv=3).mean()), 4) for name, m in models.items()}
     best = max(scores, key=lambda name: scores[name])
@@ -72,8 +67,6 @@ def choose(forest: Any, logistic: Any, train_x: Numbers, train_y: Numbers) -> tu
 @step
 def evaluate(model: Any, test_x: Numbers, test_y: Numbers) -> dict[str, float]:
     """How the chosen model does on data that it has never seen."""
-    from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
-
     said = model.predict(test_x)
     return {
         "accuracy": round(float(accuracy_score(test_y, said)), 4),
@@ -90,7 +83,7 @@ def report(scores: dict[str, float], metrics: dict[str, float]) -> str:
 
 
 @pipeline(name="train-classifier", tags=["demo"])
-def train_classifier(trees: int = 300, test_share: float = 0.25, seed: int = 7) -> dict[str, Any]:
+def train_classifier(trees: int = 200, test_share: float = 0.25, seed: int = 7) -> dict[str, Any]:
     """Train two classifiers side by side, keep the better one."""
     features, labels = load()
     train_x, test_x, train_y, test_y = split(features, labels, test_share, seed)
@@ -104,7 +97,7 @@ def train_classifier(trees: int = 300, test_share: float = 0.25, seed: int = 7) 
 def main() -> None:
     arguments = argparse.ArgumentParser(description="Train two classifiers and keep the better one.")
     arguments.add_argument("--on", default=None, help="local, prefect, or a target of yours (default: local)")
-    arguments.add_argument("--trees", type=int, default=300)
+    arguments.add_argument("--trees", type=int, default=200)
     given = arguments.parse_args()
 
     run = train_classifier.submit({"trees": given.trees}, on=given.on)
