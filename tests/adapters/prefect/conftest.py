@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.submission_result import SubmissionResult
 from flowyml_prefect import PrefectOrchestrator
+from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
 from tests.engines.prefect import PrefectServer
 
 MakeOrchestrator = Callable[..., PrefectOrchestrator]
@@ -29,3 +33,21 @@ def make_prefect(prefect: PrefectServer) -> Iterator[MakeOrchestrator]:
 @pytest.fixture(scope="session")
 def orchestrator(make_prefect: MakeOrchestrator) -> PrefectOrchestrator:
     return make_prefect()
+
+
+@pytest.fixture(scope="session")
+def abandoned(
+    make_prefect: MakeOrchestrator, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SubmissionResult, float]:
+    """A run whose keeper and flow are both killed, as when its machine stops.
+
+    It is made before most tests and looked at after them, since Prefect takes a minute and a half to notice.
+    """
+    folder = tmp_path_factory.mktemp("abandoned")
+    handle = make_prefect().run_pipeline(sleeping(str(folder), 600))
+    step_process(folder)
+    wait_for(lambda: handle.status is ExecutionStatus.RUNNING)
+    time.sleep(3)  # the first heartbeat is on its way
+    for process in run_processes(handle):
+        process.kill()
+    return handle, time.monotonic()

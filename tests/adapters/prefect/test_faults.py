@@ -2,92 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
-from flowyml import Pipeline, step
 from flowyml.core.errors import AuthenticationError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.zombies import SILENT_MESSAGE
+from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
 from tests.engines.prefect import PrefectServer, prefect_server
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
 
-class Journal(PipelineHook):
-    """Writes down how a run ended."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
-        (Path(self.folder) / "ended").write_text(status.name)
-
-
-def sleeping(folder: str, seconds: float, name: str = "sleeping") -> Pipeline:
-    """A step that says where it runs, sleeps, and says that it is done."""
-
-    @step(outputs=["slept"])
-    def sleep(seconds: float) -> float:
-        (Path(folder) / "pid").write_text(str(os.getpid()))
-        time.sleep(seconds)
-        with (Path(folder) / "done").open("a") as file:
-            file.write("x")
-        return seconds
-
-    return Pipeline(name, hooks=[Journal(folder)], context={"seconds": seconds}).add_step(sleep)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.05)
-
-
-def step_process(folder: Path) -> psutil.Process:
-    """The process of the step, once it works."""
-    wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
-    return psutil.Process(int((folder / "pid").read_text()))
-
-
-def run_processes(handle: SubmissionResult) -> list[psutil.Process]:
-    """The process that tends a run, and below it that of the flow."""
-    keepers = [
-        process for process in psutil.process_iter(["cmdline"])
-        if "flowyml_prefect.runner" in (process.info["cmdline"] or ()) and handle.job_id in process.info["cmdline"]
-    ]  # fmt: skip
-    return [*keepers, *(child for keeper in keepers for child in keeper.children())]
-
-
-@pytest.fixture(scope="module")
-def abandoned(
-    orchestrator: PrefectOrchestrator, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[SubmissionResult, float]:
-    """A run whose keeper and flow are both killed, as when its machine stops. It is looked at by the last test."""
-    folder = tmp_path_factory.mktemp("abandoned")
-    handle = orchestrator.run_pipeline(sleeping(str(folder), 600))
-    step_process(folder)
-    wait_for(lambda: handle.status is ExecutionStatus.RUNNING)
-    time.sleep(3)  # the first heartbeat is on its way
-    for process in run_processes(handle):
-        process.kill()
-    return handle, time.monotonic()
-
-
-@pytest.mark.usefixtures("abandoned")
 def test_a_killed_flow_fails_quickly_and_takes_its_step_along(
     orchestrator: PrefectOrchestrator, tmp_path: Path
 ) -> None:
@@ -128,9 +63,8 @@ def test_the_same_run_id_from_two_processes_is_one_execution(
 
 
 _CALLER = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from test_faults import sleeping
+import os, signal
+from tests.adapters.prefect.samples import sleeping
 from flowyml_prefect import PrefectOrchestrator
 
 pipeline = sleeping({folder!r}, 1.0, name={run_id!r})
@@ -141,7 +75,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def _submit_elsewhere(prefect: PrefectServer, folder: Path, run_id: str) -> subprocess.Popen[str]:
     """A process that submits a run, prints its job id and dies."""
-    code = _CALLER.format(tests=str(Path(__file__).parent), folder=str(folder), url=prefect.url, run_id=run_id)
+    code = _CALLER.format(folder=str(folder), url=prefect.url, run_id=run_id)
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
@@ -154,27 +88,22 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 
 def test_the_server_may_be_killed_in_the_middle_of_a_run(frail: PrefectServer, tmp_path: Path) -> None:
     orchestrator = PrefectOrchestrator(frail.url, api_key="admin:secret")
+    policy = OrchestratorRetryPolicy(max_attempts=60, initial_delay_seconds=1, backoff_multiplier=1)
+    patient = PrefectOrchestrator(frail.url, api_key="admin:secret", retry_policy=policy)
     handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 8.0))
     step_process(tmp_path)
     frail.kill()
     with pytest.raises(EngineUnreachableError, match="does not answer"):
         handle.refresh()
     assert not orchestrator.health().reachable
-    frail.start()
+    with ThreadPoolExecutor() as threads:
+        reading = threads.submit(patient.runs)
+        frail.start()
+        assert [run.job_id for run in reading.result()] == [handle.job_id], "a retry policy waits for the server"
     handle.wait_for_completion(120, 0.5)
     assert (handle.status, handle.outputs) == (ExecutionStatus.COMPLETED, {"slept": 8.0})
     assert handle.step_statuses() == {"sleep": ExecutionStatus.COMPLETED}
     orchestrator.close()
-
-
-def test_a_retry_policy_covers_the_calls_to_the_server(frail: PrefectServer) -> None:
-    policy = OrchestratorRetryPolicy(max_attempts=20, initial_delay_seconds=1, backoff_multiplier=1)
-    patient = PrefectOrchestrator(frail.url, api_key="admin:secret", retry_policy=policy)
-    frail.kill()
-    with ThreadPoolExecutor() as threads:
-        reading = threads.submit(patient.runs)
-        frail.start()
-        assert reading.result()
     patient.close()
 
 

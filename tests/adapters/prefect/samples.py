@@ -1,0 +1,63 @@
+"""A pipeline to do harm to, and the processes of its runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from flowyml import Pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.submission_result import SubmissionResult
+
+__all__ = ["run_processes", "sleeping", "step_process", "wait_for"]
+
+
+class Journal(PipelineHook):
+    """Writes down how a run ended."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
+        (Path(self.folder) / "ended").write_text(status.name)
+
+
+def sleeping(folder: str, seconds: float, name: str = "sleeping") -> Pipeline:
+    """A step that says where it runs, sleeps, and says that it is done."""
+
+    @step(outputs=["slept"])
+    def sleep(seconds: float) -> float:
+        (Path(folder) / "pid").write_text(str(os.getpid()))
+        time.sleep(seconds)
+        with (Path(folder) / "done").open("a") as file:
+            file.write("x")
+        return seconds
+
+    return Pipeline(name, hooks=[Journal(folder)], context={"seconds": seconds}).add_step(sleep)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def step_process(folder: Path) -> psutil.Process:
+    """The process of the step, once it works."""
+    wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
+    return psutil.Process(int((folder / "pid").read_text()))
+
+
+def run_processes(handle: SubmissionResult) -> list[psutil.Process]:
+    """The process that tends a run, and below it that of the flow."""
+    keepers = [
+        process for process in psutil.process_iter(["cmdline"])
+        if "flowyml_prefect.runner" in (process.info["cmdline"] or ()) and handle.job_id in process.info["cmdline"]
+    ]  # fmt: skip
+    return [*keepers, *(child for keeper in keepers for child in keeper.children())]

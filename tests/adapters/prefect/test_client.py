@@ -1,0 +1,106 @@
+"""Calls to a server that is busy, gone, or answers with an error: what no real server does on demand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from threading import Thread
+
+import pytest
+
+from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml_prefect.client import NotFoundError, PrefectClient, is_id
+from flowyml_prefect.connection import Connection
+
+
+@contextmanager
+def answering(*answers: int) -> Iterator[tuple[PrefectClient, list[float]]]:
+    """A client of a server that gives these statuses, the last one for ever; and the times at which it was asked."""
+    asked: list[float] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = answers[min(len(asked), len(answers) - 1)]
+            asked.append(time.monotonic())
+            body = json.dumps("3.9.1" if status == 200 else {"detail": "database is locked"}).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    client = PrefectClient(Connection(f"http://127.0.0.1:{server.server_port}/api"))
+    try:
+        yield client, asked
+    finally:
+        client.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_locked_database_is_asked_again_at_once() -> None:
+    with answering(503, 503, 503, 200) as (client, asked):
+        assert client.version() == "3.9.1"
+    gaps = [after - before for before, after in pairwise(asked)]
+    assert len(gaps) == 3
+    assert all(0.015 < gap < 0.3 for gap in gaps)
+
+
+def test_a_database_that_stays_locked_is_an_error() -> None:
+    with (
+        answering(503) as (client, asked),
+        pytest.raises(EngineError, match=r"answered 503 to GET /admin/version: .*locked"),
+    ):
+        client.version()
+    assert len(asked) == 40
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (401, AuthenticationError, "refuses these credentials"),
+        (403, AuthenticationError, "refuses these credentials"),
+        (404, NotFoundError, "has nothing at /admin/version"),
+        (500, EngineError, "answered 500"),
+        (409, EngineError, "answered 409"),
+    ],
+)
+def test_errors_are_told_apart(status: int, error: type[EngineError], message: str) -> None:
+    with answering(status) as (client, _), pytest.raises(EngineError, match=message) as caught:
+        client.version()
+    assert type(caught.value) is error
+
+
+def test_nobody_there() -> None:
+    client = PrefectClient(Connection("http://127.0.0.1:9/api"))
+    assert not client.is_healthy()
+    with pytest.raises(EngineUnreachableError, match=r"does not answer at http://127\.0\.0\.1:9/api"):
+        client.version()
+    client.close()
+
+
+@pytest.mark.parametrize(("errors", "waits"), [(None, True), (["EngineUnreachable"], True), (["ValueError"], False)])
+def test_a_retry_policy_is_patient_with_silence(errors: list[str] | None, waits: bool) -> None:
+    policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.2, retryable_errors=errors)
+    client = PrefectClient(Connection("http://127.0.0.1:9/api"), policy)
+    started = time.monotonic()
+    with pytest.raises(EngineUnreachableError):
+        client.version()
+    assert (time.monotonic() - started > 0.5) is waits
+    client.close()
+
+
+@pytest.mark.parametrize("text", ["", "x", "../x", "5f1a4d02", None, 5])
+def test_what_prefect_never_gave_as_an_id(text: object) -> None:
+    assert not is_id(text)

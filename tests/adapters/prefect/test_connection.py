@@ -1,0 +1,90 @@
+"""FlowyML and Prefect agree on which server Prefect's settings name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.errors import ConfigurationError
+from flowyml_prefect.connection import Connection
+
+_BOTH = """
+import json
+from flowyml_prefect.connection import Connection
+ours = Connection.configured()
+from prefect.settings import get_current_settings
+theirs = get_current_settings().api
+secret = lambda value: value.get_secret_value() if value else None
+print(json.dumps([
+    ours and [ours.api_url, ours.api_key, ours.auth_string],
+    theirs.url and [theirs.url, secret(theirs.key), secret(theirs.auth_string)],
+]))
+"""
+
+_PROFILES = """
+active = "team"
+[profiles.team]
+PREFECT_API_URL = "http://team:4200/api"
+PREFECT_API_AUTH_STRING = "user:password"
+[profiles.other]
+PREFECT_API_URL = "http://other:4200/api"
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "files", "expected"),
+    [
+        ({}, {}, None),
+        ({"PREFECT_API_URL": "http://env:4200/api"}, {"home/profiles.toml": _PROFILES}, "http://env:4200/api"),
+        ({}, {"home/profiles.toml": _PROFILES}, "http://team:4200/api"),
+        ({"PREFECT_PROFILE": "other"}, {"home/profiles.toml": _PROFILES}, "http://other:4200/api"),
+        ({}, {"prefect.toml": '[api]\nurl = "http://toml:4200/api"\nkey = "k"'}, "http://toml:4200/api"),
+        ({}, {"pyproject.toml": '[tool.prefect.api]\nurl = "http://project:4200/api"'}, "http://project:4200/api"),
+        ({}, {".env": "PREFECT_API_URL=http://dotenv:4200/api\n"}, "http://dotenv:4200/api"),
+    ],
+    ids=["nothing", "environment", "active profile", "named profile", "prefect.toml", "pyproject.toml", ".env"],
+)
+def test_the_settings_of_prefect(
+    tmp_path: Path, environment: dict[str, str], files: dict[str, str], expected: str | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", _BOTH], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PREFECT_HOME": str(tmp_path / "home"), **environment},
+    )  # fmt: skip
+    ours, theirs = json.loads(done.stdout)
+    assert ours == theirs
+    assert (ours and ours[0]) == expected
+
+
+@pytest.mark.parametrize("url", ["http://h:4200", "http://h:4200/", "http://h:4200/api", "http://h:4200/api/"])
+def test_urls_with_and_without_api(url: str) -> None:
+    connection = Connection.to(url)
+    assert (connection.api_url, connection.ui_url) == ("http://h:4200/api", "http://h:4200")
+
+
+def test_prefect_cloud_has_its_ui_elsewhere() -> None:
+    cloud = Connection.to("https://api.prefect.cloud/api/accounts/a1/workspaces/w1", "pnu_secret")
+    assert cloud.ui_url == "https://app.prefect.cloud/account/a1/workspace/w1"
+    assert cloud.headers == {"Authorization": "Bearer pnu_secret"}
+    assert "secret" not in repr(cloud)
+
+
+def test_a_user_and_password_are_basic_authentication() -> None:
+    connection = Connection.to("http://h:4200", "admin:secret")
+    assert connection.headers == {"Authorization": "Basic YWRtaW46c2VjcmV0"}
+    assert connection.environment == {"PREFECT_API_URL": "http://h:4200/api", "PREFECT_API_AUTH_STRING": "admin:secret"}
+    assert "secret" not in repr(connection)
+
+
+@pytest.mark.parametrize("url", ["", "h:4200", "ftp://h", "http://"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no address of a Prefect server"):
+        Connection.to(url)

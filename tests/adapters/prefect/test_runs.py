@@ -1,0 +1,215 @@
+"""Deployments, runs through workers, and what else is Prefect's own, on a real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError, StepError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.probe import Site
+from flowyml.testing.suite import FailureConformance
+from flowyml_prefect import PrefectOrchestrator
+from tests.engines.prefect import PrefectServer
+
+pytestmark = pytest.mark.prefect
+
+COMPLETED = ExecutionStatus.COMPLETED
+
+
+def adding(name: str, increment: int = 1) -> Pipeline:
+    @step(outputs=["sum"], description="Adds.", tags=["arithmetic"])
+    def add(number: int) -> int:
+        return number + increment
+
+    return Pipeline(name, context={"number": 1}).add_step(add)
+
+
+def big(name: str) -> Pipeline:
+    @step(outputs=["numbers", "note"])
+    def make() -> tuple[list[int], str]:
+        return list(range(100_000)), "small"
+
+    return Pipeline(name).add_step(make)
+
+
+class TestDeployments:
+    def test_the_same_version_again_changes_nothing(self, make_prefect: Callable[..., Any]) -> None:
+        first = make_prefect().deploy_pipeline(adding("deployed"))
+        again = make_prefect().deploy_pipeline(adding("deployed"))
+        assert first.changed
+        assert not again.changed
+        assert (first.name, first.digest, first.url) == (again.name, again.digest, again.url)
+
+    def test_another_version_is_the_same_deployment(self, orchestrator: PrefectOrchestrator) -> None:
+        first = orchestrator.deploy_pipeline(adding("evolving"))
+        second = orchestrator.deploy_pipeline(adding("evolving", increment=2))
+        assert (second.url, second.changed) == (first.url, True)
+        assert orchestrator.deploy_pipeline(adding("evolving")).changed, "the first version stands there no more"
+
+    def test_an_older_run_keeps_its_version(self, orchestrator: PrefectOrchestrator) -> None:
+        old = orchestrator.run_pipeline(adding("replaced"))
+        new = orchestrator.run_pipeline(adding("replaced", increment=10))
+        assert old.wait_for_completion(60, 0.2).outputs == {"sum": 2}
+        assert new.wait_for_completion(60, 0.2).outputs == {"sum": 11}
+
+    def test_prefect_shows_version_tags_and_form(self, orchestrator: PrefectOrchestrator) -> None:
+        deployment = orchestrator.deploy_pipeline(adding("shown"))
+        assert deployment.url is not None
+        shown = orchestrator.client.deployment_by_id(deployment.url.rpartition("/")[2])
+        assert shown["version"] == deployment.digest[:16]
+        assert "flowyml" in shown["tags"]
+        assert shown["parameter_openapi_schema"]["properties"]["number"]["default"] == 1
+
+    def test_a_work_pool_that_is_not_there(self, make_prefect: Callable[..., Any]) -> None:
+        with pytest.raises(ConfigurationError, match=r"has no work pool 'nowhere'\. `prefect work-pool create nowhere"):
+            make_prefect(work_pool="nowhere").run_pipeline(adding("poolless"))
+
+    def test_a_schedule_that_nobody_would_run(self, orchestrator: PrefectOrchestrator) -> None:
+        with pytest.raises(ScheduleError, match="needs a work pool"):
+            orchestrator.schedule_pipeline(adding("unserved"), Schedule.of("hourly", 0))
+
+
+class TestRuns:
+    def test_the_run_in_prefects_own_words(self, orchestrator: PrefectOrchestrator, prefect: PrefectServer) -> None:
+        handle = orchestrator.run_pipeline(adding("own words"), "run/1 ü")
+        handle.wait_for_completion(60, 0.2)
+        assert handle.url == f"{prefect.url}/runs/flow-run/{handle.job_id}"
+        assert (handle.run_id, handle.raw_status, handle.run.pipeline) == ("run/1 ü", "Completed", "own words")
+        flow_run = orchestrator.client.read(f"/flow_runs/{handle.job_id}")
+        assert (flow_run["name"], flow_run["idempotency_key"]) == ("run/1 ü", "run/1 ü")
+        (task,) = orchestrator.client.task_runs(handle.job_id)
+        assert task.name == "add"
+
+    def test_all_runs_come_in_one_call(self, make_prefect: Callable[..., Any]) -> None:
+        orchestrator = make_prefect()
+        calls: list[str] = []
+        orchestrator.client.is_healthy()
+        orchestrator.client._http.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
+        assert len(orchestrator.runs(limit=3)) == 3
+        assert calls == ["/api/flow_runs/filter"]
+
+    def test_large_outputs_go_to_the_artifacts_folder(self, make_prefect: Callable[..., Any], tmp_path: Path) -> None:
+        orchestrator = make_prefect(artifacts=tmp_path)
+        handle = orchestrator.run_pipeline(big("large")).wait_for_completion(60, 0.2)
+        assert handle.status is COMPLETED, handle.error
+        assert handle.outputs == {"numbers": list(range(100_000)), "note": "small"}
+        (artifact,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+        artifact.unlink()
+        outputs = make_prefect(artifacts=tmp_path).attach(handle.job_id).outputs
+        assert outputs["note"] == "small"
+        with pytest.raises(OutputNotKeptError, match="is not there"):
+            _ = outputs["numbers"]
+
+    def test_logs_come_while_the_run_goes_on(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
+        gate = tmp_path / "gate"
+
+        @step(outputs=["done"])
+        def talk() -> bool:
+            import sys
+            from time import sleep
+
+            print("first")
+            print("second, on stderr", file=sys.stderr)
+            while not gate.exists():
+                sleep(0.05)
+            print("third")
+            return True
+
+        handle = orchestrator.run_pipeline(Pipeline("talking").add_step(talk))
+        said = []
+        for line in handle.logs(follow=True):
+            if line.step == "talk" and line.message in ("first", "second, on stderr", "third"):
+                said.append(line.message)
+                assert line.level == "INFO"
+            if line.message == "second, on stderr":
+                assert not handle.status.is_terminal
+                gate.touch()
+        assert said == ["first", "second, on stderr", "third"]
+        assert handle.status is COMPLETED
+
+    def test_the_error_is_the_steps_own(self, orchestrator: PrefectOrchestrator) -> None:
+        @step(outputs=["x"])
+        def divide(by: int) -> float:
+            return 1 / by
+
+        handle = orchestrator.run_pipeline(Pipeline("dividing", context={"by": 0}).add_step(divide))
+        handle.wait_for_completion(60, 0.2)
+        assert handle.error == "step 'divide': ZeroDivisionError: division by zero"
+        assert [run.error for run in handle.step_runs()] == ["ZeroDivisionError: division by zero"]
+        with pytest.raises(StepError, match="division by zero"):
+            handle.result().raise_for_status()
+
+    def test_prefect_is_recognized_by_its_pages(self, prefect: PrefectServer) -> None:
+        assert PrefectOrchestrator.recognizes(Site(prefect.url))
+        assert PrefectOrchestrator.recognizes(Site(f"{prefect.url}/api"))
+
+    def test_health(self, orchestrator: PrefectOrchestrator, prefect: PrefectServer) -> None:
+        health = orchestrator.health()
+        assert (health.reachable, health.url) == (True, prefect.url)
+        assert health.version is not None
+        assert health.version.startswith("3.")
+
+
+class TestWorkers:
+    """Runs that a worker executes."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def orchestrator(cls, prefect: PrefectServer, make_prefect: Callable[..., Any]) -> Iterator[PrefectOrchestrator]:
+        made = make_prefect(work_pool="workers")
+        made.client.ensure_process_pool("workers")
+        with prefect.worker("workers"):
+            yield made
+
+    def test_a_run_completes(self, orchestrator: PrefectOrchestrator) -> None:
+        handle = orchestrator.run_pipeline(adding("worked"), parameters={"number": 4})
+        assert handle.wait_for_completion(90, 0.5).outputs == {"sum": 5}
+
+    def test_cancel_stops_the_work(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
+        FailureConformance().test_cancel_stops_the_work(orchestrator, str(tmp_path))
+
+    def test_a_schedule_fires(self, orchestrator: PrefectOrchestrator) -> None:
+        made = orchestrator.schedule_pipeline(
+            adding("by itself"), Schedule.of("interval", 5, parameters={"number": 41})
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while not (ended := [run for run in orchestrator.runs("by itself") if run.status.is_terminal]):
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+        handle = orchestrator.attach(ended[0].job_id)
+        assert (handle.run.pipeline, handle.outputs) == ("by itself", {"sum": 42})
+        assert handle.step_statuses() == {"add": COMPLETED}
+
+
+def test_a_compiled_file_runs_where_no_flowyml_is(prefect: PrefectServer, tmp_path: Path) -> None:
+    pipeline = adding("ejected")
+    bundle = pipeline.bundle(pipeline.compile())
+    for name, data in PrefectOrchestrator.compile_files(bundle).items():
+        (tmp_path / name).write_bytes(data)
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    # Without the site module no .pth file is read, so an editable FlowyML is not found.
+    without = f"import sys; sys.path.append({site!r}); import runpy; "
+    probe = subprocess.run(
+        [sys.executable, "-S", "-c", f"{without}import flowyml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "No module named 'flowyml'" in probe.stderr
+    run = f"{without}sys.argv = ['flow.py', '{{\"number\": 6}}']; runpy.run_path('flow.py', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", run], cwd=tmp_path, env=prefect.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Finished in state Completed()" in done.stderr + done.stdout
+    assert zipfile.is_zipfile(tmp_path / bundle.filename)
