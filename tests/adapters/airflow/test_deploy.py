@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -91,7 +90,7 @@ def test_files_appear_whole(tmp_path: Path) -> None:
         folder.write("sub/a.py", b"one")
         folder.write("sub/a.py", b"two")
         assert folder.read("sub/a.py") == b"two"
-        assert os.listdir(Path(str(place).removeprefix("local://")) / "sub") == ["a.py"]
+        assert [path.name for path in Path(str(place).removeprefix("local://")).rglob("*")] == ["sub", "a.py"]
 
 
 def test_a_remote_folder_shows_no_credentials() -> None:
@@ -105,12 +104,12 @@ def test_a_new_version_runs_at_once(airflow3: Airflow) -> None:
     orchestrator = orchestrator_of(airflow3)
     for number in (1, 2):
 
-        @step(name="work", outputs=["number"])
+        @step(name="work", outputs=["made"])
         def work(number: int = number) -> int:
             return number
 
         handle = orchestrator.run_pipeline(Pipeline("deploy versions").add_step(work))
-        assert handle.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"number": number}
+        assert handle.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"made": number}
 
 
 def _tags(orchestrator: AirflowOrchestrator, name: str) -> list[str]:
