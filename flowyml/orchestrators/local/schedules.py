@@ -82,16 +82,16 @@ class ScheduleStore:
     def all(self, pipeline: str | None = None) -> list[Kept]:
         """Every schedule, or that of one pipeline."""
         with self.runs.session() as db:
-            query = f"SELECT {_COLUMNS} FROM schedules WHERE ?1 IS NULL OR pipeline = ?1 ORDER BY schedule_id"
-            return [_kept(row) for row in db.execute(query, (pipeline,))]
+            query = f"SELECT {_COLUMNS} FROM schedules WHERE :name IS NULL OR pipeline = :name ORDER BY schedule_id"
+            return [_kept(row) for row in db.execute(query, {"name": pipeline})]
 
     def pause(self, schedule_id: str, paused: bool) -> Kept:
         """Let it rest, or let it fire again; what came due in between is not made up for."""
         with self.runs.session() as db:
             db.execute(
-                "UPDATE schedules SET paused = ?1, version = version + 1, seen = ?2 WHERE schedule_id = ?3"
-                " AND paused != ?1",
-                (paused, time.time(), schedule_id),
+                "UPDATE schedules SET paused = :paused, version = version + 1, seen = :now WHERE schedule_id = :id"
+                " AND paused != :paused",
+                {"paused": paused, "now": time.time(), "id": schedule_id},
             )
         return self.get(schedule_id)
 

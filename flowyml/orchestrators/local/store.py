@@ -133,8 +133,9 @@ class RunStore:
         """The newest runs."""
         with self.session() as db:
             rows = db.execute(
-                f"SELECT {RunRow.columns()} FROM runs WHERE ?1 IS NULL OR pipeline = ?1 ORDER BY number DESC LIMIT ?2",
-                (pipeline, limit),
+                f"SELECT {RunRow.columns()} FROM runs WHERE :pipeline IS NULL OR pipeline = :pipeline"
+                " ORDER BY number DESC LIMIT :limit",
+                {"pipeline": pipeline, "limit": limit},
             )
             return [self._settled(db, RunRow(*row)) for row in rows.fetchall()]
 
@@ -214,9 +215,9 @@ def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: 
     db.execute("BEGIN IMMEDIATE")
     try:
         if rows := list(steps):
-            db.execute(_WRITE_STEPS, (number, _json(rows)))
+            db.execute(_WRITE_STEPS, {"run": number, "rows": _json(rows)})
         if texts := list(lines):
-            db.execute(_WRITE_LINES, (number, _json(texts)))
+            db.execute(_WRITE_LINES, {"run": number, "rows": _json(texts)})
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
@@ -225,19 +226,19 @@ def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: 
 
 _WRITE_STEPS = """
 INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error)
-SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+SELECT :run, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
        json_extract(value, '$[6]')
-FROM json_each(?2) WHERE true
+FROM json_each(:rows) WHERE true
 ON CONFLICT (run, position) DO UPDATE SET status = excluded.status, raw_status = excluded.raw_status,
        attempt = excluded.attempt, started = excluded.started, ended = excluded.ended, error = excluded.error
 """
 
 _WRITE_LINES = """
 INSERT INTO lines (run, position, level, time, message)
-SELECT ?1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+SELECT :run, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]')
-FROM json_each(?2)
+FROM json_each(:rows)
 """
 
 
