@@ -23,9 +23,9 @@ help: ## Show this list
 .venv/.demo .venv/.test: .venv/.%: pyproject.toml constraints.txt scripts/environment.py scripts/uv.txt
 	@$(PYTHON) scripts/environment.py $*
 
-demo: .venv/.demo ## Train two models side by side on a real Prefect (ON=local: without an engine)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python examples/train_classifier.py --on $(ON)
-	@echo "Ask:      $(BIN)/flowyml runs --on $(ON)"
+demo: .venv/.$(if $(filter airflow,$(ON)),test,demo) ## Train two models side by side on a real Prefect (ON=local: no engine; ON=airflow)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python $(if $(filter airflow,$(ON)),scripts/demo_airflow.py,examples/train_classifier.py --on $(ON))
+	@[ "$(ON)" = airflow ] || echo "Ask:      $(BIN)/flowyml runs --on $(ON)"
 	@if [ "$(ON)" = prefect ] && [ -z "$$PREFECT_API_URL" ]; then \
 		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
 

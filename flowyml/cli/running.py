@@ -58,10 +58,19 @@ def run(
         return wait(out, submission, orchestrator, on, timeout)
 
 
-def deploy(file: File, on: On = None, as_json: AsJson = False) -> None:
+def deploy(
+    file: File,
+    on: On = None,
+    dry_run: Annotated[bool, Option(("--dry-run",), "Show what would change, and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Make a pipeline known to an engine without running it."""
     with Output(as_json) as out:
-        deployment = resolve(on).deploy_pipeline(load(file))
+        orchestrator, pipeline = resolve(on), load(file)
+        if dry_run:
+            _tell_difference(out, orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline))))
+            return
+        deployment = orchestrator.deploy_pipeline(pipeline)
         if as_json:
             out.document(asdict(deployment))
             return
@@ -69,6 +78,13 @@ def deploy(file: File, on: On = None, as_json: AsJson = False) -> None:
         out.line(f"{deployment.name} {word}, version {deployment.digest[:8]}")
         if deployment.url:
             out.line(deployment.url)
+
+
+def _tell_difference(out: Output, difference: str) -> None:
+    if out.as_json:
+        out.document({"diff": difference})
+    else:
+        out.line(difference.rstrip("\n") or "Nothing would change.")
 
 
 def wait(

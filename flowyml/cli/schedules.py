@@ -122,6 +122,12 @@ def _tell(out: Output, info: ScheduleInfo, orchestrator: Orchestrator) -> None:
 
 
 def _next(info: ScheduleInfo) -> str:
+    if info.drift:
+        return f"{_planned(info)} ({' '.join(info.drift)})"
+    return _planned(info)
+
+
+def _planned(info: ScheduleInfo) -> str:
     if info.paused:
         return "paused"
     return f"{info.next_runs[0]:%Y-%m-%d %H:%M:%S %Z}" if info.next_runs else "never"
