@@ -33,7 +33,7 @@ def task_id(step: str) -> str:
     """The id of a step's task. It has no dot, which in Airflow parts a task from its group.
 
     >>> task_id("Load"), task_id("v1.load")
-    ('Load', 'v1_load_ec3df3d4')
+    ('Load', 'v1_load_0c0a2722')
     """
     return _id(step if step != START_TASK else f"{step} ")
 

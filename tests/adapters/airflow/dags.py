@@ -28,9 +28,10 @@ class Telling(PipelineHook):
 
 
 @step
-def nothing(rows: int) -> None:
+def nothing(rows: int) -> Any:
     print(f"hello on stdout, rows={rows}")
     print("hello on stderr", file=sys.stderr)
+    return None
 
 
 @step(outputs=["plain", "large"])

@@ -1,4 +1,4 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 1e6d9e47d4b3.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version d0ae819a0018.
 
 Values of all kinds, and hooks.
 
@@ -75,7 +75,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:1e6d9e47d4b3"],
+    tags=["tests", "flowyml", "flowyml:d0ae819a0018"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -84,7 +84,7 @@ with DAG(
     on_failure_callback=on_end,
 ):
     nothing = Step(task_id="nothing", step="nothing")
-    values = Step(task_id="values", step="values")
+    values = Step(task_id="values", step="values", inputs={"nothing": nothing.output["nothing"]})
     Prufung_3_de015b7c = Step(
         task_id="prufung_3_de015b7c",
         task_display_name="Prüfung/3 '\"",
@@ -93,6 +93,6 @@ with DAG(
     )
     start = Start(task_id="on_pipeline_start")
 
-    start >> [nothing, values]
+    start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "version": "1e6d9e47d4b3", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}}
+# flowyml: {"pipeline": "kleine Strecke/1", "version": "d0ae819a0018", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}}

@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version 0c1517aae910.
+"""Pipeline 'train-classifier' as an Airflow DAG, version 147e7d00d93d.
 
 Train two classifiers side by side, keep the better one.
 
@@ -59,12 +59,12 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:0c1517aae910"],
+    tags=["demo", "flowyml", "flowyml:147e7d00d93d"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     params={
-        "trees": Param(300, type="integer"),
+        "trees": Param(200, type="integer"),
         "test_share": Param(0.25, type="number"),
         "seed": Param(7, type="integer"),
     },
@@ -112,4 +112,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "version": "0c1517aae910", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}
+# flowyml: {"pipeline": "train-classifier", "version": "147e7d00d93d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}
