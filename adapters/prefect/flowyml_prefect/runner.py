@@ -31,6 +31,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.status import status_of
+from flowyml_prefect.zombies import SILENT_MESSAGE
 
 __all__ = ["launch", "main"]
 
@@ -127,6 +128,8 @@ class _Attempt:
                 continue
             if run.state_type == "CANCELLING":
                 self._stop(engine)
+            elif run.state_type == "CRASHED" and run.message == SILENT_MESSAGE:
+                self._contradict()
             elif status_of(run.state_type, run.state_name).is_terminal:
                 ended_since = ended_since or time.monotonic()
                 if time.monotonic() - ended_since > _GRACE_SECONDS:
@@ -137,6 +140,16 @@ class _Attempt:
             return self.client.run(self.run_id)
         except EngineError:  # down for now; the flow goes on
             return None
+
+    def _contradict(self) -> None:
+        """The server was away, missed the heartbeats, and took the flow for dead."""
+        state = {
+            "type": "RUNNING",
+            "name": "Running",
+            "message": "The flow is alive; the server had missed its heartbeats.",
+        }
+        with suppress(EngineError):
+            self.client.set_state(self.run_id, state, force=True)
 
     def _stop(self, engine: subprocess.Popen[bytes]) -> None:
         if self.channel.say_cancelled():
