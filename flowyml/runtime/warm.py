@@ -70,6 +70,7 @@ class _Server:
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
         self.out_of_memory = OutOfMemory()
         self.closed = False
+        self.has_forked = False
         self._lock = threading.Lock()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -101,12 +102,15 @@ class _Server:
             self._send(json.dumps({**request, "body_in_file": True}).encode(), [*files, file.fileno()])
 
     def close(self) -> None:
-        """End it; it ends its children. If it does not, it is killed, which kills them too."""
+        """End it; it ends its children. If it does not, it is killed, which kills them too.
+
+        While it still loads the user's code there are none, and nothing to wait for.
+        """
         with self._lock:
             self.closed = True
             self._control.close()
         try:
-            self._process.wait(_PATIENCE)
+            self._process.wait(_PATIENCE if self.has_forked else 0)
         except subprocess.TimeoutExpired:
             kill_tree(self._process.pid)
             self._process.wait()
@@ -133,6 +137,7 @@ class _Child:
         self._server = server
         self._number = number
         self._pid: int | None = None
+        self._is_cancelled = False
         self._end: int | StepError | None = None
         self._answer, self._status = bytearray(), bytearray()
         self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]
@@ -159,6 +164,7 @@ class _Child:
         deadline: float | None = None
         while not self._pump(_SLICE):
             if stop and stop.is_set():
+                self._is_cancelled = True
                 raise cancelled(self._who)
             if timeout is not None and self._pid is not None:
                 deadline = deadline or time.monotonic() + timeout
@@ -171,6 +177,8 @@ class _Child:
         """Kill it with all that it started, and wait until it is gone."""
         if self._end is not None:
             return
+        if self._is_cancelled and not self._server.has_forked:  # so is the whole run, and the code need not be loaded
+            self._server.close()
         self._server.send({"kind": "kill", "number": self._number})
         deadline = time.monotonic() + _PATIENCE
         while not self._pump(_SLICE):
@@ -225,6 +233,7 @@ class _Child:
             word, _, told = line.decode(errors="replace").partition(" ")
             if word == "pid":
                 self._pid, self.hooks = map(int, told.split())
+                self._server.has_forked = True
             elif word == "exit":
                 self._end = int(told)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -249,3 +250,21 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
     child.wait(5)
     assert handle.status is FAILED
     assert not local.store.folder_of(handle.job_id).exists()
+
+
+def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator, tmp_path: Path) -> None:
+    (tmp_path / "heavy_module.py").write_text(
+        "import pathlib, time\n"
+        "if b'serve' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(20)\n"
+        "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\n"
+        "pipeline = Pipeline('heavy', timeout=0.5).add_step(a)\n"
+    )
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import heavy_module  # type: ignore[import-not-found]
+
+        started = time.monotonic()
+        assert heavy_module.pipeline.run(on=local).status is TIMEOUT
+        assert time.monotonic() - started < 8
+    finally:
+        sys.path.remove(str(tmp_path))
