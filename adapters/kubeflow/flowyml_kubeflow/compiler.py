@@ -15,7 +15,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
-from flowyml_kubeflow.options import pipeline_options, step_options
+from flowyml_kubeflow.options import default_image, pipeline_options, step_options
 from flowyml_kubeflow.values import argument, is_json_text, kfp_type
 
 __all__ = ["Compiled", "compile_pipeline"]
@@ -64,7 +64,7 @@ class _Dag:
 class _Compiler:
     def __init__(self, bundle: Bundle, form: str | None, store: str | None) -> None:
         self.plan: Plan = bundle.plan
-        self.options = pipeline_options(self.plan)
+        self.options = {"image": default_image(self.plan), **pipeline_options(self.plan)}
         self.form = form or self.options.get("form", "container")
         self.bundle = executors.with_launcher(bundle)
         store = store or self.options.get("bundle_store")
@@ -209,7 +209,7 @@ class _Compiler:
                 f"step {step.name!r} takes {len(step.inputs)} values; KFP hands all of them to it in one argument, "
                 f"which Linux limits to 128 KiB: {_MOST_INPUTS - 2} at most. Join them in groups, by steps between."
             )
-        upstream = [*first, *(names.task(name) for name in step.upstream)]
+        upstream = [names.task(name) for name in step.upstream] or first  # what comes before it has waited for the code
         task: Json = {
             "componentRef": {"name": self._step_component(step)},
             **({"dependentTasks": upstream} if upstream else {}),

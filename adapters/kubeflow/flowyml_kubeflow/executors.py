@@ -97,7 +97,20 @@ def fetched(url):
     with fsspec.open(url) as file:
         return file.read()
 """
-_UNPACK_RUN = "\n\nbundle(*sys.argv[1:])\n"
+# kfp.local passes on no artifact that the output file does not list; a cluster does.
+_UNPACK_RUN = """
+
+import json
+
+given = json.loads(sys.argv[1])
+bundle(*sys.argv[2:])
+(artifact,) = given["outputs"]["artifacts"]["flowyml__bundle"]["artifacts"]
+told = {"name": artifact["name"], "uri": artifact["uri"], "metadata": {"sha256": sys.argv[3]}}
+output = given["outputs"]["outputFile"]
+os.makedirs(os.path.dirname(output), exist_ok=True)
+with open(output, "w") as file:
+    json.dump({"artifacts": {"flowyml__bundle": {"artifacts": [told]}}}, file)
+"""
 _UNPACK_COMPONENT = """
 
 from kfp import dsl
@@ -156,7 +169,7 @@ def bundle_container(bundle: Bundle, url: str | None, form: str, options: StepOp
     unpack = _UNPACK.replace("{source}", _FETCHED if url else _INLINE) + (_FETCH if url else "")
     if form == "container":
         path = f"{{{{$.outputs.artifacts['{names.BUNDLE}'].path}}}}"
-        start: Json = {"command": ["python3", "-c", unpack + _UNPACK_RUN], "args": [path, *words]}
+        start: Json = {"command": ["python3", "-c", unpack + _UNPACK_RUN], "args": ["{{$}}", path, *words]}
     else:
         arguments = ["--executor_input", "{{$}}", "--function_to_execute", "run", "--bundle", *words]
         start = {"command": [*_pip(options), "sh", "-ec", _EPHEMERAL, unpack + _UNPACK_COMPONENT], "args": arguments}

@@ -5,6 +5,7 @@ A step's options stand over those of its pipeline; mappings such as ``env`` are 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from flowyml.core.errors import UnknownOptionError
 from flowyml.plan.model import Plan, Step
 
-__all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "pipeline_options", "step_options"]
+__all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "pipeline_options", "step_options"]
 
 DEFAULT_IMAGE = "python:3.12-slim"
 FORMS = ("container", "python")
@@ -75,6 +76,12 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10:
         raise UnknownOptionError(f"{who}: kubeflow max_concurrency={limit!r} is no number of runs from 1 to 10.")
     return given
+
+
+def default_image(plan: Plan) -> str:
+    """A plain Python. Functions that travel by value are bytecode, which only the same Python can run."""
+    by_value = bool(plan.hooks) or any(step.function.startswith("pickle:") for step in plan)
+    return f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim" if by_value else DEFAULT_IMAGE
 
 
 def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:

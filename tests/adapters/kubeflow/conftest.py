@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 
-def _fake() -> Any:
-    path = Path(__file__).parents[2] / "engines" / "kubeflow_api.py"
-    spec = spec_from_file_location("kubeflow_api", path)
+def engine(name: str) -> Any:
+    """A module of tests/engines."""
+    path = Path(__file__).parents[2] / "engines" / f"{name}.py"
+    spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules["kubeflow_api"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -44,6 +45,12 @@ def kfp_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     if url := os.environ.get("FLOWYML_TEST_KFP_URL"):
         yield Api(url, None, None)
         return
-    module = _fake()
+    module = engine("kubeflow_api")
     with module.served(tmp_path_factory.mktemp("kfp")) as (url, state):
         yield Api(url, state, module)
+
+
+@pytest.fixture(scope="session")
+def load_engine() -> Any:
+    """Loads a module of tests/engines by name."""
+    return engine

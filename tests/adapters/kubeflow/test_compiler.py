@@ -132,16 +132,19 @@ def test_a_large_bundle_comes_from_a_store_or_in_several_pieces(tmp_path: Path) 
     assert len([word for word in words if len(word) > 1000]) > 3
     stored = compile_pipeline(bundle, store="s3://bucket/code")
     words = container(stored, "flowyml--bundle")["args"]
-    assert words[1:] == [stored.bundle.digest, f"s3://bucket/code/{stored.bundle.filename}"]
+    assert words[2:] == [stored.bundle.digest, f"s3://bucket/code/{stored.bundle.filename}"]
     target = tmp_path / "bundle"
     (tmp_path / stored.bundle.filename).write_bytes(stored.bundle.data)
     local = compile_pipeline(bundle, store=tmp_path.as_uri())
     command = container(local, "flowyml--bundle")
-    subprocess.run([sys.executable, *command["command"][1:], str(target), *command["args"][1:]], check=True)
+    artifact = {"name": names.BUNDLE, "uri": str(target)}
+    given = {"outputs": {"artifacts": {names.BUNDLE: {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}}
+    start = [sys.executable, *command["command"][1:], json.dumps(given), str(target), *command["args"][2:]]
+    subprocess.run(start, check=True)
     assert target.read_bytes() == local.bundle.data
+    assert names.BUNDLE in json.loads((tmp_path / "output.json").read_text())["artifacts"]
     (tmp_path / stored.bundle.filename).write_bytes(b"another")
-    refused = subprocess.run([sys.executable, *command["command"][1:], str(target), *command["args"][1:]],
-                             capture_output=True, text=True, check=False)  # fmt: skip
+    refused = subprocess.run(start, capture_output=True, text=True, check=False)
     assert "its SHA-256 differs" in refused.stderr
 
 
