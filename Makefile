@@ -35,7 +35,7 @@ test: lint types docs ## Run every check and test, real engines included
 lint: .venv/.test ## Style (ruff) and the layers of the code (import-linter)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
-	@$(BIN)/lint-imports --config pyproject.toml >.venv/lint-imports.log || (cat .venv/lint-imports.log; exit 1)
+	@$(BIN)/lint-imports >.venv/lint-imports.log || (cat .venv/lint-imports.log; exit 1)
 
 types: .venv/.test ## Types (mypy --strict)
 	@$(BIN)/mypy --no-error-summary

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 UV = ROOT / ".tools/bin/uv"
 VENV = ROOT / ".venv/lowest"
-TOOLS = ["pytest", "pytest-timeout", "hypothesis", "numpy", "psutil"]
+TOOLS = ["pytest", "pytest-timeout", "hypothesis", "pandas", "pexpect", "polars", "psutil", "pyarrow"]
 
 
 def main() -> None:

@@ -85,3 +85,7 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command[-1]}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+
+
+def test_generated_pages_are_current() -> None:
+    _run([sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"], ROOT, dict(os.environ))
