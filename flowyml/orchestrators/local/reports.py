@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.errors import StepError, StepFailedError
+from flowyml.core.errors import FlowymlError, StepFailedError
 from flowyml.core.runs import Outputs, PipelineResult, StepResult
 from flowyml.orchestrators.local.capture import Sink, attributed
 from flowyml.orchestrators.local.engine import error_text
@@ -68,6 +68,6 @@ def _step_result(node: Node, outputs: Mapping[str, Any]) -> StepResult:
 
 def _trace(error: BaseException, code_folder: Path | None) -> str:
     """The user's own frames; FlowyML's own errors say all in their sentence."""
-    if isinstance(error, StepFailedError) and error.traceback:
-        return error.traceback.rstrip()
-    return error_text(error) if isinstance(error, StepError) else traceback_text(error, code_folder).rstrip()
+    if isinstance(error, StepFailedError):
+        return error_text(error) if "FlowymlError" in error.names else error.traceback.rstrip()
+    return error_text(error) if isinstance(error, FlowymlError) else traceback_text(error, code_folder).rstrip()
