@@ -21,7 +21,8 @@ from flowyml.runtime.lines import Lines, OnLine
 
 __all__ = ["FreshProcesses"]
 
-_SLICE = 0.05
+_SLICE = 0.05  # seconds between looks at the clock, and at what may end a step
+_PATIENCE = 10  # seconds that a killed process is waited for
 
 
 class FreshProcesses:
@@ -32,6 +33,7 @@ class FreshProcesses:
         self._config = config
         self._hooks = len(Bundle.read(bundle).plan.hooks)
         self._running: set[_Child] = set()
+        self._closed = False
 
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
@@ -41,16 +43,23 @@ class FreshProcesses:
             command = [*self._command, *self._arguments(request, body, Path(folder)), f"--answer={answer}"]
             child = _Child(who, command, answer, on_line, self._hooks)
             self._running.add(child)
+            if self._closed:
+                child.unwanted.set()
             try:
                 yield child
             finally:
-                self._running.discard(child)
                 child.kill()
+                child.gone.set()
+                self._running.discard(child)
 
     def close(self) -> None:
-        """Kill what still runs."""
-        for child in list(self._running):
-            child.kill()
+        """Have what still runs killed by the threads that wait for it."""
+        self._closed = True
+        running = list(self._running)
+        for child in running:
+            child.unwanted.set()
+        for child in running:
+            child.gone.wait(_PATIENCE)
 
     def _arguments(self, request: Mapping[str, Any], body: Any, folder: Path) -> list[str]:
         run_id = f"--run-id={self._config['run_id']}"
@@ -69,6 +78,7 @@ class _Child:
 
     def __init__(self, who: str, command: Sequence[str], answer: Path, on_line: OnLine, hooks: int) -> None:
         self.hooks = hooks
+        self.unwanted, self.gone = threading.Event(), threading.Event()
         self._who = who
         self._answer = answer
         self._lines = {stream: Lines(stream, on_line) for stream in ("stdout", "stderr")}
@@ -90,7 +100,7 @@ class _Child:
         """Its answer. It is still running when this raises."""
         while not self._has_ended():
             self._pump(_SLICE)
-            if stop and stop.is_set():
+            if self.unwanted.is_set() or (stop and stop.is_set()):
                 raise cancelled(self._who)
             if timeout is not None and time.monotonic() - self._started >= timeout:
                 raise timed_out(self._who, timeout)

@@ -36,12 +36,13 @@ class WarmProcesses:
         self._start = partial(_Server, python, bundle, config)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._server: _Server | None = self._start()
+        self._server = self._start()
+        self._closed = False
 
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
         """Fork a child for a request."""
-        child = _Child(who, self._live_server(), next(self._numbers), on_line)
+        child = _Child(who, self._live_server(who), next(self._numbers), on_line)
         try:
             child.start(request, body)
             yield child
@@ -51,15 +52,15 @@ class WarmProcesses:
     def close(self) -> None:
         """End the warm process, and everything with it."""
         with self._lock:
-            server, self._server = self._server, None
-        if server:
-            server.close()
+            self._closed = True
+        self._server.close()
 
-    def _live_server(self) -> _Server:
+    def _live_server(self, who: str) -> _Server:
         with self._lock:
-            if self._server is None or not self._server.is_alive():
-                if self._server:
-                    self._server.close()
+            if self._closed:
+                raise cancelled(who)
+            if not self._server.is_alive():
+                self._server.close()
                 self._server = self._start()
             return self._server
 
