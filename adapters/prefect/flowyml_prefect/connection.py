@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ __all__ = ["Connection"]
 _CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/(?P<account>[^/]+)/workspaces/(?P<workspace>[^/]+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connection:
     """The address of a Prefect API, and what it asks for."""
 
@@ -52,7 +53,7 @@ class Connection:
                 return cls(_api_url(url), _first("PREFECT_API_KEY"), _first("PREFECT_API_AUTH_STRING"))
         return None
 
-    @property
+    @cached_property
     def ui_url(self) -> str:
         """Where people look at it."""
         if chosen := _first("PREFECT_UI_URL"):
