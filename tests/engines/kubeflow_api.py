@@ -335,7 +335,7 @@ class _Runs:
             "job_id": folder.path.name, "run_id": run.display_name, "pipeline": "", "created": time.time(),
             "runner": "subprocess", "options": {}, "timeout_seconds": None, "hooks": False, "parameters": {},
             "arguments": {**defaults, **(run.runtime_config.parameters or {})},
-            "steps": {task: item["inputs"]["parameters"][names.STEP]["runtimeValue"]["constant"] for task, item in tasks.items()},
+            "steps": {task: _step_name(item) for task, item in tasks.items()},
             "attempts": {task: item.get("retryPolicy", {}).get("maxRetryCount", 0) + 1 for task, item in tasks.items()},
             "outputs": {},
         })  # fmt: skip
@@ -350,11 +350,16 @@ def _step_tasks(spec: Json) -> Json:
     return {name: task for name, task in tasks.items() if names.STEP in task.get("inputs", {}).get("parameters", {})}
 
 
+def _step_name(task: Json) -> str:
+    name: str = task["inputs"]["parameters"][names.STEP]["runtimeValue"]["constant"]
+    return name
+
+
 def _body(model: str, body: Json) -> Any:
     """A request's body as the official model. What the model does not have is refused, as the real server does."""
     known = set(getattr(kfp_server_api, model).attribute_map.values())
     if unknown := body.keys() - known:
-        raise Refused(400, f"proto: unknown field {sorted(unknown)[0]!r}")
+        raise Refused(400, f"proto: unknown field {min(unknown)!r}")
     return ApiClient()._ApiClient__deserialize(body, model)  # the client reads no dict otherwise
 
 
@@ -368,7 +373,8 @@ def _listed(state: State, model: str, key: str, items: list[Any], request: Reque
         if predicate["operation"] != "EQUALS":
             raise Refused(400, "the fake knows EQUALS")
         items = [item for item in items if getattr(item, predicate["key"]) == predicate["string_value"]]
-    items = sorted(items, key=lambda item: item.created_at, reverse=query.get("sort_by", "").endswith("desc"))
+    newest_first = query.get("sort_by", "").endswith("desc")
+    items = sorted(items, key=lambda item: item.created_at, reverse=newest_first)
     start = int(query.get("page_token") or 0)
     end = start + min(int(query.get("page_size") or 10), state.page)
     if int(query.get("page_size") or 10) < 100:  # a caller that wants few gets them in one page

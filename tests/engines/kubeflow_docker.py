@@ -32,11 +32,14 @@ def can_run() -> bool:
     return sys.platform == "linux" and os.geteuid() == 0 and all(map(_installed, ("dockerd", "debootstrap")))
 
 
-def same_python() -> list[dict[str, Any]]:
-    """Mounts that bring this very Python into a container: bytecode runs on no other. Debian's own is there already."""
-    if sys.base_prefix == "/usr":
-        return []
-    return [{"Type": "bind", "Source": sys.base_prefix, "Target": "/usr/local", "ReadOnly": True}]
+def same_python(*folders: str) -> dict[str, Any]:
+    """Options that bring folders and this very Python into a container: bytecode runs on no other Python."""
+    mounts = [{"Type": "bind", "Source": folder, "Target": folder} for folder in folders]
+    options: dict[str, Any] = {"network_mode": "none", "mounts": mounts}
+    if sys.base_prefix != "/usr":  # Debian's own is in the image already
+        mounts.append({"Type": "bind", "Source": sys.base_prefix, "Target": sys.base_prefix})
+        options["environment"] = {"PATH": f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin"}
+    return options
 
 
 def _installed(program: str) -> bool:

@@ -153,8 +153,15 @@ def _run_kfp(folder: RunFolder) -> int:
     )  # fmt: skip
     try:
         task = pipeline(**request["arguments"])
-    except RuntimeError as error:  # how kfp.local says that a task failed
+    except Exception as error:
+        # A task that failed is a RuntimeError of kfp.local; one whose failure was lost is whatever comes of it later.
+        if not isinstance(error, RuntimeError) and not folder.first_failure():
+            raise
         folder.write("outcome.json", {"state": "FAILED", "error": folder.first_failure() or str(error)})
+        return 1
+    if lost := folder.first_failure():
+        # kfp.local counts a container that was removed before it asked for its exit code as one that succeeded.
+        folder.write("outcome.json", {"state": "FAILED", "error": lost})
         return 1
     outputs = {name: value for name, value in task.outputs.items() if isinstance(value, str)}
     folder.write("outcome.json", {"state": "SUCCEEDED", "outputs": outputs})

@@ -66,7 +66,9 @@ def kubernetes(made: Compiled, task: str = "add") -> dict[str, Any]:
 
 @pytest.mark.kubeflow
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("pipeline", [pipelines.greeting(), pipelines.hooked("/x"), pipelines.hostile()], ids=lambda p: "p")
+@pytest.mark.parametrize(
+    "pipeline", [pipelines.greeting(), pipelines.hooked("/x"), pipelines.hostile()], ids=lambda p: "p"
+)
 def test_kfp_itself_accepts_the_file(pipeline: Pipeline, form: str, tmp_path: Path) -> None:
     from kfp import components
 
@@ -85,14 +87,14 @@ def test_names_are_within_the_rules_of_kubernetes() -> None:
     for name in [made.spec["pipelineInfo"]["name"], *tasks, *made.spec["components"]]:
         assert KUBERNETES_NAME.fullmatch(name), name
     shown = {task["taskInfo"]["name"] for task in tasks.values()}
-    assert shown > {"it's \"1\" {x} \\", "class/../.."}
+    assert shown > {'it\'s "1" {x} \\', "class/../.."}
 
 
 def test_parameters_are_typed_for_kfps_run_form() -> None:
     from flowyml import pipeline as as_pipeline
 
     @as_pipeline(name="typed")
-    def typed(rows: int = 3, share: float = 0.5, name: str = "x", fast: bool = True, many: list[int] = [1]) -> Any:  # noqa: B006
+    def typed(rows: int = 3, share: float = 0.5, name: str = "x", fast: bool = True, many: list[int] = [1]) -> Any:
         return add([1])
 
     @as_pipeline(name="required")
@@ -138,7 +140,9 @@ def test_a_large_bundle_comes_from_a_store_or_in_several_pieces(tmp_path: Path) 
     local = compile_pipeline(bundle, store=tmp_path.as_uri())
     command = container(local, "flowyml--bundle")
     artifact = {"name": names.BUNDLE, "uri": str(target)}
-    given = {"outputs": {"artifacts": {names.BUNDLE: {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}}
+    given = {
+        "outputs": {"artifacts": {names.BUNDLE: {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}
+    }
     start = [sys.executable, *command["command"][1:], json.dumps(given), str(target), *command["args"][2:]]
     subprocess.run(start, check=True)
     assert target.read_bytes() == local.bundle.data
@@ -205,9 +209,8 @@ def test_native_settings() -> None:
 @pytest.mark.kubeflow
 def test_the_platform_part_is_what_kfp_kubernetes_writes() -> None:
     """The official library, asked for the same, writes the same."""
-    from kfp import kubernetes as official
-
     from google.protobuf.json_format import ParseDict
+    from kfp import kubernetes as official
 
     made = compiled(kubeflow={"secrets": {"A": "s/k"}, "pvcs": {"/d": "c"}, "node_selector": {"x": "y"}}, timeout=5)
     config = official.kubernetes_executor_config_pb2.KubernetesExecutorConfig()
@@ -246,7 +249,7 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
 
 
 def test_an_option_of_the_pipeline_is_none_of_a_step() -> None:
-    with pytest.raises(UnknownOptionError, match="step 'add': kubeflow has no option 'form' .an option of the whole"):
+    with pytest.raises(UnknownOptionError, match=r"step 'add': kubeflow has no option 'form' .an option of the whole"):
         compile_pipeline(Pipeline("x").add_step(load).add_step(
             step(name="add", kubeflow={"form": "python"})(lambda rows: 1)).bundle())  # fmt: skip
 
@@ -326,12 +329,12 @@ def test_a_plan_read_back_from_its_file_is_the_same_graph(plan: Plan) -> None:
         for task, name in tasks.steps.items()
     }
     assert graph == {item.name: set(item.upstream) for item in plan}
-    data = {
-        (name, port, tasks.steps[source["taskOutputArtifact"]["producerTask"]], source["taskOutputArtifact"]["outputArtifactKey"])
-        for task, name in tasks.steps.items()
-        for port, source in dag["tasks"][task]["inputs"]["artifacts"].items()
-        if port != names.BUNDLE
-    }  # fmt: skip
+    data = set()
+    for task, name in tasks.steps.items():
+        for port, given_by in dag["tasks"][task]["inputs"]["artifacts"].items():
+            if port != names.BUNDLE:
+                source = given_by["taskOutputArtifact"]
+                data.add((name, port, tasks.steps[source["producerTask"]], source["outputArtifactKey"]))
     assert data == {
         (item.name, names.port(each.name), each.source.step, names.artifact(each.source.output))
         for item in plan for each in item.inputs if isinstance(each.source, FromStep)

@@ -27,12 +27,9 @@ def docker_engine(load_engine: Callable[[str], Any]) -> Iterator[str]:
 class TestDockerRunner(OrchestratorConformance):
     @pytest.fixture(scope="class")
     @classmethod
-    def make_orchestrator(
-        cls, docker_engine: str, load_engine: Callable[[str], Any]
-    ) -> Callable[..., Orchestrator]:
+    def make_orchestrator(cls, docker_engine: str, load_engine: Callable[[str], Any]) -> Callable[..., Orchestrator]:
         """The steps of the suite leave traces in temporary folders, so the containers see those."""
-        shared = {"Type": "bind", "Source": tempfile.gettempdir(), "Target": tempfile.gettempdir()}
-        options = {"network_mode": "none", "mounts": [shared, *load_engine("kubeflow_docker").same_python()]}
+        options = load_engine("kubeflow_docker").same_python(tempfile.gettempdir())
 
         def make(**given: Any) -> Orchestrator:
             return KubeflowOrchestrator(runner="docker", runner_options=options, **given)
