@@ -83,11 +83,15 @@ def expiry(token: str) -> datetime | None:
         return None
 
 
-def refusal(connection: Connection, status: int) -> AuthenticationError:
-    """What a 401 or 403 means, given who asked."""
+def refusal(connection: Connection, status: int, *, known: bool = True) -> AuthenticationError:
+    """What a 401 or 403 means, given who asked. Airflow 2 says 403 for a wrong password too: it is not ``known``."""
     where = f"Airflow at {connection.url}"
     if connection.username is not None and status == 401:
         return AuthenticationError(f"{where} refuses user {connection.username!r}: wrong user name or password.")
+    if connection.username is not None and not known:
+        return AuthenticationError(
+            f"{where} refuses user {connection.username!r}: wrong user name or password, or no permission for this."
+        )
     if connection.username is not None:
         return AuthenticationError(
             f"{where} does not allow this to user {connection.username!r}. Ask for the permission."

@@ -11,7 +11,7 @@ from typing import Any
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml_airflow.auth import Basic, Credentials
 from flowyml_airflow.client import AirflowClient, LogEvent, _quoted
-from flowyml_airflow.transport import NotThereError
+from flowyml_airflow.transport import NotThereError, ServerTroubleError
 
 __all__ = ["Airflow2Client"]
 
@@ -31,6 +31,13 @@ class Airflow2Client(AirflowClient):
     @property
     def _alive(self) -> Mapping[str, Any]:
         return {"only_active": True}
+
+    def dag(self, dag_id: str) -> dict[str, Any]:
+        """Airflow 2 answers 500 for a DAG that it has seen and not yet taken in."""
+        try:
+            return super().dag(dag_id)
+        except ServerTroubleError as error:
+            raise NotThereError(str(error)) from error
 
     def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
         """The text of the file as it is now: Airflow 2 keeps no older versions."""

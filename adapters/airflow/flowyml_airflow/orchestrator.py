@@ -26,7 +26,7 @@ from flowyml_airflow.folder import open_folder
 from flowyml_airflow.names import dag_id
 from flowyml_airflow.reading import RUN_ID_NOTE, RunReader
 from flowyml_airflow.schedule import info, since
-from flowyml_airflow.status import CANCELLED_NOTE, DAG_RUN
+from flowyml_airflow.status import DAG_RUN, cancelled_note
 from flowyml_airflow.transport import ConflictError, NotThereError, Transport
 
 if TYPE_CHECKING:
@@ -147,7 +147,8 @@ class AirflowOrchestrator(Orchestrator):
         found = self._run(job_id)
         if DAG_RUN.get(found["state"]) is None or DAG_RUN[found["state"]].is_terminal:
             return False
-        note = "\n".join((CANCELLED_NOTE, found.get("note") or "")).strip()
+        tasks = self.client.task_instances(found["dag_id"], found["dag_run_id"])
+        note = cancelled_note(found.get("note"), [task["task_id"] for task in tasks if task["state"] == "failed"])
         self.client.note(found["dag_id"], found["dag_run_id"], note)
         self.client.fail(found["dag_id"], found["dag_run_id"])
         return True

@@ -16,7 +16,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_airflow.client import AirflowClient, LogEvent, moment
 from flowyml_airflow.deploy import facts_of
 from flowyml_airflow.names import START_TASK
-from flowyml_airflow.status import run_status, task_status, timeout_of, was_ended
+from flowyml_airflow.status import failed_before, run_status, task_status, timeout_of
 from flowyml_airflow.transport import NotThereError
 
 __all__ = ["RUN_ID_NOTE", "RunReader", "given_run_id"]
@@ -185,10 +185,11 @@ class RunReader:
         ended = moment(found["end_date"])
         if ended is None or datetime.now(UTC) - ended > SETTLES_WITHIN:
             return True
+        before = failed_before(found)
         stopped = [
             task
             for task in self._tasks(found)
-            if task["try_number"] and task["state"] != "success" and was_ended(task, found)
+            if task["try_number"] and task["state"] != "success" and task["task_id"] not in before
         ]
         return all(self._has_stopped(found, task) for task in stopped)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,17 +15,19 @@ __all__ = [
     "CANCELLED_NOTE",
     "DAG_RUN",
     "TASK_INSTANCE",
+    "cancelled_note",
+    "failed_before",
     "run_status",
     "task_status",
     "timeout_of",
     "was_cancelled",
-    "was_ended",
 ]
 
 # A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
 CANCELLED_NOTE = "flowyml: cancelled"
-# Airflow writes the ends of a run that it stops, and of its tasks, within one transaction.
-_TOGETHER = timedelta(seconds=0.25)
+# The note goes on with the tasks that had failed by themselves, since Airflow fails those that it stops, too.
+_FAILED_BEFORE = "failed before: "
+_LONGEST_NOTE = 1000
 
 DAG_RUN: Mapping[str, ExecutionStatus] = {
     "queued": ExecutionStatus.QUEUED,
@@ -75,7 +77,8 @@ def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> Exec
 def task_status(task: Mapping[str, Any], run: Mapping[str, Any]) -> ExecutionStatus:
     """The status of a task; one that failed because its run was cancelled counts as cancelled."""
     status = _known(TASK_INSTANCE, task["state"], "task")
-    return ExecutionStatus.CANCELLED if status.is_failed and was_cancelled(run) and was_ended(task, run) else status
+    stopped = was_cancelled(run) and task["task_id"] not in failed_before(run)
+    return ExecutionStatus.CANCELLED if status.is_failed and stopped else status
 
 
 def was_cancelled(run: Mapping[str, Any]) -> bool:
@@ -83,10 +86,18 @@ def was_cancelled(run: Mapping[str, Any]) -> bool:
     return (run.get("note") or "").startswith(CANCELLED_NOTE)
 
 
-def was_ended(task: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
-    """Whether a task ended because its run was ended."""
-    mine, whole = moment(task["end_date"]), moment(run["end_date"])
-    return mine is None or (whole is not None and mine >= whole - _TOGETHER)
+def cancelled_note(note: str | None, failed: Iterable[str]) -> str:
+    """The note on a run that is being cancelled, before what its note was."""
+    lines = [CANCELLED_NOTE, *([_FAILED_BEFORE + " ".join(failed)] if failed else []), *([note] if note else [])]
+    return "\n".join(lines)[:_LONGEST_NOTE]
+
+
+def failed_before(run: Mapping[str, Any]) -> set[str]:
+    """The tasks that had failed when a run was cancelled."""
+    lines = (run.get("note") or "").splitlines()
+    return {
+        task for line in lines if line.startswith(_FAILED_BEFORE) for task in line.removeprefix(_FAILED_BEFORE).split()
+    }
 
 
 def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:

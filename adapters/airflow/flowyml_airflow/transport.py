@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml_airflow.auth import Credentials, refusal
+from flowyml_airflow.auth import Basic, Credentials, refusal
 from flowyml_airflow.connection import Connection
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["ConflictError", "NotThereError", "RefusedError", "Transport", "refusal"]
+__all__ = ["ConflictError", "NotThereError", "RefusedError", "ServerTroubleError", "Transport", "refusal"]
 
 PATIENCE = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.2, max_delay_seconds=2)
 _GATEWAY = frozenset({502, 503, 504})
@@ -39,7 +39,7 @@ class RefusedError(EngineError, ValueError):
     """Airflow answered 400 or 422: it does not take this."""
 
 
-class _ServerTroubleError(EngineError):
+class ServerTroubleError(EngineError):
     """Airflow answered 500, which on a busy database often passes."""
 
 
@@ -94,7 +94,7 @@ class Transport:
         while True:
             try:
                 return self._authorized(method, path, params, json, anonymous)
-            except (EngineUnreachableError, _ServerTroubleError) as error:
+            except (EngineUnreachableError, ServerTroubleError) as error:
                 delay = next(delays, None)
                 if delay is None or isinstance(error.__cause__, ssl.SSLError):
                     raise
@@ -140,11 +140,11 @@ class Transport:
 
     def _error(self, status: int, message: str) -> EngineError:
         if status in (401, 403):
-            return refusal(self.connection, status)
+            return refusal(self.connection, status, known=not isinstance(self.credentials, Basic))
         if status in _GATEWAY:
             return EngineUnreachableError(message)
         kind = {404: NotThereError, 409: ConflictError, 400: RefusedError, 422: RefusedError}.get(status)
-        return kind(message) if kind else _ServerTroubleError(message) if status >= 500 else EngineError(message)
+        return kind(message) if kind else ServerTroubleError(message) if status >= 500 else EngineError(message)
 
     def _stranger(self, answer: httpx.Response) -> EngineError:
         """What is no JSON comes from something in front of Airflow, or Airflow is not there at all."""
@@ -159,6 +159,8 @@ class Transport:
             return EngineUnreachableError(f"{what}. The proxy in front of Airflow cannot reach it.")
         if status in (401, 403, 407) or 300 <= status < 400:
             return AuthenticationError(f"{what}. A proxy in front of Airflow wants a login of its own.")
+        if status >= 500:
+            return ServerTroubleError(f"{what}. Its own log says why.")
         if status == 404:
             return NotThereError(f"{what}. Is the address right?")
         return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")

@@ -10,7 +10,15 @@ import pytest
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow.status import CANCELLED_NOTE, DAG_RUN, TASK_INSTANCE, run_status, task_status, timeout_of
+from flowyml_airflow.status import (
+    CANCELLED_NOTE,
+    DAG_RUN,
+    TASK_INSTANCE,
+    cancelled_note,
+    run_status,
+    task_status,
+    timeout_of,
+)
 from tests.engines.airflow import airflow_python
 
 STATES = """
@@ -60,9 +68,12 @@ def test_a_failed_run_is_told_from_one_that_was_ended() -> None:
 
 
 def test_a_task_that_failed_before_its_run_was_cancelled_stays_failed() -> None:
-    cancelled = run("failed", note=CANCELLED_NOTE)
-    assert task_status({"state": "failed", "end_date": "2026-01-01T00:00:03Z"}, cancelled) is ExecutionStatus.FAILED
-    assert task_status({"state": "failed", "end_date": "2026-01-01T00:00:10Z"}, cancelled) is ExecutionStatus.CANCELLED
+    note = cancelled_note("flowyml run id: x y", ["early", "earlier"])
+    assert note.splitlines() == [CANCELLED_NOTE, "failed before: early earlier", "flowyml run id: x y"]
+    cancelled = run("failed", note=note)
+    assert task_status({"task_id": "early", "state": "failed"}, cancelled) is ExecutionStatus.FAILED
+    assert task_status({"task_id": "late", "state": "failed"}, cancelled) is ExecutionStatus.CANCELLED
+    assert task_status({"task_id": "late", "state": "failed"}, run("failed")) is ExecutionStatus.FAILED
 
 
 @pytest.mark.parametrize(
