@@ -281,6 +281,10 @@ class Shelf(LocalFileSystem):
 
     protocol = "shelf"
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> Any:
+        return super()._strip_protocol(path.removeprefix("shelf://"))  # older releases only know their own protocols
+
     def put_file(self, lpath: str, rpath: str, callback: Any = None, **kwargs: Any) -> None:
         assert rpath.endswith(".part")
         super().put_file(lpath, rpath)
