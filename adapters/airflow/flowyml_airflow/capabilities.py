@@ -11,8 +11,8 @@ CAPABILITIES = Capabilities(
     dict.fromkeys(Feature, yes)
     | {
         Feature.STEP_RETRY: partly(
-            "Airflow waits in whole seconds and, where the delay grows, up to twice as long; before 3.2 it doubles, whatever "
-            "the factor."
+            "Airflow waits in whole seconds and, where the delay grows, up to twice as long; before 3.2 it doubles, "
+            "whatever the factor."
         ),
         Feature.HOOKS: partly(
             "on_pipeline_end runs in Airflow's DAG processor, and not for a run that was cancelled: Airflow calls no "

@@ -52,12 +52,11 @@ def run_step(
             if trace := getattr(error, "traceback", ""):
                 logger.error("%s", trace.rstrip())
             raise _as_airflow(step, error) from None
-        except _timeout_class() as error:
-            late = StepTimeoutError(f"step {step.name!r} ran longer than its timeout and was stopped.")
-            late.step = step.name
-            processes.fire("on_error", step.name, late, on_line=_log)
-            if _is_final(step, late):
-                raise _as_airflow(step, late) from error
+        except _interruptions() as error:
+            ended = _interrupted(step, error)
+            processes.fire("on_error", step.name, ended, on_line=_log)
+            if _is_final(step, ended) and isinstance(ended, StepTimeoutError):
+                raise _as_airflow(step, ended) from error
             raise error.with_traceback(None) from None
 
 
@@ -135,9 +134,19 @@ def _exceptions() -> ModuleType:
         return import_module("airflow.exceptions")
 
 
-def _timeout_class() -> type[BaseException]:
-    made: type[BaseException] = _exceptions().AirflowTaskTimeout
-    return made
+def _interruptions() -> tuple[type[BaseException], ...]:
+    """What Airflow throws into a task that is too late, or that Airflow 2 was told to stop."""
+    names = ("AirflowTaskTimeout", "AirflowTaskTerminated")
+    return tuple(getattr(_exceptions(), name) for name in names if hasattr(_exceptions(), name))
+
+
+def _interrupted(step: Step, error: BaseException) -> StepError:
+    if type(error).__name__ == "AirflowTaskTimeout":
+        ended: StepError = StepTimeoutError(f"step {step.name!r} ran longer than its timeout and was stopped.")
+    else:
+        ended = StepCancelledError(f"step {step.name!r} was stopped by Airflow.")
+    ended.step = step.name
+    return ended
 
 
 def _attempt(context: Mapping[str, Any]) -> int:
