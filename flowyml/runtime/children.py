@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,5 +88,8 @@ def _seed_numpy() -> None:
     is an integer puts that integer there. The ``random`` module seeds itself after a fork.
     """
     random = sys.modules.get("numpy.random")
-    if random is not None and random.get_state()[1][0] == 0x80000000:
-        random.seed()
+    if random is None:
+        return
+    with suppress(Exception):  # the user has put in another generator, which is the user's to seed
+        if random.get_state()[1][0] == 0x80000000:
+            random.seed()

@@ -14,9 +14,10 @@ import select
 import signal
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,11 @@ class _Child:
     status: int
 
 
-def serve(folder: Path, control: int) -> int:
-    """Serve requests until the other side is gone."""
-    server = _Server(folder, socket.socket(fileno=control))
+def serve(folder: Path, control: int, ready: int) -> int:
+    """Serve requests from ``control`` until the other side is gone; a byte on ``ready`` tells that code is loaded."""
+    for number in (control, ready):
+        os.set_inheritable(number, False)
+    server = _Server(folder, socket.socket(fileno=control), ready)
     try:
         server.run()
     finally:
@@ -51,14 +54,14 @@ def serve(folder: Path, control: int) -> int:
 
 
 class _Server:
-    def __init__(self, folder: Path, control: socket.socket) -> None:
+    def __init__(self, folder: Path, control: socket.socket, ready: int) -> None:
         self.folder = folder
         self.control = control
+        self.ready = ready
         self.parent = os.getppid()
         self.children: dict[int, _Child] = {}
         self.woken, self.wake = os.pipe()
         self.early_output = b""
-        control.set_inheritable(False)
 
     def run(self) -> None:
         """Load, then serve, until the socket closes or the parent is another process."""
@@ -68,7 +71,8 @@ class _Server:
         dies_with_parent(subreaper=True)
         _write_lines()
         self.worker = Worker(self.folder, **start[0]["body"])
-        self.worker.preload()
+        with self._ended_by_a_thread():
+            self.worker.preload()
         self._get_ready()
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
@@ -108,6 +112,34 @@ class _Server:
         os.set_blocking(self.wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
+        write_all(self.ready, b"!")
+
+    @contextmanager
+    def _ended_by_a_thread(self) -> Iterator[None]:
+        """While the user's code is loaded, which may take for ever, a thread sees to it that this ends in time."""
+        done, do = os.pipe()
+
+        def watch() -> None:
+            poll = select.poll()
+            poll.register(self.control, 0)  # only that the other end is closed, which is always told
+            poll.register(done, 0)
+            while os.getppid() == self.parent:
+                ready = {number for number, _ in poll.poll(1000)}
+                if done in ready:
+                    return
+                if ready:
+                    break
+            self.end_all()
+            os._exit(1)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.close(do)
+            thread.join()
+            os.close(done)
 
     def _requests(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
         """Each request with the descriptors that came along."""
@@ -158,7 +190,7 @@ class _Server:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.control.close()
-        for number in (status, self.woken, self.wake, *(child.status for child in self.children.values())):
+        for number in (status, self.ready, self.woken, self.wake, *(child.status for child in self.children.values())):
             os.close(number)
 
     def _reap(self) -> None:

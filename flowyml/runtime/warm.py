@@ -42,9 +42,9 @@ class WarmProcesses:
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
         """Fork a child for a request."""
-        child = _Child(who, self._live_server(who), next(self._numbers), on_line)
+        request = {**request, "number": next(self._numbers)}
+        child = _Child(who, self._live_server(who), request, body, on_line)
         try:
-            child.start(request, body)
             yield child
         finally:
             child.close()
@@ -71,25 +71,31 @@ class _Server:
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
         self.out_of_memory = OutOfMemory()
         self.closed = False
-        self.has_forked = False
         self._lock = threading.Lock()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in close()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ready, their_ready = socket.socketpair()
         try:
-            with theirs:
+            with theirs, their_ready:
+                numbers = (theirs.fileno(), their_ready.fileno())
                 self._process = subprocess.Popen(
-                    [python, str(bundle), "serve", "--control", str(theirs.fileno())],
+                    [python, str(bundle), "serve", f"--control={numbers[0]}", f"--ready={numbers[1]}"],
                     stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
-                    pass_fds=(theirs.fileno(),), start_new_session=True,
+                    pass_fds=numbers, start_new_session=True,
                 )  # fmt: skip
         except OSError:
-            self._control.close()
-            self._output.close()
+            self._close_files()
             raise
         self.send({"kind": "start"}, dict(config))
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
+
+    def is_ready(self, seconds: float = 0) -> bool:
+        """Whether it has loaded the code, or died of it; waits for some seconds at most."""
+        poll = select.poll()
+        poll.register(self._ready, select.POLLIN)  # a byte that nobody reads, so that everybody sees it
+        return self.closed or bool(poll.poll(seconds * 1000))
 
     def send(self, request: Mapping[str, Any], body: Any = None, files: Sequence[int] = ()) -> None:
         """One datagram, so that an exception which is thrown into this thread leaves no half request behind."""
@@ -108,14 +114,15 @@ class _Server:
         While it still loads the user's code there are none, and nothing to wait for.
         """
         with self._lock:
+            patience = _PATIENCE if not self.closed and self.is_ready() else 0
             self.closed = True
             self._control.close()
         try:
-            self._process.wait(_PATIENCE if self.has_forked else 0)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
             kill_tree(self._process.pid)
             self._process.wait()
-        self._output.close()
+        self._close_files()
 
     def last_words(self) -> str:
         """What it printed when it died."""
@@ -123,6 +130,10 @@ class _Server:
             self._output.seek(0)
             return self._output.read()[-8000:].decode(errors="replace").strip()
         return ""
+
+    def _close_files(self) -> None:
+        for file in (self._control, self._ready, self._output):
+            file.close()
 
     def _send(self, data: bytes, files: Sequence[int]) -> None:
         with self._lock, suppress(OSError):  # it is gone, which its children's pipes will tell
@@ -132,20 +143,20 @@ class _Server:
 class _Child:
     """One forked process: what it prints, answers, and how it ends."""
 
-    def __init__(self, who: str, server: _Server, number: int, on_line: OnLine) -> None:
+    def __init__(self, who: str, server: _Server, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
         self.hooks = 0
         self._who = who
         self._server = server
-        self._number = number
+        self._request, self._body = request, body
+        self._started = False
         self._pid: int | None = None
-        self._is_cancelled = False
         self._end: int | StepError | None = None
         self._answer, self._status = bytearray(), bytearray()
         self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]
         self._sinks: dict[int, Callable[[bytes], None]] = {}
         self._poll = select.poll()
 
-    def start(self, request: Mapping[str, Any], body: Any) -> None:
+    def _start(self) -> None:
         """Have it forked, with the far ends of four pipes."""
         theirs: list[int] = []
         try:
@@ -155,17 +166,21 @@ class _Child:
                 self._sinks[ours] = sink
                 os.set_blocking(ours, False)
                 self._poll.register(ours, select.POLLIN)
-            self._server.send({**request, "number": self._number}, body, theirs)
+            self._started = True
+            self._server.send(self._request, self._body, theirs)
         finally:
             for number in theirs:
                 os.close(number)
 
     def wait(self, timeout: float | None, stop: threading.Event | None) -> dict[str, Any]:
         """Its answer. It is still running when this raises."""
+        while not self._server.is_ready(_SLICE):
+            if stop and stop.is_set():
+                raise cancelled(self._who)
+        self._start()
         deadline: float | None = None
         while not self._pump(_SLICE):
             if stop and stop.is_set():
-                self._is_cancelled = True
                 raise cancelled(self._who)
             if timeout is not None and self._pid is not None:
                 deadline = deadline or time.monotonic() + timeout
@@ -176,11 +191,9 @@ class _Child:
 
     def kill(self) -> None:
         """Kill it with all that it started, and wait until it is gone."""
-        if self._end is not None:
+        if self._end is not None or not self._started:
             return
-        if self._is_cancelled and not self._server.has_forked:  # so is the whole run, and the code need not be loaded
-            self._server.close()
-        self._server.send({"kind": "kill", "number": self._number})
+        self._server.send({"kind": "kill", "number": self._request["number"]})
         deadline = time.monotonic() + _PATIENCE
         while not self._pump(_SLICE):
             if time.monotonic() >= deadline:
@@ -234,7 +247,6 @@ class _Child:
             word, _, told = line.decode(errors="replace").partition(" ")
             if word == "pid":
                 self._pid, self.hooks = map(int, told.split())
-                self._server.has_forked = True
             elif word == "exit":
                 self._end = int(told)
             else:
