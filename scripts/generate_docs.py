@@ -78,7 +78,7 @@ def command_page() -> str:
 
     from flowyml.cli.app import app
 
-    command = typer.main.get_command(app())
+    command = typer.main.get_command(app(lambda call: None))
     text = get_docs_for_click(obj=command, ctx=click.Context(command, info_name="flowyml"), name="flowyml")
     return _whole_summaries(text.replace("# `flowyml`", "# Command line", 1), command).rstrip() + "\n"
 
