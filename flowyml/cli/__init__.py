@@ -13,8 +13,9 @@ exit    meaning
 130     Ctrl-C
 ======  ==================================================================
 
-Data goes to standard output, everything else to standard error. With ``--json`` there is one JSON document on standard
-output and nothing else, whatever the pipeline prints; an error is a JSON object on standard error.
+Data goes to standard output, everything else to standard error, also what a pipeline prints; only ``run`` without
+``--json`` lets it through. With ``--json`` there is one JSON document on standard output, and an error is a JSON object
+on standard error.
 """
 
 from __future__ import annotations

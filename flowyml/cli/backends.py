@@ -10,7 +10,7 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson
 from flowyml.cli.output import Output, Word, note
 from flowyml.core.capabilities import Capabilities, Feature, Level
-from flowyml.core.errors import FlowymlError
+from flowyml.core.errors import ConfigurationError, FlowymlError
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.config import Target, construct, targets
@@ -19,6 +19,11 @@ __all__ = ["backends", "show", "stop"]
 
 _MARKS = {Level.YES: "yes", Level.PARTLY: "partly", Level.NO: "no"}
 _STYLES = {"yes": "green", "partly": "yellow", "no": "dim"}
+_READY = Word("ready", "green")
+_SILENT = Word("not running", "yellow")
+_UNNAMED = Word("not configured", "dim")
+_MISSING = Word("not installed", "dim")
+_BROKEN = Word("broken", "red")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Backend:
 
     name: str
     engine: str
+    state: Word
     install: str | None = None
     problem: str | None = None
     health: Health | None = None
@@ -92,18 +98,24 @@ def _all() -> list[Backend]:
 
 
 def _examined(found: Target) -> Backend:
+    """A third-party orchestrator's own trouble is told, and the others are shown."""
     try:
         factory = registry.load(found.engine)
-        install = registry.missing(factory)
-        capabilities = getattr(factory, "capabilities", None)
-        if install:
-            return Backend(found.name, found.engine, install=install, capabilities=capabilities)
-        orchestrator = construct(factory, found, {})
-        return Backend(found.name, found.engine, health=orchestrator.health(), capabilities=orchestrator.capabilities)
     except FlowymlError as error:
-        return Backend(found.name, found.engine, problem=str(error))
-    except Exception as error:  # a third-party orchestrator's own trouble is told, and the others are shown
-        return Backend(found.name, found.engine, problem=f"{type(error).__name__}: {error}")
+        return Backend(found.name, found.engine, _BROKEN, problem=str(error))
+    can = getattr(factory, "capabilities", None)
+    if install := registry.missing(factory):
+        return Backend(found.name, found.engine, _MISSING, install=install, capabilities=can)
+    try:
+        orchestrator = construct(factory, found, {})
+        health = orchestrator.health()
+    except ConfigurationError as error:
+        return Backend(found.name, found.engine, _UNNAMED, problem=str(error), capabilities=can)
+    except Exception as error:
+        problem = str(error) if isinstance(error, FlowymlError) else f"{type(error).__name__}: {error}"
+        return Backend(found.name, found.engine, _BROKEN, problem=problem, capabilities=can)
+    state = _READY if health.reachable else _SILENT
+    return Backend(found.name, found.engine, state, health=health, capabilities=orchestrator.capabilities)
 
 
 def _row(backend: Backend) -> Sequence[object]:
@@ -111,20 +123,10 @@ def _row(backend: Backend) -> Sequence[object]:
     return (
         backend.name,
         backend.engine,
-        _state(backend),
+        backend.state,
         (health.version if health else None) or "",
         backend.install or backend.problem or (health and (health.url or health.detail)) or "",
     )
-
-
-def _state(backend: Backend) -> Word:
-    if backend.problem:
-        return Word("broken", "red")
-    if backend.install:
-        return Word("not installed", "dim")
-    if backend.health and backend.health.reachable:
-        return Word("ready", "green")
-    return Word("not running", "yellow")
 
 
 def _tell_capabilities(out: Output, found: Sequence[Backend]) -> None:
@@ -142,7 +144,8 @@ def _plain(backend: Backend) -> dict[str, Any]:
     return {
         "name": backend.name,
         "engine": backend.engine,
-        "installed": backend.install is None and backend.problem is None,
+        "state": str(backend.state),
+        "installed": backend.install is None and backend.state is not _BROKEN,
         "install": backend.install,
         "problem": backend.problem,
         "reachable": bool(health and health.reachable),

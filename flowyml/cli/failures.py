@@ -92,6 +92,8 @@ def _told(error: Exception, as_json: bool) -> int:
     if as_json:
         note(json.dumps({"error": {"type": type(error).__name__, "message": message, "exit_code": code}}))
         return code
+    if not message:  # a group without a command, whose help is shown by now
+        return code
     if above := _above(error):
         note(above.rstrip("\n"))
     tell_error(message)

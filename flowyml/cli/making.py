@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,7 +77,7 @@ def graph(
     with Output() as out:
         plan = load(file).compile()
         if form == "terminal":
-            text = terminal(plan, columns=_columns())
+            text = terminal(plan, columns=_columns(out))
         else:
             text = (mermaid if form == "mermaid" else svg)(plan)
         if output is None:
@@ -86,10 +86,10 @@ def graph(
         out.line(str(_write_file(output, text.encode())))
 
 
-def _columns() -> int:
-    import shutil
+def _columns(out: Output) -> int:
+    from shutil import get_terminal_size
 
-    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 200
+    return get_terminal_size((100, 24)).columns if out.stream.isatty() else 200
 
 
 def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
@@ -124,6 +124,7 @@ def _write_file(path: Path, data: bytes) -> Path:
         fresh.write_bytes(data)
         fresh.replace(path)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
         raise UsageError(f"{path} cannot be written: {error}") from error
     return path

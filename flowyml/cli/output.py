@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self, TextIO
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -26,7 +26,6 @@ __all__ = [
     "plain_step",
     "shown",
     "status_word",
-    "styled",
     "tell_error",
 ]
 
@@ -35,19 +34,23 @@ _LONGEST_VALUE = 200
 
 
 class Output:
-    """Standard output. For JSON it is ours alone: what pipelines and their children print goes to standard error."""
+    """Standard output. It is the command's alone: what pipelines and their children print goes to standard error.
 
-    def __init__(self, as_json: bool = False) -> None:
+    With ``shared`` both go there, for people who run a pipeline and want to see it talk.
+    """
+
+    def __init__(self, as_json: bool = False, *, shared: bool = False) -> None:
         self.as_json = as_json
-        self._stream: IO[str] = sys.stdout
-        self._own: IO[str] | None = None
+        self._shared = shared and not as_json
+        self._stream: TextIO = sys.stdout
+        self._own: TextIO | None = None
 
     def __enter__(self) -> Self:
-        if self.as_json:
-            sys.stdout.flush()
+        if not self._shared:
+            self._stream.flush()
             with suppress(OSError, ValueError):  # a stream without a file below it, in tests and notebooks
-                if sys.stdout.fileno() == 1:
-                    self._own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+                if self._stream.fileno() == 1:
+                    self._own = os.fdopen(os.dup(1), "w", encoding=self._stream.encoding, errors=self._stream.errors)
                     os.dup2(2, 1)
             sys.stdout = sys.stderr
         return self
@@ -55,31 +58,40 @@ class Output:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.as_json:
+        if self._shared:
             return
         sys.stdout = self._stream
         if self._own is not None:
-            self._own.flush()
             os.dup2(self._own.fileno(), 1)
-            self._own.close()
+            own, self._own = self._own, None
+            own.close()
+
+    @property
+    def stream(self) -> TextIO:
+        """Where data goes."""
+        return self._own or self._stream
+
+    def styled(self, text: str, style: str = "") -> str:
+        """The text in colour where data goes to a terminal."""
+        return styled(text, style or getattr(text, "style", ""), self.stream)
 
     def document(self, value: object) -> None:
         """The one JSON document of a command."""
-        print(json.dumps(value, indent=2), file=self._own or self._stream)
+        print(json.dumps(value, indent=2), file=self.stream)
 
     def json_line(self, value: object) -> None:
         """One of many JSON documents, a line each."""
-        print(json.dumps(value), file=self._own or self._stream, flush=True)
+        print(json.dumps(value), file=self.stream, flush=True)
 
     def line(self, text: str = "") -> None:
         """A line for people."""
-        print(text, file=self._stream)
+        print(text, file=self.stream)
 
     def raw(self, data: bytes) -> None:
         """Text as it is, byte for byte."""
-        self._stream.flush()
-        if (buffer := getattr(self._stream, "buffer", None)) is None:
-            self._stream.write(data.decode())
+        self.stream.flush()
+        if (buffer := getattr(self.stream, "buffer", None)) is None:
+            self.stream.write(data.decode())
             return
         buffer.write(data)
         buffer.flush()
@@ -87,7 +99,7 @@ class Output:
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Columns for people; where the output is no terminal, nothing is cut, wrapped or coloured."""
         cells = [[cell if isinstance(cell, Word) else Word(str(cell)) for cell in row] for row in rows]
-        if self._stream.isatty():
+        if self.stream.isatty():
             self._draw(headers, cells)
             return
         from flowyml.plan.graph.text import width
@@ -104,10 +116,10 @@ class Output:
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for header in headers:
-            table.add_column(header, overflow="fold")
+            table.add_column(header, overflow="fold", no_wrap=header in ("JOB", "ID"))
         for row in cells:
             table.add_row(*(Text(word, word.style) for word in row))
-        Console(file=self._stream).print(table)
+        Console(file=self.stream).print(table)
 
 
 class Word(str):
@@ -148,10 +160,8 @@ def note(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def styled(text: str, style: str = "", stream: IO[str] | None = None) -> str:
-    """The text in colour if the stream, by default standard output, is a terminal that wants it."""
-    stream = stream or sys.stdout
-    style = style or getattr(text, "style", "")
+def styled(text: str, style: str, stream: TextIO) -> str:
+    """The text in colour if the stream is a terminal that wants it."""
     if not style or not stream.isatty() or "NO_COLOR" in os.environ:
         return text
     codes = ";".join(_CODES[word] for word in style.split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from typing import Annotated
 
@@ -16,7 +15,6 @@ from flowyml.cli.output import (
     plain_run,
     plain_step,
     status_word,
-    styled,
     tell_error,
 )
 from flowyml.core.runs import LogLine
@@ -66,7 +64,7 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
         if as_json:
             out.document({**plain_run(run, orchestrator.name), "steps": [plain_step(step) for step in steps]})
             return
-        word = styled(status_word(run.status))
+        word = out.styled(status_word(run.status))
         out.line(f"{run.pipeline} {word} {run.duration_seconds:.1f} s, run {run.run_id}")
         if run.url:
             out.line(run.url)
@@ -111,8 +109,8 @@ def logs(
             if as_json:
                 out.json_line(plain_log(line))
             else:
-                out.line(_log_text(line))
-                sys.stdout.flush()
+                out.line(_log_text(out, line))
+                out.stream.flush()
 
 
 def outputs(
@@ -157,11 +155,11 @@ def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:
             out.line("cancelled" if done else f"nothing to cancel: it is {orchestrator.get_run(job).status}")
 
 
-def _log_text(line: LogLine) -> str:
+def _log_text(out: Output, line: LogLine) -> str:
     time = f"{line.time.astimezone():%H:%M:%S} " if line.time else ""
     level = f"{line.level} " if line.level not in ("INFO", "") else ""
-    step = f"{styled(line.step, 'cyan')} │ " if line.step else ""
-    return f"{styled(time, 'dim')}{step}{level}{line.message}"
+    step = f"{out.styled(line.step, 'cyan')} │ " if line.step else ""
+    return f"{out.styled(time, 'dim')}{step}{level}{line.message}"
 
 
 def _local_time(time: datetime | None) -> str:

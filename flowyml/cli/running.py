@@ -15,7 +15,6 @@ from flowyml.cli.output import (
     plain_step,
     shown,
     status_word,
-    styled,
     tell_error,
 )
 from flowyml.cli.source import load, read_parameters
@@ -43,7 +42,7 @@ def run(
 
     Without --detach it waits for the end, and the exit code says how the run ended.
     """
-    with Output(as_json) as out:
+    with Output(as_json, shared=True) as out:
         pipeline = load(file)
         values = read_parameters(pipeline.compile(), parameters or ())
         orchestrator = resolve(on)
@@ -91,6 +90,8 @@ def wait(
     out: Output, submission: SubmissionResult, orchestrator: Orchestrator, on: str | None, timeout: float | None
 ) -> int:
     """Wait for a submitted run with progress on the terminal, and tell how it ended."""
+    if submission.url:
+        note(submission.url)
     limit = float("inf") if timeout is None else timeout
     try:
         submission.wait_for_completion(timeout=limit, poll_interval=1, progress=None if not out.as_json else False)
@@ -107,10 +108,8 @@ def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs
         steps = [plain_step(step) for step in orchestrator.step_runs(run.job_id)]
         out.document({**plain_run(run, orchestrator.name), "steps": steps, "outputs": plain_outputs(outputs)})
     else:
-        word = styled(status_word(run.status))
+        word = out.styled(status_word(run.status))
         out.line(f"{run.pipeline} {word} in {run.duration_seconds:.1f} s, run {run.run_id}")
-        if run.url:
-            out.line(run.url)
         tell_outputs(out, outputs)
         if run.error:
             tell_error(run.error)
@@ -145,8 +144,6 @@ def _run_here(
 def _tell_start(submission: SubmissionResult, on: str | None) -> None:
     where = f" on {on}" if on else ""
     note(f"run {submission.run_id}{where}, job {submission.job_id}")
-    if submission.url:
-        note(submission.url)
 
 
 def _tell_submission(out: Output, submission: SubmissionResult, orchestrator: Orchestrator, on: str | None) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from importlib import import_module
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -88,35 +88,44 @@ def _bundled(place: str, name: str | None) -> RunnablePipeline:
 def _module(place: str) -> tuple[ModuleType, bool]:
     """The module, and whether a line that would have run a pipeline ended its import."""
     if place.endswith(".py") or "/" in place or Path(place).is_file():
-        return _executed(Path(place))
+        return _of_file(Path(place))
     sys.path.insert(0, str(Path.cwd()))
-    if not _is_module(place):
+    with _Loading(place):
+        spec = _found(place)
+    if spec is None or spec.loader is None:
         raise UsageError(f"{place}: there is no such file or module.")
-    with _Loading(place) as attempt:
-        return import_module(place), False
-    return sys.modules.get(place, ModuleType(place)), attempt.stopped
+    return _executed(spec, place)
 
 
-def _is_module(name: str) -> bool:
+def _found(name: str) -> ModuleSpec | None:
+    if not all(part.isidentifier() for part in name.split(".")):
+        return None
     try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+        return find_spec(name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            return None
+        raise
 
 
-def _executed(path: Path) -> tuple[ModuleType, bool]:
+def _of_file(path: Path) -> tuple[ModuleType, bool]:
     """The module of a file, under the name by which workers import it."""
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file.")
-    path = path.resolve()
-    root, name = _importable(path)
+    if path.suffix != ".py":
+        raise UsageError(f"{path} is no Python file (.py) and no bundle (.pyz).")
+    root, name = _importable(path.resolve())
     if root not in sys.path:
         sys.path.insert(0, root)
-    spec = spec_from_file_location(name, path)
-    if path.suffix != ".py" or spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no Python file (.py) and no bundle (.pyz).")
-    module = sys.modules[name] = module_from_spec(spec)
-    with _Loading(str(path)) as attempt:
+    spec = spec_from_file_location(name, path.resolve())
+    assert spec is not None
+    return _executed(spec, str(path))
+
+
+def _executed(spec: ModuleSpec, place: str) -> tuple[ModuleType, bool]:
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    assert spec.loader is not None
+    with _Loading(place) as attempt:
         spec.loader.exec_module(module)
     return module, attempt.stopped
 
@@ -156,10 +165,25 @@ class _Loading:
             self.stopped = True
             return True
         if isinstance(error, Exception | SystemExit):
-            from flowyml.runtime.tracebacks import described, traceback_text
-
-            raise UsageError(f"{self.place} cannot be loaded: {described(error)}", traceback_text(error)) from error
+            raise UsageError(f"{self.place} cannot be loaded: {_described(error)}", _traceback(error)) from error
         return False
+
+
+def _described(error: BaseException) -> str:
+    from flowyml.runtime.tracebacks import described
+
+    return described(error)
+
+
+def _traceback(error: BaseException) -> str:
+    """From the user's own frames on. A syntax error has none of its own, and says where it is."""
+    if isinstance(error, SyntaxError):
+        from traceback import format_exception_only
+
+        return "".join(format_exception_only(error))
+    from flowyml.runtime.tracebacks import traceback_text
+
+    return traceback_text(error)
 
 
 def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> Pipeline:

@@ -1,0 +1,127 @@
+"""Two ways read a command line, and they agree: the quick one for what is plainly right, Typer for all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml.cli.app import COMMANDS, Call, app, read
+from flowyml.cli.quick import parse
+
+
+def by_typer(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    calls: list[Call] = []
+    app(calls.append)(args=list(arguments), prog_name="flowyml", standalone_mode=False)
+    return called(calls[-1])
+
+
+def called(call: Call) -> tuple[str, dict[str, Any]]:
+    assert isinstance(call, partial)
+    return call.func.__name__, {name: value or None for name, value in call.keywords.items()}
+
+
+def quickly(arguments: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    name = next(name for name in (" ".join(arguments[:2]), arguments[0]) if name in COMMANDS)
+    room, function = COMMANDS[name].split(":")
+    command = getattr(__import__(f"flowyml.cli.{room}", fromlist=[function]), function)
+    values = parse(command, arguments[len(name.split()) :])
+    return None if values is None else (command.__name__, {key: value or None for key, value in values.items()})
+
+
+WORDS = st.text(st.characters(codec="ascii", exclude_characters="\x00"), min_size=1, max_size=8)
+OPTIONS = [
+    st.tuples(st.just("--on"), WORDS),
+    st.tuples(st.sampled_from(["-p", "--parameter"]), WORDS),
+    st.tuples(st.just("--run-id"), WORDS),
+    st.tuples(st.sampled_from(["-d", "--detach", "--json"])),
+    st.tuples(st.just("--timeout"), st.one_of(WORDS, st.floats(0, 1e6).map(str), st.integers(0, 9999).map(str))),
+    st.builds(lambda text: (f"--on={text}",), WORDS),
+]
+
+
+@given(st.lists(st.one_of(*OPTIONS), max_size=4), st.lists(WORDS, max_size=2), st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_what_the_quick_way_reads_typer_reads_too(
+    options: list[tuple[str, ...]], words: list[str], random: Any
+) -> None:
+    parts = [*options, *((word,) for word in words)]
+    random.shuffle(parts)
+    line = ["run", *(word for part in parts for word in part)]
+    quick = quickly(line)
+    if quick is not None:
+        assert by_typer(line) == quick
+
+
+LINES = [
+    "run train.py",
+    "run train.py:two --on prefect -p rows=5 -p label=x --run-id a --json",
+    "run --detach train.py",
+    "compile train.py --to prefect -o flow.py",
+    "compile --to=plan train.py",
+    "bundle train.py --output dist",
+    "graph train.py -f svg",
+    "deploy train.py --on prod",
+    "status job-1 --json",
+    "watch job-1 --timeout 1.5",
+    "logs -f job-1 --step load",
+    "outputs job-1 model",
+    "runs -n 5 --pipeline p",
+    "cancel job-1",
+    "schedule create train.py daily 03:00 --timezone Europe/Berlin --catch-up",
+    "schedule list --on prefect",
+    "schedule pause s",
+    "schedule resume s --json",
+    "schedule delete s",
+    "schedule serve",
+    "backends",
+    "backends --json",
+    "backends show local",
+    "backends stop prefect --json",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_usual_lines_are_read_quickly_and_mean_the_same_to_typer(line: str) -> None:
+    quick = quickly(line.split())
+    assert quick is not None
+    assert quick == by_typer(line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run", "run a b", "run a --nope", "run a --on", "run a --timeout -1", "run a --timeout x", "graph a -f png",
+        "runs -n 0", "runs -n 1.5", "run -h", "run a --json=1", "run a --on --json", "run a -p=b=c", "runs -n5",
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_is_left_to_typer(line: str) -> None:
+    assert quickly(line.split()) is None
+
+
+def test_every_command_is_covered() -> None:
+    assert {" ".join(line.split()[:2]) for line in LINES} | {line.split()[0] for line in LINES} >= set(COMMANDS)
+
+
+def test_the_usual_line_imports_neither_typer_nor_rich_nor_pydantic(tmp_path: Path) -> None:
+    text = "from flowyml import pipeline, step\n@step\ndef one(): ...\n@pipeline\ndef p():\n    return one()\n"
+    (tmp_path / "train.py").write_text(text)
+    code = (
+        "import sys; from flowyml.cli import main; main(['compile', 'train.py', '--to', 'plan']);"
+        "print([m for m in ('typer', 'rich', 'pydantic', 'prefect', 'asyncio') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_version() -> None:
+    read(["--version"])()

@@ -1,0 +1,214 @@
+"""From FILE[:NAME] to a pipeline, and from -p NAME=VALUE to a parameter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.cli.failures import UsageError
+from flowyml.cli.source import load, read_parameters
+from flowyml.core.errors import PlanError
+from flowyml.plan.model import Parameter, Plan, Step
+
+PIPELINE = """
+from flowyml import pipeline, step
+@step
+def one(rows: int = 1) -> int:
+    return rows
+"""
+TWO = (
+    PIPELINE
+    + "@pipeline\ndef first():\n    return one()\n@pipeline(name='the second')\ndef second():\n    return one()\n"
+)
+ONE = PIPELINE + "@pipeline\ndef only():\n    return one()\n"
+
+
+@pytest.fixture(autouse=True)
+def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    path, modules, arguments = list(sys.path), set(sys.modules), sys.argv
+    yield
+    assert sys.argv is arguments
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def write(text: str, path: str = "train.py") -> str:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return path
+
+
+def test_a_file_with_one_pipeline() -> None:
+    assert load(write(ONE)).name == "only"
+    assert load("train.py:only").name == "only"
+    assert load(str(Path("train.py").absolute())).name == "only"
+
+
+def test_functions_are_referred_to_as_workers_import_them() -> None:
+    assert load(write(ONE)).compile().steps[0].function == "train:one"
+
+
+def test_several_pipelines_need_a_name() -> None:
+    write(TWO)
+    with pytest.raises(UsageError, match=r"several pipelines\. Choose one of: train.py:first, train.py:second\."):
+        load("train.py")
+    assert load("train.py:second").name == "the second"
+    assert load("train.py:the second").name == "the second"
+    with pytest.raises(UsageError, match=r"no pipeline 'third'\. Choose one of: train.py:first"):
+        load("train.py:third")
+
+
+def test_one_pipeline_of_two_names_is_one() -> None:
+    assert load(write(ONE + "alias = only\n")).name == "only"
+
+
+def test_an_unguarded_run_does_nothing() -> None:
+    write(ONE + "only.run()\nraise SystemExit('it went on')\n")
+    assert load("train.py").name == "only"
+
+
+def test_a_guarded_run_does_nothing() -> None:
+    assert load(write(ONE + "if __name__ == '__main__':\n    raise SystemExit\n")).name == "only"
+
+
+def test_a_pipeline_that_is_run_at_once_needs_a_name() -> None:
+    write("from flowyml import Pipeline, step\n@step\ndef one(): ...\nPipeline('p').add_step(one).run()\n")
+    with pytest.raises(UsageError, match=r"no pipeline at module level\. Its import ended at the line that runs one"):
+        load("train.py")
+
+
+def test_a_file_without_a_pipeline() -> None:
+    with pytest.raises(UsageError, match="no pipeline at module level"):
+        load(write("x = 1\n"))
+
+
+def test_the_arguments_of_the_command_are_hidden_from_the_file() -> None:
+    write("import sys\nassert sys.argv == ['train.py'], sys.argv\n" + ONE)
+    assert load("train.py").name == "only"
+
+
+def test_a_file_beside_is_imported() -> None:
+    write("ROWS = 3\n", "inner/settings.py")
+    write("from settings import ROWS\nassert ROWS == 3\n" + ONE, "inner/train.py")
+    assert load("inner/train.py").name == "only"
+
+
+def test_a_file_in_a_package_is_imported_as_part_of_it() -> None:
+    write("", "pack/__init__.py")
+    write("ROWS = 3\n", "pack/settings.py")
+    write("from .settings import ROWS\n" + ONE, "pack/train.py")
+    assert load("pack/train.py").compile().steps[0].function == "pack.train:one"
+
+
+def test_a_module_by_its_name() -> None:
+    write("", "pack/__init__.py")
+    write(ONE, "pack/train.py")
+    assert load("pack.train:only").name == "only"
+    assert load("pack.train").name == "only"
+
+
+def test_a_module_whose_run_is_unguarded() -> None:
+    write(ONE + "only.run()\n", "solo.py")
+    assert load("solo:only").name == "only"
+
+
+def test_a_bundle() -> None:
+    path = load(write(ONE)).bundle().write("dist")
+    assert load(str(path)).name == "only"
+    assert load(f"{path}:only").name == "only"
+    with pytest.raises(UsageError, match="holds the pipeline 'only', not 'other'"):
+        load(f"{path}:other")
+    with pytest.raises(UsageError, match="no such file"):
+        load("gone.pyz")
+    with pytest.raises(PlanError, match="no bundle"):
+        load(write("junk", "junk.pyz"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 / 0", "train.py cannot be loaded: ZeroDivisionError: division by zero"),
+        ("def f(:", "train.py cannot be loaded: SyntaxError"),
+        ("import nothing_of_this_name", "cannot be loaded: ModuleNotFoundError"),
+        ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3"),
+        ("from flowyml import Pipeline\nPipeline(1)", "cannot be loaded: DefinitionError"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load(write(text))
+    assert "train.py" in caught.value.detail
+    assert "cli/source.py" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("gone.py", "gone.py: there is no such file"),
+        ("gone.py:x", "gone.py: there is no such file"),
+        ("gone.module:x", "gone.module: there is no such file or module"),
+        ("gone", "gone: there is no such file or module"),
+        ("", "there is no such file or module"),
+        ("..", "there is no such file"),
+        ("a/b", "a/b: there is no such file"),
+    ],
+)
+def test_what_is_not_there(reference: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(reference)
+
+
+def test_file_names_that_workers_could_not_import() -> None:
+    with pytest.raises(UsageError, match=r"Rename it like train\.py"):
+        load(write(ONE, "train.v2.py"))
+    with pytest.raises(UsageError, match="a module of Python's own"):
+        load(write(ONE, "json.py"))
+    with pytest.raises(UsageError, match="no Python file"):
+        load(write(ONE, "train.txt"))
+
+
+def values(schema: dict[str, Any], *given: str) -> dict[str, Any]:
+    step = Step(name="s", function="m:f")
+    return read_parameters(Plan(name="p", steps=(step,), parameters=(Parameter(name="x", schema=schema),)), given)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "integer"}, "5", 5),
+        ({"type": "number"}, "1e3", 1000.0),
+        ({"type": "boolean"}, "true", True),
+        ({"type": "array"}, "[1, 2]", [1, 2]),
+        ({"type": "object"}, '{"a": null}', {"a": None}),
+        ({"type": "string"}, "5", "5"),
+        ({"type": "string"}, "", ""),
+        ({"type": "string"}, "a=b", "a=b"),
+        ({"type": "integer"}, "five", "five"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "7", "7"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "null", None),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, "7", 7),
+        ({}, "7", 7),
+        ({}, "seven", "seven"),
+        ({"type": "number"}, "NaN", "NaN"),
+    ],
+)
+def test_a_parameter_is_read_by_its_type(schema: dict[str, Any], text: str, value: object) -> None:
+    assert values(schema, f"x={text}") == {"x": value}
+
+
+def test_parameters_that_are_unknown_are_left_to_the_check() -> None:
+    assert values({}, "y=1", "z=text") == {"y": 1, "z": "text"}
+
+
+@pytest.mark.parametrize("text", ["x", "=5", ""])
+def test_a_parameter_without_a_value(text: str) -> None:
+    with pytest.raises(UsageError, match="write NAME=VALUE"):
+        values({}, text)
