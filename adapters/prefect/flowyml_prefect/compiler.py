@@ -27,7 +27,6 @@ __all__ = [
     "flow_function",
     "flow_name",
     "outputs_key",
-    "parameter_schema",
     "plan_key",
     "task_functions",
 ]
@@ -82,19 +81,6 @@ def outputs_key(pipeline: str) -> str:
 def plan_key(pipeline: str) -> str:
     """The key of the artifacts that hold the steps of each deployed version."""
     return f"{slug(pipeline)}-plan"
-
-
-def parameter_schema(plan: Plan) -> dict[str, Any]:
-    """What Prefect's form for a run is made from."""
-    properties = {
-        parameter.name: {
-            "title": parameter.name, "position": position, **parameter.schema,
-            **({} if parameter.required else {"default": parameter.default}),
-        }
-        for position, parameter in enumerate(plan.parameters)
-    }  # fmt: skip
-    required = [parameter.name for parameter in plan.parameters if parameter.required]
-    return {"title": "Parameters", "type": "object", "properties": properties, "required": required}
 
 
 class _Names:

@@ -14,7 +14,8 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, PrefectClient
-from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, parameter_schema, plan_key, task_functions
+from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, plan_key, task_functions
+from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.server import prefect_home
 from flowyml_prefect.zombies import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 

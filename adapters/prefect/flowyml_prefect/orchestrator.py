@@ -23,6 +23,7 @@ from flowyml_prefect.client import FlowRun, NotFoundError, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow, flow_name
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.deployments import Deployed, Deployments, Target
+from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.reading import RunReader
 from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
 from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server
@@ -85,7 +86,7 @@ class PrefectOrchestrator(Orchestrator):
             {
                 "name": run_id,
                 "idempotency_key": run_id,
-                "parameters": dict(parameters),
+                "parameters": given_parameters(parameters),
                 "labels": {**deployed.labels, "flowyml.run_id": run_id},
             },
         )
@@ -217,7 +218,7 @@ class PrefectOrchestrator(Orchestrator):
         return Deployment(name=deployed.name, digest=bundle.digest, changed=deployed.changed, url=deployed.url)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
-        body = {**to_prefect(schedule), "active": True, "parameters": dict(schedule.parameters)}
+        body = {**to_prefect(schedule), "active": True, "parameters": given_parameters(schedule.parameters)}
         deployed = self._scheduled_deployment(bundle)
         existing = _own_schedule(self.client.deployment_by_id(deployed.id))
         self.client.save_schedule(deployed.id, body, existing["id"] if existing else None)

@@ -111,13 +111,20 @@ class RunReader:
             time.sleep(0.3 if over else 1)
 
     def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, str]) -> Iterator[LogLine]:
-        if any(log.task_run_id and log.task_run_id not in names for log in logs):
-            run = self.client.run(run_id)
-            steps = {function: step for step, function in self._plan(run)}
-            names.update({task.id: steps.get(task.function, task.name) for task in self.client.task_runs(run_id)})
+        self._learn_steps(run_id, {log.task_run_id for log in logs if log.task_run_id}, names)
         for log in logs:
             step = names.get(log.task_run_id, "") if log.task_run_id else ""
             yield LogLine(log.message, step, logging.getLevelName(log.level), log.time)
+
+    def _learn_steps(self, run_id: str, wanted: set[str], names: dict[str, str]) -> None:
+        """Find the steps of task runs, which Prefect may record after their first log lines."""
+        deadline = time.monotonic() + _LAG_WHEN_CUT_SHORT.total_seconds()
+        while wanted - names.keys():
+            steps = {function: step for step, function in self._plan(self.client.run(run_id))}
+            names.update({task.id: steps.get(task.function, task.name) for task in self.client.task_runs(run_id)})
+            if not wanted - names.keys() or time.monotonic() > deadline:
+                return
+            time.sleep(0.2)
 
     def _pipeline(self, run: FlowRun) -> str:
         """The pipeline's own name, which its flow may not bear."""

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
+from flowyml_prefect.parameters import read_parameters
 
 __all__ = ["SLUG", "from_prefect", "is_ours", "to_prefect"]
 
@@ -39,7 +40,8 @@ def from_prefect(plain: Mapping[str, Any]) -> Schedule:
     """What ``to_prefect`` was given, as far as Prefect's side was not changed by hand since."""
     kept, slug = plain["schedule"], plain.get("slug") or ""
     notes = _notes(slug)
-    options: dict[str, Any] = {"timezone": kept.get("timezone") or "UTC", "parameters": plain.get("parameters") or {}}
+    parameters = read_parameters(plain.get("parameters") or {})
+    options: dict[str, Any] = {"timezone": kept.get("timezone") or "UTC", "parameters": parameters}
     options |= {name: datetime.fromisoformat(notes[name]) for name in ("start", "end") if name in notes}
     if "rrule" in kept:
         timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}

@@ -22,7 +22,8 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import source, text_literal, value
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, parameter_schema, task_functions
+from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, task_functions
+from flowyml_prefect.parameters import given_parameters, parameter_schema, read_parameters
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "prefect" / "training.py"
 
@@ -217,3 +218,16 @@ def common_names() -> set[str]:
     """What each compiled flow defines."""
     plan = Plan(name="p", steps=(Step(name="s", function="m:f"),))
     return set(loaded(plan)) - {flow_function(plan), *task_functions(plan).values()}
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), values | st.just({"x": [{"__prefect_kind": "jinja", "template": "{{ 1 }}"}]}))
+)
+def test_parameters_that_look_like_templates_are_read_back(parameters: dict[str, Any]) -> None:
+    given = given_parameters(parameters)
+    assert read_parameters(given) == parameters
+    assert all(
+        "jinja" not in json.dumps(item) or item["__prefect_kind"] == "json"
+        for item in given.values()
+        if isinstance(item, dict)
+    )

@@ -149,6 +149,17 @@ class TestRuns:
         with pytest.raises(StepError, match="division by zero"):
             handle.result().raise_for_status()
 
+    def test_parameters_are_taken_as_they_are(self, orchestrator: PrefectOrchestrator) -> None:
+        @step(outputs=["same"])
+        def give(value: dict[str, Any], schema: int, größe: float) -> list[Any]:
+            return [value, schema, größe]
+
+        like_a_template = {"__prefect_kind": "jinja", "template": "{{ 1 + 1 }}"}
+        pipeline = Pipeline("templated", context={"value": {}, "schema": 1, "größe": 1.5}).add_step(give)
+        handle = orchestrator.run_pipeline(pipeline, parameters={"value": like_a_template})
+        assert handle.wait_for_completion(60, 0.2).outputs == {"same": [like_a_template, 1, 1.5]}
+        assert handle.run.parameters["value"] == like_a_template
+
     def test_prefect_is_recognized_by_its_pages(self, prefect: PrefectServer) -> None:
         assert PrefectOrchestrator.recognizes(Site(prefect.url))
         assert PrefectOrchestrator.recognizes(Site(f"{prefect.url}/api"))

@@ -1,0 +1,88 @@
+"""The command line and RemoteOrchestrator on a real Prefect, which is named by its URL alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.cli import main
+from flowyml.core.errors import RunNotFoundError
+from flowyml.orchestrators import RemoteOrchestrator
+from flowyml.orchestrators.registry import resolve
+
+pytestmark = pytest.mark.prefect
+
+PIPELINE = """
+from flowyml import pipeline, step
+
+@step
+def double(rows: int) -> int:
+    print(f"doubling {rows}")
+    return 2 * rows
+
+@pipeline
+def told(rows: int = 3):
+    return {"doubled": double(rows)}
+
+told.submit()
+"""
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
+    """Runs a command on that Prefect and gives its exit code and its JSON."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("told.py").write_text(PIPELINE)
+
+    def ask(*words: str) -> tuple[int, Any]:
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            code = main([*words, "--on", prefect_url, "--json"])
+        return code, json.loads(out.getvalue() or err.getvalue())
+
+    yield ask
+    sys.modules.pop("told", None)
+
+
+def test_a_run_from_its_start_to_its_outputs(ask: Ask) -> None:
+    code, run = ask("run", "told.py", "-p", "rows=4")
+    assert code == 0
+    assert (run["orchestrator"], run["status"], run["outputs"]) == ("prefect", "COMPLETED", {"doubled": 8})
+    assert [step["status"] for step in run["steps"]] == ["COMPLETED"]
+    job = run["job_id"]
+    assert ask("status", job)[1]["run_id"] == run["run_id"]
+    assert ask("outputs", job) == (0, {"doubled": 8})
+    assert ask("cancel", job)[1] == {"job_id": job, "cancelled": False}
+    assert job in [found["job_id"] for found in ask("runs", "--pipeline", "told")[1]]
+    again = ask("run", "told.py", "--run-id", run["run_id"], "-p", "rows=4")[1]
+    assert again["job_id"] == job
+
+
+def test_what_is_not_there_is_exit_code_4(ask: Ask) -> None:
+    code, answer = ask("status", "3f6b1f8a-0000-4000-8000-000000000000")
+    assert (code, answer["error"]["type"]) == (4, "RunNotFoundError")
+
+
+def test_deploy_twice_changes_nothing_the_second_time(ask: Ask) -> None:
+    ask("deploy", "told.py")
+    code, deployment = ask("deploy", "told.py")
+    assert (code, deployment["changed"]) == (0, False)
+
+
+def test_a_url_becomes_the_orchestrator_of_its_engine(prefect_url: str) -> None:
+    for url in (prefect_url, f"{prefect_url}/", f"{prefect_url}/api"):
+        remote = resolve(url)
+        assert isinstance(remote, RemoteOrchestrator)
+        assert remote.name == "prefect"
+        assert remote.health().reachable
+        with pytest.raises(RunNotFoundError):
+            remote.get_run_status("nope")
