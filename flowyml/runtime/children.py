@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.worker import Worker
 
-__all__ = ["be_child", "dies_with_parent", "write_all"]
+__all__ = ["be_child", "inherits_orphans", "write_all"]
 
 _PRIVATE = 100  # descriptors from here on are out of the way of those that user code opens and closes
 _OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
@@ -44,11 +44,14 @@ def be_child(worker: Worker, request: Mapping[str, Any], streams: Sequence[int],
             os._exit(code)
 
 
-def dies_with_parent(*, subreaper: bool = False) -> None:
-    """Linux: be killed when the parent dies, or be the one that inherits orphans. Elsewhere nothing."""
-    if sys.platform == "linux":
-        option = 36 if subreaper else 1  # PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG (source: prctl(2))
-        ctypes.CDLL(None).prctl(option, 1 if subreaper else signal.SIGKILL, 0, 0, 0)
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (source: prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+def inherits_orphans() -> None:
+    """Become the parent of whatever descendants leave behind (source: prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
 def write_all(number: int, data: bytes) -> None:
@@ -61,7 +64,7 @@ def write_all(number: int, data: bytes) -> None:
 def _detach(streams: Sequence[int], early_output: bytes) -> int:
     """Be a process group of one's own, with streams of one's own; gives the descriptor of the answer."""
     os.setsid()
-    dies_with_parent()
+    _die_with_parent()
     stdout, stderr, answer = streams
     private = fcntl.fcntl(answer, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
     with Path(os.devnull).open("rb") as nothing:

@@ -46,8 +46,8 @@ class StepProcesses:
     manager, or ``close()`` it; whatever still runs ends then, and also when this process dies. ``run`` may be called
     from many threads.
 
-    Without ``fork`` each attempt is a fresh process, which takes longer: on Windows and macOS, and with
-    ``FLOWYML_FORK=0`` in the environment for libraries that cannot stand it.
+    Elsewhere than on Linux, and with ``FLOWYML_FORK=0`` in the environment for libraries that cannot stand to be
+    forked, each attempt is a fresh process, which takes longer.
     """
 
     def __init__(
@@ -146,8 +146,8 @@ class StepProcesses:
 
 
 def _can_fork() -> bool:
-    """Forking is risky on macOS, whose own libraries start threads (source: CPython issue 33725)."""
-    return hasattr(os, "fork") and sys.platform != "darwin" and os.environ.get("FLOWYML_FORK") != "0"
+    """Linux has all that it takes; forking is risky on macOS, whose libraries start threads (CPython issue 33725)."""
+    return sys.platform == "linux" and os.environ.get("FLOWYML_FORK") != "0"
 
 
 def _raised(step: str, failure: Mapping[str, Any]) -> StepError:

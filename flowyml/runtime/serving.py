@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowyml.runtime.children import be_child, dies_with_parent, write_all
+from flowyml.runtime.children import be_child, inherits_orphans, write_all
 from flowyml.runtime.killing import descendants, kill_group, kill_tree
 from flowyml.runtime.worker import Worker
 
@@ -68,7 +68,7 @@ class _Server:
         start = next(self._requests(), None)
         if start is None:
             return
-        dies_with_parent(subreaper=True)
+        inherits_orphans()
         _write_lines()
         self.worker = Worker(self.folder, **start[0]["body"])
         with self._ended_by_a_thread():

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import threading
+import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,6 +128,24 @@ def test_arrays_stand_as_npy(store: Store, array: np.ndarray[Any, Any]) -> None:
     assert back.dtype == array.dtype
     assert back.flags.writeable
     np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["array", "dict"])
+def test_no_second_copy_of_an_array_is_made(tmp_path: Path, wrapped: bool) -> None:
+    array = np.ones(64 << 20, dtype="u1")
+    store = open_store(tmp_path)
+    tracemalloc.start()
+    try:
+        packed = pack({"of": array} if wrapped else array, store, key="a")
+        while_written = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        back = unpack(packed, store)
+        while_read = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert while_written < 24 << 20
+    assert while_read < (72 << 20 if wrapped else 8 << 20)
+    assert (back["of"] if wrapped else back)[-1] == 1
 
 
 def test_a_step_may_change_its_array_and_the_artifact_stays(store: Store) -> None:
