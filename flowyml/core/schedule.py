@@ -122,7 +122,7 @@ class Schedule:
 class ScheduleInfo:
     """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first.
 
-    ``drift`` says, in one sentence each, what was changed by hand since FlowyML made the schedule, where that can be told.
+    ``drift`` says, in one sentence each, what was changed by hand since FlowyML made it, where that can be told.
     """
 
     schedule_id: str
