@@ -35,12 +35,13 @@ class Connection:
         password: str | None = None,
         token: str | None = None,
     ) -> Connection:
-        """Arguments win over what the URL holds, and that over the environment. Raises ``ConfigurationError``."""
+        """Arguments win over what the URL holds, and that over the environment. Raises ``ConfigurationError``.
+
+        Without any URL it leads nowhere, which is enough for compiling: see ``checked_address``.
+        """
         address = url or _environment("URL")
         if not address:
-            raise ConfigurationError(
-                "No Airflow is named. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
-            )
+            return cls("")
         parts = urlsplit(checked_url(address))
         plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
         if token or username or parts.username:
@@ -51,6 +52,14 @@ class Connection:
         return cls(
             plain, _environment("USERNAME"), password or _environment("PASSWORD"), _environment("TOKEN")
         )._checked()
+
+    def checked_address(self) -> str:
+        """The URL. Raises ``ConfigurationError`` where none was given."""
+        if not self.url:
+            raise ConfigurationError(
+                "No Airflow is named. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
+            )
+        return self.url
 
     def _checked(self) -> Connection:
         if self.username and not self.password and not self.token:

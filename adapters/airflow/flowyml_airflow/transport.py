@@ -65,12 +65,13 @@ class Transport:
     def http(self) -> httpx.Client:
         """The pool of connections; httpx is imported when it is first used."""
         if self._http is None:
+            address = self.connection.checked_address()
             import httpx
 
             context = ssl.create_default_context(cafile=self._verify) if isinstance(self._verify, str) else self._verify
             limits = httpx.Timeout(self._timeout, connect=min(self._timeout, 10))
             self._http = httpx.Client(
-                base_url=self.connection.url, timeout=limits, verify=context, headers={"Accept": "application/json"}
+                base_url=address, timeout=limits, verify=context, headers={"Accept": "application/json"}
             )
             weakref.finalize(self, self._http.close)
         return self._http

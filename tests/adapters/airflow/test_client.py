@@ -177,7 +177,7 @@ def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWYML_AIRFLOW_URL", raising=False)
     with pytest.raises(ConfigurationError, match="No Airflow is named"):
-        Connection.to()
+        Connection.to().checked_address()
     with pytest.raises(ConfigurationError, match="has no password"):
         Connection.to("http://h", username="ada")
     with pytest.raises(ConfigurationError, match="no address"):
