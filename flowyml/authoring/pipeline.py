@@ -39,6 +39,7 @@ class Pipeline:
 
     Raises ``DefinitionError`` when it is compiled, naming the step and the fix.
 
+    >>> from flowyml import Context, Pipeline, step
     >>> @step(outputs=["numbers"])
     ... def load(rows: int) -> list[int]:
     ...     return list(range(rows))
@@ -344,6 +345,7 @@ def pipeline(
     The function is called once, when the pipeline is compiled; steps do not run then. What it returns becomes the
     outputs of the pipeline: an output of a step, a tuple of them, or a dict that names them.
 
+    >>> from flowyml import pipeline, step
     >>> @step
     ... def double(number: int) -> int:
     ...     return 2 * number

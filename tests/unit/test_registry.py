@@ -110,7 +110,7 @@ def test_an_unknown_name_lists_the_known_and_those_that_look_alike() -> None:
         OrchestratorNotFoundError, match=r"No orchestrator is called 'locall'. Did you mean 'local'\?"
     ) as e:
         registry.resolve("locall")
-    assert "Known: local" in str(e.value)
+    assert "Known: airflow, kubeflow, local, prefect." in str(e.value)
     with pytest.raises(OrchestratorNotFoundError, match=r"No orchestrator is called ''\. Known: "):
         registry.resolve("")
 
