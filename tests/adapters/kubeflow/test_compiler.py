@@ -390,3 +390,34 @@ def test_the_status_map_is_total() -> None:
     assert set(BY_STATE) == set(V2beta1RuntimeState.allowable_values)
     with pytest.raises(UnknownStateError):
         status_of("NEW_STATE")
+
+
+def _other_pythons() -> list[Path]:
+    """Interpreters of other releases on this machine."""
+    found = [
+        *Path("~/.pyenv/versions").expanduser().glob("3.1[1-9]*/bin/python3"),
+        *Path("/usr/bin").glob("python3.1?"),
+    ]
+    return [path for path in found if path.exists()]
+
+
+def test_the_same_bytes_on_each_python(tmp_path: Path) -> None:
+    """Bundles are the same file anywhere, and so is what they compile to, whatever the hash seed."""
+    plan = Plan(name="same", steps=tuple(Step(name=f"step {n}", function="m:f", outputs=("v",)) for n in range(20)))
+    path = build(plan).write(tmp_path)
+    root = Path(__file__).parents[3]
+    code = f"""
+import sys
+sys.path[:0] = [{str(root)!r}, {str(root / "adapters/kubeflow")!r}]
+from flowyml.plan.bundle import Bundle
+from flowyml_kubeflow import KubeflowOrchestrator, spec
+from flowyml_kubeflow.compiler import compile_pipeline
+import hashlib
+print(hashlib.sha256(spec.text(compile_pipeline(Bundle.read({str(path)!r}))).encode()).hexdigest())
+"""
+    digests = set()
+    for seed, python in enumerate([Path(sys.executable), *_other_pythons()]):
+        environment = {"PYTHONHASHSEED": str(seed)}
+        done = subprocess.run([str(python), "-c", code], env=environment, capture_output=True, text=True, check=True)
+        digests.add(done.stdout)
+    assert len(digests) == 1, digests
