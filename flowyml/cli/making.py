@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import AsJson, File, Option
 from flowyml.cli.output import Output
 from flowyml.cli.source import load
-from flowyml.orchestrators.base import RunnablePipeline
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.base import RunnablePipeline
 
 __all__ = ["bundle", "compile_", "graph"]
 

@@ -5,32 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
-from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.core.schedule import ScheduleInfo
-
-__all__ = [
-    "Output",
-    "Word",
-    "note",
-    "plain_log",
-    "plain_outputs",
-    "plain_run",
-    "plain_schedule",
-    "plain_step",
-    "shown",
-    "status_word",
-    "tell_error",
-]
+__all__ = ["Output", "Word", "note", "styled", "tell_error"]
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
-_LONGEST_VALUE = 200
 
 
 class Output:
@@ -135,21 +117,6 @@ class Word(str):
         return word
 
 
-def status_word(status: ExecutionStatus) -> Word:
-    """The word for a status."""
-    return Word(status.name, _STYLES[status])
-
-
-_STYLES = {
-    ExecutionStatus.QUEUED: "dim",
-    ExecutionStatus.RUNNING: "cyan",
-    ExecutionStatus.COMPLETED: "green",
-    ExecutionStatus.FAILED: "red",
-    ExecutionStatus.CANCELLED: "yellow",
-    ExecutionStatus.TIMEOUT: "red",
-}
-
-
 def tell_error(message: str) -> None:
     """``error: …`` on standard error."""
     print(f"{styled('error:', 'bold red', sys.stderr)} {message.rstrip()}", file=sys.stderr)
@@ -166,82 +133,3 @@ def styled(text: str, style: str, stream: TextIO) -> str:
         return text
     codes = ";".join(_CODES[word] for word in style.split())
     return f"\x1b[{codes}m{text}\x1b[0m"
-
-
-def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
-    """A run as JSON."""
-    return {
-        "job_id": run.job_id,
-        "run_id": run.run_id,
-        "pipeline": run.pipeline,
-        "orchestrator": orchestrator,
-        "status": run.status.name,
-        "raw_status": run.raw_status,
-        "created_at": _iso(run.created_at),
-        "started_at": _iso(run.started_at),
-        "ended_at": _iso(run.ended_at),
-        "duration_seconds": round(run.duration_seconds, 6),
-        "error": run.error,
-        "url": run.url,
-        "parameters": dict(run.parameters),
-    }
-
-
-def plain_step(step: StepRun) -> dict[str, Any]:
-    """A step of a run as JSON."""
-    return {
-        "name": step.name,
-        "status": step.status.name,
-        "raw_status": step.raw_status,
-        "attempt": step.attempt,
-        "started_at": _iso(step.started_at),
-        "ended_at": _iso(step.ended_at),
-        "duration_seconds": round(step.duration_seconds, 6),
-        "error": step.error,
-    }
-
-
-def plain_log(line: LogLine) -> dict[str, Any]:
-    """A log line as JSON."""
-    return {"time": _iso(line.time), "step": line.step, "level": line.level, "message": line.message}
-
-
-def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
-    """A schedule as JSON."""
-    return {
-        "schedule_id": info.schedule_id,
-        "pipeline": info.pipeline,
-        "orchestrator": orchestrator,
-        "schedule": info.schedule.to_dict(),
-        "paused": info.paused,
-        "next_runs": [_iso(time) for time in info.next_runs],
-    }
-
-
-def plain_outputs(outputs: Outputs) -> dict[str, Any]:
-    """Outputs as JSON. What JSON cannot hold is ``{"$type", "$repr"}``, what was not kept ``{"$not_kept"}``."""
-    kept = {name: _plain(value) for name, value in outputs.items()}
-    return kept | {name: {"$not_kept": reason} for name, reason in outputs.not_kept.items()}
-
-
-def shown(value: object) -> str:
-    """A value on one line, cut when it is long."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float) and value == value and abs(value) != float("inf"):
-        return value
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    kind = type(value)
-    return {"$type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), "$repr": shown(value)}
-
-
-def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat()

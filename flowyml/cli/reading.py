@@ -7,16 +7,8 @@ from typing import Annotated
 
 from flowyml.cli.failures import FAILED
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
-from flowyml.cli.output import (
-    Output,
-    note,
-    plain_log,
-    plain_outputs,
-    plain_run,
-    plain_step,
-    status_word,
-    tell_error,
-)
+from flowyml.cli.output import Output, note, tell_error
+from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
 from flowyml.core.runs import LogLine
 from flowyml.orchestrators.registry import resolve
 

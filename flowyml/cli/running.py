@@ -7,16 +7,8 @@ from typing import Annotated, Any
 
 from flowyml.cli.failures import FAILED
 from flowyml.cli.options import AsJson, File, On, Option, Parameters, Timeout
-from flowyml.cli.output import (
-    Output,
-    note,
-    plain_outputs,
-    plain_run,
-    plain_step,
-    shown,
-    status_word,
-    tell_error,
-)
+from flowyml.cli.output import Output, note, tell_error
+from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.runs import Outputs, Run
 from flowyml.core.submission_result import SubmissionResult

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, File, OfPipeline, On, Option, Parameters
-from flowyml.cli.output import Output, note, plain_schedule
+from flowyml.cli.output import Output, note
+from flowyml.cli.records import plain_schedule
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Orchestrator

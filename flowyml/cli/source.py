@@ -10,14 +10,16 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.cli.failures import UsageError
 from flowyml.core.errors import ParameterError
-from flowyml.orchestrators.base import RunnablePipeline
 from flowyml.plan.model import Parameter, Plan
 from flowyml.runtime.loading import StopLoading, loading
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.base import RunnablePipeline
 
 __all__ = ["load", "read_parameters"]
 

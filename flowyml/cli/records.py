@@ -1,0 +1,108 @@
+"""Runs, schedules and values as JSON and as words. The fields are documented in docs/reference/scripting.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from flowyml.cli.output import Word
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.schedule import ScheduleInfo
+
+__all__ = ["plain_log", "plain_outputs", "plain_run", "plain_schedule", "plain_step", "shown", "status_word"]
+
+_LONGEST_VALUE = 200
+_STYLES = {
+    ExecutionStatus.QUEUED: "dim",
+    ExecutionStatus.RUNNING: "cyan",
+    ExecutionStatus.COMPLETED: "green",
+    ExecutionStatus.FAILED: "red",
+    ExecutionStatus.CANCELLED: "yellow",
+    ExecutionStatus.TIMEOUT: "red",
+}
+
+
+def status_word(status: ExecutionStatus) -> Word:
+    """The word for a status."""
+    return Word(status.name, _STYLES[status])
+
+
+def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
+    """A run as JSON."""
+    return {
+        "job_id": run.job_id,
+        "run_id": run.run_id,
+        "pipeline": run.pipeline,
+        "orchestrator": orchestrator,
+        "status": run.status.name,
+        "raw_status": run.raw_status,
+        "created_at": _iso(run.created_at),
+        "started_at": _iso(run.started_at),
+        "ended_at": _iso(run.ended_at),
+        "duration_seconds": round(run.duration_seconds, 6),
+        "error": run.error,
+        "url": run.url,
+        "parameters": dict(run.parameters),
+    }
+
+
+def plain_step(step: StepRun) -> dict[str, Any]:
+    """A step of a run as JSON."""
+    return {
+        "name": step.name,
+        "status": step.status.name,
+        "raw_status": step.raw_status,
+        "attempt": step.attempt,
+        "started_at": _iso(step.started_at),
+        "ended_at": _iso(step.ended_at),
+        "duration_seconds": round(step.duration_seconds, 6),
+        "error": step.error,
+    }
+
+
+def plain_log(line: LogLine) -> dict[str, Any]:
+    """A log line as JSON."""
+    return {"time": _iso(line.time), "step": line.step, "level": line.level, "message": line.message}
+
+
+def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
+    """A schedule as JSON."""
+    return {
+        "schedule_id": info.schedule_id,
+        "pipeline": info.pipeline,
+        "orchestrator": orchestrator,
+        "schedule": info.schedule.to_dict(),
+        "paused": info.paused,
+        "next_runs": [_iso(time) for time in info.next_runs],
+    }
+
+
+def plain_outputs(outputs: Outputs) -> dict[str, Any]:
+    """Outputs as JSON. What JSON cannot hold is ``{"$type", "$repr"}``, what was not kept ``{"$not_kept"}``."""
+    kept = {name: _plain(value) for name, value in outputs.items()}
+    return kept | {name: {"$not_kept": reason} for name, reason in outputs.not_kept.items()}
+
+
+def shown(value: object) -> str:
+    """A value on one line, cut when it is long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and value == value and abs(value) != float("inf"):
+        return value
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    kind = type(value)
+    return {"$type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), "$repr": shown(value)}
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
