@@ -22,7 +22,9 @@ COMPLETED = ExecutionStatus.COMPLETED
 SETTINGS = {
     # Tokens end after 20 seconds: the waits below outlive them.
     "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "20",
-    # A task whose worker died is found after 15 seconds rather than 5 minutes.
+    # A scheduler or a task that died is found after seconds rather than, by default, up to 10 minutes.
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
 }
