@@ -42,7 +42,7 @@ types: .venv/.test ## Types (mypy --strict)
 
 docs: .venv/.test ## Build the documentation into site/, warnings are errors
 	@$(BIN)/python scripts/generate_docs.py --check
-	@$(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 serve-docs: .venv/.test ## Show the documentation at http://127.0.0.1:8000
 	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
