@@ -125,7 +125,8 @@ def _forget_others() -> None:
     """Another bundle's modules may have the same names as those of the one that comes now."""
     for finder in [finder for finder in sys.meta_path if isinstance(finder, _Finder)]:
         sys.meta_path.remove(finder)
-        sys.path.remove(finder.code)
+        if finder.code in sys.path:  # the user's code may have changed it
+            sys.path.remove(finder.code)
         for name, module in list(sys.modules.items()):
             if isinstance(getattr(module, "__loader__", None), _QuietLoader):
                 del sys.modules[name]
