@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 from flowyml.core.errors import StepCancelledError
 
@@ -15,7 +16,7 @@ class Slot:
     __slots__ = ("_lock", "_sent", "_thread", "is_open")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread = threading.get_ident()
         self._sent = False
         self.is_open = False
@@ -38,6 +39,7 @@ class Slot:
         """From here on nothing hits this thread, not even what is on its way. May be called again."""
         while self.is_open or self._sent:
             try:
+                self._let_go()
                 with self._lock:
                     self.is_open = False
                     if self._sent:
@@ -45,6 +47,12 @@ class Slot:
                     self._sent = False
             except StepCancelledError:  # it arrived just now
                 continue
+
+    def _let_go(self) -> None:
+        """Release what an exception left locked that came between taking the lock and the block it guards."""
+        with suppress(RuntimeError):  # this thread does not hold it, as nearly always
+            while True:
+                self._lock.release()
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
