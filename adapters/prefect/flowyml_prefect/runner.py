@@ -102,6 +102,7 @@ class _Attempt:
                 )
             self._watch(engine)
             _kill_group(engine)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to hand it to, and a server may stay away
         return self._conclude(engine.returncode)
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flowyml.core.errors import AuthenticationError, EngineUnreachableError
@@ -105,6 +106,22 @@ def test_the_server_may_be_killed_in_the_middle_of_a_run(frail: PrefectServer, t
     assert handle.step_statuses() == {"sleep": ExecutionStatus.COMPLETED}
     orchestrator.close()
     patient.close()
+
+
+def test_a_runner_that_waits_for_a_lost_server_can_be_ended(frail: PrefectServer, tmp_path: Path) -> None:
+    handle = PrefectOrchestrator(frail.url, api_key="admin:secret").run_pipeline(sleeping(str(tmp_path), 600))
+    step_process(tmp_path)
+    runner, flow = run_processes(handle)
+    frail.kill()
+    try:
+        flow.kill()
+        wait_for(lambda: flow not in runner.children(), 10)
+        time.sleep(1)  # it has begun to wait for the server
+        assert runner.is_running()
+        runner.terminate()
+        wait_for(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE, 5)
+    finally:
+        frail.start()
 
 
 @pytest.mark.parametrize("key", [None, "admin:wrong", "a-key-of-prefect-cloud"])
