@@ -42,9 +42,9 @@ class Slot:
                 self._let_go()
                 with self._lock:
                     self.is_open = False
-                    if self._sent:
-                        _raise_in(self._thread, None)
-                    self._sent = False
+                for _ in range(10):  # what is on its way arrives at the next jump back
+                    pass
+                self._sent = False
             except StepCancelledError:  # it arrived just now
                 continue
 
@@ -55,9 +55,12 @@ class Slot:
                 self._lock.release()
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Set, or with None take back, what the interpreter raises in a thread."""
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Let the interpreter raise an error in a thread.
+
+    It is never taken back with NULL: CPython 3.11 then goes on looking for it, and under a trace function, such as a
+    debugger's or coverage's, the next call never begins.
+    """
     import ctypes
 
-    argument = ctypes.py_object() if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), argument)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
