@@ -81,6 +81,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     (tmp_path / "train.py").write_text(PIPELINE)
     yield
     for name in ("train", "odd", "loud", "broken"):
