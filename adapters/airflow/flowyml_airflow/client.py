@@ -19,13 +19,17 @@ _PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """One line of the log of an attempt. ``source`` tells who wrote it, ``error`` is that of a failed attempt."""
+    """One line of the log of an attempt. ``source`` tells who wrote it, ``error`` is that of a failed attempt.
+
+    ``may_grow`` is true where nothing tells whether the line was written to its end.
+    """
 
     message: str
     level: str = "INFO"
     time: datetime | None = None
     source: str = ""
     error: Mapping[str, Any] | None = None
+    may_grow: bool = False
 
 
 class AirflowClient:
@@ -179,7 +183,7 @@ class AirflowClient:
             answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
         except NotThereError:
             return []
-        return [_event(item) for item in answer["content"] or ()]
+        return [_event(item) for item in answer["content"] or () if not _is_torn(item)]
 
     # Backfills.
 
@@ -231,10 +235,18 @@ def _quoted(part: str) -> str:
     return quote(part, safe="~")
 
 
+def _is_torn(item: Any) -> bool:
+    """Whether a worker is still writing this line: what is no whole JSON, Airflow hands on as if it were text.
+
+    Source: Airflow, ``file_task_handler._log_stream_to_parsed_log_stream``.
+    """
+    return isinstance(item, dict) and not item.get("timestamp") and str(item.get("event", "")).startswith("{")
+
+
 def _event(item: Any) -> LogEvent:
     if not isinstance(item, dict):
         return LogEvent(str(item))
-    source = f"{item.get('logger', '')}:{item.get('filename', '')}"
+    source = ":".join(str(item[part]) for part in ("logger", "filename") if item.get(part))
     detail = item.get("error_detail") or [None]
     return LogEvent(
         str(item.get("event", "")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -110,7 +111,10 @@ def _text(content: str) -> str:
 
 
 def _events(text: str) -> list[LogEvent]:
-    """Lines that begin with a time begin an event; other lines belong to the one before."""
+    """Lines that begin with a time begin an event; other lines belong to the one before.
+
+    The last one may be half-written, or wait for more lines: Airflow leaves out the line break that would tell.
+    """
     events: list[LogEvent] = []
     for line in text.splitlines():
         if match := _LINE.fullmatch(line):
@@ -118,7 +122,7 @@ def _events(text: str) -> list[LogEvent]:
             events.append(LogEvent(match["message"], match["level"], time, match["source"]))
         elif events:
             events[-1] = _continued(events[-1], line)
-    return events
+    return events and [*events[:-1], replace(events[-1], may_grow=True)]
 
 
 def _continued(event: LogEvent, line: str) -> LogEvent:

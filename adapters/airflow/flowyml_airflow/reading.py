@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from flowyml_airflow.client import AirflowClient, LogEvent, moment
 from flowyml_airflow.deploy import facts_of
 from flowyml_airflow.names import START_TASK
 from flowyml_airflow.status import failed_before, run_status, task_status, timeout_of
+from flowyml_airflow.tail import Tail
 from flowyml_airflow.transport import NotThereError
 
 __all__ = ["RUN_ID_NOTE", "RunReader", "given_run_id"]
@@ -95,15 +97,15 @@ class RunReader:
 
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
         """The lines of every attempt, oldest first; with ``follow`` as they come, until the run has ended."""
-        seen: dict[tuple[str, int, int], int] = {}
+        tails: dict[tuple[str, int, int], Tail] = defaultdict(Tail)
         while True:
             over = self.run(found).status.is_terminal
-            yield from self._new_lines(found, seen)
+            yield from self._new_lines(found, tails, follow=follow)
             if not follow:
                 return
             time.sleep(1)
             if over:  # a worker may write its last lines a moment after the end
-                yield from self._new_lines(found, seen)
+                yield from self._new_lines(found, tails, follow=False)
                 return
             found = self._again(found)
 
@@ -114,16 +116,20 @@ class RunReader:
         except EngineUnreachableError:
             return found
 
-    def _new_lines(self, found: Mapping[str, Any], seen: dict[tuple[str, int, int], int]) -> list[LogLine]:
+    def _new_lines(
+        self, found: Mapping[str, Any], tails: dict[tuple[str, int, int], Tail], *, follow: bool
+    ) -> list[LogLine]:
+        """The lines that were not there before; with ``follow``, one that may be half-written is left for later."""
         lines: list[LogLine] = []
         for task in self._tasks(found):
-            for attempt in range(1, (task["try_number"] or 0) + 1):
-                key = (task["task_id"], task.get("map_index", -1), attempt)
-                if task["start_date"] is None or (attempt < task["try_number"] and seen.get((*key[:2], attempt + 1))):
+            name, index, newest = task["task_id"], task.get("map_index", -1), task["try_number"] or 0
+            runs = follow and not task_status(task, found).is_terminal
+            for attempt in range(1, newest + 1):
+                if task["start_date"] is None or (attempt < newest and tails[name, index, attempt + 1].taken):
                     continue
-                events = [event for event in self._log(found, task, attempt) if _is_shown(event)]
-                lines += [_line(event, _shown(task)) for event in events[seen.get(key, 0) :]]
-                seen[key] = len(events)
+                events = self._log(found, task, attempt)
+                fresh = tails[name, index, attempt].fresh(events, grows=runs and attempt == newest)
+                lines += [_line(event, _shown(task)) for event in fresh if _is_shown(event)]
         return sorted(lines, key=lambda line: line.time or datetime.min.replace(tzinfo=UTC))
 
     def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
@@ -252,7 +258,7 @@ def _shown(task: Mapping[str, Any]) -> str:
 
 def _is_shown(event: LogEvent) -> bool:
     """Whether a line is the run's own, and not one of Airflow's about its housekeeping."""
-    if event.message.startswith("::") or (not event.source and event.time is None):
+    if event.message.startswith("::"):  # where the log was found
         return False
     return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
 
