@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.measure import Row
@@ -19,13 +19,22 @@ def measured(rooms: list[str]) -> Iterator[Row]:
         yield from importlib.import_module(f"benchmarks.{room}").rows()
 
 
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What is asked for: ``rooms``, and ``json`` for machines."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("rooms", nargs="*", metavar="room", help=f"what to measure; all by default: {', '.join(ROOMS)}")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.rooms) - set(ROOMS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(ROOMS)}")
+    given.rooms = given.rooms or ROOMS
+    return given
+
+
 def main() -> None:
     """Print each row as soon as it is measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("rooms", nargs="*", choices=[*ROOMS, []], default=ROOMS, help="what to measure; all by default")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    given = parser.parse_args()
-    for row in measured(given.rooms or ROOMS):
+    given = options()
+    for row in measured(given.rooms):
         print(row.as_json() if given.json else _line(row), flush=True)
 
 

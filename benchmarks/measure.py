@@ -19,11 +19,10 @@ __all__ = ["Row", "Sample", "sample", "side_by_side"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One fresh process. Seconds and bytes; ``values`` is what the script printed as JSON on its last line."""
+    """One fresh process. Seconds; ``values`` is what the script printed as JSON on its last line."""
 
     wall: float
     cpu: float
-    peak: float
     values: Mapping[str, float]
 
 
@@ -69,9 +68,8 @@ def _finished(process: subprocess.Popen[bytes]) -> Sample:
         raise RuntimeError(f"The benchmark's script ended with {process.returncode}.")
     last = printed.splitlines()[-1] if printed else "{}"
     values = json.loads(last) if last.startswith("{") else {}
-    scale = 1 if sys.platform == "darwin" else 1024
     cpu = usage.ru_utime + usage.ru_stime
-    return Sample(time.perf_counter() - started, cpu, usage.ru_maxrss * scale, values)
+    return Sample(time.perf_counter() - started, cpu, values)
 
 
 def side_by_side(scripts: Mapping[str, str], repeats: int = 5) -> dict[str, Sample]:
@@ -90,7 +88,6 @@ def _median(samples: list[Sample]) -> Sample:
     return Sample(
         wall=statistics.median(s.wall for s in samples),
         cpu=statistics.median(s.cpu for s in samples),
-        peak=statistics.median(s.peak for s in samples),
         values={key: statistics.median(s.values[key] for s in samples) for key in keys},
     )
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import ScheduleError
 
@@ -40,6 +39,8 @@ class Schedule:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        from zoneinfo import ZoneInfo
+
         if (self.cron is None) == (self.interval_seconds is None):
             raise ScheduleError("A schedule has a cron expression or an interval, and not both.")
         if self.interval_seconds is not None and not _is_positive(self.interval_seconds):
@@ -80,6 +81,8 @@ class Schedule:
 
     def next_times(self, count: int = 1, after: datetime | None = None) -> list[datetime]:
         """The next times that this schedule fires, in its time zone. Fewer than ``count`` if it ends before."""
+        from zoneinfo import ZoneInfo
+
         zone = ZoneInfo(self.timezone)
         moment = (after or datetime.now(UTC)).astimezone(zone)
         if self.start and self.start > moment:

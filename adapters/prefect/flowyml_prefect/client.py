@@ -7,7 +7,6 @@ the API has been the same since Prefect 3.0.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 import weakref
@@ -16,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from uuid import UUID, uuid4
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -289,6 +287,8 @@ class PrefectClient:
 
     def claim(self, run_id: str) -> bool:
         """Take a scheduled run for execution. Of all who try, only one gets it."""
+        from uuid import uuid4
+
         mine = str(uuid4())
         state = {"type": "PENDING", "name": "Pending", "state_details": {"transition_id": mine}}
         self.set_state(run_id, state)
@@ -341,6 +341,8 @@ class PrefectClient:
 
     def _answer(self, method: str, path: str, body: Any) -> httpx.Response:
         """One call, and more of them while the database is locked."""
+        import random
+
         for _ in range(_BUSY_TRIES):
             response = self._send(method, path, body)
             if response.status_code not in _BUSY:
@@ -389,6 +391,8 @@ class PrefectClient:
 
 def is_id(text: object) -> bool:
     """Whether Prefect could have given this id."""
+    from uuid import UUID
+
     try:
         UUID(str(text))
     except ValueError:

@@ -17,7 +17,6 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator
-from flowyml_prefect import runner
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import FlowRun, NotFoundError, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow, flow_name
@@ -91,6 +90,8 @@ class PrefectOrchestrator(Orchestrator):
             },
         )
         if target.pool is None and made.state_type == "SCHEDULED":
+            from flowyml_prefect import runner
+
             environment = {**self.client.connection.environment, **target.environment}
             runner.launch(made.id, deployed.entrypoint, environment, prefect_home() / "runs")
         self._just_made = {made.id: self.reader.record(made)}

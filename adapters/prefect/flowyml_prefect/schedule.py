@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
@@ -78,6 +77,8 @@ def _rule(schedule: Schedule) -> dict[str, Any]:
 
     DTSTART is the first run from now on: Prefect counts from it each time that it plans.
     """
+    from zoneinfo import ZoneInfo
+
     zone = ZoneInfo(schedule.timezone)
     first = schedule.next_times() or [schedule.end or datetime.now(UTC)]
     start = first[0].astimezone(zone)
