@@ -18,12 +18,15 @@ from flowyml_kubeflow import executors, names
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
 from flowyml_kubeflow.values import argument, is_json_text, kfp_type
 
-__all__ = ["Compiled", "compile_pipeline"]
+__all__ = ["ARTIFACT", "CODE", "Compiled", "compile_pipeline"]
 
 Json = dict[str, Any]
 
-_ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
+ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
 _TEXT = {"parameterType": "STRING"}
+# Where a task finds the code: in the task that gives it, or in the DAG around it.
+CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
+_INNER_CODE: Json = {"componentInputArtifact": names.BUNDLE}
 _RUN_NAME = {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}}  # the display name of the run
 _MOST_INPUTS = 200  # KFP hands all inputs of a task to it in one argument, of 128 KiB at most
 
@@ -76,7 +79,7 @@ class _Compiler:
         self._shared: dict[object, str] = {}
 
     def compile(self) -> Compiled:
-        root = self._with_hooks() if self.plan.hooks else self._steps(names.BUNDLE_TASK)
+        root = self._with_hooks() if self.plan.hooks else self._steps(CODE, [names.BUNDLE_TASK])
         root.tasks = {names.BUNDLE_TASK: self._bundle_task(), **root.tasks}
         spec: Json = {
             "pipelineInfo": {"name": names.pipeline(self.plan.name), **self._description()},
@@ -122,7 +125,7 @@ class _Compiler:
         options = step_options(self.options, None)
         container = executors.bundle_container(self.bundle, self.url, self.form, options)
         config = executors.kubernetes(None, options)
-        self._component(names.BUNDLE_TASK, {}, {"artifacts": {names.BUNDLE: _ARTIFACT}}, container, config)
+        self._component(names.BUNDLE_TASK, {}, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
         return {
             "componentRef": {"name": f"comp-{names.BUNDLE_TASK}"},
             "cachingOptions": {"enableCache": True},
@@ -131,12 +134,12 @@ class _Compiler:
 
     def _with_hooks(self) -> _Dag:
         """An exit handler around all steps, since only it runs after a failure; the start before them."""
-        inner = self._steps(None)
+        inner = self._steps(_INNER_CODE, [])
         steps = f"comp-{names.STEPS_TASK}"
         ports = {**self._ports(self.parameters), names.RUN: _TEXT}
         self.components[steps] = {
             "dag": {"tasks": inner.tasks, **({"outputs": inner.outputs} if inner.outputs else {})},
-            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: _ARTIFACT}},
+            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}},
             **({"outputDefinitions": inner.definitions} if inner.outputs else {}),
         }
         outer = _Dag(definitions=inner.definitions, outputs=_passed_on(inner.outputs, names.STEPS_TASK))
@@ -152,7 +155,7 @@ class _Compiler:
         outer.tasks[names.STEPS_TASK] = {
             "componentRef": {"name": steps},
             "dependentTasks": [names.BUNDLE_TASK, names.START_TASK],
-            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: _bundle_from(names.BUNDLE_TASK)}},
+            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: CODE}},
             "taskInfo": {"name": "steps"},
         }
         ending = {
@@ -172,21 +175,19 @@ class _Compiler:
     def _hook_task(self, kind: str, task: str, ports: Json, given: Json, outputs: Json, after: list[str]) -> Json:
         options = step_options(self.options, None)
         container = executors.container(kind, f"comp-{task}", self.form, options, None)
-        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: _ARTIFACT}}
+        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}}
         self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
         return {
             "componentRef": {"name": f"comp-{task}"},
             "dependentTasks": [names.BUNDLE_TASK, *after],
-            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: _bundle_from(names.BUNDLE_TASK)}},
+            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: CODE}},
             "taskInfo": {"name": f"hooks: {kind}"},
         }
 
     # The steps.
 
-    def _steps(self, bundle_task: str | None) -> _Dag:
-        """One task for each step. ``bundle_task`` gives the code; None where the DAG around it does."""
-        code = _bundle_from(bundle_task)
-        first = [bundle_task] if bundle_task else []
+    def _steps(self, code: Json, first: list[str]) -> _Dag:
+        """One task for each step. ``code`` is where its code comes from, ``first`` the task that has to give it."""
         tasks = {names.task(step.name): self._task(step, code, first) for step in self.plan}
         dag = _Dag(tasks)
         for output in self.plan.outputs:
@@ -237,12 +238,12 @@ class _Compiler:
         artifacts = [names.port(item.name) for item in step.inputs if isinstance(item.source, FromStep)]
         inputs = {
             "parameters": {names.STEP: _TEXT, **parameters},
-            "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], _ARTIFACT),
+            "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], ARTIFACT),
         }
         outputs: Json = {}
         if step.outputs:
             outputs["parameters"] = {names.port(name): _TEXT for name in step.outputs}
-            outputs["artifacts"] = {names.artifact(name): _ARTIFACT for name in step.outputs}
+            outputs["artifacts"] = {names.artifact(name): ARTIFACT for name in step.outputs}
         if task == names.pipeline(self.plan.name):  # kfp's loader would take this component for the whole pipeline
             task = f"{task}--step"
         container = executors.container("step", f"comp-{task}", self.form, options, step.resources)
@@ -279,12 +280,6 @@ def _retries(step: Step) -> Json:
     }
 
 
-def _bundle_from(task: str | None) -> Json:
-    if task is None:
-        return {"componentInputArtifact": names.BUNDLE}
-    return {"taskOutputArtifact": {"producerTask": task, "outputArtifactKey": names.BUNDLE}}
-
-
 def _output_of(task: str, port: str) -> Json:
     return {"taskOutputParameter": {"producerTask": task, "outputParameterKey": port}}
 
@@ -296,7 +291,7 @@ def _add_output(dag: _Dag, name: str, producer: str, port: str) -> None:
     dag.outputs.setdefault("parameters", {})[name] = parameter
     dag.outputs.setdefault("artifacts", {})[f"{name}__data"] = artifact
     dag.definitions.setdefault("parameters", {})[name] = {**_TEXT, "description": "JSON"}
-    dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = _ARTIFACT
+    dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = ARTIFACT
 
 
 def _passed_on(outputs: Mapping[str, Any], task: str) -> Json:

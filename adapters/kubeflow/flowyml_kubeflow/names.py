@@ -6,6 +6,8 @@ own names, which have them, collide with none. The step's own name is the task's
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
@@ -26,6 +28,7 @@ STEPS_TASK = "flowyml--steps"
 END_TASK = "flowyml--end"
 
 
+@lru_cache(1 << 14)  # a large pipeline asks for each name several times
 def task(step: str) -> str:
     """The task of a step.
 
@@ -40,6 +43,7 @@ def pipeline(name: str) -> str:
     return slug(name)
 
 
+@lru_cache(1 << 14)
 def port(name: str) -> str:
     """The parameter or artifact that carries an input, an output or a parameter of the run.
 
@@ -50,6 +54,7 @@ def port(name: str) -> str:
     return made if "__" not in made else identifier(f"{name} ")
 
 
+@lru_cache(1 << 14)
 def artifact(output: str) -> str:
     """The artifact of an output, beside the parameter that shows it.
 

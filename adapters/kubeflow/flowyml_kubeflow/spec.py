@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
@@ -11,10 +12,11 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 from flowyml.core.errors import PlanError
-from flowyml_kubeflow.compiler import Compiled
+from flowyml_kubeflow.compiler import ARTIFACT, CODE, Compiled
 
 __all__ = ["size_warning", "text", "validate"]
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 # Mappings that are written a line an entry, to this depth; what lies deeper stands on one line, as JSON.
 _OPEN = {
@@ -30,7 +32,26 @@ _ARGO_TASK = 1_100  # what Argo adds for each task: its driver, its template and
 
 def text(compiled: Compiled) -> str:
     """YAML, one line for each task. JSON is YAML too, so everything below is written as that."""
-    return "\n---\n".join("\n".join(_lines(document, ())) for document in compiled.documents) + "\n"
+    written = "\n---\n".join("\n".join(_lines(document, ())) for document in compiled.documents) + "\n"
+    for anchor, value in _repeated(compiled.spec).items():
+        written = _once(_json(value), anchor, written)
+    return written
+
+
+def _repeated(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What many tasks, components or executors have in common, by the name of its YAML anchor."""
+    commands = Counter(_json(item["container"]["command"]) for item in spec["deploymentSpec"]["executors"].values())
+    ((command, _),) = commands.most_common(1)
+    return {"code": CODE, "artifact": ARTIFACT, "run": json.loads(command)}
+
+
+def _once(repeated: str, anchor: str, written: str) -> str:
+    """Write it where it comes first, and point there elsewhere. No text of a user's can look like it: in JSON, its
+    quotes would be escaped."""
+    before, _, after = written.partition(repeated)
+    if repeated not in after:
+        return written
+    return f"{before}&{anchor} {repeated}{after.replace(repeated, f'*{anchor}')}"
 
 
 def _lines(value: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
@@ -50,7 +71,9 @@ def _key(key: str, path: tuple[str, ...]) -> str:
 
 
 def _json(value: Any) -> str:
-    plain = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    plain = _ENCODER.encode(value)
+    if plain.isascii() and "\x7f" not in plain:  # as most of it is: JSON escapes the other control characters
+        return plain
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", plain)
 
 

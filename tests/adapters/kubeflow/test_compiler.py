@@ -152,6 +152,41 @@ def test_a_large_bundle_comes_from_a_store_or_in_several_pieces(tmp_path: Path) 
     assert "its SHA-256 differs" in refused.stderr
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_what_components_repeat_stands_in_the_file_once(form: str) -> None:
+    made = compiled(form=form)
+    text = spec.text(made)
+    command = json.dumps(container(made)["command"], separators=(",", ":"))
+    assert text.count(command) == text.count(f"&run {command}") == text.count(":*run") == 1
+    artifact = '{"artifactType":{"schemaTitle":"system.Artifact","schemaVersion":"0.0.1"}}'
+    assert text.count(artifact) == text.count(f"&artifact {artifact}") == 1
+    assert [*yaml.safe_load_all(text)] == [*yaml.load_all(text, yaml.CSafeLoader)] == made.documents
+
+
+def test_where_the_code_comes_from_stands_in_the_file_once() -> None:
+    """Each task needs it; a name that looks like it is left alone."""
+    origin = '{"taskOutputArtifact":{"producerTask":"flowyml--bundle","outputArtifactKey":"flowyml__bundle"}}'
+    steps = tuple(Step(name=name, function="m:f") for name in (origin, f'"x":{origin}', "*code"))
+    made = compile_pipeline(build(Plan(name="same", steps=steps)))
+    text = spec.text(made)
+    assert text.count(origin) == text.count(f"&code {origin}") == 1
+    assert text.count(":*code") == 2
+    assert [*yaml.safe_load_all(text)] == [*yaml.load_all(text, yaml.CSafeLoader)] == made.documents
+
+
+def test_a_thousand_steps_are_small() -> None:
+    """About 370 bytes a step, whatever their number, beside the code."""
+    sizes = []
+    for count in (1, 1001):
+        steps = [Step(name="work 0", function="m:f", outputs=("value",))]
+        for number in range(1, count):
+            inputs = (Input("value", FromStep(f"work {number - 1}", "value")),)
+            steps.append(Step(name=f"work {number}", function="m:f", inputs=inputs, outputs=("value",)))
+        plan = Plan(name="big", steps=tuple(steps))
+        sizes.append(len(spec.text(compile_pipeline(build(plan), store="s3://code"))))
+    assert (sizes[1] - sizes[0]) / 1000 < 375
+
+
 def test_containers_of_different_components_differ() -> None:
     """KFP's backend stores the description of a component under the hash of its container."""
     containers = [json.dumps(item) for item in compiled().spec["deploymentSpec"]["executors"].values()]
@@ -350,34 +385,52 @@ def test_no_two_names_become_one(pair: list[str]) -> None:
     assert names.port(first) not in (names.BUNDLE, names.STEP, names.artifact(second))
 
 
+EXAMPLES = sorted(path.stem for path in (Path(__file__).parents[3] / "examples").glob("*.py"))
+
+
 @pytest.mark.kubeflow
-@pytest.mark.parametrize("name", ["train_classifier"])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_golden_files(name: str, update_golden: bool) -> None:
     """The code of the steps is left out: it changes with FlowyML itself."""
     from kfp import components
 
-    pipeline = _example(name)
-    text = spec.text(compile_pipeline(pipeline.bundle(), store="s3://code"))
-    text = re.sub(r"[0-9a-f]{64}", "DIGEST", re.sub(r"-[0-9a-f]{8}\.pyz", "-DIGEST.pyz", text))
-    path = GOLDEN / f"{name}.yaml"
-    if update_golden:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert text == path.read_text()
-    components.load_component_from_file(str(path))
+    for pipeline in _pipelines_of(name):
+        bundle = pipeline.bundle()
+        text = _without_digests(compile_pipeline(bundle, store="s3://code"))
+        assert text == _without_digests(compile_pipeline(pipeline.bundle(), store="s3://code"))
+        path = GOLDEN / f"{names.pipeline(pipeline.name)}.yaml"
+        if update_golden:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert text == path.read_text()
+        assert components.load_component_from_file(str(path)).name == names.pipeline(pipeline.name)
 
 
-def _example(name: str) -> Any:
+def test_every_golden_file_is_that_of_an_example() -> None:
+    made = {names.pipeline(pipeline.name) for name in EXAMPLES for pipeline in _pipelines_of(name)}
+    assert made == {path.stem for path in GOLDEN.glob("*.yaml")}
+
+
+def _without_digests(made: Compiled) -> str:
+    assert spec.validate(made)
+    text = spec.text(made)
+    return re.sub(r"[0-9a-f]{64}", "DIGEST", re.sub(r"-[0-9a-f]{8}\.pyz", "-DIGEST.pyz", text))
+
+
+def _pipelines_of(example: str) -> list[Pipeline]:
+    """All pipelines of a file in ``examples``."""
     from importlib.util import module_from_spec, spec_from_file_location
 
-    path = Path(__file__).parents[3] / "examples" / f"{name}.py"
-    found = spec_from_file_location(name, path)
+    path = Path(__file__).parents[3] / "examples" / f"{example}.py"
+    found = spec_from_file_location(example, path)
     assert found is not None
     assert found.loader is not None
     module = module_from_spec(found)
-    sys.modules[name] = module
+    sys.modules[example] = module
     found.loader.exec_module(module)
-    return getattr(module, name)
+    pipelines = [item for item in vars(module).values() if isinstance(item, Pipeline)]
+    assert pipelines, f"{path} defines no pipeline"
+    return pipelines
 
 
 @pytest.mark.kubeflow
