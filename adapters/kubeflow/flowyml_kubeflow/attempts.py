@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
+from flowyml.core.alive import born
 from flowyml.plan.model import Step
 
 __all__ = ["LOCAL", "RESULT", "Attempt", "Journal"]
@@ -87,7 +88,8 @@ class Attempt:
             self._command(answer), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
         ) as process:  # fmt: skip
-            self.journal.write("attempts.jsonl", attempt=self.number, started=started, group=process.pid)
+            about = {"group": process.pid, "born": born(process.pid)}
+            self.journal.write("attempts.jsonl", attempt=self.number, started=started, **about)
             timed_out = not self._watch(process)
             exit_code = process.wait()
             _kill(process)  # and whatever it has left behind

@@ -44,7 +44,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.PIPELINE_TIMEOUT: yes,
         Feature.HOOKS: yes,
         Feature.RESOURCES_CPU_MEMORY: partly("KFP's local runner ignores them"),
-        Feature.RESOURCES_GPU: no("KFP's local runner reserves no GPUs"),
+        Feature.RESOURCES_GPU: partly("KFP's local runner reserves none"),
         Feature.CANCEL: yes,
         Feature.LOGS: yes,
         Feature.OUTPUTS: yes,

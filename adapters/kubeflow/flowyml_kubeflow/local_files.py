@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.alive import born
+
 __all__ = ["RunFolder"]
 
 Json = dict[str, Any]
@@ -90,7 +92,7 @@ class RunFolder:
     def forget_the_end(self) -> None:
         """As if it had not ended, for another try."""
         os.utime(self.path / "request.json")
-        for name in ("started.json", "result.json", "outcome.json", "cancel"):
+        for name in ("started.json", "kfp.json", "result.json", "outcome.json", "cancel"):
             (self.path / name).unlink(missing_ok=True)
 
     def waits_since(self) -> float:
@@ -136,10 +138,15 @@ class RunFolder:
         *whole, _ = path.read_text("utf-8").split("\n")
         return [json.loads(line) for line in whole]
 
-    def groups(self) -> list[int]:
-        """The process groups of attempts that have not ended."""
-        attempts = [attempt for task in self.steps() for attempt in self.attempts(task)]
-        return [attempt["group"] for attempt in attempts if "ended" not in attempt and attempt["group"] > 1]
+    def groups(self, *, of_steps: bool) -> list[int]:
+        """The process groups that may still run: KFP's, then those of attempts that have not ended.
+
+        A group outlives its first process. When that number is another process's by now, the group is gone.
+        """
+        attempts = [attempt for task in self.steps() for attempt in self.attempts(task) if "ended" not in attempt]
+        begun = [self.read("kfp.json"), *(attempts if of_steps else ())]
+        ours = [process for process in begun if process.get("group", 0) > 1]
+        return [process["group"] for process in ours if born(process["group"]) in (None, process["born"])]
 
     def first_failure(self) -> str | None:
         """What went wrong first, in the step's own words."""

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.alive import born
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.local_files import RunFolder
@@ -62,17 +63,17 @@ def _supervise(folder: RunFolder) -> None:
             [sys.executable, "-m", "flowyml_kubeflow.local_runner", "--kfp", str(folder.path)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(folder),
         )  # fmt: skip
+        folder.write("kfp.json", {"group": process.pid, "born": born(process.pid)})
         while process.poll() is None and ending is None:
             time.sleep(_SLICE)
             if folder.is_cancelled():
                 ending = "CANCELED"
             elif deadline and time.monotonic() >= deadline:
                 ending = "TIMEOUT"
-        if ending:
-            _stop(process, folder)
-    if ending is None and folder.outcome():
-        folder.write("result.json", {**folder.outcome(), "time": time.time()})
-        return
+        if ending is None and folder.outcome():
+            folder.write("result.json", {**folder.outcome(), "time": time.time()})
+            return
+        _stop(process, folder)
     folder.end(ending or "FAILED", _why(folder, ending, limit))
     _tell_hooks(folder, ending or "FAILED")
 
@@ -93,7 +94,7 @@ def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | No
 
 
 def _stop(process: subprocess.Popen[bytes], folder: RunFolder) -> None:
-    """First the runner, so that nothing new begins; then the steps, which are in process groups of their own."""
+    """First the runner and the processes of its tasks, so that nothing new begins; then the steps."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -101,13 +102,16 @@ def _stop(process: subprocess.Popen[bytes], folder: RunFolder) -> None:
 
 
 def stop_steps(folder: RunFolder) -> None:
-    """End what still runs of a run. The numbers that containers wrote down are of no process out here."""
-    if folder.request()["runner"] == "docker":
-        _stop_containers(folder.request())
-        return
-    for group in folder.groups():
+    """End what still runs of a run: KFP's processes, and the steps in process groups of their own.
+
+    The numbers that containers wrote down are of no process out here.
+    """
+    in_containers = folder.request()["runner"] == "docker"
+    for group in folder.groups(of_steps=not in_containers):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+    if in_containers:
+        _stop_containers(folder.request())
 
 
 def _stop_containers(request: Mapping[str, Any]) -> None:
@@ -140,6 +144,8 @@ def _tell_hooks(folder: RunFolder, ending: str) -> None:
 
 def _run_kfp(folder: RunFolder) -> int:
     _die_with_parent()
+    if not folder.is_supervised():  # it died before it could take this process with it
+        return 1
     import warnings
 
     warnings.simplefilter("ignore")  # of settings that only a cluster can honour; the docs tell which

@@ -39,6 +39,10 @@ _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
 _FORMS = {"subprocess": "python", "docker": "container"}
 _TO_START = 60  # seconds that a run may wait for its process before it counts as lost
 _SLICE = 0.1
+_DIED = (
+    "The process that ran it died: it was killed, or the machine went down. What still ran of it was stopped. "
+    "retry_run() keeps what had completed."
+)
 
 
 class LocalRuns:
@@ -185,7 +189,7 @@ class LocalRuns:
             return result
         if run.started_at():
             stop_steps(run)
-            run.end("FAILED", "The process that ran it died.")
+            run.end("FAILED", _DIED)
         elif time.time() - run.waits_since() > _TO_START:
             run.end("FAILED", f"The process that runs it never began: {run.last_words()}")
         return run.result()

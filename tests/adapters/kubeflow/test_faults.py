@@ -1,0 +1,152 @@
+"""Processes of a run on KFP's local runner are killed, for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.alive import born
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.submission_result import SubmissionResult
+from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow.local_files import RunFolder
+
+pytestmark = pytest.mark.kubeflow
+
+CANCELLED, COMPLETED, FAILED = ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+
+
+@step(outputs=["first"])
+def first(folder: str) -> int:
+    with (Path(folder) / "first").open("a") as file:
+        file.write("x")
+    return 1
+
+
+@step(outputs=["second"])
+def second(first: int, folder: str) -> int:
+    """Shows that it is alive until somebody lets it go."""
+    while not (Path(folder) / "go").exists():
+        with (Path(folder) / "beats").open("a") as file:
+            file.write("x")
+        time.sleep(0.05)
+    return first + 1
+
+
+@pytest.fixture
+def orchestrator() -> KubeflowOrchestrator:
+    return KubeflowOrchestrator(runner="subprocess")
+
+
+@pytest.fixture
+def run(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> SubmissionResult:
+    """A run in the middle of its second step."""
+    pipeline = Pipeline("killed", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
+    handle = orchestrator.run_pipeline(pipeline)
+    wait_for(lambda: beats(tmp_path) > 2)
+    assert handle.status is ExecutionStatus.RUNNING
+    return handle
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def beats(folder: Path) -> int:
+    path = folder / "beats"
+    return path.stat().st_size if path.exists() else 0
+
+
+def has_stopped(folder: Path) -> bool:
+    time.sleep(0.2)
+    count = beats(folder)
+    time.sleep(0.4)
+    return beats(folder) == count
+
+
+def process_of(handle: SubmissionResult, *words: str) -> psutil.Process:
+    """The supervisor of a run, or with ``--kfp`` KFP's own process: by its command line, among our descendants."""
+    (found,) = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        for line in [process.cmdline()]
+        if line[1:3] == ["-m", "flowyml_kubeflow.local_runner"]
+        and line[3:-1] == list(words)
+        and line[-1].endswith(f"/{handle.job_id}")
+    ]
+    return found
+
+
+def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
+    orchestrator: KubeflowOrchestrator, run: SubmissionResult, tmp_path: Path
+) -> None:
+    kfp = process_of(run, "--kfp")
+    process_of(run).send_signal(signal.SIGKILL)
+    wait_for(lambda: run.status.is_terminal)
+    assert run.status is FAILED
+    assert run.raw_status == "FAILED"
+    assert run.error is not None
+    assert "The process that ran it died" in run.error
+    assert run.step_statuses() == {"first": COMPLETED, "second": CANCELLED}
+    assert has_stopped(tmp_path)
+    assert born(kfp.pid) is None
+    assert run.wait_for_completion(timeout=5).status is FAILED
+    assert run.cancel() is False
+
+    (tmp_path / "go").touch()
+    orchestrator.retry_run(run.job_id)
+    again = orchestrator.attach(run.job_id).wait_for_completion(60, 0.2)
+    assert again.status is COMPLETED, again.error
+    assert again.outputs == {"second": 2}
+    assert (tmp_path / "first").read_text() == "x"
+
+
+def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResult, tmp_path: Path) -> None:
+    """Nobody who submitted it needs to live, or to have looked."""
+    process_of(run).send_signal(signal.SIGKILL)
+    code = f"""
+from flowyml_kubeflow import KubeflowOrchestrator
+run = KubeflowOrchestrator(runner="subprocess").attach({run.job_id!r})
+print(run.wait_for_completion(timeout=30, poll_interval=0.1).status.name, run.error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("FAILED The process that ran it died"), done.stdout
+    assert has_stopped(tmp_path)
+
+
+def test_a_run_whose_kfp_process_is_killed_has_failed_and_stops(run: SubmissionResult, tmp_path: Path) -> None:
+    process_of(run, "--kfp").send_signal(signal.SIGKILL)
+    assert run.wait_for_completion(30, 0.2).status is FAILED
+    assert run.error is not None
+    assert run.error.startswith("KFP's local runner died")
+    assert has_stopped(tmp_path)
+
+
+def test_a_number_that_is_another_process_by_now_is_left_alone(tmp_path: Path) -> None:
+    """After the machine restarted, say, the numbers of a run's processes are others'."""
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        folder = RunFolder(tmp_path)
+        (tmp_path / "steps" / "work").mkdir(parents=True)
+        for when, expected in ((born(other.pid), [other.pid, other.pid]), ("long ago", [])):
+            folder.write("kfp.json", {"group": other.pid, "born": when})
+            attempt = {"attempt": 1, "started": 1.0, "group": other.pid, "born": when}
+            (tmp_path / "steps" / "work" / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
+            assert folder.groups(of_steps=True) == expected
+            assert folder.groups(of_steps=False) == expected[:1]
+    finally:
+        os.killpg(other.pid, signal.SIGKILL)
+        other.wait()
