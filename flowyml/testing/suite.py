@@ -307,7 +307,7 @@ class LifeConformance(_Base):
         with pytest.raises(DefinitionError):
             orchestrator.run_pipeline(pipelines.greeting(), run_id)
 
-    def test_gpus_are_refused_where_there_are_none(self, orchestrator: Orchestrator) -> None:
+    def test_gpus_are_asked_for_or_refused(self, orchestrator: Orchestrator) -> None:
         from flowyml import step
 
         gpu = step(name="train", resources=ResourceRequirements(gpu=1))(lambda: 1)

@@ -372,12 +372,12 @@ def test_backends_tell_what_each_can_do() -> None:
     }  # fmt: skip
     assert (local["state"], local["installed"], local["reachable"]) == ("ready", True, True)
     assert local["capabilities"]["PARALLEL_STEPS"] == {"level": "yes", "note": None}
-    assert local["capabilities"]["RESOURCES_GPU"]["level"] == "no"
+    assert local["capabilities"]["RESOURCES_GPU"]["level"] == "partly"
     assert found["prefect"]["capabilities"]["SCHEDULE_CRON"]["level"] == "yes"
     text = flowyml("backends").out
     assert re.search(r"^local +local +ready", text, re.MULTILINE)
     assert re.search(r"^GPU requests ", text, re.MULTILINE)
-    assert "It cannot reserve GPUs" in flowyml("backends", "show", "local").out
+    assert "Not reserved: each step sees all that this machine has" in flowyml("backends", "show", "local").out
 
 
 def test_a_broken_plugin_is_one_line_of_backends(tmp_path: Path) -> None:

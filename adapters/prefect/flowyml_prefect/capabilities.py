@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
@@ -19,8 +19,8 @@ CAPABILITIES = Capabilities(
         Feature.RESOURCES_CPU_MEMORY: partly(
             "Taken note of, not reserved: the steps of a run share the machine of its flow, which the work pool sizes."
         ),
-        Feature.RESOURCES_GPU: no(
-            "It cannot reserve GPUs. Take a work pool whose machines have them, and drop gpu from `resources`."
+        Feature.RESOURCES_GPU: partly(
+            "Not reserved: each step sees all that its machine has. Take a work pool whose machines have them."
         ),
         Feature.CANCEL: yes,
         Feature.LOGS: yes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
@@ -19,7 +19,7 @@ CAPABILITIES = Capabilities(
         Feature.PIPELINE_TIMEOUT: yes,
         Feature.HOOKS: yes,
         Feature.RESOURCES_CPU_MEMORY: partly("Taken note of, not reserved: steps share this machine."),
-        Feature.RESOURCES_GPU: no("It cannot reserve GPUs. Use an engine that can, or drop gpu from `resources`."),
+        Feature.RESOURCES_GPU: partly("Not reserved: each step sees all that this machine has, or that it has none."),
         Feature.CANCEL: partly(
             "A submitted run is killed. In a blocking run() a step in a thread ends at its next Python instruction, so "
             "one call into C code is waited for; with workers='processes' or a timeout it is killed."
