@@ -114,9 +114,9 @@ class AirflowClient:
 
     # Runs.
 
-    def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any], note: str | None = None) -> dict[str, Any]:
+    def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> dict[str, Any]:
         """Start a run. Raises ``ConflictError`` when the run id is taken, which it is after a repeated call too."""
-        body = {"dag_run_id": run_id, "conf": dict(conf), **({"note": note} if note else {}), **self._no_date}
+        body = {"dag_run_id": run_id, "conf": dict(conf), **self._no_date}
         made: dict[str, Any] = self.transport.call("POST", self._dag(dag_id, "dagRuns"), json=body)
         return made
 

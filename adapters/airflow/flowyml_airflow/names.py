@@ -6,15 +6,22 @@ A name that is a fine id stays as it is. Any other becomes one, and is shown as 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from flowyml.plan.names import slug
 
-__all__ = ["BUNDLES_FOLDER", "START_TASK", "dag_file", "dag_id", "task_id", "xcom_key"]
+__all__ = [
+    "BUNDLES_FOLDER", "RUN_ID_KEY", "START_TASK", "dag_file", "dag_id", "given_run_id", "parameters_of", "task_id",
+    "xcom_key",
+]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
 BUNDLES_FOLDER = "flowyml_bundles"
 # The task that fires `on_pipeline_start`; a step of this name gets another id.
 START_TASK = "on_pipeline_start"
+# Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
+RUN_ID_KEY = "flowyml.run_id"
 
 _FINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _ENDS_IN_DIGEST = re.compile(r"(^|[_-])[0-9a-f]{8}$")
@@ -54,6 +61,24 @@ def xcom_key(output: str) -> str:
     ('model', 'groe_d353a267')
     """
     return _id(output if output != "return_value" else f"{output} ")
+
+
+def given_run_id(conf: Mapping[str, Any] | None, run_id: str) -> str:
+    """The run id that the user gave.
+
+    >>> given_run_id({"rows": 3, "flowyml.run_id": "mine & yours"}, "mine_yours_a3b1f7aa"), given_run_id(None, "mine")
+    ('mine & yours', 'mine')
+    """
+    return str((conf or {}).get(RUN_ID_KEY, run_id))
+
+
+def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The parameters of the pipeline in the conf of a run, or among the params of a task.
+
+    >>> parameters_of({"rows": 3, "flowyml.run_id": "mine & yours"})
+    {'rows': 3}
+    """
+    return {name: value for name, value in (conf or {}).items() if name != RUN_ID_KEY}
 
 
 def _id(name: str) -> str:

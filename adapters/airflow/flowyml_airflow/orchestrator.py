@@ -23,8 +23,8 @@ from flowyml_airflow.compiler import TAG, compile_dag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployed, Deployer, has_schedule
 from flowyml_airflow.folder import open_folder
-from flowyml_airflow.names import dag_id
-from flowyml_airflow.reading import RUN_ID_NOTE, RunReader
+from flowyml_airflow.names import RUN_ID_KEY, dag_id
+from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import info, since
 from flowyml_airflow.status import DAG_RUN, cancelled_note
 from flowyml_airflow.transport import ConflictError, NotThereError, Transport
@@ -109,14 +109,15 @@ class AirflowOrchestrator(Orchestrator):
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
-        dag, dag_run_id, note = dag_id(bundle.plan.name), *_airflow_run_id(run_id)
+        dag, dag_run_id = dag_id(bundle.plan.name), _airflow_run_id(run_id)
+        given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
         found = self._deployer.found(dag)
         compiled = self._deployer.kept(bundle, found)
         if self._deployer.deploy(compiled, found) or found is None:
             found = self._found(dag)
         self._make_runnable(found, run_id)
         try:
-            self.client.trigger(dag, dag_run_id, parameters, note)
+            self.client.trigger(dag, dag_run_id, {**parameters, **given})
         except ConflictError:
             self.client.run(dag, dag_run_id)  # it is there: the same run, submitted before
         return f"{dag}/{dag_run_id}"
@@ -295,11 +296,9 @@ def _client(transport: Transport) -> AirflowClient:
     raise EngineError(f"{transport.connection.url} answers, but not as Airflow does. Is the address right?")
 
 
-def _airflow_run_id(run_id: str) -> tuple[str, str | None]:
-    """A run id that Airflow takes, and the note that keeps the real one."""
-    if _RUN_ID.fullmatch(run_id) and usable_id(run_id):
-        return run_id, None
-    return slug(run_id, max_length=100), f"{RUN_ID_NOTE}{run_id}"
+def _airflow_run_id(run_id: str) -> str:
+    """A run id that Airflow takes."""
+    return run_id if _RUN_ID.fullmatch(run_id) and usable_id(run_id) else slug(run_id, max_length=100)
 
 
 def _within(run: Mapping[str, Any], start: datetime, end: datetime) -> bool:

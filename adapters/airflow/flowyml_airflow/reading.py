@@ -16,15 +16,13 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_airflow.client import AirflowClient, LogEvent, moment
 from flowyml_airflow.deploy import facts_of
-from flowyml_airflow.names import START_TASK
+from flowyml_airflow.names import START_TASK, given_run_id, parameters_of
 from flowyml_airflow.status import failed_before, run_status, task_status, timeout_of
 from flowyml_airflow.tail import Tail
 from flowyml_airflow.transport import NotThereError
 
-__all__ = ["RUN_ID_NOTE", "RunReader", "given_run_id"]
+__all__ = ["RunReader"]
 
-# Airflow takes few characters in a run id; the note holds the one that the user gave.
-RUN_ID_NOTE = "flowyml run id: "
 # How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
 SETTLES_WITHIN = timedelta(seconds=30)
 _STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited with")
@@ -57,7 +55,7 @@ class RunReader:
             error = self._why(found, status)
         return Run(
             job_id=f"{dag}/{run_id}",
-            run_id=given_run_id(found),
+            run_id=given_run_id(found.get("conf"), run_id),
             pipeline=found.get("dag_display_name") or self._about(found)[1],
             status=status,
             raw_status=found["state"],
@@ -66,7 +64,7 @@ class RunReader:
             ended_at=moment(found["end_date"]),
             error=error,
             url=self.client.run_url(dag, run_id),
-            parameters=found.get("conf") or {},
+            parameters=parameters_of(found.get("conf")),
         )
 
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
@@ -242,12 +240,6 @@ class RunReader:
 def _version(found: Mapping[str, Any]) -> int | None:
     """The newest version of the DAG in a run; Airflow 2 counts none."""
     return max((item["version_number"] for item in found.get("dag_versions") or ()), default=None)
-
-
-def given_run_id(found: Mapping[str, Any]) -> str:
-    """The run id that the user gave."""
-    match = re.search(f"^{re.escape(RUN_ID_NOTE)}(.*)$", found.get("note") or "", re.MULTILINE)
-    return match[1] if match else str(found["dag_run_id"])
 
 
 def _shown(task: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
-from flowyml_airflow.names import task_id, xcom_key
+from flowyml_airflow.names import given_run_id, parameters_of, task_id, xcom_key
 
 __all__ = ["finish_run", "run_step", "start_run", "stop_step"]
 
@@ -67,12 +67,12 @@ def stop_step() -> None:
 
 def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
     """Fire ``on_pipeline_start``. What goes wrong there is only logged."""
-    _fire(context, bundle, python, "on_pipeline_start", dict(context["params"]))
+    _fire(context, bundle, python, "on_pipeline_start", parameters_of(context["params"]))
 
 
 def finish_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
     """Fire ``on_pipeline_end``, as the callback of a run that has ended."""
-    run = context["dag_run"]
+    run = context.get("dag_run")  # Airflow 3 leaves it out for a run without tasks
     ended = getattr(run, "end_date", None) or datetime.now(UTC)
     began = getattr(run, "start_date", None) or ended
     _fire(context, bundle, python, "on_pipeline_end", _status(context), (ended - began).total_seconds())
@@ -80,7 +80,7 @@ def finish_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
 
 def _fire(context: Mapping[str, Any], bundle: Path, python: str, event: str, *arguments: object) -> None:
     with _processes(context, bundle, python, None) as processes:
-        processes.fire(event, _plan(bundle).name, context["run_id"], *arguments, on_line=_log)
+        processes.fire(event, _plan(bundle).name, _run_id(context), *arguments, on_line=_log)
 
 
 def _status(context: Mapping[str, Any]) -> ExecutionStatus:
@@ -92,9 +92,13 @@ def _status(context: Mapping[str, Any]) -> ExecutionStatus:
 
 
 def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> StepProcesses:
-    parameters = dict(context["params"])
+    parameters = parameters_of(context.get("params"))
     store = artifacts or default_url()
-    return StepProcesses(bundle, run_id=context["run_id"], artifacts=store, parameters=parameters, python=python)
+    return StepProcesses(bundle, run_id=_run_id(context), artifacts=store, parameters=parameters, python=python)
+
+
+def _run_id(context: Mapping[str, Any]) -> str:
+    return given_run_id(getattr(context.get("dag_run"), "conf", None), context["run_id"])
 
 
 def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, Any]) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from flowyml import Pipeline
 from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import recognized_engine
-from flowyml_airflow import AirflowOrchestrator, external_dag
+from flowyml.testing import pipelines
+from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow
 from tests.engines.airflow import Airflow, wait_until
 
@@ -38,6 +38,17 @@ def test_hostile_run_ids(airflow3: Airflow, run_id: str) -> None:
     assert first.run_id == run_id
     assert orchestrator.attach(first.job_id).run_id == run_id
     assert first.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
+
+
+def test_hooks_are_told_the_run_id_that_was_given(airflow3: Airflow, tmp_path: Path) -> None:
+    """Airflow takes neither blanks nor letters with marks, and knows the run by another id."""
+    run_id = "nightly of müller, 1/2"
+    handle = orchestrator_of(airflow3).run_pipeline(pipelines.hooked(str(tmp_path)), run_id)
+    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED, handle.error
+    assert (handle.run_id, handle.run.parameters) == (run_id, {"fails": False})
+    journal = tmp_path / "journal"
+    lines = wait_until(lambda: (found := journal.read_text().splitlines()) and len(found) == 4 and found, 30)
+    assert (lines[0], lines[3]) == (f"pipeline_start {run_id} False", f"pipeline_end {run_id} COMPLETED True")
 
 
 def test_a_paused_dag_is_unpaused_or_refused(airflow3: Airflow) -> None:
@@ -128,31 +139,6 @@ def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
     assert handle.outputs == {"extract": 3, "load": 6}
     assert any("extracting by hand" in line.message for line in handle.logs())
     assert [run.run_id for run in orchestrator.runs("legacy_etl")] == ["by-hand-1"]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_pipeline_runs_an_existing_dag_and_fails_with_it(
-    airflow3: Airflow, fails: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On the local orchestrator, in the caller's process and in one of its own, as on any engine."""
-    name = f"legacy_{'bad' if fails else 'good'}"
-    foreign_dag(airflow3, name, fails=fails)
-    for variable, value in (("URL", airflow3.url), ("USERNAME", airflow3.username), ("PASSWORD", airflow3.password)):
-        monkeypatch.setenv(f"FLOWYML_AIRFLOW_{variable}", value)
-    pipeline = Pipeline(f"around {name}").add_step(external_dag(name, conf={"rows": 5}, poll_interval=0.5, timeout=90))
-    result = pipeline.run()
-    if fails:
-        assert f"The DAG '{name}' failed: see {airflow3.url}" in (result.error or "")
-    else:
-        assert result.success, result.error
-        assert result[name]["state"] == "success"
-
-
-def test_a_bundle_with_an_external_dag_needs_nothing_but_python() -> None:
-    pipeline = Pipeline("around").add_step(external_dag("legacy_etl", conf={"rows": 5}))
-    assert pipeline.compile().steps[0].function.startswith("pickle:")
-    data = pipeline.bundle().data
-    assert b"flowyml_airflow" not in data[data.index(b"objects/") :][:20000] or b"import flowyml_airflow" not in data
 
 
 def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_path: Path) -> None:
