@@ -35,8 +35,9 @@ __all__ = ["FACTS", "TAG", "CompiledDag", "compile_dag", "version_tag"]
 TAG = "flowyml"  # every DAG that FlowyML compiled has it
 FACTS = "# flowyml: "  # the last line of a DAG file: what FlowyML reads back, as JSON
 
-# Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both.
-_IGNORE = b"[a-z0-9]*.pyz\n"
+# Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both. A
+# bundle that is just being written has the second name: see `folder`.
+_IGNORE = b"[a-z0-9]*.pyz\n.new-*\n"
 _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 _RESERVED = frozenset({

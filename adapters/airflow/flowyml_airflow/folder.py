@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flowyml.core.errors import ConfigurationError
 
 __all__ = ["Folder", "open_folder"]
+
+_T = TypeVar("_T")
 
 
 class Folder(ABC):
@@ -35,6 +38,11 @@ class Folder(ABC):
             f"and the right to write there."
         )
 
+    def _missing(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"dags_folder={self.name!r} is no folder. Give the one that Airflow reads its DAGs from."
+        )
+
 
 class LocalFolder(Folder):
     """A folder of this machine, or one that is mounted. It must exist: a new one is none that Airflow reads."""
@@ -54,9 +62,7 @@ class LocalFolder(Folder):
     def write(self, path: str, data: bytes) -> None:
         target = self.root / path
         if not self.root.is_dir():
-            raise ConfigurationError(
-                f"dags_folder={self.name!r} is no folder. Give the one that Airflow reads its DAGs from."
-            )
+            raise self._missing()
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._replace(target, data)
@@ -77,7 +83,10 @@ class LocalFolder(Folder):
 
 
 class FsspecFolder(Folder):
-    """A folder that fsspec reaches: s3://, gs://, sftp:// and more. A file is moved into place when it is whole."""
+    """A folder that fsspec reaches: s3://, gs://, sftp:// and more. A file is moved into place when it is whole.
+
+    It is reached when it is first used, and anew when a connection was lost since.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -85,29 +94,57 @@ class FsspecFolder(Folder):
         try:
             import fsspec
 
-            self._files, self._root = fsspec.core.url_to_fs(url)
+            fsspec.get_filesystem_class(parts.scheme)
         except (ImportError, ValueError) as error:
             raise ConfigurationError(f"dags_folder={self.name!r}: {error}") from error
+        self._url = url
+        self._reached: tuple[Any, str] | None = None
 
     def read(self, path: str) -> bytes | None:
+        return self._call(lambda files, root: self._content(files, f"{root}/{path}"))
+
+    def write(self, path: str, data: bytes) -> None:
+        self._call(lambda files, root: self._put(files, root, path, data))
+
+    def _call(self, action: Callable[[Any, str], _T]) -> _T:
+        """What ``action`` gives for filesystem and root; once more on a new connection where an old one may be dead."""
+        from fsspec.core import url_to_fs
+
         try:
-            return bytes(self._files.cat_file(f"{self._root}/{path}"))
-        except FileNotFoundError:
-            return None
+            if self._reached:
+                with suppress(Exception):
+                    return action(*self._reached)
+            self._reached = url_to_fs(self._url, skip_instance_cache=True)
+            return action(*self._reached)
+        except ConfigurationError:
+            raise
         except Exception as error:  # each filesystem has errors of its own
             raise self._refused(error) from error
 
-    def write(self, path: str, data: bytes) -> None:
-        target = f"{self._root}/{path}"
-        beside = f"{target.rpartition('/')[0]}/.new-{os.urandom(4).hex()}"
+    @staticmethod
+    def _content(files: Any, target: str) -> bytes | None:
         try:
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(beside, data)
-            self._files.mv(beside, target)
-        except Exception as error:  # as above
+            return bytes(files.cat_file(target))
+        except FileNotFoundError:
+            return None
+
+    def _put(self, files: Any, root: str, path: str, data: bytes) -> None:
+        target = f"{root.rstrip('/')}/{path}"
+        parent = target.rpartition("/")[0]
+        beside = f"{parent}/.new-{os.urandom(4).hex()}"
+        try:
+            try:
+                files.pipe_file(beside, data)
+            except FileNotFoundError:
+                if not files.exists(root):  # on S3, fsspec would make the bucket as well
+                    raise self._missing() from None
+                files.makedirs(parent, exist_ok=True)
+                files.pipe_file(beside, data)
+            files.mv(beside, target)
+        except Exception:
             with suppress(Exception):
-                self._files.rm_file(beside)
-            raise self._refused(error) from error
+                files.rm_file(beside)
+            raise
 
 
 def open_folder(place: str | os.PathLike[str] | None) -> Folder | None:

@@ -11,7 +11,7 @@ import pytest
 
 from flowyml.core.schedule import Schedule
 from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
-from flowyml_airflow.names import START_TASK, task_id
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, task_id
 from tests.adapters.airflow import dags
 from tests.adapters.airflow.test_compile import example, hostile_plan
 from tests.engines.airflow import Airflow, bare_airflow
@@ -66,6 +66,8 @@ class Loaded:
                 folder,
             ),
         }
+        being_written = folder / BUNDLES_FOLDER / ".new-0a1b2c3d"
+        being_written.write_bytes(self.compiled["small"].bundle.data)
         done = airflow.execute(str(airflow.python), str(INSPECT), str(folder))
         self.found: dict[str, Any] = json.loads(done.stdout.rpartition("@@@")[2])
 

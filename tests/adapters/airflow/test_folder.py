@@ -1,0 +1,227 @@
+"""DAGs folders by URL: on a real SFTP server in this process, and on moto's server, which is a fake of S3."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.core.errors import ConfigurationError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.folder import Folder, open_folder
+from tests.adapters.airflow.operating import orchestrator_of, short
+from tests.engines.airflow import Airflow
+
+PASSWORD = "secret-word"
+MANY = 20
+
+
+@dataclass
+class Sftp:
+    """An SFTP server that shows one folder."""
+
+    loop: asyncio.AbstractEventLoop
+    port: int = 0
+    connections: list[Any] = field(default_factory=list)
+
+    def url(self, path: str, password: str = PASSWORD) -> str:
+        return f"sftp://deployer:{password}@127.0.0.1:{self.port}{path}"
+
+    def hang_up(self) -> None:
+        """Close all connections, as a server does with those that were silent for long."""
+        closed = threading.Event()
+
+        def abort() -> None:
+            while self.connections:
+                self.connections.pop().abort()
+            closed.set()
+
+        self.loop.call_soon_threadsafe(abort)
+        assert closed.wait(10)
+
+
+@contextmanager
+def sftp_server(root: Path) -> Iterator[Sftp]:
+    import asyncssh
+
+    site = Sftp(asyncio.new_event_loop())
+
+    class Server(asyncssh.SSHServer):
+        def connection_made(self, connection: Any) -> None:
+            site.connections.append(connection)
+
+        def password_auth_supported(self) -> bool:
+            return True
+
+        def validate_password(self, username: str, password: str) -> bool:
+            return (username, password) == ("deployer", PASSWORD)
+
+    async def listen() -> Any:
+        return await asyncssh.create_server(
+            Server, "127.0.0.1", 0, server_host_keys=[asyncssh.generate_private_key("ssh-ed25519")],
+            sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(root).encode()),
+        )  # fmt: skip
+
+    thread = threading.Thread(target=site.loop.run_forever)
+    thread.start()
+    try:
+        server = asyncio.run_coroutine_threadsafe(listen(), site.loop).result(20)
+        site.port = server.get_port()
+        yield site
+        site.hang_up()
+        site.loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(server.wait_closed(), site.loop).result(20)
+    finally:
+        site.loop.call_soon_threadsafe(site.loop.stop)
+        thread.join()
+        site.loop.close()
+
+
+@pytest.fixture
+def sftp(tmp_path: Path) -> Iterator[Sftp]:
+    (tmp_path / "server/dags").mkdir(parents=True)
+    with sftp_server(tmp_path / "server") as site:
+        yield site
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of moto's server with the empty bucket ``dags``."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+        ("AWS_ACCESS_KEY_ID", "deployer"),
+        ("AWS_SECRET_ACCESS_KEY", PASSWORD),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    try:
+        client.create_bucket(Bucket="dags")
+        yield client
+    finally:
+        client.close()
+        server.stop()
+
+
+def opened(url: str) -> Folder:
+    folder = open_folder(url)
+    assert folder is not None
+    return folder
+
+
+def never_seen_in_parts(write: Callable[[bytes], None], read: Callable[[], bytes | None]) -> None:
+    """A file that is written many times over, while another reads it: each time it is one or the other."""
+    versions = [bytes([letter]) * 100_000 for letter in b"ab"]
+    write(versions[0])
+    seen: list[bytes | None] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            seen.append(read())
+            time.sleep(0.001)  # the server is in this process, too
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for number in range(MANY):
+            write(versions[number % 2])
+    finally:
+        done.set()
+        thread.join()
+    assert len(seen) > MANY / 4
+    assert [content for content in seen if content not in versions] == []
+
+
+def test_files_on_sftp(sftp: Sftp, tmp_path: Path) -> None:
+    there, folder = tmp_path / "server/dags", opened(sftp.url("/dags"))
+    assert PASSWORD not in folder.name
+    assert folder.read("sub/a.py") is None
+    folder.write("sub/a.py", b"one")
+    folder.write("sub/a.py", b"two")
+    assert folder.read("sub/a.py") == (there / "sub/a.py").read_bytes() == b"two"
+    assert sorted(path.name for path in there.rglob("*")) == ["a.py", "sub"]
+
+
+def test_files_on_sftp_are_never_seen_in_parts(sftp: Sftp, tmp_path: Path) -> None:
+    folder = opened(sftp.url("/dags"))
+    never_seen_in_parts(lambda data: folder.write("a.py", data), (tmp_path / "server/dags/a.py").read_bytes)
+
+
+def test_a_connection_that_was_lost_is_made_anew(sftp: Sftp) -> None:
+    folder = opened(sftp.url("/dags"))
+    folder.write("a.py", b"one")
+    sftp.hang_up()
+    assert folder.read("a.py") == b"one"
+    sftp.hang_up()
+    folder.write("a.py", b"two")
+    assert folder.read("a.py") == b"two"
+
+
+@pytest.mark.parametrize(
+    ("path", "password", "told"),
+    [("/dags", "wrong-word", "Authentication failed"), ("/no/such", PASSWORD, "is no folder")],
+)
+def test_a_folder_on_sftp_that_cannot_be_used(sftp: Sftp, path: str, password: str, told: str) -> None:
+    """Making an orchestrator asks nobody, so that runs can be read without it."""
+    folder = AirflowOrchestrator("http://127.0.0.1:9", dags_folder=sftp.url(path, password))._deployer.folder
+    assert folder is not None
+    with pytest.raises(
+        ConfigurationError, match=f"dags_folder='sftp://127.0.0.1:{sftp.port}{path}' .*{told}"
+    ) as caught:
+        folder.write("a.py", b"one")
+    assert password not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer() -> None:
+    with pytest.raises(ConfigurationError, match=r"dags_folder='sftp://127\.0\.0\.1:9/dags' cannot be written"):
+        opened(f"sftp://deployer:{PASSWORD}@127.0.0.1:9/dags").write("a.py", b"one")
+
+
+def test_files_on_s3(s3: Any) -> None:
+    folder = opened("s3://dags/team")
+    assert folder.read("sub/a.py") is None
+    folder.write("sub/a.py", b"one")
+    folder.write("sub/a.py", b"two")
+    assert folder.read("sub/a.py") == s3.get_object(Bucket="dags", Key="team/sub/a.py")["Body"].read() == b"two"
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket="dags")["Contents"]] == ["team/sub/a.py"]
+
+
+def test_files_on_s3_are_never_seen_in_parts(s3: Any) -> None:
+    folder = opened("s3://dags/team")
+    never_seen_in_parts(
+        lambda data: folder.write("a.py", data), lambda: s3.get_object(Bucket="dags", Key="team/a.py")["Body"].read()
+    )
+
+
+def test_a_bucket_that_is_not_there_is_not_made(s3: Any) -> None:
+    with pytest.raises(ConfigurationError, match="dags_folder='s3://dagz/team' is no folder"):
+        opened("s3://dagz/team").write("a.py", b"one")
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["dags"]
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+def test_a_run_by_way_of_sftp(airflow3: Airflow) -> None:
+    """A real Airflow, whose DAGs folder is reached over SFTP only."""
+    with sftp_server(airflow3.home) as site:
+        orchestrator = orchestrator_of(airflow3, dags_folder=site.url("/dags"))
+        for answer in (1, 2):
+            handle = orchestrator.run_pipeline(short("folder sftp", answer=answer))
+            assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.COMPLETED
+            assert handle.outputs == {"answer": answer}
+        assert orchestrator.deploy_pipeline(short("folder sftp", answer=2)).changed is False
