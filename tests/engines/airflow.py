@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow", "wait_until"]
+__all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 USERNAME, PASSWORD = "admin", "admin-of-the-tests"

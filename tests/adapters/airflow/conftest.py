@@ -11,7 +11,8 @@ from tests.engines import airflow as engines
 
 @pytest.fixture(scope="session")
 def airflow3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Airflow]:
-    with engines.airflow3(tmp_path_factory.mktemp("engine")) as airflow:
+    who = {"FLOWYML_AIRFLOW_USERNAME": engines.USERNAME, "FLOWYML_AIRFLOW_PASSWORD": engines.PASSWORD}  # on its workers
+    with engines.airflow3(tmp_path_factory.mktemp("engine"), who) as airflow:
         yield airflow
 
 
