@@ -6,10 +6,11 @@ import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from flowyml.artifacts import default_url
+from flowyml.artifacts import default_url, open_store
 from flowyml.core.errors import ConfigurationError
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Deployed", "Deployments", "Target"]
 
+# Where the first part of a URL is a bucket, which is what Prefect's own pull step takes it for.
+_BUCKETS = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 _COMPARED = ("version", "entrypoint", "pull_steps", "job_variables", "tags")
 
 
@@ -35,10 +38,20 @@ class Target:
     artifacts: str | None
 
     @property
+    def store(self) -> str:
+        """Where large outputs go."""
+        return self.artifacts or default_url()
+
+    @property
+    def takes_code(self) -> bool:
+        """Whether workers fetch the code from where the outputs go; else they must see this machine's folder of it."""
+        return self.pool is not None and self.store.startswith(_BUCKETS)
+
+    @property
     def environment(self) -> dict[str, str]:
         """Settings of the process of a flow."""
         return {
-            "FLOWYML_ARTIFACTS": self.artifacts or default_url(),
+            "FLOWYML_ARTIFACTS": self.store,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         }
 
@@ -87,6 +100,8 @@ class Deployments:
         body = _body(bundle, target, folder)
         found = client.deployment(flow, name)
         changed = found is None or any(found.get(part) != body[part] for part in _COMPARED)
+        if changed and target.takes_code:
+            _upload(folder, bundle, target.store)
         if found is None:
             flow_id = client.create_flow(flow, labels)
             found = client.create_deployment({**body, "name": name, "flow_id": flow_id, "labels": labels})
@@ -125,7 +140,7 @@ def _body(bundle: Bundle, target: Target, folder: Path) -> dict[str, Any]:
         "description": plan.description,
         "tags": list(dict.fromkeys(tags)),
         "entrypoint": f"flow.py:{flow_function(plan)}",
-        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}],
+        "pull_steps": [_pull_step(target, folder)],
         "parameter_openapi_schema": parameter_schema(plan),
         "enforce_parameter_schema": True,
         "job_variables": {},
@@ -133,6 +148,29 @@ def _body(bundle: Bundle, target: Target, folder: Path) -> dict[str, Any]:
     if target.pool is not None:
         body |= {"work_pool_name": target.pool, "job_variables": {"env": target.environment}}
     return body
+
+
+def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:
+    """How a worker comes to the code: one of Prefect's own steps, which needs no FlowyML there."""
+    if target.takes_code:
+        url = f"{target.store.rstrip('/')}/{_key(folder)}"
+        return {"prefect.deployments.steps.pull_from_remote_storage": {"url": url}}
+    return {"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}
+
+
+def _upload(folder: Path, bundle: Bundle, store: str) -> None:
+    """Put the code beside the outputs. A version has a place of its own there too."""
+    place = open_store(store)
+    for name in (bundle.filename, "flow.py"):
+        place.write(f"{_key(folder)}/{name}", partial(_copy, folder / name))
+
+
+def _copy(path: Path, file: BinaryIO) -> None:
+    file.write(path.read_bytes())
+
+
+def _key(folder: Path) -> str:
+    return f"flows/{folder.name}"
 
 
 def _published(bundle: Bundle) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -19,7 +20,9 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.probe import Site
 from flowyml.testing.suite import FailureConformance
 from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.server import prefect_home
 from tests.engines.prefect import PrefectServer
+from tests.engines.s3 import fake_s3
 
 pytestmark = pytest.mark.prefect
 
@@ -203,6 +206,44 @@ class TestWorkers:
         handle = orchestrator.attach(ended[0].job_id)
         assert (handle.run.pipeline, handle.outputs) == ("by itself", {"sum": 42})
         assert handle.step_statuses() == {"add": COMPLETED}
+
+
+class TestWorkersElsewhere:
+    """Workers that share no folder with the one who submits: code and outputs go through S3, moto's fake of it."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def orchestrator(cls, prefect: PrefectServer, make_prefect: Callable[..., Any]) -> Iterator[PrefectOrchestrator]:
+        with fake_s3("code") as environment, pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            made = make_prefect(work_pool="elsewhere", artifacts="s3://code/team")
+            made.client.ensure_process_pool("elsewhere")
+            with prefect.worker("elsewhere"):
+                yield made
+
+    def test_a_run_completes_without_the_folder(self, orchestrator: PrefectOrchestrator) -> None:
+        def large(number: int) -> str:
+            return "x" * 100_000 + str(number)
+
+        pipeline = Pipeline("fetched", context={"number": 7}).add_step(step(name="large", outputs=["text"])(large))
+        deployed = orchestrator.deploy_pipeline(pipeline)
+        folder = prefect_home() / "flows"
+        hidden = folder.rename(folder.with_name("hidden"))
+        try:
+            found = orchestrator.client.deployment("fetched", "fetched on elsewhere")
+            assert found is not None
+            ((pull, options),) = found["pull_steps"][0].items()
+            assert pull == "prefect.deployments.steps.pull_from_remote_storage"
+            assert options["url"].startswith("s3://code/team/flows/fetched-")
+            run = orchestrator.run_pipeline(pipeline)
+            assert run.wait_for_completion(90, 0.5).status is COMPLETED, run.error
+            assert run.outputs["text"] == "x" * 100_000 + "7"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            hidden.rename(folder)
+        assert deployed.changed
+        assert not orchestrator.deploy_pipeline(pipeline).changed
 
 
 def test_a_compiled_file_runs_where_no_flowyml_is(prefect: PrefectServer, tmp_path: Path) -> None:

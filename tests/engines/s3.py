@@ -1,0 +1,38 @@
+"""S3 for tests: moto's server, which is a fake, on 127.0.0.1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["fake_s3"]
+
+
+@contextmanager
+def fake_s3(bucket: str) -> Iterator[dict[str, str]]:
+    """A server with one empty bucket; gives the environment variables with which every client finds it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    key, secret, region = "tester", "secret-word", "us-east-1"
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        region_name=region,
+    )
+    try:
+        client.create_bucket(Bucket=bucket)
+        yield {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": region,
+        }
+    finally:
+        client.close()
+        server.stop()
