@@ -76,6 +76,7 @@ def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
         "schedule": info.schedule.to_dict(),
         "paused": info.paused,
         "next_runs": [_iso(time) for time in info.next_runs],
+        "drift": list(info.drift),
     }
 
 

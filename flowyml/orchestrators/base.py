@@ -151,10 +151,9 @@ class Orchestrator(ABC):
         """
         return False
 
-    @classmethod
-    def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         """The files that this engine would be given, by name, the main file first. Pure: no engine, no network."""
-        raise UnsupportedFeatureError(f"{cls.name!r} has no file format of its own: there is nothing to compile to.")
+        raise UnsupportedFeatureError(f"{self.name!r} has no file format of its own: there is nothing to compile to.")
 
     @classmethod
     def stop_server(cls) -> bool:

@@ -309,7 +309,7 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
     assert made.code == 0
     assert "warning: The schedule is kept, but nothing will fire until" in made.err
     info = made.json
-    assert set(info) == {"schedule_id", "pipeline", "orchestrator", "schedule", "paused", "next_runs"}
+    assert set(info) == {"schedule_id", "pipeline", "orchestrator", "schedule", "paused", "next_runs", "drift"}
     assert info["schedule"] == {"cron": "0 9 * * 1", "timezone": "Europe/Berlin", "parameters": {"rows": 9}}
     assert datetime.fromisoformat(info["next_runs"][0]).hour == 9
     name = info["schedule_id"]

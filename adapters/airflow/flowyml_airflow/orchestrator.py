@@ -19,7 +19,7 @@ from flowyml.plan.names import slug
 from flowyml_airflow.capabilities import CAPABILITIES
 from flowyml_airflow.client import AirflowClient, usable_id
 from flowyml_airflow.client_v1 import Airflow2Client
-from flowyml_airflow.compiler import TAG, compile_dag
+from flowyml_airflow.compiler import TAG
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployed, Deployer, has_schedule
 from flowyml_airflow.folder import open_folder
@@ -90,9 +90,8 @@ class AirflowOrchestrator(Orchestrator):
         """By the version page, which Airflow shows to everybody."""
         return any("git_version" in (site.get(f"/api/{v}/version").json() or ()) for v in ("v2", "v1"))
 
-    @classmethod
-    def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
-        return compile_dag(bundle).files
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
+        return self._deployer.compiled(bundle, None).files
 
     @property
     def client(self) -> AirflowClient:

@@ -1,0 +1,130 @@
+"""The command line with Airflow: what compiling needs no Airflow for, and deploying and schedules on a real one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from flowyml.cli import main
+from tests.engines.airflow import Airflow, wait_until
+
+PIPELINE = """
+from flowyml import pipeline, step
+
+@step
+def double(rows: int) -> int:
+    return 2 * rows
+
+@pipeline(name="told_by_cli")
+def told(rows: int = 3):
+    return {"doubled": double(rows)}
+"""
+TARGETS = """
+[orchestrators.airflow]
+url = "https://airflow.example.org"
+artifacts = "s3://bucket/all"
+
+[orchestrators.prod]
+engine = "airflow"
+python = "/opt/ml/bin/python"
+"""
+
+Ask = Callable[..., str]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
+    """Runs a command that goes well, and gives what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("told.py").write_text(PIPELINE)
+
+    def ask(*words: str) -> str:
+        sys.modules.pop("told", None)
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            code = main(list(words))
+        assert code == 0, err.getvalue()
+        return out.getvalue()
+
+    yield ask
+    sys.modules.pop("told", None)
+
+
+def test_compile_uses_what_the_target_says(ask: Ask) -> None:
+    Path("flowyml.toml").write_text(TARGETS)
+    dag = ask("compile", "told.py", "--to", "prod")
+    assert 'PYTHON = "/opt/ml/bin/python"  #' in dag
+    assert 'ARTIFACTS = "s3://bucket/all"  #' in dag
+    plain = ask("compile", "told.py", "--to", "airflow")
+    assert "PYTHON = sys.executable  #" in plain
+    Path("flowyml.toml").unlink()
+    assert "ARTIFACTS = None  #" in ask("compile", "told.py", "--to", "airflow")
+    Path("told.py").write_text(PIPELINE.replace("(name=", '(airflow={"python": "/its/own"}, name='))
+    Path("flowyml.toml").write_text(TARGETS)
+    assert 'PYTHON = "/its/own"' in ask("compile", "told.py", "--to", "prod"), "the pipeline's own option wins"
+
+
+@pytest.fixture
+def on(airflow3: Airflow, monkeypatch: pytest.MonkeyPatch) -> Airflow:
+    """The Airflow as the target ``airflow`` of the environment."""
+    for name, value in (
+        ("URL", airflow3.url),
+        ("USERNAME", airflow3.username),
+        ("PASSWORD", airflow3.password),
+        ("DAGS_FOLDER", str(airflow3.dags_folder)),
+        ("DEPLOY_TIMEOUT", "90"),
+    ):
+        monkeypatch.setenv(f"FLOWYML_ORCHESTRATORS__AIRFLOW__{name}", value)
+    return airflow3
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+def test_deploy_shows_before_what_would_change(ask: Ask, on: Airflow) -> None:
+    path = on.dags_folder / "told_by_cli.py"
+    new = ask("deploy", "told.py", "--on", "airflow", "--dry-run")
+    assert new.startswith("--- /dev/null\n+++ new/told_by_cli.py\n@@ ")
+    assert not path.exists()
+
+    assert "told_by_cli deployed, version " in ask("deploy", "told.py", "--on", "airflow")
+    assert ask("deploy", "told.py", "--on", "airflow", "--dry-run") == "Nothing would change.\n"
+    assert json.loads(ask("deploy", "told.py", "--on", "airflow", "--dry-run", "--json")) == {"diff": ""}
+    assert "told_by_cli already deployed" in ask("deploy", "told.py", "--on", "airflow")
+
+    before = path.read_bytes()
+    Path("told.py").write_text(PIPELINE.replace("rows: int = 3", "rows: int = 4"))
+    changed = ask("deploy", "told.py", "--on", "airflow", "--dry-run").splitlines()
+    assert changed[:2] == ["--- deployed/told_by_cli.py", "+++ new/told_by_cli.py"]
+    assert '-    params={"rows": Param(3, type="integer")},' in changed
+    assert '+    params={"rows": Param(4, type="integer")},' in changed
+    assert path.read_bytes() == before
+
+
+@pytest.mark.airflow
+@pytest.mark.slow
+def test_a_schedule_that_was_changed_by_hand_is_told(ask: Ask, on: Airflow) -> None:
+    def listed() -> str:
+        return ask("schedule", "list", "--on", "airflow", "--pipeline", "told_by_cli")
+
+    ask("schedule", "create", "told.py", "daily", "4", "--on", "airflow")
+    assert "told_by_cli" in listed()
+    assert "by hand" not in listed()
+    path = on.dags_folder / "told_by_cli.py"
+    path.write_text(path.read_text().replace("0 4 * * *", "0 5 * * *"))
+    told = wait_until(
+        lambda: (text := listed()) and "told_by_cli.py was changed by hand: deploy again" in text and text
+    )
+    assert "not what Airflow has read" not in told
+    (plain,) = json.loads(ask("schedule", "list", "--on", "airflow", "--pipeline", "told_by_cli", "--json"))
+    assert plain["drift"] == ["told_by_cli.py was changed by hand: deploy again, or put the change into the pipeline."]
+
+    ask("schedule", "create", "told.py", "daily", "4", "--on", "airflow")
+    assert "by hand" not in listed()
+    ask("schedule", "delete", "told_by_cli", "--on", "airflow")
+    assert listed() == ""
