@@ -9,6 +9,7 @@ import os
 import threading
 import tracemalloc
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from flowyml.artifacts import artifact_key, is_reference, open_store, pack, unpa
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import LocalStore, Store
 from flowyml.core.errors import ArtifactError
+from tests.engines.s3 import fake_s3
 
 
 class Point(NamedTuple):
@@ -51,9 +53,21 @@ class ComesBackBroken:
         return {"a": 1}
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """A bucket of moto's server, a fake of S3."""
+    with fake_s3("bucket") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield "s3://bucket"
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return open_store(tmp_path / "artifacts" if request.param == "folder" else f"memory://{tmp_path.name}/artifacts")
+    if request.param == "folder":
+        return open_store(tmp_path / "artifacts")
+    root = request.getfixturevalue("s3") if request.param == "s3" else "memory:/"
+    return open_store(f"{root}/{tmp_path.name}/artifacts")
 
 
 def stored_format(packed: Any) -> str:
@@ -284,8 +298,8 @@ def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://key:hidden@bucket/x?token=hidden", "Artifacts at s3://bucket/x need a package: pip install s3fs"),
-        ("sftp://me:hidden@host/x", r"Artifacts at sftp://host/x need a package: pip install 'fsspec\[sftp\]'"),
+        ("gs://key:hidden@bucket/x?token=hidden", "Artifacts at gs://bucket/x need a package: pip install gcsfs"),
+        ("smb://me:hidden@host/x", r"Artifacts at smb://host/x need a package: pip install 'fsspec\[smb\]'"),
         ("bogus://hidden@x", "Artifacts at bogus://x cannot be reached: Protocol not known: bogus"),
     ],
 )
