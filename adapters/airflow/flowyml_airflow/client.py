@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from flowyml.core.errors import AuthenticationError, EngineError
+from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError
 from flowyml_airflow.auth import Credentials, Token
 from flowyml_airflow.transport import NotThereError, Transport, refusal
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
 
 __all__ = ["AirflowClient", "LogEvent", "moment", "usable_id"]
 
@@ -184,6 +187,17 @@ class AirflowClient:
         except NotThereError:
             return []
         return [_event(item) for item in answer["content"] or () if not _is_torn(item)]
+
+    def api_client(self) -> ApiClient:
+        """Airflow's own client with a new token. Raises ``MissingExtraError``."""
+        try:
+            from airflow_client.client import ApiClient, Configuration  # takes seconds to import
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(f"{error.name!r} is not installed: pip install 'flowyml[airflow]'") from error
+        who, verify = self.transport.connection, self.transport.verify
+        token = self._log_in() if who.username and who.password else who.token
+        authorities = verify if isinstance(verify, str) else None
+        return ApiClient(Configuration(who.url, access_token=token, ssl_ca_cert=authorities, verify_ssl=bool(verify)))
 
     # Backfills.
 

@@ -7,12 +7,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml_airflow.auth import Basic, Credentials
 from flowyml_airflow.client import AirflowClient, LogEvent, _quoted
 from flowyml_airflow.transport import NotThereError, ServerTroubleError
+
+if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
 
 __all__ = ["Airflow2Client"]
 
@@ -86,6 +89,12 @@ class Airflow2Client(AirflowClient):
         except NotThereError:
             return []
         return _events(_text(answer["content"]))
+
+    def api_client(self) -> ApiClient:
+        raise UnsupportedFeatureError(
+            f"apache-airflow-client speaks no {self.api}, and Airflow {self.version} nothing else. Call its API with "
+            f"any HTTP client, or upgrade to Airflow 3."
+        )
 
     def backfill(self, dag_id: str, start: datetime, end: datetime, conf: Mapping[str, Any], **options: Any) -> int:
         raise UnsupportedFeatureError(

@@ -30,6 +30,8 @@ from flowyml_airflow.status import DAG_RUN, cancelled_note
 from flowyml_airflow.transport import ConflictError, NotThereError, Transport
 
 if TYPE_CHECKING:
+    from airflow_client.client import ApiClient
+
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
 
@@ -100,6 +102,14 @@ class AirflowOrchestrator(Orchestrator):
             if self._client is None:
                 self._client = _client(self._transport)
             return self._client
+
+    def api_client(self) -> ApiClient:
+        """Airflow's own Python client, signed in, for what FlowyML does not cover: pools, variables, connections, …
+
+        ``apache-airflow-client`` documents it. Its token is new, and ends when Airflow's settings say so, by default
+        after a day: ask for another client then. Raises ``UnsupportedFeatureError`` on Airflow 2.
+        """
+        return self.client.api_client()
 
     @property
     def _reader(self) -> RunReader:

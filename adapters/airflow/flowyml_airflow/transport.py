@@ -1,7 +1,7 @@
 """One HTTP call to Airflow: credentials, transient failures, and answers that come from something else.
 
-It stands on httpx for both majors: ``apache-airflow-client`` takes 1.2 s to import, speaks no ``/api/v1``, and its
-models refuse what a newer Airflow adds.
+It stands on httpx for both majors: ``apache-airflow-client`` takes seconds to import, speaks no ``/api/v1``, and its
+models refuse what a newer Airflow adds. ``AirflowOrchestrator.api_client`` gives it to those who want more of Airflow.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Transport:
         self.credentials = Credentials()
         self.policy = policy or PATIENCE
         self._timeout = timeout
-        self._verify = verify
+        self.verify = verify
         self._http: httpx.Client | None = None
 
     @property
@@ -68,7 +68,7 @@ class Transport:
             address = self.connection.checked_address()
             import httpx
 
-            context = ssl.create_default_context(cafile=self._verify) if isinstance(self._verify, str) else self._verify
+            context = ssl.create_default_context(cafile=self.verify) if isinstance(self.verify, str) else self.verify
             limits = httpx.Timeout(self._timeout, connect=min(self._timeout, 10))
             self._http = httpx.Client(
                 base_url=address, timeout=limits, verify=context, headers={"Accept": "application/json"}

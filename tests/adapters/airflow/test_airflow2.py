@@ -80,6 +80,8 @@ def test_what_it_cannot_do_says_so(airflow2: Airflow, orchestrator: AirflowOrche
     now = datetime.now(UTC)
     with pytest.raises(UnsupportedFeatureError, match="no backfills in its API"):
         orchestrator.backfill("conformance greeting", now, now)
+    with pytest.raises(UnsupportedFeatureError, match="speaks no /api/v1"):
+        orchestrator.api_client()
     with pytest.raises(AuthenticationError, match="wrong user name or password"):
         orchestrator_of(airflow2, password="wrong").runs()
 

@@ -8,6 +8,7 @@ import logging
 import pickle
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
-from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    EngineError,
+    EngineUnreachableError,
+    MissingExtraError,
+    UnsupportedFeatureError,
+)
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.connection import Connection
 
+CERTIFICATES = Path(ssl.get_default_verify_paths().cafile or certifi.where())
 ONCE = OrchestratorRetryPolicy(max_attempts=1)
 VERSION = json.dumps({"version": "3.3.2", "git_version": "x"})
 LOGIN = "<html><head><title>Sign in to Corp</title></head></html>"
@@ -164,6 +174,39 @@ def test_credentials_are_never_shown(caplog: pytest.LogCaptureFixture) -> None:
             shown = [repr(orchestrator), repr(orchestrator.connection), str(caught.value), repr(caught.value)]
             shown += [repr(orchestrator.__dict__), str(pickle.dumps(caught.value)), caplog.text]
             assert not [text for text in shown if "secret-word" in text]
+
+
+def test_airflows_own_client_is_loaded_when_it_is_asked_for() -> None:
+    """It takes seconds to import, so that nothing else may do it."""
+    script = (
+        "import sys; from flowyml_airflow import AirflowOrchestrator as A; made = A(sys.argv[1], token='abc')\n"
+        "made.runs(); assert 'airflow_client' not in sys.modules\n"
+        "own = made.api_client().configuration; print(own.host, own.access_token, own.verify_ssl)\n"
+    )
+    with site(always(200, "application/json", '{"dag_runs": []}')) as url:
+        done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{url} abc True\n", done.stderr
+
+
+def test_airflows_own_client_trusts_whom_we_trust(tmp_path: Path) -> None:
+    with site(always(200, "application/json", "{}")) as url:
+        trusting = AirflowOrchestrator(url, token="x", verify=False).api_client().configuration
+        named = AirflowOrchestrator(url, token="x", verify=str(CERTIFICATES)).api_client().configuration
+    assert (trusting.verify_ssl, trusting.ssl_ca_cert) == (False, None)
+    assert (named.verify_ssl, named.ssl_ca_cert) == (True, str(CERTIFICATES))
+
+
+def test_airflows_own_client_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    with site(always(200, "application/json", "{}")) as url:
+        monkeypatch.setitem(sys.modules, "airflow_client.client", None)
+        with pytest.raises(MissingExtraError, match=r"pip install 'flowyml\[airflow\]'"):
+            AirflowOrchestrator(url, token="x").api_client()
+    older = {"/api/v1/version": (200, "application/json", json.dumps({"version": "2.11.2", "git_version": "x"}))}
+    with (
+        site(lambda request: older.get(request.path, (404, "application/json", "{}"))) as url,
+        pytest.raises(UnsupportedFeatureError, match=r"speaks no /api/v1, and Airflow 2\.11\.2 nothing else"),
+    ):
+        AirflowOrchestrator(url, token="x").api_client()
 
 
 def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:

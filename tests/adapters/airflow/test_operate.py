@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.core.errors import EngineError, EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
@@ -156,6 +156,18 @@ def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_pa
     assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.CANCELLED
     statuses = orchestrator_of(airflow3).attach(handle.job_id).step_statuses()
     assert statuses == {"work": ExecutionStatus.CANCELLED, "broken": ExecutionStatus.FAILED}
+
+
+def test_airflows_own_client_for_the_rest(airflow3: Airflow) -> None:
+    from airflow_client.client.api.pool_api import PoolApi
+    from airflow_client.client.models.pool_body import PoolBody
+
+    pools = PoolApi(orchestrator_of(airflow3).api_client())
+    pools.post_pool(PoolBody(name="warehouse", slots=3, include_deferred=False))
+    assert {pool.name: pool.slots for pool in pools.get_pools().pools}["warehouse"] == 3
+    pools.delete_pool("warehouse")
+    with pytest.raises(AuthenticationError, match="refuses user 'admin'"):
+        orchestrator_of(airflow3, password="wrong").api_client()
 
 
 def test_what_is_not_there_says_so(airflow3: Airflow) -> None:
