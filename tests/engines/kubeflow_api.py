@@ -62,6 +62,7 @@ class State:
     folder: Path
     token: str | None = None
     page: int = 3
+    lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
     pipelines: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     experiments: dict[str, Any] = field(default_factory=dict)
@@ -148,6 +149,10 @@ def _pipelines(app: FastAPI, state: State) -> None:
             state.versions[version.pipeline_version_id] = version
         return _plain(version)
 
+    @app.get("/apis/v2beta1/pipelines/{pipeline_id}")
+    def one(pipeline_id: str) -> Any:
+        return _plain(_known(state.pipelines, pipeline_id, "Pipeline"))
+
     @app.get("/apis/v2beta1/pipelines/{pipeline_id}/versions")
     def versions(pipeline_id: str, request: Request) -> Any:
         mine = [item for item in state.versions.values() if item.pipeline_id == pipeline_id]
@@ -203,7 +208,7 @@ def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
         run_id, _, verb = run_and_verb.partition(":")
         run = _known(state.runs, run_id, "Run")
         if verb == "terminate":
-            runs.stop(run)
+            runs.terminate(run)
         elif verb == "retry":
             runs.retry(run)
         else:
@@ -267,18 +272,25 @@ class _Runs:
         spec = self._spec(body)
         self._check(body, spec)
         self._write(body, spec)
-        self.state.runs[body.run_id] = body
         self.local._start(self._folder(body))
+        time.sleep(self.state.lags.pop(0) if self.state.lags else 0)
+        self.state.runs[body.run_id] = body
         return body
 
     def refreshed(self, run: Any) -> Any:
         folder = self._folder(run)
         found = self.local.get_run(folder.path.name)
-        run.state = found.raw_status
+        # Argo has no word for a workflow that was terminated but Failed, and so has KFP.
+        run.state = "FAILED" if found.raw_status == "CANCELED" else found.raw_status
         run.scheduled_at, run.finished_at = found.started_at or run.created_at, found.ended_at
-        begun = ["PENDING", *(["RUNNING"] if found.started_at else []), *([run.state] if found.ended_at else [])]
+        begun = [
+            "PENDING",
+            *(["RUNNING"] if found.started_at else []),
+            *(["CANCELING"] if folder.is_cancelled() else []),
+        ]
+        begun += [run.state] if found.ended_at else []
         run.state_history = [kfp_server_api.V2beta1RuntimeStatus(state=state) for state in begun]
-        if run.state == "FAILED":
+        if run.state == "FAILED" and not folder.is_cancelled():
             run.error = kfp_server_api.GoogleRpcStatus(code=13, message="The run failed.")
         run.run_details = kfp_server_api.V2beta1RunDetails(task_details=list(self._details(run, folder)))
         return run
@@ -286,9 +298,14 @@ class _Runs:
     def stop(self, run: Any) -> None:
         self.local.cancel(self._folder(run).path.name)
 
+    def terminate(self, run: Any) -> None:
+        if self.refreshed(run).state not in ("PENDING", "RUNNING", "PAUSED"):
+            raise Refused(400, f"Invalid input error: Failed to terminate a run {run.run_id}. Row not found")
+        self.stop(run)
+
     def retry(self, run: Any) -> None:
-        if self.refreshed(run).state not in ("FAILED", "CANCELED"):
-            raise Refused(400, "Failed precondition: only failed or canceled runs can be retried")
+        if self.refreshed(run).state != "FAILED":
+            raise Refused(400, "Failed precondition: only failed runs can be retried")
         self.local.retry_run(self._folder(run).path.name)
         run.error = None
 
@@ -296,6 +313,8 @@ class _Runs:
         folder = self._folder(self.state.runs[run_id])
         task, _, attempt = node.removeprefix(f"{run_id}-").rpartition("-")
         lines = folder.lines(task, "log.jsonl")
+        if not folder.attempts(task):
+            raise Refused(500, f"Failed to read logs for run {run_id}: pods {node!r} not found")
         return "".join(f"{line['line']}\n" for line in lines if str(line["attempt"]) == attempt)
 
     def _details(self, run: Any, folder: RunFolder) -> Iterator[Any]:
@@ -308,7 +327,7 @@ class _Runs:
             yield kfp_server_api.V2beta1PipelineTaskDetail(
                 run_id=run.run_id, task_id=f"{run.run_id}-{task}", display_name=task, child_tasks=children,
                 create_time=step.started_at, start_time=step.started_at, end_time=step.ended_at,
-                state="FAILED" if step.raw_status == "TIMEOUT" else step.raw_status,
+                state="FAILED" if step.raw_status in ("TIMEOUT", "CANCELED") else step.raw_status,
             )  # fmt: skip
 
     def _spec(self, run: Any) -> Json:
@@ -402,7 +421,8 @@ def _refusal(status: int, message: str) -> JSONResponse:
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)
+    """To the second, as KFP keeps its times."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 
 _PAGE = 100
 _TRANSIENT = (429, 500, 502, 503, 504)
+_NO_LOG = '{"error_message":'  # what older servers say in an answer that claims to be a success
 _PAUSES = (0.2, 0.6)  # seconds before a call that only reads is made again
 
 
@@ -114,10 +115,14 @@ class Client:
             )  # fmt: skip
 
         try:
-            answer = self.read(call)
-        except (NotFoundError, AmbiguousError):
+            answer = self._called(call)
+        except AuthenticationError:
+            raise
+        except EngineError:  # 400, 404 or 500, by the release; the pod is gone, or not there yet
             return None
-        return bytes(answer.data).decode("utf-8", "replace").splitlines()
+        lines = bytes(answer.data).decode("utf-8", "replace").splitlines()
+        gone = len(lines) == 1 and lines[0].startswith(_NO_LOG)
+        return None if gone else lines
 
     def _called(self, call: Callable[[Any], Any]) -> Any:
         with self._translated():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 import uuid
@@ -19,8 +18,9 @@ from flowyml.orchestrators.base import Health
 from flowyml.orchestrators.probe import Site
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.attempts import RESULT
-from flowyml_kubeflow.client import AmbiguousError, Client, NotFoundError, equals
-from flowyml_kubeflow.pipelines import Pipelines, about, arguments, facts, one_at_a_time
+from flowyml_kubeflow.client import Client, NotFoundError
+from flowyml_kubeflow.once import RunsByName
+from flowyml_kubeflow.pipelines import Pipelines, arguments, one_at_a_time
 from flowyml_kubeflow.recurring import RecurringRuns
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.tasks import Tasks
@@ -29,7 +29,6 @@ __all__ = ["Cluster"]
 
 Json = dict[str, Any]
 
-_LOOKS = (0.1, 0.5, 1.0, 2.0)  # seconds between looks for what a lost answer may have made
 _FOLLOW = 1.0
 
 
@@ -53,59 +52,23 @@ class Cluster:
         self.artifacts = artifacts
         self.pipelines = Pipelines(self.client, namespace, experiment, form)
         self.recurring = RecurringRuns(self.pipelines)
+        self._terminated: set[str] = set()
 
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
-        """Create the run unless there is one of that name; a lost answer is looked for before anything is repeated."""
         values = arguments(bundle.plan, parameters)
         with one_at_a_time(run_id):
-            if found := self._named(run_id):
-                return found
-            version = self.pipelines.deployed(bundle)[0]
-            body = self.pipelines.model("V2beta1Run")(
-                display_name=run_id, experiment_id=self.pipelines.experiment_id(),
-                description=about({"pipeline": bundle.plan.name}), pipeline_version_reference=version,
-                runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(parameters=values),
-            )  # fmt: skip
-            created = self._created(run_id, body)
-            return self._only(run_id, created)
+            return RunsByName(self.pipelines).submitted(
+                run_id, bundle.plan.name, lambda: self._new_run(bundle, run_id, values)
+            )
 
-    def _created(self, run_id: str, body: Any) -> str:
-        for pause in (*_LOOKS, None):
-            try:
-                made = self.client.write(lambda api: api._run_api.run_service_create_run(body, **self.client.limits))
-                return str(made.run_id)
-            except AmbiguousError:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-                if found := self._named(run_id):
-                    return found
-        raise AssertionError
-
-    def _only(self, run_id: str, created: str) -> str:
-        """Two machines may have created it in the same moment: both find both, and keep the older."""
-        runs = self._all_named(run_id)
-        kept = str(runs[0].run_id) if runs else created
-        if kept != created:
-            with contextlib.suppress(EngineError):
-                self.client.write(lambda api: api._run_api.run_service_terminate_run(created, **self.client.limits))
-                self.client.write(lambda api: api._run_api.run_service_delete_run(created, **self.client.limits))
-        return kept
-
-    def _named(self, run_id: str) -> str | None:
-        found = self._all_named(run_id)
-        return str(found[0].run_id) if found else None
-
-    def _all_named(self, run_id: str) -> list[Any]:
-        runs = self.client.pages(
-            lambda api: api._run_api.run_service_list_runs,
-            "runs",
-            filter=equals(display_name=run_id),
-            **self.pipelines.scope,
-        )
-        return sorted((run for run in runs if run.display_name == run_id), key=lambda run: (run.created_at, run.run_id))
+    def _new_run(self, bundle: Bundle, run_id: str, values: Json) -> Any:
+        return self.pipelines.model("V2beta1Run")(
+            display_name=run_id, experiment_id=self.pipelines.experiment_id(),
+            pipeline_version_reference=self.pipelines.deployed(bundle)[0],
+            runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(parameters=values),
+        )  # fmt: skip
 
     def get_run(self, job_id: str) -> Run:
         return self._run(self._fetched(job_id), whole=True)
@@ -118,17 +81,22 @@ class Cluster:
             raise RunNotFoundError(f"KFP at {self.client.url} knows no run {job_id!r}.") from error
 
     def _run(self, run: Any, *, whole: bool = False) -> Run:
-        status = status_of(run.state)
+        status = self._status(run)
         error = (self._error(run) if whole else _told(run)) if status.is_failed else None
         started = [item.state for item in run.state_history or () if item.state == "RUNNING"]
         return Run(
-            job_id=str(run.run_id), run_id=run.display_name, pipeline=facts(run.description).get("pipeline", ""),
+            job_id=str(run.run_id), run_id=run.display_name, pipeline=self.pipelines.pipeline_of(run),
             status=status, raw_status=run.state or "RUNTIME_STATE_UNSPECIFIED", created_at=_utc(run.created_at),
             started_at=_utc(run.scheduled_at or run.created_at) if started or status.is_terminal else None,
             ended_at=_utc(run.finished_at) if status.is_terminal else None, error=error,
             url=f"{self.client.host}/#/runs/details/{run.run_id}",
             parameters=(run.runtime_config.parameters or {}) if run.runtime_config else {},
         )  # fmt: skip
+
+    def _status(self, run: Any) -> ExecutionStatus:
+        """KFP says FAILED of a run that it has terminated. The state before that one tells, but it may be missing."""
+        states = [item.state for item in run.state_history or () if item.state != run.state]
+        return status_of(run.state, [*states, "CANCELING"] if run.run_id in self._terminated else states)
 
     def _error(self, run: Any) -> str | None:
         """In the words of the first step that failed, if its log is still there."""
@@ -152,7 +120,7 @@ class Cluster:
         for run in self.client.pages(
             lambda api: api._run_api.run_service_list_runs, "runs", sort_by="created_at desc", **self.pipelines.scope
         ):
-            if facts(run.description).get("pipeline") == pipeline:
+            if self.pipelines.pipeline_of(run) == pipeline:
                 found.append(self._run(run))
             if len(found) >= limit:
                 break
@@ -160,7 +128,7 @@ class Cluster:
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run = self._fetched(job_id)
-        status, tasks = status_of(run.state), Tasks(run, self.pipelines.spec_of(run))
+        status, tasks = self._status(run), Tasks(run, self.pipelines.spec_of(run))
         return tuple(self._step_run(run, status, tasks, task) for task in tasks.steps)
 
     def _step_run(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> StepRun:
@@ -173,6 +141,10 @@ class Cluster:
             error = failure.get("message") or "failed; its log is gone"
             if failure.get("kind") == "StepTimeoutError":
                 step_status = ExecutionStatus.TIMEOUT
+            elif (
+                not failure and status is ExecutionStatus.CANCELLED
+            ):  # it was stopped before it could tell of a failure
+                step_status, error = ExecutionStatus.CANCELLED, None
         return StepRun(
             name=tasks.steps[task], status=step_status, raw_status=state or "PENDING",
             attempt=max(len(pods), 1) if begun else 0, started_at=_utc(tasks.started(task)) if begun else None,
@@ -222,32 +194,34 @@ class Cluster:
                     lines = [line for line in self.client.log(job_id, pod) or () if not line.startswith(RESULT)]
                     yield from (LogLine(line, step) for line in lines[seen.get(pod, 0) :])
                     seen[pod] = max(seen.get(pod, 0), len(lines))
-            if not follow or status_of(run.state).is_terminal:
+            if not follow or self._status(run).is_terminal:
                 return
             time.sleep(_FOLLOW)
 
     def cancel(self, job_id: str) -> bool:
-        if status_of(self._fetched(job_id).state).is_terminal:
+        """KFP refuses to terminate a run that has ended meanwhile, or is being terminated already."""
+        if self._status(self._fetched(job_id)).is_terminal:
             return False
         try:
-            self.client.write(lambda api: api._run_api.run_service_terminate_run(job_id, **self.client.limits))
+            self._terminate(job_id)
         except EngineError:
-            return self._was_stopped(job_id)
+            run = self._fetched(job_id)
+            if self._status(run).is_terminal:
+                return self._status(run) is ExecutionStatus.CANCELLED
+            if run.state != "CANCELING":
+                self._terminate(job_id)
+        self._terminated.add(job_id)
         return True
 
-    def _was_stopped(self, job_id: str) -> bool:
-        """After an error: it had ended by itself, or it is being stopped all the same; else the error stands."""
-        run = self._fetched(job_id)
-        if status_of(run.state).is_terminal:
-            return bool(run.state == "CANCELED")
+    def _terminate(self, job_id: str) -> None:
         self.client.write(lambda api: api._run_api.run_service_terminate_run(job_id, **self.client.limits))
-        return True
 
     def retry_run(self, job_id: str) -> None:
         run = self._fetched(job_id)
-        if not status_of(run.state).is_terminal or run.state == "SUCCEEDED":
+        if not self._status(run).is_terminal or run.state == "SUCCEEDED":
             raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
         self.client.write(lambda api: api._run_api.run_service_retry_run(job_id, **self.client.limits))
+        self._terminated.discard(job_id)
 
     def health(self) -> Health:
         try:

@@ -39,6 +39,7 @@ class Pipelines:
         self.experiment = experiment
         self.form = form
         self._experiments: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._specs: dict[tuple[str, str], Json] = {}
 
     def deploy(self, bundle: Bundle) -> Deployment:
@@ -82,6 +83,26 @@ class Pipelines:
                 return found
             raise
 
+    def pipeline_of(self, run: Any) -> str:
+        """The name of a run's pipeline. A scheduled run has no description of its own, so the pipeline's is asked."""
+        if told := facts(run.description).get("pipeline"):
+            return str(told)
+        reference = run.pipeline_version_reference
+        if reference is None or not reference.pipeline_id:
+            return ""
+        if reference.pipeline_id not in self._names:
+            self._names[reference.pipeline_id] = self._name_of(reference.pipeline_id)
+        return self._names[reference.pipeline_id]
+
+    def _name_of(self, pipeline_id: str) -> str:
+        try:
+            found = self.client.read(
+                lambda api: api._pipelines_api.pipeline_service_get_pipeline(pipeline_id, **self.client.limits)
+            )
+        except NotFoundError:
+            return ""
+        return str(facts(found.description).get("pipeline") or found.display_name or "")
+
     def _pipeline_named(self, name: str) -> str | None:
         scope = {"namespace": self.namespace} if self.namespace else {}
         try:
@@ -100,9 +121,8 @@ class Pipelines:
                 pipeline, page_size=10, filter=equals(name=name), **self.client.limits
             )
         )
-        return next(
-            (str(item.pipeline_version_id) for item in answer.pipeline_versions or () if item.name == name), None
-        )
+        found = [item for item in answer.pipeline_versions or () if name in (item.name, item.display_name)]
+        return str(found[0].pipeline_version_id) if found else None  # servers before 2.14 know display names only
 
     def _uploaded(self, pipeline: str, name: str, text: str) -> str:
         with tempfile.TemporaryDirectory() as folder:

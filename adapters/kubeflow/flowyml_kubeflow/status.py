@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
@@ -22,17 +22,20 @@ BY_STATE: Mapping[str, ExecutionStatus] = {
 }
 
 
-def status_of(state: str | None) -> ExecutionStatus:
+def status_of(state: str | None, before: Sequence[str] = ()) -> ExecutionStatus:
     """The status of a run. Raises ``UnknownStateError`` for a state that no table knows.
 
-    A run that KFP has not looked at yet has no state: it is queued. One that is being cancelled still runs.
+    A run that KFP has not looked at yet has no state: it is queued. One that is being cancelled still runs, and ends
+    as FAILED: Argo has no other word for a workflow that was terminated. ``before`` are the states that it had before.
 
-    >>> print(status_of("CANCELING"), status_of(None))
-    RUNNING QUEUED
+    >>> print(status_of("CANCELING"), status_of(None), status_of("FAILED", ["RUNNING", "CANCELING"]))
+    RUNNING QUEUED CANCELLED
     """
     status = BY_STATE.get(state or "RUNTIME_STATE_UNSPECIFIED")
     if status is None:
         raise UnknownStateError(f"KFP reports the state {state!r}, which this FlowyML does not know. Upgrade FlowyML.")
+    if state == "FAILED" and before and before[-1] == "CANCELING":
+        return ExecutionStatus.CANCELLED
     return status
 
 
