@@ -10,8 +10,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from flowyml.artifacts import open_store
 from flowyml.core.errors import EngineError
 from flowyml.core.home import home
 from flowyml.orchestrators.base import Deployment
@@ -54,8 +55,8 @@ class Pipelines:
         spec.validate(compiled)
         if warning := spec.size_warning(compiled):
             warnings.warn(warning, UserWarning, stacklevel=6)
-        if store and compiled.bundle_url:
-            _put(compiled.bundle, compiled.bundle_url)
+        if store:
+            _put(compiled.bundle, store)
         text = spec.text(compiled)
         digest = hashlib.sha256(text.encode()).hexdigest()
         pipeline = self._pipeline_id(bundle.plan)
@@ -215,12 +216,13 @@ def facts(description: str | None) -> Json:
     return told
 
 
-def _put(bundle: Bundle, url: str) -> None:
+def _put(bundle: Bundle, store: str) -> None:
     """The bundle into the store; its name holds its digest, so what is there is the same."""
-    import fsspec
 
-    with fsspec.open(url, "wb") as file:
+    def produce(file: BinaryIO) -> None:
         file.write(bundle.data)
+
+    open_store(store).write(bundle.filename, produce)
 
 
 @contextlib.contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.testing import OrchestratorConformance, pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow.compiler import compile_pipeline
 
 pytestmark = pytest.mark.kubeflow
 real_only = pytest.mark.skipif("FLOWYML_TEST_KFP_URL" not in os.environ, reason="the fake runs one task after another")
@@ -180,6 +182,62 @@ def test_the_same_pipeline_is_uploaded_once(orchestrator: KubeflowOrchestrator) 
     first = orchestrator.deploy_pipeline(pipelines.large())
     again = orchestrator.deploy_pipeline(pipelines.large())
     assert (again.digest, again.changed, again.url) == (first.digest, False, first.url)
+
+
+@pytest.fixture(scope="module")
+def s3(kfp_api: Any, load_engine: Any) -> Iterator[Any]:
+    """moto's fake of S3, with a bucket ``code``, which this process, the fake of KFP and its steps can reach."""
+    if kfp_api.state is None:
+        pytest.skip("the pods of a real server do not reach the fake of S3")
+    import s3fs
+
+    with load_engine("s3").fake_s3("code") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()  # of fakes that other tests had
+        yield s3fs.S3FileSystem()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_the_code_comes_from_s3(orchestrator: KubeflowOrchestrator, s3: Any) -> None:
+    @step
+    def one() -> int:
+        return 1
+
+    pipeline = Pipeline(run_id("stored"), kubeflow={"bundle_store": "s3://code/team/"}).add_step(one)
+    deployed = orchestrator.deploy_pipeline(pipeline)
+    (stored,) = s3.ls("code/team")
+    compiled = compile_pipeline(pipeline.bundle(), form="python")
+    assert stored == f"code/team/{compiled.bundle.filename}"
+    assert hashlib.sha256(s3.cat_file(stored)).hexdigest() == compiled.bundle.digest
+    assert not orchestrator.deploy_pipeline(pipeline).changed
+    assert deployed.changed
+    handle = orchestrator.run_pipeline(pipeline, run_id("stored")).wait_for_completion(60, 0.5)
+    assert handle.outputs == {"one": 1}, handle.error
+
+
+def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: KubeflowOrchestrator, s3: Any) -> None:
+    """A run that was created when the code was there, and begins when it is another."""
+
+    @step
+    def two() -> int:
+        return 2
+
+    pipeline = Pipeline(run_id("changed"), kubeflow={"bundle_store": "s3://code/changed"}).add_step(two)
+    orchestrator.deploy_pipeline(pipeline)
+    (stored,) = s3.glob(f"code/changed/{pipeline.name}-*")
+    s3.pipe_file(stored, s3.cat_file(stored)[:-1] + b" ")
+    (version,) = [item for item in kfp_api.state.versions.values() if stored.split("/")[-1] in str(item.pipeline_spec)]
+    client = orchestrator.engine.client.kfp
+    made = client.run_pipeline(
+        orchestrator.engine.pipelines.experiment_id(), run_id("changed"),
+        pipeline_id=version.pipeline_id, version_id=version.pipeline_version_id,
+    )  # fmt: skip
+    handle = orchestrator.attach(made.run_id).wait_for_completion(60, 0.5)
+    assert handle.status is ExecutionStatus.FAILED
+    assert handle.step_statuses() == {"two": ExecutionStatus.CANCELLED}
+    log = (kfp_api.state.folder / f"run-{made.run_id}" / "runner.log").read_text()
+    assert "The bundle of the pipeline is not the one that was compiled: its SHA-256 differs." in log
 
 
 def test_a_failed_run_goes_on_from_where_it_failed(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> None:
