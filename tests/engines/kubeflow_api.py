@@ -1,12 +1,13 @@
 """A fake of KFP's v2beta1 API: for tests, since the real server needs a Kubernetes, a database and an object store.
 
 Its answers are made of the official client's own models, and it takes only what those models have. It executes runs
-through KFP's official local runner, keeps state, pages its lists, and can be told to fail.
+through KFP's official local runner, keeps state, fires recurring runs, pages its lists, and can be told to fail.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import threading
@@ -15,13 +16,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import kfp_server_api
 import uvicorn
 import yaml
+from croniter import croniter
 from fastapi import FastAPI, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from kfp_server_api import ApiClient
@@ -68,6 +70,7 @@ class State:
     experiments: dict[str, Any] = field(default_factory=dict)
     runs: dict[str, Any] = field(default_factory=dict)
     recurring: dict[str, Any] = field(default_factory=dict)
+    ahead: timedelta = timedelta()  # how far the clock of the scheduler is ahead
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -82,8 +85,8 @@ class State:
 
 def make_app(state: State) -> FastAPI:
     app = FastAPI()
-    app.state.kfp = state
     runs = _Runs(state)
+    app.state.schedules = _Schedules(state, runs)
 
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> JSONResponse:
@@ -363,6 +366,47 @@ class _Runs:
         return RunFolder(self.state.folder / f"run-{run.run_id}")
 
 
+class _Schedules:
+    """Fires recurring runs. As KFP does, with as little as a name and the version of the pipeline."""
+
+    def __init__(self, state: State, runs: _Runs) -> None:
+        self.state = state
+        self.runs = runs
+        self._fired: dict[str, datetime] = {}
+
+    def fire(self) -> None:
+        """All that is due. What was missed is caught up with, or only its last is made."""
+        now = datetime.now(UTC) + self.state.ahead
+        for item in list(self.state.recurring.values()):
+            last = self._fired.setdefault(item.recurring_run_id, now)
+            if item.status != "ENABLED":
+                continue
+            due = list(itertools.takewhile(lambda moment: moment <= now, _times(item.trigger, last)))
+            for moment in due[-1:] if item.no_catchup else due:
+                earlier = [run for run in self.state.runs.values() if run.recurring_run_id == item.recurring_run_id]
+                if sum(not self.runs.refreshed(run).finished_at for run in earlier) >= int(item.max_concurrency):
+                    break  # until one has ended
+                self._fired[item.recurring_run_id] = moment
+                self._create(item, len(earlier) + 1)
+
+    def _create(self, item: Any, number: int) -> None:
+        self.runs.create(
+            kfp_server_api.V2beta1Run(
+                display_name=f"{item.display_name}-{number}", recurring_run_id=item.recurring_run_id,
+                experiment_id=item.experiment_id, pipeline_version_reference=item.pipeline_version_reference,
+                runtime_config=item.runtime_config,
+            )
+        )  # fmt: skip
+
+
+def _times(trigger: Any, after: datetime) -> Iterator[datetime]:
+    if trigger.cron_schedule:
+        found = croniter(trigger.cron_schedule.cron, after, second_at_beginning=True)
+        return iter(lambda: found.get_next(datetime), None)
+    every = timedelta(seconds=int(trigger.periodic_schedule.interval_second))
+    return (after + number * every for number in itertools.count(1))
+
+
 def _step_tasks(spec: Json) -> Json:
     dags = [spec["root"], *spec["components"].values()]
     tasks = {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
@@ -429,15 +473,25 @@ def _now() -> datetime:
 def served(folder: Path) -> Iterator[tuple[str, State]]:
     """The fake on a free port of this machine, in a thread of this process."""
     state = State(folder)
-    config = uvicorn.Config(make_app(state), host="127.0.0.1", port=0, log_level="warning", lifespan="off", ws="none")
+    app = make_app(state)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
+    scheduler = threading.Thread(target=_every_moment, args=(app.state.schedules.fire, server), daemon=True)
+    scheduler.start()
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield f"http://127.0.0.1:{port}", state
     finally:
         server.should_exit = True
         thread.join(10)
+        scheduler.join(10)
+
+
+def _every_moment(call: Callable[[], None], server: uvicorn.Server) -> None:
+    while not server.should_exit:
+        call()
+        time.sleep(0.2)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,61 @@ def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrat
         assert item.runtime_config.parameters == {"name": "Ada"}
     finally:
         orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> None:
+    """KFP gives such runs a name of its own, and no description."""
+    name = run_id("firing")
+    pipeline = pipelines.counting(str(tmp_path))
+    pipeline.name = name
+    made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 2))
+    try:
+        fired = waited_for(lambda: orchestrator.runs(name))[-1]
+        assert orchestrator.pause_schedule(made.schedule_id).paused
+        assert fired.pipeline == name
+        handle = orchestrator.attach(fired.job_id).wait_for_completion(90, 0.5)
+        assert handle.status is ExecutionStatus.COMPLETED, handle.error
+        assert set((tmp_path / "executions").read_text()) == {"x"}
+        before = len(orchestrator.runs(name))
+        time.sleep(2.5)
+        assert len(orchestrator.runs(name)) == before
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+@pytest.mark.parametrize("catch_up", [True, False])
+def test_a_schedule_fires_at_the_time_of_its_zone(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, tmp_path: Path, catch_up: bool
+) -> None:
+    """6 o'clock in India is half past midnight in UTC. The clock of the fake's scheduler is put forward."""
+    if kfp_api.state is None:
+        pytest.skip("a real server's clock cannot be put forward")
+    name = run_id("daily")
+    pipeline = Pipeline(name, kubeflow={"max_concurrency": 10}).add_step(step(name="one")(lambda: 1))
+    schedule = Schedule.of("daily", 6, timezone="Asia/Kolkata", catch_up=catch_up)
+    made = orchestrator.schedule_pipeline(pipeline, schedule)
+    ahead = made.next_runs[0] - datetime.now(UTC)
+    try:
+        kfp_api.state.ahead = ahead - timedelta(seconds=20)
+        time.sleep(1)
+        assert orchestrator.runs(name) == []
+        kfp_api.state.ahead = ahead + timedelta(days=1, seconds=20)
+        waited_for(lambda: orchestrator.runs(name))
+        time.sleep(1)
+        assert len(orchestrator.runs(name)) == (2 if catch_up else 1)
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+        kfp_api.state.ahead = timedelta()
+        for run in orchestrator.runs(name):
+            orchestrator.cancel(run.job_id)
+
+
+def waited_for(found: Callable[[], list[Any]]) -> list[Any]:
+    deadline = time.monotonic() + 90
+    while not (items := found()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.2)
+    return items
 
 
 @pytest.mark.parametrize("before", [True, False])

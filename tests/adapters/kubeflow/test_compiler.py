@@ -311,10 +311,10 @@ def test_a_pipeline_near_the_limit_of_etcd_says_what_weighs_most() -> None:
         Input(f"input{n}", FromStep(f"step number {n}", "v")) for n in range(100)))  # fmt: skip
     plan = Plan(name="enormous", steps=(*many, large))
     with pytest.warns(UserWarning, match=r"is over etcd's limit of 1.6 MB. Heaviest: 'large' .*'bundle_store'"):
-        KubeflowOrchestrator.compile_files(build(plan))
+        KubeflowOrchestrator().compile_files(build(plan))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        KubeflowOrchestrator.compile_files(pipelines.greeting().bundle())
+        KubeflowOrchestrator().compile_files(pipelines.greeting().bundle())
 
 
 def test_no_part_of_kfp_is_imported_to_compile(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_no_part_of_kfp_is_imported_to_compile(tmp_path: Path) -> None:
 import sys
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow import KubeflowOrchestrator
-files = KubeflowOrchestrator.compile_files(Bundle.read({str(path)!r}))
+files = KubeflowOrchestrator().compile_files(Bundle.read({str(path)!r}))
 print(next(iter(files)), "kfp" in sys.modules, "kubernetes" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -474,3 +474,18 @@ print(hashlib.sha256(spec.text(compile_pipeline(Bundle.read({str(path)!r}))).enc
         done = subprocess.run([str(python), "-c", code], env=environment, capture_output=True, text=True, check=True)
         digests.add(done.stdout)
     assert len(digests) == 1, digests
+
+
+def test_what_is_compiled_is_for_a_cluster_whoever_runs_it_here() -> None:
+    late = Pipeline("late", timeout=60).add_step(step(name="one")(lambda: 1))
+    here = KubeflowOrchestrator(runner="subprocess")
+    assert here.plan(late).timeout_seconds == 60
+    with pytest.raises(UnsupportedFeatureError, match=r"asks for timeout=60.*KFP has none for a pipeline"):
+        here.compile_pipeline(late)
+
+
+def test_the_form_of_a_target_counts() -> None:
+    one = Pipeline("one").add_step(step(name="one")(lambda: 1))
+    (container,) = KubeflowOrchestrator().compile_pipeline(one).values()
+    (python,) = KubeflowOrchestrator(form="python").compile_pipeline(one).values()
+    assert container != python == KubeflowOrchestrator(form="python").compile_pipeline(one)["one.yaml"]
