@@ -102,7 +102,7 @@ def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
 
     found = target(to)
     orchestrator = construct(load_engine(found.engine), found, {})
-    return orchestrator.compile_files(pipeline.bundle(orchestrator.plan(pipeline)))
+    return orchestrator.compile_pipeline(pipeline)
 
 
 def _write(files: Mapping[str, bytes], output: Path) -> list[Path]:

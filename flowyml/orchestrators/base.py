@@ -135,6 +135,16 @@ class Orchestrator(ABC):
         stop_if_loading(pipeline.name, "deploy")
         return self.deploy(pipeline.bundle(self.plan(pipeline)))
 
+    def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
+        """The files that the engine would be given, by name, the main file first.
+
+        They are for the engine itself, so what counts is what its class can do, also where this object runs them by
+        something that can do more or less. Raises ``UnsupportedFeatureError``.
+        """
+        plan = pipeline.compile().with_retry_policy(self.retry_policy)
+        type(self).capabilities.require(_plan_needs(plan))
+        return self.compile_files(pipeline.bundle(plan))
+
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         """The plan as this orchestrator would run it: with its retry policy, and checked against what it can do."""
         plan = pipeline.compile().with_retry_policy(self.retry_policy)

@@ -90,13 +90,12 @@ class KubeflowOrchestrator(Orchestrator):
         pages = ("/apis/v2beta1/healthz", "/pipeline/apis/v2beta1/healthz")
         return any(_is_healthz(site.get(page).json()) for page in pages)
 
-    @classmethod
-    def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         """``NAME.yaml``, and the bundle beside it when the pipeline keeps its code in a store."""
         from flowyml_kubeflow import names, spec
         from flowyml_kubeflow.compiler import compile_pipeline
 
-        compiled = compile_pipeline(bundle)
+        compiled = compile_pipeline(bundle, form=self._options["form"])
         spec.validate(compiled)
         if warning := spec.size_warning(compiled):
             warnings.warn(warning, UserWarning, stacklevel=2)

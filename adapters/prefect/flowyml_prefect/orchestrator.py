@@ -151,8 +151,7 @@ class PrefectOrchestrator(Orchestrator):
     def stop_server(cls) -> bool:
         return stop_embedded_server()
 
-    @classmethod
-    def compile_files(cls, bundle: Bundle) -> Mapping[str, bytes]:
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         return {"flow.py": compile_flow(bundle).encode(), bundle.filename: bundle.data}
 
     @property

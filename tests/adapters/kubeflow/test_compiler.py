@@ -488,4 +488,5 @@ def test_the_form_of_a_target_counts() -> None:
     one = Pipeline("one").add_step(step(name="one")(lambda: 1))
     (container,) = KubeflowOrchestrator().compile_pipeline(one).values()
     (python,) = KubeflowOrchestrator(form="python").compile_pipeline(one).values()
-    assert container != python == KubeflowOrchestrator(form="python").compile_pipeline(one)["one.yaml"]
+    assert python == spec.text(compile_pipeline(one.bundle(), form="python")).encode()
+    assert python != container

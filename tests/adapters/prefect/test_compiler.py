@@ -79,7 +79,7 @@ def test_golden(update_golden: bool) -> None:
 
 
 def test_files_of_the_orchestrator() -> None:
-    files = PrefectOrchestrator.compile_files(Bundle(TRAINING, b"data"))
+    files = PrefectOrchestrator().compile_files(Bundle(TRAINING, b"data"))
     assert list(files) == ["flow.py", "training-3a6eb079.pyz"]
     assert b'BUNDLE = Path(__file__).resolve().with_name("training-3a6eb079.pyz")' in files["flow.py"]
 

@@ -249,7 +249,7 @@ class TestWorkersElsewhere:
 def test_a_compiled_file_runs_where_no_flowyml_is(prefect: PrefectServer, tmp_path: Path) -> None:
     pipeline = adding("ejected")
     bundle = pipeline.bundle(pipeline.compile())
-    for name, data in PrefectOrchestrator.compile_files(bundle).items():
+    for name, data in PrefectOrchestrator().compile_files(bundle).items():
         (tmp_path / name).write_bytes(data)
     site = next(path for path in sys.path if path.endswith("site-packages"))
     # Without the site module no .pth file is read, so an editable FlowyML is not found.
