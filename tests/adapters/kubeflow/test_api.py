@@ -301,7 +301,7 @@ def test_lists_are_read_to_their_last_page(orchestrator: KubeflowOrchestrator) -
     listed = [run.job_id for run in orchestrator.runs("conformance greeting", limit=100)]
     assert {handle.job_id for handle in handles} <= set(listed)
     for handle in handles:
-        handle.wait_for_completion(60, 0.5)
+        handle.cancel()  # what they do is of no interest
 
 
 def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
