@@ -159,6 +159,20 @@ def test_reading_is_tried_again(kfp_api: Any, orchestrator: KubeflowOrchestrator
     assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
 
 
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_a_log_that_is_gone_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, status: int) -> None:
+    """What a server says of a pod that is gone differs by its release. The output stood in the log."""
+    handle = orchestrator.run_pipeline(pipelines.greeting(), f"log-{status}-{os.getpid()}").wait_for_completion(60, 0.5)
+    kfp_api.fail("GET", "/log$", status=status, times=9)
+    try:
+        assert list(handle.logs()) == []
+        outputs = orchestrator.attach(handle.job_id).outputs
+        with pytest.raises(LookupError, match="no longer has the log of step 'join'"):
+            outputs["greeting"]
+    finally:
+        kfp_api.state.faults.clear()
+
+
 def test_a_server_that_stays_silent_is_unreachable() -> None:
     orchestrator = KubeflowOrchestrator(url="http://127.0.0.1:9", timeout=1)
     assert not orchestrator.health().reachable
