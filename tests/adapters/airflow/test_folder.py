@@ -19,6 +19,7 @@ from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.folder import Folder, open_folder
 from tests.adapters.airflow.operating import orchestrator_of, short
 from tests.engines.airflow import Airflow
+from tests.engines.s3 import fake_s3
 
 PASSWORD = "secret-word"
 MANY = 20
@@ -96,25 +97,13 @@ def sftp(tmp_path: Path) -> Iterator[Sftp]:
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of moto's server with the empty bucket ``dags``."""
     import boto3
-    from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in (
-        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
-        ("AWS_ACCESS_KEY_ID", "deployer"),
-        ("AWS_SECRET_ACCESS_KEY", PASSWORD),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    try:
-        client.create_bucket(Bucket="dags")
+    with fake_s3("dags") as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3")
         yield client
-    finally:
         client.close()
-        server.stop()
 
 
 def opened(url: str) -> Folder:
