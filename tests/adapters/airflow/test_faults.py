@@ -20,8 +20,8 @@ from tests.engines.airflow import airflow3 as running_airflow3
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
 SETTINGS = {
-    # Tokens end after 20 seconds: the waits below outlive them.
-    "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "20",
+    # Tokens end after 5 seconds, and 10 of grace: the waits below outlive them.
+    "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "5",
     # A scheduler or a task that died is found after seconds rather than, by default, up to 10 minutes.
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
@@ -43,7 +43,7 @@ def marks(folder: Path) -> list[int]:
 
 def test_a_token_that_expires_in_mid_wait_is_renewed(airflow: Airflow, tmp_path: Path) -> None:
     orchestrator = orchestrator_of(airflow)
-    handle = orchestrator.run_pipeline(slow("faults token", str(tmp_path), seconds=28))
+    handle = orchestrator.run_pipeline(slow("faults token", str(tmp_path), seconds=18))
     before = orchestrator.client.transport.credentials.headers()
     assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
     assert orchestrator.client.transport.credentials.headers() != before
