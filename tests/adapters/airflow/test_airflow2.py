@@ -78,6 +78,7 @@ def test_foreign_dags(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> N
 
 def test_what_it_cannot_do_says_so(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
     now = datetime.now(UTC)
+    orchestrator.deploy_pipeline(pipelines.greeting())
     with pytest.raises(UnsupportedFeatureError, match="no backfills in its API"):
         orchestrator.backfill("conformance greeting", now, now)
     with pytest.raises(UnsupportedFeatureError, match="speaks no /api/v1"):
