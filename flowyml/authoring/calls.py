@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from flowyml.authoring.steps import Step, recorder
-from flowyml.core.errors import DefinitionError
+from flowyml.core.errors import DefinitionError, FlowymlError
 from flowyml.plan.model import Constant, FromParameter, FromStep, PipelineOutput, Source
-from flowyml.plan.parameters import is_json
+from flowyml.plan.parameters import is_json, own_copy
 
 __all__ = ["Call", "CallOutput", "record_calls"]
 
@@ -23,19 +24,25 @@ class _Later:
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, *_: Any) -> Any:
         raise DefinitionError(
             f"{self!r} has no value while the pipeline is put together. Decide and compute inside a step."
         )
 
-    def __bool__(self) -> bool:  # noqa: PLE0304 - it always raises
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # whoever looks for a protocol is told that it has none
+            raise AttributeError(name)
         self._refuse()
 
-    def __iter__(self) -> Iterator[Any]:
-        self._refuse()
-
-    def __getitem__(self, key: object) -> Any:
-        self._refuse()
+    # Whatever would need the value, by an operator or a built-in function. Without a refusal `==` would be false and
+    # an f-string would hold the words of `repr`, and a pipeline would go wrong in silence.
+    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = __str__ = __format__ = _refuse
+    __int__ = __float__ = __index__ = __round__ = __abs__ = __neg__ = __pos__ = __invert__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = _refuse
+    __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = _refuse
+    __hash__ = object.__hash__
 
 
 class CallOutput(_Later):
@@ -96,6 +103,14 @@ def record_calls(
     token = recorder.set(recording)
     try:
         returned = function(**{name: ParameterValue(source) for name, source in parameters.items()})
+    except FlowymlError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise DefinitionError(
+            f"The function of pipeline {function.__name__!r} raised {type(error).__name__}: {error} "
+            f"({place.filename}, line {place.lineno}). It is called to put the steps together."
+        ) from error
     finally:
         recorder.reset(token)
     if inspect.iscoroutine(returned):
@@ -125,7 +140,7 @@ def _source(step: str, parameter: str, value: Any) -> Source:
     if isinstance(value, _Later):
         return value.source
     if is_json(value):
-        return Constant(value)
+        return Constant(own_copy(value))
     what = "a container that is not plain JSON" if isinstance(value, list | tuple | dict | set) else repr(value)
     raise DefinitionError(
         f"step {step!r}: parameter {parameter!r} was given {what:.120}. Give it an output of a step, a parameter of "

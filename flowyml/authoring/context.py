@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowyml.core.errors import DefinitionError
-from flowyml.plan.parameters import is_json
+from flowyml.plan.parameters import is_json, own_copy
 
 __all__ = ["Context", "context"]
 
@@ -31,7 +31,7 @@ class Context(Mapping[str, Any]):
                     f"Context value {name!r} is a {type(value).__name__}; a context holds plain JSON, so that every "
                     f"engine can carry it. Make it the output of a step, or build it inside one."
                 )
-        object.__setattr__(self, "_values", merged)
+        object.__setattr__(self, "_values", own_copy(merged))
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]

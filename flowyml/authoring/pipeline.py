@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from flowyml.authoring.calls import Call, record_calls
 from flowyml.authoring.context import Context
@@ -12,9 +12,10 @@ from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.steps import Step, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, fire
-from flowyml.plan.model import FromParameter, Parameter, PipelineOutput, Plan
+from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, Plan
+from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
-from flowyml.plan.parameters import check_values, schema_of
+from flowyml.plan.parameters import check_values, own_copy, schema_of
 from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class Pipeline:
         plan = Plan(
             name=self.name,
             steps=steps,
-            parameters=(*self._own_parameters(), *self._context_parameters(calls)),
+            parameters=(*self._own_parameters(), *self._context_parameters(calls, steps)),
             outputs=self._returned() or compile_outputs(self.name, steps, self.outputs),
             hooks=tuple(f"{type(hook).__module__}.{type(hook).__qualname__}" for hook in self.hooks),
             timeout_seconds=self.timeout,
@@ -234,9 +235,11 @@ class Pipeline:
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
         return plan
 
-    def _context_parameters(self, calls: Sequence[Call]) -> tuple[Parameter, ...]:
+    def _context_parameters(self, calls: Sequence[Call], steps: Sequence[PlanStep]) -> tuple[Parameter, ...]:
+        wired = {step.name: step.inputs for step in steps}
+        takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
         return tuple(
-            Parameter(name=name, schema=schema_of(_annotation(name, calls, value), name), default=value)
+            Parameter(name=name, schema=schema_of(_annotation(name, takers, value), name), default=own_copy(value))
             for name, value in self.context.items()
         )
 
@@ -258,6 +261,13 @@ class Pipeline:
             run_id=run_id, pipeline=self.name, status=ExecutionStatus.COMPLETED,
             outputs=Outputs(), step_results={}, duration_seconds=0.0,
         )  # fmt: skip
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """A pipeline is no function: it always raises ``DefinitionError``."""
+        raise DefinitionError(
+            f"Pipeline {self.name!r} is not called. Run it with {self.name}.run(); in the function of another "
+            f"pipeline, call its steps."
+        )
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name!r}>"
@@ -393,19 +403,15 @@ def _parameter(pipeline: str, item: inspect.Parameter, hint: object) -> Paramete
         name=item.name,
         schema=schema_of(annotation, item.name),
         required=required,
-        default=None if required else item.default,
+        default=None if required else own_copy(item.default),
     )
 
 
-def _annotation(name: str, calls: Sequence[Call], value: object) -> object:
-    """What the first step that takes ``name`` says of its type, else the type of the value."""
-    for call in calls:
-        parameter = call.step.signature.parameters.get(name)
-        if parameter is not None and parameter.annotation is not parameter.empty:
-            hint = _type_hints(call.step.function).get(name)
-            if hint is not None:
-                return hint
-    return type(value)
+def _annotation(name: str, takers: Iterable[tuple[Callable[..., Any], Input]], value: object) -> object:
+    """What the first step that takes the parameter ``name`` says of its type, else the type of the value."""
+    wanted = FromParameter(name)
+    hints = (_type_hints(function).get(item.name) for function, item in takers if item.source == wanted)
+    return next((hint for hint in hints if hint is not None), type(value))
 
 
 def _type_hints(function: Callable[..., Any]) -> Mapping[str, Any]:

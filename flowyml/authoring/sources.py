@@ -72,7 +72,7 @@ def collect(
     if any(shipped_name(module) is None for module in modules):
         files.add_loaded_beside(Path.cwd())
     first = home or next(iter(steps.values())).function
-    files.add_globs(include, _folder(first.__module__), plan.name)
+    files.add_globs(include, first.__module__, plan.name)
     main = shipped_name("__main__") if "__main__" in modules else None
     return build(plan, files=files.content, objects=objects, main=main)
 
@@ -91,9 +91,7 @@ class _Files:
         path = _source_file(module)
         if path is None or _is_installed(path):
             return
-        parts = shipped.split(".")
-        depth = len(parts) if path.stem == "__init__" else len(parts) - 1
-        self._add(path.parents[depth], path)
+        self._add(_import_root(shipped, path), path)
 
     def add_loaded_beside(self, root: Path) -> None:
         """Add what a notebook has imported from its own folder: its cells cannot be scanned for imports."""
@@ -104,12 +102,24 @@ class _Files:
             if not module.__name__.startswith(("flowyml", "__main__")):
                 self._add(root, path)
 
-    def add_globs(self, globs: Iterable[str], root: Path, pipeline: str) -> None:
-        """Add data files; a glob that matches nothing is an error."""
+    def add_globs(self, globs: Iterable[str], module: str, pipeline: str) -> None:
+        """Add data files from the folder of a module, so that they stand where they stood beside it.
+
+        A glob that matches nothing is an error, and so is one that leaves the folder.
+        """
+        shipped = shipped_name(module)
+        path = _source_file(sys.modules[module]) if module in sys.modules else None
+        folder = path.parent if path else Path.cwd()
+        root = _import_root(shipped, path) if path and shipped else folder
         for pattern in globs:
-            found = [path for path in sorted(root.glob(pattern)) if path.is_file()]
+            found = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
             if not found:
-                raise DefinitionError(f"Pipeline {pipeline!r}: include={pattern!r} matches no file in {root}.")
+                raise DefinitionError(f"Pipeline {pipeline!r}: include={pattern!r} matches no file in {folder}.")
+            if ".." in Path(pattern).parts:
+                raise DefinitionError(
+                    f"Pipeline {pipeline!r}: include={pattern!r} leaves {folder}. Only what stands beside the "
+                    f"pipeline's file comes along."
+                )
             for path in found:
                 self.content[path.relative_to(root).as_posix()] = path.read_bytes()
 
@@ -185,9 +195,10 @@ def _source_file(module: ModuleType) -> Path | None:
     return path.resolve() if path.suffix == ".py" and path.is_file() else None
 
 
-def _folder(module: str) -> Path:
-    path = _source_file(sys.modules[module]) if module in sys.modules else None
-    return path.parent if path else Path.cwd()
+def _import_root(module: str, path: Path) -> Path:
+    """The folder on the import path under which a module's file stands."""
+    parts = module.split(".")
+    return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]
 
 
 def _is_installed(path: Path) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any
 
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.plan.model import Parameter
 
-__all__ = ["check_values", "is_json", "schema_of"]
+__all__ = ["check_values", "is_json", "own_copy", "schema_of"]
 
 _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     bool: {"type": "boolean"},
@@ -23,6 +23,8 @@ _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     object: {},
 }
 
+_CONTAINERS = (list, dict, Sequence, MutableSequence, Collection, Iterable, Mapping, MutableMapping)
+
 _FITS: Mapping[str, Callable[[Any], bool]] = {
     "boolean": lambda value: isinstance(value, bool),
     "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
@@ -34,22 +36,57 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
-    """The JSON Schema of an annotation; pydantic knows it for all but the plainest types."""
+    """The JSON Schema of an annotation; pydantic knows it for all but the plainest types.
+
+    Raises ``DefinitionError`` for a type that JSON does not give back, such as a date or a model: a step would be
+    handed a text or a dict in its place.
+    """
     try:
         if annotation in _SCHEMAS:
             return _SCHEMAS[annotation]
     except TypeError:  # an unhashable annotation, such as Annotated[int, {}]
         pass
-    from pydantic import PydanticUserError, TypeAdapter
-
-    try:
-        schema = TypeAdapter[Any](annotation).json_schema()  # type: ignore[arg-type]  # any annotation that users write
-    except (PydanticUserError, TypeError, NameError) as error:
+    if not _is_carried(annotation):
+        shown = annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
         raise DefinitionError(
-            f"Parameter {name!r} has the type {annotation!r}, which JSON cannot carry. "
-            f"Use int, float, str, bool, list or dict."
-        ) from error
+            f"Parameter {name!r} has the type {shown}, which JSON cannot carry. Use int, float, str, bool, list or "
+            f"dict, and make the {shown} of it inside a step."
+        )
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter[Any](annotation).json_schema()  # type: ignore[arg-type]  # any annotation that users write
     return {key: value for key, value in schema.items() if key != "title"}
+
+
+def _is_carried(annotation: Any) -> bool:
+    """Whether JSON gives a value of this type back as it was."""
+    from types import UnionType
+    from typing import Annotated, Literal, Union, get_args, get_origin
+
+    from typing_extensions import get_type_hints, is_typeddict  # as pydantic wants them before Python 3.12
+
+    for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
+        if hasattr(annotation, alias):
+            return _is_carried(getattr(annotation, alias))
+    if is_typeddict(annotation):
+        return all(map(_is_carried, get_type_hints(annotation).values()))
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _is_carried(arguments[0])
+    if origin is Literal:
+        return all(map(is_json, arguments))
+    if origin in (Union, UnionType, *_CONTAINERS):
+        return all(map(_is_carried, arguments))
+    return annotation in (*_SCHEMAS, *_CONTAINERS, None)
+
+
+def own_copy(value: Any) -> Any:
+    """The same plain JSON in lists and dicts of its own, so that nobody else sees what is done to them."""
+    if type(value) is list:
+        return [own_copy(item) for item in value]
+    if type(value) is dict:
+        return {key: own_copy(item) for key, item in value.items()}
+    return value
 
 
 def is_json(value: object) -> bool:
@@ -77,7 +114,7 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
             faults.append(fault)
     if faults:
         raise ParameterError(f"Parameters of pipeline {pipeline!r}: {'; '.join(faults)}.")
-    return {name: given.get(name, parameter.default) for name, parameter in known.items()}
+    return {name: own_copy(given.get(name, parameter.default)) for name, parameter in known.items()}
 
 
 def _misfit(parameter: Parameter, value: Any) -> str | None:
@@ -88,7 +125,8 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
     if not schema:
         return None
     if len(schema) == 1 and (fits := _FITS.get(str(schema.get("type")))):
-        return None if fits(value) else f"{name!r} must be of type {schema['type']}, not {value!r:.60}"
+        hint = "; annotate it as float to take both" if type(value) is float else ""
+        return None if fits(value) else f"{name!r} must be of type {schema['type']}, not {value!r:.60}{hint}"
     from jsonschema import Draft202012Validator
 
     faults = [error.message for error in Draft202012Validator(dict(schema)).iter_errors(value)]

@@ -114,6 +114,19 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
         (lambda rows: train([load(rows)]), "several outputs go into several parameters"),
         (lambda rows: 1 if load(rows) else 2, "has no value while the pipeline is put together"),
         (lambda rows: [row for row in load(rows) if row], "has no value while the pipeline is put together"),
+        (lambda rows: load(1 if rows == 4 else 2), "<parameter 'rows'> has no value while the pipeline is put"),
+        (lambda rows: load(1 if rows != 4 else 2), "has no value while the pipeline is put together"),
+        (lambda rows: load(1 if load(rows) in ([], [1]) else 2), "<output 'dataset' of step 'load'> has no value"),
+        (lambda rows: train(f"{rows}.csv"), "has no value while the pipeline is put together"),
+        (lambda rows: train(str(rows)), "has no value while the pipeline is put together"),
+        (lambda rows: load(rows + 1), "has no value while the pipeline is put together"),
+        (lambda rows: load(1 + rows), "has no value while the pipeline is put together"),
+        (lambda rows: load(-rows), "has no value while the pipeline is put together"),
+        (lambda rows: [load(n) for n in range(rows)], "has no value while the pipeline is put together"),
+        (lambda rows: load(rows > 2), "has no value while the pipeline is put together"),
+        (lambda rows: load(rows).size, "has no value while the pipeline is put together"),
+        (lambda rows: 1 / 0, r"raised ZeroDivisionError: division by zero \(.*test_authoring_calls\.py, line \d+\)"),
+        (lambda rows: training(rows), r"Pipeline 'training' is not called\. Run it with training\.run\(\)"),
         (lambda rows: "nothing", "returns 'nothing'. Return outputs of steps"),
         (lambda rows: (load(rows), load(rows)), "returns two outputs named 'dataset'"),
     ],
@@ -126,3 +139,27 @@ def test_mistakes_are_named(body: object, message: str) -> None:
 def test_add_step_is_for_pipelines_by_names() -> None:
     with pytest.raises(DefinitionError, match=r"put together by its function"):
         training.add_step(load)
+
+
+def test_what_a_step_does_to_its_arguments_is_its_own_business() -> None:
+    @step
+    def append(numbers: list[int], more: list[int]) -> list[int]:
+        numbers.append(1)
+        more.append(2)
+        return [*numbers, *more]
+
+    given = [0]
+
+    @pipeline(context=context(more=given))
+    def appending(numbers: list[int] = []):
+        return {"first": append(numbers), "second": append(numbers), "third": append([], [])}
+
+    before = appending.compile().canonical
+    given.append(99)
+    for _ in range(2):
+        assert appending.run().outputs == {"first": [1, 0, 2], "second": [1, 0, 2], "third": [1, 2]}
+    values = {"numbers": [5]}
+    assert appending.run(values)["first"] == [5, 1, 0, 2]
+    assert values == {"numbers": [5]}
+    appending._plan = None
+    assert appending.compile().canonical == before

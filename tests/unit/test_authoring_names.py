@@ -131,6 +131,23 @@ def test_dict_resources_still_work_and_warn() -> None:
     assert old.step_options.resources == ResourceRequirements(cpu="2", memory="4Gi")
 
 
+def test_a_parameter_has_the_type_of_who_takes_it() -> None:
+    @step(outputs=["dataset"])
+    def load() -> list[int]:
+        return [1, 2]
+
+    @step(inputs={"rows": "dataset"}, outputs=["size"])
+    def measure(rows: set[int]) -> int:
+        return len(rows)
+
+    @step(inputs={"count": "rows"}, outputs=["counted"])
+    def use(count: float) -> float:
+        return count
+
+    plan = Pipeline("typed", context=context(rows=5)).add_step(load).add_step(measure).add_step(use).compile()
+    assert [dict(parameter.schema) for parameter in plan.parameters] == [{"type": "number"}]
+
+
 def test_a_cycle_is_shown() -> None:
     @step(inputs=["b"], outputs=["a"])
     def first(b: int) -> int:

@@ -6,13 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import date
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Literal, NewType, NotRequired
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
 
-from flowyml.core.errors import PlanError
+from flowyml.core.errors import DefinitionError, PlanError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
@@ -27,6 +33,7 @@ from flowyml.plan.model import (
     Plan,
     Step,
 )
+from flowyml.plan.parameters import schema_of
 
 SCRIPT = """
 from flowyml import Pipeline, context, step
@@ -130,3 +137,47 @@ def test_a_policy_is_given_to_steps_without_one() -> None:
     plan = Plan(name="p", steps=(Step(name="a", function="m:a", retry=own), Step(name="b", function="m:b")))
     assert [s.retry for s in plan.with_retry_policy(common)] == [own, common]
     assert plan.with_retry_policy(None) is plan
+
+
+class Options(TypedDict):
+    rows: int
+    name: NotRequired[str]
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+class Model(BaseModel):
+    rows: int
+
+
+Rows = NewType("Rows", int)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [
+        (Options, "object"),
+        (Rows, "integer"),
+        (Annotated[int, Field(ge=1)], "integer"),
+        (dict[str, list[float]], "object"),
+        (Sequence[int], "array"),
+        (Literal["a", "b"], "string"),
+    ],
+)
+def test_types_that_json_gives_back(annotation: object, kind: str) -> None:
+    assert schema_of(annotation, "value")["type"] == kind
+
+
+def test_one_of_several_types() -> None:
+    assert {item["type"] for item in schema_of(int | None, "value")["anyOf"]} == {"integer", "null"}
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [date, Model, Colour, tuple[int, int], set, bytes, list[date], Model | None, Annotated[date, "a day"], Path],
+)
+def test_types_that_a_step_would_get_as_something_else(annotation: object) -> None:
+    with pytest.raises(DefinitionError, match=r"Parameter 'value' has the type .*, which JSON cannot carry\. Use int"):
+        schema_of(annotation, "value")

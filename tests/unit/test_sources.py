@@ -121,6 +121,26 @@ def test_what_cannot_travel_is_named() -> None:
         Pipeline("p", hooks=[Holding()]).add_step(step(name="s")(lambda: 1)).bundle()
 
 
+def test_data_beside_a_module_inside_a_package_stays_beside_it(project: Path) -> None:
+    (project / "package" / "table.csv").write_text("7")
+    (project / "package" / "jobs.py").write_text(
+        "from pathlib import Path\nfrom flowyml import Pipeline, step\n"
+        "@step\ndef read():\n    return Path(__file__).with_name('table.csv').read_text()\n"
+        "jobs = Pipeline('jobs', include=['*.csv']).add_step(read)\n"
+    )
+    code = "from package.jobs import jobs; print(jobs.bundle().write('bundles'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, check=True, capture_output=True, text=True)
+    path = done.stdout.strip()
+    assert own_files(Bundle.read(project / path)) == {"package/__init__.py", "package/jobs.py", "package/table.csv"}
+    ran = subprocess.run([sys.executable, "-I", path, "step", "read"], cwd=project, capture_output=True, text=True)
+    assert ran.stdout == '{"read": "7"}\n', ran.stderr
+
+
+def test_include_does_not_leave_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"include='\.\./\*/\*\.py' leaves "):
+        Pipeline("p", include=["../*/*.py"]).add_step(step(name="s")(lambda: 1)).bundle()
+
+
 def test_include_that_matches_nothing() -> None:
     with pytest.raises(DefinitionError, match=r"include='nothing/\*' matches no file"):
         Pipeline("p", include=["nothing/*"]).add_step(step(name="s")(lambda: 1)).bundle()

@@ -15,6 +15,7 @@ from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.plan.model import Plan
+from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.processes import StepProcesses
@@ -65,7 +66,7 @@ class Work:
         return value.live(self._unpack) if type(value) is Stored else value
 
     def _call_here(self, node: Node) -> dict[str, Any]:
-        inputs = dict(node.fixed)
+        inputs: dict[str, Any] = own_copy(node.fixed)  # what an attempt does to them is nobody else's business
         for name, source, output in node.arguments:
             inputs[name] = self.live(source.values[output])
         return run_step(node.step, self._functions[node.step.name], inputs, self._hooks)
