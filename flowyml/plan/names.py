@@ -35,9 +35,9 @@ def check_name(name: object, what: str) -> str:
 
 
 def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
-    """Lower-case ASCII letters, digits and separators; stable, and never the same for two names.
+    """Lower-case ASCII letters, digits and separators; stable, and for two names the same only if 32 bits collide.
 
-    A name that had to be changed ends in eight digits of its SHA-256, so that no two names collide.
+    A name that had to be changed ends in eight digits of its SHA-256, so that names stay apart.
 
     >>> slug("training")
     'training'
