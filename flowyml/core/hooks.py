@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flowyml.core.errors import StepCancelledError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.forks import ForksEndHere
 
 __all__ = ["PipelineHook"]
 
@@ -17,8 +19,8 @@ class PipelineHook:
     """Override what you need; every method does nothing by default.
 
     Step events fire once for each attempt, in the process that runs the step; pipeline events fire through the
-    engine's own callbacks. An exception in a hook is logged and never changes the outcome of the run. Hooks travel
-    to the workers by pickle, so keep connections and open files out of ``__init__``.
+    engine's own callbacks. An exception in a hook, ``sys.exit()`` too, is logged and never changes the outcome of the
+    run. Hooks travel to the workers by pickle, so keep connections and open files out of ``__init__``.
     """
 
     def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
@@ -41,6 +43,9 @@ def fire(hooks: Iterable[PipelineHook], event: str, *args: object) -> None:
     """Call ``event`` on each hook; what a hook raises is logged and goes no further."""
     for hook in hooks:
         try:
-            getattr(hook, event)(*args)
-        except Exception:
+            with ForksEndHere():
+                getattr(hook, event)(*args)
+        except StepCancelledError:  # it only happens to be in a hook that the step is hit
+            raise
+        except (Exception, SystemExit):
             logger.exception("Hook %s.%s failed; the run goes on.", type(hook).__name__, event)

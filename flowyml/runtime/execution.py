@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from flowyml.core.errors import OutputError, StepError
+from flowyml.core.forks import ForksEndHere
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
 
@@ -76,8 +77,9 @@ def step_error(kind: type[E], step: Step, message: str) -> E:
 
 def _called(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
     try:
-        returned = function(**inputs)
-        return _awaited(returned) if isawaitable(returned) else returned
+        with ForksEndHere():
+            returned = function(**inputs)
+            return _awaited(returned) if isawaitable(returned) else returned
     except SystemExit as exit_:  # it would end the process that runs other steps too
         message = f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error."
         raise step_error(StepError, step, message) from exit_

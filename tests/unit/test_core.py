@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from flowyml.core import errors
 from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, yes
-from flowyml.core.errors import DefinitionError, OutputNotKeptError, ScheduleError, UnsupportedFeatureError
+from flowyml.core.errors import (
+    DefinitionError,
+    OutputNotKeptError,
+    ScheduleError,
+    StepCancelledError,
+    UnsupportedFeatureError,
+)
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.resources import ResourceRequirements
@@ -240,6 +246,23 @@ class TestHooks:
         assert seen == ["train"]
         assert "Hook Bad.on_step_start failed; the run goes on." in caplog.text
         assert "broken hook" in caplog.text
+
+    def test_sys_exit_in_a_hook_changes_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Leaves(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                raise SystemExit(3)
+
+        fire([Leaves()], "on_step_start", "train", {})
+        assert "Hook Leaves.on_step_start failed; the run goes on." in caplog.text
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, StepCancelledError])
+    def test_what_stops_the_run_passes_through_a_hook(self, kind: type[BaseException]) -> None:
+        class Hit(PipelineHook):
+            def on_step_start(self, step_name: str, inputs: object) -> None:
+                raise kind
+
+        with pytest.raises(kind):
+            fire([Hit()], "on_step_start", "train", {})
 
 
 class TestOutputs:

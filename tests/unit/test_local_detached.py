@@ -432,6 +432,56 @@ def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
     assert not local.store.folder_of(handle.job_id).exists()
 
 
+FORKS = """
+import os, sys
+from flowyml import Pipeline, step
+from flowyml.core.hooks import PipelineHook
+from flowyml.orchestrators import LocalOrchestrator
+
+def forked(end):
+    if (pid := os.fork()) == 0:
+        end()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def failing():
+    raise LookupError("the child has failed")
+
+@step(outputs=["codes"], timeout=TIMEOUT)
+def family():
+    return [forked(lambda: sys.exit()), forked(lambda: sys.exit(7)), forked(lambda: sys.exit("why")), forked(failing)]
+
+class Forking(PipelineHook):
+    def on_step_end(self, step_name, outputs, duration):
+        print("the hook's child ended with", forked(lambda: sys.exit(5)))
+
+p = Pipeline("family", hooks=[Forking()]).add_step(family)
+if __name__ == "__main__":
+    local = LocalOrchestrator(store="runs.db")
+    if sys.argv[1] == "run":
+        run_id = p.run(on=local).run_id
+    else:
+        run_id = p.submit(on=local).wait_for_completion(timeout=30, poll_interval=0.1).job_id
+    run = local.get_run(run_id)
+    print("the end", str(run.status), run.error, dict(local.outputs(run_id)))
+    print("log", sorted(line.message for line in local.logs(run_id)))
+"""
+
+
+@pytest.mark.parametrize("timeout", [None, 20])
+@pytest.mark.parametrize("way", ["run", "submit"])
+def test_a_child_that_a_step_forks_ends_by_itself(tmp_path: Path, way: str, timeout: float | None) -> None:
+    (tmp_path / "family.py").write_text(FORKS.replace("TIMEOUT", repr(timeout)))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "family.py", way], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert [line for line in done.stdout.splitlines() if line.startswith("the end")] == [
+        "the end COMPLETED None {'codes': [0, 7, 1, 1]}"
+    ]
+    assert "the hook's child ended with 5" in done.stdout[done.stdout.index("log") :]
+    for words in ("LookupError: the child has failed", "why"):
+        assert words in (done.stdout if way == "submit" else done.stderr)
+
+
 def test_a_run_that_is_cancelled_before_its_process_is_known(local: LocalOrchestrator) -> None:
     """The record then still names the process that submits, which must not be hurt."""
     from flowyml.core.alive import this_process

@@ -166,13 +166,16 @@ def pass_on(name: str, line: str) -> None:
         tee.flush()
 
 
-def _renew_lock() -> None:
+def _be_forked() -> None:
+    """Another thread may have held the lock; and notes are taken in the parent, which reads what is passed on."""
     global _lock
     _lock = threading.Lock()
+    for _, tee in _Installed.streams.values():
+        tee._silent = False
 
 
-if hasattr(os, "register_at_fork"):  # another thread may hold it at the moment of a fork
-    os.register_at_fork(after_in_child=_renew_lock)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_be_forked)
 
 
 def _install(alone: Sink | None) -> None:

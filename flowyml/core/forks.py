@@ -1,0 +1,53 @@
+"""What a user's code forks ends where that code ends, and never goes on as a second FlowyML."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from types import TracebackType
+from typing import NoReturn
+
+__all__ = ["ForksEndHere"]
+
+
+class ForksEndHere:
+    """Around a call of the user's code: a child that it has forked ends with it, as a script ends.
+
+    The parent's outcome is what counts; a child that came back would record one of its own.
+    """
+
+    __slots__ = ("_pid",)
+
+    def __enter__(self) -> None:
+        self._pid = os.getpid()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.getpid() != self._pid:
+            _end(error)
+
+
+def _end(error: BaseException | None) -> NoReturn:
+    """Without the handlers of ``atexit``, which are the parent's (so does ``multiprocessing``)."""
+    code = 1
+    try:
+        code = _told(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _told(error: BaseException | None) -> int:
+    """The exit code; what Python says at the end of a script goes to standard error."""
+    if error is None:
+        return 0
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
