@@ -166,7 +166,13 @@ class _Loading:
         if isinstance(error, StopLoading):
             self.stopped = True
             return True
-        if isinstance(error, Exception | SystemExit):
+        if isinstance(error, SystemExit):
+            raise UsageError(
+                f"{self.place} called sys.exit({error.code!r}) when it was loaded, without arguments. Put that, and "
+                f"the reading of arguments, under `if __name__ == '__main__'`.",
+                _traceback(error),
+            ) from error
+        if isinstance(error, Exception):
             raise UsageError(f"{self.place} cannot be loaded: {_described(error)}", _traceback(error)) from error
         return False
 

@@ -15,11 +15,12 @@ from types import ModuleType
 from typing import Any
 
 from flowyml.artifacts.pickling import read_pickle, worker_main_is
-from flowyml.core.errors import PlanError
+from flowyml.core.errors import PlanError, StepError
 from flowyml.core.hooks import PipelineHook
-from flowyml.plan.model import Plan
+from flowyml.plan.model import Plan, Step
 from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.code import Code
+from flowyml.runtime.execution import step_error
 
 __all__ = [
     "StopLoading",
@@ -28,6 +29,7 @@ __all__ = [
     "load_code",
     "load_function",
     "load_hooks",
+    "load_step",
     "loading",
     "stop_if_loading",
     "unpacked",
@@ -64,7 +66,16 @@ def loading() -> Iterator[None]:
 def load_code(folder: str | Path, plan: Plan) -> Code:
     """The functions and hooks of a plan, from its unpacked bundle. Raises whatever the user's modules raise."""
     root = Path(folder)
-    return Code({step.name: load_function(root, step.function) for step in plan}, load_hooks(root))
+    return Code({step.name: load_step(root, step) for step in plan}, load_hooks(root))
+
+
+def load_step(folder: Path, step: Step) -> Callable[..., Any]:
+    """What a step calls. Raises ``PlanError``, ``StepError``, or whatever the user's module raises."""
+    try:
+        return load_function(folder, step.function)
+    except SystemExit as exit_:  # as argparse does, which finds other arguments here, or none
+        told = f"the module of step {step.name!r} called sys.exit({exit_.code!r}) when it was imported"
+        raise step_error(StepError, step, f"{told}. Put that under `if __name__ == '__main__'`.") from exit_
 
 
 def load_function(folder: Path, reference: str) -> Callable[..., Any]:

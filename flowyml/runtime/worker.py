@@ -15,7 +15,7 @@ from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromParameter, Input, Plan, Step
 from flowyml.runtime.execution import run_step, step_error
-from flowyml.runtime.loading import load_function, load_hooks
+from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.tracebacks import described, traceback_text
 
 __all__ = ["Worker"]
@@ -46,7 +46,7 @@ class Worker:
         """The hooks; none, and a line in the log, if they cannot be loaded."""
         try:
             return load_hooks(self.folder)
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("The hooks of pipeline %r cannot be loaded; the run goes on without them.", self.plan.name)
             return ()
 
@@ -62,11 +62,7 @@ class Worker:
     def function(self, step: Step) -> Callable[..., Any]:
         """What a step calls. Raises whatever its module raises when it is imported."""
         if step.name not in self._functions:
-            try:
-                self._functions[step.name] = load_function(self.folder, step.function)
-            except SystemExit as exit_:
-                told = f"the module of step {step.name!r} called sys.exit({exit_.code!r}) when it was imported"
-                raise step_error(StepError, step, f"{told}. Put that under `if __name__ == '__main__'`.") from exit_
+            self._functions[step.name] = load_step(self.folder, step)
         return self._functions[step.name]
 
     def perform(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:

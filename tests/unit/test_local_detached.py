@@ -184,6 +184,41 @@ def test_code_that_cannot_be_imported_any_more(local: LocalOrchestrator, tmp_pat
     assert any("broken on import" in line.message for line in handle.logs())
 
 
+ARGUMENTS = """
+import argparse
+from flowyml import Pipeline, context, step
+from flowyml.orchestrators import LocalOrchestrator
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--count", type=int, REST)
+given = parser.parse_args()
+
+@step(outputs=["double"])
+def double(count):
+    return 2 * count
+
+p = Pipeline("double", context=context(count=given.count)).add_step(double)
+if __name__ == "__main__":
+    handle = p.submit(on=LocalOrchestrator(store="runs.db")).wait_for_completion(timeout=30, poll_interval=0.1)
+    print(str(handle.status), handle.error, dict(handle.outputs))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rest", "end"),
+    [
+        ("default=1", "COMPLETED None {'double': 6}"),
+        ("required=True", "FAILED the module of step 'double' called sys.exit(2) when it was imported. Put that under"),
+    ],
+)
+def test_a_script_with_arguments_of_its_own(tmp_path: Path, rest: str, end: str) -> None:
+    (tmp_path / "double.py").write_text(ARGUMENTS.replace("REST", rest))
+    done = subprocess.run(
+        [sys.executable, "double.py", "--count", "3"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert end in done.stdout, done.stderr
+
+
 def test_cancel_kills_the_process_and_what_it_started(local: LocalOrchestrator, tmp_path: Path) -> None:
     place = str(tmp_path)
 

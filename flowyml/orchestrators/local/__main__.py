@@ -11,4 +11,5 @@ if __name__ == "__main__":
         sys.path.append(str(Path(__file__).resolve().parents[3]))
     from flowyml.orchestrators.local.detached import main
 
-    sys.exit(main(Path(sys.argv[1])))
+    folder = Path(sys.argv.pop())  # it is not for the user's modules, which may parse arguments of their own
+    sys.exit(main(folder))
