@@ -13,6 +13,7 @@ from flowyml.core.errors import ScheduleError
 __all__ = ["Schedule", "ScheduleInfo"]
 
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_SHORTEST, _LONGEST = 0.1, 315_360_000
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 
 
@@ -43,8 +44,11 @@ class Schedule:
 
         if (self.cron is None) == (self.interval_seconds is None):
             raise ScheduleError("A schedule has a cron expression or an interval, and not both.")
-        if self.interval_seconds is not None and not _is_positive(self.interval_seconds):
-            raise ScheduleError(f"interval={self.interval_seconds!r}: use a number of seconds above 0.")
+        if self.interval_seconds is not None and not _is_interval(self.interval_seconds):
+            raise ScheduleError(
+                f"interval={self.interval_seconds!r}: use a number of seconds above 0, from {_SHORTEST} to {_LONGEST} "
+                f"(ten years)."
+            )
         try:
             ZoneInfo(self.timezone)
         except (ValueError, LookupError, OSError) as error:
@@ -165,8 +169,8 @@ def _whole(schedule_type: str, value: object, what: str, highest: int) -> int:
     return value
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+def _is_interval(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and _SHORTEST <= value <= _LONGEST
 
 
 def _check_cron(expression: str) -> None:

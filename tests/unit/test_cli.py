@@ -329,6 +329,7 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
         (("daily", "25"), "daily takes an hour from 0 to 23, not 25"),
         (("cron", "* * *"), "has 3 fields"),
         (("interval", "often"), "interval takes seconds"),
+        (("interval", "1e400"), "interval=inf: use a number of seconds"),
         (("daily", "3", "--timezone", "Mars/Base"), "Unknown time zone"),
         (("daily", "3", "--start", "soon"), "--start 'soon' is no time"),
         (("daily", "3", "-p", "rows=x"), "'rows' must be of type integer"),
@@ -339,6 +340,7 @@ def test_a_schedule_that_makes_no_sense(words: tuple[str, ...], message: str) ->
     done = flowyml("schedule", "create", "train.py", *words)
     assert done.code == 2
     assert message in done.err
+    assert flowyml("schedule", "list", "--json").json == []
 
 
 def test_serve_fires_what_is_due() -> None:

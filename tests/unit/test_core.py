@@ -146,6 +146,10 @@ class TestSchedule:
             ("cron", "0 0 30 2 *", "never fires"),
             ("interval", 0, "seconds above 0"),
             ("interval", "1", "seconds above 0"),
+            ("interval", float("inf"), "to 315360000"),
+            ("interval", float("nan"), "to 315360000"),
+            ("interval", 1e14, "to 315360000"),
+            ("interval", 1e-9, "from 0.1"),
             ("monthly", 1, "Unknown schedule_type 'monthly'. Use hourly, daily, weekly, cron or interval"),
         ],
     )

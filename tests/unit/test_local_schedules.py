@@ -173,6 +173,40 @@ def test_a_run_that_cannot_be_started_is_told_and_left_out(
 
 
 @quietly
+@pytest.mark.filterwarnings("ignore:Schedule 'bad' is left out:UserWarning")
+def test_a_damaged_schedule_does_not_keep_the_others_from_firing(local: LocalOrchestrator, tmp_path: Path) -> None:
+    noting(tmp_path).schedule("interval", 1, on=local)
+    with local.store.session() as db:
+        db.execute(
+            "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen)"
+            """ SELECT 'bad', 'bad', bundle, orchestrator, '{"interval_seconds": 1e-9}', seen FROM schedules"""
+        )
+    with pytest.warns(UserWarning, match="Schedule 'bad' is left out.*flowyml schedule delete bad"):
+        assert [info.schedule_id for info in local.schedules()] == ["noting"]
+    with served(local):
+        eventually(lambda: fired(tmp_path))
+    local.delete_schedule("bad")
+    with pytest.raises(ScheduleNotFoundError, match="'bad'"):
+        local.delete_schedule("bad")
+
+
+@quietly
+def test_a_schedule_that_cannot_be_planned_is_told(
+    local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noting(tmp_path).schedule("interval", 1, on=local)
+    with local.store.session() as db:
+        db.execute(
+            "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen) SELECT 'bad', 'bad',"
+            """ bundle, orchestrator, '{"interval_seconds": 1e8, "start": "9999-12-31T00:00:00+00:00"}', 253402290000"""
+            " FROM schedules"
+        )
+    with served(local):
+        eventually(lambda: fired(tmp_path))
+    assert "Schedule 'bad' of 'bad' cannot be planned." in caplog.text
+
+
+@quietly
 def test_a_subclass_executes_scheduled_runs(tmp_path: Path) -> None:
     place = str(tmp_path / "after")
 

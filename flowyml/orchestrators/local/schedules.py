@@ -74,16 +74,14 @@ class ScheduleStore:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE schedule_id = ?"
             row = db.execute(query, (schedule_id,)).fetchone()
         if row is None:
-            raise ScheduleNotFoundError(
-                f"No local schedule has the id {schedule_id!r}. `flowyml schedule list` shows those there are."
-            )
+            raise _not_found(schedule_id)
         return _kept(row)
 
     def all(self, pipeline: str | None = None) -> list[Kept]:
-        """Every schedule, or that of one pipeline."""
+        """Every schedule, or that of one pipeline. Warns of one that cannot be read, and leaves it out."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE :name IS NULL OR pipeline = :name ORDER BY schedule_id"
-            return [_kept(row) for row in db.execute(query, {"name": pipeline})]
+            return [kept for row in db.execute(query, {"name": pipeline}) if (kept := _readable(row))]
 
     def pause(self, schedule_id: str, paused: bool) -> Kept:
         """Let it rest, or let it fire again; what came due in between is not made up for."""
@@ -97,9 +95,9 @@ class ScheduleStore:
 
     def delete(self, schedule_id: str) -> None:
         """Remove it. Raises ``ScheduleNotFoundError``."""
-        self.get(schedule_id)
         with self.runs.session() as db:
-            db.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,))
+            if not db.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,)).rowcount:
+                raise _not_found(schedule_id)
 
     def fired(self, schedule_id: str, due: datetime) -> None:
         """Remember that a run was started for this time; it never goes back."""
@@ -158,6 +156,26 @@ def warn_unless_served(store: ScheduleStore) -> None:
             UserWarning,
             stacklevel=5,
         )
+
+
+def _not_found(schedule_id: str) -> ScheduleNotFoundError:
+    return ScheduleNotFoundError(
+        f"No local schedule has the id {schedule_id!r}. `flowyml schedule list` shows those there are."
+    )
+
+
+def _readable(row: tuple[Any, ...]) -> Kept | None:
+    """The others must not suffer from one that another release has written, or a hand."""
+    try:
+        return _kept(row)
+    except (ValueError, TypeError) as error:
+        warnings.warn(
+            f"Schedule {row[0]!r} is left out, since it cannot be read: {error} Create it anew, or delete it: "
+            f"flowyml schedule delete {row[0]}",
+            UserWarning,
+            stacklevel=4,
+        )
+        return None
 
 
 def _kept(row: tuple[Any, ...]) -> Kept:

@@ -64,7 +64,10 @@ class Server:
         for schedule_id, item in kept.items():
             if self._versions.get(schedule_id) != item.version:
                 self._versions[schedule_id] = item.version
-                self._plan(item)
+                try:
+                    self._plan(item)
+                except Exception:  # the others still fire
+                    logger.exception("Schedule %r of %r cannot be planned.", schedule_id, item.pipeline)
 
     def _plan(self, item: Kept) -> None:
         self._scheduler.add_job(
