@@ -6,7 +6,6 @@ Credentials and endpoints come from the environment, or from fsspec's own config
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from flowyml.artifacts.store import Produce, Store, Written, checked_key, fresh_file, produced
 from flowyml.core.errors import ArtifactError
+from flowyml.core.urls import without_credentials
 
 __all__ = ["RemoteStore"]
 
@@ -26,7 +26,7 @@ class RemoteStore(Store):
     """A root on a filesystem of fsspec. What is written and read passes through a file on this machine."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(_without_credentials(url).rstrip("/"))
+        super().__init__(without_credentials(url).rstrip("/"))
         self.filesystem, self.root = _opened(url, self.url)
 
     def write(self, key: str, produce: Produce) -> Written:
@@ -91,10 +91,3 @@ def _errors(what: str) -> Iterator[None]:
         raise ArtifactError(f"{what}: it is not there") from error
     except Exception as error:  # each filesystem has errors of its own
         raise ArtifactError(f"{what}: {type(error).__name__}: {error}") from error
-
-
-def _without_credentials(url: str) -> str:
-    """The URL without a user, a password and a query, which may hold a token."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

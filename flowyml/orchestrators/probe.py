@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from flowyml.core.errors import ConfigurationError, EngineUnreachableError
+from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.urls import checked_url, without_credentials
 
 __all__ = ["Answer", "Site"]
 
@@ -51,29 +51,6 @@ class Site:
         if url not in self.seen:
             self.seen[url] = _get(url, self.timeout)
         return self.seen[url]
-
-
-def checked_url(url: object) -> str:
-    """The URL itself if it is one of HTTP, else a ``ConfigurationError`` that never shows its credentials."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        usable = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable = usable and (parts is None or parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or not isinstance(url, str):
-        shown = without_credentials(url) if isinstance(url, str) else repr(url)
-        raise ConfigurationError(f"url={shown!r} is no address of a server. Write it like http://host:4200.")
-    return url
-
-
-def without_credentials(url: str) -> str:
-    """The URL without user, password, query and fragment, which may hold secrets."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(a URL that cannot be read)"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _get(url: str, timeout: float) -> Answer:

@@ -12,9 +12,10 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.core.urls import checked_url, without_credentials
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
-from flowyml.orchestrators.probe import Site, checked_url, without_credentials
+from flowyml.orchestrators.probe import Site
 from flowyml.plan.model import Plan
 from flowyml.runtime.loading import stop_if_loading
 

@@ -20,9 +20,10 @@ from flowyml.core.errors import (
     PluginError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.urls import checked_url, without_credentials
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator
-from flowyml.orchestrators.probe import Site, without_credentials
+from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
 
 
@@ -201,6 +202,29 @@ def test_no_credential_is_shown() -> None:
     with pytest.raises(ConfigurationError) as wrong:
         RemoteOrchestrator("ftp://me:hunter2@host")
     assert "hunter2" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["me:hunter2@h:4200", "http://me:/hunter2@h:x", "http://me:?hunter2@h", "x://me:#hunter2@h"]
+)
+def test_no_credential_is_shown_of_what_is_no_url(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="no address of a server") as wrong:
+        checked_url(url.replace("me:", "me:hunter2"))
+    assert "hunter2" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("s3://key:secret@bucket/a@b/c?token=secret", "s3://bucket/a@b/c"),
+        ("simplecache::s3://key:secret@bucket/x", "simplecache::s3://bucket/x"),
+        ("http://me:p@secret@[::1]:80/", "http://[::1]:80/"),
+        ("memory://", "memory://"),
+        ("http://[::1", "http://[::1"),
+    ],
+)
+def test_what_stays_of_a_url(url: str, shown: str) -> None:
+    assert without_credentials(url) == shown
 
 
 def test_its_errors_survive_pickling(url: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.orchestrators.probe import checked_url
+from flowyml.core.urls import checked_url
 
 __all__ = ["Connection"]
 

@@ -11,7 +11,8 @@ from functools import cached_property, partial
 from typing import Any
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
-from flowyml.orchestrators.probe import Site, checked_url, without_credentials
+from flowyml.core.urls import checked_url, without_credentials
+from flowyml.orchestrators.probe import Site
 
 __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 

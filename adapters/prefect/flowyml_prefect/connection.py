@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.urls import checked_url, without_credentials
 
 __all__ = ["Connection"]
 
@@ -33,14 +35,17 @@ class Connection:
     def to(cls, url: str, api_key: str | None = None) -> Connection:
         """The server at ``url``, with or without ``/api``. A key ``"user:password"`` is one of basic authentication.
 
-        Without ``api_key``, that of Prefect's own settings is used if they name this same server.
+        Without ``api_key``, the user and the password of the URL count; and without those the key of Prefect's own
+        settings, if they name this same server.
 
-        >>> Connection.to("http://127.0.0.1:4200/").api_url
-        'http://127.0.0.1:4200/api'
+        >>> Connection.to("http://ada:secret@127.0.0.1:4200/")
+        Connection(api_url='http://127.0.0.1:4200/api')
         """
-        api_url = _api_url(url)
+        api_url, in_url = _apart(url)
         if api_key is not None:
             return cls(api_url, None, api_key) if ":" in api_key else cls(api_url, api_key)
+        if in_url is not None:
+            return cls(api_url, None, in_url)
         configured = cls.configured()
         return configured if configured and configured.api_url == api_url else cls(api_url)
 
@@ -49,14 +54,17 @@ class Connection:
         """The server of Prefect's own settings, or None when they name none."""
         for settings in _sources():
             if url := settings.get("PREFECT_API_URL"):
-                return cls(_api_url(url), _first("PREFECT_API_KEY"), _first("PREFECT_API_AUTH_STRING"))
+                api_url, in_url = _apart(url)
+                if in_url is not None:  # which Prefect's own client sends, whatever else is set
+                    return cls(api_url, None, in_url)
+                return cls(api_url, _first("PREFECT_API_KEY"), _first("PREFECT_API_AUTH_STRING"))
         return None
 
     @cached_property
     def ui_url(self) -> str:
         """Where people look at it."""
         if chosen := _first("PREFECT_UI_URL"):
-            return chosen.rstrip("/")
+            return without_credentials(chosen).rstrip("/")
         if match := _CLOUD.match(self.api_url):
             return f"https://app.prefect.cloud/account/{match['account']}/workspace/{match['workspace']}"
         return self.api_url.removesuffix("/api")
@@ -81,11 +89,15 @@ class Connection:
         return settings
 
 
-def _api_url(url: str) -> str:
-    plain = url.rstrip("/")
-    if not re.match(r"https?://[^/\s]+", plain):
-        raise ConfigurationError(f"url={url!r} is no address of a Prefect server. Write it like http://host:4200.")
-    return plain if re.search(r"/api(/|$)", plain) else f"{plain}/api"
+def _apart(url: str) -> tuple[str, str | None]:
+    """The address of the API, which may be shown, and the ``user:password`` that stood in it."""
+    parts = urlsplit(checked_url(url))
+    plain = without_credentials(url).rstrip("/")
+    api_url = plain if re.search(r"/api(/|$)", plain) else f"{plain}/api"
+    user, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return api_url, None
+    return api_url, unquote(user if ":" in user else f"{user}:")
 
 
 def _first(name: str) -> str | None:

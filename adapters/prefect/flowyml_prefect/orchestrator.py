@@ -16,6 +16,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.core.urls import without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import FlowRun, NotFoundError, PrefectClient, is_id
@@ -43,7 +44,8 @@ class PrefectOrchestrator(Orchestrator):
 
     ``url`` is that of a Prefect server, with or without ``/api``; without it Prefect's own settings count
     (``PREFECT_API_URL``, a profile), and without those an embedded Prefect on SQLite is started on this machine.
-    ``api_key`` is a key of Prefect Cloud, or ``"user:password"`` of a server with basic authentication.
+    ``api_key`` is a key of Prefect Cloud, or ``"user:password"`` of a server with basic authentication, which may also
+    stand in the URL; wherever FlowyML shows that, it leaves them out.
 
     ``work_pool`` names the pool whose workers execute the runs. Without one each run is executed on this machine, in a
     process of its own that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
@@ -65,7 +67,7 @@ class PrefectOrchestrator(Orchestrator):
         artifacts: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(retry_policy=retry_policy)
-        self.url = url
+        self.url = None if url is None else without_credentials(url)
         self.work_pool = work_pool
         self.artifacts = None if artifacts is None else os.fspath(artifacts)
         self._connection = Connection.to(url, api_key) if url is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError
 from flowyml_prefect.connection import Connection
 
@@ -84,7 +86,41 @@ def test_a_user_and_password_are_basic_authentication() -> None:
     assert "secret" not in repr(connection)
 
 
+@pytest.mark.parametrize(
+    ("in_url", "sent"), [("admin:s3cr%40t", b"admin:s3cr@t"), ("admin", b"admin:"), (":s3cret", b":s3cret")]
+)
+def test_a_user_and_password_in_the_url_are_sent_and_never_shown(
+    in_url: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = Connection.to(f"http://{in_url}@h:4200/api?token=s3cret")
+    assert connection.headers == {"Authorization": f"Basic {base64.b64encode(sent).decode()}"}
+    assert (connection.api_url, connection.ui_url) == ("http://h:4200/api", "http://h:4200")
+    assert "s3cr" not in repr(connection)
+    assert Connection.to(f"http://{in_url}@h:4200", "key").headers == {"Authorization": "Bearer key"}
+    monkeypatch.setenv("PREFECT_API_URL", f"http://{in_url}@h:4200/api")
+    monkeypatch.setenv("PREFECT_API_KEY", "key")
+    assert Connection.configured() == connection
+    assert Connection.to("http://h:4200") == connection
+    monkeypatch.setenv("PREFECT_UI_URL", f"https://{in_url}@ui")
+    assert Connection.to("http://h:4200").ui_url == "https://ui"
+
+
+@pytest.mark.parametrize("command", ["runs", "backends show", "status 5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"])
+def test_the_command_line_shows_no_password(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "flowyml.toml").write_text(
+        '[orchestrators.prod]\nengine = "prefect"\nurl = "https://me:s3cret@127.0.0.1:9/api"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    on = ["prod"] if command.startswith("backends") else ["--on", "prod"]
+    main([*command.split(), *on])
+    shown = "".join(capfd.readouterr())
+    assert "127.0.0.1:9" in shown
+    assert "s3cret" not in shown
+
+
 @pytest.mark.parametrize("url", ["", "h:4200", "ftp://h", "http://"])
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no address of a Prefect server"):
+    with pytest.raises(ConfigurationError, match="is no address of a server"):
         Connection.to(url)
