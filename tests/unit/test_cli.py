@@ -506,6 +506,19 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
+def test_a_step_does_not_fail_because_nobody_reads_what_it_prints() -> None:
+    Path("loud.py").write_text(
+        "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n"
+        "        print(n, flush=True)\n    return 1\n@pipeline\ndef loud():\n    return one()\n"
+    )
+    subprocess.run(
+        f"{sys.executable} -m flowyml run loud.py --run-id loud | head -n 1", shell=True, check=True,
+        capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert flowyml("status", "loud", "--json").json["status"] == "COMPLETED"
+    assert flowyml("logs", "loud").out.endswith("19999\n")
+
+
 # Help and terminals.
 
 

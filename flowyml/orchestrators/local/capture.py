@@ -85,10 +85,11 @@ class Tee:
         return written
 
     def show(self, text: str) -> int:
-        """Pass text on, without a note."""
-        if self._silent or self._stream is None:
-            return len(text)
-        return self._stream.write(text)  # type: ignore[no-any-return]  # whatever the stream answers
+        """Pass text on, without a note. That nobody reads it is no fault of the step that prints."""
+        if not self._silent and self._stream is not None:
+            with suppress(OSError):
+                self._stream.write(text)
+        return len(text)
 
     def isatty(self) -> bool:
         """As the stream is; a stream that is not there is no terminal."""
@@ -100,9 +101,10 @@ class Tee:
             self.write(line)
 
     def flush(self) -> None:
-        """As the stream would."""
+        """As the stream would, if somebody reads."""
         if self._stream is not None:
-            self._stream.flush()
+            with suppress(OSError):
+                self._stream.flush()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stream)
