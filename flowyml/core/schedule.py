@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from flowyml.core.errors import ScheduleError
@@ -97,8 +99,9 @@ class Schedule:
     def _cron_times(self, after: datetime, count: int) -> list[datetime]:
         from croniter import croniter
 
-        times = croniter(self.cron, after)
-        return [times.get_next(datetime) for _ in range(count)]
+        assert self.cron is not None
+        times = iter(partial(croniter(self.cron, after).get_next, datetime), None)
+        return list(islice((time for time in times if not (_is_second(time) and _is_fixed(self.cron))), count))
 
     def _interval_times(self, after: datetime, count: int) -> list[datetime]:
         assert self.interval_seconds is not None
@@ -138,6 +141,16 @@ class ScheduleInfo:
     paused: bool = False
     next_runs: tuple[datetime, ...] = ()
     drift: tuple[str, ...] = ()
+
+
+def _is_second(time: datetime) -> bool:
+    """Whether the clocks have gone back, and have shown this time an hour ago already."""
+    return time.utcoffset() != time.replace(fold=0).utcoffset()
+
+
+def _is_fixed(cron: str) -> bool:
+    """Whether it means times of the day, which come once, and not every hour or minute (source: cron(8), Vixie's)."""
+    return not any(field.startswith("*") for field in cron.split()[:2])
 
 
 def _hourly(value: object) -> str:

@@ -165,6 +165,22 @@ class TestSchedule:
         assert [time.astimezone(UTC).hour for time in times] == [1, 1]
         assert times[0].utcoffset() != datetime(2026, 3, 28, tzinfo=ZoneInfo("Europe/Berlin")).utcoffset()
 
+    @pytest.mark.parametrize(
+        ("cron", "times"),
+        [
+            ("30 2 * * *", ["25 02:30 +0200", "26 02:30 +0100", "27 02:30 +0100"]),
+            ("0 1-3 * * *", ["25 01:00 +0200", "25 02:00 +0200", "25 03:00 +0100"]),
+            ("15 * * * *", ["25 00:15 +0200", "25 01:15 +0200", "25 02:15 +0200", "25 02:15 +0100", "25 03:15 +0100"]),
+            ("*/30 2 * * *", ["25 02:00 +0200", "25 02:30 +0200", "25 02:00 +0100", "25 02:30 +0100"]),
+        ],
+    )
+    def test_a_time_of_the_day_comes_once_when_the_clocks_go_back(self, cron: str, times: list[str]) -> None:
+        after = datetime(2026, 10, 24, 22, tzinfo=UTC)
+        found = Schedule(cron=cron, timezone="Europe/Berlin").next_times(len(times), after=after)
+        assert [f"{time:%d %H:%M %z}" for time in found] == times
+        one_by_one = Schedule(cron=cron, timezone="Europe/Berlin").next_times(1, after=found[-2])
+        assert one_by_one == found[-1:]
+
     def test_start_and_end(self) -> None:
         start, end = datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, 1, tzinfo=UTC)
         schedule = Schedule.of("daily", 0, start=start, end=end)
