@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import re
 import sys
 import threading
 import time
@@ -619,6 +620,19 @@ def test_a_store_that_cannot_be_had(tmp_path: Path) -> None:
     health = local.health()
     assert not health.reachable
     assert "cannot be opened" in health.detail
+
+
+@pytest.mark.parametrize("offset", [0, 4096])
+def test_a_damaged_store_is_named(local: LocalOrchestrator, offset: int) -> None:
+    chain(1).run(on=local)
+    path = local.store.path
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * (path.stat().st_size - offset))
+    for ask in (local.runs, lambda: chain(1).run(on=local)):
+        with pytest.raises(ConfigurationError, match=f"{re.escape(str(path))}, is damaged.*Move it away"):
+            ask()
+    assert "is damaged" in local.health().detail
 
 
 def test_health(local: LocalOrchestrator) -> None:

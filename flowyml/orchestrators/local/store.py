@@ -58,7 +58,7 @@ class RunStore:
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
         """A connection of one's own, each statement committed by itself."""
-        with closing(connect(self.path)) as db:
+        with _damage_told(self.path), closing(connect(self.path)) as db:
             yield db
 
     # Runs begin and end.
@@ -167,6 +167,19 @@ class RunStore:
             shutil.rmtree(folder, ignore_errors=True)
         fresh = db.execute(f"SELECT {RunRow.columns()} FROM runs WHERE number = ?", (row.number,)).fetchone()
         return RunRow(*fresh) if fresh else row
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            raise
+        raise ConfigurationError(
+            f"The record of local runs, {path}, is damaged, or no SQLite file: {error}. Move it away, and FlowyML "
+            f"begins a new one; `sqlite3 {path} .recover` saves what can still be read."
+        ) from error
 
 
 def connect(path: Path) -> sqlite3.Connection:
