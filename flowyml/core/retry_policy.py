@@ -35,7 +35,7 @@ class OrchestratorRetryPolicy:
 
     def __post_init__(self) -> None:
         _require(
-            _is_number(self.max_attempts) and self.max_attempts % 1 == 0 and self.max_attempts >= 1,
+            type(self.max_attempts) is int and self.max_attempts >= 1,
             "max_attempts",
             "a whole number from 1",
         )
@@ -53,11 +53,14 @@ class OrchestratorRetryPolicy:
     @property
     def delays(self) -> tuple[float, ...]:
         """Seconds to wait before each retry."""
-        return tuple(
-            min(self.initial_delay_seconds * self.backoff_multiplier**retry if retry else self.initial_delay_seconds,
-                self.max_delay_seconds)
-            for retry in range(self.max_attempts - 1)
-        )  # fmt: skip
+        return tuple(min(self._grown(retry), self.max_delay_seconds) for retry in range(self.max_attempts - 1))
+
+    def _grown(self, retry: int) -> float:
+        """The delay before it is capped."""
+        try:
+            return self.initial_delay_seconds * self.backoff_multiplier**retry if retry else self.initial_delay_seconds
+        except OverflowError:
+            return float("inf") if self.initial_delay_seconds else 0
 
     def retries_on(self, error: BaseException) -> bool:
         """True when an error of this class is worth another attempt."""
@@ -91,7 +94,7 @@ def _plain(name: str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and float("-inf") < value < float("inf")
 
 
 def _require(condition: bool, name: str, expected: str) -> None:

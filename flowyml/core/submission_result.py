@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from flowyml.core.errors import EngineUnreachableError, WaitTimeoutError
+from flowyml.core.errors import DefinitionError, EngineUnreachableError, WaitTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun
@@ -107,13 +107,18 @@ class SubmissionResult:
     ) -> SubmissionResult:
         """Block until the run ended, however it ended; look at ``status`` then.
 
-        ``timeout`` and ``poll_interval`` are seconds. The first polls come faster than ``poll_interval``, so a short
-        run is not waited for in vain. ``progress`` shows the steps live; by default when standard error is a terminal.
+        ``timeout``, which may be ``inf``, and ``poll_interval`` are seconds. The first polls come faster than
+        ``poll_interval``, so a short run is not waited for in vain. ``progress`` shows the steps live; by default when
+        standard error is a terminal.
 
         Raises ``WaitTimeoutError`` when the time is up: the run goes on. An engine that does not answer is asked
         again until then; if it is still silent at the end, ``EngineUnreachableError`` is raised, which says nothing
         about the run.
         """
+        for name, value in (("timeout", timeout), ("poll_interval", poll_interval)):
+            if not _is_seconds(value):
+                hint = " Use float('inf') to wait without an end." if name == "timeout" else ""
+                raise DefinitionError(f"wait_for_completion: {name}={value!r} must be seconds, 0 or more.{hint}")
         if progress is None:
             progress = sys.stderr.isatty()
         already_over = self._run.status.is_terminal
@@ -175,6 +180,10 @@ class SubmissionResult:
             else self._run.status
         )
         return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
 def _step_result(step: StepRun) -> StepResult:

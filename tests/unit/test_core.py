@@ -68,6 +68,11 @@ class TestRetryPolicy:
     def test_a_thousand_attempts_do_not_overflow(self) -> None:
         assert OrchestratorRetryPolicy(max_attempts=5000, backoff_multiplier=10).delays[-1] == 3600
 
+    @pytest.mark.parametrize(("initial", "last"), [(1, 3600), (1e300, 3600), (0, 0)])
+    def test_huge_multipliers_do_not_overflow(self, initial: float, last: float) -> None:
+        policy = OrchestratorRetryPolicy(max_attempts=5, backoff_multiplier=1e300, initial_delay_seconds=initial)
+        assert policy.delays[-1] == last
+
     @pytest.mark.parametrize(
         ("error", "wanted", "retried"),
         [
@@ -96,7 +101,9 @@ class TestRetryPolicy:
     @pytest.mark.parametrize(
         ("name", "value"),
         [("max_attempts", 0), ("max_attempts", True), ("max_attempts", 1.5), ("initial_delay_seconds", -1),
-         ("initial_delay_seconds", "10"), ("backoff_multiplier", 0.5), ("retryable_errors", "OOM")],
+         ("initial_delay_seconds", "10"), ("backoff_multiplier", 0.5), ("retryable_errors", "OOM"),
+         ("max_attempts", 3.0), ("initial_delay_seconds", float("inf")), ("max_delay_seconds", float("nan")),
+         ("backoff_multiplier", float("inf"))],
     )  # fmt: skip
     def test_nonsense_is_named(self, name: str, value: object) -> None:
         with pytest.raises(DefinitionError, match=name):

@@ -108,6 +108,15 @@ def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     eventually(lambda: not list((tmp_path / "jobs" / "runs").iterdir()))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("timeout", None), ("timeout", "3"), ("timeout", float("nan")), ("poll_interval", -1)]
+)
+def test_waiting_for_no_number_of_seconds(local: LocalOrchestrator, name: str, value: Any) -> None:
+    run_id = Pipeline("one").add_step(step(name="a")(lambda: 7)).run(on=local).run_id
+    with pytest.raises(DefinitionError, match=f"{name}={value!r} must be seconds"):
+        local.attach(run_id).wait_for_completion(**{name: value})
+
+
 def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
     @step
     def broken() -> None:
