@@ -110,8 +110,9 @@ class Log:
 class PrefectClient:
     """One server. Calls are safe from many threads; those that write go one at a time, for SQLite's sake.
 
-    A database that is busy is asked again after 20 to 50 ms. ``retry_policy`` adds patience with a server that does not
-    answer at all. Raises ``EngineUnreachableError``, ``AuthenticationError``, ``NotFoundError`` and ``EngineError``.
+    A database that is busy is asked again after 20 to 50 ms; one that stays so is as good as a server that does not
+    answer at all, with which ``retry_policy`` adds patience. Raises ``EngineUnreachableError``,
+    ``AuthenticationError``, ``NotFoundError`` and ``EngineError``.
     """
 
     connection: Connection
@@ -336,19 +337,23 @@ class PrefectClient:
         if response.status_code == 404:
             raise NotFoundError(f"Prefect at {self.connection.api_url} has nothing at {path}.")
         if response.is_error:
-            raise EngineError(f"Prefect answered {response.status_code} to {method} {path}: {response.text[:2000]}")
+            raise EngineError(self._told(response, method, path))
         return response.json() if response.content else None
 
     def _answer(self, method: str, path: str, body: Any) -> httpx.Response:
-        """One call, and more of them while the database is locked."""
+        """One call, and more of them while the database is locked, or a gateway has nobody behind it."""
         import random
 
         for _ in range(_BUSY_TRIES):
             response = self._send(method, path, body)
             if response.status_code not in _BUSY:
-                break
+                return response
             time.sleep(random.uniform(0.02, 0.05))
-        return response
+        raise EngineUnreachableError(self._told(response, method, path))
+
+    def _told(self, response: httpx.Response, method: str, path: str) -> str:
+        where, status = self.connection.api_url, response.status_code
+        return f"Prefect at {where} answered {status} to {method} {path}: {response.text[:2000]}"
 
     def _send(self, method: str, path: str, body: Any) -> httpx.Response:
         """One request; a second one if the server had closed the kept connection meanwhile."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flowyml.core.errors import ArtifactError
+from flowyml.core.errors import ArtifactError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, TaskRun
@@ -25,6 +25,9 @@ _LAG = timedelta(seconds=10)
 
 _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 """The same for a run that did not come to its own end: some of them never come."""
+
+_PATIENCE_SECONDS = 300
+"""How long following the log of a run goes on while the server does not answer."""
 
 _LAST_LINE = "Finished in state "
 _WRAPPERS = re.compile(
@@ -91,17 +94,29 @@ class RunReader:
         return Outputs(values, not_kept=gone)
 
     def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
-        """The lines of a run. Prefect sends them in batches, so the last come after the end."""
+        """The lines of a run. Prefect sends them in batches, so the last come after the end.
+
+        Following outlasts a server that is away for a while: it is asked again from where it was.
+        """
         names: dict[str, str] = {}
         seen: set[str] = set()
         latest: datetime | None = None
         complete = False
+        answered = time.monotonic()
         while True:
-            run = self.client.run(run_id)
+            try:
+                run = self.client.run(run_id)
+                new = [log for log in self.client.logs(run_id, latest and latest - _LAG) if log.id not in seen]
+                lines = self._lines(run_id, new, names)
+            except EngineUnreachableError:
+                if not follow or time.monotonic() - answered > _PATIENCE_SECONDS:
+                    raise
+                time.sleep(1)
+                continue
+            yield from lines
+            answered = time.monotonic()
             over = status_of(run.state_type, run.state_name).is_terminal
-            new = [log for log in self.client.logs(run_id, latest and latest - _LAG) if log.id not in seen]
             seen.update(log.id for log in new)
-            yield from self._lines(run_id, new, names)
             latest = new[-1].time if new else latest
             complete = complete or any(not log.task_run_id and log.message.startswith(_LAST_LINE) for log in new)
             if not over and not follow:
@@ -110,11 +125,12 @@ class RunReader:
                 return
             time.sleep(0.3 if over else 1)
 
-    def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, str]) -> Iterator[LogLine]:
+    def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, str]) -> list[LogLine]:
         self._learn_steps(run_id, {log.task_run_id for log in logs if log.task_run_id}, names)
-        for log in logs:
-            step = names.get(log.task_run_id, "") if log.task_run_id else ""
-            yield LogLine(log.message, step, logging.getLevelName(log.level), log.time)
+        return [
+            LogLine(log.message, names.get(log.task_run_id or "", ""), logging.getLevelName(log.level), log.time)
+            for log in logs
+        ]
 
     def _learn_steps(self, run_id: str, wanted: set[str], names: dict[str, str]) -> None:
         """Find the steps of task runs, which Prefect may record after their first log lines."""

@@ -1,0 +1,129 @@
+"""What a fake server answers, and a real Prefect does not on demand: gateways in front of it, and strangers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml_prefect import PrefectOrchestrator, reading
+
+RUN = "5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"
+NOBODY = (502, "text/html", b"<html><head><title>502 Bad Gateway</title></head></html>")
+
+Answer = tuple[int, str, bytes]
+
+
+def told(value: Any, status: int = 200) -> Answer:
+    return status, "application/json", json.dumps(value).encode()
+
+
+def flow_run(kind: str) -> Answer:
+    ended = "2026-01-01T00:00:09+00:00" if kind == "COMPLETED" else None
+    return told({
+        "id": RUN, "name": "brave-bee", "flow_id": RUN, "state_type": kind, "state_name": kind.capitalize(),
+        "labels": {"flowyml.pipeline": "bees", "flowyml.run_id": "bee-1"}, "end_time": ended,
+    })  # fmt: skip
+
+
+def log_line(message: str, second: int) -> dict[str, Any]:
+    time = f"2026-01-01T00:00:0{second}+00:00"
+    return {"id": message, "message": message, "level": 20, "timestamp": time, "task_run_id": None}
+
+
+@contextmanager
+def answering(pages: dict[str, list[Answer]]) -> Iterator[tuple[PrefectOrchestrator, list[str]]]:
+    """An orchestrator of a server that answers these in turn, the last for ever; and the paths that it was asked.
+
+    A page with the name "" stands for all that have no answers of their own.
+    """
+    asked: list[str] = []
+    times: Counter[str] = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.removeprefix("/api")
+            asked.append(path)
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answers = pages.get(path, pages.get("", [told({"detail": "Not Found"}, 404)]))
+            status, media_type, body = answers[min(times[path], len(answers) - 1)]
+            times[path] += 1
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Length", str(len(body)))
+            if 300 <= status < 400:
+                self.send_header("Location", "https://me:s3cret@elsewhere/login?token=s3cret")
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # the name is http.server's
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    orchestrator = PrefectOrchestrator(f"http://127.0.0.1:{server.server_port}")
+    try:
+        yield orchestrator, asked
+    finally:
+        orchestrator.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_gateway_with_nobody_behind_it_is_silence(status: int) -> None:
+    with (
+        answering({"": [(status, *NOBODY[1:])]}) as (orchestrator, _),
+        pytest.raises(EngineUnreachableError, match=rf"Prefect at http://\S+ answered {status} to GET /flow_runs/"),
+    ):
+        orchestrator.get_run(RUN)
+
+
+def test_waiting_outlasts_a_gateway_with_nobody_behind_it() -> None:
+    answers = [flow_run("RUNNING"), *[NOBODY] * 60, flow_run("COMPLETED")]
+    with answering({f"/flow_runs/{RUN}": answers, "": [told([])]}) as (orchestrator, asked):
+        handle = orchestrator.attach(RUN).wait_for_completion(60, 0.1, progress=False)
+        assert handle.status is ExecutionStatus.COMPLETED
+    assert asked.count(f"/flow_runs/{RUN}") >= len(answers)
+
+
+def test_waiting_for_one_that_stays_away_ends_in_time() -> None:
+    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NOBODY]}) as (orchestrator, _):
+        handle = orchestrator.attach(RUN)
+        with pytest.raises(EngineUnreachableError, match="502"):
+            handle.wait_for_completion(0.1, 0.1, progress=False)
+
+
+def test_following_outlasts_a_gateway_with_nobody_behind_it() -> None:
+    pages = {
+        f"/flow_runs/{RUN}": [*[flow_run("RUNNING")] * 3, *[NOBODY] * 60, flow_run("COMPLETED")],
+        "/logs/filter": [
+            told([log_line("one", 1)]),
+            told([log_line("one", 1), log_line("two", 2), log_line("Finished in state Completed()", 3)]),
+        ],
+        "": [told([])],
+    }
+    with answering(pages) as (orchestrator, _):
+        lines = [line.message for line in orchestrator.logs(RUN, follow=True)]
+    assert lines == ["one", "two", "Finished in state Completed()"]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_PATIENCE_SECONDS", 1)
+    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NOBODY]}) as (orchestrator, _):
+        lines = orchestrator.logs(RUN, follow=follow)
+        with pytest.raises(EngineUnreachableError, match="502"):
+            next(lines)
