@@ -13,17 +13,20 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.urls import without_credentials
 from flowyml_prefect.connection import Connection
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = ["FlowRun", "Log", "NotFoundError", "PrefectClient", "TaskRun", "is_id"]
+
+Meaning = TypeVar("Meaning")
 
 TAG = "flowyml"
 _BUSY = frozenset({429, 502, 503, 504})
@@ -133,24 +136,30 @@ class PrefectClient:
 
     def version(self) -> str:
         """The server's version."""
-        return str(self.read("/admin/version"))
+        return self._understood(_text, self.read("/admin/version"))
 
     # Flows and deployments.
 
     def create_flow(self, name: str, labels: Mapping[str, str]) -> str:
         """The id of the flow of this name, made if need be."""
-        return str(self.write("/flows/", {"name": name, "tags": [TAG], "labels": labels})["id"])
+        made = self.write("/flows/", {"name": name, "tags": [TAG], "labels": labels})
+        return str(self._understood(_record, made)["id"])
+
+    def flow_name(self, flow_id: str) -> str:
+        """The name of a flow."""
+        return str(self._understood(_record, self.read(f"/flows/{flow_id}"))["name"])
 
     def deployment(self, flow: str, name: str) -> dict[str, Any] | None:
         """The deployment of this name, or None."""
         try:
-            return self.read(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")  # type: ignore[no-any-return]  # JSON
+            found = self.read(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
         except NotFoundError:
             return None
+        return self._understood(_record, found)
 
     def create_deployment(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make a deployment."""
-        return self.write("/deployments/", body)  # type: ignore[no-any-return]  # JSON
+        return self._understood(_record, self.write("/deployments/", body))
 
     def update_deployment(self, deployment_id: str, body: Mapping[str, Any]) -> None:
         """Change a deployment where it stands: its id, its runs and its schedules stay."""
@@ -158,7 +167,7 @@ class PrefectClient:
 
     def deployment_by_id(self, deployment_id: str) -> dict[str, Any]:
         """One deployment."""
-        return self.read(f"/deployments/{deployment_id}")  # type: ignore[no-any-return]  # JSON
+        return self._understood(_record, self.read(f"/deployments/{deployment_id}"))
 
     def deployments(self, flow: str | None = None) -> list[dict[str, Any]]:
         """The deployments that FlowyML made."""
@@ -204,9 +213,10 @@ class PrefectClient:
     def work_pool(self, name: str) -> dict[str, Any] | None:
         """A work pool, or None."""
         try:
-            return self.read(f"/work_pools/{quote(name, safe='')}")  # type: ignore[no-any-return]  # JSON
+            found = self.read(f"/work_pools/{quote(name, safe='')}")
         except NotFoundError:
             return None
+        return self._understood(_record, found)
 
     def ensure_process_pool(self, name: str) -> None:
         """See to it that there is a work pool whose workers start processes."""
@@ -228,11 +238,11 @@ class PrefectClient:
 
     def create_run(self, deployment_id: str, body: Mapping[str, Any]) -> FlowRun:
         """A new run, or the one that has this idempotency key already."""
-        return FlowRun.of(self.write(f"/deployments/{deployment_id}/create_flow_run", body))
+        return self._understood(FlowRun.of, self.write(f"/deployments/{deployment_id}/create_flow_run", body))
 
     def run(self, run_id: str) -> FlowRun:
         """One run."""
-        return FlowRun.of(self.read(f"/flow_runs/{run_id}"))
+        return self._understood(FlowRun.of, self.read(f"/flow_runs/{run_id}"))
 
     def runs(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
         """The newest runs that pass the filters."""
@@ -245,7 +255,7 @@ class PrefectClient:
                 "offset": len(found),
             }
             page = self.query("/flow_runs/filter", body)
-            found += map(FlowRun.of, page)
+            found += (self._understood(FlowRun.of, plain) for plain in page)
             if len(page) < body["limit"]:
                 break
         return found
@@ -253,7 +263,7 @@ class PrefectClient:
     def task_runs(self, run_id: str) -> list[TaskRun]:
         """The task runs of a run, which Prefect records some seconds late."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        return [TaskRun.of(plain) for plain in self._pages("/task_runs/filter", body)]
+        return [self._understood(TaskRun.of, plain) for plain in self._pages("/task_runs/filter", body)]
 
     def logs(self, run_id: str, after: datetime | None = None) -> list[Log]:
         """The log of a run in the order of time, from a moment on."""
@@ -273,7 +283,7 @@ class PrefectClient:
     def artifacts(self, key: str, limit: int = _PAGE) -> list[dict[str, Any]]:
         """The artifacts of a key, the newest first."""
         wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": limit}
-        return self.query("/artifacts/filter", wanted)  # type: ignore[no-any-return]  # JSON
+        return self.query("/artifacts/filter", wanted)
 
     def artifact_of_run(self, key: str, run_id: str) -> Any:
         """The data of a run's newest artifact of this key, or None."""
@@ -284,7 +294,7 @@ class PrefectClient:
     def set_state(self, run_id: str, state: Mapping[str, Any], *, force: bool = False) -> str:
         """Propose a state; gives Prefect's answer: ACCEPT, REJECT, ABORT or WAIT."""
         answer = self.write(f"/flow_runs/{run_id}/set_state", {"state": state, "force": force})
-        return str(answer["status"])
+        return self._understood(lambda plain: str(plain["status"]), answer)
 
     def claim(self, run_id: str) -> bool:
         """Take a scheduled run for execution. Of all who try, only one gets it."""
@@ -301,9 +311,9 @@ class PrefectClient:
         """GET."""
         return self._checked("GET", path, None)
 
-    def query(self, path: str, body: Mapping[str, Any]) -> Any:
-        """POST that changes nothing."""
-        return self._checked("POST", path, body)
+    def query(self, path: str, body: Mapping[str, Any]) -> list[Any]:
+        """POST that changes nothing, and gives a list."""
+        return self._understood(_list, self._checked("POST", path, body))
 
     def write(
         self, path: str, body: Mapping[str, Any] | list[Mapping[str, Any]] | None, *, method: str = "POST"
@@ -334,11 +344,32 @@ class PrefectClient:
                 f"Prefect at {self.connection.api_url} refuses these credentials ({response.status_code}). "
                 f"Pass api_key=…, or set PREFECT_API_KEY or PREFECT_API_AUTH_STRING."
             )
+        if response.is_redirect:
+            raise EngineError(
+                self._strange(f"a redirect to {without_credentials(response.headers.get('location', ''))}")
+            )
+        if response.is_error and response.status_code != 404:
+            raise EngineError(self._told(response, method, path))
+        try:
+            answer = response.json() if response.content else None
+        except ValueError as error:
+            raise EngineError(self._strange(f"{response.status_code} and {_page(response):.300}")) from error
         if response.status_code == 404:
             raise NotFoundError(f"Prefect at {self.connection.api_url} has nothing at {path}.")
-        if response.is_error:
-            raise EngineError(self._told(response, method, path))
-        return response.json() if response.content else None
+        return answer
+
+    def _understood(self, meaning: Callable[[Any], Meaning], answer: Any) -> Meaning:
+        """What an answer means; an ``EngineError`` where it is none that Prefect gives."""
+        try:
+            return meaning(answer)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise EngineError(self._strange(f"{answer!r:.200}")) from error
+
+    def _strange(self, answer: str) -> str:
+        return (
+            f"{self.connection.api_url} answered with {answer}, and not as Prefect's API does. Is this its address, "
+            f"and does something stand in front of it, such as a login page?"
+        )
 
     def _answer(self, method: str, path: str, body: Any) -> httpx.Response:
         """One call, and more of them while the database is locked, or a gateway has nobody behind it."""
@@ -353,7 +384,7 @@ class PrefectClient:
 
     def _told(self, response: httpx.Response, method: str, path: str) -> str:
         where, status = self.connection.api_url, response.status_code
-        return f"Prefect at {where} answered {status} to {method} {path}: {response.text[:2000]}"
+        return f"Prefect at {where} answered {status} to {method} {path}: {_page(response)}"
 
     def _send(self, method: str, path: str, body: Any) -> httpx.Response:
         """One request; a second one if the server had closed the kept connection meanwhile."""
@@ -403,6 +434,33 @@ def is_id(text: object) -> bool:
     except ValueError:
         return False
     return isinstance(text, str)
+
+
+def _text(answer: Any) -> str:
+    if not isinstance(answer, str):
+        raise TypeError("no text")
+    return answer
+
+
+def _list(answer: Any) -> list[Any]:
+    if not isinstance(answer, list):
+        raise TypeError("no list")
+    return answer
+
+
+def _record(answer: Any) -> dict[str, Any]:
+    """A flow, a deployment or a work pool: each has an id and a name."""
+    if not isinstance(answer, dict) or not answer.keys() >= {"id", "name"}:
+        raise TypeError("no record")
+    return answer
+
+
+def _page(response: httpx.Response) -> str:
+    """What a person would see: the title of a page of HTML, else the text."""
+    import re
+
+    title = re.search(r"<title[^>]*>\s*(.*?)\s*</title", response.text[:20000], re.IGNORECASE | re.DOTALL)
+    return f"a page titled {title[1][:80]!r}" if title else response.text[:2000]
 
 
 def _time(text: str | None) -> datetime | None:

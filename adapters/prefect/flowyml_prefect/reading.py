@@ -147,7 +147,7 @@ class RunReader:
         if name := run.labels.get("flowyml.pipeline"):
             return str(name)
         if run.flow_id not in self._pipelines:
-            self._pipelines[run.flow_id] = str(self.client.read(f"/flows/{run.flow_id}")["name"])
+            self._pipelines[run.flow_id] = self.client.flow_name(run.flow_id)
         return self._pipelines[run.flow_id]
 
     def _plan(self, run: FlowRun) -> tuple[tuple[str, str], ...]:

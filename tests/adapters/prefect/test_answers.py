@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.cli import main
+from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_prefect import PrefectOrchestrator, reading
 
@@ -127,3 +128,41 @@ def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.Mo
         lines = orchestrator.logs(RUN, follow=follow)
         with pytest.raises(EngineUnreachableError, match="502"):
             next(lines)
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ((200, "text/html", b"<!doctype html><title> Sign in </title>"), "200 and a page titled 'Sign in'"),
+        ((200, "text/plain", b"hello"), "200 and hello"),
+        ((404, "text/html", b"<title>no such page</title>"), "404 and a page titled 'no such page'"),
+        ((302, "text/html", b""), "a redirect to https://elsewhere/login,"),
+        (told({}), "{}"),
+        (told({"id": "x"}), "{'id': 'x'}"),
+        (told([{}]), "{}"),
+        ((200, "application/json", b""), "None"),
+    ],
+    ids=["html", "text", "missing html", "redirect", "{}", "object", "list", "nothing"],
+)
+@pytest.mark.parametrize("command", ["runs", f"status {RUN}"])
+def test_a_stranger_is_told_as_what_it_is(
+    answer: Answer, what: str, command: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering({"": [answer]}) as (orchestrator, _):
+        monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PREFECT__URL", str(orchestrator.url))
+        assert main([*command.split(), "--on", "prefect"]) == 3
+        message = capfd.readouterr().err
+        with pytest.raises(EngineError) as submitting:
+            orchestrator.client.deployment("flow", "name")
+    assert f"error: {orchestrator.url}/api answered with " in message
+    assert "not as Prefect's API does. Is this its address" in message
+    assert what in message
+    assert "s3cret" not in message + str(submitting.value)
+
+
+@pytest.mark.parametrize("version", [told({}), told(None), told(3)])
+def test_what_tells_no_version_is_not_healthy(version: Answer) -> None:
+    with answering({"": [version]}) as (orchestrator, _):
+        health = orchestrator.health()
+    assert not health.reachable
+    assert "not as Prefect's API does" in health.detail
