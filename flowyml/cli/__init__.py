@@ -4,7 +4,7 @@
 exit    meaning
 ======  ==================================================================
 0       it went well
-1       the run failed, timed out, or was cancelled
+1       the run failed, timed out, or was cancelled; or the disk is full
 2       wrong usage or input: the command, the pipeline, a parameter
 3       the engine does not answer, or its extra is not installed
 4       there is no such run, schedule, or orchestrator
@@ -37,5 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         given = list(sys.argv[1:] if arguments is None else arguments)
         return exit_code_of(read, given)
+    except KeyboardInterrupt:  # during the imports
+        return 130
     finally:
         gc.enable()

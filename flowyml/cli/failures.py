@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from flowyml.cli.output import note, tell_error
 from flowyml.core.errors import (
@@ -49,7 +50,10 @@ _CODES: Mapping[type[BaseException], int] = {
     PlanError: USAGE,
     UnsupportedFeatureError: USAGE,
     FlowymlError: FAILED,
-    OSError: USAGE,
+    **dict.fromkeys(
+        (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError), USAGE
+    ),
+    OSError: FAILED,
 }
 
 
@@ -66,6 +70,7 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
     import warnings
 
     warnings.showwarning = _tell_warning
+    _open_closed_streams()
     try:
         command = read(arguments)
         gc.enable()
@@ -80,6 +85,13 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
     except Exception as error:
         return _told(error, "--json" in arguments)
     return result or 0
+
+
+def _open_closed_streams() -> None:
+    """One that the caller has closed (``>&-``) is None, and the next file that is opened would get its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as this process lives
 
 
 def _told(error: Exception, as_json: bool) -> int:

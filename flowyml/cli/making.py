@@ -61,7 +61,12 @@ def bundle(
     """
     with Output(as_json) as out:
         made = load(file).bundle()
-        path = made.write(output)
+        try:
+            path = made.write(output)
+        except OSError as error:
+            raise UsageError(
+                f"The bundle cannot be written: {error}. Is {output} a folder that -o can write to?"
+            ) from error
         if as_json:
             out.document({"pipeline": made.plan.name, "path": str(path), "digest": made.digest, "size": len(made.data)})
         else:

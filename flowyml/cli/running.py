@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from flowyml.cli.failures import FAILED
+from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.options import AsJson, File, On, Option, Parameters, Timeout
 from flowyml.cli.output import Output, note, tell_error
 from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
@@ -34,6 +34,10 @@ def run(
 
     Without --detach it waits for the end, and the exit code says how the run ended.
     """
+    if detach and timeout is not None:
+        raise UsageError("--timeout limits the waiting, and with --detach there is none. Leave one of them out.")
+    if run_id == "":
+        raise UsageError("--run-id is empty. Leave it out, and the run gets an id of its own.")
     with Output(as_json, shared=True) as out:
         pipeline = load(file)
         values = read_parameters(pipeline.compile(), parameters or ())

@@ -112,6 +112,8 @@ def _found(name: str) -> ModuleSpec | None:
 
 def _of_file(path: Path) -> tuple[ModuleType, bool]:
     """The module of a file, under the name by which workers import it."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder. Name a Python file in it, a module such as package.train, or a bundle.")
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file.")
     if path.suffix != ".py":

@@ -432,6 +432,9 @@ def test_stopping_a_server_that_does_not_run() -> None:
         (("outputs", "nope"), 4, "RunNotFoundError"),
         (("cancel", "nope"), 4, "RunNotFoundError"),
         (("schedule", "pause", "nope"), 4, "ScheduleNotFoundError"),
+        (("run", "train.py", "--detach", "--timeout", "3"), 2, "UsageError"),
+        (("run", "train.py", "--run-id", ""), 2, "UsageError"),
+        (("bundle", "train.py", "-o", "train.py"), 2, "UsageError"),
         (("run",), 2, "MissingParameter"),
         (("run", "train.py", "--nope"), 2, "NoSuchOption"),
         (("nope",), 2, "UsageError"),
@@ -517,6 +520,36 @@ def test_a_step_does_not_fail_because_nobody_reads_what_it_prints() -> None:
     )  # fmt: skip
     assert flowyml("status", "loud", "--json").json["status"] == "COMPLETED"
     assert flowyml("logs", "loud").out.endswith("19999\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("graph train.py >&-", 0, ""),
+        ("run train.py >&-", 0, ""),
+        ("run train.py --json >&-", 0, ""),
+        ("runs 2>&-", 0, ""),
+        ("runs --json >/dev/full", 1, "No space left on device"),
+    ],
+)
+def test_streams_that_are_closed_or_full(words: str, code: int, told: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m flowyml {words}", shell=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "fault of FlowyML" not in done.stderr
+
+
+def test_ctrl_c_while_it_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupt:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "flowyml.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "flowyml.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupt(), *sys.meta_path])
+    assert flowyml("runs") == Done(130, "", "")
 
 
 # Help and terminals.

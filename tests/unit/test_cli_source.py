@@ -162,6 +162,7 @@ def test_a_file_that_cannot_be_loaded_shows_its_own_frames(text: str, message: s
         ("", "there is no such file or module"),
         ("..", "there is no such file"),
         ("a/b", "a/b: there is no such file"),
+        ("/tmp", "/tmp is a folder. Name a Python file in it"),
     ],
 )
 def test_what_is_not_there(reference: str, message: str) -> None:
