@@ -209,9 +209,17 @@ class PrefectOrchestrator(Orchestrator):
         if is_id(job_id):
             try:
                 return self.client.run(job_id)
-            except NotFoundError:
-                pass
-        raise RunNotFoundError(f"Prefect at {self.client.connection.ui_url} knows no run {job_id!r}.")
+            except NotFoundError as error:
+                raise RunNotFoundError(self._unknown("run", job_id)) from error
+        raise RunNotFoundError(self._never_given("run", job_id, "flowyml runs --on …"))
+
+    def _unknown(self, what: str, name: str) -> str:
+        return f"Prefect at {self.client.connection.ui_url} knows no {what} {name!r}."
+
+    def _never_given(self, what: str, name: str, listing: str) -> str:
+        """The same for what is no id of Prefect's. A server that does not answer, or refuses, is told instead."""
+        self.client.version()
+        return f"{self._unknown(what, name)} Its id is a UUID, as `{listing}` shows it."
 
     # Deployments and schedules.
 
@@ -271,12 +279,14 @@ class PrefectOrchestrator(Orchestrator):
 
     def _own(self, schedule_id: str) -> Mapping[str, Any]:
         """The Prefect schedule of a deployment: a pipeline has one, so that the deployment's id names it."""
+        if not is_id(schedule_id):
+            raise ScheduleNotFoundError(self._never_given("schedule", schedule_id, "flowyml schedule list --on …"))
         try:
-            schedule = _own_schedule(self.client.deployment_by_id(schedule_id)) if is_id(schedule_id) else None
+            schedule = _own_schedule(self.client.deployment_by_id(schedule_id))
         except NotFoundError:
             schedule = None
         if schedule is None:
-            raise ScheduleNotFoundError(f"Prefect at {self.client.connection.ui_url} has no schedule {schedule_id!r}.")
+            raise ScheduleNotFoundError(self._unknown("schedule", schedule_id))
         return schedule
 
 

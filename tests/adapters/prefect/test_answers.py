@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flowyml.cli import main
-from flowyml.core.errors import EngineError, EngineUnreachableError
+from flowyml.core.errors import EngineError, EngineUnreachableError, RunNotFoundError, ScheduleNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_prefect import PrefectOrchestrator, reading
 
@@ -166,3 +166,42 @@ def test_what_tells_no_version_is_not_healthy(version: Answer) -> None:
         health = orchestrator.health()
     assert not health.reachable
     assert "not as Prefect's API does" in health.detail
+
+
+@pytest.mark.parametrize(
+    ("pages", "code", "message"),
+    [
+        (
+            {"/admin/version": [told("3.9.1")]},
+            4,
+            "knows no run 'x'. Its id is a UUID, as `flowyml runs --on …` shows it.",
+        ),
+        ({"": [told({"detail": "Unauthorized"}, 401)]}, 3, "refuses these credentials (401)"),
+        ({"": [NOBODY]}, 3, "answered 502"),
+        ({"": [told({})]}, 3, "not as Prefect's API does"),
+    ],
+    ids=["prefect", "refused", "away", "stranger"],
+)
+def test_what_is_no_id_is_unknown_only_to_a_server_that_answers(
+    pages: dict[str, list[Answer]],
+    code: int,
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with answering(pages) as (orchestrator, _):
+        monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PREFECT__URL", str(orchestrator.url))
+        assert main(["status", "x", "--on", "prefect"]) == code
+        assert message in capfd.readouterr().err
+
+
+def test_unknown_ids_are_told_apart_from_what_is_no_id() -> None:
+    with answering({"/admin/version": [told("3.9.1")]}) as (orchestrator, asked):
+        with pytest.raises(RunNotFoundError, match=rf"knows no run '{RUN}'\.$"):
+            orchestrator.get_run(RUN)
+        with pytest.raises(ScheduleNotFoundError, match=rf"knows no schedule '{RUN}'\.$"):
+            orchestrator.delete_schedule(RUN)
+        assert asked == [f"/flow_runs/{RUN}", f"/deployments/{RUN}"]
+        with pytest.raises(ScheduleNotFoundError, match=r"knows no schedule 'x'\. Its id is a UUID"):
+            orchestrator.delete_schedule("x")
+        assert asked[2:] == ["/admin/version"]
