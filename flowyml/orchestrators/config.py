@@ -73,12 +73,21 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
         return factory(**options)
     from flowyml.orchestrators.settings import checked
 
-    return factory(**{**checked(factory, found), **options})
+    values = {**checked(factory, found), **options}
+    try:
+        return factory(**values)
+    except ConfigurationError as error:  # it knows the value, and not where that stands
+        raise ConfigurationError(f"{error} Configured in {', '.join(sorted({*found.origins.values()}))}.") from error
 
 
 def _file() -> Path | None:
     """The nearest ``flowyml.toml``, or ``pyproject.toml`` that speaks of FlowyML, at or above the working folder."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "The working folder has been deleted, so no flowyml.toml can be looked for. Change to one that is there."
+        ) from error
     for folder in (here, *here.parents):
         if (path := folder / "flowyml.toml").is_file():
             return path

@@ -123,15 +123,20 @@ def _tables(path: Path) -> Tables:
     if unknown := sorted(set(content) - {"orchestrators"}):
         raise ConfigurationError(f"{path}: FlowyML knows 'orchestrators' here, not {', '.join(map(repr, unknown))}.")
     tables = content.get("orchestrators", {})
-    for name, table in tables.items() if isinstance(tables, dict) else [("orchestrators", tables)]:
-        if not isinstance(table, dict):
-            raise ConfigurationError(f"{_table_name(path, name)}: this is a table of keys, not {type(table).__name__}.")
+    _require_table(tables, path)
+    for name, table in tables.items():
+        _require_table(table, path, name)
     return {name: {key.replace("-", "_"): value for key, value in table.items()} for name, table in tables.items()}
 
 
-def _table_name(path: Path | None, name: str) -> str:
+def _require_table(value: object, path: Path, *names: str) -> None:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{_table_name(path, *names)}: this is a table of keys, not {type(value).__name__}.")
+
+
+def _table_name(path: Path | None, *names: str) -> str:
     prefix = "tool.flowyml." if path and path.name == "pyproject.toml" else ""
-    return f"{path}: [{prefix}orchestrators.{name}]"
+    return f"{path}: [{'.'.join((f'{prefix}orchestrators', *names))}]"
 
 
 def _variable(*names: str) -> str:

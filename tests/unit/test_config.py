@@ -131,7 +131,11 @@ def test_the_environment_reaches_into_a_record(monkeypatch: pytest.MonkeyPatch) 
         ('[orchestrators.prod]\nengine = "tyo"', r"\[orchestrators.prod\]: there is no engine 'tyo'. Known: .*toy"),
         ('[orchestrators.toy]\nengine = "local"', r"'toy' is an engine itself and cannot be 'local'"),
         ("[orchestrators]\nprod = 3", r"\[orchestrators.prod\]: this is a table of keys, not int"),
-        ("orchestrators = 3", r"this is a table of keys, not int"),
+        ("orchestrators = 3", r"flowyml.toml: \[orchestrators\]: this is a table of keys, not int"),
+        (
+            '[orchestrators.prod]\nengine = "local"\nmax_workers = 0',
+            r"max_workers=0 must be a whole number from 1. Configured in .*flowyml.toml: \[orchestrators.prod\]",
+        ),
         ('[orchestrator.prod]\nengine = "toy"', r"FlowyML knows 'orchestrators' here, not 'orchestrator'"),
         ("[orchestrators.prod\n", r"flowyml.toml cannot be read: "),
         ("[orchestrators.prod]\nengine = 3", r"\[orchestrators.prod\]: there is no engine 3"),
@@ -153,6 +157,14 @@ def test_a_mistake_in_the_environment_names_the_variable(monkeypatch: pytest.Mon
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD", "http://x")
     with pytest.raises(ConfigurationError, match="FLOWYML_ORCHESTRATORS__PROD"):
         registry.resolve("prod")
+
+
+def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ConfigurationError, match="The working folder has been deleted"):
+        targets()
 
 
 def test_an_unknown_target_is_told_with_targets_and_engines() -> None:

@@ -117,6 +117,19 @@ def test_waiting_for_no_number_of_seconds(local: LocalOrchestrator, name: str, v
         local.attach(run_id).wait_for_completion(**{name: value})
 
 
+def test_submitting_from_a_working_folder_that_is_gone(
+    local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline("one").add_step(step(name="a", outputs=["a"])(lambda: 7))
+    pipeline.compile()
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    monkeypatch.syspath_prepend("")
+    (tmp_path / "gone").rmdir()
+    handle = pipeline.submit(on=local).wait_for_completion(timeout=20, poll_interval=0.1)
+    assert handle.outputs == {"a": 7}
+
+
 def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
     @step
     def broken() -> None:

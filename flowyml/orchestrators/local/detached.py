@@ -65,7 +65,7 @@ def _start_run(
         folder.mkdir(parents=True, exist_ok=True)
         job = {
             "run_id": run_id, "store": str(store.path), "bundle": str(bundle), "parameters": parameters,
-            "path": [str(Path(path).absolute()) for path in sys.path],
+            "path": _import_path(),
         }  # fmt: skip
         (folder / "job.json").write_text(json.dumps(job))
         (folder / "orchestrator.pkl").write_bytes(orchestrator)
@@ -76,6 +76,15 @@ def _start_run(
         raise
     store.hand_over(run_id, owner)
     return True
+
+
+def _import_path() -> list[str]:
+    """In full. A relative one leads nowhere when the working folder has been deleted."""
+    paths = []
+    for path in sys.path:
+        with suppress(FileNotFoundError):
+            paths.append(str(Path(path).absolute()))
+    return paths
 
 
 def _launch(folder: Path) -> alive.Owner:
