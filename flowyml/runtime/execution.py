@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from inspect import isawaitable
+from inspect import isasyncgen, isawaitable
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -79,10 +79,15 @@ def _called(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any])
     try:
         with ForksEndHere():
             returned = function(**inputs)
-            return _awaited(returned) if isawaitable(returned) else returned
+            if isawaitable(returned):
+                returned = _awaited(returned)
     except SystemExit as exit_:  # it would end the process that runs other steps too
         message = f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error."
         raise step_error(StepError, step, message) from exit_
+    if isasyncgen(returned):
+        message = f"step {step.name!r} is an async generator. Let it gather what it yields, and return that."
+        raise step_error(OutputError, step, message)
+    return returned
 
 
 def _awaited(awaitable: Awaitable[Any]) -> Any:

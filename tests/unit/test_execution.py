@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -153,6 +153,14 @@ def test_a_coroutine_is_awaited_in_this_thread() -> None:
     finally:
         variable.reset(token)
     assert (value, seen, thread) == (3, "mine", threading.get_ident())
+
+
+def test_an_async_generator_is_no_output() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(OutputError, match="step 's' is an async generator. Let it gather what it yields"):
+        run_step(step("numbers"), numbers, {})
 
 
 def test_inside_a_running_loop_it_is_awaited_in_another_thread() -> None:
