@@ -159,7 +159,7 @@ def test_an_async_generator_is_no_output() -> None:
     async def numbers() -> AsyncIterator[int]:
         yield 1
 
-    with pytest.raises(OutputError, match="step 's' is an async generator. Let it gather what it yields"):
+    with pytest.raises(OutputError, match=r"step 's' is an async generator\. Let it gather what it yields"):
         run_step(step("numbers"), numbers, {})
 
 
