@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +18,12 @@ _LARGEST_ANSWER = 65536
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a page answered: HTTP status, media type, and the beginning of its body."""
+    """What a page answered: HTTP status, media type, the beginning of its body, and who answered after a redirect."""
 
     status: int
     media_type: str
     body: bytes
+    redirected_to: str = ""
 
     def json(self) -> Any:
         """The body as JSON; None when it is none, or when the status is not 200."""
@@ -34,20 +35,21 @@ class Answer:
             return None
 
     def __str__(self) -> str:
-        return f"{self.status} {self.media_type}".strip()
+        moved = f" at {self.redirected_to}, to which it redirects" if self.redirected_to else ""
+        return f"{self.status} {self.media_type}".strip() + moved
 
 
 class Site:
     """A URL and the pages below it. Each page is asked once; ``seen`` tells what was asked and answered."""
 
     def __init__(self, url: str, *, timeout: float = 5) -> None:
-        self.url = checked_url(url).rstrip("/")
+        self.url = without_credentials(checked_url(url)).rstrip("/")
         self.timeout = timeout
         self.seen: dict[str, Answer] = {}
 
     def get(self, path: str) -> Answer:
         """The page at ``path`` below the URL, or at a whole URL. Raises ``EngineUnreachableError`` for silence."""
-        url = without_credentials(path if "://" in path else self.url + path)
+        url = without_credentials(path) if "://" in path else self.url + path
         if url not in self.seen:
             self.seen[url] = _get(url, self.timeout)
         return self.seen[url]
@@ -55,26 +57,38 @@ class Site:
 
 def _get(url: str, timeout: float) -> Answer:
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-    with _silence_told(url):
+    asked = [url]
+
+    class Redirects(HTTPRedirectHandler):
+        def redirect_request(self, *arguments: Any) -> Request | None:
+            *_, target = arguments
+            asked.append(without_credentials(target))
+            return super().redirect_request(*arguments)
+
+    with _silence_told(asked):
         request = Request(url, headers={"Accept": "application/json", "User-Agent": "flowyml"})
         try:
-            with urlopen(request, timeout=timeout) as response:
-                return Answer(response.status, response.headers.get_content_type(), response.read(_LARGEST_ANSWER))
+            response = build_opener(Redirects).open(request, timeout=timeout)
         except HTTPError as error:
-            with error:
-                return Answer(error.code, error.headers.get_content_type(), error.read(_LARGEST_ANSWER))
+            response = error
+        with response:
+            moved = asked[-1] if len(asked) > 1 else ""
+            body = response.read(_LARGEST_ANSWER)
+            return Answer(response.status, response.headers.get_content_type(), body, moved)
 
 
 @contextmanager
-def _silence_told(url: str) -> Iterator[None]:
+def _silence_told(asked: Sequence[str]) -> Iterator[None]:
+    """``asked`` are the URL and those to which it led."""
     from http.client import HTTPException
 
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
+        led = f", to which {asked[0]} redirects" if len(asked) > 1 else ""
         raise EngineUnreachableError(
-            f"Nothing answers at {url}: {reason}. Is the server running, and is this its address?"
+            f"Nothing answers at {asked[-1]}{led}: {reason}. Is the server running, and is this its address?"
         ) from error

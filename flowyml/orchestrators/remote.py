@@ -7,7 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.errors import EngineUnreachableError, MissingExtraError, OrchestratorNotFoundError
+from flowyml.core.errors import (
+    AuthenticationError,
+    EngineError,
+    EngineUnreachableError,
+    MissingExtraError,
+    OrchestratorNotFoundError,
+)
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -30,8 +36,9 @@ class RemoteOrchestrator(Orchestrator):
 
     ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter.
 
-    Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``OrchestratorNotFoundError`` when no
-    known engine does, and ``MissingExtraError`` when the engine's client library is not installed.
+    Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``AuthenticationError`` when what answers
+    wants credentials before it tells what it is, ``OrchestratorNotFoundError`` when no known engine answers, and
+    ``MissingExtraError`` when the engine's client library is not installed.
     """
 
     def __init__(
@@ -109,7 +116,7 @@ class RemoteOrchestrator(Orchestrator):
     def health(self) -> Health:
         try:
             return self.adapter.health()
-        except (EngineUnreachableError, OrchestratorNotFoundError, MissingExtraError) as error:
+        except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
             return Health(reachable=False, url=without_credentials(self.url), detail=str(error))
 
     def deploy(self, bundle: Bundle) -> Deployment:
@@ -151,15 +158,21 @@ def recognized_engine(url: str) -> str:
             raise
         except Exception as error:  # a plugin's own trouble must not hide the other engines
             broken[name] = error
-    raise OrchestratorNotFoundError(_nobody(site, broken))
+    if any(answer.status in (401, 403) for answer in site.seen.values()):
+        raise AuthenticationError(
+            f"{site.url} wants credentials, and which engine lives there is asked without any. Asked:\n"
+            f"{_seen(site, broken)}\n"
+            f"Name the engine and give its credentials: RemoteOrchestrator(url, engine=…, …) takes what the engine's own "
+            f"orchestrator takes, and so does a target in flowyml.toml."
+        )
+    raise OrchestratorNotFoundError(
+        f"No known engine answers at {site.url}. Asked:\n"
+        f"{_seen(site, broken)}\n"
+        f"Check the address, or name the engine yourself with engine=…."
+    )
 
 
-def _nobody(site: Site, broken: Mapping[str, Exception]) -> str:
+def _seen(site: Site, broken: Mapping[str, Exception]) -> str:
     seen = [f"  {url} answered {answer}" for url, answer in site.seen.items()]
     unasked = [f"  {name} could not be asked: {error}" for name, error in broken.items()]
-    return "\n".join((
-        f"No known engine answers at {without_credentials(site.url)}. Asked:",
-        *seen,
-        *unasked,
-        "Check the address, or name the engine yourself with engine=….",
-    ))  # fmt: skip
+    return "\n".join((*seen, *unasked))

@@ -13,6 +13,7 @@ import pytest
 
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.errors import (
+    AuthenticationError,
     ConfigurationError,
     EngineUnreachableError,
     MissingExtraError,
@@ -36,6 +37,8 @@ class Pages(BaseHTTPRequestHandler):
         status, media_type, body = self.pages.get(self.path, (404, "text/html", b"<h1>no</h1>"))
         self.send_response(status)
         self.send_header("Content-Type", media_type)
+        if 300 <= status < 400:
+            self.send_header("Location", body.decode())
         self.end_headers()
         self.wfile.write(body)
 
@@ -144,6 +147,41 @@ def test_a_server_that_no_engine_knows_is_told_with_all_that_was_seen(url: str) 
     assert f"{url}/toy answered 404 text/html" in message
     assert f"{url}/needy answered 404 text/html" in message
     assert "broken could not be asked: my own fault" in message
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_wants_a_login_is_told_with_how_to_give_one(url: str, status: int) -> None:
+    Pages.pages["/"] = (200, "text/html", b"the UI, which everybody may see")
+    Pages.pages["/toy"] = (status, "application/json", b"{}")
+    remote = RemoteOrchestrator(url.replace("//", "//me:hunter2@") + "?token=hunter2")
+    with pytest.raises(AuthenticationError, match=f"^{url} wants credentials") as caught:
+        _ = remote.name
+    message = str(caught.value)
+    assert f"{url}/toy answered {status} application/json" in message
+    assert f"{url}/needy answered 404 text/html" in message
+    assert "RemoteOrchestrator(url, engine=…" in message
+    assert "hunter2" not in message
+    health = remote.health()
+    assert (health.reachable, health.detail) == (False, message)
+
+
+def test_a_login_page_is_told_with_its_address(url: str) -> None:
+    Pages.pages["/toy"] = (302, "text/html", b"/login?state=hunter2")
+    Pages.pages["/login?state=hunter2"] = (200, "text/html", b"<h1>Sign in</h1>")
+    with pytest.raises(OrchestratorNotFoundError) as caught:
+        _ = RemoteOrchestrator(url).name
+    assert f"{url}/toy answered 200 text/html at {url}/login, to which it redirects\n" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_redirect_into_silence_is_told_as_that(url: str) -> None:
+    nowhere = f"127.0.0.1:{closed_port()}/login"
+    Pages.pages["/"] = (302, "text/html", f"http://{nowhere}?state=hunter2".encode())
+    with pytest.raises(
+        EngineUnreachableError, match=f"^Nothing answers at http://{nowhere}, to which {url}/ redirects: .*refused"
+    ) as caught:
+        _ = RemoteOrchestrator(url).name
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_answer_of_the_wrong_shape_is_no_recognition(url: str) -> None:
