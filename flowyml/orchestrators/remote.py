@@ -162,8 +162,8 @@ def recognized_engine(url: str) -> str:
         raise AuthenticationError(
             f"{site.url} wants credentials, and which engine lives there is asked without any. Asked:\n"
             f"{_seen(site, broken)}\n"
-            f"Name the engine and give its credentials: RemoteOrchestrator(url, engine=…, …) takes what the engine's own "
-            f"orchestrator takes, and so does a target in flowyml.toml."
+            f"Name the engine and give its credentials: RemoteOrchestrator(url, engine=…, …) takes the options of that "
+            f"engine's orchestrator, and so does a target in flowyml.toml."
         )
     raise OrchestratorNotFoundError(
         f"No known engine answers at {site.url}. Asked:\n"
