@@ -445,6 +445,25 @@ def test_runs_are_listed_newest_first(local: LocalOrchestrator) -> None:
     assert 0 < run.duration_seconds < 5
 
 
+def test_the_same_run_id_with_other_parameters_warns(
+    local: LocalOrchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    @step(outputs=["double"])
+    def double(rows: int) -> int:
+        return 2 * rows
+
+    pipeline = Pipeline("once", context=context(rows=1)).add_step(double)
+    assert [pipeline.run({"rows": 5}, on=local, run_id="one")["double"] for _ in range(2)] == [10, 10]
+    assert not caplog.records
+    assert pipeline.run({"rows": 6}, on=local, run_id="one")["double"] == 10
+    assert pipeline.submit({"rows": 7}, on=local, run_id="one").outputs == {"double": 10}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}, which is given back; nothing runs with "
+        f"{{'rows': {rows}}}. Give that another id."
+        for rows in (6, 7)
+    ]
+
+
 def test_the_same_run_id_again_gives_the_first_result(local: LocalOrchestrator) -> None:
     calls: list[int] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ from flowyml.plan.names import check_name
 from flowyml.runtime.code import Code
 
 __all__ = ["LocalOrchestrator"]
+
+logger = logging.getLogger("flowyml.local")
 
 _WORKERS = {"threads": 32, "processes": os.cpu_count() or 1}
 _FOLLOW_SECONDS = 0.2
@@ -92,7 +95,7 @@ class LocalOrchestrator(Orchestrator):
         settings = self._settings(pipeline, plan, check_name(run_id, "run"))
         with self.store.session():  # the last connection to close tidies the file, which takes a while: do so once
             if not self._begin(plan, run_id, parameters):
-                return self._other(plan, run_id)
+                return self._other(plan, run_id, parameters)
             measure("run_started", plan.name, run_id, self.name)
             return LocalRun(plan, self.store.get(run_id), parameters, self.store, settings).execute()
 
@@ -100,7 +103,7 @@ class LocalOrchestrator(Orchestrator):
         """Start a process for the run, which needs nothing of this one any more."""
         path = bundle.write(home() / "bundles")
         if not detached.start_run(self.store, path, bundle.plan, run_id, parameters, detached.pickled(self)):
-            _require_same(self.store.get(run_id), bundle.plan.name)
+            _require_same(self.store.get(run_id), bundle.plan.name, parameters)
         return run_id
 
     def cancel(self, job_id: str) -> bool:
@@ -134,9 +137,9 @@ class LocalOrchestrator(Orchestrator):
             self.store.finish(run_id, Ending("CANCELLED", "cancelled", "The run was cancelled before it began."))
         return begun
 
-    def _other(self, plan: Plan, run_id: str) -> PipelineResult:
+    def _other(self, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> PipelineResult:
         """The result of the run that has this id already."""
-        _require_same(self.store.get(run_id), plan.name)
+        _require_same(self.store.get(run_id), plan.name, parameters)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
     # Reading.
@@ -229,8 +232,15 @@ def _is_count(value: object) -> bool:
     return value is None or (isinstance(value, int) and value >= 1)
 
 
-def _require_same(row: RunRow, pipeline: str) -> None:
+def _require_same(row: RunRow, pipeline: str, parameters: Mapping[str, Any]) -> None:
+    """The run of an id is the first one of that id; other parameters cannot change it, and are worth a warning."""
     if row.pipeline != pipeline:
         raise DefinitionError(
             f"run_id={row.run_id!r} belongs to a run of {row.pipeline!r}. Give this run of {pipeline!r} another id."
         )
+    before, now = json.loads(row.parameters), json.loads(json.dumps(parameters, default=repr))
+    if before != now:
+        logger.warning(
+            "run_id=%r belongs to a run with the parameters %s, which is given back; nothing runs with %s. Give that "
+            "another id.", row.run_id, before, now,
+        )  # fmt: skip
