@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -91,6 +94,20 @@ def test_files_appear_whole(tmp_path: Path) -> None:
         folder.write("sub/a.py", b"two")
         assert folder.read("sub/a.py") == b"two"
         assert [path.name for path in Path(str(place).removeprefix("local://")).rglob("*")] == ["sub", "a.py"]
+
+
+def test_a_new_version_is_never_taken_for_the_bytecode_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    folder = open_folder(tmp_path)
+    assert folder is not None
+    for hour in range(10):
+        folder.write("dag.py", f"HOUR = {hour}\n".encode())
+        loader = SourceFileLoader(f"dag_{hour}", str(tmp_path / "dag.py"))  # as Airflow does
+        module = ModuleType(loader.name)
+        loader.exec_module(module)
+        assert vars(module)["HOUR"] == hour
 
 
 def test_a_remote_folder_shows_no_credentials() -> None:
