@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ from flowyml_prefect.connection import Connection
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["FlowRun", "Log", "NotFoundError", "PrefectClient", "TaskRun", "is_id"]
+__all__ = ["ConflictError", "FlowRun", "Log", "NotFoundError", "PrefectClient", "TaskRun", "is_id"]
 
 Meaning = TypeVar("Meaning")
 
@@ -36,6 +37,10 @@ _PAGE = 200
 
 class NotFoundError(EngineError):
     """Prefect knows nothing of this id or name."""
+
+
+class ConflictError(EngineError):
+    """There is one already, made by somebody else, or by a call whose answer was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +120,11 @@ class PrefectClient:
 
     A database that is busy is asked again after 20 to 50 ms; one that stays so is as good as a server that does not
     answer at all, with which ``retry_policy`` adds patience. Raises ``EngineUnreachableError``,
-    ``AuthenticationError``, ``NotFoundError`` and ``EngineError``.
+    ``AuthenticationError``, ``NotFoundError``, ``ConflictError`` and ``EngineError``.
+
+    A call whose answer was lost is made again, so that what it asks for may be there already: Prefect gives back the
+    flow, the deployment and the run that it has, and says 409 to a second work pool, or a second schedule of a slug.
+    A second artifact or automation does what the first one does.
     """
 
     connection: Connection
@@ -179,7 +188,10 @@ class PrefectClient:
     # Schedules.
 
     def save_schedule(self, deployment_id: str, body: Mapping[str, Any], schedule_id: str | None = None) -> None:
-        """Make a schedule of a deployment, or change the one of this id; its next runs are planned at once."""
+        """Make a schedule of a deployment, or change the one of this id; its next runs are planned at once.
+
+        Raises ``ConflictError`` when there is one of its slug.
+        """
         path = f"/deployments/{deployment_id}/schedules"
         if schedule_id is None:
             self.write(path, [body])
@@ -188,8 +200,9 @@ class PrefectClient:
         self.write(f"/deployments/{deployment_id}/schedule", {})
 
     def delete_schedule(self, deployment_id: str, schedule_id: str) -> None:
-        """Remove a schedule."""
-        self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", None, method="DELETE")
+        """Remove a schedule, if it is there."""
+        with suppress(NotFoundError):
+            self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", None, method="DELETE")
 
     def planned(self, deployment_ids: Sequence[str]) -> dict[str, list[datetime]]:
         """When the scheduler means to run these deployments, soonest first."""
@@ -221,7 +234,8 @@ class PrefectClient:
     def ensure_process_pool(self, name: str) -> None:
         """See to it that there is a work pool whose workers start processes."""
         if self.work_pool(name) is None:
-            self.write("/work_pools/", {"name": name, "type": "process"})
+            with suppress(ConflictError):
+                self.write("/work_pools/", {"name": name, "type": "process"})
 
     def has_online_worker(self, pool: str) -> bool:
         """Whether a worker polls this pool."""
@@ -348,6 +362,8 @@ class PrefectClient:
             raise EngineError(
                 self._strange(f"a redirect to {without_credentials(response.headers.get('location', ''))}")
             )
+        if response.status_code == 409:
+            raise ConflictError(self._told(response, method, path))
         if response.is_error and response.status_code != 404:
             raise EngineError(self._told(response, method, path))
         try:

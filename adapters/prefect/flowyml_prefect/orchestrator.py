@@ -19,7 +19,7 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.urls import without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator
 from flowyml_prefect.capabilities import CAPABILITIES
-from flowyml_prefect.client import FlowRun, NotFoundError, PrefectClient, is_id
+from flowyml_prefect.client import ConflictError, FlowRun, NotFoundError, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow, flow_name
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.deployments import Deployed, Deployments, Target
@@ -230,8 +230,10 @@ class PrefectOrchestrator(Orchestrator):
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
         body = {**to_prefect(schedule), "active": True, "parameters": given_parameters(schedule.parameters)}
         deployed = self._scheduled_deployment(bundle)
-        existing = _own_schedule(self.client.deployment_by_id(deployed.id))
-        self.client.save_schedule(deployed.id, body, existing["id"] if existing else None)
+        try:
+            self._save_schedule(deployed.id, body)
+        except ConflictError:  # made since it was looked for, by somebody else or by a call whose answer was lost
+            self._save_schedule(deployed.id, body)
         return self._schedule(deployed.id)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
@@ -267,6 +269,10 @@ class PrefectOrchestrator(Orchestrator):
             self.client.ensure_process_pool(pool)
             ensure_worker()
         return self.deployments.deployed(bundle, Target(pool, self.artifacts))
+
+    def _save_schedule(self, deployment_id: str, body: Mapping[str, Any]) -> None:
+        existing = _own_schedule(self.client.deployment_by_id(deployment_id))
+        self.client.save_schedule(deployment_id, body, existing["id"] if existing else None)
 
     def _change_schedule(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
         schedule = self._own(schedule_id)

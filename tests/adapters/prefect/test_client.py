@@ -14,7 +14,7 @@ import pytest
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml_prefect.client import NotFoundError, PrefectClient, is_id
+from flowyml_prefect.client import ConflictError, NotFoundError, PrefectClient, is_id
 from flowyml_prefect.connection import Connection
 
 
@@ -73,7 +73,7 @@ def test_a_database_that_stays_locked_is_an_error() -> None:
         (403, AuthenticationError, "refuses these credentials"),
         (404, NotFoundError, "has nothing at /admin/version"),
         (500, EngineError, "answered 500"),
-        (409, EngineError, "answered 409"),
+        (409, ConflictError, "answered 409"),
     ],
 )
 def test_errors_are_told_apart(status: int, error: type[EngineError], message: str) -> None:

@@ -7,8 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import psutil
 import pytest
 
@@ -140,3 +144,68 @@ def test_a_run_that_nobody_tends_does_not_stay_running(abandoned: tuple[Submissi
     wait_for(lambda: handle.status.is_terminal, 150 - (time.monotonic() - killed))
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
     assert handle.error == SILENT_MESSAGE
+
+
+@contextmanager
+def losing_answers(server: str, *lost: tuple[str, str]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The URL of a proxy that loses the server's first answer to each of these, and what it lost.
+
+    Each is a method and the end of a path.
+    """
+    losses: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kind = {"Content-Type": self.headers.get("Content-Type", "")}
+            answer = httpx.request(self.command, server + self.path, content=body, headers=kind, timeout=30)
+            for method, end in lost:
+                if self.command == method and self.path.endswith(end) and (method, end) not in losses:
+                    losses.append((method, end))
+                    self.close_connection = True
+                    return
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_POST = do_PATCH = do_DELETE = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    proxy.daemon_threads = True
+    thread = Thread(target=proxy.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{proxy.server_port}", losses
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()
+
+
+def test_what_is_made_twice_because_an_answer_was_lost_is_one(prefect: PrefectServer, tmp_path: Path) -> None:
+    posts = [("POST", end) for end in ("/work_pools/", "/flows/", "/deployments/", "/schedules", "/create_flow_run")]
+    pipeline = sleeping(str(tmp_path), 0.0, name="lost-answers")
+    with losing_answers(prefect.url, *posts) as (url, lost):
+        orchestrator = PrefectOrchestrator(url, "lost-answers")
+        orchestrator.client.ensure_process_pool("lost-answers")
+        info = pipeline.schedule("daily", "03:30", on=orchestrator)
+        handle = orchestrator.run_pipeline(pipeline, "lost-answers-1")
+        assert lost == posts
+        assert orchestrator.schedules("lost-answers") == [info]
+        assert [run.job_id for run in orchestrator.runs("lost-answers")] == [handle.job_id]
+        assert len(orchestrator.client.deployment_by_id(info.schedule_id)["schedules"]) == 1
+        assert handle.cancel()
+        orchestrator.close()
+    with losing_answers(prefect.url, ("DELETE", "")) as (url, lost):
+        orchestrator = PrefectOrchestrator(url)
+        orchestrator.delete_schedule(info.schedule_id)
+        assert lost == [("DELETE", "")]
+        assert orchestrator.schedules("lost-answers") == []
+        orchestrator.close()
