@@ -71,11 +71,11 @@ class Connection:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What each call carries."""
-        if self.api_key:
-            return {"Authorization": f"Bearer {self.api_key}"}
+        """What each call carries; of a password and a key the password, as from Prefect's own client."""
         if self.auth_string:
             return {"Authorization": f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"}
+        if self.api_key:
+            return {"Authorization": f"Bearer {self.api_key}"}
         return {}
 
     @property

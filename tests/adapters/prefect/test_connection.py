@@ -101,6 +101,9 @@ def test_a_user_and_password_in_the_url_are_sent_and_never_shown(
     monkeypatch.setenv("PREFECT_API_KEY", "key")
     assert Connection.configured() == connection
     assert Connection.to("http://h:4200") == connection
+    monkeypatch.setenv("PREFECT_API_URL", "http://h:4200/api")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", sent.decode())
+    assert Connection.to("http://h:4200").headers == connection.headers
     monkeypatch.setenv("PREFECT_UI_URL", f"https://{in_url}@ui")
     assert Connection.to("http://h:4200").ui_url == "https://ui"
 

@@ -20,6 +20,7 @@ from flowyml.core.errors import AuthenticationError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators import RemoteOrchestrator
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.zombies import SILENT_MESSAGE
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
@@ -137,6 +138,24 @@ def test_wrong_credentials_are_told_apart_and_never_shown(frail: PrefectServer, 
     assert "wrong" not in str(caught.value)
     assert not orchestrator.health().reachable
     orchestrator.close()
+
+
+def test_a_password_in_the_url_reaches_the_run_and_is_not_shown(frail: PrefectServer, tmp_path: Path) -> None:
+    orchestrator = PrefectOrchestrator(frail.url.replace("//", "//admin:secret@"))
+    handle = orchestrator.run_pipeline(sleeping(str(tmp_path), 0.0)).wait_for_completion(60, 0.2)
+    health = orchestrator.health()
+    assert (handle.status, handle.outputs, health.reachable) == (ExecutionStatus.COMPLETED, {"slept": 0.0}, True)
+    assert "secret" not in f"{handle.run} {health} {orchestrator.client.connection}"
+    orchestrator.close()
+
+
+def test_which_engine_it_is_stays_unknown_without_a_password(frail: PrefectServer) -> None:
+    with pytest.raises(AuthenticationError, match=f"^{frail.url} wants credentials"):
+        _ = RemoteOrchestrator(frail.url).name
+    remote = RemoteOrchestrator(frail.url, engine="prefect", api_key="admin:secret")
+    assert remote.health().reachable
+    assert isinstance(remote.adapter, PrefectOrchestrator)
+    remote.adapter.close()
 
 
 def test_a_run_that_nobody_tends_does_not_stay_running(abandoned: tuple[SubmissionResult, float]) -> None:
