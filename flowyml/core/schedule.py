@@ -59,6 +59,8 @@ class Schedule:
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
                 object.__setattr__(self, name, moment.replace(tzinfo=ZoneInfo(self.timezone)))
+        if self.start and self.start.year > 9000:  # the times that follow must be times that Python knows
+            raise ScheduleError(f"The schedule starts ({self.start}) too late to be meant.")
         if self.start and self.end and self.end <= self.start:
             raise ScheduleError(f"The schedule ends ({self.end}) before it starts ({self.start}).")
         if self.cron is not None:

@@ -194,6 +194,8 @@ class TestSchedule:
         assert schedule.next_times(5) == [start, datetime(2030, 1, 2, tzinfo=UTC)]
         with pytest.raises(ScheduleError, match="before it starts"):
             Schedule.of("daily", 0, start=end, end=start)
+        with pytest.raises(ScheduleError, match="too late to be meant"):
+            Schedule.of("daily", 0, start=datetime(9999, 12, 31, tzinfo=UTC))
 
     def test_intervals_are_anchored(self) -> None:
         start = datetime(2026, 1, 1, tzinfo=UTC)

@@ -38,7 +38,7 @@ def fail(a):
 
 pipeline = Pipeline("shown").add_step(talk).add_step(fail)
 local = LocalOrchestrator(store={store!r})
-if sys.argv[1] == "run":
+if sys.argv[1:] == ["run"]:
     result = pipeline.run(on=local)
 else:
     result = pipeline.submit(on=local).wait_for_completion(poll_interval=0.1)
