@@ -82,6 +82,7 @@ class Airflow:
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags_folder),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=30",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
@@ -107,10 +108,15 @@ class Airflow:
         return done
 
     def start(self, name: str) -> None:
-        """Start one process, in a process group of its own; its output goes to ``home/NAME.log``."""
+        """Start one process, in a process group of its own; its output goes to ``home/NAME.log``.
+
+        It is started again when it ends by itself, as systemd or Kubernetes would: on a busy machine "database is
+        locked" ends a scheduler on SQLite now and then.
+        """
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [str(self.python.with_name("airflow")), *_COMMANDS[self.major][name]],
+                ["sh", "-c", 'while :; do "$@"; sleep 1; done', "supervisor",
+                 str(self.python.with_name("airflow")), *_COMMANDS[self.major][name]],
                 env=self.environment, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
