@@ -92,6 +92,12 @@ class RemoteOrchestrator(Orchestrator):
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         return self.adapter.plan(pipeline)
 
+    def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
+        return self.adapter.compile_pipeline(pipeline)
+
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
+        return self.adapter.compile_files(bundle)
+
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
         return self.adapter.submit(bundle, run_id, parameters)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
+from flowyml import Pipeline, step
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.errors import (
     AuthenticationError,
@@ -19,6 +20,7 @@ from flowyml.core.errors import (
     MissingExtraError,
     OrchestratorNotFoundError,
     PluginError,
+    UnsupportedFeatureError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.urls import checked_url, without_credentials
@@ -26,6 +28,7 @@ from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
+from flowyml.plan.bundle import Bundle
 
 
 class Pages(BaseHTTPRequestHandler):
@@ -62,6 +65,9 @@ class Toy(Orchestrator):
 
     def cancel(self, job_id: str) -> bool:
         return job_id == "running"
+
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
+        return {"toy.txt": bundle.plan.name.encode()}
 
 
 class Needy(Toy):
@@ -102,6 +108,15 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def toy_url(url: str) -> str:
     Pages.pages["/toy"] = (200, "application/json", b'{"engine": "toy"}')
     return url
+
+
+def test_it_compiles_for_the_engine(toy_url: str) -> None:
+    pipeline = Pipeline("compiled").add_step(step(name="one")(lambda: 1))
+    assert RemoteOrchestrator(toy_url).compile_pipeline(pipeline) == {"toy.txt": b"compiled"}
+    assert RemoteOrchestrator(toy_url).compile_files(pipeline.bundle()) == {"toy.txt": b"compiled"}
+    late = Pipeline("late", timeout=5).add_step(step(name="one")(lambda: 1))
+    with pytest.raises(UnsupportedFeatureError, match="asks for timeout=5"):
+        RemoteOrchestrator(toy_url).compile_pipeline(late)
 
 
 def test_constructing_one_asks_nothing(toy_url: str) -> None:
