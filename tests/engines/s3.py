@@ -13,6 +13,7 @@ def fake_s3(bucket: str) -> Iterator[dict[str, str]]:
     """A server with one empty bucket; gives the environment variables with which every client finds it."""
     import boto3
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
@@ -25,6 +26,8 @@ def fake_s3(bucket: str) -> Iterator[dict[str, str]]:
         aws_secret_access_key=secret,
         region_name=region,
     )
+    # fsspec keeps filesystems by their arguments, and one that an earlier server was reached by has the same ones.
+    S3FileSystem.clear_instance_cache()
     try:
         client.create_bucket(Bucket=bucket)
         yield {
@@ -34,5 +37,6 @@ def fake_s3(bucket: str) -> Iterator[dict[str, str]]:
             "AWS_DEFAULT_REGION": region,
         }
     finally:
+        S3FileSystem.clear_instance_cache()
         client.close()
         server.stop()
