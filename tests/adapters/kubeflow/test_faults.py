@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -49,13 +49,14 @@ def orchestrator() -> KubeflowOrchestrator:
 
 
 @pytest.fixture
-def run(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> SubmissionResult:
+def run(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> Iterator[SubmissionResult]:
     """A run in the middle of its second step."""
     pipeline = Pipeline("killed", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
     handle = orchestrator.run_pipeline(pipeline)
     wait_for(lambda: beats(tmp_path) > 2)
     assert handle.status is ExecutionStatus.RUNNING
-    return handle
+    yield handle
+    handle.cancel()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -77,12 +78,20 @@ def has_stopped(folder: Path) -> bool:
     return beats(folder) == count
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """Empty of one that has ended, such as the supervisor of an earlier test that nobody has waited for."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
 def process_of(handle: SubmissionResult, *words: str) -> psutil.Process:
     """The supervisor of a run, or with ``--kfp`` KFP's own process: by its command line, among our descendants."""
     (found,) = [
         process
         for process in psutil.Process().children(recursive=True)
-        for line in [process.cmdline()]
+        for line in [command_line(process)]
         if line[1:3] == ["-m", "flowyml_kubeflow.local_runner"]
         and line[3:-1] == list(words)
         and line[-1].endswith(f"/{handle.job_id}")
