@@ -105,8 +105,11 @@ class Client:
         """What every call of the generated API takes."""
         return {"_request_timeout": (min(self._timeout, 10), self._timeout)}
 
-    def log(self, run: str, node: str) -> list[str] | None:
-        """The log of a pod as KFP has it; None when it has none. Source: KFP, ``RunLogServer``."""
+    def log(self, run: str, node: str, *, grows: bool = False) -> list[str] | None:
+        """The log of a pod as KFP has it; None when it has none. Source: KFP, ``RunLogServer``.
+
+        Of one that ``grows``, a last line that is not yet whole is left for later.
+        """
 
         def call(api: Any) -> Any:
             return api._run_api.api_client.call_api(
@@ -121,7 +124,7 @@ class Client:
             raise
         except EngineError:  # 400, 404 or 500, by the release; the pod is gone, or not there yet
             return None
-        lines = bytes(answer.data).decode("utf-8", "replace").splitlines()
+        lines = _lines(bytes(answer.data).decode("utf-8", "replace"), grows=grows)
         gone = len(lines) == 1 and lines[0].startswith(_NO_LOG)
         return None if gone else lines
 
@@ -142,6 +145,15 @@ class Client:
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error
+
+
+def _lines(text: str, *, grows: bool) -> list[str]:
+    r"""The lines of a log.
+
+    >>> _lines("beat 1\nbea", grows=True), _lines("beat 1\nbea", grows=False), _lines("bea", grows=True)
+    (['beat 1'], ['beat 1', 'bea'], [])
+    """
+    return (text[: text.rfind("\n") + 1] if grows else text).splitlines()
 
 
 def _page(call: Callable[..., Any], options: dict[str, Any], api: Any) -> Any:

@@ -188,13 +188,15 @@ class Cluster:
         seen: dict[str, int] = {}
         while True:
             run = self._fetched(job_id)
+            grows = follow and not self._status(run).is_terminal
             tasks = Tasks(run, self.pipelines.spec_of(run))
             for task, step in tasks.steps.items():
                 for pod in tasks.pods(task):
-                    lines = [line for line in self.client.log(job_id, pod) or () if not line.startswith(RESULT)]
+                    told = self.client.log(job_id, pod, grows=grows) or ()
+                    lines = [line for line in told if not line.startswith(RESULT)]
                     yield from (LogLine(line, step) for line in lines[seen.get(pod, 0) :])
                     seen[pod] = max(seen.get(pod, 0), len(lines))
-            if not follow or self._status(run).is_terminal:
+            if not grows:
                 return
             time.sleep(_FOLLOW)
 

@@ -178,7 +178,7 @@ def _imported() -> tuple[Any, Any]:
     """Without kfp's client, which would take two seconds and is for clusters: by the switch that its components use."""
     os.environ[_LIGHT] = "true"
     try:
-        import kfp  # type: ignore[import-untyped]  # noqa: F401  # ships no types
+        import kfp  # type: ignore[import-untyped]  # noqa: F401  # ships no types; loaded now, while the switch is set
     finally:
         del os.environ[_LIGHT]
     from kfp import components, local
