@@ -17,8 +17,9 @@ from flowyml.core.schedule import Schedule
 __all__ = ["kfp_cron", "kfp_interval"]
 
 _YEARS = 3  # how far ahead a change of the offset is looked for
-_DAY_NAMES = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-_FIELD = re.compile(r"(\*|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?")
+_SIZES = (60, 24, 31, 12, 7)  # of the fields of a cron
+_NAME = "[0-9]+|[A-Za-z]{3}"
+_FIELD = re.compile(rf"(\*|({_NAME})(-({_NAME}))?)(/[0-9]+)?")
 
 
 def kfp_cron(schedule: Schedule) -> str:
@@ -34,8 +35,13 @@ def kfp_cron(schedule: Schedule) -> str:
     for field in fields:
         if not all(_FIELD.fullmatch(part) for part in field.split(",")):
             raise UnsupportedFeatureError(f"cron {schedule.cron!r}: KFP's scheduler does not know {field!r}.")
-    fields[4] = _week(fields[4])
-    return " ".join(["0", *(fields if _is_utc(schedule) else _in_utc(schedule, fields))])
+    numbers = _numbers(schedule.cron)
+    written = [_written(*told) for told in zip(fields, numbers, _SIZES, strict=True)]
+    written[4] = _list(numbers[4], 7)  # names become numbers, and Sunday is 0: KFP's scheduler knows no 7
+    found = ["0", *(written if _is_utc(schedule) else _in_utc(schedule, written, numbers))]
+    if len(found) != 6 or not all(found):  # KFP would read all of them one place off
+        raise UnsupportedFeatureError(f"The schedule is {schedule}, for which FlowyML finds no six fields: {found}.")
+    return " ".join(found)
 
 
 def kfp_interval(schedule: Schedule) -> int:
@@ -58,33 +64,32 @@ def _offsets(timezone: str) -> set[int]:
     return {int(offset.total_seconds() // 60) for offset in offsets}
 
 
-def _in_utc(schedule: Schedule, fields: list[str]) -> list[str]:
-    minute, hour, day, month, weekday = fields
+def _in_utc(schedule: Schedule, fields: list[str], numbers: list[list[int]]) -> list[str]:
     offsets = _offsets(schedule.timezone)
-    every_hour = hour == "*" and day == "*" and month == "*" and weekday == "*"
+    every_hour = fields[1:] == ["*"] * 4
     if len({offset % 60 for offset in offsets} if every_hour else offsets) > 1:
         raise UnsupportedFeatureError(
             f"The schedule is {schedule}, and {schedule.timezone} changes its offset in the course of the year. KFP's "
             f"scheduler has one time zone, the server's: the schedule would be an hour off for months. Write it in UTC."
         )
     hours_off, minutes_off = divmod(-offsets.pop(), 60)
-    minutes, carried = _shifted(_numbers(minute, 0, 59), minutes_off, 60)
+    minutes, carried = _shifted(numbers[0], minutes_off, 60)
     if every_hour:
         return [_list(minutes, 60), *fields[1:]]
     if len(carried) > 1:
         raise _awkward(schedule, "in part of its minutes falls into another hour")
-    hours, days = _shifted(_numbers(hour, 0, 23), hours_off + carried.pop(), 24)
-    return [_list(minutes, 60), _list(hours, 24), *_days(schedule, days, day, month, weekday)]
+    hours, days = _shifted(numbers[1], hours_off + carried.pop(), 24)
+    return [_list(minutes, 60), _list(hours, 24), *_days(schedule, days, fields[2:], numbers[4])]
 
 
-def _days(schedule: Schedule, days: set[int], day: str, month: str, weekday: str) -> list[str]:
+def _days(schedule: Schedule, days: set[int], fields: list[str], weekdays: list[int]) -> list[str]:
     """The days of a schedule whose hours may have moved over midnight."""
-    if days == {0} or (day, month, weekday) == ("*", "*", "*"):
-        return [day, month, weekday]
-    if len(days) > 1 or day != "*" or month != "*":
+    if days == {0} or fields == ["*", "*", "*"]:
+        return fields
+    if len(days) > 1 or fields[:2] != ["*", "*"]:
         raise _awkward(schedule, "falls on another day")
-    weekdays, _ = _shifted(_numbers(weekday, 0, 6), days.pop(), 7)
-    return [day, month, _list(weekdays, 7)]
+    moved, _ = _shifted(weekdays, days.pop(), 7)
+    return ["*", "*", _list(moved, 7)]
 
 
 def _awkward(schedule: Schedule, how: str) -> UnsupportedFeatureError:
@@ -100,25 +105,17 @@ def _list(numbers: list[int], size: int) -> str:
     return "*" if len(numbers) == size else ",".join(map(str, numbers))
 
 
-def _week(field: str) -> str:
-    """Names become numbers, and Sunday is 0: KFP's scheduler knows no 7."""
-    if field == "*":
-        return field
-    return _list(sorted({number % 7 for number in _numbers(field, 0, 7)}), 7)
+def _written(field: str, numbers: list[int], size: int) -> str:
+    """The field as it is, unless it has a range: KFP's scheduler refuses one that goes over the end, as ``22-2``."""
+    return _list(numbers, size) if "-" in field else field
 
 
-def _numbers(field: str, lowest: int, highest: int) -> list[int]:
-    found: set[int] = set()
-    for part in field.split(","):
-        span, _, step = part.partition("/")
-        first, _, last = span.partition("-")
-        low = lowest if span == "*" else _number(first)
-        high = min(highest, 6) if span == "*" and highest == 7 else highest if span == "*" else _number(last or first)
-        if step and not last and span != "*":
-            high = highest
-        found.update(range(low, high + 1, int(step or 1)))
-    return sorted(found)
+def _numbers(cron: str) -> list[list[int]]:
+    """What each field means."""
+    from croniter import croniter
 
-
-def _number(text: str) -> int:
-    return _DAY_NAMES.index(text.upper()) if text.upper() in _DAY_NAMES else int(text)
+    everything = [list(range(size)) for size in _SIZES]
+    for whole in everything[2:4]:
+        whole[:] = [number + 1 for number in whole]
+    expanded = croniter(cron).expanded
+    return [whole if "*" in found else found for whole, found in zip(everything, expanded, strict=True)]
