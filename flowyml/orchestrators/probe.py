@@ -1,9 +1,9 @@
-"""Asking a URL what lives there, with the standard library alone and without credentials."""
+"""Asking a URL what lives there, with the standard library alone."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,24 +40,34 @@ class Answer:
 
 
 class Site:
-    """A URL and the pages below it. Each page is asked once; ``seen`` tells what was asked and answered."""
+    """A URL and the pages below it. Each page is asked once; ``seen`` tells what was asked and answered.
 
-    def __init__(self, url: str, *, timeout: float = 5) -> None:
+    ``headers`` go to the URL itself and never to where it redirects, since they may hold credentials. ``ca_file`` holds
+    the certificates to trust.
+    """
+
+    def __init__(
+        self, url: str, *, timeout: float = 5, headers: Mapping[str, str] = {}, ca_file: str | None = None
+    ) -> None:
         self.url = without_credentials(checked_url(url)).rstrip("/")
         self.timeout = timeout
+        self.headers = dict(headers)
+        self.ca_file = ca_file
         self.seen: dict[str, Answer] = {}
 
     def get(self, path: str) -> Answer:
         """The page at ``path`` below the URL, or at a whole URL. Raises ``EngineUnreachableError`` for silence."""
         url = without_credentials(path) if "://" in path else self.url + path
         if url not in self.seen:
-            self.seen[url] = _get(url, self.timeout)
+            own = url.startswith(f"{self.url}/")
+            self.seen[url] = _get(url, self.timeout, self.headers if own else {}, self.ca_file)
         return self.seen[url]
 
 
-def _get(url: str, timeout: float) -> Answer:
+def _get(url: str, timeout: float, headers: Mapping[str, str], ca_file: str | None) -> Answer:
+    from ssl import create_default_context
     from urllib.error import HTTPError
-    from urllib.request import HTTPRedirectHandler, Request, build_opener
+    from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
     asked = [url]
 
@@ -70,7 +80,10 @@ def _get(url: str, timeout: float) -> Answer:
     with _silence_told(asked):
         request = Request(url, headers={"Accept": "application/json", "User-Agent": "flowyml"})
         try:
-            response = build_opener(Redirects).open(request, timeout=timeout)
+            for name, value in headers.items():
+                request.add_unredirected_header(name, value)
+            trusted = [HTTPSHandler(context=create_default_context(cafile=ca_file))] if ca_file else []
+            response = build_opener(Redirects, *trusted).open(request, timeout=timeout)
         except HTTPError as error:
             response = error
         with response:

@@ -57,7 +57,7 @@ class RemoteOrchestrator(Orchestrator):
     @cached_property
     def adapter(self) -> Orchestrator:
         """The engine's own orchestrator."""
-        name = self.engine or recognized_engine(self.url)
+        name = self.engine or recognized_engine(self.url, **_to_sign_in(self._options))
         factory = registry.load(name)
         if command := registry.missing(factory):
             raise MissingExtraError(
@@ -150,9 +150,9 @@ class RemoteOrchestrator(Orchestrator):
         return f"<RemoteOrchestrator {without_credentials(self.url)}>"
 
 
-def recognized_engine(url: str) -> str:
+def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, ca_file: str | None = None) -> str:
     """The name of the engine that lives at a URL; every declared orchestrator is asked whether it is its own."""
-    site = Site(url)
+    site = Site(url, headers=headers, ca_file=ca_file)
     site.get("/")
     broken: dict[str, Exception] = {}
     for name in registry.declared():
@@ -166,7 +166,7 @@ def recognized_engine(url: str) -> str:
             broken[name] = error
     if any(answer.status in (401, 403) for answer in site.seen.values()):
         raise AuthenticationError(
-            f"{site.url} wants credentials, and which engine lives there is asked without any. Asked:\n"
+            f"{site.url} wants other credentials before it tells which engine lives there. Asked:\n"
             f"{_seen(site, broken)}\n"
             f"Name the engine and give its credentials: RemoteOrchestrator(url, engine=…, …) takes the options of that "
             f"engine's orchestrator, and so does a target in flowyml.toml."
@@ -176,6 +176,14 @@ def recognized_engine(url: str) -> str:
         f"{_seen(site, broken)}\n"
         f"Check the address, or name the engine yourself with engine=…."
     )
+
+
+def _to_sign_in(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an adapter's options goes along when a server is asked what it is: a token, cookies, a CA."""
+    headers = {"Authorization": f"Bearer {options['token']}"} if isinstance(options.get("token"), str) else {}
+    if isinstance(options.get("cookies"), str):
+        headers["Cookie"] = options["cookies"]
+    return {"headers": headers, "ca_file": options.get("ssl_ca_cert")}
 
 
 def _seen(site: Site, broken: Mapping[str, Exception]) -> str:

@@ -25,7 +25,7 @@ import uvicorn
 import yaml
 from croniter import croniter
 from fastapi import FastAPI, Request, UploadFile
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from kfp_server_api import ApiClient
 
 from flowyml_kubeflow import names
@@ -63,6 +63,10 @@ class State:
 
     folder: Path
     token: str | None = None
+    login: bool = False  # whether a proxy in front shows a login page to whom has no token
+    below: str = ""  # the path at which a dashboard in front has the API
+    reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
+    cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
     page: int = 3
     lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
     pipelines: dict[str, Any] = field(default_factory=dict)
@@ -94,13 +98,16 @@ def make_app(state: State) -> FastAPI:
 
     @app.middleware("http")
     async def misfortune(request: Request, call_next: Callable[..., Any]) -> Response:
-        path = request.url.path
+        if not request.url.path.startswith(state.below):
+            return _refusal(404, "Not Found")
+        path = request.scope["path"] = request.url.path.removeprefix(state.below)
         state.calls.append((request.method, path))
-        if (
-            state.token
-            and not path.endswith("healthz")
-            and request.headers.get("authorization") != f"Bearer {state.token}"
-        ):
+        known = _is_signed_in(request, state.token)
+        if path == "/login":
+            return HTMLResponse("<html>Log in</html>")
+        if state.login and not known:
+            return RedirectResponse("/login", 302)
+        if not known and not path.endswith("healthz"):
             return _refusal(401, "Request header error: there is no user identity header.")
         fault = state.fault(request.method, path)
         if fault and fault.before:
@@ -119,8 +126,13 @@ def make_app(state: State) -> FastAPI:
     _pipelines(app, state)
     _experiments(app, state)
     _run_routes(app, state, runs)
-    _recurring_runs(app, state)
+    _recurring_runs(app, state, runs)
     return app
+
+
+def _is_signed_in(request: Request, token: str | None) -> bool:
+    given = (request.headers.get("authorization"), request.headers.get("cookie"))
+    return token is None or given[0] == f"Bearer {token}" or given[1] == f"session={token}"
 
 
 def _pipelines(app: FastAPI, state: State) -> None:
@@ -224,13 +236,14 @@ def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
         return PlainTextResponse(runs.log(run_id, node_id))
 
 
-def _recurring_runs(app: FastAPI, state: State) -> None:
+def _recurring_runs(app: FastAPI, state: State, runs: _Runs) -> None:
     @app.post("/apis/v2beta1/recurringruns")
     async def create(request: Request) -> Any:
         body = _body("V2beta1RecurringRun", await request.json())
         if body.trigger.cron_schedule and len(body.trigger.cron_schedule.cron.split()) != 6:
             # The real server takes five fields too, and reads them one place off: the trap that is tested for.
             raise Refused(400, "Invalid input error: a cron expression has six fields here")
+        runs.check(body)
         body.recurring_run_id, body.created_at = str(uuid.uuid4()), _now()
         body.status = "ENABLED" if body.mode == "ENABLE" else "DISABLED"
         state.recurring[body.recurring_run_id] = body
@@ -272,9 +285,8 @@ class _Runs:
     def create(self, body: Any) -> Any:
         body.run_id, body.created_at = str(uuid.uuid4()), _now()
         body.state, body.storage_state = "PENDING", "AVAILABLE"
-        spec = self._spec(body)
-        self._check(body, spec)
-        self._write(body, spec)
+        self.check(body)
+        self._write(body, self._spec(body))
         self.local._start(self._folder(body))
         time.sleep(self.state.lags.pop(0) if self.state.lags else 0)
         self.state.runs[body.run_id] = body
@@ -289,13 +301,13 @@ class _Runs:
         begun = [
             "PENDING",
             *(["RUNNING"] if found.started_at else []),
-            *(["CANCELING"] if folder.is_cancelled() else []),
+            *(["CANCELING"] if folder.is_cancelled() and self.state.reports_canceling else []),
         ]
         begun += [run.state] if found.ended_at else []
         run.state_history = [kfp_server_api.V2beta1RuntimeStatus(state=state) for state in begun]
         if run.state == "FAILED" and not folder.is_cancelled():
             run.error = kfp_server_api.GoogleRpcStatus(code=13, message="The run failed.")
-        run.run_details = kfp_server_api.V2beta1RunDetails(task_details=list(self._details(run, folder)))
+        run.run_details = kfp_server_api.V2beta1RunDetails(task_details=self._workflow(run, folder).details())
         return run
 
     def stop(self, run: Any) -> None:
@@ -312,38 +324,45 @@ class _Runs:
         self.local.retry_run(self._folder(run).path.name)
         run.error = None
 
-    def log(self, run_id: str, node: str) -> str:
-        folder = self._folder(self.state.runs[run_id])
-        task, _, attempt = node.removeprefix(f"{run_id}-").rpartition("-")
+    def log(self, run_id: str, pod: str) -> str:
+        run = self.state.runs[run_id]
+        folder = self._folder(run)
+        if pod not in (pods := self._workflow(run, folder).pods):
+            raise Refused(500, f"Failed to read logs for run {run_id}: pods {pod!r} not found")
+        task, attempt = pods[pod]
         lines = folder.lines(task, "log.jsonl")
-        if not folder.attempts(task):
-            raise Refused(500, f"Failed to read logs for run {run_id}: pods {node!r} not found")
-        return "".join(f"{line['line']}\n" for line in lines if str(line["attempt"]) == attempt)
+        return "".join(f"{line['line']}\n" for line in lines if line["attempt"] == attempt)
 
-    def _details(self, run: Any, folder: RunFolder) -> Iterator[Any]:
-        for step in self.local.step_runs(folder.path.name):
-            (task,) = [task for task, name in folder.request()["steps"].items() if name == step.name]
-            pods = [f"{run.run_id}-{task}-{attempt['attempt']}" for attempt in folder.attempts(task)]
-            if not pods:
-                continue
-            children = [kfp_server_api.PipelineTaskDetailChildTask(pod_name=pod) for pod in pods]
-            yield kfp_server_api.V2beta1PipelineTaskDetail(
-                run_id=run.run_id, task_id=f"{run.run_id}-{task}", display_name=task, child_tasks=children,
-                create_time=step.started_at, start_time=step.started_at, end_time=step.ended_at,
-                state="FAILED" if step.raw_status in ("TIMEOUT", "CANCELED") else step.raw_status,
-            )  # fmt: skip
+    def _workflow(self, run: Any, folder: RunFolder) -> _Workflow:
+        spec, platform = self._spec(run), self._version(run).get("platform_spec", {})
+        workflow = _Workflow(f"{spec['pipelineInfo']['name']}-{run.run_id[:5]}", run.run_id, spec, platform)
+        begun = {step.name: step for step in self.local.step_runs(folder.path.name)}
+        for path, task in workflow.steps.items():
+            step = begun[_step_name(task)]
+            attempts = [attempt["attempt"] for attempt in folder.attempts(path.rpartition(".")[2])]
+            workflow.add(path, step, attempts, is_cached=path.rpartition(".")[2] in self.state.cached)
+        return workflow
+
+    def _version(self, run: Any) -> Json:
+        version = run.pipeline_version_reference.pipeline_version_id
+        return dict(_known(self.state.versions, version, "PipelineVersion").pipeline_spec)
 
     def _spec(self, run: Any) -> Json:
-        reference = run.pipeline_version_reference
-        version = _known(self.state.versions, reference.pipeline_version_id, "PipelineVersion")
-        spec: Json = version.pipeline_spec.get("pipeline_spec", version.pipeline_spec)
-        return spec
+        version = self._version(run)
+        return dict(version.get("pipeline_spec", version))
 
-    def _check(self, run: Any, spec: Json) -> None:
-        wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-        given = run.runtime_config.parameters or {}
+    def check(self, run: Any) -> None:
+        """Source: KFP, ``V2Spec.validatePipelineJobInputs``."""
+        wanted = self._spec(run)["root"].get("inputDefinitions", {}).get("parameters", {})
+        given = (run.runtime_config.parameters if run.runtime_config else None) or {}
+        for name, item in wanted.items():
+            if name not in given:
+                if not item.get("isOptional") and item.get("defaultValue") is None:
+                    raise Refused(400, f"parameter {name} is not optional, yet has neither default value nor user's")
+            elif not _FITS[item["parameterType"]](given[name]):
+                raise Refused(400, f"input parameter {name} requires type {item['parameterType']}")
         if unknown := given.keys() - wanted.keys():
-            raise Refused(400, f"Invalid input error: parameters {sorted(unknown)} are not in the pipeline spec")
+            raise Refused(400, f"parameter(s) provided are not required by pipeline: {sorted(unknown)}")
 
     def _write(self, run: Any, spec: Json) -> None:
         folder = self._folder(run)
@@ -364,6 +383,105 @@ class _Runs:
 
     def _folder(self, run: Any) -> RunFolder:
         return RunFolder(self.state.folder / f"run-{run.run_id}")
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "STRING": lambda value: isinstance(value, str),
+    "BOOLEAN": lambda value: isinstance(value, bool),
+    "NUMBER_INTEGER": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "NUMBER_DOUBLE": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "LIST": lambda value: isinstance(value, list),
+    "STRUCT": lambda value: isinstance(value, dict),
+}
+
+
+class _Workflow:
+    """The nodes of the Argo workflow that KFP makes of a run, as far as its API tells of them.
+
+    It tells each node's display name and the ids of its children, and neither the node's own id nor its pod.
+    Sources: KFP's argocompiler, ``Workflow.NodeStatuses``, ``toModelTasks`` and ``toApiPipelineTaskDetail``.
+    """
+
+    def __init__(self, name: str, run_id: str, spec: Json, platform: Json) -> None:
+        self.name = name
+        self.run_id = run_id
+        self.spec = spec
+        self.kubernetes = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
+        self.steps = dict(_below(spec, spec["root"]["dag"], f"{name}.root"))
+        self.pods: dict[str, tuple[str, int]] = {}
+        self._nodes: dict[str, Json] = {}
+
+    def add(self, path: str, step: Any, attempts: list[int], *, is_cached: bool) -> None:
+        """The driver of a step, its node, and below that its executor with the attempts."""
+        if not attempts:
+            return
+        state = "FAILED" if step.raw_status in ("TIMEOUT", "CANCELED") else step.raw_status
+        dag, _, task = path.rpartition(".")
+        after = [f"{dag}.{other}-driver" for other in self._after(path)]
+        self._add(f"{path}-driver", "SUCCEEDED", step, [path])
+        self._add(path, state, step, [f"{path}.executor"])
+        if is_cached:
+            self._add(f"{path}.executor", "SKIPPED", step, after)
+        elif "retryPolicy" in self.steps[path]:
+            pods = [f"{path}.executor({number})" for number in range(len(attempts))]
+            self._add(f"{path}.executor", state, step, pods)
+            for pod, attempt in zip(pods, attempts, strict=True):
+                is_last = pod == pods[-1]
+                self._pod(pod, task, attempt, state if is_last else "FAILED", step, after if is_last else [])
+        else:
+            self._pod(f"{path}.executor", task, attempts[-1], state, step, after)
+
+    def _after(self, path: str) -> list[str]:
+        dag, _, task = path.rpartition(".")
+        siblings = {other.rpartition(".")[2]: item for other, item in self.steps.items() if other.startswith(f"{dag}.")}
+        return [name for name, item in siblings.items() if task in item.get("dependentTasks", ())]
+
+    def _pod(self, path: str, task: str, attempt: int, state: str, step: Any, children: list[str]) -> None:
+        self._add(path, state, step, children)
+        component = self.steps[path.rpartition(".")[0]]["componentRef"]["name"]
+        template = "system-container-impl"
+        if "retryPolicy" in self.steps[path.rpartition(".")[0]]:
+            template = f"retry-{template}"
+        label = self.spec["components"][component]["executorLabel"]
+        metadata = self.kubernetes.get("executors", {}).get(label, {}).get("podMetadata")
+        if metadata is not None:
+            counts = f"{len(metadata.get('annotations', {}))}-{len(metadata.get('labels', {}))}"
+            template = f"metadata-{counts}-{template}"
+        self.pods[f"{self.name}-{template}-{_fnv(path)}"] = (task, attempt)
+
+    def _add(self, path: str, state: str, step: Any, children: list[str]) -> None:
+        self._nodes[path] = {
+            "display_name": path.rpartition(".")[2], "state": state, "start_time": step.started_at,
+            "end_time": step.ended_at or datetime.fromtimestamp(0, UTC), "create_time": step.started_at,
+            "child_tasks": [
+                kfp_server_api.PipelineTaskDetailChildTask(pod_name=f"{self.name}-{_fnv(child)}") for child in children
+            ],
+        }  # fmt: skip
+
+    def details(self) -> list[Any]:
+        made = [
+            kfp_server_api.V2beta1PipelineTaskDetail(run_id=self.run_id, task_id=str(uuid.uuid4()), **node)
+            for node in self._nodes.values()
+        ]
+        return sorted(made, key=lambda detail: str(detail.task_id))
+
+
+def _below(spec: Json, dag: Json, path: str) -> Iterator[tuple[str, Json]]:
+    """The tasks of steps by the names of their nodes, at any depth."""
+    for name, task in dag["tasks"].items():
+        component = spec["components"][task["componentRef"]["name"]]
+        if "dag" in component:
+            yield from _below(spec, component["dag"], f"{path}.{name}")
+        elif names.STEP in task.get("inputs", {}).get("parameters", {}):
+            yield f"{path}.{name}", task
+
+
+def _fnv(name: str) -> int:
+    """Argo's hash of a node's name: FNV-1a with 32 bits."""
+    value = 0x811C9DC5
+    for byte in name.encode():
+        value = ((value ^ byte) * 0x01000193) % 2**32
+    return value
 
 
 class _Schedules:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
@@ -40,12 +41,16 @@ class Client:
         namespace: str | None = None,
         token: str | None = None,
         credentials: Any = None,
+        cookies: str | None = None,
+        ssl_ca_cert: str | None = None,
         timeout: float = 30,
     ) -> None:
         self.url = checked_url(url).rstrip("/")
         self.namespace = namespace
         self._token = token
         self._credentials = credentials
+        self._cookies = cookies
+        self._ssl_ca_cert = ssl_ca_cert
         self._timeout = timeout
 
     @cached_property
@@ -54,13 +59,24 @@ class Client:
         if self.url.endswith("/pipeline"):
             return self.url
         try:
-            site = Site(self.url, timeout=min(self._timeout, 5))
+            site = self.site(self.url)
             behind = (
                 site.get("/apis/v2beta1/healthz").status == 404 and site.get("/pipeline/apis/v2beta1/healthz").json()
             )
         except EngineUnreachableError:
             return self.url
         return f"{self.url}/pipeline" if behind else self.url
+
+    def site(self, url: str) -> Site:
+        """A URL of this KFP, to be asked with what was given to sign in."""
+        timeout = min(self._timeout, 5)
+        return Site(url, timeout=timeout, headers=dict(self._headers()), ca_file=self._ssl_ca_cert)
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        if token := self._token or _token_of(self._credentials):
+            yield "Authorization", f"Bearer {token}"
+        if self._cookies:
+            yield "Cookie", self._cookies
 
     @cached_property
     def kfp(self) -> Any:
@@ -69,12 +85,17 @@ class Client:
             warnings.simplefilter("ignore", FutureWarning)  # it says which servers it works with, each time
             import kfp  # type: ignore[import-untyped]  # ships no types
 
-            return kfp.Client(
+            client = kfp.Client(
                 host=self.host,
                 namespace=self.namespace or "kubeflow",
                 existing_token=self._token,
                 credentials=self._credentials,
+                cookies=self._cookies,
+                ssl_ca_cert=self._ssl_ca_cert,
             )
+        rest = client._run_api.api_client.rest_client  # all its APIs share it
+        rest.request = partial(_no_page, rest.request, without_credentials(self.url))
+        return client
 
     def read(self, call: Callable[[Any], Any]) -> Any:
         """A call that changes nothing, so that it is made again when the first answer was lost."""
@@ -91,7 +112,7 @@ class Client:
 
     def pages(self, call: Callable[..., Any], field: str, **options: Any) -> Iterator[Any]:
         """All entries of a list, page after page."""
-        options = {**options, **self.limits, "page_size": _PAGE}
+        options = {"page_size": _PAGE, **options, **self.limits}
         token = ""
         while True:
             answer = self.read(partial(_page, call, {**options, "page_token": token}))
@@ -145,6 +166,41 @@ class Client:
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error
+
+
+def _token_of(credentials: Any) -> str | None:
+    """The token that an object of ``kfp.client`` gives, which it does by writing it into a configuration."""
+    if credentials is None:
+        return None
+    configuration = SimpleNamespace(api_key=dict[str, str]())
+    credentials.refresh_api_key_hook(configuration)
+    api_key: dict[str, str] = configuration.api_key
+    return api_key.get("authorization")
+
+
+def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options: Any) -> Any:
+    """An answer of KFP's API, which is JSON, or the text of a log.
+
+    The generated client would take a login page, which comes with status 200, for an answer without content.
+    """
+    answer = request(*arguments, **options)
+    kind = _media_type(answer.headers if hasattr(answer, "headers") else answer.getheaders())
+    is_log = not options.get("_preload_content", True)
+    if kind == "text/html" if is_log else not kind.endswith("json"):
+        raise AuthenticationError(
+            f"Not KFP answered at {where}, but something in front of it, with {kind or 'no type'} instead of JSON: a "
+            f"login page, it seems. Give token=…, credentials=… or cookies=…, and check the URL."
+        )
+    return answer
+
+
+def _media_type(headers: Mapping[str, str]) -> str:
+    """
+    >>> _media_type({"Content-Type": "application/json; charset=utf-8"})
+    'application/json'
+    """
+    by_name = {name.lower(): value for name, value in headers.items()}
+    return by_name.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _lines(text: str, *, grows: bool) -> list[str]:

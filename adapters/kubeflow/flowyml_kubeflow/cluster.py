@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from flowyml.artifacts import is_reference, open_store, unpack
@@ -15,7 +16,6 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health
-from flowyml.orchestrators.probe import Site
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.attempts import RESULT
 from flowyml_kubeflow.client import Client, NotFoundError
@@ -23,13 +23,14 @@ from flowyml_kubeflow.once import RunsByName
 from flowyml_kubeflow.pipelines import Pipelines, arguments, one_at_a_time
 from flowyml_kubeflow.recurring import RecurringRuns
 from flowyml_kubeflow.status import status_of, step_status_of
-from flowyml_kubeflow.tasks import Tasks
+from flowyml_kubeflow.tasks import Pod, Tasks
 
 __all__ = ["Cluster"]
 
 Json = dict[str, Any]
 
 _FOLLOW = 1.0
+_PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
 
 
 class Cluster:
@@ -42,17 +43,23 @@ class Cluster:
         namespace: str | None,
         token: str | None,
         credentials: Any,
+        cookies: str | None,
+        ssl_ca_cert: str | None,
         experiment: str,
         artifacts: str | None,
         form: str | None,
         timeout: float,
         retry_policy: OrchestratorRetryPolicy | None,
     ) -> None:
-        self.client = Client(url, namespace=namespace, token=token, credentials=credentials, timeout=timeout)
+        self.client = Client(
+            url, namespace=namespace, token=token, credentials=credentials, cookies=cookies, ssl_ca_cert=ssl_ca_cert,
+            timeout=timeout,
+        )  # fmt: skip
         self.artifacts = artifacts
         self.pipelines = Pipelines(self.client, namespace, experiment, form)
         self.recurring = RecurringRuns(self.pipelines)
         self._terminated: set[str] = set()
+        self._pod_names: dict[str, str] = {}
 
     # Runs.
 
@@ -94,7 +101,10 @@ class Cluster:
         )  # fmt: skip
 
     def _status(self, run: Any) -> ExecutionStatus:
-        """KFP says FAILED of a run that it has terminated. The state before that one tells, but it may be missing."""
+        """KFP says FAILED of a run that it has terminated. The state before that one tells, but it may be missing: it
+        is in the history only if KFP's agent saw the workflow in between (source: ``RunStore.TerminateRun``)."""
+        if run.state == "CANCELING":
+            self._terminated.add(str(run.run_id))
         states = [item.state for item in run.state_history or () if item.state != run.state]
         return status_of(run.state, [*states, "CANCELING"] if run.run_id in self._terminated else states)
 
@@ -109,22 +119,13 @@ class Cluster:
         return _told(run)
 
     def runs(self, pipeline: str | None, limit: int) -> list[Run]:
-        if pipeline is None:
-            answer = self.client.read(
-                lambda api: api._run_api.run_service_list_runs(
-                    page_size=limit, sort_by="created_at desc", **self.pipelines.scope, **self.client.limits
-                )
-            )
-            return [self._run(run) for run in answer.runs or ()]
-        found: list[Run] = []
-        for run in self.client.pages(
-            lambda api: api._run_api.run_service_list_runs, "runs", sort_by="created_at desc", **self.pipelines.scope
-        ):
-            if self.pipelines.pipeline_of(run) == pipeline:
-                found.append(self._run(run))
-            if len(found) >= limit:
-                break
-        return found
+        size = min(limit, _PAGE) if pipeline is None else _PAGE
+        every = self.client.pages(
+            lambda api: api._run_api.run_service_list_runs, "runs",
+            sort_by="created_at desc", page_size=size, **self.pipelines.scope,
+        )  # fmt: skip
+        wanted = (run for run in every if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
+        return [self._run(run) for run in islice(wanted, limit)]
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run = self._fetched(job_id)
@@ -161,8 +162,7 @@ class Cluster:
             for name, packed in found.items():
                 self._keep(name, packed, values, missing)
             if not found:
-                lost = f"KFP no longer has the log of step {tasks.steps[task]!r}, in which it stands."
-                missing.update({port: f"Output {port!r}: {lost}" for port in wanted})
+                missing.update({port: f"Output {port!r}: {_lost(tasks, task)}" for port in wanted})
         return Outputs(values, not_kept=missing)
 
     def _keep(self, name: str, packed: Any, values: Json, missing: dict[str, str]) -> None:
@@ -176,13 +176,21 @@ class Cluster:
             )
 
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:
-        """What the last attempt of a step left in its log."""
+        """What the last attempt of a step that left anything left in its log."""
         for pod in reversed(tasks.pods(task)):
-            for line in reversed(self.client.log(str(run.run_id), pod) or ()):
+            for line in reversed(self._log(str(run.run_id), pod) or ()):
                 if line.startswith(RESULT):
                     result: Json = json.loads(line.removeprefix(RESULT))
                     return result
         return {}
+
+    def _log(self, job_id: str, pod: Pod, *, grows: bool = False) -> list[str] | None:
+        """The log of a pod, by the first of its possible names that KFP knows."""
+        for name in [self._pod_names[pod.node]] if pod.node in self._pod_names else pod.names:
+            if (lines := self.client.log(job_id, name, grows=grows)) is not None:
+                self._pod_names[pod.node] = name
+                return lines
+        return None
 
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
         seen: dict[str, int] = {}
@@ -192,10 +200,10 @@ class Cluster:
             tasks = Tasks(run, self.pipelines.spec_of(run))
             for task, step in tasks.steps.items():
                 for pod in tasks.pods(task):
-                    told = self.client.log(job_id, pod, grows=grows) or ()
+                    told = self._log(job_id, pod, grows=grows) or ()
                     lines = [line for line in told if not line.startswith(RESULT)]
-                    yield from (LogLine(line, step) for line in lines[seen.get(pod, 0) :])
-                    seen[pod] = max(seen.get(pod, 0), len(lines))
+                    yield from (LogLine(line, step) for line in lines[seen.get(pod.node, 0) :])
+                    seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
             if not grows:
                 return
             time.sleep(_FOLLOW)
@@ -227,13 +235,21 @@ class Cluster:
 
     def health(self) -> Health:
         try:
-            answer = Site(self.client.host).get("/apis/v2beta1/healthz").json()
+            page = self.client.site(self.client.host).get("/apis/v2beta1/healthz")
         except EngineUnreachableError as error:
             return Health(reachable=False, url=self.client.url, detail=str(error))
-        if not isinstance(answer, Mapping):
-            return Health(reachable=False, url=self.client.url, detail="There is something else at this address.")
+        if not isinstance(answer := page.json(), Mapping):
+            told = f"Not KFP, but something else or a login answered: {page}. Check the URL and the token."
+            return Health(reachable=False, url=self.client.url, detail=told)
         facts = {"multi_user": bool(answer.get("multi_user"))}
         return Health(reachable=True, version=answer.get("tag_name"), url=self.client.url, facts=facts)
+
+
+def _lost(tasks: Tasks, task: str) -> str:
+    step = tasks.steps[task]
+    if tasks.is_cached(task):
+        return f"KFP took step {step!r} from its cache, so no pod ran and no log holds it. Run it with cache=False."
+    return f"KFP no longer has the log of step {step!r}, in which it stands."
 
 
 def _told(run: Any) -> str | None:

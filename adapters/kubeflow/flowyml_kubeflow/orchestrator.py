@@ -30,7 +30,8 @@ class KubeflowOrchestrator(Orchestrator):
     """Runs pipelines on the Kubeflow Pipelines at ``url``, or without a cluster by KFP's local ``runner``.
 
     ``namespace`` is the user's on a multi-user cluster, ``token`` a bearer token and ``credentials`` an object of
-    ``kfp.client``; without them kfp's own configuration is used. ``experiment`` is where runs are filed. ``runner``
+    ``kfp.client``; without them kfp's own configuration is used. ``cookies`` are those of a login in front of KFP, and
+    ``ssl_ca_cert`` is a file of certificates to trust. ``experiment`` is where runs are filed. ``runner``
     is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers; ``runner_options``
     are then those of Docker's ``containers.run``. ``artifacts`` is a store that both the steps and you can reach,
     ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take. With neither ``url`` nor
@@ -49,6 +50,8 @@ class KubeflowOrchestrator(Orchestrator):
         namespace: str | None = None,
         token: str | None = None,
         credentials: Any = None,
+        cookies: str | None = None,
+        ssl_ca_cert: str | None = None,
         experiment: str = "Default",
         runner: str | None = None,
         runner_options: Mapping[str, Any] = {},
@@ -66,8 +69,9 @@ class KubeflowOrchestrator(Orchestrator):
         self.runner = runner or (None if url else RUNNERS[0])
         self.runner_options = dict(runner_options)
         self._options = {
-            "namespace": namespace, "token": token, "credentials": credentials, "experiment": experiment,
-            "artifacts": artifacts, "form": form, "timeout": timeout,
+            "namespace": namespace, "token": token, "credentials": credentials, "cookies": cookies,
+            "ssl_ca_cert": ssl_ca_cert, "experiment": experiment, "artifacts": artifacts, "form": form,
+            "timeout": timeout,
         }  # fmt: skip
         if self.runner:
             self.capabilities = capabilities.LOCAL_RUNNER

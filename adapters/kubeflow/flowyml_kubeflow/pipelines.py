@@ -142,16 +142,16 @@ class Pipelines:
                 raise
 
     def spec_of(self, run: Any) -> Json:
-        """The pipeline of a run, as KFP keeps it."""
+        """The pipeline of a run and its platform, as KFP keeps them."""
         if run.pipeline_spec:
-            return _pipeline_spec(run.pipeline_spec)
+            return dict(run.pipeline_spec)
         reference = run.pipeline_version_reference
         key = (reference.pipeline_id, reference.pipeline_version_id)
         if key not in self._specs:
             version = self.client.read(
                 lambda api: api._pipelines_api.pipeline_service_get_pipeline_version(*key, **self.client.limits)
             )
-            self._specs[key] = _pipeline_spec(version.pipeline_spec)
+            self._specs[key] = dict(version.pipeline_spec)
         return self._specs[key]
 
     def experiment_id(self) -> str:
@@ -189,11 +189,6 @@ class Pipelines:
         import kfp_server_api  # type: ignore[import-untyped]  # ships no types
 
         return getattr(kfp_server_api, name)
-
-
-def _pipeline_spec(document: Mapping[str, Any]) -> Json:
-    """KFP gives the one document, or both below their names."""
-    return dict(document.get("pipeline_spec") or document)
 
 
 def arguments(plan: Plan, parameters: Mapping[str, Any]) -> Json:

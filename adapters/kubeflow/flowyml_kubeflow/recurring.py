@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -121,7 +123,7 @@ class RecurringRuns:
         told = facts(item.description)
         schedule = Schedule.from_dict(told["schedule"])
         paused = item.status == "DISABLED"
-        planned = () if paused else tuple(schedule.next_times(_PLANNED))
+        planned = () if paused else tuple(_next_times(schedule, item.created_at))
         return ScheduleInfo(
             schedule_id=item.display_name,
             pipeline=told["pipeline"],
@@ -129,3 +131,15 @@ class RecurringRuns:
             paused=paused,
             next_runs=planned,
         )
+
+
+def _next_times(schedule: Schedule, created: datetime) -> list[datetime]:
+    """KFP counts an interval from the start or, without one, from when the recurring run was made; and it first waits
+    for one interval. Source: KFP, ``PeriodicSchedule.GetNextScheduledTime``."""
+    if schedule.interval_seconds is None:
+        return schedule.next_times(_PLANNED)
+    every = timedelta(seconds=schedule.interval_seconds)
+    anchor, now = schedule.start or created, datetime.now(UTC)
+    first = max(1, (now - anchor) // every + 1)
+    times = [(anchor + every * (first + n)).astimezone(ZoneInfo(schedule.timezone)) for n in range(_PLANNED)]
+    return [time for time in times if schedule.end is None or time <= schedule.end]

@@ -22,6 +22,7 @@ from flowyml.core.errors import (
     UnsupportedFeatureError,
 )
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.remote import RemoteOrchestrator
@@ -58,6 +59,9 @@ class TestConformanceOverTheApi(OrchestratorConformance):
 @pytest.fixture
 def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
     return KubeflowOrchestrator(**kfp_api.options)
+
+
+RUN = OrchestratorConformance.run_timeout
 
 
 def run_id(name: str) -> str:
@@ -171,6 +175,62 @@ def test_a_log_that_is_gone_is_no_error(kfp_api: Any, orchestrator: KubeflowOrch
             outputs["greeting"]
     finally:
         kfp_api.state.faults.clear()
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": {"team": "a"}, "annotations": {"one": "1", "two": "2"}}])
+@pytest.mark.parametrize("tries", [1, 2])
+def test_logs_are_found_by_the_names_of_pods(
+    orchestrator: KubeflowOrchestrator, tries: int, options: dict[str, Any]
+) -> None:
+    """KFP tells the ids of nodes. The names of pods have the template in them, which retries and labels change."""
+
+    @step(kubeflow=options, retry=OrchestratorRetryPolicy(max_attempts=tries, initial_delay_seconds=0.1))
+    def talking() -> int:
+        print("out of the pod")
+        return 1
+
+    @step
+    def after(talking: int) -> int:
+        print("the other pod")
+        return talking + 1
+
+    pipeline = Pipeline("talking").add_step(talking).add_step(after)
+    handle = orchestrator.run_pipeline(pipeline, run_id("talking")).wait_for_completion(RUN, 0.5)
+    said = [(line.step, line.message) for line in handle.logs() if "pod" in line.message]
+    assert said == [("talking", "out of the pod"), ("after", "the other pod")]
+    assert handle.outputs == {"after": 2}
+    assert [step_run.attempt for step_run in handle.step_runs()] == [1, 1]
+
+
+def test_an_output_from_the_cache_says_so(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    """No pod runs then, so no log holds the output."""
+    if kfp_api.state is None:
+        pytest.skip("what a real server has in its cache is not known")
+
+    @step(kubeflow={"cache": True})
+    def kept() -> int:
+        return 1
+
+    kfp_api.state.cached.add("kept")
+    try:
+        handle = orchestrator.run_pipeline(Pipeline("cached").add_step(kept), run_id("cached"))
+        handle.wait_for_completion(RUN, 0.5)
+        assert handle.step_statuses() == {"kept": ExecutionStatus.COMPLETED}
+        assert list(handle.logs()) == []
+        with pytest.raises(LookupError, match="KFP took step 'kept' from its cache, so no pod ran"):
+            handle.outputs["kept"]
+    finally:
+        kfp_api.state.cached.clear()
+
+
+def test_a_run_lands_in_its_experiment(kfp_api: Any) -> None:
+    name = run_id("experiment")
+    mine = KubeflowOrchestrator(**{**kfp_api.options, "experiment": name})
+    handle = mine.run_pipeline(pipelines.greeting(), name)
+    made = mine.engine.client.kfp.get_run(handle.job_id)
+    found = KubeflowOrchestrator(**{**kfp_api.options, "experiment": name}).engine.pipelines.experiment_id()
+    assert made.experiment_id == found
+    handle.cancel()
 
 
 def test_a_server_that_stays_silent_is_unreachable() -> None:
