@@ -52,6 +52,8 @@ class _Base:
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> str:
+        """A folder that workers and the test see both, by the same path. Override it where they do not see each
+        other's files: give one that is mounted in both, or skip."""
         return str(tmp_path)
 
     @classmethod

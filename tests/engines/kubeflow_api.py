@@ -64,6 +64,7 @@ class State:
     folder: Path
     token: str | None = None
     login: bool = False  # whether a proxy in front shows a login page to whom has no token
+    login_headers: dict[str, str] = field(default_factory=dict)  # of the last who came to the login page
     below: str = ""  # the path at which a dashboard in front has the API
     reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
     cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
@@ -104,6 +105,7 @@ def make_app(state: State) -> FastAPI:
         state.calls.append((request.method, path))
         known = _is_signed_in(request, state.token)
         if path == "/login":
+            state.login_headers = dict(request.headers)
             return HTMLResponse("<html>Log in</html>")
         if state.login and not known:
             return RedirectResponse("/login", 302)
@@ -557,7 +559,7 @@ def _listed(state: State, model: str, key: str, items: list[Any], request: Reque
     newest_first = query.get("sort_by", "").endswith("desc")
     items = sorted(items, key=lambda item: item.created_at, reverse=newest_first)
     start = int(query.get("page_token") or 0)
-    end = start + min(int(query.get("page_size") or 10), state.page)
+    end = start + min(int(query.get("page_size") or 10), state.page)  # KFP itself gives 200 at most
     if int(query.get("page_size") or 10) < 100:  # a caller that wants few gets them in one page
         end = start + int(query.get("page_size") or 10)
     more = {"next_page_token": str(end)} if end < len(items) else {}

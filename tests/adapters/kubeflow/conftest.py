@@ -1,15 +1,26 @@
-"""A KFP API for these tests: the one at FLOWYML_TEST_KFP_URL, else a fake of it."""
+"""A KFP API for these tests: the one at FLOWYML_TEST_KFP_URL, else a fake of it.
+
+FLOWYML_TEST_KFP_NAMESPACE, FLOWYML_TEST_KFP_TOKEN and FLOWYML_TEST_KFP_IMAGE are the namespace, the token and the image
+of steps on a real server. FLOWYML_TEST_KFP_SHARED is a folder of this machine that every pod of the namespace has too,
+at the same path; without it, tests whose steps leave traces in files are skipped.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.plan.model import Plan
+from flowyml_kubeflow import KubeflowOrchestrator
 
 
 def engine(name: str) -> Any:
@@ -24,6 +35,22 @@ def engine(name: str) -> Any:
     return module
 
 
+def _given() -> dict[str, str]:
+    given = {name: os.environ.get(f"FLOWYML_TEST_KFP_{name.upper()}") for name in ("namespace", "token")}
+    return {name: value for name, value in given.items() if value}
+
+
+class _WithImage(KubeflowOrchestrator):
+    """Runs what names no image in that of FLOWYML_TEST_KFP_IMAGE."""
+
+    def plan(self, pipeline: RunnablePipeline) -> Plan:
+        plan = super().plan(pipeline)
+        image = os.environ.get("FLOWYML_TEST_KFP_IMAGE")
+        if not image or self.runner:
+            return plan
+        return replace(plan, options={**plan.options, "kubeflow": {"image": image, **plan.options.get("kubeflow", {})}})
+
+
 class Api:
     """Where it is, and how to make trouble when it is the fake."""
 
@@ -31,7 +58,10 @@ class Api:
         self.url = url
         self.state = state
         self.module = module
-        self.options: dict[str, Any] = {"url": url, "form": "python"} if state else {"url": url}
+        self.options: dict[str, Any] = {"url": url, **({"form": "python"} if state else _given())}
+
+    def orchestrator(self, **options: Any) -> KubeflowOrchestrator:
+        return _WithImage(**{**self.options, **options})
 
     def fail(self, method: str, path: str, **how: Any) -> None:
         """The next such call fails; skips the test on a real server."""
@@ -48,6 +78,18 @@ def kfp_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     module = engine("kubeflow_api")
     with module.served(tmp_path_factory.mktemp("kfp")) as (url, state):
         yield Api(url, state, module)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A folder that steps and the test see both."""
+    if "FLOWYML_TEST_KFP_URL" not in os.environ:
+        return tmp_path
+    if not (root := os.environ.get("FLOWYML_TEST_KFP_SHARED")):
+        pytest.skip("pods share no folder with this test: mount one into all, and name it in FLOWYML_TEST_KFP_SHARED")
+    folder = Path(tempfile.mkdtemp(dir=root))
+    folder.chmod(0o777)  # for the user that pods have
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,20 +26,31 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.testing import OrchestratorConformance, pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
-pytestmark = pytest.mark.kubeflow
-real_only = pytest.mark.skipif("FLOWYML_TEST_KFP_URL" not in os.environ, reason="the fake runs one task after another")
+IS_REAL = "FLOWYML_TEST_KFP_URL" in os.environ
+RUN = 900.0 if IS_REAL else OrchestratorConformance.run_timeout  # seconds; pods wait for nodes and images
+
+pytestmark = [pytest.mark.kubeflow, *([pytest.mark.timeout(3 * RUN)] if IS_REAL else [])]
+real_only = pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
 
 
 class TestConformanceOverTheApi(OrchestratorConformance):
+    run_timeout = RUN
+
+    @pytest.fixture
+    def folder(self, shared: Path) -> str:
+        return str(shared)
+
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, kfp_api: Any) -> Callable[..., Orchestrator]:
-        return lambda **options: KubeflowOrchestrator(**kfp_api.options, **options)
+        make: Callable[..., Orchestrator] = kfp_api.orchestrator
+        return make
 
     @real_only
     def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
@@ -58,10 +70,7 @@ class TestConformanceOverTheApi(OrchestratorConformance):
 
 @pytest.fixture
 def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
-    return KubeflowOrchestrator(**kfp_api.options)
-
-
-RUN = OrchestratorConformance.run_timeout
+    return kfp_api.orchestrator()
 
 
 def run_id(name: str) -> str:
@@ -76,22 +85,22 @@ def test_the_url_is_recognized(kfp_api: Any) -> None:
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the run was made", "after the run was made"])
 def test_a_lost_answer_makes_no_second_run(
-    kfp_api: Any, orchestrator: KubeflowOrchestrator, tmp_path: Path, before: bool
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, before: bool
 ) -> None:
     kfp_api.fail("POST", "/runs$", before=before)
-    handle = orchestrator.run_pipeline(pipelines.counting(str(tmp_path)), run_id("lost"))
-    handle.wait_for_completion(60, 0.5)
+    handle = orchestrator.run_pipeline(pipelines.counting(str(shared)), run_id("lost"))
+    handle.wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.COMPLETED, handle.error
-    assert (tmp_path / "executions").read_text() == "x"
+    assert (shared / "executions").read_text() == "x"
     assert [run.run_id for run in orchestrator.runs("conformance counting")].count(handle.run_id) == 1
 
 
-def test_a_slow_answer_is_a_lost_one(kfp_api: Any, tmp_path: Path) -> None:
-    impatient = KubeflowOrchestrator(**kfp_api.options, timeout=2)
+def test_a_slow_answer_is_a_lost_one(kfp_api: Any, shared: Path) -> None:
+    impatient = kfp_api.orchestrator(timeout=2)
     kfp_api.fail("POST", "/runs$", before=False, seconds=4)
-    handle = impatient.run_pipeline(pipelines.counting(str(tmp_path)), run_id("slow"))
-    handle.wait_for_completion(60, 0.5)
-    assert (tmp_path / "executions").read_text() == "x"
+    handle = impatient.run_pipeline(pipelines.counting(str(shared)), run_id("slow"))
+    handle.wait_for_completion(RUN, 0.5)
+    assert (shared / "executions").read_text() == "x"
 
 
 @pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
@@ -102,7 +111,7 @@ def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, path: str, 
         return 1
 
     name = run_id("deploy")
-    orchestrator = KubeflowOrchestrator(**kfp_api.options, experiment=name)
+    orchestrator = kfp_api.orchestrator(experiment=name)
     kfp_api.fail("POST", path, before=before)
     pipeline = Pipeline(name).add_step(one)
     if before:  # nothing was made, and the caller is told to try again
@@ -110,26 +119,26 @@ def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, path: str, 
             orchestrator.run_pipeline(pipeline, name)
     else:
         orchestrator.run_pipeline(pipeline, name)
-    handle = orchestrator.run_pipeline(pipeline, name).wait_for_completion(60, 0.5)
+    handle = orchestrator.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5)
     assert handle.outputs == {"one": 1}
 
 
 @pytest.mark.parametrize(("machines", "lags"), [(1, []), (2, [1.2, 0, 0.6])], ids=["one machine", "two machines"])
-def test_processes_with_one_run_id_make_one_run(kfp_api: Any, tmp_path: Path, machines: int, lags: list[float]) -> None:
+def test_processes_with_one_run_id_make_one_run(kfp_api: Any, shared: Path, machines: int, lags: list[float]) -> None:
     """On two machines no lock is shared, and a run is seen some time after the time that it bears."""
     name = run_id("both")
     code = f"""
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
 mine = KubeflowOrchestrator(**{kfp_api.options!r})
-mine.engine.client.kfp, mine.deploy_pipeline(pipelines.counting({str(tmp_path)!r}))
+mine.engine.client.kfp, mine.deploy_pipeline(pipelines.counting({str(shared)!r}))
 print("ready", flush=True)
 input()
-print(mine.run_pipeline(pipelines.counting({str(tmp_path)!r}), {name!r}).job_id)
+print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
 """
     if kfp_api.state:
         kfp_api.state.lags[:] = lags
-    homes = [{**os.environ, "FLOWYML_HOME": str(tmp_path / f"machine-{n % machines}")} for n in range(3)]
+    homes = [{**os.environ, "FLOWYML_HOME": str(shared / f"machine-{n % machines}")} for n in range(3)]
     submitting = [
         subprocess.Popen(
             [sys.executable, "-c", code], env=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -150,15 +159,15 @@ print(mine.run_pipeline(pipelines.counting({str(tmp_path)!r}), {name!r}).job_id)
             process.kill()
             process.wait()
     assert len(job_ids) == 1
-    orchestrator = KubeflowOrchestrator(**kfp_api.options)
-    handle = orchestrator.attach(job_ids.pop()).wait_for_completion(60, 0.5)
+    orchestrator = kfp_api.orchestrator()
+    handle = orchestrator.attach(job_ids.pop()).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.COMPLETED, handle.error
     assert [run.run_id for run in orchestrator.runs("conformance counting")].count(name) == 1
-    assert (tmp_path / "executions").read_text() == "x"
+    assert (shared / "executions").read_text() == "x"
 
 
 def test_reading_is_tried_again(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
-    handle = orchestrator.run_pipeline(pipelines.greeting(), run_id("read")).wait_for_completion(60, 0.5)
+    handle = orchestrator.run_pipeline(pipelines.greeting(), run_id("read")).wait_for_completion(RUN, 0.5)
     kfp_api.fail("GET", "/runs", times=2)
     assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
 
@@ -166,7 +175,9 @@ def test_reading_is_tried_again(kfp_api: Any, orchestrator: KubeflowOrchestrator
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_a_log_that_is_gone_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, status: int) -> None:
     """What a server says of a pod that is gone differs by its release. The output stood in the log."""
-    handle = orchestrator.run_pipeline(pipelines.greeting(), f"log-{status}-{os.getpid()}").wait_for_completion(60, 0.5)
+    handle = orchestrator.run_pipeline(pipelines.greeting(), f"log-{status}-{os.getpid()}").wait_for_completion(
+        RUN, 0.5
+    )
     kfp_api.fail("GET", "/log$", status=status, times=9)
     try:
         assert list(handle.logs()) == []
@@ -225,10 +236,10 @@ def test_an_output_from_the_cache_says_so(kfp_api: Any, orchestrator: KubeflowOr
 
 def test_a_run_lands_in_its_experiment(kfp_api: Any) -> None:
     name = run_id("experiment")
-    mine = KubeflowOrchestrator(**{**kfp_api.options, "experiment": name})
+    mine = kfp_api.orchestrator(experiment=name)
     handle = mine.run_pipeline(pipelines.greeting(), name)
     made = mine.engine.client.kfp.get_run(handle.job_id)
-    found = KubeflowOrchestrator(**{**kfp_api.options, "experiment": name}).engine.pipelines.experiment_id()
+    found = kfp_api.orchestrator(experiment=name).engine.pipelines.experiment_id()
     assert made.experiment_id == found
     handle.cancel()
 
@@ -246,9 +257,9 @@ def test_a_wrong_token_is_refused_and_not_shown(kfp_api: Any) -> None:
     kfp_api.state.token = "right"
     try:
         with pytest.raises(AuthenticationError) as refused:
-            KubeflowOrchestrator(**kfp_api.options, token="wrong-secret").runs()
+            kfp_api.orchestrator(token="wrong-secret").runs()
         assert "wrong-secret" not in str(refused.value)
-        KubeflowOrchestrator(**kfp_api.options, token="right").runs()
+        kfp_api.orchestrator(token="right").runs()
     finally:
         kfp_api.state.token = None
 
@@ -287,7 +298,7 @@ def test_the_code_comes_from_s3(orchestrator: KubeflowOrchestrator, s3: Any) -> 
     assert hashlib.sha256(s3.cat_file(stored)).hexdigest() == compiled.bundle.digest
     assert not orchestrator.deploy_pipeline(pipeline).changed
     assert deployed.changed
-    handle = orchestrator.run_pipeline(pipeline, run_id("stored")).wait_for_completion(60, 0.5)
+    handle = orchestrator.run_pipeline(pipeline, run_id("stored")).wait_for_completion(RUN, 0.5)
     assert handle.outputs == {"one": 1}, handle.error
 
 
@@ -308,14 +319,14 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
         orchestrator.engine.pipelines.experiment_id(), run_id("changed"),
         pipeline_id=version.pipeline_id, version_id=version.pipeline_version_id,
     )  # fmt: skip
-    handle = orchestrator.attach(made.run_id).wait_for_completion(60, 0.5)
+    handle = orchestrator.attach(made.run_id).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.FAILED
     assert handle.step_statuses() == {"two": ExecutionStatus.CANCELLED}
     log = (kfp_api.state.folder / f"run-{made.run_id}" / "runner.log").read_text()
     assert "The bundle of the pipeline is not the one that was compiled: its SHA-256 differs." in log
 
 
-def test_a_failed_run_goes_on_from_where_it_failed(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> None:
+def test_a_failed_run_goes_on_from_where_it_failed(orchestrator: KubeflowOrchestrator, shared: Path) -> None:
     @step(outputs=["first"])
     def first(folder: str) -> int:
         with (Path(folder) / "first").open("a") as file:
@@ -328,25 +339,25 @@ def test_a_failed_run_goes_on_from_where_it_failed(orchestrator: KubeflowOrchest
             raise OSError("not yet")
         return first + 1
 
-    pipeline = Pipeline("retried", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
-    handle = orchestrator.run_pipeline(pipeline, run_id("retried")).wait_for_completion(60, 0.5)
+    pipeline = Pipeline("retried", context=context(folder=str(shared))).add_step(first).add_step(second)
+    handle = orchestrator.run_pipeline(pipeline, run_id("retried")).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.FAILED
     assert "step 'second': OSError: not yet" in str(handle.error)
-    (tmp_path / "mended").touch()
+    (shared / "mended").touch()
     orchestrator.retry_run(handle.job_id)
-    again = orchestrator.attach(handle.job_id).wait_for_completion(60, 0.5)
+    again = orchestrator.attach(handle.job_id).wait_for_completion(RUN, 0.5)
     assert again.outputs == {"second": 2}
-    assert (tmp_path / "first").read_text() == "x"
+    assert (shared / "first").read_text() == "x"
 
 
-def test_stopping_a_run_twice_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, tmp_path: Path) -> None:
+def test_stopping_a_run_twice_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path) -> None:
     """KFP refuses the second time, and calls the run FAILED in the end; whoever looks sees that it was stopped."""
-    handle = orchestrator.run_pipeline(pipelines.beating(str(tmp_path)), run_id("stopped"))
-    while not (tmp_path / "beats").exists():
+    handle = orchestrator.run_pipeline(pipelines.beating(str(shared)), run_id("stopped"))
+    while not (shared / "beats").exists():
         time.sleep(0.1)
     assert handle.cancel()
     handle.cancel()
-    another = KubeflowOrchestrator(**kfp_api.options).attach(handle.job_id).wait_for_completion(60, 0.2)
+    another = kfp_api.orchestrator().attach(handle.job_id).wait_for_completion(RUN, 0.2)
     assert another.status is ExecutionStatus.CANCELLED
     assert another.raw_status in ("FAILED", "CANCELED")
     assert another.error is None
@@ -364,7 +375,7 @@ def test_parameters_keep_their_types(orchestrator: KubeflowOrchestrator) -> None
     given = context(count=1, share=1.0, many=[1], named={"a": 1}, either=None)
     pipeline = Pipeline("kinds", context=given).add_step(kinds)
     values = {"count": 3, "share": 2.0, "many": [1, 2], "named": {"a": [3]}, "either": 4}
-    handle = orchestrator.run_pipeline(pipeline, run_id("kinds"), parameters=values).wait_for_completion(60, 0.5)
+    handle = orchestrator.run_pipeline(pipeline, run_id("kinds"), parameters=values).wait_for_completion(RUN, 0.5)
     assert handle.outputs == {"kinds": ["3", "2.0", "[1, 2]", "{'a': [3]}", "4"]}, handle.error
     with pytest.raises(ParameterError, match="beyond 2\\*\\*53"):
         orchestrator.run_pipeline(pipeline, parameters={"count": 2**60})
@@ -392,19 +403,19 @@ def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrat
         orchestrator.delete_schedule(made.schedule_id)
 
 
-def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> None:
+def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator, shared: Path) -> None:
     """KFP gives such runs a name of its own, and no description."""
     name = run_id("firing")
-    pipeline = pipelines.counting(str(tmp_path))
+    pipeline = pipelines.counting(str(shared))
     pipeline.name = name
     made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 2))
     try:
         fired = waited_for(lambda: orchestrator.runs(name))[-1]
         assert orchestrator.pause_schedule(made.schedule_id).paused
         assert fired.pipeline == name
-        handle = orchestrator.attach(fired.job_id).wait_for_completion(90, 0.5)
+        handle = orchestrator.attach(fired.job_id).wait_for_completion(RUN, 0.5)
         assert handle.status is ExecutionStatus.COMPLETED, handle.error
-        assert set((tmp_path / "executions").read_text()) == {"x"}
+        assert set((shared / "executions").read_text()) == {"x"}
         before = len(orchestrator.runs(name))
         time.sleep(2.5)
         assert len(orchestrator.runs(name)) == before
@@ -414,7 +425,7 @@ def test_a_schedule_fires_until_it_is_paused(orchestrator: KubeflowOrchestrator,
 
 @pytest.mark.parametrize("catch_up", [True, False])
 def test_a_schedule_fires_at_the_time_of_its_zone(
-    kfp_api: Any, orchestrator: KubeflowOrchestrator, tmp_path: Path, catch_up: bool
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, catch_up: bool
 ) -> None:
     """6 o'clock in India is half past midnight in UTC. The clock of the fake's scheduler is put forward."""
     if kfp_api.state is None:
@@ -467,14 +478,155 @@ def test_the_fake_has_only_what_the_official_client_calls(kfp_api: Any) -> None:
     import kfp_server_api
 
     sources = [path.read_text() for path in (Path(kfp_server_api.__file__).parent / "api").glob("*.py")]
+    official = {found for source in sources for found in re.findall(r"'(/apis/v2beta1/\S+)', '([A-Z]+)'", source)}
+    verbs = {
+        "runs": ("{run_id}:terminate", "{run_id}:retry"),
+        "recurringruns": ("{recurring_run_id}:enable", "{recurring_run_id}:disable"),
+    }
     for route in kfp_api.module.make_app(kfp_api.state).routes:
-        path = getattr(route, "path", "")
+        path = getattr(route, "path", "").replace("{version_id}", "{pipeline_version_id}")
         if "v2beta1" in path:
-            official = path.replace("{version_id}", "{pipeline_version_id}").replace(
-                "{run_and_verb}", "{RUN}:terminate"
-            )
-            options = [
-                official.replace("{RUN}", "{run_id}"),
-                official.replace("{RUN}:terminate", "{recurring_run_id}:enable"),
-            ]
-            assert any(f"'{option}'" in source for option in options for source in sources), path
+            kinds = verbs[path.split("/")[3]] if "{run_and_verb}" in path else [""]
+            ours = {(path.replace("{run_and_verb}", kind), method) for kind in kinds for method in route.methods}
+            assert ours <= official
+
+
+@pytest.fixture
+def front(kfp_api: Any) -> Iterator[Any]:
+    """The state of the fake, in which something can be put in front of it."""
+    if kfp_api.state is None:
+        pytest.skip("what is in front of a real server stays there")
+    yield kfp_api.state
+    kfp_api.state.token, kfp_api.state.login, kfp_api.state.below = None, False, ""
+
+
+def test_a_login_page_is_no_answer(kfp_api: Any, front: Any) -> None:
+    """The generated client takes it, which comes with status 200 after a redirect, for an answer without content."""
+    handle = kfp_api.orchestrator().run_pipeline(pipelines.greeting(), run_id("login"))
+    front.token, front.login = "right", True
+    outside = kfp_api.orchestrator(token="wrong-secret")
+    for asked in (
+        outside.runs,
+        lambda: outside.get_run(handle.job_id),
+        lambda: outside.run_pipeline(pipelines.greeting(), "outside"),
+        lambda: outside.engine.client.log(handle.job_id, "pod"),
+    ):
+        with pytest.raises(AuthenticationError, match="something in front of it, with text/html") as refused:
+            asked()
+        assert "wrong-secret" not in str(refused.value)
+    health = outside.health()
+    assert not health.reachable
+    assert "to which it redirects" in str(health.detail)
+    assert kfp_api.orchestrator(token="right").get_run(handle.job_id).job_id == handle.job_id
+    front.token = None
+    handle.cancel()
+
+
+@pytest.mark.parametrize(
+    "given", [{"token": "right"}, {"cookies": "session=right"}, {"credentials": "right"}], ids=lambda given: min(given)
+)
+@pytest.mark.parametrize("below", ["", "/pipeline"], ids=["the API", "the dashboard"])
+def test_what_was_given_to_sign_in_is_sent_everywhere(
+    kfp_api: Any, front: Any, given: dict[str, Any], below: str
+) -> None:
+    from kfp.client.token_credentials_base import TokenCredentialsBase
+
+    class Credentials(TokenCredentialsBase):
+        def refresh_api_key_hook(self, config: Any) -> None:
+            config.api_key["authorization"] = "right"
+
+    given = {"credentials": Credentials()} if "credentials" in given else given
+    front.token, front.login, front.below = "right", True, below
+    inside = kfp_api.orchestrator(**given)
+    assert inside.health().reachable, inside.health().detail
+    assert inside.engine.client.host == kfp_api.url + below
+    inside.runs(limit=1)
+    assert kfp_api.orchestrator(url=f"{kfp_api.url}{below}", **given).health().reachable
+    if "credentials" not in given:
+        assert RemoteOrchestrator(kfp_api.url, **given).name == "kubeflow"
+
+
+def test_a_token_does_not_follow_a_redirect(front: Any, kfp_api: Any) -> None:
+    """It may lead to another host."""
+    front.token, front.login = "right", True
+    site = Site(kfp_api.url, headers={"Authorization": "Bearer wrong"})
+    assert site.get("/apis/v2beta1/healthz").body == b"<html>Log in</html>"
+    assert front.login_headers.get("authorization") is None
+
+
+def test_a_stop_that_kfps_agent_did_not_see_is_a_failure_to_others(kfp_api: Any, shared: Path) -> None:
+    """KFP writes CANCELING into a run's history only when its agent reports in between; nothing else tells."""
+    if kfp_api.state is None:
+        pytest.skip("what a real agent sees is up to it")
+    mine, watching, late = (kfp_api.orchestrator() for _ in range(3))
+    handle = mine.run_pipeline(pipelines.beating(str(shared)), run_id("unseen"))
+    waited_for(lambda: list(shared.glob("beats")))
+    kfp_api.state.reports_canceling = False
+    try:
+        assert handle.cancel()
+        watcher = watching.attach(handle.job_id)
+        assert watcher.wait_for_completion(RUN, 0.01).raw_status == "FAILED"
+        assert handle.status is ExecutionStatus.CANCELLED
+        assert late.attach(handle.job_id).status is ExecutionStatus.FAILED
+    finally:
+        kfp_api.state.reports_canceling = True
+    assert late.attach(handle.job_id).status is ExecutionStatus.CANCELLED
+
+
+def test_more_runs_than_one_page(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    """KFP gives 200 at once at most."""
+    handles = [orchestrator.run_pipeline(pipelines.greeting(), run_id("many")) for _ in range(2)]
+    listed = [run.job_id for run in orchestrator.runs(limit=10_000)]
+    assert {handle.job_id for handle in handles} <= set(listed)
+    assert len(set(listed)) == len(listed)
+    for handle in handles:
+        handle.cancel()
+    if kfp_api.state:
+        assert len(listed) == len(kfp_api.state.runs) > kfp_api.state.page
+
+
+@pytest.mark.parametrize("start", [None, datetime(2026, 1, 1, 0, 0, 7, tzinfo=UTC)])
+def test_an_interval_counts_as_kfp_counts(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, start: datetime | None
+) -> None:
+    """From the start or from when it was made, and not before one interval is over."""
+    made = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("interval", 3600, start=start))
+    try:
+        (item,) = orchestrator.engine.recurring.named(made.schedule_id)
+        beginning = start or item.created_at
+        assert made.next_runs[0] > datetime.now(UTC)
+        assert all((time - beginning) % timedelta(hours=1) == timedelta() for time in made.next_runs)
+        assert made.next_runs[1] - made.next_runs[0] == timedelta(hours=1)
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+@pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
+def test_another_process_was_faster(kfp_api: Any, path: str) -> None:
+    """What was missing a moment ago is there, which KFP says with 409."""
+    name = run_id("rival")
+    orchestrator = kfp_api.orchestrator(experiment=name)
+    kfp_api.fail("POST", path, before=False, status=409)
+    handle = orchestrator.run_pipeline(Pipeline(name).add_step(step(name="one")(lambda: 1)), name)
+    assert handle.wait_for_completion(RUN, 0.5).outputs == {"one": 1}
+
+
+@pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
+def test_a_call_that_hangs_before_anything_is_made(kfp_api: Any, path: str) -> None:
+    name = run_id("hanging")
+    impatient = kfp_api.orchestrator(experiment=name, timeout=1)
+    pipeline = Pipeline(name).add_step(step(name="one")(lambda: 1))
+    kfp_api.fail("POST", path, seconds=2)
+    with pytest.raises(EngineUnreachableError, match="does not answer"):
+        impatient.run_pipeline(pipeline, name)
+    assert impatient.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5).outputs == {"one": 1}
+
+
+def test_a_call_that_hangs_before_the_run_is_made(kfp_api: Any) -> None:
+    name = run_id("hanging")
+    impatient = kfp_api.orchestrator(timeout=1)
+    impatient.deploy_pipeline(pipelines.greeting())
+    kfp_api.fail("POST", "/runs$", seconds=2)
+    handle = impatient.run_pipeline(pipelines.greeting(), name).wait_for_completion(RUN, 0.5)
+    assert handle.status is ExecutionStatus.COMPLETED
+    assert [run.run_id for run in impatient.runs("conformance greeting")].count(name) == 1
