@@ -1,0 +1,86 @@
+"""Steps and their pods, among the nodes that KFP's API tells of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flowyml_kubeflow import names
+from flowyml_kubeflow.tasks import Tasks, node_id
+
+pytestmark = pytest.mark.kubeflow
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def at(path: str) -> str:
+    """The id of a node of the workflow ``wf``: FNV-1a begins with this number."""
+    return node_id(path, after=f"wf-{0x811C9DC5}")
+
+
+def detail(name: str, *children: str, state: str = "SUCCEEDED") -> Any:
+    """As KFP gives it: neither the node's own id nor its pod."""
+    below = [SimpleNamespace(pod_name=child, task_id=None) for child in children]
+    times = {"create_time": NOON, "start_time": NOON, "end_time": NOON + timedelta(seconds=9)}
+    return SimpleNamespace(display_name=name, state=state, child_tasks=below, pod_name=None, task_id="any", **times)
+
+
+def tasks(*details: Any, **of_the_step: Any) -> Tasks:
+    """Of a run whose one step stands two DAGs deep."""
+    step = {
+        "componentRef": {"name": "comp-a"},
+        "inputs": {"parameters": {names.STEP: {"runtimeValue": {"constant": "A"}}}},
+        **of_the_step,
+    }
+    selector = {"valueFromParameter": {"producerSubtask": "a", "outputParameterKey": "x"}}
+    passed_on = {"valueFromParameter": {"producerSubtask": "inner", "outputParameterKey": "x"}}
+    pipeline = {
+        "root": {"dag": {"tasks": {"outer": {"componentRef": {"name": "comp-outer"}}}}},
+        "components": {
+            "comp-outer": {
+                "dag": {
+                    "tasks": {"inner": {"componentRef": {"name": "comp-inner"}}},
+                    "outputs": {"parameters": {"x": passed_on}},
+                }
+            },
+            "comp-inner": {"dag": {"tasks": {"a": step}, "outputs": {"parameters": {"x": selector}}}},
+            "comp-a": {"executorLabel": "exec-a"},
+        },
+    }
+    run = SimpleNamespace(run_details=SimpleNamespace(task_details=list(details)))
+    return Tasks(run, pipeline)
+
+
+def test_steps_and_outputs_are_found_at_any_depth() -> None:
+    found = tasks()
+    assert found.steps == {"a": "A"}
+    assert found.outputs() == {"a": ["x"]}
+    assert (found.pods("a"), found.state("a")) == ([], None)
+
+
+def test_the_executor_is_the_pod() -> None:
+    """What follows a step is below its pod, and is another step's."""
+    executor = at("wf.root.a.executor")
+    found = tasks(
+        detail("a", executor), detail("executor", at("wf.root.b-driver")), detail("a-driver", at("wf.root.a"))
+    )
+    (pod,) = found.pods("a")
+    number = executor.removeprefix("wf-")
+    assert pod.names == (f"wf-system-container-impl-{number}", executor)
+
+
+def test_the_executor_holds_the_attempts() -> None:
+    executor = at("wf.root.a.executor")
+    attempts = [at(f"wf.root.a.executor({number})") for number in range(2)]
+    found = tasks(detail("a", executor), detail("executor", *attempts), retryPolicy={"maxRetryCount": 1})
+    assert [pod.node for pod in found.pods("a")] == attempts
+    assert found.pods("a")[1].names[0] == f"wf-retry-system-container-impl-{attempts[1].removeprefix('wf-')}"
+
+
+def test_an_executor_that_was_skipped_is_no_pod_where_the_step_may_be_cached() -> None:
+    details = [detail("a", at("wf.root.a.executor")), detail("executor", state="SKIPPED")]
+    cached = tasks(*details, cachingOptions={"enableCache": True})
+    assert (cached.is_cached("a"), cached.pods("a")) == (True, [])
+    assert not tasks(*details).is_cached("a")
