@@ -65,11 +65,8 @@ class Tasks:
 
 def _inner(pipeline: Mapping[str, Any]) -> Json:
     """The DAG that holds the steps."""
-    root: Json = pipeline["root"]["dag"]
-    if names.STEPS_TASK in root["tasks"]:
-        inner: Json = pipeline["components"][f"comp-{names.STEPS_TASK}"]["dag"]
-        return inner
-    return root
+    component: Json = pipeline["components"].get(f"comp-{names.STEPS_TASK}", pipeline["root"])
+    return component["dag"]  # type: ignore[no-any-return]
 
 
 def _steps(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
