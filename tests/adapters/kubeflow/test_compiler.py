@@ -244,16 +244,42 @@ def test_native_settings() -> None:
 
 
 @pytest.mark.kubeflow
-def test_the_platform_part_is_what_kfp_kubernetes_writes() -> None:
-    """The official library, asked for the same, writes the same."""
+def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None:
+    """The official library, asked for the same, writes the same: both are read by its own protobuf and compared."""
     from google.protobuf.json_format import ParseDict
+    from kfp import compiler, dsl
     from kfp import kubernetes as official
 
-    made = compiled(kubeflow={"secrets": {"A": "s/k"}, "pvcs": {"/d": "c"}, "node_selector": {"x": "y"}}, timeout=5)
-    config = official.kubernetes_executor_config_pb2.KubernetesExecutorConfig()
-    ParseDict(kubernetes(made), config)
-    assert config.secret_as_env[0].key_to_env[0].env_var == "A"
-    assert config.pvc_mount[0].mount_path == "/d"
+    @dsl.container_component
+    def add():  # type: ignore[no-untyped-def]  # kfp reads annotations, and not those that are text
+        return dsl.ContainerSpec(image="python:3.12-slim", command=["true"])
+
+    @dsl.pipeline(name="summing")
+    def summing():  # type: ignore[no-untyped-def]
+        task = add()
+        official.use_secret_as_env(task, secret_name="s", secret_key_to_env={"k": "A"})
+        official.mount_pvc(task, pvc_name="c", mount_path="/d")
+        official.add_node_selector(task, label_key="x", label_value="y")
+        official.add_toleration(task, key="gpu", operator="Exists", effect="NoExecute", toleration_seconds=5)
+        official.set_image_pull_policy(task, "Always")
+        official.set_image_pull_secrets(task, ["registry"])
+        official.add_pod_label(task, "team", "a")
+        official.add_pod_annotation(task, "about", "b")
+        official.set_timeout(task, 66)
+
+    compiler.Compiler().compile(summing, str(tmp_path / "official.yaml"))
+    (_, platform) = yaml.safe_load_all((tmp_path / "official.yaml").read_text())
+    theirs = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-add"]
+    toleration = {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 5}
+    asked: dict[str, Any] = {
+        "secrets": {"A": "s/k"}, "pvcs": {"/d": "c"}, "node_selector": {"x": "y"}, "tolerations": [toleration],
+        "pull_policy": "Always", "pull_secrets": ["registry"], "labels": {"team": "a"}, "annotations": {"about": "b"},
+    }  # fmt: skip
+    ours = kubernetes(compiled(kubeflow=asked, timeout=5))
+    read = [
+        ParseDict(one, official.kubernetes_executor_config_pb2.KubernetesExecutorConfig()) for one in (ours, theirs)
+    ]
+    assert read[0] == read[1]
 
 
 def test_delays_are_durations_of_protobuf() -> None:
