@@ -14,10 +14,10 @@ from flowyml_kubeflow import spec
 from flowyml_kubeflow.compiler import compile_pipeline
 
 def plan(count):
-    steps = [Step(name="work 0", function="m:f", outputs=("value",))]
+    steps = [Step(name="work-0", function="m:f", outputs=("value",))]
     for number in range(1, count):
-        inputs = (Input("value", FromStep(f"work {number - 1}", "value")),)
-        steps.append(Step(name=f"work {number}", function="m:f", inputs=inputs, outputs=("value",)))
+        inputs = (Input("value", FromStep(f"work-{number - 1}", "value")),)
+        steps.append(Step(name=f"work-{number}", function="m:f", inputs=inputs, outputs=("value",)))
     return Plan(name="big", steps=tuple(steps))
 
 told = {}

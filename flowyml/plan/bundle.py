@@ -67,15 +67,24 @@ class Bundle:
         data = Path(path).read_bytes()
         return cls(decode(_contents(data, str(path))["plan.json"]), data)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What is in it, by path."""
+        return _contents(self.data, self.filename)
+
     def with_plan(self, plan: Plan) -> Bundle:
         """The same code with another plan, such as one with a retry policy."""
         if plan.canonical == self.plan.canonical:
             return self
-        return _packed(plan, {**_contents(self.data, self.filename), "plan.json": plan.canonical})
+        return _packed(plan, {**self.files, "plan.json": plan.canonical})
 
     def with_files(self, files: Mapping[str, bytes]) -> Bundle:
         """The same bundle with further files, such as what an adapter runs beside the steps."""
-        return _packed(self.plan, {**_contents(self.data, self.filename), **files})
+        return self.repacked({**self.files, **files})
+
+    def repacked(self, files: Mapping[str, bytes]) -> Bundle:
+        """The same plan with these files and no others."""
+        return _packed(self.plan, files)
 
 
 def build(

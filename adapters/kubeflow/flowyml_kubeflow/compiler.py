@@ -15,6 +15,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
+from flowyml_kubeflow.inline import is_large, with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
 from flowyml_kubeflow.values import argument, is_json_text, kfp_type
 
@@ -46,13 +47,16 @@ class Compiled:
         return [self.spec, self.platform] if self.platform else [self.spec]
 
 
-def compile_pipeline(bundle: Bundle, *, form: str | None = None, store: str | None = None) -> Compiled:
+def compile_pipeline(
+    bundle: Bundle, *, form: str | None = None, store: str | None = None, artifacts: str | None = None
+) -> Compiled:
     """The pipeline of a bundle for KFP.
 
     ``form`` of the components is ``container`` or ``python``; by default what the pipeline's options say. ``store`` is
-    the URL of a folder where workers find the bundle; without it the bundle stands in the file.
+    the URL of a folder where workers find the bundle; without it the bundle stands in the file while it is small, and
+    else in ``artifacts``, a store that workers can reach, if it is one.
     """
-    return _Compiler(bundle, form, store).compile()
+    return _Compiler(bundle, form, store, artifacts).compile()
 
 
 @dataclass
@@ -65,12 +69,14 @@ class _Dag:
 
 
 class _Compiler:
-    def __init__(self, bundle: Bundle, form: str | None, store: str | None) -> None:
+    def __init__(self, bundle: Bundle, form: str | None, store: str | None, artifacts: str | None) -> None:
         self.plan: Plan = bundle.plan
-        self.options = {"image": default_image(self.plan), **pipeline_options(self.plan)}
+        self.options = {"image": default_image(bundle), **pipeline_options(self.plan)}
         self.form = form or self.options.get("form", "container")
-        self.bundle = executors.with_launcher(bundle)
+        self.bundle = with_launcher(bundle)
         store = store or self.options.get("bundle_store")
+        if store is None and artifacts and _is_remote(artifacts) and is_large(self.bundle):
+            store = f"{artifacts.rstrip('/')}/bundles"
         self.url = f"{store.rstrip('/')}/{self.bundle.filename}" if store else None
         self.parameters = {item.name: item for item in self.plan.parameters}
         self.components: Json = {}
@@ -128,59 +134,82 @@ class _Compiler:
         self._component(names.BUNDLE_TASK, {}, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
         return {
             "componentRef": {"name": f"comp-{names.BUNDLE_TASK}"},
-            "cachingOptions": {"enableCache": True},
+            "cachingOptions": {"enableCache": self.options.get("cache", True)},
             "taskInfo": {"name": "the code of all steps"},
         }
 
     def _with_hooks(self) -> _Dag:
-        """An exit handler around all steps, since only it runs after a failure; the start before them."""
-        inner = self._steps(_INNER_CODE, [])
-        steps = f"comp-{names.STEPS_TASK}"
+        """The start before all steps, and an exit handler around them, since only it runs after a failure.
+
+        KFP hangs an exit handler on every task that it depends on, and gives it the status of the first of them. So it
+        depends on the steps alone, and what else it takes comes into the DAG around both from without. Source:
+        argocompiler/dag.go, driver/resolve.go.
+        """
+        steps = self._steps(_INNER_CODE, [])
         ports = {**self._ports(self.parameters), names.RUN: _TEXT}
-        self.components[steps] = {
-            "dag": {"tasks": inner.tasks, **({"outputs": inner.outputs} if inner.outputs else {})},
-            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}},
-            **({"outputDefinitions": inner.definitions} if inner.outputs else {}),
+        given: Json = {port: {"componentInputParameter": port} for port in ports}
+        around = _Dag(definitions=steps.definitions, outputs=_passed_on(steps.outputs, names.STEPS_TASK))
+        around.tasks = {
+            names.STEPS_TASK: self._dag_task(names.STEPS_TASK, "steps", steps, ports, given, _INNER_CODE),
+            names.END_TASK: self._end_task(),
         }
-        outer = _Dag(definitions=inner.definitions, outputs=_passed_on(inner.outputs, names.STEPS_TASK))
-        given = {
-            **{port: {"componentInputParameter": port} for port in self._ports(self.parameters)},
-            names.RUN: _RUN_NAME,
-        }
+        root = _Dag(definitions=steps.definitions, outputs=_passed_on(steps.outputs, names.RUN_TASK))
+        given = {**given, names.RUN: _RUN_NAME}
         started = {names.STARTED: _output_of(names.START_TASK, names.STARTED)}
-        status = {names.STATUS: {"taskFinalStatus": {"producerTask": names.STEPS_TASK}}}
-        outer.tasks[names.START_TASK] = self._hook_task(
-            "start", names.START_TASK, ports, given, {"parameters": {names.STARTED: _TEXT}}, []
-        )
-        outer.tasks[names.STEPS_TASK] = {
-            "componentRef": {"name": steps},
-            "dependentTasks": [names.BUNDLE_TASK, names.START_TASK],
-            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: CODE}},
-            "taskInfo": {"name": "steps"},
+        root.tasks = {
+            names.START_TASK: {
+                **self._hook_task(
+                    "start", names.START_TASK, ports, given, CODE, {"parameters": {names.STARTED: _TEXT}}
+                ),
+                "dependentTasks": [names.BUNDLE_TASK],
+            },
+            names.RUN_TASK: {
+                **self._dag_task(
+                    names.RUN_TASK, "run", around, {**ports, names.STARTED: _TEXT}, {**given, **started}, CODE
+                ),
+                "dependentTasks": [names.BUNDLE_TASK, names.START_TASK],
+            },
         }
-        ending = {
+        return root
+
+    def _dag_task(self, task: str, shown: str, dag: _Dag, ports: Json, given: Json, code: Json) -> Json:
+        """A DAG as a task of the one around it."""
+        self.components[f"comp-{task}"] = {
+            "dag": {"tasks": dag.tasks, **({"outputs": dag.outputs} if dag.outputs else {})},
+            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}},
+            **({"outputDefinitions": dag.definitions} if dag.outputs else {}),
+        }
+        return {
+            "componentRef": {"name": f"comp-{task}"},
+            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: code}},
+            "taskInfo": {"name": shown},
+        }
+
+    def _end_task(self) -> Json:
+        ports = {
             names.RUN: _TEXT,
             names.STARTED: _TEXT,
             names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True},
         }
-        outer.tasks[names.END_TASK] = {
-            **self._hook_task(
-                "end", names.END_TASK, ending, {names.RUN: _RUN_NAME, **started, **status}, {},
-                [names.START_TASK, names.STEPS_TASK],
-            ),
+        given = {
+            names.RUN: {"componentInputParameter": names.RUN},
+            names.STARTED: {"componentInputParameter": names.STARTED},
+            names.STATUS: {"taskFinalStatus": {"producerTask": names.STEPS_TASK}},
+        }
+        return {
+            **self._hook_task("end", names.END_TASK, ports, given, _INNER_CODE, {}),
+            "dependentTasks": [names.STEPS_TASK],
             "triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"},
-        }  # fmt: skip
-        return outer
+        }
 
-    def _hook_task(self, kind: str, task: str, ports: Json, given: Json, outputs: Json, after: list[str]) -> Json:
+    def _hook_task(self, kind: str, task: str, ports: Json, given: Json, code: Json, outputs: Json) -> Json:
         options = step_options(self.options, None)
         container = executors.container(kind, f"comp-{task}", self.form, options, None)
         inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}}
         self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
         return {
             "componentRef": {"name": f"comp-{task}"},
-            "dependentTasks": [names.BUNDLE_TASK, *after],
-            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: CODE}},
+            "inputs": {"parameters": given, "artifacts": {names.BUNDLE: code}},
             "taskInfo": {"name": f"hooks: {kind}"},
         }
 
@@ -265,6 +294,10 @@ class _Compiler:
         return {names.port(name): {"parameterType": kfp_type(self.parameters[name])} for name in parameters}
 
 
+def _is_remote(url: str) -> bool:
+    return "://" in url and not url.startswith(("file://", "local://", "memory://"))
+
+
 def _retries(step: Step) -> Json:
     """KFP tries again after any error; where only some are worth it, the launcher does it instead."""
     policy = step.retry
@@ -273,11 +306,20 @@ def _retries(step: Step) -> Json:
     return {
         "retryPolicy": {
             "maxRetryCount": policy.max_attempts - 1,
-            "backoffDuration": f"{policy.initial_delay_seconds:g}s",
+            "backoffDuration": _duration(policy.initial_delay_seconds),
             "backoffFactor": float(policy.backoff_multiplier),
-            "backoffMaxDuration": f"{policy.max_delay_seconds:g}s",
+            "backoffMaxDuration": _duration(policy.max_delay_seconds),
         }
     }
+
+
+def _duration(seconds: float) -> str:
+    """As protobuf writes it, which knows no exponents.
+
+    >>> _duration(1_000_000), _duration(0.5), _duration(1e-05)
+    ('1000000s', '0.5s', '0.00001s')
+    """
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def _output_of(task: str, port: str) -> Json:

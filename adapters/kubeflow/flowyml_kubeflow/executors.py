@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import bz2
 import json
 import re
 import shlex
@@ -16,18 +14,15 @@ from flowyml.core.resources import ResourceRequirements
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml_kubeflow import names
+from flowyml_kubeflow.inline import encoded
 from flowyml_kubeflow.options import StepOptions
 
-__all__ = ["bundle_container", "container", "encoded", "kubernetes", "with_launcher"]
+__all__ = ["bundle_container", "container", "kubernetes"]
 
 Json = dict[str, Any]
 
-LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
 _GRACE = 60  # the step's process is killed at its timeout; the pod, should that fail, this many seconds later
 
-_SHIPPED = (
-    "__init__.py", "orchestrator.py", "capabilities.py", "launcher.py", "attempts.py", "names.py", "values.py",
-)  # fmt: skip
 _PIP = """
 if ! [ -x "$(command -v pip)" ]; then
     python3 -m ensurepip || python3 -m ensurepip --user
@@ -55,6 +50,7 @@ artifacts = {
     name: dsl.Input[dsl.Artifact] if side == "inputs" else dsl.Output[dsl.Artifact]
     for side in ("inputs", "outputs")
     for name in given.get(side, {}).get("artifacts", {})
+    if name.isidentifier()  # a server that keeps logs adds one that is called executor-logs
 }
 (bundle,) = given["inputs"]["artifacts"]["flowyml__bundle"]["artifacts"]
 sys.path.insert(0, dsl.Artifact(uri=bundle["uri"]).path)
@@ -105,7 +101,8 @@ import json
 given = json.loads(sys.argv[1])
 bundle(*sys.argv[2:])
 (artifact,) = given["outputs"]["artifacts"]["flowyml__bundle"]["artifacts"]
-told = {"name": artifact["name"], "uri": artifact["uri"], "metadata": {"sha256": sys.argv[3]}}
+name = artifact.get("name", "flowyml__bundle")
+told = {"name": name, "uri": artifact["uri"], "metadata": {"sha256": sys.argv[3]}}
 output = given["outputs"]["outputFile"]
 os.makedirs(os.path.dirname(output), exist_ok=True)
 with open(output, "w") as file:
@@ -122,27 +119,6 @@ def run(flowyml__bundle: dsl.Output[dsl.Artifact]):
     flowyml__bundle.metadata["sha256"] = words[0]
     bundle(flowyml__bundle.path, *words)
 """
-
-
-def with_launcher(bundle: Bundle) -> Bundle:
-    """The bundle with this adapter's part that runs beside the steps.
-
-    The orchestrator's class is there too: a user's module may import it, and finds this package first.
-    """
-    from importlib.resources import files
-
-    folder = files("flowyml_kubeflow")
-    return bundle.with_files({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _SHIPPED})
-
-
-def encoded(bundle: Bundle) -> list[str]:
-    """The bundle as text, in pieces that Linux takes as arguments.
-
-    bzip2 gives the same bytes everywhere; Base64 has none of the characters that Kubernetes, Argo or KFP replace.
-    The word that kfp.local replaces by the path of its own Python is broken in two: a reader skips the space.
-    """
-    text = base64.b64encode(bz2.compress(bundle.data)).decode().replace("python3", "python 3")
-    return [text[at : at + LONGEST_ARGUMENT] for at in range(0, len(text), LONGEST_ARGUMENT)]
 
 
 def container(

@@ -31,6 +31,11 @@ __all__ = ["component", "main"]
 
 Values = dict[str, Any]
 PACKED = "flowyml"  # the format of an artifact that holds JSON which stands for the value
+# The final status of a task: in KFP's words, those of its metadata store, and those of kfp.local.
+_STATUS = {
+    "SUCCEEDED": "COMPLETED", "COMPLETE": "COMPLETED", "CACHED": "COMPLETED",
+    "CANCELED": "CANCELLED", "CANCELLED": "CANCELLED",
+}  # fmt: skip
 _FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
 
 
@@ -56,9 +61,9 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     _write_parameters(given, result)
     artifacts = {
-        name: {"artifacts": [{"name": given_one["name"], "uri": given_one["uri"], "metadata": result.artifacts[name]}]}
-        for name in result.artifacts
-        for given_one in [_artifact(given, "outputs", name)]
+        name: {"artifacts": [{"name": given_one.get("name", name), "uri": given_one["uri"], "metadata": metadata}]}
+        for name, metadata in result.artifacts.items()
+        for given_one in [_artifact(given, "outputs", name)]  # servers before 2.15 give it no name
     }
     output = {"parameterValues": result.parameters, "artifacts": artifacts}
     _written(Path(given["outputs"]["outputFile"]), json.dumps(output))
@@ -95,8 +100,7 @@ def _start(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
 
 def _end(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     values = given["inputs"]["parameterValues"]
-    state = values[names.STATUS]["state"]
-    status = {"SUCCEEDED": "COMPLETED", "CANCELLED": "CANCELLED", "CANCELED": "CANCELLED"}.get(state, "FAILED")
+    status = _STATUS.get(values[names.STATUS]["state"], "FAILED")
     duration = max(time.time() - float(values[names.STARTED]), 1e-6)
     _hook(bundle, "on_pipeline_end", plan.name, _run_id(given), status, duration)
     return Result()

@@ -216,7 +216,7 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     """
     local: dict[str, Any] = json.loads(json.dumps(spec).replace("{{$.pipeline_job_name}}", _escaped(run_id)))
     _one_component_a_task(local)
-    if names.STEPS_TASK not in local["root"]["dag"]["tasks"]:
+    if names.RUN_TASK not in local["root"]["dag"]["tasks"]:
         _nest(local)
     if runner == "subprocess":
         for executor in local["deploymentSpec"]["executors"].values():

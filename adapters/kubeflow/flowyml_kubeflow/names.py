@@ -11,7 +11,7 @@ from functools import lru_cache
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
-    "BUNDLE", "BUNDLE_TASK", "END_TASK", "RUN", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK",
+    "BUNDLE", "BUNDLE_TASK", "END_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK",
     "artifact", "pipeline", "port", "task",
 ]  # fmt: skip
 
@@ -24,18 +24,24 @@ STATUS = "flowyml__status"
 
 BUNDLE_TASK = "flowyml--bundle"
 START_TASK = "flowyml--start"
+RUN_TASK = "flowyml--run"
 STEPS_TASK = "flowyml--steps"
 END_TASK = "flowyml--end"
+
+# What KFP's backend calls nodes of its own, beside each task's; source: KFP, argocompiler/dag.go and container.go.
+_TAKEN = ("executor", "root")
+_DRIVER = "-driver"
 
 
 @lru_cache(1 << 14)  # a large pipeline asks for each name several times
 def task(step: str) -> str:
     """The task of a step.
 
-    >>> task("Train model"), task("a--b")
-    ('train-model-44d9b426', 'a-b-90827a2e')
+    >>> task("Train model"), task("a--b"), task("load-driver")
+    ('train-model-44d9b426', 'a-b-90827a2e', 'load-driver-468b86d5')
     """
-    return slug(step)
+    made = slug(step)
+    return slug(f"{step} ") if made in _TAKEN or made.endswith(_DRIVER) else made
 
 
 def pipeline(name: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flowyml.core.errors import UnknownOptionError
+from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 
 __all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "pipeline_options", "step_options"]
@@ -27,7 +28,7 @@ class StepOptions:
     image: str = DEFAULT_IMAGE
     packages: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    cache: bool = False
+    cache: bool = False  # of a pipeline, False says so of the code of all steps too, which is else taken from the cache
     cpu_request: str | None = None
     cpu_limit: str | None = None
     memory_request: str | None = None
@@ -78,9 +79,9 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     return given
 
 
-def default_image(plan: Plan) -> str:
+def default_image(bundle: Bundle) -> str:
     """A plain Python. Functions that travel by value are bytecode, which only the same Python can run."""
-    by_value = bool(plan.hooks) or any(step.function.startswith("pickle:") for step in plan)
+    by_value = any(b"cloudpickle" in data for path, data in bundle.files.items() if path.startswith("objects/"))
     return f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim" if by_value else DEFAULT_IMAGE
 
 

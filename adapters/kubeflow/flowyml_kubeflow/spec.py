@@ -12,10 +12,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 from flowyml.core.errors import PlanError
+from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import ARTIFACT, CODE, Compiled
 
 __all__ = ["size_warning", "text", "validate"]
 
+_STORE = "kubeflow={'bundle_store': 's3://…'}"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 # Mappings that are written a line an entry, to this depth; what lies deeper stands on one line, as JSON.
@@ -25,9 +27,13 @@ _OPEN = {
     ("platforms", "kubernetes", "deploymentSpec"),
     ("platforms", "kubernetes", "deploymentSpec", "executors"),
 }  # fmt: skip
-_ETCD = 1_572_864  # bytes in one request to etcd; source: etcd, --max-request-bytes
+_WORKFLOW = 1_048_576  # bytes of a workflow with what it tells of its nodes; source: Argo, packer.MaxWorkflowSize
 _NEAR = 0.7
-_ARGO_TASK = 1_100  # what Argo adds for each task: its driver, its template and the parameters between them
+_ARGO_TASK = (
+    1_700  # what Argo adds for each task: its driver and templates, and three nodes as it packs them; estimated
+)
+_COPIES = 3  # of the code beside the one in the file, in the inputs of nodes, packed; estimated
+_ARGUMENT = 131_072  # bytes of one argument, less than that; source: execve(2), MAX_ARG_STRLEN
 
 
 def text(compiled: Compiled) -> str:
@@ -110,26 +116,48 @@ def _messages() -> Any:
 
 
 def size_warning(compiled: Compiled) -> str | None:
-    """What is too large, or soon will be, and how to shrink it; None while there is room.
+    """What is too large, or soon will be, and how to shrink it; None while there is room."""
+    told = [text for text in (_workflow_warning(compiled), _argument_warning(compiled)) if text]
+    return " ".join(told) or None
 
-    KFP turns a pipeline into one Argo workflow, which must fit into one request to etcd.
-    """
+
+def _workflow_warning(compiled: Compiled) -> str | None:
+    """KFP turns a pipeline into one Argo workflow, whose size Argo limits before etcd does."""
     tasks = _weights(compiled)
-    code = len(_json(compiled.spec["deploymentSpec"])) + len(_json(compiled.spec["components"]))
-    total = code + sum(tasks.values())
-    if total < _NEAR * _ETCD:
+    code = _code_size(compiled)
+    shared = len(_json(compiled.spec["deploymentSpec"])) + len(_json(compiled.spec["components"]))
+    total = shared + sum(tasks.values()) + (0 if compiled.bundle_url else _COPIES * code)
+    if total < _NEAR * _WORKFLOW:
         return None
     heaviest = sorted(tasks, key=lambda name: -tasks[name])[:3]
-    bundle = len(_json(compiled.spec["deploymentSpec"]["executors"]["exec-flowyml--bundle"]))
-    word = "is over" if total > _ETCD else "comes near"
+    word = "is over" if total > _WORKFLOW else "comes near"
     advice = ["join small steps into larger ones"]
     if compiled.bundle_url is None:
-        advice.insert(0, f"keep the code ({bundle / 1000:.0f} kB) in a store: kubeflow={{'bundle_store': 's3://…'}}")
+        advice.insert(0, f"keep the code ({code / 1000:.0f} kB) in a store: {_STORE}")
     return (
         f"Pipeline {compiled.bundle.plan.name!r} makes a workflow of about {total / 1e6:.1f} MB with "
-        f"{len(tasks)} tasks, which {word} etcd's limit of {_ETCD / 1e6:.1f} MB. "
+        f"{len(tasks)} tasks, which {word} Argo's limit of {_WORKFLOW / 1e6:.1f} MB. "
         f"Heaviest: {_described(heaviest, tasks)}. To shrink it, {'; or '.join(advice)}."
     )
+
+
+def _argument_warning(compiled: Compiled) -> str | None:
+    """KFP before 2.16 hands a driver what it is to start in one argument (KFP issue 12453, Argo issue 15471)."""
+    code = 0 if compiled.bundle_url else _code_size(compiled)
+    dags = [compiled.spec["root"], *compiled.spec["components"].values()]
+    graph = max(len(_json(dag)) for dag in dags if "dag" in dag)
+    large = [f"the code has {code / 1000:.0f} kB (keep it in a store: {_STORE})"] if code >= _ARGUMENT else []
+    large += [f"the graph of all steps has {graph / 1000:.0f} kB (join small steps)"] if graph >= _ARGUMENT else []
+    if not large:
+        return None
+    return (
+        f"Pipeline {compiled.bundle.plan.name!r} needs KFP 2.16 or newer: older ones hand either to a process in one "
+        f"argument, of {_ARGUMENT / 1000:.0f} kB at most, and {' and '.join(large)}."
+    )
+
+
+def _code_size(compiled: Compiled) -> int:
+    return len(_json(compiled.spec["deploymentSpec"]["executors"][f"exec-{names.BUNDLE_TASK}"]["container"]))
 
 
 def _weights(compiled: Compiled) -> dict[str, int]:

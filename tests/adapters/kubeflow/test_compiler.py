@@ -27,6 +27,7 @@ from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan, 
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator, names, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
+from flowyml_kubeflow.inline import without_prose
 from flowyml_kubeflow.options import FORMS
 from flowyml_kubeflow.tasks import Tasks
 
@@ -86,6 +87,7 @@ def test_names_are_within_the_rules_of_kubernetes() -> None:
     tasks = made.spec["root"]["dag"]["tasks"]
     for name in [made.spec["pipelineInfo"]["name"], *tasks, *made.spec["components"]]:
         assert KUBERNETES_NAME.fullmatch(name), name
+    assert not {names.task(name) for name in ("executor", "root", "load-driver")} & {"executor", "root", "load-driver"}
     shown = {task["taskInfo"]["name"] for task in tasks.values()}
     assert shown > {'it\'s "1" {x} \\', "class/../.."}
 
@@ -139,7 +141,7 @@ def test_a_large_bundle_comes_from_a_store_or_in_several_pieces(tmp_path: Path) 
     (tmp_path / stored.bundle.filename).write_bytes(stored.bundle.data)
     local = compile_pipeline(bundle, store=tmp_path.as_uri())
     command = container(local, "flowyml--bundle")
-    artifact = {"name": names.BUNDLE, "uri": str(target)}
+    artifact = {"uri": str(target)}  # KFP names it since 2.15 only
     given = {
         "outputs": {"artifacts": {names.BUNDLE: {"artifacts": [artifact]}}, "outputFile": str(tmp_path / "output.json")}
     }
@@ -242,16 +244,48 @@ def test_native_settings() -> None:
 
 
 @pytest.mark.kubeflow
-def test_the_platform_part_is_what_kfp_kubernetes_writes() -> None:
-    """The official library, asked for the same, writes the same."""
+def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None:
+    """The official library, asked for the same, writes the same: both are read by its own protobuf and compared."""
     from google.protobuf.json_format import ParseDict
+    from kfp import compiler, dsl
     from kfp import kubernetes as official
 
-    made = compiled(kubeflow={"secrets": {"A": "s/k"}, "pvcs": {"/d": "c"}, "node_selector": {"x": "y"}}, timeout=5)
-    config = official.kubernetes_executor_config_pb2.KubernetesExecutorConfig()
-    ParseDict(kubernetes(made), config)
-    assert config.secret_as_env[0].key_to_env[0].env_var == "A"
-    assert config.pvc_mount[0].mount_path == "/d"
+    @dsl.container_component
+    def add():  # type: ignore[no-untyped-def]  # kfp reads annotations, and not those that are text
+        return dsl.ContainerSpec(image="python:3.12-slim", command=["true"])
+
+    @dsl.pipeline(name="summing")
+    def summing():  # type: ignore[no-untyped-def]
+        task = add()
+        official.use_secret_as_env(task, secret_name="s", secret_key_to_env={"k": "A"})
+        official.mount_pvc(task, pvc_name="c", mount_path="/d")
+        official.add_node_selector(task, label_key="x", label_value="y")
+        official.add_toleration(task, key="gpu", operator="Exists", effect="NoExecute", toleration_seconds=5)
+        official.set_image_pull_policy(task, "Always")
+        official.set_image_pull_secrets(task, ["registry"])
+        official.add_pod_label(task, "team", "a")
+        official.add_pod_annotation(task, "about", "b")
+        official.set_timeout(task, 66)
+
+    compiler.Compiler().compile(summing, str(tmp_path / "official.yaml"))
+    (_, platform) = yaml.safe_load_all((tmp_path / "official.yaml").read_text())
+    theirs = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-add"]
+    toleration = {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 5}
+    asked: dict[str, Any] = {
+        "secrets": {"A": "s/k"}, "pvcs": {"/d": "c"}, "node_selector": {"x": "y"}, "tolerations": [toleration],
+        "pull_policy": "Always", "pull_secrets": ["registry"], "labels": {"team": "a"}, "annotations": {"about": "b"},
+    }  # fmt: skip
+    ours = kubernetes(compiled(kubeflow=asked, timeout=5))
+    read = [
+        ParseDict(one, official.kubernetes_executor_config_pb2.KubernetesExecutorConfig()) for one in (ours, theirs)
+    ]
+    assert read[0] == read[1]
+
+
+def test_delays_are_durations_of_protobuf() -> None:
+    policy = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=1e-5, max_delay_seconds=1_000_000)
+    asked = compiled(retry=policy).spec["root"]["dag"]["tasks"]["add"]["retryPolicy"]
+    assert (asked["backoffDuration"], asked["backoffMaxDuration"]) == ("0.00001s", "1000000s")
 
 
 def test_retries_after_certain_errors_happen_in_the_pod() -> None:
@@ -259,10 +293,44 @@ def test_retries_after_certain_errors_happen_in_the_pod() -> None:
     assert "retryPolicy" not in made.spec["root"]["dag"]["tasks"]["add"]
 
 
-def test_hooks_stand_in_an_exit_handler() -> None:
-    tasks = compile_pipeline(pipelines.hooked("/x").bundle()).spec["root"]["dag"]["tasks"]
-    assert list(tasks) == ["flowyml--bundle", "flowyml--start", "flowyml--steps", "flowyml--end"]
-    assert tasks["flowyml--end"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+@pytest.mark.parametrize("form", FORMS)
+def test_hooks_stand_in_an_exit_handler(form: str) -> None:
+    """KFP runs it after each task that it depends on, and adds those whose outputs it takes: so it takes none."""
+    made = compile_pipeline(pipelines.hooked("/x").bundle(), form=form).spec
+    root = made["root"]["dag"]["tasks"]
+    assert {name: task.get("dependentTasks", []) for name, task in root.items()} == {
+        "flowyml--bundle": [],
+        "flowyml--start": ["flowyml--bundle"],
+        "flowyml--run": ["flowyml--bundle", "flowyml--start"],
+    }
+    around = made["components"]["comp-flowyml--run"]["dag"]["tasks"]
+    assert {name: task.get("dependentTasks", []) for name, task in around.items()} == {
+        "flowyml--steps": [],
+        "flowyml--end": ["flowyml--steps"],
+    }
+    end = around["flowyml--end"]
+    assert end["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert end["inputs"]["parameters"].pop("flowyml__status") == {"taskFinalStatus": {"producerTask": "flowyml--steps"}}
+    assert {kind for side in end["inputs"].values() for item in side.values() for kind in item} == {
+        "componentInputParameter", "componentInputArtifact",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("SUCCEEDED", "COMPLETED"), ("COMPLETE", "COMPLETED"), ("CACHED", "COMPLETED"), ("CANCELED", "CANCELLED"),
+     ("FAILED", "FAILED"), ("UNKNOWN", "FAILED")],
+)  # fmt: skip
+def test_the_last_hook_is_told_the_status_in_whatever_words_kfp_has(state: str, status: str, tmp_path: Path) -> None:
+    """Of the API, and of its metadata store, which is where the driver takes it from."""
+    from flowyml_kubeflow import launcher
+
+    bundle = compile_pipeline(pipelines.hooked(str(tmp_path)).bundle()).bundle.write(tmp_path)
+    given = {"flowyml__run": "run 1", "flowyml__started": "1.0", "flowyml__status": {"state": state}}
+    output = {"outputFile": str(tmp_path / "output.json")}
+    text = json.dumps({"inputs": {"parameterValues": given}, "outputs": output})
+    assert launcher.main([str(bundle), "end", text]) == 0
+    assert (tmp_path / "journal").read_text() == f"pipeline_end run 1 {status} True\n"
 
 
 @pytest.mark.parametrize(
@@ -304,17 +372,68 @@ def test_a_step_that_takes_too_many_values_is_refused() -> None:
         compile_pipeline(build(plan))
 
 
-def test_a_pipeline_near_the_limit_of_etcd_says_what_weighs_most() -> None:
+def test_a_pipeline_near_argos_limit_says_what_weighs_most() -> None:
     heavy = Step(name="heavy", function="m:f", description="", outputs=("v",), inputs=())
     many = tuple(replace(heavy, name=f"step number {n}") for n in range(1500))
     large = Step(name="large", function="m:f", inputs=tuple(
         Input(f"input{n}", FromStep(f"step number {n}", "v")) for n in range(100)))  # fmt: skip
     plan = Plan(name="enormous", steps=(*many, large))
-    with pytest.warns(UserWarning, match=r"is over etcd's limit of 1.6 MB. Heaviest: 'large' .*'bundle_store'"):
+    with pytest.warns(
+        UserWarning,
+        match=r"is over Argo's limit of 1.0 MB. Heaviest: 'large' .*'bundle_store'.* 2.16 or newer.* the graph",
+    ):
         KubeflowOrchestrator().compile_files(build(plan))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         KubeflowOrchestrator().compile_files(pipelines.greeting().bundle())
+
+
+def test_code_that_fits_into_no_argument_is_told_or_goes_to_the_store_of_artifacts() -> None:
+    """KFP before 2.16 hands it to its driver in one."""
+    import random
+
+    bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(50_000)})
+    with pytest.warns(UserWarning, match=r"needs KFP 2.16 or newer.* the code has 1\d\d kB .keep it in a store"):
+        KubeflowOrchestrator().compile_files(bundle)
+    assert compile_pipeline(bundle, artifacts="/a/folder").bundle_url is None
+    assert compile_pipeline(pipelines.greeting().bundle(), artifacts="s3://bucket/it").bundle_url is None
+    stored = compile_pipeline(bundle, artifacts="s3://bucket/it/")
+    assert stored.bundle_url == f"s3://bucket/it/bundles/{stored.bundle.filename}"
+    assert spec.size_warning(stored) is None
+
+
+def test_the_smallest_pipelines_leave_room_for_code() -> None:
+    """A driver of KFP before 2.16 gets the container as one argument, and Linux allows 131,071 bytes."""
+    plain = compile_pipeline(build(Plan(name="plain", steps=(Step(name="one", function="m:f"),))))
+    by_value = compile_pipeline(pipelines.greeting().bundle())
+    for made, most in ((plain, 106_000), (by_value, 116_000)):
+        assert len(json.dumps(container(made, "flowyml--bundle"))) < most
+
+
+def test_code_without_its_prose_means_the_same() -> None:
+    """All that is packed so: FlowyML's own, this adapter's and cloudpickle's."""
+    import ast
+    from importlib.util import find_spec
+
+    def meaning(source: bytes) -> str:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                node.value.value = ""
+        return ast.dump(tree)
+
+    for package in ("flowyml", "flowyml_kubeflow", "cloudpickle"):
+        found = find_spec(package)
+        assert found is not None
+        for path in Path((found.submodule_search_locations or [])[0]).rglob("*.py"):
+            source = path.read_bytes()
+            shorter = without_prose(source)
+            assert meaning(shorter) == meaning(source), path
+            assert shorter.count(b"\n") == source.count(b"\n"), path
 
 
 def test_no_part_of_kfp_is_imported_to_compile(tmp_path: Path) -> None:
@@ -485,7 +604,7 @@ def test_what_is_compiled_is_for_a_cluster_whoever_runs_it_here() -> None:
 
 
 def test_the_form_of_a_target_counts() -> None:
-    one = Pipeline("one").add_step(step(name="one")(lambda: 1))
+    one = pipelines.greeting()
     (container,) = KubeflowOrchestrator().compile_pipeline(one).values()
     (python,) = KubeflowOrchestrator(form="python").compile_pipeline(one).values()
     assert python == spec.text(compile_pipeline(one.bundle(), form="python")).encode()

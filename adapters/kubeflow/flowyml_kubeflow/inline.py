@@ -1,0 +1,85 @@
+"""The bundle as it stands in a pipeline's file: as small as it can be, since KFP's drivers get it in an argument."""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import re
+from functools import lru_cache
+
+from flowyml.plan.bundle import Bundle
+
+__all__ = ["encoded", "is_large", "with_launcher", "without_prose"]
+
+_LARGE = 120_000  # leaves room for what stands around it
+_LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
+
+_PARTS = ("__init__.py", "launcher.py", "attempts.py", "names.py", "values.py", "orchestrator.py", "capabilities.py")
+_USERS = ("code/", "objects/")
+_DEEPER = b"flowyml_kubeflow."
+_OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
+_STRING_OR_COMMENT = re.compile(
+    rb"""
+    (?P<prefix> [rRbBuUfF]{0,2} )
+    (?: \"{3} (?: [^"\\] | \\. | "(?!"") )* \"{3} | '{3} (?: [^'\\] | \\. | '(?!'') )* '{3}
+      | " (?: [^"\\\n] | \\. )* " | ' (?: [^'\\\n] | \\. )* ' )
+    | (?P<comment> [ \t]* \# [^\n]* )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ALONE = re.compile(rb"(?:^|\n)[ \t]*$")
+
+
+def with_launcher(bundle: Bundle) -> Bundle:
+    """The bundle with what runs beside the steps; all but the user's code without its prose.
+
+    The user's module may import the orchestrator's class, and finds this package first; hardly any imports more of it.
+    """
+    from importlib.resources import files
+
+    contents = bundle.files
+    if not any(_DEEPER in data for path, data in contents.items() if path.startswith(_USERS)):
+        contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
+    folder = files("flowyml_kubeflow")
+    contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _PARTS})
+    return bundle.repacked(
+        {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}
+    )
+
+
+@lru_cache(4)
+def encoded(bundle: Bundle) -> tuple[str, ...]:
+    """The bundle as text, in pieces that Linux takes as arguments.
+
+    bzip2 gives the same bytes everywhere; Base64 has none of the characters that Kubernetes, Argo or KFP replace.
+    The word that kfp.local replaces by the path of its own Python is broken in two: a reader skips the space.
+    """
+    text = base64.b64encode(bz2.compress(bundle.data)).decode().replace("python3", "python 3")
+    return tuple(text[at : at + _LONGEST_ARGUMENT] for at in range(0, len(text), _LONGEST_ARGUMENT))
+
+
+def is_large(bundle: Bundle) -> bool:
+    """Whether it is better kept in a store: KFP before 2.16 hands it to its driver in one argument."""
+    return sum(map(len, encoded(bundle))) > _LARGE
+
+
+@lru_cache(512)
+def without_prose(source: bytes) -> bytes:
+    r"""Python without comments and docstrings, which are a quarter of the compressed bytes; lines keep their numbers.
+
+    For code of which the tests know that it means the same: a text in triple quotes that begins a line is taken for a
+    docstring.
+
+    >>> without_prose(b'def f():  # why\n    \"\"\"What.\n\n    More.\n    \"\"\"\n    return "# kept"\n')
+    b'def f():\n    ""\n\n\n\n    return "# kept"\n'
+    """
+    return _STRING_OR_COMMENT.sub(_kept, source)
+
+
+def _kept(match: re.Match[bytes]) -> bytes:
+    text = match[0]
+    if match["comment"] is not None:
+        return b""
+    if text.startswith(b'"""') and _ALONE.search(match.string, max(0, match.start() - 80), match.start()):
+        return b'""' + b"\n" * text.count(b"\n")
+    return text
