@@ -70,6 +70,7 @@ class State:
     cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
     page: int = 3
     lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
+    pods_start_after: float = 0  # seconds; on a cluster it takes several until the first pod runs
     pipelines: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     experiments: dict[str, Any] = field(default_factory=dict)
@@ -289,10 +290,24 @@ class _Runs:
         body.state, body.storage_state = "PENDING", "AVAILABLE"
         self.check(body)
         self._write(body, self._spec(body))
-        self.local._start(self._folder(body))
+        self._start(self._folder(body))
         time.sleep(self.state.lags.pop(0) if self.state.lags else 0)
         self.state.runs[body.run_id] = body
         return body
+
+    def _start(self, folder: RunFolder) -> None:
+        """As soon as a cluster would, unless the run is stopped before."""
+
+        def start() -> None:
+            if not folder.is_cancelled():
+                self.local._start(folder)
+
+        if not self.state.pods_start_after:
+            start()
+            return
+        timer = threading.Timer(self.state.pods_start_after, start)
+        timer.daemon = True
+        timer.start()
 
     def refreshed(self, run: Any) -> Any:
         folder = self._folder(run)

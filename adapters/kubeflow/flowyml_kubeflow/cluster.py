@@ -56,7 +56,7 @@ class Cluster:
             timeout=timeout,
         )  # fmt: skip
         self.artifacts = artifacts
-        self.pipelines = Pipelines(self.client, namespace, experiment, form)
+        self.pipelines = Pipelines(self.client, namespace, experiment, form, artifacts)
         self.recurring = RecurringRuns(self.pipelines)
         self._terminated: set[str] = set()
         self._pod_names: dict[str, str] = {}

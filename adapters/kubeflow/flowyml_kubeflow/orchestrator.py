@@ -99,7 +99,7 @@ class KubeflowOrchestrator(Orchestrator):
         from flowyml_kubeflow import names, spec
         from flowyml_kubeflow.compiler import compile_pipeline
 
-        compiled = compile_pipeline(bundle, form=self._options["form"])
+        compiled = compile_pipeline(bundle, form=self._options["form"], artifacts=self._options["artifacts"])
         spec.validate(compiled)
         if warning := spec.size_warning(compiled):
             warnings.warn(warning, UserWarning, stacklevel=2)

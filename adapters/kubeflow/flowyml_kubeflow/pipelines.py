@@ -21,7 +21,6 @@ from flowyml.plan.model import Plan
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.client import Client, NotFoundError, equals
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.options import pipeline_options
 from flowyml_kubeflow.values import argument
 
 __all__ = ["Pipelines", "about", "arguments", "facts", "one_at_a_time"]
@@ -34,8 +33,11 @@ _ABOUT = "FlowyML: "
 class Pipelines:
     """What a KFP knows of pipelines."""
 
-    def __init__(self, client: Client, namespace: str | None, experiment: str, form: str | None) -> None:
+    def __init__(
+        self, client: Client, namespace: str | None, experiment: str, form: str | None, artifacts: str | None
+    ) -> None:
         self.client = client
+        self.artifacts = artifacts
         self.namespace = namespace
         self.experiment = experiment
         self.form = form
@@ -50,13 +52,12 @@ class Pipelines:
 
     def deployed(self, bundle: Bundle) -> tuple[Any, str, bool]:
         """The version of the pipeline that is these very bytes, uploaded when KFP has it not."""
-        store = pipeline_options(bundle.plan).get("bundle_store")
-        compiled = compile_pipeline(bundle, form=self.form)
+        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
         spec.validate(compiled)
         if warning := spec.size_warning(compiled):
             warnings.warn(warning, UserWarning, stacklevel=6)
-        if store:
-            _put(compiled.bundle, store)
+        if compiled.bundle_url:
+            _put(compiled.bundle, compiled.bundle_url)
         text = spec.text(compiled)
         digest = hashlib.sha256(text.encode()).hexdigest()
         pipeline = self._pipeline_id(bundle.plan)
@@ -211,13 +212,13 @@ def facts(description: str | None) -> Json:
     return told
 
 
-def _put(bundle: Bundle, store: str) -> None:
-    """The bundle into the store; its name holds its digest, so what is there is the same."""
+def _put(bundle: Bundle, url: str) -> None:
+    """The bundle into its store; its name holds its digest, so what is there is the same."""
 
     def produce(file: BinaryIO) -> None:
         file.write(bundle.data)
 
-    open_store(store).write(bundle.filename, produce)
+    open_store(url.removesuffix(f"/{bundle.filename}")).write(bundle.filename, produce)
 
 
 @contextlib.contextmanager

@@ -128,7 +128,9 @@ def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, path: str, 
 
 
 @pytest.mark.parametrize(("machines", "lags"), [(1, []), (2, [1.2, 0, 0.6])], ids=["one machine", "two machines"])
-def test_processes_with_one_run_id_make_one_run(kfp_api: Any, shared: Path, machines: int, lags: list[float]) -> None:
+def test_processes_with_one_run_id_make_one_run(
+    kfp_api: Any, shared: Path, machines: int, lags: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On two machines no lock is shared, and a run is seen some time after the time that it bears."""
     name = run_id("both")
     code = f"""
@@ -142,6 +144,7 @@ print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
 """
     if kfp_api.state:
         kfp_api.state.lags[:] = lags
+        monkeypatch.setattr(kfp_api.state, "pods_start_after", 6 if machines > 1 else 0)
     homes = [{**os.environ, "FLOWYML_HOME": str(shared / f"machine-{n % machines}")} for n in range(3)]
     submitting = [
         subprocess.Popen(
@@ -304,6 +307,20 @@ def test_the_code_comes_from_s3(orchestrator: KubeflowOrchestrator, s3: Any) -> 
     assert deployed.changed
     handle = orchestrator.run_pipeline(pipeline, run_id("stored")).wait_for_completion(RUN, 0.5)
     assert handle.outputs == {"one": 1}, handle.error
+
+
+def test_code_that_is_too_large_for_the_file_goes_to_the_store_of_artifacts(kfp_api: Any, s3: Any) -> None:
+    """The module of this test is."""
+
+    @step
+    def one() -> int:
+        return 1
+
+    orchestrator = KubeflowOrchestrator(**kfp_api.options, artifacts="s3://code/shared")
+    handle = orchestrator.run_pipeline(Pipeline(run_id("large")).add_step(one), run_id("large"))
+    assert handle.wait_for_completion(RUN, 0.5).outputs == {"one": 1}, handle.error
+    (stored,) = s3.ls("code/shared/bundles")
+    assert stored.endswith(".pyz")
 
 
 def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: KubeflowOrchestrator, s3: Any) -> None:
