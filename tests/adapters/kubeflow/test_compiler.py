@@ -576,7 +576,8 @@ def _other_pythons() -> list[Path]:
 def test_the_same_bytes_on_each_python(tmp_path: Path) -> None:
     """Bundles are the same file anywhere, and so is what they compile to, whatever the hash seed."""
     plan = Plan(name="same", steps=tuple(Step(name=f"step {n}", function="m:f", outputs=("v",)) for n in range(20)))
-    path = build(plan).write(tmp_path)
+    examples = [pipeline.bundle() for name in EXAMPLES for pipeline in _pipelines_of(name)]
+    paths = [str(bundle.write(tmp_path)) for bundle in (build(plan), *examples)]
     root = Path(__file__).parents[3]
     code = f"""
 import sys
@@ -585,7 +586,8 @@ from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow import KubeflowOrchestrator, spec
 from flowyml_kubeflow.compiler import compile_pipeline
 import hashlib
-print(hashlib.sha256(spec.text(compile_pipeline(Bundle.read({str(path)!r}))).encode()).hexdigest())
+for path in {paths!r}:
+    print(hashlib.sha256(spec.text(compile_pipeline(Bundle.read(path))).encode()).hexdigest())
 """
     digests = set()
     for seed, python in enumerate([Path(sys.executable), *_other_pythons()]):
