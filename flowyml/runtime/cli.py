@@ -18,6 +18,7 @@ from typing import Any
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.hooks import EVENTS, fire_plain
+from flowyml.runtime.leaving import say_goodbye
 from flowyml.runtime.worker import Worker
 
 __all__ = ["main"]
@@ -35,9 +36,12 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     given.again = shlex.join(["python", "-I", str(bundle), *arguments])
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
     try:
-        return int(given.command(root, plan, given))
+        code = int(given.command(root, plan, given))
     except _UsageError as error:
         parser.error(str(error))
+    if getattr(given, "answer", None):  # somebody waits for the end of this process
+        say_goodbye()
+    return code
 
 
 def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:

@@ -77,8 +77,9 @@ class StepProcesses:
         """Run one attempt of a step: packed inputs to packed outputs.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``timeout`` is
-        in seconds, from the moment the process starts. ``on_line`` gets what it prints, while it prints it, as
-        ``("stdout", "a line")``; by default it is printed here. ``stop`` ends it.
+        in seconds, from the moment the process starts; loading the code, which comes before, may take as long again,
+        and a minute in any case. A fresh process loads it by itself, which counts. ``on_line`` gets what it prints,
+        while it prints it, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends it.
 
         Raises ``StepFailedError``, ``OutputError``, ``StepTimeoutError``, ``StepCancelledError``, and
         ``StepCrashedError`` for a process that died. Any exception that is raised in this thread meanwhile, such as a
