@@ -54,7 +54,8 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     _check_inputs(step, inputs)
     parameters = _json_object(given.parameters, "--parameters")
     _check_parameters(plan, parameters)
-    worker = Worker(root, run_id=given.run_id, artifacts=given.artifacts, parameters=parameters)
+    caller = _json_object(given.caller, "--caller")
+    worker = Worker(root, run_id=given.run_id, artifacts=given.artifacts, parameters=parameters, caller=caller)
     answer = worker.answer(step, inputs, given.attempt)
     if given.answer:
         Path(given.answer).write_text(json.dumps(answer))
@@ -76,7 +77,8 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     names, arguments = EVENTS[given.event], _json(given.arguments, "--arguments")
     if not isinstance(arguments, list) or len(arguments) != len(names):
         raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
-    fire_plain(Worker(root, run_id=given.run_id).hooks, given.event, arguments)
+    worker = Worker(root, run_id=given.run_id, caller=_json_object(given.caller, "--caller"))
+    fire_plain(worker.hooks, given.event, arguments)
     if given.answer:
         Path(given.answer).write_text(json.dumps({"outputs": {}}))
     return 0
@@ -118,6 +120,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     for command in (step, hook):
         command.add_argument("--run-id", default="by-hand", metavar="ID")
         command.add_argument("--answer", help=argparse.SUPPRESS)
+        command.add_argument("--caller", default="{}", help=argparse.SUPPRESS)
         command.add_argument("--life", type=_watch, help=argparse.SUPPRESS)
     serve = commands.add_parser("serve", help="run steps for another process, which FlowyML starts")
     serve.add_argument("--control", type=int, required=True, help=argparse.SUPPRESS)

@@ -48,6 +48,8 @@ class StepProcesses:
 
     Elsewhere than on Linux, and with ``FLOWYML_FORK=0`` in the environment for libraries that cannot stand to be
     forked, each attempt is a fresh process, which takes longer.
+
+    With ``caller``, from ``this_caller()``, they import from where that process does, after the bundle.
     """
 
     def __init__(
@@ -57,9 +59,10 @@ class StepProcesses:
         run_id: str,
         artifacts: str,
         parameters: Mapping[str, Any] = {},
+        caller: Mapping[str, Any] = {},
         python: str = sys.executable,
     ) -> None:
-        config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters)}
+        config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters), "caller": dict(caller)}
         kind = WarmProcesses if _can_fork() else FreshProcesses
         self._children: _Children = kind(python, bundle, config)
         self._closed = False

@@ -32,6 +32,7 @@ from flowyml.orchestrators.local.views import run_of, step_of
 from flowyml.orchestrators.local.watch import Watch
 from flowyml.orchestrators.local.work import Work
 from flowyml.plan.model import Plan
+from flowyml.runtime.caller import this_caller
 from flowyml.runtime.code import Code
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
@@ -147,8 +148,9 @@ class LocalRun:
             return nullcontext()
         self._values.mkdir(parents=True, exist_ok=True)
         return StepProcesses(
-            self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters
-        )
+            self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters,
+            caller=this_caller(),
+        )  # fmt: skip
 
     def _ticking(self, show: Show | None) -> Callable[[sqlite3.Connection], None]:
         host = self._settings.host
