@@ -566,12 +566,14 @@ def test_an_end_is_recorded_whatever_goes_wrong_with_the_outputs(
 def test_a_result_outlives_a_full_disk(tmp_path: Path) -> None:
     """The limit on the size of files is to SQLite what a full disk is: the transaction is over when it fails."""
     code = """
-import resource, sys
+import resource, sys, time
 from flowyml import Pipeline, step
 from flowyml.orchestrators import LocalOrchestrator
 
 def fill():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    print("a line to record")
+    time.sleep(0.5)
     return 42
 
 local = LocalOrchestrator(store=sys.argv[1])
@@ -581,7 +583,8 @@ print(local.get_run("r").status)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "42\nRUNNING\n", done.stderr
+    assert done.stdout == "a line to record\n42\nRUNNING\n", done.stderr
+    assert done.stderr.count("trying again while it lasts") == 1
     assert "Run 'r' ended COMPLETED; that could not be recorded. The record of local runs, " in done.stderr
     assert "cannot rollback" not in done.stderr
 
