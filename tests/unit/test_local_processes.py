@@ -294,7 +294,7 @@ def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str
     (tmp_path / "lib" / "mylib.py").write_text("ONE = 1")
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "script.py").write_text(
-        "import sys\nsys.path.append('../lib')\nimport mylib\n"
+        "import sys\nif __name__ == '__main__':\n    sys.path.append('../lib')\nimport mylib\n"
         "from dataclasses import dataclass\n"
         "from flowyml import Pipeline, step\nfrom flowyml.orchestrators import LocalOrchestrator\n"
         "@dataclass\nclass Pair:\n    a: int\n    b: int\n"
