@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import sys
 from functools import cache, reduce
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType
 from typing import Any, BinaryIO
@@ -16,7 +17,15 @@ from typing import Any, BinaryIO
 from flowyml.artifacts.optional import needed
 from flowyml.core.modules import shipped_name
 
-__all__ = ["Unpickler", "pickle_by_reference", "pickle_by_value", "prefers_references", "read_pickle", "worker_main_is"]
+__all__ = [
+    "Unpickler",
+    "named",
+    "pickle_by_reference",
+    "pickle_by_value",
+    "prefers_references",
+    "read_pickle",
+    "worker_main_is",
+]
 
 _PROTOCOL = 5
 _worker_main: str | None = None
@@ -57,12 +66,18 @@ def _value_pickler() -> Any:
 
 
 def _is_named_in_script(item: Any) -> bool:
+    """Whether it is a class or function that is found by its name in the script that runs here."""
     if not isinstance(item, type | FunctionType) or item.__module__ != "__main__" or not prefers_references():
         return False
     try:
         return reduce(getattr, item.__qualname__.split("."), sys.modules["__main__"]) is item
     except AttributeError:
         return False
+
+
+def named(module: str, qualname: str) -> Any:
+    """The class or function of that name; how the pickles of a bundle refer to the user's."""
+    return reduce(getattr, qualname.split("."), import_module(_here(module)))
 
 
 def read_pickle(path: Path) -> Any:
@@ -73,6 +88,18 @@ def read_pickle(path: Path) -> Any:
 
 class Unpickler(pickle.Unpickler):
     """Finds the classes of a script both where it is ``__main__`` and where it is imported."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self._sets: dict[int, set[Any] | frozenset[Any]] = {}
+
+    def persistent_load(self, given: tuple[Any, ...]) -> set[Any] | frozenset[Any]:
+        """A set of a bundle's pickle: its number, and where it occurs first what kind it is and what is in it."""
+        number, *told = given
+        if told:
+            mutable, items = told
+            self._sets[number] = set(items) if mutable else frozenset(items)
+        return self._sets[number]
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function that a pickle names."""

@@ -8,13 +8,12 @@ pickled by value.
 from __future__ import annotations
 
 import ast
-import pickle
 import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ _IMPORTS = re.compile(
     re.MULTILINE,
 )
 
-__all__ = ["collect", "function_reference"]
+__all__ = ["collect", "function_reference", "travels"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
@@ -55,26 +54,50 @@ def collect(
     include: Iterable[str],
 ) -> Bundle:
     """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
+    from flowyml.authoring.pickles import pickled
     from flowyml.plan.bundle import build
 
+    referred: dict[str, None] = {}  # a dict keeps the order
     objects = {
-        step.function.removeprefix("pickle:"): _pickled(steps[step.name].function, f"step {step.name!r}")
+        step.function.removeprefix("pickle:"): pickled(steps[step.name].function, f"step {step.name!r}", referred)
         for step in plan
         if step.function.startswith("pickle:")
     }
     if hooks:
-        objects["hooks"] = _pickled(tuple(hooks), "hooks")
-    owners = [*(step.function for step in steps.values()), *map(type, hooks), *([home] if home else [])]
-    modules = dict.fromkeys(owner.__module__ for owner in owners)
+        objects["hooks"] = pickled(tuple(hooks), "hooks", referred)
+    first = home or next(iter(steps.values())).function
+    owners = [first, *(step.function for step in steps.values()), *map(type, hooks)]
+    modules = dict.fromkeys([*map(_module_of, owners), *referred])
     files = _Files()
     for module in modules:
         files.add_module(module)
     if any(shipped_name(module) is None for module in modules):
-        files.add_loaded_beside(Path.cwd())
-    first = home or next(iter(steps.values())).function
-    files.add_globs(include, first.__module__, plan.name)
-    main = shipped_name("__main__") if "__main__" in modules else None
+        files.add_loaded_beside(_main_folder())
+    files.add_globs(include, _module_of(first), plan.name)
+    main = shipped_name("__main__") if any(b"__main__" in data for data in objects.values()) else None
     return build(plan, files=files.content, objects=objects, main=main)
+
+
+def _module_of(owner: Any) -> str:
+    """Where a function or class is from; a partial is from where its function is."""
+    while isinstance(owner, partial):
+        owner = owner.func
+    return getattr(owner, "__module__", None) or type(owner).__module__
+
+
+def _main_folder() -> Path:
+    """Where the modules of a script stand; those of a notebook stand in the working folder."""
+    path = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    return path.resolve().parent if path.is_file() else Path.cwd()
+
+
+def travels(module: str) -> bool:
+    """Whether a loaded module is the user's own, with a file that comes along, and not installed on workers anyway."""
+    shipped = shipped_name(module)
+    path = _source_file(sys.modules[module]) if module in sys.modules else None
+    if path is None or shipped is None or shipped.partition(".")[0] == "flowyml":
+        return False
+    return not _is_installed(path)
 
 
 @dataclass
@@ -85,12 +108,11 @@ class _Files:
 
     def add_module(self, name: str) -> None:
         """Add a loaded module's file and all that it imports from the same root."""
-        module, shipped = sys.modules.get(name), shipped_name(name)
-        if module is None or shipped is None or shipped.partition(".")[0] == "flowyml":
+        if not travels(name):
             return
-        path = _source_file(module)
-        if path is None or _is_installed(path):
-            return
+        path, shipped = _source_file(sys.modules[name]), shipped_name(name)
+        assert path is not None
+        assert shipped is not None
         self._add(_import_root(shipped, path), path)
 
     def add_loaded_beside(self, root: Path) -> None:
@@ -167,27 +189,6 @@ def _resolves(function: Callable[..., Any], qualname: str) -> bool:
     for part in qualname.split("."):
         found = getattr(found, part, None)
     return found is function or (isinstance(found, Step) and found.function is function)
-
-
-def _pickled(value: object, what: str) -> bytes:
-    """By reference where the standard pickle can, since only those bytes are the same in every process.
-
-    Without a file for ``__main__``, as in a notebook, no worker could follow such a reference.
-    """
-    if shipped_name("__main__") is not None:
-        try:
-            return pickle.dumps(value, protocol=4)
-        except (pickle.PicklingError, AttributeError, TypeError):
-            pass
-    import cloudpickle
-
-    try:
-        return bytes(cloudpickle.dumps(value, protocol=4))
-    except Exception as error:  # whatever a user's __reduce__ raises
-        raise DefinitionError(
-            f"{what} cannot be sent to another process: {error}. Move it to module level, or create what it holds "
-            f"(connections, locks, open files) inside the step."
-        ) from error
 
 
 def _source_file(module: ModuleType) -> Path | None:

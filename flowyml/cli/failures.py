@@ -121,9 +121,16 @@ def _is_typers(error: Exception) -> bool:
     return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
 
 
+def _is_sqlites(error: Exception) -> bool:
+    """Told by name, since most commands never import it."""
+    return any((kind.__module__, kind.__name__) == ("sqlite3", "Error") for kind in type(error).__mro__)
+
+
 def _code(error: Exception) -> int:
     if isinstance(error, UsageError) or _is_typers(error):
         return USAGE
+    if _is_sqlites(error):
+        return FAILED
     return next((code for kind, code in _CODES.items() if isinstance(error, kind)), FAULT)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flowyml.runtime.hooks import fire_plain
+from flowyml.runtime.leaving import say_goodbye
 from flowyml.runtime.worker import Worker
 
 __all__ = ["be_child", "inherits_orphans", "write_all"]
@@ -32,7 +33,7 @@ def be_child(worker: Worker, request: Mapping[str, Any], streams: Sequence[int],
         _seed_numpy()
         atexit._clear()
         write_all(answer, json.dumps(_answer(worker, request)).encode())
-        atexit._run_exitfuncs()  # what the step itself has registered, such as the flush of a tracker
+        say_goodbye()
         code = 0
     except BaseException:
         traceback.print_exc()

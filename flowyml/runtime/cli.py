@@ -18,6 +18,7 @@ from typing import Any
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.hooks import EVENTS, fire_plain
+from flowyml.runtime.leaving import say_goodbye
 from flowyml.runtime.worker import Worker
 
 __all__ = ["main"]
@@ -35,9 +36,12 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     given.again = shlex.join(["python", "-I", str(bundle), *arguments])
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
     try:
-        return int(given.command(root, plan, given))
+        code = int(given.command(root, plan, given))
     except _UsageError as error:
         parser.error(str(error))
+    if getattr(given, "answer", None):  # somebody waits for the end of this process
+        say_goodbye()
+    return code
 
 
 def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
@@ -50,7 +54,8 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     _check_inputs(step, inputs)
     parameters = _json_object(given.parameters, "--parameters")
     _check_parameters(plan, parameters)
-    worker = Worker(root, run_id=given.run_id, artifacts=given.artifacts, parameters=parameters)
+    caller = _json_object(given.caller, "--caller")
+    worker = Worker(root, run_id=given.run_id, artifacts=given.artifacts, parameters=parameters, caller=caller)
     answer = worker.answer(step, inputs, given.attempt)
     if given.answer:
         Path(given.answer).write_text(json.dumps(answer))
@@ -72,7 +77,8 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     names, arguments = EVENTS[given.event], _json(given.arguments, "--arguments")
     if not isinstance(arguments, list) or len(arguments) != len(names):
         raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
-    fire_plain(Worker(root, run_id=given.run_id).hooks, given.event, arguments)
+    worker = Worker(root, run_id=given.run_id, caller=_json_object(given.caller, "--caller"))
+    fire_plain(worker.hooks, given.event, arguments)
     if given.answer:
         Path(given.answer).write_text(json.dumps({"outputs": {}}))
     return 0
@@ -114,6 +120,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     for command in (step, hook):
         command.add_argument("--run-id", default="by-hand", metavar="ID")
         command.add_argument("--answer", help=argparse.SUPPRESS)
+        command.add_argument("--caller", default="{}", help=argparse.SUPPRESS)
         command.add_argument("--life", type=_watch, help=argparse.SUPPRESS)
     serve = commands.add_parser("serve", help="run steps for another process, which FlowyML starts")
     serve.add_argument("--control", type=int, required=True, help=argparse.SUPPRESS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowyml.core.errors import StepCancelledError, StepCrashedError, StepOutOfMemoryError, StepTimeoutError
 
-__all__ = ["OutOfMemory", "cancelled", "crashed", "timed_out"]
+__all__ = ["OutOfMemory", "cancelled", "crashed", "loaded_too_long", "timed_out"]
 
 
 class OutOfMemory:
@@ -41,6 +41,14 @@ def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashed
 def timed_out(who: str, seconds: float) -> StepTimeoutError:
     """The error for a process that is killed after its time."""
     return StepTimeoutError(f"{who} ran longer than its timeout of {seconds:g} s and was stopped.")
+
+
+def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
+    """The error for a process that is not begun, because the code it needs is still being loaded."""
+    return StepTimeoutError(
+        f"{who} has a timeout, and its code was not loaded within {seconds:g} s. See what the modules do when they are "
+        f"imported, such as waiting for a lock or a server; do that inside the step."
+    )
 
 
 def cancelled(who: str) -> StepCancelledError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from inspect import isasyncgen, isawaitable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from inspect import isawaitable
 from itertools import islice
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, TypeVar
 
 from flowyml.core.errors import OutputError, StepError
@@ -17,6 +18,8 @@ __all__ = ["named_outputs", "run_step", "step_error"]
 
 Outputs = dict[str, Any]
 E = TypeVar("E", bound=StepError)
+
+_GENERATORS = (GeneratorType, AsyncGeneratorType)
 
 
 def run_step(
@@ -37,6 +40,7 @@ def run_step(
         fire(hooks, "on_step_start", step.name, inputs)
     try:
         outputs = named_outputs(step, _called(step, function, inputs))
+        _refuse_generators(step, outputs.values())
         kept = keep(outputs) if keep else outputs
     except BaseException as error:
         fire(hooks, "on_error", step.name, error)
@@ -84,10 +88,17 @@ def _called(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any])
     except SystemExit as exit_:  # it would end the process that runs other steps too
         message = f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error."
         raise step_error(StepError, step, message) from exit_
-    if isasyncgen(returned):
-        message = f"step {step.name!r} is an async generator. Let it gather what it yields, and return that."
-        raise step_error(OutputError, step, message)
+    _refuse_generators(step, (returned,))
     return returned
+
+
+def _refuse_generators(step: Step, values: Iterable[Any]) -> None:
+    """The first to read one, a consumer or an attempt, would leave nothing for the others."""
+    for value in values:
+        if type(value) in _GENERATORS:
+            kind = "a generator" if type(value) is GeneratorType else "an async generator"
+            message = f"step {step.name!r} returned {kind}. Let it gather what that yields, and return the list."
+            raise step_error(OutputError, step, message)
 
 
 def _awaited(awaitable: Awaitable[Any]) -> Any:

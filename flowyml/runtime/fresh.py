@@ -62,11 +62,13 @@ class FreshProcesses:
             child.gone.wait(_PATIENCE)
 
     def _arguments(self, request: Mapping[str, Any], body: Any, folder: Path) -> list[str]:
-        run_id = f"--run-id={self._config['run_id']}"
+        common = [
+            f"--run-id={self._config['run_id']}", f"--caller={_in_file(folder / 'caller', self._config['caller'])}"
+        ]  # fmt: skip
         if request["kind"] == "hook":
-            return ["hook", request["event"], run_id, f"--arguments={_in_file(folder / 'arguments', body)}"]
+            return ["hook", request["event"], *common, f"--arguments={_in_file(folder / 'arguments', body)}"]
         return [
-            "step", "--quiet", run_id, f"--attempt={request['attempt']}", f"--artifacts={self._config['artifacts']}",
+            "step", "--quiet", *common, f"--attempt={request['attempt']}", f"--artifacts={self._config['artifacts']}",
             f"--inputs={_in_file(folder / 'inputs', body)}",
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
             f"--step={request['step']}",

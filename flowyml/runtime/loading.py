@@ -129,7 +129,8 @@ def import_from(folder: Path) -> None:
     sys.path.append(str(folder))  # cloudpickle, where none is installed
     sys.meta_path.insert(0, _Finder(code))
     invalidate_caches()
-    worker_main_is(json.loads((folder / "bundle.json").read_bytes())["main"])
+    if main := json.loads((folder / "bundle.json").read_bytes())["main"]:
+        worker_main_is(main)
 
 
 def _forget_others() -> None:

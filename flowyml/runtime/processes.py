@@ -48,6 +48,8 @@ class StepProcesses:
 
     Elsewhere than on Linux, and with ``FLOWYML_FORK=0`` in the environment for libraries that cannot stand to be
     forked, each attempt is a fresh process, which takes longer.
+
+    With ``caller``, from ``this_caller()``, they import from where that process does, after the bundle.
     """
 
     def __init__(
@@ -57,9 +59,10 @@ class StepProcesses:
         run_id: str,
         artifacts: str,
         parameters: Mapping[str, Any] = {},
+        caller: Mapping[str, Any] = {},
         python: str = sys.executable,
     ) -> None:
-        config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters)}
+        config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters), "caller": dict(caller)}
         kind = WarmProcesses if _can_fork() else FreshProcesses
         self._children: _Children = kind(python, bundle, config)
         self._closed = False
@@ -77,8 +80,9 @@ class StepProcesses:
         """Run one attempt of a step: packed inputs to packed outputs.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``timeout`` is
-        in seconds, from the moment the process starts. ``on_line`` gets what it prints, while it prints it, as
-        ``("stdout", "a line")``; by default it is printed here. ``stop`` ends it.
+        in seconds, from the moment the process starts; loading the code, which comes before, may take as long again,
+        and a minute in any case. A fresh process loads it by itself, which counts. ``on_line`` gets what it prints,
+        while it prints it, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends it.
 
         Raises ``StepFailedError``, ``OutputError``, ``StepTimeoutError``, ``StepCancelledError``, and
         ``StepCrashedError`` for a process that died. Any exception that is raised in this thread meanwhile, such as a

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import StepCrashedError, StepError
-from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, timed_out
+from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
 from flowyml.runtime.killing import kill_tree
 from flowyml.runtime.lines import Lines, OnLine
 
@@ -26,6 +26,7 @@ __all__ = ["WarmProcesses"]
 
 _SLICE = 0.05  # seconds between looks at the clock, at `stop`, and for exceptions that are thrown into this thread
 _PATIENCE = 10  # seconds that a killed process is waited for
+_LOADING = 60  # seconds that the code has to be loaded, for a step whose timeout is shorter
 _SMALL = 32768  # bytes of a request that travel in its datagram
 
 
@@ -174,9 +175,7 @@ class _Child:
 
     def wait(self, timeout: float | None, stop: threading.Event | None) -> dict[str, Any]:
         """Its answer. It is still running when this raises."""
-        while not self._server.is_ready(_SLICE):
-            if stop and stop.is_set():
-                raise cancelled(self._who)
+        self._wait_for_code(timeout, stop)
         self._start()
         deadline: float | None = None
         while not self._pump(_SLICE):
@@ -188,6 +187,19 @@ class _Child:
                     raise timed_out(self._who, timeout)
         self._drain()
         return self._answered()
+
+    def _wait_for_code(self, timeout: float | None, stop: threading.Event | None) -> None:
+        """The clock of a step starts when the code is loaded; that has a time of its own, in which large libraries fit.
+
+        Without a timeout it takes as long as it takes, as the step itself does.
+        """
+        allowed = None if timeout is None else max(timeout, _LOADING)
+        began = time.monotonic()
+        while not self._server.is_ready(_SLICE):
+            if stop and stop.is_set():
+                raise cancelled(self._who)
+            if allowed is not None and time.monotonic() - began >= allowed:
+                raise loaded_too_long(self._who, allowed)
 
     def kill(self) -> None:
         """Kill it with all that it started, and wait until it is gone."""

@@ -14,6 +14,7 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromParameter, Input, Plan, Step
+from flowyml.runtime.caller import be_like
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.tracebacks import described, traceback_text
@@ -27,8 +28,15 @@ class Worker:
     """Runs steps of one run from an unpacked bundle, in this process."""
 
     def __init__(
-        self, folder: Path, *, run_id: str, artifacts: str | None = None, parameters: Mapping[str, Any] = {}
+        self,
+        folder: Path,
+        *,
+        run_id: str,
+        artifacts: str | None = None,
+        parameters: Mapping[str, Any] = {},
+        caller: Mapping[str, Any] = {},
     ) -> None:
+        be_like(caller)
         self.folder = folder
         self.run_id = run_id
         self.artifacts = artifacts

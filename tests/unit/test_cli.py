@@ -541,6 +541,15 @@ def test_streams_that_are_closed_or_full(words: str, code: int, told: str) -> No
     assert "fault of FlowyML" not in done.stderr
 
 
+def test_a_record_that_cannot_be_written() -> None:
+    command = f"ulimit -f 0; {sys.executable} -m flowyml run train.py"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "The record of local runs, " in done.stderr
+    assert "cannot be read or written: " in done.stderr
+    assert "fault of FlowyML" not in done.stderr
+
+
 def test_ctrl_c_while_it_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupt:
         def find_spec(self, name: str, path: object = None, target: object = None) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -155,12 +156,27 @@ def test_a_coroutine_is_awaited_in_this_thread() -> None:
     assert (value, seen, thread) == (3, "mine", threading.get_ident())
 
 
-def test_an_async_generator_is_no_output() -> None:
-    async def numbers() -> AsyncIterator[int]:
-        yield 1
+async def numbers_later() -> AsyncIterator[int]:
+    yield 1
 
-    with pytest.raises(OutputError, match=r"step 's' is an async generator\. Let it gather what it yields"):
-        run_step(step("numbers"), numbers, {})
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "function", "kind"),
+    [
+        (("x",), numbers, "a generator"),
+        (("x",), numbers_later, "an async generator"),
+        ((), numbers, "a generator"),
+        (("x", "y"), lambda: (1, numbers()), "a generator"),
+    ],
+)
+def test_a_generator_is_no_output(outputs: tuple[str, ...], function: Callable[[], Any], kind: str) -> None:
+    told = f"step 's' returned {kind}. Let it gather what that yields, and return the list."
+    with pytest.raises(OutputError, match=re.escape(told)):
+        run_step(step(*outputs), function, {})
 
 
 def test_inside_a_running_loop_it_is_awaited_in_another_thread() -> None:

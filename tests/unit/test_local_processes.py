@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -284,3 +285,30 @@ def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator
         assert time.monotonic() - started < 15
     finally:
         sys.path.remove(str(tmp_path))
+
+
+@pytest.mark.parametrize("fork", ["1", "0"])
+def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str) -> None:
+    """And values of a class of the script, from a thread to a process and back."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "mylib.py").write_text("ONE = 1")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "script.py").write_text(
+        "import sys\nif __name__ == '__main__':\n    sys.path.append('../lib')\nimport mylib\n"
+        "from dataclasses import dataclass\n"
+        "from flowyml import Pipeline, step\nfrom flowyml.orchestrators import LocalOrchestrator\n"
+        "@dataclass\nclass Pair:\n    a: int\n    b: int\n"
+        "@step(outputs=['pair'])\ndef make():\n    return Pair(1, 2)\n"
+        "@step(outputs=['swapped'], timeout=60)\ndef swap(pair):\n"
+        "    assert type(pair) is Pair\n    return Pair(pair.b, pair.a + mylib.ONE)\n"
+        "if __name__ == '__main__':\n"
+        "    pipeline = Pipeline('p').add_step(make).add_step(swap)\n"
+        "    for workers in ('threads', 'processes'):\n"
+        "        result = pipeline.run(on=LocalOrchestrator(store='runs.db', workers=workers))\n"
+        "        print(result['swapped'] == Pair(2, 2), result.error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path / "app", capture_output=True, text=True, timeout=120,
+        env={**os.environ, "FLOWYML_FORK": fork},
+    )  # fmt: skip
+    assert done.stdout == "True None\n" * 2, done.stderr

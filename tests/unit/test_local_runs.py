@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import io
 import logging
+import math
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +27,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.orchestrators.local import run
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 
@@ -519,6 +522,71 @@ def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, 
         kept["large"]
     with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
         kept["lock"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_outputs_that_json_cannot_carry_end_no_run(tmp_path: Path, keep: bool) -> None:
+    class Hostile(list[int]):
+        def __len__(self) -> int:
+            raise ZeroDivisionError
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            raise ZeroDivisionError
+
+    @step(outputs=["huge", "deep", "hostile", "plain"])
+    def make() -> tuple[Any, ...]:
+        deep: list[Any] = []
+        for _ in range(3000):
+            deep = [deep]
+        return math.factorial(2000), deep, Hostile(), 1
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=keep)
+    result = Pipeline("odd").add_step(make).run(on=local)
+    assert result["huge"] == math.factorial(2000)
+    assert local.get_run(result.run_id).status is COMPLETED
+    kept = local.outputs(result.run_id)
+    assert (kept["huge"], kept["plain"]) == (math.factorial(2000), 1)
+    for name in ("deep", "hostile"):
+        with pytest.raises(OutputNotKeptError, match=f"Output '{name}' .* kept"):
+            kept[name]
+
+
+def test_an_end_is_recorded_whatever_goes_wrong_with_the_outputs(
+    local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "kept", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chain(1).run(on=local, run_id="a")
+    assert local.get_run("a").status is COMPLETED
+
+
+def test_a_result_outlives_a_full_disk(tmp_path: Path) -> None:
+    """The limit on the size of files is to SQLite what a full disk is: the transaction is over when it fails."""
+    code = """
+import resource, sys, time
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+def fill():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    print("a line to record")
+    time.sleep(0.5)
+    return 42
+
+local = LocalOrchestrator(store=sys.argv[1])
+print(Pipeline("full").add_step(step(name="a", outputs=["x"])(fill)).run(on=local, run_id="r")["x"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(local.get_run("r").status)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "a line to record\n42\nRUNNING\n", done.stderr
+    assert done.stderr.count("trying again while it lasts") == 1
+    assert "Run 'r' ended COMPLETED; that could not be recorded. The record of local runs, " in done.stderr
+    assert "cannot rollback" not in done.stderr
 
 
 def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
 from flowyml import Pipeline, step
+from flowyml.artifacts.pickling import read_pickle
+from flowyml.authoring.pickles import pickled
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import Bundle
@@ -144,3 +149,145 @@ def test_include_does_not_leave_the_folder(tmp_path: Path) -> None:
 def test_include_that_matches_nothing() -> None:
     with pytest.raises(DefinitionError, match=r"include='nothing/\*' matches no file"):
         Pipeline("p", include=["nothing/*"]).add_step(step(name="s")(lambda: 1)).bundle()
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    given = {**os.environ, "FLOWYML_HOME": str(folder / "home"), **environment}
+    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, env=given)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+DEPLOYED = """
+import sys
+from enum import Enum
+from flowyml import Pipeline, step
+from flowyml.core.hooks import PipelineHook
+from flowyml.orchestrators import LocalOrchestrator
+
+class Colour(Enum):
+    RED = 1
+    GREEN = 2
+
+class Hook(PipelineHook):
+    def __init__(self):
+        self.words = {"alpha", "beta", "gamma", "delta"}
+        self.same_words = self.words
+        self.others = {frozenset({"x", "y", "z"}), (1, "one"), None, Colour.RED, Colour.GREEN, int, Hook}
+
+@step
+def load():
+    return 1
+
+def made(pipeline):
+    return pipeline.deploy(on=LocalOrchestrator())
+
+HOOKS
+plain = Pipeline("plain", hooks=hooks).add_step(load)
+if __name__ == "__main__":
+    print(made(plain).digest)
+"""
+
+
+def test_a_script_and_the_command_make_the_same_bundle(tmp_path: Path) -> None:
+    (tmp_path / "dep.py").write_text(DEPLOYED.replace("HOOKS", "hooks = []"))
+    digests = {run(["dep.py"], tmp_path, PYTHONHASHSEED=seed).strip() for seed in ("1", "2")}
+    told = run(["-m", "flowyml", "deploy", "dep.py:plain", "--on", "local", "--json"], tmp_path, PYTHONHASHSEED="3")
+    assert digests == {json.loads(told)["digest"]}
+    [path] = (tmp_path / "home" / "bundles").iterdir()
+    assert run(["-I", str(path), "step", "load"], tmp_path) == '{"load": 1}\n'
+
+
+def test_hooks_of_a_script_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "dep.py").write_text(DEPLOYED.replace("HOOKS", "hooks = [Hook()]"))
+    for seed in ("1", "2", "3"):
+        run(["dep.py"], tmp_path, PYTHONHASHSEED=seed)
+    run(["-m", "flowyml", "deploy", "dep.py:plain", "--on", "local"], tmp_path, PYTHONHASHSEED="4")
+    bundles = [Bundle.read(path).files for path in (tmp_path / "home" / "bundles").iterdir()]
+    assert len({files["objects/hooks.pkl"] for files in bundles}) == 1
+    assert {files["bundle.json"] for files in bundles} == {b'{"main": null}'}
+
+
+def test_sets_in_hooks_come_back_as_they_were(tmp_path: Path) -> None:
+    checks = """
+    def on_step_start(self, step_name, inputs):
+        assert self.words == {"alpha", "beta", "gamma", "delta"} and self.same_words is self.words
+        assert self.others == {frozenset("xyz"), (1, "one"), None, Colour.RED, Colour.GREEN, int, Hook}
+        print("checked")
+"""
+    script = DEPLOYED.replace("HOOKS", "hooks = [Hook()]").replace("\n@step\n", f"{checks}\n@step\n", 1)
+    (tmp_path / "dep.py").write_text(script)
+    run(["dep.py"], tmp_path)
+    [path] = (tmp_path / "home" / "bundles").iterdir()
+    assert run(["-I", str(path), "step", "load"], tmp_path) == 'checked\n{"load": 1}\n'
+
+
+def test_functions_by_value_are_the_same_bytes_whatever_the_hashes(tmp_path: Path) -> None:
+    (tmp_path / "nest.py").write_text(
+        "from flowyml import Pipeline, step\n"
+        "WORDS = {'alpha', 'beta', 'gamma'}\n"
+        "def made():\n"
+        "    near = frozenset({'u', 'v', 'w'})\n"
+        "    @step\n"
+        "    def nested(word='a'):\n"
+        "        return [word in {'a', 'b', 'c', 'd'}, word in WORDS, word in near]\n"
+        "    return Pipeline('nested').add_step(nested)\n"
+        "if __name__ == '__main__':\n"
+        "    print(made().bundle().write('bundles'))\n"
+    )
+    paths = {run(["nest.py"], tmp_path, PYTHONHASHSEED=seed).strip() for seed in ("1", "2", "3")}
+    assert len(paths) == 1
+    assert run(["-I", paths.pop(), "step", "nested"], tmp_path) == '{"nested": [true, false, false]}\n'
+
+
+def test_a_set_without_an_order_and_one_inside_a_cycle(tmp_path: Path) -> None:
+    class Loop:
+        def __init__(self) -> None:
+            self.all = {self, 1}
+
+    back = pickle_back(pickled(Loop(), "it", {}), tmp_path)
+    assert back in back.all
+    assert back.all == {back, 1}
+
+
+def pickle_back(data: bytes, folder: Path) -> Any:
+    (folder / "it.pkl").write_bytes(data)
+    return read_pickle(folder / "it.pkl")
+
+
+def test_a_script_whose_name_is_none_for_a_module(project: Path) -> None:
+    """Started from another folder, it still brings what stands beside it."""
+    script = (project / "train.py").rename(project / "train-model.py")
+    run([str(script)], Path(script.anchor), FLOWYML_HOME=str(project / "home"))
+    (path,) = (project / "bundles").iterdir()
+    assert own_files(Bundle.read(path)) >= {"helpers.py", "package/inner/deep.py", "package/sibling.py", "data/a.csv"}
+    assert run(["-I", str(path), "step", "load"], project / "data") == '{"load": 1}\n'
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "step(name='load')(partial(add, number=1))",
+        "step(name='load')(deco.wrapped(lambda: add(1)))",
+        "step(name='load')(deco.wrapped(add_one))",
+    ],
+)
+@pytest.mark.parametrize("command", [["jobs.py"], ["-c", "import jobs; jobs.main()"]])
+def test_modules_behind_partials_and_decorators_come_along(tmp_path: Path, made: str, command: list[str]) -> None:
+    (tmp_path / "lib.py").write_text("ONE = 1")
+    (tmp_path / "deco.py").write_text("def wrapped(f):\n    def other():\n        return f()\n    return other\n")
+    (tmp_path / "data.csv").write_text("1")
+    (tmp_path / "jobs.py").write_text(
+        "from functools import partial\nfrom flowyml import Pipeline, step\nimport deco\n"
+        "def add(number):\n    from lib import ONE\n    return number + ONE\n"
+        "def add_one():\n    return add(1)\n"
+        f"load = {made}\n"
+        "def main():\n"
+        "    print(Pipeline('p', include=['*.csv']).add_step(load).bundle().write('bundles'))\n"
+        "if __name__ == '__main__':\n    main()\n"
+    )
+    path = run(command, tmp_path).strip()
+    expected = {"jobs.py", "lib.py", "data.csv"}
+    assert own_files(Bundle.read(tmp_path / path)) >= expected
+    (tmp_path / "elsewhere").mkdir()
+    assert run(["-I", str(tmp_path / path), "step", "load"], tmp_path / "elsewhere") == '{"load": 2}\n'

@@ -30,6 +30,7 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, Input, Plan, Step
+from flowyml.runtime import warm
 from flowyml.runtime.ends import OutOfMemory, crashed
 from flowyml.runtime.processes import StepProcesses
 
@@ -50,6 +51,19 @@ def end(): os._exit(9)
 def numbers():
     import numpy
     return numpy.random.rand(2).tolist()
+def fit():
+    from joblib import Parallel, delayed
+    return sum(Parallel(n_jobs=2)(delayed(abs)(number) for number in (-1, -2)))
+def leave_threads():
+    import atexit, threading
+    atexit.register(print, "flushed")
+    late = threading.Thread(target=lambda: (threading.main_thread().join(), time.sleep(0.2), print("uploaded")))
+    late.start()
+    return 1
+def never_end():
+    import threading
+    threading.Thread(target=time.sleep, args=(600,), name="endless").start()
+    return 1
 """
 
 
@@ -72,7 +86,7 @@ class Told(PipelineHook):
 
 
 def plan(**changes: Any) -> Plan:
-    names = ("fine", "fail", "end", "numbers")
+    names = ("fine", "fail", "end", "numbers", "fit", "leave_threads", "never_end")
     steps = [Step(name=name, function=f"code_of_ends:{name}", outputs=("x",)) for name in names]
     family = Step(name="family", function="code_of_ends:family", inputs=(Input("file", FromStep("s", "file")),))
     return Plan(name="ends", steps=(*steps, family), **changes)
@@ -321,6 +335,16 @@ def test_a_stop_and_a_close_do_not_wait_for_slow_code(tmp_path: Path) -> None:
     assert time.monotonic() - started < 8
 
 
+def test_a_timeout_ends_a_step_whose_code_is_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "_LOADING", 0.5)
+    bundle = made(tmp_path, "import time; time.sleep(600)")
+    with StepProcesses(bundle, run_id="run", artifacts=str(tmp_path)) as processes:
+        for timeout, allowed in ((0.1, 0.5), (0.7, 0.7)):
+            with pytest.raises(StepTimeoutError, match=f"step 'fine' .* not loaded within {allowed} s") as caught:
+                processes.run("fine", {}, timeout=timeout)
+            assert caught.value.step == "fine"
+
+
 def test_many_large_requests_while_the_code_is_loaded(tmp_path: Path) -> None:
     """More than a socket holds: none of them blocks, and each can still be stopped."""
     bundle = made(tmp_path, f"import time; time.sleep(0.5)\n{CODE}")
@@ -365,6 +389,27 @@ def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(tmp_path:
     with StepProcesses(made(tmp_path, f"{module}\n{CODE}"), run_id="run", artifacts=str(tmp_path)) as processes:
         drawn = [processes.run("numbers", {}, on_line=Lines())["x"] for _ in range(2)]
     assert (drawn[0] == drawn[1]) is same
+
+
+def test_worker_processes_of_libraries_end_with_the_step(kind: str, tmp_path: Path) -> None:
+    """loky's idle for 300 s, unless the hook that it has registered with ``threading`` is called."""
+    pytest.importorskip("joblib")
+    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+        assert processes.run("fit", {}, timeout=120, on_line=Lines()) == {"x": 3}
+
+
+def test_threads_of_a_step_come_to_their_end_and_then_its_exit_handlers_run(kind: str, tmp_path: Path) -> None:
+    lines = Lines()
+    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+        assert processes.run("leave_threads", {}, on_line=lines) == {"x": 1}
+    assert lines == ["loading the module", "uploaded", "flushed"]
+
+
+def test_threads_that_never_end_are_not_waited_for_for_ever(kind: str, tmp_path: Path) -> None:
+    lines = Lines()
+    with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path)) as processes:
+        assert processes.run("never_end", {}, timeout=120, on_line=lines) == {"x": 1}
+    assert "Still busy 10 s after the step had returned, and ended with it: thread 'endless'." in lines
 
 
 def test_a_warm_step_takes_milliseconds(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from flowyml.orchestrators.local.run import Host
 from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
 from flowyml.plan.model import Plan
+from flowyml.runtime.caller import be_like, this_caller
 from flowyml.runtime.loading import import_from, loading
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _start_run(
         folder.mkdir(parents=True, exist_ok=True)
         job = {
             "run_id": run_id, "store": str(store.path), "bundle": str(bundle), "parameters": parameters,
-            "path": _import_path(),
+            "caller": this_caller(),
         }  # fmt: skip
         (folder / "job.json").write_text(json.dumps(job))
         (folder / "orchestrator.pkl").write_bytes(orchestrator)
@@ -76,15 +77,6 @@ def _start_run(
         raise
     store.hand_over(run_id, owner)
     return True
-
-
-def _import_path() -> list[str]:
-    """In full. A relative one leads nowhere when the working folder has been deleted."""
-    paths = []
-    for path in sys.path:
-        with suppress(FileNotFoundError):
-            paths.append(str(Path(path).absolute()))
-    return paths
 
 
 def _launch(folder: Path) -> alive.Owner:
@@ -136,7 +128,7 @@ def _is_its_own(row: RunRow) -> bool:
 def main(folder: Path) -> int:
     """What the process does: execute the run, see that an end is recorded, clean up."""
     job = json.loads((folder / "job.json").read_bytes())
-    sys.path.extend(path for path in job["path"] if path not in sys.path)
+    be_like(job["caller"])
     host = _Detached(job["run_id"], folder)
     signal.signal(signal.SIGTERM, host.on_sigterm)
     store = RunStore(Path(job["store"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -188,7 +189,7 @@ class LocalOrchestrator(Orchestrator):
         try:
             with self.store.session() as db:
                 count = db.execute("SELECT count(*) FROM runs").fetchone()[0]
-        except ConfigurationError as error:
+        except (sqlite3.Error, ConfigurationError) as error:
             return Health(reachable=False, version=__version__, url=path, detail=str(error))
         return Health(reachable=True, version=__version__, url=path, facts={"runs": count})
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
+from flowyml.artifacts.plain import is_plain
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
-from flowyml.plan.parameters import is_json
 from flowyml.runtime.tracebacks import described
 
 __all__ = ["kept", "read"]
@@ -50,7 +50,7 @@ def _value(entry: Mapping[str, Any]) -> Any:
 
 
 def _kept(run_id: str, output: PipelineOutput, value: Any, keep: bool) -> dict[str, Any]:
-    if _is_small(value) and is_json(value):
+    if _is_small(value) and is_plain(value):
         return {"value": value}
     if (data := _small_pickle(value)) is not None:
         return {"pickle": base64.b64encode(data).decode()}
@@ -100,10 +100,11 @@ def _is_small(value: Any) -> bool:
     parts = [value]
     while parts and left >= 0:
         part = parts.pop()
-        left -= len(part) + 1 if isinstance(part, str | list | dict) else 1
-        if left >= 0 and isinstance(part, list):
+        kind = type(part)  # a class of the user's own is not plain, and may do anything when it is walked through
+        left -= len(part) + 1 if kind in (str, list, dict) else 1
+        if left >= 0 and kind is list:
             parts.extend(part)
-        elif left >= 0 and isinstance(part, dict):
+        elif left >= 0 and kind is dict:
             parts.extend(part)
             parts.extend(part.values())
     return left >= 0

@@ -36,6 +36,7 @@ class Recorder:
         self._lines: deque[Line] = deque()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._trouble = ""
         self.note = self._rows.append
         """Take the new row of a step."""
 
@@ -78,9 +79,17 @@ class Recorder:
         try:
             write(self._db, self._number, rows.values(), lines)
         except sqlite3.Error as error:
-            logger.error("A local run could not be recorded (%s); trying again.", error)
+            self._tell(str(error))
             self._rows.extendleft(row for row in reversed(rows.values()))
             self._lines.extendleft(reversed(lines))
+        else:
+            self._trouble = ""
+
+    def _tell(self, trouble: str) -> None:
+        """Once, however often it is tried again in vain."""
+        if trouble != self._trouble:
+            logger.error("A local run could not be recorded (%s); trying again while it lasts.", trouble)
+        self._trouble = trouble
 
 
 def _taken(queue: deque[_Item]) -> list[_Item]:

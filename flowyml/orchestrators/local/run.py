@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.observability import get_metrics_collector, measure
@@ -31,6 +32,7 @@ from flowyml.orchestrators.local.views import run_of, step_of
 from flowyml.orchestrators.local.watch import Watch
 from flowyml.orchestrators.local.work import Work
 from flowyml.plan.model import Plan
+from flowyml.runtime.caller import this_caller
 from flowyml.runtime.code import Code
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
@@ -146,8 +148,9 @@ class LocalRun:
             return nullcontext()
         self._values.mkdir(parents=True, exist_ok=True)
         return StepProcesses(
-            self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters
-        )
+            self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters,
+            caller=this_caller(),
+        )  # fmt: skip
 
     def _ticking(self, show: Show | None) -> Callable[[sqlite3.Connection], None]:
         host = self._settings.host
@@ -196,16 +199,29 @@ class LocalRun:
         fire(self._hooks, "on_pipeline_end", self.plan.name, self.row.run_id, status, self._seconds())
 
     def _record_end(self) -> None:
-        """Write down all that there is to know, and remove what was only needed on the way."""
-        self._sink.feed("output", self._settings.host.stray_text())
-        self._sink.close()
-        self._recorder.close()
+        """Write down all that there is to know, and the end in any case; remove what was only needed on the way."""
         status, raw, error = self._verdict
-        outputs = {}
-        if status is ExecutionStatus.COMPLETED:
-            outputs = kept(self.plan, self.row.run_id, self._outputs, keep=self._settings.keep_outputs)
-        self._store.finish(self.row.run_id, Ending(status.name, raw, error, outputs))
-        measure("run_finished", self.plan.name, self.row.run_id, status, self._seconds())
+        ending = Ending(status.name, raw, error)
+        try:
+            self._sink.feed("output", self._settings.host.stray_text())
+            self._sink.close()
+            self._recorder.close()
+            if status is ExecutionStatus.COMPLETED:
+                outputs = kept(self.plan, self.row.run_id, self._outputs, keep=self._settings.keep_outputs)
+                ending = ending._replace(outputs=outputs)
+        finally:
+            self._finish(ending)
+            self._tidy()
+
+    def _finish(self, ending: Ending) -> None:
+        """A result is worth more than its record, so it is not lost with it."""
+        try:
+            self._store.finish(self.row.run_id, ending)
+        except (sqlite3.Error, ConfigurationError) as error:
+            logger.error("Run %r ended %s; that could not be recorded. %s", self.row.run_id, ending.status, error)
+        measure("run_finished", self.plan.name, self.row.run_id, self._verdict[0], self._seconds())
+
+    def _tidy(self) -> None:
         if self._settings.bundle is not None:
             shutil.rmtree(self._values, ignore_errors=True)
             with suppress(OSError):  # a detached process has more in it

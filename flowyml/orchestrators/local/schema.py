@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["RunRow", "StepRow", "prepare"]
+__all__ = ["RunRow", "StepRow", "prepare", "transaction"]
 
 VERSION = 1
 
@@ -101,15 +103,23 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
 
 def _make(db: sqlite3.Connection) -> None:
     _use_wal(db)
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         if db.execute("PRAGMA user_version").fetchone()[0] < VERSION:
             for statement in _TABLES.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, as the only writer."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # a full disk has ended it already (source: "Response To Errors", lang_transaction.html)
+            db.execute("ROLLBACK")
         raise
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from flowyml.core.alive import Owner, is_alive
 from flowyml.core.errors import ConfigurationError, RunNotFoundError
-from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare
+from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare, transaction
 from flowyml.plan.names import slug
 
 __all__ = ["Ending", "Line", "RunStore", "clean", "connect", "finish", "unread_output", "write"]
@@ -58,7 +58,7 @@ class RunStore:
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
         """A connection of one's own, each statement committed by itself."""
-        with _damage_told(self.path), closing(connect(self.path)) as db:
+        with _trouble_told(self.path), closing(connect(self.path)) as db:
             yield db
 
     # Runs begin and end.
@@ -170,12 +170,15 @@ class RunStore:
 
 
 @contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def _trouble_told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
         if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            raise
+            told = (
+                f"The record of local runs, {path}, cannot be read or written: {error}. See to the disk, and try again."
+            )
+            raise type(error)(told) from error
         raise ConfigurationError(
             f"The record of local runs, {path}, is damaged, or no SQLite file: {error}. Move it away, and FlowyML "
             f"begins a new one; `sqlite3 {path} .recover` saves what can still be read."
@@ -204,8 +207,7 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
     """Record how a run ended; steps that had not come to an end by themselves end with it."""
     now = time.time()
     step_status = ending.status if ending.raw_status == "crashed" else "CANCELLED"
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         ended = db.execute(
             "UPDATE runs SET status = ?, raw_status = ?, error = ?, outputs = ?, ended = ?,"
             f" started = coalesce(started, created) WHERE run_id = ? AND {_UNFINISHED} RETURNING number",
@@ -216,25 +218,16 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
                 f"UPDATE steps SET status = ?, raw_status = ?, ended = ? WHERE run = ? AND {_UNFINISHED}",
                 (step_status, ending.raw_status, now, ended[0]),
             )
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
     return ended is not None
 
 
 def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line]) -> None:
     """Record steps and lines. One statement each, which runs without the interpreter's lock however many they are."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         if rows := list(steps):
             db.execute(_WRITE_STEPS, {"run": number, "rows": _json(rows)})
         if texts := list(lines):
             db.execute(_WRITE_LINES, {"run": number, "rows": _json(texts)})
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
 
 
 _WRITE_STEPS = """

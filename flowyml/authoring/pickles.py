@@ -1,0 +1,133 @@
+"""Pickles for a bundle: the same bytes in every process as far as can be, and a note of the modules that they need.
+
+Python orders a set by the hashes of what is in it, which differ from process to process, and calls a script
+``__main__`` where it runs. Neither may show in a bundle, whose digest tells whether anything has changed.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from enum import Enum
+from functools import cache, reduce
+from types import FunctionType, ModuleType
+from typing import Any
+
+from flowyml.artifacts.pickling import named
+from flowyml.authoring.sources import travels
+from flowyml.core.errors import DefinitionError
+from flowyml.core.modules import shipped_name
+
+__all__ = ["pickled"]
+
+_PROTOCOL = 4
+_ATOMS = (bool, int, float, complex, str, bytes, type(None))
+
+
+def pickled(value: object, what: str, modules: dict[str, None]) -> bytes:
+    """By reference where that can be, else by value; the modules that are needed to read it are added to ``modules``.
+
+    Without a file for ``__main__``, as in a notebook, no worker could follow a reference. Raises ``DefinitionError``.
+    """
+    if shipped_name("__main__") is not None:
+        with suppress(Exception):  # whatever a user's __reduce__ raises; by value it may do
+            return _written(_Pickler, value, modules)
+    try:
+        return _written(_value_pickler(), value, modules)
+    except Exception as error:
+        raise DefinitionError(
+            f"{what} cannot be sent to another process: {error}. Move it to module level, or create what it holds "
+            f"(connections, locks, open files) inside the step."
+        ) from error
+
+
+def _written(kind: type[_Pickler], value: object, modules: dict[str, None]) -> bytes:
+    file = io.BytesIO()
+    pickler = kind(file)
+    pickler.dump(value)
+    modules.update(pickler.modules)
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """By reference: what has no name that can be looked up is refused."""
+
+    by_name: Any = (type, FunctionType)
+    """What of the user's is referred to by the name that it has on a worker, be it from a script or a module here."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, _PROTOCOL)
+        self.modules: dict[str, None] = {}
+        self._sets: dict[int, tuple[int, object]] = {}
+
+    def reducer_override(self, item: Any) -> Any:
+        """Called for all but the plainest objects."""
+        if isinstance(item, type | FunctionType | ModuleType):
+            module = item.__name__ if isinstance(item, ModuleType) else item.__module__
+            if isinstance(module, str):  # a function that exec has made may have none
+                self.modules[module] = None
+        if isinstance(item, self.by_name) and travels(item.__module__) and _is_found_by_name(item):
+            return named, (shipped_name(item.__module__), item.__qualname__)
+        return self.otherwise(item)
+
+    def otherwise(self, item: Any) -> Any:
+        """How anything else is pickled."""
+        return NotImplemented
+
+    def persistent_id(self, item: Any) -> Any:
+        """Stands for a set, which ``Unpickler.persistent_load`` makes again: once, however often it occurs."""
+        if type(item) not in (set, frozenset) or len(item) < 2:
+            return None
+        if id(item) in self._sets:
+            return (self._sets[id(item)][0],)
+        if (items := _ordered(item)) is None:
+            return None
+        number = len(self._sets)
+        self._sets[id(item)] = number, item  # which stays alive, so that no other gets its id
+        return number, type(item) is set, items
+
+
+@cache
+def _value_pickler() -> type[_Pickler]:
+    import cloudpickle
+
+    class ValuePickler(_Pickler, cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is untyped
+        """What cannot be imported goes along; functions of a script may stand where its import does not come to."""
+
+        by_name = type
+        otherwise = cloudpickle.Pickler.reducer_override
+
+    return ValuePickler
+
+
+def _is_found_by_name(item: Any) -> bool:
+    try:
+        return reduce(getattr, item.__qualname__.split("."), sys.modules[item.__module__]) is item
+    except AttributeError:
+        return False
+
+
+def _ordered(items: Iterable[Any]) -> list[Any] | None:
+    """In an order that is the same in every process; None where there is no telling."""
+    try:
+        return sorted(items, key=_key)
+    except TypeError:
+        return None
+
+
+def _key(item: Any) -> str:
+    kind = type(item)
+    if kind in _ATOMS:
+        return f"{kind.__name__} {item!r}"
+    if kind is tuple:
+        return f"tuple {[_key(part) for part in item]}"
+    if kind is frozenset:
+        return f"frozenset {sorted(_key(part) for part in item)}"
+    if isinstance(item, Enum):
+        return f"enum {kind.__qualname__}.{item.name}"
+    if isinstance(item, type | FunctionType):
+        return f"name {item.__qualname__}"
+    raise TypeError

@@ -1,0 +1,35 @@
+"""What a process has to know of the one that asked for it, so that it finds the same modules and classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts.pickling import worker_main_is
+from flowyml.core.modules import shipped_name
+
+__all__ = ["be_like", "this_caller"]
+
+
+def this_caller() -> dict[str, Any]:
+    """As plain JSON: where this process imports from, and what its script is called where it is imported."""
+    return {"path": _import_path(), "main": shipped_name("__main__")}
+
+
+def be_like(caller: Mapping[str, Any]) -> None:
+    """Import from the same places, after those of one's own, and know classes of ``__main__`` by their other name."""
+    sys.path.extend(path for path in caller.get("path", ()) if path not in sys.path)
+    if main := caller.get("main"):
+        worker_main_is(main)
+
+
+def _import_path() -> list[str]:
+    """In full. A relative one leads nowhere when the working folder has been deleted."""
+    paths = []
+    for path in sys.path:
+        with suppress(FileNotFoundError):
+            paths.append(str(Path(path).absolute()))
+    return paths
