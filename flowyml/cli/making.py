@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.base import RunnablePipeline
 
 __all__ = ["bundle", "compile_", "graph"]
+
+# Adapters whose files lie among other people's begin a line of theirs with it, so that no other file is replaced.
+_MARK = b"\n# flowyml: "
 
 OutputPath = Annotated[
     Path | None,
@@ -90,6 +94,7 @@ def graph(
         if output is None:
             out.raw(text.encode())
             return
+        _check_place(output, text.encode())
         out.line(str(_write_file(output, text.encode())))
 
 
@@ -111,12 +116,35 @@ def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
 
 
 def _write(files: Mapping[str, bytes], output: Path) -> list[Path]:
-    """The main file under the name that was asked for and the others beside it, or all in a folder."""
-    names = list(files)
-    if _is_folder(output):
-        return [_write_file(output / name, files[name]) for name in names]
-    main = _write_file(output, files[names[0]])
-    return [main, *(_write_file(output.parent / name, files[name]) for name in names[1:])]
+    """The main file under the name that was asked for and the others beside it, or all in a folder.
+
+    The main file comes last: an engine that watches the folder finds what it needs.
+    """
+    main, *_ = files
+    folder, first = (output, output / main) if _is_folder(output) else (output.parent, output)
+    places = {(first if name == main else folder / name): data for name, data in files.items()}
+    for path, data in places.items():
+        _check_place(path, data)
+    for path, data in reversed(places.items()):
+        _write_file(path, data)
+    return list(places)
+
+
+def _check_place(path: Path, data: bytes) -> None:
+    """Refuse to write over what people wrote."""
+    if not path.is_file():
+        return
+    if path.resolve() in {Path(file).resolve() for file in _loaded_files()}:
+        raise UsageError(f"{path} is source code of this pipeline, and would be lost. Name another file or folder.")
+    if _MARK in data and _MARK not in path.read_bytes():
+        raise UsageError(
+            f"{path} was not written by FlowyML and would be lost. Name another file or folder, or give the pipeline "
+            f"another name."
+        )
+
+
+def _loaded_files() -> list[str]:
+    return [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))]
 
 
 def _is_folder(path: Path) -> bool:

@@ -6,7 +6,7 @@ import re
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["checked_url", "without_credentials"]
+__all__ = ["checked_url", "safe_to_show", "without_credentials"]
 
 
 def checked_url(url: object) -> str:
@@ -20,7 +20,7 @@ def checked_url(url: object) -> str:
     except ValueError:
         usable = False
     if not usable or not isinstance(url, str):
-        shown = without_credentials(_without_all_before_at(url)) if isinstance(url, str) else repr(url)
+        shown = safe_to_show(url) if isinstance(url, str) else repr(url)
         raise ConfigurationError(f"url={shown!r} is no address of a server. Write it like http://host:4200.")
     return url
 
@@ -34,6 +34,10 @@ def without_credentials(url: str) -> str:
     return re.sub(r"(^|://)[^/]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
-def _without_all_before_at(url: str) -> str:
-    """A password with a bare ``/``, ``?`` or ``#`` makes a URL unusable, and looks like a path or a query."""
-    return re.sub(r"(^|://).*@", r"\1", url, flags=re.DOTALL)
+def safe_to_show(url: str) -> str:
+    """The same of a URL that may be wrong: in a password, a bare ``/``, ``?`` or ``#`` looks like a path or a query.
+
+    >>> safe_to_show("sftp://ada:sec/ret@host/dags")
+    'sftp://host/dags'
+    """
+    return without_credentials(re.sub(r"^([A-Za-z][\w+.-]*://)?.*@", r"\1", url, flags=re.DOTALL))

@@ -277,6 +277,15 @@ def test_compile_to_what_has_no_files() -> None:
     assert "there is nothing to compile to" in done.err
 
 
+@pytest.mark.parametrize("words", [("compile", "--to", "plan"), ("compile", "--to", "prefect"), ("graph",)])
+def test_nothing_is_written_over_the_source(words: tuple[str, ...]) -> None:
+    source = Path("train.py").read_bytes()
+    done = flowyml(words[0], "train.py", *words[1:], "-o", "./train.py")
+    assert done.code == 2
+    assert "train.py is source code of this pipeline" in done.err
+    assert Path("train.py").read_bytes() == source
+
+
 def test_a_graph_in_each_form() -> None:
     assert "│ load  │" in flowyml("graph", "train.py").out
     assert flowyml("graph", "train.py", "-f", "mermaid", "-o", "g.mmd").out.endswith("g.mmd\n")

@@ -194,8 +194,8 @@ class _Dag:
         if plan.timeout_seconds is not None:
             yield f"dagrun_timeout={_seconds(plan.timeout_seconds)}"
         yield from (Pair(f"{name}=", value(options[name])) for name in DAG_ARGUMENTS if name in options)
-        if common := {name: options[name] for name in TASK_ARGUMENTS if name in options}:
-            yield Pair("default_args=", value(common))
+        common = {name: options[name] for name in TASK_ARGUMENTS if name in options}
+        yield Pair("default_args=", value({**common, "retries": 0}))  # else [core] default_task_retries would hold
         if plan.parameters:
             given = self.schedule.parameters if self.schedule else {}
             yield Pair("params=", Group("{", [_parameter(parameter, given) for parameter in plan.parameters], "}"))
@@ -216,10 +216,19 @@ class _Dag:
         ]
         if self.plan.hooks:
             roots = [names[step.name] for step in self.plan if not step.upstream]
-            yield f'    {self.names.start} = Start(task_id="{START_TASK}")\n'
+            yield f"    {source(Pair(f'{self.names.start} = ', self._start()), 1)}\n"
             waits.insert(0, Pair(f"{self.names.start} >> ", _one_or_list(roots)))
         if waits:
             yield "\n" + "".join(f"    {source(wait, 1)}\n" for wait in waits)
+
+    def _start(self) -> Part:
+        """The task of ``on_pipeline_start``. It is tried as often as the step that is tried most often.
+
+        Hooks are only told, so it fails for none of them, but where no step could run either.
+        """
+        policies = [step.retry for step in self.plan if step.retry]
+        most = max(policies, key=lambda policy: policy.max_attempts, default=None)
+        return Group("Start(", [f'task_id="{START_TASK}"', *_retries(most)], ")")
 
     def _task(self, step: Step) -> Iterator[Part]:
         """The arguments of a step's task."""
@@ -231,10 +240,9 @@ class _Dag:
         yield f"step={text_literal(step.name)}"
         if inputs := list(self._inputs(step)):
             yield Pair("inputs=", Group("{", inputs, "}"))
-        if docs := options.get("doc_md") or step.description or _tag_docs(step):
+        if docs := _docs(step, options):
             yield Pair("doc_md=", Text(docs))
-        if step.retry and step.retry.max_attempts > 1:
-            yield from _retries(step.retry)
+        yield from _retries(step.retry)
         if step.timeout_seconds is not None:
             yield f"execution_timeout={_seconds(step.timeout_seconds)}"
         yield from (Pair(f"{name}=", value(options[name])) for name in TASK_ARGUMENTS if name in options)
@@ -285,8 +293,10 @@ def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
     return tags
 
 
-def _tag_docs(step: Step) -> str:
-    return f"Tags: {', '.join(step.tags)}" if step.tags else ""
+def _docs(step: Step, options: Mapping[str, Any]) -> str:
+    """What the UI shows about a task. Airflow's tasks have no tags."""
+    tags = f"Tags: {', '.join(step.tags)}" if step.tags else ""
+    return "\n\n".join(part for part in (options.get("doc_md") or step.description, tags) if part)
 
 
 def _when(schedule: Schedule | None) -> Iterator[Part]:
@@ -319,8 +329,10 @@ def _moment(moment: datetime) -> str:
     return f"datetime({', '.join(map(str, parts))}, tzinfo=timezone.utc)"
 
 
-def _retries(policy: OrchestratorRetryPolicy) -> Iterator[Part]:
+def _retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
     """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
+    if policy is None or policy.max_attempts == 1:
+        return
     yield f"retries={policy.max_attempts - 1}"
     yield f"retry_delay={_seconds(policy.initial_delay_seconds)}"
     if policy.max_attempts > 2 and policy.backoff_multiplier != 1 and policy.initial_delay_seconds:
@@ -338,7 +350,7 @@ def _seconds(seconds: float) -> str:
 
 def _parameter(parameter: Parameter, given: Mapping[str, Any]) -> Part:
     """A ``Param`` for the form of a run: the keywords of JSON Schema are its arguments."""
-    schema = {key: part for key, part in parameter.schema.items() if key != "default"}
+    schema = {key: part for key, part in _flat(parameter.schema).items() if key != "default"}
     plain = {key: part for key, part in schema.items() if key.isidentifier() and not keyword.iskeyword(key)}
     others = {key: part for key, part in schema.items() if key not in plain}
     arguments: list[Part] = []
@@ -348,6 +360,17 @@ def _parameter(parameter: Parameter, given: Mapping[str, Any]) -> Part:
     if others:
         arguments.append(Pair("**", value(others)))
     return Pair(f"{text_literal(parameter.name)}: ", Group("Param(", arguments, ")"))
+
+
+def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A union of plain types as a list of them, since Airflow's form has a field for that and none for ``anyOf``.
+
+    Source: Airflow, ``FlexibleForm`` of its UI, which looks at ``type``.
+    """
+    union = schema.get("anyOf", ())
+    if not union or any(part.keys() != {"type"} or not isinstance(part["type"], str) for part in union):
+        return schema
+    return {"type": [part["type"] for part in union], **{key: part for key, part in schema.items() if key != "anyOf"}}
 
 
 def _asks_for_pod(resources: ResourceRequirements | None) -> bool:

@@ -82,10 +82,14 @@ def backoff(factor):
 
 POD = '''\
 def pod(*, selector=None, limits=None, **requests):
-    """What a step asks of its pod. The KubernetesExecutor reads it and brings the package; others need neither."""
+    """What a step asks of its pod, for an executor that makes pods. Others need neither it nor the slow import."""
+    from airflow.configuration import conf
+
+    if "kubernetes" not in conf.get("core", "executor").lower():
+        return None
     try:
         from kubernetes.client import models as k8s
-    except ImportError:
+    except ImportError:  # a worker of another executor
         return None
     resources = k8s.V1ResourceRequirements(requests=requests, limits=limits)
     spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base", resources=resources)], node_selector=selector)

@@ -7,10 +7,11 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
@@ -22,7 +23,7 @@ from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER
 from flowyml_airflow.transport import NotThereError
 
-__all__ = ["Deployed", "Deployer", "facts_of", "has_schedule", "is_untouched", "tags_of"]
+__all__ = ["Deployed", "Deployer", "facts_of", "has_schedule", "is_compiled", "is_untouched", "tags_of"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Deployed:
     def is_ours(self) -> bool:
         """Whether FlowyML compiled it."""
         return TAG in tags_of(self.dag)
+
+    @property
+    def place(self) -> str:
+        """Its file: a path within the DAGs folder, with Airflow 2 one on Airflow's own machine."""
+        return str(self.dag.get("relative_fileloc") or self.dag.get("fileloc") or "")
 
     @cached_property
     def source(self) -> str:
@@ -86,24 +92,28 @@ class Deployer:
         """Make Airflow know this version; false when it does already.
 
         Raises ``EngineError`` with Airflow's traceback when it cannot be parsed, ``WaitTimeoutError`` when Airflow does
-        not read it, and ``ConfigurationError`` when it cannot be written.
+        not read it, and ``ConfigurationError`` when it cannot be written, or would replace what FlowyML did not write.
+        A deployment that fails leaves the DAG file that was there before.
         """
         if self._is_there(compiled, found):
             return False
+        self._check_place(compiled, found)
         if self.folder is None:
             raise ConfigurationError(
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. "
                 f"Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that Airflow reads its DAGs from."
             )
-        before = self.client().import_error(compiled.filename)
-        for path, data in reversed(list(compiled.files.items())):
-            if self.folder.read(path) != data:
-                self.folder.write(path, data)
-        self._wait_until_parsed(compiled, before)
+        before = self._import_error(self.folder, compiled)
+        with self._put_back_on_failure(self.folder, compiled):
+            for path, data in reversed(list(compiled.files.items())):
+                if self.folder.read(path) != data:
+                    self.folder.write(path, data)
+            self._wait_until_parsed(self.folder, compiled, before)
         return True
 
     def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
         """What deploying would change in the DAG file, as a unified diff; empty when nothing would."""
+        self._check_place(compiled, found)
         path = compiled.filename
         now = self.folder.read(path) if self.folder else None
         old = now.decode("utf-8", "replace") if now is not None else found.source if found and not self.folder else ""
@@ -145,26 +155,62 @@ class Deployer:
             self._proved[compiled.dag_id] = compiled.version
         return True
 
-    def _wait_until_parsed(self, compiled: CompiledDag, before: Mapping[str, Any] | None) -> None:
+    def _check_place(self, compiled: CompiledDag, found: Deployed | None) -> None:
+        """Refuse to replace a file, or a DAG, that is not FlowyML's, and to have one DAG in two files."""
+        pipeline, path = compiled.bundle.plan.name, compiled.filename
+        elsewhere = self.folder is not None and found is not None and PurePosixPath(found.place).name != path
+        if found and (elsewhere or not found.is_ours):
+            whose = "" if found.is_ours else ", which FlowyML did not write"
+            raise ConfigurationError(
+                f"Airflow has a DAG {compiled.dag_id!r} from {found.place}{whose}; from {path} as well, the two would "
+                f"take turns. Give pipeline {pipeline!r} another name, or remove that file first."
+            )
+        there = self.folder.read(path) if self.folder else None
+        if self.folder and there is not None and not is_compiled(there.decode("utf-8", "replace")):
+            raise ConfigurationError(
+                f"{path} in dags_folder={self.folder.name!r} was not written by FlowyML and would be lost. Give "
+                f"pipeline {pipeline!r} another name, or move that file away."
+            )
+
+    @staticmethod
+    @contextmanager
+    def _put_back_on_failure(folder: Folder, compiled: CompiledDag) -> Iterator[None]:
+        """Leave the DAG file as it was before, unless somebody else has changed it meanwhile."""
+        path = compiled.filename
+        before, after = folder.read(path), compiled.files[path]
+        try:
+            yield
+        except BaseException:
+            if before != after and folder.read(path) == after:
+                folder.remove(path) if before is None else folder.write(path, before)
+            raise
+
+    def _wait_until_parsed(self, folder: Folder, compiled: CompiledDag, before: Mapping[str, Any] | None) -> None:
+        """An error from before may be written once more while the new file arrives: then only the next one counts."""
         deadline, pause = time.monotonic() + self.timeout, 0.1
-        seen = {before["timestamp"]} if before else set()
-        while time.monotonic() < deadline:
+        errors = {before["timestamp"]: before} if before else {}
+        while time.monotonic() < deadline and len(errors) < (3 if before else 1):
             found = self.found(compiled.dag_id)
             if found and self._has_parsed(compiled, found):
                 return
-            error = self.client().import_error(compiled.filename)
-            if error and error["timestamp"] not in seen:
-                if not before or len(seen) > 1:  # an old error may be written once more while the new file arrives
-                    raise EngineError(f"Airflow cannot import {compiled.filename}:\n{error['stack_trace']}")
-                seen.add(error["timestamp"])
+            if error := self._import_error(folder, compiled):
+                errors[error["timestamp"]] = error
             time.sleep(pause)
             pause = min(pause * 1.5, 1)
-        assert self.folder is not None
-        raise WaitTimeoutError(
+        raise self._unparsed(folder, compiled, [error for error in errors.values() if error is not before])
+
+    def _import_error(self, folder: Folder, compiled: CompiledDag) -> Mapping[str, Any] | None:
+        error = self.client().import_error(compiled.filename)
+        return error if error and _is_about(error["filename"], folder, compiled.filename) else None
+
+    def _unparsed(self, folder: Folder, compiled: CompiledDag, errors: list[Mapping[str, Any]]) -> Exception:
+        if errors:
+            return EngineError(f"Airflow cannot import {compiled.filename}:\n{errors[-1]['stack_trace']}")
+        return WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
-            f"{self.timeout:g} s from dags_folder={self.folder.name!r}. Is this the folder that Airflow reads its DAGs "
-            f"from, and does its DAG processor run? Airflow looks for new files every 5 minutes, unless "
-            f"its [dag_processor] refresh_interval says otherwise; a longer deploy_timeout waits for that."
+            f"{self.timeout:g} s from dags_folder={folder.name!r}; nothing was changed there. Is this the folder that "
+            f"Airflow reads its DAGs from, and does its DAG processor run? Airflow looks for new files every 5 minutes "
+            f"unless its [dag_processor] refresh_interval says otherwise; a longer deploy_timeout waits for that."
         )
 
 
@@ -181,6 +227,11 @@ def facts_of(source: str) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+def is_compiled(source: str) -> bool:
+    """Whether FlowyML wrote a DAG file, which somebody may have changed since."""
+    return any(line.startswith(FACTS) for line in source.splitlines())
 
 
 def is_untouched(source: str) -> bool:
@@ -216,3 +267,13 @@ def _bundle(data: bytes) -> Bundle:
 
 def _strings(source: str) -> list[str]:
     return [part for line in source.splitlines() if line.startswith("BUNDLE = ") for part in line.split('"')[1::2]]
+
+
+def _is_about(theirs: str, folder: Folder, path: str) -> bool:
+    """Whether an import error is that of the file at ``path``, and not of one of the same name in another folder.
+
+    Airflow 3 tells a path within its DAGs folder, of which ``folder`` may be a part; Airflow 2 one of its own machine,
+    where all but the last folder may be called otherwise.
+    """
+    end = PurePosixPath(theirs).parts[-2:]
+    return PurePosixPath(folder.name, path).parts[-len(end) :] == end

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.urls import safe_to_show
 
 __all__ = ["Folder", "open_folder"]
 
@@ -30,6 +31,10 @@ class Folder(ABC):
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
         """Put a file there, all or nothing. Raises ``ConfigurationError``."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Take a file away, if it is there. Raises ``ConfigurationError``."""
 
     def _refused(self, error: BaseException) -> ConfigurationError:
         reason = getattr(error, "strerror", None) or error
@@ -69,6 +74,12 @@ class LocalFolder(Folder):
         except OSError as error:
             raise self._refused(error) from error
 
+    def remove(self, path: str) -> None:
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._refused(error) from error
+
     @staticmethod
     def _replace(target: Path, data: bytes) -> None:
         handle, fresh = tempfile.mkstemp(dir=target.parent, prefix=".new-")
@@ -102,12 +113,12 @@ class FsspecFolder(Folder):
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self.name = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        self.name = safe_to_show(url)
+        self._user = self._user_part(url)
         try:
             import fsspec
 
-            fsspec.get_filesystem_class(parts.scheme)
+            fsspec.get_filesystem_class(url.partition("://")[0])
         except (ImportError, ValueError) as error:
             raise ConfigurationError(f"dags_folder={self.name!r}: {error}") from error
         self._url = url
@@ -118,6 +129,28 @@ class FsspecFolder(Folder):
 
     def write(self, path: str, data: bytes) -> None:
         self._call(lambda files, root: self._put(files, root, path, data))
+
+    def remove(self, path: str) -> None:
+        self._call(lambda files, root: self._take_away(files, f"{root}/{path}"))
+
+    def _user_part(self, url: str) -> str:
+        """User and password, which some libraries repeat in their errors. Raises ``ConfigurationError``.
+
+        fsspec decodes no ``%2F``, so a URL cannot hold each password; its configuration can.
+        """
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # what stands for one is a part of the password
+        except ValueError:
+            raise ConfigurationError(
+                f"dags_folder={self.name!r}: its user name or password holds a character that no URL takes, such as / "
+                f"or #. Leave them out there, and give them by fsspec's configuration: FSSPEC_SFTP_PASSWORD=…, say."
+            ) from None
+        return parts.netloc.rpartition("@")[0]
+
+    def _refused(self, error: BaseException) -> ConfigurationError:
+        made = super()._refused(error)
+        return ConfigurationError(str(made).replace(self._user, "…")) if self._user else made
 
     def _call(self, action: Callable[[Any, str], _T]) -> _T:
         """What ``action`` gives for filesystem and root; once more on a new connection where an old one may be dead."""
@@ -140,6 +173,11 @@ class FsspecFolder(Folder):
             return bytes(files.cat_file(target))
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def _take_away(files: Any, target: str) -> None:
+        with suppress(FileNotFoundError):
+            files.rm_file(target)
 
     def _put(self, files: Any, root: str, path: str, data: bytes) -> None:
         target = f"{root.rstrip('/')}/{path}"

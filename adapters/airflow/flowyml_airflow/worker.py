@@ -7,8 +7,10 @@ Airflow is there; FlowyML is what the bundle holds.
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
@@ -31,6 +33,7 @@ __all__ = ["finish_run", "run_step", "start_run", "stop_step"]
 logger = logging.getLogger("airflow.task")
 # One task runs in a process at a time.
 _stop = threading.Event()
+_GLANCE = 1  # seconds between looks at the parent
 
 
 def run_step(
@@ -44,7 +47,7 @@ def run_step(
     _stop.clear()
     step = _plan(bundle).by_name[operator.step]
     _check_inputs(step, operator.inputs, context)
-    with _processes(context, bundle, python, artifacts) as processes:
+    with _processes(context, bundle, python, artifacts) as processes, _ended_with_parent():
         try:
             outputs = processes.run(step.name, operator.inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
             return {xcom_key(name): packed for name, packed in outputs.items()}
@@ -65,9 +68,34 @@ def stop_step() -> None:
     _stop.set()
 
 
+@contextmanager
+def _ended_with_parent() -> Iterator[None]:
+    """Stop the step when the process that supervises this task is gone.
+
+    Nobody takes its result then, nor can cancel it, and Airflow starts the next attempt. Airflow's own process of the
+    task does not look. The kernel's signal for it, PR_SET_PDEATHSIG, is left alone: it also comes when only the thread
+    ends that has forked, and would kill a shell or a test that runs the task in its own process.
+    """
+    parent, done = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_GLANCE):
+            if os.getppid() != parent:
+                _stop.set()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
-    """Fire ``on_pipeline_start``. What goes wrong there is only logged."""
-    _fire(context, bundle, python, "on_pipeline_start", parameters_of(context["params"]))
+    """Fire ``on_pipeline_start``. What goes wrong in the hooks is only logged; raises where they cannot be run."""
+    _fire(context, bundle, python, "on_pipeline_start", _parameters(context))
 
 
 def finish_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
@@ -92,13 +120,24 @@ def _status(context: Mapping[str, Any]) -> ExecutionStatus:
 
 
 def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> StepProcesses:
-    parameters = parameters_of(context.get("params"))
     store = artifacts or default_url()
-    return StepProcesses(bundle, run_id=_run_id(context), artifacts=store, parameters=parameters, python=python)
+    return StepProcesses(
+        bundle, run_id=_run_id(context), artifacts=store, parameters=_parameters(context), python=python
+    )
+
+
+def _parameters(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The conf of the run wins, also where ``[core] dag_run_conf_overrides_params`` is off."""
+    return {**parameters_of(context.get("params")), **parameters_of(_conf(context))}
 
 
 def _run_id(context: Mapping[str, Any]) -> str:
-    return given_run_id(getattr(context.get("dag_run"), "conf", None), context["run_id"])
+    return given_run_id(_conf(context), context["run_id"])
+
+
+def _conf(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    conf: Mapping[str, Any] | None = getattr(context.get("dag_run"), "conf", None)
+    return conf
 
 
 def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, Any]) -> None:

@@ -85,6 +85,16 @@ def late() -> Any:
     return sleeping()
 
 
+@step
+def described(rows: int | None, mode: str | int, names: list[str] | None) -> str:
+    return f"{rows} {mode} {names}"
+
+
+@pipeline(name="optional")
+def optional(rows: int | None = None, mode: str | int = "all", names: list[str] | None = None) -> Any:
+    return described(rows, mode, names)
+
+
 @step(
     outputs=["rows"],
     retry=OrchestratorRetryPolicy(

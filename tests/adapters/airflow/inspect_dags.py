@@ -18,8 +18,16 @@ else:
     from airflow.serialization.serialized_objects import SerializedDAG as Serialized
 
 
-def of_task(task):
-    config = {key: str(value) for key, value in (task.executor_config or {}).items()}
+def of_pod(config):
+    """The pod that an executor is asked for."""
+    if "pod_override" not in (config or {}):
+        return None
+    from kubernetes.client import ApiClient
+
+    return ApiClient().sanitize_for_serialization(config["pod_override"])
+
+
+def of_task(task, stored):
     return {
         "display": task.task_display_name,
         "upstream": sorted(task.upstream_task_ids),
@@ -32,11 +40,12 @@ def of_task(task):
         "queue": task.queue,
         "owner": task.owner,
         "doc": task.doc_md,
-        "config": config,
+        "pod": of_pod(stored.executor_config),
     }
 
 
 def of_dag(dag):
+    stored = Serialized.from_dict(Serialized.to_dict(dag))  # as the scheduler gets it
     return {
         "display": dag.dag_display_name,
         "tags": sorted(dag.tags),
@@ -46,7 +55,7 @@ def of_dag(dag):
         "catchup": dag.catchup,
         "max_active_runs": dag.max_active_runs,
         "params": {name: dag.params.get_param(name).schema for name in dag.params},
-        "tasks": {task.task_id: of_task(task) for task in dag.tasks},
+        "tasks": {task.task_id: of_task(task, stored.get_task(task.task_id)) for task in dag.tasks},
     }
 
 

@@ -70,6 +70,36 @@ def test_compile_uses_what_the_target_says(ask: Ask) -> None:
     assert 'PYTHON = "/its/own"' in ask("compile", "told.py", "--to", "prod"), "the pipeline's own option wins"
 
 
+def test_compile_writes_over_no_file_that_was_written_by_hand(ask: Ask) -> None:
+    """The pipeline's own file has the name that its DAG file gets."""
+    Path("dags").mkdir()
+    source = Path("dags/told_by_cli.py")
+    source.write_text(PIPELINE)
+    by_hand = Path("dags/other.py")
+    by_hand.write_text("# a DAG of our own")
+    for place, reason in (("dags/", "is source code of this pipeline"), (str(by_hand), "was not written by FlowyML")):
+        with pytest.raises(AssertionError, match=reason):
+            ask("compile", str(source), "--to", "airflow", "-o", place)
+    assert (source.read_text(), by_hand.read_text()) == (PIPELINE, "# a DAG of our own")
+    assert len(list(Path("dags").rglob("*.py*"))) == 2
+    by_hand.unlink()
+    for _ in range(2):
+        assert ask("compile", str(source), "--to", "airflow", "-o", str(by_hand)).startswith(f"{by_hand}\n")
+
+
+def test_compile_writes_the_dag_file_last(ask: Ask) -> None:
+    """Airflow may look at any time: a bundle is never without its `.airflowignore`, nor a DAG without its bundle."""
+    Path("dags/flowyml_bundles/.airflowignore").mkdir(parents=True)
+    with pytest.raises(AssertionError, match="cannot be written"):
+        ask("compile", "told.py", "--to", "airflow", "-o", "dags/")
+    assert [path for path in Path("dags").rglob("*") if path.is_file()] == []
+    Path("dags/flowyml_bundles/.airflowignore").rmdir()
+    Path("dags/told_by_cli.py").mkdir()
+    with pytest.raises(AssertionError, match="cannot be written"):
+        ask("compile", "told.py", "--to", "airflow", "-o", "dags/")
+    assert {path.suffix for path in Path("dags").rglob("*") if path.is_file()} == {"", ".pyz"}
+
+
 @pytest.fixture
 def on(airflow3: Airflow, monkeypatch: pytest.MonkeyPatch) -> Airflow:
     """The Airflow as the target ``airflow`` of the environment."""

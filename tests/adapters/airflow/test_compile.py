@@ -322,6 +322,24 @@ def test_a_retry_policy_on_the_orchestrator_reaches_every_step() -> None:
     assert "backoff" not in compiled  # one retry knows no growth, and Airflow's would be jittered
 
 
+def test_a_union_of_plain_types_is_a_list_of_them() -> None:
+    """Airflow's form has a field for such a list, and none for ``anyOf``."""
+    union = {"anyOf": [{"type": "integer"}, {"type": "null"}], "description": "How many."}
+    plan = one_step(parameters=(Parameter(name="rows", schema=union),))
+    assert 'Param(None, type=["integer", "null"], description="How many.")' in text(plan)
+    other = {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]}
+    assert "anyOf=[" in text(one_step(parameters=(Parameter(name="code", schema=other),)))
+
+
+@pytest.mark.parametrize(
+    ("about", "tags", "docs"),
+    [("About.", ("io", "big"), "About.\\n\\nTags: io, big"), ("About.", (), "About."), ("", ("io",), "Tags: io")],
+)
+def test_tags_of_a_step_stand_in_its_docs(about: str, tags: tuple[str, ...], docs: str) -> None:
+    step = Step(name="only", function="m:f", description=about, tags=tags)
+    assert f'doc_md="{docs}")' in text(Plan(name="one", steps=(step,)))
+
+
 def test_a_step_that_depends_on_nothing_but_order() -> None:
     a, b, c = (Step(name=name, function="m:f") for name in "abc")
     plan = Plan(name="order", steps=(a, b, replace(c, after=("a", "b"))))

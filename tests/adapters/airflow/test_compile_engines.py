@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,13 @@ AIRFLOWS_OWN = {
 }  # fmt: skip
 
 
+# The package and what it imports. Airflow has the rest.
+KUBERNETES = (
+    "cachetools", "durationpy", "google/auth", "google/oauth2", "kubernetes", "oauthlib", "pyasn1", "pyasn1_modules",
+    "requests_oauthlib", "rsa", "websocket",
+)  # fmt: skip
+
+
 def put(dag: CompiledDag, folder: Path) -> CompiledDag:
     for name, data in dag.files.items():
         path = folder / name
@@ -42,6 +51,18 @@ def put(dag: CompiledDag, folder: Path) -> CompiledDag:
 def airflow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     """An Airflow without servers."""
     return bare_airflow(request.param, tmp_path_factory.mktemp("bare"))
+
+
+@pytest.fixture(scope="module")
+def with_kubernetes(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    """The same with the package ``kubernetes``, which is here through kfp, and what of its needs Airflow lacks."""
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "google").mkdir()
+    installed = Path(import_module("kubernetes").__file__ or "").parents[1]
+    for name in KUBERNETES:
+        if (installed / name).exists():
+            (folder / name).symlink_to(installed / name)
+    return replace(airflow, settings={"PYTHONPATH": str(folder)})
 
 
 class Loaded:
@@ -57,6 +78,7 @@ class Loaded:
                 folder,
             ),
             "interval": put(compile_dag(dags.late.bundle(), schedule=Schedule(interval_seconds=5400)), folder),
+            "optional": put(compile_dag(dags.optional.bundle()), folder),
             "hostile": put(
                 compile_dag(
                     dags.small.bundle().with_plan(
@@ -68,17 +90,22 @@ class Loaded:
         }
         being_written = folder / BUNDLES_FOLDER / ".new-0a1b2c3d"
         being_written.write_bytes(self.compiled["small"].bundle.data)
-        done = airflow.execute(str(airflow.python), str(INSPECT), str(folder))
-        self.found: dict[str, Any] = json.loads(done.stdout.rpartition("@@@")[2])
+        self.found = inspected(airflow, folder)
 
     def dag(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.found["dags"][self.compiled[name].dag_id]
         return found
 
 
+def inspected(airflow: Airflow, folder: Path) -> dict[str, Any]:
+    done = airflow.execute(str(airflow.python), str(INSPECT), str(folder))
+    found: dict[str, Any] = json.loads(done.stdout.rpartition("@@@")[2])
+    return found
+
+
 @pytest.fixture(scope="module")
-def loaded(airflow: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    return Loaded(airflow, tmp_path_factory.mktemp("dags"))
+def loaded(with_kubernetes: Airflow, tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    return Loaded(with_kubernetes, tmp_path_factory.mktemp("dags"))
 
 
 def test_all_load_without_errors_and_can_be_serialized(loaded: Loaded) -> None:
@@ -99,6 +126,7 @@ def test_parsing_imports_only_airflow_and_the_standard_library(loaded: Loaded) -
         if name.startswith("flowyml") or name in ("tests", "dags", "cloudpickle")
     ]
     assert ours == []
+    assert "kubernetes" not in loaded.found["imported"], "a step asks for resources, and the package is there"
     foreign = {name for name in loaded.found["imported"] if not name.startswith(("unusual_prefix_", "_", "airflow"))}
     assert not foreign - set(loaded.found["stdlib"]) - AIRFLOWS_OWN
 
@@ -131,14 +159,45 @@ def test_what_was_asked_for_arrives(loaded: Loaded, airflow: Airflow) -> None:
         "big",
         "ml-team",
     )
-    assert extract["doc"] == "Reads *all* rows."
+    assert extract["doc"] == "Reads *all* rows.\n\nTags: io"
     assert (fit["timeout"], fit["upstream"]) == (0.5, ["extract"])
     assert dag["tasks"]["clean_up"]["upstream"] == ["fit"]
     assert dag["tasks"]["extract"]["upstream"] == [START_TASK]
+    start = dag["tasks"][START_TASK]
+    assert (start["retries"], start["retry_delay"]) == (3, 10), "as often as the step that is tried most often"
+    assert {task["pod"] is None for task in dag["tasks"].values()} == {True}, "no executor here makes pods"
+
+
+@pytest.mark.parametrize("executor", ["KubernetesExecutor", "CeleryExecutor,KubernetesExecutor"])
+def test_executors_that_make_pods_get_what_a_step_asks_for(
+    with_kubernetes: Airflow, tmp_path: Path, executor: str
+) -> None:
+    dag = put(compile_dag(dags.everything.bundle()), tmp_path)
+    settings = {**with_kubernetes.settings, "AIRFLOW__CORE__EXECUTOR": executor}
+    tasks = inspected(replace(with_kubernetes, settings=settings), tmp_path)["dags"][dag.dag_id]["tasks"]
+    limits = {"memory": "4Gi", "nvidia.com/gpu": "1"}
+    container = {"name": "base", "resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": limits}}
+    selector = {"nvidia.com/gpu.product": "NVIDIA-A100"}
+    assert tasks["fit"]["pod"] == {"spec": {"containers": [container], "nodeSelector": selector}}
+    assert tasks["extract"]["pod"] is None
+
+
+def test_airflows_own_retries_do_not_reach_steps(airflow: Airflow, tmp_path: Path) -> None:
+    dag = put(compile_dag(dags.everything.bundle()), tmp_path)
+    eager = replace(airflow, settings={"AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "2"})
+    tasks = inspected(eager, tmp_path)["dags"][dag.dag_id]["tasks"]
+    assert {name: task["retries"] for name, task in tasks.items()} == {
+        "extract": 3, "fit": 2, "clean_up": 0, START_TASK: 3,
+    }  # fmt: skip
 
 
 def test_parameters_have_a_schema_for_the_form(loaded: Loaded) -> None:
     assert loaded.dag("everything")["params"]["limit"]["type"] == "integer"
+    assert loaded.dag("optional")["params"] == {
+        "rows": {"type": ["integer", "null"]},
+        "mode": {"type": ["string", "integer"]},
+        "names": {"anyOf": [{"items": {"type": "string"}, "type": "array"}, {"type": "null"}]},
+    }
 
 
 def test_schedules_are_airflows_own(loaded: Loaded) -> None:
@@ -147,10 +206,10 @@ def test_schedules_are_airflows_own(loaded: Loaded) -> None:
     assert all(part in interval for part in ("DeltaTriggerTimetable", "5400"))
 
 
-def run(airflow: Airflow, dag: CompiledDag) -> tuple[str, str]:
+def run(airflow: Airflow, dag: CompiledDag, *options: str) -> tuple[str, str]:
     """Run a DAG by ``airflow dags test``: its state, and what was logged."""
     put(dag, airflow.dags_folder)
-    done = airflow.command("dags", "test", dag.dag_id, check=False)
+    done = airflow.command("dags", "test", dag.dag_id, *options, check=False)
     output = done.stdout + done.stderr
     ended = next((line for line in output.splitlines() if "DagRun Finished" in line), "")
     return ("success" if " state=success," in ended else "failed"), output
@@ -165,6 +224,13 @@ def test_values_parameters_and_hooks(airflow: Airflow) -> None:
     assert "HOOK start kleine Strecke/1 {'rows': 3}" in log
     assert "HOOK end of nothing: ['nothing']" in log
     assert "HOOK end kleine Strecke/1 COMPLETED True" in log
+
+
+def test_the_conf_of_a_run_wins_whatever_airflows_settings_are(airflow: Airflow) -> None:
+    strict = replace(airflow, settings={"AIRFLOW__CORE__DAG_RUN_CONF_OVERRIDES_PARAMS": "False"})
+    _, log = run(strict, compile_dag(dags.small.bundle()), "--conf", '{"rows": 5}')
+    assert "hello on stdout, rows=5" in log
+    assert "HOOK start kleine Strecke/1 {'rows': 5}" in log
 
 
 def test_a_final_error_is_not_retried_and_stops_no_independent_step(airflow: Airflow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +14,11 @@ import pytest
 from flowyml import Pipeline, step
 from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.compiler import FACTS, CompiledDag
 from flowyml_airflow.folder import open_folder
-from tests.adapters.airflow.operating import orchestrator_of, short
-from tests.engines.airflow import Airflow
+from flowyml_airflow.names import dag_file, dag_id
+from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short
+from tests.engines.airflow import Airflow, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
@@ -46,20 +49,101 @@ def test_the_difference_is_shown_before(airflow3: Airflow) -> None:
 
 
 def test_an_import_error_is_raised_with_its_traceback(airflow3: Airflow) -> None:
-    """The file is broken after it was written, as a bad plugin or policy would break it: by the interpreter itself."""
     orchestrator = orchestrator_of(airflow3, deploy_timeout=40)
     pipeline = short("deploy broken")
-    policy = airflow3.dags_folder / "deploy_broken"
-    compiled = orchestrator._deployer.compiled(pipeline.bundle(orchestrator.plan(pipeline)), None)
-    broken = compiled.text + "\nthis is no Python\n"
-    object.__setattr__(compiled, "text", broken)
-    compiled.__dict__.pop("files", None)
     with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
-        orchestrator._deployer.deploy(compiled, None)
-    object.__setattr__(compiled, "text", broken.replace("\nthis is no Python\n", ""))
-    compiled.__dict__.pop("files", None)
+        orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
     assert orchestrator.deploy_pipeline(pipeline).changed
-    assert not policy.exists()
+
+
+def broken(orchestrator: AirflowOrchestrator, pipeline: Pipeline) -> CompiledDag:
+    """A DAG file that cannot be imported, as a bad plugin or policy would have it."""
+    compiled = orchestrator._deployer.compiled(pipeline.bundle(orchestrator.plan(pipeline)), None)
+    return replace(compiled, text=compiled.text + "\nthis is no Python\n")
+
+
+def put(airflow: Airflow, path: str, text: str) -> Path:
+    place = airflow.dags_folder / path
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(text)
+    return place
+
+
+def test_a_deployment_that_fails_leaves_what_was_there(airflow3: Airflow, tmp_path: Path) -> None:
+    orchestrator = orchestrator_of(airflow3, deploy_timeout=40)
+    pipeline, path = short("deploy failing"), airflow3.dags_folder / dag_file("deploy failing")
+    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
+        orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
+    assert not path.exists()
+    orchestrator.deploy_pipeline(pipeline)
+    before = path.read_bytes()
+    found = orchestrator._deployer.found(dag_id("deploy failing"))
+    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
+        orchestrator._deployer.deploy(broken(orchestrator, short("deploy failing", answer=2)), found)
+    assert path.read_bytes() == before
+    handle = orchestrator.run_pipeline(pipeline)
+    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"answer": 1}
+
+    elsewhere = orchestrator_of(airflow3, dags_folder=tmp_path, deploy_timeout=1)
+    with pytest.raises(WaitTimeoutError, match="nothing was changed there"):
+        elsewhere.deploy_pipeline(short("deploy failing", answer=3))
+    assert list(tmp_path.glob("*.py")) == []
+
+
+def test_a_file_that_was_written_by_hand_is_never_replaced(airflow3: Airflow) -> None:
+    by_hand = "print('a DAG of our own')\n"
+    path = put(airflow3, dag_file("deploy sales"), by_hand)
+    orchestrator, pipeline = orchestrator_of(airflow3), short("deploy sales")
+    for deploy in (orchestrator.deploy_pipeline, orchestrator.run_pipeline):
+        with pytest.raises(ConfigurationError, match=f"{path.name} in dags_folder=.* was not written by FlowyML"):
+            deploy(pipeline)
+    with pytest.raises(ConfigurationError, match="was not written by FlowyML"):
+        orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline)))
+    assert path.read_text() == by_hand
+    path.unlink()
+    assert orchestrator.deploy_pipeline(pipeline).changed
+    path.write_text(path.read_text() + "\nprint('a line more')\n")
+    assert orchestrator.deploy_pipeline(pipeline).changed, "a file of FlowyML's, whatever was done to it"
+
+
+def test_a_dag_of_the_same_id_in_another_file_is_refused(airflow3: Airflow) -> None:
+    path = foreign_dag(airflow3, dag_id("deploy orders"))
+    other = path.rename(path.with_name("orders_v1.py"))
+    orchestrator = orchestrator_of(airflow3)
+    wait_until(lambda: (dag := orchestrator._deployer.found(dag_id("deploy orders"))) and dag.place == other.name)
+    for there in (orchestrator, orchestrator_of(airflow3, dags_folder=None)):
+        with pytest.raises(ConfigurationError, match=r"from orders_v1\.py, which FlowyML did not write; .* take turns"):
+            there.deploy_pipeline(short("deploy orders"))
+    assert not path.exists()
+    other.unlink()
+
+
+def test_a_compiled_dag_in_another_file_is_refused(airflow3: Airflow) -> None:
+    orchestrator = orchestrator_of(airflow3)
+    orchestrator.deploy_pipeline(short("deploy moved"))
+    path = airflow3.dags_folder / dag_file("deploy moved")
+    other = path.rename(path.with_name("elsewhere.py"))
+    wait_until(lambda: (dag := orchestrator._deployer.found(dag_id("deploy moved"))) and dag.place == other.name)
+    with pytest.raises(ConfigurationError, match=r"from elsewhere\.py; .* take turns"):
+        orchestrator.deploy_pipeline(short("deploy moved", answer=2))
+    other.unlink()
+
+
+def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(airflow3: Airflow) -> None:
+    orchestrator, name = orchestrator_of(airflow3), dag_file("deploy beside")
+    theirs = put(airflow3, f"team/{name}", "this is no Python, airflow DAG\n")
+    wait_until(lambda: orchestrator.client.import_error(name))
+    assert orchestrator.deploy_pipeline(short("deploy beside")).changed
+    theirs.unlink()
+
+
+def test_a_new_error_is_told_where_an_old_one_was(airflow3: Airflow) -> None:
+    orchestrator, pipeline = orchestrator_of(airflow3, deploy_timeout=8), short("deploy again broken")
+    put(airflow3, dag_file(pipeline.name), f"raise ValueError('the old airflow DAG')\n{FACTS}{{}}\n")
+    wait_until(lambda: orchestrator.client.import_error(dag_file(pipeline.name)))
+    with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
+        orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)
+    assert orchestrator_of(airflow3).deploy_pipeline(pipeline).changed
 
 
 def test_a_folder_that_airflow_does_not_read(airflow3: Airflow, tmp_path: Path) -> None:
@@ -108,12 +192,6 @@ def test_a_new_version_is_never_taken_for_the_bytecode_of_the_old_one(
         module = ModuleType(loader.name)
         loader.exec_module(module)
         assert vars(module)["HOUR"] == hour
-
-
-def test_a_remote_folder_shows_no_credentials() -> None:
-    folder = open_folder("memory://user:secret@bucket/dags")
-    assert folder is not None
-    assert "secret" not in folder.name
 
 
 def test_a_new_version_runs_at_once(airflow3: Airflow) -> None:

@@ -181,6 +181,37 @@ def test_a_server_that_does_not_answer() -> None:
         opened(f"sftp://deployer:{PASSWORD}@127.0.0.1:9/dags").write("a.py", b"one")
 
 
+def test_a_remote_folder_shows_no_credentials() -> None:
+    assert opened("memory://user:secret@bucket/dags").name == "memory://bucket/dags"
+    assert opened("sftp://user:12/34@host/dags").name == "sftp://host/dags"
+
+
+@pytest.mark.parametrize("password", ["se/cret", "se#cret", "se?cret", "se[cret"])
+@pytest.mark.parametrize("scheme", ["sftp", "s3", "unheard-of"])
+def test_a_password_that_no_url_takes_is_not_shown(scheme: str, password: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"dags_folder='{scheme}://host/dags': .* no URL takes") as caught:
+        opened(f"{scheme}://user:{password}@host/dags")
+    assert not any(part in str(caught.value) for part in ("user:", "cret"))
+
+
+def test_a_password_that_a_library_repeats_is_not_shown(s3: Any) -> None:
+    """s3fs takes user and password for a part of the bucket's name, and says so."""
+    with pytest.raises(ConfigurationError, match="dags_folder='s3://dags/team' cannot be written") as caught:
+        opened("s3://KEY:secret@dags/team").write("a.py", b"one")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_of_any_kind_comes_from_the_configuration(sftp: Sftp, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec.config
+
+    monkeypatch.setitem(fsspec.config.conf, "sftp", {"username": "deployer", "password": PASSWORD})
+    folder = opened(f"sftp://127.0.0.1:{sftp.port}/dags")
+    folder.write("a.py", b"one")
+    folder.remove("a.py")
+    folder.remove("a.py")
+    assert folder.read("a.py") is None
+
+
 def test_files_on_s3(s3: Any) -> None:
     folder = opened("s3://dags/team")
     assert folder.read("sub/a.py") is None
@@ -188,6 +219,9 @@ def test_files_on_s3(s3: Any) -> None:
     folder.write("sub/a.py", b"two")
     assert folder.read("sub/a.py") == s3.get_object(Bucket="dags", Key="team/sub/a.py")["Body"].read() == b"two"
     assert [item["Key"] for item in s3.list_objects_v2(Bucket="dags")["Contents"]] == ["team/sub/a.py"]
+    folder.remove("sub/a.py")
+    folder.remove("sub/a.py")
+    assert s3.list_objects_v2(Bucket="dags")["KeyCount"] == 0
 
 
 def test_files_on_s3_are_never_seen_in_parts(s3: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version d0ae819a0018.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 7cc3b33f6d00.
 
 Values of all kinds, and hooks.
 
@@ -75,10 +75,11 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:d0ae819a0018"],
+    tags=["tests", "flowyml", "flowyml:7cc3b33f6d00"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
+    default_args={"retries": 0},
     params={"rows": Param(3, type="integer")},
     on_success_callback=on_end,
     on_failure_callback=on_end,
@@ -95,4 +96,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "version": "d0ae819a0018", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}}
+# flowyml: {"pipeline": "kleine Strecke/1", "version": "7cc3b33f6d00", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}}

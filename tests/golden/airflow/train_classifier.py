@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version 147e7d00d93d.
+"""Pipeline 'train-classifier' as an Airflow DAG, version ae0364c4a758.
 
 Train two classifiers side by side, keep the better one.
 
@@ -59,10 +59,11 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:147e7d00d93d"],
+    tags=["demo", "flowyml", "flowyml:ae0364c4a758"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
+    default_args={"retries": 0},
     params={
         "trees": Param(200, type="integer"),
         "test_share": Param(0.25, type="number"),
@@ -112,4 +113,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "version": "147e7d00d93d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}
+# flowyml: {"pipeline": "train-classifier", "version": "ae0364c4a758", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}

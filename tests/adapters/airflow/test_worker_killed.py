@@ -1,0 +1,65 @@
+"""Airflow's process that supervises a task is killed: the step ends with it, and never runs beside its next attempt."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flowyml.core.execution_status import ExecutionStatus
+from tests.adapters.airflow.operating import orchestrator_of, slow
+from tests.engines.airflow import Airflow, wait_until
+from tests.engines.airflow import airflow3 as running_airflow3
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+# A task that died is found after seconds rather than, by default, up to 5 minutes.
+SETTINGS = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+}
+
+
+@pytest.fixture
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    with running_airflow3(tmp_path_factory.mktemp("killed"), SETTINGS) as airflow:
+        yield airflow
+
+
+def pids(folder: Path) -> list[int]:
+    path = folder / "marks"
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def kill_supervisor(step: int) -> list[psutil.Process]:
+    """Kill what supervises a step's task; gives the processes that it should take along."""
+    child = psutil.Process(step)
+    warm, task, supervisor, *_ = child.parents()
+    os.kill(supervisor.pid, signal.SIGKILL)
+    return [child, warm, task]
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
+def test_the_step_ends_and_the_next_attempt_is_alone(airflow: Airflow, tmp_path: Path) -> None:
+    handle = orchestrator_of(airflow).run_pipeline(slow("killed worker", str(tmp_path), seconds=120))
+    first = wait_until(lambda: pids(tmp_path), 60)[0]
+    orphans = kill_supervisor(first)
+    wait_until(lambda: gone(orphans), 12)
+    assert len(pids(tmp_path)) == 1, "long before Airflow starts the next attempt"
+    second = wait_until(lambda: pids(tmp_path)[1:], 120)[0]
+    assert handle.cancel()
+    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    wait_until(lambda: not psutil.pid_exists(second), 30)
+
+
+def test_the_step_ends_on_airflow_2(airflow2: Airflow, tmp_path: Path) -> None:
+    handle = orchestrator_of(airflow2).run_pipeline(slow("killed worker", str(tmp_path), seconds=120))
+    orphans = kill_supervisor(wait_until(lambda: pids(tmp_path), 90)[0])
+    wait_until(lambda: gone(orphans), 12)
+    handle.cancel()
