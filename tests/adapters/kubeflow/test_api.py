@@ -34,6 +34,9 @@ real_only = pytest.mark.skipif("FLOWYML_TEST_KFP_URL" not in os.environ, reason=
 
 
 class TestConformanceOverTheApi(OrchestratorConformance):
+    tells_of_another_run = False
+    scheduling_again_resumes = True  # a new recurring run takes the place of the old one
+
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, kfp_api: Any) -> Callable[..., Orchestrator]:
