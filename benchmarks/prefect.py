@@ -37,7 +37,7 @@ def _submitting(orchestrator: Orchestrator, api: str) -> Iterator[Row]:
         run = raw.get(f"/flow_runs/{first.job_id}").json()
         path = f"/deployments/{run['deployment_id']}/create_flow_run"
         ours, theirs = _in_turns(
-            lambda number: orchestrator.run_pipeline(pipeline, f"bench-{number}"),
+            lambda _: orchestrator.run_pipeline(pipeline),
             lambda number: _created(raw, path, f"raw-{number}"),
         )
     beside = "raw HTTP on an open connection"

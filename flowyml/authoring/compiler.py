@@ -109,7 +109,7 @@ class _Wiring:
         if earlier := self.producers.get(output):
             raise DefinitionError(
                 f"Pipeline {self.pipeline!r}: {output!r} has two producers, step {earlier.step!r} and step {step!r}. "
-                f"Rename one with outputs=[…]."
+                f"Rename one: @step(outputs=[…]), or add_step(step.options(outputs=[…]))."
             )
         if output in self.injected:
             raise DefinitionError(
@@ -128,6 +128,12 @@ class _Wiring:
         wanted = wanted or name
         if call.bound is not None:
             return DefinitionError(f"step {call.name!r} was called without {name!r}, which has no default.")
+        if wanted in self.producers:
+            return DefinitionError(
+                f"Pipeline {self.pipeline!r}: step {call.name!r} needs {wanted!r}, which step "
+                f"{self.producers[wanted].step!r} produces and its own inputs=[…] leaves out. Add it there, or drop "
+                f"inputs=[…]: then every parameter is looked up by its name."
+            )
         return DefinitionError(
             f"Pipeline {self.pipeline!r}: step {call.name!r} needs {wanted!r}, which no step produces and the context "
             f"does not hold.{_hint(wanted, {*self.producers, *self.injected})}"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from flowyml.authoring.calls import Call, record_calls
 from flowyml.authoring.context import Context
 from flowyml.authoring.options import engine_options, names_unknown_options
-from flowyml.authoring.steps import Step, check_timeout
+from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
-from flowyml.core.hooks import PipelineHook, fire
+from flowyml.core.hooks import PipelineHook, check_hook, fire
 from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, Plan
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
-from flowyml.plan.parameters import check_values, own_copy, schema_of
+from flowyml.plan.parameters import as_declared, check_values, own_copy, schema_of
 from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ class Pipeline:
 
     ``context`` holds the parameters of a run with their defaults. ``outputs`` names the outputs of the pipeline;
     left out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
-    relative to the folder of the pipeline's file, of data files that the workers need beside the code. Options for
-    one engine go under its name: ``airflow={"owner": "ml"}``.
+    relative to the folder of the pipeline's file, of data files that the workers need beside the code. One name, tag or
+    glob needs no list around it. Options for one engine go under its name: ``airflow={"owner": "ml"}``.
 
     Raises ``DefinitionError`` when it is compiled, naming the step and the fix.
 
@@ -68,14 +70,14 @@ class Pipeline:
         include: Iterable[str] = (),
         **engines: Mapping[str, Any],
     ) -> None:
-        self.name = check_name(name, "pipeline")
-        self.hooks = _checked_hooks(hooks, name)
-        self.context = Context(context or {})
-        self.outputs = None if outputs is None else tuple(outputs)
+        self.name, who = check_name(name, "pipeline"), f"Pipeline {name!r}"
+        self.hooks = _checked_hooks(hooks, who)
+        self.context = Context({} if context is None else context)
+        self.outputs = None if outputs is None else check_names(outputs, "outputs", who)
         self.timeout = check_timeout(timeout, f"pipeline {name!r}")
-        self.tags = tuple(check_name(tag, "tag") for tag in tags)
+        self.tags = check_names(tags, "tags", who)
         self.description = description
-        self.include = tuple(include)
+        self.include = _checked_globs(include, who)
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._calls: list[Call] = []
         self._plan: Plan | None = None
@@ -239,7 +241,7 @@ class Pipeline:
         wired = {step.name: step.inputs for step in steps}
         takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
         return tuple(
-            Parameter(name=name, schema=schema_of(_annotation(name, takers, value), name), default=own_copy(value))
+            _with_default(Parameter(name=name, schema=schema_of(_annotation(name, takers, value), name)), value)
             for name, value in self.context.items()
         )
 
@@ -384,14 +386,21 @@ def _resolve(on: str | Orchestrator | None) -> Orchestrator:
     return resolve(on)
 
 
-def _checked_hooks(hooks: Iterable[PipelineHook], pipeline: str) -> tuple[PipelineHook, ...]:
-    checked = tuple(hooks)
-    for hook in checked:
-        if not isinstance(hook, PipelineHook):
+def _checked_hooks(hooks: Iterable[PipelineHook], who: str) -> tuple[PipelineHook, ...]:
+    if not isinstance(hooks, Iterable):
+        raise DefinitionError(f"{who}: hooks={hooks!r:.80} is no list. Write hooks=[…], even for a single one.")
+    return tuple(check_hook(hook, who) for hook in hooks)
+
+
+def _checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
+    globs = check_names(include, "include", who)
+    for pattern in globs:
+        if PurePath(pattern).is_absolute():
             raise DefinitionError(
-                f"Pipeline {pipeline!r}: {hook!r:.80} is no PipelineHook. Subclass flowyml.core.hooks.PipelineHook."
+                f"{who}: include={pattern!r} is absolute. Globs count from the folder of the pipeline's file, and the "
+                f"data travels with the code; what stands elsewhere, a step reads by its path."
             )
-    return checked
+    return globs
 
 
 def _parameter(pipeline: str, item: inspect.Parameter, hint: object) -> Parameter:
@@ -399,12 +408,15 @@ def _parameter(pipeline: str, item: inspect.Parameter, hint: object) -> Paramete
         raise DefinitionError(f"Pipeline {pipeline!r}: parameter {item} has no fixed name. Write it out.")
     required = item.default is item.empty
     annotation = hint if hint is not None else object if required else type(item.default)
-    return Parameter(
-        name=item.name,
-        schema=schema_of(annotation, item.name),
-        required=required,
-        default=None if required else own_copy(item.default),
+    return _with_default(
+        Parameter(name=item.name, schema=schema_of(annotation, item.name), required=required), item.default
     )
+
+
+def _with_default(parameter: Parameter, default: object) -> Parameter:
+    if parameter.required:
+        return parameter
+    return replace(parameter, default=own_copy(as_declared(parameter.schema, default)))
 
 
 def _annotation(name: str, takers: Iterable[tuple[Callable[..., Any], Input]], value: object) -> object:

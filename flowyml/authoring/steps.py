@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
@@ -57,11 +57,17 @@ class Step(Generic[P, R]):
         self.function = function
         self.step_options = options
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    # An async step is awaited where it is called by hand, and stands for its value in the function of a pipeline. No
+    # type is both, so its call gives Any; the types of its parameters are checked all the same.
+    @overload
+    def __call__(self: Step[P, Awaitable[Any]], *args: P.args, **kwargs: P.kwargs) -> Any: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         recording = recorder.get()
         if recording is None:
             return self.function(*args, **kwargs)
-        return cast(R, recording.record(self, args, kwargs))
+        return recording.record(self, args, kwargs)
 
     @property
     def name(self) -> str:
@@ -77,12 +83,18 @@ class Step(Generic[P, R]):
     @functools.cached_property
     def signature(self) -> inspect.Signature:
         """The signature of the function."""
-        return inspect.signature(self.function)
+        try:
+            return inspect.signature(self.function)
+        except ValueError as error:  # some of those that are written in C
+            raise DefinitionError(
+                f"step {self.name!r}: Python knows no parameters of {self.function!r}. Wrap it in a function."
+            ) from error
 
     def options(
         self,
         *,
         name: str | None = None,
+        outputs: Sequence[str] | None = None,
         after: Iterable[str] | str | None = None,
         retry: int | OrchestratorRetryPolicy | None = None,
         timeout: float | None = None,
@@ -91,7 +103,8 @@ class Step(Generic[P, R]):
         """The same function as another step: what is given here replaces what ``@step`` said."""
         changed: dict[str, Any] = {
             "name": name and check_name(name, "step"),
-            "after": None if after is None else _names(after, "after", self.name),
+            "outputs": None if outputs is None else check_names(outputs, "outputs", f"step {self.name!r}"),
+            "after": None if after is None else check_names(after, "after", f"step {self.name!r}"),
             "retry": _retry(retry, self.name),
             "timeout": check_timeout(timeout, f"step {self.name!r}"),
             "resources": resources,
@@ -166,12 +179,12 @@ def step(
         made.step_options = StepOptions(
             name=shown,
             inputs=_inputs(inputs, made, shown),
-            outputs=None if outputs is None else _names(outputs, "outputs", shown),
-            after=_names(after, "after", shown),
+            outputs=None if outputs is None else check_names(outputs, "outputs", f"step {shown!r}"),
+            after=check_names(after, "after", f"step {shown!r}"),
             retry=_retry(retry, shown),
             timeout=check_timeout(timeout, f"step {shown!r}"),
             resources=requirements,
-            tags=_names(tags, "tags", shown),
+            tags=check_names(tags, "tags", f"step {shown!r}"),
             description=_first_line(function) if description is None else description,
             engines=engine_options(engines, f"step {shown!r}"),
         )
@@ -193,7 +206,11 @@ def check_timeout(seconds: object, who: str) -> float | None:
 def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str] | None:
     if given is None:
         return None
-    pairs = dict(given) if isinstance(given, Mapping) else {name: name for name in _names(given, "inputs", who)}
+    pairs = (
+        dict(given)
+        if isinstance(given, Mapping)
+        else {name: name for name in check_names(given, "inputs", f"step {who!r}")}
+    )
     parameters = step.signature.parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return pairs
@@ -205,12 +222,15 @@ def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str] 
     return pairs
 
 
-def _names(given: object, option: str, who: str) -> tuple[str, ...]:
+def check_names(given: object, option: str, who: str) -> tuple[str, ...]:
+    """What an option of names was given, a single one without a list included. Raises ``DefinitionError``."""
+    if not isinstance(given, Iterable):
+        raise DefinitionError(f"{who}: {option}={given!r:.80} must be a list of names.")
     names = (given,) if isinstance(given, str) else tuple(cast(Iterable[str], given))
     for name in names:
-        check_name(name, f"step {who!r}: {option}")
+        check_name(name, f"{who}: {option}")
     if len(set(names)) < len(names):
-        raise DefinitionError(f"step {who!r}: {option} names one thing twice: {', '.join(map(repr, names))}.")
+        raise DefinitionError(f"{who}: {option} names one thing twice: {', '.join(map(repr, names))}.")
     return names
 
 

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from flowyml.cli.app import read
         from flowyml.cli.failures import exit_code_of
+        from flowyml.cli.output import escape_what_cannot_be_encoded
 
+        escape_what_cannot_be_encoded()
         given = list(sys.argv[1:] if arguments is None else arguments)
         return exit_code_of(read, given)
     except KeyboardInterrupt:  # during the imports

@@ -16,6 +16,7 @@ from flowyml.cli.source import load
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.base import RunnablePipeline
+    from flowyml.plan.model import Plan
 
 __all__ = ["bundle", "compile_", "graph"]
 
@@ -43,12 +44,16 @@ def compile_(
     """
     with Output(as_json) as out:
         files = _compiled(load(file), to)
-        if output is None and not as_json:
-            out.raw(next(iter(files.values())))
+        if output is None:
+            main = next(iter(files.values()))
+            if as_json:
+                out.document({"engine": to, "files": [], "text": main.decode()})
+            else:
+                out.raw(main)
             return
-        written = _write(files, output) if output else []
+        written = _write(files, output)
         if as_json:
-            out.document({"engine": to, "files": [str(path) for path in written] or list(files)})
+            out.document({"engine": to, "files": [str(path) for path in written]})
             return
         for path in written:
             out.line(str(path))
@@ -81,21 +86,28 @@ def graph(
     file: File,
     form: Annotated[Literal["terminal", "mermaid", "svg"], Option(("--format", "-f"), "What to draw.")] = "terminal",
     output: OutputPath = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Draw the steps of a pipeline."""
+    """Draw the steps of a pipeline, or list them as JSON."""
+    with Output(as_json) as out:
+        plan = load(file).compile()
+        path = None if output is None else _write_file(output, _drawn(plan, form, out))
+        if as_json:
+            steps = [{"name": step.name, "after": step.upstream, "outputs": step.outputs} for step in plan]
+            where = {} if path is None else {"path": str(path)}
+            out.document({"pipeline": plan.name, "steps": steps, **where})
+        elif path is None:
+            out.raw(_drawn(plan, form, out))
+        else:
+            out.line(str(path))
+
+
+def _drawn(plan: Plan, form: str, out: Output) -> bytes:
     from flowyml.plan.graph import mermaid, svg, terminal
 
-    with Output() as out:
-        plan = load(file).compile()
-        if form == "terminal":
-            text = terminal(plan, columns=_columns(out))
-        else:
-            text = (mermaid if form == "mermaid" else svg)(plan)
-        if output is None:
-            out.raw(text.encode())
-            return
-        _check_place(output, text.encode())
-        out.line(str(_write_file(output, text.encode())))
+    if form == "terminal":
+        return terminal(plan, columns=_columns(out)).encode()
+    return (mermaid if form == "mermaid" else svg)(plan).encode()
 
 
 def _columns(out: Output) -> int:
@@ -153,6 +165,7 @@ def _is_folder(path: Path) -> bool:
 
 def _write_file(path: Path, data: bytes) -> Path:
     """All or nothing, so that no scheduler ever reads half a file."""
+    _check_place(path, data)
     fresh = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Self, TextIO
 
-__all__ = ["Output", "Word", "note", "styled", "tell_error"]
+__all__ = ["Output", "Word", "escape_what_cannot_be_encoded", "note", "styled", "tell_error"]
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
@@ -115,6 +116,12 @@ class Word(str):
         word = super().__new__(cls, text)
         word.style = style
         return word
+
+
+def escape_what_cannot_be_encoded() -> None:
+    """A character that standard output's encoding lacks is printed as its escape, as standard error does anyway."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def tell_error(message: str) -> None:

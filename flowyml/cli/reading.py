@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-from flowyml.cli.failures import FAILED
+from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
 from flowyml.cli.output import Output, note, tell_error
 from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
-from flowyml.core.runs import LogLine
+from flowyml.core.errors import FlowymlError
+from flowyml.core.runs import LogLine, StepRun
 from flowyml.orchestrators.registry import resolve
 
 __all__ = ["cancel", "logs", "outputs", "runs", "status", "watch"]
@@ -95,7 +97,10 @@ def logs(
 ) -> None:
     """Print what a run printed and logged."""
     with Output(as_json) as out:
-        for line in resolve(on).logs(job, follow=follow):
+        orchestrator = resolve(on)
+        if step is not None:
+            _check_step(step, orchestrator.step_runs(job))
+        for line in orchestrator.logs(job, follow=follow):
             if step is not None and line.step != step:
                 continue
             if as_json:
@@ -110,17 +115,15 @@ def outputs(
     name: Annotated[str | None, Argument("[NAME]", "Only this one.")] = None,
     on: On = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Read back the outputs of a completed run."""
-    from flowyml.cli.failures import UsageError
     from flowyml.cli.running import tell_outputs
 
     with Output(as_json) as out:
         submission = resolve(on).attach(job)
         if not submission.run.status.is_successful:
             state = submission.run.status
-            note(f"run {submission.run_id} is {state}: only a completed run has outputs")
-            return FAILED
+            raise FlowymlError(f"run {submission.run_id} is {state}: only a completed run has outputs.")
         values = submission.outputs
         if name is not None:
             if name not in {*values, *values.not_kept}:
@@ -133,7 +136,6 @@ def outputs(
             out.line(value if isinstance(value, str) else repr(value))
         else:
             tell_outputs(out, values)
-        return 0
 
 
 def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:
@@ -145,6 +147,12 @@ def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:
             out.document({"job_id": job, "cancelled": done})
         else:
             out.line("cancelled" if done else f"nothing to cancel: it is {orchestrator.get_run(job).status}")
+
+
+def _check_step(name: str, steps: Sequence[StepRun]) -> None:
+    names = [step.name for step in steps]
+    if names and name not in names:
+        raise UsageError(f"This run has no step {name!r}. It has: {', '.join(names)}.")
 
 
 def _log_text(out: Output, line: LogLine) -> str:

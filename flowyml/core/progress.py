@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from flowyml.core.runs import Run, StepRun
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Update", "show_progress"]
+__all__ = ["Update", "show_progress", "wants_progress"]
 
 Update = Callable[[Run, Sequence[StepRun]], None]
 """Called with what is known now, as often as there is news."""
@@ -29,6 +30,11 @@ _MARKS = {
 _FEW = 12
 
 
+def wants_progress() -> bool:
+    """True where standard error is a terminal, unless ``FLOWYML_PROGRESS=0``."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("FLOWYML_PROGRESS") != "0"
+
+
 @contextmanager
 def show_progress(pipeline: str, run_id: str, *, console: Console | None = None) -> Iterator[Update]:
     """Draw the steps live on standard error; where that is no terminal, write a line for each change.
@@ -36,6 +42,9 @@ def show_progress(pipeline: str, run_id: str, *, console: Console | None = None)
     What is printed meanwhile appears above. Give a ``console`` to draw elsewhere; then nothing that is printed is
     led around the drawing.
     """
+    if console is None and sys.stderr is None:  # closed, or never there, as in a service
+        yield lambda run, steps: None
+        return
     if console is None and not sys.stderr.isatty():
         yield _Lines(pipeline, run_id)
         return

@@ -53,10 +53,14 @@ class Schedule:
             )
         try:
             ZoneInfo(self.timezone)
-        except (ValueError, LookupError, OSError) as error:
+        except (AttributeError, TypeError, ValueError, LookupError, OSError) as error:
             raise ScheduleError(f"Unknown time zone {self.timezone!r}. Use a name such as 'Europe/Berlin'.") from error
         for name in ("start", "end"):
             moment = getattr(self, name)
+            if moment is not None and not isinstance(moment, datetime):
+                raise ScheduleError(
+                    f"{name}={moment!r} is no datetime. Write datetime(2026, 1, 31), or datetime.fromisoformat(…)."
+                )
             if moment is not None and moment.tzinfo is None:
                 object.__setattr__(self, name, moment.replace(tzinfo=ZoneInfo(self.timezone)))
         if self.start and self.start.year > 9000:  # the times that follow must be times that Python knows
@@ -191,6 +195,8 @@ def _is_interval(value: object) -> bool:
 def _check_cron(expression: str) -> None:
     from croniter import CroniterBadDateError, CroniterError, croniter
 
+    if not isinstance(expression, str):
+        raise ScheduleError(f"cron={expression!r} is no text. Write five fields: minute hour day month weekday.")
     if len(expression.split()) != 5:
         raise ScheduleError(
             f"cron {expression!r} has {len(expression.split())} fields. Write five: minute hour day month weekday."

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from flowyml.core.errors import DefinitionError, EngineUnreachableError, WaitTimeoutError
+from flowyml.core.errors import DefinitionError, EngineError, EngineUnreachableError, WaitTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.observability import measure
+from flowyml.core.observability import get_metrics_collector, measure
+from flowyml.core.progress import show_progress, wants_progress
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun
 
 __all__ = ["RunOperations", "SubmissionResult"]
+
+logger = logging.getLogger("flowyml.runs")
 
 
 class RunOperations(Protocol):
@@ -109,7 +112,7 @@ class SubmissionResult:
 
         ``timeout``, which may be ``inf``, and ``poll_interval`` are seconds. The first polls come faster than
         ``poll_interval``, so a short run is not waited for in vain. ``progress`` shows the steps live; by default when
-        standard error is a terminal.
+        standard error is a terminal, unless ``FLOWYML_PROGRESS=0``.
 
         Raises ``WaitTimeoutError`` when the time is up: the run goes on. An engine that does not answer is asked
         again until then; if it is still silent at the end, ``EngineUnreachableError`` is raised, which says nothing
@@ -120,11 +123,9 @@ class SubmissionResult:
                 hint = " Use float('inf') to wait without an end." if name == "timeout" else ""
                 raise DefinitionError(f"wait_for_completion: {name}={value!r} must be seconds, 0 or more.{hint}")
         if progress is None:
-            progress = sys.stderr.isatty()
+            progress = wants_progress()
         already_over = self._run.status.is_terminal
         if progress and not already_over:
-            from flowyml.core.progress import show_progress
-
             with show_progress(self._run.pipeline, self.run_id) as update:
                 self._poll(timeout, poll_interval, lambda: update(self._run, self.step_runs()))
         else:
@@ -168,10 +169,20 @@ class SubmissionResult:
             pause = min(pause * 1.5, poll_interval)
 
     def _measure(self) -> None:
-        for step in self.step_runs():
-            measure("step_finished", self._run.pipeline, self.run_id, step.name, step.status, step.duration_seconds)
+        if get_metrics_collector() is None:
+            return
         run = self._run
+        for step in self._last_step_runs():
+            measure("step_finished", run.pipeline, run.run_id, step.name, step.status, step.duration_seconds)
         measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
+
+    def _last_step_runs(self) -> tuple[StepRun, ...]:
+        """The steps of the ended run; none where the engine has gone since, which is no reason to lose the run."""
+        try:
+            return self.step_runs()
+        except EngineError as error:
+            logger.warning("The steps of run %r were not measured: %s", self.run_id, error)
+            return ()
 
     def __repr__(self) -> str:
         seen = (

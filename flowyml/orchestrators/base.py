@@ -6,6 +6,7 @@ what users call, is written once, here, in terms of those.
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["Code", "Deployment", "Health", "Orchestrator", "RunnablePipeline"]
+
+logger = logging.getLogger("flowyml.orchestrators")
 
 
 class RunnablePipeline(Protocol):
@@ -234,9 +237,34 @@ class Orchestrator(ABC):
         return UnsupportedFeatureError(f"{self.name!r} has no {what}. `flowyml backends` shows what an engine can do.")
 
 
-def new_run_id(pipeline: str) -> str:
+class NewRunId(str):
+    """A run id that was just made, so that no engine has to be asked whether it has a run of it."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)  # elsewhere it is an id like any other
+
+
+def new_run_id(pipeline: str) -> NewRunId:
     """A run id that sorts by time and collides with none: ``training-20260131-120000-1f3a9c2e``."""
-    return f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
+    return NewRunId(f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}")
+
+
+def check_same_run(found: Run, pipeline: str, parameters: Mapping[str, Any]) -> None:
+    """For an adapter whose engine has a run of this id: other parameters cannot change it, and are worth a warning.
+
+    Raises ``DefinitionError`` for a run of another pipeline.
+    """
+    if found.pipeline != pipeline:
+        raise DefinitionError(
+            f"run_id={found.run_id!r} belongs to a run of {found.pipeline!r}. Give this run of {pipeline!r} another id."
+        )
+    if found.parameters != parameters:
+        logger.warning(
+            "run_id=%r belongs to a run with the parameters %s, which is given back; nothing runs with %s. Give that "
+            "another id.", found.run_id, dict(found.parameters), dict(parameters),
+        )  # fmt: skip
 
 
 def _checked_run_id(run_id: object) -> str:

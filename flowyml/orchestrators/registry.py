@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from importlib.util import find_spec
 from typing import Any
 
-from flowyml.core.errors import MissingExtraError, OrchestratorNotFoundError, PluginError
+from flowyml.core.errors import ConfigurationError, MissingExtraError, OrchestratorNotFoundError, PluginError
 from flowyml.orchestrators.base import Orchestrator
 
 __all__ = ["GROUP", "Factory", "declared", "default", "load", "missing", "register", "resolve"]
@@ -35,6 +35,8 @@ def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrato
     if isinstance(on, Orchestrator):
         return on
     name = default() if on is None else on
+    if not isinstance(name, str):
+        raise ConfigurationError(_no_orchestrator(name))
     if "://" in name:
         from flowyml.orchestrators.remote import RemoteOrchestrator
 
@@ -45,6 +47,12 @@ def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrato
     factory = load(found.engine)
     require_engine(factory)
     return construct(factory, found, options)
+
+
+def _no_orchestrator(on: object) -> str:
+    if isinstance(on, type):
+        return f"on={on.__name__} is a class. Give an object of it: on={on.__name__}(…)."
+    return f"on={on!r:.80} is no orchestrator. Give one, the name of an engine or target, or a server's URL."
 
 
 def default() -> str:

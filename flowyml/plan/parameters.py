@@ -9,7 +9,7 @@ from typing import Any
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.plan.model import Parameter
 
-__all__ = ["check_values", "is_json", "own_copy", "schema_of"]
+__all__ = ["as_declared", "check_values", "is_json", "own_copy", "schema_of"]
 
 _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     bool: {"type": "boolean"},
@@ -114,7 +114,30 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
             faults.append(fault)
     if faults:
         raise ParameterError(f"Parameters of pipeline {pipeline!r}: {'; '.join(faults)}.")
-    return {name: own_copy(given.get(name, parameter.default)) for name, parameter in known.items()}
+    return {
+        name: own_copy(as_declared(parameter.schema, given.get(name, parameter.default)))
+        for name, parameter in known.items()
+    }
+
+
+def as_declared(schema: Mapping[str, Any], value: Any) -> Any:
+    """The value, as a float where it is an int and its type takes floats and no ints.
+
+    Python lets an int stand for a float; some engines convert it (Prefect does, by pydantic), so that a step would see
+    1 on one engine and 1.0 on another.
+
+    >>> as_declared({"type": "number"}, 1), as_declared({"type": "integer"}, 1)
+    (1.0, 1)
+    """
+    if type(value) is not int:
+        return value
+    choices = {choice.get("type") for choice in schema.get("anyOf", (schema,))}
+    if "number" not in choices or "integer" in choices:
+        return value
+    try:
+        return float(value)
+    except OverflowError:  # too large for any float
+        return value
 
 
 def _misfit(parameter: Parameter, value: Any) -> str | None:

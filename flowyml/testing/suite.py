@@ -266,7 +266,13 @@ class FailureConformance(_Base):
 
 
 class LifeConformance(_Base):
-    """Hooks, and the same run id again."""
+    """Hooks, and the same run id again.
+
+    ``tells_of_another_run`` is whether submitting another pipeline, or other parameters, under a run id that is taken
+    is told: override it for an engine that does not say so.
+    """
+
+    tells_of_another_run = True
 
     def test_hooks_see_a_run_that_goes_well(self, orchestrator: Orchestrator, folder: str) -> None:
         pipeline = pipelines.hooked(folder)
@@ -304,6 +310,23 @@ class LifeConformance(_Base):
         assert self.finish(third).status is COMPLETED
         assert (Path(folder) / "executions").read_text() == "x"
 
+    def test_a_run_id_that_is_taken_by_another_run(
+        self, orchestrator: Orchestrator, folder: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.needs(orchestrator, Feature.IDEMPOTENT_SUBMIT)
+        if not self.tells_of_another_run:
+            pytest.skip(f"{orchestrator.name} tells nothing of the run that has the id")
+        run_id = f"taken-{time.time_ns()}"
+        first = orchestrator.run_pipeline(pipelines.greeting(), run_id, parameters={"name": "Ada"})
+        assert orchestrator.run_pipeline(pipelines.greeting(), run_id, parameters={"name": "Ada"}).run_id == run_id
+        assert "belongs to a run" not in caplog.text
+        second = orchestrator.run_pipeline(pipelines.greeting(), run_id, parameters={"name": "Bob"})
+        assert "belongs to a run with the parameters {'name': 'Ada'}" in caplog.text
+        assert self.finish(second).outputs == {"greeting": "hello Ada"}
+        assert first.job_id == second.job_id
+        with pytest.raises(DefinitionError, match="belongs to a run of 'conformance greeting'"):
+            orchestrator.run_pipeline(pipelines.counting(folder), run_id)
+
     @pytest.mark.parametrize("run_id", ["", "a\nb", "x" * 201])
     def test_run_ids_that_nothing_could_show(self, orchestrator: Orchestrator, run_id: str) -> None:
         with pytest.raises(DefinitionError):
@@ -331,7 +354,13 @@ class LifeConformance(_Base):
 
 @pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
 class ScheduleConformance(_Base):
-    """Schedules that the engine keeps."""
+    """Schedules that the engine keeps.
+
+    Scheduling again changes when a pipeline runs, not whether: a paused schedule stays paused. Override
+    ``scheduling_again_resumes`` for an engine where deploying a schedule means that it runs.
+    """
+
+    scheduling_again_resumes = False
 
     def test_create_list_pause_resume_delete(self, orchestrator: Orchestrator) -> None:
         self.needs(orchestrator, Feature.SCHEDULE_CRON)
@@ -361,6 +390,18 @@ class ScheduleConformance(_Base):
             assert (info.schedule.cron, dict(info.schedule.parameters)) == ("7 * * * *", {"name": "later"})
         finally:
             orchestrator.delete_schedule(first.schedule_id)
+
+    def test_scheduling_again_leaves_a_paused_schedule_paused(self, orchestrator: Orchestrator) -> None:
+        self.needs(orchestrator, Feature.SCHEDULE_PAUSE)
+        made = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("hourly", 5))
+        try:
+            orchestrator.pause_schedule(made.schedule_id)
+            again = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("hourly", 7))
+            info = self.listed(orchestrator, made.schedule_id)
+            assert (again.paused, info.paused) == (not self.scheduling_again_resumes,) * 2
+            assert info.schedule.cron == "7 * * * *"
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
 
     def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
         schedule = Schedule.of("daily", 6, timezone="America/New_York")

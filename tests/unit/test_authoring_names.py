@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flowyml import Context, Pipeline, context, step
@@ -12,6 +14,7 @@ from flowyml.core.errors import (
     ParameterError,
     UnknownOptionError,
 )
+from flowyml.core.hooks import PipelineHook
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
@@ -226,6 +229,70 @@ def test_names_that_nothing_could_show(name: str) -> None:
 def test_odd_names_are_fine(name: str) -> None:
     plan = Pipeline(name).add_step(step(name=name, outputs=[name])(lambda: 1)).compile()
     assert decode(plan.canonical) == plan
+
+
+def test_a_single_name_needs_no_list() -> None:
+    pipeline = Pipeline("p", tags="nightly", outputs="model", include="data/*.csv")
+    assert (pipeline.tags, pipeline.outputs, pipeline.include) == (("nightly",), ("model",), ("data/*.csv",))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tags": 5}, r"Pipeline 'p': tags=5 must be a list of names"),
+        ({"outputs": ["model", "model"]}, r"Pipeline 'p': outputs names one thing twice: 'model', 'model'"),
+        ({"include": ["/abs/*"]}, r"include='/abs/\*' is absolute. Globs count from the folder"),
+        ({"hooks": PipelineHook()}, r"Pipeline 'p': hooks=.* is no list. Write hooks=\[…\]"),
+        ({"hooks": [5]}, r"Pipeline 'p': 5 is no PipelineHook"),
+        ({"context": {"rows"}}, r"context=\{'rows'\} is no mapping. Write Context\(rows=100\)"),
+        ({"context": ["rows"]}, r"context=\['rows'\] is no mapping"),
+    ],
+)
+def test_options_of_a_wrong_kind(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        Pipeline("p", **options)
+
+
+def test_an_output_that_the_steps_own_inputs_leave_out() -> None:
+    schema = step(name="schema", outputs=["schema"])(lambda: {"a": "int"})
+
+    @step(inputs=["dataset"])
+    def fit(dataset: list[int], schema: dict[str, str]) -> int:
+        return len(dataset)
+
+    pipeline = Pipeline("p", context=context(rows=4)).add_step(load).add_step(schema).add_step(fit)
+    message = (
+        r"step 'fit' needs 'schema', which step 'schema' produces and its own inputs=\[…\] leaves out. Add it there"
+    )
+    with pytest.raises(DefinitionError, match=message):
+        pipeline.compile()
+
+
+def test_a_builtin_that_tells_no_parameters() -> None:
+    with pytest.raises(DefinitionError, match=r"step 'dict': Python knows no parameters of <class 'dict'>. Wrap it"):
+        Pipeline("p").add_step(step(dict)).compile()
+
+
+def test_outputs_can_be_renamed() -> None:
+    twice = Pipeline("p", context=context(rows=4)).add_step(load).add_step(load.options(name="again"))
+    with pytest.raises(DefinitionError, match=r"two producers.* add_step\(step.options\(outputs=\[…\]\)\)"):
+        twice.compile()
+    renamed = load.options(name="again", outputs="more")
+    plan = Pipeline("p", context=context(rows=4)).add_step(load).add_step(renamed).compile()
+    assert [output.name for output in plan.outputs] == ["dataset", "more"]
+
+
+def test_an_int_for_a_float_becomes_one() -> None:
+    @step
+    def scale(rate: float, limit: float | None, count: int, either: int | float) -> list[Any]:  # noqa: PYI041
+        return [rate, limit, count, either]
+
+    pipeline = Pipeline("p", context=context(rate=1, limit=2, count=3, either=4)).add_step(scale)
+    defaults = [parameter.default for parameter in pipeline.compile().parameters]
+    assert list(map(repr, defaults)) == ["1.0", "2.0", "3", "4"]
+    given = pipeline.check_parameters({"rate": 5, "limit": None, "either": 6})
+    assert repr(given) == "{'rate': 5.0, 'limit': None, 'count': 3, 'either': 6}"
+    assert repr(pipeline.run({"rate": 5})["scale"]) == "[5.0, 2.0, 3, 4]"
 
 
 def test_pipeline_subclasses_may_not_override_run() -> None:

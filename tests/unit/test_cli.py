@@ -184,6 +184,8 @@ def test_a_detached_run_can_be_watched_and_read() -> None:
     assert ("load", "printed by a step") in {(line["step"], line["message"]) for line in lines}
     assert "load │ printed by a step" in flowyml("logs", job).out
     assert flowyml("logs", job, "--step", "tell").out == ""
+    typo = flowyml("logs", job, "--step", "tel")
+    assert (typo.code, typo.err) == (2, "error: This run has no step 'tel'. It has: load, tell.\n")
 
     assert flowyml("outputs", job, "--json").json["message"] == "plain: 3"
     assert flowyml("outputs", job, "message").out == "plain: 3\n"
@@ -208,6 +210,9 @@ def test_a_run_can_be_cancelled_and_waiting_has_an_end() -> None:
     outputs = flowyml("outputs", job)
     assert outputs.code == 1
     assert "only a completed run has outputs" in outputs.err
+    as_json = flowyml("outputs", job, "--json")
+    assert (as_json.code, as_json.error["exit_code"]) == (1, 1)
+    assert "is CANCELLED: only a completed run has outputs" in as_json.error["message"]
 
 
 def test_run_with_a_timeout_stops_waiting_and_the_run_goes_on() -> None:
@@ -256,6 +261,8 @@ def test_compile_to_the_plan() -> None:
     assert printed.err == "printed while loading\n"
     document = command("compile", "train.py", "--to", "plan", "-o", "out.json", "--json").json
     assert document == {"engine": "plan", "files": ["out.json"]}
+    unwritten = flowyml("compile", "train.py", "--to", "plan", "--json").json
+    assert (unwritten["files"], json.loads(unwritten["text"])["name"]) == ([], "training")
     plan = json.loads(Path("out.json").read_text())
     assert (plan["name"], plan["schema_version"]) == ("training", 1)
 
@@ -292,6 +299,12 @@ def test_a_graph_in_each_form() -> None:
     assert Path("g.mmd").read_text().startswith("flowchart LR\n")
     flowyml("graph", "train.py", "--format", "svg", "-o", "g.svg")
     assert Path("g.svg").read_text().startswith("<svg ")
+    steps = [
+        {"name": "load", "after": [], "outputs": ["rows_loaded"]},
+        {"name": "tell", "after": ["load"], "outputs": ["message", "things"]},
+    ]
+    assert flowyml("graph", "train.py", "--json").json == {"pipeline": "training", "steps": steps}
+    assert flowyml("graph", "train.py", "--json", "-o", "g.svg", "-f", "svg").json["path"] == "g.svg"
 
 
 def test_a_place_that_cannot_be_written_is_one_error() -> None:
@@ -503,6 +516,14 @@ def test_hostile_names_are_shown_as_they_are(name: str) -> None:
     assert flowyml("runs").out.count(name) == 2
     assert name in flowyml("status", name).out
     assert flowyml("status", name, "--json").json["pipeline"] == name
+
+
+def test_what_an_encoding_lacks_is_shown_as_an_escape() -> None:
+    run = command("run", "train.py", "-p", "label=Größe", PYTHONIOENCODING="ascii")
+    assert (run.code, "Gr\\xf6\\xdfe: 3" in run.out) == (0, True), run.err
+    job = json.loads(command("runs", "--json", PYTHONIOENCODING="ascii").out)[0]["job_id"]
+    logs = command("logs", job, PYTHONIOENCODING="ascii")
+    assert (logs.code, "load \\u2502 printed by a step" in logs.out) == (0, True), logs.err
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from datetime import UTC, datetime
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowyml import Pipeline
 from flowyml.core import errors
 from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, yes
 from flowyml.core.errors import (
     DefinitionError,
+    EngineUnreachableError,
     OutputNotKeptError,
     ScheduleError,
     StepCancelledError,
@@ -22,10 +27,13 @@ from flowyml.core.errors import (
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook, fire
+from flowyml.core.observability import MetricsCollector, set_metrics_collector
+from flowyml.core.progress import show_progress, wants_progress
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
-from flowyml.core.runs import Outputs
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule
+from flowyml.core.submission_result import SubmissionResult
 from flowyml.plan.names import identifier, slug
 
 
@@ -164,6 +172,20 @@ class TestSchedule:
         with pytest.raises(ScheduleError, match=message):
             Schedule.of(kind, value)
 
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"start": "2026-01-01"}, r"start='2026-01-01' is no datetime\. Write datetime\("),
+            ({"end": date(2026, 1, 1)}, "end=datetime.date.* is no datetime"),
+            ({"timezone": None}, "Unknown time zone None. Use a name"),
+            ({"timezone": 5}, "Unknown time zone 5"),
+            ({"cron": 5}, "cron=5 is no text"),
+        ],
+    )
+    def test_values_of_a_wrong_type(self, wrong: dict[str, Any], message: str) -> None:
+        with pytest.raises(ScheduleError, match=message):
+            Schedule(**{"cron": "0 0 * * *", **wrong})
+
     def test_time_zones(self) -> None:
         with pytest.raises(ScheduleError, match="Unknown time zone 'Mars/Olympus'"):
             Schedule.of("daily", 3, timezone="Mars/Olympus")
@@ -259,7 +281,81 @@ class TestCapabilities:
         assert self.table[Feature.PARALLEL_STEPS].level is Level.NO
 
 
+class _Fading:
+    """An engine that tells the end of a run and answers no more after it."""
+
+    name = "fading"
+    ended = False
+
+    def get_run(self, job_id: str) -> Run:
+        status = ExecutionStatus.COMPLETED if self.ended else ExecutionStatus.RUNNING
+        self.ended = True
+        return Run(job_id=job_id, run_id="r", pipeline="p", status=status, raw_status="")
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        raise EngineUnreachableError("gone")
+
+    def outputs(self, job_id: str) -> Outputs:
+        return Outputs()
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        return iter(())
+
+    def cancel(self, job_id: str) -> bool:
+        return False
+
+
+class _Collector(MetricsCollector):
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def step_finished(self, *arguments: object) -> None:
+        self.seen.append("step")
+
+    def run_finished(self, *arguments: object) -> None:
+        self.seen.append("run")
+
+
+class TestWaiting:
+    def test_an_engine_that_goes_after_the_end_takes_nothing_away(self) -> None:
+        handle = SubmissionResult(_Fading(), "job").wait_for_completion(5, 0.01)
+        assert handle.status is ExecutionStatus.COMPLETED
+
+    def test_with_a_collector_the_run_is_measured_all_the_same(self, caplog: pytest.LogCaptureFixture) -> None:
+        collector = _Collector()
+        set_metrics_collector(collector)
+        try:
+            SubmissionResult(_Fading(), "job").wait_for_completion(5, 0.01)
+        finally:
+            set_metrics_collector(None)
+        assert collector.seen == ["run"]
+        assert "The steps of run 'r' were not measured: gone" in caplog.text
+
+    @pytest.mark.parametrize("progress", [None, True])
+    def test_without_standard_error_nothing_is_shown(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], progress: bool | None
+    ) -> None:
+        monkeypatch.setattr(sys, "stderr", None)
+        assert SubmissionResult(_Fading(), "job").wait_for_completion(5, 0.01, progress=progress).status.is_terminal
+        with show_progress("p", "r") as update:
+            update(_Fading().get_run("job"), ())
+        assert capsys.readouterr().out == ""
+
+    def test_progress_can_be_turned_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        assert wants_progress()
+        monkeypatch.setenv("FLOWYML_PROGRESS", "0")
+        assert not wants_progress()
+
+
 class TestHooks:
+    def test_an_async_method_is_refused(self) -> None:
+        class Waits(PipelineHook):
+            async def on_step_end(self, step_name: str, outputs: object, duration: float) -> None: ...  # type: ignore[override]
+
+        with pytest.raises(DefinitionError, match=r"Pipeline 'p': hook Waits.on_step_end is async, .* asyncio.run"):
+            Pipeline("p", hooks=[Waits()])
+
     def test_what_a_hook_raises_is_logged_and_goes_no_further(self, caplog: pytest.LogCaptureFixture) -> None:
         seen: list[str] = []
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flowyml.core.errors import MissingExtraError, OrchestratorNotFoundError, PluginError
+from flowyml.core.errors import ConfigurationError, MissingExtraError, OrchestratorNotFoundError, PluginError
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Orchestrator
 
@@ -78,6 +78,18 @@ def test_an_installed_entry_point_resolves_by_its_name(install: Install) -> None
 def test_an_orchestrator_resolves_to_itself() -> None:
     toy = Toy()
     assert registry.resolve(toy) is toy
+
+
+@pytest.mark.parametrize(
+    ("on", "message"),
+    [
+        (Toy, r"on=Toy is a class. Give an object of it: on=Toy\(…\)"),
+        (5, "on=5 is no orchestrator. Give one, the name of an engine or target"),
+    ],
+)
+def test_what_is_no_orchestrator(on: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        registry.resolve(on)
 
 
 def test_options_reach_the_constructor() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -204,21 +205,28 @@ class PrefectClient:
         with suppress(NotFoundError):
             self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", None, method="DELETE")
 
-    def planned(self, deployment_ids: Sequence[str]) -> dict[str, list[datetime]]:
-        """When the scheduler means to run these deployments, soonest first."""
-        body = {
-            "deployments": {"id": {"any_": list(deployment_ids)}},
-            "flow_runs": {
-                "state": {"type": {"any_": ["SCHEDULED"]}},
-                "expected_start_time": {"after_": datetime.now(UTC).isoformat()},
-            },
-            "sort": "EXPECTED_START_TIME_ASC",
-            "limit": _PAGE,
+    def planned(self, deployment_ids: Sequence[str], enough: int) -> dict[str, list[datetime]]:
+        """When the scheduler means to run these deployments, soonest first: all times, or ``enough`` of them.
+
+        Page by page. A deployment of which enough is known is asked for no more, so that one which runs each minute
+        takes no room from one that runs once a day; of the others, what was read so far is the first part of the rest.
+        """
+        future = {
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+            "expected_start_time": {"after_": datetime.now(UTC).isoformat()},
         }
-        times: dict[str, list[datetime]] = {}
-        for plain in self.query("/flow_runs/filter", body):
-            if plain["auto_scheduled"] and (time := _time(plain["expected_start_time"])):
-                times.setdefault(plain["deployment_id"], []).append(time)
+        times: dict[str, list[datetime]] = {deployment: [] for deployment in deployment_ids}
+        read: Counter[str] = Counter()
+        while wanted := [deployment for deployment, known in times.items() if len(known) < enough]:
+            body = {"deployments": {"id": {"any_": wanted}}, "flow_runs": future, "sort": "EXPECTED_START_TIME_ASC"}
+            offset = sum(read[deployment] for deployment in wanted)
+            page = self.query("/flow_runs/filter", {**body, "limit": _PAGE, "offset": offset})
+            for plain in page:
+                read[plain["deployment_id"]] += 1
+                if plain["auto_scheduled"] and (time := _time(plain["expected_start_time"])):
+                    times[plain["deployment_id"]].append(time)
+            if len(page) < _PAGE:
+                break
         return times
 
     # Work pools and automations.

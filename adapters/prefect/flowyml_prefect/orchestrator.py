@@ -17,7 +17,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.urls import without_credentials
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator
+from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, check_same_run
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import ConflictError, FlowRun, NotFoundError, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow, flow_name
@@ -80,7 +80,9 @@ class PrefectOrchestrator(Orchestrator):
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
-        target = self._target()
+        target, pipeline = self._target(), bundle.plan.name
+        if not isinstance(run_id, NewRunId):
+            self._check_free(run_id, pipeline)
         deployed = self.deployments.deployed(bundle, target)
         made = self.client.create_run(
             deployed.id,
@@ -91,13 +93,24 @@ class PrefectOrchestrator(Orchestrator):
                 "labels": {**deployed.labels, "flowyml.run_id": run_id},
             },
         )
+        record = self.reader.record(made)
+        check_same_run(record, pipeline, parameters)
         if target.pool is None and made.state_type == "SCHEDULED":
             from flowyml_prefect import runner
 
             environment = {**self.client.connection.environment, **target.environment}
             runner.launch(made.id, deployed.entrypoint, environment, prefect_home() / "runs")
-        self._just_made = {made.id: self.reader.record(made)}
+        self._just_made = {made.id: record}
         return made.id
+
+    def _check_free(self, run_id: str, pipeline: str) -> None:
+        """Prefect's idempotency keys count for one flow, a run id counts for all: no other pipeline may have it.
+
+        Raises ``DefinitionError``. Of two pipelines that are submitted under one id at the same moment, both run.
+        """
+        for found in self.reader.named(run_id):
+            if found.pipeline != pipeline:
+                check_same_run(found, pipeline, {})
 
     def attach(self, job_id: str) -> SubmissionResult:
         made = self._just_made.pop(job_id, None)
@@ -228,7 +241,7 @@ class PrefectOrchestrator(Orchestrator):
         return Deployment(name=deployed.name, digest=bundle.digest, changed=deployed.changed, url=deployed.url)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
-        body = {**to_prefect(schedule), "active": True, "parameters": given_parameters(schedule.parameters)}
+        body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
         deployed = self._scheduled_deployment(bundle)
         try:
             self._save_schedule(deployed.id, body)
@@ -239,7 +252,8 @@ class PrefectOrchestrator(Orchestrator):
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         flow = None if pipeline is None else flow_name(pipeline)
         found = [plain for plain in self.client.deployments(flow) if _own_schedule(plain)]
-        planned = self.client.planned([plain["id"] for plain in found]) if found else {}
+        active = [plain["id"] for plain in found if _is_active(plain)]
+        planned = self.client.planned(active, _SHOWN)
         return [_info(plain, planned.get(plain["id"], [])) for plain in found]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
@@ -271,8 +285,10 @@ class PrefectOrchestrator(Orchestrator):
         return self.deployments.deployed(bundle, Target(pool, self.artifacts))
 
     def _save_schedule(self, deployment_id: str, body: Mapping[str, Any]) -> None:
+        """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""
         existing = _own_schedule(self.client.deployment_by_id(deployment_id))
-        self.client.save_schedule(deployment_id, body, existing["id"] if existing else None)
+        active = existing["active"] if existing else True
+        self.client.save_schedule(deployment_id, {**body, "active": active}, existing["id"] if existing else None)
 
     def _change_schedule(self, schedule_id: str, *, active: bool) -> ScheduleInfo:
         schedule = self._own(schedule_id)
@@ -280,8 +296,8 @@ class PrefectOrchestrator(Orchestrator):
         return self._schedule(schedule_id)
 
     def _schedule(self, deployment_id: str) -> ScheduleInfo:
-        planned = self.client.planned([deployment_id])
-        return _info(self.client.deployment_by_id(deployment_id), planned.get(deployment_id, []))
+        planned = self.client.planned([deployment_id], _SHOWN)
+        return _info(self.client.deployment_by_id(deployment_id), planned[deployment_id])
 
     def _own(self, schedule_id: str) -> Mapping[str, Any]:
         """The Prefect schedule of a deployment: a pipeline has one, so that the deployment's id names it."""
@@ -298,6 +314,11 @@ class PrefectOrchestrator(Orchestrator):
 
 def _own_schedule(deployment: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((schedule for schedule in deployment.get("schedules") or () if is_ours(schedule)), None)
+
+
+def _is_active(deployment: Mapping[str, Any]) -> bool:
+    schedule = _own_schedule(deployment)
+    return schedule is not None and bool(schedule["active"])
 
 
 def _info(deployment: Mapping[str, Any], planned: list[Any]) -> ScheduleInfo:

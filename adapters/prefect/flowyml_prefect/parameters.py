@@ -11,19 +11,38 @@ from flowyml.plan.model import Plan
 __all__ = ["given_parameters", "parameter_schema", "read_parameters"]
 
 _TEMPLATE = "__prefect_kind"
+_DEFS = "#/$defs/"  # where pydantic puts them
 
 
 def parameter_schema(plan: Plan) -> dict[str, Any]:
-    """What Prefect's form for a run is made from."""
-    properties = {
-        parameter.name: {
-            "title": parameter.name, "position": position, **parameter.schema,
-            **({} if parameter.required else {"default": parameter.default}),
-        }
-        for position, parameter in enumerate(plan.parameters)
-    }  # fmt: skip
+    """What Prefect's form for a run is made from.
+
+    Types that a parameter's schema refers to stand at its root (``definitions``, where Prefect's own schemas have
+    them): a reference counts from there. Their names begin with the parameter's, so that no two are the same.
+    """
+    properties, definitions = {}, {}
+    for position, parameter in enumerate(plan.parameters):
+        schema = _referring_to_the_root(parameter.schema, parameter.name)
+        for name, definition in schema.pop("$defs", {}).items():
+            definitions[f"{parameter.name}.{name}"] = definition
+        default = {} if parameter.required else {"default": parameter.default}
+        properties[parameter.name] = {"title": parameter.name, "position": position, **schema, **default}
     required = [parameter.name for parameter in plan.parameters if parameter.required]
-    return {"title": "Parameters", "type": "object", "properties": properties, "required": required}
+    form = {"title": "Parameters", "type": "object", "properties": properties, "required": required}
+    return {**form, "definitions": definitions} if definitions else form
+
+
+def _referring_to_the_root(schema: Any, parameter: str) -> Any:
+    if isinstance(schema, list):
+        return [_referring_to_the_root(item, parameter) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        key: f"#/definitions/{parameter}.{value.removeprefix(_DEFS)}"
+        if key == "$ref" and isinstance(value, str) and value.startswith(_DEFS)
+        else _referring_to_the_root(value, parameter)
+        for key, value in schema.items()
+    }
 
 
 def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,11 @@ class RunReader:
             filters["flows"] = {"name": {"any_": [flow_name(pipeline)]}}
         return [self.record(run) for run in self.client.runs(filters, limit)]
 
+    def named(self, run_id: str) -> list[Run]:
+        """The runs that were submitted under this id."""
+        filters = {"flow_runs": {"name": {"any_": [run_id]}, "tags": {"all_": [TAG]}}}
+        return [self.record(run) for run in self.client.runs(filters, limit=10)]
+
     def step_runs(self, run: FlowRun) -> tuple[StepRun, ...]:
         """All steps in the plan's order. After the end of a run, Prefect is given time to record its last task runs."""
         status = status_of(run.state_type, run.state_name)
@@ -77,7 +82,7 @@ class RunReader:
             if not status.is_terminal or settled or _is_settled(run):
                 break
             time.sleep(0.2)
-        return tuple(_after_the_end(step, status) for step in steps) if status.is_terminal else steps
+        return tuple(_after_the_end(step, status, run.end_time) for step in steps) if status.is_terminal else steps
 
     def outputs(self, run: FlowRun, artifacts: str | None) -> Outputs:
         """The pipeline's outputs; those that are gone from the artifact store tell why when they are read."""
@@ -175,14 +180,15 @@ def _step_run(name: str, task: TaskRun | None) -> StepRun:
     )  # fmt: skip
 
 
-def _after_the_end(step: StepRun, run: ExecutionStatus) -> StepRun:
+def _after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None) -> StepRun:
     """A step cannot go on after its run: one that was at work shares its fate, one that waited was cancelled."""
     if step.status.is_terminal:
         return step
     from dataclasses import replace
 
     was_at_work = step.status is ExecutionStatus.RUNNING and run.is_failed
-    return replace(step, status=ExecutionStatus.FAILED if was_at_work else ExecutionStatus.CANCELLED)
+    status = ExecutionStatus.FAILED if was_at_work else ExecutionStatus.CANCELLED
+    return replace(step, status=status, ended_at=(step.ended_at or ended_at) if step.started_at else None)
 
 
 def _went_wrong(status: ExecutionStatus) -> bool:

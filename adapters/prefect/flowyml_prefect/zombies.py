@@ -2,8 +2,13 @@
 
 A flow sends heartbeats. Prefect's documented remedy for flows that fall silent is an automation, which FlowyML makes on
 the server with the first deployment (source: Prefect, *How to detect and respond to zombie flows*). It touches only
-runs that carry FlowyML's tag. A second one does the same for runs whose process died before the flow began: a run
-without a work pool begins within seconds of being claimed, so one that stays pending will not begin.
+runs that carry FlowyML's tag.
+
+Others do the same for runs whose process died before the flow began. Such a run is *Pending*: somebody claimed it. One
+that nobody has claimed yet, since its pool is busy or has no worker, is *Scheduled* or *Late* and is never touched. A
+run without a work pool begins within seconds of being claimed, so one that is still pending after two minutes will not
+begin. A worker claims a run when it has room for it, and what follows may be an image to pull or a machine to start:
+a pool's run has an hour. One that begins after that all the same runs, since Prefect lets a crashed run go on.
 """
 
 from __future__ import annotations
@@ -12,7 +17,10 @@ from typing import Any
 
 from flowyml_prefect.client import TAG
 
-__all__ = ["AUTOMATIONS", "DETACHED_TAG", "HEARTBEAT_SECONDS", "SILENT_MESSAGE"]
+__all__ = [
+    "AUTOMATIONS", "DETACHED_TAG", "HEARTBEAT_SECONDS", "NEVER_BEGAN_MESSAGE", "PENDING", "SILENT_MESSAGE",
+    "crash_after",
+]  # fmt: skip
 
 HEARTBEAT_SECONDS = 30
 """Prefect sends no more often."""
@@ -21,10 +29,12 @@ DETACHED_TAG = "flowyml:detached"
 """On runs without a work pool."""
 
 SILENT_MESSAGE = "The flow stopped responding: no heartbeat came for 90 s."
-_NEVER_BEGAN = "The process that took this run ended before the flow began."
+NEVER_BEGAN_MESSAGE = "The process that took this run ended before the flow began."
+PENDING = "prefect.flow-run.Pending"
 
 
-def _crash(name: str, after: str, tag: str, within: int, message: str) -> dict[str, Any]:
+def crash_after(name: str, after: str, tag: str, within: int, message: str) -> dict[str, Any]:
+    """An automation: a run with this tag of which nothing is heard for so many seconds after an event has crashed."""
     return {
         "name": name,
         "description": "Made by FlowyML, for its own runs.",
@@ -45,6 +55,7 @@ def _crash(name: str, after: str, tag: str, within: int, message: str) -> dict[s
 
 
 AUTOMATIONS = (
-    _crash("FlowyML: runs that fell silent", "prefect.flow-run.heartbeat", TAG, 90, SILENT_MESSAGE),
-    _crash("FlowyML: runs that never began", "prefect.flow-run.Pending", DETACHED_TAG, 120, _NEVER_BEGAN),
+    crash_after("FlowyML: runs that fell silent", "prefect.flow-run.heartbeat", TAG, 90, SILENT_MESSAGE),
+    crash_after("FlowyML: runs that never began", PENDING, DETACHED_TAG, 120, NEVER_BEGAN_MESSAGE),
+    crash_after("FlowyML: runs of pools that never began", PENDING, TAG, 3600, NEVER_BEGAN_MESSAGE),
 )

@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 class TestAirflow(OrchestratorConformance):
     """Nothing is left out."""
 
+    tells_of_another_run = False  # run ids are those of one DAG
+    scheduling_again_resumes = True  # it deploys the DAG and unpauses it
+
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, airflow3: Airflow) -> Callable[..., AirflowOrchestrator]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from flowyml.core.errors import DefinitionError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -88,6 +89,23 @@ def test_the_parameter_form() -> None:
     schema = parameter_schema(TRAINING)
     assert schema["required"] == ["source"]
     assert schema["properties"]["rows"] == {"title": "rows", "position": 0, "type": "integer", "default": 100}
+
+
+def test_types_of_parameters_stand_where_their_references_point() -> None:
+    def referring(to: dict[str, Any]) -> dict[str, Any]:
+        return {"$defs": {"Item": to}, "type": "array", "items": {"$ref": "#/$defs/Item"}}
+
+    one, other = {"type": "object"}, {"type": "object", "properties": {"next": {"$ref": "#/$defs/Item"}}}
+    parameters = (Parameter(name="items", schema=referring(one)), Parameter(name="größe", schema=referring(other)))
+    form = parameter_schema(replace(TRAINING, parameters=parameters))
+    assert form["properties"]["items"]["items"] == {"$ref": "#/definitions/items.Item"}
+    assert "$defs" not in form["properties"]["items"]
+    assert form["definitions"]["items.Item"] == one
+    assert form["definitions"]["größe.Item"]["properties"]["next"] == {"$ref": "#/definitions/größe.Item"}
+    taken = Draft202012Validator(form)
+    assert taken.is_valid({"items": [{}], "größe": [{"next": {}}], "source": ""})
+    assert not taken.is_valid({"items": [1]})
+    assert not taken.is_valid({"größe": [{"next": 1}]})
 
 
 def test_long_backoffs_are_as_many_as_prefect_takes() -> None:

@@ -11,18 +11,20 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from flowyml import Pipeline, step
 from flowyml.core.errors import AuthenticationError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import RemoteOrchestrator
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.zombies import SILENT_MESSAGE
+from flowyml_prefect.zombies import AUTOMATIONS, NEVER_BEGAN_MESSAGE, PENDING, SILENT_MESSAGE, crash_after
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
 from tests.engines.prefect import PrefectServer, prefect_server
 
@@ -41,7 +43,8 @@ def test_a_killed_flow_fails_quickly_and_takes_its_step_along(
     assert time.monotonic() - killed < 5
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
     assert "killed by signal 9 (SIGKILL)" in str(handle.error)
-    assert handle.step_statuses() == {"sleep": ExecutionStatus.FAILED}
+    (step,) = handle.step_runs()
+    assert (step.status, step.ended_at) == (ExecutionStatus.FAILED, handle.run.ended_at), "its seconds count no more"
     wait_for(lambda: not work.is_running(), 5)
     wait_for(lambda: (tmp_path / "ended").exists(), 10)
     assert (tmp_path / "ended").read_text() == "FAILED"
@@ -163,6 +166,25 @@ def test_a_run_that_nobody_tends_does_not_stay_running(abandoned: tuple[Submissi
     wait_for(lambda: handle.status.is_terminal, 150 - (time.monotonic() - killed))
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
     assert handle.error == SILENT_MESSAGE
+
+
+def test_a_pools_run_whose_worker_died_before_it_began_does_not_stay_queued(make_prefect: Any) -> None:
+    """By FlowyML's automation with ten seconds in place of an hour, and a tag of its own in place of all runs'."""
+    orchestrator = make_prefect(work_pool="dying")
+    client = orchestrator.client
+    client.ensure_process_pool("dying")
+    pipeline = Pipeline("claimed", tags=["claimed"]).add_step(step(name="one")(lambda: 1))
+    claimed, late = orchestrator.run_pipeline(pipeline), orchestrator.run_pipeline(pipeline)
+    (hour,) = [made for made in AUTOMATIONS if "pools" in made["name"]]
+    assert client.query("/automations/filter", {"automations": {"name": {"any_": [hour["name"]]}}})
+    soon = crash_after("soon", PENDING, "claimed", 10, NEVER_BEGAN_MESSAGE)
+    assert {**soon["trigger"], "within": 3600, "match_related": hour["trigger"]["match_related"]} == hour["trigger"]
+    client.ensure_automation(soon)
+    assert client.claim(claimed.job_id), "as a worker does, which then dies"
+    wait_for(lambda: claimed.status.is_terminal)
+    assert (claimed.status, claimed.error) == (ExecutionStatus.FAILED, NEVER_BEGAN_MESSAGE)
+    assert late.status is ExecutionStatus.QUEUED, "nobody has taken it, and somebody may"
+    late.cancel()
 
 
 @contextmanager

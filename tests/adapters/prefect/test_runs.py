@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import TypedDict
 
 from flowyml import Pipeline, step
 from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError, StepError
@@ -21,12 +22,17 @@ from flowyml.orchestrators.probe import Site
 from flowyml.testing.suite import FailureConformance
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.server import prefect_home
+from tests.adapters.prefect.samples import wait_for
 from tests.engines.prefect import PrefectServer
 from tests.engines.s3 import fake_s3
 
 pytestmark = pytest.mark.prefect
 
 COMPLETED = ExecutionStatus.COMPLETED
+
+
+class Item(TypedDict):
+    price: int
 
 
 def adding(name: str, increment: int = 1) -> Pipeline:
@@ -76,6 +82,23 @@ class TestDeployments:
     def test_a_work_pool_that_is_not_there(self, make_prefect: Callable[..., Any]) -> None:
         with pytest.raises(ConfigurationError, match=r"has no work pool 'nowhere'\. `prefect work-pool create nowhere"):
             make_prefect(work_pool="nowhere").run_pipeline(adding("poolless"))
+
+    def test_a_rare_schedule_beside_frequent_ones_shows_its_next_runs(self, make_prefect: Callable[..., Any]) -> None:
+        orchestrator = make_prefect(work_pool="busy")
+        orchestrator.client.ensure_process_pool("busy")
+        timings = {f"often {number}": Schedule.of("interval", 30) for number in range(3)}
+        timings["rarely"] = Schedule.of("daily", 3)
+        made = [orchestrator.schedule_pipeline(adding(name), schedule) for name, schedule in timings.items()]
+        try:
+            ids = [info.schedule_id for info in made]
+            wait_for(lambda: min(map(len, orchestrator.client.planned(ids[:3], 80).values())) >= 80)
+            shown = {info.pipeline: info for info in orchestrator.schedules()}
+            assert {len(shown[name].next_runs) for name in timings if name != "rarely"} == {10}
+            rare = shown["rarely"]
+            assert rare.next_runs[0] == rare.schedule.next_times()[0]
+        finally:
+            for info in made:
+                orchestrator.delete_schedule(info.schedule_id)
 
     def test_a_schedule_that_nobody_would_run(self, orchestrator: PrefectOrchestrator) -> None:
         with pytest.raises(ScheduleError, match="needs a work pool"):
@@ -162,6 +185,15 @@ class TestRuns:
         handle = orchestrator.run_pipeline(pipeline, parameters={"value": like_a_template})
         assert handle.wait_for_completion(60, 0.2).outputs == {"same": [like_a_template, 1, 1.5]}
         assert handle.run.parameters["value"] == like_a_template
+
+    def test_typed_dicts_as_parameters(self, orchestrator: PrefectOrchestrator) -> None:
+        @step(outputs=["total"])
+        def add(items: list[Item]) -> int:
+            return sum(item["price"] for item in items)
+
+        pipeline = Pipeline("priced", context={"items": [{"price": 1}]}).add_step(add)
+        handle = orchestrator.run_pipeline(pipeline, parameters={"items": [{"price": 3}, {"price": 4}]})
+        assert handle.wait_for_completion(60, 0.2).outputs == {"total": 7}, handle.error
 
     def test_prefect_is_recognized_by_its_pages(self, prefect: PrefectServer) -> None:
         assert PrefectOrchestrator.recognizes(Site(prefect.url))

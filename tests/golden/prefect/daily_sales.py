@@ -1,0 +1,223 @@
+"""A FlowyML pipeline as a Prefect flow.
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
+flow; ``python flow.py`` runs it, ``python flow.py '{"rows": 5}'`` with these parameters. The code of the steps is in
+the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+PIPELINE = "daily-sales"
+BUNDLE = Path(__file__).resolve().with_name("daily-sales-e3b0c442.pyz")
+sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
+
+from flowyml.artifacts import default_url  # noqa: E402
+from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.runtime.processes import StepProcesses  # noqa: E402
+
+# Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
+# timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
+GRACE = 10
+logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
+
+Values = dict[str, Any]
+ENDED = {
+    "COMPLETED": ExecutionStatus.COMPLETED,
+    "CANCELLING": ExecutionStatus.CANCELLED,
+    "CANCELLED": ExecutionStatus.CANCELLED,
+}
+_work: ContextVar[Work] = ContextVar("_work")
+
+
+class Work:
+    """The processes that the steps of a run work in, and what ends them."""
+
+    def __init__(self, processes: StepProcesses) -> None:
+        self.processes = processes
+        self.stop = threading.Event()
+        self.ended: list[threading.Event] = []
+
+    def end(self) -> None:
+        """Stop the steps at work, and wait until they have ended."""
+        self.stop.set()
+        for event in self.ended:
+            event.wait(GRACE)
+
+
+@contextmanager
+def run_steps(**parameters: Any) -> Iterator[None]:
+    """The processes that the steps run in; they end with the flow, however it ends."""
+    artifacts = os.environ.get("FLOWYML_ARTIFACTS") or default_url()
+    with StepProcesses(BUNDLE, run_id=runtime.flow_run.name, artifacts=artifacts, parameters=parameters) as processes:
+        work = Work(processes)
+        _work.set(work)
+        try:
+            yield
+        finally:
+            work.end()
+
+
+def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
+    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    work.ended.append(ended)
+    try:
+        attempt = runtime.task_run.run_count
+        return work.processes.run(
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=lambda _, line: logger.info(line)
+        )
+    except StepError as error:
+        if work.stop.is_set():
+            return Cancelled(message=f"step {step!r} was stopped with its run.")
+        if trace := getattr(error, "traceback", ""):
+            logger.error(trace)
+        raise
+    finally:
+        ended.set()
+
+
+def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
+    """A condition for retries: after these errors only, or after all."""
+    policy = OrchestratorRetryPolicy(retryable_errors=errors)
+
+    def condition(task: Any, task_run: Any, state: State[Any]) -> bool:
+        error: Any = state.result(raise_on_failure=False)
+        names = getattr(error, "names", ())
+        return policy.retries_on_names(names) if names else policy.retries_on(error)
+
+    return condition
+
+
+def finish_run(
+    steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
+) -> State[Any]:
+    """Wait for all steps. The first that failed fails the run; else the outputs become an artifact."""
+    for future in steps.values():
+        future.wait()
+    for step, future in steps.items():
+        if not future.state.is_completed() and not future.state.is_pending():
+            return Failed(message=f"step {step!r}: {_reason(future.state)}")
+    values = {name: future.result()[output] for name, (future, output) in outputs.items()}
+    if values:
+        table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
+        create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
+    return Completed()
+
+
+def _reason(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, StepError) else str(state.message or state.name)
+
+
+def on_start(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_start``, once in the life of a run."""
+    if flow_run.run_count <= 1:
+        _fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
+
+
+def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_end``."""
+    status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
+    if state.name == "TimedOut":
+        status = ExecutionStatus.TIMEOUT
+    since = flow_run.start_time or flow_run.expected_start_time
+    _fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
+
+
+def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
+    logger = flow_run_logger(flow_run, flow)
+    with StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=lambda _, line: logger.info(line))
+
+
+# The steps, and the flow.
+
+
+@task(
+    name="fetch",
+    task_run_name="fetch",
+    description="The day's orders, some of which are broken.",
+    retries=2,
+    retry_delay_seconds=[5, 10.0],
+    retry_condition_fn=retry_on(["ConnectionError"]),
+    timeout_seconds=300 + GRACE,
+)
+def fetch(day: str, shops: int) -> Values | State[Any]:
+    return run_step("fetch", {"day": day, "shops": shops}, timeout=300)
+
+
+@task(name="check", task_run_name="check", description="Orders of things that are sold; the others are counted.")
+def check(fetch: Values) -> Values | State[Any]:
+    return run_step("check", {"orders": fetch["orders"]})
+
+
+@task(name="add_up", task_run_name="add_up", description="Revenue of each item.")
+def add_up(check: Values) -> Values | State[Any]:
+    return run_step("add_up", {"good": check["good"]})
+
+
+@task(name="rank", task_run_name="rank", description="The shop that sold the most pieces; runs beside ``add_up``.")
+def rank(check: Values) -> Values | State[Any]:
+    return run_step("rank", {"good": check["good"]})
+
+
+@task(name="report", task_run_name="report", description="The words for people.")
+def report(add_up: Values, rank: Values, check: Values, day: str) -> Values | State[Any]:
+    return run_step(
+        "report",
+        {"revenue": add_up["revenue"], "best_shop": rank["best_shop"], "rejected": check["rejected"], "day": day},
+    )
+
+
+@flow(
+    name="daily-sales",
+    description="Revenue and the best shop of one day.",
+    on_running=[on_start],
+    on_completion=[on_end],
+    on_failure=[on_end],
+    on_cancellation=[on_end],
+    on_crashed=[on_end],
+)
+def daily_sales(day: str = "2026-01-31", shops: int = 4) -> State[Any]:
+    with run_steps(day=day, shops=shops):
+        fetch_future = fetch.submit(day, shops)
+        check_future = check.submit(fetch_future)
+        add_up_future = add_up.submit(check_future)
+        rank_future = rank.submit(check_future)
+        report_future = report.submit(add_up_future, rank_future, check_future, day)
+        return finish_run(
+            {
+                "fetch": fetch_future,
+                "check": check_future,
+                "add_up": add_up_future,
+                "rank": rank_future,
+                "report": report_future,
+            },
+            {"report": (report_future, "report")},
+            "daily-sales-outputs",
+        )
+
+
+if __name__ == "__main__":
+    daily_sales(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))

@@ -1,0 +1,244 @@
+"""A FlowyML pipeline as a Prefect flow.
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
+flow; ``python flow.py`` runs it, ``python flow.py '{"rows": 5}'`` with these parameters. The code of the steps is in
+the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+PIPELINE = "train-classifier"
+BUNDLE = Path(__file__).resolve().with_name("train-classifier-e3b0c442.pyz")
+sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
+
+from flowyml.artifacts import default_url  # noqa: E402
+from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.runtime.processes import StepProcesses  # noqa: E402
+
+# Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
+# timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
+GRACE = 10
+logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
+
+Values = dict[str, Any]
+ENDED = {
+    "COMPLETED": ExecutionStatus.COMPLETED,
+    "CANCELLING": ExecutionStatus.CANCELLED,
+    "CANCELLED": ExecutionStatus.CANCELLED,
+}
+_work: ContextVar[Work] = ContextVar("_work")
+
+
+class Work:
+    """The processes that the steps of a run work in, and what ends them."""
+
+    def __init__(self, processes: StepProcesses) -> None:
+        self.processes = processes
+        self.stop = threading.Event()
+        self.ended: list[threading.Event] = []
+
+    def end(self) -> None:
+        """Stop the steps at work, and wait until they have ended."""
+        self.stop.set()
+        for event in self.ended:
+            event.wait(GRACE)
+
+
+@contextmanager
+def run_steps(**parameters: Any) -> Iterator[None]:
+    """The processes that the steps run in; they end with the flow, however it ends."""
+    artifacts = os.environ.get("FLOWYML_ARTIFACTS") or default_url()
+    with StepProcesses(BUNDLE, run_id=runtime.flow_run.name, artifacts=artifacts, parameters=parameters) as processes:
+        work = Work(processes)
+        _work.set(work)
+        try:
+            yield
+        finally:
+            work.end()
+
+
+def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
+    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    work.ended.append(ended)
+    try:
+        attempt = runtime.task_run.run_count
+        return work.processes.run(
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=lambda _, line: logger.info(line)
+        )
+    except StepError as error:
+        if work.stop.is_set():
+            return Cancelled(message=f"step {step!r} was stopped with its run.")
+        if trace := getattr(error, "traceback", ""):
+            logger.error(trace)
+        raise
+    finally:
+        ended.set()
+
+
+def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
+    """A condition for retries: after these errors only, or after all."""
+    policy = OrchestratorRetryPolicy(retryable_errors=errors)
+
+    def condition(task: Any, task_run: Any, state: State[Any]) -> bool:
+        error: Any = state.result(raise_on_failure=False)
+        names = getattr(error, "names", ())
+        return policy.retries_on_names(names) if names else policy.retries_on(error)
+
+    return condition
+
+
+def finish_run(
+    steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
+) -> State[Any]:
+    """Wait for all steps. The first that failed fails the run; else the outputs become an artifact."""
+    for future in steps.values():
+        future.wait()
+    for step, future in steps.items():
+        if not future.state.is_completed() and not future.state.is_pending():
+            return Failed(message=f"step {step!r}: {_reason(future.state)}")
+    values = {name: future.result()[output] for name, (future, output) in outputs.items()}
+    if values:
+        table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
+        create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
+    return Completed()
+
+
+def _reason(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, StepError) else str(state.message or state.name)
+
+
+def on_start(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_start``, once in the life of a run."""
+    if flow_run.run_count <= 1:
+        _fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
+
+
+def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_end``."""
+    status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
+    if state.name == "TimedOut":
+        status = ExecutionStatus.TIMEOUT
+    since = flow_run.start_time or flow_run.expected_start_time
+    _fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
+
+
+def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
+    logger = flow_run_logger(flow_run, flow)
+    with StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=lambda _, line: logger.info(line))
+
+
+# The steps, and the flow.
+
+
+@task(name="load", task_run_name="load", description="Measurements, and 1 for a benign tumour.")
+def load() -> Values | State[Any]:
+    return run_step("load", {})
+
+
+@task(name="split", task_run_name="split", description="A part of the tumours is kept back for the test.")
+def split(load: Values, test_share: float, seed: int) -> Values | State[Any]:
+    return run_step(
+        "split",
+        {"features": load["features"], "labels": load["labels"], "test_share": test_share, "seed": seed},
+    )
+
+
+@task(name="train_forest", task_run_name="train_forest", description="Many decision trees that vote.")
+def train_forest(split: Values, trees: int, seed: int) -> Values | State[Any]:
+    return run_step(
+        "train_forest",
+        {"train_x": split["train_x"], "train_y": split["train_y"], "trees": trees, "seed": seed},
+    )
+
+
+@task(name="train_logistic", task_run_name="train_logistic", description="A linear model of scaled measurements.")
+def train_logistic(split: Values) -> Values | State[Any]:
+    return run_step("train_logistic", {"train_x": split["train_x"], "train_y": split["train_y"]})
+
+
+@task(
+    name="choose",
+    task_run_name="choose",
+    description="The model that does better in cross-validation; the test data stays unseen.",
+)
+def choose(train_forest: Values, train_logistic: Values, split: Values) -> Values | State[Any]:
+    return run_step(
+        "choose",
+        {
+            "forest": train_forest["train_forest"],
+            "logistic": train_logistic["train_logistic"],
+            "train_x": split["train_x"],
+            "train_y": split["train_y"],
+        },
+    )
+
+
+@task(
+    name="evaluate",
+    task_run_name="evaluate",
+    description="How the chosen model does on data that it has never seen.",
+)
+def evaluate(choose: Values, split: Values) -> Values | State[Any]:
+    return run_step("evaluate", {"model": choose["model"], "test_x": split["test_x"], "test_y": split["test_y"]})
+
+
+@task(name="report", task_run_name="report", description="One sentence for people.")
+def report(choose: Values, evaluate: Values) -> Values | State[Any]:
+    return run_step("report", {"scores": choose["scores"], "metrics": evaluate["evaluate"]})
+
+
+@flow(name="train-classifier", description="Train two classifiers side by side, keep the better one.")
+def train_classifier(trees: int = 200, test_share: float = 0.25, seed: int = 7) -> State[Any]:
+    with run_steps(trees=trees, test_share=test_share, seed=seed):
+        load_future = load.submit()
+        split_future = split.submit(load_future, test_share, seed)
+        train_forest_future = train_forest.submit(split_future, trees, seed)
+        train_logistic_future = train_logistic.submit(split_future)
+        choose_future = choose.submit(train_forest_future, train_logistic_future, split_future)
+        evaluate_future = evaluate.submit(choose_future, split_future)
+        report_future = report.submit(choose_future, evaluate_future)
+        return finish_run(
+            {
+                "load": load_future,
+                "split": split_future,
+                "train_forest": train_forest_future,
+                "train_logistic": train_logistic_future,
+                "choose": choose_future,
+                "evaluate": evaluate_future,
+                "report": report_future,
+            },
+            {
+                "metrics": (evaluate_future, "evaluate"),
+                "scores": (choose_future, "scores"),
+                "report": (report_future, "report"),
+            },
+            "train-classifier-outputs",
+        )
+
+
+if __name__ == "__main__":
+    train_classifier(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))

@@ -1,0 +1,231 @@
+"""A FlowyML pipeline as a Prefect flow.
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
+flow; ``python flow.py`` runs it, ``python flow.py '{"rows": 5}'`` with these parameters. The code of the steps is in
+the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+PIPELINE = "tune-on-gpu"
+BUNDLE = Path(__file__).resolve().with_name("tune-on-gpu-e3b0c442.pyz")
+sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
+
+from flowyml.artifacts import default_url  # noqa: E402
+from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.runtime.processes import StepProcesses  # noqa: E402
+
+# Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
+# timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
+GRACE = 10
+logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
+
+Values = dict[str, Any]
+ENDED = {
+    "COMPLETED": ExecutionStatus.COMPLETED,
+    "CANCELLING": ExecutionStatus.CANCELLED,
+    "CANCELLED": ExecutionStatus.CANCELLED,
+}
+_work: ContextVar[Work] = ContextVar("_work")
+
+
+class Work:
+    """The processes that the steps of a run work in, and what ends them."""
+
+    def __init__(self, processes: StepProcesses) -> None:
+        self.processes = processes
+        self.stop = threading.Event()
+        self.ended: list[threading.Event] = []
+
+    def end(self) -> None:
+        """Stop the steps at work, and wait until they have ended."""
+        self.stop.set()
+        for event in self.ended:
+            event.wait(GRACE)
+
+
+@contextmanager
+def run_steps(**parameters: Any) -> Iterator[None]:
+    """The processes that the steps run in; they end with the flow, however it ends."""
+    artifacts = os.environ.get("FLOWYML_ARTIFACTS") or default_url()
+    with StepProcesses(BUNDLE, run_id=runtime.flow_run.name, artifacts=artifacts, parameters=parameters) as processes:
+        work = Work(processes)
+        _work.set(work)
+        try:
+            yield
+        finally:
+            work.end()
+
+
+def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
+    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    work.ended.append(ended)
+    try:
+        attempt = runtime.task_run.run_count
+        return work.processes.run(
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=lambda _, line: logger.info(line)
+        )
+    except StepError as error:
+        if work.stop.is_set():
+            return Cancelled(message=f"step {step!r} was stopped with its run.")
+        if trace := getattr(error, "traceback", ""):
+            logger.error(trace)
+        raise
+    finally:
+        ended.set()
+
+
+def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
+    """A condition for retries: after these errors only, or after all."""
+    policy = OrchestratorRetryPolicy(retryable_errors=errors)
+
+    def condition(task: Any, task_run: Any, state: State[Any]) -> bool:
+        error: Any = state.result(raise_on_failure=False)
+        names = getattr(error, "names", ())
+        return policy.retries_on_names(names) if names else policy.retries_on(error)
+
+    return condition
+
+
+def finish_run(
+    steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
+) -> State[Any]:
+    """Wait for all steps. The first that failed fails the run; else the outputs become an artifact."""
+    for future in steps.values():
+        future.wait()
+    for step, future in steps.items():
+        if not future.state.is_completed() and not future.state.is_pending():
+            return Failed(message=f"step {step!r}: {_reason(future.state)}")
+    values = {name: future.result()[output] for name, (future, output) in outputs.items()}
+    if values:
+        table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
+        create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
+    return Completed()
+
+
+def _reason(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, StepError) else str(state.message or state.name)
+
+
+def on_start(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_start``, once in the life of a run."""
+    if flow_run.run_count <= 1:
+        _fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
+
+
+def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_end``."""
+    status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
+    if state.name == "TimedOut":
+        status = ExecutionStatus.TIMEOUT
+    since = flow_run.start_time or flow_run.expected_start_time
+    _fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
+
+
+def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
+    logger = flow_run_logger(flow_run, flow)
+    with StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=lambda _, line: logger.info(line))
+
+
+# The steps, and the flow.
+
+
+@task(name="points", task_run_name="points", description="On the line y = 3 x + 1.")
+def points(count: int) -> Values | State[Any]:
+    return run_step("points", {"count": count})
+
+
+@task(
+    name="tune",
+    task_run_name="tune",
+    description="Gradient descent; what is left of the error tells how well it went.",
+    tags=["gpu"],
+    retries=1,
+    retry_delay_seconds=[30],
+    retry_condition_fn=retry_on(["OOM"]),
+    timeout_seconds=3600 + GRACE,
+)
+def tune(points: Values, rounds: int) -> Values | State[Any]:
+    return run_step("tune", {"points": points["points"], "rounds": rounds}, timeout=3600)
+
+
+@task(
+    name="tune_2",
+    task_run_name="tune_2",
+    description="Gradient descent; what is left of the error tells how well it went.",
+    tags=["gpu"],
+    retries=1,
+    retry_delay_seconds=[30],
+    retry_condition_fn=retry_on(["OOM"]),
+    timeout_seconds=3600 + GRACE,
+)
+def tune_2(points: Values, rounds: int) -> Values | State[Any]:
+    return run_step("tune_2", {"points": points["points"], "rounds": rounds}, timeout=3600)
+
+
+@task(
+    name="tune_3",
+    task_run_name="tune_3",
+    description="Gradient descent; what is left of the error tells how well it went.",
+    tags=["gpu"],
+    retries=1,
+    retry_delay_seconds=[30],
+    retry_condition_fn=retry_on(["OOM"]),
+    timeout_seconds=3600 + GRACE,
+)
+def tune_3(points: Values, rounds: int) -> Values | State[Any]:
+    return run_step("tune_3", {"points": points["points"], "rounds": rounds}, timeout=3600)
+
+
+@task(name="best", task_run_name="best", description="The fit that is nearest to the points.")
+def best(tune: Values, tune_2: Values, tune_3: Values) -> Values | State[Any]:
+    return run_step("best", {"rate_0": tune["fit"], "rate_1": tune_2["fit"], "rate_2": tune_3["fit"]})
+
+
+@flow(name="tune-on-gpu", description="Try learning rates side by side, keep the best fit.")
+def tune_on_gpu(count: int = 100, rounds: int = 200) -> State[Any]:
+    with run_steps(count=count, rounds=rounds):
+        points_future = points.submit(count)
+        tune_future = tune.submit(points_future, rounds)
+        tune_2_future = tune_2.submit(points_future, rounds)
+        tune_3_future = tune_3.submit(points_future, rounds)
+        best_future = best.submit(tune_future, tune_2_future, tune_3_future)
+        return finish_run(
+            {
+                "points": points_future,
+                "tune": tune_future,
+                "tune_2": tune_2_future,
+                "tune_3": tune_3_future,
+                "best": best_future,
+            },
+            {"best": (best_future, "best")},
+            "tune-on-gpu-outputs",
+        )
+
+
+if __name__ == "__main__":
+    tune_on_gpu(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
