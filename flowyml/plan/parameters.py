@@ -52,9 +52,17 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
             f"Parameter {name!r} has the type {shown}, which JSON cannot carry. Use int, float, str, bool, list or "
             f"dict, and make the {shown} of it inside a step."
         )
-    from pydantic import TypeAdapter
+    from pydantic import PydanticUserError, TypeAdapter
 
-    schema = TypeAdapter[Any](annotation).json_schema()  # type: ignore[arg-type]  # any annotation that users write
+    try:
+        schema = TypeAdapter[Any](annotation).json_schema()  # type: ignore[arg-type]  # any annotation that users write
+    except PydanticUserError as error:
+        if error.code != "typed-dict-version":
+            raise
+        raise DefinitionError(
+            f"Parameter {name!r} has a type with a typing.TypedDict in it, of which Python before 3.12 does not tell "
+            f"enough. Take TypedDict from typing_extensions."
+        ) from error
     return {key: value for key, value in schema.items() if key != "title"}
 
 

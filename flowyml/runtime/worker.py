@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromParameter, Input, Plan, Step
 from flowyml.runtime.caller import be_like
+from flowyml.runtime.current import running
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.tracebacks import described, traceback_text
@@ -81,7 +82,9 @@ class Worker:
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)
             raise
-        return run_step(step, function, inputs, self.hooks, keep=lambda outputs: self._packed(step, outputs, attempt))
+        with running(self.plan.name, self.run_id, step.name):
+            keep = partial(self._packed, step, attempt)
+            return run_step(step, function, inputs, self.hooks, keep=keep)
 
     def answer(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:
         """The same as plain JSON, a failure included, for another process."""
@@ -117,7 +120,7 @@ class Worker:
                 return parameter.default
         raise ParameterError(f"step {step.name!r} needs parameter {name!r} of the run, which has no default.")
 
-    def _packed(self, step: Step, outputs: Mapping[str, Any], attempt: int) -> dict[str, Any]:
+    def _packed(self, step: Step, attempt: int, outputs: Mapping[str, Any]) -> dict[str, Any]:
         packed = {}
         for name, value in outputs.items():
             try:

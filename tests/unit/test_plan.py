@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from collections.abc import Sequence
 from datetime import date
 from enum import StrEnum
@@ -168,6 +169,16 @@ Rows = NewType("Rows", int)
 )
 def test_types_that_json_gives_back(annotation: object, kind: str) -> None:
     assert schema_of(annotation, "value")["type"] == kind
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes any TypedDict from Python 3.12 on")
+def test_a_typed_dict_of_the_standard_library_says_what_to_use() -> None:
+    class Plain(typing.TypedDict):
+        rows: int
+
+    for annotation in (Plain, list[Plain]):
+        with pytest.raises(DefinitionError, match=r"Parameter 'value' .*Take TypedDict from typing_extensions\."):
+            schema_of(annotation, "value")
 
 
 def test_one_of_several_types() -> None:

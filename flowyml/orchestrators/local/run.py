@@ -134,7 +134,9 @@ class LocalRun:
         code = self._settings.code()
         self._hooks = code.hooks
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
-        work = Work(code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink)
+        work = Work(
+            self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink
+        )  # fmt: skip
         with self._processes() as work.apart:
             self._recorder.start(self._ticking(show))
             self._settings.host.begun(self._engine)

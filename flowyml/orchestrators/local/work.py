@@ -17,6 +17,7 @@ from flowyml.orchestrators.local.graph import Node
 from flowyml.plan.model import Plan
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
+from flowyml.runtime.current import running
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.processes import StepProcesses
 
@@ -45,11 +46,12 @@ class Work:
     """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts."""
 
     def __init__(
-        self, code: Code, run_id: str, folder: Path, stop: threading.Event, sink: Callable[[int], Sink]
+        self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event, sink: Callable[[int], Sink]
     ) -> None:  # fmt: skip
         self.apart: StepProcesses | None = None
         self._functions = code.functions
         self._hooks: tuple[PipelineHook, ...] = tuple(code.hooks)
+        self._pipeline = pipeline
         self._run_id = run_id
         self._folder = folder
         self._stop = stop
@@ -69,7 +71,8 @@ class Work:
         inputs: dict[str, Any] = own_copy(node.fixed)  # what an attempt does to them is nobody else's business
         for name, source, output in node.arguments:
             inputs[name] = self.live(source.values[output])
-        return run_step(node.step, self._functions[node.step.name], inputs, self._hooks)
+        with running(self._pipeline, self._run_id, node.step.name):
+            return run_step(node.step, self._functions[node.step.name], inputs, self._hooks)
 
     def _call_apart(self, node: Node) -> dict[str, Any]:
         assert self.apart is not None

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowyml import Pipeline, step
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
 from flowyml_airflow import external_dag
-from tests.adapters.airflow.operating import foreign_dag, orchestrator_of
-from tests.engines.airflow import Airflow
+from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, wait_for_dag
+from tests.adapters.airflow.test_client import site
+from tests.engines.airflow import Airflow, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
@@ -127,3 +134,159 @@ def test_it_needs_nothing_but_python(dags: Airflow, tmp_path: Path, dag_id: str)
     assert json.dumps(answer).count('"success"') == 1
     run = orchestrator_of(dags).runs("legacy_good")[0]
     assert (run.parameters, run.run_id in json.dumps(answer)) == ({"rows": 5}, True)
+
+
+LONG = """
+from datetime import datetime
+
+try:
+    from airflow.sdk import dag, task
+except ImportError:
+    from airflow.decorators import dag, task
+
+
+@dag(dag_id="legacy_long", schedule=None, start_date=datetime(2026, 1, 1), is_paused_upon_creation=False)
+def legacy():
+    @task
+    def sleep(**context):
+        import time
+
+        time.sleep(context["dag_run"].conf.get("seconds", 1))
+
+    sleep()
+
+
+legacy()
+"""
+
+
+@pytest.fixture
+def long(named: Airflow) -> Airflow:
+    """A DAG that takes as long as its conf says."""
+    (named.dags_folder / "legacy_long.py").write_text(LONG)
+    wait_for_dag(named, "legacy_long")
+    return named
+
+
+def running_steps() -> list[int]:
+    """The processes of steps of this test's runs: each was forked from the one that serves them."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    return [child.pid for child in children if "serve" in child.cmdline() and not child.children()]
+
+
+def test_a_step_that_is_killed_and_tried_again_attaches_to_the_run(long: Airflow, tmp_path: Path) -> None:
+    marks = tmp_path / "pids"
+    waits = external_dag("legacy_long", conf={"seconds": 12}, poll_interval=0.5, retry=1)
+    pipeline = Pipeline("killed in mid-wait").add_step(waits)
+    local = LocalOrchestrator(workers="processes", store=tmp_path / "runs.db")
+    before = len(orchestrator_of(long).runs("legacy_long"))
+    thread = threading.Thread(target=lambda: marks.write_text(str(local.execute(pipeline, "killed-1", {}).status)))
+    thread.start()
+    runs = wait_until(
+        lambda: (found := orchestrator_of(long).runs("legacy_long")) and len(found) > before and found, 60
+    )
+    for pid in running_steps():
+        os.kill(pid, signal.SIGKILL)
+    thread.join(120)
+    assert marks.read_text() == str(COMPLETED)
+    after = orchestrator_of(long).runs("legacy_long")
+    assert len(after) == before + 1
+    assert after[0].run_id == runs[0].run_id
+
+
+def test_the_same_run_runs_the_dag_once_and_anew_after_a_failure(named: Airflow, tmp_path: Path) -> None:
+    def ran(dag_id: str) -> int:
+        return len(orchestrator_of(named).runs(dag_id))
+
+    before = ran("legacy_good"), ran("legacy_bad")
+    for number in (1, 2):  # two engines that give one run id to one pipeline cannot be told from one that tries again
+        local = LocalOrchestrator(store=tmp_path / f"{number}.db")
+        good = Pipeline("once").add_step(external_dag("legacy_good", poll_interval=0.5))
+        assert local.execute(good, "once-1", {}).success
+    broken = Pipeline("twice").add_step(external_dag("legacy_bad", poll_interval=0.5, retry=1))
+    assert LocalOrchestrator(store=tmp_path / "runs.db").execute(broken, "twice-1", {}).status is FAILED
+    assert (ran("legacy_good"), ran("legacy_bad")) == (before[0] + 1, before[1] + 2)
+    newest, first = orchestrator_of(named).runs("legacy_bad")[:2]
+    assert newest.run_id == f"{first.run_id}-2"
+
+
+def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp_path: Path) -> None:
+    pipeline = Pipeline("ended").add_step(external_dag("legacy_long", conf={"seconds": 60}, poll_interval=0.5))
+    bundle = tmp_path / "ended.pyz"
+    bundle.write_bytes(pipeline.bundle().data)
+    before = len(orchestrator_of(long).runs("legacy_long"))
+    with subprocess.Popen([sys.executable, bundle, "step", "legacy_long"]) as process:
+        wait_until(lambda: len(orchestrator_of(long).runs("legacy_long")) > before, 60)
+        time.sleep(1)
+        process.terminate()
+        assert process.wait(30) != 0
+    assert orchestrator_of(long).runs("legacy_long")[0].raw_status == "failed"
+
+
+class Flaky:
+    """A fake of Airflow: it answers as told."""
+
+    def __init__(self, *answers: tuple[int, str, str]) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, str | None]] = []
+
+    def __call__(self, request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        self.asked.append((request.command, request.path, request.headers["Authorization"]))
+        if request.path == "/api/v2/version":
+            return json_answer(version="3.3.2") if "v2" in self.asked[0][1] else (404, "text/html", "no")
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def json_answer(status: int = 200, **body: Any) -> tuple[int, str, str]:
+    return status, "application/json", json.dumps(body)
+
+
+def fails(url: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", url)
+    result = Pipeline("strange").add_step(external_dag("d", poll_interval=0.01, **options)).run()
+    assert not result.success
+    return result.error or ""
+
+
+def test_strange_answers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (200, "text/html", "<title>Sign in</title>")
+    with site(Flaky(page)) as url:
+        assert "with a page (200) and not as Airflow's API does" in fails(url, monkeypatch)
+    with site(lambda _: (404, "text/html", "my blog")) as url:
+        assert "answers, but not as Airflow does" in fails(url, monkeypatch)
+    assert "does not answer: " in fails("http://127.0.0.1:9", monkeypatch, patience=0)
+    assert "Which Airflow?" in fails("airflow.example.org", monkeypatch)
+
+
+def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
+    down = (503, "text/html", "down")
+    states = [json_answer(state=state) for state in ("running", "success")]
+    fake = Flaky(down, json_answer(404, detail="no"), json_answer(is_paused=False), json_answer(), down, *states)
+    with site(fake) as url:
+        monkeypatch.setenv("FLOWYML_AIRFLOW_URL", url)
+        result = Pipeline("silence").add_step(external_dag("d", poll_interval=0.01)).run()
+    assert result.success, result.error
+    assert [method for method, path, _ in fake.asked if path.endswith("/dagRuns")] == ["POST"]
+
+
+def test_credentials_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Flaky(json_answer(state="success"))
+    with site(fake) as url:
+        monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "secret\n")
+        monkeypatch.setenv("FLOWYML_AIRFLOW_URL", url + "\n")
+        assert Pipeline("token").add_step(external_dag("d")).run().success
+        assert fake.asked[-1][2] == "Bearer secret"
+        monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "sécret")
+        error = fails(url, monkeypatch)
+        assert "holds characters that no token has" in error
+        assert "cret" not in error.replace("characters", "")
+        fake.answers = [json_answer(201, access_token="new"), json_answer(state="success")]
+        monkeypatch.setenv("FLOWYML_AIRFLOW_URL", url.replace("//", "//ada:p%40ss@"))
+        result = Pipeline("in the URL").add_step(external_dag("d")).run()
+        assert result["d"]["url"].startswith(f"{url}/dags/d/runs/flowyml-d-")
+        assert fake.asked[-1][2] == "Bearer new"
+    with pytest.raises(ConfigurationError, match="would put a credential into the pipeline") as caught:
+        external_dag("d", url="http://ada:hunter2@h")
+    assert "hunter2" not in str(caught.value)
