@@ -227,7 +227,7 @@ class Pipeline:
             steps=steps,
             parameters=(*self._own_parameters(), *self._context_parameters(calls, steps)),
             outputs=self._returned() or compile_outputs(self.name, steps, self.outputs),
-            hooks=tuple(f"{type(hook).__module__}.{type(hook).__qualname__}" for hook in self.hooks),
+            hooks=tuple(_class_name(type(hook)) for hook in self.hooks),
             timeout_seconds=self.timeout,
             tags=self.tags,
             description=self.description,
@@ -273,6 +273,11 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name!r}>"
+
+
+def _class_name(kind: type) -> str:
+    """As workers know it, so that a script and a command that imports it compile to the same plan."""
+    return f"{shipped_name(kind.__module__) or kind.__module__}.{kind.__qualname__}"
 
 
 class FunctionPipeline(Pipeline):
