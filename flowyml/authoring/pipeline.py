@@ -14,6 +14,7 @@ from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
+from flowyml.core.modules import shipped_name
 from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, Plan
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
