@@ -56,6 +56,13 @@ def test_an_import_error_is_raised_with_its_traceback(airflow3: Airflow) -> None
     assert orchestrator.deploy_pipeline(pipeline).changed
 
 
+@pytest.fixture(params=["airflow3", "airflow2"])
+def each(request: pytest.FixtureRequest) -> Airflow:
+    """Airflow 3 tells paths within its DAGs folder, and 2 absolute ones."""
+    airflow: Airflow = request.getfixturevalue(request.param)
+    return airflow
+
+
 def broken(orchestrator: AirflowOrchestrator, pipeline: Pipeline) -> CompiledDag:
     """A DAG file that cannot be imported, as a bad plugin or policy would have it."""
     compiled = orchestrator._deployer.compiled(pipeline.bundle(orchestrator.plan(pipeline)), None)
@@ -90,10 +97,10 @@ def test_a_deployment_that_fails_leaves_what_was_there(airflow3: Airflow, tmp_pa
     assert list(tmp_path.glob("*.py")) == []
 
 
-def test_a_file_that_was_written_by_hand_is_never_replaced(airflow3: Airflow) -> None:
+def test_a_file_that_was_written_by_hand_is_never_replaced(each: Airflow) -> None:
     by_hand = "print('a DAG of our own')\n"
-    path = put(airflow3, dag_file("deploy sales"), by_hand)
-    orchestrator, pipeline = orchestrator_of(airflow3), short("deploy sales")
+    path = put(each, dag_file("deploy sales"), by_hand)
+    orchestrator, pipeline = orchestrator_of(each), short("deploy sales")
     for deploy in (orchestrator.deploy_pipeline, orchestrator.run_pipeline):
         with pytest.raises(ConfigurationError, match=f"{path.name} in dags_folder=.* was not written by FlowyML"):
             deploy(pipeline)
@@ -106,13 +113,15 @@ def test_a_file_that_was_written_by_hand_is_never_replaced(airflow3: Airflow) ->
     assert orchestrator.deploy_pipeline(pipeline).changed, "a file of FlowyML's, whatever was done to it"
 
 
-def test_a_dag_of_the_same_id_in_another_file_is_refused(airflow3: Airflow) -> None:
-    path = foreign_dag(airflow3, dag_id("deploy orders"))
+def test_a_dag_of_the_same_id_in_another_file_is_refused(each: Airflow) -> None:
+    path = foreign_dag(each, dag_id("deploy orders"))
     other = path.rename(path.with_name("orders_v1.py"))
-    orchestrator = orchestrator_of(airflow3)
-    wait_until(lambda: (dag := orchestrator._deployer.found(dag_id("deploy orders"))) and dag.place == other.name)
-    for there in (orchestrator, orchestrator_of(airflow3, dags_folder=None)):
-        with pytest.raises(ConfigurationError, match=r"from orders_v1\.py, which FlowyML did not write; .* take turns"):
+    orchestrator = orchestrator_of(each)
+    wait_until(lambda: (dag := orchestrator._deployer.found(path.stem)) and dag.place.endswith(other.name))
+    for there in (orchestrator, orchestrator_of(each, dags_folder=None)):
+        with pytest.raises(
+            ConfigurationError, match=r"from .*orders_v1\.py, which FlowyML did not write; .* take turns"
+        ):
             there.deploy_pipeline(short("deploy orders"))
     assert not path.exists()
     other.unlink()
@@ -129,9 +138,9 @@ def test_a_compiled_dag_in_another_file_is_refused(airflow3: Airflow) -> None:
     other.unlink()
 
 
-def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(airflow3: Airflow) -> None:
-    orchestrator, name = orchestrator_of(airflow3), dag_file("deploy beside")
-    theirs = put(airflow3, f"team/{name}", "this is no Python, airflow DAG\n")
+def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(each: Airflow) -> None:
+    orchestrator, name = orchestrator_of(each), dag_file("deploy beside")
+    theirs = put(each, f"team/{name}", "this is no Python, airflow DAG\n")
     wait_until(lambda: orchestrator.client.import_error(name))
     assert orchestrator.deploy_pipeline(short("deploy beside")).changed
     theirs.unlink()
