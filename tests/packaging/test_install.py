@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,24 @@ def _by_uv(*what: str) -> Callable[[Path, Path], Path]:
     return install
 
 
+def _by_pip(*what: str) -> Callable[[Path, Path], Path]:
+    """By pip itself, as the docs say it: other code than uv's builds the package and makes it editable.
+
+    Without the hashes of the constraints: where there is one, pip wants one of each package, the checkout included.
+    """
+
+    def install(source: Path, wheel: Path) -> Path:
+        venv, pins = source.parent / "venv", source.parent / "pins.txt"
+        pinned = (source / "constraints.txt").read_text()
+        pins.write_text(re.sub(r" \\\n +--hash=\S+", "", pinned))
+        _run(UV, "venv", "--quiet", "--seed", "--python", sys.executable, venv, cwd=source)
+        pip = (venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        _run(*pip, "-c", pins, *what, cwd=source)
+        return venv
+
+    return install
+
+
 def _by_uv_sync(source: Path, wheel: Path) -> Path:
     project = source.parent / "synced"
     shutil.copytree(source, project, ignore=shutil.ignore_patterns("dist"))
@@ -100,8 +119,8 @@ def _by_uv_sync(source: Path, wheel: Path) -> Path:
 
 INSTALLS = {
     "wheel": _by_uv("{wheel}[prefect]"),
-    "pip install .[prefect]": _by_uv(".[prefect]"),
-    "pip install -e .[prefect]": _by_uv("-e", ".[prefect]"),
+    "pip install .[prefect]": _by_pip(".[prefect]"),
+    "pip install -e .[prefect]": _by_pip("-e", ".[prefect]"),
     "uv sync --extra prefect": _by_uv_sync,
 }
 
@@ -130,6 +149,31 @@ def test_each_way_to_install_gives_a_working_package(installed: tuple[str, Path]
 def test_each_way_to_install_brings_the_command(installed: tuple[str, Path], tmp_path: Path) -> None:
     _, venv = installed
     assert "Usage: flowyml" in _run(venv / "bin/flowyml", "--help", cwd=tmp_path)
+
+
+_PIPELINE = """
+from flowyml import pipeline, step
+
+@step(timeout=60)
+def double(number: int) -> int:
+    return 2 * number
+
+@pipeline
+def doubling(number: int = 2):
+    return double(number)
+
+if __name__ == "__main__":
+    run = doubling.submit({"number": 4}).wait_for_completion(60)
+    print(doubling.run()["double"], run.outputs["double"], run.error)
+"""
+
+
+def test_each_way_to_install_runs_a_pipeline(installed: tuple[str, Path], tmp_path: Path) -> None:
+    _, venv = installed
+    (tmp_path / "doubling.py").write_text(_PIPELINE)
+    assert _run(venv / "bin/python", "doubling.py", cwd=tmp_path) == "4 8 None\n"
+    flow = _run(venv / "bin/flowyml", "compile", "doubling.py", "--to", "prefect", cwd=tmp_path)
+    assert "from prefect import " in flow
 
 
 def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:

@@ -23,6 +23,7 @@ from flowyml.testing.suite import FailureConformance
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.server import prefect_home
 from tests.adapters.prefect.samples import wait_for
+from tests.engines.notebook import run_notebook
 from tests.engines.prefect import PrefectServer
 from tests.engines.s3 import fake_s3
 
@@ -276,6 +277,25 @@ class TestWorkersElsewhere:
             hidden.rename(folder)
         assert deployed.changed
         assert not orchestrator.deploy_pipeline(pipeline).changed
+
+
+NOTEBOOK = [
+    "import helpers\nfrom flowyml import Pipeline, context, step\nfrom flowyml_prefect import PrefectOrchestrator",
+    "@step(outputs=['rows'])\ndef load(count: int):\n    return helpers.rows(count)",
+    "@step(outputs=['total'])\ndef add(rows):\n    return sum(rows)",
+    """
+pipeline = Pipeline("noted", context=context(count=4)).add_step(load).add_step(add)
+handle = pipeline.submit({"count": 5}, on=PrefectOrchestrator(URL)).wait_for_completion(90, 0.2, progress=False)
+print("submitted", handle.status, handle.outputs, handle.error)
+""",
+]
+
+
+def test_a_notebook_submits_its_pipeline(prefect: PrefectServer, tmp_path: Path) -> None:
+    """Its functions have no file, so they travel by value; the module beside it comes along."""
+    (tmp_path / "helpers.py").write_text("def rows(count):\n    return list(range(count))\n")
+    printed = run_notebook(tmp_path, [cell.replace("URL", repr(prefect.url)) for cell in NOTEBOOK])
+    assert "submitted COMPLETED {'total': 10} None" in printed
 
 
 def test_a_compiled_file_runs_where_no_flowyml_is(prefect: PrefectServer, tmp_path: Path) -> None:
