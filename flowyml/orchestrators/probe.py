@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import ConfigurationError, EngineUnreachableError
 from flowyml.core.urls import checked_url, without_credentials
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["Answer", "Site"]
 
@@ -40,24 +43,28 @@ class Answer:
 
 
 class Site:
-    """A URL and the pages below it. Each page is asked once; ``seen`` tells what was asked and answered."""
+    """A URL and the pages below it. Each page is asked once; ``seen`` tells what was asked and answered.
 
-    def __init__(self, url: str, *, timeout: float = 5) -> None:
+    ``verify`` is a file with the authorities to trust for TLS, or False to trust everybody.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 5, verify: bool | str = True) -> None:
         self.url = without_credentials(checked_url(url)).rstrip("/")
         self.timeout = timeout
+        self.verify = verify
         self.seen: dict[str, Answer] = {}
 
     def get(self, path: str) -> Answer:
         """The page at ``path`` below the URL, or at a whole URL. Raises ``EngineUnreachableError`` for silence."""
         url = without_credentials(path) if "://" in path else self.url + path
         if url not in self.seen:
-            self.seen[url] = _get(url, self.timeout)
+            self.seen[url] = _get(url, self.timeout, self.verify)
         return self.seen[url]
 
 
-def _get(url: str, timeout: float) -> Answer:
+def _get(url: str, timeout: float, verify: bool | str) -> Answer:
     from urllib.error import HTTPError
-    from urllib.request import HTTPRedirectHandler, Request, build_opener
+    from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
     asked = [url]
 
@@ -67,16 +74,33 @@ def _get(url: str, timeout: float) -> Answer:
             asked.append(without_credentials(target))
             return super().redirect_request(*arguments)
 
+    trust = [] if verify is True else [HTTPSHandler(context=_trust(verify))]
     with _silence_told(asked):
         request = Request(url, headers={"Accept": "application/json", "User-Agent": "flowyml"})
         try:
-            response = build_opener(Redirects).open(request, timeout=timeout)
+            response = build_opener(Redirects, *trust).open(request, timeout=timeout)
         except HTTPError as error:
             response = error
         with response:
             moved = asked[-1] if len(asked) > 1 else ""
             body = response.read(_LARGEST_ANSWER)
             return Answer(response.status, response.headers.get_content_type(), body, moved)
+
+
+def _trust(verify: bool | str) -> SSLContext:
+    """Trust the authorities in a file; with False, everybody."""
+    import ssl
+
+    if isinstance(verify, str):
+        try:
+            return ssl.create_default_context(cafile=verify)
+        except OSError as error:  # SSLError too
+            raise ConfigurationError(
+                f"verify={verify!r} is no file of authorities in PEM format: {error.strerror or error}."
+            ) from error
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 @contextmanager

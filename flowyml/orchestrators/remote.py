@@ -34,7 +34,9 @@ __all__ = ["RemoteOrchestrator"]
 class RemoteOrchestrator(Orchestrator):
     """The engine that answers at ``url``. Constructing one needs no network: the URL is asked at the first use.
 
-    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter.
+    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter; a ``verify``
+    among them, for TLS, goes for the question too. What this engine's adapter offers beyond what all of them do, such
+    as ``backfill`` of Airflow's, can be called here as well.
 
     Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``AuthenticationError`` when what answers
     wants credentials before it tells what it is, ``OrchestratorNotFoundError`` when no known engine answers, and
@@ -57,7 +59,7 @@ class RemoteOrchestrator(Orchestrator):
     @cached_property
     def adapter(self) -> Orchestrator:
         """The engine's own orchestrator."""
-        name = self.engine or recognized_engine(self.url)
+        name = self.engine or recognized_engine(self.url, verify=self._options.get("verify", True))
         factory = registry.load(name)
         if command := registry.missing(factory):
             raise MissingExtraError(
@@ -146,13 +148,20 @@ class RemoteOrchestrator(Orchestrator):
     def delete_schedule(self, schedule_id: str) -> None:
         self.adapter.delete_schedule(schedule_id)
 
+    def __getattr__(self, name: str) -> Any:
+        """What only this engine's adapter has. Private names never ask the URL: copying and printing look for those."""
+        asks = not name.startswith("_") and name != "adapter" and "_options" in self.__dict__
+        if asks and hasattr(self.adapter, name):
+            return getattr(self.adapter, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __repr__(self) -> str:
         return f"<RemoteOrchestrator {without_credentials(self.url)}>"
 
 
-def recognized_engine(url: str) -> str:
+def recognized_engine(url: str, *, verify: bool | str = True) -> str:
     """The name of the engine that lives at a URL; every declared orchestrator is asked whether it is its own."""
-    site = Site(url)
+    site = Site(url, verify=verify)
     site.get("/")
     broken: dict[str, Exception] = {}
     for name in registry.declared():
