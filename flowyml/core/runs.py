@@ -62,12 +62,16 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line that a run printed or logged. ``step`` is empty for what belongs to no step."""
+    """One line that a run printed or logged. ``step`` is empty for what belongs to no step.
+
+    ``attempt`` counts from 1; it is 0 where the engine does not tell.
+    """
 
     message: str
     step: str = ""
     level: str = "INFO"
     time: datetime | None = None
+    attempt: int = 0
 
 
 class Outputs(dict[str, Any]):

@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import ConfigurationError, EngineUnreachableError
 from flowyml.core.urls import checked_url, without_credentials
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["Answer", "Site"]
 
@@ -42,17 +45,17 @@ class Answer:
 class Site:
     """A URL and the pages below it. Each page is asked once; ``seen`` tells what was asked and answered.
 
-    ``headers`` go to the URL itself and never to where it redirects, since they may hold credentials. ``ca_file`` holds
-    the certificates to trust.
+    ``headers`` go to the URL itself and never to where it redirects, since they may hold credentials. ``verify`` is a
+    file with the authorities to trust for TLS, or False to trust everybody.
     """
 
     def __init__(
-        self, url: str, *, timeout: float = 5, headers: Mapping[str, str] = {}, ca_file: str | None = None
+        self, url: str, *, timeout: float = 5, headers: Mapping[str, str] = {}, verify: bool | str = True
     ) -> None:
         self.url = without_credentials(checked_url(url)).rstrip("/")
         self.timeout = timeout
         self.headers = dict(headers)
-        self.ca_file = ca_file
+        self.verify = verify
         self.seen: dict[str, Answer] = {}
 
     def get(self, path: str) -> Answer:
@@ -60,12 +63,11 @@ class Site:
         url = without_credentials(path) if "://" in path else self.url + path
         if url not in self.seen:
             own = url.startswith(f"{self.url}/")
-            self.seen[url] = _get(url, self.timeout, self.headers if own else {}, self.ca_file)
+            self.seen[url] = _get(url, self.timeout, self.headers if own else {}, self.verify)
         return self.seen[url]
 
 
-def _get(url: str, timeout: float, headers: Mapping[str, str], ca_file: str | None) -> Answer:
-    from ssl import create_default_context
+def _get(url: str, timeout: float, headers: Mapping[str, str], verify: bool | str) -> Answer:
     from urllib.error import HTTPError
     from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
@@ -77,19 +79,35 @@ def _get(url: str, timeout: float, headers: Mapping[str, str], ca_file: str | No
             asked.append(without_credentials(target))
             return super().redirect_request(*arguments)
 
+    trust = [] if verify is True else [HTTPSHandler(context=_trust(verify))]
     with _silence_told(asked):
         request = Request(url, headers={"Accept": "application/json", "User-Agent": "flowyml"})
         try:
             for name, value in headers.items():
                 request.add_unredirected_header(name, value)
-            trusted = [HTTPSHandler(context=create_default_context(cafile=ca_file))] if ca_file else []
-            response = build_opener(Redirects, *trusted).open(request, timeout=timeout)
+            response = build_opener(Redirects, *trust).open(request, timeout=timeout)
         except HTTPError as error:
             response = error
         with response:
             moved = asked[-1] if len(asked) > 1 else ""
             body = response.read(_LARGEST_ANSWER)
             return Answer(response.status, response.headers.get_content_type(), body, moved)
+
+
+def _trust(verify: bool | str) -> SSLContext:
+    """Trust the authorities in a file; with False, everybody."""
+    import ssl
+
+    if isinstance(verify, str):
+        try:
+            return ssl.create_default_context(cafile=verify)
+        except OSError as error:  # SSLError too
+            raise ConfigurationError(
+                f"verify={verify!r} is no file of authorities in PEM format: {error.strerror or error}."
+            ) from error
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 @contextmanager

@@ -34,7 +34,9 @@ __all__ = ["RemoteOrchestrator"]
 class RemoteOrchestrator(Orchestrator):
     """The engine that answers at ``url``. Constructing one needs no network: the URL is asked at the first use.
 
-    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter.
+    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter; a ``verify``
+    among them, for TLS, goes for the question too. What this engine's adapter offers beyond what all of them do, such
+    as ``backfill`` of Airflow's, can be called here as well.
 
     Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``AuthenticationError`` when what answers
     wants credentials before it tells what it is, ``OrchestratorNotFoundError`` when no known engine answers, and
@@ -146,13 +148,20 @@ class RemoteOrchestrator(Orchestrator):
     def delete_schedule(self, schedule_id: str) -> None:
         self.adapter.delete_schedule(schedule_id)
 
+    def __getattr__(self, name: str) -> Any:
+        """What only this engine's adapter has. Private names never ask the URL: copying and printing look for those."""
+        asks = not name.startswith("_") and name != "adapter" and "_options" in self.__dict__
+        if asks and hasattr(self.adapter, name):
+            return getattr(self.adapter, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __repr__(self) -> str:
         return f"<RemoteOrchestrator {without_credentials(self.url)}>"
 
 
-def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, ca_file: str | None = None) -> str:
+def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, verify: bool | str = True) -> str:
     """The name of the engine that lives at a URL; every declared orchestrator is asked whether it is its own."""
-    site = Site(url, headers=headers, ca_file=ca_file)
+    site = Site(url, headers=headers, verify=verify)
     site.get("/")
     broken: dict[str, Exception] = {}
     for name in registry.declared():
@@ -183,7 +192,7 @@ def _to_sign_in(options: Mapping[str, Any]) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {options['token']}"} if isinstance(options.get("token"), str) else {}
     if isinstance(options.get("cookies"), str):
         headers["Cookie"] = options["cookies"]
-    return {"headers": headers, "ca_file": options.get("ssl_ca_cert")}
+    return {"headers": headers, "verify": options.get("ssl_ca_cert") or options.get("verify", True)}
 
 
 def _seen(site: Site, broken: Mapping[str, Exception]) -> str:

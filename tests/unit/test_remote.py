@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import socket
 import threading
@@ -62,6 +63,9 @@ class Toy(Orchestrator):
 
     def health(self) -> Health:
         return Health(reachable=True, version="1", url=self.url)
+
+    def backfill(self, days: int) -> list[int]:
+        return list(range(days))
 
     def cancel(self, job_id: str) -> bool:
         return job_id == "running"
@@ -134,6 +138,17 @@ def test_it_finds_the_engine_and_becomes_its_adapter(toy_url: str) -> None:
     assert remote.cancel("running")
     assert not remote.cancel("ended")
     assert remote.health().reachable
+
+
+def test_what_only_this_engine_can_do_is_there_too(toy_url: str) -> None:
+    remote = RemoteOrchestrator(toy_url)
+    with pytest.raises(AttributeError, match="'_repr_html_'"):
+        _ = remote._repr_html_
+    assert Pages.asked == []
+    assert remote.backfill(2) == [0, 1]
+    with pytest.raises(AttributeError, match="'RemoteOrchestrator' object has no attribute 'backfil'"):
+        remote.backfil(2)
+    assert copy.copy(remote).engine is None
 
 
 def test_it_asks_once(toy_url: str) -> None:

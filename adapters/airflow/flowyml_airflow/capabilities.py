@@ -18,6 +18,10 @@ CAPABILITIES = Capabilities(
             "on_pipeline_end runs in Airflow's DAG processor, and not for a run that was cancelled: Airflow calls no "
             "callback then."
         ),
+        Feature.SCHEDULE_CATCH_UP: partly(
+            "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "
+            "or made with a start that has passed."
+        ),
         Feature.RESOURCES_CPU_MEMORY: partly("Reserved by the KubernetesExecutor; other executors do not look at it."),
         Feature.RESOURCES_GPU: partly("Reserved by the KubernetesExecutor; other executors do not look at it."),
     },

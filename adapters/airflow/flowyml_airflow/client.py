@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AirflowClient", "LogEvent", "moment", "usable_id"]
 
-_PAGE = 100
+_PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
+_LONGEST_HEAD = 100  # lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class AirflowClient:
     def __init__(self, transport: Transport, version: str) -> None:
         self.transport = transport
         self.version = version
+        self.dags_folder = ""  # as the user names it
         transport.credentials = self._credentials()
 
     def _credentials(self) -> Credentials:
@@ -68,12 +71,16 @@ class AirflowClient:
 
     def dags(self, tag: str) -> Iterator[dict[str, Any]]:
         """All DAGs with a tag that still have a file."""
+        return self._pages(f"{self.api}/dags", "dags", tags=tag, **self._alive)
+
+    def _pages(self, path: str, name: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """What a list holds, however many pages it has."""
         offset = 0
         while True:
-            page = self.transport.get(f"{self.api}/dags", tags=tag, limit=_PAGE, offset=offset, **self._alive)
-            yield from page["dags"]
-            offset += _PAGE
-            if offset >= page["total_entries"]:
+            page = self.transport.get(path, limit=_PAGE, offset=offset, **params)
+            yield from page[name]
+            offset += len(page[name])
+            if not page[name] or offset >= page["total_entries"]:
                 return
 
     @property
@@ -95,12 +102,25 @@ class AirflowClient:
     def _mark(self) -> Mapping[str, str]:
         return {"flowyml": "yes"}
 
-    def paused_by_others(self, dag_id: str) -> bool:
-        """Whether the last one who paused or unpaused the DAG was not FlowyML."""
-        log = self.transport.get(
-            f"{self.api}/eventLogs", dag_id=dag_id, event="patch_dag", order_by="-event_log_id", limit=1
-        )
-        return any('"flowyml"' not in (entry.get("extra") or "") for entry in log["event_logs"])
+    def pause_we_set(self, dag_id: str) -> bool | None:
+        """Whether FlowyML paused the DAG when it last did one or the other; None where the audit log does not tell.
+
+        The log may have been cleaned since, and not everybody may read it.
+        """
+        try:
+            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=_PAGE, **self._pauses)
+        except AuthenticationError:
+            return None
+        for entry in log["event_logs"]:
+            told = _told(entry.get("extra"))
+            if self._mark.keys() <= told.keys():
+                return bool(told.get("is_paused"))
+        return None
+
+    @property
+    def _pauses(self) -> Mapping[str, Any]:
+        """What the audit log is asked for: calls that pause or unpause, the newest first."""
+        return {"event": "patch_dag", "order_by": "-event_log_id"}
 
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
         """The tasks of a DAG as it is now."""
@@ -108,12 +128,16 @@ class AirflowClient:
         return found
 
     def import_error(self, filename: str) -> dict[str, Any] | None:
-        """The import error of a DAG file, if there is one."""
-        found = self.transport.get(f"{self.api}/importErrors", limit=_PAGE, order_by="-import_error_id")
-        for error in found["import_errors"]:
-            if error["filename"] == filename or str(error["filename"]).endswith(f"/{filename}"):
-                return dict(error)
-        return None
+        """The import error of a DAG file in ``dags_folder``, if there is one."""
+        pages = self._pages(f"{self.api}/importErrors", "import_errors", order_by="-import_error_id")
+        return next((dict(error) for error in pages if self._is_file(str(error["filename"]), filename)), None)
+
+    def _is_file(self, told: str, filename: str) -> bool:
+        """Whether Airflow means our file, and not one of the same name elsewhere.
+
+        It tells the path below the root of a bundle, which is ``dags_folder`` or a folder above it.
+        """
+        return f"/{self.dags_folder}/{filename}".endswith(f"/{told}")
 
     # Runs.
 
@@ -132,26 +156,32 @@ class AirflowClient:
         found: dict[str, Any] = self.transport.get(self._run(dag_id, run_id))
         return found
 
-    def runs(self, dag_ids: Sequence[str] | None, limit: int) -> list[dict[str, Any]]:
-        """Runs of these DAGs, or of all, newest first."""
-        body = {"order_by": self._newest, "page_limit": limit, **({"dag_ids": list(dag_ids)} if dag_ids else {})}
-        found: list[dict[str, Any]] = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)[
-            "dag_runs"
-        ]
+    def runs(
+        self, dag_ids: Sequence[str] | None, limit: int | None, between: tuple[datetime, datetime] | None = None
+    ) -> list[dict[str, Any]]:
+        """Runs of these DAGs, or of all, newest first; ``between`` two logical dates, both included."""
+        body: dict[str, Any] = {"order_by": self._newest, **({"dag_ids": list(dag_ids)} if dag_ids else {})}
+        if between:
+            body |= dict(zip(self._dates, (moment.isoformat() for moment in between), strict=True))
+        found: list[dict[str, Any]] = []
+        while limit is None or len(found) < limit:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = self._listed({**body, "page_limit": size, "page_offset": len(found)})
+            found += page["dag_runs"]
+            if not page["dag_runs"] or len(found) >= page["total_entries"]:
+                break
         return found
 
+    def _listed(self, body: Mapping[str, Any]) -> Any:
+        return self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)
+
+    _dates = ("logical_date_gte", "logical_date_lte")
     _newest = "-run_after"
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The tasks of a run. Raises ``NotThereError``."""
-        found: list[dict[str, Any]] = []
-        while True:
-            page = self.transport.get(
-                self._run(dag_id, run_id, "taskInstances"), limit=_PAGE, offset=len(found), **self._stable
-            )
-            found += page["task_instances"]
-            if not page["task_instances"] or len(found) >= page["total_entries"]:
-                return found
+        path = self._run(dag_id, run_id, "taskInstances")
+        return list(self._pages(path, "task_instances", **self._stable))
 
     @property
     def _stable(self) -> Mapping[str, Any]:
@@ -161,23 +191,25 @@ class AirflowClient:
         """Write a note on a run."""
         self.transport.call("PATCH", self._run(dag_id, run_id), json={"note": note})
 
-    def fail(self, dag_id: str, run_id: str) -> None:
-        """Mark a run as failed, which ends its tasks."""
-        self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
+    def fail(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Mark a run as failed, which ends its tasks. Gives the run as it is then."""
+        found: dict[str, Any] = self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
+        return found
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task left. Raises ``NotThereError``."""
         path = self._run(dag_id, run_id, "taskInstances", task_id, "xcomEntries", key)
-        return self.transport.get(path, **self._as_json)["value"]
+        return self.transport.get(path, map_index=map_index, **self._as_json)["value"]
 
     @property
     def _as_json(self) -> Mapping[str, Any]:
         return {}
 
-    def returned(self, dag_id: str, run_id: str) -> list[str]:
-        """The tasks of a run that left a return value."""
-        found = self.transport.get(self._run(dag_id, run_id, "taskInstances", "~", "xcomEntries"), limit=_PAGE)
-        return [entry["task_id"] for entry in found["xcom_entries"] if entry["key"] == "return_value"]
+    def returned(self, dag_id: str, run_id: str) -> list[tuple[str, int]]:
+        """The tasks of a run that left a return value, and their map index, which is -1 for those without."""
+        path = self._run(dag_id, run_id, "taskInstances", "~", "xcomEntries")
+        entries = self._pages(path, "xcom_entries", xcom_key="return_value")
+        return [(entry["task_id"], entry.get("map_index", -1)) for entry in entries]
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
         """What an attempt wrote so far."""
@@ -186,7 +218,7 @@ class AirflowClient:
             answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
         except NotThereError:
             return []
-        return [_event(item) for item in answer["content"] or () if not _is_torn(item)]
+        return [_event(item) for item in _without_head(answer["content"] or ()) if not _is_torn(item)]
 
     def api_client(self) -> ApiClient:
         """Airflow's own client with a new token. Raises ``MissingExtraError``."""
@@ -247,6 +279,34 @@ def _quoted(part: str) -> str:
     if not usable_id(part) and part != "~":
         raise EngineError(f"{part!r} is no id of Airflow's.")
     return quote(part, safe="~")
+
+
+def _without_head(content: Sequence[Any]) -> Sequence[Any]:
+    """The log without Airflow's own lines about where it was found, which stand at its beginning and have no time."""
+    head = content[:_LONGEST_HEAD]
+    ends = [number for number, item in enumerate(head) if _said(item) == "::endgroup::" and not _time(item)]
+    return (
+        content[ends[0] + 1 :]
+        if head and _said(head[0]).startswith("::group::Log message source") and ends
+        else content
+    )
+
+
+def _said(item: Any) -> str:
+    return str(item.get("event", "") if isinstance(item, dict) else item)
+
+
+def _time(item: Any) -> str | None:
+    return item.get("timestamp") if isinstance(item, dict) else None
+
+
+def _told(extra: str | None) -> dict[str, Any]:
+    """What an entry of the audit log tells about a call; nothing when it is no JSON."""
+    try:
+        told = json.loads(extra or "{}")
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _is_torn(item: Any) -> bool:

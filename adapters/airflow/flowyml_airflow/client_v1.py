@@ -51,16 +51,21 @@ class Airflow2Client(AirflowClient):
     def _mark(self) -> Mapping[str, str]:
         return {"update_mask": "is_paused"}
 
-    def paused_by_others(self, dag_id: str) -> bool:
-        """By the audit log: the UI writes ``paused``, the API ``patch_dag`` or nothing at all."""
-        log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, event="paused", order_by="-when", limit=1)
-        return bool(log["event_logs"])
+    @property
+    def _pauses(self) -> Mapping[str, Any]:
+        return {"event": "api.patch_dag", "order_by": "-when"}
+
+    def _is_file(self, told: str, filename: str) -> bool:
+        """Airflow 2 tells the whole path, on its machine, where a mounted folder or a bucket may have another name."""
+        ours = f"{self.dags_folder.rpartition('://')[2].rstrip('/')}/{filename}"
+        return "/".join(ours.split("/")[-2:]) == "/".join(told.split("/")[-2:])
 
     @property
     def _no_date(self) -> Mapping[str, Any]:
         return {}
 
     _newest = "-execution_date"
+    _dates = ("execution_date_gte", "execution_date_lte")
 
     @property
     def _stable(self) -> Mapping[str, Any]:
@@ -72,15 +77,6 @@ class Airflow2Client(AirflowClient):
     @property
     def _as_json(self) -> Mapping[str, Any]:
         return {"stringify": False}
-
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
-        value = super().xcom(dag_id, run_id, task_id, key)
-        if not isinstance(value, str):
-            return value
-        try:
-            return ast.literal_eval(value)  # the repr of the value, from releases that know no `stringify`
-        except (ValueError, SyntaxError):
-            return value
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
         path = self._run(dag_id, run_id, "taskInstances", task["task_id"], "logs", str(attempt))

@@ -44,6 +44,7 @@ class Connection:
             return cls("")
         parts = urlsplit(checked_url(address))
         plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+        token, password = _line(token), _line(password)
         if token or username or parts.username:
             in_url = (unquote(parts.username or "") or None, unquote(parts.password or "") or None)
             return cls(
@@ -62,6 +63,11 @@ class Connection:
         return self.url
 
     def _checked(self) -> Connection:
+        if self.token and not _fits_a_header(self.token):
+            raise ConfigurationError(
+                f"the token for Airflow at {self.url} has blanks, control characters or letters beyond ASCII, which no "
+                f"token has. It is not shown here. Give it anew, as token=… or in FLOWYML_AIRFLOW_TOKEN."
+            )
         if self.username and not self.password and not self.token:
             raise ConfigurationError(
                 f"user {self.username!r} of Airflow at {self.url} has no password. Give password=…, or set "
@@ -71,4 +77,14 @@ class Connection:
 
 
 def _environment(name: str) -> str | None:
-    return os.environ.get(f"FLOWYML_AIRFLOW_{name}") or None
+    return _line(os.environ.get(f"FLOWYML_AIRFLOW_{name}"))
+
+
+def _line(text: str | None) -> str | None:
+    """Without the line break that a file of a mounted secret ends with; None for nothing."""
+    return (text or "").strip("\r\n") or None
+
+
+def _fits_a_header(token: str) -> bool:
+    """Whether HTTP can carry it; else the error of the HTTP client would show it."""
+    return token.isascii() and token.isprintable() and " " not in token

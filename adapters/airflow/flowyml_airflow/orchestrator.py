@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import threading
+from ast import literal_eval
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import EngineError, FlowymlError, RunNotFoundError, ScheduleNotFoundError
@@ -26,7 +28,7 @@ from flowyml_airflow.folder import open_folder
 from flowyml_airflow.names import RUN_ID_KEY, dag_id
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import info, since
-from flowyml_airflow.status import DAG_RUN, cancelled_note
+from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
 from flowyml_airflow.transport import ConflictError, NotThereError, Transport
 
 if TYPE_CHECKING:
@@ -37,8 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AirflowOrchestrator"]
 
-# Airflow's default of [scheduler] allowed_run_id_pattern.
-_RUN_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9_.~:+-]{1,200}")
+# Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it
+# refuses. Source: airflow.utils.types.DagRunType, of 3 and 2.
+_RUN_ID = re.compile(
+    r"(?!.*\.\.)(?!(?:scheduled|backfill|operator_triggered|asset_triggered|asset_materialization|dataset_triggered)__)"
+    r"[A-Za-z0-9_.~:+-]{1,200}"
+)
+# In a compiled DAG file; see `compiler`.
+_SETTING = re.compile(r"^(PYTHON|ARTIFACTS) = (\"[^\n]*\"|'[^\n]*'|[\w.]+)  # ", re.MULTILINE)
 
 
 class AirflowOrchestrator(Orchestrator):
@@ -101,6 +109,7 @@ class AirflowOrchestrator(Orchestrator):
         with self._lock:
             if self._client is None:
                 self._client = _client(self._transport)
+                self._client.dags_folder = self._deployer.folder.name if self._deployer.folder else ""
             return self._client
 
     def api_client(self) -> ApiClient:
@@ -124,6 +133,8 @@ class AirflowOrchestrator(Orchestrator):
         compiled = self._deployer.kept(bundle, found)
         if self._deployer.deploy(compiled, found) or found is None:
             found = self._found(dag)
+        if found.dag["is_paused"] and self._exists(dag, dag_run_id):
+            return f"{dag}/{dag_run_id}"
         self._make_runnable(found, run_id)
         try:
             self.client.trigger(dag, dag_run_id, {**parameters, **given})
@@ -157,10 +168,12 @@ class AirflowOrchestrator(Orchestrator):
         found = self._run(job_id)
         if DAG_RUN.get(found["state"]) is None or DAG_RUN[found["state"]].is_terminal:
             return False
-        tasks = self.client.task_instances(found["dag_id"], found["dag_run_id"])
-        note = cancelled_note(found.get("note"), [task["task_id"] for task in tasks if task["state"] == "failed"])
-        self.client.note(found["dag_id"], found["dag_run_id"], note)
-        self.client.fail(found["dag_id"], found["dag_run_id"])
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        failed = [task["task_id"] for task in self.client.task_instances(dag, run_id) if task["state"] == "failed"]
+        self.client.note(dag, run_id, cancelled_note(found, failed))
+        ended = self.client.fail(dag, run_id)
+        if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
+            self.client.note(dag, run_id, cancelled_note(ended, failed))
         return True
 
     def health(self) -> Health:
@@ -217,10 +230,12 @@ class AirflowOrchestrator(Orchestrator):
         return self._info(schedule_id)
 
     def delete_schedule(self, schedule_id: str) -> None:
-        """Deploy the DAG again without a schedule. The DAG and its runs stay."""
+        """Deploy the DAG again without a schedule. The DAG, its runs, and all else in its file stay."""
         self._info(schedule_id)
         found = self._found(schedule_id)
-        self._deployer.deploy(self._deployer.compiled(self._deployer.deployed_bundle(found), None), found)
+        settings = _settings(found.source)
+        deployer = replace(self._deployer, python=settings.get("PYTHON"), artifacts=settings.get("ARTIFACTS"))
+        deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
 
     def backfill(
         self,
@@ -233,15 +248,22 @@ class AirflowOrchestrator(Orchestrator):
     ) -> list[SubmissionResult]:
         """The runs of a date range that a scheduled pipeline, or any DAG, has missed, by Airflow's own backfill.
 
-        ``options`` are those of Airflow's API: ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``.
+        ``start`` and ``end`` are both included; those without a time zone are in UTC. ``options`` are those of
+        Airflow's API: ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``.
         """
-        client, dag = self.client, self._dag_of(pipeline)
-        number = client.backfill(dag, start, end, parameters or {}, **options)
+        client, dag, dates = self.client, self._dag_of(pipeline), (_aware(start), _aware(end))
+        before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
+        number = client.backfill(dag, *dates, parameters or {}, **options)
         made = [
-            run for run in client.runs([dag], 1000) if run.get("run_type") == "backfill" and _within(run, start, end)
+            run
+            for run in client.runs([dag], None, dates)
+            if run.get("run_type") == "backfill" and _identity(run) not in before
         ]
         if not made:
-            raise EngineError(f"Backfill {number} of {dag!r} made no run: its schedule has no time in that range.")
+            raise EngineError(
+                f"Backfill {number} of {dag!r} made no run: its schedule has no time in that range, or each of them "
+                f"has its run. reprocess_behavior='failed' or 'completed' runs those again."
+            )
         reader = self._reader
         return [SubmissionResult(self, f"{dag}/{run['dag_run_id']}", run=reader.run(run, whole=False)) for run in made]
 
@@ -263,6 +285,13 @@ class AirflowOrchestrator(Orchestrator):
                 f"AirflowOrchestrator(unpause=True)."
             )
         self.client.pause(found.dag["dag_id"], False)
+
+    def _exists(self, dag: str, dag_run_id: str) -> bool:
+        try:
+            self.client.run(dag, dag_run_id)
+        except NotThereError:
+            return False
+        return True
 
     def _run(self, job_id: str) -> dict[str, Any]:
         dag, _, run_id = job_id.partition("/")
@@ -310,5 +339,16 @@ def _airflow_run_id(run_id: str) -> str:
     return run_id if _RUN_ID.fullmatch(run_id) and usable_id(run_id) else slug(run_id, max_length=100)
 
 
-def _within(run: Mapping[str, Any], start: datetime, end: datetime) -> bool:
-    return bool(run.get("logical_date")) and start <= datetime.fromisoformat(run["logical_date"]) <= end
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _identity(run: Mapping[str, Any]) -> tuple[str, str | None]:
+    """A run, and when it was queued: a backfill may run one again that was there."""
+    return run["dag_run_id"], run.get("queued_at")
+
+
+def _settings(source: str) -> dict[str, str | None]:
+    """``PYTHON`` and ``ARTIFACTS`` as a compiled DAG file has them; None for what is left to the workers."""
+    found: dict[str, str] = dict(_SETTING.findall(source))
+    return {name: literal_eval(text) if text[0] in "\"'" else None for name, text in found.items()}

@@ -30,17 +30,24 @@ _MACHINERY = (
     "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py",
     "local_task_job_runner.py", "task_command.py", "secrets_masker.py",
 )  # fmt: skip
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATE = "AirflowTaskTimeout"
 _TIMEOUT = re.compile(r"^ +dagrun_timeout=timedelta\(seconds=([0-9.e+-]+)\)", re.MULTILINE)
+
+Tails = dict[tuple[str, int, int], Tail]  # by task, map index and attempt
 
 
 @dataclass
 class RunReader:
-    """Reads runs through one client. ``artifacts`` is where large outputs stand, when their references do not say."""
+    """Reads runs through one client. ``artifacts`` is where large outputs stand, when their references do not say.
+
+    ``known`` is about versions of DAGs, which do not change; ``known_now`` about DAGs that have none, and may.
+    """
 
     client: AirflowClient
     artifacts: str | None = None
     known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
+    known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
         """The record of a DAG run; ``whole`` looks up what went wrong, and whether a stopped run has really ended."""
@@ -69,17 +76,17 @@ class RunReader:
 
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
         """The steps in the order of the DAG file."""
-        tasks = self._tasks(found)
+        tasks = [task for task in self._tasks(found) if not _is_start(task)]
         source = self._source(found)
         order = {task["task_id"]: source.find(f'task_id="{task["task_id"]}"') for task in tasks} if source else {}
         return tuple(self._step(task, found) for task in sorted(tasks, key=lambda task: order.get(task["task_id"], 0)))
 
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
-        """The outputs of the pipeline; of a foreign DAG what its tasks returned, by task id."""
+        """The outputs of the pipeline; of a foreign DAG what its tasks returned, by task id: see ``_returned``."""
         dag, run_id = found["dag_id"], found["dag_run_id"]
         facts = facts_of(self._source(found))
         if not facts:
-            return Outputs({task: self.client.xcom(dag, run_id, task) for task in self.client.returned(dag, run_id)})
+            return Outputs(self._returned(dag, run_id))
         store = open_store(self.artifacts)
         values: dict[str, Any] = {}
         missing: dict[str, str] = {}
@@ -93,9 +100,21 @@ class RunReader:
                 )
         return Outputs(values, not_kept=missing)
 
+    def _returned(self, dag: str, run_id: str) -> dict[str, Any]:
+        """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""
+        values: dict[str, Any] = {}
+        for task, index in sorted(self.client.returned(dag, run_id)):
+            value = self.client.xcom(dag, run_id, task, map_index=index)
+            if index < 0:
+                values[task] = value
+                continue
+            mapped = values.setdefault(task, [])
+            mapped += [None] * (index - len(mapped)) + [value]
+        return values
+
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
         """The lines of every attempt, oldest first; with ``follow`` as they come, until the run has ended."""
-        tails: dict[tuple[str, int, int], Tail] = defaultdict(Tail)
+        tails: Tails = defaultdict(Tail)
         while True:
             over = self.run(found).status.is_terminal
             yield from self._new_lines(found, tails, follow=follow)
@@ -114,21 +133,25 @@ class RunReader:
         except EngineUnreachableError:
             return found
 
-    def _new_lines(
-        self, found: Mapping[str, Any], tails: dict[tuple[str, int, int], Tail], *, follow: bool
-    ) -> list[LogLine]:
+    def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
         """The lines that were not there before; with ``follow``, one that may be half-written is left for later."""
-        lines: list[LogLine] = []
+        lines: list[tuple[datetime, LogLine]] = []
         for task in self._tasks(found):
+            if task["start_date"] is None:
+                continue
             name, index, newest = task["task_id"], task.get("map_index", -1), task["try_number"] or 0
-            runs = follow and not task_status(task, found).is_terminal
+            ended = task_status(task, found).is_terminal
+            when = _EARLIEST  # lines that have no time go with those before them
             for attempt in range(1, newest + 1):
-                if task["start_date"] is None or (attempt < newest and tails[name, index, attempt + 1].taken):
+                tail = tails[name, index, attempt]
+                if not tail.is_read_again(over=ended or attempt < newest):
                     continue
-                events = self._log(found, task, attempt)
-                fresh = tails[name, index, attempt].fresh(events, grows=runs and attempt == newest)
-                lines += [_line(event, _shown(task)) for event in fresh if _is_shown(event)]
-        return sorted(lines, key=lambda line: line.time or datetime.min.replace(tzinfo=UTC))
+                grows = follow and not ended and attempt == newest
+                for event in tail.fresh(self._log(found, task, attempt), grows=grows):
+                    when = event.time or when
+                    if _is_shown(event):
+                        lines.append((when, _line(event, task, attempt)))
+        return [line for _, line in sorted(lines, key=lambda item: item[0])]
 
     def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
         try:
@@ -137,8 +160,7 @@ class RunReader:
             return []
 
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
-        tasks = self.client.task_instances(found["dag_id"], found["dag_run_id"])
-        return [task for task in tasks if task["task_id"] != START_TASK]
+        return self.client.task_instances(found["dag_id"], found["dag_run_id"])
 
     def _step(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> StepRun:
         status, error = task_status(task, found), None
@@ -169,7 +191,8 @@ class RunReader:
                 "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
             )
         first = min(failed, key=lambda task: task["end_date"] or "9")
-        return f"step {_shown(first)!r}: {self._error(found, first)[0]}"
+        who = "the hooks' on_pipeline_start" if _is_start(first) else f"step {_shown(first)!r}"
+        return f"{who}: {self._error(found, first)[0]}"
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, bool]:
         """What the last attempt of a failed task said, and whether it took too long."""
@@ -219,11 +242,10 @@ class RunReader:
         Airflow tells the timeout of the newest version only, so for a DAG of FlowyML's it is read from the source.
         """
         version = _version(found)
-        known = self.known.get((found["dag_id"], version)) if version else None
-        if known is None:
-            known = self._asked_about(found)
-            self.known[found["dag_id"], version] = known
-        return known
+        kept, key = self.known if version else self.known_now, (found["dag_id"], version)
+        if key not in kept:
+            kept[key] = self._asked_about(found)
+        return kept[key]
 
     def _asked_about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
         source = self._source(found)
@@ -248,18 +270,24 @@ def _shown(task: Mapping[str, Any]) -> str:
     return f"{name}[{index}]" if isinstance(index, int) and index >= 0 else str(name)
 
 
+def _is_start(task: Mapping[str, Any]) -> bool:
+    """Whether it is the task that a compiled DAG has for ``on_pipeline_start``, and no step."""
+    return bool(task["task_id"] == START_TASK and task.get("operator", "Start") == "Start")
+
+
 def _is_shown(event: LogEvent) -> bool:
     """Whether a line is the run's own, and not one of Airflow's about its housekeeping."""
-    if event.message.startswith("::"):  # where the log was found
+    if event.message.startswith(("::group::", "::endgroup::")):
         return False
     return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
 
 
-def _line(event: LogEvent, step: str) -> LogLine:
+def _line(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
     text = event.message
     if event.error and "\n" not in text:
         text = f"{text}: {_described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
-    return LogLine(text, step=step, level=event.level, time=event.time)
+    step = "" if _is_start(task) else _shown(task)
+    return LogLine(text, step=step, level=event.level, time=event.time, attempt=attempt)
 
 
 def _described(kind: str, said: str) -> str:

@@ -52,6 +52,6 @@ def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
         yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
     elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
         yield f"{filename} in the DAGs folder is not what Airflow has read."
-    if found.client.paused_by_others(found.dag["dag_id"]):
-        state = "paused" if found.dag["is_paused"] else "resumed"
-        yield f"it was {state} by hand, in Airflow's UI or API."
+    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
+    if ours is not None and ours != paused:
+        yield f"it was {'paused' if paused else 'resumed'} behind FlowyML's back: in Airflow's UI, API or command line."

@@ -25,8 +25,11 @@ __all__ = [
 
 # A run that FlowyML cancelled carries this note, since Airflow only knows it as failed.
 CANCELLED_NOTE = "flowyml: cancelled"
-# The note goes on with the tasks that had failed by themselves, since Airflow fails those that it stops, too.
+# The note goes on with when the run was queued, since Airflow keeps the note when the run is cleared and runs again,
+# and with the tasks that had failed by themselves, since Airflow fails those that it stops, too.
+_QUEUED = "queued: "
 _FAILED_BEFORE = "failed before: "
+_OURS = (CANCELLED_NOTE, _QUEUED, _FAILED_BEFORE)
 _LONGEST_NOTE = 1000
 
 DAG_RUN: Mapping[str, ExecutionStatus] = {
@@ -82,22 +85,31 @@ def task_status(task: Mapping[str, Any], run: Mapping[str, Any]) -> ExecutionSta
 
 
 def was_cancelled(run: Mapping[str, Any]) -> bool:
-    """Whether FlowyML's note of a cancelled run is there."""
-    return (run.get("note") or "").startswith(CANCELLED_NOTE)
+    """Whether FlowyML's note of a cancelled run is there, and was written since the run was last queued."""
+    first, *rest = (run.get("note") or "").splitlines() or [""]
+    queued = [line.removeprefix(_QUEUED) for line in rest if line.startswith(_QUEUED)]
+    return first == CANCELLED_NOTE and queued[:1] in ([], [_queued(run)])
 
 
-def cancelled_note(note: str | None, failed: Iterable[str]) -> str:
-    """The note on a run that is being cancelled, before what its note was."""
-    lines = [CANCELLED_NOTE, *([_FAILED_BEFORE + " ".join(failed)] if failed else []), *([note] if note else [])]
+def cancelled_note(run: Mapping[str, Any], failed: Iterable[str]) -> str:
+    """The note on a run that is being cancelled, before what others have written there."""
+    failed = list(failed)
+    others = [line for line in (run.get("note") or "").splitlines() if not line.startswith(_OURS)]
+    lines = [CANCELLED_NOTE, _QUEUED + _queued(run), *([_FAILED_BEFORE + " ".join(failed)] if failed else []), *others]
     return "\n".join(lines)[:_LONGEST_NOTE]
 
 
 def failed_before(run: Mapping[str, Any]) -> set[str]:
     """The tasks that had failed when a run was cancelled."""
-    lines = (run.get("note") or "").splitlines()
+    lines = (run.get("note") or "").splitlines() if was_cancelled(run) else []
     return {
         task for line in lines if line.startswith(_FAILED_BEFORE) for task in line.removeprefix(_FAILED_BEFORE).split()
     }
+
+
+def _queued(run: Mapping[str, Any]) -> str:
+    """What changes when a run is cleared. Airflow 2 tells when it was started, and not when it was queued."""
+    return str(run.get("queued_at") or run.get("start_date") or "")
 
 
 def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from flowyml_airflow.client import LogEvent
 
 __all__ = ["Tail"]
 
+LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
 _Key = tuple[datetime | None, str, str]
 
 
@@ -24,6 +26,16 @@ class Tail:
 
     taken: Counter[_Key] = field(default_factory=Counter)
     _last: _Key | None = None
+    _over_since: float | None = None
+
+    def is_read_again(self, *, over: bool) -> bool:
+        """Whether to look at the log once more: one of an attempt that is ``over`` changes for a moment only."""
+        now = time.monotonic()
+        if self._over_since is not None and now - self._over_since > LAST_WORDS:
+            return False
+        if over and self._over_since is None:
+            self._over_since = now
+        return True
 
     def fresh(self, events: Sequence[LogEvent], *, grows: bool) -> list[LogEvent]:
         """The events that are new. While the log ``grows``, one that may be half-written waits until it stays."""

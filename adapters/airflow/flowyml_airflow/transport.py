@@ -12,9 +12,11 @@ import time
 import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.urls import without_credentials
 from flowyml_airflow.auth import Basic, Credentials, refusal
 from flowyml_airflow.connection import Connection
 
@@ -65,16 +67,21 @@ class Transport:
     def http(self) -> httpx.Client:
         """The pool of connections; httpx is imported when it is first used."""
         if self._http is None:
-            address = self.connection.checked_address()
-            import httpx
-
-            context = ssl.create_default_context(cafile=self.verify) if isinstance(self.verify, str) else self.verify
-            limits = httpx.Timeout(self._timeout, connect=min(self._timeout, 10))
-            self._http = httpx.Client(
-                base_url=address, timeout=limits, verify=context, headers={"Accept": "application/json"}
-            )
+            self._http = self._opened(self.connection.checked_address())
             weakref.finalize(self, self._http.close)
         return self._http
+
+    def _opened(self, address: str) -> httpx.Client:
+        import httpx
+
+        limits = httpx.Timeout(self._timeout, connect=min(self._timeout, 10))
+        accept = {"Accept": "application/json"}
+        try:
+            return httpx.Client(base_url=address, timeout=limits, verify=_trust(self.verify), headers=accept)
+        except (ImportError, ValueError) as error:  # a SOCKS proxy needs a package, and what is no URL is no proxy
+            raise ConfigurationError(
+                f"the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names for {address} cannot be used: {error}"
+            ) from error
 
     def get(self, path: str, **params: Any) -> Any:
         """The JSON at a path. Parameters that are None are left out."""
@@ -147,6 +154,16 @@ class Transport:
         kind = {404: NotThereError, 409: ConflictError, 400: RefusedError, 422: RefusedError}.get(status)
         return kind(message) if kind else ServerTroubleError(message) if status >= 500 else EngineError(message)
 
+    def _moved(self, what: str, target: str) -> EngineError:
+        """A redirect within the same host is a matter of the address; one that leads elsewhere is a login's."""
+        shown = without_credentials(target)
+        if urlsplit(target).hostname == urlsplit(self.connection.url).hostname and "login" not in shown:
+            root = re.split(r"/(?:api/v\d|auth)/", shown)[0]
+            return EngineError(f"{what}: it redirects to {shown}. Give url={root!r}.")
+        return AuthenticationError(
+            f"{what}: it redirects to {shown}. A proxy in front of Airflow wants a login of its own, or it has moved."
+        )
+
     def _stranger(self, answer: httpx.Response) -> EngineError:
         """What is no JSON comes from something in front of Airflow, or Airflow is not there at all."""
         status = answer.status_code
@@ -158,6 +175,8 @@ class Transport:
         )
         if status in _GATEWAY:
             return EngineUnreachableError(f"{what}. The proxy in front of Airflow cannot reach it.")
+        if target := answer.headers.get("location"):
+            return self._moved(what, urljoin(str(answer.url), target))
         if status in (401, 403, 407) or 300 <= status < 400:
             return AuthenticationError(f"{what}. A proxy in front of Airflow wants a login of its own.")
         if status >= 500:
@@ -165,6 +184,18 @@ class Transport:
         if status == 404:
             return NotThereError(f"{what}. Is the address right?")
         return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
+
+
+def _trust(verify: bool | str) -> ssl.SSLContext | bool:
+    """What httpx takes for ``verify``. Raises ``ConfigurationError`` for a file of authorities that cannot be read."""
+    if not isinstance(verify, str):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:  # SSLError too
+        raise ConfigurationError(
+            f"verify={verify!r} is no file of authorities in PEM format: {error.strerror or error}."
+        ) from error
 
 
 def _json_of(answer: httpx.Response) -> Any:

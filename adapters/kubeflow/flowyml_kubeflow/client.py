@@ -70,7 +70,7 @@ class Client:
     def site(self, url: str) -> Site:
         """A URL of this KFP, to be asked with what was given to sign in."""
         timeout = min(self._timeout, 5)
-        return Site(url, timeout=timeout, headers=dict(self._headers()), ca_file=self._ssl_ca_cert)
+        return Site(url, timeout=timeout, headers=dict(self._headers()), verify=self._ssl_ca_cert or True)
 
     def _headers(self) -> Iterator[tuple[str, str]]:
         if token := self._token or _token_of(self._credentials):

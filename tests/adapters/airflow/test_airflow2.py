@@ -13,7 +13,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.remote import recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
-from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, slow
+from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -66,6 +66,86 @@ def test_schedules(orchestrator: AirflowOrchestrator) -> None:
     assert not orchestrator.resume_schedule(made.schedule_id).paused
     orchestrator.delete_schedule(made.schedule_id)
     assert orchestrator.schedules("conformance greeting") == []
+
+
+def test_drift_of_the_pause(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
+    made = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("daily", 6))
+    assert made.drift == ()
+    airflow2.command("dags", "pause", made.schedule_id)
+    assert "it was paused behind FlowyML's back" in orchestrator.schedules("conformance greeting")[0].drift[0]
+    assert orchestrator.resume_schedule(made.schedule_id).drift == ()
+    path = f"/api/v1/dags/{made.schedule_id}"
+    orchestrator.client.transport.call("PATCH", path, json={"is_paused": True})  # another client, without a mask
+    assert "it was paused behind FlowyML's back" in orchestrator.schedules("conformance greeting")[0].drift[0]
+    assert orchestrator.pause_schedule(made.schedule_id).drift == ()
+    orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_a_user_who_may_not_read_the_audit_log_uses_schedules(
+    airflow2: Airflow, orchestrator: AirflowOrchestrator
+) -> None:
+    """FAB's own role `User`."""
+    airflow2.command(
+        "users", "create", "--username", "grace", "--password", "grace-word", "--role", "User",
+        "--firstname", "G", "--lastname", "H", "--email", "g@example.org",
+    )  # fmt: skip
+    grace = orchestrator_of(airflow2, username="grace", password="grace-word")
+    made = grace.schedule_pipeline(short("two user"), Schedule.of("daily", 6))
+    airflow2.command("dags", "pause", made.schedule_id)
+    assert (grace.schedules("two user")[0].paused, grace.schedules("two user")[0].drift) == (True, ())
+    assert not grace.resume_schedule(made.schedule_id).paused
+    grace.delete_schedule(made.schedule_id)
+
+
+TEXTS = """
+from datetime import datetime
+from airflow.decorators import dag, task
+
+
+@dag(dag_id="legacy_texts", schedule=None, start_date=datetime(2026, 1, 1), is_paused_upon_creation=False)
+def legacy():
+    @task
+    def texts():
+        return ["1234", "[1, 2]", "None", 7, None]
+
+    @task
+    def text():
+        return "1234"
+
+    @task
+    def double(number):
+        return number * 2
+
+    texts()
+    text()
+    double.expand(number=[1, 2])
+
+
+legacy()
+"""
+
+
+def test_texts_stay_texts_and_mapped_tasks_give_lists(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
+    (airflow2.dags_folder / "legacy_texts.py").write_text(TEXTS)
+    wait_for_dag(airflow2, "legacy_texts")
+    orchestrator.client.trigger("legacy_texts", "by-hand", {})
+    handle = orchestrator.attach("legacy_texts/by-hand")
+    assert handle.wait_for_completion(timeout=200, poll_interval=1).status is COMPLETED
+    assert handle.outputs == {"texts": ["1234", "[1, 2]", "None", 7, None], "text": "1234", "double": [2, 4]}
+
+
+def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(
+    orchestrator: AirflowOrchestrator, airflow2: Airflow, tmp_path: Path
+) -> None:
+    handle = orchestrator.run_pipeline(slow("two cleared", str(tmp_path), seconds=90))
+    assert handle.cancel(), "as soon as it is queued"
+    assert handle.wait_for_completion(timeout=60, poll_interval=1).status is ExecutionStatus.CANCELLED
+    client = orchestrator.client
+    (tmp_path / "marks").mkdir()  # so that it cannot be written
+    dag, run_id = handle.job_id.split("/")
+    client.transport.call("POST", f"/api/v1/dags/{dag}/dagRuns/{run_id}/clear", json={"dry_run": False})
+    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found, 120)
+    assert again.status is ExecutionStatus.FAILED
 
 
 def test_foreign_dags(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:

@@ -28,6 +28,7 @@ from flowyml.core.errors import (
     UnsupportedFeatureError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.connection import Connection
 
@@ -39,7 +40,7 @@ Answer = Callable[[BaseHTTPRequestHandler], tuple[int, str, str]]
 
 
 @contextmanager
-def site(answer: Answer, certificate: Path | None = None) -> Iterator[str]:
+def site(answer: Answer, certificate: Path | None = None, location: str = "") -> Iterator[str]:
     """A server that answers as told."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -49,6 +50,8 @@ def site(answer: Answer, certificate: Path | None = None) -> Iterator[str]:
             self.send_response(status)
             self.send_header("content-type", media_type)
             self.send_header("content-length", str(len(body)))
+            if status >= 300 and location:
+                self.send_header("location", location.format(path=self.path))
             self.end_headers()
             self.wfile.write(body.encode())
 
@@ -106,6 +109,65 @@ def test_strange_answers_are_told_apart(
         assert jwt(10**9) not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("location", "error", "told"),
+    [
+        (
+            "https://127.0.0.1:8443/af{path}",
+            EngineError,
+            r"redirects to https://.*Give url='https://127\.0\.0\.1:8443/af'",
+        ),
+        (
+            "https://sso.corp.example/start?secret=1",
+            AuthenticationError,
+            r"redirects to https://sso\.corp\.example/start\.",
+        ),
+        ("/login?next=secret", AuthenticationError, r"/login\. A proxy in front of Airflow wants a login"),
+    ],
+)
+def test_a_redirect_names_where_it_leads(location: str, error: type[Exception], told: str) -> None:
+    with site(always(308, "text/html", ""), location=location) as url:
+        with pytest.raises(error, match=told) as caught:
+            AirflowOrchestrator(url, token="x", retry_policy=ONCE).runs()
+        assert "secret" not in str(caught.value)
+
+
+def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    for verify in ("/no/such.pem", str(empty)):
+        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is no file of authorities"):
+            AirflowOrchestrator("https://127.0.0.1:9", verify=verify).runs()
+        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is no file of authorities"):
+            RemoteOrchestrator("https://127.0.0.1:9", verify=verify).runs()
+
+
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(
+        ConfigurationError, match=r"ALL_PROXY names for http://airflow\.example cannot be used: .*SOCKS"
+    ):
+        AirflowOrchestrator("http://airflow.example").runs()
+
+
+@pytest.mark.parametrize("token", ["sécret", "sec ret", "sec\tret"])
+def test_a_token_that_is_none_is_not_shown(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", token)
+    for given in (None, token):
+        with pytest.raises(ConfigurationError, match="which no token has") as caught:
+            Connection.to("http://h", token=given)
+        assert "ret" not in str(caught.value)
+
+
+def test_secrets_that_are_mounted_end_with_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "secret\n")
+    assert Connection.to("http://h").token == "secret"
+    assert Connection.to("http://h", token="secret\r\n").token == "secret"
+    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "my secret \n")
+    assert Connection.to("http://h", username="ada").password == "my secret "
+
+
 def test_nobody_answers() -> None:
     orchestrator = AirflowOrchestrator("http://127.0.0.1:9", retry_policy=ONCE)
     with pytest.raises(EngineUnreachableError, match="does not answer"):
@@ -130,7 +192,12 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     with site(always(200, "application/json", '{"dag_runs": []}'), pem) as url:
         with pytest.raises(EngineUnreachableError, match=r"TLS with Airflow .* self-signed certificate"):
             AirflowOrchestrator(url, token="x").runs()
-        assert AirflowOrchestrator(url, token="x", verify=str(tmp_path / "cert.pem")).runs() == []
+        trusted = str(tmp_path / "cert.pem")
+        assert AirflowOrchestrator(url, token="x", verify=trusted).runs() == []
+        for verify in (trusted, False):
+            assert RemoteOrchestrator(url, token="x", verify=verify).runs() == []
+        with pytest.raises(EngineUnreachableError, match="self-signed certificate"):
+            RemoteOrchestrator(url, token="x").runs()
 
 
 def test_a_passing_failure_is_tried_again() -> None:
@@ -225,3 +292,24 @@ def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         Connection.to("http://h", username="ada")
     with pytest.raises(ConfigurationError, match="no address"):
         Connection.to("ftp://h")
+
+
+def test_an_import_error_of_another_file_of_the_same_name_is_not_ours() -> None:
+    """A fake of Airflow's list of import errors: what it tells of a file differs between 3 and 2."""
+    errors = [
+        {"filename": "other/beside.py", "timestamp": "1", "stack_trace": "theirs"},
+        {"filename": "dags/team/beside.py", "timestamp": "2", "stack_trace": "theirs too"},
+    ]
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        if request.path == "/api/v2/version":
+            return 200, "application/json", VERSION
+        return 200, "application/json", json.dumps({"import_errors": errors, "total_entries": len(errors)})
+
+    with site(answer) as url:
+        client = AirflowOrchestrator(url, token="x", dags_folder="s3://bucket/dags").client
+        assert client.import_error("beside.py") is None
+        errors.append({"filename": "dags/beside.py", "timestamp": "3", "stack_trace": "ours, below the bundle's root"})
+        assert (client.import_error("beside.py") or {})["timestamp"] == "3"
+        errors.insert(0, {"filename": "beside.py", "timestamp": "4", "stack_trace": "ours, in the bundle's root"})
+        assert (client.import_error("beside.py") or {})["timestamp"] == "4"

@@ -228,14 +228,15 @@ def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp
 class Flaky:
     """A fake of Airflow: it answers as told."""
 
-    def __init__(self, *answers: tuple[int, str, str]) -> None:
+    def __init__(self, *answers: tuple[int, str, str], api: str = "v2") -> None:
         self.answers = list(answers)
+        self.api = api
         self.asked: list[tuple[str, str, str | None]] = []
 
     def __call__(self, request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
         self.asked.append((request.command, request.path, request.headers["Authorization"]))
-        if request.path == "/api/v2/version":
-            return json_answer(version="3.3.2") if "v2" in self.asked[0][1] else (404, "text/html", "no")
+        if request.path.endswith("/version"):
+            return json_answer(version="x") if self.api in request.path else (404, "text/html", "no")
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -269,6 +270,17 @@ def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
         result = Pipeline("silence").add_step(external_dag("d", poll_interval=0.01)).run()
     assert result.success, result.error
     assert [method for method, path, _ in fake.asked if path.endswith("/dagRuns")] == ["POST"]
+
+
+def test_airflow_2_is_asked_and_shown_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Flaky(json_answer(404), json_answer(is_paused=False), json_answer(), json_answer(state="success"), api="v1")
+    with site(fake) as url:
+        monkeypatch.setenv("FLOWYML_AIRFLOW_URL", url)
+        monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
+        monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "secret")
+        ran = Pipeline("older").add_step(external_dag("d", poll_interval=0.01)).run()["d"]
+    assert ran["url"] == f"{url}/dags/d/grid?dag_run_id={ran['run_id']}"
+    assert fake.asked[-1] == ("GET", f"/api/v1/dags/d/dagRuns/{ran['run_id']}", "Basic YWRhOnNlY3JldA==")
 
 
 def test_credentials_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

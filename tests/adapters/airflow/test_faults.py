@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
+from flowyml import Pipeline, step
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import PipelineResult
+from flowyml_airflow import AirflowOrchestrator, external_dag
 from tests.adapters.airflow.operating import orchestrator_of, short, slow
 from tests.engines.airflow import Airflow, wait_until
 from tests.engines.airflow import airflow3 as running_airflow3
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 COMPLETED = ExecutionStatus.COMPLETED
+PASSED_ON = ("authorization", "content-type", "accept")
 SETTINGS = {
     # Tokens end after 5 seconds, and 10 of grace: the waits below outlive them.
     "AIRFLOW__API_AUTH__JWT_EXPIRATION_TIME": "5",
@@ -92,6 +102,77 @@ def test_the_api_server_is_down_during_submit(airflow: Airflow, tmp_path: Path) 
     assert len(orchestrator.runs("faults submit")) == 1
 
 
+@contextmanager
+def losing_answers(airflow: Airflow) -> Iterator[tuple[str, list[int]]]:
+    """A proxy in front of the real Airflow that hands on every call, and loses the first two answers to a trigger."""
+    lost: list[int] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            headers = {name: text for name, text in self.headers.items() if name.lower() in PASSED_ON}
+            answer = httpx.request(self.command, airflow.url + self.path, content=body, headers=headers, timeout=60)
+            if self.command == "POST" and self.path.endswith("/dagRuns") and len(lost) < 2:
+                lost.append(answer.status_code)
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.send_response(answer.status_code)
+            self.send_header("content-type", answer.headers.get("content-type", ""))
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = do_PATCH = do
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", lost
+        server.shutdown()
+        thread.join()
+
+
+def test_the_answer_to_a_submit_is_lost(airflow: Airflow, tmp_path: Path) -> None:
+    """Airflow has made the run, and nobody was told: asking again finds it."""
+    pipeline, run_id = slow("faults lost", str(tmp_path), seconds=1), "faults-lost-1"
+    orchestrator_of(airflow).deploy_pipeline(pipeline)
+    with losing_answers(airflow) as (url, lost):
+        options = {"username": airflow.username, "password": airflow.password, "dags_folder": airflow.dags_folder}
+        once = AirflowOrchestrator(url, retry_policy=OrchestratorRetryPolicy(max_attempts=1), **options)
+        with pytest.raises(EngineUnreachableError):
+            once.run_pipeline(pipeline, run_id)
+        handle = AirflowOrchestrator(url, **options).run_pipeline(pipeline, run_id)
+        assert lost == [200, 409], "made; and found, by a try whose answer was lost too"
+        assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+    assert len(marks(tmp_path)) == 1
+    assert len(orchestrator_of(airflow).runs("faults lost")) == 1
+
+
+def test_the_api_server_goes_away_while_a_step_waits_for_a_dag(
+    airflow: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = slow("faults inner", str(tmp_path), seconds=8)
+    orchestrator = orchestrator_of(airflow)
+    dag = str(orchestrator.deploy_pipeline(inner).url).rpartition("/")[2]
+    orchestrator.client.pause(dag, False)
+    for name, value in (("URL", airflow.url), ("USERNAME", airflow.username), ("PASSWORD", airflow.password)):
+        monkeypatch.setenv(f"FLOWYML_AIRFLOW_{name}", value)
+    waits = external_dag(dag, name="inner", poll_interval=0.5)
+    done: list[PipelineResult] = []
+    run = threading.Thread(target=lambda: done.append(Pipeline("faults outer").add_step(waits).run()))
+    run.start()
+    wait_until(lambda: marks(tmp_path), 90)
+    airflow.kill("api-server")
+    time.sleep(3)
+    airflow.start("api-server")
+    run.join(200)
+    assert done[0].success, done[0].error
+    assert len(orchestrator.runs("faults inner")) == 1
+
+
 def test_the_process_of_a_step_is_killed(airflow: Airflow, tmp_path: Path) -> None:
     handle = orchestrator_of(airflow).run_pipeline(slow("faults killed", str(tmp_path), seconds=5))
     os.kill(wait_until(lambda: marks(tmp_path), 60)[0], signal.SIGKILL)
@@ -101,8 +182,6 @@ def test_the_process_of_a_step_is_killed(airflow: Airflow, tmp_path: Path) -> No
 
 
 def test_a_killed_process_without_a_retry_is_told(airflow: Airflow, tmp_path: Path) -> None:
-    from flowyml import Pipeline, step
-
     @step
     def dies() -> int:
         import os

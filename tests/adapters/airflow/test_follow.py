@@ -20,7 +20,8 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 TASK = {"task_id": "t", "map_index": -1, "try_number": 1, "start_date": "2026-01-01T00:00:00Z", "end_date": None}
 HEAD = [
-    {"timestamp": None, "event": "::group::Log message source details", "sources": ["/logs/attempt=1.log"]},
+    {"timestamp": None, "event": "::group::Log message source details"},
+    {"timestamp": None, "event": "/logs/attempt=1.log"},
     {"timestamp": None, "event": "::endgroup::"},
 ]
 
@@ -106,3 +107,59 @@ def test_a_line_that_comes_late_and_before_others_is_not_lost(late: str) -> None
     assert tail.fresh(first, grows=True) == first
     new = LogEvent(late, time=one)
     assert tail.fresh([first[0], new, first[1]], grows=True) == [new]
+
+
+def test_what_a_step_prints_like_airflow_is_shown() -> None:
+    assert followed("v2", [structured("::notice::mine", "more")]) == ["::notice::mine", "more"]
+
+
+def test_attempts_come_in_order_and_ended_ones_are_read_no_more() -> None:
+    asked: list[str] = []
+    looks = iter(range(9))
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        path = request.path.partition("?")[0]
+        task = {**TASK, "state": "success", "try_number": 2, "end_date": "2026-01-01T00:00:09Z"}
+        body: Any = {"version": "3.3.2", "git_version": "x"}
+        if path.endswith("/dagRuns/r"):
+            body = {**RUN, "state": "running" if next(looks) < 7 else "success"}
+        elif path.endswith("/taskInstances"):
+            body = {"task_instances": [task], "total_entries": 1}
+        elif "/logs/" in path:
+            asked.append(path[-1])
+            first = structured("one", "two")
+            body = {"content": first if path[-1] == "1" else [{"timestamp": None, "event": "early"}, *first[3:]]}
+        return 200, "application/json", json.dumps(body)
+
+    with site(answer) as url:
+        lines = list(AirflowOrchestrator(url, token="x").logs("d/r", follow=True))
+    assert sorted((line.attempt, line.message) for line in lines) == [
+        (1, "one"), (1, "two"), (2, "early"), (2, "one"), (2, "two"),
+    ]  # fmt: skip
+    assert lines[0].message == "one"
+    assert 2 <= asked.count("1") <= 5
+
+
+def test_a_list_of_runs_asks_for_each_dag_once() -> None:
+    asked: list[str] = []
+    runs = [{**RUN, "dag_run_id": f"r{number}", "state": "success"} for number in range(20)]
+    for one in runs:
+        del one["dag_display_name"]  # as on Airflow 2
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        path = request.path.partition("?")[0]
+        asked.append(path)
+        if not path.startswith("/api/v1/"):
+            return 404, "application/json", "{}"
+        body: Any = {
+            "version": "2.11.2",
+            "git_version": "x",
+            "dag_display_name": "shown",
+            "file_token": "t",
+            "content": "",
+        }
+        return 200, "application/json", json.dumps({**body, "dag_runs": runs, "total_entries": 20})
+
+    with site(answer) as url:
+        assert {run.pipeline for run in AirflowOrchestrator(url, token="x").runs()} == {"shown"}
+    assert len(asked) <= 6

@@ -11,10 +11,11 @@ from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreacha
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.orchestrators.remote import recognized_engine
+from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
-from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow
+from flowyml_airflow.transport import ConflictError
+from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -29,7 +30,7 @@ def test_the_url_tells_the_engine(airflow3: Airflow) -> None:
     assert health.version.startswith("3.")
 
 
-@pytest.mark.parametrize("run_id", ['it\'s/../"1" ü 🚀', "..", "a?b#c%2F", "x" * 200])
+@pytest.mark.parametrize("run_id", ['it\'s/../"1" ü 🚀', "..", "a?b#c%2F", "x" * 200, "scheduled__mine", "backfill__x"])
 def test_hostile_run_ids(airflow3: Airflow, run_id: str) -> None:
     orchestrator = orchestrator_of(airflow3)
     first = orchestrator.run_pipeline(short("operate ids"), run_id)
@@ -91,7 +92,15 @@ def test_drift_is_shown(airflow3: Airflow) -> None:
     client = orchestrator.client
     client.transport.call("PATCH", f"/api/v2/dags/{made.schedule_id}", json={"is_paused": False})
     (info,) = orchestrator.schedules("operate drift")
-    assert info.drift == ("it was resumed by hand, in Airflow's UI or API.",)
+    assert info.drift == ("it was resumed behind FlowyML's back: in Airflow's UI, API or command line.",)
+    assert orchestrator.resume_schedule(made.schedule_id).drift == ()
+    airflow3.command("dags", "pause", made.schedule_id)
+    assert "it was paused behind" in orchestrator.schedules("operate drift")[0].drift[0]
+    airflow3.command("dags", "unpause", made.schedule_id)
+    assert orchestrator.schedules("operate drift")[0].drift == (), "it is as FlowyML left it"
+    pattern = {"dag_id_pattern": made.schedule_id}
+    client.transport.call("PATCH", "/api/v2/dags", params=pattern, json={"is_paused": True})
+    assert "it was paused behind" in orchestrator.schedules("operate drift")[0].drift[0]
     orchestrator.resume_schedule(made.schedule_id)
     path = airflow3.dags_folder / f"{made.schedule_id}.py"
     path.write_text(path.read_text().replace("0 4 * * *", "0 5 * * *"))
@@ -129,6 +138,28 @@ def test_backfill_of_a_date_range(airflow3: Airflow) -> None:
     orchestrator.delete_schedule(made.schedule_id)
 
 
+def test_each_backfill_gives_its_own_runs(airflow3: Airflow) -> None:
+    """Dates without a time zone are in UTC, and a pipeline is found by its own name from a URL alone."""
+    orchestrator = orchestrator_of(airflow3)
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    made = orchestrator.schedule_pipeline(short("operate backfills"), Schedule.of("daily", 2, start=start))
+    who = {"username": airflow3.username, "password": airflow3.password}
+    remote = RemoteOrchestrator(airflow3.url, **who)
+    naive = start.replace(tzinfo=None)
+    first = wait_until(lambda: _backfilled(remote, "operate backfills", naive, naive + timedelta(days=2)), 60)
+    assert len(first) == 2
+    for handle in first:
+        assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
+    days = timedelta(days=3)
+    second = wait_until(lambda: _backfilled(remote, "operate backfills", start, start + days), 120)
+    assert len(second) == 1
+    assert second[0].job_id not in {handle.job_id for handle in first}
+    assert second[0].wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
+    with pytest.raises(EngineError, match="made no run: its schedule has no time in that range, or each"):
+        wait_until(lambda: _backfilled(remote, "operate backfills", start, start + days), 120)
+    orchestrator.delete_schedule(made.schedule_id)
+
+
 def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
     foreign_dag(airflow3, "legacy_etl")
     orchestrator = orchestrator_of(airflow3, dags_folder=None)
@@ -139,6 +170,112 @@ def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
     assert handle.outputs == {"extract": 3, "load": 6}
     assert any("extracting by hand" in line.message for line in handle.logs())
     assert [run.run_id for run in orchestrator.runs("legacy_etl")] == ["by-hand-1"]
+
+
+MAPPED = """
+from datetime import datetime
+from airflow.sdk import dag, task
+
+
+@dag(dag_id="legacy_mapped", schedule=None, start_date=datetime(2026, 1, 1), is_paused_upon_creation=False)
+def legacy():
+    @task
+    def double(number):
+        return number * 2 if number != 3 else None
+
+    @task
+    def many(**context):
+        for number in range(120):
+            context["ti"].xcom_push(f"key{number:03}", number)
+        return "at the end"
+
+    double.expand(number=list(range(5)))
+    many()
+
+
+legacy()
+"""
+
+
+def test_outputs_of_mapped_tasks_and_of_many_xcoms(airflow3: Airflow) -> None:
+    (airflow3.dags_folder / "legacy_mapped.py").write_text(MAPPED)
+    wait_for_dag(airflow3, "legacy_mapped")
+    orchestrator = orchestrator_of(airflow3)
+    orchestrator.client.trigger("legacy_mapped", "by-hand-1", {})
+    handle = orchestrator.attach("legacy_mapped/by-hand-1")
+    assert handle.wait_for_completion(timeout=90, poll_interval=0.5).status is COMPLETED
+    assert handle.outputs == {"double": [0, 2, 4, None, 8], "many": "at the end"}
+    assert sum(step.startswith("double[") for step in handle.step_statuses()) == 5
+
+
+def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(airflow3: Airflow, tmp_path: Path) -> None:
+    orchestrator = orchestrator_of(airflow3)
+    handle = orchestrator.run_pipeline(slow("operate cleared", str(tmp_path), seconds=60))
+    wait_until((tmp_path / "marks").exists, 60)
+    assert handle.cancel()
+    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    (tmp_path / "marks").unlink()
+    (tmp_path / "marks").mkdir()  # so that it cannot be written
+    path = f"/api/v2/dags/{handle.job_id.replace('/', '/dagRuns/')}/clear"
+    orchestrator.client.transport.call("POST", path, json={"dry_run": False})
+    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found, 90)
+    assert again.status is ExecutionStatus.FAILED
+    assert "IsADirectoryError" in (again.error or "")
+
+
+def test_a_failure_before_the_steps_is_told(airflow3: Airflow, tmp_path: Path) -> None:
+    """The bundle is gone from the worker: not even the hooks' own task can run."""
+    orchestrator = orchestrator_of(airflow3)
+    pipeline = pipelines.hooked(str(tmp_path))
+    orchestrator.deploy_pipeline(pipeline)
+    dag_id = orchestrator._deployer.compiled(pipeline.bundle(), None).dag_id
+    source = (airflow3.dags_folder / f"{dag_id}.py").read_text()
+    (name,) = [line.split('"')[-2] for line in source.splitlines() if line.startswith("BUNDLE = ")]
+    bundle = airflow3.dags_folder / "flowyml_bundles" / name
+    hidden = bundle.rename(bundle.with_name(f".new-{name}"))
+    try:
+        orchestrator.client.pause(dag_id, False)
+        orchestrator.client.trigger(dag_id, "no-bundle", {"fails": False})
+        handle = orchestrator.attach(f"{dag_id}/no-bundle")
+        assert handle.wait_for_completion(timeout=90, poll_interval=0.5).status is ExecutionStatus.FAILED
+        assert (handle.error or "").startswith("the hooks' on_pipeline_start: ModuleNotFoundError")
+        assert any(line.step == "" and "flowyml" in line.message for line in handle.logs())
+        assert "on_pipeline_start" not in handle.step_statuses()
+    finally:
+        hidden.rename(bundle)
+
+
+def test_removing_a_schedule_changes_nothing_else(airflow3: Airflow) -> None:
+    python = str(airflow3.python)
+    mine = orchestrator_of(airflow3, python=python, artifacts="/tmp/elsewhere")
+    made = mine.schedule_pipeline(short("operate settings"), Schedule.of("daily", 5))
+    path = airflow3.dags_folder / f"{made.schedule_id}.py"
+    assert f'PYTHON = "{python}"' in path.read_text()
+    orchestrator_of(airflow3).delete_schedule(made.schedule_id)
+    text = path.read_text()
+    assert f'PYTHON = "{python}"' in text
+    assert 'ARTIFACTS = "/tmp/elsewhere"' in text
+    assert "schedule=None" in text
+
+
+def test_the_same_run_of_a_paused_dag_is_found(airflow3: Airflow) -> None:
+    orchestrator = orchestrator_of(airflow3)
+    made = orchestrator.schedule_pipeline(short("operate asleep"), Schedule.of("daily", 3))
+    first = orchestrator.run_pipeline(short("operate asleep"), "asleep-1")
+    assert first.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
+    orchestrator.pause_schedule(made.schedule_id)
+    assert orchestrator.run_pipeline(short("operate asleep"), "asleep-1").job_id == first.job_id
+    with pytest.raises(EngineError, match="its schedule would fire again"):
+        orchestrator.run_pipeline(short("operate asleep"), "asleep-2")
+    orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_logs_begin_with_the_runs_own_lines(airflow3: Airflow) -> None:
+    handle = orchestrator_of(airflow3).run_pipeline(short("operate clean"))
+    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
+    lines = list(handle.logs())
+    assert not [line for line in lines if line.message.endswith(".log") or line.time is None]
+    assert [(line.step, line.attempt) for line in lines if line.message == "the answer is 1"] == [("work", 1)]
 
 
 def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_path: Path) -> None:
@@ -175,10 +312,15 @@ def test_what_is_not_there_says_so(airflow3: Airflow) -> None:
         orchestrator_of(airflow3).backfill("no such", datetime.now(UTC), datetime.now(UTC))
 
 
-def _backfilled(orchestrator: AirflowOrchestrator, name: str, start: datetime, end: datetime) -> list[SubmissionResult]:
-    """On SQLite, Airflow itself refuses a backfill while something else writes, and asks to try again."""
+def _backfilled(
+    orchestrator: AirflowOrchestrator | RemoteOrchestrator, name: str, start: datetime, end: datetime
+) -> list[SubmissionResult]:
+    """On SQLite, Airflow refuses a backfill while something else writes; and while an earlier one is not yet over."""
     try:
-        return orchestrator.backfill(name, start, end)
+        made: list[SubmissionResult] = orchestrator.backfill(name, start, end)
+        return made
+    except ConflictError:
+        return []
     except EngineUnreachableError as error:
         if "locked" not in str(error):
             raise

@@ -68,12 +68,24 @@ def test_a_failed_run_is_told_from_one_that_was_ended() -> None:
 
 
 def test_a_task_that_failed_before_its_run_was_cancelled_stays_failed() -> None:
-    note = cancelled_note("flowyml run id: x y", ["early", "earlier"])
-    assert note.splitlines() == [CANCELLED_NOTE, "failed before: early earlier", "flowyml run id: x y"]
+    begun = run("running", note="a note of mine")
+    note = cancelled_note(begun, ["early", "earlier"])
+    assert note.splitlines() == [
+        CANCELLED_NOTE, "queued: 2026-01-01T00:00:00Z", "failed before: early earlier", "a note of mine",
+    ]  # fmt: skip
     cancelled = run("failed", note=note)
     assert task_status({"task_id": "early", "state": "failed"}, cancelled) is ExecutionStatus.FAILED
     assert task_status({"task_id": "late", "state": "failed"}, cancelled) is ExecutionStatus.CANCELLED
     assert task_status({"task_id": "late", "state": "failed"}, run("failed")) is ExecutionStatus.FAILED
+
+
+def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:
+    first = {**run("running"), "queued_at": "2026-01-01T00:00:00Z"}
+    note = cancelled_note(first, [])
+    assert run_status({**first, "state": "failed", "note": note}) is ExecutionStatus.CANCELLED
+    again = {**first, "state": "failed", "note": note, "queued_at": "2026-01-02T00:00:00Z"}
+    assert run_status(again) is ExecutionStatus.FAILED
+    assert cancelled_note(again, []).splitlines() == [CANCELLED_NOTE, "queued: 2026-01-02T00:00:00Z"]
 
 
 @pytest.mark.parametrize(
