@@ -137,7 +137,7 @@ class AirflowClient:
 
         It tells the path below the root of a bundle, which is ``dags_folder`` or a folder above it.
         """
-        return f"/{self.dags_folder}/{filename}".endswith(f"/{told}")
+        return f"/{self.dags_folder.rstrip('/')}/{filename}".endswith(f"/{told}")
 
     # Runs.
 
@@ -166,14 +166,12 @@ class AirflowClient:
         found: list[dict[str, Any]] = []
         while limit is None or len(found) < limit:
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = self._listed({**body, "page_limit": size, "page_offset": len(found)})
+            asked = {**body, "page_limit": size, "page_offset": len(found)}
+            page = self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=asked)
             found += page["dag_runs"]
             if not page["dag_runs"] or len(found) >= page["total_entries"]:
                 break
         return found
-
-    def _listed(self, body: Mapping[str, Any]) -> Any:
-        return self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)
 
     _dates = ("logical_date_gte", "logical_date_lte")
     _newest = "-run_after"
@@ -285,11 +283,8 @@ def _without_head(content: Sequence[Any]) -> Sequence[Any]:
     """The log without Airflow's own lines about where it was found, which stand at its beginning and have no time."""
     head = content[:_LONGEST_HEAD]
     ends = [number for number, item in enumerate(head) if _said(item) == "::endgroup::" and not _time(item)]
-    return (
-        content[ends[0] + 1 :]
-        if head and _said(head[0]).startswith("::group::Log message source") and ends
-        else content
-    )
+    has_head = bool(ends) and _said(head[0]).startswith("::group::Log message source")
+    return content[ends[0] + 1 :] if has_head else content
 
 
 def _said(item: Any) -> str:

@@ -114,11 +114,12 @@ def _waiting(  # noqa: C901  # no worker has this module
                 self._log_in()
 
             def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-                """Status and answer; logs in once more when a token has expired while the DAG runs."""
+                """Status and answer. A token may expire while the DAG runs, and again while Airflow is silent."""
                 status, found = self._patient(method, path, body)
-                if status in (401, 403):
-                    self._log_in()
-                    status, found = self._patient(method, path, body)
+                for _ in range(2):
+                    if status in (401, 403):
+                        self._log_in()
+                        status, found = self._patient(method, path, body)
                 return status, found
 
             def asked(self, method: str, path: str, body: Any = None) -> Any:

@@ -144,20 +144,22 @@ class RunReader:
             when = _EARLIEST  # lines that have no time go with those before them
             for attempt in range(1, newest + 1):
                 tail = tails[name, index, attempt]
-                if not tail.is_read_again(over=ended or attempt < newest):
+                events = None if tail.is_whole else self._log(found, task, attempt)
+                if events is None:
                     continue
-                grows = follow and not ended and attempt == newest
-                for event in tail.fresh(self._log(found, task, attempt), grows=grows):
+                over = ended or attempt < newest
+                for event in tail.fresh(events, grows=follow and not over, over=over):
                     when = event.time or when
                     if _is_shown(event):
                         lines.append((when, _line(event, task, attempt)))
         return [line for _, line in sorted(lines, key=lambda item: item[0])]
 
-    def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
+    def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent] | None:
+        """What an attempt wrote so far; None when Airflow is silent for a moment."""
         try:
             return self.client.log(found["dag_id"], found["dag_run_id"], task, attempt)
         except EngineUnreachableError:
-            return []
+            return None
 
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
         return self.client.task_instances(found["dag_id"], found["dag_run_id"])
@@ -196,7 +198,7 @@ class RunReader:
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, bool]:
         """What the last attempt of a failed task said, and whether it took too long."""
-        events = self._log(found, task, task["try_number"] or 1)
+        events = self._log(found, task, task["try_number"] or 1) or []
         for event in reversed(events):
             if event.error:
                 kind, said = str(event.error.get("exc_type", "")), str(event.error.get("exc_value", ""))
@@ -221,7 +223,7 @@ class RunReader:
         return all(self._has_stopped(found, task) for task in stopped)
 
     def _has_stopped(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
-        events = [event for event in self._log(found, task, task["try_number"]) if event.time is not None]
+        events = [event for event in self._log(found, task, task["try_number"]) or () if event.time is not None]
         if not events:
             return True  # it never began
         return any(event.error or any(words in event.message for words in _STOPPED) for event in events)

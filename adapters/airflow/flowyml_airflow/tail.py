@@ -28,17 +28,18 @@ class Tail:
     _last: _Key | None = None
     _over_since: float | None = None
 
-    def is_read_again(self, *, over: bool) -> bool:
-        """Whether to look at the log once more: one of an attempt that is ``over`` changes for a moment only."""
-        now = time.monotonic()
-        if self._over_since is not None and now - self._over_since > LAST_WORDS:
-            return False
-        if over and self._over_since is None:
-            self._over_since = now
-        return True
+    @property
+    def is_whole(self) -> bool:
+        """Whether the log was read after its attempt was over, and after its worker had time for the last words."""
+        return self._over_since is not None and time.monotonic() - self._over_since > LAST_WORDS
 
-    def fresh(self, events: Sequence[LogEvent], *, grows: bool) -> list[LogEvent]:
-        """The events that are new. While the log ``grows``, one that may be half-written waits until it stays."""
+    def fresh(self, events: Sequence[LogEvent], *, grows: bool, over: bool = False) -> list[LogEvent]:
+        """The events that are new. While the log ``grows``, one that may be half-written waits until it stays.
+
+        ``over`` is the attempt that wrote it.
+        """
+        if over and self._over_since is None:
+            self._over_since = time.monotonic()
         if grows and events and events[-1].may_grow:
             before, self._last = self._last, _key(events[-1])
             if before != self._last:

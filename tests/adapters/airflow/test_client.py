@@ -307,7 +307,7 @@ def test_an_import_error_of_another_file_of_the_same_name_is_not_ours() -> None:
         return 200, "application/json", json.dumps({"import_errors": errors, "total_entries": len(errors)})
 
     with site(answer) as url:
-        client = AirflowOrchestrator(url, token="x", dags_folder="s3://bucket/dags").client
+        client = AirflowOrchestrator(url, token="x", dags_folder="s3://bucket/dags/").client
         assert client.import_error("beside.py") is None
         errors.append({"filename": "dags/beside.py", "timestamp": "3", "stack_trace": "ours, below the bundle's root"})
         assert (client.import_error("beside.py") or {})["timestamp"] == "3"
