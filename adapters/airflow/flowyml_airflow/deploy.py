@@ -103,7 +103,7 @@ class Deployer:
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. "
                 f"Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that Airflow reads its DAGs from."
             )
-        before = self._import_error(self.folder, compiled)
+        before = self.client().import_error(compiled.filename)
         with self._put_back_on_failure(self.folder, compiled):
             for path, data in reversed(list(compiled.files.items())):
                 if self.folder.read(path) != data:
@@ -193,15 +193,11 @@ class Deployer:
             found = self.found(compiled.dag_id)
             if found and self._has_parsed(compiled, found):
                 return
-            if error := self._import_error(folder, compiled):
+            if error := self.client().import_error(compiled.filename):
                 errors[error["timestamp"]] = error
             time.sleep(pause)
             pause = min(pause * 1.5, 1)
         raise self._unparsed(folder, compiled, [error for error in errors.values() if error is not before])
-
-    def _import_error(self, folder: Folder, compiled: CompiledDag) -> Mapping[str, Any] | None:
-        error = self.client().import_error(compiled.filename)
-        return error if error and _is_about(error["filename"], folder, compiled.filename) else None
 
     def _unparsed(self, folder: Folder, compiled: CompiledDag, errors: list[Mapping[str, Any]]) -> Exception:
         if errors:
@@ -267,13 +263,3 @@ def _bundle(data: bytes) -> Bundle:
 
 def _strings(source: str) -> list[str]:
     return [part for line in source.splitlines() if line.startswith("BUNDLE = ") for part in line.split('"')[1::2]]
-
-
-def _is_about(theirs: str, folder: Folder, path: str) -> bool:
-    """Whether an import error is that of the file at ``path``, and not of one of the same name in another folder.
-
-    Airflow 3 tells a path within its DAGs folder, of which ``folder`` may be a part; Airflow 2 one of its own machine,
-    where all but the last folder may be called otherwise.
-    """
-    end = PurePosixPath(theirs).parts[-2:]
-    return PurePosixPath(folder.name, path).parts[-len(end) :] == end
