@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 from flowyml._version import __version__
 from flowyml.core.alive import this_process
-from flowyml.core.errors import ConfigurationError, DefinitionError
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline, check_same_run
 from flowyml.orchestrators.local import detached, outputs, views
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.run import Host, LocalRun, Settings
@@ -104,7 +104,7 @@ class LocalOrchestrator(Orchestrator):
         """Start a process for the run, which needs nothing of this one any more."""
         path = bundle.write(home() / "bundles")
         if not detached.start_run(self.store, path, bundle.plan, run_id, parameters, detached.pickled(self)):
-            _require_same(self.store.get(run_id), bundle.plan.name, parameters)
+            check_same_run(views.run_of(self.store.get(run_id)), bundle.plan.name, parameters)
         return run_id
 
     def cancel(self, job_id: str) -> bool:
@@ -140,7 +140,7 @@ class LocalOrchestrator(Orchestrator):
 
     def _other(self, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> PipelineResult:
         """The result of the run that has this id already."""
-        _require_same(self.store.get(run_id), plan.name, parameters)
+        check_same_run(views.run_of(self.store.get(run_id)), plan.name, parameters)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
     # Reading.
@@ -231,17 +231,3 @@ class LocalOrchestrator(Orchestrator):
 
 def _is_count(value: object) -> bool:
     return value is None or (isinstance(value, int) and value >= 1)
-
-
-def _require_same(row: RunRow, pipeline: str, parameters: Mapping[str, Any]) -> None:
-    """The run of an id is the first one of that id; other parameters cannot change it, and are worth a warning."""
-    if row.pipeline != pipeline:
-        raise DefinitionError(
-            f"run_id={row.run_id!r} belongs to a run of {row.pipeline!r}. Give this run of {pipeline!r} another id."
-        )
-    before, now = json.loads(row.parameters), json.loads(json.dumps(parameters, default=repr))
-    if before != now:
-        logger.warning(
-            "run_id=%r belongs to a run with the parameters %s, which is given back; nothing runs with %s. Give that "
-            "another id.", row.run_id, before, now,
-        )  # fmt: skip

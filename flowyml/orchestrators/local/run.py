@@ -17,6 +17,7 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.observability import get_metrics_collector, measure
+from flowyml.core.progress import wants_progress
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
@@ -25,7 +26,7 @@ from flowyml.orchestrators.local.outputs import kept
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.reports import result_of, tell_failure
 from flowyml.orchestrators.local.schema import RunRow, StepRow
-from flowyml.orchestrators.local.show import Show, wants_show
+from flowyml.orchestrators.local.show import Show
 from flowyml.orchestrators.local.store import Ending, RunStore
 from flowyml.orchestrators.local.verdict import Verdict, verdict
 from flowyml.orchestrators.local.views import run_of, step_of
@@ -103,7 +104,7 @@ class LocalRun:
     def execute(self) -> PipelineResult:
         """Run to the end and record it, whatever happens on the way."""
         alone = self._settings.host.alone
-        show = Show(run_of(self.row), self._nodes) if wants_show() and not alone else None
+        show = Show(run_of(self.row), self._nodes) if wants_progress() and not alone else None
         try:
             with capturing(self._sink if alone else None), attributed(self._sink):
                 try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,15 +16,10 @@ from flowyml.orchestrators.local.views import step_of
 if TYPE_CHECKING:
     from flowyml.core.progress import Update
 
-__all__ = ["Show", "wants_show"]
+__all__ = ["Show"]
 
 _PATIENCE_SECONDS = 0.5
 """A run that is over sooner is not drawn, and does not wait for rich to be imported."""
-
-
-def wants_show() -> bool:
-    """True on a terminal, unless ``FLOWYML_PROGRESS=0``."""
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("FLOWYML_PROGRESS") != "0"
 
 
 class Show:
