@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -168,12 +167,14 @@ def long(named: Airflow) -> Airflow:
     return named
 
 
-def running_steps() -> list[int]:
-    """The processes of steps of this test's runs: each was forked from the one that serves them."""
+def kill_running_steps() -> None:
+    """Those of this test's runs: each was forked from the process that serves them."""
     import psutil
 
-    children = psutil.Process().children(recursive=True)
-    return [child.pid for child in children if "serve" in child.cmdline() and not child.children()]
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # Airflow's own processes come and go meanwhile
+            if "serve" in child.cmdline() and not child.children():
+                child.kill()
 
 
 def test_a_step_that_is_killed_and_tried_again_attaches_to_the_run(long: Airflow, tmp_path: Path) -> None:
@@ -182,13 +183,12 @@ def test_a_step_that_is_killed_and_tried_again_attaches_to_the_run(long: Airflow
     pipeline = Pipeline("killed in mid-wait").add_step(waits)
     local = LocalOrchestrator(workers="processes", store=tmp_path / "runs.db")
     before = len(orchestrator_of(long).runs("legacy_long"))
-    thread = threading.Thread(target=lambda: marks.write_text(str(local.execute(pipeline, "killed-1", {}).status)))
+    thread = threading.Thread(target=lambda: marks.write_text(str(local.execute(pipeline, tmp_path.name, {}).status)))
     thread.start()
     runs = wait_until(
         lambda: (found := orchestrator_of(long).runs("legacy_long")) and len(found) > before and found, 60
     )
-    for pid in running_steps():
-        os.kill(pid, signal.SIGKILL)
+    kill_running_steps()
     thread.join(120)
     assert marks.read_text() == str(COMPLETED)
     after = orchestrator_of(long).runs("legacy_long")
@@ -204,9 +204,9 @@ def test_the_same_run_runs_the_dag_once_and_anew_after_a_failure(named: Airflow,
     for number in (1, 2):  # two engines that give one run id to one pipeline cannot be told from one that tries again
         local = LocalOrchestrator(store=tmp_path / f"{number}.db")
         good = Pipeline("once").add_step(external_dag("legacy_good", poll_interval=0.5))
-        assert local.execute(good, "once-1", {}).success
+        assert local.execute(good, f"good-{tmp_path.name}", {}).success
     broken = Pipeline("twice").add_step(external_dag("legacy_bad", poll_interval=0.5, retry=1))
-    assert LocalOrchestrator(store=tmp_path / "runs.db").execute(broken, "twice-1", {}).status is FAILED
+    assert LocalOrchestrator(store=tmp_path / "runs.db").execute(broken, f"bad-{tmp_path.name}", {}).status is FAILED
     assert (ran("legacy_good"), ran("legacy_bad")) == (before[0] + 1, before[1] + 2)
     newest, first = orchestrator_of(named).runs("legacy_bad")[:2]
     assert newest.run_id == f"{first.run_id}-2"
