@@ -29,7 +29,8 @@ demo: .venv/.$(if $(filter airflow kubeflow,$(ON)),test,demo) ## Train two model
 	@if [ "$(ON)" = prefect ] && [ -z "$$PREFECT_API_URL" ]; then \
 		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
 
-test: lint types docs ## Run every check and test, real engines included
+test: .venv/.test ## Run every check and test, real engines included
+	@$(MAKE) -j2 lint types docs airflow-env
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: .venv/.test ## Style (ruff) and the layers of the code (import-linter)
