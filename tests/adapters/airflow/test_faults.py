@@ -87,7 +87,8 @@ def test_the_api_server_goes_away_during_a_wait_and_comes_back(airflow: Airflow,
 
 def test_the_api_server_is_down_during_submit(airflow: Airflow, tmp_path: Path) -> None:
     """The call fails, or is tried again; either way the run id runs once."""
-    pipeline, run_id = slow("faults submit", str(tmp_path), seconds=1), "faults-submit-1"
+    name = f"faults submit {tmp_path.name}"
+    pipeline, run_id = slow(name, str(tmp_path), seconds=1), tmp_path.name
     orchestrator = orchestrator_of(airflow)
     orchestrator.deploy_pipeline(pipeline)
     airflow.kill("api-server")
@@ -99,7 +100,7 @@ def test_the_api_server_is_down_during_submit(airflow: Airflow, tmp_path: Path) 
     assert len({handle.job_id for handle in handles}) == 1
     assert handles[0].wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
     assert len(marks(tmp_path)) == 1
-    assert len(orchestrator.runs("faults submit")) == 1
+    assert len(orchestrator.runs(name)) == 1
 
 
 @contextmanager
@@ -130,14 +131,17 @@ def losing_answers(airflow: Airflow) -> Iterator[tuple[str, list[int]]]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", lost
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", lost
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_the_answer_to_a_submit_is_lost(airflow: Airflow, tmp_path: Path) -> None:
     """Airflow has made the run, and nobody was told: asking again finds it."""
-    pipeline, run_id = slow("faults lost", str(tmp_path), seconds=1), "faults-lost-1"
+    name = f"faults lost {tmp_path.name}"  # a test that is tried again must not meet its first run
+    pipeline, run_id = slow(name, str(tmp_path), seconds=1), tmp_path.name
     orchestrator_of(airflow).deploy_pipeline(pipeline)
     with losing_answers(airflow) as (url, lost):
         options = {"username": airflow.username, "password": airflow.password, "dags_folder": airflow.dags_folder}
@@ -148,7 +152,7 @@ def test_the_answer_to_a_submit_is_lost(airflow: Airflow, tmp_path: Path) -> Non
         assert lost == [200, 409], "made; and found, by a try whose answer was lost too"
         assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
     assert len(marks(tmp_path)) == 1
-    assert len(orchestrator_of(airflow).runs("faults lost")) == 1
+    assert len(orchestrator_of(airflow).runs(name)) == 1
 
 
 def test_the_api_server_goes_away_while_a_step_waits_for_a_dag(
