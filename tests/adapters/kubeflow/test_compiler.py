@@ -255,7 +255,7 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
         return dsl.ContainerSpec(image="python:3.12-slim", command=["true"])
 
     @dsl.pipeline(name="summing")
-    def summing():  # type: ignore[no-untyped-def]
+    def summing():  # type: ignore[no-untyped-def]  # as above
         task = add()
         official.use_secret_as_env(task, secret_name="s", secret_key_to_env={"k": "A"})
         official.mount_pvc(task, pvc_name="c", mount_path="/d")
