@@ -30,6 +30,7 @@ demo: .venv/.$(if $(filter airflow kubeflow,$(ON)),test,demo) ## Train two model
 		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
 
 # Tests on Airflow mostly wait, so the others run beside them; that some of both are left out by ARGS is no failure.
+# Coverage is reported and is no gate: tests kill processes that are writing theirs.
 PYTEST = $(BIN)/python -m pytest --cov --cov-report= $(ARGS)
 AIRFLOW := tests/adapters/airflow
 NONE_IS_FINE := || [ $$? -eq 5 ]
@@ -38,8 +39,8 @@ test: .venv/.test ## Run every check and test, real engines included
 	@$(MAKE) -j2 lint types docs airflow-env
 	@rm -f .coverage*
 	@$(MAKE) -j2 test-airflow test-others
-	@[ ! -e .coverage-airflow ] || $(BIN)/coverage combine --quiet --append .coverage-airflow
-	@[ ! -e .coverage ] || $(BIN)/coverage report
+	-@[ ! -e .coverage-airflow ] || $(BIN)/coverage combine --quiet --append .coverage-airflow
+	-@[ ! -e .coverage ] || $(BIN)/coverage report
 
 test-others: .venv/.test
 	@$(PYTEST) --ignore=$(AIRFLOW) $(NONE_IS_FINE)
