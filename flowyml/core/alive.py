@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,6 +57,8 @@ def born(pid: int) -> str | None:
 
 
 def _born_by_ps(pid: int) -> str | None:
+    import subprocess
+
     found = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     state, _, start = found.stdout.strip().partition(" ")
     return start.strip() or None if state and state[0] not in _ENDED else None
@@ -66,6 +66,8 @@ def _born_by_ps(pid: int) -> str | None:
 
 @cache
 def _host() -> str:
+    import platform
+
     return platform.node()
 
 

@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ConfigurationError, MissingExtraError, OrchestratorNotFoundError, PluginError
 from flowyml.orchestrators.base import Orchestrator
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["GROUP", "Factory", "declared", "default", "load", "missing", "register", "resolve"]
 
@@ -81,6 +83,8 @@ def load(name: str) -> Factory:
     if found:
         return _import(found[0])
     if name in _BUILT_IN:
+        from importlib.metadata import EntryPoint
+
         return _import(EntryPoint(name, _BUILT_IN[name], GROUP))
     raise OrchestratorNotFoundError(not_found(name, declared()))
 
@@ -112,6 +116,8 @@ def not_found(name: str, known: tuple[str, ...]) -> str:
 
 @cache
 def _entry_points() -> Mapping[str, tuple[EntryPoint, ...]]:
+    from importlib.metadata import entry_points
+
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         found.setdefault(point.name, []).append(point)
@@ -151,6 +157,8 @@ def _is_importable(package: str) -> bool:
 
 
 def _has_metadata(package: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         version(package)
     except PackageNotFoundError:

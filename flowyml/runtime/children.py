@@ -23,6 +23,7 @@ __all__ = ["be_child", "inherits_orphans", "write_all"]
 
 _PRIVATE = 100  # descriptors from here on are out of the way of those that user code opens and closes
 _OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
+_libc = ctypes.CDLL(None)
 
 
 def be_child(worker: Worker, request: Mapping[str, Any], streams: Sequence[int], *, early_output: bytes) -> NoReturn:
@@ -47,12 +48,12 @@ def be_child(worker: Worker, request: Mapping[str, Any], streams: Sequence[int],
 
 def _die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies (source: prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def inherits_orphans() -> None:
     """Become the parent of whatever descendants leave behind (source: prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+    _libc.prctl(36, 1, 0, 0, 0)
 
 
 def write_all(number: int, data: bytes) -> None:

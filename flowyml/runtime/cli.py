@@ -84,12 +84,6 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     return 0
 
 
-def _serve(root: Path, plan: Plan, given: argparse.Namespace) -> int:
-    from flowyml.runtime.serving import serve
-
-    return serve(root, given.control, given.ready)
-
-
 def _print_plan(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     print(plan.canonical.decode())
     return 0
@@ -122,10 +116,6 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
         command.add_argument("--answer", help=argparse.SUPPRESS)
         command.add_argument("--caller", default="{}", help=argparse.SUPPRESS)
         command.add_argument("--life", type=_watch, help=argparse.SUPPRESS)
-    serve = commands.add_parser("serve", help="run steps for another process, which FlowyML starts")
-    serve.add_argument("--control", type=int, required=True, help=argparse.SUPPRESS)
-    serve.add_argument("--ready", type=int, required=True, help=argparse.SUPPRESS)
-    serve.set_defaults(command=_serve)
     commands.add_parser("plan", help="print the plan as JSON").set_defaults(command=_print_plan)
     return parser
 

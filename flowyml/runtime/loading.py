@@ -10,8 +10,11 @@ from contextvars import ContextVar
 from functools import reduce
 from importlib import import_module, invalidate_caches
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import cache_from_source
 from pathlib import Path
-from types import ModuleType
+from py_compile import PyCompileError
+from py_compile import compile as py_compile
+from types import CodeType, ModuleType
 from typing import Any
 
 from flowyml.artifacts.pickling import read_pickle, worker_main_is
@@ -127,7 +130,7 @@ def import_from(folder: Path) -> None:
     _forget_others()
     sys.path.insert(0, code)
     sys.path.append(str(folder))  # cloudpickle, where none is installed
-    sys.meta_path.insert(0, _Finder(code))
+    sys.meta_path.insert(0, _Finder(str(folder), code))
     invalidate_caches()
     if main := json.loads((folder / "bundle.json").read_bytes())["main"]:
         worker_main_is(main)
@@ -145,24 +148,40 @@ def _forget_others() -> None:
 
 
 class _Finder:
-    """Finds the bundle's own modules."""
+    """Finds the bundle's own modules, the user's and FlowyML's."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, folder: str, code: str) -> None:
+        self.folder = folder
         self.code = code
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """What the import system asks."""
-        places = [self.code] if path is None else [place for place in path if place.startswith(self.code)]
+        places = [self.code] if path is None else [place for place in path if place.startswith(self.folder)]
         spec = PathFinder.find_spec(name, places)
         if spec is None or type(spec.loader) is not SourceFileLoader:
             return None
-        spec.loader = _QuietLoader(spec.loader.name, str(spec.loader.path))
+        kind = _QuietLoader if str(spec.loader.path).startswith(self.code) else _KeepingLoader
+        spec.loader = kind(spec.loader.name, str(spec.loader.path))
         return spec
 
 
-class _QuietLoader(SourceFileLoader):
+class _KeepingLoader(SourceFileLoader):
+    """Keeps compiled modules beside the bundle's, even where ``PYTHONDONTWRITEBYTECODE`` keeps other folders clean.
+
+    Images for containers often set it; then every process would compile the same modules anew.
+    """
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The compiled module."""
+        if sys.dont_write_bytecode and not Path(cache_from_source(self.path)).exists():
+            with suppress(OSError, PyCompileError):  # what is wrong with it, its import will tell
+                py_compile(self.path, doraise=True)
+        return super().get_code(fullname)
+
+
+class _QuietLoader(_KeepingLoader):
     """Ends the import of a module quietly where it would start a run."""
 
     def exec_module(self, module: ModuleType) -> None:

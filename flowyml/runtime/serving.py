@@ -15,18 +15,20 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flowyml.runtime.children import be_child, inherits_orphans, write_all
 from flowyml.runtime.killing import descendants, kill_group, kill_tree
+from flowyml.runtime.leaving import say_goodbye
 from flowyml.runtime.worker import Worker
 
-__all__ = ["DATAGRAM", "serve"]
+__all__ = ["DATAGRAM", "main"]
 
 DATAGRAM = 65536  # bytes that one request has at most; a longer body stands in a file that comes with it
 _FILES = 5  # stdout, stderr, answer, status, and the long body
@@ -41,8 +43,28 @@ class _Child:
     status: int
 
 
-def serve(folder: Path, control: int, ready: int) -> int:
-    """Serve requests from ``control`` until the other side is gone; a byte on ``ready`` tells that code is loaded."""
+def main() -> NoReturn:
+    """Serve requests from one descriptor until the other side is gone; a byte on another tells that code is loaded.
+
+    What user code registered for the end of the process is called; the interpreter is not taken apart, which takes
+    longer than the rest.
+    """
+    folder, control, ready = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
+    code = 1
+    try:
+        _serve(folder, control, ready)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        say_goodbye()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve(folder: Path, control: int, ready: int) -> None:
     for number in (control, ready):
         os.set_inheritable(number, False)
     server = _Server(folder, socket.socket(fileno=control), ready)
@@ -50,7 +72,6 @@ def serve(folder: Path, control: int, ready: int) -> int:
         server.run()
     finally:
         server.end_all()
-    return 0
 
 
 class _Server:
@@ -109,6 +130,7 @@ class _Server:
         faulthandler.enable()
         gc.collect()
         gc.freeze()
+        gc.enable()
         os.set_blocking(self.wake, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)

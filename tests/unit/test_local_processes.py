@@ -272,7 +272,7 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
 def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator, tmp_path: Path) -> None:
     (tmp_path / "heavy_module.py").write_text(
         "import pathlib, time\n"
-        "if b'serve' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(20)\n"
+        "if b'.serving' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(20)\n"
         "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\n"
         "pipeline = Pipeline('heavy', timeout=0.5).add_step(a)\n"
     )
@@ -312,3 +312,22 @@ def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str
         env={**os.environ, "FLOWYML_FORK": fork},
     )  # fmt: skip
     assert done.stdout == "True None\n" * 2, done.stderr
+
+
+def test_a_worker_imports_little_of_the_orchestrator_that_a_script_names(tmp_path: Path) -> None:
+    """Its machinery takes as long to load as all the rest of a worker does."""
+    (tmp_path / "names_it.py").write_text(
+        "import sys\nfrom flowyml import Pipeline, step\nfrom flowyml.orchestrators import LocalOrchestrator\n"
+        "local = LocalOrchestrator(workers='processes')\n"
+        "@step\ndef loaded() -> list[str]:\n"
+        "    return sorted(name for name in sys.modules if name.startswith('flowyml.orchestrators.local.'))\n"
+        "if __name__ == '__main__':\n"
+        "    print(*Pipeline('lean').add_step(loaded).run(on=local)['loaded'])\n"
+    )
+    environment = {**os.environ, "FLOWYML_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "names_it.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "flowyml.orchestrators.local.orchestrator" in loaded
+    assert not {f"flowyml.orchestrators.local.{room}" for room in ("run", "work", "engine", "detached")} & {*loaded}

@@ -22,7 +22,7 @@ from flowyml.core import alive
 from flowyml.core.errors import StepCancelledError
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.engine import Engine, error_text
-from flowyml.orchestrators.local.run import Host
+from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
 from flowyml.plan.model import Plan

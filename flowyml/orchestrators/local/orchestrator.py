@@ -8,8 +8,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flowyml._version import __version__
 from flowyml.core.alive import this_process
@@ -21,17 +22,20 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline, check_same_run
-from flowyml.orchestrators.local import detached, outputs, views
+from flowyml.orchestrators.local import outputs, views
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
-from flowyml.orchestrators.local.run import Host, LocalRun, Settings
-from flowyml.orchestrators.local.schedules import ScheduleStore, warn_unless_served
-from flowyml.orchestrators.local.schema import RunRow
+from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.store import Ending, RunStore
-from flowyml.orchestrators.local.work import goes_apart
-from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import Plan
 from flowyml.plan.names import check_name
 from flowyml.runtime.code import Code
+from flowyml.runtime.loading import is_loading
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.local.run import Settings
+    from flowyml.orchestrators.local.schedules import ScheduleStore
+    from flowyml.orchestrators.local.schema import RunRow
+    from flowyml.plan.bundle import Bundle
+    from flowyml.plan.model import Plan
 
 __all__ = ["LocalOrchestrator"]
 
@@ -77,6 +81,8 @@ class LocalOrchestrator(Orchestrator):
         self.max_workers = _WORKERS[workers] if max_workers is None else max_workers
         self.keep_outputs = keep_outputs
         self._store = None if store is None else Path(store).expanduser().absolute()
+        if not is_loading():  # workers import the modules of pipelines, and run none
+            import_module("flowyml.orchestrators.local.run")  # now rather than in the first run
 
     @property
     def store(self) -> RunStore:
@@ -91,6 +97,8 @@ class LocalOrchestrator(Orchestrator):
         Subclasses override it to do something before and after; it is called for submitted runs too, in their process.
         Ctrl-C stops the run, records it as cancelled, and is raised again.
         """
+        from flowyml.orchestrators.local.run import LocalRun
+
         plan = self.plan(pipeline)
         parameters = pipeline.check_parameters(context)
         settings = self._settings(pipeline, plan, check_name(run_id, "run"))
@@ -102,6 +110,8 @@ class LocalOrchestrator(Orchestrator):
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
         """Start a process for the run, which needs nothing of this one any more."""
+        from flowyml.orchestrators.local import detached
+
         path = bundle.write(home() / "bundles")
         if not detached.start_run(self.store, path, bundle.plan, run_id, parameters, detached.pickled(self)):
             check_same_run(views.run_of(self.store.get(run_id)), bundle.plan.name, parameters)
@@ -109,6 +119,8 @@ class LocalOrchestrator(Orchestrator):
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: a submitted one and all its children within seconds, else see ``capabilities``."""
+        from flowyml.orchestrators.local import detached
+
         self.store.get(job_id)
         if not self.store.request_cancel(job_id):
             return False
@@ -116,6 +128,9 @@ class LocalOrchestrator(Orchestrator):
         return True
 
     def _settings(self, pipeline: RunnablePipeline, plan: Plan, run_id: str) -> Settings:
+        from flowyml.orchestrators.local.run import Settings
+        from flowyml.orchestrators.local.work import goes_apart
+
         apart = goes_apart(plan, self.workers)
         needs_code = len(apart) < len(plan.steps) or plan.hooks
         return Settings(
@@ -147,6 +162,8 @@ class LocalOrchestrator(Orchestrator):
 
     def get_run(self, job_id: str) -> Run:
         """One run, from the record. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
+        from flowyml.orchestrators.local import detached
+
         detached.reap()
         return views.run_of(self.store.get(job_id))
 
@@ -203,6 +220,9 @@ class LocalOrchestrator(Orchestrator):
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
         """Keep the schedule of the pipeline, in place of the one it has. Warns when nobody serves schedules."""
+        from flowyml.orchestrators.local import detached
+        from flowyml.orchestrators.local.schedules import warn_unless_served
+
         path = bundle.write(home() / "bundles")
         made = self._schedules.put(bundle.plan.name, str(path), detached.pickled(self), schedule)
         warn_unless_served(self._schedules)
@@ -226,6 +246,8 @@ class LocalOrchestrator(Orchestrator):
 
     @property
     def _schedules(self) -> ScheduleStore:
+        from flowyml.orchestrators.local.schedules import ScheduleStore
+
         return ScheduleStore(self.store)
 
 

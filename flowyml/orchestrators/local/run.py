@@ -22,6 +22,7 @@ from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.graph import nodes_of
+from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.outputs import kept
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.reports import result_of, tell_failure
@@ -38,27 +39,9 @@ from flowyml.runtime.code import Code
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
 
-__all__ = ["Host", "LocalRun", "Settings"]
+__all__ = ["LocalRun", "Settings"]
 
 logger = logging.getLogger("flowyml.local")
-
-
-class Host:
-    """The process in which a run takes place. This is the caller's own, with which no liberties are taken."""
-
-    alone = False
-    run_id: str | None = None
-    code_folder: Path | None = None
-
-    def begun(self, engine: Engine) -> None:
-        """The steps begin now."""
-
-    def stray_text(self) -> str:
-        """What was printed past Python's streams since the last call."""
-        return ""
-
-    def end(self) -> None:
-        """End the process, if it is there for this run only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,29 @@
+"""The process in which runs take place, as seen by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.local.engine import Engine
+
+__all__ = ["Host"]
+
+
+class Host:
+    """The process in which a run takes place. This is the caller's own, with which no liberties are taken."""
+
+    alone = False
+    run_id: str | None = None
+    code_folder: Path | None = None
+
+    def begun(self, engine: Engine) -> None:
+        """The steps begin now."""
+
+    def stray_text(self) -> str:
+        """What was printed past Python's streams since the last call."""
+        return ""
+
+    def end(self) -> None:
+        """End the process, if it is there for this run only."""
