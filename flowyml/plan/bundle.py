@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
@@ -25,6 +25,7 @@ __all__ = ["Bundle", "build"]
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADAPTER = re.compile(rb"\bflowyml_[a-z0-9]+\b")  # a script may import one to say where it runs; it is light
+_KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
 _NOT_SHIPPED = ("cli", "testing", "importers")
 
 
@@ -123,16 +124,23 @@ def build(
 
 
 def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:
+    files = tuple(sorted(contents.items()))
+    is_kept = sum(len(data) for _, data in files) <= _KEPT
+    return Bundle(plan, (_zipped if is_kept else _zipped.__wrapped__)(files))
+
+
+@lru_cache(1)  # who submits a pipeline often does so many times
+def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
     """Nothing is compressed: the bytes would then depend on the version of zlib."""
     buffer = io.BytesIO(_SHEBANG)
     buffer.seek(0, io.SEEK_END)
     with ZipFile(buffer, "w") as archive:
-        for path in sorted(contents):
+        for path, data in files:
             entry = ZipInfo(path, date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
             entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, contents[path])
-    return Bundle(plan, buffer.getvalue())
+            archive.writestr(entry, data)
+    return buffer.getvalue()
 
 
 def _contents(data: bytes, name: str) -> dict[str, bytes]:
