@@ -16,7 +16,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run
 from flowyml.plan.names import slug
 from flowyml_airflow.capabilities import CAPABILITIES
 from flowyml_airflow.client import AirflowClient, usable_id
@@ -133,13 +133,13 @@ class AirflowOrchestrator(Orchestrator):
         compiled = self._deployer.kept(bundle, found)
         if self._deployer.deploy(compiled, found) or found is None:
             found = self._found(dag)
-        if found.dag["is_paused"] and self._exists(dag, dag_run_id):
+        if found.dag["is_paused"] and self._is_there(dag, dag_run_id, parameters):
             return f"{dag}/{dag_run_id}"
         self._make_runnable(found, run_id)
         try:
             self.client.trigger(dag, dag_run_id, {**parameters, **given})
         except ConflictError:
-            self.client.run(dag, dag_run_id)  # it is there: the same run, submitted before
+            self._is_there(dag, dag_run_id, parameters)
         return f"{dag}/{dag_run_id}"
 
     def get_run(self, job_id: str) -> Run:
@@ -286,11 +286,13 @@ class AirflowOrchestrator(Orchestrator):
             )
         self.client.pause(found.dag["dag_id"], False)
 
-    def _exists(self, dag: str, dag_run_id: str) -> bool:
+    def _is_there(self, dag: str, dag_run_id: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether the same run was submitted before; other parameters are worth a warning."""
         try:
-            self.client.run(dag, dag_run_id)
+            found = self._reader.run(self.client.run(dag, dag_run_id), whole=False)
         except NotThereError:
             return False
+        check_same_run(found, found.pipeline, parameters)  # the run ids of a DAG are those of one pipeline
         return True
 
     def _run(self, job_id: str) -> dict[str, Any]:

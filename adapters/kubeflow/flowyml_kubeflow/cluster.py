@@ -15,7 +15,7 @@ from flowyml.core.errors import ArtifactError, EngineError, EngineUnreachableErr
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import Health
+from flowyml.orchestrators.base import Health, check_same_run
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.attempts import RESULT
 from flowyml_kubeflow.client import Client, NotFoundError
@@ -67,8 +67,10 @@ class Cluster:
         values = arguments(bundle.plan, parameters)
         with one_at_a_time(run_id):
             return RunsByName(self.pipelines).submitted(
-                run_id, bundle.plan.name, lambda: self._new_run(bundle, run_id, values)
-            )
+                run_id, bundle.plan.name,
+                make=lambda: self._new_run(bundle, run_id, values),
+                check=lambda found: check_same_run(self._run(found), bundle.plan.name, values),
+            )  # fmt: skip
 
     def _new_run(self, bundle: Bundle, run_id: str, values: Json) -> Any:
         return self.pipelines.model("V2beta1Run")(

@@ -22,7 +22,7 @@ from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import Health
+from flowyml.orchestrators.base import Health, check_same_run
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
@@ -57,13 +57,13 @@ class LocalRuns:
         """Claim the run by its folder, which only one can create, and see to it that a process runs it."""
         job_id = slug(run_id, max_length=100)
         run = RunFolder(self.folder / job_id)
-        if not run.path.exists():
-            self._claim(run, bundle, run_id, parameters)
+        if run.path.exists() or not self._claim(run, bundle, run_id, parameters):
+            check_same_run(self.get_run(job_id), bundle.plan.name, parameters)
         if not run.result() and not run.is_supervised():
             self._start(run)
         return job_id
 
-    def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> None:
+    def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
         compiled = compile_pipeline(bundle, form=_FORMS[self.runner])
@@ -81,6 +81,8 @@ class LocalRuns:
             shutil.rmtree(fresh, ignore_errors=True)
             if not run.path.exists():
                 raise
+            return False
+        return True
 
     def _request(self, plan: Plan, job_id: str, run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         by_name = {item.name: item for item in plan.parameters}

@@ -34,15 +34,19 @@ class RunsByName:
         self.pipelines = pipelines
         self.client: Client = pipelines.client
 
-    def submitted(self, run_id: str, pipeline: str, make: Callable[[], Any]) -> str:
+    def submitted(
+        self, run_id: str, pipeline: str, make: Callable[[], Any], check: Callable[[Any], None]
+    ) -> str:  # fmt: skip
         """KFP's id of the one run of that name, which is created from ``make()`` when there is none.
 
+        ``check`` is given the run that is there already, and raises an error if that is another than the one wanted.
         Raises ``AmbiguousError`` when KFP stays silent, so that there may be a run.
         """
         body = None
         for _ in range(_ROUNDS):
             if found := self._settled(run_id):
-                return found
+                check(found)
+                return str(found.run_id)
             body = body or make()
             mark = uuid.uuid4().hex[:16]
             body.description = about({"pipeline": pipeline, "submission": mark})
@@ -52,13 +56,13 @@ class RunsByName:
             self._deleted(created)
         raise EngineError(f"Run {run_id!r} is being submitted by so many at once that none came first. Try again.")
 
-    def _settled(self, run_id: str) -> str | None:
+    def _settled(self, run_id: str) -> Any:
         """The run of that name; one that has not begun is looked at twice, since its maker may take it back."""
         runs = self.named(run_id)
         if runs and any(run.state in (None, "PENDING") for run in runs):
             time.sleep(_SETTLES)
             runs = self.named(run_id)
-        return str(runs[0].run_id) if runs else None
+        return runs[0] if runs else None
 
     def _created(self, run_id: str, mark: str, body: Any) -> str:
         for pause in (*_LOOKS, None):

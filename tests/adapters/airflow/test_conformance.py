@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 class TestAirflow(OrchestratorConformance):
     """Nothing is left out."""
 
-    tells_of_another_run = False  # run ids are those of one DAG
+    run_ids_span_pipelines = False  # they are those of one DAG
     scheduling_again_resumes = True  # it deploys the DAG and unpauses it
 
     @pytest.fixture(scope="class")

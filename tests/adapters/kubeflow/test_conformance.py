@@ -14,8 +14,6 @@ from flowyml_kubeflow import KubeflowOrchestrator
 
 @pytest.mark.kubeflow
 class TestSubprocessRunner(OrchestratorConformance):
-    tells_of_another_run = False
-
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls) -> Callable[..., Orchestrator]:

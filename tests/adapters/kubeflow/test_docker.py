@@ -29,8 +29,6 @@ def docker_engine(load_engine: Callable[[str], Any]) -> Iterator[str]:
 
 
 class TestDockerRunner(OrchestratorConformance):
-    tells_of_another_run = False
-
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, docker_engine: str, load_engine: Callable[[str], Any]) -> Callable[..., Orchestrator]:
