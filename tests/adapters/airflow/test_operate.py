@@ -124,6 +124,22 @@ def test_a_schedule_that_is_declared_again_changes_nothing(airflow3: Airflow) ->
     orchestrator.delete_schedule(first.schedule_id)
 
 
+def test_a_schedule_catches_up_on_what_it_missed(airflow3: Airflow) -> None:
+    orchestrator, name = orchestrator_of(airflow3), "operate catching up"
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    schedule = Schedule.of(
+        "daily", "00:00", start=midnight - timedelta(days=3), catch_up=True, parameters={"number": 7}
+    )  # fmt: skip
+    made = orchestrator.schedule_pipeline(short(name), schedule)
+    wait_until(lambda: len([run for run in orchestrator.runs(name) if run.status is COMPLETED]) >= 4, 120)
+    orchestrator.delete_schedule(made.schedule_id)
+    runs = orchestrator.runs(name)
+    assert [run.run_id[:21] for run in reversed(runs)] == [
+        f"scheduled__{midnight - timedelta(days=days):%Y-%m-%d}" for days in (3, 2, 1, 0)
+    ]
+    assert [orchestrator.attach(run.job_id).outputs for run in runs] == [{"answer": 7}] * 4
+
+
 def test_backfill_of_a_date_range(airflow3: Airflow) -> None:
     orchestrator = orchestrator_of(airflow3)
     start = datetime(2026, 3, 1, tzinfo=UTC)
