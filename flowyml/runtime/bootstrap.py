@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MINIMUM = (3, 11)
-_TOO_OLD = f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is "
 _UNUSED_DAYS = 30
 
 
@@ -31,25 +30,6 @@ def unpacked(bundle: str | Path) -> Path:
         except OSError:  # no such home, read-only, full, or not only ours
             continue
     return _unpacked_for_now(bundle)
-
-
-def start_command(python: str, folder: Path, module: str) -> list[str]:
-    """The command that calls ``main`` in a module of an unpacked bundle, as the bundle itself would.
-
-    It spares the new process the reading of a zip file. FlowyML's modules are kept compiled in the cache folder, which
-    is ours, even where ``PYTHONDONTWRITEBYTECODE`` keeps those of others clean: compiling takes a third of the start.
-    """
-    lines = (
-        "import gc, sys",
-        "gc.disable()",  # until the code is loaded: what imports make is there to stay
-        f"if sys.version_info < {MINIMUM}: sys.exit({_TOO_OLD!r} + sys.version.split()[0] + '.')",
-        "sys.path[0 : not getattr(sys.flags, 'safe_path', False)] = [sys.argv[1]]",  # the folder we are in is not ours
-        "kept, sys.dont_write_bytecode = sys.dont_write_bytecode, False",
-        f"from {module} import main",
-        "sys.dont_write_bytecode = kept",
-        "main()",
-    )
-    return [python, "-c", "\n".join(lines), str(folder)]
 
 
 def _caches() -> Iterator[Path]:
@@ -136,7 +116,7 @@ def _forget_unused(cache: Path) -> None:
 def main() -> int:
     """Run the bundle that this file stands in; gives the exit code."""
     if sys.version_info < MINIMUM:
-        sys.exit(f"{_TOO_OLD}{sys.version.split()[0]}.")
+        sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
     bundle = Path(__file__).absolute().parent
     folder = unpacked(bundle)
     sys.path[0] = str(folder)

@@ -10,11 +10,8 @@ from contextvars import ContextVar
 from functools import reduce
 from importlib import import_module, invalidate_caches
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import cache_from_source
 from pathlib import Path
-from py_compile import PyCompileError
-from py_compile import compile as py_compile
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from flowyml.artifacts.pickling import read_pickle, worker_main_is
@@ -24,6 +21,7 @@ from flowyml.plan.model import Plan, Step
 from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.code import Code
 from flowyml.runtime.execution import step_error
+from flowyml.runtime.start import KeepingLoader
 
 __all__ = [
     "StopLoading",
@@ -160,28 +158,14 @@ class _Finder:
         """What the import system asks."""
         places = [self.code] if path is None else [place for place in path if place.startswith(self.folder)]
         spec = PathFinder.find_spec(name, places)
-        if spec is None or type(spec.loader) is not SourceFileLoader:
+        if spec is None or not isinstance(spec.loader, SourceFileLoader):
             return None
-        kind = _QuietLoader if str(spec.loader.path).startswith(self.code) else _KeepingLoader
+        kind = _QuietLoader if str(spec.loader.path).startswith(self.code) else KeepingLoader
         spec.loader = kind(spec.loader.name, str(spec.loader.path))
         return spec
 
 
-class _KeepingLoader(SourceFileLoader):
-    """Keeps compiled modules beside the bundle's, even where ``PYTHONDONTWRITEBYTECODE`` keeps other folders clean.
-
-    Images for containers often set it; then every process would compile the same modules anew.
-    """
-
-    def get_code(self, fullname: str) -> CodeType | None:
-        """The compiled module."""
-        if sys.dont_write_bytecode and not Path(cache_from_source(self.path)).exists():
-            with suppress(OSError, PyCompileError):  # what is wrong with it, its import will tell
-                py_compile(self.path, doraise=True)
-        return super().get_code(fullname)
-
-
-class _QuietLoader(_KeepingLoader):
+class _QuietLoader(KeepingLoader):
     """Ends the import of a module quietly where it would start a run."""
 
     def exec_module(self, module: ModuleType) -> None:

@@ -49,7 +49,7 @@ def main() -> NoReturn:
     What user code registered for the end of the process is called; the interpreter is not taken apart, which takes
     longer than the rest.
     """
-    folder, control, ready = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, control, ready = Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2])
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
     code = 1
     try:

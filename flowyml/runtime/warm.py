@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import StepCrashedError, StepError
-from flowyml.runtime.bootstrap import start_command, unpacked
+from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
 from flowyml.runtime.killing import kill_tree
 from flowyml.runtime.lines import Lines, OnLine
@@ -81,7 +81,7 @@ class _Server:
             with theirs, their_ready:
                 numbers = (theirs.fileno(), their_ready.fileno())
                 self._process = subprocess.Popen(
-                    [*start_command(python, unpacked(bundle), "flowyml.runtime.serving"), *map(str, numbers)],
+                    [python, str(unpacked(bundle) / "flowyml" / "runtime" / "start.py"), *map(str, numbers)],
                     stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
                     pass_fds=numbers, start_new_session=True,
                 )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime.bootstrap import start_command
+from flowyml.runtime import start
 from flowyml.runtime.processes import StepProcesses
 
 CODE = """
@@ -22,8 +22,7 @@ import elsewhere
 atexit.register(Path("ended").touch)
 
 def look():
-    main = sys.modules["__main__"]
-    return [json.__file__, sys.argv[1:], getattr(main, "__file__", None), sys.dont_write_bytecode, gc.isenabled()]
+    return [json.__file__, sys.argv[1:], sys.dont_write_bytecode, gc.isenabled()]
 """
 
 
@@ -52,7 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nothing_comes_from_the_working_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, safe: str) -> None:
     (folder / "here" / "json.py").write_text("raise SystemExit('the wrong json')")
     monkeypatch.setenv("PYTHONSAFEPATH", safe)
-    assert look(folder) == [sys.modules["json"].__file__, [], None, False, True]
+    assert look(folder) == [sys.modules["json"].__file__, [], False, True]
     assert (folder / "here" / "ended").exists()  # by what the module registered for the end of its process
 
 
@@ -60,7 +59,7 @@ def test_only_the_bundle_is_kept_compiled_where_python_shall_not_write(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    assert look(folder)[3] is True
+    assert look(folder)[2] is True
     kept = {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
     assert {"serving", "pipeline", "code_of_starts"} <= kept
     assert "elsewhere" not in kept
@@ -69,12 +68,11 @@ def test_only_the_bundle_is_kept_compiled_where_python_shall_not_write(
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pyc")} == compiled
 
 
-def test_an_old_python_is_told_which_one_is_needed(tmp_path: Path) -> None:
+def test_an_old_python_is_told_which_one_is_needed() -> None:
     candidates = [*map(str, Path.home().glob(".pyenv/versions/3.[89].*/bin/python")), "/usr/bin/python3.9"]
     old = next((path for path in candidates if os.access(path, os.X_OK)), None)
     if old is None:
         pytest.skip("this machine has no old Python")
-    command = start_command(old, tmp_path, "flowyml.runtime.serving")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([old, start.__file__, "3", "4"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("This bundle needs Python 3.11 or newer; this is 3.")

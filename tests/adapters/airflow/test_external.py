@@ -173,7 +173,7 @@ def kill_running_steps() -> None:
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # Airflow's own processes come and go meanwhile
-            if "flowyml.runtime.serving" in " ".join(child.cmdline()) and not child.children():
+            if "runtime/start.py" in " ".join(child.cmdline()) and not child.children():
                 child.kill()
 
 

@@ -1,0 +1,69 @@
+"""Start the warm process of a bundle that is unpacked: a script, which imports nothing of FlowyML by itself.
+
+It takes what the bundle's own start takes and ``serving`` needs, without the reading of a zip file.
+"""
+
+from __future__ import annotations
+
+import sys
+
+MINIMUM = (3, 11)
+
+if __name__ == "__main__":
+    if sys.version_info < MINIMUM:
+        sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
+    if not sys.flags.safe_path:
+        del sys.path[0]  # this file's folder, where modules have names that are not theirs alone
+
+import gc
+from contextlib import suppress
+from importlib.abc import PathEntryFinder
+from importlib.machinery import FileFinder, SourceFileLoader
+from importlib.util import cache_from_source
+from pathlib import Path
+from py_compile import PyCompileError
+from py_compile import compile as py_compile
+from types import CodeType
+
+
+class KeepingLoader(SourceFileLoader):
+    """Keeps compiled modules beside the bundle's, even where ``PYTHONDONTWRITEBYTECODE`` keeps other folders clean.
+
+    That folder is a cache of FlowyML's. Images for containers often set the variable; then every process would compile
+    the same modules anew, which takes a third of its start.
+    """
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """The compiled module."""
+        if sys.dont_write_bytecode and not Path(cache_from_source(self.path)).exists():
+            with suppress(OSError, PyCompileError):  # what is wrong with it, its import will tell
+                py_compile(self.path, doraise=True)
+        return super().get_code(fullname)
+
+
+def main() -> None:
+    """Let FlowyML be imported from the bundle, and serve."""
+    gc.disable()  # until the code is loaded: what imports make is there to stay
+    folder = str(Path(__file__).absolute().parents[2])
+    sys.path.insert(0, folder)
+    if sys.dont_write_bytecode:
+        _keep_compiled(folder)
+    from flowyml.runtime.serving import main as serve
+
+    serve()
+
+
+def _keep_compiled(folder: str) -> None:
+    found = FileFinder.path_hook((KeepingLoader, [".py"]))
+
+    def ours(path: str) -> PathEntryFinder:
+        if path.startswith(folder):
+            return found(path)
+        raise ImportError(path)
+
+    sys.path_hooks.insert(0, ours)
+    sys.path_importer_cache.pop(str(Path(__file__).absolute().parent), None)
+
+
+if __name__ == "__main__":
+    main()
