@@ -15,8 +15,8 @@ CAPABILITIES = Capabilities(
             "whatever the factor."
         ),
         Feature.HOOKS: partly(
-            "on_pipeline_end runs in Airflow's DAG processor, and not for a run that was cancelled: Airflow calls no "
-            "callback then."
+            "The hook on_pipeline_end runs in Airflow's DAG processor, and not for a run that was cancelled: Airflow "
+            "calls no callback then."
         ),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "
