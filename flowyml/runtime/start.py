@@ -1,6 +1,6 @@
 """Start the warm process of a bundle that is unpacked: a script, which imports nothing of FlowyML by itself.
 
-It takes what the bundle's own start takes and ``serving`` needs, without the reading of a zip file.
+The bundle's own start would do, but for 15 ms in which it reads a zip file and is compiled.
 """
 
 from __future__ import annotations
