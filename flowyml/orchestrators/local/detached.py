@@ -51,7 +51,7 @@ def start_run(
     store: RunStore, bundle: Path, plan: Plan, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
 ) -> bool:  # fmt: skip
     """Start the process of a new run. False when the id is known, and nothing is started."""
-    with store.session():  # the last connection to close tidies the file, which takes a while: do so once
+    with store.session():
         return _start_run(store, bundle, plan, run_id, parameters, orchestrator)
 
 

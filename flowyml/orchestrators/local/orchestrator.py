@@ -102,11 +102,12 @@ class LocalOrchestrator(Orchestrator):
         plan = self.plan(pipeline)
         parameters = pipeline.check_parameters(context)
         settings = self._settings(pipeline, plan, check_name(run_id, "run"))
-        with self.store.session():  # the last connection to close tidies the file, which takes a while: do so once
-            if not self._begin(plan, run_id, parameters):
+        store = self.store
+        with store.session():
+            if not self._begin(store, plan, run_id, parameters):
                 return self._other(plan, run_id, parameters)
             measure("run_started", plan.name, run_id, self.name)
-            return LocalRun(plan, self.store.get(run_id), parameters, self.store, settings).execute()
+            return LocalRun(plan, store.get(run_id), parameters, store, settings).execute()
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
         """Start a process for the run, which needs nothing of this one any more."""
@@ -143,14 +144,14 @@ class LocalOrchestrator(Orchestrator):
             host=self.host,
         )
 
-    def _begin(self, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> bool:
+    def _begin(self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> bool:
         """True when it is this process that runs it."""
         if self.host.run_id != run_id:
             names = [step.name for step in plan]
-            return self.store.add(run_id, plan.name, names, parameters, this_process(), detached=False)
-        begun = self.store.begin(run_id, this_process())
+            return store.add(run_id, plan.name, names, parameters, this_process(), detached=False)
+        begun = store.begin(run_id, this_process())
         if not begun:
-            self.store.finish(run_id, Ending("CANCELLED", "cancelled", "The run was cancelled before it began."))
+            store.finish(run_id, Ending("CANCELLED", "cancelled", "The run was cancelled before it began."))
         return begun
 
     def _other(self, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> PipelineResult:

@@ -1,7 +1,7 @@
 """The record of local runs: one SQLite file that many processes read and write at once.
 
 WAL mode lets readers go on while one process writes; a writer waits its turn for up to 30 seconds. Every call opens
-the file for itself, so nothing is shared between threads or carried across a fork.
+the file for itself, but within a session of the same thread, so nothing is shared between threads.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -50,6 +51,7 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held = threading.local()
 
     def folder_of(self, run_id: str) -> Path:
         """The run's own folder, which is there while the run needs it."""
@@ -57,9 +59,21 @@ class RunStore:
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
-        """A connection of one's own, each statement committed by itself."""
-        with _trouble_told(self.path), closing(connect(self.path)) as db:
-            yield db
+        """A connection of one's own, each statement committed by itself; within a session of this thread, the same.
+
+        The last connection to close tidies the file, which takes a while: a session around several calls does so once.
+        """
+        held: sqlite3.Connection | None = getattr(self._held, "db", None)
+        with _trouble_told(self.path):
+            if held is not None:
+                yield held
+                return
+            with closing(connect(self.path)) as db:
+                self._held.db = db
+                try:
+                    yield db
+                finally:
+                    self._held.db = None
 
     # Runs begin and end.
 
@@ -174,6 +188,8 @@ def _trouble_told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        if isinstance(error.__cause__, sqlite3.DatabaseError):  # told by a session within
+            raise
         if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             told = (
                 f"The record of local runs, {path}, cannot be read or written: {error}. See to the disk, and try again."

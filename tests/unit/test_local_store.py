@@ -1,0 +1,50 @@
+"""The record of local runs: sessions."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from flowyml.orchestrators.local.store import RunStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "runs.db")
+
+
+def test_a_session_within_a_session_is_the_same(store: RunStore) -> None:
+    with store.session() as outer:
+        with store.session() as inner:
+            assert inner is outer
+        assert outer.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        outer.execute("SELECT 1")
+    with store.session() as later:
+        assert later.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+def test_threads_have_sessions_of_their_own(store: RunStore) -> None:
+    found: list[bool] = []
+
+    def look() -> None:
+        with store.session() as theirs:
+            found.append(theirs is ours)
+
+    with store.session() as ours:
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    assert found == [False]
+
+
+def test_trouble_is_told_once(store: RunStore) -> None:
+    with pytest.raises(sqlite3.OperationalError) as told, store.session(), store.session() as db:
+        db.execute("SELECT * FROM nowhere")
+    assert str(told.value) == (
+        f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. See to the disk, "
+        f"and try again."
+    )
