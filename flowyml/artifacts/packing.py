@@ -10,7 +10,7 @@ from typing import Any
 from flowyml.artifacts.formats import FORMATS, Format, formats_for
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import Store, Written
-from flowyml.core.errors import ArtifactError
+from flowyml.core.errors import ArtifactError, NotPicklableError
 from flowyml.plan.names import slug
 
 __all__ = ["INLINE_LIMIT", "artifact_key", "is_plain", "is_reference", "pack", "unpack"]
@@ -43,7 +43,7 @@ def pack(value: Any, store: Store, *, key: str, inline_limit: int = INLINE_LIMIT
             raise ArtifactError(f"{trouble}. {error}") from trouble
         except Exception as error:  # whatever a format, or a user's __reduce__, raises
             trouble = error
-    raise ArtifactError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
+    raise NotPicklableError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
 
 
 def unpack(packed: Any, store: Store) -> Any:

@@ -99,6 +99,8 @@ def _all() -> list[Backend]:
 
 def _examined(found: Target) -> Backend:
     """A third-party orchestrator's own trouble is told, and the others are shown."""
+    if found.fault:
+        return Backend(found.name, found.engine, _UNNAMED, problem=found.fault)
     try:
         factory = registry.load(found.engine)
     except FlowymlError as error:

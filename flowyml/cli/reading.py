@@ -139,14 +139,17 @@ def outputs(
 
 
 def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:
-    """Stop a run and its work."""
+    """Stop a run and its work. Engines take a moment for that: `flowyml watch` waits for the end."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         done = orchestrator.cancel(job)
+        status = orchestrator.get_run(job).status
         if as_json:
-            out.document({"job_id": job, "cancelled": done})
+            out.document({"job_id": job, "cancelled": done, "status": status.name})
+        elif not done:
+            out.line(f"nothing to cancel: it is {status}")
         else:
-            out.line("cancelled" if done else f"nothing to cancel: it is {orchestrator.get_run(job).status}")
+            out.line("cancelled" if status.is_terminal else "being cancelled: its work is told to stop")
 
 
 def _check_step(name: str, steps: Sequence[StepRun]) -> None:

@@ -23,6 +23,7 @@
     │   ├── AuthenticationError (PermissionError)
     │   └── UnknownStateError (ValueError)      a state that the adapter's table does not know
     ├── ArtifactError (OSError)                 a value could not be stored or read back
+    │   ├── NotPicklableError (TypeError)       no format takes the value
     │   └── OutputNotKeptError (LookupError)    the value was not kept; the message says how to keep it
     └── StepError (RuntimeError)                a step did not produce its outputs
         ├── StepFailedError                     the step's function raised, in another process
@@ -123,6 +124,10 @@ class UnknownStateError(EngineError, ValueError):
 
 class ArtifactError(FlowymlError, OSError):
     """A value could not be stored, found, or verified."""
+
+
+class NotPicklableError(ArtifactError, TypeError):
+    """No format takes the value, and it cannot be pickled."""
 
 
 class OutputNotKeptError(ArtifactError, LookupError):

@@ -44,15 +44,17 @@ class SubmissionResult:
         self._run = run or orchestrator.get_run(job_id)
 
     def refresh(self) -> SubmissionResult:
-        """Ask the engine now. Raises ``EngineUnreachableError`` when it does not answer."""
-        if not self._run.status.is_terminal:
-            self._run = self.orchestrator.get_run(self.job_id)
+        """Ask the engine now, about a run that has ended too: it may have been started again there.
+
+        Raises ``EngineUnreachableError`` when it does not answer.
+        """
+        self._run = self.orchestrator.get_run(self.job_id)
         return self
 
     @property
     def run(self) -> Run:
-        """The whole record, fresh from the engine."""
-        return self.refresh()._run
+        """The whole record, fresh from the engine until the run has ended."""
+        return self._run if self._run.status.is_terminal else self.refresh()._run
 
     @property
     def run_id(self) -> str:

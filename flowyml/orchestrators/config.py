@@ -36,13 +36,15 @@ _PREFIX = "FLOWYML_ORCHESTRATORS__"
 class Target:
     """A named orchestrator: its engine and the keywords for its constructor, of which ``repr`` shows no value.
 
-    ``origins`` tells for each keyword where its value stands: a file's table, or an environment variable.
+    ``origins`` tells for each keyword where its value stands: a file's table, or an environment variable. ``fault`` is
+    why it cannot be used, which concerns nobody who uses another.
     """
 
     name: str
     engine: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
+    fault: str = ""
 
 
 def targets() -> dict[str, Target]:
@@ -59,8 +61,10 @@ def target(name: str) -> Target:
     from flowyml.orchestrators.registry import declared, not_found
 
     configured = targets()
-    if name in configured:
-        return configured[name]
+    if found := configured.get(name):
+        if found.fault:
+            raise ConfigurationError(found.fault)
+        return found
     engines = declared()
     if name not in engines:
         raise OrchestratorNotFoundError(not_found(name, tuple(sorted({*engines, *configured}))))

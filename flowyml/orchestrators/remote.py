@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ class RemoteOrchestrator(Orchestrator):
     @cached_property
     def adapter(self) -> Orchestrator:
         """The engine's own orchestrator."""
-        name = self.engine or recognized_engine(self.url, **_to_sign_in(self._options))
+        name = self.engine or self._recognized()
         factory = registry.load(name)
         if command := registry.missing(factory):
             raise MissingExtraError(
@@ -68,6 +69,17 @@ class RemoteOrchestrator(Orchestrator):
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
         return factory(url=self.url, retry_policy=self.retry_policy, **self._options)
+
+    def _recognized(self) -> str:
+        """The engine that lives at the URL, asked as patiently as everything else."""
+        delays = iter(self.retry_policy.delays if self.retry_policy else ())
+        while True:
+            try:
+                return recognized_engine(self.url, **_to_sign_in(self._options))
+            except EngineUnreachableError:
+                if (delay := next(delays, None)) is None:
+                    raise
+                time.sleep(delay)
 
     @property
     def name(self) -> str:  # type: ignore[override]  # a class variable of the others; here the adapter's

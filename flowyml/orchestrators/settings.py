@@ -73,7 +73,14 @@ def read(path: Path | None) -> dict[str, Target]:
             raise ConfigurationError(f"{_variable(name)}: the variable's name lacks a key: {_variable(name, 'URL')}.")
     merged = Settings(orchestrators=in_file).orchestrators
     origins = {name: _origins(name, table, environment.get(name, {}), path) for name, table in merged.items()}
-    return {name: _target(name, merged, origins, path) for name in merged}
+    return {name: _usable_or_not(name, merged, origins, path) for name in merged}
+
+
+def _usable_or_not(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]], path: Path | None) -> Target:
+    try:
+        return _target(name, tables, origins, path)
+    except ConfigurationError as error:
+        return Target(name, str(tables[name].get("engine", "")), fault=str(error))
 
 
 def _origins(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 MINIMUM = (3, 11)
 _UNUSED_DAYS = 30
+_LIST = "files.txt"  # of an unpacked bundle, written last
 
 
 def unpacked(bundle: str | Path) -> Path:
@@ -48,7 +49,7 @@ def _caches() -> Iterator[Path]:
 def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
     _make_private(cache)
     target = cache / digest
-    if target.is_dir():
+    if _is_whole(target):
         os.utime(target)
         return target
     import shutil
@@ -57,13 +58,26 @@ def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
         _extract(bundle, fresh)
+        if target.is_dir():  # what tidies caches by the age of files has been there
+            target.rename(f"{fresh}.old")
         fresh.rename(target)
     except OSError:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if not target.is_dir():  # else another process was faster, with the same files
+        if not _is_whole(target):  # else another process was faster, with the same files
             raise
+    finally:
+        for left in (fresh, Path(f"{fresh}.old")):
+            shutil.rmtree(left, ignore_errors=True)
     _forget_unused(cache)
     return target
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all that was unpacked is still there."""
+    try:
+        names = (folder / _LIST).read_text("utf-8").splitlines()
+    except OSError:
+        return False
+    return all(map(os.path.exists, (f"{folder}/{name}" for name in names)))
 
 
 def _make_private(cache: Path) -> None:
@@ -82,6 +96,7 @@ def _extract(bundle: str | Path, folder: Path) -> None:
 
     with ZipFile(bundle) as archive:
         archive.extractall(folder)
+        (folder / _LIST).write_text("\n".join(archive.namelist()), "utf-8")
 
 
 def _unpacked_for_now(bundle: str | Path) -> Path:

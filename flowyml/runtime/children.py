@@ -11,12 +11,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.leaving import say_goodbye
+from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.worker import Worker
 
 __all__ = ["be_child", "inherits_orphans", "write_all"]
@@ -26,12 +26,14 @@ _OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 _libc = ctypes.CDLL(None)
 
 
-def be_child(worker: Worker, request: Mapping[str, Any], streams: Sequence[int], *, early_output: bytes) -> NoReturn:
+def be_child(
+    worker: Worker, request: Mapping[str, Any], streams: Sequence[int], *, seeds: Seeds, early_output: bytes
+) -> NoReturn:
     """Never returns. ``streams`` are stdout, stderr and the answer; ``early_output`` is printed first."""
     code = _OUR_FAULT
     try:
         answer = _detach(streams, early_output)
-        _seed_numpy()
+        seeds.in_child()
         atexit._clear()
         write_all(answer, json.dumps(_answer(worker, request)).encode())
         say_goodbye()
@@ -84,17 +86,3 @@ def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
         fire_plain(worker.hooks, request["event"], request["body"])
         return {"outputs": {}}
     return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"])
-
-
-def _seed_numpy() -> None:
-    """Forked steps would all draw the same numbers. A seed that the user's module has set stays as it is.
-
-    numpy's global generator starts with 0x80000000 as its first word (source: numpy/random/_mt19937.pyx); a seed that
-    is an integer puts that integer there. The ``random`` module seeds itself after a fork.
-    """
-    random = sys.modules.get("numpy.random")
-    if random is None:
-        return
-    with suppress(Exception):  # the user has put in another generator, which is the user's to seed
-        if random.get_state()[1][0] == 0x80000000:
-            random.seed()

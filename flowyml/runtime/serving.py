@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from flowyml.runtime.children import be_child, inherits_orphans, write_all
 from flowyml.runtime.killing import descendants, kill_group, kill_tree
 from flowyml.runtime.leaving import say_goodbye
+from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.worker import Worker
 
 __all__ = ["DATAGRAM", "main"]
@@ -83,6 +84,7 @@ class _Server:
         self.children: dict[int, _Child] = {}
         self.woken, self.wake = os.pipe()
         self.early_output = b""
+        self.seeds = Seeds()
 
     def run(self) -> None:
         """Load, then serve, until the socket closes or the parent is another process."""
@@ -92,7 +94,7 @@ class _Server:
         inherits_orphans()
         _write_lines()
         self.worker = Worker(self.folder, **start[0]["body"])
-        with self._ended_by_a_thread():
+        with self._ended_by_a_thread(), self.seeds.noticed():
             self.worker.preload()
         self._get_ready()
         poll = select.poll()
@@ -195,7 +197,7 @@ class _Server:
         else:
             if pid == 0:
                 self._leave(status)
-                be_child(self.worker, request, streams, early_output=self.early_output)
+                be_child(self.worker, request, streams, seeds=self.seeds, early_output=self.early_output)
             self.early_output = b""
             self.children[pid] = _Child(request["number"], pid, status)
             self._tell(status, f"pid {pid} {len(self.worker.hooks)}")

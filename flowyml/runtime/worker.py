@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, unpack
-from flowyml.core.errors import ArtifactError, FlowymlError, OutputError, ParameterError, StepError
+from flowyml.core.errors import ArtifactError, FlowymlError, NotPicklableError, OutputError, ParameterError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
@@ -96,10 +96,18 @@ class Worker:
     def _failure(self, error: BaseException) -> dict[str, Any]:
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
-            "message": str(error) if isinstance(error, FlowymlError) else described(error),
+            "message": str(error) if isinstance(error, FlowymlError) else described(error) + self._left_behind(error),
             "names": error_names(error),
             "traceback": traceback_text(error, self.folder / "code"),
         }
+
+    def _left_behind(self, error: BaseException) -> str:
+        """A word about a file that is beside the script, and was not taken along with it."""
+        wanted = error.filename if isinstance(error, FileNotFoundError) else None
+        if not isinstance(wanted, str) or not Path(wanted).is_relative_to(self.folder / "code"):
+            return ""
+        name = Path(wanted).relative_to(self.folder / "code").as_posix()
+        return f". It did not come along with the code: the pipeline takes include=[{name!r}]"
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
         """What was given is packed; parameters and constants are plain, even if one looks like a reference."""
@@ -126,9 +134,13 @@ class Worker:
             try:
                 packed[name] = pack(value, self.store, key=artifact_key(self.run_id, step.name, attempt, name))
             except ArtifactError as error:
+                advice = (
+                    "Return plain data, arrays, tables, or what can be pickled."
+                    if isinstance(error, NotPicklableError)
+                    else "That is the store of artifacts: FLOWYML_ARTIFACTS names another."
+                )
                 raise step_error(
                     OutputError, step,
-                    f"step {step.name!r}: output {name!r} cannot be handed to other steps. {error} Return plain data, "
-                    f"arrays, tables, or what can be pickled.",
+                    f"step {step.name!r}: output {name!r} cannot be handed to other steps. {error}. {advice}",
                 ) from error  # fmt: skip
         return packed

@@ -233,12 +233,21 @@ def hostile() -> Pipeline:
     """Names that break out of careless code."""
     odd = '../a \'b\' """ ${c}'
 
-    @step(name='it\'s "1" {x} \\', outputs=[odd])
-    def one() -> str:
+    @step(name="-x", outputs=["--"])
+    def dashed() -> str:
         return "ü"
+
+    @step(name="{{$.pipeline_job_name}} {{ ds }}", inputs={"value": "--"}, outputs=["{{ ds }}"])
+    def templated(value: str) -> str:
+        return value
+
+    @step(name='it\'s "1" {x} \\', inputs={"value": "{{ ds }}"}, outputs=[odd])
+    def one(value: str) -> str:
+        return value
 
     @step(name="class/../..", inputs={"value": odd}, outputs=["größe 🚀"])
     def two(value: str) -> str:
         return value * 2
 
-    return Pipeline('confor\'mance """{}%/ ü', description='"""\n\\').add_step(one).add_step(two)
+    pipeline = Pipeline('confor\'mance """{}%/ ü', description='"""\n\\')
+    return pipeline.add_step(dashed).add_step(templated).add_step(one).add_step(two)

@@ -145,7 +145,7 @@ def test_the_environment_reaches_into_a_record(monkeypatch: pytest.MonkeyPatch) 
 def test_a_mistake_in_a_file_names_the_file_and_the_key(text: str, message: str) -> None:
     write(text)
     with pytest.raises(ConfigurationError, match=message) as caught:
-        registry.resolve("prod")
+        registry.resolve("toy" if "orchestrators.toy" in text else "prod")
     assert "flowyml.toml" in str(caught.value)
 
 
@@ -157,6 +157,17 @@ def test_a_mistake_in_the_environment_names_the_variable(monkeypatch: pytest.Mon
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD", "http://x")
     with pytest.raises(ConfigurationError, match="FLOWYML_ORCHESTRATORS__PROD"):
         registry.resolve("prod")
+
+
+@pytest.mark.parametrize("table", ['engine = "spark"', 'url = "http://x"', "workers = 3"])
+def test_a_target_that_cannot_be_used_harms_no_other(table: str) -> None:
+    """Such as one whose engine is a plugin that only some machines have."""
+    write(f'[orchestrators.un]\n{table}\n[orchestrators.prod]\nengine = "toy"\nworkers = 2\n')
+    assert given("prod") == {"workers": 2, "mode": "a"}
+    assert registry.resolve("local").name == "local"
+    assert targets()["un"].fault
+    with pytest.raises(ConfigurationError, match=r"orchestrators\.un\]"):
+        registry.resolve("un")
 
 
 def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

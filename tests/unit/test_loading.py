@@ -187,6 +187,21 @@ def test_the_cache_is_private_and_forgets_what_nobody_uses(tmp_path: Path, monke
     assert (old.exists(), new.exists()) == (False, True)
 
 
+def test_a_cache_that_lost_files_is_filled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tidies caches deletes files that were not read for long, and leaves folders."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = build(Plan(name="p", steps=(Step(name="s", function="m:f"),)), files={"m.py": b""}).write(tmp_path)
+    folder = unpacked(path)
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    assert folder / "code" / "m.py" in files
+    for lost in ([folder / "code" / "m.py"], [folder / "plan.json", *folder.glob("*.txt")], files):
+        for file in lost:
+            file.unlink()
+        assert unpacked(path) == folder
+        assert sorted(file for file in folder.rglob("*") if file.is_file()) == files
+    assert list((tmp_path / "cache" / "flowyml").iterdir()) == [folder]
+
+
 def test_without_a_cache_folder_a_bundle_is_unpacked_for_this_process(tmp_path: Path) -> None:
     """Neither the home nor the shared temporary folder will do: files stand where the folders would be."""
     import os

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import psutil
 import pytest
 
 from flowyml import Pipeline, context, step
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.home import home
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators import LocalOrchestrator
@@ -331,3 +334,55 @@ def test_a_worker_imports_little_of_the_orchestrator_that_a_script_names(tmp_pat
     loaded = done.stdout.split()
     assert "flowyml.orchestrators.local.orchestrator" in loaded
     assert not {f"flowyml.orchestrators.local.{room}" for room in ("run", "work", "engine", "detached")} & {*loaded}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "file"))
+    pipeline = Pipeline("homeless").add_step(step(name="one", outputs=["x"])(lambda: 1))
+    for start in (pipeline.run, pipeline.submit):
+        with pytest.raises(ConfigurationError, match=r"cannot be kept in .*Set FLOWYML_HOME to a folder that can be"):
+            start(on=LocalOrchestrator(workers="processes"))
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with the random user ids of some container platforms."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "FLOWYML_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(ConfigurationError, match=r"no place for FlowyML's data: .* Set FLOWYML_HOME"):
+        home()
+
+
+def test_a_store_that_cannot_be_written_is_no_fault_of_the_value(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = Pipeline("large").add_step(step(name="big", outputs=["x"])(lambda: "x" * 200_000)).bundle().write(tmp_path)
+    command = [sys.executable, str(path), "step", "big", "--artifacts", "/proc/nope"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "output 'x' cannot be handed to other steps. Artifact /proc/nope/" in done.stderr
+    assert "That is the store of artifacts: FLOWYML_ARTIFACTS names another." in done.stderr
+    assert "can be pickled" not in done.stderr
+
+
+def test_a_file_that_did_not_come_along_is_named(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from flowyml import Pipeline, step
+@step(timeout=30)
+def reads() -> str:
+    return (Path(__file__).parent / "data" / "rows.csv").read_text()
+print(Pipeline("reading", include=[]).add_step(reads).run().error)
+print(Pipeline("reading", include=["data/*.csv"]).add_step(reads).run()["reads"])
+"""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.csv").write_text("1,2")
+    (tmp_path / "reading.py").write_text(code)
+    done = subprocess.run([sys.executable, "reading.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.endswith("It did not come along with the code: the pipeline takes include=['data/rows.csv']")
+    assert second == "1,2"

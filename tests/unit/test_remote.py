@@ -94,6 +94,13 @@ for toy in (Toy, Needy, Broken):
     toy.__abstractmethods__ = frozenset()
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Pages, "asked", [])
@@ -299,3 +306,24 @@ def test_its_errors_survive_pickling(url: str) -> None:
     with pytest.raises(OrchestratorNotFoundError) as caught:
         _ = RemoteOrchestrator(url).name
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_who_lives_at_a_url_is_asked_as_patiently_as_all_else(url: str) -> None:
+    """The server comes up while the policy still has retries left."""
+    Pages.pages["/toy"] = (200, "application/json", b'{"engine": "toy"}')
+    port = free_port()
+    patient = OrchestratorRetryPolicy(max_attempts=20, initial_delay_seconds=0.1, backoff_multiplier=1)
+    with pytest.raises(EngineUnreachableError):
+        _ = RemoteOrchestrator(f"http://127.0.0.1:{port}").name
+    late: list[ThreadingHTTPServer] = []
+
+    def come_up() -> None:
+        late.append(ThreadingHTTPServer(("127.0.0.1", port), Pages))
+        late[0].serve_forever(poll_interval=0.01)
+
+    timer = threading.Timer(0.3, come_up)
+    timer.start()
+    assert RemoteOrchestrator(f"http://127.0.0.1:{port}", retry_policy=patient).name == "toy"
+    late[0].shutdown()
+    timer.join()
+    late[0].server_close()

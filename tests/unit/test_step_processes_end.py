@@ -49,8 +49,9 @@ def fine(): return 1
 def fail(): raise ValueError("no")
 def end(): os._exit(9)
 def numbers():
+    import random
     import numpy
-    return numpy.random.rand(2).tolist()
+    return [numpy.random.rand(), random.random()]
 def fit():
     from joblib import Parallel, delayed
     return sum(Parallel(n_jobs=2)(delayed(abs)(number) for number in (-1, -2)))
@@ -384,11 +385,24 @@ def test_an_exception_thrown_into_the_thread_kills_the_step(kind: str, tmp_path:
         assert processes.run("fine", {}) == {"x": 1}
 
 
-@pytest.mark.parametrize(("module", "same"), [("import numpy", False), ("import numpy; numpy.random.seed(7)", True)])
-def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(tmp_path: Path, module: str, same: bool) -> None:
+@pytest.mark.parametrize(
+    ("module", "same"),
+    [
+        ("import numpy", [False, False]),
+        ("import numpy; numpy.random.seed(7)", [True, False]),
+        ("import random; random.seed(7)", [False, True]),
+        ("from random import seed; seed(a='x')", [False, True]),
+        ("import random; random.setstate(random.Random(1).getstate())", [False, True]),
+        ("import random; random.seed(7); random.seed()", [False, False]),
+        ("import random; random.random(); random.Random(7)", [False, False]),
+    ],
+)
+def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(
+    tmp_path: Path, module: str, same: list[bool]
+) -> None:
     with StepProcesses(made(tmp_path, f"{module}\n{CODE}"), run_id="run", artifacts=str(tmp_path)) as processes:
         drawn = [processes.run("numbers", {}, on_line=Lines())["x"] for _ in range(2)]
-    assert (drawn[0] == drawn[1]) is same
+    assert [one == other for one, other in zip(*drawn, strict=True)] == same
 
 
 def test_worker_processes_of_libraries_end_with_the_step(kind: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
@@ -85,8 +85,15 @@ class Deployer:
         return _compiled(bundle.data, _plain(schedule), self.python, self.artifacts)
 
     def kept(self, bundle: Bundle, found: Deployed | None) -> CompiledDag:
-        """The DAG file with the schedule that is there already."""
-        return self.compiled(bundle, found.schedule if found and has_schedule(found.dag) else None)
+        """The DAG file with the schedule that is there already. Raises ``ConfigurationError`` if that is unreadable."""
+        if found is None or not has_schedule(found.dag):
+            return self.compiled(bundle, None)
+        if found.is_ours and not found.facts:
+            raise ConfigurationError(
+                f"{found.place} was changed by hand, and its line {FACTS.strip()} … is gone or broken, so its schedule "
+                f"cannot be kept. Put the line back, or move the file away and schedule {bundle.plan.name!r} again."
+            )
+        return self.compiled(bundle, found.schedule)
 
     def deploy(self, compiled: CompiledDag, found: Deployed | None) -> bool:
         """Make Airflow know this version; false when it does already.
@@ -103,6 +110,7 @@ class Deployer:
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. "
                 f"Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that Airflow reads its DAGs from."
             )
+        self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
         before = self.client().import_error(compiled.filename)
         with self._put_back_on_failure(self.folder, compiled):
             for path, data in reversed(list(compiled.files.items())):
@@ -150,7 +158,7 @@ class Deployer:
         if version_tag(compiled.version) not in tags_of(found.dag) or found.dag.get("has_import_errors"):
             return False
         if self._proved.get(compiled.dag_id) != compiled.version:
-            if found.facts.get("version") != compiled.version:
+            if found.facts.get("version") != compiled.version or not is_untouched(found.source):
                 return False
             self._proved[compiled.dag_id] = compiled.version
         return True
@@ -158,12 +166,14 @@ class Deployer:
     def _check_place(self, compiled: CompiledDag, found: Deployed | None) -> None:
         """Refuse to replace a file, or a DAG, that is not FlowyML's, and to have one DAG in two files."""
         pipeline, path = compiled.bundle.plan.name, compiled.filename
-        elsewhere = self.folder is not None and found is not None and PurePosixPath(found.place).name != path
+        elsewhere = self.folder is not None and found is not None and _is_elsewhere(found, self.folder, path)
         if found and (elsewhere or not found.is_ours):
             whose = "" if found.is_ours else ", which FlowyML did not write"
+            as_well = f"{path} in dags_folder={self.folder.name!r}" if self.folder else path
             raise ConfigurationError(
-                f"Airflow has a DAG {compiled.dag_id!r} from {found.place}{whose}; from {path} as well, the two would "
-                f"take turns. Give pipeline {pipeline!r} another name, or remove that file first."
+                f"Airflow has a DAG {compiled.dag_id!r} from {found.place}{whose}; from {as_well} as well, the two "
+                f"would take turns. Give the dags_folder=… that holds it, or pipeline {pipeline!r} another name, or "
+                f"remove that file first."
             )
         there = self.folder.read(path) if self.folder else None
         if self.folder and there is not None and not is_compiled(there.decode("utf-8", "replace")):
@@ -202,6 +212,11 @@ class Deployer:
     def _unparsed(self, folder: Folder, compiled: CompiledDag, errors: list[Mapping[str, Any]]) -> Exception:
         if errors:
             return EngineError(f"Airflow cannot import {compiled.filename}:\n{errors[-1]['stack_trace']}")
+        if folder.read(compiled.filename) != compiled.files[compiled.filename]:
+            return EngineError(
+                f"Somebody else has deployed {compiled.bundle.plan.name!r} meanwhile, and their version stays. Deploy "
+                f"again to replace it."
+            )
         return WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
             f"{self.timeout:g} s from dags_folder={folder.name!r}; nothing was changed there. Is this the folder that "
@@ -217,9 +232,9 @@ def tags_of(dag: Mapping[str, Any]) -> set[str]:
 
 def facts_of(source: str) -> Mapping[str, Any]:
     """What FlowyML wrote into a DAG file; empty when there is nothing, or nothing that can be read."""
-    line = source.rstrip().rpartition("\n")[2]
+    line = next((line for line in reversed(source.splitlines()) if line.startswith(FACTS)), "")
     try:
-        facts = json.loads(line.removeprefix(FACTS)) if line.startswith(FACTS) else {}
+        facts = json.loads(line.removeprefix(FACTS)) if line else {}
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
@@ -243,6 +258,24 @@ def is_untouched(source: str) -> bool:
 def has_schedule(dag: Mapping[str, Any]) -> bool:
     """Whether a DAG runs by itself."""
     return dag.get("timetable_summary") not in (None, "None") or bool(dag.get("schedule_interval"))
+
+
+def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
+    """Whether the file of a DAG is another than the one that is written.
+
+    Where Airflow's file can be seen from here, that is certain. Else its path within the folder that Airflow reads must
+    end the path that is known here, unless there is a file: the folder may be mounted under another name.
+    """
+    theirs = PurePosixPath(found.place)
+    if theirs.name != path:
+        return True
+    seen, ours = Path(str(found.dag.get("fileloc") or "")), folder.local(path)
+    with suppress(OSError):
+        if ours is not None and seen.is_file():
+            return not (ours.exists() and ours.samefile(seen))
+    if theirs.is_absolute() or folder.read(path) is not None:
+        return False
+    return PurePosixPath(folder.name, path).parts[-len(theirs.parts) :] != theirs.parts
 
 
 @lru_cache(maxsize=32)

@@ -202,14 +202,18 @@ def _waiting(  # noqa: C901  # no worker has this module
                 request = Request(self.root + path, data, self.headers, method=method)
                 try:
                     with urlopen(request, timeout=timeout) as response:
-                        status, text, moved = response.status, response.read(), ""
+                        status, text = response.status, response.read()
+                        moved = "" if response.url == request.full_url else response.url
                 except HTTPError as error:
                     with error:
                         status, text, moved = error.code, error.read(2000), error.headers.get("Location") or ""
                 if moved:
                     moved = f" It redirects to {moved.partition('?')[0]}: is that the address of Airflow?"
                 try:
-                    return status, json.loads(text)
+                    found = json.loads(text)
+                    if moved and status < 300:  # what is sent, such as a password, would not arrive there
+                        raise RuntimeError(f"{self.root} is not Airflow itself.{moved} Set FLOWYML_AIRFLOW_URL to it.")
+                    return status, found
                 except ValueError:
                     if status >= 400 and not moved:
                         return status, text.decode(errors="replace")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.urls import safe_to_show
@@ -35,6 +35,10 @@ class Folder(ABC):
     @abstractmethod
     def remove(self, path: str) -> None:
         """Take a file away, if it is there. Raises ``ConfigurationError``."""
+
+    def local(self, path: str) -> Path | None:
+        """Where the file is on this machine, if it is."""
+        return None
 
     def _refused(self, error: BaseException) -> ConfigurationError:
         reason = getattr(error, "strerror", None) or error
@@ -79,6 +83,9 @@ class LocalFolder(Folder):
             (self.root / path).unlink(missing_ok=True)
         except OSError as error:
             raise self._refused(error) from error
+
+    def local(self, path: str) -> Path:
+        return self.root / path
 
     @staticmethod
     def _replace(target: Path, data: bytes) -> None:
@@ -203,5 +210,6 @@ def open_folder(place: str | os.PathLike[str] | None) -> Folder | None:
     if place is None:
         return None
     text: Any = os.fspath(place)
-    text = text.removeprefix("file://")
+    if text.startswith("file://"):
+        text = unquote(text.removeprefix("file://").removeprefix("localhost"))
     return FsspecFolder(text) if "://" in text else LocalFolder(Path(text).expanduser().absolute())

@@ -21,7 +21,7 @@ from flowyml_airflow.status import failed_before, run_status, task_status, timeo
 from flowyml_airflow.tail import Tail
 from flowyml_airflow.transport import NotThereError
 
-__all__ = ["RunReader"]
+__all__ = ["RunReader", "declared_timeout"]
 
 # How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
 SETTLES_WITHIN = timedelta(seconds=30)
@@ -32,7 +32,7 @@ _MACHINERY = (
 )  # fmt: skip
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATE = "AirflowTaskTimeout"
-_TIMEOUT = re.compile(r"^ +dagrun_timeout=timedelta\(seconds=([0-9.e+-]+)\)", re.MULTILINE)
+_TIMEOUT = re.compile(r"^ +dagrun_timeout=timedelta\((days|hours|minutes|seconds)=([0-9.e+-]+)\)", re.MULTILINE)
 
 Tails = dict[tuple[str, int, int], Tail]  # by task, map index and attempt
 
@@ -252,13 +252,18 @@ class RunReader:
     def _asked_about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
         source = self._source(found)
         if facts := facts_of(source):
-            match = _TIMEOUT.search(source)
-            return (timedelta(seconds=float(match[1])) if match else None), facts["pipeline"]
+            return declared_timeout(source), facts["pipeline"]
         try:
             dag = self.client.dag(found["dag_id"])
         except NotThereError:
             return None, found["dag_id"]
         return timeout_of(dag), dag.get("dag_display_name") or found["dag_id"]
+
+
+def declared_timeout(source: str) -> timedelta | None:
+    """``dagrun_timeout`` in a DAG file that FlowyML wrote, in whichever unit it stands there."""
+    match = _TIMEOUT.search(source)
+    return timedelta(**{match[1]: float(match[2])}) if match else None
 
 
 def _version(found: Mapping[str, Any]) -> int | None:

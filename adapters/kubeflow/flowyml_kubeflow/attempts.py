@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ __all__ = ["LOCAL", "RESULT", "Attempt", "Journal"]
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 ARTIFACTS = "FLOWYML_ARTIFACTS"
 RESULT = "flowyml-result "  # begins a line of a pod's log that tells what KFP's API has no field for
+_CHUNK = 1 << 16  # bytes read at once: after each, the clock is looked at
+_PIPE = 1 << 20  # bytes that a pipe holds at most; source: pipe(7)
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
 
 
@@ -48,17 +50,17 @@ class Journal:
             return 1
         return sum(1 for line in _lines(self.folder / "attempts.jsonl") if "started" in line) + 1
 
-    def write(self, name: str, **facts: Any) -> None:
-        """Add one document to a file of the journal."""
+    def write(self, name: str, *documents: Mapping[str, Any]) -> None:
+        """Add documents to a file of the journal."""
         if self.folder:
             with (self.folder / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"time": time.time(), **facts}) + "\n")
+                file.writelines(json.dumps({"time": time.time(), **facts}) + "\n" for facts in documents)
 
     def tell(self, **result: Any) -> None:
         """Leave the outputs of the pipeline, or a failure, in the log: KFP's API gives neither."""
         line = RESULT + json.dumps(result, ensure_ascii=False, separators=(",", ":"))
         if self.folder:
-            self.write("log.jsonl", stream="result", line=line, attempt=self.next_attempt() - 1)
+            self.write("log.jsonl", {"stream": "result", "line": line, "attempt": self.next_attempt() - 1})
         else:
             print(line, flush=True)
 
@@ -89,21 +91,20 @@ class Attempt:
             start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
         ) as process:  # fmt: skip
             about = {"group": process.pid, "born": born(process.pid)}
-            self.journal.write("attempts.jsonl", attempt=self.number, started=started, **about)
+            self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
             timed_out = not self._watch(process)
             exit_code = process.wait()
-            _kill(process)  # and whatever it has left behind
         self._read(answer, exit_code, timed_out)
-        self.journal.write("attempts.jsonl", attempt=self.number, ended=time.time(), failure=self.failure)
+        self.journal.write("attempts.jsonl", {"attempt": self.number, "ended": time.time(), "failure": self.failure})
         if self.failure:
             self.journal.tell(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
     def _command(self, answer: Path) -> list[str]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
         return [
-            sys.executable, str(self.bundle), "step", self.step.name, "--inputs", f"@{self.scratch / 'inputs.json'}",
+            sys.executable, str(self.bundle), "step", "--inputs", f"@{self.scratch / 'inputs.json'}",
             "--answer", str(answer), "--artifacts", store, "--attempt", str(self.number),
-            "--run-id", os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}",
+            "--run-id", os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}", "--", self.step.name,
         ]  # fmt: skip
 
     def _watch(self, process: subprocess.Popen[bytes]) -> bool:
@@ -111,21 +112,23 @@ class Attempt:
         deadline = time.monotonic() + self.step.timeout_seconds if self.step.timeout_seconds else None
         assert process.stdout is not None
         assert process.stderr is not None
-        with _Streams({process.stdout: self._line("stdout"), process.stderr: self._line("stderr")}) as streams:
-            while process.poll() is None:
+        in_time = True
+        with _Streams({process.stdout: self._printed("stdout"), process.stderr: self._printed("stderr")}) as streams:
+            while in_time and process.poll() is None:
                 streams.pump(0.05)
-                if deadline and time.monotonic() >= deadline:
-                    _kill(process)
-                    return False
-            streams.pump(0)
-        return True
+                in_time = not deadline or time.monotonic() < deadline
+            _kill(process)  # and whatever it has left behind, which may print for ever
+            for _ in range(_PIPE // _CHUNK):
+                streams.pump(0)
+        return in_time
 
-    def _line(self, stream: str) -> Callable[[str], None]:
+    def _printed(self, stream: str) -> Callable[[Sequence[str]], None]:
         target = sys.stdout if stream == "stdout" else sys.stderr
 
-        def give(line: str) -> None:
-            print(line, file=target, flush=True)
-            self.journal.write("log.jsonl", stream=stream, line=line, attempt=self.number)
+        def give(lines: Sequence[str]) -> None:
+            print(*lines, sep="\n", file=target, flush=True)
+            documents = ({"stream": stream, "line": line, "attempt": self.number} for line in lines)
+            self.journal.write("log.jsonl", *documents)
 
         return give
 
@@ -156,7 +159,7 @@ class Attempt:
 class _Streams:
     """Pipes in, whole lines out."""
 
-    def __init__(self, sinks: Mapping[IO[bytes], Callable[[str], None]]) -> None:
+    def __init__(self, sinks: Mapping[IO[bytes], Callable[[Sequence[str]], None]]) -> None:
         self._selector = selectors.DefaultSelector()
         self._rest: dict[int, bytes] = {}
         self._sinks = {pipe.fileno(): sink for pipe, sink in sinks.items()}
@@ -171,29 +174,32 @@ class _Streams:
     def __exit__(self, *error: object) -> None:
         for number, rest in self._rest.items():
             if rest:
-                self._sinks[number](rest.decode("utf-8", "replace"))
+                self._sinks[number]([_text(rest)])
         self._selector.close()
 
     def pump(self, seconds: float) -> None:
-        """Give out what is there, or comes within the time."""
+        """Give out what is there, or comes within the time: one piece of it, for there may be no end of it."""
         if not self._selector.get_map():
             time.sleep(seconds)
             return
         for key, _ in self._selector.select(seconds):
             number = key.fd
-            while data := self._read(number):
-                *whole, self._rest[number] = (self._rest[number] + data).split(b"\n")
-                for line in whole:
-                    self._sinks[number](line.decode("utf-8", "replace").removesuffix("\r"))
+            *whole, self._rest[number] = (self._rest[number] + self._read(number)).split(b"\n")
+            if whole:
+                self._sinks[number]([_text(line).removesuffix("\r") for line in whole])
 
     def _read(self, number: int) -> bytes:
         try:
-            data = os.read(number, 1 << 16)
+            data = os.read(number, _CHUNK)
         except BlockingIOError:
             return b""
         if not data:
             self._selector.unregister(number)
         return data
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -12,7 +12,9 @@ CLUSTER = Capabilities(
     "kubeflow",
     {
         Feature.PARALLEL_STEPS: yes,
-        Feature.PARAMETERS: partly("integers up to 2**53, since KFP carries numbers as doubles"),
+        Feature.PARAMETERS: partly(
+            "KFP carries numbers as doubles: integers up to 2**53; in a list or dict that says no type, 2.0 becomes 2"
+        ),
         Feature.STEP_RETRY: partly("delays in whole seconds"),
         Feature.RETRYABLE_ERRORS: partly("KFP knows no condition, so these retries happen inside the step's pod"),
         Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log tells of the timeout"),

@@ -23,7 +23,8 @@ from flowyml_kubeflow.once import RunsByName
 from flowyml_kubeflow.pipelines import Pipelines, arguments, one_at_a_time
 from flowyml_kubeflow.recurring import RecurringRuns
 from flowyml_kubeflow.status import status_of, step_status_of
-from flowyml_kubeflow.tasks import Pod, Tasks
+from flowyml_kubeflow.tasks import Pod, Tasks, inputs_of
+from flowyml_kubeflow.values import told
 
 __all__ = ["Cluster"]
 
@@ -69,7 +70,7 @@ class Cluster:
             return RunsByName(self.pipelines).submitted(
                 run_id, bundle.plan.name,
                 make=lambda: self._new_run(bundle, run_id, values),
-                check=lambda found: check_same_run(self._run(found), bundle.plan.name, values),
+                check=lambda found: check_same_run(self._run(found), bundle.plan.name, parameters),
             )  # fmt: skip
 
     def _new_run(self, bundle: Bundle, run_id: str, values: Json) -> Any:
@@ -99,8 +100,19 @@ class Cluster:
             started_at=_utc(run.scheduled_at or run.created_at) if started or status.is_terminal else None,
             ended_at=_utc(run.finished_at) if status.is_terminal else None, error=error,
             url=f"{self.client.host}/#/runs/details/{run.run_id}",
-            parameters=(run.runtime_config.parameters or {}) if run.runtime_config else {},
+            parameters=self._parameters(run),
         )  # fmt: skip
+
+    def _parameters(self, run: Any) -> Json:
+        """By the names and with the types that they have in FlowyML, which the pipeline's file tells."""
+        given: Json = (run.runtime_config.parameters or {}) if run.runtime_config else {}
+        if not given or not (run.pipeline_spec or run.pipeline_version_reference):
+            return given
+        try:
+            defined = inputs_of(self.pipelines.spec_of(run))
+        except NotFoundError:  # the version was deleted
+            return given
+        return dict(told(port, value, defined.get(port, {})) for port, value in given.items())
 
     def _status(self, run: Any) -> ExecutionStatus:
         """KFP says FAILED of a run that it has terminated. The state before that one tells, but it may be missing: it

@@ -17,7 +17,7 @@ from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
 from flowyml_kubeflow.inline import is_large, with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
-from flowyml_kubeflow.values import argument, is_json_text, kfp_type
+from flowyml_kubeflow.values import argument, described, kfp_type
 
 __all__ = ["ARTIFACT", "CODE", "Compiled", "compile_pipeline"]
 
@@ -117,13 +117,15 @@ class _Compiler:
 
     def _input(self, name: str) -> Json:
         parameter = self.parameters[name]
-        about = [name] if names.port(name) != name else []
-        about += ["JSON"] if is_json_text(parameter) else []
-        described = {"description": ", ".join(about)} if about else {}
         if parameter.required:
-            return {"parameterType": kfp_type(parameter), **described}
+            return {"parameterType": kfp_type(parameter), **described(parameter)}
         default = argument(parameter.default, parameter)
-        return {"parameterType": kfp_type(parameter), "defaultValue": default, "isOptional": True, **described}
+        return {
+            "parameterType": kfp_type(parameter),
+            "defaultValue": default,
+            "isOptional": True,
+            **described(parameter),
+        }
 
     # FlowyML's own tasks.
 
@@ -225,7 +227,7 @@ class _Compiler:
         return dag
 
     def _task(self, step: Step, code: Json, first: list[str]) -> Json:
-        parameters: Json = {names.STEP: {"runtimeValue": {"constant": step.name}}}
+        parameters: Json = {names.STEP: {"runtimeValue": {"constant": names.constant(step.name)}}}
         artifacts: Json = {names.BUNDLE: code}
         for item in step.inputs:
             port, source = names.port(item.name), item.source

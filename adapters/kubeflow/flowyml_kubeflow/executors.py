@@ -21,7 +21,9 @@ __all__ = ["bundle_container", "container", "kubernetes"]
 
 Json = dict[str, Any]
 
-_GRACE = 60  # the step's process is killed at its timeout; the pod, should that fail, this many seconds later
+# The step's process is killed at its timeout; the pod, should that fail, this many seconds later: Kubernetes begins to
+# count before the image is pulled and packages are installed.
+_GRACE = 1800
 
 _PIP = """
 if ! [ -x "$(command -v pip)" ]; then
@@ -177,8 +179,15 @@ def kubernetes(step: Step | None, options: StepOptions) -> Json:
         parts = {"labels": dict(options.labels), "annotations": dict(options.annotations)}
         config["podMetadata"] = {name: part for name, part in parts.items() if part}
     if step and step.timeout_seconds:
-        config["activeDeadlineSeconds"] = str(int(step.timeout_seconds) + 1 + _GRACE)
+        config["activeDeadlineSeconds"] = str(int(_longest(step, step.timeout_seconds)) + 1 + _GRACE)
     return config
+
+
+def _longest(step: Step, timeout: float) -> float:
+    """The seconds that a step may take in one pod, where it is also tried again if it asks for certain errors only."""
+    if step.retry is None or step.retry.retryable_errors is None:
+        return timeout
+    return timeout * step.retry.max_attempts + sum(step.retry.delays)
 
 
 def _pip(options: StepOptions) -> list[str]:
@@ -226,8 +235,7 @@ def _cores(quantity: str) -> float:
 
 def _gigabytes(quantity: str) -> float:
     match = re.fullmatch(r"([0-9.]+)([kKMGTPE]?)(i?)", quantity)
-    if not match:
-        raise DefinitionError(f"{quantity!r} is no amount of memory. Write it like 4Gi or 512M.")
+    assert match  # as ResourceRequirements has it
     base = 1024 if match[3] else 1000
     return float(Decimal(match[1]) * base ** " KMGTPE".index(match[2].upper() or " ") / 10**9)
 

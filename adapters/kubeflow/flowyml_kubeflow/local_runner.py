@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ __all__ = ["for_kfp_local", "main", "stop_steps"]
 
 _SLICE = 0.05
 _LIGHT = "_KFP_RUNTIME"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # kfp.local writes them into its errors
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
 
 
@@ -163,7 +165,8 @@ def _run_kfp(folder: RunFolder) -> int:
         # A task that failed is a RuntimeError of kfp.local; one whose failure was lost is whatever comes of it later.
         if not isinstance(error, RuntimeError) and not folder.first_failure():
             raise
-        folder.write("outcome.json", {"state": "FAILED", "error": folder.first_failure() or str(error)})
+        told = _COLOURS.sub("", str(error))
+        folder.write("outcome.json", {"state": "FAILED", "error": folder.first_failure() or told})
         return 1
     if lost := folder.first_failure():
         # kfp.local counts a container that was removed before it asked for its exit code as one that succeeded.

@@ -12,7 +12,7 @@ from flowyml.plan.names import identifier, slug
 
 __all__ = [
     "BUNDLE", "BUNDLE_TASK", "END_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK",
-    "artifact", "pipeline", "port", "task",
+    "artifact", "constant", "pipeline", "port", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component.
@@ -58,6 +58,15 @@ def port(name: str) -> str:
     """
     made = identifier(name)
     return made if "__" not in made else identifier(f"{name} ")
+
+
+def constant(step: str) -> str:
+    """What tells a task which step it is: the name, or what KFP does not take for a placeholder.
+
+    >>> constant("Train model"), constant("{{$.pipeline_job_name}}")
+    ('Train model', 'pipeline-job-name-00159226')
+    """
+    return task(step) if "{{" in step else step
 
 
 @lru_cache(1 << 14)

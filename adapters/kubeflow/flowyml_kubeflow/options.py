@@ -5,12 +5,14 @@ A step's options stand over those of its pipeline; mappings such as ``env`` are 
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from flowyml.core.errors import UnknownOptionError
+from flowyml.core.errors import DefinitionError, UnknownOptionError
+from flowyml.core.resources import ResourceRequirements
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 
@@ -60,6 +62,9 @@ _CHECKS: Mapping[str, tuple[str, Any]] = {
     "str | None": ("text", lambda value: isinstance(value, str) and value != ""),
 }
 _TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
+_QUANTITIES = {"cpu_request", "cpu_limit", "memory_request", "memory_limit"}
+_PULLS = ("Always", "IfNotPresent", "Never")
+_VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")  # source: Kubernetes, IsEnvVarName
 _TOLERATION = {"key", "operator", "value", "effect", "toleration_seconds"}
 
 
@@ -114,16 +119,38 @@ def _check(given: Mapping[str, Any], who: str, known: Any) -> None:
         expected, fits = _CHECKS.get(_TYPES.get(name, ""), ("", None))
         if fits and not fits(value):
             raise UnknownOptionError(f"{who}: kubeflow {name}={value!r:.80} is not {expected}.")
+    for fault in (*_machine_faults(given), *_pod_faults(given)):
+        raise UnknownOptionError(f"{who}: {fault}")
+
+
+def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    """What Kubernetes would refuse when the pod is made, about the machine that it asks for."""
+    for name in _QUANTITIES & given.keys():
+        try:
+            ResourceRequirements(**{name.partition("_")[0]: given[name]})
+        except DefinitionError as error:
+            yield f"kubeflow {name}: {error}"
     for item in given.get("tolerations", ()):
         if unknown := sorted(item.keys() - _TOLERATION):
-            raise UnknownOptionError(
-                f"{who}: a toleration has no {unknown[0]!r}. Known: {', '.join(sorted(_TOLERATION))}."
-            )
+            yield f"a toleration has no {unknown[0]!r}. Known: {', '.join(sorted(_TOLERATION))}."
+        seconds = item.get("toleration_seconds", 0)
+        if isinstance(seconds, bool) or not isinstance(seconds, int):
+            yield f"toleration_seconds={seconds!r:.80} is no whole number of seconds."
+
+
+def _pod_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    """The same about what is in the pod."""
+    if given.get("pull_policy", _PULLS[0]) not in _PULLS:
+        yield f"kubeflow pull_policy={given['pull_policy']!r} is none of {', '.join(_PULLS)}."
+    for path in given.get("pvcs", {}):
+        if not path.startswith("/"):
+            yield f"a volume is mounted at an absolute path, and {path!r} is none."
+    for variable in (*given.get("env", {}), *given.get("secrets", {})):
+        if not _VARIABLE.fullmatch(variable):
+            yield f"Kubernetes takes no environment variable {variable!r}."
     for variable, secret in given.get("secrets", {}).items():
         if secret.count("/") != 1 or "" in secret.split("/"):
-            raise UnknownOptionError(
-                f"{who}: secret {secret!r} for {variable!r}: write it as 'name-of-the-secret/key'."
-            )
+            yield f"secret {secret!r} for {variable!r}: write it as 'name-of-the-secret/key'."
 
 
 def _is_list(value: object) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from flowyml_kubeflow import names
 from flowyml_kubeflow.status import status_of
 
-__all__ = ["Pod", "Tasks", "node_id"]
+__all__ = ["Pod", "Tasks", "inputs_of", "node_id"]
 
 Json = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Tasks:
         pipeline, platform = _documents(version)
         details = list((run.run_details.task_details or ()) if run.run_details else ())
         self._tasks = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
-        self.steps = {task: _step_name(item) for task, item in self._tasks.items()}
+        self.steps = {task: str(item["taskInfo"]["name"]) for task, item in self._tasks.items()}
         self._pipeline = pipeline
         self._executors = _executors(pipeline, platform)
         self._by_name = {item.display_name: item for item in details if item.display_name in self.steps}
@@ -129,6 +129,12 @@ def _children(item: Any) -> list[str]:
     return [child.pod_name for child in item.child_tasks or () if child.pod_name]
 
 
+def inputs_of(version: Mapping[str, Any]) -> Json:
+    """The parameters that a pipeline takes, by their ports."""
+    inputs: Json = _documents(version)[0].get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+    return inputs
+
+
 def _documents(version: Mapping[str, Any]) -> tuple[Json, Json]:
     """The pipeline and its platform: KFP gives the first alone, or both below their names."""
     return dict(version.get("pipeline_spec") or version), dict(version.get("platform_spec") or {})
@@ -156,8 +162,3 @@ def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator
             yield from _step_tasks(pipeline, component["dag"])
         elif names.STEP in tasks[name].get("inputs", {}).get("parameters", {}):
             yield name, tasks[name]
-
-
-def _step_name(task: Mapping[str, Any]) -> str:
-    name: str = task["inputs"]["parameters"][names.STEP]["runtimeValue"]["constant"]
-    return name

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Parameter
+from flowyml.plan.parameters import check_values
+from flowyml_kubeflow import names
 
-__all__ = ["JSON_TEXT", "argument", "kfp_type", "restored"]
+__all__ = ["JSON_TEXT", "argument", "described", "kfp_type", "restored", "told"]
 
 JSON_TEXT = "STRING"
 _TYPES: Mapping[str, str] = {
@@ -21,6 +24,7 @@ _TYPES: Mapping[str, str] = {
     "array": "LIST", "object": "STRUCT",
 }  # fmt: skip
 _LARGEST = 2**53
+_JSON = "JSON"
 
 
 def kfp_type(parameter: Parameter) -> str:
@@ -51,16 +55,65 @@ def argument(value: Any, parameter: Parameter) -> Any:
 
 
 def restored(value: Any, parameter: Parameter) -> Any:
-    """The value that ``argument`` was given.
+    """The value that ``argument`` was given, or that a person typed into KFP's form, where text needs no quotes.
+
+    Raises ``ParameterError`` for what the parameter does not take.
 
     >>> restored([1.0, 2.5], Parameter(name="x", schema={"type": "array"}, required=True))
     [1, 2.5]
+    >>> name = Parameter(name="name", schema={"anyOf": [{"type": "string"}, {"type": "null"}]})
+    >>> restored('"ada"', name), restored("ada", name), restored("5", name), restored("null", name)
+    ('ada', 'ada', '5', None)
     """
     if value is None:
         return parameter.default
-    if is_json_text(parameter):
-        return json.loads(value)
-    return _typed(value, parameter.schema)
+    if not is_json_text(parameter):
+        return _typed(value, parameter.schema)
+    try:
+        meant = json.loads(value)
+    except ValueError:
+        return _checked(value, parameter)
+    try:
+        return _checked(meant, parameter)
+    except ParameterError:
+        return _checked(value, parameter)
+
+
+def _checked(value: Any, parameter: Parameter) -> Any:
+    return check_values("in KFP's form", [parameter], {parameter.name: value})[parameter.name]
+
+
+def described(parameter: Parameter) -> dict[str, str]:
+    """What KFP's form says about a parameter, and ``told`` reads: its own name, where KFP has another for it."""
+    about = [parameter.name] if names.port(parameter.name) != parameter.name else []
+    about += [_JSON] if is_json_text(parameter) else []
+    return {"description": ", ".join(about)} if about else {}
+
+
+def told(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str, Any]:
+    """Name and value of a run's parameter, from the definition of its port in the pipeline's file.
+
+    >>> told("groe_d353a267", '{"cm": 3}', {"parameterType": "STRING", "description": "größe, JSON"})
+    ('größe', {'cm': 3})
+    """
+    name, is_text = _about(port, str(definition.get("description") or ""))
+    if is_text:
+        with suppress(ValueError):  # typed in by a person
+            return name, json.loads(value)
+        return name, value
+    kind = {"NUMBER_DOUBLE": "number"}.get(str(definition.get("parameterType")))
+    return name, _typed(value, {"type": kind})
+
+
+def _about(port: str, description: str) -> tuple[str, bool]:
+    """The name of a parameter, and whether it is JSON in a string, as ``described`` told it."""
+    if description == _JSON:
+        return port, True
+    plain = description.removesuffix(f", {_JSON}")
+    for name, is_text in ((plain, plain != description), (description, False)):
+        if name and names.port(name) == port:
+            return name, is_text
+    return port, False
 
 
 def _typed(value: Any, schema: Any) -> Any:

@@ -113,7 +113,7 @@ class LocalOrchestrator(Orchestrator):
         """Start a process for the run, which needs nothing of this one any more."""
         from flowyml.orchestrators.local import detached
 
-        path = bundle.write(home() / "bundles")
+        path = _kept(bundle)
         if not detached.start_run(self.store, path, bundle.plan, run_id, parameters, detached.pickled(self)):
             check_same_run(views.run_of(self.store.get(run_id)), bundle.plan.name, parameters)
         return run_id
@@ -140,7 +140,7 @@ class LocalOrchestrator(Orchestrator):
             folder=self.store.folder_of(run_id),
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
-            bundle=pipeline.bundle(plan).write(home() / "bundles") if apart else None,
+            bundle=_kept(pipeline.bundle(plan)) if apart else None,
             host=self.host,
         )
 
@@ -216,7 +216,7 @@ class LocalOrchestrator(Orchestrator):
     def deploy(self, bundle: Bundle) -> Deployment:
         """Put the bundle among those that submitted and scheduled runs are started from."""
         changed = not (home() / "bundles" / bundle.filename).exists()
-        path = bundle.write(home() / "bundles")
+        path = _kept(bundle)
         return Deployment(name=bundle.plan.name, digest=bundle.digest, changed=changed, url=path.as_uri())
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
@@ -224,7 +224,7 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local import detached
         from flowyml.orchestrators.local.schedules import warn_unless_served
 
-        path = bundle.write(home() / "bundles")
+        path = _kept(bundle)
         made = self._schedules.put(bundle.plan.name, str(path), detached.pickled(self), schedule)
         warn_unless_served(self._schedules)
         return made.info
@@ -250,6 +250,17 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local.schedules import ScheduleStore
 
         return ScheduleStore(self.store)
+
+
+def _kept(bundle: Bundle) -> Path:
+    """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` when it cannot be written."""
+    try:
+        return bundle.write(home() / "bundles")
+    except OSError as error:
+        raise ConfigurationError(
+            f"The bundle of {bundle.plan.name!r} cannot be kept in {home()}: {error}. Set FLOWYML_HOME to a folder "
+            f"that can be written."
+        ) from error
 
 
 def _is_count(value: object) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +16,8 @@ from flowyml import Pipeline, step
 from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import FACTS, CompiledDag
-from flowyml_airflow.folder import open_folder
+from flowyml_airflow.deploy import Deployed, _is_elsewhere, is_untouched
+from flowyml_airflow.folder import LocalFolder, open_folder
 from flowyml_airflow.names import dag_file, dag_id
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short
 from tests.engines.airflow import Airflow, wait_until
@@ -92,7 +94,7 @@ def test_a_deployment_that_fails_leaves_what_was_there(airflow3: Airflow, tmp_pa
     assert handle.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"answer": 1}
 
     elsewhere = orchestrator_of(airflow3, dags_folder=tmp_path, deploy_timeout=1)
-    with pytest.raises(WaitTimeoutError, match="nothing was changed there"):
+    with pytest.raises(ConfigurationError, match=f"in dags_folder='{tmp_path}' as well, the two would take turns"):
         elsewhere.deploy_pipeline(short("deploy failing", answer=3))
     assert list(tmp_path.glob("*.py")) == []
 
@@ -136,6 +138,76 @@ def test_a_compiled_dag_in_another_file_is_refused(airflow3: Airflow) -> None:
     with pytest.raises(ConfigurationError, match=r"from elsewhere\.py; .* take turns"):
         orchestrator.deploy_pipeline(short("deploy moved", answer=2))
     other.unlink()
+
+
+def test_a_dag_from_another_folder_is_refused(each: Airflow) -> None:
+    """Two teams that both call a pipeline ``training``: neither runs the other's code."""
+    one, two = each.dags_folder / "team one", each.dags_folder / "team two"
+    for folder in (one, two):
+        folder.mkdir(exist_ok=True)
+    name = "deploy training"
+    orchestrator_of(each, dags_folder=one).deploy_pipeline(short(name))
+    for there in (two, each.dags_folder):
+        orchestrator = orchestrator_of(each, dags_folder=there)
+        with pytest.raises(ConfigurationError, match=r"from .*team one/\S+\.py; .* take turns"):
+            orchestrator.run_pipeline(short(name, answer=2))
+        with pytest.raises(ConfigurationError, match="take turns"):
+            orchestrator.diff(short(name, answer=2).bundle())
+        assert not (there / dag_file(name)).exists()
+    link = each.dags_folder.with_name("link to dags")
+    link.symlink_to(one)
+    assert orchestrator_of(each, dags_folder=link).deploy_pipeline(short(name)).changed is False
+    assert orchestrator_of(each, dags_folder=link).deploy_pipeline(short(name, answer=3)).changed
+
+
+@pytest.mark.parametrize(
+    ("place", "file", "elsewhere"),
+    [
+        ("memory://dags", "a.py", False),
+        ("memory://dags/team", "team/a.py", False),
+        ("memory://dags/team", "other/a.py", True),
+        ("memory://dags", "b.py", True),
+        ("memory://dags", "/opt/airflow/dags/a.py", False),
+    ],
+)
+def test_the_place_of_a_dag_in_a_folder_that_cannot_be_seen(place: str, file: str, elsewhere: bool) -> None:
+    folder = open_folder(place)
+    assert folder is not None
+    found = Deployed({"relative_fileloc": file, "fileloc": f"/opt/airflow/dags/{file}"}, client=cast("Any", None))
+    assert _is_elsewhere(found, folder, "a.py") is elsewhere
+    if file.endswith("a.py"):
+        folder.write("a.py", b"# mounted there under another name")
+        assert not _is_elsewhere(found, folder, "a.py")
+        folder.remove("a.py")
+
+
+def test_what_was_changed_by_hand_is_read_anew(airflow3: Airflow) -> None:
+    """The changed file carries the version of the one that it was made from."""
+    pipeline, path = short("deploy edited"), airflow3.dags_folder / dag_file("deploy edited")
+    orchestrator = orchestrator_of(airflow3)
+    orchestrator.deploy_pipeline(pipeline)
+    for deployer in (orchestrator, orchestrator_of(airflow3)):
+        path.write_text(path.read_text().replace('step="work"', 'step="work", doc_md="edited"'))
+        client, dag = deployer.client, {"dag_id": dag_id("deploy edited")}
+        wait_until(lambda client=client, dag=dag: "edited" in client.source(dag).partition("doc_md=")[2], 90)
+        assert deployer.deploy_pipeline(pipeline).changed
+        assert is_untouched(client.source(dag))
+
+
+def test_who_is_overtaken_while_deploying_is_told(airflow3: Airflow) -> None:
+    pipeline, newer = short("deploy contended"), short("deploy contended", answer=2)
+
+    class Overtaken(LocalFolder):
+        def write(self, path: str, data: bytes) -> None:
+            super().write(path, data)
+            if path == dag_file(pipeline.name):
+                orchestrator_of(airflow3).deploy_pipeline(newer)
+
+    orchestrator = orchestrator_of(airflow3)
+    orchestrator._deployer = replace(orchestrator._deployer, folder=Overtaken(airflow3.dags_folder), timeout=3)
+    with pytest.raises(EngineError, match="Somebody else has deployed 'deploy contended' meanwhile"):
+        orchestrator.deploy_pipeline(pipeline)
+    assert orchestrator_of(airflow3).deploy_pipeline(newer).changed is False
 
 
 def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(each: Airflow) -> None:

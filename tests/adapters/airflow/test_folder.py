@@ -248,3 +248,14 @@ def test_a_run_by_way_of_sftp(airflow3: Airflow) -> None:
             assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.COMPLETED
             assert handle.outputs == {"answer": answer}
         assert orchestrator.deploy_pipeline(short("folder sftp", answer=2)).changed is False
+
+
+def test_a_url_of_a_local_folder(tmp_path: Path) -> None:
+    (tmp_path / "our dags").mkdir()
+    uri = (tmp_path / "our dags").as_uri()
+    for place in (uri, uri.replace("file:///", "file://localhost/")):
+        folder = open_folder(place)
+        assert folder is not None
+        folder.write("a.py", b"one")
+        assert (tmp_path / "our dags" / "a.py").read_bytes() == b"one"
+        folder.remove("a.py")

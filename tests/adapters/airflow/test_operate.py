@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.compiler import FACTS
 from flowyml_airflow.transport import ConflictError
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
@@ -107,6 +108,25 @@ def test_drift_is_shown(airflow3: Airflow) -> None:
     changed = wait_until(lambda: orchestrator.schedules("operate drift")[0].drift, 60)
     assert "changed by hand" in changed[0] or "not what Airflow has read" in changed[0]
     assert orchestrator.schedule_pipeline(short("operate drift"), Schedule.of("daily", 4)).drift == ()
+    orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_a_schedule_outlives_changes_by_hand(airflow3: Airflow) -> None:
+    orchestrator, name = orchestrator_of(airflow3), "operate by hand"
+    made = orchestrator.schedule_pipeline(short(name), Schedule.of("daily", 5))
+    path = airflow3.dags_folder / f"{made.schedule_id}.py"
+    path.write_text(path.read_text() + "# reviewed by Ada\n")
+    wait_until(lambda: "changed by hand" in "".join(orchestrator.schedules(name)[0].drift), 60)
+    assert orchestrator.pause_schedule(made.schedule_id).paused
+    orchestrator.deploy_pipeline(short(name, answer=2))
+    assert orchestrator.schedules(name)[0].schedule == made.schedule
+
+    path.write_text(path.read_text().replace(FACTS, "# "))
+    wait_until(lambda: FACTS not in orchestrator.client.source({"dag_id": made.schedule_id}), 60)
+    with pytest.raises(ConfigurationError, match=r"changed by hand, .* so its schedule cannot be kept"):
+        orchestrator.deploy_pipeline(short(name, answer=3))
+    path.unlink()  # which FlowyML would take for a file of somebody else's
+    assert orchestrator.schedule_pipeline(short(name), Schedule.of("daily", 6)).drift == ()
     orchestrator.delete_schedule(made.schedule_id)
 
 

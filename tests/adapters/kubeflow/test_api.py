@@ -369,6 +369,7 @@ def test_a_failed_run_goes_on_from_where_it_failed(orchestrator: KubeflowOrchest
     orchestrator.retry_run(handle.job_id)
     again = orchestrator.attach(handle.job_id).wait_for_completion(RUN, 0.5)
     assert again.outputs == {"second": 2}
+    assert handle.refresh().status is ExecutionStatus.COMPLETED
     assert (shared / "first").read_text() == "x"
 
 
@@ -394,11 +395,18 @@ def test_parameters_keep_their_types(orchestrator: KubeflowOrchestrator) -> None
     def kinds(count: int, share: float, many: list[int], named: dict[str, Any], either: int | str | None) -> list[str]:
         return [repr(value) for value in (count, share, many, named, either)]
 
-    given = context(count=1, share=1.0, many=[1], named={"a": 1}, either=None)
-    pipeline = Pipeline("kinds", context=given).add_step(kinds)
-    values = {"count": 3, "share": 2.0, "many": [1, 2], "named": {"a": [3]}, "either": 4}
+    @step
+    def takes(größe: int) -> int:
+        return größe
+
+    given = context(count=1, share=1.0, many=[1], named={"a": 1}, either=None, größe=1)
+    pipeline = Pipeline("kinds", context=given).add_step(kinds).add_step(takes)
+    values = {"count": 3, "share": 2.0, "many": [1, 2], "named": {"a": [3]}, "either": 4, "größe": 5}
     handle = orchestrator.run_pipeline(pipeline, run_id("kinds"), parameters=values).wait_for_completion(RUN, 0.5)
-    assert handle.outputs == {"kinds": ["3", "2.0", "[1, 2]", "{'a': [3]}", "4"]}, handle.error
+    assert handle.outputs == {"kinds": ["3", "2.0", "[1, 2]", "{'a': [3]}", "4"], "takes": 5}, handle.error
+    assert sorted(handle.run.parameters.items()) == sorted(values.items())
+    assert repr(handle.run.parameters["share"]) == "2.0"
+    assert orchestrator.runs("kinds")[0].parameters == handle.run.parameters
     with pytest.raises(ParameterError, match="beyond 2\\*\\*53"):
         orchestrator.run_pipeline(pipeline, parameters={"count": 2**60})
 

@@ -15,21 +15,23 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import DefinitionError, UnknownOptionError, UnsupportedFeatureError
+from flowyml.core.errors import DefinitionError, ParameterError, UnknownOptionError, UnsupportedFeatureError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import build
-from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan, Step
+from flowyml.plan.model import Constant, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml.plan.parameters import schema_of
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator, names, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.inline import without_prose
 from flowyml_kubeflow.options import FORMS
 from flowyml_kubeflow.tasks import Tasks
+from flowyml_kubeflow.values import argument, described, kfp_type, restored, told
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "kubeflow"
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -239,7 +241,7 @@ def test_native_settings() -> None:
     assert asked["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "PASSWORD", "secretKey": "password"}]
     assert asked["pvcMount"][0]["mountPath"] == "/data"
     assert asked["imagePullPolicy"] == "Always"
-    assert asked["activeDeadlineSeconds"] == "91"
+    assert asked["activeDeadlineSeconds"] == "1831"
     assert asked["podMetadata"] == {"labels": {"team": "a"}}
 
 
@@ -265,7 +267,7 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
         official.set_image_pull_secrets(task, ["registry"])
         official.add_pod_label(task, "team", "a")
         official.add_pod_annotation(task, "about", "b")
-        official.set_timeout(task, 66)
+        official.set_timeout(task, 1806)
 
     compiler.Compiler().compile(summing, str(tmp_path / "official.yaml"))
     (_, platform) = yaml.safe_load_all((tmp_path / "official.yaml").read_text())
@@ -289,8 +291,10 @@ def test_delays_are_durations_of_protobuf() -> None:
 
 
 def test_retries_after_certain_errors_happen_in_the_pod() -> None:
-    made = compiled(retry=OrchestratorRetryPolicy(retryable_errors=["Connection"]))
+    policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=40, retryable_errors=["Connection"])
+    made = compiled(retry=policy, timeout=60)
     assert "retryPolicy" not in made.spec["root"]["dag"]["tasks"]["add"]
+    assert kubernetes(made)["activeDeadlineSeconds"] == str(3 * 60 + 40 + 80 + 1801), "the pod is there for all of them"
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -344,6 +348,14 @@ def test_the_last_hook_is_told_the_status_in_whatever_words_kfp_has(state: str, 
         ({"form": "wasm"}, "form='wasm' is none of 'container' and 'python'"),
         ({"max_concurrency": 11}, "max_concurrency=11 is no number"),
         ({"bundle_store": 1}, "bundle_store=1 is no URL"),
+        ({"cpu_request": "2 cores"}, "cpu_request: cpu='2 cores' is no Kubernetes quantity. Write it like 2 or 500m."),
+        ({"cpu_limit": "nan"}, "cpu='nan' is no Kubernetes quantity"),
+        ({"memory_limit": "1.5.2Gi"}, "memory='1.5.2Gi' is no Kubernetes quantity"),
+        ({"tolerations": [{"toleration_seconds": "x"}]}, "toleration_seconds='x' is no whole number of seconds"),
+        ({"pull_policy": "Sometimes"}, "pull_policy='Sometimes' is none of Always, IfNotPresent, Never"),
+        ({"pvcs": {"data": "claim"}}, "mounted at an absolute path, and 'data' is none"),
+        ({"env": {"A B": "x"}}, "Kubernetes takes no environment variable 'A B'"),
+        ({"secrets": {"=": "a/b"}}, "Kubernetes takes no environment variable '='"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
@@ -494,6 +506,39 @@ def test_a_plan_read_back_from_its_file_is_the_same_graph(plan: Plan) -> None:
         for item in plan for each in item.inputs if isinstance(each.source, FromStep)
     }  # fmt: skip
     assert len(document["root"].get("outputDefinitions", {}).get("parameters", {})) == len(plan.outputs)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [({"type": "string"}, "a, JSON"), ({}, {"a": [1]}), ({"type": "number"}, 2.0), ({"type": "integer"}, 3)],
+)
+@given(TEXT)
+@example("JSON")
+@example("a, JSON")
+@example("größe, JSON")
+def test_parameters_are_told_as_they_were_given(schema: dict[str, Any], value: Any, name: str) -> None:
+    parameter = Parameter(name=name, schema=schema, required=True)
+    definition = {"parameterType": kfp_type(parameter), **described(parameter)}
+    found = told(names.port(name), argument(value, parameter), definition)
+    assert (found, type(found[1])) == ((name, value), type(value))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "typed", "meant"),
+    [
+        (str | None, "ada", "ada"), (str | None, '"ada"', "ada"), (str | None, "", ""), (str | None, "5", "5"),
+        (str | None, "null", None), (int | None, "5", 5), (int | str, "5", 5), (list[int] | None, "[1, 2]", [1, 2]),
+    ],
+)  # fmt: skip
+def test_what_a_person_types_into_kfps_form(annotation: Any, typed: str, meant: Any) -> None:
+    parameter = Parameter(name="either", schema=schema_of(annotation, "either"))
+    assert restored(typed, parameter) == meant
+
+
+def test_a_person_who_types_nonsense_is_told() -> None:
+    parameter = Parameter(name="either", schema=schema_of(int | None, "either"))
+    with pytest.raises(ParameterError, match=r"in KFP's form.*'either'"):
+        restored("five", parameter)
 
 
 @given(st.lists(TEXT, min_size=2, max_size=2, unique=True))

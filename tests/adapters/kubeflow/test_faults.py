@@ -43,6 +43,18 @@ def second(first: int, folder: str) -> int:
     return first + 1
 
 
+@step(timeout=2)
+def spam() -> int:
+    """Prints faster than anybody reads, and so does what it leaves behind."""
+    import subprocess
+    import sys
+
+    code = "while True: print('y' * 100)"
+    subprocess.Popen([sys.executable, "-c", code])
+    while True:
+        print("y" * 100)
+
+
 @pytest.fixture
 def orchestrator() -> KubeflowOrchestrator:
     return KubeflowOrchestrator(runner="subprocess")
@@ -159,3 +171,22 @@ def test_a_number_that_is_another_process_by_now_is_left_alone(tmp_path: Path) -
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.wait()
+
+
+def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowOrchestrator) -> None:
+    handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(60, 0.2)
+    (ran,) = handle.step_runs()
+    assert ran.status is ExecutionStatus.TIMEOUT
+    assert ran.started_at is not None
+    assert ran.ended_at is not None
+    assert 2 <= (ran.ended_at - ran.started_at).total_seconds() < 6
+
+
+def test_what_was_printed_before_a_timeout_is_kept(orchestrator: KubeflowOrchestrator) -> None:
+    @step(timeout=1)
+    def late() -> None:
+        print("before\nhalf a line", end="", flush=True)
+        time.sleep(60)
+
+    handle = orchestrator.run_pipeline(Pipeline("late").add_step(late)).wait_for_completion(60, 0.2)
+    assert [line.message for line in handle.logs() if line.step == "late"][:2] == ["before", "half a line"]
