@@ -187,6 +187,8 @@ def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options
     kind = _media_type(answer.headers if hasattr(answer, "headers") else answer.getheaders())
     is_log = not options.get("_preload_content", True)
     if kind == "text/html" if is_log else not kind.endswith("json"):
+        if is_log:
+            answer.close()  # it has not been read
         raise AuthenticationError(
             f"Not KFP answered at {where}, but something in front of it, with {kind or 'no type'} instead of JSON: a "
             f"login page, it seems. Give token=…, credentials=… or cookies=…, and check the URL."

@@ -32,6 +32,7 @@ def tasks(*details: Any, **of_the_step: Any) -> Tasks:
     step = {
         "componentRef": {"name": "comp-a"},
         "inputs": {"parameters": {names.STEP: {"runtimeValue": {"constant": "A"}}}},
+        "taskInfo": {"name": "A"},
         **of_the_step,
     }
     selector = {"valueFromParameter": {"producerSubtask": "a", "outputParameterKey": "x"}}
