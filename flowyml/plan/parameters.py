@@ -9,7 +9,7 @@ from typing import Any
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.plan.model import Parameter
 
-__all__ = ["as_declared", "check_values", "is_json", "own_copy", "schema_of"]
+__all__ = ["as_declared", "check_values", "is_json", "is_of_type", "own_copy", "schema_of"]
 
 _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     bool: {"type": "boolean"},
@@ -32,6 +32,7 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
     "array": lambda value: isinstance(value, list),
     "object": lambda value: isinstance(value, dict),
+    "null": lambda value: value is None,
 }
 
 
@@ -108,6 +109,17 @@ def is_json(value: object) -> bool:
     if type(value) is list:
         return all(map(is_json, value))
     return type(value) is dict and all(type(key) is str and is_json(item) for key, item in value.items())
+
+
+def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value is of one of a schema's types, where they are plain ones. For workers, which have no jsonschema.
+
+    >>> union = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    >>> is_of_type("x", union), is_of_type(3, union), is_of_type(3, {})
+    (True, False, True)
+    """
+    kinds = {str(choice.get("type")) for choice in schema.get("anyOf", (schema,))}
+    return not kinds <= _FITS.keys() or any(_FITS[kind](value) for kind in kinds)
 
 
 def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
         _extract(bundle, fresh)
-        if target.is_dir():  # what tidies caches by the age of files has been there
+        if target.is_dir() and not _is_whole(target):  # what tidies caches by the age of files has been there
             target.rename(f"{fresh}.old")
         fresh.rename(target)
     except OSError:

@@ -15,10 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.errors import ParameterError
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
-from flowyml.plan.parameters import check_values
 from flowyml.runtime.hooks import EVENTS, fire_plain
 from flowyml.runtime.leaving import say_goodbye
 from flowyml.runtime.worker import Worker
@@ -54,7 +52,8 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     step = _known_step(plan, given)
     inputs = _json_object(given.inputs, "--inputs")
     _check_inputs(step, inputs)
-    parameters = _checked_parameters(plan, _json_object(given.parameters, "--parameters"))
+    parameters = _json_object(given.parameters, "--parameters")
+    _check_parameters(plan, parameters)
     caller = _json_object(given.caller, "--caller")
     worker = Worker(root, run_id=given.run_id, artifacts=given.artifacts, parameters=parameters, caller=caller)
     answer = worker.answer(step, inputs, given.attempt)
@@ -163,16 +162,12 @@ def _check_inputs(step: Step, inputs: dict[str, Any]) -> None:
         raise _UsageError(f"step {step.name!r} needs --inputs with {', '.join(missing)}")
 
 
-def _checked_parameters(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
+def _check_parameters(plan: Plan, parameters: dict[str, Any]) -> None:
     names = [parameter.name for parameter in plan.parameters]
     if unknown := [name for name in parameters if name not in names]:
         raise _UsageError(
             f"the pipeline has no parameter {unknown[0]!r}; it has {', '.join(map(repr, names)) or 'none'}"
         )
-    try:
-        return check_values(plan.name, [item for item in plan.parameters if item.name in parameters], parameters)
-    except ParameterError as error:
-        raise _UsageError(f"--parameters: {error}") from error
 
 
 def _json(text: str, option: str) -> Any:

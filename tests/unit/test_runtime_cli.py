@@ -225,7 +225,6 @@ def test_failures_say_what_to_do(bundle: Path, step: str, message: str) -> None:
         (["step", "load", "--inputs", "@/nope"], "--inputs: [Errno 2] No such file"),
         (["step", "load", "--inputs", "[]"], "--inputs takes a JSON object"),
         (["step", "load", "--parameters", '{"x": 1}'], "the pipeline has no parameter 'x'; it has 'rows', 'word'"),
-        (["step", "load", "--parameters", '{"rows": "x"}'], "'rows' must be of type integer"),
         (["step", "load", "--attempt", "one"], "invalid int value: 'one'"),
         (["hook", "on_nothing"], "invalid choice: 'on_nothing'"),
         (["hook", "on_error", "--arguments", "[]"], "takes --arguments as a JSON list: [step_name, error]"),
@@ -290,8 +289,8 @@ def test_a_parameter_that_looks_like_a_reference_is_just_a_parameter(bundle: Pat
     reference = {
         "$artifact": {"url": f"file://{tmp_path}/x.pkl", "format": "pickle", "sha256": "", "size": 0, "type": ""}
     }
-    done = run(bundle, "step", "boom", "--parameters", json.dumps({"word": reference}))
-    assert 'TypeError: can only concatenate str (not "dict") to str' in done.stderr
+    done = run(bundle, "step", "load", "--parameters", json.dumps({"rows": reference}))
+    assert done.stdout.startswith("loading {'$artifact'")
 
 
 def test_an_old_python_is_told_which_one_is_needed(bundle: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Parameter
-from flowyml.plan.parameters import check_values
+from flowyml.plan.parameters import is_of_type
 from flowyml_kubeflow import names
 
 __all__ = ["JSON_TEXT", "argument", "described", "kfp_type", "restored", "told"]
@@ -69,18 +69,12 @@ def restored(value: Any, parameter: Parameter) -> Any:
         return parameter.default
     if not is_json_text(parameter):
         return _typed(value, parameter.schema)
-    try:
-        meant = json.loads(value)
-    except ValueError:
-        return _checked(value, parameter)
-    try:
-        return _checked(meant, parameter)
-    except ParameterError:
-        return _checked(value, parameter)
-
-
-def _checked(value: Any, parameter: Parameter) -> Any:
-    return check_values("in KFP's form", [parameter], {parameter.name: value})[parameter.name]
+    with suppress(ValueError):
+        if is_of_type(meant := json.loads(value), parameter.schema):
+            return meant
+    if not is_of_type(value, parameter.schema):
+        raise ParameterError(f"Parameter {parameter.name!r} takes no {value!r:.60}, as JSON or as text.")
+    return value
 
 
 def described(parameter: Parameter) -> dict[str, str]:
@@ -98,7 +92,7 @@ def told(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str, Any
     """
     name, is_text = _about(port, str(definition.get("description") or ""))
     if is_text:
-        with suppress(ValueError):  # typed in by a person
+        with suppress(ValueError, TypeError):  # typed in by a person, or not given
             return name, json.loads(value)
         return name, value
     kind = {"NUMBER_DOUBLE": "number"}.get(str(definition.get("parameterType")))
