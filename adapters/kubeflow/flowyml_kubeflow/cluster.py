@@ -106,11 +106,14 @@ class Cluster:
     def _parameters(self, run: Any) -> Json:
         """By the names and with the types that they have in FlowyML, which the pipeline's file tells."""
         given: Json = (run.runtime_config.parameters or {}) if run.runtime_config else {}
-        if not given or not (run.pipeline_spec or run.pipeline_version_reference):
+        reference = run.pipeline_version_reference
+        if not given or not (run.pipeline_spec or (reference and reference.pipeline_version_id)):
             return given
         try:
             defined = inputs_of(self.pipelines.spec_of(run))
-        except NotFoundError:  # the version was deleted
+        except EngineUnreachableError:
+            raise
+        except EngineError:  # the version was deleted, or is not for this user to read
             return given
         return dict(told(port, value, defined.get(port, {})) for port, value in given.items())
 

@@ -152,7 +152,7 @@ class Pipelines:
             version = self.client.read(
                 lambda api: api._pipelines_api.pipeline_service_get_pipeline_version(*key, **self.client.limits)
             )
-            self._specs[key] = dict(version.pipeline_spec)
+            self._specs[key] = dict(version.pipeline_spec or {})  # those of KFP 1 have none
         return self._specs[key]
 
     def experiment_id(self) -> str:
