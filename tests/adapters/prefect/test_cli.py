@@ -61,7 +61,7 @@ def test_a_run_from_its_start_to_its_outputs(ask: Ask) -> None:
     job = run["job_id"]
     assert ask("status", job)[1]["run_id"] == run["run_id"]
     assert ask("outputs", job) == (0, {"doubled": 8})
-    assert ask("cancel", job)[1] == {"job_id": job, "cancelled": False}
+    assert ask("cancel", job)[1] == {"job_id": job, "cancelled": False, "status": "COMPLETED"}
     assert job in [found["job_id"] for found in ask("runs", "--pipeline", "told")[1]]
     again = ask("run", "told.py", "--run-id", run["run_id"], "-p", "rows=4")[1]
     assert again["job_id"] == job
