@@ -44,8 +44,7 @@ class Seeds:
         @functools.wraps(function)
         def notice(*arguments: Any, **options: Any) -> None:
             function(*arguments, **options)
-            given = arguments[:1] or tuple(options.values())[:1]
-            self._is_seeded = given not in ((), (None,))
+            self._is_seeded = next(iter((*arguments, *options.values())), None) is not None
 
         return notice
 

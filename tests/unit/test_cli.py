@@ -430,6 +430,16 @@ def test_configured_targets_are_backends_too() -> None:
     assert "FLOWYML_ORCHESTRATORS__HERE__WORKERS" in wrong.err
 
 
+def test_a_target_that_cannot_be_used_is_one_line_of_backends() -> None:
+    Path("flowyml.toml").write_text('[orchestrators.un]\nengine = "spark"\n')
+    found = {item["name"]: item for item in flowyml("backends", "--json").json}
+    assert (found["un"]["engine"], found["un"]["state"]) == ("spark", "not configured")
+    assert "there is no engine 'spark'" in found["un"]["problem"]
+    assert flowyml("run", "train.py", "--json").json["status"] == "COMPLETED"
+    wrong = flowyml("run", "train.py", "--on", "un")
+    assert (wrong.code, "there is no engine 'spark'" in wrong.err) == (2, True)
+
+
 def test_stopping_a_server_that_does_not_run() -> None:
     assert flowyml("backends", "stop", "local", "--json").json == {"engine": "local", "stopped": False}
     assert flowyml("backends", "stop", "nope").code == 4

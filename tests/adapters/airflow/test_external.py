@@ -261,6 +261,17 @@ def test_strange_answers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Which Airflow?" in fails("airflow.example.org", monkeypatch)
 
 
+def test_an_address_that_redirects_is_told_before_a_password_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent there would arrive at the other address as a question without a body."""
+    monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "secret")
+    fake = Flaky(json_answer(state="success"))
+    with site(fake) as real, site(lambda _: (301, "text/html", "moved"), location=f"{real}{{path}}") as url:
+        error = fails(url, monkeypatch)
+    assert f"{url} is not Airflow itself. It redirects to {real}/api/v2/version" in error
+    assert [path for _, path, _ in fake.asked] == ["/api/v2/version"]
+
+
 def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
     down = (503, "text/html", "down")
     states = [json_answer(state=state) for state in ("running", "success")]

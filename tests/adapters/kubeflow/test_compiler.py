@@ -15,23 +15,21 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import DefinitionError, ParameterError, UnknownOptionError, UnsupportedFeatureError
+from flowyml.core.errors import DefinitionError, UnknownOptionError, UnsupportedFeatureError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import build
-from flowyml.plan.model import Constant, FromStep, Input, Parameter, PipelineOutput, Plan, Step
-from flowyml.plan.parameters import schema_of
+from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan, Step
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator, names, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.inline import without_prose
 from flowyml_kubeflow.options import FORMS
 from flowyml_kubeflow.tasks import Tasks
-from flowyml_kubeflow.values import argument, described, kfp_type, restored, told
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "kubeflow"
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -506,39 +504,6 @@ def test_a_plan_read_back_from_its_file_is_the_same_graph(plan: Plan) -> None:
         for item in plan for each in item.inputs if isinstance(each.source, FromStep)
     }  # fmt: skip
     assert len(document["root"].get("outputDefinitions", {}).get("parameters", {})) == len(plan.outputs)
-
-
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [({"type": "string"}, "a, JSON"), ({}, {"a": [1]}), ({"type": "number"}, 2.0), ({"type": "integer"}, 3)],
-)
-@given(TEXT)
-@example("JSON")
-@example("a, JSON")
-@example("größe, JSON")
-def test_parameters_are_told_as_they_were_given(schema: dict[str, Any], value: Any, name: str) -> None:
-    parameter = Parameter(name=name, schema=schema, required=True)
-    definition = {"parameterType": kfp_type(parameter), **described(parameter)}
-    found = told(names.port(name), argument(value, parameter), definition)
-    assert (found, type(found[1])) == ((name, value), type(value))
-
-
-@pytest.mark.parametrize(
-    ("annotation", "typed", "meant"),
-    [
-        (str | None, "ada", "ada"), (str | None, '"ada"', "ada"), (str | None, "", ""), (str | None, "5", "5"),
-        (str | None, "null", None), (int | None, "5", 5), (int | str, "5", 5), (list[int] | None, "[1, 2]", [1, 2]),
-    ],
-)  # fmt: skip
-def test_what_a_person_types_into_kfps_form(annotation: Any, typed: str, meant: Any) -> None:
-    parameter = Parameter(name="either", schema=schema_of(annotation, "either"))
-    assert restored(typed, parameter) == meant
-
-
-def test_a_person_who_types_nonsense_is_told() -> None:
-    parameter = Parameter(name="either", schema=schema_of(int | None, "either"))
-    with pytest.raises(ParameterError, match="'either' takes no 'five', as JSON or as text"):
-        restored("five", parameter)
 
 
 @given(st.lists(TEXT, min_size=2, max_size=2, unique=True))

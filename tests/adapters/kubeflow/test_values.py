@@ -1,0 +1,50 @@
+"""Parameters of a run: as KFP types them, as its form takes them, and as they are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from flowyml.core.errors import ParameterError
+from flowyml.plan.model import Parameter
+from flowyml.plan.parameters import schema_of
+from flowyml_kubeflow import names
+from flowyml_kubeflow.values import argument, described, kfp_type, restored, told
+
+TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip() and name.isprintable())
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [({"type": "string"}, "a, JSON"), ({}, {"a": [1]}), ({"type": "number"}, 2.0), ({"type": "integer"}, 3)],
+)
+@given(TEXT)
+@example("JSON")
+@example("a, JSON")
+@example("größe, JSON")
+def test_parameters_are_told_as_they_were_given(schema: dict[str, Any], value: Any, name: str) -> None:
+    parameter = Parameter(name=name, schema=schema, required=True)
+    definition = {"parameterType": kfp_type(parameter), **described(parameter)}
+    found = told(names.port(name), argument(value, parameter), definition)
+    assert (found, type(found[1])) == ((name, value), type(value))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "typed", "meant"),
+    [
+        (str | None, "ada", "ada"), (str | None, '"ada"', "ada"), (str | None, "", ""), (str | None, "5", "5"),
+        (str | None, "null", None), (int | None, "5", 5), (int | str, "5", 5), (list[int] | None, "[1, 2]", [1, 2]),
+    ],
+)  # fmt: skip
+def test_what_a_person_types_into_kfps_form(annotation: Any, typed: str, meant: Any) -> None:
+    parameter = Parameter(name="either", schema=schema_of(annotation, "either"))
+    assert restored(typed, parameter) == meant
+
+
+def test_a_person_who_types_nonsense_is_told() -> None:
+    parameter = Parameter(name="either", schema=schema_of(int | None, "either"))
+    with pytest.raises(ParameterError, match="'either' takes no 'five', as JSON or as text"):
+        restored("five", parameter)
