@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -21,6 +20,8 @@ class HashingWriter:
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        import hashlib  # 4 ms, which a worker that stores nothing does not need
+
         self._file = file
         self._hash = hashlib.sha256()
         self._thread: ThreadPoolExecutor | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,14 +25,15 @@ def artifact_key(run_id: str, step: str, attempt: int, output: str) -> str:
     return f"{slug(run_id, max_length=100)}/{slug(step)}/{attempt}/{slug(output)}"
 
 
-def pack(value: Any, store: Store, *, key: str, inline_limit: int = INLINE_LIMIT) -> Any:
+def pack(value: Any, store: Store, *, key: str | Callable[[], str], inline_limit: int = INLINE_LIMIT) -> Any:
     """JSON that stands for a value: the value itself if it is plain and at most ``inline_limit`` bytes, as JSON.
 
-    Anything else is stored under ``key``, and the JSON is a reference to it. Raises ``ArtifactError`` when the value
-    cannot be stored.
+    Anything else is stored under ``key``, or what that gives when it is called, and the JSON is a reference to it.
+    Raises ``ArtifactError`` when the value cannot be stored.
     """
     if is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
         return value
+    key = key if isinstance(key, str) else key()
     trouble: Exception | None = None
     for chosen in formats_for(value):
         try:

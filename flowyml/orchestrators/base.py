@@ -11,7 +11,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flowyml.core.capabilities import Capabilities, Feature
@@ -19,19 +18,19 @@ from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
-from flowyml.core.schedule import Schedule, ScheduleInfo
-from flowyml.core.submission_result import SubmissionResult
-from flowyml.plan.model import Plan
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
-from flowyml.runtime.code import Code
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
+    from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+    from flowyml.core.schedule import Schedule, ScheduleInfo
+    from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
+    from flowyml.plan.model import Plan
+    from flowyml.runtime.code import Code
 
-__all__ = ["Code", "Deployment", "Health", "Orchestrator", "RunnablePipeline"]
+__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline"]
 
 logger = logging.getLogger("flowyml.orchestrators")
 
@@ -119,6 +118,8 @@ class Orchestrator(ABC):
 
     def attach(self, job_id: str) -> SubmissionResult:
         """The handle of a run, rebuilt from its job id alone. Raises ``RunNotFoundError``."""
+        from flowyml.core.submission_result import SubmissionResult
+
         return SubmissionResult(self, job_id, run=self.get_run(job_id))
 
     def get_run_status(self, job_id: str) -> ExecutionStatus:
@@ -248,6 +249,8 @@ class NewRunId(str):
 
 def new_run_id(pipeline: str) -> NewRunId:
     """A run id that sorts by time and collides with none: ``training-20260131-120000-1f3a9c2e``."""
+    from datetime import UTC, datetime
+
     return NewRunId(f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}")
 
 

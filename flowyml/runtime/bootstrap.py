@@ -8,7 +8,6 @@ What only unpacking needs is imported there: most starts find the bundle unpacke
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
@@ -23,6 +22,8 @@ _LIST = "files.txt"  # of an unpacked bundle, written last
 
 def unpacked(bundle: str | Path) -> Path:
     """The folder that holds the files of a bundle, unpacked on first use."""
+    import hashlib
+
     with Path(bundle).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     for cache in _caches():

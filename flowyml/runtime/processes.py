@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -15,9 +15,9 @@ from flowyml.core.errors import OutputError, StepCancelledError, StepError, Step
 from flowyml.runtime.fresh import FreshProcesses
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.lines import OnLine, print_line
-from flowyml.runtime.warm import WarmProcesses
+from flowyml.runtime.warm import Server, WarmProcesses, start_ahead
 
-__all__ = ["StepProcesses"]
+__all__ = ["StepProcesses", "ahead"]
 
 
 class _Child(Protocol):
@@ -49,7 +49,8 @@ class StepProcesses:
     Elsewhere than on Linux, and with ``FLOWYML_FORK=0`` in the environment for libraries that cannot stand to be
     forked, each attempt is a fresh process, which takes longer.
 
-    With ``caller``, from ``this_caller()``, they import from where that process does, after the bundle.
+    With ``caller``, from ``this_caller()``, they import from where that process does, after the bundle. ``started`` is
+    what ``ahead()`` gave.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class StepProcesses:
         parameters: Mapping[str, Any] = {},
         caller: Mapping[str, Any] = {},
         python: str = sys.executable,
+        started: Server | None = None,
     ) -> None:
         config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters), "caller": dict(caller)}
-        kind = WarmProcesses if _can_fork() else FreshProcesses
-        self._children: _Children = kind(python, bundle, config)
+        self._children: _Children = (
+            WarmProcesses(python, bundle, config, started) if _can_fork() else FreshProcesses(python, bundle, config)
+        )
         self._closed = False
 
     def run(
@@ -147,6 +150,17 @@ class StepProcesses:
         child.kill()
         if child.hooks and request["kind"] == "step" and not self._closed and isinstance(error, Exception):
             self.fire("on_error", request["step"], error, on_line=on_line)
+
+
+@contextmanager
+def ahead() -> Iterator[Server | None]:
+    """Start the warm process while its bundle is still being made, for a ``StepProcesses`` within the context."""
+    server = start_ahead(sys.executable) if _can_fork() else None
+    try:
+        yield server
+    finally:
+        if server is not None:
+            server.close()
 
 
 def _can_fork() -> bool:

@@ -130,7 +130,6 @@ class _Server:
         with suppress(OSError):  # no file: somebody reads it as it comes
             self.early_output = os.pread(1, 1 << 20, 0)  # for the first child to repeat, so that somebody sees it
         faulthandler.enable()
-        gc.collect()
         gc.freeze()
         gc.enable()
         os.set_blocking(self.wake, False)

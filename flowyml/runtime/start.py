@@ -1,6 +1,7 @@
-"""Start the warm process of a bundle that is unpacked: a script, which imports nothing of FlowyML by itself.
+"""Start the warm process of a bundle: a script, which imports nothing of FlowyML by itself.
 
-The bundle's own start would do, but for 15 ms in which it reads a zip file and is compiled.
+The bundle's own start would do, but for 15 ms in which it reads a zip file and is compiled. And this one may be started
+while the bundle is still being made: the folder in which it is unpacked is the first that it is sent.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ if __name__ == "__main__":
         del sys.path[0]  # this file's folder, where modules have names that are not theirs alone
 
 import gc
-from contextlib import suppress
-from importlib.abc import PathEntryFinder
+import os
 from importlib.machinery import FileFinder, SourceFileLoader
 from importlib.util import cache_from_source
 from pathlib import Path
-from py_compile import PyCompileError
-from py_compile import compile as py_compile
 from types import CodeType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import PathEntryFinder
 
 
 class KeepingLoader(SourceFileLoader):
@@ -36,15 +38,24 @@ class KeepingLoader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType | None:
         """The compiled module."""
         if sys.dont_write_bytecode and not Path(cache_from_source(self.path)).exists():
-            with suppress(OSError, PyCompileError):  # what is wrong with it, its import will tell
-                py_compile(self.path, doraise=True)
+            _compile(self.path)
         return super().get_code(fullname)
+
+
+def _compile(path: str) -> None:
+    import py_compile
+    from contextlib import suppress
+
+    with suppress(OSError, py_compile.PyCompileError):  # what is wrong with it, its import will tell
+        py_compile.compile(path, doraise=True)
 
 
 def main() -> None:
     """Let FlowyML be imported from the bundle, and serve."""
     gc.disable()  # until the code is loaded: what imports make is there to stay
-    folder = str(Path(__file__).absolute().parents[2])
+    folder = os.fsdecode(os.read(int(sys.argv[1]), 1 << 16))  # one datagram
+    if not folder:
+        return  # whoever started this has ended
     sys.path.insert(0, folder)
     if sys.dont_write_bytecode:
         _keep_compiled(folder)

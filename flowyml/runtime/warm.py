@@ -23,22 +23,23 @@ from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, loaded_too_lon
 from flowyml.runtime.killing import kill_tree
 from flowyml.runtime.lines import Lines, OnLine
 
-__all__ = ["WarmProcesses"]
+__all__ = ["Server", "WarmProcesses", "start_ahead"]
 
 _SLICE = 0.05  # seconds between looks at the clock, at `stop`, and for exceptions that are thrown into this thread
 _PATIENCE = 10  # seconds that a killed process is waited for
 _LOADING = 60  # seconds that the code has to be loaded, for a step whose timeout is shorter
 _SMALL = 32768  # bytes of a request that travel in its datagram
+_START = Path(__file__).with_name("start.py")
 
 
 class WarmProcesses:
-    """Starts the warm process at once, and again if it has died."""
+    """Starts the warm process at once, unless one was started ahead, and again if it has died."""
 
-    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
-        self._start = partial(_Server, python, bundle, config)
+    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any], ahead: Server | None = None) -> None:
+        self._start = partial(_started, python, bundle, config)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._server = self._start()
+        self._server = self._start(ahead)
         self._closed = False
 
     @contextmanager
@@ -57,7 +58,7 @@ class WarmProcesses:
             self._closed = True
         self._server.close()
 
-    def _live_server(self, who: str) -> _Server:
+    def _live_server(self, who: str) -> Server:
         with self._lock:
             if self._closed:
                 raise cancelled(who)
@@ -67,10 +68,25 @@ class WarmProcesses:
             return self._server
 
 
-class _Server:
+def start_ahead(python: str) -> Server | None:
+    """A warm process that starts while its bundle is still being made; None where it can only start later."""
+    try:
+        return Server(python, _START) if _START.is_file() else None
+    except OSError:
+        return None
+
+
+def _started(python: str, bundle: Path, config: Mapping[str, Any], server: Server | None = None) -> Server:
+    folder = unpacked(bundle)
+    server = server or Server(python, folder / "flowyml" / "runtime" / "start.py")
+    server.load(folder, config)
+    return server
+
+
+class Server:
     """The warm process. Its own output goes to a file, for the case that it dies."""
 
-    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, python: str, script: Path) -> None:
         self.out_of_memory = OutOfMemory()
         self.closed = False
         self._lock = threading.Lock()
@@ -81,13 +97,17 @@ class _Server:
             with theirs, their_ready:
                 numbers = (theirs.fileno(), their_ready.fileno())
                 self._process = subprocess.Popen(
-                    [python, str(unpacked(bundle) / "flowyml" / "runtime" / "start.py"), *map(str, numbers)],
+                    [python, str(script), *map(str, numbers)],
                     stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
                     pass_fds=numbers, start_new_session=True,
                 )  # fmt: skip
         except OSError:
             self._close_files()
             raise
+
+    def load(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """Have it load the code of an unpacked bundle."""
+        self._send(os.fsencode(folder), ())
         self.send({"kind": "start"}, dict(config))
 
     def is_alive(self) -> bool:
@@ -119,8 +139,9 @@ class _Server:
             patience = _PATIENCE if not self.closed and self.is_ready() else 0
             self.closed = True
             self._control.close()
+        self._wait_for_end(patience)
         try:
-            self._process.wait(patience)
+            self._process.wait(patience / 2)
         except subprocess.TimeoutExpired:
             kill_tree(self._process.pid)
             self._process.wait()
@@ -132,6 +153,13 @@ class _Server:
             self._output.seek(0)
             return self._output.read()[-8000:].decode(errors="replace").strip()
         return ""
+
+    def _wait_for_end(self, seconds: float) -> None:
+        """Its files are closed when it ends. ``Popen.wait`` would look every few milliseconds."""
+        poll = select.poll()
+        with suppress(ValueError):  # closed before
+            poll.register(self._ready, 0)
+            poll.poll(seconds * 1000)
 
     def _close_files(self) -> None:
         for file in (self._control, self._ready, self._output):
@@ -145,7 +173,7 @@ class _Server:
 class _Child:
     """One forked process: what it prints, answers, and how it ends."""
 
-    def __init__(self, who: str, server: _Server, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
+    def __init__(self, who: str, server: Server, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
         self.hooks = 0
         self._who = who
         self._server = server

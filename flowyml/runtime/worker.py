@@ -132,7 +132,7 @@ class Worker:
         packed = {}
         for name, value in outputs.items():
             try:
-                packed[name] = pack(value, self.store, key=artifact_key(self.run_id, step.name, attempt, name))
+                packed[name] = pack(value, self.store, key=partial(artifact_key, self.run_id, step.name, attempt, name))
             except ArtifactError as error:
                 advice = (
                     "Return plain data, arrays, tables, or what can be pickled."

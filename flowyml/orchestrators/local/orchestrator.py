@@ -5,37 +5,36 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowyml._version import __version__
-from flowyml.core.alive import this_process
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
-from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline, check_same_run
-from flowyml.orchestrators.local import outputs, views
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
-from flowyml.orchestrators.local.store import Ending, RunStore
 from flowyml.plan.names import check_name
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
 
 if TYPE_CHECKING:
+    from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+    from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.orchestrators.local.run import Settings
     from flowyml.orchestrators.local.schedules import ScheduleStore
     from flowyml.orchestrators.local.schema import RunRow
+    from flowyml.orchestrators.local.store import RunStore
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
+    from flowyml.runtime.warm import Server
 
 __all__ = ["LocalOrchestrator"]
 
@@ -87,6 +86,8 @@ class LocalOrchestrator(Orchestrator):
     @property
     def store(self) -> RunStore:
         """The record of the runs."""
+        from flowyml.orchestrators.local.store import RunStore
+
         return RunStore(home() / "runs.db" if self._store is None else self._store)
 
     # Running.
@@ -98,12 +99,16 @@ class LocalOrchestrator(Orchestrator):
         Ctrl-C stops the run, records it as cancelled, and is raised again.
         """
         from flowyml.orchestrators.local.run import LocalRun
+        from flowyml.orchestrators.local.work import goes_apart
+        from flowyml.runtime.processes import ahead
 
         plan = self.plan(pipeline)
         parameters = pipeline.check_parameters(context)
-        settings = self._settings(pipeline, plan, check_name(run_id, "run"))
+        check_name(run_id, "run")
         store = self.store
-        with store.session():
+        apart = goes_apart(plan, self.workers)
+        with ahead() if apart else nullcontext() as started, store.session():
+            settings = self._settings(pipeline, plan, run_id, apart, started)
             if not self._begin(store, plan, run_id, parameters):
                 return self._other(plan, run_id, parameters)
             measure("run_started", plan.name, run_id, self.name)
@@ -111,7 +116,7 @@ class LocalOrchestrator(Orchestrator):
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
         """Start a process for the run, which needs nothing of this one any more."""
-        from flowyml.orchestrators.local import detached
+        from flowyml.orchestrators.local import detached, views
 
         path = _kept(bundle)
         if not detached.start_run(self.store, path, bundle.plan, run_id, parameters, detached.pickled(self)):
@@ -128,11 +133,11 @@ class LocalOrchestrator(Orchestrator):
         detached.end_process(self.store, self.store.get(job_id))
         return True
 
-    def _settings(self, pipeline: RunnablePipeline, plan: Plan, run_id: str) -> Settings:
+    def _settings(
+        self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str], started: Server | None
+    ) -> Settings:
         from flowyml.orchestrators.local.run import Settings
-        from flowyml.orchestrators.local.work import goes_apart
 
-        apart = goes_apart(plan, self.workers)
         needs_code = len(apart) < len(plan.steps) or plan.hooks
         return Settings(
             max_workers=self.max_workers,
@@ -141,11 +146,15 @@ class LocalOrchestrator(Orchestrator):
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
             bundle=_kept(pipeline.bundle(plan)) if apart else None,
+            started=started,
             host=self.host,
         )
 
     def _begin(self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> bool:
         """True when it is this process that runs it."""
+        from flowyml.core.alive import this_process
+        from flowyml.orchestrators.local.store import Ending
+
         if self.host.run_id != run_id:
             names = [step.name for step in plan]
             return store.add(run_id, plan.name, names, parameters, this_process(), detached=False)
@@ -156,6 +165,8 @@ class LocalOrchestrator(Orchestrator):
 
     def _other(self, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> PipelineResult:
         """The result of the run that has this id already."""
+        from flowyml.orchestrators.local import views
+
         check_same_run(views.run_of(self.store.get(run_id)), plan.name, parameters)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
@@ -163,22 +174,29 @@ class LocalOrchestrator(Orchestrator):
 
     def get_run(self, job_id: str) -> Run:
         """One run, from the record. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
-        from flowyml.orchestrators.local import detached
+        from flowyml.orchestrators.local import detached, views
 
         detached.reap()
         return views.run_of(self.store.get(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         """The runs of this store, newest first."""
+        from flowyml.orchestrators.local import views
+
         return [views.run_of(row) for row in self.store.runs(pipeline, limit)]
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """The steps in the plan's order; those that never began are queued, or cancelled once the run has ended."""
+        from flowyml.orchestrators.local import views
+
         row = self.store.get(job_id)
         return views.steps_of(row, self.store.steps(row.number))
 
     def outputs(self, job_id: str) -> Outputs:
         """The outputs that were kept; reading another one says how to keep it."""
+        from flowyml.core.runs import Outputs
+        from flowyml.orchestrators.local import outputs
+
         row = self.store.get(job_id)
         if not ExecutionStatus[row.status].is_successful:
             return Outputs()
@@ -190,6 +208,8 @@ class LocalOrchestrator(Orchestrator):
         return self._lines(row, json.loads(row.steps), follow)
 
     def _lines(self, row: RunRow, names: list[str], follow: bool) -> Iterator[LogLine]:
+        from flowyml.orchestrators.local import views
+
         last = 0
         while True:
             ended = row.status not in ("QUEUED", "RUNNING")
@@ -203,6 +223,8 @@ class LocalOrchestrator(Orchestrator):
 
     def health(self) -> Health:
         """Whether the record can be read and written."""
+        import sqlite3
+
         path = str(self.store.path)
         try:
             with self.store.session() as db:

@@ -38,6 +38,7 @@ from flowyml.runtime.caller import this_caller
 from flowyml.runtime.code import Code
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
+from flowyml.runtime.warm import Server
 
 __all__ = ["LocalRun", "Settings"]
 
@@ -46,7 +47,10 @@ logger = logging.getLogger("flowyml.local")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run. ``bundle`` is there when steps run apart; ``folder`` is the run's own, and made when needed."""
+    """How to run. ``folder`` is the run's own, and made when needed.
+
+    ``bundle`` is there when steps run apart, and ``started`` when their warm process was started ahead of it.
+    """
 
     max_workers: int
     keep_outputs: bool
@@ -54,6 +58,7 @@ class Settings:
     code: Callable[[], Code]
     apart: frozenset[str] = frozenset()
     bundle: Path | None = None
+    started: Server | None = None
     host: Host = field(default_factory=Host)
 
 
@@ -135,7 +140,7 @@ class LocalRun:
         self._values.mkdir(parents=True, exist_ok=True)
         return StepProcesses(
             self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters,
-            caller=this_caller(),
+            caller=this_caller(), started=self._settings.started,
         )  # fmt: skip
 
     def _ticking(self, show: Show | None) -> Callable[[sqlite3.Connection], None]:
