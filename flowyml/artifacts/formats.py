@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from flowyml.artifacts.optional import needed
 from flowyml.artifacts.pickling import pickle_by_reference, pickle_by_value, prefers_references, read_pickle
@@ -26,8 +25,7 @@ from flowyml.artifacts.tables import (
 __all__ = ["FORMATS", "Format", "formats_for"]
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """A way to write values, and to read them back.
 
     ``write`` may fail for some values; the next format is tried then. ``mapped`` files are read piece by piece, when

@@ -7,9 +7,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts.hashing import HashingWriter
 from flowyml.core.errors import ArtifactError
@@ -19,11 +18,10 @@ __all__ = ["LocalStore", "Store", "Written", "checked_key", "default_url", "fres
 
 Produce = Callable[[BinaryIO], None]
 
-_SAFE_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
+_SAFE_KEY = r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*"
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """What was stored: where, its SHA-256, and how many bytes."""
 
     url: str
@@ -149,7 +147,7 @@ def produced(path: Path, produce: Produce) -> tuple[str, int]:
 
 def checked_key(key: str) -> str:
     """Give the key back if it can leave no root, else raise ``ArtifactError``."""
-    if not _SAFE_KEY.fullmatch(key):
+    if not re.fullmatch(_SAFE_KEY, key):
         raise ArtifactError(f"An artifact cannot have the key {key!r}. Make it with artifact_key(…).")
     return key
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowyml.authoring.steps import Step, recorder
 from flowyml.core.errors import DefinitionError, FlowymlError
@@ -63,8 +62,7 @@ class ParameterValue(_Later):
         return f"<parameter {self.source.name!r}>"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One step of the pipeline with what its parameters were given. ``bound`` is None in a pipeline by names."""
 
     step: Step[..., Any]
@@ -73,11 +71,11 @@ class Call:
     bound: Mapping[str, Source] | None = None
 
 
-@dataclass(slots=True)
 class _Recorder:
-    calls: list[Call] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    count: dict[str, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.names: set[str] = set()
+        self.count: dict[str, int] = {}
 
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         name = self._free_name(step.name)

@@ -11,8 +11,8 @@ from flowyml.core.errors import DefinitionError
 
 __all__ = ["ResourceRequirements"]
 
-_CPU = re.compile(r"[0-9]+(\.[0-9]+)?|[0-9]+m")
-_MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?([kKMGTPE]i?)?")
+_CPU = r"[0-9]+(\.[0-9]+)?|[0-9]+m"
+_MEMORY = r"[0-9]+(\.[0-9]+)?([kKMGTPE]i?)?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class ResourceRequirements:
                 continue
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise DefinitionError(f"{name}={value!r} is no quantity. Write it like {example}.")
-            if not pattern.fullmatch(str(value)):
+            if not re.fullmatch(pattern, str(value)):
                 raise DefinitionError(f"{name}={value!r} is no Kubernetes quantity. Write it like {example}.")
             object.__setattr__(self, name, str(value))
         gpu: object = self.gpu  # what callers without a type checker give

@@ -12,7 +12,7 @@ __all__ = ["MAX_NAME_LENGTH", "check_name", "identifier", "slug"]
 
 MAX_NAME_LENGTH = 200
 
-_ENDS_IN_DIGEST = re.compile(r"(^|[-_])[0-9a-f]{8}$")
+_ENDS_IN_DIGEST = r"(^|[-_])[0-9a-f]{8}$"
 
 
 def check_name(name: object, what: str) -> str:
@@ -45,7 +45,7 @@ def slug(name: str, *, max_length: int = 60, separator: str = "-") -> str:
     'train-model-u-b0ce1989'
     """
     plain = _plain(name, separator).lower()
-    if plain == name and len(name) <= max_length and not _ENDS_IN_DIGEST.search(name):
+    if plain == name and len(name) <= max_length and not re.search(_ENDS_IN_DIGEST, name):
         return name
     return separator.join(part for part in (plain[: max_length - 9].strip(separator), _digest(name)) if part)
 
@@ -57,7 +57,7 @@ def identifier(name: str) -> str:
     ('load', 'class_0889113e')
     """
     usable = name.isascii() and name.isidentifier() and not keyword.iskeyword(name) and name[0].isalpha()
-    if usable and not _ENDS_IN_DIGEST.search(name):
+    if usable and not re.search(_ENDS_IN_DIGEST, name):
         return name
     made = f"{_plain(name, '_')[:50]}_{_digest(name)}".lstrip("_")
     return made if made[0].isalpha() else f"s_{made}"

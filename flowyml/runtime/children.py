@@ -11,7 +11,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from flowyml.runtime.hooks import fire_plain
@@ -71,8 +70,9 @@ def _detach(streams: Sequence[int], early_output: bytes) -> int:
     _die_with_parent()
     stdout, stderr, answer = streams
     private = fcntl.fcntl(answer, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     for number in streams:

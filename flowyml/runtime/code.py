@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowyml.core.hooks import PipelineHook
 
 __all__ = ["Code"]
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
+class Code(NamedTuple):
     """The functions of a plan's steps, by step name, and its hooks."""
 
     functions: Mapping[str, Callable[..., Any]]

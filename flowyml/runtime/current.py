@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["RunningStep", "current_step", "running"]
 
 
-@dataclass(frozen=True, slots=True)
-class RunningStep:
+class RunningStep(NamedTuple):
     """A step that is being run. The same for all its attempts, on every engine."""
 
     pipeline: str

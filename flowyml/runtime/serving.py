@@ -19,9 +19,8 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from flowyml.runtime.children import be_child, inherits_orphans, write_all
 from flowyml.runtime.killing import descendants, kill_group, kill_tree
@@ -35,8 +34,7 @@ DATAGRAM = 65536  # bytes that one request has at most; a longer body stands in 
 _FILES = 5  # stdout, stderr, answer, status, and the long body
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
+class _Child(NamedTuple):
     """A running step, and the descriptor on which its end is told."""
 
     number: int

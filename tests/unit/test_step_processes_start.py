@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime import start
-from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.processes import StepProcesses, ahead
 
 CODE = """
-import atexit, gc, json, sys
+import atexit, gc, json, os, sys
 from pathlib import Path
 import elsewhere
 
@@ -23,13 +25,20 @@ atexit.register(Path("ended").touch)
 
 def look():
     return [json.__file__, sys.argv[1:], sys.dont_write_bytecode, gc.isenabled()]
+
+def parent():
+    return os.getppid()
 """
 
 
+def bundled(folder: Path) -> Path:
+    steps = [Step(name=name, function=f"code_of_starts:{name}", outputs=("x",)) for name in ("look", "parent")]
+    bundle = build(Plan(name="starts", steps=tuple(steps)), files={"code_of_starts.py": CODE.encode()})
+    return bundle.write(folder / "bundle")
+
+
 def look(folder: Path) -> list[object]:
-    plan = Plan(name="starts", steps=(Step(name="look", function="code_of_starts:look", outputs=("x",)),))
-    bundle = build(plan, files={"code_of_starts.py": CODE.encode()}).write(folder / "bundle")
-    with StepProcesses(bundle, run_id="run", artifacts=str(folder)) as processes:
+    with StepProcesses(bundled(folder), run_id="run", artifacts=str(folder)) as processes:
         found: list[object] = processes.run("look", {})["x"]
         return found
 
@@ -66,6 +75,30 @@ def test_only_the_bundle_is_kept_compiled_where_python_shall_not_write(
     compiled = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pyc")}
     look(folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pyc")} == compiled
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_the_warm_process_may_be_started_before_there_is_a_bundle(folder: Path) -> None:
+    before = set(psutil.Process().children())
+    with ahead() as started:
+        [server] = set(psutil.Process().children()) - before
+        with StepProcesses(bundled(folder), run_id="run", artifacts=str(folder), started=started) as processes:
+            assert processes.run("parent", {}) == {"x": server.pid}
+            server.kill()
+            server.wait()
+            assert processes.run("parent", {})["x"] != server.pid  # another one takes over
+    with ahead():
+        pass
+    assert set(psutil.Process().children()) <= before
+
+
+def test_a_warm_process_whose_caller_is_gone_ends_before_it_has_a_bundle() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, start.__file__, str(theirs.fileno()), "0"]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    ours.close()
+    assert process.wait(20) == 0
 
 
 def test_an_old_python_is_told_which_one_is_needed() -> None:

@@ -107,12 +107,13 @@ class LocalOrchestrator(Orchestrator):
         check_name(run_id, "run")
         store = self.store
         apart = goes_apart(plan, self.workers)
-        with ahead() if apart else nullcontext() as started, store.session():
+        with ahead() if apart else nullcontext() as started:
             settings = self._settings(pipeline, plan, run_id, apart, started)
-            if not self._begin(store, plan, run_id, parameters):
-                return self._other(plan, run_id, parameters)
-            measure("run_started", plan.name, run_id, self.name)
-            return LocalRun(plan, store.get(run_id), parameters, store, settings).execute()
+            with store.session():
+                if self._begin(store, plan, run_id, parameters):
+                    measure("run_started", plan.name, run_id, self.name)
+                    return LocalRun(plan, store.get(run_id), parameters, store, settings).execute()
+        return self._other(plan, run_id, parameters)
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
         """Start a process for the run, which needs nothing of this one any more."""
