@@ -103,7 +103,7 @@ def graph(
 
 
 def _drawn(plan: Plan, form: str, out: Output) -> bytes:
-    from flowyml.plan.graph import mermaid, svg, terminal
+    from flowyml.graph import mermaid, svg, terminal
 
     if form == "terminal":
         return terminal(plan, columns=_columns(out)).encode()

@@ -85,7 +85,7 @@ class Output:
         if self.stream.isatty():
             self._draw(headers, cells)
             return
-        from flowyml.plan.graph.text import width
+        from flowyml.graph.text import width
 
         widths = [max(map(width, column)) for column in zip(headers, *cells, strict=True)]
         for row in (headers, *cells):

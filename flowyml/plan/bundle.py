@@ -8,7 +8,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
@@ -26,7 +26,8 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADAPTER = re.compile(rb"\bflowyml_[a-z0-9]+\b")  # a script may import one to say where it runs; it is light
 _KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
-_NOT_SHIPPED = ("cli", "testing", "importers")
+# Rooms of FlowyML that workers need only where a script imports them.
+_AT_HOME = re.compile(rb"\bflowyml\b(?:\s*import\s*\([^)]*|[^\n]*)\b(cli|graph|testing)\b")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,9 @@ def build(
     are pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that is
     ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so.
     """
-    runtime = {f"flowyml/{path}": data for path, data in _runtime().items()}
+    code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
+    wanted = {match.decode() for data in code for match in _AT_HOME.findall(data)}
+    runtime = {f"flowyml/{path}": data for path, data in _runtime(frozenset(wanted)).items()}
     contents = {
         **runtime,
         "__main__.py": runtime["flowyml/runtime/bootstrap.py"],
@@ -114,7 +117,6 @@ def build(
         if not _KEY.fullmatch(key):
             raise DefinitionError(f"A pickled object cannot have the key {key!r}.")
         contents[f"objects/{key}.pkl"] = bytes(data)
-    code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
     packages = {match.decode() for data in code for match in _ADAPTER.findall(data)}
     if any(b"cloudpickle" in data for data in objects.values()):
         packages.add("cloudpickle")
@@ -165,10 +167,9 @@ def _checked_path(path: str) -> str:
 
 
 @cache
-def _runtime() -> Mapping[str, bytes]:
-    """The rooms of FlowyML that workers need."""
-    root = Path(__file__).parents[1]
-    return {path: data for path, data in _sources(root) if path.partition("/")[0] not in _NOT_SHIPPED}
+def _runtime(wanted: frozenset[str]) -> Mapping[str, bytes]:
+    """The rooms of FlowyML that workers need, and those of the others that are wanted."""
+    return dict(_sources(Path(__file__).parents[1], {"cli", "graph", "testing"} - wanted))
 
 
 @cache
@@ -179,6 +180,8 @@ def _package(name: str) -> Mapping[str, bytes]:
     return dict(_sources(Path(roots[0]))) if roots else {}
 
 
-def _sources(root: Path) -> Iterator[tuple[str, bytes]]:
+def _sources(root: Path, left_out: Collection[str] = ()) -> Iterator[tuple[str, bytes]]:
     for path in sorted(root.rglob("*.py")):
-        yield path.relative_to(root).as_posix(), path.read_bytes()
+        within = path.relative_to(root)
+        if within.parts[0] not in left_out:
+            yield within.as_posix(), path.read_bytes()

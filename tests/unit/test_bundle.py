@@ -51,6 +51,19 @@ def test_an_adapter_that_the_code_imports_comes_along() -> None:
     assert not [name for name in names(build(PLAN)) if name.startswith("flowyml_")]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from flowyml.graph import svg", "import flowyml.graph", "from flowyml import Pipeline, graph",
+        "from flowyml import (\n    Pipeline,\n    graph,\n)",
+    ],
+)  # fmt: skip
+def test_a_room_that_stays_at_home_comes_along_when_the_code_imports_it(code: str) -> None:
+    held = names(build(PLAN, files={"a.py": code.encode()}))
+    assert "flowyml/graph/svg.py" in held
+    assert not [name for name in held if name.startswith(("flowyml/cli/", "flowyml/testing/"))]
+
+
 @pytest.mark.parametrize("seed", ["0", "1", "4242"])
 def test_the_same_bytes_in_any_process(seed: str) -> None:
     code = (

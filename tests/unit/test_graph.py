@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.plan.graph import mermaid, svg, terminal
-from flowyml.plan.graph.text import cut, width
+from flowyml.graph import mermaid, svg, terminal
+from flowyml.graph.text import cut, width
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
 
 SVG = "{http://www.w3.org/2000/svg}"

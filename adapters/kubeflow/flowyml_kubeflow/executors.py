@@ -54,7 +54,7 @@ artifacts = {
     for name in given.get(side, {}).get("artifacts", {})
     if name.isidentifier()  # a server that keeps logs adds one that is called executor-logs
 }
-(bundle,) = given["inputs"]["artifacts"]["flowyml__bundle"]["artifacts"]
+(bundle,) = given["inputs"]["artifacts"]["code__"]["artifacts"]
 sys.path.insert(0, dsl.Artifact(uri=bundle["uri"]).path)
 
 
@@ -102,13 +102,13 @@ import json
 
 given = json.loads(sys.argv[1])
 bundle(*sys.argv[2:])
-(artifact,) = given["outputs"]["artifacts"]["flowyml__bundle"]["artifacts"]
-name = artifact.get("name", "flowyml__bundle")
+(artifact,) = given["outputs"]["artifacts"]["code__"]["artifacts"]
+name = artifact.get("name", "code__")
 told = {"name": name, "uri": artifact["uri"], "metadata": {"sha256": sys.argv[3]}}
 output = given["outputs"]["outputFile"]
 os.makedirs(os.path.dirname(output), exist_ok=True)
 with open(output, "w") as file:
-    json.dump({"artifacts": {"flowyml__bundle": {"artifacts": [told]}}}, file)
+    json.dump({"artifacts": {"code__": {"artifacts": [told]}}}, file)
 """
 _UNPACK_COMPONENT = """
 
@@ -117,9 +117,9 @@ from kfp import dsl
 words = sys.argv[sys.argv.index("--bundle") + 1 :]
 
 
-def run(flowyml__bundle: dsl.Output[dsl.Artifact]):
-    flowyml__bundle.metadata["sha256"] = words[0]
-    bundle(flowyml__bundle.path, *words)
+def run(code__: dsl.Output[dsl.Artifact]):
+    code__.metadata["sha256"] = words[0]
+    bundle(code__.path, *words)
 """
 
 

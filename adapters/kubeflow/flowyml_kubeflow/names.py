@@ -15,12 +15,12 @@ __all__ = [
     "artifact", "constant", "pipeline", "port", "task",
 ]  # fmt: skip
 
-# Ports: inputs and outputs of a component.
-BUNDLE = "flowyml__bundle"
-STEP = "flowyml__step"
-RUN = "flowyml__run"
-STARTED = "flowyml__started"
-STATUS = "flowyml__status"
+# Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
+BUNDLE = "code__"
+STEP = "step__"
+RUN = "run__"
+STARTED = "started__"
+STATUS = "status__"
 
 BUNDLE_TASK = "flowyml--bundle"
 START_TASK = "flowyml--start"

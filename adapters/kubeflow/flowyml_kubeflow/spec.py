@@ -27,6 +27,11 @@ _OPEN = {
     ("platforms", "kubernetes", "deploymentSpec"),
     ("platforms", "kubernetes", "deploymentSpec", "executors"),
 }  # fmt: skip
+_COMPONENT_REF = re.compile(r'"componentRef":(\{"name":"[a-z0-9-]+"\})')
+_PLAIN = (
+    "artifacts", "componentRef", "constant", "dependentTasks", "inputs", "name", "outputArtifactKey", "parameters",
+    "producerTask", "runtimeValue", "taskInfo", "taskOutputArtifact",
+)  # fmt: skip
 _WORKFLOW = 1_048_576  # bytes of a workflow with what it tells of its nodes; source: Argo, packer.MaxWorkflowSize
 _NEAR = 0.7
 _ARGO_TASK = (
@@ -41,7 +46,7 @@ def text(compiled: Compiled) -> str:
     written = "\n---\n".join("\n".join(_lines(document, ())) for document in compiled.documents) + "\n"
     for anchor, value in _repeated(compiled.spec).items():
         written = _once(_json(value), anchor, written)
-    return written
+    return _with_plain_keys(_with_components_once(written))
 
 
 def _repeated(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +63,32 @@ def _once(repeated: str, anchor: str, written: str) -> str:
     if repeated not in after:
         return written
     return f"{before}&{anchor} {repeated}{after.replace(repeated, f'*{anchor}')}"
+
+
+def _with_components_once(written: str) -> str:
+    """The same for the components that several tasks refer to."""
+    uses = Counter(_COMPONENT_REF.findall(written))
+    anchors = {ref: f"c{number}" for number, ref in enumerate((ref for ref in uses if uses[ref] > 1), 1)}
+    seen: set[str] = set()
+
+    def pointed(match: re.Match[str]) -> str:
+        key, ref = match[0].removesuffix(match[1]), match[1]
+        if ref not in anchors:
+            return match[0]
+        if ref in seen:
+            return f"{key}*{anchors[ref]}"
+        seen.add(ref)
+        return f"{key}&{anchors[ref]} {ref}"
+
+    return _COMPONENT_REF.sub(pointed, written)
+
+
+def _with_plain_keys(written: str) -> str:
+    """YAML wants no quotes around the words that each task repeats. A user's key that ends in one keeps its own."""
+    for key in _PLAIN:
+        if f'\\"{key}":' not in written:
+            written = written.replace(f'"{key}":', f"{key}: ")
+    return written
 
 
 def _lines(value: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flowyml.plan.graph.text import width
+from flowyml.graph.text import width
 
 __all__ = ["Canvas", "Wire", "tracks"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flowyml.plan.graph.mermaid import mermaid
-from flowyml.plan.graph.svg import svg
-from flowyml.plan.graph.terminal import terminal
+from flowyml.graph.mermaid import mermaid
+from flowyml.graph.svg import svg
+from flowyml.graph.terminal import terminal
 
 __all__ = ["mermaid", "svg", "terminal"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flowyml.plan.graph.layout import Slot, layers_of, place, stages
-from flowyml.plan.graph.lines import Canvas, Wire, tracks
-from flowyml.plan.graph.text import cut, width
+from flowyml.graph.layout import Slot, layers_of, place, stages
+from flowyml.graph.lines import Canvas, Wire, tracks
+from flowyml.graph.text import cut, width
 from flowyml.plan.model import Plan, Step
 
 __all__ = ["terminal"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from flowyml.plan.graph.layout import Link, Slot, layers_of, place
-from flowyml.plan.graph.text import cut, width
+from flowyml.graph.layout import Link, Slot, layers_of, place
+from flowyml.graph.text import cut, width
 from flowyml.plan.model import Constant, FromParameter, FromStep, Plan, Source, Step
 
 __all__ = ["svg"]
