@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import TypeVar
 
 from flowyml.orchestrators.local.capture import Sink
@@ -30,8 +31,8 @@ class Recorder:
     """
 
     def __init__(self, store: RunStore, number: int) -> None:
+        self._store = store
         self._number = number
-        self._db = connect(store.path)
         self._rows: deque[StepRow] = deque()
         self._lines: deque[Line] = deque()
         self._over = threading.Event()
@@ -56,28 +57,30 @@ class Recorder:
     def close(self) -> None:
         """Write the rest and end."""
         self._over.set()
-        try:
-            if self._thread not in (None, threading.current_thread()):
-                self._thread.join()
-            self._flush()
-        finally:
-            self._db.close()
+        if self._thread not in (None, threading.current_thread()):
+            self._thread.join()
+        with self._store.session() as db:
+            self._flush(db)
 
     def _loop(self, tick: Callable[[sqlite3.Connection], None]) -> None:
-        while not self._over.wait(_INTERVAL_SECONDS):
-            self._flush()
-            try:
-                tick(self._db)
-            except Exception:
-                logger.exception("A local run could not be looked after; trying again.")
+        """A run that is over before the first tick needs no connection of the thread's own."""
+        db: sqlite3.Connection | None = None
+        with ExitStack() as stack:
+            while not self._over.wait(_INTERVAL_SECONDS):
+                try:
+                    db = db or stack.enter_context(closing(connect(self._store.path)))
+                    self._flush(db)
+                    tick(db)
+                except Exception:
+                    logger.exception("A local run could not be looked after; trying again.")
 
-    def _flush(self) -> None:
+    def _flush(self, db: sqlite3.Connection) -> None:
         rows = {row.position: row for row in _taken(self._rows)}
         lines = _taken(self._lines)
         if not rows and not lines:
             return
         try:
-            write(self._db, self._number, rows.values(), lines)
+            write(db, self._number, rows.values(), lines)
         except sqlite3.Error as error:
             self._tell(str(error))
             self._rows.extendleft(row for row in reversed(rows.values()))
