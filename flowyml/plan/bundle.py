@@ -26,8 +26,8 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADAPTER = re.compile(rb"\bflowyml_[a-z0-9]+\b")  # a script may import one to say where it runs; it is light
 _KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
-# Rooms of FlowyML that workers need only where a script imports them.
-_AT_HOME = re.compile(rb"\bflowyml\b(?:\s*import\s*\([^)]*|[^\n]*)\b(cli|graph|testing)\b")
+_AT_HOME = ("cli", "graph", "testing")  # rooms that workers need only where a script imports them
+_IMPORT = rb"\bflowyml\b(?:\s*import\s*\([^)]{0,999}|[^\n]{0,199})\b%s\b"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +103,8 @@ def build(
     ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so.
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
-    wanted = {match.decode() for data in code for match in _AT_HOME.findall(data)}
-    runtime = {f"flowyml/{path}": data for path, data in _runtime(frozenset(wanted)).items()}
+    home = frozenset(room for room in _AT_HOME if not any(re.search(_IMPORT % room.encode(), data) for data in code))
+    runtime = {f"flowyml/{path}": data for path, data in _runtime(home).items()}
     contents = {
         **runtime,
         "__main__.py": runtime["flowyml/runtime/bootstrap.py"],
@@ -167,9 +167,9 @@ def _checked_path(path: str) -> str:
 
 
 @cache
-def _runtime(wanted: frozenset[str]) -> Mapping[str, bytes]:
-    """The rooms of FlowyML that workers need, and those of the others that are wanted."""
-    return dict(_sources(Path(__file__).parents[1], {"cli", "graph", "testing"} - wanted))
+def _runtime(left_out: frozenset[str]) -> Mapping[str, bytes]:
+    """FlowyML, without some of its rooms."""
+    return dict(_sources(Path(__file__).parents[1], left_out))
 
 
 @cache
