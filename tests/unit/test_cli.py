@@ -222,9 +222,10 @@ def test_run_with_a_timeout_stops_waiting_and_the_run_goes_on() -> None:
     assert flowyml("cancel", "slow", "--json").json["cancelled"]
 
 
-def test_ctrl_c_stops_a_run_here() -> None:
+def started(run_id: str) -> subprocess.Popen[str]:
+    """A run in a command of its own, which is in its second step when this returns."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "flowyml", "run", "train.py", "-p", "wait=60", "--run-id", "stopped"],
+        [sys.executable, "-u", "-m", "flowyml", "run", "train.py", "-p", "wait=60", "--run-id", run_id],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -232,11 +233,24 @@ def test_ctrl_c_stops_a_run_here() -> None:
         if "by a child" in line:
             break
     time.sleep(0.3)
+    return process
+
+
+def test_ctrl_c_stops_a_run_here() -> None:
+    process = started("stopped")
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert flowyml("status", "stopped", "--json").json["status"] == "CANCELLED"
+
+
+def test_a_run_in_another_command_is_told_to_stop() -> None:
+    process = started("elsewhere")
+    assert flowyml("cancel", "elsewhere").out == "being cancelled: its work is told to stop\n"
+    process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert flowyml("cancel", "elsewhere").out == "nothing to cancel: it is CANCELLED\n"
 
 
 def test_runs_are_listed_newest_first() -> None:
