@@ -222,10 +222,10 @@ def test_run_with_a_timeout_stops_waiting_and_the_run_goes_on() -> None:
     assert flowyml("cancel", "slow", "--json").json["cancelled"]
 
 
-def started(run_id: str) -> subprocess.Popen[str]:
-    """A run in a command of its own, which is in its second step when this returns."""
+def started(run_id: str, wait: float) -> subprocess.Popen[str]:
+    """A run in a command of its own, whose second step waits when this returns."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "flowyml", "run", "train.py", "-p", "wait=60", "--run-id", run_id],
+        [sys.executable, "-u", "-m", "flowyml", "run", "train.py", "-p", f"wait={wait}", "--run-id", run_id],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -237,7 +237,7 @@ def started(run_id: str) -> subprocess.Popen[str]:
 
 
 def test_ctrl_c_stops_a_run_here() -> None:
-    process = started("stopped")
+    process = started("stopped", 60)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -246,7 +246,7 @@ def test_ctrl_c_stops_a_run_here() -> None:
 
 
 def test_a_run_in_another_command_is_told_to_stop() -> None:
-    process = started("elsewhere")
+    process = started("elsewhere", 3)  # a step in a thread is stopped once its sleep is over
     assert flowyml("cancel", "elsewhere").out == "being cancelled: its work is told to stop\n"
     process.communicate(timeout=30)
     assert process.returncode == 1
