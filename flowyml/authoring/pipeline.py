@@ -121,7 +121,7 @@ class Pipeline:
         from flowyml.orchestrators.base import new_run_id
 
         self._stop_if_loading("run")
-        run_id = run_id or new_run_id(self.name)
+        run_id = new_run_id(self.name) if run_id is None else run_id
         if not self._has_steps():
             return self._run_nothing(run_id)
         values = self.check_parameters(parameters)

@@ -120,7 +120,7 @@ class Word(str):
 
 def escape_what_cannot_be_encoded() -> None:
     """A character that standard output's encoding lacks is printed as its escape, as standard error does anyway."""
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 

@@ -20,5 +20,7 @@ def _main_name(main: ModuleType) -> str | None:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name != "__main__":
         return str(spec.name)  # python -m package.module
-    path = Path(getattr(main, "__file__", None) or "")
+    if not getattr(main, "__file__", None):
+        return None
+    path = Path(str(main.__file__)).resolve()  # a link's own name is nobody else's
     return path.stem if path.suffix == ".py" and path.is_file() and path.stem.isidentifier() else None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Target", "construct", "target", "targets"]
 
-_PREFIX = "FLOWYML_ORCHESTRATORS__"
+PREFIX = "FLOWYML_ORCHESTRATORS__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Target:
     """A named orchestrator: its engine and the keywords for its constructor, of which ``repr`` shows no value.
 
     ``origins`` tells for each keyword where its value stands: a file's table, or an environment variable. ``fault`` is
-    why it cannot be used, which concerns nobody who uses another.
+    why it cannot be used, which concerns nobody who uses another. ``folder`` is that of the file, from which its
+    relative paths count.
     """
 
     name: str
@@ -45,11 +46,12 @@ class Target:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
     fault: str = ""
+    folder: Path | None = None
 
 
 def targets() -> dict[str, Target]:
     """Every configured target by name. Raises ``ConfigurationError``."""
-    if not any(name.upper().startswith(_PREFIX) for name in os.environ) and _file() is None:
+    if not any(name.upper().startswith(PREFIX) for name in os.environ) and _file() is None:
         return {}
     from flowyml.orchestrators.settings import read
 

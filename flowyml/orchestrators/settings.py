@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.orchestrators.config import Target
+from flowyml.orchestrators.config import PREFIX, Target
 from flowyml.orchestrators.registry import declared
 
 if TYPE_CHECKING:
@@ -98,8 +99,21 @@ def checked(factory: Factory, found: Target) -> dict[str, Any]:
         if parameters is not None and key not in parameters:
             known = ", ".join(parameters) or "nothing"
             raise ConfigurationError(f"{found.origins[key]}: {found.engine!r} takes no {key!r}. It takes: {known}.")
-        values[key] = _converted(value, hints[key], found.origins[key], key) if key in hints else value
+        if key not in hints:
+            values[key] = value
+            continue
+        values[key] = _converted(_placed(value, hints[key], found, key), hints[key], found.origins[key], key)
     return values
+
+
+def _placed(value: Any, hint: Any, found: Target, key: str) -> Any:
+    """A relative path in a file counts from the file's folder, wherever the command is given. URLs are left alone."""
+    is_path = any(get_origin(kind) is os.PathLike for kind in get_args(hint))
+    if not is_path or not isinstance(value, str) or "://" in value:
+        return value
+    if found.folder is None or found.origins[key].startswith(PREFIX):
+        return value
+    return str(found.folder / Path(value).expanduser())
 
 
 def _target(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]], path: Path | None) -> Target:
@@ -117,7 +131,7 @@ def _target(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]],
         defaults = {key: value for key, value in tables[engine].items() if key != "engine"}
         table = {**defaults, **table}
         origin = {**origins[engine], **origin}
-    return Target(name, engine, table, origin)
+    return Target(name, engine, table, origin, folder=path.parent.absolute() if path else None)
 
 
 def _tables(path: Path) -> Tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
@@ -27,7 +28,6 @@ _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADAPTER = re.compile(rb"\bflowyml_[a-z0-9]+\b")  # a script may import one to say where it runs; it is light
 _KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
 _AT_HOME = ("cli", "graph", "testing")  # rooms that workers need only where a script imports them
-_IMPORT = rb"\bflowyml\b(?:\s*import\s*\([^)]{0,999}|[^\n]{0,199})\b%s\b"
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def build(
     ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so.
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
-    home = frozenset(room for room in _AT_HOME if not any(re.search(_IMPORT % room.encode(), data) for data in code))
+    home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
     runtime = {f"flowyml/{path}": data for path, data in _runtime(home).items()}
     contents = {
         **runtime,
@@ -123,6 +123,22 @@ def build(
     for package in packages:
         contents.update({f"{package}/{path}": data for path, data in _package(package).items()})
     return _packed(plan, contents)
+
+
+def _names(room: str, code: bytes) -> bool:
+    """Whether code may import a room of FlowyML."""
+    if f"flowyml.{room}".encode() in code:
+        return True
+    if not all(re.search(rb"\b%s\b" % word.encode(), code) for word in ("flowyml", room)):
+        return False
+    try:
+        nodes = ast.walk(ast.parse(code))
+    except (SyntaxError, ValueError):  # a pickle
+        return True
+    return any(
+        isinstance(node, ast.ImportFrom) and node.module == "flowyml" and any(item.name == room for item in node.names)
+        for node in nodes
+    )
 
 
 def _packed(plan: Plan, contents: Mapping[str, bytes]) -> Bundle:

@@ -15,13 +15,21 @@ __all__ = ["be_like", "this_caller"]
 
 
 def this_caller() -> dict[str, Any]:
-    """As plain JSON: where this process imports from, and what its script is called where it is imported."""
-    return {"path": _import_path(), "main": shipped_name("__main__")}
+    """As plain JSON: where this process imports from, what its script is called where it is imported, and the script's
+    arguments."""
+    main = shipped_name("__main__")
+    is_script = main is not None and main.partition(".")[0] != "flowyml"
+    return {"path": _import_path(), "main": main, "arguments": sys.argv[1:] if is_script else []}
 
 
 def be_like(caller: Mapping[str, Any]) -> None:
-    """Import from the same places, after those of one's own, and know classes of ``__main__`` by their other name."""
+    """Import from the same places, after those of one's own, and know classes of ``__main__`` by their other name.
+
+    The script's module finds the script's arguments, too.
+    """
     sys.path.extend(path for path in caller.get("path", ()) if path not in sys.path)
+    if "arguments" in caller:
+        sys.argv[1:] = caller["arguments"]
     if main := caller.get("main"):
         worker_main_is(main)
 

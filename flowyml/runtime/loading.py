@@ -129,9 +129,18 @@ def import_from(folder: Path) -> None:
     sys.path.insert(0, code)
     sys.path.append(str(folder))  # cloudpickle, where none is installed
     sys.meta_path.insert(0, _Finder(str(folder), code))
+    _borrow_rooms(folder)
     invalidate_caches()
     if main := json.loads((folder / "bundle.json").read_bytes())["main"]:
         worker_main_is(main)
+
+
+def _borrow_rooms(folder: Path) -> None:
+    """Rooms that did not come along, such as ``flowyml.graph``, are those of an installed FlowyML, if there is one."""
+    rooms = sys.modules["flowyml"].__path__
+    others = [Path(place, "flowyml") for place in sys.path if Path(place).is_absolute() and Path(place) != folder]
+    installed = [str(other) for other in others if (other / "__init__.py").is_file()]
+    rooms.extend(place for place in installed if place not in rooms)
 
 
 def _forget_others() -> None:

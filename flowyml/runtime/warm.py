@@ -138,10 +138,12 @@ class Server:
         with self._lock:
             patience = _PATIENCE if not self.closed and self.is_ready() else 0
             self.closed = True
+            with suppress(OSError):  # closed before
+                self._control.shutdown(socket.SHUT_RDWR)  # what a step has forked here may hold a copy
             self._control.close()
         self._wait_for_end(patience)
         try:
-            self._process.wait(patience / 2)
+            self._process.wait(1 if patience else 0)
         except subprocess.TimeoutExpired:
             kill_tree(self._process.pid)
             self._process.wait()

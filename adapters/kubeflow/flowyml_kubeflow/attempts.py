@@ -58,7 +58,7 @@ class Journal:
 
     def tell(self, **result: Any) -> None:
         """Leave the outputs of the pipeline, or a failure, in the log: KFP's API gives neither."""
-        line = RESULT + json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+        line = RESULT + json.dumps(result, separators=(",", ":"))
         if self.folder:
             self.write("log.jsonl", {"stream": "result", "line": line, "attempt": self.next_attempt() - 1})
         else:

@@ -210,8 +210,11 @@ def _lines(text: str, *, grows: bool) -> list[str]:
 
     >>> _lines("beat 1\nbea", grows=True), _lines("beat 1\nbea", grows=False), _lines("bea", grows=True)
     (['beat 1'], ['beat 1', 'bea'], [])
+    >>> _lines("one\u2028line\r\n", grows=False)
+    ['one\u2028line']
     """
-    return (text[: text.rfind("\n") + 1] if grows else text).splitlines()
+    *whole, last = text.split("\n")
+    return [line.removesuffix("\r") for line in (whole if grows or not last else [*whole, last])]
 
 
 def _page(call: Callable[..., Any], options: dict[str, Any], api: Any) -> Any:

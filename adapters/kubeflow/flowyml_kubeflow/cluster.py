@@ -179,7 +179,7 @@ class Cluster:
             for name, packed in found.items():
                 self._keep(name, packed, values, missing)
             if not found:
-                missing.update({port: f"Output {port!r}: {_lost(tasks, task)}" for port in wanted})
+                missing.update({name: f"Output {name!r}: {_lost(tasks, task)}" for name in wanted})
         return Outputs(values, not_kept=missing)
 
     def _keep(self, name: str, packed: Any, values: Json, missing: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
 from flowyml_kubeflow.inline import is_large, with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
-from flowyml_kubeflow.values import argument, described, kfp_type
+from flowyml_kubeflow.values import argument, described, described_output, kfp_type
 
 __all__ = ["ARTIFACT", "CODE", "Compiled", "compile_pipeline"]
 
@@ -224,6 +224,7 @@ class _Compiler:
         for output in self.plan.outputs:
             producer, port = names.task(output.source.step), names.port(output.source.output)
             _add_output(dag, names.port(output.name), producer, port)
+            dag.definitions["parameters"][names.port(output.name)].update(described_output(output.name))
         return dag
 
     def _task(self, step: Step, code: Json, first: list[str]) -> Json:
@@ -257,7 +258,7 @@ class _Compiler:
         """Steps that differ in nothing but their name share a component."""
         ports = tuple((item.name, type(item.source), getattr(item.source, "name", None)) for item in step.inputs)
         asked = json.dumps(step.options.get("kubeflow", {}), sort_keys=True) if step.options else ""
-        key = (ports, step.outputs, step.resources, step.timeout_seconds, asked)
+        key = (ports, step.outputs, step.resources, executors.longest(step), asked)
         if key not in self._shared:
             self._shared[key] = self._new_component(step)
         return self._shared[key]
@@ -334,7 +335,7 @@ def _add_output(dag: _Dag, name: str, producer: str, port: str) -> None:
     artifact = {"artifactSelectors": [{"producerSubtask": producer, "outputArtifactKey": f"{port}__data"}]}
     dag.outputs.setdefault("parameters", {})[name] = parameter
     dag.outputs.setdefault("artifacts", {})[f"{name}__data"] = artifact
-    dag.definitions.setdefault("parameters", {})[name] = {**_TEXT, "description": "JSON"}
+    dag.definitions.setdefault("parameters", {})[name] = {**_TEXT}
     dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = ARTIFACT
 
 

@@ -17,7 +17,7 @@ from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import encoded
 from flowyml_kubeflow.options import StepOptions
 
-__all__ = ["bundle_container", "container", "kubernetes"]
+__all__ = ["bundle_container", "container", "kubernetes", "longest"]
 
 Json = dict[str, Any]
 
@@ -178,16 +178,17 @@ def kubernetes(step: Step | None, options: StepOptions) -> Json:
     if options.labels or options.annotations:
         parts = {"labels": dict(options.labels), "annotations": dict(options.annotations)}
         config["podMetadata"] = {name: part for name, part in parts.items() if part}
-    if step and step.timeout_seconds:
-        config["activeDeadlineSeconds"] = str(int(_longest(step, step.timeout_seconds)) + 1 + _GRACE)
+    if step and (seconds := longest(step)):
+        config["activeDeadlineSeconds"] = str(int(seconds) + 1 + _GRACE)
     return config
 
 
-def _longest(step: Step, timeout: float) -> float:
-    """The seconds that a step may take in one pod, where it is also tried again if it asks for certain errors only."""
-    if step.retry is None or step.retry.retryable_errors is None:
-        return timeout
-    return timeout * step.retry.max_attempts + sum(step.retry.delays)
+def longest(step: Step) -> float | None:
+    """The seconds that a step may take in one pod, where it is also tried again if it asks for certain errors only;
+    None if it may take for ever."""
+    if not step.timeout_seconds or step.retry is None or step.retry.retryable_errors is None:
+        return step.timeout_seconds
+    return step.timeout_seconds * step.retry.max_attempts + sum(step.retry.delays)
 
 
 def _pip(options: StepOptions) -> list[str]:

@@ -16,7 +16,8 @@ _LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX
 
 _PARTS = ("__init__.py", "launcher.py", "attempts.py", "names.py", "values.py", "orchestrator.py", "capabilities.py")
 _USERS = ("code/", "objects/")
-_DEEPER = b"flowyml_kubeflow."
+# What a script does when it is imported, beside making an orchestrator, for which more of the package is needed.
+_DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\(")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 _STRING_OR_COMMENT = re.compile(
     rb"""
@@ -38,7 +39,7 @@ def with_launcher(bundle: Bundle) -> Bundle:
     from importlib.resources import files
 
     contents = bundle.files
-    if not any(_DEEPER in data for path, data in contents.items() if path.startswith(_USERS)):
+    if not any(_DEEPER.search(data) for path, data in contents.items() if path.startswith(_USERS)):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
     folder = files("flowyml_kubeflow")
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _PARTS})

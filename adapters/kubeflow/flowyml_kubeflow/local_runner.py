@@ -27,6 +27,7 @@ from flowyml_kubeflow.local_files import RunFolder
 __all__ = ["for_kfp_local", "main", "stop_steps"]
 
 _SLICE = 0.05
+_LOOKS = 20  # at a lock that is held, a slice apart
 _LIGHT = "_KFP_RUNTIME"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # kfp.local writes them into its errors
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
@@ -45,14 +46,17 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def _alone(folder: RunFolder) -> Iterator[bool]:
-    """Hold the lock of a run: whoever finds it free knows that nobody runs it."""
+    """Hold the lock of a run: whoever finds it free knows that nobody runs it. Who only looks holds it for a moment."""
     with folder.lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        for _ in range(_LOOKS):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_SLICE)
+            else:
+                yield True
+                return
+        yield False
 
 
 def _supervise(folder: RunFolder) -> None:
@@ -185,8 +189,16 @@ def _imported() -> tuple[Any, Any]:
     finally:
         del os.environ[_LIGHT]
     from kfp import components, local
+    from kfp.local import subprocess_task_handler  # type: ignore[import-untyped]  # as above
 
+    subprocess_task_handler.replace_python_executable = _with_this_python
     return components, local
+
+
+def _with_this_python(command: list[str], python: str) -> list[str]:
+    """The command ``sh -c SCRIPT …`` with the Python that is meant. kfp.local puts its path for every ``python3``, in
+    what the user has named and given too."""
+    return [*(part.replace("python3", python) for part in command[:3]), *command[3:]]
 
 
 def _runner(local: Any, folder: RunFolder) -> Any:

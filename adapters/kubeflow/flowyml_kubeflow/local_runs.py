@@ -97,7 +97,7 @@ class LocalRuns:
             "hooks": bool(plan.hooks),
             "parameters": dict(parameters),
             "arguments": {
-                names.port(name): _harmless(argument(value, by_name[name])) for name, value in parameters.items()
+                names.port(name): _blank(argument(value, by_name[name])) for name, value in parameters.items()
             },
             "steps": {names.task(step.name): step.name for step in plan},
             "attempts": {names.task(step.name): _most_attempts(step) for step in plan},
@@ -125,7 +125,7 @@ class LocalRuns:
         )  # fmt: skip
 
     def runs(self, pipeline: str | None, limit: int) -> list[Run]:
-        found = [run.request() for run in self._all()]
+        found = [request for run in self._all() if (request := run.request())]
         wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
         newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
         return [self.get_run(request["job_id"]) for request in newest]
@@ -244,9 +244,10 @@ def _most_attempts(step: Step) -> int:
     return step.retry.max_attempts if step.retry else 1
 
 
-def _harmless(value: Any) -> Any:
-    """kfp.local replaces its placeholders in users' texts too; the steps get the exact values beside it."""
-    return value.replace("{{$", "{ {$").replace("/kfp-workspace", "/kfp workspace") if isinstance(value, str) else value
+def _blank(value: Any) -> Any:
+    """A value of the same type. kfp.local replaces its placeholders in users' texts, makes integers floats and hands
+    all to a step in one argument, of 128 KiB at most; so the steps get the exact values beside it."""
+    return type(value)()
 
 
 def _with_this_path() -> dict[str, str]:

@@ -29,6 +29,8 @@ def kfp_cron(schedule: Schedule) -> str:
     '0 10 10 * * *'
     >>> kfp_cron(Schedule(cron="30 8 * * MON-FRI", timezone="Asia/Kolkata"))
     '0 0 3 * * 1,2,3,4,5'
+    >>> kfp_cron(Schedule(cron="*/15 0 */10 * MON"))
+    '0 */15 0 1,11,21,31 * 1'
     """
     assert schedule.cron is not None
     fields = schedule.cron.split()
@@ -37,6 +39,8 @@ def kfp_cron(schedule: Schedule) -> str:
             raise UnsupportedFeatureError(f"cron {schedule.cron!r}: KFP's scheduler does not know {field!r}.")
     numbers = _numbers(schedule.cron)
     written = [_written(*told) for told in zip(fields, numbers, _SIZES, strict=True)]
+    # For KFP's scheduler ``*/2`` is a star, beside which the weekday decides alone (robfig/cron, getField, dayMatches).
+    written[2] = _list(numbers[2], 31)
     written[4] = _list(numbers[4], 7)  # names become numbers, and Sunday is 0: KFP's scheduler knows no 7
     found = ["0", *(written if _is_utc(schedule) else _in_utc(schedule, written, numbers))]
     if len(found) != 6 or not all(found):  # KFP would read all of them one place off

@@ -27,6 +27,7 @@ _OPEN = {
     ("platforms", "kubernetes", "deploymentSpec"),
     ("platforms", "kubernetes", "deploymentSpec", "executors"),
 }  # fmt: skip
+_TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?[0-9]+)(?P<exponent>e[-+][0-9]+)')
 _COMPONENT_REF = re.compile(r'"componentRef":(\{"name":"[a-z0-9-]+"\})')
 _PLAIN = (
     "artifacts", "componentRef", "constant", "dependentTasks", "inputs", "name", "outputArtifactKey", "parameters",
@@ -109,9 +110,16 @@ def _key(key: str, path: tuple[str, ...]) -> str:
 
 def _json(value: Any) -> str:
     plain = _ENCODER.encode(value)
+    if "e-" in plain or "e+" in plain:
+        plain = _TEXT_OR_EXPONENT.sub(_with_point, plain)
     if plain.isascii() and "\x7f" not in plain:  # as most of it is: JSON escapes the other control characters
         return plain
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", plain)
+
+
+def _with_point(match: re.Match[str]) -> str:
+    """``1e-05`` as ``1.0e-05``: readers of YAML 1.1, such as kfp's, take the first for text."""
+    return f"{match['number']}.0{match['exponent']}" if match["number"] else match[0]
 
 
 def validate(compiled: Compiled) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from flowyml_kubeflow import names
 from flowyml_kubeflow.status import status_of
+from flowyml_kubeflow.values import output_name
 
 __all__ = ["Pod", "Tasks", "inputs_of", "node_id"]
 
@@ -99,13 +100,14 @@ class Tasks:
         return any(item.start_time <= skipped.start_time <= item.end_time for skipped in self._skipped)
 
     def outputs(self) -> dict[str, list[str]]:
-        """Which steps give outputs of the pipeline, by port."""
+        """The steps that give outputs of the pipeline, with their names."""
         found: dict[str, list[str]] = {}
+        definitions = self._pipeline["root"].get("outputDefinitions", {}).get("parameters", {})
         for dag in _dags(self._pipeline):
             for port, selector in dag.get("outputs", {}).get("parameters", {}).items():
                 producer = selector["valueFromParameter"]["producerSubtask"]
                 if producer in self.steps:
-                    found.setdefault(producer, []).append(port)
+                    found.setdefault(producer, []).append(output_name(port, definitions.get(port, {})))
         return found
 
 

@@ -16,7 +16,7 @@ from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import is_of_type
 from flowyml_kubeflow import names
 
-__all__ = ["JSON_TEXT", "argument", "described", "kfp_type", "restored", "told"]
+__all__ = ["JSON_TEXT", "argument", "described", "described_output", "kfp_type", "output_name", "restored", "told"]
 
 JSON_TEXT = "STRING"
 _TYPES: Mapping[str, str] = {
@@ -25,6 +25,7 @@ _TYPES: Mapping[str, str] = {
 }  # fmt: skip
 _LARGEST = 2**53
 _JSON = "JSON"
+_LONGEST_KEY = 1024  # source: YAML 1.2, 7.4.2, implicit keys
 
 
 def kfp_type(parameter: Parameter) -> str:
@@ -46,6 +47,11 @@ def argument(value: Any, parameter: Parameter) -> Any:
     """What KFP is given for a value. Raises ``ParameterError`` for an integer that it would change."""
     if is_json_text(parameter):
         return json.dumps(value, ensure_ascii=False)
+    if long := _long_key(value):
+        raise ParameterError(
+            f"{parameter.name!r} holds a dict with a key of {len(long)} characters, {long[:40]!r}…: pipelines of KFP's "
+            f"are YAML, whose keys have {_LONGEST_KEY} at most. Make it a value."
+        )
     if large := _too_large(value):
         raise ParameterError(
             f"{parameter.name!r} holds {large}, and KFP carries numbers as doubles: beyond 2**53 they change. "
@@ -84,6 +90,20 @@ def described(parameter: Parameter) -> dict[str, str]:
     return {"description": ", ".join(about)} if about else {}
 
 
+def described_output(name: str) -> dict[str, str]:
+    """The same of an output of the pipeline, which is always JSON; read by ``output_name``."""
+    return {"description": ", ".join([*([name] if names.port(name) != name else []), _JSON])}
+
+
+def output_name(port: str, definition: Mapping[str, Any]) -> str:
+    """The name of an output, from the definition of its port in the pipeline's file.
+
+    >>> output_name("groe_d353a267", {"description": "größe, JSON"}), output_name("rows", {"description": "JSON"})
+    ('größe', 'rows')
+    """
+    return _about(port, str(definition.get("description") or ""))[0]
+
+
 def told(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str, Any]:
     """Name and value of a run's parameter, from the definition of its port in the pipeline's file.
 
@@ -100,7 +120,7 @@ def told(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str, Any
 
 
 def _about(port: str, description: str) -> tuple[str, bool]:
-    """The name of a parameter, and whether it is JSON in a string, as ``described`` told it."""
+    """The name of a parameter or output, and whether it is JSON in a string, as was told of it."""
     if description == _JSON:
         return port, True
     plain = description.removesuffix(f", {_JSON}")
@@ -122,6 +142,13 @@ def _typed(value: Any, schema: Any) -> Any:
     if schema.get("type") == "number":
         return float(value)
     return int(value) if value == int(value) else value
+
+
+def _long_key(value: Any) -> str | None:
+    if isinstance(value, dict):
+        long = (key for key in value if len(json.dumps(key)) > _LONGEST_KEY)
+        return next((found for found in (*long, *map(_long_key, value.values())) if found), None)
+    return next((found for item in value if (found := _long_key(item))), None) if isinstance(value, list) else None
 
 
 def _too_large(value: Any) -> int | None:

@@ -85,6 +85,7 @@ class _Attempt:
     entrypoint: str
     log: Path
     channel: _ControlChannel = field(init=False)
+    has_ended: bool = False
 
     def __post_init__(self) -> None:
         self.channel = _ControlChannel()
@@ -132,6 +133,7 @@ class _Attempt:
             elif run.state_type == "CRASHED" and run.message == SILENT_MESSAGE:
                 self._contradict()
             elif status_of(run.state_type, run.state_name).is_terminal:
+                self.has_ended = True
                 ended_since = ended_since or time.monotonic()
                 if time.monotonic() - ended_since > _GRACE_SECONDS:
                     _kill_group(engine)
@@ -161,7 +163,9 @@ class _Attempt:
 
     def _conclude(self, code: int) -> int:
         """A run whose engine ended without a word is cancelled, if that was asked for, and else crashed."""
-        run = _eventually(lambda: self.client.run(self.run_id))
+        if self.has_ended:
+            return 0
+        run = _eventually(lambda: self.client.run(self.run_id), _PATIENCE_SECONDS if code else _GRACE_SECONDS)
         if status_of(run.state_type, run.state_name).is_terminal:
             return 0
         if run.state_type == "CANCELLING":
@@ -271,9 +275,9 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _eventually(call: Callable[[], Any]) -> Any:
+def _eventually(call: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> Any:
     """The answer of a call, for which a server that is down is given time to come back."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             return call()

@@ -107,7 +107,8 @@ class LocalOrchestrator(Orchestrator):
         check_name(run_id, "run")
         store = self.store
         apart = goes_apart(plan, self.workers)
-        with ahead() if apart else nullcontext() as started:
+        # What a hook sets up when the pipeline starts, in os.environ say, a process has only if it is started later.
+        with ahead() if apart and not plan.hooks else nullcontext() as started:
             settings = self._settings(pipeline, plan, run_id, apart, started)
             with store.session():
                 if self._begin(store, plan, run_id, parameters):
