@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "text": "ü 🚀 \"quoted\" 'too' {x} $(y) \n",
     "list": [1, [2.5, None]],
     "dict": {"a b": {"": []}},
+    "separators": "a\u2028b\u2029c\x85d\x0ce\rf",
 }
 
 
@@ -245,9 +246,9 @@ def hostile() -> Pipeline:
     def one(value: str) -> str:
         return value
 
-    @step(name="class/../..", inputs={"value": odd}, outputs=["größe 🚀"])
+    @step(name="class/../.. on python3.12", inputs={"value": odd}, outputs=["größe 🚀"])
     def two(value: str) -> str:
         return value * 2
 
-    pipeline = Pipeline('confor\'mance """{}%/ ü', description='"""\n\\')
+    pipeline = Pipeline('confor\'mance """{}%/ ü python3', description='"""\n\\')
     return pipeline.add_step(dashed).add_step(templated).add_step(one).add_step(two)

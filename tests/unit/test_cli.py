@@ -545,6 +545,7 @@ def test_hostile_names_are_shown_as_they_are(name: str) -> None:
 def test_what_an_encoding_lacks_is_shown_as_an_escape() -> None:
     run = command("run", "train.py", "-p", "label=Größe", PYTHONIOENCODING="ascii")
     assert (run.code, "Gr\\xf6\\xdfe: 3" in run.out) == (0, True), run.err
+    assert command("runs", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0").code == 0
     job = json.loads(command("runs", "--json", PYTHONIOENCODING="ascii").out)[0]["job_id"]
     logs = command("logs", job, PYTHONIOENCODING="ascii")
     assert (logs.code, "load \\u2502 printed by a step" in logs.out) == (0, True), logs.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -193,3 +194,22 @@ def test_no_credential_reaches_a_repr_or_an_error(monkeypatch: pytest.MonkeyPatc
         registry.resolve("prod")
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_relative_path_counts_from_the_file_that_it_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Placed(Toy):
+        def __init__(self, *, store: str | os.PathLike[str] | None = None, url: str | None = None) -> None:
+            super().__init__(url=url)
+            self.given["store"] = None if store is None else os.fspath(store)
+
+    monkeypatch.setattr(registry, "_registered", {"toy": Placed})
+    root = write('[orchestrators.prod]\nengine = "toy"\nstore = "data/my.db"\nurl = "relative"\n').parent.absolute()
+    (root / "below").mkdir()
+    monkeypatch.chdir("below")
+    assert given("prod")["store"] == str(root / "data" / "my.db")
+    assert given("prod")["url"] == "relative"  # no path, by the type that the constructor asks for
+    for place in ("s3://bucket/x", "/absolute"):
+        write(f'[orchestrators.prod]\nengine = "toy"\nstore = "{place}"\n', str(root / "flowyml.toml"))
+        assert given("prod")["store"] == place
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__STORE", "from/here")
+    assert given("prod")["store"] == "from/here"

@@ -386,3 +386,108 @@ print(Pipeline("reading", include=["data/*.csv"]).add_step(reads).run()["reads"]
     first, second = done.stdout.splitlines()
     assert first.endswith("It did not come along with the code: the pipeline takes include=['data/rows.csv']")
     assert second == "1,2"
+
+
+class SetsUp(PipelineHook):
+    """What steps find when the pipeline has started."""
+
+    def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Mapping[str, Any]) -> None:
+        os.environ["SET_UP_BY_A_HOOK"] = run_id
+
+
+def test_what_a_hook_sets_up_is_there_for_steps_in_processes(
+    processes: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SET_UP_BY_A_HOOK", "before")
+    told = step(name="told", outputs=["told"])(lambda: os.environ["SET_UP_BY_A_HOOK"])
+    pipeline = Pipeline("set up", hooks=[SetsUp()]).add_step(told)
+    for run_id in ("first", "second"):
+        assert pipeline.run(on=processes, run_id=run_id)["told"] == run_id
+
+
+def test_a_process_that_a_thread_has_forked_keeps_nobody_waiting(local: LocalOrchestrator) -> None:
+    """It has a copy of all that is open, the way to the warm process included."""
+    left: list[int] = []
+
+    def forks() -> int:
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        left.append(pid)
+        return 1
+
+    def apart(forked: int) -> int:
+        return forked + 1
+
+    pipeline = Pipeline("forked").add_step(step(name="forked", outputs=["forked"])(forks))
+    pipeline.add_step(step(name="apart", outputs=["apart"], timeout=30)(apart))
+    began = time.monotonic()
+    try:
+        assert pipeline.run(on=local)["apart"] == 2
+        assert time.monotonic() - began < 8
+    finally:
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def test_an_error_that_sqlite_cannot_hold_is_recorded(processes: LocalOrchestrator) -> None:
+    def fails() -> int:
+        raise ValueError("bad \ud83d name")
+
+    pipeline = Pipeline("lone").add_step(step(name="fails")(fails))
+    result = pipeline.run(on=processes, run_id="lone")
+    assert not result.success
+    (recorded,) = processes.step_runs("lone")
+    assert recorded.error == "ValueError: bad \\ud83d name"
+
+
+def test_a_library_may_use_what_does_not_travel(tmp_path: Path) -> None:
+    """A room that stays at home is that of the installed FlowyML."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "drawing.py").write_text("import flowyml.graph.lines\ndrawn = flowyml.graph.lines.__name__\n")
+    (tmp_path / "uses_it.py").write_text(
+        "import sys; sys.path.append('lib')\n"
+        "from flowyml import Pipeline, step\n"
+        "import drawing\n"
+        "@step(timeout=30)\n"
+        "def drawn() -> str:\n"
+        "    return drawing.drawn\n"
+        "if __name__ == '__main__':\n"
+        "    print(Pipeline('draws').add_step(drawn).run().raise_for_status()['drawn'])\n"
+    )
+    done = subprocess.run([sys.executable, "uses_it.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "flowyml.graph.lines\n", done.stderr
+
+
+def test_a_script_that_is_started_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "release_7.py").write_text(
+        "from flowyml import Pipeline, step\n"
+        "@step(timeout=30)\n"
+        "def one() -> int:\n"
+        "    return 1\n"
+        "if __name__ == '__main__':\n"
+        "    print(Pipeline('linked').add_step(one).run().raise_for_status()['one'])\n"
+    )
+    (tmp_path / "current.py").symlink_to("release_7.py")
+    done = subprocess.run([sys.executable, "current.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "1\n", done.stderr
+
+
+def test_a_script_finds_its_arguments_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "counts.py").write_text(
+        "import sys\n"
+        "from flowyml import Pipeline, step\n"
+        "@step(outputs=['here'])\n"
+        "def here() -> list[str]:\n"
+        "    return sys.argv[1:]\n"
+        "@step(timeout=30)\n"
+        "def apart(here: list[str]) -> bool:\n"
+        "    return here == sys.argv[1:] == ['--rows', '7']\n"
+        "if __name__ == '__main__':\n"
+        "    print(Pipeline('counts').add_step(here).add_step(apart).run().raise_for_status()['apart'])\n"
+    )
+    command = [sys.executable, "counts.py", "--rows", "7"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr

@@ -731,3 +731,11 @@ def test_a_store_of_a_newer_flowyml(local: LocalOrchestrator) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigurationError, match="newer FlowyML"):
         local.runs()
+
+
+def test_an_empty_run_id_is_no_id(local: LocalOrchestrator) -> None:
+    """As from ``os.environ.get("RUN_ID", "")``: a new id each time would lose what the user meant by it."""
+    pipeline = Pipeline("empty id").add_step(step(name="one")(lambda: 1))
+    for start in (pipeline.run, pipeline.submit):
+        with pytest.raises(DefinitionError, match="it is empty"):
+            start(on=local, run_id="")

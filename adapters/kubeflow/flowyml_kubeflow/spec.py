@@ -27,7 +27,7 @@ _OPEN = {
     ("platforms", "kubernetes", "deploymentSpec"),
     ("platforms", "kubernetes", "deploymentSpec", "executors"),
 }  # fmt: skip
-_TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<number>-?[0-9]+)(?P<exponent>e[-+][0-9]+)')
+_TEXT_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![0-9.])(?P<number>-?[0-9]+)(?P<exponent>e[-+][0-9]+)')
 _COMPONENT_REF = re.compile(r'"componentRef":(\{"name":"[a-z0-9-]+"\})')
 _PLAIN = (
     "artifacts", "componentRef", "constant", "dependentTasks", "inputs", "name", "outputArtifactKey", "parameters",

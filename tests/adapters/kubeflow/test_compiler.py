@@ -27,7 +27,7 @@ from flowyml.plan.model import Constant, FromStep, Input, Parameter, PipelineOut
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator, names, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
-from flowyml_kubeflow.inline import without_prose
+from flowyml_kubeflow.inline import with_launcher, without_prose
 from flowyml_kubeflow.options import FORMS
 from flowyml_kubeflow.tasks import Tasks
 
@@ -89,7 +89,7 @@ def test_names_are_within_the_rules_of_kubernetes() -> None:
         assert KUBERNETES_NAME.fullmatch(name), name
     assert not {names.task(name) for name in ("executor", "root", "load-driver")} & {"executor", "root", "load-driver"}
     shown = {task["taskInfo"]["name"] for task in tasks.values()}
-    assert shown > {'it\'s "1" {x} \\', "class/../.."}
+    assert shown > {'it\'s "1" {x} \\', "class/../.. on python3.12"}
 
 
 def test_parameters_are_typed_for_kfps_run_form() -> None:
@@ -205,6 +205,38 @@ def test_containers_of_different_components_differ() -> None:
     """KFP's backend stores the description of a component under the hash of its container."""
     containers = [json.dumps(item) for item in compiled().spec["deploymentSpec"]["executors"].values()]
     assert len(set(containers)) == len(containers) == 3
+
+
+@pytest.mark.parametrize("value", [1e-5, 1e16, 1e22, -1e-9, 5e-324, 1.5e-7, [1e-5, "1e-5"], {"1e-5": 1e300}])
+def test_numbers_are_numbers_for_every_reader(value: Any) -> None:
+    """YAML 1.1 takes 1e-05 for text: it wants a point."""
+    kind = {float: "number", list: "array", dict: "object"}[type(value)]
+    parameter = Parameter(name="x", schema={"type": kind}, default=value)
+    made = compile_pipeline(build(Plan(name="exact", steps=(Step(name="a", function="m:f"),), parameters=(parameter,))))
+    text = spec.text(made)
+    assert [*yaml.safe_load_all(text)] == [*yaml.load_all(text, yaml.CSafeLoader)] == made.documents
+    assert made.spec["root"]["inputDefinitions"]["parameters"]["x"]["defaultValue"] == value
+
+
+def test_steps_with_other_retries_have_pods_of_their_own_time() -> None:
+    again = OrchestratorRetryPolicy(max_attempts=5, initial_delay_seconds=1, retryable_errors=["ConnectionError"])
+    steps = [Step(name=name, function="m:f", timeout_seconds=3600, retry=retry) for name, retry in
+             (("plain", None), ("retried", again), ("by kfp", OrchestratorRetryPolicy()))]  # fmt: skip
+    made = compile_pipeline(build(Plan(name="patient", steps=tuple(steps))))
+    pods = made.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert {name: pod["activeDeadlineSeconds"] for name, pod in pods.items()} == {
+        "exec-plain": "5401", "exec-retried": "19816",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ["print(cluster.health())", "cluster.runs()", "cluster.attach('x')"])
+def test_a_script_that_asks_an_engine_when_it_is_imported_gets_the_whole_adapter(line: str) -> None:
+    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
+    script = f"from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\n{line}\n"
+    held = with_launcher(build(plan, files={"m.py": script.encode()})).files
+    assert {"flowyml_kubeflow/local_runs.py", "flowyml_kubeflow/cluster.py"} <= held.keys()
+    small = with_launcher(build(plan, files={"m.py": script.replace(line, "").encode()})).files
+    assert "flowyml_kubeflow/cluster.py" not in small
 
 
 def test_steps_that_are_alike_share_a_component() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.local_files import RunFolder
+from flowyml_kubeflow.local_runner import _alone
+from flowyml_kubeflow.local_runs import LocalRuns
 
 pytestmark = pytest.mark.kubeflow
 
@@ -171,6 +175,51 @@ def test_a_number_that_is_another_process_by_now_is_left_alone(tmp_path: Path) -
     finally:
         os.killpg(other.pid, signal.SIGKILL)
         other.wait()
+
+
+def test_what_is_called_like_python_is_no_python(orchestrator: KubeflowOrchestrator) -> None:
+    """kfp.local puts the path of its own Python for every ``python3``."""
+
+    @step(name="test on python3.12", outputs=["words"])
+    def tells(word: str) -> str:
+        return f"{word} python3"
+
+    pipeline = Pipeline("migrate to python3", context=context(word="from python3")).add_step(tells)
+    handle = orchestrator.run_pipeline(pipeline, "python3-upgrade").wait_for_completion(120, 0.2)
+    assert (handle.status, handle.error) == (COMPLETED, None)
+    assert handle.outputs == {"words": "from python3 python3"}
+    assert handle.step_statuses() == {"test on python3.12": COMPLETED}
+
+
+def test_what_kfp_local_could_not_carry_arrives_all_the_same(orchestrator: KubeflowOrchestrator) -> None:
+    """It hands parameters to steps in one argument, and replaces what looks like its placeholders."""
+    given = {"long": "y" * 200_000, "placeholder": {"a": "{{$.inputs.parameters['d']}}"}, "lone": "a\ud83d"}
+
+    @step(outputs=["arrived"])
+    def check(long: str, placeholder: dict[str, str], lone: str) -> bool:
+        return {"long": long, "placeholder": placeholder, "lone": lone} == given
+
+    pipeline = Pipeline("carried", context=context(long="", placeholder={}, lone="")).add_step(check)
+    handle = orchestrator.run_pipeline(pipeline, parameters=given).wait_for_completion(120, 0.2)
+    assert (handle.status, handle.error) == (COMPLETED, None)
+    assert handle.outputs == {"arrived": True}
+
+
+def test_who_looks_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        with _alone(folder) as alone:
+            assert alone
+            with _alone(folder) as second:
+                assert not second
+
+
+def test_a_folder_that_is_no_run_is_not_listed(tmp_path: Path) -> None:
+    runs = LocalRuns("subprocess", {}, tmp_path)
+    (tmp_path / "stray").mkdir()
+    assert runs.runs(None, 50) == []
 
 
 def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowOrchestrator) -> None:

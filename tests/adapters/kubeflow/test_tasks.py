@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flowyml.plan.bundle import build
+from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml_kubeflow import names
+from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.tasks import Tasks, node_id
 
 pytestmark = pytest.mark.kubeflow
@@ -59,6 +63,17 @@ def test_steps_and_outputs_are_found_at_any_depth() -> None:
     assert found.steps == {"a": "A"}
     assert found.outputs() == {"a": ["x"]}
     assert (found.pods("a"), found.state("a")) == ([], None)
+
+
+def test_outputs_have_the_names_that_the_user_gave_them() -> None:
+    two = Plan(
+        name="named", steps=(Step(name="a", function="m:f", outputs=("x", "größe")),),
+        outputs=(PipelineOutput("x", FromStep("a", "x")), PipelineOutput("train größe", FromStep("a", "größe"))),
+    )  # fmt: skip
+    for hooks in ((), ("Hook",)):
+        pipeline = compile_pipeline(build(replace(two, hooks=hooks))).spec
+        found = Tasks(SimpleNamespace(run_details=SimpleNamespace(task_details=[])), pipeline)
+        assert found.outputs() == {"a": ["x", "train größe"]}
 
 
 def test_the_executor_is_the_pod() -> None:

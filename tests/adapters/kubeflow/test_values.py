@@ -48,3 +48,11 @@ def test_a_person_who_types_nonsense_is_told() -> None:
     parameter = Parameter(name="either", schema=schema_of(int | None, "either"))
     with pytest.raises(ParameterError, match="'either' takes no 'five', as JSON or as text"):
         restored("five", parameter)
+
+
+@pytest.mark.parametrize("value", [{"k" * 1025: 1}, [{"ü" * 200: 1}], {"a": {"k" * 1025: 1}}])
+def test_a_key_that_yaml_cannot_hold_is_refused(value: Any) -> None:
+    """Readers of YAML take no longer key; an escaped character counts as it is written."""
+    parameter = Parameter(name="query", schema={"type": "object"}, default=value)
+    with pytest.raises(ParameterError, match=r"'query' holds a dict with a key of .* 1024 at most. Make it a value"):
+        argument(value, parameter)
