@@ -240,7 +240,7 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
 def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line]) -> None:
     """Record steps and lines. One statement each, which runs without the interpreter's lock however many they are."""
     with transaction(db):
-        if rows := [row._replace(error=clean(row.error)) for row in steps]:
+        if rows := [row._replace(error=clean(row.error)) if row.error else row for row in steps]:
             db.execute(_WRITE_STEPS, {"run": number, "rows": _json(rows)})
         if texts := list(lines):
             db.execute(_WRITE_LINES, {"run": number, "rows": _json(texts)})
