@@ -384,7 +384,8 @@ class _Runs:
     def _write(self, run: Any, spec: Json) -> None:
         folder = self._folder(run)
         folder.path.mkdir(parents=True)
-        folder.pipeline.write_text(json.dumps(for_kfp_local(spec, run.display_name, runner="subprocess")))
+        local = for_kfp_local(spec, run.display_name, runner="subprocess")
+        folder.pipeline.write_text(json.dumps(local, ensure_ascii=False), "utf-8")  # YAML joins no surrogates
         folder.write("parameters.json", {})
         wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         defaults = {name: item["defaultValue"] for name, item in wanted.items() if "defaultValue" in item}
