@@ -56,6 +56,7 @@ def test_an_adapter_that_the_code_imports_comes_along() -> None:
     [
         "from flowyml.graph import svg", "import flowyml.graph", "from flowyml import Pipeline, graph",
         "from flowyml import (\n    Pipeline,\n    graph,\n)", "from flowyml import graph, step, testing",
+        "word = '\\d'\nfrom flowyml import graph",
         "from flowyml import (step,  # (as always)\n    graph)", "from flowyml import step, \\\n    graph",
     ],
 )  # fmt: skip

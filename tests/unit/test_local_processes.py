@@ -443,51 +443,43 @@ def test_an_error_that_sqlite_cannot_hold_is_recorded(processes: LocalOrchestrat
     assert recorded.error == "ValueError: bad \\ud83d name"
 
 
+def printed_by(folder: Path, name: str, body: str, *arguments: str) -> str:
+    """What a script prints that runs in a process of its own: steps, and at the end a line for ``__main__``."""
+    *steps, last = body.strip().splitlines()
+    code = ["from flowyml import Pipeline, step", *steps, "if __name__ == '__main__':", f"    {last}"]
+    (folder / name).write_text("\n".join(code))
+    start = folder / "started_by_a_link.py"
+    start.symlink_to(name)
+    command = [sys.executable, start.name, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_library_may_use_what_does_not_travel(tmp_path: Path) -> None:
     """A room that stays at home is that of the installed FlowyML."""
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "drawing.py").write_text("import flowyml.graph.lines\ndrawn = flowyml.graph.lines.__name__\n")
-    (tmp_path / "uses_it.py").write_text(
-        "import sys; sys.path.append('lib')\n"
-        "from flowyml import Pipeline, step\n"
-        "import drawing\n"
-        "@step(timeout=30)\n"
-        "def drawn() -> str:\n"
-        "    return drawing.drawn\n"
-        "if __name__ == '__main__':\n"
-        "    print(Pipeline('draws').add_step(drawn).run().raise_for_status()['drawn'])\n"
-    )
-    done = subprocess.run([sys.executable, "uses_it.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout == "flowyml.graph.lines\n", done.stderr
+    body = """
+import sys; sys.path.append("lib")
+import drawing
+@step(timeout=30)
+def drawn() -> str:
+    return drawing.drawn
+print(Pipeline("draws").add_step(drawn).run().raise_for_status()["drawn"])
+"""
+    assert printed_by(tmp_path, "uses_it.py", body) == "flowyml.graph.lines\n"
 
 
-def test_a_script_that_is_started_by_a_link(tmp_path: Path) -> None:
-    (tmp_path / "release_7.py").write_text(
-        "from flowyml import Pipeline, step\n"
-        "@step(timeout=30)\n"
-        "def one() -> int:\n"
-        "    return 1\n"
-        "if __name__ == '__main__':\n"
-        "    print(Pipeline('linked').add_step(one).run().raise_for_status()['one'])\n"
-    )
-    (tmp_path / "current.py").symlink_to("release_7.py")
-    done = subprocess.run([sys.executable, "current.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout == "1\n", done.stderr
-
-
-def test_a_script_finds_its_arguments_in_every_process(tmp_path: Path) -> None:
-    (tmp_path / "counts.py").write_text(
-        "import sys\n"
-        "from flowyml import Pipeline, step\n"
-        "@step(outputs=['here'])\n"
-        "def here() -> list[str]:\n"
-        "    return sys.argv[1:]\n"
-        "@step(timeout=30)\n"
-        "def apart(here: list[str]) -> bool:\n"
-        "    return here == sys.argv[1:] == ['--rows', '7']\n"
-        "if __name__ == '__main__':\n"
-        "    print(Pipeline('counts').add_step(here).add_step(apart).run().raise_for_status()['apart'])\n"
-    )
-    command = [sys.executable, "counts.py", "--rows", "7"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout == "True\n", done.stderr
+def test_a_script_that_is_started_by_a_link_finds_its_arguments_in_every_process(tmp_path: Path) -> None:
+    body = """
+import sys
+@step(outputs=["here"])
+def here() -> list[str]:
+    return sys.argv[1:]
+@step(timeout=30)
+def apart(here: list[str]) -> list[list[str]]:
+    return [here, sys.argv[1:]]
+print(Pipeline("counts").add_step(here).add_step(apart).run().raise_for_status()["apart"])
+"""
+    assert printed_by(tmp_path, "release_7.py", body, "--rows", "7") == "[['--rows', '7'], ['--rows', '7']]\n"

@@ -189,7 +189,7 @@ def _imported() -> tuple[Any, Any]:
     finally:
         del os.environ[_LIGHT]
     from kfp import components, local
-    from kfp.local import subprocess_task_handler  # type: ignore[import-untyped]  # as above
+    from kfp.local import subprocess_task_handler  # type: ignore[import-untyped]  # ships no types
 
     subprocess_task_handler.replace_python_executable = _with_this_python
     return components, local
