@@ -15,7 +15,7 @@ ON ?= prefect
 # What `make test` hands to pytest: `make test ARGS='-k retry'`.
 ARGS ?=
 
-.PHONY: help demo test test-airflow test-others lint types docs serve-docs bench lowest constraints airflow-env format clean
+.PHONY: help demo test check coverage lint types docs serve-docs bench lowest constraints airflow-env format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,26 +29,16 @@ demo: .venv/.$(if $(filter airflow kubeflow,$(ON)),test,demo) ## Train two model
 	@if [ "$(ON)" = prefect ] && [ -z "$$PREFECT_API_URL" ]; then \
 		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
 
-# Tests on Airflow mostly wait, so the others run beside them; that some of both are left out by ARGS is no failure.
-# Coverage is reported and is no gate: tests kill processes that are writing theirs.
-PYTEST = $(BIN)/python -m pytest --cov --cov-report= $(ARGS)
-AIRFLOW := tests/adapters/airflow
-NONE_IS_FINE := || [ $$? -eq 5 ]
-
 test: .venv/.test ## Run every check and test, real engines included
 	@$(MAKE) -j2 lint types docs airflow-env
-	@rm -f .coverage*
-	@$(MAKE) -j2 test-airflow test-others
-	-@[ ! -e .coverage-airflow ] || $(BIN)/coverage combine --quiet --append .coverage-airflow
-	-@[ ! -e .coverage ] || $(BIN)/coverage report
+	@$(BIN)/python scripts/run_tests.py $(ARGS)
 
-test-others: .venv/.test
-	@$(PYTEST) --ignore=$(AIRFLOW) $(NONE_IS_FINE)
+check: .venv/.test ## Run what needs no engine: style, layers, types, docs, unit tests
+	@$(MAKE) -j2 lint types docs
+	@$(BIN)/python -m pytest tests/unit flowyml adapters -q $(ARGS)
 
-test-airflow: .venv/.test
-	@echo "The tests on Airflow run beside the others; follow them in .venv/test-airflow.log"
-	@(COVERAGE_FILE=.coverage-airflow $(PYTEST) $(AIRFLOW) $(NONE_IS_FINE)) >.venv/test-airflow.log 2>&1; \
-		code=$$?; cat .venv/test-airflow.log; exit $$code
+coverage: .venv/.test ## Run the tests that need no engine, and show which lines they reach
+	@$(BIN)/python -m pytest tests/unit flowyml adapters -q --cov --cov-report=term $(ARGS)
 
 lint: .venv/.test ## Style (ruff) and the layers of the code (import-linter)
 	@$(BIN)/ruff check --quiet .
