@@ -1,4 +1,4 @@
-"""URLs of servers and stores: checked, and as they may be shown."""
+"""URLs of servers and stores: checked, compared, and shown without what is secret in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,32 @@ import re
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["checked_url", "safe_to_show", "without_credentials"]
+__all__ = [
+    "STORE_CREDENTIALS",
+    "checked_url",
+    "refuse_credentials",
+    "same_address",
+    "shown",
+    "shown_in",
+    "without_credentials",
+]
+
+STORE_CREDENTIALS = (
+    "Give them to each machine that reads or writes there: in the environment (such as AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY), or in fsspec's configuration (such as FSSPEC_SFTP_PASSWORD)."
+)
+"""Where the credentials of a store belong: the last sentence of ``refuse_credentials`` for one."""
+
+_HIDDEN = "…"
+# The query of the engines' own pages. Everything else in a query may be a secret: a key, a signature, a session.
+_HARMLESS = frozenset(
+    {"dag_run_id", "execution_date", "limit", "map_index", "namespace", "ns", "offset", "order_by", "run_id", "tab"}
+    | {"task_id"}
+)
+_WEB = ("http", "https")
+_CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")  # fsspec: simplecache::s3://bucket/key
+_WORD = re.compile(r"[^\s\"'<>]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def checked_url(url: object) -> str:
@@ -15,29 +40,120 @@ def checked_url(url: object) -> str:
 
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
-        usable = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable = parts is not None and parts.scheme in _WEB and bool(parts.hostname)
         usable = usable and (parts is None or parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
     if not usable or not isinstance(url, str):
-        shown = safe_to_show(url) if isinstance(url, str) else repr(url)
-        raise ConfigurationError(f"url={shown!r} is no address of a server. Write it like http://host:4200.")
+        wrong = shown(url) if isinstance(url, str) else repr(url)
+        raise ConfigurationError(f"url={wrong!r} is no address of a server. Write it like http://host:4200.")
     return url
 
 
+def shown(url: str) -> str:
+    """A URL as it may be shown, logged and stored, and in which nothing is secret. A path stays as it is.
+
+    Left out are user and password, and every value of a query that is not known to be harmless. The user stays where it
+    is part of the address and no password follows: in a URL of a store. A wrong URL is shown carefully: in a password,
+    a bare ``/``, ``?`` or ``#`` looks like a path or a query, so everything up to the last ``@`` counts as one.
+
+    >>> shown("https://ada:secret@host/api?token=secret&ns=team")
+    'https://host/api?token=…&ns=team'
+    >>> shown("sftp://ada:sec/ret@host/dags"), shown("abfss://container@account/folder"), shown("/data/a@b?c")
+    ('sftp://host/dags', 'abfss://container@account/folder', '/data/a@b?c')
+    """
+    return "::".join(_shown(part) for part in _CHAIN.split(url))
+
+
+def _shown(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        if url[:1] in ("/", ".", "~") or "@" not in url:
+            return url
+        scheme, rest = "", url
+    rest = _without_user(rest, keep=bool(separator) and not scheme.lower().endswith(_WEB))
+    rest, number_sign, fragment = rest.partition("#")
+    rest, question_mark, query = rest.partition("?")
+    if question_mark:
+        rest += "?" + "&".join(_shown_value(pair) for pair in query.split("&"))
+    if number_sign and fragment.startswith("/") and not {"=", "?", "@"} & {*fragment}:  # a page of Kubeflow's UI
+        rest += "#" + fragment
+    return scheme + separator + rest
+
+
+def _without_user(rest: str, *, keep: bool) -> str:
+    """What follows the scheme, without user and password; a user alone is kept where ``keep`` says so."""
+    end = min((place for mark in "/?#" if (place := rest.find(mark)) >= 0), default=len(rest))
+    authority = rest[:end]
+    if ":" in authority and "@" in rest:
+        return rest.rpartition("@")[2]
+    user, at, host = authority.rpartition("@")
+    return host + rest[end:] if at and not (keep and user) else rest
+
+
+def _shown_value(pair: str) -> str:
+    name, equals, value = pair.partition("=")
+    if not equals:
+        return _HIDDEN if name else ""
+    return pair if name.lower() in _HARMLESS and "@" not in value else f"{name}={_HIDDEN}"
+
+
+def shown_in(text: object) -> str:
+    """A text, such as the message of another library's error, with every URL in it as ``shown`` shows it.
+
+    >>> shown_in("cannot reach 'https://ada:secret@host/api': refused")
+    "cannot reach 'https://host/api': refused"
+    """
+    return _WORD.sub(lambda word: shown(word[0]) if "://" in word[0] else word[0], str(text))
+
+
+def refuse_credentials(url: str, where: str, instead: str = STORE_CREDENTIALS) -> str:
+    """The URL, if it may be stored or compiled into a file that others read; else a ``ConfigurationError``.
+
+    ``where`` names the option that holds it, and ``instead`` is a sentence about where credentials belong.
+
+    >>> refuse_credentials("s3://key:secret@bucket/x", "artifacts")
+    Traceback (most recent call last):
+    flowyml.core.errors.ConfigurationError: artifacts: the URL 's3://bucket/x' was given with credentials in it, ...
+    """
+    if shown(url) == url:
+        return url
+    raise ConfigurationError(
+        f"{where}: the URL {shown(url)!r} was given with credentials in it, which would be stored where others can "
+        f"read them. Leave them out of the URL. {instead}"
+    )
+
+
 def without_credentials(url: str) -> str:
-    """The URL without user, password, query and fragment, which may hold secrets.
+    """The bare address: the URL without user, password, query and fragment. A store's URL keeps a user alone.
 
     >>> without_credentials("https://ada:secret@host/api?token=secret")
     'https://host/api'
     """
-    return re.sub(r"(^|://)[^/]*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
+    bare = re.split(r"[?#]", url, maxsplit=1)[0]
+    start, separator, rest = bare.rpartition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    if at and separator and ":" not in user and not start.lower().endswith(_WEB):
+        return bare
+    return start + separator + host + slash + path
 
 
-def safe_to_show(url: str) -> str:
-    """The same of a URL that may be wrong: in a password, a bare ``/``, ``?`` or ``#`` looks like a path or a query.
+def same_address(one: str, other: str) -> bool:
+    """Whether two URLs of HTTP name the same server and path, however they are written. Credentials do not count.
 
-    >>> safe_to_show("sftp://ada:sec/ret@host/dags")
-    'sftp://host/dags'
+    >>> same_address("https://ada:pw@Host:443/api/", "HTTPS://host/api"), same_address("http://host", "http://host:81")
+    (True, False)
     """
-    return without_credentials(re.sub(r"^([A-Za-z][\w+.-]*://)?.*@", r"\1", url, flags=re.DOTALL))
+    return _address(one) == _address(other)
+
+
+def _address(url: str) -> tuple[str, str, int, str]:
+    """Scheme, host, port and path. Of two paths that only a server could call the same, such as ``/a`` and ``/%61``,
+    it says that they differ: credentials are then held back, which is the safe side.
+    """
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(checked_url(url))
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.urls import safe_to_show
+from flowyml.core.urls import shown
 
 __all__ = ["Folder", "open_folder"]
 
@@ -120,7 +120,7 @@ class FsspecFolder(Folder):
     """
 
     def __init__(self, url: str) -> None:
-        self.name = safe_to_show(url)
+        self.name = shown(url)
         self._user = self._user_part(url)
         try:
             import fsspec
