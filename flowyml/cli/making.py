@@ -13,6 +13,7 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.options import AsJson, File, Option
 from flowyml.cli.output import Output
 from flowyml.cli.source import load
+from flowyml.plan.marks import marked, objection
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.base import RunnablePipeline
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["bundle", "compile_", "graph"]
 
-# Adapters whose files lie among other people's begin a line of theirs with it, so that no other file is replaced.
-_MARK = b"\n# flowyml: "
+_SUFFIXES: Mapping[str, str] = {"terminal": ".txt", "mermaid": ".mmd", "svg": ".svg"}
 
 OutputPath = Annotated[
     Path | None,
     Option(("--output", "-o"), "A file, or a folder (DIR/).", metavar="PATH"),
 ]
+Force = Annotated[bool, Option(("--force",), "Replace a file of FlowyML's that was edited since.")]
 
 
 def compile_(
@@ -36,6 +37,7 @@ def compile_(
         Option(("--to",), "An engine, or `plan`: FlowyML's own plan.", metavar="ENGINE"),
     ],
     output: OutputPath = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the files that an engine would be given.
@@ -51,7 +53,7 @@ def compile_(
             else:
                 out.raw(main)
             return
-        written = _write(files, output)
+        written = _write(files, output, force)
         if as_json:
             out.document({"engine": to, "files": [str(path) for path in written]})
             return
@@ -86,12 +88,13 @@ def graph(
     file: File,
     form: Annotated[Literal["terminal", "mermaid", "svg"], Option(("--format", "-f"), "What to draw.")] = "terminal",
     output: OutputPath = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the steps of a pipeline, or list them as JSON."""
     with Output(as_json) as out:
         plan = load(file).compile()
-        path = None if output is None else _write_file(output, _drawn(plan, form, out))
+        path = None if output is None else _write_drawing(output, _drawn(plan, form, out), form, force)
         if as_json:
             steps = [{"name": step.name, "after": step.upstream, "outputs": step.outputs} for step in plan]
             where = {} if path is None else {"path": str(path)}
@@ -108,6 +111,12 @@ def _drawn(plan: Plan, form: str, out: Output) -> bytes:
     if form == "terminal":
         return terminal(plan, columns=_columns(out)).encode()
     return (mermaid if form == "mermaid" else svg)(plan).encode()
+
+
+def _write_drawing(path: Path, data: bytes, form: str, force: bool) -> Path:
+    data = marked(data, f"graph{_SUFFIXES[form]}")
+    _check_place(path, data, force)
+    return _write_file(path, data)
 
 
 def _columns(out: Output) -> int:
@@ -127,7 +136,7 @@ def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
     return orchestrator.compile_pipeline(pipeline)
 
 
-def _write(files: Mapping[str, bytes], output: Path) -> list[Path]:
+def _write(files: Mapping[str, bytes], output: Path, force: bool) -> list[Path]:
     """The main file under the name that was asked for and the others beside it, or all in a folder.
 
     The main file comes last: an engine that watches the folder finds what it needs.
@@ -136,23 +145,20 @@ def _write(files: Mapping[str, bytes], output: Path) -> list[Path]:
     folder, first = (output, output / main) if _is_folder(output) else (output.parent, output)
     places = {(first if name == main else folder / name): data for name, data in files.items()}
     for path, data in places.items():
-        _check_place(path, data)
+        _check_place(path, data, force)
     for path, data in reversed(places.items()):
         _write_file(path, data)
     return list(places)
 
 
-def _check_place(path: Path, data: bytes) -> None:
+def _check_place(path: Path, data: bytes, force: bool) -> None:
     """Refuse to write over what people wrote."""
     if not path.is_file():
         return
     if path.resolve() in {Path(file).resolve() for file in _loaded_files()}:
         raise UsageError(f"{path} is source code of this pipeline, and would be lost. Name another file or folder.")
-    if _MARK in data and _MARK not in path.read_bytes():
-        raise UsageError(
-            f"{path} was not written by FlowyML and would be lost. Name another file or folder, or give the pipeline "
-            f"another name."
-        )
+    if reason := objection(path.read_bytes(), data, force=force):
+        raise UsageError(f"{path} {reason}")
 
 
 def _loaded_files() -> list[str]:
@@ -165,7 +171,6 @@ def _is_folder(path: Path) -> bool:
 
 def _write_file(path: Path, data: bytes) -> Path:
     """All or nothing, so that no scheduler ever reads half a file."""
-    _check_place(path, data)
     fresh = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

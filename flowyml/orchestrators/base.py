@@ -18,6 +18,7 @@ from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.marks import marked
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 from flowyml.runtime.loading import stop_if_loading
 
@@ -140,14 +141,15 @@ class Orchestrator(ABC):
         return self.deploy(pipeline.bundle(self.plan(pipeline)))
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
-        """The files that the engine would be given, by name, the main file first.
+        """The files that the engine would be given, by name, the main file first, each with FlowyML's mark.
 
         They are for the engine itself, so what counts is what its class can do, also where this object runs them by
         something that can do more or less. Raises ``UnsupportedFeatureError``.
         """
         plan = pipeline.compile().with_retry_policy(self.retry_policy)
         type(self).capabilities.require(_plan_needs(plan))
-        return self.compile_files(pipeline.bundle(plan))
+        files = self.compile_files(pipeline.bundle(plan))
+        return {name: marked(data, name) for name, data in files.items()}
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         """The plan as this orchestrator would run it: with its retry policy, and checked against what it can do."""

@@ -67,8 +67,12 @@ class Bundle:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Bundle:
         """Read a file that ``write`` made. Raises ``PlanError`` for anything else."""
-        data = Path(path).read_bytes()
-        return cls(decode(_contents(data, str(path))["plan.json"]), data)
+        return cls.of(Path(path).read_bytes(), str(path))
+
+    @classmethod
+    def of(cls, data: bytes, name: str = "this file") -> Bundle:
+        """The bundle whose bytes are these; ``name`` stands in errors. Raises ``PlanError``."""
+        return cls(decode(_contents(data, name)["plan.json"]), data)
 
     @property
     def files(self) -> dict[str, bytes]:

@@ -655,3 +655,23 @@ def test_a_terminal_gets_progress_and_colours(terminal: tuple[int, int]) -> None
     text = seen.decode()
     assert "✓" in text
     assert "\x1b[32mCOMPLETED\x1b[0m" in text
+
+
+@pytest.mark.parametrize("engine", ["prefect", "kubeflow", "airflow", "plan"])
+def test_compile_writes_over_no_file_that_people_wrote_or_edited(engine: str) -> None:
+    """One rule for all formats: a comment that looks like FlowyML's mark is none."""
+    main = Path(flowyml("compile", "train.py", "--to", engine, "-o", "made/", "--json").json["files"][0])
+    again = ("compile", "train.py", "--to", engine, "-o", "made/")
+    assert flowyml(*again).code == 0, "its own file is replaced"
+    written = main.read_bytes()
+    main.write_bytes(b" " + written)
+    done = flowyml(*again)
+    assert (done.code, main.read_bytes()) == (2, b" " + written)
+    assert f"{main} was edited after FlowyML wrote it" in done.err
+    assert flowyml(*again, "--force").code == 0
+    assert main.read_bytes() == written
+    main.write_text("# flowyml: TODO\n")
+    for words in (again, (*again, "--force")):
+        done = flowyml(*words)
+        assert (done.code, main.read_text()) == (2, "# flowyml: TODO\n")
+        assert "was not written by FlowyML and would be lost" in done.err

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import json
 import keyword
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,16 +23,16 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
+from flowyml.plan.marks import marked
 from flowyml.plan.model import FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier
 from flowyml_airflow import dag_parts
 from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_file, dag_id, task_id, xcom_key
 from flowyml_airflow.options import DAG_ARGUMENTS, TASK_ARGUMENTS, pipeline_options, step_options
 
-__all__ = ["FACTS", "TAG", "CompiledDag", "compile_dag", "version_tag"]
+__all__ = ["TAG", "CompiledDag", "compile_dag", "version_tag"]
 
 TAG = "flowyml"  # every DAG that FlowyML compiled has it
-FACTS = "# flowyml: "  # the last line of a DAG file: what FlowyML reads back, as JSON
 
 # Airflow reads `.airflowignore` as glob patterns or, by default before 3.0, as regular expressions. This is both. A
 # bundle that is just being written has the second name: see `folder`.
@@ -72,7 +71,7 @@ class CompiledDag:
         return {
             self.filename: self.text.encode(),
             f"{BUNDLES_FOLDER}/{self.bundle.filename}": self.bundle.data,
-            f"{BUNDLES_FOLDER}/.airflowignore": _IGNORE,
+            f"{BUNDLES_FOLDER}/.airflowignore": marked(_IGNORE, ".airflowignore"),
         }
 
 
@@ -126,7 +125,7 @@ class _Dag:
         self._body = "".join(self._tasks())
 
     def text(self, version: str) -> str:
-        """The whole file."""
+        """The whole file. Its last line is FlowyML's mark, with the facts that are read back."""
         dag = f"with {source(Group('DAG(', list(self._arguments(version)), ')'))}:\n{self._body}"
         constants = (
             f'BUNDLE = Path(__file__).parent / "{BUNDLES_FOLDER}" / {text_literal(self.bundle.filename)}\n'
@@ -144,7 +143,7 @@ class _Dag:
             blocks.append(dag_parts.BACKOFF)
         if self._asks_for_pods:
             blocks.append(dag_parts.POD)
-        return "\n\n".join([*blocks, f"{dag}\n{FACTS}{json.dumps(self._facts(version))}\n"])
+        return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 
     @property
     def _asks_for_pods(self) -> bool:
@@ -173,11 +172,20 @@ class _Dag:
         return "\n\n".join(part for part in parts if part)
 
     def _facts(self, version: str) -> dict[str, Any]:
-        """What FlowyML reads back from a file that it meets."""
-        outputs = {out.name: [task_id(out.source.step), xcom_key(out.source.output)] for out in self.plan.outputs}
-        schedule = self.schedule.to_dict() if self.schedule else None
-        facts = {"pipeline": self.plan.name, "version": version, "bundle": self.bundle.digest, "outputs": outputs}
-        return {**facts, "hooks": bool(self.plan.hooks), "schedule": schedule}
+        """What FlowyML reads back from a file that it meets. Steps are ids of tasks, the timeout is in seconds."""
+        return {
+            "pipeline": self.plan.name,
+            "version": version,
+            "bundle": self.bundle.digest,
+            "bundle_file": self.bundle.filename,
+            "python": self.options["python"],
+            "artifacts": self.options["artifacts"],
+            "steps": [task_id(step.name) for step in self.plan],
+            "timeout": self.plan.timeout_seconds,
+            "outputs": {out.name: [task_id(out.source.step), xcom_key(out.source.output)] for out in self.plan.outputs},
+            "hooks": bool(self.plan.hooks),
+            "schedule": self.schedule.to_dict() if self.schedule else None,
+        }
 
     def _arguments(self, version: str) -> Iterator[Part]:
         """The arguments of the DAG."""

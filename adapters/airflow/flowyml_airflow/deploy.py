@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,13 +15,14 @@ from typing import Any
 from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.marks import mark_of, objection
 from flowyml_airflow.client import AirflowClient
-from flowyml_airflow.compiler import FACTS, TAG, CompiledDag, compile_dag, version_tag
+from flowyml_airflow.compiler import TAG, CompiledDag, compile_dag, version_tag
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER
 from flowyml_airflow.transport import NotThereError
 
-__all__ = ["Deployed", "Deployer", "facts_of", "has_schedule", "is_compiled", "is_untouched", "tags_of"]
+__all__ = ["Deployed", "Deployer", "facts_of", "has_schedule", "is_untouched", "tags_of"]
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,23 @@ class Deployer:
             return self.compiled(bundle, None)
         if found.is_ours and not found.facts:
             raise ConfigurationError(
-                f"{found.place} was changed by hand, and its line {FACTS.strip()} … is gone or broken, so its schedule "
-                f"cannot be kept. Put the line back, or move the file away and schedule {bundle.plan.name!r} again."
+                f"{found.place} was changed by hand, and its last line, `# flowyml: …`, is gone or broken, so its "
+                f"schedule cannot be kept. Put the line back, or move the file away and schedule {bundle.plan.name!r} "
+                f"again."
             )
         return self.compiled(bundle, found.schedule)
 
-    def deploy(self, compiled: CompiledDag, found: Deployed | None) -> bool:
+    def deploy(self, compiled: CompiledDag, found: Deployed | None, *, force: bool = False) -> bool:
         """Make Airflow know this version; false when it does already.
 
         Raises ``EngineError`` with Airflow's traceback when it cannot be parsed, ``WaitTimeoutError`` when Airflow does
-        not read it, and ``ConfigurationError`` when it cannot be written, or would replace what FlowyML did not write.
+        not read it, and ``ConfigurationError`` when it cannot be written, or would replace what FlowyML did not write,
+        or what was edited since; ``force`` replaces the latter.
         A deployment that fails leaves the DAG file that was there before.
         """
         if self._is_there(compiled, found):
             return False
-        self._check_place(compiled, found)
+        self._check_place(compiled, found, force)
         if self.folder is None:
             raise ConfigurationError(
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. "
@@ -121,7 +122,7 @@ class Deployer:
 
     def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
         """What deploying would change in the DAG file, as a unified diff; empty when nothing would."""
-        self._check_place(compiled, found)
+        self._check_place(compiled, found, force=True)
         path = compiled.filename
         now = self.folder.read(path) if self.folder else None
         old = now.decode("utf-8", "replace") if now is not None else found.source if found and not self.folder else ""
@@ -136,14 +137,13 @@ class Deployer:
             raise ConfigurationError(
                 f"Changing the schedule of {name!r} means writing its DAG file: give dags_folder=…."
             )
-        wanted = found.facts.get("bundle", "")
-        path = next((part for part in _strings(found.source) if part.endswith(f"-{wanted[:8]}.pyz")), "")
+        path = found.facts.get("bundle_file")
         data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if path else None
         if data is None:
             raise ConfigurationError(
                 f"The bundle of {name!r} is not in dags_folder={self.folder.name!r}. Does Airflow read this folder?"
             )
-        return _bundle(data)
+        return Bundle.of(data, str(path))
 
     def _is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
         if found is None or not self._has_parsed(compiled, found):
@@ -163,8 +163,8 @@ class Deployer:
             self._proved[compiled.dag_id] = compiled.version
         return True
 
-    def _check_place(self, compiled: CompiledDag, found: Deployed | None) -> None:
-        """Refuse to replace a file, or a DAG, that is not FlowyML's, and to have one DAG in two files."""
+    def _check_place(self, compiled: CompiledDag, found: Deployed | None, force: bool) -> None:
+        """Refuse to replace a file, or a DAG, that is not FlowyML's or was edited, and to have one DAG in two files."""
         pipeline, path = compiled.bundle.plan.name, compiled.filename
         elsewhere = self.folder is not None and found is not None and _is_elsewhere(found, self.folder, path)
         if found and (elsewhere or not found.is_ours):
@@ -175,12 +175,13 @@ class Deployer:
                 f"would take turns. Give the dags_folder=… that holds it, or pipeline {pipeline!r} another name, or "
                 f"remove that file first."
             )
-        there = self.folder.read(path) if self.folder else None
-        if self.folder and there is not None and not is_compiled(there.decode("utf-8", "replace")):
-            raise ConfigurationError(
-                f"{path} in dags_folder={self.folder.name!r} was not written by FlowyML and would be lost. Give "
-                f"pipeline {pipeline!r} another name, or move that file away."
-            )
+        if self.folder is None:
+            return
+        for name, data in compiled.files.items():
+            if name.endswith(".pyz"):  # its digest is in its name; one that was damaged is replaced
+                continue
+            if reason := objection(self.folder.read(name), data, force=force):
+                raise ConfigurationError(f"{name} in dags_folder={self.folder.name!r} {reason}")
 
     @staticmethod
     @contextmanager
@@ -231,28 +232,15 @@ def tags_of(dag: Mapping[str, Any]) -> set[str]:
 
 
 def facts_of(source: str) -> Mapping[str, Any]:
-    """What FlowyML wrote into a DAG file; empty when there is nothing, or nothing that can be read."""
-    line = next((line for line in reversed(source.splitlines()) if line.startswith(FACTS)), "")
-    try:
-        facts = json.loads(line.removeprefix(FACTS)) if line else {}
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def is_compiled(source: str) -> bool:
-    """Whether FlowyML wrote a DAG file, which somebody may have changed since."""
-    return any(line.startswith(FACTS) for line in source.splitlines())
+    """What FlowyML wrote into a DAG file; empty when it did not write it."""
+    mark = mark_of(source.encode())
+    return mark.facts if mark else {}
 
 
 def is_untouched(source: str) -> bool:
-    """Whether a DAG file is what FlowyML wrote: its version is the hash of all the rest."""
-    facts = facts_of(source)
-    version = str(facts.get("version", ""))
-    if not version:
-        return False
-    plain = source.replace(version, "")
-    return hashlib.sha256(f"{plain}{facts.get('bundle')}".encode()).hexdigest().startswith(version)
+    """Whether a DAG file is what FlowyML wrote."""
+    mark = mark_of(source.encode())
+    return mark is not None and mark.is_untouched
 
 
 def has_schedule(dag: Mapping[str, Any]) -> bool:
@@ -281,18 +269,8 @@ def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
 @lru_cache(maxsize=32)
 def _compiled(data: bytes, schedule: str, python: str | None, artifacts: str | None) -> CompiledDag:
     when = Schedule.from_dict(json.loads(schedule)) if schedule else None
-    return compile_dag(_bundle(data), schedule=when, python=python, artifacts=artifacts)
+    return compile_dag(Bundle.of(data), schedule=when, python=python, artifacts=artifacts)
 
 
 def _plain(schedule: Schedule | None) -> str:
     return json.dumps(schedule.to_dict(), sort_keys=True) if schedule else ""
-
-
-def _bundle(data: bytes) -> Bundle:
-    with tempfile.NamedTemporaryFile(suffix=".pyz") as file:
-        Path(file.name).write_bytes(data)
-        return Bundle.read(file.name)
-
-
-def _strings(source: str) -> list[str]:
-    return [part for line in source.splitlines() if line.startswith("BUNDLE = ") for part in line.split('"')[1::2]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from ast import literal_eval
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,8 +44,6 @@ _RUN_ID = re.compile(
     r"(?!.*\.\.)(?!(?:scheduled|backfill|operator_triggered|asset_triggered|asset_materialization|dataset_triggered)__)"
     r"[A-Za-z0-9_.~:+-]{1,200}"
 )
-# In a compiled DAG file; see `compiler`.
-_SETTING = re.compile(r"^(PYTHON|ARTIFACTS) = (\"[^\n]*\"|'[^\n]*'|[\w.]+)  # ", re.MULTILINE)
 
 
 class AirflowOrchestrator(Orchestrator):
@@ -131,7 +128,7 @@ class AirflowOrchestrator(Orchestrator):
         given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
         found = self._deployer.found(dag)
         compiled = self._deployer.kept(bundle, found)
-        if self._deployer.deploy(compiled, found) or found is None:
+        if self._deployer.deploy(compiled, found, force=True) or found is None:
             found = self._found(dag)
         if found.dag["is_paused"] and self._is_there(dag, dag_run_id, parameters):
             return f"{dag}/{dag_run_id}"
@@ -193,7 +190,7 @@ class AirflowOrchestrator(Orchestrator):
         """Write the DAG file and its bundle, and wait until Airflow has parsed them; a schedule stays as it is."""
         found = self._deployer.found(dag_id(bundle.plan.name))
         compiled = self._deployer.kept(bundle, found)
-        changed = self._deployer.deploy(compiled, found)
+        changed = self._deployer.deploy(compiled, found, force=True)
         return Deployment(
             name=bundle.plan.name, digest=compiled.version, changed=changed, url=self.client.dag_url(compiled.dag_id)
         )
@@ -206,7 +203,7 @@ class AirflowOrchestrator(Orchestrator):
         found = self._deployer.found(dag_id(bundle.plan.name))
         wanted = since(schedule, found.schedule if found else None)
         compiled = self._deployer.compiled(bundle, wanted)
-        self._deployer.deploy(compiled, found)
+        self._deployer.deploy(compiled, found, force=True)
         self.client.pause(compiled.dag_id, False)
         return self._info(compiled.dag_id)
 
@@ -233,9 +230,9 @@ class AirflowOrchestrator(Orchestrator):
         """Deploy the DAG again without a schedule. The DAG, its runs, and all else in its file stay."""
         self._info(schedule_id)
         found = self._found(schedule_id)
-        settings = _settings(found.source)
-        deployer = replace(self._deployer, python=settings.get("PYTHON"), artifacts=settings.get("ARTIFACTS"))
-        deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
+        facts = found.facts
+        deployer = replace(self._deployer, python=facts.get("python"), artifacts=facts.get("artifacts"))
+        deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found, force=True)
 
     def backfill(
         self,
@@ -348,9 +345,3 @@ def _aware(moment: datetime) -> datetime:
 def _identity(run: Mapping[str, Any]) -> tuple[str, str | None]:
     """A run, and when it was queued: a backfill may run one again that was there."""
     return run["dag_run_id"], run.get("queued_at")
-
-
-def _settings(source: str) -> dict[str, str | None]:
-    """``PYTHON`` and ``ARTIFACTS`` as a compiled DAG file has them; None for what is left to the workers."""
-    found: dict[str, str] = dict(_SETTING.findall(source))
-    return {name: literal_eval(text) if text[0] in "\"'" else None for name, text in found.items()}

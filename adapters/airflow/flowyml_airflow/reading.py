@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from flowyml_airflow.status import failed_before, run_status, task_status, timeo
 from flowyml_airflow.tail import Tail
 from flowyml_airflow.transport import NotThereError
 
-__all__ = ["RunReader", "declared_timeout"]
+__all__ = ["RunReader"]
 
 # How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
 SETTLES_WITHIN = timedelta(seconds=30)
@@ -32,7 +31,6 @@ _MACHINERY = (
 )  # fmt: skip
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATE = "AirflowTaskTimeout"
-_TIMEOUT = re.compile(r"^ +dagrun_timeout=timedelta\((days|hours|minutes|seconds)=([0-9.e+-]+)\)", re.MULTILINE)
 
 Tails = dict[tuple[str, int, int], Tail]  # by task, map index and attempt
 
@@ -77,8 +75,7 @@ class RunReader:
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
         """The steps in the order of the DAG file."""
         tasks = [task for task in self._tasks(found) if not _is_start(task)]
-        source = self._source(found)
-        order = {task["task_id"]: source.find(f'task_id="{task["task_id"]}"') for task in tasks} if source else {}
+        order = {task: number for number, task in enumerate(facts_of(self._source(found)).get("steps", ()))}
         return tuple(self._step(task, found) for task in sorted(tasks, key=lambda task: order.get(task["task_id"], 0)))
 
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
@@ -250,20 +247,14 @@ class RunReader:
         return kept[key]
 
     def _asked_about(self, found: Mapping[str, Any]) -> tuple[timedelta | None, str]:
-        source = self._source(found)
-        if facts := facts_of(source):
-            return declared_timeout(source), facts["pipeline"]
+        if facts := facts_of(self._source(found)):
+            seconds = facts.get("timeout")
+            return timedelta(seconds=seconds) if seconds is not None else None, facts["pipeline"]
         try:
             dag = self.client.dag(found["dag_id"])
         except NotThereError:
             return None, found["dag_id"]
         return timeout_of(dag), dag.get("dag_display_name") or found["dag_id"]
-
-
-def declared_timeout(source: str) -> timedelta | None:
-    """``dagrun_timeout`` in a DAG file that FlowyML wrote, in whichever unit it stands there."""
-    match = _TIMEOUT.search(source)
-    return timedelta(**{match[1]: float(match[2])}) if match else None
 
 
 def _version(found: Mapping[str, Any]) -> int | None:

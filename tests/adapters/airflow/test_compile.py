@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from flowyml.core.errors import DefinitionError, ScheduleError, UnknownOptionErr
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
-from flowyml_airflow.compiler import FACTS, compile_dag, version_tag
+from flowyml_airflow.compiler import compile_dag, version_tag
+from flowyml_airflow.deploy import facts_of, is_untouched
 from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, task_id, xcom_key
 from tests.adapters.airflow import dags
 
@@ -144,12 +144,19 @@ def test_the_bundle_lies_where_airflow_does_not_look_for_dags() -> None:
 
 def test_facts_are_read_back_from_the_last_line() -> None:
     schedule = Schedule.of("daily", "03:30", timezone="America/New_York", parameters={"rows": 9})
-    dag = compile_dag(dags.small.bundle(), schedule=schedule)
-    facts = json.loads(dag.text.splitlines()[-1].removeprefix(FACTS))
+    dag = compile_dag(dags.small.bundle(), schedule=schedule, python="/its/own", artifacts="s3://bucket")
+    assert dag.text.splitlines()[-1].startswith("# flowyml: {")
+    assert is_untouched(dag.text)
+    assert not is_untouched(dag.text + "# reviewed\n")
+    assert facts_of(dag.text + "# reviewed\n") == facts_of(dag.text)
+    facts = facts_of(dag.text)
     check = task_id("Prüfung/3 '\"")
     assert facts["pipeline"] == "kleine Strecke/1"
     assert facts["version"] == dag.version
-    assert facts["bundle"] == dag.bundle.digest
+    assert (facts["bundle"], facts["bundle_file"]) == (dag.bundle.digest, dag.bundle.filename)
+    assert (facts["python"], facts["artifacts"]) == ("/its/own", "s3://bucket")
+    assert (facts["steps"], facts["timeout"]) == (["nothing", "values", check], None)
+    assert facts_of(compile_dag(dags.everything.bundle()).text)["timeout"] == 3600
     assert facts["outputs"] == {name: [check, check] for name in facts["outputs"]}
     assert Schedule.from_dict(facts["schedule"]) == schedule
 

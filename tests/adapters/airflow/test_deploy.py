@@ -14,8 +14,9 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
+from flowyml.plan.marks import marked
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.compiler import FACTS, CompiledDag
+from flowyml_airflow.compiler import CompiledDag
 from flowyml_airflow.deploy import Deployed, _is_elsewhere, is_untouched
 from flowyml_airflow.folder import LocalFolder, open_folder
 from flowyml_airflow.names import dag_file, dag_id
@@ -224,7 +225,7 @@ def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(each
 
 def test_a_new_error_is_told_where_an_old_one_was(airflow3: Airflow) -> None:
     orchestrator, pipeline = orchestrator_of(airflow3, deploy_timeout=8), short("deploy again broken")
-    put(airflow3, dag_file(pipeline.name), f"raise ValueError('the old airflow DAG')\n{FACTS}{{}}\n")
+    put(airflow3, dag_file(pipeline.name), marked(b"raise ValueError('the old airflow DAG')\n", "dag.py").decode())
     wait_until(lambda: orchestrator.client.import_error(dag_file(pipeline.name)))
     with pytest.raises(EngineError, match=r"(?s)cannot import .*SyntaxError"):
         orchestrator._deployer.deploy(broken(orchestrator, pipeline), None)

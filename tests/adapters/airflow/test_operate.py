@@ -14,7 +14,6 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
-from flowyml_airflow.compiler import FACTS
 from flowyml_airflow.transport import ConflictError
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
@@ -121,8 +120,8 @@ def test_a_schedule_outlives_changes_by_hand(airflow3: Airflow) -> None:
     orchestrator.deploy_pipeline(short(name, answer=2))
     assert orchestrator.schedules(name)[0].schedule == made.schedule
 
-    path.write_text(path.read_text().replace(FACTS, "# "))
-    wait_until(lambda: FACTS not in orchestrator.client.source({"dag_id": made.schedule_id}), 60)
+    path.write_text(path.read_text().replace("# flowyml: {", "# {"))
+    wait_until(lambda: "# flowyml: {" not in orchestrator.client.source({"dag_id": made.schedule_id}), 60)
     with pytest.raises(ConfigurationError, match=r"changed by hand, .* so its schedule cannot be kept"):
         orchestrator.deploy_pipeline(short(name, answer=3))
     path.unlink()  # which FlowyML would take for a file of somebody else's

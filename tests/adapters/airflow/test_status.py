@@ -8,11 +8,8 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, step
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow.compiler import compile_dag
-from flowyml_airflow.reading import declared_timeout
 from flowyml_airflow.status import (
     CANCELLED_NOTE,
     DAG_RUN,
@@ -102,11 +99,3 @@ def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:
 )
 def test_the_timeout_of_a_dag(told: Any, meant: timedelta | None) -> None:
     assert timeout_of({"dag_run_timeout": told}) == meant
-
-
-@pytest.mark.parametrize("seconds", [0.5, 50, 59.5, 60, 90, 3600, 5400, 86400, 604800, 1e-3])
-def test_the_timeout_in_a_dag_file(seconds: float) -> None:
-    pipeline = Pipeline("timed", timeout=seconds).add_step(step(name="work", outputs=["made"])(lambda: 1))
-    text = compile_dag(pipeline.bundle(), schedule=None).text
-    assert declared_timeout(text) == timedelta(seconds=seconds)
-    assert declared_timeout(text.replace("dagrun_timeout", "execution_timeout")) is None

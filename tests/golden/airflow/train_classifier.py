@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version ae0364c4a758.
+"""Pipeline 'train-classifier' as an Airflow DAG, version 86b3f2b051bd.
 
 Train two classifiers side by side, keep the better one.
 
@@ -59,7 +59,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:ae0364c4a758"],
+    tags=["demo", "flowyml", "flowyml:86b3f2b051bd"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -113,4 +113,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "version": "ae0364c4a758", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null}
+# flowyml: {"pipeline": "train-classifier", "version": "86b3f2b051bd", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "09abfeb51a50a420ee7b4f3c78bb13c6f5c5306cfeab48c7fcb10fef021114af"}

@@ -1,0 +1,115 @@
+"""The mark in every file that FlowyML writes, so that it replaces no file of anybody else.
+
+The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON holds facts
+that FlowyML reads back, and ``digest``, the SHA-256 of all the rest: a file that people edited since does not match it.
+Plans and bundles are formats of FlowyML's own; they are recognized by reading them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from flowyml.core.errors import FlowymlError
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.codec import decode
+
+__all__ = ["Mark", "mark_of", "marked", "objection"]
+
+_WORD = b"flowyml: "
+_HASH, _PERCENT, _XML = (b"# ", b""), (b"%% ", b""), (b"<!-- ", b" -->")
+_SIGNS: Mapping[str, tuple[bytes, bytes]] = {
+    **dict.fromkeys((".py", ".yaml", ".yml", ".toml", ".txt", ""), _HASH),
+    ".mmd": _PERCENT,
+    ".svg": _XML,
+}
+_SHEBANG = b"#!"  # of a bundle; no text that FlowyML writes has one
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """That FlowyML wrote a file. ``is_untouched`` is false once anything in it was changed."""
+
+    is_untouched: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> bytes:
+    """The text of a file with a mark as its last line. A file that has one, or whose format takes none, stays as it is.
+
+    ``name`` tells the format by its suffix.
+
+    >>> print(marked(b"steps: []\\n", "flow.yaml", {"pipeline": "train"}).decode()[:40])
+    steps: []
+    # flowyml: {"pipeline": "train"
+    """
+    signs = _SIGNS.get("" if name.startswith(".") else PurePath(name).suffix)
+    if signs is None or mark_of(data):
+        return data
+    text = data if data.endswith(b"\n") else data + b"\n"
+    return text + _line({**(facts or {}), "digest": _digest(text, facts or {})}, signs) + b"\n"
+
+
+def mark_of(data: bytes) -> Mark | None:
+    """The mark of a file; None for a file that FlowyML did not write, whatever its comments say."""
+    lines = data.split(b"\n")
+    for number in range(len(lines) - 1, -1, -1):
+        facts = _facts(lines[number])
+        if facts is not None:
+            digest = facts.pop("digest")
+            rest = b"\n".join([*lines[:number], *lines[number + 1 :]])
+            return Mark(digest == _digest(rest, facts), facts)
+    return _own_format(data)
+
+
+def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
+    """Why a file must not be replaced, as the end of a sentence about it; empty when it may.
+
+    ``force`` replaces what people edited in a file of FlowyML's, and never a file of their own.
+    """
+    if old is None or old == new:
+        return ""
+    mark = mark_of(old)
+    if mark is None:
+        return "was not written by FlowyML and would be lost. Choose another name, or move that file away."
+    if mark.is_untouched or force:
+        return ""
+    return "was edited after FlowyML wrote it, and the edits would be lost. Use --force (force=True) to replace it."
+
+
+def _facts(line: bytes) -> dict[str, Any] | None:
+    """What a line says, if it is a mark."""
+    for start, end in (_HASH, _PERCENT, _XML):
+        if line.startswith(start + _WORD) and line.endswith(end):
+            try:
+                facts = json.loads(line[len(start + _WORD) : len(line) - len(end)])
+            except ValueError:
+                continue
+            if isinstance(facts, dict) and isinstance(facts.get("digest"), str):
+                return facts
+    return None
+
+
+def _line(facts: Mapping[str, Any], signs: tuple[bytes, bytes]) -> bytes:
+    start, end = signs
+    text = json.dumps(facts).replace("--", "-\\u002d")  # two hyphens would end a comment of XML
+    return start + _WORD + text.encode() + end
+
+
+def _digest(rest: bytes, facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(rest + json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _own_format(data: bytes) -> Mark | None:
+    """A plan or a bundle."""
+    try:
+        if data.startswith(_SHEBANG):
+            Bundle.of(data)
+            return Mark(is_untouched=True)
+        return Mark(decode(data).canonical == data.rstrip())
+    except FlowymlError:
+        return None

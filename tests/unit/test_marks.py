@@ -1,0 +1,83 @@
+"""Files that FlowyML wrote are recognized by a mark that is parsed; what people wrote or edited is never replaced."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowyml import Pipeline, step
+from flowyml.plan.marks import mark_of, marked, objection
+
+FACTS = {"pipeline": "a -- b --> # flowyml: {} ü", "schedule": None, "steps": [1, "x\n"]}
+
+
+@step(outputs=["n"])
+def one() -> int:
+    return 1
+
+
+PIPELINE = Pipeline("marks").add_step(one)
+
+
+@pytest.mark.parametrize(
+    "name", ["flow.py", "flow.yaml", "flow.yml", "graph.mmd", "graph.svg", ".airflowignore", "a.txt"]
+)
+def test_a_marked_file_is_recognized_until_it_is_edited(name: str) -> None:
+    data = marked(b"<svg/>", name, FACTS)
+    mark = mark_of(data)
+    assert mark is not None
+    assert (mark.is_untouched, mark.facts) == (True, FACTS)
+    assert marked(data, name) == data, "no second mark"
+    assert objection(data, b"new") == ""
+    for edited in (
+        data + b"# reviewed by Ada\n",
+        b"x" + data,
+        data.replace(b"svg", b"SVG"),
+        data.replace(b"null", b"true"),
+    ):
+        assert mark_of(edited) is not None
+        assert "was edited after FlowyML wrote it" in objection(edited, b"new")
+        assert objection(edited, b"new", force=True) == ""
+        assert objection(edited, edited) == "", "nothing would be lost"
+
+
+def test_an_svg_with_a_mark_is_still_one() -> None:
+    ET.fromstring(marked(b"<svg/>", "a.svg", FACTS))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"# flowyml: TODO\n", b"# flowyml: {}\n", b'# flowyml: {"digest": 1}\n',
+        b'x = "# flowyml: {}"',
+        b"{}", b'{"schema_version": 1}', b"[1]", b"#!/bin/sh\necho\n", b"\xff\xfe\x00",
+    ],
+)  # fmt: skip
+def test_what_people_wrote_is_theirs(text: bytes) -> None:
+    assert mark_of(text) is None
+    for force in (False, True):
+        assert "was not written by FlowyML" in objection(text, b"new", force=force)
+
+
+def test_plans_and_bundles_are_recognized_by_reading_them() -> None:
+    plan = PIPELINE.compile().canonical + b"\n"
+    for data in (plan, PIPELINE.bundle().data):
+        mark = mark_of(data)
+        assert mark is not None
+        assert mark.is_untouched
+        assert marked(data, "plan.json") == data
+    edited = json.dumps(json.loads(plan), indent=2).encode()
+    assert "was edited" in objection(edited, plan)
+
+
+@given(st.text(), st.dictionaries(st.text().filter(lambda key: key != "digest"), st.text()))
+def test_facts_come_back_as_they_were(text: str, facts: dict[str, str]) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    if mark_of(data) is None:
+        mark = mark_of(marked(data, "a.py", facts))
+        assert mark is not None
+        assert (mark.is_untouched, mark.facts) == (True, facts)
