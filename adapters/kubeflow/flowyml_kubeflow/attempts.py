@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +19,12 @@ from typing import IO, Any, Self
 from flowyml.core.alive import born
 from flowyml.plan.model import Step
 
-__all__ = ["LOCAL", "RESULT", "Attempt", "Journal"]
+__all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_hook", "printed"]
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 ARTIFACTS = "FLOWYML_ARTIFACTS"
-RESULT = "flowyml-result "  # begins a line of a pod's log that tells what KFP's API has no field for
+RESULT = "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `tell` writes it
+_SAFE_PATH = "PYTHONSAFEPATH"  # set for KFP's local runner, and not meant for what a step starts
 _CHUNK = 1 << 16  # bytes read at once: after each, the clock is looked at
 _PIPE = 1 << 20  # bytes that a pipe holds at most; source: pipe(7)
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
@@ -88,7 +90,8 @@ class Attempt:
         started = time.time()
         with subprocess.Popen(
             self._command(answer), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True, preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
+            env=_environment(), start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
         ) as process:  # fmt: skip
             about = {"group": process.pid, "born": born(process.pid)}
             self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
@@ -126,6 +129,7 @@ class Attempt:
         target = sys.stdout if stream == "stdout" else sys.stderr
 
         def give(lines: Sequence[str]) -> None:
+            lines = printed(lines)
             print(*lines, sep="\n", file=target, flush=True)
             documents = ({"stream": stream, "line": line, "attempt": self.number} for line in lines)
             self.journal.write("log.jsonl", *documents)
@@ -148,12 +152,40 @@ class Attempt:
             self.outputs, self.failure = told.get("outputs", {}), told.get("failure")
 
     def _lost(self, error: str, message: str) -> None:
-        """The step can tell no hook any more how it ended, so it is told here."""
+        """The step's process cannot call its hooks any more, so they are called here."""
         self.failure = {"kind": error, "message": message, "names": [error, "StepError"], "traceback": ""}
         print(message, file=sys.stderr, flush=True)
-        arguments = json.dumps([self.step.name, {"type": error, "message": message, "step": self.step.name}])
-        command = [sys.executable, str(self.bundle), "hook", "on_error", "--arguments", arguments]
-        subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
+        fire_hook(self.bundle, "on_error", self.step.name, {"type": error, "message": message, "step": self.step.name})
+
+
+def fire_hook(bundle: Path, event: str, *arguments: object) -> None:
+    """Call the pipeline's hooks; what they raise never changes the outcome of a run.
+
+    Their arguments are in a file, since Linux takes 128 KiB in one argument of a command (execve(2), MAX_ARG_STRLEN).
+    """
+    with tempfile.TemporaryDirectory(prefix="flowyml-hook-") as folder:
+        given, output = Path(folder) / "arguments.json", Path(folder) / "output"
+        given.write_text(json.dumps(arguments))
+        command = [sys.executable, str(bundle), "hook", event, "--arguments", f"@{given}"]
+        with output.open("wb") as file:
+            subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=_environment())
+        lines = _text(output.read_bytes()).splitlines()
+        print(*printed(lines), sep="\n", end="\n" if lines else "", flush=True)
+
+
+def printed(lines: Sequence[str]) -> list[str]:
+    """Lines of a user's code as the pod's log gets them: none is taken for what the launcher itself tells.
+
+    >>> printed(["done", 'flowyml-result {"outputs":{}}'])
+    ['done', ' flowyml-result {"outputs":{}}']
+    """
+    return [f" {line}" if line.startswith(RESULT) else line for line in lines]
+
+
+def _environment() -> dict[str, str]:
+    if LOCAL not in os.environ:
+        return dict(os.environ)
+    return {name: value for name, value in os.environ.items() if name != _SAFE_PATH}
 
 
 class _Streams:

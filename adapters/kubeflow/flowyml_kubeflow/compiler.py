@@ -17,6 +17,7 @@ from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
 from flowyml_kubeflow.inline import is_large, with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
+from flowyml_kubeflow.retries import is_retried_by_kfp
 from flowyml_kubeflow.values import argument, described, described_output, kfp_type
 
 __all__ = ["ARTIFACT", "CODE", "Compiled", "compile_pipeline"]
@@ -28,8 +29,20 @@ _TEXT = {"parameterType": "STRING"}
 # Where a task finds the code: in the task that gives it, or in the DAG around it.
 CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
 _INNER_CODE: Json = {"componentInputArtifact": names.BUNDLE}
-_RUN_NAME = {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}}  # the display name of the run
-_MOST_INPUTS = 200  # KFP hands all inputs of a task to it in one argument, of 128 KiB at most
+# What tells a hook its run: the display name of the run, which KFP leaves empty in those of a recurring run, and the
+# name of its workflow, which such a run has for a display name. Source: KFP, template/v2_template.go.
+_RUN_NAMES: Json = {
+    names.RUN: {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}},
+    names.JOB: {"runtimeValue": {"constant": "{{$.pipeline_job_resource_name}}"}},
+}
+# KFP describes all inputs and outputs of a task in one argument of its container, of 128 KiB at most (execve(2),
+# MAX_ARG_STRLEN). The bytes are those of a RuntimeArtifact in its JSON form with KFP's default MinIO.
+_ARGUMENT = 131_071
+_ARTIFACT_BYTES = 780
+_OUTPUT_BYTES = 860  # with the file of the parameter that shows it
+# Argo ends all retries that long after the first attempt began, and KFP tries nothing again where it is left out.
+# Source: Argo, operator.go, ``processNodeRetries``; KFP, argocompiler/container.go. It is what 32 bits hold.
+_FOR_EVER = "2147483647s"
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,8 @@ class _Compiler:
         said = [self.plan.description] if self.plan.description else []
         if names.pipeline(self.plan.name) != self.plan.name:
             said.insert(0, self.plan.name)
-        return {"description": "\n".join(said)} if said else {}
+        # No reader of YAML takes half of a surrogate pair, and there is no meaning in one.
+        return {"description": "\n".join(said).encode("utf-8", "replace").decode()} if said else {}
 
     def _root(self, dag: _Dag) -> Json:
         root: Json = {"dag": {"tasks": dag.tasks}}
@@ -148,7 +162,9 @@ class _Compiler:
         argocompiler/dag.go, driver/resolve.go.
         """
         steps = self._steps(_INNER_CODE, [])
-        ports = {**self._ports(self.parameters), names.RUN: _TEXT}
+        if any("cachingOptions" in task for task in steps.tasks.values()):
+            steps.tasks[names.LAST_TASK] = self._last_task(steps)
+        ports = {**self._ports(self.parameters), **dict.fromkeys(_RUN_NAMES, _TEXT)}
         given: Json = {port: {"componentInputParameter": port} for port in ports}
         around = _Dag(definitions=steps.definitions, outputs=_passed_on(steps.outputs, names.STEPS_TASK))
         around.tasks = {
@@ -156,7 +172,7 @@ class _Compiler:
             names.END_TASK: self._end_task(),
         }
         root = _Dag(definitions=steps.definitions, outputs=_passed_on(steps.outputs, names.RUN_TASK))
-        given = {**given, names.RUN: _RUN_NAME}
+        given = {**given, **_RUN_NAMES}
         started = {names.STARTED: _output_of(names.START_TASK, names.STARTED)}
         root.tasks = {
             names.START_TASK: {
@@ -189,12 +205,12 @@ class _Compiler:
 
     def _end_task(self) -> Json:
         ports = {
-            names.RUN: _TEXT,
+            **dict.fromkeys(_RUN_NAMES, _TEXT),
             names.STARTED: _TEXT,
             names.STATUS: {"parameterType": "TASK_FINAL_STATUS", "isOptional": True},
         }
         given = {
-            names.RUN: {"componentInputParameter": names.RUN},
+            **{port: {"componentInputParameter": port} for port in _RUN_NAMES},
             names.STARTED: {"componentInputParameter": names.STARTED},
             names.STATUS: {"taskFinalStatus": {"producerTask": names.STEPS_TASK}},
         }
@@ -214,6 +230,15 @@ class _Compiler:
             "inputs": {"parameters": given, "artifacts": {names.BUNDLE: code}},
             "taskInfo": {"name": f"hooks: {kind}"},
         }
+
+    def _last_task(self, steps: _Dag) -> Json:
+        """A task that does nothing, in a pod, after all steps: only a pod has KFP count the tasks of its DAG that are
+        done, so that a DAG whose last step came from the cache stays RUNNING, and that is what an exit handler is
+        told. Source: KFP, component/launcher_v2.go."""
+        followed = {name for task in steps.tasks.values() for name in task.get("dependentTasks", ())}
+        last = self._hook_task("last", names.LAST_TASK, {}, {}, _INNER_CODE, {})
+        ends = [name for name in steps.tasks if name not in followed]
+        return {**last, "dependentTasks": ends, "taskInfo": {"name": "the end of the steps"}}
 
     # The steps.
 
@@ -237,11 +262,7 @@ class _Compiler:
             elif isinstance(source, FromStep):
                 origin = {"producerTask": names.task(source.step), "outputArtifactKey": names.artifact(source.output)}
                 artifacts[port] = {"taskOutputArtifact": origin}
-        if len(artifacts) + len(parameters) > _MOST_INPUTS:
-            raise UnsupportedFeatureError(
-                f"step {step.name!r} takes {len(step.inputs)} values; KFP hands all of them to it in one argument, "
-                f"which Linux limits to 128 KiB: {_MOST_INPUTS - 2} at most. Join them in groups, by steps between."
-            )
+        _check_number(step, len(artifacts) - 1)
         upstream = [names.task(name) for name in step.upstream] or first  # what comes before it has waited for the code
         task: Json = {
             "componentRef": {"name": self._step_component(step)},
@@ -302,18 +323,28 @@ def _is_remote(url: str) -> bool:
 
 
 def _retries(step: Step) -> Json:
-    """KFP tries again after any error; where only some are worth it, the launcher does it instead."""
+    """KFP's own retries, where it can keep the policy."""
     policy = step.retry
-    if policy is None or policy.max_attempts < 2 or policy.retryable_errors is not None:
+    if policy is None or not is_retried_by_kfp(step):
         return {}
     return {
         "retryPolicy": {
             "maxRetryCount": policy.max_attempts - 1,
             "backoffDuration": _duration(policy.initial_delay_seconds),
             "backoffFactor": float(policy.backoff_multiplier),
-            "backoffMaxDuration": _duration(policy.max_delay_seconds),
+            "backoffMaxDuration": _FOR_EVER,
         }
     }
+
+
+def _check_number(step: Step, taken: int) -> None:
+    """The code of the steps is one more artifact than those taken."""
+    if (taken + 1) * _ARTIFACT_BYTES + len(step.outputs) * _OUTPUT_BYTES > _ARGUMENT:
+        raise UnsupportedFeatureError(
+            f"step {step.name!r} takes {taken} values of other steps and gives {len(step.outputs)}; KFP describes all "
+            f"of them in one argument, which Linux limits to 128 KiB: about {_ARGUMENT // _OUTPUT_BYTES} together. "
+            f"Join them in groups, by steps between."
+        )
 
 
 def _duration(seconds: float) -> str:

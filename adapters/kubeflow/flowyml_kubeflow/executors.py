@@ -16,6 +16,7 @@ from flowyml.plan.model import Step
 from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import encoded
 from flowyml_kubeflow.options import StepOptions
+from flowyml_kubeflow.retries import delays_in_pod
 
 __all__ = ["bundle_container", "container", "kubernetes", "longest"]
 
@@ -184,11 +185,9 @@ def kubernetes(step: Step | None, options: StepOptions) -> Json:
 
 
 def longest(step: Step) -> float | None:
-    """The seconds that a step may take in one pod, where it is also tried again if it asks for certain errors only;
-    None if it may take for ever."""
-    if not step.timeout_seconds or step.retry is None or step.retry.retryable_errors is None:
-        return step.timeout_seconds
-    return step.timeout_seconds * step.retry.max_attempts + sum(step.retry.delays)
+    """The seconds that a step may take in one pod, with the retries that happen there; None if it may take for ever."""
+    delays = delays_in_pod(step)
+    return step.timeout_seconds * (1 + len(delays)) + sum(delays) if step.timeout_seconds else None
 
 
 def _pip(options: StepOptions) -> list[str]:

@@ -14,7 +14,16 @@ __all__ = ["encoded", "is_large", "with_launcher", "without_prose"]
 _LARGE = 120_000  # leaves room for what stands around it
 _LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
 
-_PARTS = ("__init__.py", "launcher.py", "attempts.py", "names.py", "values.py", "orchestrator.py", "capabilities.py")
+_PARTS = (
+    "__init__.py",
+    "launcher.py",
+    "attempts.py",
+    "names.py",
+    "retries.py",
+    "values.py",
+    "orchestrator.py",
+    "capabilities.py",
+)
 _USERS = ("code/", "objects/")
 # What a script does when it is imported, beside making an orchestrator, for which more of the package is needed.
 _DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\(")

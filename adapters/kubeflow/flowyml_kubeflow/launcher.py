@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,8 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import LOCAL, Attempt, Journal
+from flowyml_kubeflow.attempts import LOCAL, Attempt, Journal, fire_hook
+from flowyml_kubeflow.retries import delays_in_pod
 from flowyml_kubeflow.values import restored
 
 __all__ = ["component", "main"]
@@ -89,12 +88,14 @@ def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:
         return _start(bundle, plan, given)
     if kind == "end":
         return _end(bundle, plan, given)
+    if kind == "last":
+        return Result()
     return StepTask(bundle, plan, given).run()
 
 
 def _start(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     parameters = {item.name: _parameter(plan, item.name, names.port(item.name), given) for item in plan.parameters}
-    _hook(bundle, "on_pipeline_start", plan.name, _run_id(given), parameters)
+    fire_hook(bundle, "on_pipeline_start", plan.name, _run_id(given), parameters)
     return Result({names.STARTED: repr(time.time())})
 
 
@@ -102,14 +103,8 @@ def _end(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     values = given["inputs"]["parameterValues"]
     status = _STATUS.get(values[names.STATUS]["state"], "FAILED")
     duration = max(time.time() - float(values[names.STARTED]), 1e-6)
-    _hook(bundle, "on_pipeline_end", plan.name, _run_id(given), status, duration)
+    fire_hook(bundle, "on_pipeline_end", plan.name, _run_id(given), status, duration)
     return Result()
-
-
-def _hook(bundle: Path, event: str, *arguments: object) -> None:
-    """Fire an event; whatever happens there never changes the outcome of a run."""
-    command = [sys.executable, str(bundle), "hook", event, "--arguments", json.dumps(arguments)]
-    subprocess.run(command, check=False, stdin=subprocess.DEVNULL)
 
 
 class StepTask:
@@ -124,14 +119,13 @@ class StepTask:
         self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
-        """KFP tries again after any error. So a step that asks for certain errors only is tried again here."""
-        policy = self.step.retry if self.step.retry and self.step.retry.retryable_errors is not None else None
-        delays = [*(policy.delays if policy else ())]
+        """One attempt, or several where KFP cannot keep the step's retry policy."""
+        delays = [*delays_in_pod(self.step)]
         while True:
             attempt = self._attempt()
             if attempt.failure is None:
                 return self._result(attempt)
-            if not delays or not _worth_it(policy, attempt.failure):
+            if not delays or not _worth_it(self.step.retry, attempt.failure):
                 raise TaskFailed
             time.sleep(delays.pop(0))
 
@@ -190,7 +184,9 @@ def _parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> An
 
 
 def _run_id(given: Mapping[str, Any]) -> str:
-    return str(given["inputs"]["parameterValues"].get(names.RUN, ""))
+    """The run's own name, or that of its workflow: runs of a recurring run are compiled without one."""
+    values = given["inputs"]["parameterValues"]
+    return str(values.get(names.RUN) or values.get(names.JOB, ""))
 
 
 def _artifact(given: Mapping[str, Any], side: str, port: str) -> Values:

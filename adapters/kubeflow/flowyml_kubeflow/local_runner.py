@@ -21,7 +21,7 @@ from typing import Any
 
 from flowyml.core.alive import born
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import LOCAL
+from flowyml_kubeflow.attempts import LOCAL, fire_hook
 from flowyml_kubeflow.local_files import RunFolder
 
 __all__ = ["for_kfp_local", "main", "stop_steps"]
@@ -140,10 +140,7 @@ def _tell_hooks(folder: RunFolder, ending: str) -> None:
         return
     status = {"CANCELED": "CANCELLED"}.get(ending, ending)
     duration = time.time() - folder.read("started.json")["time"]
-    arguments = json.dumps([request["pipeline"], request["run_id"], status, duration])
-    command = [sys.executable, str(folder.bundle), "hook", "on_pipeline_end", "--arguments", arguments]
-    with folder.log.open("ab") as log:
-        subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    fire_hook(folder.bundle, "on_pipeline_end", request["pipeline"], request["run_id"], status, duration)
 
 
 # KFP's own process.

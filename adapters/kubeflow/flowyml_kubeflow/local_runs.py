@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -251,8 +253,12 @@ def _blank(value: Any) -> Any:
 
 
 def _with_this_path() -> dict[str, str]:
-    """The child finds the same packages, however this process came by them."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    """The child finds the same packages, however this process came by them, and those of Python itself first: no file
+    in the folder of a script, or in the working folder, takes the place of one of them."""
+    library = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    own = {*library, *(f"{path}/lib-dynload" for path in library), *site.getsitepackages()}
+    paths = sorted((str(Path(path).absolute()) for path in sys.path if path), key=lambda path: path not in own)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:

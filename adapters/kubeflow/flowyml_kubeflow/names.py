@@ -11,14 +11,15 @@ from functools import lru_cache
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
-    "BUNDLE", "BUNDLE_TASK", "END_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS", "STEP", "STEPS_TASK",
-    "artifact", "constant", "pipeline", "port", "task",
+    "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS",
+    "STEP", "STEPS_TASK", "artifact", "constant", "pipeline", "port", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
 BUNDLE = "code__"
 STEP = "step__"
 RUN = "run__"
+JOB = "job__"
 STARTED = "started__"
 STATUS = "status__"
 
@@ -26,22 +27,35 @@ BUNDLE_TASK = "flowyml--bundle"
 START_TASK = "flowyml--start"
 RUN_TASK = "flowyml--run"
 STEPS_TASK = "flowyml--steps"
+LAST_TASK = "flowyml--last"
 END_TASK = "flowyml--end"
 
 # What KFP's backend calls nodes of its own, beside each task's; source: KFP, argocompiler/dag.go and container.go.
-_TAKEN = ("executor", "root")
+_TAKEN = frozenset({"executor", "root"})
 _DRIVER = "-driver"
+# What Argo reads as operators and constants in an expression such as ``X.Succeeded``; source: expr-lang, lexer/state.go
+# and parser.go.
+_WORDS = frozenset({
+    "and", "contains", "else", "false", "if", "in", "let", "matches", "nil", "not", "or", "true",
+})  # fmt: skip
 
 
 @lru_cache(1 << 14)  # a large pipeline asks for each name several times
 def task(step: str) -> str:
     """The task of a step.
 
+    Argo refuses names that begin with a digit where tasks depend on one another (source: Argo, validate.go,
+    ``validateDAG``), and takes some words for operators.
+
     >>> task("Train model"), task("a--b"), task("load-driver")
     ('train-model-44d9b426', 'a-b-90827a2e', 'load-driver-468b86d5')
+    >>> task("2nd"), task("matches")
+    ('step-2nd-42ea3b04', 'matches-6c3ce33c')
     """
     made = slug(step)
-    return slug(f"{step} ") if made in _TAKEN or made.endswith(_DRIVER) else made
+    if made[0].isdigit():
+        return f"step-{slug(f'{step} ', max_length=55)}"
+    return slug(f"{step} ") if made in _TAKEN | _WORDS or made.endswith(_DRIVER) else made
 
 
 def pipeline(name: str) -> str:

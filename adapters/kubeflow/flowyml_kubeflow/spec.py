@@ -19,7 +19,8 @@ __all__ = ["size_warning", "text", "validate"]
 
 _STORE = "kubeflow={'bundle_store': 's3://…'}"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 # Mappings that are written a line an entry, to this depth; what lies deeper stands on one line, as JSON.
 _OPEN = {
     ("components",), ("deploymentSpec",), ("deploymentSpec", "executors"), ("root",), ("root", "dag"),
@@ -112,6 +113,12 @@ def _json(value: Any) -> str:
     plain = _ENCODER.encode(value)
     if "e-" in plain or "e+" in plain:
         plain = _TEXT_OR_EXPONENT.sub(_with_point, plain)
+    if half := _HALF_A_PAIR.search(plain):
+        around = plain[max(0, half.start() - 20) : half.end() + 20]
+        raise PlanError(
+            f"The pipeline holds half of a surrogate pair, in {around!a}: it stands for no character, and neither YAML "
+            f"nor KFP takes it. Remove it, or encode the text."
+        )
     if plain.isascii() and "\x7f" not in plain:  # as most of it is: JSON escapes the other control characters
         return plain
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", plain)

@@ -80,6 +80,17 @@ def test_kfp_itself_accepts_the_file(pipeline: Pipeline, form: str, tmp_path: Pa
     assert [*yaml.safe_load_all(path.read_text())] == made.documents
 
 
+@pytest.mark.parametrize("name", ["2nd", "日本", "matches", "contains", "let", "not", "true", "nil", "9" * 80])
+def test_argo_takes_no_task_for_a_number_or_a_word_of_its_own(name: str) -> None:
+    """Source: Argo, validate.go, ``validateDAG``; expr-lang, lexer/state.go."""
+    made = names.task(name)
+    assert made[0].isalpha()
+    assert made not in ("matches", "contains", "let", "not", "true", "nil")
+    assert KUBERNETES_NAME.fullmatch(made)
+    assert len(made) <= 60
+    assert made != names.task(made), "a step that is called like this has another task"
+
+
 def test_names_are_within_the_rules_of_kubernetes() -> None:
     made = compile_pipeline(pipelines.hostile().bundle())
     tasks = made.spec["root"]["dag"]["tasks"]
@@ -219,7 +230,7 @@ def test_native_settings() -> None:
         },
     )
     assert made.spec["root"]["dag"]["tasks"]["add"]["retryPolicy"] == {
-        "maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0, "backoffMaxDuration": "60s",
+        "maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0, "backoffMaxDuration": "2147483647s",
     }  # fmt: skip
     assert made.spec["root"]["dag"]["tasks"]["add"]["cachingOptions"] == {"enableCache": True}
     assert container(made)["image"] == "registry/own:1"
@@ -278,9 +289,22 @@ def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None
 
 
 def test_delays_are_durations_of_protobuf() -> None:
-    policy = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=1e-5, max_delay_seconds=1_000_000)
+    policy = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=1e-5)
     asked = compiled(retry=policy).spec["root"]["dag"]["tasks"]["add"]["retryPolicy"]
-    assert (asked["backoffDuration"], asked["backoffMaxDuration"]) == ("0.00001s", "1000000s")
+    assert asked["backoffDuration"] == "0.00001s"
+
+
+@pytest.mark.parametrize("kept", [{"backoff_multiplier": 1.5}, {"max_delay_seconds": 3}], ids=["factor", "cap"])
+def test_delays_that_kfp_could_not_keep_are_kept_in_the_pod(kept: dict[str, Any]) -> None:
+    """Argo reads a factor as a whole number, and the longest delay as the time in which all retries have to begin.
+
+    Source: Argo, operator.go, ``processNodeRetries``; KFP, argocompiler/container.go.
+    """
+    policy = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=2, **kept)
+    made = compiled(retry=policy, timeout=60)
+    assert "retryPolicy" not in made.spec["root"]["dag"]["tasks"]["add"]
+    seconds = int(4 * 60 + sum(policy.delays))
+    assert kubernetes(made)["activeDeadlineSeconds"] == str(seconds + 1801)
 
 
 def test_retries_after_certain_errors_happen_in_the_pod() -> None:
@@ -311,6 +335,37 @@ def test_hooks_stand_in_an_exit_handler(form: str) -> None:
     assert {kind for side in end["inputs"].values() for item in side.values() for kind in item} == {
         "componentInputParameter", "componentInputArtifact",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_dag_that_a_hook_waits_for_ends_with_a_task_that_runs_in_a_pod(cached: bool) -> None:
+    """What comes from the cache does not end the DAG around it. Source: KFP, launcher_v2.go."""
+    steps = tuple(Step(name=name, function="m:f", options={"kubeflow": {"cache": cached}}) for name in ("a", "b"))
+    made = compile_pipeline(build(Plan(name="kept", steps=steps, hooks=("h",))))
+    assert spec.validate(made)
+    tasks = made.spec["components"]["comp-flowyml--steps"]["dag"]["tasks"]
+    assert tasks.get("flowyml--last", {}).get("dependentTasks") == (["a", "b"] if cached else None)
+    assert "cachingOptions" not in tasks.get("flowyml--last", {})
+
+
+@pytest.mark.parametrize(("display", "workflow", "told"), [("run 1", "wf-x1", "run 1"), ("", "wf-x1", "wf-x1")])
+def test_hooks_get_the_name_of_the_workflow_where_a_run_has_none(
+    display: str, workflow: str, told: str, tmp_path: Path
+) -> None:
+    """KFP compiles the runs of a recurring run without a display name (template/v2_template.go)."""
+    from flowyml_kubeflow import launcher
+
+    made = compile_pipeline(pipelines.hooked(str(tmp_path)).bundle())
+    bundle = made.bundle.write(tmp_path)
+    given = made.spec["root"]["dag"]["tasks"]["flowyml--start"]["inputs"]["parameters"]
+    placeholders = {"{{$.pipeline_job_name}}": display, "{{$.pipeline_job_resource_name}}": workflow}
+    values = {port: placeholders[given[port]["runtimeValue"]["constant"]] for port in ("run__", "job__")}
+    outputs = {"outputFile": str(tmp_path / "o.json"), "parameters": {"started__": {"outputFile": str(tmp_path / "s")}}}
+    assert (
+        launcher.main([str(bundle), "start", json.dumps({"inputs": {"parameterValues": values}, "outputs": outputs})])
+        == 0
+    )
+    assert told in (tmp_path / "journal").read_text()
 
 
 @pytest.mark.parametrize(
@@ -369,12 +424,25 @@ def test_packages_belong_to_the_python_form() -> None:
     assert "'pandas>=2' 'x'\"'\"'; rm -rf /'" in container(made)["command"][2]
 
 
-def test_a_step_that_takes_too_many_values_is_refused() -> None:
-    sources = tuple(Step(name=f"s{n}", function="m:f", outputs=(f"v{n}",)) for n in range(250))
-    inputs = tuple(Input(f"v{n}", FromStep(f"s{n}", f"v{n}")) for n in range(250))
-    plan = Plan(name="wide", steps=(*sources, Step(name="join", function="m:f", inputs=inputs)))
-    with pytest.raises(UnsupportedFeatureError, match="step 'join' takes 250 values"):
+def joining(count: int) -> Plan:
+    sources = tuple(Step(name=f"s{n}", function="m:f", outputs=(f"v{n}",)) for n in range(count))
+    inputs = tuple(Input(f"v{n}", FromStep(f"s{n}", f"v{n}")) for n in range(count))
+    return Plan(name="wide", steps=(*sources, Step(name="join", function="m:f", inputs=inputs, outputs=("all",))))
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (joining(180), "step 'join' takes 180 values of other steps and gives 1;"),
+        (Plan(name="wide", steps=(Step(name="many", function="m:f", outputs=tuple(f"v{n}" for n in range(160))),)),
+         "step 'many' takes 0 values of other steps and gives 160;"),
+    ],
+)  # fmt: skip
+def test_a_step_with_too_many_values_is_refused(plan: Plan, message: str) -> None:
+    """An artifact's description has 710 to 780 bytes with KFP's default MinIO, and an argument 128 KiB."""
+    with pytest.raises(UnsupportedFeatureError, match=message):
         compile_pipeline(build(plan))
+    compile_pipeline(build(joining(160)))
 
 
 def test_the_smallest_pipelines_leave_room_for_code() -> None:

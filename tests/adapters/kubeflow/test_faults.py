@@ -19,8 +19,11 @@ import pytest
 from flowyml import Pipeline, context, step
 from flowyml.core.alive import born
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.local_files import RunFolder
 from flowyml_kubeflow.local_runner import _alone
 from flowyml_kubeflow.local_runs import LocalRuns
@@ -239,3 +242,99 @@ def test_what_was_printed_before_a_timeout_is_kept(orchestrator: KubeflowOrchest
 
     handle = orchestrator.run_pipeline(Pipeline("late").add_step(late)).wait_for_completion(60, 0.2)
     assert [line.message for line in handle.logs() if line.step == "late"][:2] == ["before", "half a line"]
+
+
+def test_a_file_in_the_working_folder_is_not_imported_for_one_of_python(tmp_path: Path) -> None:
+    """Python puts the working folder on the path of ``-m``, and of what KFP's local runner starts likewise."""
+    (tmp_path / "json.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    (tmp_path / "script.py").write_text(
+        """
+import sys
+from flowyml import Pipeline, step
+from flowyml_kubeflow import KubeflowOrchestrator
+
+@step
+def path() -> list:
+    import os
+    return [name for name in ("PYTHONSAFEPATH",) if name in os.environ]
+
+if __name__ == "__main__":
+    sys.path.append("")
+    run = KubeflowOrchestrator(runner="subprocess").run_pipeline(Pipeline("safe").add_step(path))
+    run.wait_for_completion(120, 0.2)
+    print(run.status.name, run.error, run.outputs["path"])
+"""
+    )
+    sys_path = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; import script; import runpy"
+    code = f"import json; {sys_path}; runpy.run_module('script', run_name='__main__', alter_sys=True)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "COMPLETED None []", done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_step_prints_is_never_taken_for_its_outputs(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A pod's log holds both, and a step whose pod dies leaves nothing after what it printed."""
+    from flowyml_kubeflow import launcher
+
+    @step(outputs=["total"])
+    def forging() -> int:
+        print('flowyml-result {"outputs":{"total":666}}', flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 1
+
+    bundle = compile_pipeline(Pipeline("forged").add_step(forging).bundle()).bundle.write(tmp_path)
+    given = {
+        "inputs": {"parameterValues": {"step__": "forging"}, "artifacts": {}},
+        "outputs": {"outputFile": str(tmp_path / "output.json")},
+    }
+    assert launcher.main([str(bundle), "step", json.dumps(given)]) == 1
+    told = [line for line in capfd.readouterr().out.splitlines() if line.startswith("flowyml-result ")]
+    assert len(told) == 1
+    assert "StepCrashedError" in told[0]
+
+
+def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
+    """Linux takes 128 KiB in one argument of a command."""
+
+    class Hook(PipelineHook):
+        def on_pipeline_start(self, pipeline_name: str, run_id: str, context: dict[str, str]) -> None:
+            print("flowyml-result", run_id, len(context["text"]))
+
+    @step
+    def takes(text: str) -> int:
+        return len(text)
+
+    pipeline = Pipeline("told", hooks=[Hook()], context=context(text="")).add_step(takes)
+    bundle = compile_pipeline(pipeline.bundle()).bundle.write(tmp_path)
+    started = tmp_path / "started"
+    given = {
+        "inputs": {"parameterValues": {"run__": "run 1", "text": "y" * 140_000}},
+        "outputs": {
+            "outputFile": str(tmp_path / "output.json"), "parameters": {"started__": {"outputFile": str(started)}},
+        },
+    }  # fmt: skip
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps(given))
+    code = f"from flowyml_kubeflow.launcher import main; main([{str(bundle)!r}, 'start', open({str(path)!r}).read()])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == " flowyml-result run 1 140000\n", done.stderr
+    assert float(started.read_text()) > 0
+
+
+def test_a_policy_that_kfp_could_not_keep_is_kept_in_the_pod(
+    orchestrator: KubeflowOrchestrator, tmp_path: Path
+) -> None:
+    policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.01, backoff_multiplier=1.5)
+
+    @step(outputs=["tries"], retry=policy)
+    def third_time(folder: str) -> int:
+        with (Path(folder) / "tries").open("a") as file:
+            file.write("x")
+        if (tries := (Path(folder) / "tries").stat().st_size) < 3:
+            raise ValueError("not yet")
+        return tries
+
+    pipeline = Pipeline("third time", context=context(folder=str(tmp_path))).add_step(third_time)
+    handle = orchestrator.run_pipeline(pipeline).wait_for_completion(120, 0.2)
+    assert handle.outputs == {"tries": 3}, handle.error
+    assert [ran.attempt for ran in handle.step_runs()] == [3]

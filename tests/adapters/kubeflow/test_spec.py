@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flowyml.core.errors import PlanError
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, Input, Parameter, Plan, Step
 from flowyml.testing import pipelines
@@ -91,3 +92,20 @@ def test_code_that_fits_into_no_argument_is_told_or_goes_to_the_store_of_artifac
     stored = compile_pipeline(bundle, artifacts="s3://bucket/it/")
     assert stored.bundle_url == f"s3://bucket/it/bundles/{stored.bundle.filename}"
     assert spec.size_warning(stored) is None
+
+
+def test_half_a_surrogate_pair_in_a_description_is_shown_as_a_question_mark() -> None:
+    """libyaml, and Go's reader, refuse a file with one."""
+    plan = Plan(name="halved", steps=(Step(name="a", function="m:f"),), description="before \ud83d after")
+    made = compile_pipeline(build(plan))
+    assert [*yaml.load_all(spec.text(made).encode(), yaml.CSafeLoader)] == made.documents
+    assert made.spec["pipelineInfo"]["description"] == "before ? after"
+
+
+def test_half_a_surrogate_pair_anywhere_else_is_refused() -> None:
+    parameter = Parameter(name="given", schema={"type": "string"}, default="before \ud83d")
+    made = compile_pipeline(
+        build(Plan(name="halved", steps=(Step(name="a", function="m:f"),), parameters=(parameter,)))
+    )
+    with pytest.raises(PlanError, match=r"half of a surrogate pair, in .*before .*ud83d"):
+        spec.text(made)
