@@ -1,0 +1,169 @@
+"""Tokens and passwords: given as they are, or read from a file or from what a command prints."""
+
+from __future__ import annotations
+
+import base64
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowyml.core.errors import ConfigurationError
+
+__all__ = ["Login", "Secret"]
+
+_COMMAND_SECONDS = 60
+
+
+class Secret:
+    """A value of which ``repr`` shows nothing, read when it is first needed. Safe for many threads.
+
+    ``name`` is that of the option: ``"token"`` stands for ``token``, ``token_file`` and ``token_command``. A command is
+    a list of arguments, or one text that is split like a shell's line; no shell runs it. Raises ``ConfigurationError``
+    when more than one of the three is given, and at the first use when the value cannot be read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        value: str | None = None,
+        file: str | os.PathLike[str] | None = None,
+        command: str | Sequence[str] | None = None,
+    ) -> None:
+        self.name = name
+        given = {name: value, f"{name}_file": file, f"{name}_command": command}
+        self._sources = {option: source for option, source in given.items() if source}
+        if len(self._sources) > 1:
+            raise ConfigurationError(f"{' and '.join(self._sources)} are both given. Give one of them.")
+        self._file = file
+        self._command = command
+        self._value = _checked_line(name, value) if value else None
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        """Whether there is one, which is known before it is read."""
+        return bool(self._sources)
+
+    def get(self) -> str | None:
+        """The value; None when none was given."""
+        if self._value is None and self:
+            with self._lock:
+                if self._value is None:  # another thread may have been quicker
+                    self._value = self._read()
+        return self._value
+
+    def renew(self, refused: str) -> bool:
+        """Read it again after a refusal. True when there is another value now than the refused one."""
+        if not (self._file or self._command):
+            return False
+        with self._lock:
+            if self._value == refused:
+                self._value = self._read()
+            return self._value != refused
+
+    def _read(self) -> str:
+        option = next(iter(self._sources))
+        text = _printed(option, self._command) if self._command else _written(option, self._file or "")
+        if not text:
+            raise ConfigurationError(f"{option}: it gave nothing, where a {self.name} was expected.")
+        return _checked_line(option, text)
+
+    def __repr__(self) -> str:
+        return f"<Secret {', '.join(self._sources) or 'none'}>"
+
+
+def _written(option: str, file: str | os.PathLike[str]) -> str:
+    try:
+        return Path(file).expanduser().read_text("utf-8").strip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ConfigurationError(f"{option}={os.fspath(file)!r} cannot be read: {reason}.") from None
+
+
+def _printed(option: str, command: str | Sequence[str]) -> str:
+    """What a command prints. Its output is never shown: it may hold the secret."""
+    import shlex
+    import subprocess
+
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigurationError(f"{option} took longer than {_COMMAND_SECONDS} s and was stopped.") from None
+    except (OSError, ValueError, IndexError) as error:
+        raise ConfigurationError(f"{option} cannot be run: {error}.") from error
+    if done.returncode:
+        raise ConfigurationError(f"{option} ended with exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout.strip("\r\n")
+
+
+def _checked_line(option: str, text: str) -> str:
+    """Without the line break that a file of a mounted secret ends with; and nothing that HTTP could not carry."""
+    line = text.strip("\r\n")
+    if not line.isprintable():
+        raise ConfigurationError(
+            f"{option} holds a line break or another control character, which neither a token nor a password has. It "
+            f"is not shown here. Give it anew."
+        )
+    return line
+
+
+@dataclass(slots=True)
+class Login:
+    """Who asks: a bearer token, or else a user name and a password. ``note`` is added to what a refusal says."""
+
+    token: Secret
+    username: str | None
+    password: Secret
+    note: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        token_command: str | Sequence[str] | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        password_file: str | os.PathLike[str] | None = None,
+        password_command: str | Sequence[str] | None = None,
+    ) -> Login:
+        """From the options that all adapters take. Raises ``ConfigurationError``."""
+        return cls(
+            Secret("token", token, token_file, token_command),
+            username,
+            Secret("password", password, password_file, password_command),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.token) or self.username is not None
+
+    def headers(self) -> dict[str, str]:
+        """What each call carries. Reads the secret at the first call."""
+        if self.token:
+            return {"Authorization": f"Bearer {self.checked_token()}"}
+        if self.username is not None:
+            pair = f"{self.username}:{self.password.get() or ''}".encode()
+            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        return {}
+
+    def checked_token(self) -> str:
+        """The token. Raises ``ConfigurationError`` for one that HTTP cannot carry: the HTTP library would show it."""
+        token = self.token.get() or ""
+        if not token.isascii() or " " in token:
+            raise ConfigurationError(
+                f"the {self.token.name} has blanks or letters beyond ASCII, which no token has. It is not shown here. "
+                f"Give it anew."
+            )
+        return token
+
+    def renew(self, refused: Mapping[str, str]) -> bool:
+        """Read the secret again after a refusal of these headers. True when trying again makes sense."""
+        secret = self.token or self.password
+        if refused != self.headers():  # another thread has renewed it
+            return True
+        return secret.renew(secret.get() or "")

@@ -1,0 +1,72 @@
+"""TLS: whom a client trusts, and by which certificate it is known. The same three options for every engine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowyml.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+__all__ = ["Tls"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom to trust, and who asks.
+
+    ``ca_file`` is a file of authorities in PEM format, trusted instead of the system's; ``client_cert`` is a file with
+    a certificate and its key, or a pair of files. ``verify=False`` trusts everybody; a path there is a ``ca_file``.
+    """
+
+    verify: bool | str = True
+    ca_file: str | os.PathLike[str] | None = None
+    client_cert: str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None
+
+    @property
+    def authorities(self) -> str | None:
+        """The file of authorities, wherever it was given."""
+        if self.ca_file is not None:
+            return _path(self.ca_file)
+        return _path(self.verify) if isinstance(self.verify, str) else None
+
+    @property
+    def certificate(self) -> tuple[str, str | None] | None:
+        """The files of the client's certificate and of its key; the key may be in the same file."""
+        if self.client_cert is None:
+            return None
+        if isinstance(self.client_cert, str | os.PathLike):
+            return _path(self.client_cert), None
+        certificate, key = self.client_cert
+        return _path(certificate), _path(key)
+
+    def context(self) -> SSLContext:
+        """For the standard library and all that stands on it. Raises ``ConfigurationError`` for unusable files."""
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self.authorities)
+        except OSError as error:  # SSLError too
+            option = "ca_file" if self.ca_file is not None else "verify"
+            raise ConfigurationError(
+                f"{option}={self.authorities!r} is no file of authorities in PEM format: {error.strerror or error}."
+            ) from error
+        if self.verify is False:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if self.certificate is not None:
+            try:
+                context.load_cert_chain(*self.certificate, password="")  # else it would ask the terminal
+            except OSError as error:
+                raise ConfigurationError(
+                    f"client_cert={self.client_cert!r} is no certificate with its key, unencrypted, in PEM format: "
+                    f"{error.strerror or error}."
+                ) from error
+        return context
+
+
+def _path(file: str | os.PathLike[str]) -> str:
+    return str(Path(file).expanduser())

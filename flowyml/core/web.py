@@ -1,0 +1,223 @@
+"""One HTTP exchange with the standard library: bounded in bytes and time, over verified TLS, and secrets stay put.
+
+Workers, the probe and the Pushgateway use this. The adapters' clients, which keep connections and try again, are in
+``flowyml.orchestrators.http``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection, IncompleteRead
+from typing import Any, Self
+from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    UnknownHandler,
+)
+
+from flowyml.core.tls import Tls
+from flowyml.core.urls import shown
+
+__all__ = ["LARGEST_ANSWER", "Answer", "Deadline", "TooLargeError", "exchange", "media_type", "page_title"]
+
+LARGEST_ANSWER = 256 * 2**20
+"""Bytes of an answer that are read at most. The largest that engines give are logs."""
+
+_TITLE_WITHIN = 20_000  # characters
+
+
+class TooLargeError(OSError):
+    """The answer has more bytes than are read of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered. Names of headers are in lower case; ``redirected_to`` is where it was followed to."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    redirected_to: str = ""
+
+    @property
+    def media_type(self) -> str:
+        """``application/json``, or nothing."""
+        return media_type(self.headers)
+
+    def json(self) -> Any:
+        """The body as JSON, or None when it is none. Raises nothing, however it is nested."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """
+    >>> media_type({"Content-Type": "application/json; charset=utf-8"})
+    'application/json'
+    """
+    kinds = (value for name, value in headers.items() if name.lower() == "content-type")
+    return next(kinds, "").partition(";")[0].strip().lower()
+
+
+def page_title(page: str | bytes) -> str:
+    """The title of a page of HTML, on one line and not too long; nothing when it has none. Reads each character once.
+
+    >>> page_title("<html><head><TITLE lang=en> Sign \\n in </TITLE>")
+    'Sign in'
+    """
+    text = page[:_TITLE_WITHIN].decode("utf-8", "replace") if isinstance(page, bytes) else page[:_TITLE_WITHIN]
+    lower = text.lower()
+    if len(lower) != len(text):  # a letter of which the small one is two
+        text = lower
+    opened = lower.find("<title")
+    begin = lower.find(">", opened) + 1 if opened >= 0 else 0
+    end = lower.find("</title", begin) if begin else -1
+    title = " ".join(text[begin : max(begin, end)].split())
+    return "".join(letter for letter in title if letter.isprintable())[:80]
+
+
+class Deadline:
+    """Ends the connections that it watches when time is up, however slowly the other side goes on sending.
+
+    The time-out of a socket counts anew for each byte, so that it bounds nothing. To be entered; ``expired`` says
+    whether it was needed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.expired = False
+        self._watched: list[socket.socket] = []
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+
+    def watch(self, connection: socket.socket) -> None:
+        """Watch a connection, also after TLS has taken it over."""
+        self._watched.append(connection.dup())
+        if self.expired:
+            self._expire()
+
+    def _expire(self) -> None:
+        self.expired = True
+        for connection in tuple(self._watched):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def check(self) -> None:
+        """Raise ``TimeoutError`` when time is up."""
+        if self.expired:
+            raise TimeoutError(f"the answer was not complete after {self.seconds:g} s")
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        for connection in self._watched:
+            connection.close()
+
+
+def exchange(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] = {},
+    body: bytes | None = None,
+    timeout: float = 30,
+    total: float | None = None,
+    tls: Tls = Tls(),  # noqa: B008  # it is frozen
+    limit: int = LARGEST_ANSWER,
+    cut: bool = False,
+    follow: bool = False,
+    asked: list[str] | None = None,
+) -> Answer:
+    """Ask once. ``timeout`` bounds a silence and ``total`` the whole, in seconds; by default four times that.
+
+    A redirect is an answer like any other, unless ``follow``: then it is followed without ``headers``, which may hold
+    credentials, and without a body. ``asked`` receives each URL that was asked. Of an answer that is longer than
+    ``limit`` bytes only the beginning is given where ``cut`` says so. Credentials in the URL are not sent.
+
+    Raises ``OSError``, of which ``TimeoutError`` and ``TooLargeError`` are kinds, ``http.client.HTTPException`` for
+    what is not HTTP, and ``ConfigurationError``.
+    """
+    asked = [] if asked is None else asked
+    asked.append(shown(url))
+    parts = urlsplit(url)
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+    request = Request(bare, body, {"User-Agent": "flowyml"}, method=method)
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
+    with Deadline(total or 4 * timeout) as deadline:
+        try:
+            with _opened(_opener(deadline, tls, asked, follow=follow), request, timeout) as response:
+                content = _read(response, limit, cut=cut)
+                found = {name.lower(): value for name, value in response.headers.items()}
+        except Exception:
+            deadline.check()
+            raise
+        deadline.check()
+        return Answer(response.status, found, content, asked[-1] if len(asked) > 1 else "")
+
+
+def _opened(opener: OpenerDirector, request: Request, timeout: float) -> Any:
+    try:
+        return opener.open(request, timeout=timeout)
+    except HTTPError as error:  # an answer too
+        return error
+
+
+def _read(response: Any, limit: int, *, cut: bool) -> bytes:
+    content: bytes = response.read(limit + 1)
+    if len(content) > limit and not cut:
+        raise TooLargeError(f"the answer is larger than {limit / 2**20:g} MB")
+    if len(content) <= limit and getattr(response, "length", None):  # the connection ended before the answer did
+        raise IncompleteRead(content, response.length)
+    return content[:limit]
+
+
+def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool) -> OpenerDirector:
+    """What of ``urllib`` is wanted: HTTP, proxies of the environment; no files, no FTP, no passwords of its own."""
+
+    class Redirects(HTTPRedirectHandler):
+        def redirect_request(self, *arguments: Any) -> Request | None:
+            if not follow:
+                return None
+            asked.append(shown(arguments[-1]))
+            return super().redirect_request(*arguments)
+
+    class Watched(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            deadline.watch(self.sock)
+
+    class WatchedTls(HTTPSConnection, Watched):
+        """``HTTPSConnection`` connects by the next class, ``Watched``, and then speaks TLS."""
+
+    class Http(HTTPHandler):
+        def http_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(Watched, request)
+
+    class Https(HTTPSHandler):
+        def https_open(self, request: Request) -> HTTPResponse:
+            return self.do_open(WatchedTls, request, context=tls.context())
+
+    opener = OpenerDirector()
+    for handler in (ProxyHandler, Http, Https, Redirects, HTTPErrorProcessor, HTTPDefaultErrorHandler, UnknownHandler):
+        opener.add_handler(handler())
+    return opener

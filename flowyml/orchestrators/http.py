@@ -1,0 +1,369 @@
+"""The HTTP room: what an adapter needs to call an engine's API, on kept connections.
+
+Tries again what passes by itself, bounds every answer in bytes and time, follows no redirect, tells an answer of the
+engine from that of a proxy or a login page in front of it, and verifies TLS. A subclass adds the engine's own words.
+
+It stands on httpcore, which is the floor of httpx: httpx has no way to bound the whole time of a call, since its
+time-outs count anew for each byte that arrives. ``flowyml.core.web`` is the same in small, for the standard library.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import random
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
+
+from flowyml.core.credentials import Login
+from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.tls import Tls
+from flowyml.core.urls import shown, shown_in
+
+if TYPE_CHECKING:
+    import httpcore
+
+    from flowyml.core.web import Answer
+
+__all__ = ["ConflictError", "HttpClient", "NotFoundError", "RefusedError", "ServerTroubleError"]
+
+_BUSY = frozenset({429, 502, 503, 504})
+_BUSY_SECONDS = 3  # SQLite under many writers is free again within this
+_LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
+_ASKED_PAUSES = 3
+_ERROR_BYTES = 2**20
+_DETAIL = 500  # characters
+
+
+class NotFoundError(EngineError, LookupError):
+    """The engine answered 404: there is nothing of this name."""
+
+
+class ConflictError(EngineError):
+    """The engine answered 409: there is one already, made by somebody else or by a call whose answer was lost."""
+
+
+class RefusedError(EngineError, ValueError):
+    """The engine answered 400 or 422: it does not take this."""
+
+
+class ServerTroubleError(EngineError):
+    """The engine answered 500, which on a busy database often passes."""
+
+
+class HttpClient:
+    """Calls to one server, safe for many threads.
+
+    ``timeout`` bounds a silence of the server, and four times that the whole of an answer, in seconds. ``policy`` says
+    how patiently a server is asked again that does not answer or is in trouble; one that is merely busy is asked again
+    for some seconds without it, and as it says in ``Retry-After``. Raises kinds of ``EngineError``.
+    """
+
+    engine: ClassVar[str] = "the engine"
+    advice: ClassVar[str] = "Is the server running, and is this its address?"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        login: Login | None = None,
+        tls: Tls | None = None,
+        timeout: float = 30,
+        policy: OrchestratorRetryPolicy | None = None,
+    ) -> None:
+        self.url = url
+        self.login = login or Login.of()
+        self.tls = tls or Tls()
+        self.timeout = timeout
+        self.policy = policy
+        self._pool: httpcore.ConnectionPool | None = None
+        self._opening = threading.Lock()
+
+    # What a subclass may say in the words of its engine.
+
+    def base(self) -> str:
+        """The URL below which all paths are. May raise ``ConfigurationError``."""
+        return self.url
+
+    def headers(self) -> dict[str, str]:
+        """What proves who asks."""
+        return self.login.headers()
+
+    def renew(self, refused: Mapping[str, str]) -> bool:
+        """Asked after a refusal of these headers: whether trying again makes sense."""
+        return self.login.renew(refused)
+
+    def refusal(self, status: int) -> AuthenticationError:
+        """What a 401 or 403 means."""
+        return AuthenticationError(
+            f"{self.engine} at {self.url} refuses these credentials ({status}). {self.login.note}"
+        )
+
+    # Calls.
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The JSON at a path. Parameters that are None are left out."""
+        return self.call("GET", path, params=params)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] = {},
+        json: Any = None,
+        again: bool = True,
+        anonymous: bool = False,
+    ) -> Any:
+        """One call, tried again after transient failures unless ``again`` is false; its JSON, or None for nothing."""
+        target = path + _query(params)
+        delays = iter(self.policy.delays if self.policy and again else ())
+        while True:
+            try:
+                answer = self._signed_in(method, target, json, again, anonymous)
+                return self._checked(answer, f"{method} {path}")
+            except (EngineUnreachableError, ServerTroubleError) as error:
+                delay = next(delays, None)
+                final = isinstance(error.__cause__, ssl.SSLError) or not (self.policy and self.policy.retries_on(error))
+                if delay is None or final:
+                    raise
+                time.sleep(delay)
+
+    def close(self) -> None:
+        """End the connections; the next call opens new ones."""
+        with self._opening:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def _signed_in(self, method: str, target: str, json: Any, again: bool, anonymous: bool) -> Answer:
+        headers = {} if anonymous else self.headers()
+        answer = self._unless_busy(method, target, json, headers, again)
+        if answer.status in (401, 403) and not anonymous and self.renew(headers):
+            answer = self._unless_busy(method, target, json, self.headers(), again)
+        return answer
+
+    def _unless_busy(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
+        """An answer; of a server that says that it is busy, the one that it gives some moments later."""
+        until, pause, asked_pauses = time.monotonic() + _BUSY_SECONDS, 0.02, 0
+        while True:
+            answer = self._sent(method, target, json, headers, again)
+            if answer.status not in _BUSY or not again:
+                return answer
+            if wanted := _retry_after(answer):
+                asked_pauses += 1
+                if wanted > _LONGEST_PAUSE or asked_pauses > _ASKED_PAUSES:
+                    return answer
+                time.sleep(wanted)
+                continue
+            if time.monotonic() > until:
+                return answer
+            time.sleep(random.uniform(0.02, pause + 0.03))  # no secret: so that callers do not collide
+            pause = min(2 * pause, 0.25)
+
+    def _sent(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
+        """One request; a second one if the server had closed the kept connection meanwhile."""
+        import httpcore
+
+        try:
+            try:
+                return self._exchanged(method, target, json, headers)
+            except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
+                if not again:
+                    raise
+                return self._exchanged(method, target, json, headers)
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+            raise self._unreachable(error) from (_tls_cause(error) or error)
+
+    def _exchanged(self, method: str, target: str, json: Any, headers: Mapping[str, str]) -> Answer:
+        from flowyml.core.web import LARGEST_ANSWER, Answer
+
+        content = None if json is None else json_module.dumps(json).encode()
+        kind = {} if content is None else {"Content-Type": "application/json"}
+        common = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "flowyml"}
+        sent = [(name.encode(), value.encode()) for name, value in {**common, **kind, **headers}.items()]
+        limits = {"connect": min(self.timeout, 10), "read": self.timeout, "write": self.timeout, "pool": self.timeout}
+        _until.set(time.monotonic() + 4 * self.timeout)
+        with self.pool().stream(
+            method, _ascii(self.base() + target), headers=sent, content=content,
+            extensions={"timeout": limits},
+        ) as response:  # fmt: skip
+            wanted = LARGEST_ANSWER if response.status < 400 else _ERROR_BYTES
+            body = self._read(response.iter_stream(), wanted, cut=response.status >= 400)
+            found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            return Answer(response.status, found, body)
+
+    def _read(self, parts: Iterable[bytes], limit: int, *, cut: bool) -> bytes:
+        body = bytearray()
+        for part in parts:
+            body += part
+            if len(body) > limit and not cut:
+                raise EngineError(
+                    f"{self.engine} at {self.url} gave an answer of more than {limit / 2**20:g} MB, which is not read."
+                )
+            if len(body) > limit:
+                break
+        return bytes(body[:limit])
+
+    def pool(self) -> httpcore.ConnectionPool:
+        """The kept connections; httpcore is imported when they are first used."""
+        if self._pool is None:
+            with self._opening:
+                if self._pool is None:  # another thread may have been quicker
+                    self._pool = _opened(self.base(), self.tls)
+                    weakref.finalize(self, self._pool.close)  # nobody closes an orchestrator made for one call
+        return self._pool
+
+    # What answers mean.
+
+    def _checked(self, answer: Answer, what: str) -> Any:
+        status = answer.status
+        if status == 204 or (status < 300 and not answer.body):
+            return None
+        content = _json_of(answer)
+        if content is _NO_JSON or 300 <= status < 400:
+            raise self._stranger(answer, what)
+        if status < 300:
+            return content
+        raise self.error(status, f"{self.engine} at {self.url} answered {status} to {what}: {_detail(content)}")
+
+    def error(self, status: int, message: str) -> EngineError:
+        """The kind of error that a status stands for."""
+        if status in (401, 403):
+            return self.refusal(status)
+        if status in _BUSY:
+            return EngineUnreachableError(message)
+        kind = {404: NotFoundError, 409: ConflictError, 400: RefusedError, 422: RefusedError}.get(status)
+        return kind(message) if kind else ServerTroubleError(message) if status >= 500 else EngineError(message)
+
+    def _unreachable(self, error: Exception) -> EngineUnreachableError:
+        if tls := _tls_cause(error):
+            reason = getattr(tls, "verify_message", "") or tls.reason or str(tls)
+            return EngineUnreachableError(
+                f"TLS with {self.engine} at {self.url} fails: {reason}. "
+                f"Give ca_file='/path/to/ca.pem' for a private authority and client_cert=… where the server wants one, "
+                f"or check that the server speaks https."
+            )
+        reason = shown_in(error) or type(error).__name__
+        return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
+
+    def _stranger(self, answer: Answer, asked: str) -> EngineError:
+        """What is no JSON comes from something in front of the engine, or it is not there at all."""
+        from flowyml.core.web import page_title
+
+        status, title = answer.status, page_title(answer.body)
+        titled = f" titled {title!r}" if title else ""
+        what = (
+            f"{self.url} answered {asked} with a page{titled} ({status}, {answer.media_type or 'nothing'}) and not as "
+            f"{self.engine}'s API does"
+        )
+        if status in _BUSY:
+            return EngineUnreachableError(f"{what}. The proxy in front of {self.engine} cannot reach it.")
+        if target := answer.headers.get("location"):
+            return self._moved(what, urljoin(self.url, target))
+        if status in (401, 403, 407) or 300 <= status < 400:
+            return AuthenticationError(f"{what}. A proxy in front of {self.engine} wants a login of its own.")
+        if status >= 500:
+            return ServerTroubleError(f"{what}. Its own log says why.")
+        if status == 404:
+            return NotFoundError(f"{what}. Is the address right?")
+        return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
+
+    def _moved(self, what: str, target: str) -> EngineError:
+        """A redirect within the same host is a matter of the address; one that leads elsewhere is a login's."""
+        where = shown(target)
+        if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
+            return EngineError(f"{what}: it redirects to {where}. Give that address as url=….")
+        return AuthenticationError(
+            f"{what}: it redirects to {where}. A proxy in front of {self.engine} wants a login of its own, or it has "
+            f"moved. Credentials are not sent there."
+        )
+
+
+_until: ContextVar[float] = ContextVar("flowyml_http_until")
+_NO_JSON = object()
+
+
+def _opened(url: str, tls: Tls) -> httpcore.ConnectionPool:
+    """A pool of connections to one server, through the proxy that the environment names for it."""
+    from urllib.request import getproxies, proxy_bypass
+
+    import httpcore
+
+    from flowyml.orchestrators.deadlines import DeadlineBackend
+
+    parts = urlsplit(url)
+    options: dict[str, Any] = {"ssl_context": tls.context(), "network_backend": DeadlineBackend(_until)}
+    options |= {"max_connections": 100, "max_keepalive_connections": 20, "keepalive_expiry": 5}
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return httpcore.ConnectionPool(**options)
+    try:
+        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        auth = (through.username or "", through.password or "") if through.username else None
+        bare = urlunsplit((through.scheme, through.netloc.rpartition("@")[2], "/", "", ""))
+        kind = httpcore.SOCKSProxy if through.scheme.startswith("socks") else httpcore.HTTPProxy
+        return kind(bare, proxy_auth=auth, **options)
+    except (
+        ImportError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # SOCKS needs a package
+        raise ConfigurationError(
+            f"the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names for {url} cannot be used: {shown_in(error)}"
+        ) from None
+
+
+def _query(params: Mapping[str, Any]) -> str:
+    given = {name: value for name, value in params.items() if value is not None}
+    plain = {name: str(value).lower() if isinstance(value, bool) else value for name, value in given.items()}
+    return f"?{urlencode(plain, doseq=True)}" if plain else ""
+
+
+def _ascii(url: str) -> str:
+    """A URL as it goes over the wire. What is quoted already stays."""
+    parts = urlsplit(url)
+    host = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
+    return urlunsplit((parts.scheme, host, quote(parts.path, safe="/%:@!$&'()*+,;=~"), parts.query, ""))
+
+
+def _retry_after(answer: Answer) -> float:
+    """Seconds that the server asks to wait; 0 when it does not say. Dates are not looked at."""
+    with suppress(ValueError):
+        return max(0.0, float(answer.headers.get("retry-after", "0")))
+    return 0
+
+
+def _json_of(answer: Answer) -> Any:
+    if "json" not in (answer.media_type or "json"):
+        return _NO_JSON
+    try:
+        return json_module.loads(answer.body)
+    except (ValueError, RecursionError):
+        return _NO_JSON
+
+
+def _detail(content: Any) -> str:
+    """What an error's JSON says, in the forms that FastAPI and Connexion give it."""
+    detail = content.get("detail", content) if isinstance(content, dict) else content
+    if isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("reason") or detail
+    if isinstance(detail, list):
+        detail = "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
+    return detail[:_DETAIL] if isinstance(detail, str) else repr(detail)[:_DETAIL]
+
+
+def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,312 @@
+"""The HTTP rooms, of httpcore and of the standard library, against servers that behave badly."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.credentials import Login, Secret
+from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.tls import Tls
+from flowyml.core.web import TooLargeError, exchange, page_title
+from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError, RefusedError, ServerTroubleError
+from tests.engines.web import Authority, Recorded, Reply, authority, dripping, web
+
+pytest.importorskip("httpcore")
+POLICY = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.01)
+HOSTILE = b"<title" + b" " * 1_000_000
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("tls"))
+
+
+def client(url: str, **options: object) -> HttpClient:
+    return HttpClient(url, **{"timeout": 30, **options})  # type: ignore[arg-type]
+
+
+def answers(*replies: Reply) -> Callable[[Recorded], Reply]:
+    """These, one after another, and the last one for ever."""
+    left = iter(replies[:-1])
+    return lambda _: next(left, replies[-1])
+
+
+# What comes back.
+
+
+def test_json_parameters_and_a_body() -> None:
+    with web(lambda request: Reply(body=json.dumps([request.path, request.body.decode()]).encode())) as server:
+        asked = client(server.url + "/base")
+        found = asked.call("POST", "/x", params={"a": "b c", "yes": True, "none": None, "l": [1, 2]}, json={"k": 1})
+        assert found == ["/base/x?a=b+c&yes=true&l=1&l=2", '{"k": 1}']
+        asked.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, RefusedError), (404, NotFoundError), (409, ConflictError), (422, RefusedError), (500, ServerTroubleError)],
+)
+def test_statuses_are_kinds_of_errors(status: int, kind: type[EngineError]) -> None:
+    with web(lambda _: Reply(status, b'{"detail": "because"}')) as server:
+        asked = client(server.url)
+        with pytest.raises(kind, match=f"answered {status} to GET /x: because"):
+            asked.get("/x")
+        assert len(server.requests) == 1
+        asked.close()
+
+
+def test_a_login_page_is_not_the_engine() -> None:
+    with web(lambda _: Reply(200, b"<html><title>Sign in</title>", media_type="text/html")) as server:
+        asked = client(server.url)
+        with pytest.raises(EngineError, match=r"a page titled 'Sign in' .* not as the engine's API"):
+            asked.get("/x")
+        asked.close()
+
+
+def test_what_is_busy_is_asked_again_and_retry_after_is_kept() -> None:
+    busy = Reply(503, b'{"detail": "database is locked"}')
+    with web(answers(busy, busy, Reply(429, headers={"Retry-After": "1"}), Reply(body=b'"done"'))) as server:
+        begin = time.monotonic()
+        asked = client(server.url)
+        assert asked.get("/x") == "done"
+        assert time.monotonic() - begin >= 1
+        assert len(server.requests) == 4
+        asked.close()
+
+
+def test_a_pause_of_an_hour_is_not_waited_for() -> None:
+    with web(lambda _: Reply(503, headers={"Retry-After": "3600"})) as server:
+        asked = client(server.url)
+        with pytest.raises(EngineUnreachableError, match="503"):
+            asked.get("/x")
+        asked.close()
+
+
+def test_a_call_that_must_not_be_made_twice_is_not() -> None:
+    with web(lambda _: Reply(503)) as server:
+        asked = client(server.url, policy=POLICY)
+        with pytest.raises(EngineUnreachableError):
+            asked.call("POST", "/x", again=False)
+        assert len(server.requests) == 1
+        asked.close()
+
+
+def test_trouble_passes_with_a_policy() -> None:
+    with web(answers(Reply(500), Reply(500), Reply(body=b"7"))) as server:
+        asked = client(server.url, policy=POLICY)
+        assert asked.get("/x") == 7
+        asked.close()
+
+
+# Bounds.
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n",
+        b"",
+    ],
+    ids=["headers", "body with a length", "body without", "status line"],
+)
+def test_a_server_that_drips_is_given_up(beginning: bytes) -> None:
+    with dripping(beginning) as url:
+        asked = client(url, timeout=0.5)
+        with pytest.raises(EngineUnreachableError, match=r"not complete in time|does not answer"):
+            asked.get("/x")
+        asked.close()
+        with pytest.raises(TimeoutError, match="not complete after 2 s"):
+            exchange(url, timeout=0.5)
+
+
+def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowyml.core.web.LARGEST_ANSWER", 2**20)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+    with dripping(head, drop=b" " * 2**18, pause=0.001) as url:
+        asked = client(url)
+        with pytest.raises(EngineError, match="more than 1 MB"):
+            asked.get("/x")
+        asked.close()
+        with pytest.raises(TooLargeError, match="larger than 1 MB"):
+            exchange(url, limit=2**20)
+        assert len(exchange(url, limit=100, cut=True).body) == 100
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 404, 500])
+def test_a_hostile_page_stalls_nobody(status: int) -> None:
+    with web(lambda _: Reply(status, HOSTILE, media_type="text/html")) as server:
+        asked = client(server.url)
+        begin = time.process_time()
+        with pytest.raises(EngineError):
+            asked.get("/x")
+        assert time.process_time() - begin < 20
+        asked.close()
+
+
+@pytest.mark.parametrize("piece", ["<title", "<title ", "<title>", "</title", ">", "<", " ", "İ"])
+def test_titles_of_hostile_pages(piece: str) -> None:
+    begin = time.process_time()
+    assert len(page_title("<title>" + piece * 300_000 + "</title>")) <= 80
+    assert len(page_title(piece * 300_000)) <= 80
+    assert time.process_time() - begin < 20
+
+
+def test_json_too_deep_to_read_is_no_answer() -> None:
+    with web(lambda _: Reply(body=b"[" * 200_000)) as server:
+        asked = client(server.url)
+        with pytest.raises(EngineError, match="not as the engine's API"):
+            asked.get("/x")
+        asked.close()
+        assert exchange(server.url).json() is None
+
+
+def test_an_answer_that_breaks_off_is_no_answer() -> None:
+    with web(lambda _: Reply(headers={"Content-Length": "100"})) as server:
+        with pytest.raises((OSError, HTTPException)):
+            exchange(server.url)
+        asked = client(server.url)
+        with pytest.raises(EngineUnreachableError):
+            asked.get("/x")
+        asked.close()
+
+
+# Redirects.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_nothing_follows_a_redirect_with_credentials(status: int) -> None:
+    with web(lambda _: Reply(body=b'"caught"')) as thief:
+        target = f"{thief.url}/login?token=hunter2"
+        with web(lambda _: Reply(status, b"", {"Location": target, "Set-Cookie": "a=b"})) as server:
+            asked = client(server.url, login=Login.of(token="hunter2"))
+            with pytest.raises(EngineError, match="redirects to") as caught:
+                asked.call("POST", "/x", json={"password": "hunter2"})
+            assert "hunter2" not in str(caught.value)
+            answer = exchange(server.url, headers={"Authorization": "Bearer hunter2", "Cookie": "hunter2"})
+            assert answer.status == status
+            assert thief.requests == []
+            followed = exchange(server.url, headers={"Authorization": "x hunter1", "Cookie": "hunter1"}, follow=True)
+            assert followed.json() == "caught"
+            assert "hunter1" not in thief.everything
+            asked.close()
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:,x"])
+def test_a_redirect_leads_to_http_only(target: str) -> None:
+    with web(lambda _: Reply(302, b"moved", {"Location": target})) as server:
+        try:
+            body = exchange(server.url, follow=True).body
+        except (OSError, HTTPException):
+            body = b"moved"
+        assert body == b"moved"
+
+
+# TLS.
+
+
+def test_a_private_authority(private: Authority) -> None:
+    with web(lambda _: Reply(body=b"1"), private.server()) as server:
+        asked = client(server.url)
+        with pytest.raises(EngineUnreachableError, match=r"TLS .* fails: .*certificate.* ca_file"):
+            asked.get("/x")
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            exchange(server.url)
+        for tls in (Tls(ca_file=private.ca), Tls(verify=str(private.ca)), Tls(verify=False)):
+            trusting = client(server.url, tls=tls)
+            assert trusting.get("/x") == exchange(server.url, tls=tls).json() == 1
+            trusting.close()
+        asked.close()
+
+
+def test_a_certificate_of_the_client(private: Authority, tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(private.client_cert.read_bytes() + private.client_key.read_bytes())
+    with web(lambda _: Reply(body=b"1"), private.server(wants_certificate=True)) as server:
+        asked = client(server.url, tls=Tls(ca_file=private.ca))
+        with pytest.raises(EngineUnreachableError):
+            asked.get("/x")
+        asked.close()
+        for certificate in (both, (private.client_cert, private.client_key)):
+            tls = Tls(ca_file=private.ca, client_cert=certificate)
+            known = client(server.url, tls=tls)
+            assert known.get("/x") == exchange(server.url, tls=tls).json() == 1
+            known.close()
+
+
+def test_files_that_are_no_certificates(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate")
+    for tls, told in (
+        (Tls(ca_file=wrong), r"ca_file=.*wrong.pem.* is no file of authorities"),
+        (Tls(ca_file=tmp_path / "missing.pem"), "No such file"),
+        (Tls(client_cert=wrong), "client_cert=.* is no certificate"),
+        (Tls(client_cert=(wrong, wrong)), "client_cert=.* is no certificate"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            tls.context()
+    assert Tls().context().verify_mode is ssl.CERT_REQUIRED
+
+
+# Credentials from files and commands.
+
+
+def test_a_token_is_read_again_when_it_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old\n")
+    valid = {"Bearer old"}
+
+    def reply(request: Recorded) -> Reply:
+        return Reply(body=b"1") if request.headers["authorization"] in valid else Reply(401)
+
+    for options in ({"token_file": file}, {"token_command": ["cat", str(file)]}, {"token_command": f"cat '{file}'"}):
+        file.write_text("old\n")
+        valid.clear()
+        valid.add("Bearer old")
+        with web(reply) as server:
+            asked = client(server.url, login=Login.of(**options))  # type: ignore[arg-type]
+            assert asked.get("/x") == 1
+            file.write_text("new\n")
+            assert asked.get("/x") == 1, "what is not refused is not read again"
+            valid.clear()
+            valid.add("Bearer new")
+            assert asked.get("/x") == 1
+            assert len(server.requests) == 4
+            valid.clear()
+            with pytest.raises(AuthenticationError, match="refuses these credentials"):
+                asked.get("/x")
+            asked.close()
+
+
+def test_a_password_from_a_command() -> None:
+    login = Login.of(username="ada", password_command=["printf", "pass word\\n"])
+    assert login.headers() == {"Authorization": "Basic YWRhOnBhc3Mgd29yZA=="}
+
+
+def test_secrets_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "two").write_text("hunter2\nhunter2")
+    for options, told in (
+        ({"file": tmp_path / "missing"}, "token_file=.*missing' cannot be read: No such file"),
+        ({"file": tmp_path / "empty"}, "token_file: it gave nothing"),
+        ({"file": tmp_path / "two"}, "token_file holds a line break"),
+        ({"command": "false"}, "token_command ended with exit code 1"),
+        ({"command": ["sh", "-c", "echo hunter2; echo sorry >&2; exit 3"]}, "exit code 3: sorry"),
+        ({"command": "flowyml-no-such-command"}, "token_command cannot be run"),
+        ({"command": "'"}, "token_command cannot be run"),
+    ):
+        with pytest.raises(ConfigurationError, match=told) as caught:
+            Secret("token", **options).get()  # type: ignore[arg-type]
+        assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="token and token_file are both given"):
+        Secret("token", "hunter2", tmp_path / "empty")
+    assert "hunter2" not in repr(Login.of(token="hunter2", username="ada", password="hunter2"))
