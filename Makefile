@@ -15,7 +15,7 @@ ON ?= prefect
 # What `make test` hands to pytest: `make test ARGS='-k retry'`.
 ARGS ?=
 
-.PHONY: help demo test check coverage lint types docs serve-docs bench lowest constraints airflow-env format clean
+.PHONY: help demo test check coverage lint types docs serve-docs bench lowest constraints audit airflow-env format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench: .venv/.test ## Measure beside plain Python and the engines' own API
 
 lowest: .venv/.test ## Unit tests with the oldest releases that pyproject.toml allows
 	@$(PYTHON) scripts/lowest.py
+
+audit: .venv/.test ## Look the pinned releases up among known vulnerabilities (needs the database of pip-audit)
+	@.tools/bin/uv tool run --quiet pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r constraints.txt
 
 airflow-env: .venv/.test ## Make the environments of Airflow 3 and 2.11, which tests do by themselves too
 	@$(BIN)/python scripts/airflow_environment.py 3 2
