@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 from flowyml.authoring.calls import Call, record_calls
 from flowyml.authoring.context import Context
 from flowyml.authoring.options import engine_options, names_unknown_options
+from flowyml.authoring.origins import defining_file, origin_of
 from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
@@ -24,6 +25,7 @@ from flowyml.runtime.code import Code
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from flowyml.core.origin import Origin
     from flowyml.core.runs import PipelineResult
     from flowyml.core.schedule import ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
@@ -80,6 +82,7 @@ class Pipeline:
         self.description = description
         self.include = _checked_globs(include, who)
         self.engines = engine_options(engines, f"pipeline {name!r}")
+        self._file = defining_file(self)
         self._calls: list[Call] = []
         self._plan: Plan | None = None
 
@@ -112,11 +115,13 @@ class Pipeline:
         *,
         on: str | Orchestrator | None = None,
         run_id: str | None = None,
+        force: bool = False,
     ) -> PipelineResult:
         """Run and wait for the end, in this process unless ``on`` names another orchestrator.
 
         A failed run is a result whose ``success`` is false; ``result.raise_for_status()`` raises it. ``on`` is an
         orchestrator, an engine's name or a configured target; by default FLOWYML_ORCHESTRATOR or ``"local"``.
+        ``force`` is that of ``submit``.
         """
         from flowyml.orchestrators.base import new_run_id
 
@@ -125,7 +130,8 @@ class Pipeline:
         if not self._has_steps():
             return self._run_nothing(run_id)
         values = self.check_parameters(parameters)
-        return _resolve(on).execute(self, run_id, values)
+        forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
+        return _resolve(on).execute(self, run_id, values, **forced)
 
     def submit(
         self,
@@ -133,15 +139,23 @@ class Pipeline:
         *,
         on: str | Orchestrator | None = None,
         run_id: str | None = None,
+        force: bool = False,
     ) -> SubmissionResult:
-        """Start a run and return its handle at once. The same ``run_id`` twice gives the same run."""
-        self._stop_if_loading("submit")
-        return _resolve(on).run_pipeline(self, run_id, parameters=parameters)
+        """Start a run and return its handle at once. The same ``run_id`` twice gives the same run.
 
-    def deploy(self, *, on: str | Orchestrator | None = None) -> Deployment:
-        """Make the pipeline known to an engine without running it."""
+        Where the engine must have the pipeline deployed to run it, ``force`` replaces what another pipeline deployed
+        under this name. Raises ``OwnershipError`` without it.
+        """
+        self._stop_if_loading("submit")
+        return _resolve(on).run_pipeline(self, run_id, parameters=parameters, force=force)
+
+    def deploy(self, *, on: str | Orchestrator | None = None, force: bool = False) -> Deployment:
+        """Make the pipeline known to an engine without running it.
+
+        Raises ``OwnershipError`` when another pipeline of this name is deployed there, which ``force`` replaces.
+        """
         self._stop_if_loading("deploy")
-        return _resolve(on).deploy_pipeline(self)
+        return _resolve(on).deploy_pipeline(self, force=force)
 
     def schedule(
         self,
@@ -154,10 +168,12 @@ class Pipeline:
         end: datetime | None = None,
         catch_up: bool = False,
         parameters: Mapping[str, Any] | None = None,
+        force: bool = False,
     ) -> ScheduleInfo:
         """Let the engine's own scheduler run the pipeline; the same call again updates the schedule in place.
 
-        ``schedule_type`` and ``value`` are those of ``Schedule.of``. Raises ``ScheduleError``.
+        ``schedule_type`` and ``value`` are those of ``Schedule.of``. Raises ``ScheduleError``, and ``OwnershipError``
+        when another pipeline of this name has a schedule there, which ``force`` replaces.
         """
         self._stop_if_loading("schedule")
         from flowyml.core.schedule import Schedule
@@ -171,7 +187,12 @@ class Pipeline:
             catch_up=catch_up,
             parameters=dict(parameters or {}),
         )
-        return _resolve(on).schedule_pipeline(self, made)
+        return _resolve(on).schedule_pipeline(self, made, force=force)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the pipeline is written: its project and the file in it."""
+        return origin_of(self._file)
 
     def code(self) -> Code:
         """The functions and hooks of this process."""
@@ -187,6 +208,7 @@ class Pipeline:
             self.hooks,
             self._home(),
             self.include,
+            self.origin,
         )
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from flowyml.core.modules import shipped_name
 from flowyml.plan.names import slug
 
 if TYPE_CHECKING:
+    from flowyml.core.origin import Origin
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
 
@@ -52,14 +53,21 @@ def collect(
     hooks: Sequence[PipelineHook],
     home: Callable[..., Any] | None,
     include: Iterable[str],
+    origin: Origin,
 ) -> Bundle:
     """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
     from flowyml.authoring.pickles import pickled
+    from flowyml.authoring.versions import code_version
     from flowyml.plan.bundle import build
 
     referred: dict[str, None] = {}  # a dict keeps the order
     objects = {
         step.function.removeprefix("pickle:"): pickled(steps[step.name].function, f"step {step.name!r}", referred)
+        for step in plan
+        if step.function.startswith("pickle:")
+    }
+    versions = {
+        step.function.removeprefix("pickle:"): code_version(steps[step.name].function)
         for step in plan
         if step.function.startswith("pickle:")
     }
@@ -75,7 +83,7 @@ def collect(
         files.add_loaded_beside(_main_folder())
     files.add_globs(include, _module_of(first), plan.name)
     main = shipped_name("__main__") if any(b"__main__" in data for data in objects.values()) else None
-    return build(plan, files=files.content, objects=objects, main=main)
+    return build(plan, files=files.content, objects=objects, main=main, origin=origin, versions=versions)
 
 
 def _module_of(owner: Any) -> str:

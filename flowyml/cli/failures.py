@@ -13,6 +13,7 @@ from flowyml.cli.output import note, tell_error
 from flowyml.core.errors import (
     ConfigurationError,
     DefinitionError,
+    DeploymentError,
     EngineError,
     FlowymlError,
     MissingExtraError,
@@ -44,6 +45,7 @@ _CODES: Mapping[type[BaseException], int] = {
     PluginError: ENGINE,
     EngineError: ENGINE,
     DefinitionError: USAGE,
+    DeploymentError: USAGE,
     ParameterError: USAGE,
     ScheduleError: USAGE,
     ConfigurationError: USAGE,

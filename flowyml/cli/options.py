@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-__all__ = ["Argument", "AsJson", "File", "Job", "OfPipeline", "On", "Option", "Parameters", "Timeout"]
+__all__ = ["Argument", "AsJson", "File", "Force", "Job", "OfPipeline", "On", "Option", "Parameters", "Timeout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,7 @@ Timeout = Annotated[
     Option(("--timeout",), "Stop waiting after so long (exit code 124); the run goes on.", metavar="SECONDS", min=0),
 ]
 OfPipeline = Annotated[str | None, Option(("--pipeline",), "Only those of one pipeline.", metavar="NAME")]
+Force = Annotated[
+    bool, Option(("--force",), "Replace what another pipeline of this name has there, or what was changed by hand.")
+]
 AsJson = Annotated[bool, Option(("--json",), "Print JSON, and nothing else on standard output.")]

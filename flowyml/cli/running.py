@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from flowyml.cli.failures import FAILED, UsageError
-from flowyml.cli.options import AsJson, File, On, Option, Parameters, Timeout
+from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, Timeout
 from flowyml.cli.output import Output, note, tell_error
 from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
@@ -28,6 +28,7 @@ def run(
     ] = None,
     detach: Annotated[bool, Option(("--detach", "-d"), "Submit the run and do not wait for it.")] = False,
     timeout: Timeout = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> int:
     """Run a pipeline, by default here and now.
@@ -43,11 +44,12 @@ def run(
         values = read_parameters(pipeline.compile(), parameters or ())
         orchestrator = resolve(on)
         if detach:
-            _tell_submission(out, orchestrator.run_pipeline(pipeline, run_id, parameters=values), orchestrator, on)
+            submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
+            _tell_submission(out, submission, orchestrator, on)
             return 0
         if timeout is None and _runs_here(orchestrator):
             return _run_here(out, orchestrator, pipeline, values, run_id)
-        submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values)
+        submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
         if not as_json:
             _tell_start(submission, on)
         return wait(out, submission, orchestrator, on, timeout)
@@ -57,6 +59,7 @@ def deploy(
     file: File,
     on: On = None,
     dry_run: Annotated[bool, Option(("--dry-run",), "Show what would change, and change nothing.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a pipeline known to an engine without running it."""
@@ -65,7 +68,7 @@ def deploy(
         if dry_run:
             _tell_difference(out, orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline))))
             return
-        deployment = orchestrator.deploy_pipeline(pipeline)
+        deployment = orchestrator.deploy_pipeline(pipeline, force=force)
         if as_json:
             out.document(asdict(deployment))
             return

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from flowyml.cli.failures import UsageError
-from flowyml.cli.options import Argument, AsJson, File, OfPipeline, On, Option, Parameters
+from flowyml.cli.options import Argument, AsJson, File, Force, OfPipeline, On, Option, Parameters
 from flowyml.cli.output import Output, note
 from flowyml.cli.records import plain_schedule
 from flowyml.cli.source import load, read_parameters
@@ -35,6 +35,7 @@ def create(
     start: Annotated[str | None, Option(("--start",), "ISO 8601.", metavar="TIME")] = None,
     end: Annotated[str | None, Option(("--end",), "ISO 8601.", metavar="TIME")] = None,
     catch_up: Annotated[bool, Option(("--catch-up",), "Make up for runs that were missed.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Create the schedule of a pipeline, or change it in place."""
@@ -50,7 +51,7 @@ def create(
             parameters=read_parameters(pipeline.compile(), parameters or ()),
         )
         orchestrator = resolve(on)
-        _tell(out, orchestrator.schedule_pipeline(pipeline, schedule), orchestrator)
+        _tell(out, orchestrator.schedule_pipeline(pipeline, schedule, force=force), orchestrator)
 
 
 def list_(

@@ -11,6 +11,8 @@
     ├── ScheduleError (ValueError)              a schedule that no engine could keep
     ├── ConfigurationError (ValueError)         a target in flowyml.toml, pyproject.toml or the environment
     ├── PlanError (ValueError)                  a plan or bundle that cannot be read
+    ├── DeploymentError                         a deployment or schedule that cannot be made
+    │   └── OwnershipError (PermissionError)    another pipeline's is in its place, or somebody changed it by hand
     ├── UnsupportedFeatureError                 the plan needs what the engine lacks; nothing was sent
     ├── OrchestratorNotFoundError (LookupError) no orchestrator of that name, no engine at that URL
     ├── MissingExtraError (ImportError)         the engine's client library is not installed
@@ -74,6 +76,14 @@ class ConfigurationError(FlowymlError, ValueError):
 
 class PlanError(FlowymlError, ValueError):
     """A plan or a bundle cannot be read."""
+
+
+class DeploymentError(FlowymlError):
+    """A deployment or a schedule cannot be made."""
+
+
+class OwnershipError(DeploymentError, PermissionError):
+    """What is deployed belongs to another pipeline, or somebody changed it. Replacing it needs ``force=True``."""
 
 
 class UnsupportedFeatureError(FlowymlError):

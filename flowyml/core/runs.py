@@ -9,6 +9,7 @@ from typing import Any
 
 from flowyml.core.errors import OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.origin import Origin
 
 __all__ = ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun"]
 
@@ -22,7 +23,10 @@ def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run as its engine reports it. ``raw_status`` is the engine's own word, times are UTC."""
+    """One run as its engine reports it. ``raw_status`` is the engine's own word, times are UTC.
+
+    ``origin`` is where its pipeline comes from and ``code_digest`` that of its bundle, as far as the engine knows them.
+    """
 
     job_id: str
     run_id: str
@@ -35,6 +39,8 @@ class Run:
     error: str | None = None
     url: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+    code_digest: str | None = None
 
     @property
     def duration_seconds(self) -> float:

@@ -23,6 +23,7 @@ from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
+    from flowyml.core.origin import Origin
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
@@ -41,6 +42,10 @@ class RunnablePipeline(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def origin(self) -> Origin | None:
+        """Where it comes from; None for a bundle from before FlowyML recorded that."""
+
     def compile(self) -> Plan:
         """The plan; raises ``DefinitionError``."""
 
@@ -99,22 +104,29 @@ class Orchestrator(ABC):
         run_id: str | None = None,
         *,
         parameters: Mapping[str, Any] | None = None,
+        force: bool = False,
     ) -> SubmissionResult:
         """Submit a run and return at once. The same ``run_id`` again gives the same run, never a second one.
 
-        Raises ``DefinitionError``, ``ParameterError`` and ``UnsupportedFeatureError`` before anything is sent.
+        Raises ``DefinitionError``, ``ParameterError`` and ``UnsupportedFeatureError`` before anything is sent, and
+        ``OwnershipError`` when the run would need to replace what another pipeline deployed; ``force`` does so.
         """
         stop_if_loading(pipeline.name, "submit")
         run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
         plan = self.plan(pipeline)
         values = pipeline.check_parameters(parameters)
-        job_id = self.submit(pipeline.bundle(plan), run_id, values)
+        job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
         measure("run_started", plan.name, run_id, self.name)
         return self.attach(job_id)
 
-    def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
-        """Run and wait for the end. ``context`` holds the parameters of this run."""
-        submission = self.run_pipeline(pipeline, run_id, parameters=context)
+    def execute(
+        self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any], *, force: bool = False
+    ) -> PipelineResult:
+        """Run and wait for the end. ``context`` holds the parameters of this run, ``force`` is ``run_pipeline``'s.
+
+        An override may leave ``force`` out: it is given only when the user asks for it.
+        """
+        submission = self.run_pipeline(pipeline, run_id, parameters=context, force=force)
         return submission.wait_for_completion(timeout=float("inf"), poll_interval=1).result()
 
     def attach(self, job_id: str) -> SubmissionResult:
@@ -127,18 +139,24 @@ class Orchestrator(ABC):
         """Where a run stands. Raises ``RunNotFoundError``."""
         return self.get_run(job_id).status
 
-    def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule) -> ScheduleInfo:
-        """Deploy the pipeline with a schedule; doing so again updates it in place."""
+    def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        """Deploy the pipeline with a schedule; doing so again updates it in place.
+
+        Raises ``OwnershipError`` when another pipeline's would have to be replaced; ``force`` replaces it.
+        """
         stop_if_loading(pipeline.name, "schedule")
         plan = self.plan(pipeline)
         self.capabilities.require(_schedule_needs(plan, schedule))
         pipeline.check_parameters(schedule.parameters)
-        return self.create_schedule(pipeline.bundle(plan), schedule)
+        return self.create_schedule(pipeline.bundle(plan), schedule, force=force)
 
-    def deploy_pipeline(self, pipeline: RunnablePipeline) -> Deployment:
-        """Make the pipeline known to the engine without running it."""
+    def deploy_pipeline(self, pipeline: RunnablePipeline, *, force: bool = False) -> Deployment:
+        """Make the pipeline known to the engine without running it.
+
+        Raises ``OwnershipError`` when another pipeline's would have to be replaced; ``force`` replaces it.
+        """
         stop_if_loading(pipeline.name, "deploy")
-        return self.deploy(pipeline.bundle(self.plan(pipeline)))
+        return self.deploy(pipeline.bundle(self.plan(pipeline)), force=force)
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """The files that the engine would be given, by name, the main file first, each with FlowyML's mark.
@@ -177,8 +195,12 @@ class Orchestrator(ABC):
         return False
 
     @abstractmethod
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
-        """Start a run without waiting for it and give its job id; attach if ``run_id`` exists."""
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
+        """Start a run without waiting for it and give its job id; attach if ``run_id`` exists.
+
+        ``check_same_run`` says whether the run that exists is this one. An engine that runs only what is deployed asks
+        ``flowyml.orchestrators.ownership`` before it replaces a deployment.
+        """
 
     @abstractmethod
     def get_run(self, job_id: str) -> Run:
@@ -208,16 +230,16 @@ class Orchestrator(ABC):
     def health(self) -> Health:
         """Whether the engine answers. Never raises for an engine that is down."""
 
-    def deploy(self, bundle: Bundle) -> Deployment:
-        """Make a bundle known to the engine."""
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        """Make a bundle known to the engine. ``ownership.check_replaceable`` says what it may replace."""
         raise self._lacks("deployments")
 
     def diff(self, bundle: Bundle) -> str:
         """What deploying this bundle would change, as a unified diff; empty when nothing would."""
         raise self._lacks("deployments that can be compared before they are made")
 
-    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
-        """Create or update the schedule of the bundle's pipeline."""
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""
         raise self._lacks("schedules")
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
@@ -256,14 +278,36 @@ def new_run_id(pipeline: str) -> NewRunId:
     return NewRunId(f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}")
 
 
-def check_same_run(found: Run, pipeline: str, parameters: Mapping[str, Any]) -> None:
-    """For an adapter whose engine has a run of this id: other parameters cannot change it, and are worth a warning.
+def check_same_run(
+    found: Run,
+    pipeline: str,
+    parameters: Mapping[str, Any],
+    *,
+    origin: Origin | None = None,
+    code_digest: str | None = None,
+) -> None:
+    """For an adapter whose engine has a run of this id: the same run again is given back, another one is an error.
 
-    Raises ``DefinitionError`` for a run of another pipeline.
+    ``origin`` and ``code_digest`` are those of the bundle; they are compared with what the engine recorded in
+    ``found``, where both are known. Other parameters cannot change the run, and are worth a warning.
+
+    Raises ``DefinitionError`` for a run of another pipeline, of another project's, or of other code.
     """
+    again = "Give this run another id, or leave the id out"
     if found.pipeline != pipeline:
         raise DefinitionError(
             f"run_id={found.run_id!r} belongs to a run of {found.pipeline!r}. Give this run of {pipeline!r} another id."
+        )
+    is_same_code = code_digest is not None and found.code_digest == code_digest
+    if not is_same_code and None not in (found.origin, origin) and found.origin != origin:
+        raise DefinitionError(
+            f"run_id={found.run_id!r} belongs to a run of {pipeline!r} from {found.origin}; this {pipeline!r} comes "
+            f"from {origin}. {again}."
+        )
+    if not is_same_code and None not in (found.code_digest, code_digest):
+        raise DefinitionError(
+            f"run_id={found.run_id!r} belongs to a run of {pipeline!r} with other code: its steps, data files or "
+            f"options have changed since (version {str(found.code_digest)[:8]}, now {str(code_digest)[:8]}). {again}."
         )
     if found.parameters != parameters:
         logger.warning(

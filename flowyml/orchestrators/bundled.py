@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.origin import Origin
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml.plan.parameters import check_values
@@ -31,6 +32,11 @@ class BundledPipeline:
     def name(self) -> str:
         """The name of the pipeline."""
         return self._bundle.plan.name
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where the pipeline was written; None in a bundle from before FlowyML recorded it."""
+        return self._bundle.origin
 
     @cached_property
     def folder(self) -> Path:

@@ -92,13 +92,20 @@ class RemoteOrchestrator(Orchestrator):
         return self.adapter.capabilities
 
     def run_pipeline(
-        self, pipeline: RunnablePipeline, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
+        self,
+        pipeline: RunnablePipeline,
+        run_id: str | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        force: bool = False,
     ) -> SubmissionResult:
         stop_if_loading(pipeline.name, "submit")  # before the URL is asked
-        return self.adapter.run_pipeline(pipeline, run_id, parameters=parameters)
+        return self.adapter.run_pipeline(pipeline, run_id, parameters=parameters, force=force)
 
-    def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
-        return self.adapter.execute(pipeline, run_id, context)
+    def execute(
+        self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any], *, force: bool = False
+    ) -> PipelineResult:
+        return self.adapter.execute(pipeline, run_id, context, **({"force": True} if force else {}))
 
     def attach(self, job_id: str) -> SubmissionResult:
         return self.adapter.attach(job_id)
@@ -112,8 +119,8 @@ class RemoteOrchestrator(Orchestrator):
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         return self.adapter.compile_files(bundle)
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
-        return self.adapter.submit(bundle, run_id, parameters)
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
+        return self.adapter.submit(bundle, run_id, parameters, force=force)
 
     def get_run(self, job_id: str) -> Run:
         return self.adapter.get_run(job_id)
@@ -139,14 +146,14 @@ class RemoteOrchestrator(Orchestrator):
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
             return Health(reachable=False, url=without_credentials(self.url), detail=str(error))
 
-    def deploy(self, bundle: Bundle) -> Deployment:
-        return self.adapter.deploy(bundle)
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        return self.adapter.deploy(bundle, force=force)
 
     def diff(self, bundle: Bundle) -> str:
         return self.adapter.diff(bundle)
 
-    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
-        return self.adapter.create_schedule(bundle, schedule)
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        return self.adapter.create_schedule(bundle, schedule, force=force)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         return self.adapter.schedules(pipeline)

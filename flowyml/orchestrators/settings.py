@@ -141,8 +141,10 @@ def _tables(path: Path) -> Tables:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     if path.name == "pyproject.toml":
         content = content.get("tool", {}).get("flowyml", {})
-    if unknown := sorted(set(content) - {"orchestrators"}):
-        raise ConfigurationError(f"{path}: FlowyML knows 'orchestrators' here, not {', '.join(map(repr, unknown))}.")
+    if unknown := sorted(set(content) - {"orchestrators", "namespace"}):
+        raise ConfigurationError(
+            f"{path}: FlowyML knows 'orchestrators' and 'namespace' here, not {', '.join(map(repr, unknown))}."
+        )
     tables = content.get("orchestrators", {})
     _require_table(tables, path)
     for name, table in tables.items():

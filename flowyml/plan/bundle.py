@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from flowyml.core.errors import DefinitionError, PlanError
+from flowyml.core.origin import Origin
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
@@ -42,6 +44,26 @@ class Bundle:
     def digest(self) -> str:
         """SHA-256 of the file, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
+
+    @cached_property
+    def origin(self) -> Origin | None:
+        """Where the pipeline comes from; None in a bundle from before FlowyML recorded it."""
+        return Origin.from_dict(self._about.get("origin"))
+
+    @cached_property
+    def code_digest(self) -> str:
+        """SHA-256 of the user's part, the plan and the code, in hexadecimal: another FlowyML changes nothing of it.
+
+        What a pickled function or hook holds, such as a list that it fills, is no code and does not count.
+        """
+        parts = sorted(_contents(self.data, self.filename, "code/").items())
+        listed = [(path, hashlib.sha256(data).hexdigest()) for path, data in parts]
+        return hashlib.sha256(json.dumps([listed, self._about.get("versions")]).encode()).hexdigest()
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        about: dict[str, Any] = json.loads(_contents(self.data, self.filename, "bundle.json").get("bundle.json", "{}"))
+        return about
 
     @property
     def filename(self) -> str:
@@ -72,7 +94,7 @@ class Bundle:
     @classmethod
     def of(cls, data: bytes, name: str = "this file") -> Bundle:
         """The bundle whose bytes are these; ``name`` stands in errors. Raises ``PlanError``."""
-        return cls(decode(_contents(data, name)["plan.json"]), data)
+        return cls(decode(_contents(data, name, "plan.json")["plan.json"]), data)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -100,20 +122,24 @@ def build(
     files: Mapping[str, bytes] = {},
     objects: Mapping[str, bytes] = {},
     main: str | None = None,
+    origin: Origin | None = None,
+    versions: Mapping[str, str] = {},
 ) -> Bundle:
     """Put a plan and its code into one file.
 
     ``files`` are the user's modules and data, by path relative to the folder that workers import from. ``objects``
     are pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that is
-    ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so.
+    ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so. ``origin`` is where
+    the pipeline comes from, and ``versions`` are digests of the code of pickled functions, by their keys.
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
     home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
     runtime = {f"flowyml/{path}": data for path, data in _runtime(home).items()}
+    about = {"main": main, "origin": origin.to_dict() if origin else None, "versions": dict(versions)}
     contents = {
         **runtime,
         "__main__.py": runtime["flowyml/runtime/bootstrap.py"],
-        "bundle.json": json.dumps({"main": main}).encode(),
+        "bundle.json": json.dumps(about).encode(),
         "plan.json": plan.canonical,
     }
     for path, data in files.items():
@@ -167,10 +193,13 @@ def _zipped(files: tuple[tuple[str, bytes], ...]) -> bytes:
     return buffer.getvalue()
 
 
-def _contents(data: bytes, name: str) -> dict[str, bytes]:
+def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
+    """The files by their paths; with ``beginnings``, only those whose paths begin so, and the plan."""
+    wanted = (*beginnings, "plan.json") if beginnings else ""
     try:
         with ZipFile(io.BytesIO(data)) as archive:
-            contents = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+            entries = [entry for entry in archive.infolist() if entry.filename.startswith(wanted)]
+            contents = {entry.filename: archive.read(entry) for entry in entries}
     except (BadZipFile, EOFError, OSError) as error:
         raise PlanError(f"{name} is no bundle of FlowyML, or it is damaged: {error}") from error
     if "plan.json" not in contents:

@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -23,10 +23,11 @@ from flowyml.core.errors import ConfigurationError, DefinitionError, OutputNotKe
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.observability import MetricsCollector, set_metrics_collector
+from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import PipelineResult
+from flowyml.core.runs import PipelineResult, Run
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.orchestrators.base import RunnablePipeline, check_same_run
 from flowyml.orchestrators.local import run
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
@@ -481,6 +482,45 @@ def test_the_same_run_id_again_gives_the_first_result(local: LocalOrchestrator) 
     assert (first["count"], second["count"], len(calls)) == (1, 1, 1)
     with pytest.raises(DefinitionError, match="belongs to a run of 'once'"):
         chain(1).run(on=local, run_id="one")
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_the_same_run_id_with_other_code_is_refused(tmp_path: Path, workers: Literal["threads", "processes"]) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+    rate = 2
+
+    def helper() -> int:
+        return 1
+
+    def pipeline(function: Callable[[], int]) -> Pipeline:
+        return Pipeline("once").add_step(step(name="count", outputs=["count"])(function))
+
+    assert pipeline(lambda: rate + helper()).run(on=local, run_id="one")["count"] == 3
+    assert pipeline(lambda: rate + helper()).submit(on=local, run_id="one").outputs == {"count": 3}
+    for other in (lambda: rate + helper() + 1, lambda: rate):
+        with pytest.raises(DefinitionError, match="run_id='one' belongs to a run of 'once' with other code"):
+            pipeline(other).run(on=local, run_id="one")
+        with pytest.raises(DefinitionError, match="with other code: its steps"):
+            pipeline(other).submit(on=local, run_id="one")
+    rate = 3
+    with pytest.raises(DefinitionError, match="with other code"):
+        pipeline(lambda: rate + helper()).run(on=local, run_id="one")
+
+
+def test_the_same_run_id_from_another_project_is_refused() -> None:
+    found = Run(
+        job_id="1", run_id="one", pipeline="train", status=COMPLETED, raw_status="completed",
+        origin=Origin("acme", "train.py"), code_digest="a" * 64,
+    )  # fmt: skip
+    other = Origin("other", "train.py")
+    check_same_run(found, "train", {}, origin=found.origin, code_digest="a" * 64)
+    check_same_run(found, "train", {}, origin=other, code_digest="a" * 64)  # a copy of the folder, with the same code
+    check_same_run(found, "train", {})
+    for digest in (None, "b" * 64):
+        with pytest.raises(DefinitionError, match=r"from acme: train\.py; this 'train' comes from other: train\.py"):
+            check_same_run(found, "train", {}, origin=other, code_digest=digest)
+    with pytest.raises(DefinitionError, match=r"with other code: .* \(version aaaaaaaa, now bbbbbbbb\)"):
+        check_same_run(found, "train", {}, origin=found.origin, code_digest="b" * 64)
 
 
 def test_two_threads_with_one_run_id(local: LocalOrchestrator) -> None:

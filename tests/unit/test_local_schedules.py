@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,10 @@ from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import schema
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore, serve_schedules
 from flowyml.orchestrators.local.serve import Trigger, due_now
+from flowyml.orchestrators.local.store import RunStore
 
 quietly = pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
 
@@ -289,3 +294,52 @@ def test_a_schedule_ends() -> None:
     first = trigger.get_next_fire_time(None, NOON - timedelta(seconds=90))
     assert first == NOON - timedelta(seconds=60)
     assert trigger.get_next_fire_time(NOON, NOON) is None
+
+
+@quietly
+def test_a_pipeline_of_another_project_does_not_take_over_the_schedule(tmp_path: Path) -> None:
+    for project in ("one", "two"):
+        (tmp_path / project).mkdir()
+        (tmp_path / project / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+        (tmp_path / project / "train.py").write_text(
+            "from flowyml import Pipeline, step\n@step\ndef one():\n    return 1\n"
+            "train = Pipeline('train').add_step(one)\n"
+        )
+
+    def schedule(project: str, hour: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "flowyml", "schedule", "create", "train.py", "daily", hour, *options]
+        environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home")}
+        return subprocess.run(
+            command, cwd=tmp_path / project, env=environment, capture_output=True, text=True, check=False
+        )
+
+    assert schedule("one", "1").returncode == 0
+    refused = schedule("two", "2")
+    assert refused.returncode == 2
+    assert "comes from one: train.py; this pipeline comes from two: train.py" in refused.stderr
+    assert "--force" in refused.stderr
+    store = ScheduleStore(RunStore(tmp_path / "home" / "runs.db"))
+    assert store.get("train").schedule.cron == "0 1 * * *"
+    assert schedule("one", "3").returncode == 0
+    assert schedule("two", "2", "--force").returncode == 0
+    assert store.get("train").schedule.cron == "0 2 * * *"
+    assert schedule("one", "1").returncode == 2  # now it is the other's
+
+
+@quietly
+def test_a_store_of_the_first_version_gets_the_new_columns_and_its_schedules_may_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for statement in schema._TABLES.split(";"):
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        db.execute(
+            "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen) VALUES (?,?,?,?,?,?)",
+            ("noting", "noting", "gone.pyz", b"", json.dumps(Schedule(cron="0 1 * * *").to_dict()), 0),
+        )
+    local = LocalOrchestrator(store=path)
+    with pytest.warns(UserWarning, match="does not say which project it comes from"):
+        local.schedule_pipeline(noting(tmp_path), Schedule(cron="0 2 * * *"))
+    assert local.runs() == []
+    (info,) = local.schedules()
+    assert info.schedule.cron == "0 2 * * *"

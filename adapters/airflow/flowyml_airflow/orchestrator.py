@@ -123,7 +123,7 @@ class AirflowOrchestrator(Orchestrator):
 
     # Runs.
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         dag, dag_run_id = dag_id(bundle.plan.name), _airflow_run_id(run_id)
         given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
         found = self._deployer.found(dag)
@@ -186,7 +186,7 @@ class AirflowOrchestrator(Orchestrator):
 
     # Deployments and schedules.
 
-    def deploy(self, bundle: Bundle) -> Deployment:
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """Write the DAG file and its bundle, and wait until Airflow has parsed them; a schedule stays as it is."""
         found = self._deployer.found(dag_id(bundle.plan.name))
         compiled = self._deployer.kept(bundle, found)
@@ -199,7 +199,7 @@ class AirflowOrchestrator(Orchestrator):
         found = self._deployer.found(dag_id(bundle.plan.name))
         return self._deployer.diff(self._deployer.kept(bundle, found), found)
 
-    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         found = self._deployer.found(dag_id(bundle.plan.name))
         wanted = since(schedule, found.schedule if found else None)
         compiled = self._deployer.compiled(bundle, wanted)

@@ -64,7 +64,7 @@ class Cluster:
 
     # Runs.
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         values = arguments(bundle.plan, parameters)
         with one_at_a_time(run_id):
             return RunsByName(self.pipelines).submitted(

@@ -55,7 +55,7 @@ class LocalRuns:
         self.options = dict(options)
         self.folder = folder or home() / "kubeflow" / "runs"
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Claim the run by its folder, which only one can create, and see to it that a process runs it."""
         job_id = slug(run_id, max_length=100)
         run = RunFolder(self.folder / job_id)

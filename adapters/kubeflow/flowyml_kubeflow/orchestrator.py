@@ -106,8 +106,8 @@ class KubeflowOrchestrator(Orchestrator):
         files = {f"{names.pipeline(bundle.plan.name)}.yaml": spec.text(compiled).encode()}
         return {**files, compiled.bundle.filename: compiled.bundle.data} if compiled.bundle_url else files
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
-        return self.engine.submit(bundle, run_id, parameters)
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
+        return self.engine.submit(bundle, run_id, parameters, force=force)
 
     def get_run(self, job_id: str) -> Run:
         return self.engine.get_run(job_id)
@@ -134,11 +134,11 @@ class KubeflowOrchestrator(Orchestrator):
     def health(self) -> Health:
         return self.engine.health()
 
-    def deploy(self, bundle: Bundle) -> Deployment:
-        return self._cluster("deployments").pipelines.deploy(bundle)
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        return self._cluster("deployments").pipelines.deploy(bundle, force=force)
 
-    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
-        return self._cluster("schedules").recurring.create_schedule(bundle, schedule)
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        return self._cluster("schedules").recurring.create_schedule(bundle, schedule, force=force)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         return self._cluster("schedules").recurring.schedules(pipeline)

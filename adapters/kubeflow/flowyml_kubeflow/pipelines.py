@@ -45,7 +45,7 @@ class Pipelines:
         self._names: dict[str, str] = {}
         self._specs: dict[tuple[str, str], Json] = {}
 
-    def deploy(self, bundle: Bundle) -> Deployment:
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         version, digest, changed = self.deployed(bundle)
         url = f"{self.client.host}/#/pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
         return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)

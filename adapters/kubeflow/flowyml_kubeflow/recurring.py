@@ -29,7 +29,7 @@ class RecurringRuns:
         self.pipelines = pipelines
         self.client = pipelines.client
 
-    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """KFP cannot change a recurring run. So a new one is made, asleep, the old one deleted, the new one woken."""
         plan = bundle.plan
         body = self._recurring_run(plan, schedule, self.pipelines.deployed(bundle)[0])

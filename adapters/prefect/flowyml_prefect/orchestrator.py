@@ -79,7 +79,7 @@ class PrefectOrchestrator(Orchestrator):
 
     # Runs.
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         target, pipeline = self._target(), bundle.plan.name
         if not isinstance(run_id, NewRunId):
             self._check_free(run_id, pipeline)
@@ -236,11 +236,11 @@ class PrefectOrchestrator(Orchestrator):
 
     # Deployments and schedules.
 
-    def deploy(self, bundle: Bundle) -> Deployment:
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         deployed = self.deployments.deployed(bundle, self._target())
         return Deployment(name=deployed.name, digest=bundle.digest, changed=deployed.changed, url=deployed.url)
 
-    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
         deployed = self._scheduled_deployment(bundle)
         try:

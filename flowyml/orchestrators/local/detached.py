@@ -25,12 +25,12 @@ from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
-from flowyml.plan.model import Plan
 from flowyml.runtime.caller import be_like, this_caller
 from flowyml.runtime.loading import import_from, loading
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
+    from flowyml.plan.bundle import Bundle
 
 __all__ = ["end_process", "main", "pickled", "reap", "start_run"]
 
@@ -48,24 +48,27 @@ _started: set[_Process] = set()
 
 
 def start_run(
-    store: RunStore, bundle: Path, plan: Plan, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
+    store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
 ) -> bool:  # fmt: skip
     """Start the process of a new run. False when the id is known, and nothing is started."""
     with store.session():
-        return _start_run(store, bundle, plan, run_id, parameters, orchestrator)
+        return _start_run(store, path, bundle, run_id, parameters, orchestrator)
 
 
 def _start_run(
-    store: RunStore, bundle: Path, plan: Plan, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
+    store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
 ) -> bool:  # fmt: skip
-    names = [step.name for step in plan]
-    if not store.add(run_id, plan.name, names, parameters, alive.this_process(), detached=True):
+    plan = bundle.plan
+    if not store.add(
+        run_id, plan.name, [step.name for step in plan], parameters, alive.this_process(),
+        detached=True, origin=bundle.origin, code_digest=bundle.code_digest,
+    ):  # fmt: skip
         return False
     folder = store.folder_of(run_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         job = {
-            "run_id": run_id, "store": str(store.path), "bundle": str(bundle), "parameters": parameters,
+            "run_id": run_id, "store": str(store.path), "bundle": str(path), "parameters": parameters,
             "caller": this_caller(),
         }  # fmt: skip
         (folder / "job.json").write_text(json.dumps(job))

@@ -7,18 +7,18 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowyml._version import __version__
-from flowyml.core.errors import ConfigurationError
+from flowyml.core.errors import ConfigurationError, DefinitionError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline, check_same_run
+from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, RunnablePipeline, check_same_run
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.plan.names import check_name
@@ -26,6 +26,7 @@ from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
 
 if TYPE_CHECKING:
+    from flowyml.core.origin import Origin
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.orchestrators.local.run import Settings
@@ -92,11 +93,14 @@ class LocalOrchestrator(Orchestrator):
 
     # Running.
 
-    def execute(self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any]) -> PipelineResult:
+    def execute(
+        self, pipeline: RunnablePipeline, run_id: str, context: Mapping[str, Any], *, force: bool = False
+    ) -> PipelineResult:
         """Run in this process and wait for the end; if ``run_id`` is known, wait for the end of that run instead.
 
         Subclasses override it to do something before and after; it is called for submitted runs too, in their process.
-        Ctrl-C stops the run, records it as cancelled, and is raised again.
+        Ctrl-C stops the run, records it as cancelled, and is raised again. A local run replaces nothing that is
+        deployed, so ``force`` changes nothing.
         """
         from flowyml.orchestrators.local.run import LocalRun
         from flowyml.orchestrators.local.work import goes_apart
@@ -109,20 +113,24 @@ class LocalOrchestrator(Orchestrator):
         apart = goes_apart(plan, self.workers)
         # What a hook sets up when the pipeline starts, in os.environ say, a process has only if it is started later.
         with ahead() if apart and not plan.hooks else nullcontext() as started:
-            settings = self._settings(pipeline, plan, run_id, apart, started)
+            bundle = self._bundle(pipeline, plan, run_id, apart)
+            settings = self._settings(pipeline, plan, run_id, apart, bundle, started)
+            code_digest = bundle.code_digest if bundle else None
             with store.session():
-                if self._begin(store, plan, run_id, parameters):
+                if self._begin(store, plan, run_id, parameters, pipeline.origin, code_digest):
                     measure("run_started", plan.name, run_id, self.name)
                     return LocalRun(plan, store.get(run_id), parameters, store, settings).execute()
-        return self._other(plan, run_id, parameters)
+        found = self.get_run(run_id)
+        check_same_run(found, plan.name, parameters, origin=pipeline.origin, code_digest=code_digest)
+        return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Start a process for the run, which needs nothing of this one any more."""
         from flowyml.orchestrators.local import detached, views
 
-        path = _kept(bundle)
-        if not detached.start_run(self.store, path, bundle.plan, run_id, parameters, detached.pickled(self)):
-            check_same_run(views.run_of(self.store.get(run_id)), bundle.plan.name, parameters)
+        if not detached.start_run(self.store, _kept(bundle), bundle, run_id, parameters, detached.pickled(self)):
+            found = views.run_of(self.store.get(run_id))
+            check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         return run_id
 
     def cancel(self, job_id: str) -> bool:
@@ -135,9 +143,23 @@ class LocalOrchestrator(Orchestrator):
         detached.end_process(self.store, self.store.get(job_id))
         return True
 
+    def _bundle(self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str]) -> Bundle | None:
+        """The bundle that steps in processes need, and that tells whether a run id is used again for other code.
+
+        Steps in threads run without one: a run id of its own is not used again, and code that cannot travel may run.
+        """
+        if apart:
+            return pipeline.bundle(plan)
+        if isinstance(run_id, NewRunId):
+            return None
+        with suppress(DefinitionError):
+            return pipeline.bundle(plan)
+        return None
+
     def _settings(
-        self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str], started: Server | None
-    ) -> Settings:
+        self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str], bundle: Bundle | None,
+        started: Server | None,
+    ) -> Settings:  # fmt: skip
         from flowyml.orchestrators.local.run import Settings
 
         needs_code = len(apart) < len(plan.steps) or plan.hooks
@@ -147,30 +169,29 @@ class LocalOrchestrator(Orchestrator):
             folder=self.store.folder_of(run_id),
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
-            bundle=_kept(pipeline.bundle(plan)) if apart else None,
+            bundle=_kept(bundle) if bundle and apart else None,
             started=started,
             host=self.host,
         )
 
-    def _begin(self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> bool:
+    def _begin(
+        self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any], origin: Origin | None,
+        code_digest: str | None,
+    ) -> bool:  # fmt: skip
         """True when it is this process that runs it."""
         from flowyml.core.alive import this_process
         from flowyml.orchestrators.local.store import Ending
 
         if self.host.run_id != run_id:
             names = [step.name for step in plan]
-            return store.add(run_id, plan.name, names, parameters, this_process(), detached=False)
+            return store.add(
+                run_id, plan.name, names, parameters, this_process(),
+                detached=False, origin=origin, code_digest=code_digest,
+            )  # fmt: skip
         begun = store.begin(run_id, this_process())
         if not begun:
             store.finish(run_id, Ending("CANCELLED", "cancelled", "The run was cancelled before it began."))
         return begun
-
-    def _other(self, plan: Plan, run_id: str, parameters: Mapping[str, Any]) -> PipelineResult:
-        """The result of the run that has this id already."""
-        from flowyml.orchestrators.local import views
-
-        check_same_run(views.run_of(self.store.get(run_id)), plan.name, parameters)
-        return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
 
     # Reading.
 
@@ -237,19 +258,21 @@ class LocalOrchestrator(Orchestrator):
 
     # Schedules.
 
-    def deploy(self, bundle: Bundle) -> Deployment:
-        """Put the bundle among those that submitted and scheduled runs are started from."""
+    def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
+        """Put the bundle among those that submitted and scheduled runs are started from; it replaces no other."""
         changed = not (home() / "bundles" / bundle.filename).exists()
         path = _kept(bundle)
         return Deployment(name=bundle.plan.name, digest=bundle.digest, changed=changed, url=path.as_uri())
 
-    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
-        """Keep the schedule of the pipeline, in place of the one it has. Warns when nobody serves schedules."""
+    def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
+        """Keep the schedule of the pipeline, in place of the one it has. Warns when nothing serves schedules."""
         from flowyml.orchestrators.local import detached
         from flowyml.orchestrators.local.schedules import warn_unless_served
 
         path = _kept(bundle)
-        made = self._schedules.put(bundle.plan.name, str(path), detached.pickled(self), schedule)
+        made = self._schedules.put(
+            bundle.plan.name, str(path), detached.pickled(self), schedule, origin=bundle.origin, force=force
+        )
         warn_unless_served(self._schedules)
         return made.info
 

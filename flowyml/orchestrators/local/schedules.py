@@ -15,8 +15,11 @@ from typing import Any
 from flowyml.core.alive import Owner, is_alive, this_process
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.home import home
+from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.local.schema import transaction
 from flowyml.orchestrators.local.store import RunStore
+from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.names import slug
 
 __all__ = ["Kept", "ScheduleStore", "serve_schedules", "warn_unless_served"]
@@ -55,17 +58,29 @@ class ScheduleStore:
     def __init__(self, store: RunStore) -> None:
         self.runs = store
 
-    def put(self, pipeline: str, bundle: str, orchestrator: bytes, schedule: Schedule) -> Kept:
-        """Create the pipeline's schedule or change it; its id and whether it is paused stay."""
+    def put(
+        self, pipeline: str, bundle: str, orchestrator: bytes, schedule: Schedule,
+        *, origin: Origin | None = None, force: bool = False,
+    ) -> Kept:  # fmt: skip
+        """Create the pipeline's schedule or change it; its id and whether it is paused stay.
+
+        Raises ``OwnershipError`` for one that belongs to a pipeline from elsewhere, unless ``force`` is given.
+        """
         schedule_id = slug(pipeline)
-        with self.runs.session() as db:
+        with self.runs.session() as db, transaction(db):
+            found = db.execute("SELECT origin FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
+            if found:
+                what = f"the schedule {schedule_id!r} in {self.runs.path}"
+                check_replaceable(Origin.from_dict(json.loads(found[0] or "null")), origin, what, force=force)
             db.execute(
-                "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen)"
-                " VALUES (?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
+                "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen, origin)"
+                " VALUES (?,?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
                 " orchestrator = excluded.orchestrator, schedule = excluded.schedule, version = version + 1,"
-                " seen = CASE WHEN schedule = excluded.schedule THEN seen ELSE excluded.seen END",
-                (schedule_id, pipeline, bundle, orchestrator, json.dumps(schedule.to_dict()), time.time()),
-            )
+                " seen = CASE WHEN schedule = excluded.schedule THEN seen ELSE excluded.seen END,"
+                " origin = excluded.origin",
+                (schedule_id, pipeline, bundle, orchestrator, json.dumps(schedule.to_dict()), time.time(),
+                 origin and json.dumps(origin.to_dict())),
+            )  # fmt: skip
         return self.get(schedule_id)
 
     def get(self, schedule_id: str) -> Kept:

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["RunRow", "StepRow", "prepare", "transaction"]
 
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE runs (
@@ -42,9 +42,19 @@ CREATE TABLE servers (
 );
 """
 
+# What each version adds to the tables of the one before.
+_CHANGES = {
+    2: """
+ALTER TABLE runs ADD COLUMN origin TEXT;
+ALTER TABLE runs ADD COLUMN code_digest TEXT;
+ALTER TABLE schedules ADD COLUMN origin TEXT
+""",
+}
+
 
 class RunRow(NamedTuple):
-    """A run as it is stored; times are seconds since 1970, ``steps``, ``parameters`` and ``outputs`` are JSON."""
+    """A run as it is stored; times are seconds since 1970, ``steps``, ``parameters``, ``outputs``
+    and ``origin`` are JSON."""
 
     number: int
     run_id: str
@@ -64,6 +74,8 @@ class RunRow(NamedTuple):
     heartbeat: float
     detached: int
     cancel: int
+    origin: str | None
+    code_digest: str | None
 
     @classmethod
     def columns(cls) -> str:
@@ -104,10 +116,11 @@ def prepare(db: sqlite3.Connection, path: Path) -> None:
 def _make(db: sqlite3.Connection) -> None:
     _use_wal(db)
     with transaction(db):
-        if db.execute("PRAGMA user_version").fetchone()[0] < VERSION:
-            for statement in _TABLES.split(";"):
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        for version in range(found + 1, VERSION + 1):
+            for statement in (_TABLES if version == 1 else _CHANGES[version]).split(";"):
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {VERSION}")
+            db.execute(f"PRAGMA user_version = {version}")
 
 
 @contextmanager

@@ -104,7 +104,8 @@ class Server:
     def _start(self, item: Kept, run_id: str) -> None:
         pipeline = BundledPipeline(Path(item.bundle))
         parameters = pipeline.check_parameters(item.schedule.parameters)
-        if start_run(self._store.runs, Path(item.bundle), pipeline.compile(), run_id, parameters, item.orchestrator):
+        bundle, path = pipeline.bundle(), Path(item.bundle)
+        if start_run(self._store.runs, path, bundle, run_id, parameters, item.orchestrator):
             logger.info("Run %r of %r has begun.", run_id, item.pipeline)
 
     def _wait_for(self, run_id: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from flowyml.core.alive import Owner, is_alive
 from flowyml.core.errors import ConfigurationError, RunNotFoundError
+from flowyml.core.origin import Origin
 from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare, transaction
 from flowyml.plan.names import slug
 
@@ -79,7 +80,7 @@ class RunStore:
 
     def add(
         self, run_id: str, pipeline: str, steps: Sequence[str], parameters: Mapping[str, Any], owner: Owner,
-        *, detached: bool,
+        *, detached: bool, origin: Origin | None = None, code_digest: str | None = None,
     ) -> bool:  # fmt: skip
         """Record a new run: a detached one as queued, else as running. False when the id is known already."""
         now = time.time()
@@ -87,9 +88,10 @@ class RunStore:
         with self.session() as db:
             added = db.execute(
                 "INSERT INTO runs (run_id, pipeline, steps, parameters, status, raw_status, created, started, host,"
-                " pid, born, heartbeat, detached) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run_id) DO NOTHING",
+                " pid, born, heartbeat, detached, origin, code_digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+                " ON CONFLICT (run_id) DO NOTHING",
                 (run_id, pipeline, _json(steps), _json(parameters), status, status.lower(), now, started,
-                 *_owner(owner), now, detached),
+                 *_owner(owner), now, detached, origin and _json(origin.to_dict()), code_digest),
             )  # fmt: skip
             return added.rowcount == 1
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Run, StepRun
 from flowyml.orchestrators.local.schema import RunRow, StepRow
 from flowyml.orchestrators.local.store import Line
@@ -21,6 +22,7 @@ def run_of(row: RunRow) -> Run:
         status=ExecutionStatus[row.status], raw_status=row.raw_status,
         created_at=at(row.created), started_at=at(row.started), ended_at=at(row.ended),
         error=row.error, parameters=json.loads(row.parameters),
+        origin=Origin.from_dict(json.loads(row.origin or "null")), code_digest=row.code_digest,
     )  # fmt: skip
 
 

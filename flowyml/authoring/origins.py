@@ -1,0 +1,152 @@
+"""Find out where a pipeline comes from: the project of the file that defines it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from flowyml.core.errors import ConfigurationError
+from flowyml.core.origin import Origin
+
+__all__ = ["defining_file", "origin_of"]
+
+_REMOTE = re.compile(r'^\s*\[remote "origin"\]\s*$(?P<body>(?:\n(?!\s*\[).*)*)', re.MULTILINE)
+_URL = re.compile(r"^\s*url\s*=\s*(\S+)\s*$", re.MULTILINE)
+
+
+def defining_file(pipeline: object) -> str | None:
+    """The file whose code is constructing ``pipeline`` right now; None for a notebook, a prompt, ``python -c``.
+
+    The constructors of subclasses are passed over: the pipeline is written where they are called.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        is_ours = isinstance(name, str) and name.startswith("flowyml.authoring.")
+        if not is_ours and frame.f_locals.get("self") is not pipeline:
+            file = frame.f_globals.get("__file__")
+            return file if isinstance(file, str) else None
+        frame = frame.f_back
+    return None
+
+
+def origin_of(file: str | None) -> Origin:
+    """The origin of what a file defines; for None, of what is defined in the working folder without a file.
+
+    Raises ``ConfigurationError`` for a ``flowyml.toml`` or ``pyproject.toml`` that cannot be read.
+    """
+    path = Path(file).resolve() if file and Path(file).is_file() else None
+    if path and (package := _installed_as(path)):
+        return package
+    folder = path.parent if path else Path.cwd()
+    root, project = _project_of(folder)
+    if named := os.environ.get("FLOWYML_NAMESPACE"):
+        project = named
+    if path is None:
+        return Origin(project, "notebook")
+    if root is None:
+        return Origin(project, f"{path.parent.name}/{path.name}")
+    return Origin(project, path.relative_to(root).as_posix().removeprefix("src/"))
+
+
+def _installed_as(path: Path) -> Origin | None:
+    """The origin of a file in an installed package: a virtual environment may stand inside another project."""
+    import sysconfig
+
+    for key in ("purelib", "platlib"):
+        root = Path(sysconfig.get_path(key)).resolve()
+        if path.is_relative_to(root):
+            module = path.relative_to(root)
+            package = module.parts[0].removesuffix(".py")
+            return Origin(os.environ.get("FLOWYML_NAMESPACE") or _distribution(package), module.as_posix())
+    return None
+
+
+@cache
+def _distribution(package: str) -> str:
+    from importlib.metadata import packages_distributions
+
+    return next(iter(packages_distributions().get(package, ())), package)
+
+
+def _project_of(folder: Path) -> tuple[Path | None, str]:
+    """The root and the name of the project that a folder belongs to. Nothing above a git repository counts."""
+    folders = [folder, *folder.parents]
+    top = next((number for number, root in enumerate(folders, 1) if (root / ".git").exists()), len(folders))
+    for name_in in (_namespace, _project_name, _git_remote):
+        for root in folders[:top]:
+            if project := name_in(root):
+                return root, project
+    return None, ""
+
+
+def _namespace(root: Path) -> str:
+    tool = _table(root / "pyproject.toml").get("tool", {})
+    return _text(_table(root / "flowyml.toml").get("namespace")) or _text(tool.get("flowyml", {}).get("namespace"))
+
+
+def _project_name(root: Path) -> str:
+    pyproject = _table(root / "pyproject.toml")
+    poetry = pyproject.get("tool", {}).get("poetry", {})
+    return _text(pyproject.get("project", {}).get("name")) or _text(poetry.get("name"))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        return {}
+    return _parsed(path, stamp)
+
+
+@cache
+def _parsed(path: Path, stamp: int) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+
+
+def _git_remote(root: Path) -> str:
+    """``owner/name`` of the remote ``origin``, from git's own files; empty where there is none."""
+    git = root / ".git"
+    try:
+        if git.is_file():  # a worktree or a submodule: the file names its folder
+            git = root / git.read_text("utf-8").removeprefix("gitdir:").strip()
+            common = git / "commondir"
+            git = git / common.read_text("utf-8").strip() if common.is_file() else git
+        config = (git / "config").read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+    remote = _REMOTE.search(config)
+    url = _URL.search(remote["body"]) if remote else None
+    return _owner_and_name(url[1]) if url else ""
+
+
+def _owner_and_name(url: str) -> str:
+    """
+    >>> _owner_and_name("https://me:secret@git.example.com/acme/forecasts.git")
+    'acme/forecasts'
+    >>> _owner_and_name("git@git.example.com:acme/forecasts.git"), _owner_and_name("/srv/git/forecasts.git")
+    ('acme/forecasts', 'forecasts')
+    """
+    from urllib.parse import urlsplit
+
+    if "://" in url:
+        path = urlsplit(url).path
+    elif re.match(r"[^/]+:", url):
+        path = url.partition(":")[2]
+    else:
+        path = url.rstrip("/").rpartition("/")[2]  # a path on this machine: its folders are nobody else's
+    return "/".join(path.strip("/").removesuffix(".git").split("/")[-2:])

@@ -1,0 +1,76 @@
+"""Whether a function that travels by value is still the same code: a digest of what was written, not of what it holds.
+
+Its pickle does not tell: that holds the state of closures and globals too, which changes while a program runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+from flowyml.authoring.steps import Step
+from flowyml.core.modules import shipped_name
+
+__all__ = ["code_version"]
+
+_CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
+
+
+def code_version(function: Any) -> str:
+    """SHA-256 of a function's code, that of the functions which it names and that travel along, and of constants.
+
+    In hexadecimal; the same in every process of one Python version. Empty for a callable without code of its own.
+    """
+    parts = list(_parts(function, set()))
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest() if parts else ""
+
+
+def _parts(value: Any, seen: set[int]) -> Iterator[str]:
+    while not isinstance(value, FunctionType):
+        inner = value.function if isinstance(value, Step) else getattr(value, "func", getattr(value, "__func__", None))
+        if inner is None:
+            return
+        value = inner
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    yield from _code(value.__code__)
+    held = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
+    for name in sorted(_names(value.__code__)):
+        try:
+            found = held[name].cell_contents if name in held else value.__globals__[name]
+        except (KeyError, ValueError):  # a builtin, an attribute, or a cell that is not filled yet
+            continue
+        if _is_constant(found):
+            yield f"{name} = {found!r}"
+        elif isinstance(found, FunctionType | Step) and (name in held or not _stands_in_file(found)):
+            yield name
+            yield from _parts(found, seen)
+
+
+def _code(code: CodeType) -> Iterator[str]:
+    yield f"{code.co_name} {code.co_code.hex()} {code.co_names} {code.co_varnames}"
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _code(constant)
+        elif isinstance(constant, frozenset):  # of ``in {…}``, in an order that differs from process to process
+            yield f"{sorted(map(repr, constant))}"
+        else:
+            yield repr(constant)
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
+
+
+def _is_constant(value: object) -> bool:
+    return type(value) in _CONSTANTS or (type(value) is tuple and all(map(_is_constant, value)))
+
+
+def _stands_in_file(value: Any) -> bool:
+    """Whether the code stands in a file that comes along, and is compared with that, or in one that workers have."""
+    module = value.function.__module__ if isinstance(value, Step) else value.__module__
+    return shipped_name(module) is not None

@@ -1,0 +1,44 @@
+"""Where a pipeline comes from: the same on every machine that has the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Origin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The project and the file in which a pipeline is written. It never holds an absolute path.
+
+    ``project`` is the namespace of FlowyML's settings, else the project's name in ``pyproject.toml``, else the git
+    remote as ``owner/name``; it is empty where there is none of these. ``module`` is the file's path from the project's
+    root, or ``"notebook"``; without a project it begins with the name of the file's folder.
+
+    >>> str(Origin("acme/forecasts", "pipelines/train.py"))
+    'acme/forecasts: pipelines/train.py'
+    """
+
+    project: str
+    module: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As JSON."""
+        return {"project": self.project, "module": self.module}
+
+    @classmethod
+    def from_dict(cls, plain: object) -> Origin | None:
+        """Read what ``to_dict`` made; None for anything else, such as what was recorded before origins were.
+
+        >>> Origin.from_dict({"project": "acme", "module": "train.py"})
+        Origin(project='acme', module='train.py')
+        >>> Origin.from_dict(None)
+        """
+        if not isinstance(plain, Mapping):
+            return None
+        project, module = plain.get("project"), plain.get("module")
+        return cls(project, module) if isinstance(project, str) and isinstance(module, str) else None
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.module}" if self.project else self.module

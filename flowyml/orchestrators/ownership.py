@@ -1,0 +1,41 @@
+"""Who may replace what an engine has under a pipeline's name: one rule for deployments, schedules and all engines.
+
+A deployment and a schedule know the origin of the pipeline (``Bundle.origin``). One from the same project and file
+replaces them; another pipeline of the same name is refused, unless the user says ``force=True`` or ``--force``.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from flowyml.core.errors import OwnershipError
+from flowyml.core.origin import Origin
+
+__all__ = ["check_replaceable"]
+
+
+def check_replaceable(found: Origin | None, ours: Origin | None, what: str, *, force: bool = False) -> None:
+    """Raise ``OwnershipError`` where ``what``, such as "the schedule 'train'", belongs to another pipeline than ours.
+
+    ``found`` is the origin that is recorded with it. None, from before FlowyML recorded origins, may be replaced: the
+    user gets a warning. ``ours`` is that of the bundle; a bundle without one can replace nothing that has one.
+    """
+    if force or found == ours:
+        return
+    if found is None:
+        warnings.warn(
+            f"{_capital(what)} does not say which project it comes from; an earlier FlowyML made it. It is replaced, "
+            f"and belongs to {ours} from now on.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return
+    mine = f"this pipeline comes from {ours}" if ours else "this bundle does not say where it comes from"
+    raise OwnershipError(
+        f"{_capital(what)} comes from {found}; {mine}. Rename this pipeline, or set a `namespace` in the project's "
+        f"flowyml.toml. To replace it all the same: force=True, or --force."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
