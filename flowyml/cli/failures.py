@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flowyml.cli.output import note, tell_error
+from flowyml.cli.output import discard_output, note, print_warnings_of_logging, tell_error
 from flowyml.core.errors import (
     ConfigurationError,
     DefinitionError,
@@ -72,6 +72,7 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
     import warnings
 
     warnings.showwarning = _tell_warning
+    print_warnings_of_logging()
     _open_closed_streams()
     try:
         command = read(arguments)
@@ -79,8 +80,8 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
         result = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has gone, and knows why
-        return FAILED
+        discard_output()
+        return 0
     except KeyboardInterrupt:
         note("")
         return INTERRUPTED
@@ -101,7 +102,7 @@ def _told(error: Exception, as_json: bool) -> int:
     if os.environ.get("FLOWYML_DEBUG", "0") not in ("", "0") and not _is_typers(error):
         import traceback
 
-        traceback.print_exception(error)
+        note("".join(traceback.format_exception(error)).rstrip("\n"))
     message = _message(error, code)
     if as_json:
         note(json.dumps({"error": {"type": type(error).__name__, "message": message, "exit_code": code}}))
@@ -139,9 +140,20 @@ def _code(error: Exception) -> int:
 def _message(error: Exception, code: int) -> str:
     if _is_typers(error):
         return str(getattr(error, "format_message", lambda: error)())
+    if isinstance(error, PermissionError) and _is_in_home(error.filename):
+        return f"{error}. FlowyML keeps its data there: give that folder to this user, or set FLOWYML_HOME to another."
     if code == FAULT:
         return f"{type(error).__name__}: {error} (a fault of FlowyML; FLOWYML_DEBUG=1 shows where)"
     return str(error)
+
+
+def _is_in_home(path: object) -> bool:
+    from flowyml.core.home import home
+
+    try:
+        return path is not None and Path(os.fsdecode(path)).absolute().is_relative_to(home())  # type: ignore[arg-type]  # a path, where an OSError has one
+    except (FlowymlError, TypeError):  # no home, or a number
+        return False
 
 
 def _above(error: Exception) -> str:

@@ -29,7 +29,7 @@ class Option:
 File = Annotated[
     str, Argument("FILE[:NAME]", "A Python file, package.module or bundle (.pyz); NAME picks one of several pipelines.")
 ]
-Job = Annotated[str, Argument("JOB", "The id that `run` and `runs` show.")]
+Job = Annotated[str, Argument("RUN", "An id that `run` and `runs` show: short id, run id or job id.")]
 On = Annotated[
     str | None,
     Option(

@@ -1,8 +1,13 @@
-"""What commands print: one JSON document, or lines and tables for people."""
+"""What commands print: one JSON document, or lines and tables for people.
+
+Everything for people goes through ``_painted``: it shows the control characters of text that comes from elsewhere, and
+is the only place that writes escape sequences, for colours.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,8 +16,21 @@ from io import TextIOWrapper
 from types import TracebackType
 from typing import Self, TextIO
 
-__all__ = ["Output", "Word", "escape_what_cannot_be_encoded", "note", "styled", "tell_error"]
+from flowyml.core.plain_text import safe_line, safe_log, safe_text, wants_colours
 
+__all__ = [
+    "LogText",
+    "Output",
+    "Word",
+    "discard_output",
+    "escape_what_cannot_be_encoded",
+    "note",
+    "print_warnings_of_logging",
+    "tell_error",
+]
+
+_GAP = 2
+_NARROWEST = 8
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -54,9 +72,12 @@ class Output:
         """Where data goes."""
         return self._own or self._stream
 
-    def styled(self, text: str, style: str = "") -> str:
-        """The text in colour where data goes to a terminal."""
-        return styled(text, style or getattr(text, "style", ""), self.stream)
+    @property
+    def columns(self) -> int | None:
+        """How wide the terminal is; None where the output is no terminal."""
+        from shutil import get_terminal_size
+
+        return get_terminal_size((100, 24)).columns if self.stream.isatty() else None
 
     def document(self, value: object) -> None:
         """The one JSON document of a command."""
@@ -66,43 +87,63 @@ class Output:
         """One of many JSON documents, a line each."""
         print(json.dumps(value), file=self.stream, flush=True)
 
-    def line(self, text: str = "") -> None:
-        """A line for people."""
-        print(text, file=self.stream)
+    def line(self, *parts: str) -> None:
+        """A line for people, put together from text and coloured words."""
+        print(_painted(parts, self.stream), file=self.stream)
+
+    def log_line(self, *parts: str) -> None:
+        """A line of a log, at once."""
+        self.line(*parts)
+        self.stream.flush()
 
     def raw(self, data: bytes) -> None:
-        """Text as it is, byte for byte."""
+        """Text as it is, byte for byte; on a terminal, control characters are shown."""
         self.stream.flush()
-        if (buffer := getattr(self.stream, "buffer", None)) is None:
-            self.stream.write(data.decode())
+        buffer = getattr(self.stream, "buffer", None)
+        if buffer is None or self.stream.isatty():
+            text = data.decode()
+            self.stream.write(safe_text(text) if self.stream.isatty() else text)
+            self.stream.flush()
             return
         buffer.write(data)
         buffer.flush()
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Columns for people; where the output is no terminal, nothing is cut, wrapped or coloured."""
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, cut: str | None = None) -> None:
+        """Columns for people; where the output is no terminal, nothing is cut, wrapped or coloured.
+
+        On a terminal that is too narrow, cells are wrapped; or the column ``cut`` is cut, for one line a row.
+        """
         cells = [[cell if isinstance(cell, Word) else Word(str(cell)) for cell in row] for row in rows]
         if self.stream.isatty():
-            self._draw(headers, cells)
+            self._draw(headers, cells, cut)
             return
         from flowyml.graph.text import width
 
-        widths = [max(map(width, column)) for column in zip(headers, *cells, strict=True)]
-        for row in (headers, *cells):
+        plain = [headers, *([safe_line(cell) for cell in row] for row in cells)]
+        widths = [max(map(width, column)) for column in zip(*plain, strict=True)]
+        for row in plain:
             padded = (text + " " * (wide - width(text)) for text, wide in zip(row, widths, strict=True))
             self.line("  ".join(padded).rstrip())
 
-    def _draw(self, headers: Sequence[str], cells: Iterable[Sequence[Word]]) -> None:
-        from rich.console import Console
+    def _draw(self, headers: Sequence[str], cells: Sequence[Sequence[Word]], cut: str | None) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for header in headers:
-            table.add_column(header, overflow="fold", no_wrap=header in ("JOB", "ID"))
-        for row in cells:
-            table.add_row(*(Text(word, word.style) for word in row))
-        Console(file=self.stream).print(table)
+        from flowyml.core.progress import console_on
+
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+        drawn = [[Text(safe_line(cell), cell.style) for cell in row] for row in cells]
+        room = [max(len(header), *(row[index].cell_len for row in drawn)) for index, header in enumerate(headers)]
+        left = (self.columns or 0) - sum(room) - _GAP * (len(headers) - 1)
+        for header, wide in zip(headers, room, strict=True):
+            if cut is None:
+                table.add_column(header, overflow="fold", no_wrap=header == "ID")
+            else:
+                most = max(_NARROWEST, wide + left) if header == cut else wide
+                table.add_column(header, overflow="ellipsis", no_wrap=True, width=min(wide, most))
+        for row in drawn:
+            table.add_row(*row)
+        console_on(self.stream).print(table)
 
 
 class Word(str):
@@ -118,25 +159,59 @@ class Word(str):
         return word
 
 
+class LogText(str):
+    """What a step logged: on a terminal its own colours stay."""
+
+    __slots__ = ()
+
+
 def escape_what_cannot_be_encoded() -> None:
     """A character that standard output's encoding lacks is printed as its escape, as standard error does anyway."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def discard_output() -> None:
+    """Write nothing more to standard output: the program that read it has ended, as `head` does."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def tell_error(message: str) -> None:
     """``error: …`` on standard error."""
-    print(f"{styled('error:', 'bold red', sys.stderr)} {message.rstrip()}", file=sys.stderr)
+    note(Word("error:", "bold red"), f" {message.rstrip()}")
 
 
-def note(message: str) -> None:
+def note(*parts: str) -> None:
     """What is good to know and no data: on standard error."""
-    print(message, file=sys.stderr)
+    print(_painted(parts, sys.stderr), file=sys.stderr)
 
 
-def styled(text: str, style: str, stream: TextIO) -> str:
-    """The text in colour if the stream is a terminal that wants it."""
-    if not style or not stream.isatty() or "NO_COLOR" in os.environ:
+class _Notes(logging.Handler):
+    """Warnings of FlowyML and of libraries, as ``logging`` prints them where nobody set it up."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            note(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+def print_warnings_of_logging() -> None:
+    """Warnings that are logged take the same way as all else that is printed; a user's own logging comes first."""
+    logging.lastResort = _Notes(logging.WARNING)
+
+
+def _painted(parts: Iterable[str], stream: TextIO) -> str:
+    colours = wants_colours(stream)
+    return "".join(_painted_part(part, colours) for part in parts)
+
+
+def _painted_part(part: str, colours: bool) -> str:
+    if isinstance(part, LogText):
+        return safe_log(part, colours=colours)
+    text = safe_text(part)
+    style = getattr(part, "style", "")
+    if not style or not text or not colours:
         return text
     codes = ";".join(_CODES[word] for word in style.split())
     return f"\x1b[{codes}m{text}\x1b[0m"

@@ -7,14 +7,20 @@ from datetime import datetime
 from typing import Annotated
 
 from flowyml.cli.failures import UsageError
+from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
 from flowyml.cli.output import Output, note, tell_error
 from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
 from flowyml.core.errors import FlowymlError
-from flowyml.core.runs import LogLine, StepRun
+from flowyml.core.runs import Run, StepRun
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.registry import resolve
 
 __all__ = ["cancel", "logs", "outputs", "runs", "status", "watch"]
+
+_WIDE = 70
+"""Columns of a terminal from which `runs` shows whole times and durations."""
 
 
 def runs(
@@ -23,7 +29,7 @@ def runs(
     limit: Annotated[int, Option(("--limit", "-n"), "How many, newest first.", min=1)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first. Every command takes the short id of the first column."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
         found = orchestrator.runs(pipeline, limit=limit)
@@ -32,34 +38,19 @@ def runs(
         elif not found:
             note("no runs yet")
         else:
-            same = all(run.job_id == run.run_id for run in found)
-            ids = ("JOB",) if same else ("JOB", "RUN")
-            out.table(
-                (*ids, "PIPELINE", "STATUS", "STARTED", "TOOK"),
-                (
-                    (
-                        *((run.job_id,) if same else (run.job_id, run.run_id)),
-                        run.pipeline,
-                        status_word(run.status),
-                        _local_time(run.started_at or run.created_at),
-                        f"{run.duration_seconds:.1f} s" if run.started_at else "",
-                    )
-                    for run in found
-                ),
-            )
+            _list_runs(out, found)
 
 
 def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
     """Show where a run stands, step by step."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        run = orchestrator.get_run(job)
-        steps = orchestrator.step_runs(job)
+        run = find_run(orchestrator, job)
+        steps = orchestrator.step_runs(run.job_id)
         if as_json:
             out.document({**plain_run(run, orchestrator.name), "steps": [plain_step(step) for step in steps]})
             return
-        word = out.styled(status_word(run.status))
-        out.line(f"{run.pipeline} {word} {run.duration_seconds:.1f} s, run {run.run_id}")
+        out.line(run.pipeline, " ", status_word(run.status), f" {run.duration_seconds:.1f} s, run {run.run_id}")
         if run.url:
             out.line(run.url)
         out.table(
@@ -85,7 +76,7 @@ def watch(job: Job, on: On = None, timeout: Timeout = None, as_json: AsJson = Fa
 
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        return wait(out, orchestrator.attach(job), orchestrator, on, timeout)
+        return wait(out, _attached(orchestrator, job), orchestrator, on, timeout)
 
 
 def logs(
@@ -96,18 +87,21 @@ def logs(
     as_json: Annotated[bool, Option(("--json",), "Print a JSON object for each line.")] = False,
 ) -> None:
     """Print what a run printed and logged."""
+    from flowyml.cli.log_lines import LogPrinter
+
     with Output(as_json) as out:
         orchestrator = resolve(on)
+        job_id = find_run(orchestrator, job).job_id
         if step is not None:
-            _check_step(step, orchestrator.step_runs(job))
-        for line in orchestrator.logs(job, follow=follow):
+            _check_step(step, orchestrator.step_runs(job_id))
+        printer = LogPrinter(out.log_line)
+        for line in orchestrator.logs(job_id, follow=follow):
             if step is not None and line.step != step:
                 continue
             if as_json:
                 out.json_line(plain_log(line))
             else:
-                out.line(_log_text(out, line))
-                out.stream.flush()
+                printer(line)
 
 
 def outputs(
@@ -120,7 +114,7 @@ def outputs(
     from flowyml.cli.running import tell_outputs
 
     with Output(as_json) as out:
-        submission = resolve(on).attach(job)
+        submission = _attached(resolve(on), job)
         if not submission.run.status.is_successful:
             state = submission.run.status
             raise FlowymlError(f"run {submission.run_id} is {state}: only a completed run has outputs.")
@@ -133,7 +127,7 @@ def outputs(
             out.document(plain_outputs(values))
         elif name is not None:
             value = values[name]
-            out.line(value if isinstance(value, str) else repr(value))
+            out.raw(f"{value if isinstance(value, str) else repr(value)}\n".encode("utf-8", "backslashreplace"))
         else:
             tell_outputs(out, values)
 
@@ -142,14 +136,20 @@ def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:
     """Stop a run and its work. Engines take a moment for that: `flowyml watch` waits for the end."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        done = orchestrator.cancel(job)
-        status = orchestrator.get_run(job).status
+        job_id = find_run(orchestrator, job).job_id
+        done = orchestrator.cancel(job_id)
+        status = orchestrator.get_run(job_id).status
         if as_json:
-            out.document({"job_id": job, "cancelled": done, "status": status.name})
+            out.document({"job_id": job_id, "cancelled": done, "status": status.name})
         elif not done:
             out.line(f"nothing to cancel: it is {status}")
         else:
-            out.line("cancelled" if status.is_terminal else "being cancelled: its work is told to stop")
+            out.line("cancelled" if status.is_terminal else "being cancelled: its work has been asked to stop")
+
+
+def _attached(orchestrator: Orchestrator, given: str) -> SubmissionResult:
+    run = find_run(orchestrator, given)
+    return SubmissionResult(orchestrator, run.job_id, run=run)
 
 
 def _check_step(name: str, steps: Sequence[StepRun]) -> None:
@@ -158,12 +158,33 @@ def _check_step(name: str, steps: Sequence[StepRun]) -> None:
         raise UsageError(f"This run has no step {name!r}. It has: {', '.join(names)}.")
 
 
-def _log_text(out: Output, line: LogLine) -> str:
-    time = f"{line.time.astimezone():%H:%M:%S} " if line.time else ""
-    level = f"{line.level} " if line.level not in ("INFO", "") else ""
-    step = f"{out.styled(line.step, 'cyan')} │ " if line.step else ""
-    return f"{out.styled(time, 'dim')}{step}{level}{line.message}"
+def _list_runs(out: Output, found: Sequence[Run]) -> None:
+    """One line a run. A terminal gets what fits; elsewhere the engine's own ids are shown as well."""
+    headers = ["ID", "PIPELINE", "STATUS", "STARTED", "TOOK"]
+    if out.columns is None:
+        ids = ["JOB"] if all(run.job_id == run.run_id for run in found) else ["JOB", "RUN"]
+        rows = [(*_row(run, "%Y-%m-%d %H:%M:%S"), *(run.job_id, run.run_id)[: len(ids)]) for run in found]
+        out.table([*headers, *ids], rows)
+        return
+    wide = out.columns >= _WIDE
+    kept = len(headers) if wide else headers.index("TOOK")
+    out.table(headers[:kept], [_row(run, _time_format(run, wide))[:kept] for run in found], cut="PIPELINE")
 
 
-def _local_time(time: datetime | None) -> str:
-    return f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else ""
+def _row(run: Run, time: str) -> tuple[str, ...]:
+    began = run.started_at or run.created_at
+    return (
+        short_id(run),
+        run.pipeline,
+        status_word(run.status),
+        f"{began.astimezone():{time}}" if began else "",
+        f"{run.duration_seconds:.1f} s" if run.started_at else "",
+    )
+
+
+def _time_format(run: Run, wide: bool) -> str:
+    """The whole time where there is room; else the time of a run of today, the date of another."""
+    if wide:
+        return "%Y-%m-%d %H:%M:%S"
+    began = run.started_at or run.created_at
+    return "%H:%M" if began and began.astimezone().date() == datetime.now().astimezone().date() else "%d %b"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
+from shlex import quote as shell_word
 from typing import Annotated, Any
 
 from flowyml.cli.failures import FAILED, UsageError
+from flowyml.cli.log_lines import LogPrinter
 from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, Timeout
-from flowyml.cli.output import Output, note, tell_error
+from flowyml.cli.output import Output, discard_output, note, tell_error
 from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Outputs, Run
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.core.urls import without_credentials as shown_url
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from flowyml.orchestrators.registry import resolve
 
@@ -48,11 +53,11 @@ def run(
             _tell_submission(out, submission, orchestrator, on)
             return 0
         if timeout is None and _runs_here(orchestrator):
-            return _run_here(out, orchestrator, pipeline, values, run_id)
+            return _run_here(out, orchestrator, pipeline, values, run_id, on)
         submission = orchestrator.run_pipeline(pipeline, run_id, parameters=values, force=force)
         if not as_json:
             _tell_start(submission, on)
-        return wait(out, submission, orchestrator, on, timeout)
+        return wait(out, submission, orchestrator, on, timeout, stops=True)
 
 
 def deploy(
@@ -86,41 +91,71 @@ def _tell_difference(out: Output, difference: str) -> None:
 
 
 def wait(
-    out: Output, submission: SubmissionResult, orchestrator: Orchestrator, on: str | None, timeout: float | None
+    out: Output,
+    submission: SubmissionResult,
+    orchestrator: Orchestrator,
+    on: str | None,
+    timeout: float | None,
+    *,
+    stops: bool = False,
 ) -> int:
-    """Wait for a submitted run with progress on the terminal, and tell how it ended."""
+    """Wait for a submitted run with progress on the terminal, and tell how it ended.
+
+    With ``stops``, which is for commands that started the run, Ctrl-C cancels it, and what its steps print is shown.
+    """
+    from flowyml.core.following import cancel_on_interrupt, printing_logs
+
     if submission.url:
         note(submission.url)
     limit = float("inf") if timeout is None else timeout
+    printer = LogPrinter(note if out.as_json else out.log_line, brief=True)
     try:
-        submission.wait_for_completion(timeout=limit, poll_interval=1, progress=None if not out.as_json else False)
+        with ExitStack() as stack:
+            if stops:
+                stack.enter_context(cancel_on_interrupt(submission, note))
+                stack.enter_context(printing_logs(submission, printer))
+            submission.wait_for_completion(timeout=limit, poll_interval=1, progress=False if out.as_json else None)
     except KeyboardInterrupt:
-        where = f" --on {on}" if on else ""
-        note(f"\nThe run goes on. To see it again: flowyml watch {submission.job_id}{where}")
+        if not stops:
+            note(f"\nThe run goes on. To see it again: flowyml watch {shell_word(submission.job_id)}{_where(on)}")
         raise
-    return tell_end(out, submission.run, orchestrator, submission.outputs)
+    return tell_end(out, submission.run, orchestrator, submission.outputs, on)
 
 
-def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs) -> int:
-    """Print an ended run; gives the exit code."""
-    if out.as_json:
-        steps = [plain_step(step) for step in orchestrator.step_runs(run.job_id)]
-        out.document({**plain_run(run, orchestrator.name), "steps": steps, "outputs": plain_outputs(outputs)})
-    else:
-        word = out.styled(status_word(run.status))
-        out.line(f"{run.pipeline} {word} in {run.duration_seconds:.1f} s, run {run.run_id}")
-        tell_outputs(out, outputs)
-        if run.error:
-            tell_error(run.error)
+def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs, on: str | None) -> int:
+    """Print an ended run; gives the exit code, also where nobody reads."""
+    try:
+        _print_end(out, run, orchestrator, outputs, on)
+    except BrokenPipeError:
+        discard_output()
     return 0 if run.status.is_successful else FAILED
 
 
+def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs, on: str | None) -> None:
+    if out.as_json:
+        steps = [plain_step(step) for step in orchestrator.step_runs(run.job_id)]
+        out.document({**plain_run(run, orchestrator.name), "steps": steps, "outputs": plain_outputs(outputs)})
+        return
+    out.line(run.pipeline, " ", status_word(run.status), f" in {run.duration_seconds:.1f} s, run {run.run_id}")
+    tell_outputs(out, outputs)
+    out.stream.flush()
+    if run.error:
+        tell_error(run.error)
+    if run.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT):
+        note(f"its log, with the traceback: flowyml logs {shell_word(run.job_id)}{_where(on)}")
+
+
 def tell_outputs(out: Output, outputs: Outputs) -> None:
-    """A line for each output."""
+    """A line for each output; for one that cannot be read, why."""
     for name, value in outputs.items():
         out.line(f"  {name} = {shown(value)}")
-    for name in outputs.not_kept:
-        out.line(f"  {name} was not kept")
+    for name, reason in outputs.not_kept.items():
+        out.line(f"  {name}: {reason}")
+
+
+def _where(on: str | None) -> str:
+    """The option that a command needs to find the same engine, without credentials of a URL."""
+    return f" --on {shell_word(shown_url(on))}" if on else ""
 
 
 def _runs_here(orchestrator: Orchestrator) -> bool:
@@ -131,17 +166,22 @@ def _runs_here(orchestrator: Orchestrator) -> bool:
 
 
 def _run_here(
-    out: Output, orchestrator: Orchestrator, pipeline: RunnablePipeline, values: dict[str, Any], run_id: str | None
+    out: Output,
+    orchestrator: Orchestrator,
+    pipeline: RunnablePipeline,
+    values: dict[str, Any],
+    run_id: str | None,
+    on: str | None,
 ) -> int:
     from flowyml.orchestrators.base import new_run_id
 
     checked = pipeline.check_parameters(values)
     result = orchestrator.execute(pipeline, run_id or new_run_id(pipeline.name), checked)
-    return tell_end(out, orchestrator.get_run(result.run_id), orchestrator, result.outputs)
+    return tell_end(out, orchestrator.get_run(result.run_id), orchestrator, result.outputs, on)
 
 
 def _tell_start(submission: SubmissionResult, on: str | None) -> None:
-    where = f" on {on}" if on else ""
+    where = f" on {shown_url(on)}" if on else ""
     note(f"run {submission.run_id}{where}, job {submission.job_id}")
 
 
@@ -151,7 +191,6 @@ def _tell_submission(out: Output, submission: SubmissionResult, orchestrator: Or
         out.document(plain_run(run, orchestrator.name))
         return
     out.line(run.job_id)
-    where = f" --on {on}" if on else ""
-    note(f"submitted; watch it with: flowyml watch {run.job_id}{where}")
+    note(f"submitted; watch it with: flowyml watch {shell_word(run.job_id)}{_where(on)}")
     if run.url:
         note(run.url)

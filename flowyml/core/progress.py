@@ -6,15 +6,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.plain_text import safe_line, wants_colours
 from flowyml.core.runs import Run, StepRun
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Update", "show_progress", "wants_progress"]
+__all__ = ["Update", "console_on", "show_progress", "wants_progress"]
 
 Update = Callable[[Run, Sequence[StepRun]], None]
 """Called with what is known now, as often as there is news."""
@@ -48,11 +49,10 @@ def show_progress(pipeline: str, run_id: str, *, console: Console | None = None)
     if console is None and not sys.stderr.isatty():
         yield _Lines(pipeline, run_id)
         return
-    from rich.console import Console
     from rich.live import Live
 
     own = console is None
-    console = console or Console(stderr=True)
+    console = console or console_on(sys.stderr)
     with Live(
         console=console, refresh_per_second=8, transient=False,
         redirect_stdout=own and sys.stdout.isatty(), redirect_stderr=own,
@@ -63,6 +63,13 @@ def show_progress(pipeline: str, run_id: str, *, console: Console | None = None)
             live.update(picture.of(run, steps))
 
         yield update
+
+
+def console_on(stream: TextIO) -> Console:
+    """rich's console for a stream, without a single colour or style where none is wanted."""
+    from rich.console import Console
+
+    return Console(file=stream, color_system="auto" if wants_colours(stream) else None, highlight=False)
 
 
 class _Lines:
@@ -83,7 +90,7 @@ class _Lines:
         if self._seen.get(key, ExecutionStatus.QUEUED) is not status:
             self._seen[key] = status
             took = f" after {seconds:.1f} s" if status.is_terminal and seconds else ""
-            print(f"{who} {status}{took}", file=sys.stderr, flush=True)
+            print(safe_line(f"{who} {status}{took}"), file=sys.stderr, flush=True)
 
 
 class _Picture:
@@ -108,13 +115,16 @@ class _Picture:
         for step in shown:
             note = _first_line(step.error) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
             table.add_row(
-                self._mark(step.status), Text(step.name, _MARKS[step.status][1]), _seconds(step), Text(note, "dim")
+                self._mark(step.status),
+                Text(safe_line(step.name), _MARKS[step.status][1]),
+                _seconds(step),
+                Text(safe_line(note), "dim"),
             )
         if len(shown) < len(steps):
             table.add_row("", Text(f"{_done(steps)} of {len(steps)} steps done", "dim"), "", "")
         title = Text.assemble(
-            (self._pipeline, "bold"), " ", (self._run_id, "dim"), f" {run.status} ", f"{run.duration_seconds:.1f} s",
-            (f" {run.url}" if run.url else "", "dim"),
+            (safe_line(self._pipeline), "bold"), " ", (safe_line(self._run_id), "dim"),
+            f" {run.status} {run.duration_seconds:.1f} s", (safe_line(f" {run.url}") if run.url else "", "dim"),
         )  # fmt: skip
         return Group(title, table)
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from flowyml.core.errors import DefinitionError, EngineError, EngineUnreachableError, WaitTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.following import command_for
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import show_progress, wants_progress
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun
@@ -21,6 +22,8 @@ logger = logging.getLogger("flowyml.runs")
 
 class RunOperations(Protocol):
     """What a handle asks of its orchestrator. Each call reads the engine."""
+
+    target: str | None
 
     @property
     def name(self) -> str: ...
@@ -164,8 +167,8 @@ class SubmissionResult:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise unreachable or WaitTimeoutError(
-                    f"Run {self.run_id!r} is still {self._run.status} after {timeout:g} s. It goes on: wait again, "
-                    f"or stop it with cancel()."
+                    f"Run {self.run_id!r} is still {self._run.status} after {timeout:g} s. It goes on: "
+                    f"wait again, or cancel it with: {command_for('cancel', self)}"
                 )
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, poll_interval)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowyml.core.plain_text import safe_line
 from flowyml.graph.layout import Slot, layers_of, place, stages
 from flowyml.graph.lines import Canvas, Wire, tracks
 from flowyml.graph.text import cut, width
@@ -28,7 +29,7 @@ def terminal(plan: Plan, *, columns: int = 100) -> str:
 
 def _box_width(plan: Plan, step: Step) -> int:
     """Room for the name, and for an arrow from each step before; odd, so that it has a middle."""
-    room = max(width(cut(step.name, _LONGEST_NAME)) + 4, 2 * len(step.upstream) + 3)
+    room = max(width(_name(step)) + 4, 2 * len(step.upstream) + 3)
     return room if room % 2 else room + 1
 
 
@@ -53,7 +54,7 @@ def _drawn(layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
     for index, layer in enumerate(layers):
         for slot in layer:
             if slot.step:
-                canvas.box(row, boxes[slot], int(slot.size), cut(slot.step.name, _LONGEST_NAME))
+                canvas.box(row, boxes[slot], int(slot.size), _name(slot.step))
         if index == len(layers) - 1:
             break
         wires = _wires(layer, layers[index + 1], boxes)
@@ -113,17 +114,23 @@ def _exit(slot: Slot, ends: list[int], taken: dict[int, Slot], boxes: dict[Slot,
 def _listed(plan: Plan, columns: int) -> str:
     """One line a step, by stage, each with those it waits for."""
     stage = stages(plan)
-    longest = min(_LONGEST_NAME, max(width(step.name) for step in plan))
+    longest = max(width(_name(step)) for step in plan)
     digits = len(str(max(stage.values()) + 1))
     lines = []
     for number in range(max(stage.values()) + 1):
         members = [step for step in plan if stage[step.name] == number]
         for index, step in enumerate(members):
             label = str(number + 1) if index == 0 else ""
-            name = cut(step.name, longest)
+            name = _name(step)
             line = f"{label:>{digits}} {_branch(index, len(members))} {name}{' ' * (longest - width(name))}"
-            lines.append(cut(f"{line}  ← {', '.join(step.upstream)}", columns) if step.upstream else line.rstrip())
+            lines.append(
+                cut(safe_line(f"{line}  ← {', '.join(step.upstream)}"), columns) if step.upstream else line.rstrip()
+            )
     return "\n".join(lines) + "\n"
+
+
+def _name(step: Step) -> str:
+    return cut(safe_line(step.name), _LONGEST_NAME)
 
 
 def _branch(index: int, members: int) -> str:

@@ -92,6 +92,8 @@ class Orchestrator(ABC):
     capabilities: ClassVar[Capabilities]
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
+    target: str | None = None
+    """What ``--on`` takes to find this orchestrator, where that is not ``name``: a configured target, a URL."""
 
     def __init__(self, *, retry_policy: OrchestratorRetryPolicy | None = None) -> None:
         self.retry_policy = retry_policy
@@ -124,10 +126,14 @@ class Orchestrator(ABC):
     ) -> PipelineResult:
         """Run and wait for the end. ``context`` holds the parameters of this run, ``force`` is ``run_pipeline``'s.
 
-        An override may leave ``force`` out: it is given only when the user asks for it.
+        Ctrl-C cancels the run, prints its ids, and is raised again. An override may leave ``force`` out: it is given
+        only when the user asks for it.
         """
+        from flowyml.core.following import cancel_on_interrupt
+
         submission = self.run_pipeline(pipeline, run_id, parameters=context, force=force)
-        return submission.wait_for_completion(timeout=float("inf"), poll_interval=1).result()
+        with cancel_on_interrupt(submission):
+            return submission.wait_for_completion(timeout=float("inf"), poll_interval=1).result()
 
     def attach(self, job_id: str) -> SubmissionResult:
         """The handle of a run, rebuilt from its job id alone. Raises ``RunNotFoundError``."""

@@ -48,7 +48,10 @@ def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrato
     found = target(name)
     factory = load(found.engine)
     require_engine(factory)
-    return construct(factory, found, options)
+    made = construct(factory, found, options)
+    if found.name != found.engine:
+        made.target = found.name
+    return made
 
 
 def _no_orchestrator(on: object) -> str:

@@ -68,7 +68,9 @@ class RemoteOrchestrator(Orchestrator):
                 if self.engine is None
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
-        return factory(url=self.url, retry_policy=self.retry_policy, **self._options)
+        made = factory(url=self.url, retry_policy=self.retry_policy, **self._options)
+        made.target = without_credentials(self.url)
+        return made
 
     def _recognized(self) -> str:
         """The engine that lives at the URL, asked as patiently as everything else."""

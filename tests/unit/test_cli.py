@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from flowyml.cli import main
+from flowyml.graph.text import width
 
 PIPELINE = """
 import os, subprocess, sys, time
@@ -247,7 +248,7 @@ def test_ctrl_c_stops_a_run_here() -> None:
 
 def test_a_run_in_another_command_is_told_to_stop() -> None:
     process = started("elsewhere", 3)  # a step in a thread is stopped once its sleep is over
-    assert flowyml("cancel", "elsewhere").out == "being cancelled: its work is told to stop\n"
+    assert flowyml("cancel", "elsewhere").out == "being cancelled: its work has been asked to stop\n"
     process.communicate(timeout=30)
     assert process.returncode == 1
     assert flowyml("cancel", "elsewhere").out == "nothing to cancel: it is CANCELLED\n"
@@ -263,7 +264,7 @@ def test_runs_are_listed_newest_first() -> None:
     assert {frozenset(run) for run in found} == {frozenset(RUN_KEYS)}
     assert [run["run_id"] for run in flowyml("runs", "-n", "1", "--json").json] == ["b"]
     assert flowyml("runs", "--pipeline", "other", "--json").json == []
-    assert flowyml("runs").out.splitlines()[0].split() == ["JOB", "PIPELINE", "STATUS", "STARTED", "TOOK"]
+    assert flowyml("runs").out.splitlines()[0].split() == ["ID", "PIPELINE", "STATUS", "STARTED", "TOOK", "JOB"]
 
 
 # Making.
@@ -530,6 +531,42 @@ def test_a_server_that_is_no_engine() -> None:
     assert "/api/health answered 404" in done.err
 
 
+def test_every_command_takes_the_short_id() -> None:
+    job = flowyml("run", "train.py", "--json").json["job_id"]
+    flowyml("run", "train.py", "--run-id", "a run with a long id of its own", "--json")
+    listed = [line.split()[0] for line in flowyml("runs").out.splitlines()[1:]]
+    assert listed[1] == job[-8:]
+    for words in (("status",), ("watch",), ("logs",), ("outputs",), ("cancel",)):
+        for given in (*listed, job):
+            assert flowyml(words[0], given).code == 0, (words, given)
+    assert flowyml("cancel", listed[1], "--json").json["job_id"] == job
+    assert flowyml("status", listed[0], "--json").json["run_id"] == "a run with a long id of its own"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Path("odd.py").write_text(
+        "from flowyml import Pipeline, step\n@step(outputs=['value'])\ndef one() -> int:\n    return 1\n"
+        "p = Pipeline('a pipeline with quite a long name 日本語').add_step(one)\n"
+    )
+    flowyml("run", "odd.py")
+    flowyml("run", "train.py", "-p", "label=fail", "--run-id", "mine")
+
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with redirect_stdout(Terminal()) as out:
+        main(["runs"])
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in out.getvalue().splitlines()]
+    assert len(lines) == 3
+    assert max(width(line.rstrip()) for line in lines) <= columns
+    assert lines[1].split()[:3] == ["mine", "training", "FAILED"]
+    assert re.match(r"[0-9a-f]{8}  a pipeli.* COMPLETED ", lines[2])
+    assert ("TOOK" in lines[0]) == (columns >= 80)
+
+
 @pytest.mark.parametrize("name", ["[red]bold[/red]", '\'; drop "x"', "日本語 🙂", "../../etc/passwd", "n" * 150])
 def test_hostile_names_are_shown_as_they_are(name: str) -> None:
     Path("odd.py").write_text(
@@ -558,10 +595,11 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     )
     flowyml("run", "loud.py", "--run-id", "loud")
     done = subprocess.run(
-        f"{sys.executable} -m flowyml logs loud | head -n 1", shell=True, capture_output=True, text=True, timeout=60
-    )
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m flowyml logs loud | head -n 1"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
     assert done.stdout.endswith("0\n")
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_step_does_not_fail_because_nobody_reads_what_it_prints() -> None:

@@ -1,0 +1,54 @@
+"""Which run is meant: commands take an engine's job id, a run id, or the short id that ``flowyml runs`` shows."""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+
+from flowyml.cli.failures import UsageError
+from flowyml.core.errors import RunNotFoundError
+from flowyml.core.runs import Run
+from flowyml.orchestrators.base import Orchestrator
+
+__all__ = ["find_run", "short_id"]
+
+_MADE = re.compile(r".*-\d{8}-\d{6}-([0-9a-f]{8})", re.DOTALL)  # by `new_run_id`
+_SHORT = re.compile(r"[A-Za-z0-9._-]{1,12}")
+_LOOKED_THROUGH = 200
+
+
+def short_id(run: Run) -> str:
+    """At most 12 characters that stand for a run: the random part of its id, a short id itself, else a hash.
+
+    >>> from flowyml.core.execution_status import ExecutionStatus
+    >>> def of(run_id): return Run(job_id="1", run_id=run_id, pipeline="", status=ExecutionStatus.QUEUED, raw_status="")
+    >>> short_id(of("training-20260131-120000-1f3a9c2e")), short_id(of("mine"))
+    ('1f3a9c2e', 'mine')
+    """
+    if made := _MADE.fullmatch(run.run_id):
+        return made[1]
+    if _SHORT.fullmatch(run.run_id):
+        return run.run_id
+    return sha256(run.job_id.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def find_run(orchestrator: Orchestrator, given: str) -> Run:
+    """The run of a job id, a run id or a short id; the last two among the newest 200 runs.
+
+    Raises the engine's ``RunNotFoundError``, and ``UsageError`` for what means several runs.
+    """
+    try:
+        return orchestrator.get_run(given)
+    except RunNotFoundError as error:
+        return _recent_run(orchestrator, given, error)
+
+
+def _recent_run(orchestrator: Orchestrator, given: str, unknown: RunNotFoundError) -> Run:
+    recent = orchestrator.runs(limit=_LOOKED_THROUGH)
+    found = [run for run in recent if run.run_id == given] or [run for run in recent if short_id(run) == given]
+    if len(found) > 1:
+        ids = ", ".join(run.job_id for run in found)
+        raise UsageError(f"{given!r} stands for {len(found)} runs. Give the job id of one: {ids}.")
+    if not found:
+        raise unknown
+    return found[0]

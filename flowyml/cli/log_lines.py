@@ -1,0 +1,50 @@
+"""Log lines with time, level and step in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flowyml.cli.output import LogText, Word
+from flowyml.core.plain_text import safe_line
+from flowyml.core.runs import LogLine
+from flowyml.graph.text import cut, width
+
+__all__ = ["LogPrinter"]
+
+_TIME = len("12:00:00")
+_LEVEL = len("WARNING")
+_LONGEST_STEP = 24
+_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
+
+
+class LogPrinter:
+    """Hands each line to ``line`` in parts. Columns are as wide as what they have held so far.
+
+    With ``brief``, for a run that is watched live, there are no times and levels, and no lines that belong to no step.
+    """
+
+    def __init__(self, line: Callable[..., None], *, brief: bool = False) -> None:
+        self._line = line
+        self._brief = brief
+        self._step = 0
+        self._timed = False
+
+    def __call__(self, line: LogLine) -> None:
+        """Print one; a message of several lines stands below itself."""
+        if self._brief and not line.step:
+            return
+        self._timed = self._timed or line.time is not None
+        step = cut(safe_line(line.step), _LONGEST_STEP)
+        self._step = max(self._step, width(step))
+        time = f"{line.time.astimezone():%H:%M:%S}" if line.time else ""
+        level = cut(safe_line(line.level), _LEVEL)
+        for number, text in enumerate(line.message.rstrip("\n").split("\n")):
+            shown = (time, level, step) if number == 0 else ("", "", step)
+            self._line(*self._columns(*shown), LogText(text))
+
+    def _columns(self, time: str, level: str, step: str) -> tuple[str, ...]:
+        whose = (Word(step + " " * (self._step - width(step)), "cyan"), " │ " if self._step else "")
+        if self._brief:
+            return whose
+        when = Word(f"{time:<{_TIME}} " if self._timed else "", "dim")
+        return (when, Word(f"{level:<{_LEVEL}} ", _STYLES.get(level, "dim")), *whose)

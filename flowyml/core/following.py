@@ -1,0 +1,87 @@
+"""What waiting for a run on an engine shares with running it here: its lines are shown, and Ctrl-C stops it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from flowyml.core.errors import FlowymlError
+from flowyml.core.plain_text import safe_text
+from flowyml.core.runs import LogLine
+
+if TYPE_CHECKING:
+    from flowyml.core.submission_result import SubmissionResult
+
+__all__ = ["cancel_on_interrupt", "command_for", "printing_logs", "say"]
+
+logger = logging.getLogger("flowyml.runs")
+
+_LAST_LINES_SECONDS = 15
+"""How long the last lines are waited for once the run has ended: engines hand logs over in batches."""
+
+
+def say(text: str) -> None:
+    """A line for whoever sits at the terminal."""
+    if sys.stderr is not None:
+        print(safe_text(text), file=sys.stderr, flush=True)
+
+
+def command_for(command: str, submission: SubmissionResult) -> str:
+    """The command line that does something with this run: ``flowyml watch 1f3a9c2e --on prefect``."""
+    target = submission.orchestrator.target or submission.orchestrator.name
+    where = "" if target == "local" else f" --on {quote(target)}"
+    return f"flowyml {command} {quote(submission.job_id)}{where}"
+
+
+@contextmanager
+def cancel_on_interrupt(submission: SubmissionResult, tell: Callable[[str], None] = say) -> Iterator[None]:
+    """On Ctrl-C, cancel the run, as a run in this process would be, print its ids, and raise the interrupt again.
+
+    A second Ctrl-C does not wait for the engine's answer.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        who = f"run {submission.run_id} on {submission.orchestrator.name}, job {submission.job_id}"
+        tell(f"\nInterrupted: cancelling {who} …")
+        watch, cancel = command_for("watch", submission), command_for("cancel", submission)
+        try:
+            stopped = submission.cancel()
+        except (FlowymlError, KeyboardInterrupt) as error:
+            tell(f"It may go on: {str(error) or 'interrupted again'}\nTo cancel it: {cancel}\nTo see its end: {watch}")
+        else:
+            tell(f"To see its end: {watch}" if stopped else f"It had ended already: {watch}")
+        raise
+
+
+@contextmanager
+def printing_logs(submission: SubmissionResult, printer: Callable[[LogLine], None]) -> Iterator[None]:
+    """Hand each line of the run to ``printer`` while the block waits for the run, by a thread of its own.
+
+    An engine that does not answer is the business of whoever waits; then the lines end early.
+    """
+    stop = threading.Event()
+
+    def follow() -> None:
+        try:
+            for line in submission.logs(follow=True):
+                if stop.is_set():
+                    return
+                printer(line)
+        except (FlowymlError, OSError, ValueError) as error:  # OSError, ValueError: standard output is closed
+            logger.debug("The lines of run %r end early: %s", submission.run_id, error)
+
+    thread = threading.Thread(target=follow, name="flowyml-logs", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
+    thread.join(_LAST_LINES_SECONDS)
+    stop.set()

@@ -1,0 +1,248 @@
+"""Escape sequences from engines, steps and bundles are shown on the terminal, never sent to it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml.cli import main
+from flowyml.core.capabilities import Capabilities, Feature, Level, Support
+from flowyml.core.errors import EngineError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.plain_text import safe_line, safe_log, safe_text
+from flowyml.core.progress import show_progress
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.graph import mermaid, svg, terminal
+from flowyml.orchestrators import registry
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator
+from flowyml.plan.bundle import Bundle, build
+from flowyml.plan.model import Plan, Step
+
+EVIL = "evil\x1b]0;owned\x07\x1b[2J\x1b[8m\x9b3A\x08\r\u202eevil"
+SHOWN = r"evil\x1b]0;owned\x07\x1b[2J\x1b[8m\x9b3A\x08"
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
+# What FlowyML itself sends: colours, and the cursor of rich's live view.
+OURS = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|1A|2K)|\r(?=\x1b\[2K|\n)")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Hostile(Orchestrator):
+    """An engine whose every word is an attack."""
+
+    name = EVIL
+    capabilities = Capabilities(EVIL, {feature: Support(Level.PARTLY, EVIL) for feature in Feature})
+    failing = False
+
+    def _run(self) -> Run:
+        status = ExecutionStatus.FAILED if self.failing else ExecutionStatus.COMPLETED
+        return Run(
+            job_id=EVIL, run_id=EVIL + "2", pipeline=EVIL, status=status, raw_status=EVIL, started_at=NOW, ended_at=NOW,
+            error=f"{EVIL}\n{EVIL}" if self.failing else None, url=f"http://x/{EVIL}", parameters={EVIL: EVIL},
+        )  # fmt: skip
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> str:
+        logging.getLogger("flowyml.hostile").warning("logged %s", EVIL)
+        warnings.warn(EVIL, UserWarning, stacklevel=2)
+        return EVIL
+
+    def get_run(self, job_id: str) -> Run:
+        if job_id == "broken":
+            raise EngineError(EVIL)
+        return self._run()
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        return [self._run()]
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        status = self._run().status
+        return (StepRun(name=EVIL, status=status, raw_status=EVIL, attempt=2, started_at=NOW, error=EVIL),)
+
+    def outputs(self, job_id: str) -> Outputs:
+        return Outputs({EVIL: EVIL, "text": EVIL, "odd": Odd()}, not_kept={EVIL + "3": EVIL})
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        yield LogLine(message=f"{EVIL}\n{EVIL}", step=EVIL, level=EVIL, time=NOW)
+
+    def cancel(self, job_id: str) -> bool:
+        return True
+
+    def health(self) -> Health:
+        return Health(reachable=True, version=EVIL, url=EVIL, detail=EVIL)
+
+    def deploy(self, bundle: Bundle) -> Deployment:
+        return Deployment(name=EVIL, digest=EVIL, changed=True, url=EVIL)
+
+    def diff(self, bundle: Bundle) -> str:
+        return f"+{EVIL}\n"
+
+    def _info(self) -> ScheduleInfo:
+        return ScheduleInfo(
+            schedule_id=EVIL, pipeline=EVIL, schedule=Schedule.of("daily", 3), next_runs=(NOW,), drift=(EVIL,)
+        )
+
+    def create_schedule(self, bundle: Bundle, schedule: Schedule) -> ScheduleInfo:
+        return self._info()
+
+    def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
+        return [self._info()]
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
+        return self._info()
+
+    resume_schedule = pause_schedule
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        raise EngineError(EVIL)
+
+
+class Failing(Hostile):
+    failing = True
+
+
+class Odd:
+    def __repr__(self) -> str:
+        return EVIL
+
+
+HOSTILE_PLAN = Plan(name=EVIL, steps=(Step(name=EVIL, function="m:f", outputs=(EVIL,)),))
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)
+    monkeypatch.setattr(registry, "_registered", {"hostile": Hostile, "failing": Failing})
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "mild.py").write_text(
+        "from flowyml import Pipeline, step\n@step\ndef one() -> int:\n    return 1\n"
+        "p = Pipeline('mild').add_step(one)\n"
+    )
+    (tmp_path / "rude.py").write_text(f"raise ValueError({EVIL!r})\n")
+    build(HOSTILE_PLAN, files={"m.py": b"def f(): ..."}).write(tmp_path)
+    yield
+    for name in ("mild", "rude"):
+        sys.modules.pop(name, None)
+
+
+COMMANDS = [
+    "runs --on hostile", "status x --on hostile", "status x --on failing", "status broken --on hostile",
+    "watch x --on hostile", "watch x --on failing", "logs x --on hostile", "outputs x --on hostile",
+    "outputs x text --on hostile", "outputs x odd --on hostile", f"outputs x {EVIL} --on hostile",
+    "outputs x --on failing", "cancel x --on hostile", "run mild.py --on hostile", "run mild.py --on failing",
+    "run mild.py -d --on hostile", "run rude.py", "deploy mild.py --on hostile",
+    "deploy mild.py --dry-run --on hostile",
+    "schedule create mild.py daily 3 --on hostile", "schedule list --on hostile", "schedule pause x --on hostile",
+    "schedule resume x --on hostile", "schedule delete x --on hostile", "backends", "backends show hostile",
+    f"runs --on {EVIL}", f"status {EVIL}", f"run {EVIL}.py", f"run mild.py -p {EVIL}=1", f"{EVIL}", f"runs --{EVIL}",
+    "graph BUNDLE", "compile BUNDLE --to plan",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Terminal, StringIO])
+@pytest.mark.parametrize("line", COMMANDS, ids=ascii)
+def test_nothing_hostile_reaches_the_terminal(
+    line: str, kind: type[StringIO], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if "BUNDLE" in line:
+        (bundle,) = tmp_path.glob("*.pyz")
+        line = line.replace("BUNDLE", bundle.name)
+    with redirect_stdout(kind()) as out, redirect_stderr(kind()) as err:
+        main(line.split(" "))
+    past = capfd.readouterr()
+    seen = out.getvalue() + err.getvalue() + past.out + past.err
+    assert seen
+    if kind is StringIO and line.startswith(("outputs x text", "outputs x odd", "outputs x evil", "compile")):
+        assert "\x9b" in seen  # data for a program, as it is
+        return
+    assert not CONTROL.search(OURS.sub("", seen)), ascii(seen)
+
+
+def test_a_debugger_s_traceback_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_DEBUG", "1")
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as err:
+        main(["schedule", "delete", "x", "--on", "hostile"])
+    assert "Traceback" in err.getvalue()
+    assert SHOWN in err.getvalue()
+    assert not CONTROL.search(err.getvalue())
+
+
+def test_live_progress_shows_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Terminal, StringIO):
+        monkeypatch.setattr(sys, "stderr", kind())
+        with show_progress(EVIL, EVIL) as update:
+            update(Failing()._run(), Failing().step_runs(""))
+        seen = sys.stderr.getvalue()  # type: ignore[attr-defined]  # it is a StringIO here
+        assert r"\x1b]0;owned\x07" in seen
+        assert not CONTROL.search(OURS.sub("", seen)), ascii(seen)
+
+
+def test_pictures_of_a_hostile_plan() -> None:
+    for drawn in (terminal(HOSTILE_PLAN), mermaid(HOSTILE_PLAN), svg(HOSTILE_PLAN)):
+        assert not CONTROL.search(drawn), ascii(drawn)
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR=1", "TERM=dumb"])
+def test_no_color_means_none(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*variable.split("="))
+    plain = [line for line in COMMANDS if EVIL not in line and "BUNDLE" not in line]
+    with redirect_stdout(Terminal()) as out, redirect_stderr(Terminal()) as err:
+        for line in plain:
+            main(line.split(" "))
+    assert not re.search(r"\x1b\[[0-9;]*m", out.getvalue() + err.getvalue())
+
+
+@given(st.text(st.characters(codec=None)) | st.text(st.sampled_from("\x1b[0;12345678m]\r\n\t\x9bab")))
+@settings(max_examples=500, deadline=None)
+def test_whatever_the_text_no_control_is_left(text: str) -> None:
+    assert not CONTROL.search(safe_text(text))
+    assert not re.search("[\n\t]", safe_line(text))
+    plain = safe_log(text)
+    assert not CONTROL.search(plain)
+    coloured = safe_log(text, colours=True)
+    left = re.findall(r"\x1b\[([0-9;]*)m", coloured)
+    assert not CONTROL.search(re.sub(r"\x1b\[[0-9;]*m", "", coloured))
+    assert not left or coloured.endswith("\x1b[0m")
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("\x1b[01;31mred\x1b[m", "\x1b[01;31mred\x1b[m\x1b[0m"),
+        ("\x1b[38;5;208mo", "\x1b[38;5;208mo\x1b[0m"),
+        ("\x1b[48;2;1;2;3mo", "\x1b[48;2;1;2;3mo\x1b[0m"),
+        ("\x1b[8mhidden", r"\x1b[8mhidden"),
+        ("\x1b[5mblink", r"\x1b[5mblink"),
+        ("\x1b[38;5;999mx", r"\x1b[38;5;999mx"),
+        ("\x1b[38;5mx", r"\x1b[38;5mx"),
+        ("\x1b[38mx", r"\x1b[38mx"),
+        ("\x1b[?25lx", r"\x1b[?25lx"),
+        ("10%\r50%\r100%\r\n", "100%"),
+    ],
+    ids=ascii,
+)
+def test_colours_of_steps_stay_and_end_with_their_line(given: str, shown: str) -> None:
+    assert safe_log(given, colours=True) == shown
