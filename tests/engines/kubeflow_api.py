@@ -1,7 +1,8 @@
 """A fake of KFP's v2beta1 API: for tests, since the real server needs a Kubernetes, a database and an object store.
 
 Its answers are made of the official client's own models, and it takes only what those models have. It executes runs
-through KFP's official local runner, keeps state, fires recurring runs, pages its lists, and can be told to fail.
+through KFP's official local runner, keeps state, fires recurring runs, pages its lists, and can be told to fail. It
+refuses what the sources of KFP and Argo show that a real one refuses; each such rule names its source.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class State:
     login: bool = False  # whether a proxy in front shows a login page to whom has no token
     login_headers: dict[str, str] = field(default_factory=dict)  # of the last who came to the login page
     below: str = ""  # the path at which a dashboard in front has the API
+    is_ui: bool = False  # whether ml-pipeline-ui is in front
+    version: str = "2.17.0"
     reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
     cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
     page: int = 3
@@ -103,15 +106,8 @@ def make_app(state: State) -> FastAPI:
         if not request.url.path.startswith(state.below):
             return _refusal(404, "Not Found")
         path = request.scope["path"] = request.url.path.removeprefix(state.below)
-        state.calls.append((request.method, path))
-        known = _is_signed_in(request, state.token)
-        if path == "/login":
-            state.login_headers = dict(request.headers)
-            return HTMLResponse("<html>Log in</html>")
-        if state.login and not known:
-            return RedirectResponse("/login", 302)
-        if not known and not path.endswith("healthz"):
-            return _refusal(401, "Request header error: there is no user identity header.")
+        if in_front := _in_front(state, request, path):
+            return in_front
         fault = state.fault(request.method, path)
         if fault and fault.before:
             await asyncio.sleep(fault.seconds)
@@ -124,13 +120,34 @@ def make_app(state: State) -> FastAPI:
 
     @app.get("/apis/v2beta1/healthz")
     def healthz() -> Any:
-        return {"commit_sha": "fake", "tag_name": "2.17.0-fake", "multi_user": False, "pipeline_store": "database"}
+        return {"commit_sha": "fake", "tag_name": state.version, "multi_user": False, "pipeline_store": "database"}
 
     _pipelines(app, state)
     _experiments(app, state)
     _run_routes(app, state, runs)
     _recurring_runs(app, state, runs)
     return app
+
+
+def _in_front(state: State, request: Request, path: str) -> Response | None:
+    """What answers instead of the API."""
+    if not _is_served(state, path):
+        return HTMLResponse(f"<pre>Cannot GET {path}</pre>", 404)
+    state.calls.append((request.method, path))
+    known = _is_signed_in(request, state.token)
+    if path == "/login":
+        state.login_headers = dict(request.headers)
+        return HTMLResponse("<html>Log in</html>")
+    if state.login and not known:
+        return RedirectResponse("/login", 302)
+    if not known and not path.endswith("healthz"):
+        return _refusal(401, "Request header error: there is no user identity header.")
+    return None
+
+
+def _is_served(state: State, path: str) -> bool:
+    """ml-pipeline-ui passes on v2beta1 only, and has a path of its own for logs. Source: frontend/server/app.ts."""
+    return path.startswith(("/apis/v2beta1/", "/login")) or state.is_ui == path.startswith("/k8s/")
 
 
 def _is_signed_in(request: Request, token: str | None) -> bool:
@@ -204,6 +221,7 @@ def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
     async def create(request: Request) -> Any:
         body = _body("V2beta1Run", await request.json())
         _known(state.experiments, body.experiment_id, "Experiment")
+        _check_lengths(body)
         return _plain(await asyncio.to_thread(runs.create, body))
 
     @app.get("/apis/v2beta1/runs")
@@ -238,11 +256,16 @@ def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
         _known(state.runs, run_id, "Run")
         return PlainTextResponse(runs.log(run_id, node_id))
 
+    @app.get("/k8s/pod/logs")
+    def pod_log(podname: str, runid: str = "", podnamespace: str = "") -> Any:
+        return PlainTextResponse(runs.log(runid, podname))
+
 
 def _recurring_runs(app: FastAPI, state: State, runs: _Runs) -> None:
     @app.post("/apis/v2beta1/recurringruns")
     async def create(request: Request) -> Any:
         body = _body("V2beta1RecurringRun", await request.json())
+        _check_lengths(body)
         if body.trigger.cron_schedule and len(body.trigger.cron_schedule.cron.split()) != 6:
             # The real server takes five fields too, and reads them one place off: the trap that is tested for.
             raise Refused(400, "Invalid input error: a cron expression has six fields here")
@@ -264,9 +287,14 @@ def _recurring_runs(app: FastAPI, state: State, runs: _Runs) -> None:
         return _plain(_known(state.recurring, recurring_run_id, "Job"))
 
     @app.delete("/apis/v2beta1/recurringruns/{recurring_run_id}")
-    def delete(recurring_run_id: str) -> Any:
+    def delete(recurring_run_id: str, propagation_policy: str = "") -> Any:
         _known(state.recurring, recurring_run_id, "Job")
         state.recurring.pop(recurring_run_id)
+        if propagation_policy != "ORPHAN" or state.version < "2.16":
+            # It owns the workflows of its runs, so Kubernetes deletes them too. Source: common/util/workflow.go,
+            # SetOwnerReferences; KFP issues 7421 and 12573.
+            for run in [run for run in state.runs.values() if run.recurring_run_id == recurring_run_id]:
+                runs.stop(run)
         return {}
 
     @app.post("/apis/v2beta1/recurringruns/{run_and_verb}")
@@ -285,8 +313,10 @@ class _Runs:
         self.state = state
         self.local = LocalRuns("subprocess", {}, state.folder)
 
-    def create(self, body: Any) -> Any:
+    def create(self, body: Any, at: datetime | None = None) -> Any:
+        """A run, or with a time one of a recurring run."""
         body.run_id, body.created_at = str(uuid.uuid4()), _now()
+        body.scheduled_at = at
         body.state, body.storage_state = "PENDING", "AVAILABLE"
         self.check(body)
         self._write(body, self._spec(body))
@@ -314,7 +344,9 @@ class _Runs:
         found = self.local.get_run(folder.path.name)
         # Argo has no word for a workflow that was terminated but Failed, and so has KFP.
         run.state = "FAILED" if found.raw_status == "CANCELED" else found.raw_status
-        run.scheduled_at, run.finished_at = found.started_at or run.created_at, found.ended_at
+        run.finished_at = found.ended_at
+        if run.recurring_run_id is None:
+            run.scheduled_at = found.started_at or run.created_at
         begun = [
             "PENDING",
             *(["RUNNING"] if found.started_at else []),
@@ -384,14 +416,19 @@ class _Runs:
     def _write(self, run: Any, spec: Json) -> None:
         folder = self._folder(run)
         folder.path.mkdir(parents=True)
-        local = for_kfp_local(spec, run.display_name, runner="subprocess")
+        # Of a recurring run's, KFP compiles the workflow without a display name. Source: template/v2_template.go.
+        display = "" if run.recurring_run_id else run.display_name
+        text = json.dumps(_as_argo_retries(spec)).replace(
+            "{{$.pipeline_job_resource_name}}", json.dumps(run.display_name)[1:-1]
+        )
+        local = for_kfp_local(json.loads(text), display, runner="subprocess")
         folder.pipeline.write_text(json.dumps(local, ensure_ascii=False), "utf-8")  # YAML joins no surrogates
         folder.write("parameters.json", {})
         wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         defaults = {name: item["defaultValue"] for name, item in wanted.items() if "defaultValue" in item}
         tasks = _step_tasks(spec)
         folder.write("request.json", {
-            "job_id": folder.path.name, "run_id": run.display_name, "pipeline": "", "created": time.time(),
+            "job_id": folder.path.name, "run_id": display or run.display_name, "pipeline": "", "created": time.time(),
             "runner": "subprocess", "options": {}, "timeout_seconds": None, "hooks": False, "parameters": {},
             "arguments": {**defaults, **(run.runtime_config.parameters or {})},
             "steps": {task: _step_name(item) for task, item in tasks.items()},
@@ -511,36 +548,66 @@ class _Schedules:
         self._fired: dict[str, datetime] = {}
 
     def fire(self) -> None:
-        """All that is due. What was missed is caught up with, or only its last is made."""
-        now = datetime.now(UTC) + self.state.ahead
+        """All that is due. Source: crd/controller/scheduledworkflow/util, scheduled_workflow.go."""
+        now = (datetime.now(UTC) + self.state.ahead).replace(microsecond=0)
         for item in list(self.state.recurring.values()):
-            last = self._fired.setdefault(item.recurring_run_id, now)
-            if item.status != "ENABLED":
-                continue
-            due = list(itertools.takewhile(lambda moment: moment <= now, _times(item.trigger, last)))
-            for moment in due[-1:] if item.no_catchup else due:
+            while item.status == "ENABLED" and (due := self._next(item, now)) and due <= now:
                 earlier = [run for run in self.state.runs.values() if run.recurring_run_id == item.recurring_run_id]
                 if sum(not self.runs.refreshed(run).finished_at for run in earlier) >= int(item.max_concurrency):
                     break  # until one has ended
-                self._fired[item.recurring_run_id] = moment
-                self._create(item, len(earlier) + 1)
+                self._fired[item.recurring_run_id] = due
+                self._create(item, len(earlier) + 1, due)
 
-    def _create(self, item: Any, number: int) -> None:
+    def _next(self, item: Any, now: datetime) -> datetime | None:
+        """The next time, whether it has passed or not; without catching up, at once what was missed. Source: there,
+        cron_schedule.go and periodic_schedule.go."""
+        when = item.trigger.cron_schedule or item.trigger.periodic_schedule
+        last = self._fired.get(item.recurring_run_id) or when.start_time or item.created_at
+        following = _times(item.trigger, max(last, when.start_time or last))
+        first, second = next(following), next(following)
+        if item.no_catchup and now >= second:
+            first = (
+                now if item.trigger.periodic_schedule else max(_until(now, itertools.chain([first, second], following)))
+            )
+        return first if when.end_time is None or first <= when.end_time else None
+
+    def _create(self, item: Any, number: int, at: datetime) -> None:
         self.runs.create(
             kfp_server_api.V2beta1Run(
                 display_name=f"{item.display_name}-{number}", recurring_run_id=item.recurring_run_id,
                 experiment_id=item.experiment_id, pipeline_version_reference=item.pipeline_version_reference,
                 runtime_config=item.runtime_config,
-            )
+            ), at,
         )  # fmt: skip
 
 
+def _until(now: datetime, times: Iterator[datetime]) -> Iterator[datetime]:
+    return itertools.takewhile(lambda time: time <= now, times)
+
+
 def _times(trigger: Any, after: datetime) -> Iterator[datetime]:
+    """Strictly later than a time; an interval later, for an interval."""
     if trigger.cron_schedule:
         found = croniter(trigger.cron_schedule.cron, after, second_at_beginning=True)
         return iter(lambda: found.get_next(datetime), None)
     every = timedelta(seconds=int(trigger.periodic_schedule.interval_second))
     return (after + number * every for number in itertools.count(1))
+
+
+def _as_argo_retries(spec: Json) -> Json:
+    """The pipeline with as many retries as Argo would make. Source: Argo, operator.go, processNodeRetries; KFP,
+    argocompiler/container.go."""
+    spec = json.loads(json.dumps(spec))
+    for dag in [spec["root"], *spec["components"].values()]:
+        for task in dag.get("dag", {}).get("tasks", {}).values():
+            if policy := task.get("retryPolicy"):
+                factor = policy.get("backoffFactor", 2.0)
+                if factor != int(factor):
+                    raise Refused(500, f"strconv.Atoi: parsing {factor!r}: invalid syntax")
+                seconds = [float(policy.get(name, "0s")[:-1]) for name in ("backoffDuration", "backoffMaxDuration")]
+                waits = itertools.accumulate(seconds[0] * factor**number for number in range(policy["maxRetryCount"]))
+                policy["maxRetryCount"] = sum(wait < seconds[1] for wait in waits)
+    return dict(spec)
 
 
 def _step_tasks(spec: Json) -> Json:
@@ -562,6 +629,14 @@ def _body(model: str, body: Json) -> Any:
     return ApiClient()._ApiClient__deserialize(body, model)  # the client reads no dict otherwise
 
 
+def _check_lengths(body: Any) -> None:
+    """Columns of KFP's database without a size of their own. Source: model/run.go, model/job.go; on MySQL they are
+    VARCHAR(255), and MySQL refuses what is longer."""
+    for name in ("display_name", "description"):
+        if len(getattr(body, name) or "") > 255:
+            raise Refused(500, f"Error 1406 (22001): Data too long for column {name!r} at row 1")
+
+
 def _plain(model: Any) -> Any:
     return ApiClient().sanitize_for_serialization(model)
 
@@ -571,6 +646,8 @@ def _listed(state: State, model: str, key: str, items: list[Any], request: Reque
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", ()):
         if predicate["operation"] != "EQUALS":
             raise Refused(400, "the fake knows EQUALS")
+        if predicate["key"] not in _FILTERS:
+            raise Refused(400, f"no support for filtering on unrecognized field {predicate['key']!r}")
         items = [item for item in items if getattr(item, predicate["key"]) == predicate["string_value"]]
     newest_first = query.get("sort_by", "").endswith("desc")
     items = sorted(items, key=lambda item: item.created_at, reverse=newest_first)
@@ -581,6 +658,10 @@ def _listed(state: State, model: str, key: str, items: list[Any], request: Reque
     more = {"next_page_token": str(end)} if end < len(items) else {}
     answer = getattr(kfp_server_api, model)(**{name or key: items[start:end], "total_size": len(items), **more})
     return _plain(answer)
+
+
+# Source: model/run.go, runAPIToModelFieldMap, and its siblings.
+_FILTERS = {"display_name", "name", "recurring_run_id"}
 
 
 def _known(items: dict[str, Any], key: str, kind: str) -> Any:

@@ -15,11 +15,17 @@ CLUSTER = Capabilities(
         Feature.PARAMETERS: partly(
             "KFP carries numbers as doubles: integers up to 2**53; in a list or dict that says no type, 2.0 becomes 2"
         ),
-        Feature.STEP_RETRY: partly("delays in whole seconds"),
+        Feature.STEP_RETRY: partly(
+            "delays in whole seconds; KFP multiplies them by whole numbers only and caps none, so that retries with "
+            "other delays happen inside the step's pod"
+        ),
         Feature.RETRYABLE_ERRORS: partly("KFP knows no condition, so these retries happen inside the step's pod"),
         Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log tells of the timeout"),
         Feature.PIPELINE_TIMEOUT: no("KFP has none for a pipeline; give the steps timeouts"),
-        Feature.HOOKS: partly("as tasks before and after the steps, the last in an exit handler; they cost two pods"),
+        Feature.HOOKS: partly(
+            "as tasks before and after the steps, the last in an exit handler; they cost two pods, and `retry_run` "
+            "calls on_pipeline_end only if it had not run before"
+        ),
         Feature.RESOURCES_CPU_MEMORY: yes,
         Feature.RESOURCES_GPU: yes,
         Feature.CANCEL: partly("KFP calls a stopped run FAILED; FlowyML tells it by the run's history"),
@@ -33,7 +39,10 @@ CLUSTER = Capabilities(
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: partly("only with a fixed offset: KFP's time zone is the server's"),
         Feature.SCHEDULE_CATCH_UP: yes,
-        Feature.SCHEDULE_PAUSE: yes,
+        Feature.SCHEDULE_PAUSE: partly(
+            "after a pause KFP makes up for missed runs: with one run at once, from which an interval then counts, or "
+            "with all of them where the schedule catches up"
+        ),
     },
 )
 

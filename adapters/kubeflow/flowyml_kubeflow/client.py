@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
-from flowyml.core.urls import checked_url, without_credentials
+from flowyml.core.urls import checked_url, shown
 from flowyml.orchestrators.probe import Site
 
 __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
@@ -52,6 +53,16 @@ class Client:
         self._cookies = cookies
         self._ssl_ca_cert = ssl_ca_cert
         self._timeout = timeout
+        self._logs_from = ""
+
+    @property
+    def where(self) -> str:
+        """The URL, as it may be shown."""
+        return shown(self.url)
+
+    def page(self, path: str) -> str:
+        """A page of KFP's UI, as it may be shown."""
+        return shown(f"{self.host}/#/{path}")
 
     @cached_property
     def host(self) -> str:
@@ -66,6 +77,14 @@ class Client:
         except EngineUnreachableError:
             return self.url
         return f"{self.url}/pipeline" if behind else self.url
+
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """The release of KFP, as ``(2, 17)``; empty where it does not tell."""
+        answer = self.site(self.host).get("/apis/v2beta1/healthz").json()
+        tag = str(answer.get("tag_name") or "") if isinstance(answer, Mapping) else ""
+        found = re.match(r"v?([0-9]+)\.([0-9]+)", tag)
+        return tuple(int(number) for number in found.groups()) if found else ()
 
     def site(self, url: str) -> Site:
         """A URL of this KFP, to be asked with what was given to sign in."""
@@ -94,7 +113,7 @@ class Client:
                 ssl_ca_cert=self._ssl_ca_cert,
             )
         rest = client._run_api.api_client.rest_client  # all its APIs share it
-        rest.request = partial(_no_page, rest.request, without_credentials(self.url))
+        rest.request = partial(_no_page, rest.request, self.where)
         return client
 
     def read(self, call: Callable[[Any], Any]) -> Any:
@@ -127,27 +146,41 @@ class Client:
         return {"_request_timeout": (min(self._timeout, 10), self._timeout)}
 
     def log(self, run: str, node: str, *, grows: bool = False) -> list[str] | None:
-        """The log of a pod as KFP has it; None when it has none. Source: KFP, ``RunLogServer``.
+        """The log of a pod as KFP has it; None when it has none.
 
         Of one that ``grows``, a last line that is not yet whole is left for later.
         """
-
-        def call(api: Any) -> Any:
-            return api._run_api.api_client.call_api(
-                "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": node},
-                header_params={"Accept": "text/plain"}, auth_settings=["Bearer"], _preload_content=False,
-                _return_http_data_only=True, **self.limits,
-            )  # fmt: skip
-
-        try:
-            answer = self._called(call)
-        except AuthenticationError:
-            raise
-        except EngineError:  # 400, 404 or 500, by the release; the pod is gone, or not there yet
+        answer = self._log_answer(run, node)
+        if answer is None:
             return None
         lines = _lines(bytes(answer.data).decode("utf-8", "replace"), grows=grows)
         gone = len(lines) == 1 and lines[0].startswith(_NO_LOG)
         return None if gone else lines
+
+    def _log_answer(self, run: str, node: str) -> Any:
+        """By the API server's own path or, where ml-pipeline-ui stands in front, by that of the UI, which passes on
+        v2beta1 only and reads the pods itself. Sources: KFP, apiserver/main.go and frontend/server/app.ts."""
+        pod = {"podname": node, "runid": run, **({"podnamespace": self.namespace} if self.namespace else {})}
+        ways: dict[str, tuple[Any, ...]] = {
+            "API": ("/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log", "GET", {"run_id": run, "node_id": node}),
+            "UI": ("/k8s/pod/logs", "GET", {}, list(pod.items())),
+        }
+        for way in [self._logs_from] if self._logs_from else ways:
+            try:
+                answer = self._called(partial(self._text, ways[way]))
+            except AuthenticationError:
+                raise
+            except EngineError:  # 400, 404 or 500, by the release; the pod is gone, or not there yet
+                continue
+            self._logs_from = way
+            return answer
+        return None
+
+    def _text(self, words: tuple[Any, ...], api: Any) -> Any:
+        return api._run_api.api_client.call_api(
+            *words, header_params={"Accept": "text/plain"}, auth_settings=["Bearer"], _preload_content=False,
+            _return_http_data_only=True, **self.limits,
+        )  # fmt: skip
 
     def _called(self, call: Callable[[Any], Any]) -> Any:
         with self._translated():
@@ -158,11 +191,13 @@ class Client:
         from kfp_server_api.exceptions import ApiException  # type: ignore[import-untyped]  # ships no types
         from urllib3.exceptions import HTTPError
 
-        where = without_credentials(self.url)
+        where = self.where
         try:
             yield
         except ApiException as error:
             raise _error(error.status, f"KFP at {where} answered {error.status}: {_message(error)}") from error
+        except TimeoutError as error:  # of the official client, which waits for healthz when it is made
+            raise AmbiguousError(f"KFP at {where} does not answer: {error} Is it running?") from error
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error

@@ -23,8 +23,7 @@ from flowyml_kubeflow.once import RunsByName
 from flowyml_kubeflow.pipelines import Pipelines, arguments, one_at_a_time
 from flowyml_kubeflow.recurring import RecurringRuns
 from flowyml_kubeflow.status import status_of, step_status_of
-from flowyml_kubeflow.tasks import Pod, Tasks, inputs_of
-from flowyml_kubeflow.values import told
+from flowyml_kubeflow.tasks import Pod, Tasks
 
 __all__ = ["Cluster"]
 
@@ -88,7 +87,7 @@ class Cluster:
             uuid.UUID(job_id)
             return self.client.read(lambda api: api._run_api.run_service_get_run(job_id, **self.client.limits))
         except (ValueError, NotFoundError) as error:
-            raise RunNotFoundError(f"KFP at {self.client.url} knows no run {job_id!r}.") from error
+            raise RunNotFoundError(f"KFP at {self.client.where} knows no run {job_id!r}.") from error
 
     def _run(self, run: Any, *, whole: bool = False) -> Run:
         status = self._status(run)
@@ -99,23 +98,13 @@ class Cluster:
             status=status, raw_status=run.state or "RUNTIME_STATE_UNSPECIFIED", created_at=_utc(run.created_at),
             started_at=_utc(run.scheduled_at or run.created_at) if started or status.is_terminal else None,
             ended_at=_utc(run.finished_at) if status.is_terminal else None, error=error,
-            url=f"{self.client.host}/#/runs/details/{run.run_id}",
+            url=self.client.page(f"runs/details/{run.run_id}"),
             parameters=self._parameters(run),
         )  # fmt: skip
 
     def _parameters(self, run: Any) -> Json:
-        """By the names and with the types that they have in FlowyML, which the pipeline's file tells."""
         given: Json = (run.runtime_config.parameters or {}) if run.runtime_config else {}
-        reference = run.pipeline_version_reference
-        if not given or not (run.pipeline_spec or (reference and reference.pipeline_version_id)):
-            return given
-        try:
-            defined = inputs_of(self.pipelines.spec_of(run))
-        except EngineUnreachableError:
-            raise
-        except EngineError:  # the version was deleted, or is not for this user to read
-            return given
-        return dict(told(port, value, defined.get(port, {})) for port, value in given.items())
+        return self.pipelines.told_parameters(run, given)
 
     def _status(self, run: Any) -> ExecutionStatus:
         """KFP says FAILED of a run that it has terminated. The state before that one tells, but it may be missing: it
@@ -254,12 +243,12 @@ class Cluster:
         try:
             page = self.client.site(self.client.host).get("/apis/v2beta1/healthz")
         except EngineUnreachableError as error:
-            return Health(reachable=False, url=self.client.url, detail=str(error))
+            return Health(reachable=False, url=self.client.where, detail=str(error))
         if not isinstance(answer := page.json(), Mapping):
             told = f"Not KFP, but something else or a login answered: {page}. Check the URL and the token."
-            return Health(reachable=False, url=self.client.url, detail=told)
+            return Health(reachable=False, url=self.client.where, detail=told)
         facts = {"multi_user": bool(answer.get("multi_user"))}
-        return Health(reachable=True, version=answer.get("tag_name"), url=self.client.url, facts=facts)
+        return Health(reachable=True, version=answer.get("tag_name"), url=self.client.where, facts=facts)
 
 
 def _lost(tasks: Tasks, task: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.core.urls import refuse_credentials
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
@@ -90,7 +91,11 @@ class _Compiler:
         store = store or self.options.get("bundle_store")
         if store is None and artifacts and _is_remote(artifacts) and is_large(self.bundle):
             store = f"{artifacts.rstrip('/')}/bundles"
-        self.url = f"{store.rstrip('/')}/{self.bundle.filename}" if store else None
+        self.url = (
+            f"{refuse_credentials(store, 'the store of the code').rstrip('/')}/{self.bundle.filename}"
+            if store
+            else None
+        )
         self.parameters = {item.name: item for item in self.plan.parameters}
         self.components: Json = {}
         self.executors: Json = {}

@@ -27,6 +27,9 @@ _PARTS = (
 _USERS = ("code/", "objects/")
 # What a script does when it is imported, beside making an orchestrator, for which more of the package is needed.
 _DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\(")
+# The local engine, and the code of a user's that may make or ask one when it is imported.
+_LOCAL = "flowyml/orchestrators/local/"
+_MAY_BE_LOCAL = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 _STRING_OR_COMMENT = re.compile(
     rb"""
@@ -48,8 +51,11 @@ def with_launcher(bundle: Bundle) -> Bundle:
     from importlib.resources import files
 
     contents = bundle.files
-    if not any(_DEEPER.search(data) for path, data in contents.items() if path.startswith(_USERS)):
+    users = [data for path, data in contents.items() if path.startswith(_USERS)]
+    if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
+        if not any(_MAY_BE_LOCAL.search(data) for data in users):
+            contents = {path: data for path, data in contents.items() if not path.startswith(_LOCAL)}
     folder = files("flowyml_kubeflow")
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _PARTS})
     return bundle.repacked(
@@ -69,7 +75,7 @@ def encoded(bundle: Bundle) -> tuple[str, ...]:
 
 
 def is_large(bundle: Bundle) -> bool:
-    """Whether it is better kept in a store: KFP before 2.16 hands it to its driver in one argument."""
+    """Whether it is better kept in a store: KFP before 2.17 hands it to its driver in one argument."""
     return sum(map(len, encoded(bundle))) > _LARGE
 
 

@@ -25,6 +25,7 @@ _SETTLES = 0.5  # seconds in which somebody else may take back a run that has ju
 _PATIENCE = 10  # looks, a slice apart, for those to go who have to
 _SLICE = 0.2
 _ROUNDS = 5
+_LONGEST = 255  # characters of a description, in MySQL; source: KFP, model/run.go
 
 
 class RunsByName:
@@ -49,7 +50,7 @@ class RunsByName:
                 return str(found.run_id)
             body = body or make()
             mark = uuid.uuid4().hex[:16]
-            body.description = about({"pipeline": pipeline, "submission": mark})
+            body.description = _description(pipeline, mark)
             created = self._created(run_id, mark, body)
             if self._is_kept(run_id, created):
                 return created
@@ -57,10 +58,16 @@ class RunsByName:
         raise EngineError(f"Run {run_id!r} is being submitted by so many at once that none came first. Try again.")
 
     def _settled(self, run_id: str) -> Any:
-        """The run of that name; one that has not begun is looked at twice, since its maker may take it back."""
+        """The one run of that name. Of several all but one are taken back; and one that has not begun is looked at
+        twice, since its maker may take it back."""
         runs = self.named(run_id)
         if runs and any(run.state in (None, "PENDING") for run in runs):
             time.sleep(_SETTLES)
+            runs = self.named(run_id)
+        for _ in range(_PATIENCE):
+            if len(runs) < 2:
+                break
+            time.sleep(_SLICE)
             runs = self.named(run_id)
         return runs[0] if runs else None
 
@@ -101,3 +108,9 @@ class RunsByName:
         )  # fmt: skip
         runs = [run for run in found if run.display_name == run_id]
         return sorted(runs, key=lambda run: (run.created_at, run.run_id))
+
+
+def _description(pipeline: str, mark: str) -> str:
+    """The pipeline's name, if there is room for it: what KFP knows of the pipeline has it too."""
+    text = about({"pipeline": pipeline, "submission": mark})
+    return text if len(text) <= _LONGEST else about({"submission": mark})

@@ -13,6 +13,7 @@ from typing import Any
 
 from flowyml.core.errors import DefinitionError, UnknownOptionError
 from flowyml.core.resources import ResourceRequirements
+from flowyml.core.urls import refuse_credentials
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 
@@ -20,6 +21,7 @@ __all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "pipeline_o
 
 DEFAULT_IMAGE = "python:3.12-slim"
 FORMS = ("container", "python")
+ARTIFACTS = "FLOWYML_ARTIFACTS"  # names the store of the steps
 _PIPELINE_ONLY = {"form", "bundle_store", "max_concurrency"}
 
 
@@ -76,8 +78,9 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     form = given.get("form", FORMS[0])
     if form not in FORMS:
         raise UnknownOptionError(f"{who}: kubeflow form={form!r} is none of {' and '.join(map(repr, FORMS))}.")
-    if not isinstance(given.get("bundle_store", ""), str):
-        raise UnknownOptionError(f"{who}: kubeflow bundle_store={given['bundle_store']!r} is no URL.")
+    if not isinstance(store := given.get("bundle_store", ""), str):
+        raise UnknownOptionError(f"{who}: kubeflow bundle_store={store!r} is no URL.")
+    refuse_credentials(store, f"{who}: kubeflow bundle_store")
     limit = given.get("max_concurrency", 1)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10:
         raise UnknownOptionError(f"{who}: kubeflow max_concurrency={limit!r} is no number of runs from 1 to 10.")
@@ -119,6 +122,7 @@ def _check(given: Mapping[str, Any], who: str, known: Any) -> None:
         expected, fits = _CHECKS.get(_TYPES.get(name, ""), ("", None))
         if fits and not fits(value):
             raise UnknownOptionError(f"{who}: kubeflow {name}={value!r:.80} is not {expected}.")
+    refuse_credentials(given.get("env", {}).get(ARTIFACTS, ""), f"{who}: kubeflow env {ARTIFACTS}")
     for fault in (*_machine_faults(given), *_pod_faults(given)):
         raise UnknownOptionError(f"{who}: {fault}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from flowyml.artifacts import open_store
-from flowyml.core.errors import EngineError
+from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.home import home
 from flowyml.orchestrators.base import Deployment
 from flowyml.plan.bundle import Bundle
@@ -21,7 +21,8 @@ from flowyml.plan.model import Plan
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.client import Client, NotFoundError, equals
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.values import argument
+from flowyml_kubeflow.tasks import inputs_of
+from flowyml_kubeflow.values import argument, told
 
 __all__ = ["Pipelines", "about", "arguments", "facts", "one_at_a_time"]
 
@@ -47,7 +48,7 @@ class Pipelines:
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         version, digest, changed = self.deployed(bundle)
-        url = f"{self.client.host}/#/pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
+        url = self.client.page(f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}")
         return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
 
     def deployed(self, bundle: Bundle) -> tuple[Any, str, bool]:
@@ -154,6 +155,20 @@ class Pipelines:
             )
             self._specs[key] = dict(version.pipeline_spec or {})  # those of KFP 1 have none
         return self._specs[key]
+
+    def told_parameters(self, item: Any, given: Json) -> Json:
+        """The parameters of a run or recurring run by the names and with the types that they have in FlowyML, which the
+        pipeline's file tells."""
+        reference = item.pipeline_version_reference
+        if not given or not (item.pipeline_spec or (reference and reference.pipeline_version_id)):
+            return given
+        try:
+            defined = inputs_of(self.spec_of(item))
+        except EngineUnreachableError:
+            raise
+        except EngineError:  # the version was deleted, or is not for this user to read
+            return given
+        return dict(told(port, value, defined.get(port, {})) for port, value in given.items())
 
     def experiment_id(self) -> str:
         if self.experiment not in self._experiments:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.errors import EngineError, ScheduleNotFoundError, UnsupportedFeatureError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
@@ -15,11 +17,14 @@ from flowyml_kubeflow import names
 from flowyml_kubeflow.client import AmbiguousError, NotFoundError, equals
 from flowyml_kubeflow.options import pipeline_options
 from flowyml_kubeflow.pipelines import Pipelines, about, arguments, facts, one_at_a_time
-from flowyml_kubeflow.schedule import kfp_cron, kfp_interval
+from flowyml_kubeflow.schedule import kfp_cron, kfp_interval, kfp_start
 
 __all__ = ["RecurringRuns"]
 
 _PLANNED = 5
+_LONGEST = 255  # characters of a description, in MySQL; source: KFP, model/job.go
+_KEEPS_RUNS = (2, 16)  # the first KFP that can delete a recurring run and keep its runs; source: KFP issue 12573
+_ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 
 
 class RecurringRuns:
@@ -30,16 +35,19 @@ class RecurringRuns:
         self.client = pipelines.client
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        """KFP cannot change a recurring run. So a new one is made, asleep, the old one deleted, the new one woken."""
-        plan = bundle.plan
-        body = self._recurring_run(plan, schedule, self.pipelines.deployed(bundle)[0])
-        name = names.pipeline(plan.name)
+        """KFP cannot change a recurring run. One that is as it should be goes on; else a new one is made, asleep, the
+        old one retired, the new one woken."""
+        version = self.pipelines.deployed(bundle)[0]
+        name = names.pipeline(bundle.plan.name)
         with one_at_a_time(f"schedule {name}"):
             older = self.named(name)
-            made = self._new_recurring(body, {item.recurring_run_id for item in older})
+            body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
+            kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
+            wanted = kept[0] if kept else self._new_recurring(body, {item.recurring_run_id for item in older})
             for item in older:
-                self._delete(item.recurring_run_id)
-            self._switch(made, on=True)
+                if item.recurring_run_id != wanted:
+                    self._retire(item.recurring_run_id)
+            self._switch(wanted, on=True)
         return self._info(self._one_recurring(name))
 
     def _new_recurring(self, body: Any, known: set[str]) -> str:
@@ -56,22 +64,41 @@ class RecurringRuns:
                 return str(new[0])
             raise
 
-    def _recurring_run(self, plan: Plan, schedule: Schedule, version: Any) -> Any:
+    def _recurring_run(self, plan: Plan, schedule: Schedule, version: Any, last: datetime | None) -> Any:
         kind = "V2beta1CronSchedule" if schedule.cron else "V2beta1PeriodicSchedule"
         rule = {"cron": kfp_cron(schedule)} if schedule.cron else {"interval_second": str(kfp_interval(schedule))}
-        when = self.pipelines.model(kind)(start_time=schedule.start, end_time=schedule.end, **rule)
+        start = kfp_start(schedule, datetime.now(UTC), last)
+        when = self.pipelines.model(kind)(start_time=start, end_time=schedule.end, **rule)
         trigger = {"cron_schedule" if schedule.cron else "periodic_schedule": when}
         values = {"parameters": arguments(plan, schedule.parameters)}
         return self.pipelines.model("V2beta1RecurringRun")(
             display_name=names.pipeline(plan.name), experiment_id=self.pipelines.experiment_id(), mode="DISABLE",
-            description=about({"pipeline": plan.name, "schedule": schedule.to_dict()}),
-            pipeline_version_reference=version, runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(**values),
+            description=_description(plan.name, schedule), pipeline_version_reference=version,
+            runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(**values),
             trigger=self.pipelines.model("V2beta1Trigger")(**trigger), no_catchup=not schedule.catch_up,
             max_concurrency=str(pipeline_options(plan).get("max_concurrency", 1)),
         )  # fmt: skip
 
+    def _last_tick(self, schedule: Schedule, older: Iterable[Any]) -> datetime | None:
+        """The last time for which an older recurring run made a run: catching up goes on after it."""
+        if not schedule.catch_up:
+            return None
+        return max(
+            (run.scheduled_at for item in older for run in self._runs_of(item.recurring_run_id) if run.scheduled_at),
+            default=None,
+        )
+
+    def _runs_of(self, recurring_run_id: str) -> Iterable[Any]:
+        return self.client.pages(
+            lambda api: api._run_api.run_service_list_runs, "runs",
+            filter=equals(recurring_run_id=recurring_run_id), **self.pipelines.scope,
+        )  # fmt: skip
+
     def schedules(self, pipeline: str | None) -> list[ScheduleInfo]:
-        found = [self._info(item) for item in self.named(None)]
+        newest: dict[str, Any] = {}
+        for item in self.named(None):
+            newest.setdefault(item.display_name, item)
+        found = [self._info(item) for item in newest.values()]
         return [info for info in found if pipeline is None or info.pipeline == pipeline]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
@@ -83,15 +110,39 @@ class RecurringRuns:
         return self._info(self._one_recurring(schedule_id))
 
     def delete_schedule(self, schedule_id: str) -> None:
+        """Raises ``EngineError`` where that would stop runs in progress, which it does on a KFP before 2.16."""
         self._one_recurring(schedule_id)
         for item in self.named(schedule_id):
+            if running := self._would_stop(item.recurring_run_id):
+                raise EngineError(
+                    f"KFP at {self.client.where} is older than 2.16 and stops the runs of a schedule that is "
+                    f"deleted, such as {running[0]!r}, which is in progress. Pause schedule {schedule_id!r} and delete "
+                    f"it when they have ended, or cancel them first."
+                )
             self._delete(item.recurring_run_id)
 
+    def _retire(self, recurring_run_id: str) -> None:
+        """Delete it, or only put it to sleep where its runs in progress would be stopped: what sleeps goes the next
+        time that the schedule is made or deleted."""
+        self._switch(recurring_run_id, on=False)
+        if not self._would_stop(recurring_run_id):
+            self._delete(recurring_run_id)
+
+    def _would_stop(self, recurring_run_id: str) -> list[str]:
+        """The runs in progress that end when the recurring run is deleted, which owns their workflows.
+
+        Source: KFP, common/util/workflow.go; KFP issues 7421 and 12573.
+        """
+        if self.client.version >= _KEEPS_RUNS:
+            return []
+        return [str(run.run_id) for run in self._runs_of(recurring_run_id) if run.state not in _ENDED]
+
     def _delete(self, recurring_run_id: str) -> None:
+        how = {"propagation_policy": "ORPHAN"} if self.client.version >= _KEEPS_RUNS else {}
         with contextlib.suppress(NotFoundError):
             self.client.read(
                 lambda api: api._recurring_run_api.recurring_run_service_delete_recurring_run(
-                    recurring_run_id, **self.client.limits
+                    recurring_run_id, **how, **self.client.limits
                 )
             )
 
@@ -117,29 +168,55 @@ class RecurringRuns:
     def _one_recurring(self, name: str) -> Any:
         if found := self.named(name) if name else []:
             return found[0]
-        raise ScheduleNotFoundError(f"KFP at {self.client.url} has no schedule {name!r}.")
+        raise ScheduleNotFoundError(f"KFP at {self.client.where} has no schedule {name!r}.")
 
     def _info(self, item: Any) -> ScheduleInfo:
-        told = facts(item.description)
-        schedule = Schedule.from_dict(told["schedule"])
+        schedule = replace(Schedule.from_dict(facts(item.description)["schedule"]), parameters=self._parameters(item))
         paused = item.status == "DISABLED"
-        planned = () if paused else tuple(_next_times(schedule, item.created_at))
+        planned = () if paused else tuple(_next_times(schedule, item))
         return ScheduleInfo(
             schedule_id=item.display_name,
-            pipeline=told["pipeline"],
+            pipeline=self.pipelines.pipeline_of(item),
             schedule=schedule,
             paused=paused,
             next_runs=planned,
         )
 
+    def _parameters(self, item: Any) -> dict[str, Any]:
+        """By the names and with the types that they have in FlowyML."""
+        given = (item.runtime_config.parameters or {}) if item.runtime_config else {}
+        return self.pipelines.told_parameters(item, given)
 
-def _next_times(schedule: Schedule, created: datetime) -> list[datetime]:
+
+def _description(pipeline: str, schedule: Schedule) -> str:
+    """What KFP has no field for; the parameters stand in the recurring run's own."""
+    plain = replace(schedule, parameters={}).to_dict()
+    for told in ({"pipeline": pipeline, "schedule": plain}, {"schedule": plain}):
+        if len(text := about(told)) <= _LONGEST:
+            return text
+    raise UnsupportedFeatureError(f"The schedule is {schedule}, of which KFP stores {_LONGEST} characters. Shorten it.")
+
+
+def _is_same(item: Any, body: Any) -> bool:
+    """Whether a recurring run is as it should be. Its times follow from the schedule in its description."""
+    reference, wanted = item.pipeline_version_reference, body.pipeline_version_reference
+    given = (item.runtime_config.parameters or {}) if item.runtime_config else {}
+    return bool(
+        reference is not None
+        and reference.pipeline_version_id == wanted.pipeline_version_id
+        and given == body.runtime_config.parameters
+        and (item.description, item.experiment_id) == (body.description, body.experiment_id)
+        and str(item.max_concurrency) == body.max_concurrency
+    )
+
+
+def _next_times(schedule: Schedule, item: Any) -> list[datetime]:
     """KFP counts an interval from the start or, without one, from when the recurring run was made; and it first waits
     for one interval. Source: KFP, ``PeriodicSchedule.GetNextScheduledTime``."""
     if schedule.interval_seconds is None:
         return schedule.next_times(_PLANNED)
     every = timedelta(seconds=schedule.interval_seconds)
-    anchor, now = schedule.start or created, datetime.now(UTC)
+    anchor, now = item.trigger.periodic_schedule.start_time or item.created_at, datetime.now(UTC)
     first = max(1, (now - anchor) // every + 1)
     times = [(anchor + every * (first + n)).astimezone(ZoneInfo(schedule.timezone)) for n in range(_PLANNED)]
     return [time for time in times if schedule.end is None or time <= schedule.end]

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.schedule import Schedule
 
-__all__ = ["kfp_cron", "kfp_interval"]
+__all__ = ["kfp_cron", "kfp_interval", "kfp_start"]
 
 _YEARS = 3  # how far ahead a change of the offset is looked for
 _SIZES = (60, 24, 31, 12, 7)  # of the fields of a cron
@@ -54,6 +54,33 @@ def kfp_interval(schedule: Schedule) -> int:
     if seconds != int(seconds):
         raise UnsupportedFeatureError(f"The schedule is {schedule}; KFP counts in whole seconds.")
     return int(seconds)
+
+
+def kfp_start(schedule: Schedule, now: datetime, last: datetime | None = None) -> datetime | None:
+    """The start time that has KFP run when the schedule says; None for the time when KFP gets it.
+
+    KFP's next run is strictly after the start, or a whole interval after it; and where it does not catch up, a start
+    that has passed has it run once at once. ``last`` is the time of the schedule's last run, after which catching up
+    goes on. Source: KFP, crd/controller/scheduledworkflow/util/cron_schedule.go and periodic_schedule.go.
+
+    >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    >>> daily, hourly = Schedule(cron="0 12 * * *", start=noon), Schedule(interval_seconds=3600, start=noon)
+    >>> str(kfp_start(daily, noon - timedelta(days=1))), kfp_start(daily, noon + timedelta(days=1))
+    ('2026-01-01 11:59:59+00:00', None)
+    >>> str(kfp_start(hourly, noon + timedelta(minutes=150)))
+    '2026-01-01 14:00:00+00:00'
+    """
+    start = schedule.start
+    if last is not None and (start is None or last > start):
+        return last
+    if start is None:
+        return None
+    if schedule.catch_up or start > now:
+        return start - timedelta(seconds=1) if schedule.cron else start
+    if schedule.cron:
+        return None
+    every = timedelta(seconds=kfp_interval(schedule))
+    return start + (now - start) // every * every
 
 
 def _is_utc(schedule: Schedule) -> bool:

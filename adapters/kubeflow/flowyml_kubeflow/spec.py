@@ -188,7 +188,8 @@ def _workflow_warning(compiled: Compiled) -> str | None:
 
 
 def _argument_warning(compiled: Compiled) -> str | None:
-    """KFP before 2.16 hands a driver what it is to start in one argument (KFP issue 12453, Argo issue 15471)."""
+    """Argo before 3.7.10 hands a driver what it is to start in one argument (KFP issue 12453, Argo issue 15471); KFP
+    2.16 comes with Argo 3.7.3, and 2.17 with 4.0.8."""
     code = 0 if compiled.bundle_url else _code_size(compiled)
     dags = [compiled.spec["root"], *compiled.spec["components"].values()]
     graph = max(len(_json(dag)) for dag in dags if "dag" in dag)
@@ -197,7 +198,7 @@ def _argument_warning(compiled: Compiled) -> str | None:
     if not large:
         return None
     return (
-        f"Pipeline {compiled.bundle.plan.name!r} needs KFP 2.16 or newer: older ones hand either to a process in one "
+        f"Pipeline {compiled.bundle.plan.name!r} needs KFP 2.17 or newer: older ones hand either to a process in one "
         f"argument, of {_ARGUMENT / 1000:.0f} kB at most, and {' and '.join(large)}."
     )
 

@@ -37,7 +37,7 @@ RUN = 900.0 if IS_REAL else OrchestratorConformance.run_timeout  # seconds; pods
 
 pytestmark = [
     pytest.mark.kubeflow,
-    pytest.mark.filterwarnings("ignore:.*needs KFP 2.16 or newer:UserWarning"),  # steps bring this large module along
+    pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),  # steps bring this large module along
     *([pytest.mark.timeout(3 * RUN)] if IS_REAL else []),
 ]
 real_only = pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")

@@ -201,6 +201,20 @@ def test_a_script_that_asks_an_engine_when_it_is_imported_gets_the_whole_adapter
     assert "flowyml_kubeflow/cluster.py" not in small
 
 
+@pytest.mark.parametrize(
+    ("line", "comes"),
+    [
+        ("from flowyml_kubeflow import KubeflowOrchestrator", False),
+        ("from flowyml.orchestrators import LocalOrchestrator as Here\nHere()", True),
+        ("from flowyml.orchestrators.registry import get_orchestrator\nget_orchestrator('local')", True),
+    ],
+)
+def test_the_local_engine_comes_along_where_a_script_may_make_one(line: str, comes: bool) -> None:
+    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
+    held = with_launcher(build(plan, files={"m.py": f"{line}\n".encode()})).files
+    assert ("flowyml/orchestrators/local/orchestrator.py" in held) == comes
+
+
 def test_steps_that_are_alike_share_a_component() -> None:
     twins = [step(name=f"twin {n}", outputs=[f"v{n}"])(lambda: 1) for n in range(2)]
     same = Plan(name="same", steps=tuple(Step(name=f"s{n}", function="m:f", outputs=("v",)) for n in range(5)))
@@ -446,10 +460,10 @@ def test_a_step_with_too_many_values_is_refused(plan: Plan, message: str) -> Non
 
 
 def test_the_smallest_pipelines_leave_room_for_code() -> None:
-    """A driver of KFP before 2.16 gets the container as one argument, and Linux allows 131,071 bytes."""
+    """A driver of KFP before 2.17 gets the container as one argument, and Linux allows 131,071 bytes."""
     plain = compile_pipeline(build(Plan(name="plain", steps=(Step(name="one", function="m:f"),))))
     by_value = compile_pipeline(pipelines.greeting().bundle())
-    for made, most in ((plain, 112_000), (by_value, 122_000)):
+    for made, most in ((plain, 90_000), (by_value, 105_000)):
         assert len(json.dumps(container(made, "flowyml--bundle"))) < most
 
 
@@ -650,7 +664,7 @@ def test_what_is_compiled_is_for_a_cluster_whoever_runs_it_here() -> None:
 
 def test_the_form_of_a_target_counts() -> None:
     one = pipelines.greeting()
-    (container,) = KubeflowOrchestrator().compile_pipeline(one).values()
-    (python,) = KubeflowOrchestrator(form="python").compile_pipeline(one).values()
+    (container,) = KubeflowOrchestrator().compile_files(one.bundle()).values()
+    (python,) = KubeflowOrchestrator(form="python").compile_files(one.bundle()).values()
     assert python == spec.text(compile_pipeline(one.bundle(), form="python")).encode()
     assert python != container

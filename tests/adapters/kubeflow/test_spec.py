@@ -72,7 +72,7 @@ def test_a_pipeline_near_argos_limit_says_what_weighs_most() -> None:
     plan = Plan(name="enormous", steps=(*many, large))
     with pytest.warns(
         UserWarning,
-        match=r"is over Argo's limit of 1.0 MB. Heaviest: 'large' .*'bundle_store'.* 2.16 or newer.* the graph",
+        match=r"is over Argo's limit of 1.0 MB. Heaviest: 'large' .*'bundle_store'.* 2.17 or newer.* the graph",
     ):
         KubeflowOrchestrator().compile_files(build(plan))
     with warnings.catch_warnings():
@@ -81,11 +81,11 @@ def test_a_pipeline_near_argos_limit_says_what_weighs_most() -> None:
 
 
 def test_code_that_fits_into_no_argument_is_told_or_goes_to_the_store_of_artifacts() -> None:
-    """KFP before 2.16 hands it to its driver in one."""
+    """KFP before 2.17 hands it to its driver in one."""
     import random
 
     bundle = build(pipelines.greeting().compile(), files={"noise.bin": random.Random(1).randbytes(50_000)})
-    with pytest.warns(UserWarning, match=r"needs KFP 2.16 or newer.* the code has 1\d\d kB .keep it in a store"):
+    with pytest.warns(UserWarning, match=r"needs KFP 2.17 or newer.* the code has 1\d\d kB .keep it in a store"):
         KubeflowOrchestrator().compile_files(bundle)
     assert compile_pipeline(bundle, artifacts="/a/folder").bundle_url is None
     assert compile_pipeline(pipelines.greeting().bundle(), artifacts="s3://bucket/it").bundle_url is None
