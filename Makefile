@@ -27,6 +27,7 @@ demo: .venv/.$(if $(filter airflow kubeflow,$(ON)),test,demo) ## Train two model
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python $(if $(filter airflow,$(ON)),scripts/demo_airflow.py,examples/train_classifier.py --on $(ON))
 	@[ "$(ON)" = airflow ] || echo "Ask:      $(BIN)/flowyml runs --on $(ON)"
 	@if [ "$(ON)" = prefect ] && [ -z "$$PREFECT_API_URL" ]; then \
+		echo "Sign in:  $(BIN)/flowyml backends sign-in prefect   (the pages above ask for the password that it shows)"; \
 		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
 
 test: .venv/.test ## Run every check and test, real engines included

@@ -22,7 +22,7 @@ KINDS = {
     "test": ["-e", ".[airflow,kubeflow,prefect]", "--group", "dev"],
 }
 # Programs that tests start for real, and the Debian packages that hold them.
-PROGRAMS = {"demo": {}, "test": {"prometheus-pushgateway": "prometheus-pushgateway"}}
+PROGRAMS = {"demo": {}, "test": {"chromium": "chromium", "prometheus-pushgateway": "prometheus-pushgateway"}}
 
 
 def main(kind: str) -> None:

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "schedule serve": "schedules:serve",
     "backends": "backends:backends",
     "backends show": "backends:show",
+    "backends sign-in": "backends:sign_in",
     "backends stop": "backends:stop",
 }
 _PANELS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from flowyml.cli.failures import UsageError
@@ -15,7 +15,7 @@ from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.config import Target, construct, targets
 
-__all__ = ["backends", "show", "stop"]
+__all__ = ["backends", "show", "sign_in", "stop"]
 
 _MARKS = {Level.YES: "yes", Level.PARTLY: "partly", Level.NO: "no"}
 _STYLES = {"yes": "green", "partly": "yellow", "no": "dim"}
@@ -74,20 +74,41 @@ def show(
             out.table(("FEATURE", "", "NOTE"), [(f.value, _mark(s.level), s.note) for f, s in support])
 
 
+def sign_in(
+    name: Annotated[str, Argument("NAME", "An engine, such as prefect.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the address and the password of the server that FlowyML started for an engine on this machine."""
+    with Output(as_json) as out:
+        found = _engine(name).sign_in()
+        if found is None:
+            raise UsageError(f"No server of {name} is running that FlowyML had started, so there is no password.")
+        if as_json:
+            out.document(asdict(found))
+            return
+        out.line(found.url)
+        out.line(f"password: {found.password}")
+        note("Its pages ask for the password once in each browser.")
+
+
 def stop(
     name: Annotated[str, Argument("NAME", "An engine, such as prefect.")],
     as_json: AsJson = False,
 ) -> None:
     """Stop the server that FlowyML started for an engine on this machine. Its data stay."""
     with Output(as_json) as out:
-        factory = registry.load(name)
-        if not (isinstance(factory, type) and issubclass(factory, Orchestrator)):
-            raise UsageError(f"{name!r} is no engine with a server.")
-        stopped = factory.stop_server()
+        stopped = _engine(name).stop_server()
         if as_json:
             out.document({"engine": name, "stopped": stopped})
         else:
             out.line("stopped" if stopped else f"no server of {name} was running that FlowyML had started")
+
+
+def _engine(name: str) -> type[Orchestrator]:
+    factory = registry.load(name)
+    if not (isinstance(factory, type) and issubclass(factory, Orchestrator)):
+        raise UsageError(f"{name!r} is not an engine with a server.")
+    return factory
 
 
 def _all() -> list[Backend]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
 
-__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline"]
+__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn"]
 
 logger = logging.getLogger("flowyml.orchestrators")
 
@@ -78,6 +78,14 @@ class Health:
     url: str | None = None
     detail: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """How the owner of a server that FlowyML started gets into its UI."""
+
+    url: str
+    password: str = field(repr=False)
 
 
 class Orchestrator(ABC):
@@ -199,6 +207,11 @@ class Orchestrator(ABC):
     def stop_server(cls) -> bool:
         """Stop what FlowyML itself started of this engine on this machine. False when nothing of it runs."""
         return False
+
+    @classmethod
+    def sign_in(cls) -> SignIn | None:
+        """The way into the UI of what FlowyML itself started of this engine; None when nothing of it runs."""
+        return None
 
     @abstractmethod
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ Meaning = TypeVar("Meaning")
 TAG = "flowyml"
 _BUSY = frozenset({429, 502, 503, 504})
 _BUSY_TRIES = 40
+_LONGEST_PAUSE_SECONDS = 0.5
 _PAGE = 200
 
 
@@ -119,9 +121,9 @@ class Log:
 class PrefectClient:
     """One server. Calls are safe from many threads; those that write go one at a time, for SQLite's sake.
 
-    A database that is busy is asked again after 20 to 50 ms; one that stays so is as good as a server that does not
-    answer at all, with which ``retry_policy`` adds patience. Raises ``EngineUnreachableError``,
-    ``AuthenticationError``, ``NotFoundError``, ``ConflictError`` and ``EngineError``.
+    A database that is busy is asked again after 20 to 50 ms, then less and less often, for ``busy_seconds``; one that
+    stays so is as good as a server that does not answer at all, with which ``retry_policy`` adds patience. Raises
+    ``EngineUnreachableError``, ``AuthenticationError``, ``NotFoundError``, ``ConflictError`` and ``EngineError``.
 
     A call whose answer was lost is made again, so that what it asks for may be there already: Prefect gives back the
     flow, the deployment and the run that it has, and says 409 to a second work pool, or a second schedule of a slug.
@@ -131,6 +133,7 @@ class PrefectClient:
     connection: Connection
     retry_policy: OrchestratorRetryPolicy | None = None
     timeout: float = 30
+    busy_seconds: float = 60
     _http: httpx.Client | None = field(default=None, init=False, repr=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _writing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -399,11 +402,15 @@ class PrefectClient:
         """One call, and more of them while the database is locked, or a gateway has nobody behind it."""
         import random
 
-        for _ in range(_BUSY_TRIES):
+        deadline = time.monotonic() + self.busy_seconds
+        for tries in count():
             response = self._send(method, path, body)
             if response.status_code not in _BUSY:
                 return response
-            time.sleep(random.uniform(0.02, 0.05))
+            patient = _is_locked(response) and time.monotonic() < deadline
+            if tries + 1 >= _BUSY_TRIES and not patient:
+                break
+            time.sleep(random.uniform(0.4, 1) * min(0.05 * 1.1**tries if patient else 0.05, _LONGEST_PAUSE_SECONDS))
         raise EngineUnreachableError(self._told(response, method, path))
 
     def _told(self, response: httpx.Response, method: str, path: str) -> str:
@@ -458,6 +465,17 @@ def is_id(text: object) -> bool:
     except ValueError:
         return False
     return isinstance(text, str)
+
+
+def _is_locked(response: httpx.Response) -> bool:
+    """Whether this is Prefect's own answer when two of its transactions meet on SQLite, and not a gateway's."""
+    if response.status_code != 503:
+        return False
+    try:
+        answer = response.json()
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and "exception_message" in answer
 
 
 def _text(answer: Any) -> str:

@@ -30,6 +30,8 @@ class Connection:
     api_url: str
     api_key: str | None = field(default=None, repr=False)
     auth_string: str | None = field(default=None, repr=False)
+    ui: str | None = field(default=None, repr=False, compare=False)
+    """Where people look at it, where that is known and not just beside the API."""
 
     @classmethod
     def to(cls, url: str, api_key: str | None = None) -> Connection:
@@ -63,11 +65,18 @@ class Connection:
     @cached_property
     def ui_url(self) -> str:
         """Where people look at it."""
+        if self.ui is not None:
+            return self.ui
         if chosen := _first("PREFECT_UI_URL"):
             return without_credentials(chosen).rstrip("/")
         if match := _CLOUD.match(self.api_url):
             return f"https://app.prefect.cloud/account/{match['account']}/workspace/{match['workspace']}"
         return self.api_url.removesuffix("/api")
+
+    @property
+    def server_url(self) -> str:
+        """What stands for the server as a target, and leads people to it."""
+        return self.ui_url if self.ui is None else self.api_url.removesuffix("/api")
 
     @property
     def headers(self) -> dict[str, str]:

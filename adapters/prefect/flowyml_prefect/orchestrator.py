@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import (
@@ -17,7 +18,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.urls import without_credentials
-from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, check_same_run
+from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, SignIn, check_same_run
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import ConflictError, FlowRun, NotFoundError, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow, flow_name
@@ -26,7 +27,7 @@ from flowyml_prefect.deployments import Deployed, Deployments, Target
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.reading import RunReader
 from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
-from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server
+from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server, turn
 from flowyml_prefect.status import status_of
 
 if TYPE_CHECKING:
@@ -84,15 +85,14 @@ class PrefectOrchestrator(Orchestrator):
         if not isinstance(run_id, NewRunId):
             self._check_free(run_id, pipeline)
         deployed = self.deployments.deployed(bundle, target)
-        made = self.client.create_run(
-            deployed.id,
-            {
-                "name": run_id,
-                "idempotency_key": run_id,
-                "parameters": given_parameters(parameters),
-                "labels": {**deployed.labels, "flowyml.run_id": run_id},
-            },
-        )
+        request = {
+            "name": run_id,
+            "idempotency_key": run_id,
+            "parameters": given_parameters(parameters),
+            "labels": {**deployed.labels, "flowyml.run_id": run_id},
+        }
+        with turn() if self._is_embedded() else nullcontext():
+            made = self.client.create_run(deployed.id, request)
         record = self.reader.record(made)
         check_same_run(record, pipeline, parameters)
         if target.pool is None and made.state_type == "SCHEDULED":
@@ -151,20 +151,28 @@ class PrefectOrchestrator(Orchestrator):
                 return Health(
                     reachable=False, detail="No Prefect is configured; an embedded one starts when it is needed."
                 )
-            return Health(reachable=True, version=client.version(), url=client.connection.ui_url)
+            return Health(reachable=True, version=client.version(), url=client.connection.server_url)
         except (EngineError, ValueError) as error:
             return Health(reachable=False, url=self.url, detail=str(error))
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
-        """Prefect's health page says ``true``, and its version page a bare version."""
+        """Prefect's health page says ``true``, and its version page a bare version, or that it wants a password."""
         base = "" if site.url.endswith("/api") else "/api"
-        version = site.get(f"{base}/admin/version").json()
-        return site.get(f"{base}/health").json() is True and isinstance(version, str)
+        version = site.get(f"{base}/admin/version")
+        refused = version.status == 401 and b'"exception_message"' in version.body
+        return (refused or isinstance(version.json(), str)) and site.get(f"{base}/health").json() is True
 
     @classmethod
     def stop_server(cls) -> bool:
         return stop_embedded_server()
+
+    @classmethod
+    def sign_in(cls) -> SignIn | None:
+        server = embedded_server(start=False)
+        if server is None or server.connection.auth_string is None:
+            return None
+        return SignIn(url=server.connection.ui_url, password=server.connection.auth_string)
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         return {"flow.py": compile_flow(bundle).encode(), bundle.filename: bundle.data}
@@ -201,10 +209,11 @@ class PrefectOrchestrator(Orchestrator):
             self._client.close()
 
     def _client_if_there(self) -> PrefectClient | None:
-        if not self._is_embedded() and self._connection is not None:
-            return self._use(self._connection)
-        server = embedded_server(start=False)
-        return None if server is None else self._use(server.connection)
+        given = None if self._is_embedded() else self._connection
+        server = embedded_server(start=False) if given is None or given == Connection(given.api_url) else None
+        if server is not None and (given is None or given.api_url == server.connection.api_url):
+            return self._use(server.connection)  # its password comes along, also where its URL is given
+        return None if given is None else self._use(given)
 
     def _use(self, connection: Connection) -> PrefectClient:
         if self._client is None or self._client.connection != connection:

@@ -1,8 +1,9 @@
 """The embedded Prefect: one server of one's own on SQLite, started when it is first needed and then left running.
 
 It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free port, with its database, its log and the
-record of its process in ``home()/prefect``. All processes of this user share it; a lock sees to it that two who need it
-at once start one. Scheduled runs need someone who runs them, so the first schedule also starts a Prefect worker beside
+record of its process in ``home()/prefect``. It answers only to its owner: other users of the machine and web pages
+lack its password (``secret``). All processes of this user share it; a lock makes sure that two who need it at once
+start one. Scheduled runs need someone who runs them, so the first schedule also starts a Prefect worker beside
 it, which serves the work pool ``flowyml``. Both stay until ``stop_embedded_server()``, or until the machine stops; when
 the server is started again, so is the worker, if there was one.
 """
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,13 +28,15 @@ from flowyml.core.errors import EngineError
 from flowyml.core.home import home
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection
+from flowyml_prefect.secret import make_password, password, write_privately
 
-__all__ = ["POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefect_home", "stop_embedded_server"]
+__all__ = ["POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefect_home", "stop_embedded_server", "turn"]
 
 POOL = "flowyml"
 """The work pool whose worker runs what is scheduled on the embedded server."""
 
 _STARTS_WITHIN = 180
+_LONGEST_TURN_SECONDS = 30
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -52,11 +55,21 @@ class EmbeddedServer:
     url: str
     server: Owner
     worker: Owner | None = None
+    asks_password: bool = True
+    """False for a server that an older FlowyML started, which answers anybody on this machine."""
+    ui: str = ""
+    """Below the URL: the UI whose pages ask for the password where they need it, instead of showing an error."""
 
     @property
     def connection(self) -> Connection:
         """How to reach it."""
-        return Connection(f"{self.url}/api")
+        secret = password(prefect_home()) if self.asks_password else None
+        return Connection(f"{self.url}/api", auth_string=secret, ui=self.url + self.ui)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody may use it, or its owner may no longer."""
+        return self.connection.auth_string is None
 
 
 def prefect_home() -> Path:
@@ -67,24 +80,46 @@ def prefect_home() -> Path:
 def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
     """The embedded server; started if need be, which takes some ten seconds and is told on standard error.
 
-    With ``start=False``, None when it is not running. Raises ``EngineError`` when it cannot be started.
+    With ``start=False``, None when it is not running, or asks for no password. Raises ``EngineError`` when it cannot
+    be started, or cannot be replaced by one that asks for a password.
     """
-    record = _living(_read())
+    record = _usable(_read())
     if record is not None or not start:
         return record
     with _lock():
         before = _read()
-        return _living(before) or _start(before)
+        if (record := _usable(before)) is not None:
+            return record
+        if before is not None and is_alive(before.server):
+            _retire(before)
+        return _start(before)
 
 
 def ensure_worker() -> None:
     """See to it that a worker serves the pool ``flowyml`` of the embedded server."""
     with _lock():
-        record = _living(_read())
+        record = _usable(_read())
         if record is None:
             raise EngineError("The embedded Prefect has stopped. Try again: it is started when it is needed.")
         if record.worker is None or not is_alive(record.worker):
             _write(_with_worker(record))
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """One of this user's processes at a time: SQLite takes one writer, and Prefect answers 503 where two meet.
+
+    Nobody waits for ever: after half a minute it is tried without.
+    """
+    with (prefect_home() / "turn").open("a") as file:
+        deadline = time.monotonic() + _LONGEST_TURN_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.005)
+        yield
 
 
 def stop_embedded_server() -> bool:
@@ -103,14 +138,64 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     port = _free_port(int(before.url.rpartition(":")[2]) if before else 0)  # runs under way know the old one
     url = f"http://127.0.0.1:{port}"
     print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
-    process = _detached("server", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    _make_private(prefect_home())
+    secret = (password(prefect_home()) if before and before.url == url else None) or make_password(prefect_home())
+    process = _detached(
+        "server", "server", "start", "--host", "127.0.0.1", "--port", str(port), umask=0o077, settings={
+            "PREFECT_SERVER_API_AUTH_STRING": secret,
+            "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": url,
+            "PREFECT_SERVER_UI_API_URL": f"{url}/api",
+        },
+    )  # fmt: skip
     record = EmbeddedServer(url, owner_of(process.pid))
     _await_health(record, process)
+    record = replace(record, ui=_newest_ui(url))
     if before is not None and before.worker is not None:
-        record = _with_worker(record)
+        record = _worker_again(record, before.worker, knows_it=before.url == url)
     _write(record)
-    print(f"Prefect is ready: {url}", file=sys.stderr)
+    print(
+        f"Prefect is ready: {url}{record.ui} (`flowyml backends sign-in prefect` shows its password)", file=sys.stderr
+    )
     return record
+
+
+def _newest_ui(url: str) -> str:
+    """Prefect 3.9 has two UIs. Signed out, pages of the older one say "Page not found"."""
+    from urllib.request import ProxyHandler, build_opener
+
+    with suppress(OSError, ValueError), build_opener(ProxyHandler({})).open(f"{url}/ui-settings", timeout=10) as answer:
+        return str(json.load(answer).get("v2_base_url") or "")
+    return ""
+
+
+def _retire(record: EmbeddedServer) -> None:
+    """End a server that asks for no password, unless that would cut off runs which report to it."""
+    client = PrefectClient(Connection(f"{record.url}/api"))
+    under_way = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
+    try:
+        runs = client.runs(under_way, limit=1) if not record.asks_password else []
+    except EngineError:
+        runs = []
+    finally:
+        client.close()
+    if runs:
+        raise EngineError(
+            f"The embedded Prefect at {record.url} was started by an older FlowyML and answers anybody on this "
+            f"machine. Runs are under way on it, such as {runs[0].name!r}. When they have ended, it is replaced by one "
+            f"that asks for a password; `flowyml backends stop prefect` stops it now, and they cannot report any more."
+        )
+    print(f"Stopping Prefect at {record.url}, which asks for no password …", file=sys.stderr)
+    if record.worker is not None:
+        _stop(record.worker)
+    _stop(record.server)
+
+
+def _worker_again(record: EmbeddedServer, worker: Owner, *, knows_it: bool) -> EmbeddedServer:
+    """The worker that outlived its server, if it knows the new one's address and password; else a new worker."""
+    if knows_it and is_alive(worker):
+        return replace(record, worker=worker)
+    _stop(worker)
+    return _with_worker(record)
 
 
 def _with_worker(record: EmbeddedServer) -> EmbeddedServer:
@@ -126,10 +211,9 @@ def _with_worker(record: EmbeddedServer) -> EmbeddedServer:
     return replace(record, worker=owner_of(process.pid))
 
 
-def _detached(name: str, *arguments: str, settings: dict[str, str] = {}) -> subprocess.Popen[bytes]:
+def _detached(name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1) -> subprocess.Popen[bytes]:
     """One of Prefect's commands as a process that outlives this one, with no settings but ours."""
     folder = prefect_home()
-    folder.mkdir(parents=True, exist_ok=True)
     database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
     environment = {
@@ -143,6 +227,7 @@ def _detached(name: str, *arguments: str, settings: dict[str, str] = {}) -> subp
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "prefect", *arguments],
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            umask=umask,
         )  # fmt: skip
 
 
@@ -176,27 +261,33 @@ def _stop(owner: Owner) -> bool:
     return True
 
 
-def _living(record: EmbeddedServer | None) -> EmbeddedServer | None:
-    return record if record is not None and is_alive(record.server) else None
+def _usable(record: EmbeddedServer | None) -> EmbeddedServer | None:
+    return record if record is not None and is_alive(record.server) and not record.is_open else None
 
 
 def _read() -> EmbeddedServer | None:
     try:
         plain = json.loads(_record_path().read_text("utf-8"))
-        worker = plain["worker"]
-        return EmbeddedServer(plain["url"], Owner(**plain["server"]), Owner(**worker) if worker else None)
+        worker = Owner(**plain["worker"]) if plain["worker"] else None
+        return EmbeddedServer(
+            plain["url"], Owner(**plain["server"]), worker, plain.get("asks_password", False), plain.get("ui", "")
+        )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(record: EmbeddedServer) -> None:
-    fresh = _record_path().with_suffix(".new")
-    fresh.write_text(json.dumps(asdict(record)), "utf-8")
-    fresh.replace(_record_path())
+    write_privately(_record_path(), json.dumps(asdict(record)))
 
 
 def _record_path() -> Path:
     return prefect_home() / "server.json"
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder, or close one of an older FlowyML to everybody else."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
 
 
 def _free_port(wanted: int) -> int:
@@ -219,7 +310,7 @@ def _end_of_log(name: str) -> str:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    prefect_home().mkdir(parents=True, exist_ok=True)
+    _make_private(prefect_home())
     with (prefect_home() / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ from flowyml_prefect.connection import Connection
 
 
 @contextmanager
-def answering(*answers: int) -> Iterator[tuple[PrefectClient, list[float]]]:
+def answering(*answers: int, word: str = "detail") -> Iterator[tuple[PrefectClient, list[float]]]:
     """A client of a server that gives these statuses, the last one for ever; and the times at which it was asked."""
     asked: list[float] = []
 
@@ -27,7 +27,7 @@ def answering(*answers: int) -> Iterator[tuple[PrefectClient, list[float]]]:
         def do_GET(self) -> None:
             status = answers[min(len(asked), len(answers) - 1)]
             asked.append(time.monotonic())
-            body = json.dumps("3.9.1" if status == 200 else {"detail": "database is locked"}).encode()
+            body = json.dumps("3.9.1" if status == 200 else {word: "database is locked"}).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -62,6 +62,16 @@ def test_a_database_that_stays_locked_is_an_error() -> None:
         answering(503) as (client, asked),
         pytest.raises(EngineError, match=r"answered 503 to GET /admin/version: .*locked"),
     ):
+        client.version()
+    assert len(asked) == 40
+
+
+def test_prefects_own_word_that_it_is_busy_is_believed_for_longer() -> None:
+    with answering(*[503] * 50, 200, word="exception_message") as (client, asked):
+        assert client.version() == "3.9.1"
+    assert len(asked) == 51, "a gateway is asked 40 times"
+    with answering(503, word="exception_message") as (client, asked), pytest.raises(EngineUnreachableError):
+        client.busy_seconds = 0
         client.version()
     assert len(asked) == 40
 

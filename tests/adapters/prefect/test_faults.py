@@ -152,13 +152,16 @@ def test_a_password_in_the_url_reaches_the_run_and_is_not_shown(frail: PrefectSe
     orchestrator.close()
 
 
-def test_which_engine_it_is_stays_unknown_without_a_password(frail: PrefectServer) -> None:
-    with pytest.raises(AuthenticationError, match=f"^{frail.url} wants credentials"):
-        _ = RemoteOrchestrator(frail.url).name
-    remote = RemoteOrchestrator(frail.url, engine="prefect", api_key="admin:secret")
+def test_a_server_that_asks_for_a_password_is_recognized_without_one(frail: PrefectServer) -> None:
+    stranger = RemoteOrchestrator(frail.url)
+    assert stranger.name == "prefect"
+    with pytest.raises(AuthenticationError, match="refuses these credentials"):
+        stranger.runs()
+    remote = RemoteOrchestrator(frail.url, api_key="admin:secret")
     assert remote.health().reachable
-    assert isinstance(remote.adapter, PrefectOrchestrator)
-    remote.adapter.close()
+    for orchestrator in (stranger, remote):
+        assert isinstance(orchestrator.adapter, PrefectOrchestrator)
+        orchestrator.adapter.close()
 
 
 def test_a_run_that_nobody_tends_does_not_stay_running(abandoned: tuple[SubmissionResult, float]) -> None:

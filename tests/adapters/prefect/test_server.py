@@ -1,19 +1,26 @@
-"""The embedded Prefect: started once, shared, started again after a crash, and stopped."""
+"""The embedded Prefect: started once, shared, its owner's alone, started again after a crash, and stopped."""
 
 from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
 
 from flowyml.core.alive import born
+from tests.engines.browser import browser_page
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -53,14 +60,109 @@ orchestrator.delete_schedule(made.schedule_id)
 print(json.dumps([str(ended[0].status), orchestrator.outputs(ended[0].job_id)]))
 """
 
+_NEWEST = """
+import json
+from flowyml_prefect import PrefectOrchestrator
+
+(run,) = PrefectOrchestrator().runs("embedded", limit=1)
+print(json.dumps([run.url, run.run_id]))
+"""
+
+_OPEN = """
+import json
+from dataclasses import asdict
+from flowyml.core.alive import owner_of
+from flowyml_prefect import server
+
+(server.prefect_home() / "password").unlink()
+before = server._read()
+port = before.url.rpartition(":")[2]
+process = server._detached("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
+record = server.EmbeddedServer(before.url, owner_of(process.pid), asks_password=False)
+server._await_health(record, process)
+old = {"url": before.url, "server": asdict(record.server), "worker": None}
+(server.prefect_home() / "server.json").write_text(json.dumps(old))
+"""
+
 _STOP = "from flowyml_prefect.server import stop_embedded_server; print(stop_embedded_server())"
 
 
+_ATTACK = """
+import json, os, sys, urllib.error, urllib.request
+
+plan = json.load(sys.stdin)
+
+def answer(method, path, body, headers):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(plan["url"] + path, data, headers, method=method)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as got:
+            return [got.status, got.headers.get("Access-Control-Allow-Origin")]
+    except urllib.error.HTTPError as error:
+        return [error.code, error.headers.get("Access-Control-Allow-Origin")]
+
+def seen(path):
+    try:
+        return os.listdir(path) if os.path.isdir(path) else open(path, "rb").read().decode(errors="replace")
+    except OSError as error:
+        return type(error).__name__
+
+print(json.dumps({
+    "user": os.geteuid(),
+    "answers": [answer(*call, {"Content-Type": "application/json", **plan["headers"]}) for call in plan["calls"]],
+    "files": [seen(path) for path in plan["paths"]],
+}))
+"""
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("embedded")
+def home() -> Iterator[Path]:
+    """In a folder that other users can get to, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp(prefix="flowyml-embedded-"))
+    folder.chmod(0o755)
     yield folder
     _output(_start(folder, _STOP))
+    shutil.rmtree(folder)
+
+
+def _record(home: Path) -> Any:
+    return json.loads((home / "prefect" / "server.json").read_text())
+
+
+def _password(home: Path) -> str:
+    return (home / "prefect" / "password").read_text().strip()
+
+
+def _attack(home: Path, headers: Mapping[str, str] = {}, *, user: str | None = None) -> Any:
+    """What somebody without the password reaches: of Prefect's API, and of the files."""
+    url, prefect = _record(home)["url"], home / "prefect"
+    with httpx.Client(base_url=f"{url}/api", auth=tuple(_password(home).split(":"))) as owner:
+        (deployment, *_) = owner.post("/deployments/filter", json={}).raise_for_status().json()
+        (run, *_) = owner.post("/flow_runs/filter", json={}).raise_for_status().json()
+    forged = {"key": "forged-outputs", "type": "table", "data": "[]", "flow_run_id": run["id"]}
+    state = {"state": {"type": "CANCELLING"}, "force": True}
+    plan = {
+        "url": url,
+        "headers": dict(headers),
+        "calls": [
+            ("POST", f"/api/deployments/{deployment['id']}/create_flow_run", {"job_variables": {"command": "id"}}),
+            ("PATCH", f"/api/deployments/{deployment['id']}", {"entrypoint": "/tmp/theirs.py:flow"}),
+            ("POST", "/api/artifacts/", forged),
+            ("POST", f"/api/flow_runs/{run['id']}/set_state", state),
+            ("POST", "/api/flow_runs/filter", {}),
+            ("GET", f"/api/flow_runs/{run['id']}", None),
+            ("GET", "/api/admin/settings", None),
+        ],
+        "paths": [
+            *(str(path) for path in (prefect, prefect / "server.json", prefect / "password", prefect / "prefect.db")),
+            *(f"/proc/{_record(home)[who]['pid']}/environ" for who in ("server", "worker")),
+        ],
+    }
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", "-c", _ATTACK], input=json.dumps(plan), capture_output=True, text=True,
+        check=True, user=user, cwd="/",
+    )  # fmt: skip
+    return json.loads(done.stdout)
 
 
 def _start(home: Path, code: str) -> subprocess.Popen[str]:
@@ -101,6 +203,90 @@ def test_it_is_used_again_and_a_schedule_brings_a_worker(home: Path) -> None:
     assert json.loads(out) == ["COMPLETED", {"five": 5}]
     record = json.loads((home / "prefect" / "server.json").read_text())
     assert os.getpgid(record["worker"]["pid"]) == record["worker"]["pid"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_of_the_machine_is_refused_everything(home: Path) -> None:
+    found = _attack(home, user="nobody")
+    assert found["user"] == pwd.getpwnam("nobody").pw_uid
+    assert [status for status, _ in found["answers"]] == [401] * 7
+    assert found["files"] == ["PermissionError"] * 6
+
+
+def test_a_web_page_is_refused_everything(home: Path) -> None:
+    found = _attack(home, {"Origin": "http://evil.example"})
+    assert found["answers"] == [[401, None]] * 7
+    url = _record(home)["url"]
+    ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    theirs = httpx.options(f"{url}/api/flow_runs/filter", headers={"Origin": "http://evil.example", **ask})
+    own = httpx.options(f"{url}/api/flow_runs/filter", headers={"Origin": url, **ask})
+    assert "access-control-allow-origin" not in theirs.headers
+    assert own.headers["access-control-allow-origin"] == url
+
+
+def test_the_password_stands_in_its_file_and_nowhere_else(home: Path) -> None:
+    secret = _password(home).partition(":")[2]
+    assert len(secret) > 40
+    modes = {name: (home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
+    assert modes == {"": 0o700, "password": 0o600, "server.json": 0o600}
+    holding = [path for path in home.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert holding == [home / "prefect" / "password"]
+    server = psutil.Process(_record(home)["server"]["pid"])
+    assert any(secret in value for value in server.environ().values()), "it does reach the server"
+    assert not [process for process in psutil.process_iter(["cmdline"]) if secret in str(process.info["cmdline"])]
+
+
+def test_its_url_is_enough_for_its_owner(home: Path) -> None:
+    """As a target or in PREFECT_API_URL, the embedded Prefect's own address brings its password along."""
+    url = _record(home)["url"]
+    listed = f"from flowyml.orchestrators.registry import resolve; print(len(resolve({url!r}).runs()) > 0)"
+    assert _output(_start(home, listed))[0] == "True"
+
+
+def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(home: Path, tmp_path: Path) -> None:
+    url, run_id = json.loads(_output(_start(home, _NEWEST))[0])
+    command = [sys.executable, "-m", "flowyml", "backends", "sign-in", "prefect"]
+    done = subprocess.run(
+        command, env={**os.environ, "FLOWYML_HOME": str(home)}, capture_output=True, text=True, check=True
+    )
+    address, shown = done.stdout.splitlines()
+    assert url.startswith(f"{address}/runs/flow-run/")
+    assert (_password(home) in done.stderr, shown) == (False, f"password: {_password(home)}")
+    with browser_page(tmp_path) as page:
+        page.goto(url)
+        page.get_by_label("Password").or_(page.locator("input[type=password]")).first.fill(shown.partition(": ")[2])
+        page.keyboard.press("Enter")
+        page.get_by_text(run_id).first.wait_for()
+        page.get_by_text("Completed").first.wait_for()
+        page.goto(url)
+        page.get_by_text(run_id).first.wait_for()  # once is enough
+
+
+def test_a_server_from_before_is_replaced_by_one_with_a_password(home: Path) -> None:
+    """As an older FlowyML left it: no password, a record that all can read, and a run under way."""
+    _output(_start(home, _STOP))
+    _output(_start(home, _OPEN))
+    (home / "prefect").chmod(0o755)
+    (home / "prefect" / "server.json").chmod(0o644)
+    before = _record(home)
+    with httpx.Client(base_url=f"{before['url']}/api") as anybody:
+        flow = anybody.post("/flows/", json={"name": "old"}).raise_for_status().json()["id"]
+        state = {"type": "RUNNING", "name": "Running"}
+        body = {"flow_id": flow, "name": "under way", "state": state}
+        run = anybody.post("/flow_runs/", json=body).raise_for_status().json()["id"]
+        refused = _start(home, _RUN)
+        _, err = refused.communicate(timeout=120)
+        assert refused.returncode != 0
+        assert "Runs are under way on it, such as 'under way'" in err
+        state = {"state": {"type": "COMPLETED"}, "force": True}
+        anybody.post(f"/flow_runs/{run}/set_state", json=state).raise_for_status()
+    out, err = _output(_start(home, _RUN))
+    assert json.loads(out)[1] == "COMPLETED"
+    assert "which asks for no password" in err
+    assert httpx.get(f"{before['url']}/api/admin/version").status_code == 401
+    modes = {name: (home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
+    assert modes == {"": 0o700, "password": 0o600, "server.json": 0o600}
+    assert born(before["server"]["pid"]) is None
 
 
 def test_it_stops_with_its_worker(home: Path) -> None:
