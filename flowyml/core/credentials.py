@@ -11,7 +11,12 @@ from pathlib import Path
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["Login", "Secret"]
+__all__ = ["LOGIN_OPTIONS", "Login", "Secret"]
+
+LOGIN_OPTIONS = (
+    "token", "token_file", "token_command", "username", "password", "password_file", "password_command",
+)  # fmt: skip
+"""The keywords of ``Login.of``, which every adapter's constructor takes by these names."""
 
 _COMMAND_SECONDS = 60
 

@@ -12,7 +12,10 @@ from flowyml.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["Tls"]
+__all__ = ["TLS_OPTIONS", "Tls"]
+
+TLS_OPTIONS = ("verify", "ca_file", "client_cert")
+"""The keywords of ``Tls``, which every adapter's constructor takes by these names."""
 
 
 @dataclass(frozen=True, slots=True)

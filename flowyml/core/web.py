@@ -198,7 +198,7 @@ def _opener(deadline: Deadline, tls: Tls, asked: list[str], *, follow: bool) -> 
         def redirect_request(self, *arguments: Any) -> Request | None:
             if not follow:
                 return None
-            asked.append(shown(arguments[-1]))
+            asked.append(shown(arguments[-1]).partition("?")[0])
             return super().redirect_request(*arguments)
 
     class Watched(HTTPConnection):

@@ -278,7 +278,7 @@ class HttpClient:
 
     def _moved(self, what: str, target: str) -> EngineError:
         """A redirect within the same host is a matter of the address; one that leads elsewhere is a login's."""
-        where = shown(target)
+        where = shown(target).partition("?")[0]
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
             return EngineError(f"{what}: it redirects to {where}. Give that address as url=….")
         return AuthenticationError(

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from flowyml.core.capabilities import Capabilities
+from flowyml.core.credentials import LOGIN_OPTIONS, Login
 from flowyml.core.errors import (
     AuthenticationError,
     EngineError,
@@ -19,7 +21,8 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
-from flowyml.core.urls import checked_url, without_credentials
+from flowyml.core.tls import TLS_OPTIONS, Tls
+from flowyml.core.urls import checked_url, shown
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline
 from flowyml.orchestrators.probe import Site
@@ -35,8 +38,8 @@ __all__ = ["RemoteOrchestrator"]
 class RemoteOrchestrator(Orchestrator):
     """The engine that answers at ``url``. Constructing one needs no network: the URL is asked at the first use.
 
-    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter; a ``verify``
-    among them, for TLS, goes for the question too. What this engine's adapter offers beyond what all of them do, such
+    ``engine`` names the adapter and skips the question. ``options`` are further keywords of that adapter; those for
+    signing in and for TLS go for the question too. What this engine's adapter offers beyond what all of them do, such
     as ``backfill`` of Airflow's, can be called here as well.
 
     Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``AuthenticationError`` when what answers
@@ -64,7 +67,7 @@ class RemoteOrchestrator(Orchestrator):
         factory = registry.load(name)
         if command := registry.missing(factory):
             raise MissingExtraError(
-                f"{name!r} answers at {without_credentials(self.url)}, but its extra is not installed: {command}"
+                f"{name!r} answers at {shown(self.url)}, but its extra is not installed: {command}"
                 if self.engine is None
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
@@ -77,7 +80,7 @@ class RemoteOrchestrator(Orchestrator):
         delays = iter(self.retry_policy.delays if self.retry_policy else ())
         while True:
             try:
-                return recognized_engine(self.url, **_to_sign_in(self._options))
+                return recognized_engine(self.url, **_to_sign_in(self.url, self._options))
             except EngineUnreachableError:
                 if (delay := next(delays, None)) is None:
                     raise
@@ -146,7 +149,7 @@ class RemoteOrchestrator(Orchestrator):
         try:
             return self.adapter.health()
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
-            return Health(reachable=False, url=without_credentials(self.url), detail=str(error))
+            return Health(reachable=False, url=shown(self.url), detail=str(error))
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         return self.adapter.deploy(bundle, force=force)
@@ -177,12 +180,12 @@ class RemoteOrchestrator(Orchestrator):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        return f"<RemoteOrchestrator {without_credentials(self.url)}>"
+        return f"<RemoteOrchestrator {shown(self.url)}>"
 
 
-def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, verify: bool | str = True) -> str:
+def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | None = None) -> str:
     """The name of the engine that lives at a URL; every declared orchestrator is asked whether it is its own."""
-    site = Site(url, headers=headers, verify=verify)
+    site = Site(url, headers=headers, tls=tls)
     site.get("/")
     broken: dict[str, Exception] = {}
     for name in registry.declared():
@@ -208,12 +211,15 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, verify: bool
     )
 
 
-def _to_sign_in(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an adapter's options goes along when a server is asked what it is: a token, cookies, a CA."""
-    headers = {"Authorization": f"Bearer {options['token']}"} if isinstance(options.get("token"), str) else {}
+def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes along when a server is asked what it is: credentials of the URL or the options, cookies, TLS."""
+    parts = urlsplit(url)
+    in_url = {"username": unquote(parts.username), "password": unquote(parts.password or "")} if parts.username else {}
+    given = {name: options[name] for name in LOGIN_OPTIONS if options.get(name)}
+    headers = Login.of(**(given or in_url)).headers()
     if isinstance(options.get("cookies"), str):
         headers["Cookie"] = options["cookies"]
-    return {"headers": headers, "verify": options.get("ssl_ca_cert") or options.get("verify", True)}
+    return {"headers": headers, "tls": Tls(**{name: options[name] for name in TLS_OPTIONS if name in options})}
 
 
 def _seen(site: Site, broken: Mapping[str, Exception]) -> str:

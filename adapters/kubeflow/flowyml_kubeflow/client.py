@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, shown
 from flowyml.orchestrators.probe import Site
 
@@ -89,7 +90,7 @@ class Client:
     def site(self, url: str) -> Site:
         """A URL of this KFP, to be asked with what was given to sign in."""
         timeout = min(self._timeout, 5)
-        return Site(url, timeout=timeout, headers=dict(self._headers()), verify=self._ssl_ca_cert or True)
+        return Site(url, timeout=timeout, headers=dict(self._headers()), tls=Tls(ca_file=self._ssl_ca_cert))
 
     def _headers(self) -> Iterator[tuple[str, str]]:
         if token := self._token or _token_of(self._credentials):
