@@ -106,14 +106,16 @@ def _printed(option: str, command: str | Sequence[str]) -> str:
 
 
 def _checked_line(option: str, text: str) -> str:
-    """Without the line break that a file of a mounted secret ends with; and nothing that HTTP could not carry."""
+    """Without the line break that a file of a mounted secret ends with; and nothing that HTTP could not carry, since
+    the error of an HTTP library would show it."""
     line = text.strip("\r\n")
-    if not line.isprintable():
-        raise ConfigurationError(
-            f"{option} holds a line break or another control character, which neither a token nor a password has. It "
-            f"is not shown here. Give it anew."
-        )
-    return line
+    is_token = option.startswith("token")
+    if line.isprintable() and not (is_token and (not line.isascii() or " " in line)):
+        return line
+    wrong = "blanks, control characters or letters beyond ASCII, which no token has" if is_token else (
+        "a line break or another control character, which no password has"
+    )  # fmt: skip
+    raise ConfigurationError(f"{option} has {wrong}. It is not shown here. Give it anew.")
 
 
 @dataclass(slots=True)
@@ -150,21 +152,11 @@ class Login:
     def headers(self) -> dict[str, str]:
         """What each call carries. Reads the secret at the first call."""
         if self.token:
-            return {"Authorization": f"Bearer {self.checked_token()}"}
+            return {"Authorization": f"Bearer {self.token.get()}"}
         if self.username is not None:
             pair = f"{self.username}:{self.password.get() or ''}".encode()
             return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
         return {}
-
-    def checked_token(self) -> str:
-        """The token. Raises ``ConfigurationError`` for one that HTTP cannot carry: the HTTP library would show it."""
-        token = self.token.get() or ""
-        if not token.isascii() or " " in token:
-            raise ConfigurationError(
-                f"the {self.token.name} has blanks or letters beyond ASCII, which no token has. It is not shown here. "
-                f"Give it anew."
-            )
-        return token
 
     def renew(self, refused: Mapping[str, str]) -> bool:
         """Read the secret again after a refusal of these headers. True when trying again makes sense."""

@@ -12,7 +12,10 @@ from flowyml.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["TLS_OPTIONS", "Tls"]
+__all__ = ["TLS_OPTIONS", "ClientCertificate", "Tls"]
+
+ClientCertificate = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
+"""A file that holds a certificate and its key, or a file of each."""
 
 TLS_OPTIONS = ("verify", "ca_file", "client_cert")
 """The keywords of ``Tls``, which every adapter's constructor takes by these names."""
@@ -28,7 +31,15 @@ class Tls:
 
     verify: bool | str = True
     ca_file: str | os.PathLike[str] | None = None
-    client_cert: str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]] | None = None
+    client_cert: ClientCertificate | None = None
+
+    @classmethod
+    def of(
+        cls, verify: bool | str, ca_file: str | os.PathLike[str] | None, client_cert: ClientCertificate | None
+    ) -> Tls | None:
+        """None when nothing was asked for, so that something else may decide."""
+        made = cls(verify, ca_file, client_cert)
+        return None if made == cls() else made
 
     @property
     def authorities(self) -> str | None:

@@ -128,7 +128,7 @@ class HttpClient:
         while True:
             try:
                 answer = self._signed_in(method, target, json, again, anonymous)
-                return self._checked(answer, f"{method} {path}")
+                return self._checked(answer, method, path)
             except (EngineUnreachableError, ServerTroubleError) as error:
                 delay = next(delays, None)
                 final = isinstance(error.__cause__, ssl.SSLError) or not (self.policy and self.policy.retries_on(error))
@@ -223,16 +223,18 @@ class HttpClient:
 
     # What answers mean.
 
-    def _checked(self, answer: Answer, what: str) -> Any:
+    def _checked(self, answer: Answer, method: str, path: str) -> Any:
         status = answer.status
         if status == 204 or (status < 300 and not answer.body):
             return None
         content = _json_of(answer)
         if content is _NO_JSON or 300 <= status < 400:
-            raise self._stranger(answer, what)
+            raise self._stranger(answer, method, path)
         if status < 300:
             return content
-        raise self.error(status, f"{self.engine} at {self.url} answered {status} to {what}: {_detail(content)}")
+        raise self.error(
+            status, f"{self.engine} at {self.url} answered {status} to {method} {path}: {_detail(content)}"
+        )
 
     def error(self, status: int, message: str) -> EngineError:
         """The kind of error that a status stands for."""
@@ -254,20 +256,20 @@ class HttpClient:
         reason = shown_in(error) or type(error).__name__
         return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
 
-    def _stranger(self, answer: Answer, asked: str) -> EngineError:
+    def _stranger(self, answer: Answer, method: str, path: str) -> EngineError:
         """What is no JSON comes from something in front of the engine, or it is not there at all."""
         from flowyml.core.web import page_title
 
         status, title = answer.status, page_title(answer.body)
         titled = f" titled {title!r}" if title else ""
         what = (
-            f"{self.url} answered {asked} with a page{titled} ({status}, {answer.media_type or 'nothing'}) and not as "
-            f"{self.engine}'s API does"
+            f"{self.url} answered {method} {path} with a page{titled} ({status}, {answer.media_type or 'nothing'}) "
+            f"and not as {self.engine}'s API does"
         )
         if status in _BUSY:
             return EngineUnreachableError(f"{what}. The proxy in front of {self.engine} cannot reach it.")
         if target := answer.headers.get("location"):
-            return self._moved(what, urljoin(self.url, target))
+            return self._moved(what, urljoin(self.url, target), path)
         if status in (401, 403, 407) or 300 <= status < 400:
             return AuthenticationError(f"{what}. A proxy in front of {self.engine} wants a login of its own.")
         if status >= 500:
@@ -276,14 +278,14 @@ class HttpClient:
             return NotFoundError(f"{what}. Is the address right?")
         return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
 
-    def _moved(self, what: str, target: str) -> EngineError:
+    def _moved(self, what: str, target: str, path: str) -> EngineError:
         """A redirect within the same host is a matter of the address; one that leads elsewhere is a login's."""
         where = shown(target).partition("?")[0]
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
-            return EngineError(f"{what}: it redirects to {where}. Give that address as url=….")
+            return EngineError(f"{what}: it redirects to {where}. Give url={where.removesuffix(path)!r}.")
         return AuthenticationError(
             f"{what}: it redirects to {where}. A proxy in front of {self.engine} wants a login of its own, or it has "
-            f"moved. Credentials are not sent there."
+            f"moved. Nothing was sent there."
         )
 
 

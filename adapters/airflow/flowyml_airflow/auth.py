@@ -6,68 +6,48 @@ import base64
 import binascii
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from flowyml.core.credentials import Login
 from flowyml.core.errors import AuthenticationError
 from flowyml_airflow.connection import Connection
 
-__all__ = ["Basic", "Credentials", "Token", "expiry", "refusal"]
+__all__ = ["Token", "expiry", "refusal"]
 
 
-class Credentials:
-    """Headers that carry the proof. ``renew`` is asked after a refusal and says whether trying again makes sense."""
+class Token:
+    """A token of Airflow 3: the user's own, or one fetched from ``/auth/token`` and fetched again when it has expired.
 
-    def headers(self) -> dict[str, str]:
-        return {}
-
-    def renew(self, refused: dict[str, str]) -> bool:
-        return False
-
-
-class Basic(Credentials):
-    """User name and password with every call, as Airflow 2 takes them. A token goes along as it is."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def headers(self) -> dict[str, str]:
-        who = self._connection
-        if who.token:
-            return {"Authorization": f"Bearer {who.token}"}
-        if who.username is None:
-            return {}
-        pair = f"{who.username}:{who.password}".encode()
-        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-
-
-class Token(Credentials):
-    """A token of Airflow 3, fetched from ``/auth/token`` at the first call and again when it has expired.
-
-    ``fetch`` logs in and gives a new token. A token that the user gave cannot be renewed, unless there is a password.
+    ``fetch`` logs in and gives a new token. The user's own comes from a file or a command anew after a refusal, and is
+    replaced by a fetched one where there is a password.
     """
 
-    def __init__(self, connection: Connection, fetch: Callable[[], str]) -> None:
-        self._connection = connection
+    def __init__(self, login: Login, fetch: Callable[[], str]) -> None:
+        self._login = login
         self._fetch = fetch
-        self._token = connection.token
+        self._fetched: str | None = None
         self._lock = threading.Lock()
 
     def headers(self) -> dict[str, str]:
-        if self._token is None and self._connection.username is not None:
+        if self._fetched is None and self._login.token:
+            return self._login.headers()
+        if self._fetched is None and self._login.username is not None:
             with self._lock:
-                if self._token is None:  # another thread may have been quicker
-                    self._token = self._fetch()
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+                if self._fetched is None:  # another thread may have been quicker
+                    self._fetched = self._fetch()
+        return {"Authorization": f"Bearer {self._fetched}"} if self._fetched else {}
 
-    def renew(self, refused: dict[str, str]) -> bool:
-        """Fetch a new token, unless another thread has done so since the refused call."""
-        if self._connection.username is None or self._connection.password is None:
+    def renew(self, refused: Mapping[str, str]) -> bool:
+        """Get a new token, unless another thread has done so since the refused call."""
+        if self._fetched is None and self._login.token and self._login.renew(refused):
+            return True
+        if self._login.username is None or not self._login.password:
             return False
         with self._lock:
-            if refused.get("Authorization") == f"Bearer {self._token}":
-                self._token = self._fetch()
+            if self._fetched is None or refused.get("Authorization") == f"Bearer {self._fetched}":
+                self._fetched = self._fetch()
         return True
 
 
@@ -85,24 +65,20 @@ def expiry(token: str) -> datetime | None:
 
 def refusal(connection: Connection, status: int, *, known: bool = True) -> AuthenticationError:
     """What a 401 or 403 means, given who asked. Airflow 2 says 403 for a wrong password too: it is not ``known``."""
-    where = f"Airflow at {connection.url}"
-    if connection.username is not None and status == 401:
-        return AuthenticationError(f"{where} refuses user {connection.username!r}: wrong user name or password.")
-    if connection.username is not None and not known:
-        return AuthenticationError(
-            f"{where} refuses user {connection.username!r}: wrong user name or password, or no permission for this."
-        )
-    if connection.username is not None:
-        return AuthenticationError(
-            f"{where} does not allow this to user {connection.username!r}. Ask for the permission."
-        )
-    if connection.token is None:
-        return AuthenticationError(f"{where} wants to know who asks. Give username=… and password=…, or token=….")
-    ends = expiry(connection.token)
+    told = _refusal(f"Airflow at {connection.url}", connection.login, status, known)
+    return AuthenticationError(f"{told} {connection.login.note}".rstrip())
+
+
+def _refusal(where: str, login: Login, status: int, known: bool) -> str:
+    if login.username is not None and status == 401:
+        return f"{where} refuses user {login.username!r}: wrong user name or password."
+    if login.username is not None and not known:
+        return f"{where} refuses user {login.username!r}: wrong user name or password, or no permission for this."
+    if login.username is not None:
+        return f"{where} does not allow this to user {login.username!r}. Ask for the permission."
+    if not login.token:
+        return f"{where} wants to know who asks. Give username=… and password=…, or token=…."
+    ends = expiry(login.token.get() or "")
     if ends is not None and ends < datetime.now(UTC):
-        return AuthenticationError(
-            f"{where} refuses the token: it expired at {ends:%Y-%m-%d %H:%M:%S} UTC. Get a new one."
-        )
-    return AuthenticationError(
-        f"{where} refuses the token (status {status}). Is it one of this Airflow, and allowed to do this?"
-    )
+        return f"{where} refuses the token: it expired at {ends:%Y-%m-%d %H:%M:%S} UTC. Get a new one."
+    return f"{where} refuses the token (status {status}). Is it one of this Airflow, and allowed to do this?"

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from flowyml.core.credentials import Login
 from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError
-from flowyml_airflow.auth import Credentials, Token
+from flowyml_airflow.auth import Token
 from flowyml_airflow.transport import NotThereError, Transport, refusal
 
 if TYPE_CHECKING:
@@ -49,18 +50,21 @@ class AirflowClient:
         self.dags_folder = ""  # as the user names it
         transport.credentials = self._credentials()
 
-    def _credentials(self) -> Credentials:
-        return Token(self.transport.connection, self._log_in)
+    def _credentials(self) -> Login | Token:
+        return Token(self.transport.login, self._log_in)
 
     def _log_in(self) -> str:
-        who = self.transport.connection
-        try:
-            answer = self.transport.call(
-                "POST", "/auth/token", json={"username": who.username, "password": who.password}, anonymous=True
-            )
-        except AuthenticationError as error:
-            raise (refusal(who, 401) if "page" not in str(error) else error) from None
-        return str(answer["access_token"])
+        """A new token. A password from a file or a command is read again when it is refused."""
+        login = self.transport.login
+        for _ in range(2):
+            who = {"username": login.username, "password": login.password.get()}
+            try:
+                return str(self.transport.call("POST", "/auth/token", json=who, anonymous=True)["access_token"])
+            except AuthenticationError as error:
+                told = refusal(self.transport.connection, 401) if "page" not in str(error) else error
+                if not login.password.renew(who["password"] or ""):
+                    raise told from None
+        raise told
 
     # DAGs.
 
@@ -224,10 +228,13 @@ class AirflowClient:
             from airflow_client.client import ApiClient, Configuration  # takes seconds to import
         except ModuleNotFoundError as error:
             raise MissingExtraError(f"{error.name!r} is not installed: pip install 'flowyml[airflow]'") from error
-        who, verify = self.transport.connection, self.transport.verify
-        token = self._log_in() if who.username and who.password else who.token
-        authorities = verify if isinstance(verify, str) else None
-        return ApiClient(Configuration(who.url, access_token=token, ssl_ca_cert=authorities, verify_ssl=bool(verify)))
+        login, tls = self.transport.login, self.transport.tls
+        token = self._log_in() if login.username and login.password else login.token.get()
+        settings = Configuration(
+            self.transport.url, access_token=token, ssl_ca_cert=tls.authorities, verify_ssl=bool(tls.verify)
+        )
+        settings.cert_file, settings.key_file = tls.certificate or (None, None)
+        return ApiClient(settings)
 
     # Backfills.
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.credentials import Login
 from flowyml.core.errors import UnsupportedFeatureError
-from flowyml_airflow.auth import Basic, Credentials
 from flowyml_airflow.client import AirflowClient, LogEvent, _quoted
 from flowyml_airflow.transport import NotThereError, ServerTroubleError
 
@@ -29,8 +29,8 @@ class Airflow2Client(AirflowClient):
     api = "/api/v1"
     can_backfill = False
 
-    def _credentials(self) -> Credentials:
-        return Basic(self.transport.connection)
+    def _credentials(self) -> Login:
+        return self.transport.login
 
     @property
     def _alive(self) -> Mapping[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from flowyml.core.credentials import LOGIN_OPTIONS, Login
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.urls import checked_url
+from flowyml.core.tls import Tls
+from flowyml.core.urls import checked_url, same_address, shown
 
 __all__ = ["Connection"]
 
@@ -16,43 +20,38 @@ __all__ = ["Connection"]
 class Connection:
     """The address of an Airflow and the credentials for it, of which ``repr`` shows none.
 
-    Each can come from ``FLOWYML_AIRFLOW_URL``, ``_USERNAME``, ``_PASSWORD`` and ``_TOKEN``.
+    The address can come from ``FLOWYML_AIRFLOW_URL``, and its credentials from ``FLOWYML_AIRFLOW_TOKEN``,
+    ``_TOKEN_FILE``, ``_TOKEN_COMMAND``, ``_USERNAME``, ``_PASSWORD``, ``_PASSWORD_FILE`` and ``_PASSWORD_COMMAND``,
+    which are sent to that address and to no other. So do ``_CA_FILE``, ``_CLIENT_CERT`` and ``_CLIENT_KEY``.
 
     >>> Connection.to("http://ada:secret@127.0.0.1:8080/")
-    Connection(url='http://127.0.0.1:8080', username='ada')
+    Connection(url='http://127.0.0.1:8080')
     """
 
     url: str
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
+    login: Login = field(default_factory=Login.of, repr=False, compare=False)
+    tls: Tls = field(default_factory=Tls, repr=False)
 
     @classmethod
-    def to(
-        cls,
-        url: str | None = None,
-        username: str | None = None,
-        password: str | None = None,
-        token: str | None = None,
-    ) -> Connection:
-        """Arguments win over what the URL holds, and that over the environment. Raises ``ConfigurationError``.
+    def to(cls, url: str | None = None, tls: Tls | None = None, **options: Any) -> Connection:
+        """``options`` are those of ``Login.of``; they win over what the URL holds, and that over the environment.
 
-        Without any URL it leads nowhere, which is enough for compiling: see ``checked_address``.
+        Without any URL it leads nowhere, which is enough for compiling: see ``checked_address``. Raises
+        ``ConfigurationError``.
         """
         address = url or _environment("URL")
         if not address:
             return cls("")
         parts = urlsplit(checked_url(address))
         plain = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-        token, password = _line(token), _line(password)
-        if token or username or parts.username:
-            in_url = (unquote(parts.username or "") or None, unquote(parts.password or "") or None)
-            return cls(
-                plain, username or in_url[0], password or in_url[1] or _environment("PASSWORD"), token
-            )._checked()
-        return cls(
-            plain, _environment("USERNAME"), password or _environment("PASSWORD"), _environment("TOKEN")
-        )._checked()
+        home = _environment("URL")
+        is_home = bool(home) and same_address(str(home), plain)
+        of_environment = {name: value for name in LOGIN_OPTIONS if (value := _environment(name.upper()))}
+        in_url = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
+        login = Login.of(**_merged(options, in_url, of_environment if is_home else {}))
+        if of_environment and not is_home:
+            login.note = _withheld(of_environment, home, plain)
+        return cls(plain, login, tls or (_tls() if is_home else Tls()))._checked()
 
     def checked_address(self) -> str:
         """The URL. Raises ``ConfigurationError`` where none was given."""
@@ -63,28 +62,50 @@ class Connection:
         return self.url
 
     def _checked(self) -> Connection:
-        if self.token and not _fits_a_header(self.token):
+        if self.login.username and not self.login.password and not self.login.token:
             raise ConfigurationError(
-                f"the token for Airflow at {self.url} has blanks, control characters or letters beyond ASCII, which no "
-                f"token has. It is not shown here. Give it anew, as token=… or in FLOWYML_AIRFLOW_TOKEN."
-            )
-        if self.username and not self.password and not self.token:
-            raise ConfigurationError(
-                f"user {self.username!r} of Airflow at {self.url} has no password. Give password=…, or set "
-                f"FLOWYML_AIRFLOW_PASSWORD."
+                f"user {self.login.username!r} of Airflow at {self.url} has no password. Give password=…, or set "
+                f"FLOWYML_AIRFLOW_PASSWORD. {self.login.note}".rstrip()
             )
         return self
 
 
+def _merged(given: Mapping[str, Any], in_url: Mapping[str, str], of_environment: Mapping[str, str]) -> dict[str, Any]:
+    """One set of credentials: the arguments, what they lack from the URL, and from the environment last.
+
+    Who is named by arguments or URL takes no token from the environment, which is another's.
+    """
+    merged = {name: value for name, value in given.items() if value}
+    if in_url["username"] and not _has(merged, "token"):
+        merged.setdefault("username", in_url["username"])
+        if in_url["password"] and not _has(merged, "password"):
+            merged["password"] = in_url["password"]
+    is_named = _has(merged, "token") or _has(merged, "username")
+    for kind in ("password",) if is_named else ("token", "username", "password"):
+        if not _has(merged, kind):
+            merged |= {name: value for name, value in of_environment.items() if name.partition("_")[0] == kind}
+    return merged
+
+
+def _has(options: Mapping[str, Any], kind: str) -> bool:
+    return any(options.get(name) for name in (kind, f"{kind}_file", f"{kind}_command"))
+
+
+def _withheld(names: Mapping[str, str], home: str | None, plain: str) -> str:
+    """What to add to a refusal when the environment's credentials are another address's."""
+    variables = " and ".join(f"FLOWYML_AIRFLOW_{name.upper()}" for name in names)
+    whose = f"belong to {shown(home)}, the FLOWYML_AIRFLOW_URL" if home else "need FLOWYML_AIRFLOW_URL beside them"
+    return (
+        f"{variables} {whose}, and were not sent here. Give the credentials of {plain} as options of its target in "
+        f"flowyml.toml, such as token_file=…, or in FLOWYML_ORCHESTRATORS__NAME__TOKEN; or set FLOWYML_AIRFLOW_URL."
+    )
+
+
+def _tls() -> Tls:
+    certificate, key = _environment("CLIENT_CERT"), _environment("CLIENT_KEY")
+    return Tls(ca_file=_environment("CA_FILE"), client_cert=(certificate, key) if certificate and key else certificate)
+
+
 def _environment(name: str) -> str | None:
-    return _line(os.environ.get(f"FLOWYML_AIRFLOW_{name}"))
-
-
-def _line(text: str | None) -> str | None:
-    """Without the line break that a file of a mounted secret ends with; None for nothing."""
-    return (text or "").strip("\r\n") or None
-
-
-def _fits_a_header(token: str) -> bool:
-    """Whether HTTP can carry it; else the error of the HTTP client would show it."""
-    return token.isascii() and token.isprintable() and " " not in token
+    """A variable without the line break that a file of a mounted secret ends with; None for nothing."""
+    return os.environ.get(f"FLOWYML_AIRFLOW_{name}", "").strip("\r\n") or None

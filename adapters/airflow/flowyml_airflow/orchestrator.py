@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run
 from flowyml.plan.names import slug
 from flowyml_airflow.capabilities import CAPABILITIES
@@ -50,14 +51,17 @@ class AirflowOrchestrator(Orchestrator):
     """Runs pipelines as Airflow DAGs, on Airflow 3, and on 2.11 with what its API can do.
 
     ``url`` is that of Airflow's UI, by default ``FLOWYML_AIRFLOW_URL``. Credentials are a user name and a password, or
-    a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``. ``dags_folder`` is the folder that
-    Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is deployed already need none.
+    a token, by default ``FLOWYML_AIRFLOW_USERNAME``, ``_PASSWORD`` and ``_TOKEN``, which are sent to
+    ``FLOWYML_AIRFLOW_URL`` alone. ``password_file`` and ``token_file`` name a file that holds one, ``password_command``
+    and ``token_command`` a command that prints one; both are read again when Airflow refuses it. ``dags_folder`` is the
+    folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is deployed already need none.
 
     ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
     large outputs go, which this machine must reach too. ``unpause`` lets a run unpause its DAG; one whose schedule is
     paused only when it is True, since the schedule then fires again; with False every paused DAG is refused.
     ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, ``timeout`` how long one call
-    may take, both in seconds. ``verify`` is a file with the authorities to trust for TLS, or False to trust everybody.
+    may wait for Airflow, both in seconds. ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert``
+    a file with a certificate and its key, or the two files; with ``verify=False`` everybody is trusted.
     ``retry_policy`` retries failed steps, and calls to an Airflow that does not answer.
     """
 
@@ -72,7 +76,11 @@ class AirflowOrchestrator(Orchestrator):
         *,
         username: str | None = None,
         password: str | None = None,
+        password_file: str | os.PathLike[str] | None = None,
+        password_command: str | Sequence[str] | None = None,
         token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        token_command: str | Sequence[str] | None = None,
         dags_folder: str | os.PathLike[str] | None = None,
         python: str | None = None,
         artifacts: str | None = None,
@@ -80,12 +88,18 @@ class AirflowOrchestrator(Orchestrator):
         deploy_timeout: float = 60,
         timeout: float = 30,
         verify: bool | str = True,
+        ca_file: str | os.PathLike[str] | None = None,
+        client_cert: ClientCertificate | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
     ) -> None:
         super().__init__(retry_policy=retry_policy)
-        self.connection = Connection.to(url, username, password, token)
+        self.connection = Connection.to(
+            url, Tls.of(verify, ca_file, client_cert), username=username,
+            password=password, password_file=password_file, password_command=password_command,
+            token=token, token_file=token_file, token_command=token_command,
+        )  # fmt: skip
         self.unpause = unpause
-        self._transport = Transport(self.connection, timeout=timeout, verify=verify, policy=retry_policy)
+        self._transport = Transport(self.connection, timeout=timeout, policy=retry_policy)
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")
         self._deployer = Deployer(lambda: self.client, open_folder(place), deploy_timeout, python, artifacts)
         self._client: AirflowClient | None = None

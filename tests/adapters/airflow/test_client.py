@@ -153,6 +153,7 @@ def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("token", ["sécret", "sec ret", "sec\tret"])
 def test_a_token_that_is_none_is_not_shown(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://h")
     monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", token)
     for given in (None, token):
         with pytest.raises(ConfigurationError, match="which no token has") as caught:
@@ -161,11 +162,12 @@ def test_a_token_that_is_none_is_not_shown(token: str, monkeypatch: pytest.Monke
 
 
 def test_secrets_that_are_mounted_end_with_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://h")
     monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "secret\n")
-    assert Connection.to("http://h").token == "secret"
-    assert Connection.to("http://h", token="secret\r\n").token == "secret"
+    assert Connection.to("http://h").login.token.get() == "secret"
+    assert Connection.to("http://h", token="secret\r\n").login.token.get() == "secret"
     monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "my secret \n")
-    assert Connection.to("http://h", username="ada").password == "my secret "
+    assert Connection.to("http://h", username="ada").login.password.get() == "my secret "
 
 
 def test_nobody_answers() -> None:
@@ -279,9 +281,10 @@ def test_airflows_own_client_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> N
 def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://airflow.example:8080/af/")
     monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "from-environment")
-    assert Connection.to() == Connection("http://airflow.example:8080/af", token="from-environment")
-    assert Connection.to(username="ada", password="x").token is None
-    assert Connection.to("http://bob:p%40ss@h:1").password == "p@ss"
+    assert Connection.to().url == "http://airflow.example:8080/af"
+    assert Connection.to().login.token.get() == "from-environment"
+    assert not Connection.to(username="ada", password="x").login.token
+    assert Connection.to("http://bob:p%40ss@h:1").login.password.get() == "p@ss"
 
 
 def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
