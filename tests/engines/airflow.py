@@ -80,6 +80,7 @@ class Airflow:
         ours = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         shared = {
             "AIRFLOW_HOME": str(self.home),
+            "FLOWYML_AIRFLOW_URL": self.url,  # its workers know where they are
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags_folder),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=30",

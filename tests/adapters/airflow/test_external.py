@@ -258,18 +258,18 @@ def test_strange_answers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with site(lambda _: (404, "text/html", "my blog")) as url:
         assert "answers, but not as Airflow does" in fails(url, monkeypatch)
     assert "does not answer: " in fails("http://127.0.0.1:9", monkeypatch, patience=0)
-    assert "Which Airflow?" in fails("airflow.example.org", monkeypatch)
+    assert "is no address of a server" in fails("airflow.example.org", monkeypatch)
+    assert "Which Airflow?" in fails("", monkeypatch)
 
 
-def test_an_address_that_redirects_is_told_before_a_password_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is sent there would arrive at the other address as a question without a body."""
+def test_nothing_is_sent_to_where_an_address_redirects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
     monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "secret")
     fake = Flaky(json_answer(state="success"))
     with site(fake) as real, site(lambda _: (301, "text/html", "moved"), location=f"{real}{{path}}") as url:
         error = fails(url, monkeypatch)
     assert f"{url} is not Airflow itself. It redirects to {real}/api/v2/version" in error
-    assert [path for _, path, _ in fake.asked] == ["/api/v2/version"]
+    assert fake.asked == []
 
 
 def test_silence_is_borne(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,13 +303,13 @@ def test_credentials_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
         assert fake.asked[-1][2] == "Bearer secret"
         monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", "sécret")
         error = fails(url, monkeypatch)
-        assert "holds characters that no token has" in error
-        assert "cret" not in error.replace("characters", "")
+        assert "which no token has" in error
+        assert "cret" not in error
         fake.answers = [json_answer(201, access_token="new"), json_answer(state="success")]
         monkeypatch.setenv("FLOWYML_AIRFLOW_URL", url.replace("//", "//ada:p%40ss@"))
         result = Pipeline("in the URL").add_step(external_dag("d")).run()
         assert result["d"]["url"].startswith(f"{url}/dags/d/runs/flowyml-d-")
         assert fake.asked[-1][2] == "Bearer new"
-    with pytest.raises(ConfigurationError, match="would put a credential into the pipeline") as caught:
+    with pytest.raises(ConfigurationError, match="was given with credentials in it") as caught:
         external_dag("d", url="http://ada:hunter2@h")
     assert "hunter2" not in str(caught.value)

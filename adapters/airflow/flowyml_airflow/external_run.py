@@ -1,0 +1,228 @@
+"""What the step of ``external_dag`` does: it triggers a DAG and waits for it, with nothing but Python.
+
+The bundle brings this package along, since the step's function names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import signal
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from ssl import SSLError
+from typing import Any
+from urllib.parse import quote
+
+from flowyml.core.credentials import Login
+from flowyml.core.urls import shown
+from flowyml.core.web import exchange
+from flowyml.plan.names import slug
+from flowyml.runtime.current import current_step
+from flowyml_airflow.auth import Token, refusal
+from flowyml_airflow.connection import Connection
+
+__all__ = ["External"]
+
+
+@dataclass(frozen=True)
+class External:
+    """A DAG to run. ``poll_interval`` and ``patience`` are in seconds."""
+
+    dag_id: str
+    conf: Mapping[str, Any]
+    url: str | None
+    poll_interval: float
+    patience: float
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the DAG once and tell how it went. Raises ``RuntimeError`` when it fails."""
+        airflow = _Airflow(self.url, self.dag_id, self.patience)
+        run_id = self._begun(airflow, inputs)
+        page = airflow.page(run_id)
+        print(f"Airflow runs {self.dag_id}: {page}", flush=True)
+        if (state := self._waited(airflow, run_id)) != "success":
+            how = "failed" if state == "failed" else "lost its run"
+            raise RuntimeError(f"The DAG {self.dag_id!r} {how}: see {page}")
+        return {"dag_id": self.dag_id, "run_id": run_id, "state": state, "url": page}
+
+    def _name(self, inputs: Mapping[str, Any]) -> str:
+        """The same for all attempts of this step in this run, and for no other."""
+        prefix, step = f"flowyml-{slug(self.dag_id, max_length=60)}", current_step()
+        if step is None or step.run_id == "by-hand":  # see `flowyml.runtime.cli`
+            return f"{prefix}-{uuid.uuid4().hex[:12]}"
+        facts = json.dumps([step.pipeline, step.run_id, step.step, self.conf, inputs], sort_keys=True)
+        return f"{prefix}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+
+    def _begun(self, airflow: _Airflow, inputs: Mapping[str, Any]) -> str:
+        """The run id of the DAG's run: one that is under way or went well, else a new one."""
+        ours = self._name(inputs)
+        for number in itertools.count(1):
+            run_id = ours if number == 1 else f"{ours}-{number}"
+            state = airflow.state(run_id)
+            if state is None:
+                airflow.trigger(run_id, {**self.conf, **inputs})
+            if state != "failed":
+                return run_id
+        raise AssertionError("there is always another number")
+
+    def _waited(self, airflow: _Airflow, run_id: str) -> str:
+        """How the DAG's run ended. A signal that ends this step fails it."""
+        before = None
+        with suppress(ValueError):  # signals go to the main thread only
+            before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            while (state := airflow.state(run_id)) not in ("success", "failed", None):
+                time.sleep(self.poll_interval)
+        except KeyboardInterrupt:
+            airflow.fail(run_id)
+            raise
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
+        return state or "deleted"
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt("The step was told to end.")
+
+
+class _Airflow:
+    """The calls that this step needs, on Airflow 3 and 2."""
+
+    def __init__(self, url: str | None, dag_id: str, patience: float) -> None:
+        self.connection = Connection.to(url)
+        if not self.connection.url:
+            raise LookupError(
+                "Which Airflow? Set FLOWYML_AIRFLOW_URL on the worker, like https://airflow.example.org, or give "
+                "external_dag(…, url=…)."
+            )
+        self.root = self.connection.url
+        self.dag_id = dag_id
+        self.patience = patience
+        self.credentials: Login | Token | None = None  # none is needed to ask for the version
+        self.api = self._api()
+        self.dag = f"/api/{self.api}/dags/{quote(dag_id, safe='')}"
+        login = self.connection.login
+        self.credentials = Token(login, self._log_in) if self.api == "v2" else login
+
+    def state(self, run_id: str) -> str | None:
+        """The state of a run; None when there is none."""
+        status, found = self._call("GET", self._run(run_id))
+        if status == 404:
+            return None
+        self._check(status, found, self._run(run_id))
+        return str(found["state"])
+
+    def trigger(self, run_id: str, conf: Mapping[str, Any]) -> None:
+        """Start a run, unless the DAG is paused; one that an earlier try started is left as it is."""
+        status, found = self._call("GET", self.dag)
+        self._check(status, found, self.dag)
+        if found["is_paused"]:
+            raise RuntimeError(
+                f"The DAG {self.dag_id!r} is paused in Airflow, so its run would wait for ever. Unpause it."
+            )
+        body: dict[str, Any] = {"dag_run_id": run_id, "conf": dict(conf)}
+        if self.api == "v2":
+            body["logical_date"] = None
+        status, found = self._call("POST", f"{self.dag}/dagRuns", body)
+        if status >= 300 and status != 409:
+            raise RuntimeError(f"Airflow at {self.root} does not start {self.dag_id!r} ({status}): {found!s:.300}")
+
+    def fail(self, run_id: str) -> None:
+        """One quick try: who ends the step does not wait long."""
+        with suppress(Exception):
+            self._answer("PATCH", self._run(run_id), {"state": "failed"}, self._headers(), timeout=5)
+
+    def page(self, run_id: str) -> str:
+        """The run in Airflow's UI."""
+        there = f"runs/{run_id}" if self.api == "v2" else f"grid?dag_run_id={run_id}"
+        return f"{self.root}/dags/{quote(self.dag_id, safe='')}/{there}"
+
+    def _run(self, run_id: str) -> str:
+        return f"{self.dag}/dagRuns/{run_id}"
+
+    def _check(self, status: int, found: Any, path: str) -> None:
+        if status in (401, 403):
+            raise refusal(self.connection, status, known=self.api == "v2")
+        if status >= 300:
+            raise RuntimeError(f"Airflow at {self.root} answered {status} to {path}: {found!s:.300}")
+
+    def _api(self) -> str:
+        for api in ("v2", "v1"):
+            if self._patient("GET", f"/api/{api}/version")[0] == 200:
+                return api
+        raise LookupError(f"{self.root} answers, but not as Airflow does. Is the address right?")
+
+    def _log_in(self) -> str:
+        """A new token. A password from a file or a command is read again when it is refused."""
+        login = self.connection.login
+        while True:
+            who = {"username": login.username, "password": login.password.get()}
+            status, found = self._patient("POST", "/auth/token", who)
+            if status < 300:
+                return str(found["access_token"])
+            if status not in (401, 403) or not login.password.renew(who["password"] or ""):
+                raise refusal(self.connection, 401)
+
+    def _headers(self) -> dict[str, str]:
+        return self.credentials.headers() if self.credentials else {}
+
+    def _call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and answer. A token may expire while the DAG runs, and again while Airflow is silent."""
+        for _ in range(3):
+            headers = self._headers()
+            status, found = self._patient(method, path, body, headers)
+            if status not in (401, 403) or not (self.credentials and self.credentials.renew(headers)):
+                break
+        return status, found
+
+    def _patient(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = {}) -> tuple[int, Any]:
+        """Only silence and a server in trouble are worth another try."""
+        deadline, pause = time.monotonic() + self.patience, 1.0
+        while True:
+            try:
+                status, found = self._answer(method, path, body, headers)
+                if status < 500 and status != 429:
+                    return status, found
+                trouble = f"answered {status}"
+            except (OSError, HTTPException) as error:
+                reason = getattr(error, "reason", error)
+                trouble = f"does not answer: {reason or type(error).__name__}"
+                deadline = 0 if isinstance(reason, SSLError) else deadline
+            if time.monotonic() + pause > deadline:
+                raise ConnectionError(f"Airflow at {self.root} {trouble}") from None
+            print(f"Airflow at {self.root} {trouble}; asking again in {pause:g} s", flush=True)
+            time.sleep(pause)
+            pause = min(pause * 2, 30)
+
+    def _answer(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float = 30
+    ) -> tuple[int, Any]:
+        """One exchange. Follows no redirect: what is sent, such as a password, is for Airflow alone."""
+        content = None if body is None else json.dumps(body).encode()
+        kinds = {"Content-Type": "application/json", "Accept": "application/json"}
+        answer = exchange(
+            self.root + path, method=method, headers={**kinds, **headers}, body=content, timeout=timeout,
+            tls=self.connection.tls,
+        )  # fmt: skip
+        if 300 <= answer.status < 400:
+            moved = shown(answer.headers.get("location", "another address")).partition("?")[0]
+            raise RuntimeError(
+                f"{self.root} is not Airflow itself. It redirects to {moved}: is that the address of Airflow? Nothing "
+                f"was sent there. Set FLOWYML_AIRFLOW_URL to it."
+            )
+        found = answer.json()
+        if found is not None:
+            return answer.status, found
+        if answer.status >= 400:
+            return answer.status, answer.body[:2000].decode("utf-8", "replace")
+        raise RuntimeError(
+            f"{self.root} answered {path} with a page ({answer.status}) and not as Airflow's API does. A proxy or a "
+            f"login page stands in front of it, or the address is another site's."
+        )
