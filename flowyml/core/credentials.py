@@ -146,6 +146,19 @@ class Login:
             Secret("password", password, password_file, password_command),
         )
 
+    @classmethod
+    def in_url(cls, url: str) -> Login:
+        """The user and the password that stand in a URL of HTTP; nobody where none do."""
+        from urllib.parse import unquote, urlsplit
+
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return cls.of()
+        if parts.username is None and parts.password is None:
+            return cls.of()
+        return cls.of(username=unquote(parts.username or ""), password=unquote(parts.password or ""))
+
     def __bool__(self) -> bool:
         return bool(self.token) or self.username is not None
 

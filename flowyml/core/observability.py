@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from flowyml.core.credentials import Login
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.urls import shown, shown_in, without_credentials
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -64,7 +67,8 @@ class PrometheusMetricsCollector(MetricsCollector):
 
     Metrics: ``flowyml_runs_total{pipeline,status}``, ``flowyml_run_duration_seconds{pipeline}`` (histogram),
     ``flowyml_step_duration_seconds{pipeline,step,status}`` (histogram). ``endpoint`` is the gateway's URL: a
-    Prometheus server scrapes and takes no pushes (source: Prometheus, *When to use the Pushgateway*). Give a
+    Prometheus server scrapes and takes no pushes (source: Prometheus, *When to use the Pushgateway*). A user and a
+    password in it are sent to it with each push. Give a
     ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is pushed.
     """
 
@@ -81,6 +85,7 @@ class PrometheusMetricsCollector(MetricsCollector):
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
         self.endpoint = endpoint
+        self._login = Login.in_url(endpoint or "")
         self.job_name = job_name
         self.timeout_seconds = timeout_seconds
         self.registry = registry or CollectorRegistry()
@@ -104,22 +109,39 @@ class PrometheusMetricsCollector(MetricsCollector):
             self._push(self.endpoint)
 
     def _push(self, endpoint: str) -> None:
-        from urllib.error import HTTPError
+        from http.client import HTTPException
 
         from prometheus_client import pushadd_to_gateway
 
         try:
-            pushadd_to_gateway(endpoint, self.job_name, self.registry, timeout=self.timeout_seconds)
-        except HTTPError as error:
-            hint = (
-                " Is it a Prometheus server? It scrapes; pushes go to a Pushgateway."
-                if error.code in (404, 405)
-                else ""
-            )
-            logger.warning("Metrics were not pushed: %s answered %d.%s", endpoint, error.code, hint)
-        except OSError as error:
-            logger.warning("Metrics were not pushed: %s cannot be reached (%s).", endpoint, error)
+            pushadd_to_gateway(
+                without_credentials(endpoint), self.job_name, self.registry, timeout=self.timeout_seconds,
+                handler=self._sent,
+            )  # fmt: skip
+        except (OSError, HTTPException, ValueError) as error:
+            logger.warning("Metrics were not pushed: %s cannot be reached (%s).", shown(endpoint), shown_in(error))
 
+    def _sent(
+        self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
+    ) -> Callable[[], None]:
+        """How prometheus_client shall send: bounded, and to the gateway itself, of which a redirect is no answer."""
+        from flowyml.core.web import exchange
+
+        def send() -> None:
+            answer = exchange(
+                url, method=method, headers={**dict(headers), **self._login.headers()}, body=data,
+                timeout=timeout or self.timeout_seconds, limit=65536, cut=True,
+            )  # fmt: skip
+            if answer.status >= 300:
+                hint = _HINTS.get(answer.status, "")
+                logger.warning("Metrics were not pushed: %s answered %d.%s", shown(url), answer.status, hint)
+
+        return send
+
+
+_SCRAPES = " Is it a Prometheus server? It scrapes; pushes go to a Pushgateway."
+_MOVED = " It redirects; metrics and credentials go to the address that was given alone."
+_HINTS = {404: _SCRAPES, 405: _SCRAPES, **dict.fromkeys((301, 302, 303, 307, 308), _MOVED)}
 
 _collector: MetricsCollector | None = None
 _lock = threading.Lock()
@@ -146,5 +168,8 @@ def measure(event: str, *args: object) -> None:
         return
     try:
         getattr(collector, event)(*args)
-    except Exception:
-        logger.exception("%s.%s failed; the run goes on.", type(collector).__name__, event)
+    except Exception as error:
+        import traceback
+
+        told = shown_in("".join(traceback.format_exception(error)))
+        logger.error("%s.%s failed; the run goes on.\n%s", type(collector).__name__, event, told)

@@ -23,6 +23,7 @@ from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
+    from flowyml.core.credentials import Login
     from flowyml.core.origin import Origin
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -105,6 +106,7 @@ class Orchestrator(ABC):
 
     def __init__(self, *, retry_policy: OrchestratorRetryPolicy | None = None) -> None:
         self.retry_policy = retry_policy
+        self.login: Login | None = None  # who asks; an adapter that signs in sets it
 
     # What users call.
 

@@ -8,7 +8,8 @@
 
     export FLOWYML_ORCHESTRATORS__PROD__URL=https://…      # the environment wins
 
-The file is the nearest one at or above the working folder. A table that is named like an engine holds defaults of that
+The file is the nearest one at or above the working folder. Credentials go to the URL that stands beside them: see
+``flowyml.orchestrators.whose``. A table that is named like an engine holds defaults of that
 engine, also for the targets that are built on it.
 """
 
@@ -38,7 +39,7 @@ class Target:
 
     ``origins`` tells for each keyword where its value stands: a file's table, or an environment variable. ``fault`` is
     why it cannot be used, which concerns nobody who uses another. ``folder`` is that of the file, from which its
-    relative paths count.
+    relative paths count. ``withheld`` says which credentials belong to another address than its URL.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Target:
     origins: Mapping[str, str] = field(default_factory=dict)
     fault: str = ""
     folder: Path | None = None
+    withheld: str = ""
 
 
 def targets() -> dict[str, Target]:
@@ -78,10 +80,15 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
     if not found.options:
         return factory(**options)
     from flowyml.orchestrators.settings import checked
+    from flowyml.orchestrators.whose import without_credentials_of
 
+    found = without_credentials_of(found, options.get("url"))
     values = {**checked(factory, found), **options}
     try:
-        return factory(**values)
+        made = factory(**values)
+        if made.login is not None and found.withheld:
+            made.login.note = f"{made.login.note} {found.withheld}".lstrip()
+        return made
     except ConfigurationError as error:  # it knows the value, and not where that stands
         raise ConfigurationError(f"{error} Configured in {', '.join(sorted({*found.origins.values()}))}.") from error
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.credentials import LOGIN_OPTIONS, Login
@@ -72,7 +71,7 @@ class RemoteOrchestrator(Orchestrator):
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
         made = factory(url=self.url, retry_policy=self.retry_policy, **self._options)
-        made.target = without_credentials(self.url)
+        made.target = shown(self.url)
         return made
 
     def _recognized(self) -> str:
@@ -213,10 +212,8 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
 
 def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What goes along when a server is asked what it is: credentials of the URL or the options, cookies, TLS."""
-    parts = urlsplit(url)
-    in_url = {"username": unquote(parts.username), "password": unquote(parts.password or "")} if parts.username else {}
     given = {name: options[name] for name in LOGIN_OPTIONS if options.get(name)}
-    headers = Login.of(**(given or in_url)).headers()
+    headers = (Login.of(**given) if given else Login.in_url(url)).headers()
     if isinstance(options.get("cookies"), str):
         headers["Cookie"] = options["cookies"]
     return {"headers": headers, "tls": Tls(**{name: options[name] for name in TLS_OPTIONS if name in options})}

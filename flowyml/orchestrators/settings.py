@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSourc
 from flowyml.core.errors import ConfigurationError
 from flowyml.orchestrators.config import PREFIX, Target
 from flowyml.orchestrators.registry import declared
+from flowyml.orchestrators.whose import with_own_credentials
 
 if TYPE_CHECKING:
     from pydantic_settings import PydanticBaseSettingsSource
@@ -74,7 +75,8 @@ def read(path: Path | None) -> dict[str, Target]:
             raise ConfigurationError(f"{_variable(name)}: the variable's name lacks a key: {_variable(name, 'URL')}.")
     merged = Settings(orchestrators=in_file).orchestrators
     origins = {name: _origins(name, table, environment.get(name, {}), path) for name, table in merged.items()}
-    return {name: _usable_or_not(name, merged, origins, path) for name in merged}
+    found = {name: _usable_or_not(name, merged, origins, path) for name in merged}
+    return {name: with_own_credentials(target, environment, in_file) for name, target in found.items()}
 
 
 def _usable_or_not(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]], path: Path | None) -> Target:

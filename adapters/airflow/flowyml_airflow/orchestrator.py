@@ -98,6 +98,7 @@ class AirflowOrchestrator(Orchestrator):
             password=password, password_file=password_file, password_command=password_command,
             token=token, token_file=token_file, token_command=token_command,
         )  # fmt: skip
+        self.login = self.connection.login
         self.unpause = unpause
         self._transport = Transport(self.connection, timeout=timeout, policy=retry_policy)
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")

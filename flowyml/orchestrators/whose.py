@@ -1,0 +1,73 @@
+"""Credentials belong to one address: which of a target's go to the URL that is called in the end.
+
+A target is put together from up to four tables: its own and that of its engine, in the environment and in a file. One
+that names a URL gives its credentials to that URL alone. Those of a table that names none go where the target leads,
+with one exception: a file does not decide where the credentials go that the environment holds for all of an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from flowyml.core.credentials import LOGIN_OPTIONS
+from flowyml.core.errors import ConfigurationError
+from flowyml.core.urls import same_address, shown
+from flowyml.orchestrators.config import Target
+
+__all__ = ["CREDENTIALS", "with_own_credentials", "without_credentials_of"]
+
+CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "cookies", "credentials"})
+"""The options of targets that prove who asks."""
+
+Tables = Mapping[str, Mapping[str, Any]]
+
+
+def with_own_credentials(target: Target, environment: Tables, in_file: Tables) -> Target:
+    """The target without the credentials that belong to another address than its ``url``."""
+    url = target.options.get("url")
+    if url is None:
+        return target
+    own = [environment.get(target.name, {}), in_file.get(target.name, {})]
+    engine = [environment.get(target.engine, {}), in_file.get(target.engine, {})]
+    tables = own if target.engine == target.name else own + engine
+    by_file = next((number % 2 == 1 for number, table in enumerate(tables) if "url" in table), False)
+    withheld: dict[str, str] = {}
+    for key in CREDENTIALS & target.options.keys():
+        number, table = next((found for found in enumerate(tables) if key in found[1]), (0, {}))
+        if "url" in table:
+            elsewhere = "" if _is_same(url, table["url"]) else f"belongs to {shown(str(table['url']))}"
+        else:
+            is_for_all = number == 2 and by_file
+            elsewhere = "stands in the environment for this engine, and a file names the URL" if is_for_all else ""
+        if elsewhere:
+            withheld[key] = f"{target.origins[key]}: {key} {elsewhere}"
+    return _without(target, withheld, str(url))
+
+
+def without_credentials_of(target: Target, url: object) -> Target:
+    """The target for another URL, which its credentials are not for."""
+    own = target.options.get("url")
+    if own is None or url is None or _is_same(url, own):
+        return target
+    belongs = {key: f"{target.origins[key]}: {key} belongs to {shown(str(own))}" for key in target.options}
+    return _without(target, {key: why for key, why in belongs.items() if key in CREDENTIALS}, str(url))
+
+
+def _without(target: Target, withheld: Mapping[str, str], url: str) -> Target:
+    if not withheld:
+        return target
+    options = {key: value for key, value in target.options.items() if key not in withheld}
+    note = (
+        f"Credentials were not sent: {'; '.join(sorted(withheld.values()))}. "
+        f"Put those of {shown(url)} beside that URL, in the same table or as further variables."
+    )
+    return replace(target, options=options, withheld=note)
+
+
+def _is_same(one: object, other: object) -> bool:
+    try:
+        return same_address(str(one), str(other))
+    except ConfigurationError:  # it will be told when it is used
+        return one == other

@@ -1,0 +1,260 @@
+"""Where a credential may go: to the address that it belongs to, and to no other; no redirect takes it along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline
+from flowyml.core.errors import AuthenticationError, EngineError, FlowymlError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.observability import PrometheusMetricsCollector
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators import registry
+from flowyml.orchestrators.config import target
+from flowyml.orchestrators.remote import RemoteOrchestrator
+from tests.engines.web import Recorded, Reply, Web, web
+
+TOKEN, PASSWORD, COOKIE = "planted-token-7c1", "planted-password-7c2", "planted-cookie-7c3"
+SECRETS = (TOKEN, PASSWORD, COOKIE, "Basic ", "Bearer ")
+ONCE = OrchestratorRetryPolicy(max_attempts=1)
+
+
+def nothing(_: Recorded) -> Reply:
+    return Reply(404, b'{"detail": "no"}')
+
+
+@pytest.fixture(autouse=True)
+def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings but those of the test."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("URL", "USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"FLOWYML_AIRFLOW_{name}", raising=False)
+
+
+@pytest.fixture
+def thief() -> Iterator[Web]:
+    """A second host, to which nothing secret may come."""
+    with web(nothing) as server:
+        yield server
+
+
+def redirecting(thief: Web, *plain: str, status: int = 307) -> Callable[[Recorded], Reply]:
+    """An engine that redirects all calls but some to the second host."""
+
+    def reply(request: Recorded) -> Reply:
+        for page in plain:
+            if request.path.startswith(page):
+                return Reply(body=json.dumps({"version": "3.3.2", "git_version": "x", "multi_user": False}).encode())
+        return Reply(status, b"", {"Location": thief.url + request.path})
+
+    return reply
+
+
+def check(thief: Web, caught: BaseException | None = None, *texts: str) -> None:
+    """Nothing secret came to the second host, or into an error."""
+    for secret in SECRETS:
+        assert secret not in thief.everything
+    for secret in SECRETS[:3]:
+        assert secret not in f"{caught} {' '.join(texts)}"
+
+
+# Redirects.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_probe_takes_nothing_along(thief: Web, status: int) -> None:
+    with web(redirecting(thief, status=status)) as engine:
+        for options in ({"token": TOKEN, "cookies": COOKIE}, {"username": "ada", "password": PASSWORD}):
+            with pytest.raises(FlowymlError) as caught:
+                _ = RemoteOrchestrator(engine.url, **options).name
+            check(thief, caught.value)
+        assert TOKEN in engine.everything
+        assert thief.requests, "the probe follows, and tells where it was led"
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+@pytest.mark.parametrize("major", ["v2", "v1"])
+@pytest.mark.parametrize("options", [{"token": TOKEN}, {"username": "ada", "password": PASSWORD}])
+def test_airflow(thief: Web, status: int, major: str, options: Mapping[str, str]) -> None:
+    pytest.importorskip("httpcore")
+    from flowyml_airflow import AirflowOrchestrator
+
+    other = "/api/v1" if major == "v2" else "/api/v2"
+
+    def reply(request: Recorded) -> Reply:
+        return nothing(request) if request.path.startswith(other) else engine_reply(request)
+
+    engine_reply = redirecting(thief, f"/api/{major}/version", status=status)
+    with web(reply) as engine:
+        orchestrator = AirflowOrchestrator(engine.url, retry_policy=ONCE, **options)
+        with pytest.raises(EngineError, match="redirects to") as caught:
+            orchestrator.runs()
+        check(thief, caught.value)
+        assert thief.requests == []
+
+
+def test_external_dag(thief: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flowyml_airflow import external_dag
+
+    pipeline = Pipeline("outside").add_step(external_dag("d", poll_interval=0.01, patience=0))
+    for plain in (("/api/v2/version",), ()):
+        with web(redirecting(thief, *plain)) as engine:
+            monkeypatch.setenv("FLOWYML_AIRFLOW_URL", engine.url)
+            monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", TOKEN)
+            assert "It redirects to" in (pipeline.run().error or "")
+            monkeypatch.delenv("FLOWYML_AIRFLOW_TOKEN")
+            monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
+            monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", PASSWORD)
+            result = pipeline.run()
+            assert "It redirects to" in (result.error or "")
+            check(thief, None, str(result.error))
+            assert thief.requests == []
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+@pytest.mark.parametrize("key", [TOKEN, f"ada:{PASSWORD}"])
+def test_prefect(thief: Web, status: int, key: str) -> None:
+    pytest.importorskip("prefect")
+    from flowyml_prefect import PrefectOrchestrator
+
+    with web(redirecting(thief, status=status)) as engine:
+        orchestrator = PrefectOrchestrator(engine.url, api_key=key)
+        with pytest.raises(EngineError, match="redirect") as caught:
+            orchestrator.runs()
+        check(thief, caught.value)
+        assert thief.requests == []
+        orchestrator.close()
+
+
+def test_metrics(thief: Web, caplog: pytest.LogCaptureFixture) -> None:
+    with web(redirecting(thief)) as gateway:
+        endpoint = gateway.url.replace("//", f"//ada:{PASSWORD}@")
+        PrometheusMetricsCollector(endpoint).run_finished("p", "r", ExecutionStatus.COMPLETED, 1)
+        assert "Metrics were not pushed" in caplog.text
+        assert "Basic " in gateway.everything, "the gateway itself gets them"
+        check(thief, None, caplog.text)
+        assert thief.requests == []
+
+
+# One address.
+
+
+def fails(orchestrator: Any) -> str:
+    with pytest.raises(AuthenticationError) as caught:
+        orchestrator.runs()
+    return str(caught.value)
+
+
+def locked(request: Recorded) -> Reply:
+    """An Airflow 3 that lets nobody in."""
+    if request.path == "/api/v2/version":
+        return Reply(body=b'{"version": "3.3.2", "git_version": "x"}')
+    return Reply(401, b'{"detail": "who asks?"}')
+
+
+@pytest.mark.parametrize("secret", ["TOKEN", "PASSWORD"])
+@pytest.mark.parametrize("home", ["", "http://airflow.example:8080", "OTHER PATH"])
+def test_the_environments_credentials_of_airflow_go_nowhere_else(
+    thief: Web, monkeypatch: pytest.MonkeyPatch, secret: str, home: str
+) -> None:
+    thief.reply = locked
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", home.replace("OTHER PATH", f"{thief.url}/team"))
+    monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
+    monkeypatch.setenv(f"FLOWYML_AIRFLOW_{secret}", TOKEN)
+    Path("flowyml.toml").write_text(f'[orchestrators.evil]\nengine = "airflow"\nurl = "{thief.url}"\n')
+    for orchestrator in (
+        registry.resolve(thief.url),
+        registry.resolve("evil"),
+        registry.resolve("airflow", url=thief.url),
+    ):
+        told = fails(orchestrator)
+        assert f"FLOWYML_AIRFLOW_{secret}" in told
+        assert "were not sent here" in told
+        assert TOKEN not in told
+    check(thief)
+
+
+@pytest.mark.parametrize("spelled", ["{url}", "{url}/", "HTTP://LOCALHOST:{port}"])
+def test_they_go_to_their_own_address_however_it_is_written(
+    thief: Web, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    thief.reply = locked
+    port = thief.url.rpartition(":")[2]
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", thief.url.replace("127.0.0.1", "localhost"))
+    monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", TOKEN)
+    fails(registry.resolve(spelled.format(url=thief.url.replace("127.0.0.1", "localhost"), port=port)))
+    assert f"Bearer {TOKEN}" in thief.everything
+
+
+def options_of(name: str) -> tuple[dict[str, Any], str]:
+    found = target(name)
+    return dict(found.options), found.withheld
+
+
+HOME, ELSEWHERE = "https://airflow.example", "https://elsewhere.example"
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "sent"),
+    [
+        # the URL of a target is replaced: its password stands beside the other one
+        (f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\npassword="x"', {"PROD__URL": ELSEWHERE}, False),
+        (f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\npassword="x"', {"PROD__URL": f"{HOME}:443/"}, True),
+        (
+            f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\npassword="x"',
+            {"PROD__URL": ELSEWHERE, "PROD__PASSWORD": "y"},
+            True,
+        ),
+        # a secret in the environment for the target of a file
+        (f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"', {"PROD__PASSWORD": "x"}, True),
+        ('[orchestrators.prod]\nengine="airflow"\npassword="x"', {"PROD__URL": HOME}, True),
+        # what is for all of an engine
+        (
+            f'[orchestrators.airflow]\nurl="{HOME}"\npassword="x"\n[orchestrators.prod]\nengine="airflow"\nurl="{ELSEWHERE}"',
+            {},
+            False,
+        ),
+        (f'[orchestrators.airflow]\nurl="{HOME}"\npassword="x"\n[orchestrators.prod]\nengine="airflow"', {}, True),
+        (
+            f'[orchestrators.airflow]\npassword="x"\n[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"',
+            {},
+            True,
+        ),
+        (f'[orchestrators.prod]\nengine="airflow"\nurl="{ELSEWHERE}"', {"AIRFLOW__PASSWORD": "x"}, False),
+        (
+            f'[orchestrators.prod]\nengine="airflow"\nurl="{ELSEWHERE}"',
+            {"AIRFLOW__PASSWORD": "x", "AIRFLOW__URL": HOME},
+            False,
+        ),
+        ('[orchestrators.prod]\nengine="airflow"', {"AIRFLOW__PASSWORD": "x", "AIRFLOW__URL": HOME}, True),
+    ],
+)
+def test_a_targets_credentials_go_to_the_url_beside_them(
+    monkeypatch: pytest.MonkeyPatch, file: str, environment: Mapping[str, str], sent: bool
+) -> None:
+    Path("flowyml.toml").write_text(file)
+    for name, value in environment.items():
+        monkeypatch.setenv(f"FLOWYML_ORCHESTRATORS__{name}", value)
+    options, withheld = options_of("prod")
+    assert ("password" in options) is sent
+    assert bool(withheld) is not sent
+    if not sent:
+        assert "password" in withheld
+        assert f"Put those of {ELSEWHERE}" in withheld
+
+
+def test_a_refusal_says_what_was_withheld(thief: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    thief.reply = locked
+    Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\ntoken="{TOKEN}"')
+    monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__URL", thief.url)
+    told = fails(registry.resolve("prod"))
+    assert f"token belongs to {HOME}" in told
+    assert "flowyml.toml: [orchestrators.prod]" in told
+    monkeypatch.delenv("FLOWYML_ORCHESTRATORS__PROD__URL")
+    assert f"token belongs to {HOME}" in fails(registry.resolve("prod", url=thief.url))
+    check(thief, None, told)
