@@ -160,7 +160,7 @@ class PrefectOrchestrator(Orchestrator):
         """Prefect's health page says ``true``, and its version page a bare version, or that it wants a password."""
         base = "" if site.url.endswith("/api") else "/api"
         version = site.get(f"{base}/admin/version")
-        refused = version.status == 401 and b'"exception_message"' in version.body
+        refused = version.status == 401 and "exception_message" in (version.content or ())
         return (refused or isinstance(version.json(), str)) and site.get(f"{base}/health").json() is True
 
     @classmethod
