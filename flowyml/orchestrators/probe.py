@@ -18,7 +18,7 @@ _LARGEST_PAGE = 65536  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page answered: HTTP status, media type, its JSON (None for other content), who answered after a redirect."""
+    """What a page answered: HTTP status, media type, its JSON or None, and who answered after a redirect."""
 
     status: int
     media_type: str
