@@ -22,7 +22,15 @@ KINDS = {
     "test": ["-e", ".[airflow,kubeflow,prefect]", "--group", "dev"],
 }
 # Programs that tests start for real, and the Debian packages that hold them.
-PROGRAMS = {"demo": {}, "test": {"chromium": "chromium", "prometheus-pushgateway": "prometheus-pushgateway"}}
+PROGRAMS = {
+    "demo": {},
+    "test": {
+        "chromium": "chromium",
+        "prometheus": "prometheus",
+        "prometheus-pushgateway": "prometheus-pushgateway",
+        "rsvg-convert": "librsvg2-bin",
+    },
+}
 
 
 def main(kind: str) -> None:

@@ -14,31 +14,40 @@ __all__ = ["svg"]
 _CELL, _SMALL_CELL = 7.9, 6.7
 _HEIGHT, _GAP, _MARGIN, _HEADER = 46, 18, 28, 72
 _LONGEST_NAME = 32
-_TIP = (
-    '<defs><marker id="flowyml-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
-    'markerUnits="userSpaceOnUse" orient="auto"><path class="tip" d="M0 0.5 L8 4 L0 7.5 z"/></marker></defs>'
-)
+# What every program understands. Librsvg, Inkscape, LaTeX and office programs know no custom properties; browsers take
+# those of the style sheet, which wins over attributes (source: SVG 2, 6.6 Presentation attributes).
+_PLAIN = {
+    "ground": 'fill="#ffffff"',
+    "box": 'fill="#f7f8fb" stroke="#cdd3de"',
+    "bar": 'fill="#4c5fd5"',
+    "tip": 'fill="#8a94a6"',
+    "name": 'font-size="13" font-weight="600" fill="#1d2433"',
+    "note": 'font-size="11" fill="#5b6577"',
+    "title": 'font-size="17" font-weight="700" fill="#1d2433"',
+    "line": 'fill="none" stroke="#8a94a6" stroke-width="1.5"',
+    "line order": 'fill="none" stroke="#8a94a6" stroke-width="1.5" stroke-dasharray="4 4"',
+}
+_FONT = "font-family=\"ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace\""
 _STYLE = """
-  .flowyml {
-    --ground: #ffffff; --box: #f7f8fb; --edge: #cdd3de; --line: #8a94a6;
-    --text: #1d2433; --dim: #5b6577; --bar: #4c5fd5;
-  }
-  @media (prefers-color-scheme: dark) {
+  @supports (fill: var(--line)) {
     .flowyml {
-      --ground: #14171f; --box: #1e2330; --edge: #39415a; --line: #7d89a3;
-      --text: #e8ebf4; --dim: #9aa5bd; --bar: #8c9bff;
+      --ground: #ffffff; --box: #f7f8fb; --edge: #cdd3de; --line: #8a94a6;
+      --text: #1d2433; --dim: #5b6577; --bar: #4c5fd5;
     }
+    @media (prefers-color-scheme: dark) {
+      .flowyml {
+        --ground: #14171f; --box: #1e2330; --edge: #39415a; --line: #7d89a3;
+        --text: #e8ebf4; --dim: #9aa5bd; --bar: #8c9bff;
+      }
+    }
+    .flowyml .ground { fill: var(--ground); }
+    .flowyml .box { fill: var(--box); stroke: var(--edge); }
+    .flowyml .bar { fill: var(--bar); }
+    .flowyml .tip { fill: var(--line); }
+    .flowyml .line { stroke: var(--line); }
+    .flowyml .name, .flowyml .title { fill: var(--text); }
+    .flowyml .note { fill: var(--dim); }
   }
-  .flowyml text { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-  .flowyml .ground { fill: var(--ground); }
-  .flowyml .box { fill: var(--box); stroke: var(--edge); }
-  .flowyml .bar { fill: var(--bar); }
-  .flowyml .tip { fill: var(--line); }
-  .flowyml .name { font-size: 13px; font-weight: 600; fill: var(--text); }
-  .flowyml .note { font-size: 11px; fill: var(--dim); }
-  .flowyml .title { font-size: 17px; font-weight: 700; fill: var(--text); }
-  .flowyml .line { fill: none; stroke: var(--line); stroke-width: 1.5; }
-  .flowyml .order { stroke-dasharray: 4 4; }
 """
 
 
@@ -54,7 +63,7 @@ def svg(plan: Plan) -> str:
         right, *(2 * _MARGIN + width(text) * cell for text, cell in ((_title(plan), 10.4), (notes, _SMALL_CELL)))
     )
     body = [
-        f'<rect class="ground" width="{across:.0f}" height="{bottom:.0f}" rx="10"/>',
+        f'<rect {_drawn_as("ground")} width="{across:.0f}" height="{bottom:.0f}" rx="10"/>',
         _text("title", _MARGIN, 36, _title(plan)),
         _text("note", _MARGIN, 55, notes),
         *(_line(link, columns) for layer in layers for slot in layer for link in slot.after),
@@ -62,8 +71,23 @@ def svg(plan: Plan) -> str:
         *(_box(slot, slot.step, columns) for layer in layers for slot in layer if slot.step),
     ]
     size = f'viewBox="0 0 {across:.0f} {bottom:.0f}" width="{across:.0f}" height="{bottom:.0f}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="flowyml" role="img" {size}>'
-    return "\n".join((head, f"<title>{_safe(plan.name)}</title>", f"<style>{_STYLE}</style>", _TIP, *body, "</svg>\n"))
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="flowyml" role="img" {_FONT} {size}>'
+    return "\n".join(
+        (head, f"<title>{_safe(plan.name)}</title>", f"<style>{_STYLE}</style>", _tip(), *body, "</svg>\n")
+    )
+
+
+def _drawn_as(kind: str) -> str:
+    """The attributes of one kind of element."""
+    return f'class="{kind}" {_PLAIN[kind]}'
+
+
+def _tip() -> str:
+    return (
+        '<defs><marker id="flowyml-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+        f'markerUnits="userSpaceOnUse" orient="auto"><path {_drawn_as("tip")} d="M0 0.5 L8 4 L0 7.5 z"/>'
+        "</marker></defs>"
+    )
 
 
 def _columns(layers: Sequence[Sequence[Slot]]) -> Iterator[tuple[float, float]]:
@@ -86,8 +110,8 @@ def _box(slot: Slot, step: Step, columns: Sequence[tuple[float, float]]) -> str:
     note = cut(_note(step), _LONGEST_NAME)
     parts = [
         f"<g><title>{_safe(_details(step))}</title>",
-        f'<rect class="box" x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{_HEIGHT}" rx="7"/>',
-        f'<rect class="bar" x="{left:.1f}" y="{top + 8:.1f}" width="3" height="{_HEIGHT - 16}" rx="1.5"/>',
+        f'<rect {_drawn_as("box")} x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{_HEIGHT}" rx="7"/>',
+        f'<rect {_drawn_as("bar")} x="{left:.1f}" y="{top + 8:.1f}" width="3" height="{_HEIGHT - 16}" rx="1.5"/>',
         _text("name", left + 15, top + (20 if note else 28), cut(step.name, _LONGEST_NAME)),
         _text("note", left + 15, top + 36, note) if note else "",
         "</g>",
@@ -96,7 +120,7 @@ def _box(slot: Slot, step: Step, columns: Sequence[tuple[float, float]]) -> str:
 
 
 def _text(kind: str, x: float, y: float, text: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{_safe(text)}</text>'
+    return f'<text {_drawn_as(kind)} x="{x:.1f}" y="{y:.1f}">{_safe(text)}</text>'
 
 
 def _line(link: Link, columns: Sequence[tuple[float, float]]) -> str:
@@ -106,13 +130,13 @@ def _line(link: Link, columns: Sequence[tuple[float, float]]) -> str:
     bend = (to_x - x) / 2
     tip = ' marker-end="url(#flowyml-tip)"' if link.end.step else ""
     path = f"M{x:.1f} {y:.1f} C{x + bend:.1f} {y:.1f} {to_x - bend:.1f} {to_y:.1f} {to_x:.1f} {to_y:.1f}"
-    return f'<path class="{_kind(link.data)}" d="{path}"{tip}/>'
+    return f'<path {_drawn_as(_kind(link.data))} d="{path}"{tip}/>'
 
 
 def _passing(slot: Slot, columns: Sequence[tuple[float, float]]) -> str:
     left, wide = columns[slot.layer]
     y = _HEADER + slot.position
-    return f'<path class="{_kind(slot.before[0].data)}" d="M{left:.1f} {y:.1f} H{left + wide:.1f}"/>'
+    return f'<path {_drawn_as(_kind(slot.before[0].data))} d="M{left:.1f} {y:.1f} H{left + wide:.1f}"/>'
 
 
 def _kind(data: bool) -> str:

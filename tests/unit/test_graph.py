@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from xml.etree import ElementTree
 
@@ -157,6 +159,19 @@ def test_a_thousand_steps_are_drawn_at_once() -> None:
     assert len(terminal(plan).splitlines()) == 1000
     assert len(_names(ElementTree.fromstring(svg(plan)))) == 1000
     assert mermaid(plan).count("\n") == 1 + 1000 + len(edges_of(plan))
+
+
+@pytest.mark.skipif(shutil.which("rsvg-convert") is None, reason="librsvg2-bin is not installed")
+def test_a_picture_has_its_colours_in_programs_that_are_no_browser() -> None:
+    picture = svg(plan_of({"load": (), "train": ("load",)}, after={"train": ("load",)}))
+    drawn = subprocess.run(
+        ["rsvg-convert", "--format=svg"], input=picture.encode(), capture_output=True, check=True, timeout=60
+    ).stdout.decode()  # its own colours, as attributes
+    found = {kind: set(re.findall(rf'{kind}="rgb\(([^)]*)\)"', drawn)) for kind in ("fill", "stroke")}
+    percent = {tuple(round(float(part.strip("% ")) * 2.55) for part in color.split(",")) for color in found["fill"]}
+    assert {(255, 255, 255), (29, 36, 51), (76, 95, 213), (138, 148, 166)} <= percent
+    assert (0, 0, 0) not in percent
+    assert len(found["stroke"]) == 2
 
 
 def test_an_order_without_data_is_dashed() -> None:
