@@ -14,6 +14,7 @@ from flowyml.cli.output import Output, discard_output, note, tell_error
 from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.observability import get_metrics_collector
 from flowyml.core.runs import Outputs, Run
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.urls import without_credentials as shown_url
@@ -46,6 +47,8 @@ def run(
         raise UsageError("--run-id is empty. Leave it out, and the run gets an id of its own.")
     with Output(as_json, shared=True) as out:
         pipeline = load(file)
+        if collector := get_metrics_collector():  # set while the file was loaded, when it was not asked
+            collector.check()
         values = read_parameters(pipeline.compile(), parameters or ())
         orchestrator = resolve(on)
         if detach:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from flowyml.core.credentials import Login
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.urls import shown, shown_in, without_credentials
+from flowyml.core.loading import is_loading
+from flowyml.core.urls import shown, shown_in
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from flowyml.core.prometheus_push import Destination
 
 __all__ = [
     "ConsoleMetricsCollector",
@@ -31,6 +34,9 @@ class MetricsCollector(ABC):
 
     What a collector raises is logged and never changes the outcome of a run.
     """
+
+    def check(self) -> None:
+        """Raise ``ConfigurationError`` if metrics cannot get where they belong. ``set_metrics_collector`` asks."""
 
     def run_started(self, pipeline: str, run_id: str, orchestrator: str) -> None:
         """A run was started or submitted from this process."""
@@ -63,13 +69,18 @@ class ConsoleMetricsCollector(MetricsCollector):
 
 
 class PrometheusMetricsCollector(MetricsCollector):
-    """Pushes to a Prometheus Pushgateway at the end of each run.
+    """Sends to a Prometheus server, or pushes to a Pushgateway, at the end of each run.
 
     Metrics: ``flowyml_runs_total{pipeline,status}``, ``flowyml_run_duration_seconds{pipeline}`` (histogram),
-    ``flowyml_step_duration_seconds{pipeline,step,status}`` (histogram). ``endpoint`` is the gateway's URL: a
-    Prometheus server scrapes and takes no pushes (source: Prometheus, *When to use the Pushgateway*). A user and a
-    password in it are sent to it with each push. Give a
-    ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is pushed.
+    ``flowyml_step_duration_seconds{pipeline,step,status}`` (histogram), with ``job`` from ``job_name``.
+
+    ``endpoint`` is a URL; what answers there decides the way. A Pushgateway is pushed to. A Prometheus server gets the
+    samples by its remote-write receiver, with an ``instance`` for each process; where that is off,
+    ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Where nothing answers, runs
+    go on and a warning is logged. A user and a password in the URL are sent to it with each request.
+
+    Give a ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is sent.
+    ``timeout_seconds`` limits each request.
     """
 
     _BUCKETS = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400, 86400)
@@ -84,8 +95,7 @@ class PrometheusMetricsCollector(MetricsCollector):
     ) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
-        self.endpoint = endpoint
-        self._login = Login.in_url(endpoint or "")
+        self.endpoint = endpoint if endpoint is None or "://" in endpoint else f"http://{endpoint}"
         self.job_name = job_name
         self.timeout_seconds = timeout_seconds
         self.registry = registry or CollectorRegistry()
@@ -106,52 +116,52 @@ class PrometheusMetricsCollector(MetricsCollector):
         self._runs.labels(pipeline, status.name).inc()
         self._run_seconds.labels(pipeline).observe(duration)
         if self.endpoint is not None:
-            self._push(self.endpoint)
+            self._send(self.endpoint)
 
-    def _push(self, endpoint: str) -> None:
-        from http.client import HTTPException
+    @cached_property
+    def _destination(self) -> Destination:
+        from flowyml.core.prometheus_push import Destination
 
-        from prometheus_client import pushadd_to_gateway
+        return Destination(self.endpoint or "", self.job_name, self.timeout_seconds)
+
+    def check(self) -> None:
+        """Find out what answers at ``endpoint``. Raises ``ConfigurationError`` for what takes no samples."""
+        from flowyml.core.prometheus_push import HTTP_ERRORS
+
+        if self.endpoint is None:
+            return
+        try:
+            self._destination.find()
+        except HTTP_ERRORS as error:
+            where, why = shown(self.endpoint), shown_in(error)
+            logger.warning("Nothing answers at %s yet, where metrics are to be sent: %s", where, why)
+
+    def _send(self, endpoint: str) -> None:
+        from flowyml.core.prometheus_push import HTTP_ERRORS
 
         try:
-            pushadd_to_gateway(
-                without_credentials(endpoint), self.job_name, self.registry, timeout=self.timeout_seconds,
-                handler=self._sent,
-            )  # fmt: skip
-        except (OSError, HTTPException, ValueError) as error:
-            logger.warning("Metrics were not pushed: %s cannot be reached (%s).", shown(endpoint), shown_in(error))
+            self._destination.send(self.registry)
+        except (*HTTP_ERRORS, ConfigurationError) as error:
+            logger.warning("Metrics were not sent to %s: %s", shown(endpoint), shown_in(error))
 
-    def _sent(
-        self, url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
-    ) -> Callable[[], None]:
-        """How prometheus_client shall send: bounded, and to the gateway itself, of which a redirect is no answer."""
-        from flowyml.core.web import exchange
-
-        def send() -> None:
-            answer = exchange(
-                url, method=method, headers={**dict(headers), **self._login.headers()}, body=data,
-                timeout=timeout or self.timeout_seconds, limit=65536, cut=True,
-            )  # fmt: skip
-            if answer.status >= 300:
-                hint = _HINTS.get(answer.status, "")
-                logger.warning("Metrics were not pushed: %s answered %d.%s", shown(url), answer.status, hint)
-
-        return send
-
-
-_SCRAPES = " Is it a Prometheus server? It scrapes; pushes go to a Pushgateway."
-_MOVED = " It redirects; metrics and credentials go to the address that was given alone."
-_HINTS = {404: _SCRAPES, 405: _SCRAPES, **dict.fromkeys((301, 302, 303, 307, 308), _MOVED)}
 
 _collector: MetricsCollector | None = None
 _lock = threading.Lock()
 
 
 def set_metrics_collector(collector: MetricsCollector | None) -> None:
-    """Use ``collector`` for every run of this process from now on; None turns metrics off."""
+    """Use ``collector`` for every run of this process from now on; None turns metrics off.
+
+    Raises ``ConfigurationError`` at once if it knows that its metrics cannot arrive; not on workers, where a run goes
+    on without metrics.
+    """
     global _collector
     if collector is not None and not isinstance(collector, MetricsCollector):
-        raise TypeError(f"{collector!r} is no MetricsCollector. Subclass flowyml.core.observability.MetricsCollector.")
+        raise TypeError(
+            f"{collector!r} is not a MetricsCollector. Subclass flowyml.core.observability.MetricsCollector."
+        )
+    if collector is not None and not is_loading():
+        collector.check()
     with _lock:
         _collector = collector
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import reduce
 from importlib import import_module, invalidate_caches
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -17,6 +16,7 @@ from typing import Any
 from flowyml.artifacts.pickling import read_pickle, worker_main_is
 from flowyml.core.errors import PlanError, StepError
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.loading import is_loading, loading
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.code import Code
@@ -36,32 +36,15 @@ __all__ = [
     "unpacked",
 ]
 
-_loading: ContextVar[bool] = ContextVar("flowyml_loading", default=False)
-
 
 class StopLoading(BaseException):
     """Ends the import of a module at the line that would run a pipeline; what stands above it is all that is needed."""
-
-
-def is_loading() -> bool:
-    """True while the runtime imports the user's modules, in this thread."""
-    return _loading.get()
 
 
 def stop_if_loading(pipeline: str, verb: str) -> None:
     """Called before a pipeline is run, submitted or scheduled: a script that is only imported must not do so again."""
     if is_loading():
         raise StopLoading(f"pipeline {pipeline!r}: {verb}() while its module is loaded")
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Mark what happens within as the loading of code."""
-    token = _loading.set(True)
-    try:
-        yield
-    finally:
-        _loading.reset(token)
 
 
 def load_code(folder: str | Path, plan: Plan) -> Code:

@@ -135,7 +135,7 @@ def test_metrics(thief: Web, caplog: pytest.LogCaptureFixture) -> None:
     with web(redirecting(thief)) as gateway:
         endpoint = gateway.url.replace("//", f"//ada:{PASSWORD}@")
         PrometheusMetricsCollector(endpoint).run_finished("p", "r", ExecutionStatus.COMPLETED, 1)
-        assert "Metrics were not pushed" in caplog.text
+        assert "Metrics were not sent" in caplog.text
         assert "Basic " in gateway.everything, "the gateway itself gets them"
         check(thief, None, caplog.text)
         assert thief.requests == []
