@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from flowyml.core.process_identity import identity_of
 from flowyml.plan.bundle import Bundle
 from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, timed_out
 from flowyml.runtime.killing import kill_tree
@@ -93,6 +94,7 @@ class _Child:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 start_new_session=True, **options,
             )  # fmt: skip
+        self._identity = identity_of(self._process.pid)
         pipes = (("stdout", self._process.stdout), ("stderr", self._process.stderr))
         self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes]
         for reader in self._readers:
@@ -116,12 +118,18 @@ class _Child:
     def kill(self) -> None:
         """Kill it with all that it started, and wait until it is gone."""
         if self._process.returncode is None:
-            _kill(self._process)
+            self._kill_tree()
             self._process.wait()
         if self._life is not None:
             os.close(self._life)
             self._life = None
         self._drain()
+
+    def _kill_tree(self) -> None:
+        if hasattr(os, "killpg"):
+            kill_tree(self._identity)
+        else:
+            self._process.kill()
 
     def mute(self) -> None:
         """Drop what it prints from now on."""
@@ -133,7 +141,7 @@ class _Child:
         if hasattr(os, "waitid") and self._process.returncode is None:
             ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended:
-                _kill(self._process)
+                self._kill_tree()
         return self._process.poll() is not None
 
     def _pump(self, seconds: float) -> bool:
@@ -157,13 +165,6 @@ class _Child:
             while data := os.read(file.fileno(), 1 << 16):
                 self._pieces.put((stream, data))
         self._pieces.put((stream, b""))
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if hasattr(os, "killpg"):
-        kill_tree(process.pid)
-    else:
-        process.kill()
 
 
 @contextmanager

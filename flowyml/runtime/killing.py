@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["descendants", "kill_group", "kill_tree"]
+from flowyml.core.process_identity import ProcessIdentity, identity_of, same_process, signal_group, signal_process
+
+__all__ = ["descendants", "kill_tree"]
 
 
-def descendants(pid: int) -> list[int]:
-    """Its children and theirs, the deepest first; none where there is no /proc."""
-    found: list[int] = []
+def descendants(pid: int) -> list[ProcessIdentity]:
+    """The children of a process and theirs, the deepest first; none where there is no /proc."""
+    found: list[ProcessIdentity] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                found += [*descendants(int(child)), int(child)]
+                found += [*descendants(int(child)), identity_of(int(child))]
     return found
 
 
-def kill_group(leader: int) -> None:
-    """Kill a process group, if it is still there."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-
-
-def kill_tree(pid: int) -> None:
+def kill_tree(leader: ProcessIdentity) -> None:
     """Kill a leader's group and, on Linux, also its descendants that have made groups of their own."""
-    others = descendants(pid)
-    kill_group(pid)
+    others = descendants(leader.pid) if same_process(leader) else []
+    signal_group(leader, signal.SIGKILL)
     for other in others:
-        kill_group(other)
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(other, signal.SIGKILL)
+        signal_group(other, signal.SIGKILL)
+        signal_process(other, signal.SIGKILL)

@@ -22,8 +22,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.runtime.children import be_child, inherits_orphans, write_all
-from flowyml.runtime.killing import descendants, kill_group, kill_tree
+from flowyml.runtime.killing import descendants, kill_tree
 from flowyml.runtime.leaving import say_goodbye
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.worker import Worker
@@ -38,7 +39,7 @@ class _Child(NamedTuple):
     """A running step, and the descriptor on which its end is told."""
 
     number: int
-    pid: int
+    process: ProcessIdentity
     status: int
 
 
@@ -113,11 +114,10 @@ class _Server:
     def end_all(self) -> None:
         """Kill all children and whatever they started, orphans included."""
         for child in self.children.values():
-            kill_tree(child.pid)
+            kill_tree(child.process)
         while left := descendants(os.getpid()):
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            for process in left:
+                signal_process(process, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(-1, 0)
 
@@ -180,7 +180,7 @@ class _Server:
             return
         for child in self.children.values():
             if child.number == request["number"]:
-                kill_tree(child.pid)
+                kill_tree(child.process)
 
     def _start(self, request: Mapping[str, Any], files: list[int]) -> None:
         *streams, status = files
@@ -196,8 +196,9 @@ class _Server:
                 self._leave(status)
                 be_child(self.worker, request, streams, seeds=self.seeds, early_output=self.early_output)
             self.early_output = b""
-            self.children[pid] = _Child(request["number"], pid, status)
-            self._tell(status, f"pid {pid} {len(self.worker.hooks)}")
+            process = identity_of(pid)
+            self.children[pid] = _Child(request["number"], process, status)
+            self._tell(status, f"pid {pid} {len(self.worker.hooks)} {process.born}")
         for number in streams:
             os.close(number)
 
@@ -220,7 +221,7 @@ class _Server:
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 child = self.children.pop(ended.si_pid, None)
                 if child:
-                    kill_group(child.pid)
+                    signal_group(child.process, signal.SIGKILL)
                 _, status = os.waitpid(ended.si_pid, 0)
                 if child:
                     self._tell(child.status, f"exit {os.waitstatus_to_exitcode(status)}")

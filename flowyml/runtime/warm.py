@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import StepCrashedError, StepError
+from flowyml.core.process_identity import ProcessIdentity, identity_of, this_process
 from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
 from flowyml.runtime.killing import kill_tree
@@ -101,6 +102,7 @@ class Server:
                     stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
                     pass_fds=numbers, start_new_session=True,
                 )  # fmt: skip
+                self._identity = identity_of(self._process.pid)
         except OSError:
             self._close_files()
             raise
@@ -145,7 +147,7 @@ class Server:
         try:
             self._process.wait(1 if patience else 0)
         except subprocess.TimeoutExpired:
-            kill_tree(self._process.pid)
+            kill_tree(self._identity)
             self._process.wait()
         self._close_files()
 
@@ -181,7 +183,7 @@ class _Child:
         self._server = server
         self._request, self._body = request, body
         self._started = False
-        self._pid: int | None = None
+        self._process: ProcessIdentity | None = None
         self._end: int | StepError | None = None
         self._answer, self._status = bytearray(), bytearray()
         self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]
@@ -212,7 +214,7 @@ class _Child:
         while not self._pump(_SLICE):
             if stop and stop.is_set():
                 raise cancelled(self._who)
-            if timeout is not None and self._pid is not None:
+            if timeout is not None and self._process is not None:
                 deadline = deadline or time.monotonic() + timeout
                 if time.monotonic() >= deadline:
                     raise timed_out(self._who, timeout)
@@ -282,14 +284,15 @@ class _Child:
         return False
 
     def _read_status(self, data: bytes) -> None:
-        """Lines: ``pid 123 1`` with the number of hooks, then ``exit 0``; or ``failed`` and why."""
+        """Lines: ``pid 123 1 BORN`` with the number of hooks, then ``exit 0``; or ``failed`` and why."""
         self._status += data
         *lines, rest = bytes(self._status).split(b"\n")
         self._status = bytearray(rest)
         for line in lines:
             word, _, told = line.decode(errors="replace").partition(" ")
             if word == "pid":
-                self._pid, self.hooks = map(int, told.split())
+                pid, hooks, born = told.split(" ", 2)
+                self._process, self.hooks = ProcessIdentity(this_process().host, int(pid), born), int(hooks)
             elif word == "exit":
                 self._end = int(told)
             else:
@@ -297,11 +300,11 @@ class _Child:
 
     def _server_died(self) -> None:
         """The child dies with it; here its group is killed once more, for what it has started."""
-        if self._pid:
-            kill_tree(self._pid)
+        if self._process:
+            kill_tree(self._process)
         if self._server.closed:
             self._end = cancelled(self._who)
-        elif self._pid:
+        elif self._process:
             self._end = StepCrashedError(f"The process that {self._who} was forked from died.")
         else:
             told = f"The process that loads the code for {self._who} died:\n{self._server.last_words()}"

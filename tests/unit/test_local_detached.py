@@ -546,7 +546,7 @@ def test_a_child_that_a_step_forks_ends_by_itself(tmp_path: Path, way: str, time
 
 def test_a_run_that_is_cancelled_before_its_process_is_known(local: LocalOrchestrator) -> None:
     """The record then still names the process that submits, which must not be hurt."""
-    from flowyml.core.alive import this_process
+    from flowyml.core.process_identity import this_process
 
     local.store.add("early", "p", ["a"], {}, this_process(), detached=True)
     assert local.cancel("early")

@@ -433,7 +433,7 @@ def test_a_warm_step_takes_milliseconds(tmp_path: Path) -> None:
             started = time.perf_counter()
             processes.run("fine", {}, on_line=Lines())
             times.append(time.perf_counter() - started)
-    assert min(times) < 0.02
+    assert min(times) < 0.2  # 10 ms on an idle machine; a fresh process takes half a second there
 
 
 def test_killed_for_memory_is_told_from_killed(tmp_path: Path) -> None:

@@ -13,19 +13,19 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core import alive
 from flowyml.core.errors import StepCancelledError
+from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_process, this_process
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
 from flowyml.runtime.caller import be_like, this_caller
+from flowyml.runtime.killing import kill_tree
 from flowyml.runtime.loading import import_from, loading
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _start_run(
 ) -> bool:  # fmt: skip
     plan = bundle.plan
     if not store.add(
-        run_id, plan.name, [step.name for step in plan], parameters, alive.this_process(),
+        run_id, plan.name, [step.name for step in plan], parameters, this_process(),
         detached=True, origin=bundle.origin, code_digest=bundle.code_digest,
     ):  # fmt: skip
         return False
@@ -82,7 +82,7 @@ def _start_run(
     return True
 
 
-def _launch(folder: Path) -> alive.Owner:
+def _launch(folder: Path) -> ProcessIdentity:
     reap()
     with (folder / "output.log").open("ab") as log:
         process = _Process(
@@ -90,7 +90,7 @@ def _launch(folder: Path) -> alive.Owner:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     _started.add(process)
-    return alive.owner_of(process.pid)
+    return identity_of(process.pid)
 
 
 def reap() -> None:
@@ -110,16 +110,12 @@ def pickled(orchestrator: LocalOrchestrator) -> bytes:
 
 def end_process(store: RunStore, row: RunRow) -> None:
     """Ask the process of a cancelled run to stop, and kill it with all its children if it does not."""
-    owner = alive.Owner(row.host, row.pid, row.born)
-    if not _is_its_own(row) or not alive.is_alive(owner):
+    owner = ProcessIdentity(row.host, row.pid, row.born)
+    if not _is_its_own(row) or not signal_process(owner, signal.SIGTERM):
         return
-    with suppress(ProcessLookupError):
-        os.kill(row.pid, signal.SIGTERM)
     if _ended(store, row.run_id, _GRACE_SECONDS):
         return
-    if alive.is_alive(owner):
-        with suppress(ProcessLookupError):
-            os.killpg(row.pid, signal.SIGKILL)
+    kill_tree(owner)
     store.finish(row.run_id, Ending("CANCELLED", "cancelled", "The run was cancelled; it had to be killed."))
 
 

@@ -179,7 +179,7 @@ class LocalOrchestrator(Orchestrator):
         code_digest: str | None,
     ) -> bool:  # fmt: skip
         """True when it is this process that runs it."""
-        from flowyml.core.alive import this_process
+        from flowyml.core.process_identity import this_process
         from flowyml.orchestrators.local.store import Ending
 
         if self.host.run_id != run_id:

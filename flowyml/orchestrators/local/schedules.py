@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.alive import Owner, is_alive, this_process
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.home import home
 from flowyml.core.origin import Origin
+from flowyml.core.process_identity import ProcessIdentity, is_alive, this_process
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.local.schema import transaction
 from flowyml.orchestrators.local.store import RunStore
@@ -142,7 +142,7 @@ class ScheduleStore:
             rows = db.execute(
                 "SELECT host, pid, born FROM servers WHERE heartbeat > ?", (time.time() - _SILENCE_SECONDS,)
             )
-            return any(is_alive(Owner(*row)) is not False for row in rows)
+            return any(is_alive(ProcessIdentity(*row)) is not False for row in rows)
 
 
 def serve_schedules(

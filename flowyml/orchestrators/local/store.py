@@ -16,9 +16,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flowyml.core.alive import Owner, is_alive
 from flowyml.core.errors import ConfigurationError, RunNotFoundError
 from flowyml.core.origin import Origin
+from flowyml.core.process_identity import ProcessIdentity, is_alive
 from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare, transaction
 from flowyml.plan.names import slug
 
@@ -79,7 +79,7 @@ class RunStore:
     # Runs begin and end.
 
     def add(
-        self, run_id: str, pipeline: str, steps: Sequence[str], parameters: Mapping[str, Any], owner: Owner,
+        self, run_id: str, pipeline: str, steps: Sequence[str], parameters: Mapping[str, Any], owner: ProcessIdentity,
         *, detached: bool, origin: Origin | None = None, code_digest: str | None = None,
     ) -> bool:  # fmt: skip
         """Record a new run: a detached one as queued, else as running. False when the id is known already."""
@@ -100,7 +100,7 @@ class RunStore:
         with self.session() as db:
             db.execute("DELETE FROM runs WHERE run_id = ? AND status = 'QUEUED'", (run_id,))
 
-    def hand_over(self, run_id: str, owner: Owner) -> None:
+    def hand_over(self, run_id: str, owner: ProcessIdentity) -> None:
         """Note the process that will begin a queued run."""
         with self.session() as db:
             db.execute(
@@ -109,7 +109,7 @@ class RunStore:
                 (*_owner(owner), run_id),
             )
 
-    def begin(self, run_id: str, owner: Owner) -> bool:
+    def begin(self, run_id: str, owner: ProcessIdentity) -> bool:
         """Let ``owner`` begin a queued run. False when somebody else has, or when it was cancelled before."""
         now = time.time()
         with self.session() as db:
@@ -277,12 +277,12 @@ def _json(value: object) -> str:
     return json.dumps(value, default=repr)
 
 
-def _owner(owner: Owner) -> tuple[str, int, str]:
+def _owner(owner: ProcessIdentity) -> tuple[str, int, str]:
     return owner.host, owner.pid, owner.born
 
 
 def _is_lost(row: RunRow) -> bool:
-    alive = is_alive(Owner(row.host, row.pid, row.born))
+    alive = is_alive(ProcessIdentity(row.host, row.pid, row.born))
     return not alive if alive is not None else time.time() - row.heartbeat > _SILENCE_SECONDS
 
 

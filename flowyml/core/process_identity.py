@@ -1,0 +1,155 @@
+"""Which process is meant: its id, its birth and the machine's boot, since process ids are used again.
+
+A process or a group is signalled only while it is still the one that was meant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = [
+    "ProcessIdentity", "born", "identity_of", "is_alive", "same_process", "signal_group", "signal_process",
+    "this_process",
+]  # fmt: skip
+
+_ENDED = frozenset("ZXx")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process on one machine. ``born`` is empty where the process table cannot be read."""
+
+    host: str
+    pid: int
+    born: str
+
+
+def this_process() -> ProcessIdentity:
+    """The process that calls."""
+    return identity_of(os.getpid())
+
+
+def identity_of(pid: int) -> ProcessIdentity:
+    """The process of this machine that has the id now; ``born`` is empty when there is none.
+
+    A child that has ended still has its id until its parent has waited for it, so a parent can always ask.
+    """
+    return ProcessIdentity(_host(), pid, _birth(pid, also_ended=True) or "")
+
+
+def is_alive(process: ProcessIdentity) -> bool | None:
+    """True or False for a process of this machine, None where that cannot be known."""
+    if process.host != _host() or not process.born:
+        return None
+    return _is_birth(process.born, born(process.pid))
+
+
+def same_process(process: ProcessIdentity) -> bool:
+    """Whether the process lives and is still the one that was meant; False also where that cannot be known."""
+    return is_alive(process) is True
+
+
+def signal_process(process: ProcessIdentity, number: int) -> bool:
+    """Send a signal to the process if it lives and is still the same; False when nothing was sent."""
+    if not hasattr(os, "pidfd_open"):
+        if not same_process(process):
+            return False
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, number)
+            return True
+        return False
+    try:
+        handle = os.pidfd_open(process.pid)  # belongs to this very process from here on, also when its id is used again
+    except OSError:
+        return False
+    try:
+        if not same_process(process):
+            return False
+        with suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(handle, number)
+            return True
+        return False
+    finally:
+        os.close(handle)
+
+
+def signal_group(leader: ProcessIdentity, number: int) -> bool:
+    """Send a signal to the process group that was started as ``leader``; False when nothing was sent.
+
+    The leader may have ended: while processes of its group live, the system gives its id to no other (source: Linux,
+    ``kernel/pid.c``, which frees an id when no group and no session bears it). So a process that has the id and was
+    born at another time means that the group is gone.
+    """
+    if leader.host != _host() or not leader.born or not hasattr(os, "killpg"):
+        return False
+    found = _birth(leader.pid, also_ended=True)
+    if found is not None and not _is_birth(leader.born, found):
+        return False
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader.pid, number)
+        return True
+    return False
+
+
+def born(pid: int) -> str | None:
+    """When a living process was started, and since which boot; None when there is no such process.
+
+    A zombie has ended, so it counts as none.
+    """
+    return _birth(pid, also_ended=False)
+
+
+def _birth(pid: int, *, also_ended: bool) -> str | None:
+    if os.name == "nt":
+        return None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        return None if _has_proc() else _birth_by_ps(pid, also_ended)
+    except OSError:  # it ended while its line was read
+        return None
+    # The name in parentheses may hold spaces and parentheses. Field 3 is the state, 22 the start (source: proc(5)).
+    fields = stat.rpartition(b")")[2].split()
+    if not also_ended and fields[0].decode() in _ENDED:
+        return None
+    return f"{_boot()}/{fields[19].decode()}"
+
+
+def _birth_by_ps(pid: int, also_ended: bool) -> str | None:
+    import subprocess
+
+    found = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    state, _, start = found.stdout.strip().partition(" ")
+    return start.strip() or None if state and (also_ended or state[0] not in _ENDED) else None
+
+
+def _is_birth(recorded: str, found: str | None) -> bool:
+    """Whether a process was born as recorded. Records from before FlowyML noted the boot hold the time alone."""
+    return found == recorded or (found is not None and "/" not in recorded and found.endswith(f"/{recorded}"))
+
+
+@cache
+def _host() -> str:
+    import platform
+
+    return platform.node()
+
+
+@cache
+def _boot() -> str:
+    """Ticks since the boot are the birth of a process, and may come again after the next one."""
+    try:
+        return _BOOT_ID.read_text().strip().replace("-", "")
+    except OSError:
+        return ""
+
+
+@cache
+def _has_proc() -> bool:
+    return Path("/proc/self/stat").exists()
