@@ -171,7 +171,7 @@ def _pipelines(app: FastAPI, state: State) -> None:
         return _plain(_only([item for item in state.pipelines.values() if item.name == name], f"Pipeline {name}"))
 
     @app.post("/apis/v2beta1/pipelines/upload_version")
-    async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str) -> Any:
+    async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str, description: str = "") -> Any:
         documents = [item for item in yaml.safe_load_all(await uploadfile.read()) if item]
         spec = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
         with state.lock:
@@ -179,7 +179,7 @@ def _pipelines(app: FastAPI, state: State) -> None:
                 raise Refused(409, f"Already exist error: the pipeline version name {name} already exists")
             version = kfp_server_api.V2beta1PipelineVersion(
                 pipeline_id=pipelineid, pipeline_version_id=str(uuid.uuid4()), name=name, display_name=name,
-                created_at=_now(), pipeline_spec=spec,
+                created_at=_now(), pipeline_spec=spec, description=description,
             )  # fmt: skip
             state.versions[version.pipeline_version_id] = version
         return _plain(version)

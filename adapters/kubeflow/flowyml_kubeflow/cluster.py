@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -15,12 +16,13 @@ from flowyml.core.errors import ArtifactError, EngineError, EngineUnreachableErr
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import Health, check_same_run
+from flowyml.orchestrators.base import Deployment, Health, check_same_run
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.attempts import RESULT
 from flowyml_kubeflow.client import Client, NotFoundError
+from flowyml_kubeflow.difference import difference
 from flowyml_kubeflow.once import RunsByName
-from flowyml_kubeflow.pipelines import Pipelines, arguments, one_at_a_time
+from flowyml_kubeflow.pipelines import Pipelines, arguments, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.recurring import RecurringRuns
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.tasks import Pod, Tasks
@@ -69,8 +71,25 @@ class Cluster:
             return RunsByName(self.pipelines).submitted(
                 run_id, bundle.plan.name,
                 make=lambda: self._new_run(bundle, run_id, values),
-                check=lambda found: check_same_run(self._run(found), bundle.plan.name, parameters),
+                check=lambda found: self._check_same(found, bundle, parameters),
             )  # fmt: skip
+
+    def _check_same(self, found: Any, bundle: Bundle, parameters: Mapping[str, Any]) -> None:
+        version = self.pipelines.version_of(found)
+        code = facts(version.description).get("code")
+        run = replace(self._run(found), origin=origin_of(version), code_digest=code)
+        check_same_run(run, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
+
+    def deploy(self, bundle: Bundle, *, force: bool) -> Deployment:
+        """A new version, which the pipeline's schedule runs from now on."""
+        made = self.pipelines.deploy(bundle, force=force)
+        self.recurring.move(bundle, force=force)
+        return made
+
+    def diff(self, bundle: Bundle) -> str:
+        newest = self.pipelines.newest(bundle.plan)
+        changes = difference(newest.pipeline_spec if newest else None, self.pipelines.compiled(bundle))
+        return f"{changes}{self.recurring.moved(bundle.plan)}" if changes else ""
 
     def _new_run(self, bundle: Bundle, run_id: str, values: Json) -> Any:
         return self.pipelines.model("V2beta1Run")(

@@ -135,7 +135,10 @@ class KubeflowOrchestrator(Orchestrator):
         return self.engine.health()
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        return self._cluster("deployments").pipelines.deploy(bundle, force=force)
+        return self._cluster("deployments").deploy(bundle, force=force)
+
+    def diff(self, bundle: Bundle) -> str:
+        return self._cluster("deployments").diff(bundle)
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         return self._cluster("schedules").recurring.create_schedule(bundle, schedule, force=force)

@@ -9,26 +9,31 @@ import json
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from flowyml.artifacts import open_store
 from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.home import home
+from flowyml.core.origin import Origin
 from flowyml.orchestrators.base import Deployment
+from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.client import Client, NotFoundError, equals
-from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.tasks import inputs_of
 from flowyml_kubeflow.values import argument, told
 
-__all__ = ["Pipelines", "about", "arguments", "facts", "one_at_a_time"]
+__all__ = ["Pipelines", "about", "arguments", "facts", "one_at_a_time", "origin_of"]
 
 Json = dict[str, Any]
 
 _ABOUT = "FlowyML: "
+_LONGEST = 255  # characters of a description, in MySQL; source: KFP, model/job.go
+_OF_A_RUN = "-run"  # ends the name of a version that was neither deployed nor scheduled
 
 
 class Pipelines:
@@ -44,17 +49,20 @@ class Pipelines:
         self.form = form
         self._experiments: dict[str, str] = {}
         self._names: dict[str, str] = {}
-        self._specs: dict[tuple[str, str], Json] = {}
+        self._versions: dict[tuple[str, str], Any] = {}
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        version, digest, changed = self.deployed(bundle)
+        version, digest, changed = self.deployed(bundle, owns=True, force=force)
         url = self.client.page(f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}")
         return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
 
-    def deployed(self, bundle: Bundle) -> tuple[Any, str, bool]:
-        """The version of the pipeline that is these very bytes, uploaded when KFP has it not."""
-        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
-        spec.validate(compiled)
+    def deployed(self, bundle: Bundle, *, owns: bool = False, force: bool = False) -> tuple[Any, str, bool]:
+        """The version of the pipeline that is these very bytes; uploads it if KFP has none.
+
+        A version that is deployed or scheduled ``owns`` the pipeline's name: raises ``OwnershipError`` where the
+        newest of them comes from another project. One that only a run needs is named so, and owns nothing.
+        """
+        compiled = self.compiled(bundle)
         if warning := spec.size_warning(compiled):
             warnings.warn(warning, UserWarning, stacklevel=6)
         if compiled.bundle_url:
@@ -62,9 +70,30 @@ class Pipelines:
         text = spec.text(compiled)
         digest = hashlib.sha256(text.encode()).hexdigest()
         pipeline = self._pipeline_id(bundle.plan)
-        found = self._version(pipeline, digest[:16])
-        made = found or self._uploaded(pipeline, digest[:16], text)
+        if owns and (newest := self.newest(bundle.plan)):
+            what = f"the pipeline {bundle.plan.name!r} on KFP"
+            check_replaceable(origin_of(newest), bundle.origin, what, force=force)
+        usable = [digest[:16]] if owns else [digest[:16], f"{digest[:16]}{_OF_A_RUN}"]
+        found = next((version for name in usable if (version := self._version(pipeline, name))), None)
+        made = found or self._uploaded(pipeline, usable[-1], text, _version_description(bundle))
         return self._reference(pipeline, made), digest, found is None
+
+    def compiled(self, bundle: Bundle) -> Compiled:
+        """The pipeline as this KFP would get it."""
+        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
+        spec.validate(compiled)
+        return compiled
+
+    def newest(self, plan: Plan) -> Any:
+        """The version of a pipeline that was deployed or scheduled last; None where there is none."""
+        pipeline = self._pipeline_named(names.pipeline(plan.name))
+        if pipeline is None:
+            return None
+        versions = self.client.pages(
+            lambda api: partial(api._pipelines_api.pipeline_service_list_pipeline_versions, pipeline),
+            "pipeline_versions", sort_by="created_at desc",
+        )  # fmt: skip
+        return next((item for item in versions if not str(item.display_name).endswith(_OF_A_RUN)), None)
 
     def _reference(self, pipeline: str, version: str) -> Any:
         return self.model("V2beta1PipelineVersionReference")(pipeline_id=pipeline, pipeline_version_id=version)
@@ -127,14 +156,14 @@ class Pipelines:
         found = [item for item in answer.pipeline_versions or () if name in (item.name, item.display_name)]
         return str(found[0].pipeline_version_id) if found else None  # servers before 2.14 know display names only
 
-    def _uploaded(self, pipeline: str, name: str, text: str) -> str:
+    def _uploaded(self, pipeline: str, name: str, text: str, description: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pipeline.yaml"
             path.write_text(text, "utf-8")
             try:
                 made = self.client.write(
                     lambda api: api._upload_api.upload_pipeline_version(
-                        str(path), name=name, pipelineid=pipeline, **self.client.limits
+                        str(path), name=name, pipelineid=pipeline, description=description, **self.client.limits
                     )
                 )
                 return str(made.pipeline_version_id)
@@ -144,17 +173,18 @@ class Pipelines:
                 raise
 
     def spec_of(self, run: Any) -> Json:
-        """The pipeline of a run and its platform, as KFP keeps them."""
-        if run.pipeline_spec:
-            return dict(run.pipeline_spec)
+        """The pipeline of a run and its platform, as KFP keeps them; those of KFP 1 have none."""
+        return dict(run.pipeline_spec or self.version_of(run).pipeline_spec or {})
+
+    def version_of(self, run: Any) -> Any:
+        """The version of a pipeline that a run or recurring run is of."""
         reference = run.pipeline_version_reference
         key = (reference.pipeline_id, reference.pipeline_version_id)
-        if key not in self._specs:
-            version = self.client.read(
+        if key not in self._versions:
+            self._versions[key] = self.client.read(
                 lambda api: api._pipelines_api.pipeline_service_get_pipeline_version(*key, **self.client.limits)
             )
-            self._specs[key] = dict(version.pipeline_spec or {})  # those of KFP 1 have none
-        return self._specs[key]
+        return self._versions[key]
 
     def told_parameters(self, item: Any, given: Json) -> Json:
         """The parameters of a run or recurring run by the names and with the types that they have in FlowyML, which the
@@ -225,6 +255,17 @@ def facts(description: str | None) -> Json:
     except ValueError:
         return {}
     return told
+
+
+def origin_of(version: Any) -> Origin | None:
+    """Where a version of a pipeline comes from, as far as it was recorded."""
+    return Origin.from_dict(facts(version.description).get("origin"))
+
+
+def _version_description(bundle: Bundle) -> str:
+    told: Json = {"code": bundle.code_digest}
+    text = about({**told, "origin": bundle.origin.to_dict()} if bundle.origin else told)
+    return text if len(text) <= _LONGEST else about(told)
 
 
 def _put(bundle: Bundle, url: str) -> None:

@@ -11,12 +11,13 @@ from zoneinfo import ZoneInfo
 
 from flowyml.core.errors import EngineError, ScheduleNotFoundError, UnsupportedFeatureError
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names
 from flowyml_kubeflow.client import AmbiguousError, NotFoundError, equals
 from flowyml_kubeflow.options import pipeline_options
-from flowyml_kubeflow.pipelines import Pipelines, about, arguments, facts, one_at_a_time
+from flowyml_kubeflow.pipelines import Pipelines, about, arguments, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.schedule import kfp_cron, kfp_interval, kfp_start
 
 __all__ = ["RecurringRuns"]
@@ -36,19 +37,47 @@ class RecurringRuns:
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """KFP cannot change a recurring run. One that is as it should be goes on; else a new one is made, asleep, the
-        old one retired, the new one woken."""
-        version = self.pipelines.deployed(bundle)[0]
+        old one retired, the new one woken. One that somebody paused stays paused, unless ``force`` is set.
+
+        Raises ``OwnershipError`` where the recurring run is of another project's pipeline.
+        """
         name = names.pipeline(bundle.plan.name)
         with one_at_a_time(f"schedule {name}"):
             older = self.named(name)
+            if older:
+                found = origin_of(self.pipelines.version_of(older[0]))
+                check_replaceable(found, bundle.origin, f"the schedule {name!r} on KFP", force=force)
+            version = self.pipelines.deployed(bundle, owns=True, force=force)[0]
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
             kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
             wanted = kept[0] if kept else self._new_recurring(body, {item.recurring_run_id for item in older})
+            paused = bool(older) and older[0].status == "DISABLED"
             for item in older:
                 if item.recurring_run_id != wanted:
                     self._retire(item.recurring_run_id)
-            self._switch(wanted, on=True)
+            if force or not paused:
+                self._switch(wanted, on=True)
         return self._info(self._one_recurring(name))
+
+    def move(self, bundle: Bundle, *, force: bool) -> None:
+        """Let the schedule of a pipeline that has one run this version."""
+        if older := self.named(names.pipeline(bundle.plan.name)):
+            schedule = self._info(older[0]).schedule
+            known = {item.name for item in bundle.plan.parameters}
+            if unknown := sorted(schedule.parameters.keys() - known):
+                raise EngineError(
+                    f"The schedule of {bundle.plan.name!r} gives the parameter {unknown[0]!r}, which this version does "
+                    f"not take. The schedule runs the version that it ran before: schedule the pipeline anew."
+                )
+            self.create_schedule(bundle, schedule, force=force)
+
+    def moved(self, plan: Plan) -> str:
+        """What ``move`` would change, as a part of a unified diff; empty for a pipeline without a schedule."""
+        if not (older := self.named(names.pipeline(plan.name))):
+            return ""
+        version = self.pipelines.version_of(older[0]).display_name
+        rule = self._info(older[0]).schedule
+        return f"--- KFP/schedule\n+++ new/schedule\n@@ -1 +1 @@\n-{rule}: version {version}\n+{rule}: this version\n"
 
     def _new_recurring(self, body: Any, known: set[str]) -> str:
         try:

@@ -18,7 +18,7 @@ from flowyml_kubeflow import names
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.values import output_name
 
-__all__ = ["Pod", "Tasks", "inputs_of", "node_id"]
+__all__ = ["Pod", "Tasks", "documents", "inputs_of", "node_id"]
 
 Json = dict[str, Any]
 
@@ -39,7 +39,7 @@ class Tasks:
     """The steps of a run by their tasks, at any depth of the pipeline."""
 
     def __init__(self, run: Any, version: Mapping[str, Any]) -> None:
-        pipeline, platform = _documents(version)
+        pipeline, platform = documents(version)
         details = list((run.run_details.task_details or ()) if run.run_details else ())
         self._tasks = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
         self.steps = {task: str(item["taskInfo"]["name"]) for task, item in self._tasks.items()}
@@ -133,11 +133,11 @@ def _children(item: Any) -> list[str]:
 
 def inputs_of(version: Mapping[str, Any]) -> Json:
     """The parameters that a pipeline takes, by their ports."""
-    inputs: Json = _documents(version)[0].get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+    inputs: Json = documents(version)[0].get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     return inputs
 
 
-def _documents(version: Mapping[str, Any]) -> tuple[Json, Json]:
+def documents(version: Mapping[str, Any]) -> tuple[Json, Json]:
     """The pipeline and its platform: KFP gives the first alone, or both below their names."""
     return dict(version.get("pipeline_spec") or version), dict(version.get("platform_spec") or {})
 

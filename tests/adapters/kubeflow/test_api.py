@@ -45,7 +45,6 @@ real_only = pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after
 
 class TestConformanceOverTheApi(OrchestratorConformance):
     run_timeout = RUN
-    scheduling_again_resumes = True  # a new recurring run takes the place of the old one
 
     @pytest.fixture
     def folder(self, shared: Path) -> str:

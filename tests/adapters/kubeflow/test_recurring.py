@@ -88,7 +88,8 @@ def test_a_schedule_that_is_as_it_should_be_goes_on(orchestrator: KubeflowOrches
         orchestrator.pause_schedule(first.schedule_id)
         again = orchestrator.schedule_pipeline(pipelines.greeting(), first.schedule)
         assert the_recurring_run(orchestrator, first.schedule_id).recurring_run_id == before
-        assert (again.paused, again.schedule) == (False, first.schedule)
+        assert (again.paused, again.schedule) == (True, first.schedule), "somebody paused it"
+        assert not orchestrator.schedule_pipeline(pipelines.greeting(), first.schedule, force=True).paused
         other = orchestrator.schedule_pipeline(
             pipelines.greeting(), Schedule.of("daily", 6, parameters={"name": "Grace"})
         )

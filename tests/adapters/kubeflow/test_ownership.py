@@ -1,0 +1,104 @@
+"""Pipelines and schedules on a KFP know the project that they come from, and what deploying would change."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from flowyml.core.errors import DefinitionError, EngineError, OwnershipError
+from flowyml.core.origin import Origin
+from flowyml.core.schedule import Schedule
+from flowyml.plan.bundle import Bundle, build
+from flowyml.plan.model import FromParameter, Input, Parameter, Plan, Step
+from flowyml_kubeflow import KubeflowOrchestrator
+
+pytestmark = pytest.mark.kubeflow
+OURS, THEIRS = Origin("acme", "train.py"), Origin("other", "train.py")
+DAILY = Schedule.of("daily", 6)
+
+
+@pytest.fixture
+def orchestrator(kfp_api: Any) -> KubeflowOrchestrator:
+    return kfp_api.orchestrator()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"owned-{time.time_ns()}"
+
+
+def bundle(name: str, origin: Origin = OURS, returns: int = 1, **options: Any) -> Bundle:
+    default = Parameter(name="rows", schema={"type": "integer"}, default=options.pop("rows", 5))
+    inputs = (Input("rows", FromParameter("rows")),)
+    step = Step(name="work", function="made:work", outputs=("value",), inputs=inputs, options=options)
+    code = f"def work(rows):\n    return {returns}\n"
+    plan = Plan(name=name, steps=(step,), parameters=(default,))
+    return build(plan, files={"made.py": code.encode()}, origin=origin)
+
+
+def test_another_projects_pipeline_and_schedule_are_replaced_only_by_force(
+    orchestrator: KubeflowOrchestrator, name: str
+) -> None:
+    orchestrator.deploy(bundle(name))
+    made = orchestrator.create_schedule(bundle(name), DAILY)
+    try:
+        for refused in (
+            lambda: orchestrator.deploy(bundle(name, THEIRS)),
+            lambda: orchestrator.create_schedule(bundle(name, THEIRS), Schedule.of("hourly", 5)),
+        ):
+            with pytest.raises(OwnershipError, match=r"comes from acme: train\.py; this pipeline comes from other"):
+                refused()
+        assert [info.schedule for info in orchestrator.schedules(name)] == [DAILY]
+        orchestrator.create_schedule(bundle(name, THEIRS), Schedule.of("hourly", 5), force=True)
+        with pytest.raises(OwnershipError, match=r"comes from other: train\.py; this pipeline comes from acme"):
+            orchestrator.deploy(bundle(name, returns=2))
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_a_run_of_code_under_development_replaces_nothing(orchestrator: KubeflowOrchestrator, name: str) -> None:
+    """KFP's recurring runs name the version that they run, and one that only a run needs owns nothing."""
+    made = orchestrator.create_schedule(bundle(name), DAILY)
+    try:
+        before = orchestrator.engine.recurring.named(made.schedule_id)[0].pipeline_version_reference
+        job_id = orchestrator.submit(bundle(name, THEIRS, returns=2), f"{name}-1", {"rows": 5})
+        after = orchestrator.engine.recurring.named(made.schedule_id)[0].pipeline_version_reference
+        assert after.pipeline_version_id == before.pipeline_version_id
+        assert orchestrator.diff(bundle(name)) == ""
+        assert not orchestrator.deploy(bundle(name)).changed
+        with pytest.raises(DefinitionError, match=r"belongs to a run of .* from other: train\.py"):
+            orchestrator.submit(bundle(name), f"{name}-1", {"rows": 5})
+        orchestrator.cancel(job_id)
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_deploying_moves_the_schedule_to_the_new_code(orchestrator: KubeflowOrchestrator, name: str) -> None:
+    made = orchestrator.create_schedule(bundle(name), Schedule.of("daily", 6, parameters={"rows": 7}))
+    try:
+        orchestrator.pause_schedule(made.schedule_id)
+        assert "+cron 0 6 * * * UTC: this version" in orchestrator.diff(bundle(name, returns=2))
+        deployed = orchestrator.deploy(bundle(name, returns=2))
+        (item,) = orchestrator.engine.recurring.named(made.schedule_id)
+        assert deployed.url is not None
+        assert deployed.url.endswith(item.pipeline_version_reference.pipeline_version_id)
+        (info,) = orchestrator.schedules(name)
+        assert (info.schedule, info.paused) == (made.schedule, True)
+        without = build(Plan(name=name, steps=(Step(name="one", function="m:f"),)), origin=OURS)
+        with pytest.raises(EngineError, match="gives the parameter 'rows', which this version does not take"):
+            orchestrator.deploy(without)
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_a_dry_run_shows_code_parameters_and_options(orchestrator: KubeflowOrchestrator, name: str) -> None:
+    first = orchestrator.diff(bundle(name))
+    assert "+++ new/code/made.py" in first
+    orchestrator.deploy(bundle(name))
+    assert orchestrator.diff(bundle(name)) == ""
+    changed = orchestrator.diff(bundle(name, returns=2, rows=6, kubeflow={"node_selector": {"disk": "ssd"}}))
+    for line in ("-    return 1", "+    return 2", '"defaultValue": 6', '"disk": "ssd"'):
+        assert line in changed
+    assert "flowyml/" not in changed
