@@ -82,6 +82,8 @@ def deploy(
             return
         word = "deployed" if deployment.changed else "already deployed"
         out.line(f"{deployment.name} {word}, version {deployment.digest[:8]}")
+        for name in deployment.also:
+            out.line(f"{name} moved to this version too")
         if deployment.url:
             out.line(deployment.url)
 

@@ -62,12 +62,16 @@ class RunnablePipeline(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """A pipeline that an engine knows. ``changed`` is false when the engine had this very version already."""
+    """A pipeline that an engine knows. ``changed`` is false when the engine had this very version already.
+
+    ``also`` names what else of the pipeline was moved to this version, on an engine where it can stand several times.
+    """
 
     name: str
     digest: str
     changed: bool
     url: str | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,7 @@ class PrefectServer:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         self.process = self._run("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.home / "server.log").read_text(errors="replace")[-3000:])

@@ -1,33 +1,47 @@
-"""A bundle becomes a Prefect deployment: one for each pipeline and target, changed in place."""
+"""A bundle becomes a Prefect deployment: one for each pipeline and target, changed in place.
+
+What was deployed or scheduled is changed only by deploying and scheduling. A run of other code, or of another project's
+pipeline of the same name, gets a deployment beside it. Whose a deployment is stands in its parameter schema, under a
+key that begins with ``x-`` as OpenAPI's extensions do: Prefect keeps it, and its labels cannot be changed.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowyml.artifacts import default_url, open_store
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.origin import Origin
+from flowyml.orchestrators.ownership import check_replaceable
+from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, PrefectClient
 from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, plan_key, task_functions
 from flowyml_prefect.parameters import parameter_schema
+from flowyml_prefect.schedule import is_ours
 from flowyml_prefect.server import prefect_home
 from flowyml_prefect.zombies import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["Deployed", "Deployments", "Target"]
+__all__ = ["Deployed", "Deployments", "Owner", "Target", "published_folder"]
+
+logger = logging.getLogger("flowyml.prefect")
 
 # Where the first part of a URL is a bucket, which is what Prefect's own pull step takes it for.
 _BUCKETS = ("s3://", "gs://", "gcs://", "az://", "abfs://", "abfss://")
 _COMPARED = ("version", "entrypoint", "pull_steps", "job_variables", "tags")
+_OWNER = "x-flowyml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +70,29 @@ class Target:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a deployment is: where its pipeline comes from, and whether it was deployed, or only made for a run."""
+
+    origin: Origin | None
+    is_deployed: bool
+
+    @classmethod
+    def of(cls, deployment: Mapping[str, Any]) -> Owner:
+        """Read it; of a deployment from before FlowyML recorded it, one with a schedule was deployed."""
+        plain = (deployment.get("parameter_openapi_schema") or {}).get(_OWNER)
+        if not isinstance(plain, Mapping):
+            return cls(None, any(is_ours(schedule) for schedule in deployment.get("schedules") or ()))
+        return cls(Origin.from_dict(plain.get("origin")), bool(plain.get("deployed")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"origin": self.origin.to_dict() if self.origin else None, "deployed": self.is_deployed}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """A deployment as it stands on the server."""
+    """A deployment as it stands on the server. ``also`` are the others of its pipeline that were moved with it."""
 
     id: str
     name: str
@@ -66,6 +100,7 @@ class Deployed:
     entrypoint: str
     labels: Mapping[str, str]
     changed: bool
+    also: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,37 +110,92 @@ class Deployments:
     client: PrefectClient
     _known: dict[tuple[str, Target], Deployed] = field(default_factory=dict, init=False)
 
-    def deployed(self, bundle: Bundle, target: Target) -> Deployed:
-        """Deploy, unless this very version is deployed."""
+    def for_run(self, bundle: Bundle, target: Target) -> Deployed:
+        """The deployment of a run: the pipeline's own where this very version is deployed, or none was deployed."""
         key = (bundle.digest, target)
         if known := self._known.get(key):
             return known
-        made = self._deploy(bundle, target)
-        self._known = {
-            other: deployed for other, deployed in self._known.items() if deployed.id != made.id
-        }  # what stood there before does so no more
-        self._known[key] = _unchanged(made)
+        self._check_pool(target)
+        ours = Owner(bundle.origin, is_deployed=False)
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target)
+        found = self.client.deployment(flow, name)
+        if found is not None and (owner := Owner.of(found)) != ours:
+            current = not _changes(found, _body(bundle, target, published_folder(bundle), owner, found))
+            if current:
+                ours = owner
+            elif owner.is_deployed or owner.origin is not None:
+                name = f"{name}, runs of {slug(str(bundle.origin or 'a bundle'))}"
+                found = self.client.deployment(flow, name)
+        return self._remember(key, self._put(bundle, target, name, found, ours))
+
+    def deploy(self, bundle: Bundle, target: Target, *, force: bool = False) -> Deployed:
+        """Deploy, and move all that was deployed of this pipeline on other targets to this version too.
+
+        Raises ``OwnershipError`` where another project's pipeline of this name is deployed, unless ``force``.
+        """
+        self._check_pool(target)
+        ours = Owner(bundle.origin, is_deployed=True)
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target)
+        found = self.client.deployment(flow, name)
+        if found is not None and (owner := Owner.of(found)).is_deployed:
+            check_replaceable(owner.origin, bundle.origin, f"the deployment {flow}/{name}", force=force)
+        made = self._put(bundle, target, name, found, ours)
+        others = [other for other in self.client.deployments(flow) if other["id"] != made.id]
+        also = tuple(self._move(other, bundle, ours, force) for other in others if Owner.of(other).is_deployed)
+        return self._remember((bundle.digest, target), replace(made, also=tuple(filter(None, also))))
+
+    def difference(self, bundle: Bundle, target: Target) -> str:
+        """What ``deploy`` would change, as unified diffs; empty when nothing would."""
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target)
+        found = self.client.deployment(flow, name)
+        first = [_difference(name, bundle, target, found)]
+        others = [other for other in self.client.deployments(flow) if found is None or other["id"] != found["id"]]
+        moved = [other for other in others if Owner.of(other).is_deployed]
+        return "".join(first + [_difference(other["name"], bundle, _target_of(other), other) for other in moved])
+
+    def _move(self, found: Mapping[str, Any], bundle: Bundle, ours: Owner, force: bool) -> str | None:
+        """The name of a deployment on another target, if it had to be moved to this version."""
+        origin = Owner.of(found).origin
+        if not force and origin not in (None, bundle.origin):
+            logger.warning("The deployment %r comes from %s, and stays as it is.", found["name"], origin)
+            return None
+        moved = self._put(bundle, _target_of(found), found["name"], found, ours)
+        self._forget(moved)
+        return moved.name if moved.changed else None
+
+    def _remember(self, key: tuple[str, Target], made: Deployed) -> Deployed:
+        self._forget(made)  # what stood there before does so no more
+        self._known[key] = replace(made, changed=False, also=())
         return made
 
-    def _deploy(self, bundle: Bundle, target: Target) -> Deployed:
-        plan, client = bundle.plan, self.client
-        if target.pool is not None and client.work_pool(target.pool) is None:
+    def _forget(self, made: Deployed) -> None:
+        self._known = {key: deployed for key, deployed in self._known.items() if deployed.id != made.id}
+
+    def _check_pool(self, target: Target) -> None:
+        if target.pool is not None and self.client.work_pool(target.pool) is None:
             raise ConfigurationError(
-                f"Prefect at {client.connection.ui_url} has no work pool {target.pool!r}. "
+                f"Prefect at {self.client.connection.ui_url} has no work pool {target.pool!r}. "
                 f"`prefect work-pool create {shlex.quote(target.pool)} --type process` makes one."
             )
+
+    def _put(
+        self, bundle: Bundle, target: Target, name: str, found: Mapping[str, Any] | None, owner: Owner
+    ) -> Deployed:
+        """Make the deployment of this name, or change what stands there if it differs."""
+        plan, client = bundle.plan, self.client
         folder = _published(bundle)
         labels = {"flowyml.pipeline": plan.name}
-        flow, name = flow_name(plan.name), deployment_name(plan.name, target)
-        body = _body(bundle, target, folder)
-        found = client.deployment(flow, name)
-        changed = found is None or any(found.get(part) != body[part] for part in _COMPARED)
+        flow = flow_name(plan.name)
+        body = _body(bundle, target, folder, owner, found)
+        changed = found is None or _changes(found, body)
         if changed and target.takes_code:
             _upload(folder, bundle, target.store)
         if found is None:
             flow_id = client.create_flow(flow, labels)
-            found = client.create_deployment({**body, "name": name, "flow_id": flow_id, "labels": labels})
-        elif changed:
+            pool = {} if target.pool is None else {"work_pool_name": target.pool}
+            made = {**body, **pool, "name": name, "flow_id": flow_id, "labels": labels}
+            found = client.create_deployment(made)
+        elif changed or Owner.of(found) != owner:
             client.update_deployment(found["id"], body)
         if changed:
             self._keep_plan(plan, body["version"])
@@ -132,22 +222,66 @@ def deployment_name(pipeline: str, target: Target) -> str:
     return name if target.pool is None else f"{name} on {target.pool}"
 
 
-def _body(bundle: Bundle, target: Target, folder: Path) -> dict[str, Any]:
+def _body(
+    bundle: Bundle, target: Target, folder: Path, owner: Owner, found: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What FlowyML sets of a deployment. Job variables that others have set stay as they are."""
     plan = bundle.plan
     tags = [TAG, *plan.tags, *([DETACHED_TAG] if target.pool is None else [])]
-    body: dict[str, Any] = {
+    variables = dict((found or {}).get("job_variables") or {})
+    if target.pool is not None:
+        variables["env"] = {**(variables.get("env") or {}), **target.environment}
+    return {
         "version": bundle.digest[:16],
         "description": plan.description,
         "tags": list(dict.fromkeys(tags)),
         "entrypoint": f"flow.py:{flow_function(plan)}",
         "pull_steps": [_pull_step(target, folder)],
-        "parameter_openapi_schema": parameter_schema(plan),
+        "parameter_openapi_schema": {**parameter_schema(plan), _OWNER: owner.to_dict()},
         "enforce_parameter_schema": True,
-        "job_variables": {},
+        "job_variables": variables,
     }
-    if target.pool is not None:
-        body |= {"work_pool_name": target.pool, "job_variables": {"env": target.environment}}
-    return body
+
+
+def _target_of(found: Mapping[str, Any]) -> Target:
+    variables = (found.get("job_variables") or {}).get("env") or {}
+    return Target(found.get("work_pool_name"), variables.get("FLOWYML_ARTIFACTS"))
+
+
+def _difference(name: str, bundle: Bundle, target: Target, found: Mapping[str, Any] | None) -> str:
+    body = _body(bundle, target, published_folder(bundle), Owner(bundle.origin, is_deployed=True), found)
+    if found is None:
+        return difference(f"{name}.json", "", _options(body))
+    if not _changes(found, body):
+        return ""
+    old = _bundle_of(found)
+    code = bundle_difference(old, bundle) if old else f"{name}: the code of version {found['version']} is not here.\n"
+    return difference(f"{name}.json", _options(found), _options(body)) + code
+
+
+def _options(deployment: Mapping[str, Any]) -> str:
+    """What people set and look at, as text to compare."""
+    shown = {part: deployment.get(part) for part in ("version", "description", "tags", "job_variables")}
+    schema = deployment.get("parameter_openapi_schema") or {}
+    origin = Owner.of(deployment).origin
+    shown |= {"parameters": schema.get("properties"), "from": str(origin) if origin else None}
+    return json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+
+
+def _bundle_of(found: Mapping[str, Any]) -> Bundle | None:
+    """The bundle that is deployed, where this machine has it."""
+    from flowyml.plan.bundle import Bundle
+
+    for pull in found.get("pull_steps") or ():
+        (settings,) = pull.values()
+        folder = prefect_home() / "flows" / Path(settings.get("directory") or settings.get("url") or "").name
+        for path in folder.glob("*.pyz"):
+            return Bundle.read(path)
+    return None
+
+
+def _changes(found: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    return any(found.get(part) != body[part] for part in _COMPARED)
 
 
 def _pull_step(target: Target, folder: Path) -> dict[str, dict[str, str]]:
@@ -173,9 +307,14 @@ def _key(folder: Path) -> str:
     return f"flows/{folder.name}"
 
 
+def published_folder(bundle: Bundle) -> Path:
+    """Where flow.py and the bundle are put. A version has its own, so that a run under way keeps its code."""
+    return prefect_home() / "flows" / f"{slug(bundle.plan.name)}-{bundle.digest[:16]}"
+
+
 def _published(bundle: Bundle) -> Path:
-    """The folder with flow.py and the bundle. A version has its own, so that a run under way keeps its code."""
-    folder = prefect_home() / "flows" / f"{slug(bundle.plan.name)}-{bundle.digest[:16]}"
+    """That folder, filled."""
+    folder = published_folder(bundle)
     text = compile_flow(bundle)
     bundle.write(folder)
     path = folder / "flow.py"
@@ -184,9 +323,3 @@ def _published(bundle: Bundle) -> Path:
         fresh.write_text(text, "utf-8")
         fresh.replace(path)
     return folder
-
-
-def _unchanged(deployed: Deployed) -> Deployed:
-    from dataclasses import replace
-
-    return replace(deployed, changed=False)

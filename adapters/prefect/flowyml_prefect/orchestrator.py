@@ -25,7 +25,7 @@ from flowyml_prefect.compiler import compile_flow, flow_name
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.deployments import Deployed, Deployments, Target
 from flowyml_prefect.parameters import given_parameters
-from flowyml_prefect.reading import RunReader
+from flowyml_prefect.reading import RunReader, code_labels
 from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
 from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server, turn
 from flowyml_prefect.status import status_of
@@ -84,17 +84,17 @@ class PrefectOrchestrator(Orchestrator):
         target, pipeline = self._target(), bundle.plan.name
         if not isinstance(run_id, NewRunId):
             self._check_free(run_id, pipeline)
-        deployed = self.deployments.deployed(bundle, target)
+        deployed = self.deployments.for_run(bundle, target)
         request = {
             "name": run_id,
             "idempotency_key": run_id,
             "parameters": given_parameters(parameters),
-            "labels": {**deployed.labels, "flowyml.run_id": run_id},
+            "labels": {**deployed.labels, "flowyml.run_id": run_id, **code_labels(bundle)},
         }
         with turn() if self._is_embedded() else nullcontext():
             made = self.client.create_run(deployed.id, request)
         record = self.reader.record(made)
-        check_same_run(record, pipeline, parameters)
+        check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         if target.pool is None and made.state_type == "SCHEDULED":
             from flowyml_prefect import runner
 
@@ -246,12 +246,17 @@ class PrefectOrchestrator(Orchestrator):
     # Deployments and schedules.
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        deployed = self.deployments.deployed(bundle, self._target())
-        return Deployment(name=deployed.name, digest=bundle.digest, changed=deployed.changed, url=deployed.url)
+        made = self.deployments.deploy(bundle, self._target(), force=force)
+        return Deployment(
+            name=made.name, digest=bundle.digest, changed=made.changed or bool(made.also), url=made.url, also=made.also
+        )
+
+    def diff(self, bundle: Bundle) -> str:
+        return self.deployments.difference(bundle, self._target())
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
-        deployed = self._scheduled_deployment(bundle)
+        deployed = self._scheduled_deployment(bundle, force=force)
         try:
             self._save_schedule(deployed.id, body)
         except ConflictError:  # made since it was looked for, by somebody else or by a call whose answer was lost
@@ -278,7 +283,7 @@ class PrefectOrchestrator(Orchestrator):
     def _target(self) -> Target:
         return Target(self.work_pool, self.artifacts)
 
-    def _scheduled_deployment(self, bundle: Bundle) -> Deployed:
+    def _scheduled_deployment(self, bundle: Bundle, *, force: bool) -> Deployed:
         """Where a schedule belongs: a deployment that somebody executes."""
         pool = self.work_pool
         if pool is None:
@@ -291,7 +296,7 @@ class PrefectOrchestrator(Orchestrator):
             pool = POOL
             self.client.ensure_process_pool(pool)
             ensure_worker()
-        return self.deployments.deployed(bundle, Target(pool, self.artifacts))
+        return self.deployments.deploy(bundle, Target(pool, self.artifacts), force=force)
 
     def _save_schedule(self, deployment_id: str, body: Mapping[str, Any]) -> None:
         """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""

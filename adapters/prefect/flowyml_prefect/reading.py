@@ -6,19 +6,23 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ArtifactError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, TaskRun
 from flowyml_prefect.compiler import flow_name, outputs_key, plan_key
 from flowyml_prefect.status import status_of, step_status_of
 
-__all__ = ["RunReader"]
+if TYPE_CHECKING:
+    from flowyml.plan.bundle import Bundle
+
+__all__ = ["RunReader", "code_labels"]
 
 _LAG = timedelta(seconds=10)
 """How long after the end of a run its task runs and its last log lines may still come."""
@@ -37,6 +41,19 @@ _WRAPPERS = re.compile(
 _REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
 
 
+_PROJECT, _MODULE, _CODE = "flowyml.project", "flowyml.module", "flowyml.code"
+
+
+def code_labels(bundle: Bundle) -> dict[str, str]:
+    """What a run's labels tell of its code, so that the same run id can be told from another run's."""
+    origin = {} if bundle.origin is None else {_PROJECT: bundle.origin.project, _MODULE: bundle.origin.module}
+    return {**origin, _CODE: bundle.code_digest}
+
+
+def _origin(labels: Mapping[str, Any]) -> Origin | None:
+    return Origin.from_dict({"project": labels.get(_PROJECT), "module": labels.get(_MODULE)})
+
+
 @dataclass
 class RunReader:
     """Reads what one server knows of runs."""
@@ -53,6 +70,7 @@ class RunReader:
             status=status, raw_status=run.state_name, created_at=run.created, started_at=run.start_time,
             ended_at=run.end_time, error=_error(run.message, run.state_name) if _went_wrong(status) else None,
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
+            origin=_origin(run.labels), code_digest=run.labels.get(_CODE),
         )  # fmt: skip
 
     def runs(self, pipeline: str | None, limit: int) -> list[Run]:

@@ -35,7 +35,7 @@ __all__ = ["POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefec
 POOL = "flowyml"
 """The work pool whose worker runs what is scheduled on the embedded server."""
 
-_STARTS_WITHIN = 180
+_STARTS_WITHIN = 300
 _LONGEST_TURN_SECONDS = 30
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
