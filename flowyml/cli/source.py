@@ -41,6 +41,8 @@ def read_parameters(plan: Plan, given: Iterable[str]) -> dict[str, Any]:
         name, equals, text = item.partition("=")
         if not equals or not name:
             raise UsageError(f"-p {item!r}: write NAME=VALUE, such as -p rows=500.")
+        if name in values:
+            raise UsageError(f'-p {name}: it is given twice. A list is written as JSON: -p \'{name}=["a", "b"]\'.')
         values[name] = _value(text, known.get(name))
     return values
 

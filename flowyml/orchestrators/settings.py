@@ -199,8 +199,16 @@ def _converted(value: Any, hint: Any, origin: str, key: str) -> Any:
     except (ValidationError, ConfigurationError) as error:
         if isinstance(value, str) and (decoded := _decoded(value)) is not None:
             return _converted(decoded, hint, origin, key)
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise ConfigurationError(f"{origin}: {key}: {reason}.") from None
+        raise ConfigurationError(f"{origin}: {key}: {_reason(error)}.") from None
+
+
+def _reason(error: ValidationError | ConfigurationError) -> str:
+    """One sentence, without its full stop; that of an error which was raised within, without pydantic's preface."""
+    if isinstance(error, ConfigurationError):
+        return str(error).rstrip(".")
+    first = error.errors()[0]
+    within = first.get("ctx", {}).get("error")
+    return str(within or first["msg"]).rstrip(".")
 
 
 def _decoded(text: str) -> Any:

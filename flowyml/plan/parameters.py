@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.plan.model import Parameter
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 __all__ = ["as_declared", "check_values", "is_json", "is_of_type", "own_copy", "schema_of"]
 
@@ -172,8 +175,34 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
         return None if fits(value) else f"{name!r} must be of type {schema['type']}, not {value!r:.60}{hint}"
     from jsonschema import Draft202012Validator
 
-    faults = [error.message for error in Draft202012Validator(dict(schema)).iter_errors(value)]
-    return f"{name!r}: {'; '.join(faults)}" if faults else None
+    faults = [_explained(error) for error in Draft202012Validator(dict(schema)).iter_errors(value)]
+    return "; ".join(f"{name!r}{fault}" for fault in faults) if faults else None
+
+
+def _explained(error: ValidationError) -> str:
+    """What is wrong, and where in a value of several parts; for a choice of types, what would be right."""
+    if error.validator not in ("anyOf", "oneOf"):
+        return f"{''.join(f'[{part!r}]' for part in error.absolute_path)}: {error.message}"
+    inner = [part for part in error.context or () if part.relative_path]
+    if inner:
+        return _explained(max(inner, key=lambda part: len(part.relative_path)))
+    return f": {error.instance!r:.60} is not {_wanted(error.schema if isinstance(error.schema, Mapping) else {})}"
+
+
+def _wanted(schema: Mapping[str, Any]) -> str:
+    """What a schema takes, in words.
+
+    >>> _wanted({"anyOf": [{"enum": ["x", "y"]}, {"type": "integer"}, {"type": "null"}]})
+    "'x' or 'y' or of type integer or null"
+    """
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if choices:
+        return " or ".join(_wanted(choice) for choice in choices)
+    if "enum" in schema:
+        return " or ".join(map(repr, schema["enum"]))
+    if "const" in schema:
+        return repr(schema["const"])
+    return "null" if schema.get("type") == "null" else f"of type {schema.get('type', 'any')}"
 
 
 def _unknown(name: str, known: Mapping[str, Parameter]) -> str:

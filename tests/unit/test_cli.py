@@ -495,6 +495,49 @@ def test_an_error_is_an_exit_code_and_an_object(arguments: tuple[str, ...], code
     assert done.error["message"]
 
 
+def test_errors_say_what_would_be_right() -> None:
+    Path("odd.py").write_text(
+        "from typing import Literal\nfrom flowyml import pipeline, step\n"
+        "@step(outputs=['a', 'b'])\ndef two(mode: str) -> int:\n    return 1\n"
+        "@pipeline\ndef odd(mode: Literal['x', 'y'] | None = 'x', sizes: dict[str, int] | None = None):\n"
+        "    two(mode)\n"
+    )
+    for arguments, said in {
+        ("-p", "mode=z"): "'mode': 'z' is not 'x' or 'y' or null.",
+        ("-p", 'sizes={"a": "b"}'): "'sizes'['a']: 'b' is not of type 'integer'.",
+        ("-p", "mode=x", "-p", "mode=y"): "-p mode: it is given twice.",
+    }.items():
+        done = flowyml("run", "odd.py", *arguments)
+        assert (done.code, said in done.err) == (2, True), done.err
+    done = command("run", "odd.py")
+    assert "Step 'two' declares 2 outputs ('a', 'b') and returned one int." in done.err
+    assert "step 'two': step" not in done.err
+    assert "failed: step" not in done.err
+    wrong = {
+        "FLOWYML_ORCHESTRATORS__L__ENGINE": "local",
+        "FLOWYML_ORCHESTRATORS__L__RETRY_POLICY": '{"max_attempts": 0}',
+    }
+    done = command("run", "odd.py", "--on", "l", **wrong)
+    assert "Value error" not in done.err
+    assert done.err.endswith("max_attempts must be a whole number from 1.\n")
+
+
+def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(tmp_path: Path) -> None:
+    Path("away").mkdir()
+    Path("away/shapes.py").write_text("class Shape:\n    pass\n")
+    Path("odd.py").write_text(
+        "from flowyml import pipeline, step\nimport shapes\n@step(outputs=['shape'])\ndef one():\n"
+        "    return shapes.Shape()\n@pipeline\ndef odd():\n    return one()\n"
+    )
+    ran = command("run", "odd.py", "--run-id", "shaped", PYTHONPATH=str(tmp_path / "away"))
+    assert ran.code == 0, ran.err
+    told = command("outputs", "shaped").out
+    assert "was kept, but its class cannot be imported here: ModuleNotFoundError: No module named 'shapes'." in told
+    assert "Set PYTHONPATH to the folder of its module" in told
+    there = command("outputs", "shaped", PYTHONPATH=str(tmp_path / "away"))
+    assert "shape = <shapes.Shape object" in there.out
+
+
 def test_an_error_is_one_line_for_people_unless_they_debug() -> None:
     done = flowyml("run", "train.py", "-p", "row=5")
     assert done.err.splitlines()[-1].startswith("error: Parameters of pipeline 'training': there is no parameter 'row'")
@@ -528,7 +571,7 @@ def test_a_server_that_is_no_engine() -> None:
         thread.join()
     assert done.code == 4
     assert "No known engine answers at" in done.err
-    assert "/api/health answered 404" in done.err
+    assert "/api/admin/version answered 404" in done.err
 
 
 def test_every_command_takes_the_short_id() -> None:

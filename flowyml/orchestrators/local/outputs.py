@@ -38,6 +38,11 @@ def read(run_id: str, recorded: str) -> Outputs:
             continue
         try:
             values[name] = _value(entry)
+        except (ImportError, AttributeError) as error:  # its class is not to be found
+            not_kept[name] = (
+                f"Output {name!r} of run {run_id!r} was kept, but its class cannot be imported here: "
+                f"{described(error)}. Set PYTHONPATH to the folder of its module, or run this from there."
+            )
         except Exception as error:  # whatever the class of the value raises when it is read
             not_kept[name] = f"Output {name!r} of run {run_id!r} was kept, but cannot be read here: {described(error)}"
     return Outputs(values, not_kept=not_kept)

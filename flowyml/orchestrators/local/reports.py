@@ -31,7 +31,11 @@ def tell_failure(
     which = f" (attempt {node.attempt} of {attempts})" if attempts > 1 else ""
     with attributed(sink(node.position)):
         if delay is None:
-            logger.error("Step %r failed%s: %s", node.step.name, which, _trace(error, code_folder))
+            text, who = _trace(error, code_folder), f"step {node.step.name!r} "
+            if text.startswith(who):  # it names the step already
+                logger.error("Step %r %s%s", node.step.name, text.removeprefix(who), which)
+            else:
+                logger.error("Step %r failed%s: %s", node.step.name, which, text)
         else:
             text = error_text(error)
             logger.warning("Step %r failed%s; trying again in %g s: %s", node.step.name, which, delay, text)
