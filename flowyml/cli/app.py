@@ -33,6 +33,9 @@ COMMANDS: Mapping[str, str] = {
     "logs": "reading:logs",
     "outputs": "reading:outputs",
     "cancel": "reading:cancel",
+    "trigger": "operating:trigger",
+    "clear": "operating:clear",
+    "backfill": "operating:backfill",
     "schedule create": "schedules:create",
     "schedule list": "schedules:list_",
     "schedule pause": "schedules:pause",
@@ -48,6 +51,7 @@ _PANELS = {
     "running": "Run",
     "making": "Make",
     "reading": "Look at runs",
+    "operating": "Operate what is deployed",
     "schedules": "Schedule",
     "backends": "Engines",
 }

@@ -21,7 +21,7 @@ from flowyml.runtime.loading import StopLoading, loading
 if TYPE_CHECKING:
     from flowyml.orchestrators.base import RunnablePipeline
 
-__all__ = ["load", "read_parameters"]
+__all__ = ["load", "read_parameters", "read_values"]
 
 
 def load(reference: str) -> RunnablePipeline:
@@ -35,7 +35,11 @@ def load(reference: str) -> RunnablePipeline:
 
 def read_parameters(plan: Plan, given: Iterable[str]) -> dict[str, Any]:
     """What ``-p NAME=VALUE`` says: plain text for a parameter that is text, else JSON if it is that."""
-    known = {parameter.name: parameter for parameter in plan.parameters}
+    return read_values(given, {parameter.name: parameter for parameter in plan.parameters})
+
+
+def read_values(given: Iterable[str], known: Mapping[str, Parameter] = {}) -> dict[str, Any]:
+    """The same where the pipeline's own parameters are not known."""
     values = {}
     for item in given:
         name, equals, text = item.partition("=")

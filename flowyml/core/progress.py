@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,7 +17,9 @@ from flowyml.core.runs import Run, StepRun
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Update", "console_on", "show_progress", "wants_progress"]
+__all__ = ["Update", "console_on", "show_progress", "show_waiting", "wants_progress"]
+
+logger = logging.getLogger("flowyml.progress")
 
 Update = Callable[[Run, Sequence[StepRun]], None]
 """Called with what is known now, as often as there is news."""
@@ -29,6 +33,7 @@ _MARKS = {
     ExecutionStatus.TIMEOUT: ("✗", "red"),
 }
 _FEW = 12
+_A_WHILE = 10  # seconds
 
 
 def wants_progress() -> bool:
@@ -70,6 +75,35 @@ def console_on(stream: TextIO) -> Console:
     from rich.console import Console
 
     return Console(file=stream, color_system="auto" if wants_colours(stream) else None, highlight=False)
+
+
+class _Waiting:
+    """One line about what is waited for, once that has taken a while."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._began = time.monotonic()
+        self._is_told = False
+
+    def __call__(self) -> None:
+        if not self._is_told and time.monotonic() - self._began > _A_WHILE:
+            self._is_told = True
+            logger.warning("%s", self._what)
+
+
+@contextmanager
+def show_waiting(what: str) -> Iterator[Callable[[], None]]:
+    """Show on standard error what is waited for. Call what it gives now and then while waiting.
+
+    On a terminal it is a spinner; elsewhere a line of the logger ``flowyml.progress``, after ten seconds.
+    """
+    if not wants_progress():
+        yield _Waiting(what)
+        return
+    from rich.text import Text
+
+    with console_on(sys.stderr).status(Text(safe_line(what))):
+        yield lambda: None
 
 
 class _Lines:

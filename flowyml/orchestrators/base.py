@@ -23,6 +23,8 @@ from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from flowyml.core.credentials import Login
     from flowyml.core.origin import Origin
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
@@ -282,6 +284,28 @@ class Orchestrator(ABC):
     def delete_schedule(self, schedule_id: str) -> None:
         """Remove the schedule. Raises ``ScheduleNotFoundError``."""
         raise self._lacks("schedules")
+
+    def trigger(
+        self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
+    ) -> SubmissionResult:
+        """Start a run of what is deployed under a name, without its code, and return at once.
+
+        Raises ``RunNotFoundError`` where nothing is deployed under it, and ``ParameterError``.
+        """
+        raise self._lacks("runs of what is deployed already")
+
+    def clear(self, job_id: str, *, failed_only: bool = True) -> None:
+        """Run the steps of a run again that did not succeed, or all of them. Raises ``RunNotFoundError``."""
+        raise self._lacks("runs that can be run again in part")
+
+    def backfill(
+        self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
+    ) -> list[SubmissionResult]:
+        """Make the runs that a schedule has missed from ``start`` to ``end``, both included; a date is a whole day.
+
+        ``options`` are the engine's own.
+        """
+        raise self._lacks("backfills")
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
         return UnsupportedFeatureError(f"{self.name!r} has no {what}. `flowyml backends` shows what an engine can do.")

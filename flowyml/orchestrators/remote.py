@@ -29,6 +29,8 @@ from flowyml.plan.model import Plan
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["RemoteOrchestrator"]
@@ -170,6 +172,19 @@ class RemoteOrchestrator(Orchestrator):
 
     def delete_schedule(self, schedule_id: str) -> None:
         self.adapter.delete_schedule(schedule_id)
+
+    def trigger(
+        self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
+    ) -> SubmissionResult:
+        return self.adapter.trigger(name, run_id, parameters=parameters)
+
+    def clear(self, job_id: str, *, failed_only: bool = True) -> None:
+        self.adapter.clear(job_id, failed_only=failed_only)
+
+    def backfill(
+        self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
+    ) -> list[SubmissionResult]:
+        return self.adapter.backfill(name, start, end, parameters=parameters, **options)
 
     def __getattr__(self, name: str) -> Any:
         """What only this engine's adapter has. Private names never ask the URL: copying and printing look for those."""

@@ -226,6 +226,7 @@ def _settings3(airflow: Airflow) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(airflow.port),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__BASE_URL": airflow.url,
+        "AIRFLOW__API__EXPOSE_CONFIG": "non-sensitive-only",
         "AIRFLOW__API__SECRET_KEY": _SECRET,
         "AIRFLOW__API_AUTH__JWT_SECRET": _SECRET,
         **{f"AIRFLOW__DAG_PROCESSOR__{name}": "1" for name in quick},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,20 @@ class AirflowClient:
                 return bool(told.get("is_paused"))
         return None
 
+    def was_paused_by_hand(self, dag_id: str) -> bool:
+        """Whether a DAG that is paused was paused after it was made: by someone, or by FlowyML on request.
+
+        A new DAG is paused until it is unpaused for the first time, unless Airflow's settings say otherwise. The audit
+        log tells of every change; where it may not be read, or names no DAG, a DAG that has had runs was unpaused once.
+        """
+        with suppress(AuthenticationError):
+            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=1, **self._any_pause)
+            if log["event_logs"]:
+                return True
+        return bool(self.runs([dag_id], 1))
+
+    _any_pause: Mapping[str, Any] = {"included_events": ["patch_dag", "cli_dag_pause", "cli_dag_unpause"]}
+
     @property
     def _pauses(self) -> Mapping[str, Any]:
         """What the audit log is asked for: calls that pause or unpause, the newest first."""
@@ -130,6 +145,38 @@ class AirflowClient:
         """The tasks of a DAG as it is now."""
         found: list[dict[str, Any]] = self.transport.get(self._dag(dag_id, "tasks"))["tasks"]
         return found
+
+    def setting(self, section: str, option: str, default: float) -> float:
+        """A number among Airflow's settings; the default where Airflow does not show them, which it does on request.
+
+        Source: Airflow, ``[api] expose_config``, on 2 ``[webserver] expose_config``.
+        """
+        with suppress(AuthenticationError, NotThereError, LookupError, ValueError):
+            answer = self.transport.get(f"{self.api}/config/section/{section}/option/{option}")
+            return float(answer["sections"][0]["options"][0]["value"])
+        return default
+
+    @property
+    def reads_new_files_within(self) -> float:
+        """Seconds that Airflow takes at most until it begins to read a new or changed file of its DAGs folder."""
+        found, again = (self.setting(section, option, default) for section, option, default in self._rhythm)
+        return found + again
+
+    # How often it looks for files, and how often it reads one again; source: Airflow's configuration reference.
+    _rhythm: Sequence[tuple[str, str, float]] = (
+        ("dag_processor", "refresh_interval", 300),
+        ("dag_processor", "min_file_process_interval", 30),
+    )
+
+    def has_pool(self, name: str) -> bool:
+        """Whether a pool exists; True where the user may not ask."""
+        try:
+            self.transport.get(f"{self.api}/pools/{_quoted(name)}")
+        except NotThereError:
+            return False
+        except AuthenticationError:
+            return True
+        return True
 
     def import_error(self, filename: str) -> dict[str, Any] | None:
         """The import error of a DAG file in ``dags_folder``, if there is one."""
@@ -163,7 +210,7 @@ class AirflowClient:
     def runs(
         self, dag_ids: Sequence[str] | None, limit: int | None, between: tuple[datetime, datetime] | None = None
     ) -> list[dict[str, Any]]:
-        """Runs of these DAGs, or of all, newest first; ``between`` two logical dates, both included."""
+        """Runs of these DAGs, or of all, the last made first; ``between`` two logical dates, both included."""
         body: dict[str, Any] = {"order_by": self._newest, **({"dag_ids": list(dag_ids)} if dag_ids else {})}
         if between:
             body |= dict(zip(self._dates, (moment.isoformat() for moment in between), strict=True))
@@ -177,8 +224,13 @@ class AirflowClient:
                 break
         return found
 
+    def is_busy(self, dag_ids: Sequence[str]) -> bool:
+        """Whether a run of these DAGs has not ended."""
+        body = {"dag_ids": list(dag_ids), "states": ["queued", "running"], "page_limit": 1}
+        return bool(self.transport.call("POST", f"{self.api}/dags/~/dagRuns/list", json=body)["dag_runs"])
+
     _dates = ("logical_date_gte", "logical_date_lte")
-    _newest = "-run_after"
+    _newest = "-id"  # a backfill makes runs for dates that have passed
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The tasks of a run. Raises ``NotThereError``."""
@@ -193,10 +245,34 @@ class AirflowClient:
         """Write a note on a run."""
         self.transport.call("PATCH", self._run(dag_id, run_id), json={"note": note})
 
+    def notes_written(self, dag_id: str) -> dict[str, list[str]]:
+        """Notes that were written on runs of a DAG, the newest first, by run id, as the audit log tells.
+
+        None where the log was cleaned or may not be read; the newest 100 at most.
+        """
+        try:
+            log = self.transport.get(f"{self.api}/eventLogs", dag_id=dag_id, limit=_PAGE, **self._note_events)
+        except AuthenticationError:
+            return {}
+        notes: dict[str, list[str]] = {}
+        for entry in log["event_logs"]:
+            note = _told(entry.get("extra")).get("note")
+            if isinstance(note, str) and entry.get("run_id"):
+                notes.setdefault(entry["run_id"], []).append(note)
+        return notes
+
+    _note_events: Mapping[str, Any] = {"event": "patch_dag_run", "order_by": "-event_log_id"}
+
     def fail(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Mark a run as failed, which ends its tasks. Gives the run as it is then."""
         found: dict[str, Any] = self.transport.call("PATCH", self._run(dag_id, run_id), json={"state": "failed"})
         return found
+
+    def clear(self, dag_id: str, run_id: str, failed_only: bool) -> int:
+        """Let the tasks of a run run again; gives how many."""
+        body = {"dag_run_id": run_id, "only_failed": failed_only, "dry_run": False, "reset_dag_runs": True}
+        answer = self.transport.call("POST", self._dag(dag_id, "clearTaskInstances"), json=body)
+        return len(answer["task_instances"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task left. Raises ``NotThereError``."""

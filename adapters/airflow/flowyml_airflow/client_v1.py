@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -51,6 +53,12 @@ class Airflow2Client(AirflowClient):
     def _mark(self) -> Mapping[str, str]:
         return {"update_mask": "is_paused"}
 
+    _any_pause: Mapping[str, Any] = {"included_events": "api.patch_dag,paused,cli_dag_pause,cli_dag_unpause"}
+    _rhythm: Sequence[tuple[str, str, float]] = (
+        ("scheduler", "dag_dir_list_interval", 300),
+        ("scheduler", "min_file_process_interval", 30),
+    )
+
     @property
     def _pauses(self) -> Mapping[str, Any]:
         return {"event": "api.patch_dag", "order_by": "-when"}
@@ -64,7 +72,7 @@ class Airflow2Client(AirflowClient):
     def _no_date(self) -> Mapping[str, Any]:
         return {}
 
-    _newest = "-execution_date"
+    _note_events: Mapping[str, Any] = {"event": "api.set_dag_run_note", "order_by": "-when"}
     _dates = ("execution_date_gte", "execution_date_lte")
 
     @property
@@ -93,9 +101,12 @@ class Airflow2Client(AirflowClient):
         )
 
     def backfill(self, dag_id: str, start: datetime, end: datetime, conf: Mapping[str, Any], **options: Any) -> int:
+        command = ["airflow", "dags", "backfill", dag_id]
+        command += ["--start-date", start.isoformat(), "--end-date", end.isoformat()]
+        command += ["--conf", json.dumps(dict(conf))] if conf else []
         raise UnsupportedFeatureError(
-            f"Airflow {self.version} has no backfills in its API. Run `airflow dags backfill {_quoted(dag_id)} "
-            f"--start-date {start:%Y-%m-%d} --end-date {end:%Y-%m-%d}` there, or upgrade to Airflow 3."
+            f"Airflow {self.version} has no backfills in its API. Run `{shlex.join(command)}` there, or upgrade to "
+            f"Airflow 3."
         )
 
     _health_page = "/api/v1/health"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import hashlib
 import keyword
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -27,8 +27,26 @@ from flowyml.plan.marks import marked
 from flowyml.plan.model import FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier
 from flowyml_airflow import dag_parts
-from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_file, dag_id, task_id, xcom_key
-from flowyml_airflow.options import DAG_ARGUMENTS, TASK_ARGUMENTS, pipeline_options, step_options
+from flowyml_airflow.dag_docs import dag_docs, docstring, step_docs
+from flowyml_airflow.names import (
+    BUNDLES_FOLDER,
+    START_TASK,
+    dag_id,
+    development_id,
+    development_name,
+    task_id,
+    xcom_key,
+)
+from flowyml_airflow.options import (
+    DAG_ARGUMENTS,
+    DAG_CALLBACKS,
+    STEP_ARGUMENTS,
+    TASK_ARGUMENTS,
+    TASK_CALLBACKS,
+    callbacks,
+    pipeline_options,
+    step_options,
+)
 
 __all__ = ["TAG", "CompiledDag", "compile_dag", "version_tag"]
 
@@ -41,8 +59,8 @@ _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 _RESERVED = frozenset({
     "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
-    "Path", "Start", "Step", "annotations", "backoff", "datetime", "on_end", "pod", "sys", "timedelta", "timezone",
-    "worker",
+    "Path", "Start", "Step", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "sys", "timedelta",
+    "timezone", "worker",
 })  # fmt: skip
 
 
@@ -63,7 +81,7 @@ class CompiledDag:
     @property
     def filename(self) -> str:
         """The name of the DAG file."""
-        return dag_file(self.bundle.plan.name)
+        return f"{self.dag_id}.py"
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
@@ -76,18 +94,26 @@ class CompiledDag:
 
 
 def compile_dag(
-    bundle: Bundle, *, schedule: Schedule | None = None, python: str | None = None, artifacts: str | None = None
+    bundle: Bundle,
+    *,
+    schedule: Schedule | None = None,
+    python: str | None = None,
+    artifacts: str | None = None,
+    development: bool = False,
 ) -> CompiledDag:
-    """Compile a bundle's plan to a DAG.
+    """Compile a bundle's plan to a DAG; ``development`` makes the one for code that is not deployed.
 
     ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own; ``artifacts`` is where
     large outputs go, by default what ``FLOWYML_ARTIFACTS`` says on the workers. The pipeline's own options win. Raises
     ``DefinitionError``, ``UnknownOptionError`` and ``ScheduleError``.
     """
     ours = bundle.with_files(_worker_files())
-    dag = _Dag(ours, schedule, {"python": python, "artifacts": artifacts, **pipeline_options(bundle.plan)})
+    name = bundle.plan.name
+    identity = (development_id(name), development_name(name)) if development else (dag_id(name), name)
+    options = {"python": python, "artifacts": artifacts, **pipeline_options(bundle.plan)}
+    dag = _Dag(ours, schedule, options, identity)
     version = hashlib.sha256(f"{dag.text('')}{ours.digest}".encode()).hexdigest()[:12]
-    return CompiledDag(dag_id=dag_id(bundle.plan.name), version=version, text=dag.text(version), bundle=ours)
+    return CompiledDag(dag_id=dag.id, version=version, text=dag.text(version), bundle=ours)
 
 
 @cache
@@ -115,7 +141,10 @@ class _Names:
 class _Dag:
     """The text of one DAG file, in the making."""
 
-    def __init__(self, bundle: Bundle, schedule: Schedule | None, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, bundle: Bundle, schedule: Schedule | None, options: Mapping[str, Any], identity: tuple[str, str]
+    ) -> None:
+        self.id, self.shown_name = identity
         self.bundle = bundle
         self.plan = bundle.plan
         self.schedule = schedule
@@ -136,13 +165,19 @@ class _Dag:
         imports = dag_parts.IMPORTS.format(datetime=self._datetime_names(dag), airflow=self._airflow_names())
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=_timetable_class(self.schedule))
-        blocks = [f"{_docstring(self._docs(version))}\n{imports}\n{constants}", dag_parts.WORKER, dag_parts.STEP]
+        blocks = [
+            f"{docstring(dag_docs(self.plan, self.options, version))}\n{imports}\n{constants}",
+            dag_parts.WORKER,
+            dag_parts.STEP,
+        ]
         if self.plan.hooks:
             blocks.append(dag_parts.HOOKS)
         if "=backoff(" in self._body:
             blocks.append(dag_parts.BACKOFF)
         if self._asks_for_pods:
             blocks.append(dag_parts.POD)
+        if "callback(" in dag:
+            blocks.append(dag_parts.CALLBACK)
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 
     @property
@@ -156,25 +191,12 @@ class _Dag:
     def _datetime_names(dag: str) -> str:
         return "datetime, timedelta, timezone" if "=timedelta(" in dag or "(timedelta(" in dag else "datetime, timezone"
 
-    def _docs(self, version: str) -> str:
-        """What Airflow's UI shows about the DAG."""
-        about = self.options.get("doc_md") or self.plan.description
-        outputs = [
-            f"- {out.name}: XCom {xcom_key(out.source.output)} of task {task_id(out.source.step)}"
-            for out in self.plan.outputs
-        ]
-        parts = [
-            f"Pipeline {self.plan.name!r} as an Airflow DAG, version {version}.",
-            about.strip(),
-            "\n".join(["Outputs:", "", *outputs]) if outputs else "",
-            dag_parts.NOTE,
-        ]
-        return "\n\n".join(part for part in parts if part)
-
     def _facts(self, version: str) -> dict[str, Any]:
         """What FlowyML reads back from a file that it meets. Steps are ids of tasks, the timeout is in seconds."""
         return {
             "pipeline": self.plan.name,
+            "origin": self.bundle.origin.to_dict() if self.bundle.origin else None,
+            "code": self.bundle.code_digest,
             "version": version,
             "bundle": self.bundle.digest,
             "bundle_file": self.bundle.filename,
@@ -190,10 +212,9 @@ class _Dag:
     def _arguments(self, version: str) -> Iterator[Part]:
         """The arguments of the DAG."""
         plan, options = self.plan, self.options
-        ours = dag_id(plan.name)
-        yield f"dag_id={text_literal(ours)}"
-        if ours != plan.name:
-            yield f"dag_display_name={text_literal(plan.name)}"
+        yield f"dag_id={text_literal(self.id)}"
+        if self.id != self.shown_name:
+            yield f"dag_display_name={text_literal(self.shown_name)}"
         if about := options.get("description") or plan.description.partition("\n")[0]:
             yield Pair("description=", Text(about))
         yield "doc_md=__doc__"
@@ -207,9 +228,7 @@ class _Dag:
         if plan.parameters:
             given = self.schedule.parameters if self.schedule else {}
             yield Pair("params=", Group("{", [_parameter(parameter, given) for parameter in plan.parameters], "}"))
-        if plan.hooks:
-            yield "on_success_callback=on_end"
-            yield "on_failure_callback=on_end"
+        yield from _callbacks(options, DAG_CALLBACKS, ["on_end"] if plan.hooks else [])
 
     def _tasks(self) -> Iterator[str]:
         """The steps in the plan's order, and then what waits for what without taking data from it."""
@@ -248,12 +267,14 @@ class _Dag:
         yield f"step={text_literal(step.name)}"
         if inputs := list(self._inputs(step)):
             yield Pair("inputs=", Group("{", inputs, "}"))
-        if docs := _docs(step, options):
+        if docs := step_docs(step, options):
             yield Pair("doc_md=", Text(docs))
         yield from _retries(step.retry)
         if step.timeout_seconds is not None:
             yield f"execution_timeout={_seconds(step.timeout_seconds)}"
-        yield from (Pair(f"{name}=", value(options[name])) for name in TASK_ARGUMENTS if name in options)
+        arguments = (*TASK_ARGUMENTS, *STEP_ARGUMENTS)
+        yield from (Pair(f"{name}=", value(options[name])) for name in arguments if name in options)
+        yield from _callbacks(options, TASK_CALLBACKS, [])
         if step.resources and _asks_for_pod(step.resources):
             yield Pair("executor_config=", _pod(step.resources))
 
@@ -275,6 +296,19 @@ def _check_schedule(plan: Plan, schedule: Schedule | None) -> None:
                 f"Parameter {parameter.name!r} of {plan.name!r} has no default, and a scheduled run on Airflow takes "
                 f"the defaults. Give it a default, or give parameters={{{parameter.name!r}: …}} to the schedule."
             )
+
+
+def _callbacks(options: Mapping[str, Any], names: Iterable[str], before: list[Part]) -> Iterator[Part]:
+    """The arguments for callbacks; FlowyML's own, if any, are called first."""
+    for name in names:
+        calls = [*before, *(_callback(*item) for item in callbacks(options.get(name)))]
+        if calls:
+            yield Pair(f"{name}=", calls[0] if len(calls) == 1 else Group("[", calls, "]"))
+
+
+def _callback(place: str, arguments: Mapping[str, Any] | None) -> Part:
+    given = [value(dict(arguments))] if arguments is not None else []
+    return Group("callback(", [text_literal(place), *given], ")")
 
 
 def _only_after(step: Step) -> list[str]:
@@ -299,12 +333,6 @@ def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
         if len(tag) > _LONGEST_TAG:
             raise DefinitionError(f"pipeline {plan.name!r}: tag {tag[:30]!r}… is longer than Airflow's {_LONGEST_TAG}.")
     return tags
-
-
-def _docs(step: Step, options: Mapping[str, Any]) -> str:
-    """What the UI shows about a task. Airflow's tasks have no tags."""
-    tags = f"Tags: {', '.join(step.tags)}" if step.tags else ""
-    return "\n\n".join(part for part in (options.get("doc_md") or step.description, tags) if part)
 
 
 def _when(schedule: Schedule | None) -> Iterator[Part]:
@@ -402,14 +430,3 @@ def _pod(resources: ResourceRequirements) -> Part:
 
 def _text_or(text: str | None, otherwise: str) -> str:
     return otherwise if text is None else text_literal(text)
-
-
-def _docstring(text: str) -> str:
-    """A docstring that nothing in it can end."""
-    lines = [line.rstrip() for line in text.expandtabs().splitlines()]
-    body = "\n".join(lines).strip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    return f'"""{"".join(map(_printable, body))}\n"""\n'
-
-
-def _printable(character: str) -> str:
-    return character if character == "\n" or character.isprintable() else repr(character)[1:-1]

@@ -5,7 +5,7 @@ They are text: they run in Airflow's environment, which is not this one, on Airf
 
 from __future__ import annotations
 
-__all__ = ["BACKOFF", "HOOKS", "IMPORTS", "NOTE", "POD", "STEP", "TIMETABLE", "WORKER"]
+__all__ = ["BACKOFF", "CALLBACK", "HOOKS", "IMPORTS", "NOTE", "POD", "STEP", "TIMETABLE", "WORKER"]
 
 NOTE = """\
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
@@ -94,4 +94,18 @@ def pod(*, selector=None, limits=None, **requests):
     resources = k8s.V1ResourceRequirements(requests=requests, limits=limits)
     spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base", resources=resources)], node_selector=selector)
     return {"pod_override": k8s.V1Pod(spec=spec)}
+'''
+
+CALLBACK = '''\
+def callback(place, arguments=None):
+    """A function or a notifier of Airflow's environment, imported when it is called, not when this file is parsed."""
+
+    def call(context):
+        from importlib import import_module
+
+        module, _, name = place.rpartition(".")
+        found = getattr(import_module(module), name)
+        return found(context) if arguments is None else found(**arguments)(context)
+
+    return call
 '''

@@ -2,70 +2,49 @@
 
 from __future__ import annotations
 
-import difflib
 import json
+import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
+from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
+from flowyml.core.progress import show_waiting
 from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import mark_of, objection
 from flowyml_airflow.client import AirflowClient
-from flowyml_airflow.compiler import TAG, CompiledDag, compile_dag, version_tag
+from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
+from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, is_untouched, tags_of
+from flowyml_airflow.differences import code_difference, difference
 from flowyml_airflow.folder import Folder
 from flowyml_airflow.names import BUNDLES_FOLDER
+from flowyml_airflow.options import pipeline_options, step_options
+from flowyml_airflow.sweep import remove_old_bundles
 from flowyml_airflow.transport import NotThereError
 
-__all__ = ["Deployed", "Deployer", "facts_of", "has_schedule", "is_untouched", "tags_of"]
+__all__ = ["Deployer"]
 
-
-@dataclass(frozen=True)
-class Deployed:
-    """A DAG as Airflow has it. ``facts`` are what FlowyML wrote into its file; empty for a foreign DAG."""
-
-    dag: Mapping[str, Any]
-    client: AirflowClient
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether FlowyML compiled it."""
-        return TAG in tags_of(self.dag)
-
-    @property
-    def place(self) -> str:
-        """Its file: a path within the DAGs folder, with Airflow 2 one on Airflow's own machine."""
-        return str(self.dag.get("relative_fileloc") or self.dag.get("fileloc") or "")
-
-    @cached_property
-    def source(self) -> str:
-        """The text of its file."""
-        return self.client.source(self.dag)
-
-    @cached_property
-    def facts(self) -> Mapping[str, Any]:
-        """What FlowyML wrote into its file."""
-        return facts_of(self.source) if self.is_ours else {}
-
-    @property
-    def schedule(self) -> Schedule | None:
-        """Its schedule, when it has one that FlowyML gave it."""
-        plain = self.facts.get("schedule")
-        return Schedule.from_dict(plain) if plain else None
+logger = logging.getLogger("flowyml.airflow")
+_PARSING = 60  # seconds that reading a file may take once Airflow has found it
 
 
 @dataclass(frozen=True)
 class Deployer:
-    """Writes bundles and DAG files into ``folder``, and waits ``timeout`` seconds at most until they are parsed."""
+    """Writes bundles and DAG files into ``folder``, and waits ``timeout`` seconds at most until they are parsed.
+
+    ``timeout`` is None for as long as Airflow's own settings let it take.
+    """
 
     client: Callable[[], AirflowClient]
     folder: Folder | None
-    timeout: float
+    timeout: float | None = None
     python: str | None = None
     artifacts: str | None = None
     _proved: dict[str, str] = field(default_factory=dict)
@@ -79,9 +58,9 @@ class Deployer:
             return None
         return None if found.dag.get("is_stale") or found.dag.get("is_active") is False else found
 
-    def compiled(self, bundle: Bundle, schedule: Schedule | None) -> CompiledDag:
+    def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
         """The DAG file and its bundle, from memory if they were compiled before."""
-        return _compiled(bundle.data, _plain(schedule), self.python, self.artifacts)
+        return _compiled(bundle.data, _plain(schedule), self.python, self.artifacts, development)
 
     def kept(self, bundle: Bundle, found: Deployed | None) -> CompiledDag:
         """The DAG file with the schedule that is there already. Raises ``ConfigurationError`` if that is unreadable."""
@@ -99,11 +78,11 @@ class Deployer:
         """Make Airflow know this version; false when it does already.
 
         Raises ``EngineError`` with Airflow's traceback when it cannot be parsed, ``WaitTimeoutError`` when Airflow does
-        not read it, and ``ConfigurationError`` when it cannot be written, or would replace what FlowyML did not write,
-        or what was edited since; ``force`` replaces the latter.
+        not read it, ``ConfigurationError`` when it cannot be written, or would replace what FlowyML did not write, and
+        ``OwnershipError`` when it would replace another pipeline's, or what was edited; ``force`` replaces both.
         A deployment that fails leaves the DAG file that was there before.
         """
-        if self._is_there(compiled, found):
+        if self.is_there(compiled, found):
             return False
         self._check_place(compiled, found, force)
         if self.folder is None:
@@ -111,24 +90,36 @@ class Deployer:
                 f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. "
                 f"Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that Airflow reads its DAGs from."
             )
+        self._check_pools(compiled)
         self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
+        replaced = str(found.facts.get("bundle_file", "")) if found else ""
         before = self.client().import_error(compiled.filename)
         with self._put_back_on_failure(self.folder, compiled):
             for path, data in reversed(list(compiled.files.items())):
                 if self.folder.read(path) != data:
                     self.folder.write(path, data)
             self._wait_until_parsed(self.folder, compiled, before)
+        self._remove_old_bundles(self.folder, compiled, replaced)
         return True
 
     def diff(self, compiled: CompiledDag, found: Deployed | None) -> str:
-        """What deploying would change in the DAG file, as a unified diff; empty when nothing would."""
+        """What deploying would change, as a unified diff: the DAG file, and the code in its bundle.
+
+        Parameters, schedule and options stand in the DAG file. Empty when nothing would change.
+        """
         self._check_place(compiled, found, force=True)
         path = compiled.filename
         now = self.folder.read(path) if self.folder else None
         old = now.decode("utf-8", "replace") if now is not None else found.source if found and not self.folder else ""
-        names = (f"deployed/{path}" if old else "/dev/null", f"new/{path}")
-        lines = difflib.unified_diff(old.splitlines(keepends=True), compiled.text.splitlines(keepends=True), *names)
-        return "".join(lines)
+        return difference(path, old, compiled.text) + self._code_diff(old, compiled.bundle)
+
+    def _code_diff(self, old: str, bundle: Bundle) -> str:
+        """What changes in the code; nothing where there is no bundle yet, or it cannot be seen from here."""
+        path = facts_of(old).get("bundle_file")
+        data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if self.folder and path else None
+        if data is None or data == bundle.data:
+            return ""
+        return code_difference(Bundle.of(data, str(path)), bundle)
 
     def deployed_bundle(self, found: Deployed) -> Bundle:
         """The bundle of a deployed DAG. Raises ``ConfigurationError`` when it is not in the folder."""
@@ -145,7 +136,8 @@ class Deployer:
             )
         return Bundle.of(data, str(path))
 
-    def _is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
+    def is_there(self, compiled: CompiledDag, found: Deployed | None) -> bool:
+        """Whether Airflow has parsed this version, and the folder holds it."""
         if found is None or not self._has_parsed(compiled, found):
             return False
         return self.folder is None or all(self.folder.read(path) == data for path, data in compiled.files.items())
@@ -175,22 +167,51 @@ class Deployer:
                 f"would take turns. Give the dags_folder=… that holds it, or pipeline {pipeline!r} another name, or "
                 f"remove that file first."
             )
-        if self.folder is None:
-            return
+        if found and found.facts:
+            check_replaceable(found.origin, compiled.bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
         for name, data in compiled.files.items():
-            if name.endswith(".pyz"):  # its digest is in its name; one that was damaged is replaced
-                continue
-            if reason := objection(self.folder.read(name), data, force=force):
-                raise ConfigurationError(f"{name} in dags_folder={self.folder.name!r} {reason}")
+            there = None if self.folder is None or name.endswith(".pyz") else self.folder.read(name)
+            if (
+                self.folder and there is not None and (reason := objection(there, data, force=force))
+            ):  # a bundle is its digest's
+                kind = OwnershipError if mark_of(there) else ConfigurationError
+                raise kind(f"{name} in dags_folder={self.folder.name!r} {reason}")
+
+    def _check_pools(self, compiled: CompiledDag) -> None:
+        """Refuse a pool that Airflow does not have: tasks would wait for ever, and nothing says so."""
+        plan = compiled.bundle.plan
+        wanted = {f"pipeline {plan.name!r}": pipeline_options(plan).get("pool")}
+        wanted |= {f"step {step.name!r}": step_options(step).get("pool") for step in plan}
+        client = self.client()
+        for pool in sorted({pool for pool in wanted.values() if pool}):
+            if not client.has_pool(pool):
+                who = next(who for who, asked in wanted.items() if asked == pool)
+                raise ConfigurationError(
+                    f"{who} asks for the pool {pool!r}, and Airflow at {client.transport.connection.url} has none of "
+                    f"that name: its tasks would wait for ever. Create it, in Airflow's UI under Admin, Pools, or by "
+                    f"`airflow pools set {shlex.quote(pool)} SLOTS DESCRIPTION`."
+                )
+
+    def _remove_old_bundles(self, folder: Folder, compiled: CompiledDag, replaced: str) -> None:
+        """What is left over costs space and nothing else, so no deployment fails for it."""
+        try:
+            remove_old_bundles(folder, self.client(), compiled.bundle.plan.name, {compiled.bundle.filename, replaced})
+        except (EngineError, ConfigurationError) as error:
+            logger.info("Old bundles in dags_folder=%r stay there: %s", folder.name, error)
 
     @staticmethod
     @contextmanager
     def _put_back_on_failure(folder: Folder, compiled: CompiledDag) -> Iterator[None]:
-        """Leave the DAG file as it was before, unless somebody else has changed it meanwhile."""
+        """Leave the DAG file as it was before, unless somebody else has changed it meanwhile.
+
+        A file that Airflow has only not read yet stays: deploying again goes on waiting for it.
+        """
         path = compiled.filename
         before, after = folder.read(path), compiled.files[path]
         try:
             yield
+        except WaitTimeoutError:
+            raise
         except BaseException:
             if before != after and folder.read(path) == after:
                 folder.remove(path) if before is None else folder.write(path, before)
@@ -198,19 +219,25 @@ class Deployer:
 
     def _wait_until_parsed(self, folder: Folder, compiled: CompiledDag, before: Mapping[str, Any] | None) -> None:
         """An error from before may be written once more while the new file arrives: then only the next one counts."""
-        deadline, pause = time.monotonic() + self.timeout, 0.1
+        seconds = self.timeout if self.timeout is not None else self.client().reads_new_files_within + _PARSING
+        deadline, pause = time.monotonic() + seconds, 0.1
         errors = {before["timestamp"]: before} if before else {}
-        while time.monotonic() < deadline and len(errors) < (3 if before else 1):
-            found = self.found(compiled.dag_id)
-            if found and self._has_parsed(compiled, found):
-                return
-            if error := self.client().import_error(compiled.filename):
-                errors[error["timestamp"]] = error
-            time.sleep(pause)
-            pause = min(pause * 1.5, 1)
-        raise self._unparsed(folder, compiled, [error for error in errors.values() if error is not before])
+        what = f"waiting for Airflow to read {compiled.filename} from {folder.name}, for up to {seconds:g} s"
+        with show_waiting(what) as told:
+            while time.monotonic() < deadline and len(errors) < (3 if before else 1):
+                found = self.found(compiled.dag_id)
+                if found and self._has_parsed(compiled, found):
+                    return
+                if error := self.client().import_error(compiled.filename):
+                    errors[error["timestamp"]] = error
+                told()
+                time.sleep(pause)
+                pause = min(pause * 1.5, 1)
+        raise self._unparsed(folder, compiled, [error for error in errors.values() if error is not before], seconds)
 
-    def _unparsed(self, folder: Folder, compiled: CompiledDag, errors: list[Mapping[str, Any]]) -> Exception:
+    def _unparsed(
+        self, folder: Folder, compiled: CompiledDag, errors: list[Mapping[str, Any]], seconds: float
+    ) -> Exception:
         if errors:
             return EngineError(f"Airflow cannot import {compiled.filename}:\n{errors[-1]['stack_trace']}")
         if folder.read(compiled.filename) != compiled.files[compiled.filename]:
@@ -220,32 +247,11 @@ class Deployer:
             )
         return WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "
-            f"{self.timeout:g} s from dags_folder={folder.name!r}; nothing was changed there. Is this the folder that "
-            f"Airflow reads its DAGs from, and does its DAG processor run? Airflow looks for new files every 5 minutes "
-            f"unless its [dag_processor] refresh_interval says otherwise; a longer deploy_timeout waits for that."
+            f"{seconds:g} s from dags_folder={folder.name!r}. The file stays there, and deploying again goes on "
+            f"waiting for it. Is this the folder that Airflow reads its DAGs from, and does its DAG processor run? "
+            f"It looks for files every 5 minutes unless [dag_processor] refresh_interval says otherwise, on 2.11 "
+            f"[scheduler] dag_dir_list_interval."
         )
-
-
-def tags_of(dag: Mapping[str, Any]) -> set[str]:
-    """The names of a DAG's tags."""
-    return {tag["name"] for tag in dag.get("tags") or ()}
-
-
-def facts_of(source: str) -> Mapping[str, Any]:
-    """What FlowyML wrote into a DAG file; empty when it did not write it."""
-    mark = mark_of(source.encode())
-    return mark.facts if mark else {}
-
-
-def is_untouched(source: str) -> bool:
-    """Whether a DAG file is what FlowyML wrote."""
-    mark = mark_of(source.encode())
-    return mark is not None and mark.is_untouched
-
-
-def has_schedule(dag: Mapping[str, Any]) -> bool:
-    """Whether a DAG runs by itself."""
-    return dag.get("timetable_summary") not in (None, "None") or bool(dag.get("schedule_interval"))
 
 
 def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
@@ -267,9 +273,9 @@ def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _compiled(data: bytes, schedule: str, python: str | None, artifacts: str | None) -> CompiledDag:
+def _compiled(data: bytes, schedule: str, python: str | None, artifacts: str | None, development: bool) -> CompiledDag:
     when = Schedule.from_dict(json.loads(schedule)) if schedule else None
-    return compile_dag(Bundle.of(data), schedule=when, python=python, artifacts=artifacts)
+    return compile_dag(Bundle.of(data), schedule=when, python=python, artifacts=artifacts, development=development)
 
 
 def _plain(schedule: Schedule | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,14 @@ class Folder(ABC):
     @abstractmethod
     def remove(self, path: str) -> None:
         """Take a file away, if it is there. Raises ``ConfigurationError``."""
+
+    @abstractmethod
+    def names(self, path: str = "") -> list[str]:
+        """The names of the files in a folder below this one; none when it is not there."""
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        """The contents of those files that are there."""
+        return [data for path in paths if (data := self.read(path)) is not None]
 
     def local(self, path: str) -> Path | None:
         """Where the file is on this machine, if it is."""
@@ -81,6 +89,14 @@ class LocalFolder(Folder):
     def remove(self, path: str) -> None:
         try:
             (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def names(self, path: str = "") -> list[str]:
+        try:
+            return sorted(item.name for item in (self.root / path).iterdir() if item.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
         except OSError as error:
             raise self._refused(error) from error
 
@@ -140,6 +156,17 @@ class FsspecFolder(Folder):
     def remove(self, path: str) -> None:
         self._call(lambda files, root: self._take_away(files, f"{root}/{path}"))
 
+    def names(self, path: str = "") -> list[str]:
+        return self._call(lambda files, root: self._listed(files, f"{root}/{path}".rstrip("/")))
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes]:
+        """In one call, since object stores answer many at once and one after another slowly."""
+        plain = [path for path in paths if not set(path) & set("*?[]")]  # fsspec takes others for patterns
+        found: dict[str, bytes] = self._call(
+            lambda files, root: files.cat([f"{root}/{path}" for path in plain]) if plain else {}
+        )
+        return [*found.values(), *super().read_all([path for path in paths if path not in plain])]
+
     def _user_part(self, url: str) -> str:
         """User and password, which some libraries repeat in their errors. Raises ``ConfigurationError``.
 
@@ -180,6 +207,14 @@ class FsspecFolder(Folder):
             return bytes(files.cat_file(target))
         except FileNotFoundError:
             return None
+
+    @staticmethod
+    def _listed(files: Any, folder: str) -> list[str]:
+        try:
+            found = files.ls(folder, detail=True, refresh=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(item["name"].rpartition("/")[2] for item in found if item["type"] == "file")
 
     @staticmethod
     def _take_away(files: Any, target: str) -> None:

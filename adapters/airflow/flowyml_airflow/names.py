@@ -12,8 +12,8 @@ from typing import Any
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "RUN_ID_KEY", "START_TASK", "dag_file", "dag_id", "given_run_id", "parameters_of", "task_id",
-    "xcom_key",
+    "BUNDLES_FOLDER", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id", "development_id",
+    "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
@@ -23,8 +23,16 @@ START_TASK = "on_pipeline_start"
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY = "flowyml.run_id"
 
+# Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it
+# refuses. Source: airflow.utils.types.DagRunType, of 3 and 2.
+_RUN_ID = re.compile(
+    r"(?!.*\.\.)(?!(?:scheduled|backfill|operator_triggered|asset_triggered|asset_materialization|dataset_triggered)__)"
+    r"[A-Za-z0-9_.~:+-]{1,200}"
+)
+_DEVELOPMENT, _SHOWN_DEVELOPMENT = "__dev", " (development)"
+
 _FINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_ENDS_IN_DIGEST = re.compile(r"(^|[_-])[0-9a-f]{8}$")
+_ENDS_AS_OURS = re.compile(rf"(^|[_-])[0-9a-f]{{8}}$|{_DEVELOPMENT}$")
 
 
 def dag_id(pipeline: str) -> str:
@@ -34,6 +42,29 @@ def dag_id(pipeline: str) -> str:
     ('train-classifier', 'train_model_u_b0ce1989')
     """
     return _id(pipeline)
+
+
+def development_id(pipeline: str) -> str:
+    """The id of the DAG that runs code which is not deployed, while the pipeline's own DAG has a schedule.
+
+    >>> development_id("train-classifier"), dag_id("train-classifier__dev")
+    ('train-classifier__dev', 'train_classifier_dev_7ff5b69e')
+    """
+    return dag_id(pipeline) + _DEVELOPMENT
+
+
+def development_name(pipeline: str) -> str:
+    """The name that Airflow shows for that DAG."""
+    return pipeline + _SHOWN_DEVELOPMENT
+
+
+def pipeline_of(dag: str, shown: str) -> str:
+    """The pipeline of a DAG, by its id and the name that Airflow shows.
+
+    >>> pipeline_of("train_model_u_b0ce1989__dev", "Train/Model ü (development)"), pipeline_of("train", "train")
+    ('Train/Model ü', 'train')
+    """
+    return shown.removesuffix(_SHOWN_DEVELOPMENT) if dag.endswith(_DEVELOPMENT) else shown
 
 
 def task_id(step: str) -> str:
@@ -63,6 +94,15 @@ def xcom_key(output: str) -> str:
     return _id(output if output != "return_value" else f"{output} ")
 
 
+def airflow_run_id(run_id: str) -> str:
+    """A run id that Airflow takes.
+
+    >>> airflow_run_id("nightly-1"), airflow_run_id("mine & yours")
+    ('nightly-1', 'mine-yours-d8361812')
+    """
+    return run_id if _RUN_ID.fullmatch(run_id) and run_id not in (".", "..", "~") else slug(run_id, max_length=100)
+
+
 def given_run_id(conf: Mapping[str, Any] | None, run_id: str) -> str:
     """The run id that the user gave.
 
@@ -83,6 +123,6 @@ def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _id(name: str) -> str:
     """Letters, digits, ``_`` and ``-``; Airflow would take dots as well."""
-    if _FINE.fullmatch(name) and not _ENDS_IN_DIGEST.search(name):
+    if _FINE.fullmatch(name) and not _ENDS_AS_OURS.search(name):
         return name
     return slug(name, separator="_", max_length=100)

@@ -6,13 +6,17 @@ They are Airflow's own arguments of a DAG and of an operator, and few more. What
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.core.errors import UnknownOptionError
 from flowyml.plan.model import Plan, Step
 
-__all__ = ["DAG_ARGUMENTS", "TASK_ARGUMENTS", "pipeline_options", "step_options"]
+__all__ = [
+    "DAG_ARGUMENTS", "DAG_CALLBACKS", "STEP_ARGUMENTS", "TASK_ARGUMENTS", "TASK_CALLBACKS", "callbacks",
+    "pipeline_options", "step_options",
+]  # fmt: skip
 
 Check = tuple[str, Callable[[Any], bool]]
 
@@ -34,6 +38,28 @@ _LINKS: Check = (
     "a dict of texts",
     lambda value: isinstance(value, Mapping) and all(_is_text(part) for item in value.items() for part in item),
 )
+_PLACE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def _is_callback(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return len(value) == 1 and all(_is_place(name) and isinstance(part, Mapping) for name, part in value.items())
+    return _is_place(value)
+
+
+def _is_place(value: object) -> bool:
+    return isinstance(value, str) and _PLACE.fullmatch(value) is not None
+
+
+_CALLBACKS: Check = (
+    "'module.function', {'module.Notifier': {arguments}}, or a list of these",
+    lambda value: all(map(_is_callback, value if isinstance(value, list | tuple) else [value])),
+)
+# Those that Airflow 2.11 and 3 know; source: airflow.utils.trigger_rule.
+_TRIGGER_RULES = (
+    "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done", "none_failed",
+    "none_failed_min_one_success", "none_skipped", "always",
+)  # fmt: skip
 _WEIGHT_RULES = ("downstream", "upstream", "absolute")
 
 # Arguments of an operator: of a step, or as `default_args` of all steps.
@@ -49,6 +75,16 @@ TASK_ARGUMENTS: Mapping[str, Check] = {
     "max_active_tis_per_dag": _COUNT,
     "run_as_user": _TEXT,
 }
+# Arguments of a step's operator alone.
+STEP_ARGUMENTS: Mapping[str, Check] = {
+    "trigger_rule": (f"one of {', '.join(_TRIGGER_RULES)}", lambda value: value in _TRIGGER_RULES),
+}
+TASK_CALLBACKS: Mapping[str, Check] = dict.fromkeys(
+    ("on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback", "on_skipped_callback"),
+    _CALLBACKS,
+)
+# Of the DAG: Airflow calls them when a run has ended.
+DAG_CALLBACKS: Mapping[str, Check] = dict.fromkeys(("on_success_callback", "on_failure_callback"), _CALLBACKS)
 # Arguments of a DAG.
 DAG_ARGUMENTS: Mapping[str, Check] = {
     "max_active_runs": _COUNT,
@@ -60,6 +96,7 @@ DAG_ARGUMENTS: Mapping[str, Check] = {
 _DOCS: Mapping[str, Check] = {"doc_md": _TEXT}
 _PIPELINE: Mapping[str, Check] = {
     **DAG_ARGUMENTS,
+    **DAG_CALLBACKS,
     **TASK_ARGUMENTS,
     **_DOCS,
     "description": _TEXT,
@@ -67,7 +104,7 @@ _PIPELINE: Mapping[str, Check] = {
     "python": _TEXT,
     "artifacts": _TEXT,
 }
-_STEP: Mapping[str, Check] = {**TASK_ARGUMENTS, **_DOCS}
+_STEP: Mapping[str, Check] = {**TASK_ARGUMENTS, **STEP_ARGUMENTS, **TASK_CALLBACKS, **_DOCS}
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
@@ -82,6 +119,16 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
 def step_options(step: Step) -> Mapping[str, Any]:
     """The options of a step, checked. Raises ``UnknownOptionError``."""
     return _checked(step.options.get("airflow", {}), f"step {step.name!r}", _STEP)
+
+
+def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """The places of callbacks, and the arguments of those that are notifiers.
+
+    >>> callbacks("alerts.page"), callbacks([{"slack.Notifier": {"text": "late"}}]), callbacks(None)
+    ([('alerts.page', None)], [('slack.Notifier', {'text': 'late'})], [])
+    """
+    listed = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    return [next(iter(item.items())) if isinstance(item, Mapping) else (item, None) for item in listed]
 
 
 def _checked(given: Mapping[str, Any], who: str, known: Mapping[str, Check]) -> Mapping[str, Any]:

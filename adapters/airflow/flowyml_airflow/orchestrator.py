@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import EngineError, FlowymlError, RunNotFoundError, ScheduleNotFoundError
+from flowyml.core.errors import EngineError, FlowymlError, OwnershipError, RunNotFoundError, ScheduleNotFoundError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run
-from flowyml.plan.names import slug
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, new_run_id
+from flowyml.orchestrators.ownership import check_replaceable
+from flowyml_airflow.backfills import backfilled, check_parameters
 from flowyml_airflow.capabilities import CAPABILITIES
 from flowyml_airflow.client import AirflowClient, usable_id
 from flowyml_airflow.client_v1 import Airflow2Client
-from flowyml_airflow.compiler import TAG
+from flowyml_airflow.compiler import TAG, CompiledDag
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.deploy import Deployed, Deployer, has_schedule
+from flowyml_airflow.deploy import Deployer
+from flowyml_airflow.deployed import Deployed, has_schedule
 from flowyml_airflow.folder import open_folder
-from flowyml_airflow.names import RUN_ID_KEY, dag_id
+from flowyml_airflow.names import RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import info, since
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
@@ -39,12 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AirflowOrchestrator"]
 
-# Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it
-# refuses. Source: airflow.utils.types.DagRunType, of 3 and 2.
-_RUN_ID = re.compile(
-    r"(?!.*\.\.)(?!(?:scheduled|backfill|operator_triggered|asset_triggered|asset_materialization|dataset_triggered)__)"
-    r"[A-Za-z0-9_.~:+-]{1,200}"
-)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class AirflowOrchestrator(Orchestrator):
@@ -59,9 +56,10 @@ class AirflowOrchestrator(Orchestrator):
     ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
     large outputs go, which this machine must reach too. ``unpause`` lets a run unpause its DAG; one whose schedule is
     paused only when it is True, since the schedule then fires again; with False every paused DAG is refused.
-    ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, ``timeout`` how long one call
-    may wait for Airflow, both in seconds. ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert``
-    a file with a certificate and its key, or the two files; with ``verify=False`` everybody is trusted.
+    ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as long as Airflow's
+    settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds. ``ca_file`` is a
+    file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key, or the two files;
+    with ``verify=False`` everybody is trusted.
     ``retry_policy`` retries failed steps, and calls to an Airflow that does not answer.
     """
 
@@ -85,7 +83,7 @@ class AirflowOrchestrator(Orchestrator):
         python: str | None = None,
         artifacts: str | None = None,
         unpause: bool | None = None,
-        deploy_timeout: float = 60,
+        deploy_timeout: float | None = None,
         timeout: float = 30,
         verify: bool | str = True,
         ca_file: str | os.PathLike[str] | None = None,
@@ -139,29 +137,47 @@ class AirflowOrchestrator(Orchestrator):
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        dag, dag_run_id = dag_id(bundle.plan.name), _airflow_run_id(run_id)
+        """Run the pipeline's DAG, which is deployed first where it has no schedule.
+
+        What a scheduled DAG runs is changed by deploying only: code that is not deployed runs as a DAG of its own.
+        """
+        dag_run_id = airflow_run_id(run_id)
         given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
-        found = self._deployer.found(dag)
-        compiled = self._deployer.kept(bundle, found)
-        if self._deployer.deploy(compiled, found, force=True) or found is None:
-            found = self._found(dag)
-        if found.dag["is_paused"] and self._is_there(dag, dag_run_id, parameters):
-            return f"{dag}/{dag_run_id}"
-        self._make_runnable(found, run_id)
+        own = self._deployer.found(dag_id(bundle.plan.name))
+        compiled, found = self._to_run(bundle, own, force)
+        if own and (has_schedule(own.dag) or own.dag["is_paused"]):
+            for dag in (own.dag["dag_id"], development_id(bundle.plan.name)):
+                if self._is_there(dag, dag_run_id, bundle, parameters):
+                    return f"{dag}/{dag_run_id}"
+        self._check_runnable(found, run_id, force)
+        if self._deployer.deploy(compiled, found, force=force) or found is None:
+            found = self._found(compiled.dag_id)
+        if found.dag["is_paused"]:
+            self.client.pause(compiled.dag_id, False)
         try:
-            self.client.trigger(dag, dag_run_id, {**parameters, **given})
+            self.client.trigger(compiled.dag_id, dag_run_id, {**parameters, **given})
         except ConflictError:
-            self._is_there(dag, dag_run_id, parameters)
-        return f"{dag}/{dag_run_id}"
+            self._is_there(compiled.dag_id, dag_run_id, bundle, parameters)
+        return f"{compiled.dag_id}/{dag_run_id}"
+
+    def _to_run(self, bundle: Bundle, own: Deployed | None, force: bool) -> tuple[CompiledDag, Deployed | None]:
+        """The DAG that a run of this bundle is for, as it has to be, and as Airflow has it."""
+        compiled = self._deployer.kept(bundle, own)
+        if own is None or not has_schedule(own.dag) or self._deployer.is_there(compiled, own):
+            return compiled, own
+        check_replaceable(own.origin, bundle.origin, f"the DAG {compiled.dag_id!r}", force=force)
+        compiled = self._deployer.compiled(bundle, None, development=True)
+        return compiled, self._deployer.found(compiled.dag_id)
 
     def get_run(self, job_id: str) -> Run:
         return self._reader.run(self._run(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        """Runs of a pipeline, or of a DAG by its id, or of all DAGs; foreign ones too."""
-        dags = None if pipeline is None else sorted({dag_id(pipeline), pipeline})
+        """Runs of a pipeline, or of a DAG by its id, or of all DAGs, foreign ones too; newest started first."""
+        dags = None if pipeline is None else sorted({dag_id(pipeline), development_id(pipeline), pipeline})
         reader = self._reader
-        return [reader.run(found, whole=False) for found in self.client.runs(dags, limit)]
+        runs = [reader.run(found, whole=False) for found in self.client.runs(dags, limit)]
+        return sorted(runs, key=lambda run: run.started_at or run.created_at or _NEVER, reverse=True)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         return self._reader.steps(self._run(job_id))
@@ -205,7 +221,7 @@ class AirflowOrchestrator(Orchestrator):
         """Write the DAG file and its bundle, and wait until Airflow has parsed them; a schedule stays as it is."""
         found = self._deployer.found(dag_id(bundle.plan.name))
         compiled = self._deployer.kept(bundle, found)
-        changed = self._deployer.deploy(compiled, found, force=True)
+        changed = self._deployer.deploy(compiled, found, force=force)
         return Deployment(
             name=bundle.plan.name, digest=compiled.version, changed=changed, url=self.client.dag_url(compiled.dag_id)
         )
@@ -218,7 +234,9 @@ class AirflowOrchestrator(Orchestrator):
         found = self._deployer.found(dag_id(bundle.plan.name))
         wanted = since(schedule, found.schedule if found else None)
         compiled = self._deployer.compiled(bundle, wanted)
-        self._deployer.deploy(compiled, found, force=True)
+        if found and not force:
+            self._check_resumable(found)
+        self._deployer.deploy(compiled, found, force=force)
         self.client.pause(compiled.dag_id, False)
         return self._info(compiled.dag_id)
 
@@ -247,64 +265,104 @@ class AirflowOrchestrator(Orchestrator):
         found = self._found(schedule_id)
         facts = found.facts
         deployer = replace(self._deployer, python=facts.get("python"), artifacts=facts.get("artifacts"))
-        deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found, force=True)
+        deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
+
+    def trigger(
+        self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
+    ) -> SubmissionResult:
+        """Start a run of a pipeline as it is deployed, or of any DAG by its id. The same run id gives the same run.
+
+        Raises ``RunNotFoundError``, ``ParameterError``, and ``OwnershipError`` for a DAG that was paused on purpose.
+        """
+        found, values = self._dag_of(name), dict(parameters or {})
+        check_parameters(found, values)
+        run_id = run_id or new_run_id(found.facts.get("pipeline", name))
+        dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
+        self._check_runnable(found, run_id, force=False)
+        if found.dag["is_paused"]:
+            self.client.pause(dag, False)
+        with suppress(ConflictError):
+            self.client.trigger(dag, dag_run_id, values if dag_run_id == run_id else {**values, RUN_ID_KEY: run_id})
+        return self.attach(f"{dag}/{dag_run_id}")
+
+    def clear(self, job_id: str, *, failed_only: bool = True) -> None:
+        """Run the tasks of a run again: those that failed and those that waited for them, or all.
+
+        Raises ``RunNotFoundError``, and ``EngineError`` where there is nothing to run again.
+        """
+        found = self._run(job_id)
+        if not self.client.clear(found["dag_id"], found["dag_run_id"], failed_only):
+            raise EngineError(
+                f"Run {job_id!r} has no {'failed tasks' if failed_only else 'tasks'} to run again."
+                + (" failed_only=False, or --all, runs all of them." if failed_only else "")
+            )
 
     def backfill(
         self,
-        pipeline: str,
-        start: datetime,
-        end: datetime,
+        name: str,
+        start: date,
+        end: date,
         *,
         parameters: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[SubmissionResult]:
         """The runs of a date range that a scheduled pipeline, or any DAG, has missed, by Airflow's own backfill.
 
-        ``start`` and ``end`` are both included; those without a time zone are in UTC. ``options`` are those of
-        Airflow's API: ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``.
+        ``start`` and ``end`` are both included: a date means its whole day in the time zone of the schedule, a
+        ``datetime`` that moment, in UTC where it has no time zone. ``options`` are those of Airflow's API:
+        ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``. Raises ``ParameterError`` for a parameter that
+        the pipeline does not have, and ``UnsupportedFeatureError`` on Airflow 2.
         """
-        client, dag, dates = self.client, self._dag_of(pipeline), (_aware(start), _aware(end))
-        before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
-        number = client.backfill(dag, *dates, parameters or {}, **options)
-        made = [
-            run
-            for run in client.runs([dag], None, dates)
-            if run.get("run_type") == "backfill" and _identity(run) not in before
-        ]
-        if not made:
-            raise EngineError(
-                f"Backfill {number} of {dag!r} made no run: its schedule has no time in that range, or each of them "
-                f"has its run. reprocess_behavior='failed' or 'completed' runs those again."
-            )
+        made = backfilled(self._dag_of(name), start, end, parameters or {}, **options)
         reader = self._reader
-        return [SubmissionResult(self, f"{dag}/{run['dag_run_id']}", run=reader.run(run, whole=False)) for run in made]
+        runs = [reader.run(run, whole=False) for run in made]
+        return [SubmissionResult(self, run.job_id, run=run) for run in runs]
 
-    def _dag_of(self, pipeline: str) -> str:
+    def _dag_of(self, pipeline: str) -> Deployed:
         for candidate in (dag_id(pipeline), pipeline):
-            if usable_id(candidate) and self._deployer.found(candidate):
-                return candidate
+            if usable_id(candidate) and (found := self._deployer.found(candidate)):
+                return found
         raise RunNotFoundError(f"Airflow at {self.connection.url} has no DAG of {pipeline!r}. Deploy it first.")
 
-    def _make_runnable(self, found: Deployed, run_id: str) -> None:
-        """The run of a paused DAG would stay queued."""
-        if not found.dag["is_paused"]:
+    def _check_resumable(self, found: Deployed) -> None:
+        """Refuse to schedule a DAG that somebody paused: it would be resumed."""
+        dag = found.dag["dag_id"]
+        if not found.dag["is_paused"] or self.client.pause_we_set(dag) or not self.client.was_paused_by_hand(dag):
             return
-        scheduled = has_schedule(found.dag)
-        if self.unpause is False or (self.unpause is None and scheduled):
-            why = "and its schedule would fire again if it were not" if scheduled else "and unpause=False"
-            raise EngineError(
-                f"DAG {found.dag['dag_id']!r} is paused {why}: run {run_id!r} would stay queued. Resume it, or give "
-                f"AirflowOrchestrator(unpause=True)."
-            )
-        self.client.pause(found.dag["dag_id"], False)
+        raise OwnershipError(
+            f"DAG {dag!r} was paused in Airflow, and not by FlowyML; scheduling it would resume it. Resume it first, "
+            f"in Airflow or by `flowyml schedule resume {dag}`, or use --force (force=True)."
+        )
 
-    def _is_there(self, dag: str, dag_run_id: str, parameters: Mapping[str, Any]) -> bool:
-        """Whether the same run was submitted before; other parameters are worth a warning."""
+    def _check_runnable(self, found: Deployed | None, run_id: str, force: bool) -> None:
+        """Refuse a DAG that was paused on purpose, where the run would stay queued.
+
+        One that is paused since Airflow made it is unpaused by its first run.
+        """
+        if found is None or not found.dag["is_paused"] or self.unpause or force:
+            return
+        dag = found.dag["dag_id"]
+        if self.unpause is False:
+            why = "and unpause=False"
+        elif has_schedule(found.dag):
+            why = "and its schedule would fire again if it were not"
+        elif self.client.was_paused_by_hand(dag):
+            why = "on purpose, since it was paused after it was made"
+        else:
+            return
+        raise OwnershipError(
+            f"DAG {dag!r} is paused {why}: run {run_id!r} would stay queued. Resume it in Airflow, or by `flowyml "
+            f"schedule resume {dag}` if it has a schedule. To resume it by this run: --force, force=True, or "
+            f"AirflowOrchestrator(unpause=True)."
+        )
+
+    def _is_there(self, dag: str, dag_run_id: str, bundle: Bundle, parameters: Mapping[str, Any]) -> bool:
+        """Whether the same run was submitted before; other parameters are worth a warning, other code is an error."""
         try:
-            found = self._reader.run(self.client.run(dag, dag_run_id), whole=False)
+            found = self._reader.identified(self.client.run(dag, dag_run_id))
         except NotThereError:
             return False
-        check_same_run(found, found.pipeline, parameters)  # the run ids of a DAG are those of one pipeline
+        check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         return True
 
     def _run(self, job_id: str) -> dict[str, Any]:
@@ -346,17 +404,3 @@ def _client(transport: Transport) -> AirflowClient:
         if isinstance(version, dict) and "version" in version:
             return kind(transport, str(version["version"]))
     raise EngineError(f"{transport.connection.url} answers, but not as Airflow does. Is the address right?")
-
-
-def _airflow_run_id(run_id: str) -> str:
-    """A run id that Airflow takes."""
-    return run_id if _RUN_ID.fullmatch(run_id) and usable_id(run_id) else slug(run_id, max_length=100)
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _identity(run: Mapping[str, Any]) -> tuple[str, str | None]:
-    """A run, and when it was queued: a backfill may run one again that was there."""
-    return run["dag_run_id"], run.get("queued_at")

@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowyml.artifacts import open_store, unpack
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_airflow.client import AirflowClient, LogEvent, moment
-from flowyml_airflow.deploy import facts_of
-from flowyml_airflow.names import START_TASK, given_run_id, parameters_of
-from flowyml_airflow.status import failed_before, run_status, task_status, timeout_of
+from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.names import START_TASK, given_run_id, parameters_of, pipeline_of
+from flowyml_airflow.status import DAG_RUN, failed_before, run_status, task_status, timeout_of, was_cancelled
 from flowyml_airflow.tail import Tail
-from flowyml_airflow.transport import NotThereError
+from flowyml_airflow.transport import NotThereError, ServerTroubleError
 
 __all__ = ["RunReader"]
 
@@ -31,6 +32,7 @@ _MACHINERY = (
 )  # fmt: skip
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATE = "AirflowTaskTimeout"
+_SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
 
 Tails = dict[tuple[str, int, int], Tail]  # by task, map index and attempt
 
@@ -46,9 +48,11 @@ class RunReader:
     artifacts: str | None = None
     known: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
     known_now: dict[tuple[str, int | None], tuple[timedelta | None, str]] = field(default_factory=dict)
+    _notes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def run(self, found: Mapping[str, Any], *, whole: bool = True) -> Run:
         """The record of a DAG run; ``whole`` looks up what went wrong, and whether a stopped run has really ended."""
+        found = self._noted(found)
         dag, run_id = found["dag_id"], found["dag_run_id"]
         status = run_status(found)
         if status.is_failed:
@@ -61,7 +65,7 @@ class RunReader:
         return Run(
             job_id=f"{dag}/{run_id}",
             run_id=given_run_id(found.get("conf"), run_id),
-            pipeline=found.get("dag_display_name") or self._about(found)[1],
+            pipeline=pipeline_of(dag, found.get("dag_display_name") or self._about(found)[1]),
             status=status,
             raw_status=found["state"],
             created_at=moment(found.get("queued_at") or found.get("run_after") or found.get("start_date")),
@@ -74,9 +78,16 @@ class RunReader:
 
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
         """The steps in the order of the DAG file."""
+        found = self._noted(found)
         tasks = [task for task in self._tasks(found) if not _is_start(task)]
         order = {task: number for number, task in enumerate(facts_of(self._source(found)).get("steps", ()))}
         return tuple(self._step(task, found) for task in sorted(tasks, key=lambda task: order.get(task["task_id"], 0)))
+
+    def identified(self, found: Mapping[str, Any]) -> Run:
+        """The record with origin and digest of the code, where Airflow keeps the version that the run was made from."""
+        facts = facts_of(self._source(found)) if _version(found) else {}
+        run = self.run(found, whole=False)
+        return replace(run, origin=Origin.from_dict(facts.get("origin")), code_digest=facts.get("code"))
 
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
         """The outputs of the pipeline; of a foreign DAG what its tasks returned, by task id: see ``_returned``."""
@@ -113,13 +124,19 @@ class RunReader:
         """The lines of every attempt, oldest first; with ``follow`` as they come, until the run has ended."""
         tails: Tails = defaultdict(Tail)
         while True:
-            over = self.run(found).status.is_terminal
-            yield from self._new_lines(found, tails, follow=follow)
+            try:
+                over = self.run(found).status.is_terminal
+                lines = self._new_lines(self._noted(found), tails, follow=follow)
+            except _SILENCE:
+                if not follow:
+                    raise
+                over, lines = False, []  # the server is being restarted, say
+            yield from lines
             if not follow:
                 return
             time.sleep(1)
             if over:  # a worker may write its last lines a moment after the end
-                yield from self._new_lines(found, tails, follow=False)
+                yield from self._new_lines(self._noted(found), tails, follow=False)
                 return
             found = self._again(found)
 
@@ -127,7 +144,7 @@ class RunReader:
         """The run as it is now; an Airflow that is silent for a moment says nothing new."""
         try:
             return self.client.run(found["dag_id"], found["dag_run_id"])
-        except EngineUnreachableError:
+        except _SILENCE:
             return found
 
     def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
@@ -155,7 +172,7 @@ class RunReader:
         """What an attempt wrote so far; None when Airflow is silent for a moment."""
         try:
             return self.client.log(found["dag_id"], found["dag_run_id"], task, attempt)
-        except EngineUnreachableError:
+        except _SILENCE:
             return None
 
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -202,6 +219,16 @@ class RunReader:
                 return _described(kind, said), kind.endswith(_LATE) or "ran longer than its timeout" in said
         told = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
         return (told[-1] if told else "the process of the task ended without a word; was its worker killed?"), False
+
+    def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
+        if DAG_RUN.get(found["state"]) is not ExecutionStatus.FAILED or was_cancelled(found):
+            return found
+        dag = found["dag_id"]
+        if dag not in self._notes:
+            self._notes[dag] = self.client.notes_written(dag)
+        before = ({**found, "note": note} for note in self._notes[dag].get(found["dag_run_id"], ()))
+        return next(filter(was_cancelled, before), found)
 
     def _has_settled(self, found: Mapping[str, Any]) -> bool:
         """Whether the tasks that were stopped with their run have ended, which their workers do a little later.
@@ -284,8 +311,17 @@ def _line(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
     text = event.message
     if event.error and "\n" not in text:
         text = f"{text}: {_described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
+        text = "\n".join([text, *_frames(event.error)])
     step = "" if _is_start(task) else _shown(task)
     return LogLine(text, step=step, level=event.level, time=event.time, attempt=attempt)
+
+
+def _frames(error: Mapping[str, Any]) -> list[str]:
+    """Where a task of its own raised, as Python writes it. A step of FlowyML's has logged its traceback itself."""
+    frames = [frame for frame in error.get("frames") or () if isinstance(frame, Mapping)]
+    if any(str(frame.get("filename", "")).endswith("flowyml_airflow/worker.py") for frame in frames):
+        return []
+    return [f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}' for frame in frames]
 
 
 def _described(kind: str, said: str) -> str:

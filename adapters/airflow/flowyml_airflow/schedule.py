@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml_airflow.client import moment
 from flowyml_airflow.compiler import version_tag
-from flowyml_airflow.deploy import Deployed, has_schedule, is_untouched, tags_of
+from flowyml_airflow.deployed import Deployed, has_schedule, is_untouched, tags_of
 from flowyml_airflow.folder import Folder
 
 __all__ = ["drift", "info", "since"]

@@ -53,7 +53,7 @@ TASK_INSTANCE: Mapping[str | None, ExecutionStatus] = {
     "success": ExecutionStatus.COMPLETED,
     "failed": ExecutionStatus.FAILED,
     "upstream_failed": ExecutionStatus.CANCELLED,
-    "skipped": ExecutionStatus.CANCELLED,
+    "skipped": ExecutionStatus.COMPLETED,  # a branch that was not taken; on Kubeflow and Prefect the same
     "removed": ExecutionStatus.CANCELLED,
 }
 
@@ -86,9 +86,9 @@ def task_status(task: Mapping[str, Any], run: Mapping[str, Any]) -> ExecutionSta
 
 def was_cancelled(run: Mapping[str, Any]) -> bool:
     """Whether FlowyML's note of a cancelled run is there, and was written since the run was last queued."""
-    first, *rest = (run.get("note") or "").splitlines() or [""]
-    queued = [line.removeprefix(_QUEUED) for line in rest if line.startswith(_QUEUED)]
-    return first == CANCELLED_NOTE and queued[:1] in ([], [_queued(run)])
+    lines = (run.get("note") or "").splitlines()
+    queued = [line.removeprefix(_QUEUED) for line in lines if line.startswith(_QUEUED)]
+    return CANCELLED_NOTE in lines and queued[:1] in ([], [_queued(run)])
 
 
 def cancelled_note(run: Mapping[str, Any], failed: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from flowyml import Pipeline, context, step
 from flowyml_airflow import AirflowOrchestrator
 from tests.engines.airflow import Airflow, wait_until
 
-__all__ = ["foreign_dag", "orchestrator_of", "short", "slow", "wait_for_dag"]
+__all__ = ["foreign_dag", "orchestrator_of", "other_code", "short", "slow", "wait_for_dag"]
 
 
 def orchestrator_of(airflow: Airflow, **options: Any) -> AirflowOrchestrator:
@@ -30,6 +30,16 @@ def short(name: str, answer: int = 1) -> Pipeline:
         return number
 
     return Pipeline(name, context=context(number=answer)).add_step(work)
+
+
+def other_code(name: str) -> Pipeline:
+    """The same pipeline, whose step does something else."""
+
+    @step(outputs=["answer"])
+    def work(number: int) -> int:
+        return number + 1
+
+    return Pipeline(name, context=context(number=1)).add_step(work)
 
 
 def slow(name: str, folder: str, seconds: float = 20) -> Pipeline:

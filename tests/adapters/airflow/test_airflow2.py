@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -159,8 +161,12 @@ def test_foreign_dags(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> N
 def test_what_it_cannot_do_says_so(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> None:
     now = datetime.now(UTC)
     orchestrator.deploy_pipeline(pipelines.greeting())
-    with pytest.raises(UnsupportedFeatureError, match="no backfills in its API"):
-        orchestrator.backfill("conformance greeting", now, now)
+    with pytest.raises(UnsupportedFeatureError, match="no backfills in its API") as error:
+        orchestrator.backfill("conformance greeting", now, now, parameters={"name": "Ada's"})
+    command = shlex.split(str(error.value).split("`")[1])
+    dag, given = orchestrator._dag_of("conformance greeting").dag["dag_id"], json.dumps({"name": "Ada's"})
+    assert command[:4] == ["airflow", "dags", "backfill", dag]
+    assert command[4:] == ["--start-date", now.isoformat(), "--end-date", now.isoformat(), "--conf", given]
     with pytest.raises(UnsupportedFeatureError, match="speaks no /api/v1"):
         orchestrator.api_client()
     with pytest.raises(AuthenticationError, match="wrong user name or password"):

@@ -154,7 +154,17 @@ def test_a_schedule_that_was_changed_by_hand_is_told(ask: Ask, on: Airflow) -> N
     (plain,) = json.loads(ask("schedule", "list", "--on", "airflow", "--pipeline", "told_by_cli", "--json"))
     assert plain["drift"] == ["told_by_cli.py was changed by hand: deploy again, or put the change into the pipeline."]
 
-    ask("schedule", "create", "told.py", "daily", "4", "--on", "airflow")
+    with pytest.raises(AssertionError, match="was edited after FlowyML wrote it"):
+        ask("schedule", "create", "told.py", "daily", "4", "--on", "airflow")
+    ask("schedule", "create", "told.py", "daily", "4", "--on", "airflow", "--force")
     assert "by hand" not in listed()
+    assert ask("trigger", "told_by_cli", "-p", "rows=4", "--run-id", "t1", "--on", "airflow") == "told_by_cli/t1\n"
+    assert '"rows": 4' in ask("status", "told_by_cli/t1", "--on", "airflow", "--json")
+    with pytest.raises(AssertionError, match="has no failed tasks to run again"):
+        ask("clear", "told_by_cli/t1", "--on", "airflow")
+    with pytest.raises(AssertionError, match="there is no parameter 'rosw'; did you mean 'rows'"):
+        ask("backfill", "told_by_cli", "2026-03-01", "2026-03-31", "-p", "rosw=4", "--on", "airflow")
+    with pytest.raises(AssertionError, match="END 'March' is not a date"):
+        ask("backfill", "told_by_cli", "2026-03-01", "March", "--on", "airflow")
     ask("schedule", "delete", "told_by_cli", "--on", "airflow")
     assert listed() == ""

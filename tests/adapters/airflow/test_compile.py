@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from hypothesis import strategies as st
 
 from flowyml.core.errors import DefinitionError, ScheduleError, UnknownOptionError
 from flowyml.core.schedule import Schedule
-from flowyml.plan.bundle import Bundle
+from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_airflow.compiler import compile_dag, version_tag
-from flowyml_airflow.deploy import facts_of, is_untouched
-from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, task_id, xcom_key
+from flowyml_airflow.dag_parts import CALLBACK
+from flowyml_airflow.deployed import facts_of, is_untouched
+from flowyml_airflow.differences import code_difference
+from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, pipeline_of, task_id, xcom_key
 from tests.adapters.airflow import dags
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -37,6 +40,9 @@ def bundle(plan: Plan) -> Bundle:
 
 class _Bundle(Bundle):
     """Its digest does not change with FlowyML's own code, so that golden files only change with the compiler."""
+
+    origin = None
+    code_digest = "0" * 64
 
     def with_files(self, files: Any) -> Bundle:
         return self
@@ -168,6 +174,8 @@ def test_facts_are_read_back_from_the_last_line() -> None:
         ({"max_active_runs": 0}, "pipeline 'one': airflow max_active_runs=0 is not a whole number from 1."),
         ({"tags": "nightly"}, "pipeline 'one': airflow tags='nightly' is not a list of texts."),
         ({"weight_rule": "up"}, "airflow weight_rule='up' is not one of downstream, upstream, absolute."),
+        ({"on_failure_callback": "page()"}, "airflow on_failure_callback='page()' is not 'module.function', "),
+        ({"trigger_rule": "all_done"}, "airflow has no option 'trigger_rule'. Known: "),
     ],
 )
 def test_wrong_options_of_a_pipeline(options: dict[str, Any], message: str) -> None:
@@ -351,3 +359,66 @@ def test_a_step_that_depends_on_nothing_but_order() -> None:
     a, b, c = (Step(name=name, function="m:f") for name in "abc")
     plan = Plan(name="order", steps=(a, b, replace(c, after=("a", "b"))))
     assert text(plan).count("    [a, b] >> c\n") == 1
+
+
+def test_trigger_rules_and_callbacks() -> None:
+    notifier = {"my_alerts.Slack": {"text": 'it\'s "late"'}}
+    steps = (
+        Step(name="first", function="m:f", options={"airflow": {"on_retry_callback": "my_alerts.retried"}}),
+        Step(name="last", function="m:f", after=("first",), options={"airflow": {"trigger_rule": "all_done"}}),
+    )
+    options = {"airflow": {"on_failure_callback": ["my_alerts.page", notifier], "on_success_callback": "my_alerts.ok"}}
+    dag = text(Plan(name="called", steps=steps, options=options))
+    assert CALLBACK in dag
+    assert 'on_retry_callback=callback("my_alerts.retried")' in dag
+    assert 'trigger_rule="all_done"' in dag
+    assert 'on_success_callback=callback("my_alerts.ok")' in dag
+    made: dict[str, Any] = {}
+    (function,) = [
+        node for node in ast.parse(dag).body if isinstance(node, ast.FunctionDef) and node.name == "callback"
+    ]
+    exec(compile(ast.Module([function], []), "dag.py", "exec"), made)
+    told: list[Any] = []
+    module = ModuleType("my_alerts")
+    vars(module).update(page=told.append, Slack=lambda text: lambda context: told.append((text, context)))
+    sys.modules["my_alerts"] = module
+    try:
+        made["callback"]("my_alerts.page")("context")
+        made["callback"](*next(iter(notifier.items())))("context")
+    finally:
+        del sys.modules["my_alerts"]
+    assert told == ["context", ('it\'s "late"', "context")]
+    hooked = text(Plan(name="hooked", steps=(Step(name="only", function="m:f"),), hooks=("h",), options=options))
+    assert 'on_success_callback=[on_end, callback("my_alerts.ok")]' in hooked
+
+
+def test_docs_show_graph_and_parameters() -> None:
+    docs = ast.get_docstring(ast.parse(compile_dag(dags.everything.bundle()).text)) or ""
+    assert '- day: string, default "2026-01-01"\n- limit: integer, default 100' in docs
+    assert "- extract\n- fit, after extract\n- clean_up, after fit" in docs
+    many = Plan(name="many", steps=tuple(Step(name=f"s{number}", function="m:f") for number in range(60)))
+    docs = ast.get_docstring(ast.parse(text(many))) or ""
+    assert "- s49\n- … and 10 more" in docs
+
+
+def test_code_that_is_not_deployed_has_a_dag_of_its_own() -> None:
+    plan = one_step()
+    own, trial = compile_dag(bundle(plan)), compile_dag(bundle(plan), development=True)
+    assert (trial.dag_id, trial.filename) == ("one__dev", "one__dev.py")
+    assert 'dag_display_name="one (development)"' in trial.text
+    assert trial.bundle.filename == own.bundle.filename
+    assert pipeline_of(trial.dag_id, "one (development)") == pipeline_of(own.dag_id, "one") == "one"
+
+
+def test_the_difference_of_code_is_shown() -> None:
+    plan = one_step()
+    old = build(plan, files={"a.py": b"x = 1\n", "b.py": b"same\n", "c.bin": b"\xff", "gone.py": b"1"})
+    new = build(plan, files={"a.py": b"x = 2\n", "b.py": b"same\n", "c.bin": b"\xff\xfe", "new.py": b"2\n"})
+    assert code_difference(old, old) == ""
+    shown = code_difference(old, new)
+    assert "--- deployed/code/a.py\n+++ new/code/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n" in shown
+    assert "code/c.bin changes: 1 bytes, then 2.\n" in shown
+    assert "--- deployed/code/gone.py\n+++ /dev/null\n" in shown
+    assert "--- /dev/null\n+++ new/code/new.py\n" in shown
+    assert "b.py" not in shown
+    assert "FlowyML itself changes, in 1 files" in code_difference(old, old.with_files({"flowyml/x.py": b""}))

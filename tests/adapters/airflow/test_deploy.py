@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import replace
@@ -13,11 +14,15 @@ from typing import Any, cast
 import pytest
 
 from flowyml import Pipeline, step
-from flowyml.core.errors import ConfigurationError, EngineError, WaitTimeoutError
+from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
+from flowyml.core.origin import Origin
+from flowyml.core.schedule import Schedule
+from flowyml.plan.bundle import Bundle
 from flowyml.plan.marks import marked
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import CompiledDag
-from flowyml_airflow.deploy import Deployed, _is_elsewhere, is_untouched
+from flowyml_airflow.deploy import _is_elsewhere
+from flowyml_airflow.deployed import Deployed, facts_of, is_untouched
 from flowyml_airflow.folder import LocalFolder, open_folder
 from flowyml_airflow.names import dag_file, dag_id
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short
@@ -35,7 +40,28 @@ def test_deploying_waits_until_airflow_has_parsed_it_and_again_is_a_no_op(airflo
     second = orchestrator.deploy_pipeline(short("deploy twice"))
     assert (second.changed, second.digest) == (False, first.digest)
     assert files == {path: path.stat().st_mtime_ns for path in files}
-    assert orchestrator.deploy_pipeline(short("deploy twice", answer=2)).changed
+    for answer in (2, 3, 4):
+        assert orchestrator.deploy_pipeline(short("deploy twice", answer=answer)).changed
+    left = [path for path in (airflow3.dags_folder / "flowyml_bundles").iterdir() if "deploy-twice" in path.name]
+    assert len(left) == 2, "the one that runs, and the one before it"
+    source = orchestrator.client.source({"dag_id": dag_id("deploy twice")})
+    assert facts_of(source)["bundle_file"] in {path.name for path in left}
+
+
+def test_a_missing_pool_is_told_before_anything_is_written(each: Airflow) -> None:
+    @step(outputs=["made"], airflow={"pool": "no such/pool"})
+    def work() -> int:
+        return 1
+
+    with pytest.raises(ConfigurationError, match=r"step 'work' asks for the pool 'no such/pool', .* has none of that"):
+        orchestrator_of(each).deploy_pipeline(Pipeline("deploy pool").add_step(work))
+    assert not (each.dags_folder / dag_file("deploy pool")).exists()
+    assert orchestrator_of(each).client.has_pool("default_pool")
+
+
+def test_a_deployment_waits_as_long_as_airflows_settings_say(airflow3: Airflow, airflow2: Airflow) -> None:
+    assert orchestrator_of(airflow3).client.reads_new_files_within == 2, "these tests' own, which it shows"
+    assert orchestrator_of(airflow2).client.reads_new_files_within == 330, "Airflow's defaults where it shows none"
 
 
 def test_the_difference_is_shown_before(airflow3: Airflow) -> None:
@@ -113,7 +139,36 @@ def test_a_file_that_was_written_by_hand_is_never_replaced(each: Airflow) -> Non
     path.unlink()
     assert orchestrator.deploy_pipeline(pipeline).changed
     path.write_text(path.read_text() + "\nprint('a line more')\n")
-    assert orchestrator.deploy_pipeline(pipeline).changed, "a file of FlowyML's, whatever was done to it"
+    edited = path.read_bytes()
+    with pytest.raises(OwnershipError, match=f"{path.name} in dags_folder=.* was edited after FlowyML wrote it"):
+        orchestrator.deploy_pipeline(pipeline)
+    assert path.read_bytes() == edited
+    assert orchestrator.deploy_pipeline(pipeline, force=True).changed
+
+
+def from_elsewhere(bundle: Bundle) -> Bundle:
+    """The same pipeline, as another project would have it."""
+    about = {**json.loads(bundle.files["bundle.json"]), "origin": Origin("other", "theirs.py").to_dict()}
+    return bundle.repacked({**bundle.files, "bundle.json": json.dumps(about).encode()})
+
+
+def test_an_unrelated_pipeline_of_the_same_name_replaces_nothing(airflow3: Airflow) -> None:
+    orchestrator, pipeline = orchestrator_of(airflow3), short("deploy owned")
+    made = orchestrator.schedule_pipeline(pipeline, Schedule.of("daily", 3))
+    path = airflow3.dags_folder / dag_file("deploy owned")
+    before = path.read_bytes()
+    theirs = from_elsewhere(short("deploy owned", answer=2).bundle())
+    for attempt in (
+        lambda: orchestrator.deploy(theirs),
+        lambda: orchestrator.submit(theirs, "theirs", {"number": 2}),
+        lambda: orchestrator.create_schedule(theirs, Schedule.of("daily", 4)),
+    ):
+        with pytest.raises(OwnershipError, match=r"The DAG 'deploy_owned_\w+' comes from .*; this pipeline comes from"):
+            attempt()
+    assert path.read_bytes() == before
+    assert not (airflow3.dags_folder / f"{made.schedule_id}__dev.py").exists()
+    assert orchestrator.deploy(theirs, force=True).changed
+    assert orchestrator.schedules("deploy owned")[0].schedule == made.schedule
 
 
 def test_a_dag_of_the_same_id_in_another_file_is_refused(each: Airflow) -> None:
@@ -191,7 +246,7 @@ def test_what_was_changed_by_hand_is_read_anew(airflow3: Airflow) -> None:
         path.write_text(path.read_text().replace('step="work"', 'step="work", doc_md="edited"'))
         client, dag = deployer.client, {"dag_id": dag_id("deploy edited")}
         wait_until(lambda client=client, dag=dag: "edited" in client.source(dag).partition("doc_md=")[2], 90)
-        assert deployer.deploy_pipeline(pipeline).changed
+        assert deployer.deploy_pipeline(pipeline, force=True).changed
         assert is_untouched(client.source(dag))
 
 
@@ -237,7 +292,14 @@ def test_a_folder_that_airflow_does_not_read(airflow3: Airflow, tmp_path: Path) 
     started = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=f"within 3 s from dags_folder='{tmp_path}'"):
         orchestrator.run_pipeline(short("deploy elsewhere"))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
+    path = tmp_path / dag_file("deploy elsewhere")
+    assert path.exists(), "so that trying again goes on"
+    path.rename(airflow3.dags_folder / path.name)
+    (tmp_path / "flowyml_bundles").rename(airflow3.dags_folder / "flowyml_bundles moved")
+    for bundle in (airflow3.dags_folder / "flowyml_bundles moved").glob("*.pyz"):
+        bundle.rename(airflow3.dags_folder / "flowyml_bundles" / bundle.name)
+    assert orchestrator_of(airflow3).deploy_pipeline(short("deploy elsewhere")).digest
 
 
 @pytest.mark.parametrize("place", ["/proc/flowyml", "/proc", "/no/such/folder"])
@@ -263,6 +325,11 @@ def test_files_appear_whole(tmp_path: Path) -> None:
         folder.write("sub/a.py", b"one")
         folder.write("sub/a.py", b"two")
         assert folder.read("sub/a.py") == b"two"
+        folder.write("sub/[b].py", b"three")
+        assert (folder.names("sub"), folder.names(), folder.names("none")) == (["[b].py", "a.py"], [], [])
+        assert sorted(folder.read_all(["sub/a.py", "sub/[b].py"])) == [b"three", b"two"]
+        assert folder.read_all([]) == []
+        folder.remove("sub/[b].py")
         assert [path.name for path in Path(str(place).removeprefix("local://")).rglob("*")] == ["sub", "a.py"]
 
 

@@ -75,6 +75,10 @@ def test_the_api_server_goes_away_during_a_wait_and_comes_back(airflow: Airflow,
     patient = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0.1)
     handle = orchestrator_of(airflow, retry_policy=patient).run_pipeline(slow("faults api", str(tmp_path), seconds=15))
     wait_until(lambda: marks(tmp_path), 60)
+    lines: list[str] = []
+    follower = threading.Thread(target=lambda: lines.extend(line.message for line in handle.logs(follow=True)))
+    follower.start()
+    wait_until(lambda: lines, 60)
     airflow.kill("api-server")
     with pytest.raises(EngineUnreachableError):
         handle.wait_for_completion(timeout=2, poll_interval=0.5)
@@ -83,6 +87,8 @@ def test_the_api_server_goes_away_during_a_wait_and_comes_back(airflow: Airflow,
     handle.wait_for_completion(timeout=200, poll_interval=1)
     back.join()
     assert handle.status is COMPLETED, handle.error
+    follower.join(120)
+    assert [line for line in lines if line.startswith("beat")] == [f"beat {n}" for n in range(75)]
 
 
 def test_the_api_server_is_down_during_submit(airflow: Airflow, tmp_path: Path) -> None:

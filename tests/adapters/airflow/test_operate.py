@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
+from flowyml import step
+from flowyml.core.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DefinitionError,
+    EngineError,
+    EngineUnreachableError,
+    OwnershipError,
+    ParameterError,
+)
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.names import dag_file
 from flowyml_airflow.transport import ConflictError
-from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, short, slow, wait_for_dag
+from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, other_code, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
@@ -55,17 +65,51 @@ def test_hooks_are_told_the_run_id_that_was_given(airflow3: Airflow, tmp_path: P
 def test_a_paused_dag_is_unpaused_or_refused(airflow3: Airflow) -> None:
     orchestrator, careful = orchestrator_of(airflow3), orchestrator_of(airflow3, unpause=False)
     careful.deploy_pipeline(short("operate paused"))
-    with pytest.raises(EngineError, match="is paused and unpause=False"):
+    with pytest.raises(OwnershipError, match="is paused and unpause=False"):
         careful.run_pipeline(short("operate paused"))
     handle = orchestrator.run_pipeline(short("operate paused"))
     assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
+    path = airflow3.dags_folder / dag_file("operate paused")
+    before = path.read_bytes()
+    orchestrator.client.transport.call("PATCH", f"/api/v2/dags/{path.stem}", json={"is_paused": True})  # an operator
+    with pytest.raises(OwnershipError, match="is paused on purpose"):
+        orchestrator.run_pipeline(short("operate paused", answer=2))
+    assert path.read_bytes() == before, "nothing was deployed"
+    with pytest.raises(OwnershipError, match="was paused in Airflow, and not by FlowyML"):
+        orchestrator.schedule_pipeline(short("operate paused"), Schedule.of("daily", 3))
+    with pytest.raises(OwnershipError, match="is paused on purpose"):
+        orchestrator.trigger("operate paused")
+    assert orchestrator.client.dag(path.stem)["is_paused"]
+    forced = orchestrator.run_pipeline(short("operate paused", answer=2), force=True)
+    assert forced.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"answer": 2}
+
+
+def test_code_under_development_does_not_replace_what_is_scheduled(airflow3: Airflow) -> None:
+    orchestrator, name = orchestrator_of(airflow3), "operate development"
+    made = orchestrator.schedule_pipeline(short(name), Schedule.of("daily", 3))
+    path = airflow3.dags_folder / f"{made.schedule_id}.py"
+    before = path.read_bytes()
+    first = orchestrator.run_pipeline(short(name, answer=2), "mine")
+    assert first.job_id == f"{made.schedule_id}__dev/mine"
+    assert first.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"answer": 2}
+    assert path.read_bytes() == before
+    assert orchestrator.schedules(name)[0] == made
+    assert [(run.run_id, run.pipeline) for run in orchestrator.runs(name)] == [("mine", name)]
+    with pytest.raises(DefinitionError, match="belongs to a run of 'operate development' with other code"):
+        orchestrator.run_pipeline(other_code(name), "mine")
+    orchestrator.deploy_pipeline(short(name, answer=2))
+    assert orchestrator.run_pipeline(short(name, answer=2), "mine").job_id == first.job_id, "the same run"
+    deployed = orchestrator.run_pipeline(short(name, answer=2), "deployed")
+    assert deployed.job_id == f"{made.schedule_id}/deployed"
+    assert deployed.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"answer": 2}
+    orchestrator.delete_schedule(made.schedule_id)
 
 
 def test_a_paused_schedule_does_not_fire_because_of_a_run(airflow3: Airflow) -> None:
     orchestrator = orchestrator_of(airflow3)
     made = orchestrator.schedule_pipeline(short("operate resting"), Schedule.of("daily", 3))
     orchestrator.pause_schedule(made.schedule_id)
-    with pytest.raises(EngineError, match="its schedule would fire again"):
+    with pytest.raises(OwnershipError, match="its schedule would fire again"):
         orchestrator.run_pipeline(short("operate resting"))
     asked = orchestrator_of(airflow3, unpause=True).run_pipeline(short("operate resting"))
     assert asked.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
@@ -106,7 +150,11 @@ def test_drift_is_shown(airflow3: Airflow) -> None:
     path.write_text(path.read_text().replace("0 4 * * *", "0 5 * * *"))
     changed = wait_until(lambda: orchestrator.schedules("operate drift")[0].drift, 60)
     assert "changed by hand" in changed[0] or "not what Airflow has read" in changed[0]
-    assert orchestrator.schedule_pipeline(short("operate drift"), Schedule.of("daily", 4)).drift == ()
+    with pytest.raises(OwnershipError, match="was edited after FlowyML wrote it"):
+        orchestrator.schedule_pipeline(short("operate drift"), Schedule.of("daily", 4))
+    with pytest.raises(OwnershipError, match="was edited after FlowyML wrote it"):
+        orchestrator.delete_schedule(made.schedule_id)
+    assert orchestrator.schedule_pipeline(short("operate drift"), Schedule.of("daily", 4), force=True).drift == ()
     orchestrator.delete_schedule(made.schedule_id)
 
 
@@ -117,7 +165,7 @@ def test_a_schedule_outlives_changes_by_hand(airflow3: Airflow) -> None:
     path.write_text(path.read_text() + "# reviewed by Ada\n")
     wait_until(lambda: "changed by hand" in "".join(orchestrator.schedules(name)[0].drift), 60)
     assert orchestrator.pause_schedule(made.schedule_id).paused
-    orchestrator.deploy_pipeline(short(name, answer=2))
+    orchestrator.deploy_pipeline(short(name, answer=2), force=True)
     assert orchestrator.schedules(name)[0].schedule == made.schedule
 
     path.write_text(path.read_text().replace("# flowyml: {", "# {"))
@@ -161,13 +209,16 @@ def test_a_schedule_catches_up_on_what_it_missed(airflow3: Airflow) -> None:
 
 def test_backfill_of_a_date_range(airflow3: Airflow) -> None:
     orchestrator = orchestrator_of(airflow3)
-    start = datetime(2026, 3, 1, tzinfo=UTC)
-    made = orchestrator.schedule_pipeline(short("operate backfill"), Schedule.of("daily", 2, start=start))
+    start, end = date(2026, 3, 29), date(2026, 3, 31)
+    schedule = Schedule.of("daily", 22, timezone="America/New_York", start=datetime(2026, 3, 1, tzinfo=UTC))
+    made = orchestrator.schedule_pipeline(short("operate backfill"), schedule)
     orchestrator.pause_schedule(made.schedule_id)
     orchestrator.resume_schedule(made.schedule_id)
-    end = start + timedelta(days=2, hours=3)
+    for wrong in ({"nubmer": 3}, {"number": "three"}):
+        with pytest.raises(ParameterError, match=r"pipeline 'operate backfill': .*'number'"):
+            orchestrator.backfill("operate backfill", start, end, parameters=wrong)
     runs = wait_until(lambda: _backfilled(orchestrator, "operate backfill", start, end), 60)
-    assert len(runs) == 3
+    assert [handle.run_id[10:30] for handle in runs] == [f"2026-{day}T02:00:00+" for day in ("03-30", "03-31", "04-01")]
     for handle in runs:
         assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
     orchestrator.delete_schedule(made.schedule_id)
@@ -198,13 +249,66 @@ def test_each_backfill_gives_its_own_runs(airflow3: Airflow) -> None:
 def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
     foreign_dag(airflow3, "legacy_etl")
     orchestrator = orchestrator_of(airflow3, dags_folder=None)
-    orchestrator.client.trigger("legacy_etl", "by-hand-1", {})
-    handle = orchestrator.attach("legacy_etl/by-hand-1")
+    handle = orchestrator.trigger("legacy_etl", "by-hand-1", parameters={"any": "conf"})
+    assert orchestrator.trigger("legacy_etl", "by-hand-1").job_id == handle.job_id == "legacy_etl/by-hand-1"
     assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
     assert handle.step_statuses() == {"extract": COMPLETED, "load": COMPLETED}
     assert handle.outputs == {"extract": 3, "load": 6}
     assert any("extracting by hand" in line.message for line in handle.logs())
     assert [run.run_id for run in orchestrator.runs("legacy_etl")] == ["by-hand-1"]
+    with pytest.raises(EngineError, match="has no failed tasks to run again"):
+        orchestrator.clear(handle.job_id)
+
+
+BRANCHED = """
+from datetime import datetime
+from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+
+@dag(dag_id="legacy_branched", schedule=None, start_date=datetime(2026, 1, 1), is_paused_upon_creation=False)
+def legacy():
+    @task
+    def maybe():
+        raise AirflowSkipException("not today")
+
+    @task
+    def count(ti=None):
+        return ti.try_number
+
+    @task
+    def broken(number):
+        raise ValueError("the legacy DAG is broken")
+
+    maybe()
+    broken(count())
+
+
+legacy()
+"""
+
+
+def test_a_foreign_run_that_failed_is_read_and_run_again(airflow3: Airflow) -> None:
+    (airflow3.dags_folder / "legacy_branched.py").write_text(BRANCHED)
+    wait_for_dag(airflow3, "legacy_branched")
+    orchestrator = orchestrator_of(airflow3)
+    handle = orchestrator.trigger("legacy_branched")
+    assert handle.wait_for_completion(timeout=90, poll_interval=0.5).status is ExecutionStatus.FAILED
+    steps = {step.name: (step.status, step.raw_status) for step in handle.step_runs()}
+    assert steps["maybe"] == (COMPLETED, "skipped"), "as on every engine"
+    assert steps["broken"] == (ExecutionStatus.FAILED, "failed")
+    (trace,) = [line.message for line in handle.logs() if "ValueError: the legacy DAG is broken" in line.message]
+    assert 'legacy_branched.py", line ' in trace
+    assert trace.splitlines()[-1].endswith("in broken")
+    assert orchestrator.outputs(handle.job_id) == {"count": 1}
+
+    orchestrator.clear(handle.job_id)
+    wait_until(lambda: {step.name: step.attempt for step in handle.step_runs()}.get("broken") == 2, 90)
+    handle = orchestrator.attach(handle.job_id)
+    assert handle.wait_for_completion(timeout=90, poll_interval=0.5).status is ExecutionStatus.FAILED
+    assert orchestrator.outputs(handle.job_id) == {"count": 1}, "which went well and did not run again"
+    orchestrator.clear(handle.job_id, failed_only=False)
+    wait_until(lambda: orchestrator.outputs(handle.job_id) == {"count": 2}, 90)
 
 
 MAPPED = """
@@ -300,7 +404,7 @@ def test_the_same_run_of_a_paused_dag_is_found(airflow3: Airflow) -> None:
     assert first.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
     orchestrator.pause_schedule(made.schedule_id)
     assert orchestrator.run_pipeline(short("operate asleep"), "asleep-1").job_id == first.job_id
-    with pytest.raises(EngineError, match="its schedule would fire again"):
+    with pytest.raises(OwnershipError, match="its schedule would fire again"):
         orchestrator.run_pipeline(short("operate asleep"), "asleep-2")
     orchestrator.delete_schedule(made.schedule_id)
 
@@ -314,8 +418,6 @@ def test_logs_begin_with_the_runs_own_lines(airflow3: Airflow) -> None:
 
 
 def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_path: Path) -> None:
-    from flowyml import step
-
     @step(outputs=["never"])
     def broken() -> int:
         raise ValueError("broken before")
@@ -326,8 +428,12 @@ def test_steps_that_failed_before_a_cancel_stay_failed(airflow3: Airflow, tmp_pa
     wait_until(lambda: handle.step_statuses()["broken"].is_failed and (tmp_path / "marks").exists(), 60)
     assert handle.cancel()
     assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.CANCELLED
-    statuses = orchestrator_of(airflow3).attach(handle.job_id).step_statuses()
-    assert statuses == {"work": ExecutionStatus.CANCELLED, "broken": ExecutionStatus.FAILED}
+    dag, run_id = handle.job_id.split("/")
+    for note in ("looked into it. Ada", "", "never read"):
+        statuses = orchestrator_of(airflow3).attach(handle.job_id).step_statuses()
+        assert statuses == {"work": ExecutionStatus.CANCELLED, "broken": ExecutionStatus.FAILED}
+        assert orchestrator.runs("operate cancel")[0].status is ExecutionStatus.CANCELLED
+        orchestrator.client.note(dag, run_id, note)
 
 
 def test_airflows_own_client_for_the_rest(airflow3: Airflow) -> None:
@@ -348,7 +454,7 @@ def test_what_is_not_there_says_so(airflow3: Airflow) -> None:
 
 
 def _backfilled(
-    orchestrator: AirflowOrchestrator | RemoteOrchestrator, name: str, start: datetime, end: datetime
+    orchestrator: AirflowOrchestrator | RemoteOrchestrator, name: str, start: date, end: date
 ) -> list[SubmissionResult]:
     """On SQLite, Airflow refuses a backfill while something else writes; and while an earlier one is not yet over."""
     try:

@@ -1,6 +1,17 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 99139758640c.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 12a75da42186.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
+
+Parameters:
+
+- day: string, default "2026-01-01"
+- limit: integer, default 100
+
+Steps:
+
+- extract
+- fit, after extract
+- clean_up, after fit
 
 Outputs:
 
@@ -95,7 +106,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:99139758640c"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:12a75da42186"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -148,4 +159,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "version": "99139758640c", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "a4157e262e59926cad30d3a5d052f5bb51a24ae85abddaf447c0f1f3fda47686"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "12a75da42186", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "684e2367ccf9ba27b57f1c0982658145b46c942cf7fbb28b73855a426781dfc3"}

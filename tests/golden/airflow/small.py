@@ -1,6 +1,16 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 08901ab90a1a.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 9703ca52987d.
 
 Values of all kinds, and hooks.
+
+Parameters:
+
+- rows: integer, default 3
+
+Steps:
+
+- nothing
+- values, after nothing
+- Prüfung/3 '", after values
 
 Outputs:
 
@@ -75,7 +85,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:08901ab90a1a"],
+    tags=["tests", "flowyml", "flowyml:9703ca52987d"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -96,4 +106,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "version": "08901ab90a1a", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "digest": "66334208999a89d77faaaf88234c9a7b536e1e24f91f4483e5dff84e1305eaca"}
+# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9703ca52987d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "digest": "8a9f9308ed0d8508483c427fbbe08c69ba3dec9b6a42ee14a10fd7e7f830caf6"}

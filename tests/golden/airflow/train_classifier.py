@@ -1,6 +1,22 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version 86b3f2b051bd.
+"""Pipeline 'train-classifier' as an Airflow DAG, version 8e1f93335450.
 
 Train two classifiers side by side, keep the better one.
+
+Parameters:
+
+- trees: integer, default 200
+- test_share: number, default 0.25
+- seed: integer, default 7
+
+Steps:
+
+- load
+- split, after load
+- train_forest, after split
+- train_logistic, after split
+- choose, after train_forest, train_logistic, split
+- evaluate, after choose, split
+- report, after choose, evaluate
 
 Outputs:
 
@@ -59,7 +75,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:86b3f2b051bd"],
+    tags=["demo", "flowyml", "flowyml:8e1f93335450"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -113,4 +129,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "version": "86b3f2b051bd", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "09abfeb51a50a420ee7b4f3c78bb13c6f5c5306cfeab48c7fcb10fef021114af"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "8e1f93335450", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "b709f8b9339c427398d34f6eb9c1ff2494ad5e10383b1b46cf298990ec85252c"}

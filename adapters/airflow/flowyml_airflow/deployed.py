@@ -1,0 +1,77 @@
+"""A DAG as Airflow has it, and what FlowyML wrote into its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from flowyml.core.origin import Origin
+from flowyml.core.schedule import Schedule
+from flowyml.plan.marks import mark_of
+from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.compiler import TAG
+
+__all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "tags_of"]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A DAG as Airflow has it. ``facts`` are what FlowyML wrote into its file; empty for a foreign DAG."""
+
+    dag: Mapping[str, Any]
+    client: AirflowClient
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether FlowyML compiled it."""
+        return TAG in tags_of(self.dag)
+
+    @property
+    def place(self) -> str:
+        """Its file: a path within the DAGs folder, with Airflow 2 one on Airflow's own machine."""
+        return str(self.dag.get("relative_fileloc") or self.dag.get("fileloc") or "")
+
+    @cached_property
+    def source(self) -> str:
+        """The text of its file."""
+        return self.client.source(self.dag)
+
+    @cached_property
+    def facts(self) -> Mapping[str, Any]:
+        """What FlowyML wrote into its file."""
+        return facts_of(self.source) if self.is_ours else {}
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where its pipeline comes from."""
+        return Origin.from_dict(self.facts.get("origin"))
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """Its schedule, when it has one that FlowyML gave it."""
+        plain = self.facts.get("schedule")
+        return Schedule.from_dict(plain) if plain else None
+
+
+def tags_of(dag: Mapping[str, Any]) -> set[str]:
+    """The names of a DAG's tags."""
+    return {tag["name"] for tag in dag.get("tags") or ()}
+
+
+def facts_of(source: str) -> Mapping[str, Any]:
+    """What FlowyML wrote into a DAG file; empty when it did not write it."""
+    mark = mark_of(source.encode())
+    return mark.facts if mark else {}
+
+
+def is_untouched(source: str) -> bool:
+    """Whether a DAG file is what FlowyML wrote."""
+    mark = mark_of(source.encode())
+    return mark is not None and mark.is_untouched
+
+
+def has_schedule(dag: Mapping[str, Any]) -> bool:
+    """Whether a DAG runs by itself."""
+    return dag.get("timetable_summary") not in (None, "None") or bool(dag.get("schedule_interval"))

@@ -1,0 +1,40 @@
+"""What a deployment would change, as unified diffs."""
+
+from __future__ import annotations
+
+import difflib
+from contextlib import suppress
+
+from flowyml.plan.bundle import Bundle
+
+__all__ = ["code_difference", "difference"]
+
+_USERS = ("code/", "objects/")
+
+
+def difference(path: str, old: str, new: str) -> str:
+    """The changes of one text file; a file that is new, or that goes, has ``/dev/null`` on the other side."""
+    names = (f"deployed/{path}" if old else "/dev/null", f"new/{path}" if new else "/dev/null")
+    return "".join(difflib.unified_diff(_lines(old), _lines(new), *names))
+
+
+def code_difference(old: Bundle, new: Bundle) -> str:
+    """The changes of the user's code and data between two bundles, file by file, and whether FlowyML itself changes."""
+    before, after = old.files, new.files
+    changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
+    parts = [_changed(path, before.get(path, b""), after.get(path, b"")) for path in changed if path.startswith(_USERS)]
+    others = [path for path in changed if not path.startswith(_USERS) and path.endswith(".py")]
+    if others:
+        parts.append(f"FlowyML itself changes, in {len(others)} files of the bundle.\n")
+    return "".join(parts)
+
+
+def _changed(path: str, old: bytes, new: bytes) -> str:
+    if not path.startswith("objects/"):  # pickles
+        with suppress(UnicodeDecodeError):
+            return difference(path, old.decode(), new.decode())
+    return f"{path} changes: {len(old)} bytes, then {len(new)}.\n"
+
+
+def _lines(text: str) -> list[str]:
+    return [f"{line}\n" for line in text.split("\n")[: -1 if text.endswith("\n") else None]] if text else []

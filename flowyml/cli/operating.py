@@ -1,0 +1,95 @@
+"""``flowyml trigger``, ``clear`` and ``backfill``: runs of what an engine has already, FlowyML's own or not."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated
+
+from flowyml.cli.failures import UsageError
+from flowyml.cli.finding import find_run
+from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters
+from flowyml.cli.output import Output, note
+from flowyml.cli.records import plain_run
+from flowyml.cli.source import read_values
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.registry import resolve
+
+__all__ = ["backfill", "clear", "trigger"]
+
+Deployed = Annotated[str, Argument("NAME", "A deployed pipeline, or what the engine itself calls it: a DAG's id.")]
+
+
+def trigger(
+    name: Deployed,
+    on: On = None,
+    parameters: Parameters = None,
+    run_id: Annotated[
+        str | None,
+        Option(("--run-id",), "The same id twice gives the same run.", metavar="ID"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run of what is deployed, without its code, and do not wait for it."""
+    with Output(as_json) as out:
+        orchestrator = resolve(on)
+        started = orchestrator.trigger(name, run_id, parameters=read_values(parameters or ()))
+        _tell(out, started, orchestrator, on)
+
+
+def clear(
+    job: Job,
+    on: On = None,
+    everything: Annotated[bool, Option(("--all",), "All steps, and not only those that did not succeed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the failed steps of a run again, and what comes after them."""
+    with Output(as_json) as out:
+        orchestrator = resolve(on)
+        job_id = find_run(orchestrator, job).job_id
+        orchestrator.clear(job_id, failed_only=not everything)
+        _tell(out, orchestrator.attach(job_id), orchestrator, on)
+
+
+def backfill(
+    name: Deployed,
+    start: Annotated[str, Argument("START", "The first day, or an ISO 8601 time.")],
+    end: Annotated[str, Argument("END", "The last day, which is included as a whole, or a time.")],
+    on: On = None,
+    parameters: Parameters = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the runs that a schedule has missed in a range of dates."""
+    with Output(as_json) as out:
+        orchestrator = resolve(on)
+        days = _moment("START", start), _moment("END", end)
+        made = orchestrator.backfill(name, *days, parameters=read_values(parameters or ()))
+        if out.as_json:
+            out.document([plain_run(one.run, orchestrator.name) for one in made])
+            return
+        for one in made:
+            out.line(one.job_id)
+        note(f"submitted; watch one with: flowyml watch JOB{_on(on)}")
+
+
+def _tell(out: Output, started: SubmissionResult, orchestrator: Orchestrator, on: str | None) -> None:
+    if out.as_json:
+        out.document(plain_run(started.run, orchestrator.name))
+        return
+    out.line(started.job_id)
+    note(f"submitted; watch it with: flowyml watch {started.job_id}{_on(on)}")
+
+
+def _on(on: str | None) -> str:
+    return f" --on {on}" if on else ""
+
+
+def _moment(what: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{what} {text!r} is not a date. Write it like 2026-01-31 or 2026-01-31T09:00.") from None
