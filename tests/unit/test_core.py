@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from io import StringIO
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -28,7 +29,7 @@ from flowyml.core.errors import (
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.observability import MetricsCollector, set_metrics_collector
-from flowyml.core.progress import show_progress, wants_progress
+from flowyml.core.progress import show_progress, show_waiting, wants_progress
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -419,3 +420,26 @@ class TestNames:
         assert slug(name) == slug(name)
         assert identifier(name).isidentifier()
         assert identifier(name) not in ("None", "_")
+
+
+def test_what_is_waited_for_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("FLOWYML_PROGRESS", "0")
+    with show_waiting("waiting for [bold]Airflow") as told:
+        told()
+    assert caplog.messages == [], "only what takes a while is worth a line"
+    monkeypatch.setattr("flowyml.core.progress._A_WHILE", -1)
+    with show_waiting("waiting for [bold]Airflow") as told:
+        told()
+        told()
+    assert caplog.messages == ["waiting for [bold]Airflow"]
+
+
+def test_what_is_waited_for_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.delenv("FLOWYML_PROGRESS", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", stream)
+    with show_waiting("waiting for [bold]Airflow") as told:
+        told()
+    assert "waiting for [bold]Airflow" in stream.getvalue()
