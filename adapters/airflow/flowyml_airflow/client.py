@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from urllib.parse import quote
 from flowyml.core.credentials import Login
 from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError
 from flowyml_airflow.auth import Token
-from flowyml_airflow.transport import NotThereError, Transport, refusal
+from flowyml_airflow.transport import NotThereError, ServerTroubleError, Transport, refusal
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["AirflowClient", "LogEvent", "moment", "usable_id"]
 
 _PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
+_BUSY_SECONDS = 30
 _LONGEST_HEAD = 100  # lines
 
 
@@ -193,10 +196,20 @@ class AirflowClient:
     # Runs.
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> dict[str, Any]:
-        """Start a run. Raises ``ConflictError`` when the run id is taken, which it is after a repeated call too."""
+        """Start a run. Raises ``ConflictError`` when the run id is taken, which it is after a repeated call too.
+
+        On SQLite, Airflow answers 500 while another process writes, so such a call is repeated for half a minute.
+        """
         body = {"dag_run_id": run_id, "conf": dict(conf), **self._no_date}
-        made: dict[str, Any] = self.transport.call("POST", self._dag(dag_id, "dagRuns"), json=body)
-        return made
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                made: dict[str, Any] = self.transport.call("POST", self._dag(dag_id, "dagRuns"), json=body)
+                return made
+            except ServerTroubleError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(random.uniform(0.1, 1))  # noqa: S311  # no secret: so that callers do not collide
 
     @property
     def _no_date(self) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -244,6 +245,16 @@ def test_each_backfill_gives_its_own_runs(airflow3: Airflow) -> None:
     with pytest.raises(EngineError, match="made no run: its schedule has no time in that range, or each"):
         wait_until(lambda: _backfilled(remote, "operate backfills", start, start + days), 120)
     orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_many_submit_at_once(airflow3: Airflow) -> None:
+    """SQLite takes one writer at a time, and Airflow answers 500 to the others."""
+    pipeline, ids = short("operate many"), [f"many-{number}" for number in range(12)]
+    orchestrator_of(airflow3).deploy_pipeline(pipeline)
+    with ThreadPoolExecutor(4) as threads:
+        handles = list(threads.map(lambda run_id: orchestrator_of(airflow3).run_pipeline(pipeline, run_id), ids))
+    assert [handle.run_id for handle in handles] == ids
+    assert sorted(run.run_id for run in orchestrator_of(airflow3).runs("operate many")) == sorted(ids)
 
 
 def test_foreign_dags_are_operated(airflow3: Airflow) -> None:
