@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts.hashing import HashingWriter
 from flowyml.core.errors import ArtifactError
-from flowyml.core.home import home
+from flowyml.core.home import data_folder, home, is_data, private_file
 
 __all__ = ["LocalStore", "Store", "Written", "checked_key", "default_url", "fresh_file", "open_store", "produced"]
 
@@ -80,7 +80,7 @@ class LocalStore(Store):
     def write(self, key: str, produce: Produce) -> Written:
         target = self.root / checked_key(key)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            data_folder(target.parent)
             with fresh_file(target.parent) as fresh:
                 digest, size = produced(fresh, produce)
                 fresh.replace(target)
@@ -122,10 +122,12 @@ def open_store(url: str | os.PathLike[str] | None = None) -> Store:
 def fresh_file(folder: Path | None = None) -> Iterator[Path]:
     """The path of a new file, which is deleted at the end unless it was moved away.
 
-    In a folder of artifacts it gets the rights that files usually get; elsewhere it is for this user only.
+    In a folder of artifacts that a user chose it gets the rights that files usually get; elsewhere it is for its owner.
     """
     if folder:
         path = folder / f".new-{os.urandom(8).hex()}"
+        if is_data(folder):
+            private_file(path)
     else:
         import tempfile
 

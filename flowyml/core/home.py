@@ -1,31 +1,135 @@
-"""The folder where FlowyML keeps what it must remember: the local runs, bundles, artifacts."""
+"""The folder where FlowyML keeps what it must remember, for its owner alone: local runs, bundles, artifacts.
+
+Parameters, outputs and logs stand there, whatever the umask. So folders are made with mode 0700 and files with 0600,
+and those that exist are changed to it.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import IO, Any
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["home"]
+__all__ = ["data_folder", "home", "is_data", "open_private", "private_file", "private_folder"]
+
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OURS = frozenset(("artifacts", "bundles", "cache", "jobs", "kubeflow", "prefect"))
+_RECORD = "runs.db"  # and the files that SQLite keeps beside it
 
 
 def home() -> Path:
-    """``FLOWYML_HOME``, or the data folder that the operating system gives to applications. It may not exist yet.
+    """``FLOWYML_HOME``, or the data folder that the operating system gives to applications; made if it can be made.
 
     Raises ``ConfigurationError`` where neither is.
 
     It belongs on a local disk: the record of local runs is a SQLite database in WAL mode, which no network file
     system can share (source: SQLite, *Write-Ahead Logging*).
     """
-    if chosen := os.environ.get("FLOWYML_HOME"):
-        return Path(chosen).expanduser().absolute()
+    folder = _place()
+    _close_to_others(folder)
+    return folder
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder for its owner alone, and the missing ones above it; one that exists is closed to others.
+
+    Raises ``OSError``.
+    """
+    for folder in [*(parent for parent in reversed(path.parents) if not parent.exists()), path]:
+        folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
+    _tighten(path)
+    return path
+
+
+def private_file(path: Path) -> Path:
+    """Make an empty file for its owner alone, unless it is there; one that exists is closed to others.
+
+    Raises ``OSError``, also for a link in its place that leads nowhere.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR))
+    _tighten(path)
+    return path
+
+
+def open_private(path: Path, mode: str = "wb") -> IO[Any]:
+    """Open a file as ``open`` does; a new one is for its owner alone from its first byte on."""
+    return open(path, mode, opener=_opener, encoding=None if "b" in mode else "utf-8")
+
+
+def is_data(path: Path) -> bool:
+    """Whether a path is among FlowyML's data, and so private, rather than in a place that a user chose for it."""
+    with suppress(ConfigurationError):
+        return path.is_relative_to(_place())
+    return False
+
+
+def data_folder(path: Path) -> Path:
+    """Make a folder that may be among FlowyML's data, where it is private, or where a user wants it."""
+    if is_data(path):
+        return private_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _place() -> Path:
     try:
+        if chosen := os.environ.get("FLOWYML_HOME"):
+            return Path(chosen).expanduser().absolute()
         return _data_folder()
     except RuntimeError as error:  # a user that the system does not know, as in some containers
         raise ConfigurationError(
             f"There is no place for FlowyML's data: {error}. Set FLOWYML_HOME to a folder that can be written."
         ) from error
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)
+
+
+@cache  # once in a process: what FlowyML makes later is private
+def _close_to_others(folder: Path) -> None:
+    """Make the folder, or close to others what an earlier FlowyML left in it.
+
+    A folder that holds other things too, such as a project's, is left open, and they are; what is FlowyML's is closed.
+    Where it cannot be done, as in a folder of another user's, the folders and files below are private all the same.
+    """
+    with suppress(OSError):
+        if not folder.exists():
+            private_folder(folder)
+            return
+        entries = list(folder.iterdir())
+        ours = [entry for entry in entries if entry.name in _OURS or entry.name.startswith(_RECORD)]
+        if len(ours) == len(entries):
+            if not folder.stat().st_mode & _OTHERS:
+                return
+            _tighten(folder)
+        for entry in ours:
+            for path in _tree(entry):
+                _tighten(path)
+
+
+def _tree(path: Path) -> Iterator[Path]:
+    yield path
+    if path.is_dir() and not path.is_symlink():
+        for folder, names, files in os.walk(path):
+            yield from (Path(folder, name) for name in (*names, *files))
+
+
+def _tighten(path: Path) -> None:
+    """Take the rights of others away. A link is left alone, and so is what belongs to another user."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):
+        mode = path.lstat().st_mode
+        if mode & _OTHERS and not stat.S_ISLNK(mode):
+            path.chmod(stat.S_IMODE(mode) & ~_OTHERS)
 
 
 def _data_folder() -> Path:

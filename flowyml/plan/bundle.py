@@ -19,6 +19,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from flowyml.core.errors import DefinitionError, PlanError
+from flowyml.core.home import data_folder, is_data, private_file
 from flowyml.core.origin import Origin
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
@@ -72,15 +73,17 @@ class Bundle:
 
     def write(self, directory: str | os.PathLike[str]) -> Path:
         """Write the file into a folder, all or nothing; do nothing if it is there already."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = data_folder(Path(directory))
         path = folder / self.filename
         if path.is_file() and path.stat().st_size == len(self.data) and path.read_bytes() == self.data:
             return path
         fresh = folder / f".new-{os.urandom(8).hex()}"
         try:
+            if is_data(folder):
+                private_file(fresh)
             fresh.write_bytes(self.data)
-            fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+            mode = stat.S_IMODE(fresh.stat().st_mode)
+            fresh.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)

@@ -24,14 +24,14 @@ def unpacked(bundle: str | Path) -> Path:
     """The folder that holds the files of a bundle, unpacked on first use."""
     import hashlib
 
-    with Path(bundle).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    data = Path(bundle).read_bytes()  # once: what is hashed is what is unpacked
+    digest = hashlib.sha256(data).hexdigest()
     for cache in _caches():
         try:
-            return _unpacked_in(cache, bundle, digest)
+            return _unpacked_in(cache, data, digest)
         except OSError:  # no such home, read-only, full, or not only ours
             continue
-    return _unpacked_for_now(bundle)
+    return _unpacked_for_now(data)
 
 
 def _caches() -> Iterator[Path]:
@@ -47,7 +47,7 @@ def _caches() -> Iterator[Path]:
     yield Path(tempfile.gettempdir(), f"flowyml-{user}")
 
 
-def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
+def _unpacked_in(cache: Path, data: bytes, digest: str) -> Path:
     _make_private(cache)
     target = cache / digest
     if _is_whole(target):
@@ -58,7 +58,7 @@ def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
 
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
-        _extract(bundle, fresh)
+        _extract(data, fresh)
         if target.is_dir() and not _is_whole(target):  # what tidies caches by the age of files has been there
             target.rename(f"{fresh}.old")
         fresh.rename(target)
@@ -73,34 +73,39 @@ def _unpacked_in(cache: Path, bundle: str | Path, digest: str) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether all that was unpacked is still there."""
+    """Whether all that was unpacked is still there, and as it was."""
+    from hashlib import sha256
+
     try:
-        names = (folder / _LIST).read_text("utf-8").splitlines()
+        lines = (folder / _LIST).read_text("utf-8").splitlines()
+        return all(sha256((folder / line[65:]).read_bytes()).hexdigest() == line[:64] for line in lines)
     except OSError:
         return False
-    return all(map(os.path.exists, (f"{folder}/{name}" for name in names)))
 
 
 def _make_private(cache: Path) -> None:
-    """Code is imported from here, so nobody else may have a hand in it."""
+    """Code and data of the user's are here, and the code is run: it is for this user alone."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not hasattr(os, "getuid"):
         return
     if {cache.lstat().st_uid, cache.stat().st_uid} != {os.getuid()}:
         raise PermissionError(f"{cache} belongs to another user")
-    if cache.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if cache.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         cache.chmod(0o700)
 
 
-def _extract(bundle: str | Path, folder: Path) -> None:
+def _extract(data: bytes, folder: Path) -> None:
+    from hashlib import sha256
+    from io import BytesIO
     from zipfile import ZipFile
 
-    with ZipFile(bundle) as archive:
+    with ZipFile(BytesIO(data)) as archive:
         archive.extractall(folder)
-        (folder / _LIST).write_text("\n".join(archive.namelist()), "utf-8")
+        lines = [f"{sha256(archive.read(name)).hexdigest()} {name}" for name in archive.namelist()]
+        (folder / _LIST).write_text("\n".join(lines), "utf-8")
 
 
-def _unpacked_for_now(bundle: str | Path) -> Path:
+def _unpacked_for_now(data: bytes) -> Path:
     import atexit
     import shutil
     import tempfile
@@ -112,7 +117,7 @@ def _unpacked_for_now(bundle: str | Path) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
-    _extract(bundle, folder)
+    _extract(data, folder)
     return folder
 
 

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import StepCancelledError
+from flowyml.core.home import open_private, private_folder
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_process, this_process
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.engine import Engine, error_text
@@ -66,13 +67,15 @@ def _start_run(
         return False
     folder = store.folder_of(run_id)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         job = {
             "run_id": run_id, "store": str(store.path), "bundle": str(path), "parameters": parameters,
             "caller": this_caller(),
         }  # fmt: skip
-        (folder / "job.json").write_text(json.dumps(job))
-        (folder / "orchestrator.pkl").write_bytes(orchestrator)
+        with open_private(folder / "job.json", "w") as file:
+            json.dump(job, file)
+        with open_private(folder / "orchestrator.pkl") as file:
+            file.write(orchestrator)
         owner = _launch(folder)
     except BaseException:
         store.forget(run_id)
@@ -84,7 +87,7 @@ def _start_run(
 
 def _launch(folder: Path) -> ProcessIdentity:
     reap()
-    with (folder / "output.log").open("ab") as log:
+    with open_private(folder / "output.log", "ab") as log:
         process = _Process(
             [sys.executable, "-P", str(Path(__file__).with_name("__main__.py")), str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

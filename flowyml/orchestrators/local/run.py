@@ -15,6 +15,7 @@ from typing import Any
 
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.home import private_folder
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import wants_progress
@@ -137,7 +138,7 @@ class LocalRun:
         """The warm process that steps are forked from, if any of them runs apart."""
         if self._settings.bundle is None:
             return nullcontext()
-        self._values.mkdir(parents=True, exist_ok=True)
+        private_folder(self._values)
         return StepProcesses(
             self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters,
             caller=this_caller(), started=self._settings.started,

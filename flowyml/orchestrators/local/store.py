@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowyml.core.errors import ConfigurationError, RunNotFoundError
+from flowyml.core.home import data_folder, open_private, private_file
 from flowyml.core.origin import Origin
 from flowyml.core.process_identity import ProcessIdentity, is_alive
 from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare, transaction
@@ -206,8 +207,8 @@ def _trouble_told(path: Path) -> Iterator[None]:
 def connect(path: Path) -> sqlite3.Connection:
     """Open the store, making it where there is none. Raises ``ConfigurationError`` when that cannot be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        data_folder(path.parent)
+        db = sqlite3.connect(private_file(path), timeout=30, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.OperationalError) as error:
         raise ConfigurationError(
             f"The record of local runs cannot be opened at {path}: {error}. Set FLOWYML_HOME to a folder that can be "
@@ -293,7 +294,8 @@ def unread_output(folder: Path) -> bytes:
         with output.open("rb") as file:
             file.seek(int(mark.read_text()) if mark.exists() else 0)
             if data := file.read():
-                mark.write_text(str(file.tell()))
+                with open_private(mark, "w") as marking:
+                    marking.write(str(file.tell()))
             return data
     except (OSError, ValueError):
         return b""
