@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from flowyml.authoring.included import included
 from flowyml.authoring.steps import Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
@@ -133,25 +134,14 @@ class _Files:
                 self._add(root, path)
 
     def add_globs(self, globs: Iterable[str], module: str, pipeline: str) -> None:
-        """Add data files from the folder of a module, so that they stand where they stood beside it.
-
-        A glob that matches nothing is an error, and so is one that leaves the folder.
-        """
+        """Add data files from the folder of a module, so that they stand where they stood beside it."""
         shipped = shipped_name(module)
         path = _source_file(sys.modules[module]) if module in sys.modules else None
         folder = path.parent if path else Path.cwd()
         root = _import_root(shipped, path) if path and shipped else folder
-        for pattern in globs:
-            found = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
-            if not found:
-                raise DefinitionError(f"Pipeline {pipeline!r}: include={pattern!r} matches no file in {folder}.")
-            if ".." in Path(pattern).parts:
-                raise DefinitionError(
-                    f"Pipeline {pipeline!r}: include={pattern!r} leaves {folder}. Only what stands beside the "
-                    f"pipeline's file comes along."
-                )
-            for path in found:
-                self.content[path.relative_to(root).as_posix()] = path.read_bytes()
+        beside = folder.relative_to(root)
+        files = included(folder, globs, pipeline)
+        self.content |= {(beside / name).as_posix(): data for name, data in files.items()}
 
     def _add(self, root: Path, path: Path) -> None:
         key = path.relative_to(root).as_posix()

@@ -31,6 +31,7 @@ __all__ = [
 
 _GAP = 2
 _NARROWEST = 8
+_BUNDLE = "flowyml.bundle"  # the logger that says which data files come along
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -187,9 +188,11 @@ def note(*parts: str) -> None:
 
 
 class _Notes(logging.Handler):
-    """Warnings of FlowyML and of libraries, as ``logging`` prints them where nobody set it up."""
+    """Warnings of FlowyML and of libraries, as ``logging`` prints them without a setup, and what a bundle takes."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING and record.name != _BUNDLE:
+            return
         try:
             note(self.format(record))
         except Exception:
@@ -198,7 +201,8 @@ class _Notes(logging.Handler):
 
 def print_warnings_of_logging() -> None:
     """Warnings that are logged take the same way as all else that is printed; a user's own logging comes first."""
-    logging.lastResort = _Notes(logging.WARNING)
+    logging.lastResort = _Notes(logging.INFO)
+    logging.getLogger(_BUNDLE).setLevel(logging.INFO)
 
 
 def _painted(parts: Iterable[str], stream: TextIO) -> str:

@@ -1,0 +1,89 @@
+"""Which data files come along with a pipeline: those that its globs name below its folder, and no secret by accident."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+from flowyml.core.errors import DefinitionError
+
+__all__ = ["MAX_BYTES", "included"]
+
+logger = logging.getLogger("flowyml.bundle")
+
+MAX_BYTES = 100_000_000
+"""The most that a pipeline's data files may hold together: they travel to every worker, as its code does."""
+
+_SETTINGS = ("flowyml.toml", "pyproject.toml")  # where targets stand, with their passwords
+_LISTED = 5
+
+
+def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, bytes]:
+    """The data files below a folder, by their paths in it. A line at INFO says what is taken and what is left out.
+
+    A name that begins with a dot, and those of FlowyML's settings, must be written out in the glob: ``.env``,
+    ``.config/*.json``. Raises ``DefinitionError`` for a glob that leaves the folder or matches nothing, for a link that
+    leads out of the folder, and for more than ``MAX_BYTES``.
+    """
+    folder, who = folder.resolve(), f"Pipeline {pipeline!r}"
+    taken: dict[str, Path] = {}
+    left_out: dict[str, None] = {}  # a dict keeps the order
+    for pattern in globs:
+        which = f"{who}: include={pattern!r}"
+        if ".." in PurePath(pattern).parts:
+            raise DefinitionError(f"{which} leaves {folder}. Only what stands beside the pipeline's file comes along.")
+        found = {path: _unnamed(path, pattern, folder) for path in sorted(folder.glob(pattern)) if path.is_file()}
+        if not found:
+            raise DefinitionError(f"{which} matches no file in {folder}.")
+        if all(found.values()):
+            raise DefinitionError(
+                f"{which} matches only what stays at home unless it is named: {_listed(found.values())}. Write that "
+                f"name without wildcards, if everybody who sees the pipeline's code may read it."
+            )
+        left_out |= dict.fromkeys(name for name in found.values() if name)
+        taken |= {path.relative_to(folder).as_posix(): path for path, unnamed in found.items() if not unnamed}
+        for path in taken.values():
+            if not path.resolve().is_relative_to(folder):
+                raise DefinitionError(
+                    f"{which} takes {path}, a link to {path.resolve()}, which is outside {folder}. Copy that file to "
+                    f"the folder, or let the step read it by its path."
+                )
+    sizes = {name: path.stat().st_size for name, path in taken.items()}
+    if sum(sizes.values()) > MAX_BYTES:
+        largest = [f"{name} ({_megabytes(sizes[name])})" for name in sorted(sizes, key=lambda name: -sizes[name])]
+        raise DefinitionError(
+            f"{who}: include= takes {_megabytes(sum(sizes.values()))}, and {_megabytes(MAX_BYTES)} may come along with "
+            f"the code: {_listed(largest)}. Put large data into storage, and let the step read it from there."
+        )
+    if taken:
+        home = f" Left out: {_listed(left_out)}." if left_out else ""
+        logger.info(
+            "%s: include= takes along %d file%s, %s: %s.%s",
+            who, len(taken), "s" * (len(taken) > 1), _megabytes(sum(sizes.values())), _listed(taken), home,
+        )  # fmt: skip
+    return {name: path.read_bytes() for name, path in taken.items()}
+
+
+def _unnamed(path: Path, pattern: str, folder: Path) -> str:
+    """The part of a file's path, or of the path that it links to, that must be named and is not; empty if none is."""
+    parts = PurePath(pattern).parts
+    if not re.search(r"[*?\[]", pattern):
+        return ""
+    for place in (path, path.resolve()):
+        within = place.relative_to(folder) if place.is_relative_to(folder) else Path()
+        for number, part in enumerate(within.parts, 1):
+            if part not in parts and (part.startswith(".") or part in _SETTINGS):
+                return "/".join(within.parts[:number])
+    return ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    different = list(dict.fromkeys(names))
+    more = len(different) - _LISTED
+    return ", ".join(different[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 50_000 else f"{size:,} bytes"

@@ -1,0 +1,123 @@
+"""What ``include=`` puts into a bundle: files below the pipeline's folder that were meant, and no secret by accident."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowyml.authoring import included as included_module
+from flowyml.authoring.included import included
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.bundle import Bundle
+
+SECRET = "planted-value"
+PIPELINE = """
+from pathlib import Path
+from flowyml import Pipeline, step
+
+@step
+def count():
+    return len(list((Path(__file__).parent / "data").iterdir()))
+
+counting = Pipeline("counting", include={include}).add_step(count)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder as projects are, with a secret in each place where people have one."""
+    root = tmp_path / "project"
+    for name in (".env", ".git/config", "flowyml.toml", "pyproject.toml", "data/.secret/key", "data/.netrc"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("" if name.endswith(".toml") else SECRET)
+    (root / "flowyml.toml").write_text(f'[orchestrators.prod]\nengine = "prefect"\npassword = "{SECRET}"\n')
+    (root / "pyproject.toml").write_text(
+        f'[tool.flowyml.orchestrators.old]\nengine = "prefect"\npassword = "{SECRET}"\n'
+    )
+    (root / "data" / "rows.csv").write_text("1,2")
+    (root / "data" / "more.csv").write_text("3,4")
+    return root
+
+
+def command(project: Path, include: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    (project / "counting.py").write_text(PIPELINE.format(include=include))
+    given = [sys.executable, "-m", "flowyml", *words]
+    return subprocess.run(given, cwd=project, capture_output=True, text=True, check=False)
+
+
+def test_everything_is_taken_but_what_is_hidden_and_the_settings(project: Path) -> None:
+    done = command(project, ["**/*"], "bundle", "counting.py", "-o", "made", "--json")
+    assert done.returncode == 0, done.stderr
+    bundle = Bundle.read(project / json.loads(done.stdout)["path"])
+    taken = {path.removeprefix("code/") for path in bundle.files if path.startswith("code/")}
+    assert taken == {"counting.py", "data/rows.csv", "data/more.csv"}
+    assert SECRET.encode() not in bundle.data
+    assert "include= takes along 3 files, " in done.stderr
+    assert "data/rows.csv" in done.stderr
+    assert "Left out: .env, .git, data/.netrc, data/.secret, flowyml.toml" in done.stderr
+    ran = command(project, ["data/*"], "run", "counting.py", "--json")
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("pattern", [".env", ".git/config", "flowyml.toml", "data/.secret/*", "data/.secret/key"])
+def test_what_is_named_is_taken(project: Path, pattern: str) -> None:
+    (data,) = included(project, [pattern], "p").values()
+    assert SECRET.encode() in data
+
+
+@pytest.mark.parametrize(
+    "pattern", [".e*", ".[e]nv", ".*", "*.toml", "*/config", "data/.*", ".g*/config", "data/.*/key"]
+)
+def test_a_wildcard_names_nothing(project: Path, pattern: str) -> None:
+    with pytest.raises(DefinitionError, match=r"Pipeline 'p': include=.* matches only what stays at home unless it is"):
+        included(project, [pattern], "p")
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside.txt"])
+@pytest.mark.parametrize("pattern", ["**/*", "data/link", "data/l*"])
+def test_a_link_that_leads_out_is_refused_by_its_name(project: Path, target: str, pattern: str) -> None:
+    (project.parent / "outside.txt").write_text(SECRET)
+    (project / "data" / "link").symlink_to(target)
+    with pytest.raises(
+        DefinitionError, match=r"takes .*/project/data/link, a link to .*, which is outside .*/project\."
+    ):
+        included(project, [pattern], "p")
+
+
+def test_a_folder_that_is_a_link_out_is_refused(project: Path) -> None:
+    (project.parent / "elsewhere").mkdir()
+    (project.parent / "elsewhere" / "key").write_text(SECRET)
+    (project / "linked").symlink_to(project.parent / "elsewhere")
+    with pytest.raises(DefinitionError, match=r"takes .*/linked/key, a link to .*/elsewhere/key"):
+        included(project, ["linked/*"], "p")
+    assert not [name for name in included(project, ["**/*"], "p") if name.startswith("linked")]
+
+
+def test_a_link_inside_is_taken_and_gives_no_way_to_what_is_hidden(project: Path) -> None:
+    (project / "data" / "again.csv").symlink_to("rows.csv")
+    (project / "data" / "env.csv").symlink_to("../.env")
+    (project / "data" / "targets.csv").symlink_to("../flowyml.toml")
+    assert set(included(project, ["data/*.csv"], "p")) == {"data/rows.csv", "data/more.csv", "data/again.csv"}
+
+
+def test_too_much_is_refused_before_it_is_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (project / "data" / "huge.bin").open("wb") as file:
+        file.truncate(included_module.MAX_BYTES)  # a hole: it takes no room on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(
+        DefinitionError, match=r"takes 100\.0 MB, and 100\.0 MB may come .*: data/huge\.bin \(100\.0 MB\)"
+    ):
+        included(project, ["data/*"], "p")
+
+
+def test_what_is_taken_is_logged(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flowyml.bundle")
+    included(project, ["data/*"], "p")
+    assert caplog.messages == [
+        "Pipeline 'p': include= takes along 2 files, 6 bytes: data/more.csv, data/rows.csv. Left out: data/.netrc."
+    ]
