@@ -1,4 +1,4 @@
-"""Which data files come along with a pipeline: those that its globs name below its folder, and no secret by accident."""
+"""Which data files come along with a pipeline: what its globs name below its folder, and no secret by accident."""
 
 from __future__ import annotations
 

@@ -41,7 +41,8 @@ class Pipeline:
     ``context`` holds the parameters of a run with their defaults. ``outputs`` names the outputs of the pipeline;
     left out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
     relative to the folder of the pipeline's file, of data files that the workers need beside the code; names that
-    begin with a dot, and FlowyML's settings, must be written out. One name, tag or glob needs no list around it. Options for one engine go under its name: ``airflow={"owner": "ml"}``.
+    begin with a dot, and FlowyML's settings, must be written out. One name, tag or glob needs no list around it.
+    Options for one engine go under its name: ``airflow={"owner": "ml"}``.
 
     Raises ``DefinitionError`` when it is compiled, naming the step and the fix.
 

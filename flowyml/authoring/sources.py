@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.included import included
 from flowyml.authoring.steps import Step
-from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.modules import shipped_name
 from flowyml.plan.names import slug

@@ -1,4 +1,4 @@
-"""What ``include=`` puts into a bundle: files below the pipeline's folder that were meant, and no secret by accident."""
+"""What ``include=`` puts into a bundle: what was meant, below the pipeline's folder, and no secret by accident."""
 
 from __future__ import annotations
 
