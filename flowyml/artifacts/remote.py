@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowyml.artifacts.store import Produce, Store, Written, checked_key, fresh_file, produced
+from flowyml.artifacts.store import Produce, Store, Written, checked_key, passing_file, produced
 from flowyml.core.errors import ArtifactError
 from flowyml.core.urls import without_credentials
 
@@ -31,10 +31,10 @@ class RemoteStore(Store):
 
     def write(self, key: str, produce: Produce) -> Written:
         url = f"{self.url}/{checked_key(key)}"
-        with fresh_file() as fresh:
-            digest, size = produced(fresh, produce)
+        with passing_file() as (path, file):
+            digest, size = produced(file, produce)
             with _errors(f"Artifact {url} could not be written"):
-                self._put(fresh, f"{self.root}/{key}")
+                self._put(path, f"{self.root}/{key}")
         return Written(url, digest, size)
 
     def holds(self, url: str) -> bool:
@@ -42,19 +42,19 @@ class RemoteStore(Store):
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
-        with fresh_file() as fresh:
+        with passing_file() as (path, _):
             with _errors(f"Artifact {url} could not be read"):
-                self.filesystem.get_file(f"{self.root}{url.removeprefix(self.url)}", str(fresh))
-            yield fresh
+                self.filesystem.get_file(f"{self.root}{url.removeprefix(self.url)}", str(path))
+            yield path
 
-    def _put(self, fresh: Path, target: str) -> None:
+    def _put(self, path: Path, target: str) -> None:
         self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
         if urlsplit(self.url).scheme in _WHOLE_PUTS:
-            self.filesystem.put_file(str(fresh), target)
+            self.filesystem.put_file(str(path), target)
             return
         beside = f"{target}.{os.urandom(4).hex()}.part"
         try:
-            self.filesystem.put_file(str(fresh), beside)
+            self.filesystem.put_file(str(path), beside)
             self.filesystem.mv(beside, target)
         except BaseException:
             with suppress(Exception):

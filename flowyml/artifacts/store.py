@@ -12,9 +12,10 @@ from typing import BinaryIO, NamedTuple, cast
 
 from flowyml.artifacts.hashing import HashingWriter
 from flowyml.core.errors import ArtifactError
-from flowyml.core.home import data_folder, home, is_data, private_file
+from flowyml.core.files import whole_file
+from flowyml.core.home import data_folder, home
 
-__all__ = ["LocalStore", "Store", "Written", "checked_key", "default_url", "fresh_file", "open_store", "produced"]
+__all__ = ["LocalStore", "Store", "Written", "checked_key", "default_url", "open_store", "passing_file", "produced"]
 
 Produce = Callable[[BinaryIO], None]
 
@@ -81,9 +82,8 @@ class LocalStore(Store):
         target = self.root / checked_key(key)
         try:
             data_folder(target.parent)
-            with fresh_file(target.parent) as fresh:
-                digest, size = produced(fresh, produce)
-                fresh.replace(target)
+            with whole_file(target, buffering=0) as file:
+                digest, size = produced(file, produce)
         except OSError as error:
             if isinstance(error, ArtifactError):
                 raise
@@ -119,30 +119,21 @@ def open_store(url: str | os.PathLike[str] | None = None) -> Store:
 
 
 @contextmanager
-def fresh_file(folder: Path | None = None) -> Iterator[Path]:
-    """The path of a new file, which is deleted at the end unless it was moved away.
+def passing_file() -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file for its owner alone, by its path and open for writing, which is deleted at the end."""
+    import tempfile
 
-    In a folder of artifacts that a user chose it gets the rights that files usually get; elsewhere it is for its owner.
-    """
-    if folder:
-        path = folder / f".new-{os.urandom(8).hex()}"
-        if is_data(folder):
-            private_file(path)
-    else:
-        import tempfile
-
-        handle, name = tempfile.mkstemp(prefix="flowyml-")
-        os.close(handle)
-        path = Path(name)
+    handle, name = tempfile.mkstemp(prefix="flowyml-")
     try:
-        yield path
+        with open(handle, "wb", buffering=0) as file:  # noqa: PTH123  # a descriptor
+            yield Path(name), cast(BinaryIO, file)
     finally:
-        path.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
 
 
-def produced(path: Path, produce: Produce) -> tuple[str, int]:
-    """Let ``produce`` write a file; gives its SHA-256 and size."""
-    with path.open("wb", buffering=0) as file, HashingWriter(cast(BinaryIO, file)) as writer:
+def produced(file: BinaryIO, produce: Produce) -> tuple[str, int]:
+    """Let ``produce`` write to a file without a buffer; gives the SHA-256 and the size of what it wrote."""
+    with HashingWriter(file) as writer:
         produce(cast(BinaryIO, writer))
     return writer.sha256, writer.size
 

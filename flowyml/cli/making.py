@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +11,7 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.options import AsJson, File, Option
 from flowyml.cli.output import Output
 from flowyml.cli.source import load
+from flowyml.core.files import write_whole
 from flowyml.plan.marks import marked, objection
 
 if TYPE_CHECKING:
@@ -171,13 +170,9 @@ def _is_folder(path: Path) -> bool:
 
 def _write_file(path: Path, data: bytes) -> Path:
     """All or nothing, so that no scheduler ever reads half a file."""
-    fresh = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(data)
-        fresh.replace(path)
+        write_whole(path, data)
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink()
         raise UsageError(f"{path} cannot be written: {error}") from error
     return path

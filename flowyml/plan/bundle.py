@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import stat
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from flowyml.core.errors import DefinitionError, PlanError
-from flowyml.core.home import data_folder, is_data, private_file
+from flowyml.core.files import write_whole
+from flowyml.core.home import data_folder, is_data
 from flowyml.core.origin import Origin
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
@@ -77,16 +77,7 @@ class Bundle:
         path = folder / self.filename
         if path.is_file() and path.stat().st_size == len(self.data) and path.read_bytes() == self.data:
             return path
-        fresh = folder / f".new-{os.urandom(8).hex()}"
-        try:
-            if is_data(folder):
-                private_file(fresh)
-            fresh.write_bytes(self.data)
-            mode = stat.S_IMODE(fresh.stat().st_mode)
-            fresh.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        write_whole(path, self.data, 0o700 if is_data(folder) else 0o777)  # who may read it may run it
         return path
 
     @classmethod

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.files import whole_file
 from flowyml.core.urls import shown
 
 __all__ = ["Folder", "open_folder"]
@@ -105,19 +105,14 @@ class LocalFolder(Folder):
 
     @staticmethod
     def _replace(target: Path, data: bytes) -> None:
-        handle, fresh = tempfile.mkstemp(dir=target.parent, prefix=".new-")
-        try:
-            with open(handle, "wb") as file:  # noqa: PTH123  # a descriptor
-                file.write(data)
-            Path(fresh).chmod(0o644)
-            _make_newer(Path(fresh), target)
-            os.replace(fresh, target)  # noqa: PTH105  # the one call that is atomic
-        except BaseException:
-            Path(fresh).unlink(missing_ok=True)
-            raise
+        with whole_file(target) as file:
+            file.write(data)
+            file.flush()
+            os.chmod(file.fileno(), 0o644)  # noqa: PTH101  # a descriptor
+            _make_newer(file, target)
 
 
-def _make_newer(fresh: Path, target: Path) -> None:
+def _make_newer(fresh: BinaryIO, target: Path) -> None:
     """Give a file a later second than the one it replaces.
 
     Airflow imports DAG files, and Python takes a file of the same second and size for the one whose bytecode it keeps
@@ -125,8 +120,8 @@ def _make_newer(fresh: Path, target: Path) -> None:
     """
     with suppress(FileNotFoundError):
         second = int(target.stat().st_mtime)
-        if fresh.stat().st_mtime < second + 1:
-            os.utime(fresh, (second + 1, second + 1))
+        if os.stat(fresh.fileno()).st_mtime < second + 1:  # noqa: PTH116  # a descriptor
+            os.utime(fresh.fileno(), (second + 1, second + 1))
 
 
 class FsspecFolder(Folder):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from functools import cached_property
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.alive import born
+from flowyml.core.files import write_whole
 
 __all__ = ["RunFolder"]
 
@@ -68,10 +68,7 @@ class RunFolder:
 
     def write(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a file, all or nothing."""
-        handle, fresh = tempfile.mkstemp(dir=self.path, prefix=".new-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file)
-        Path(fresh).replace(self.path / name)
+        write_whole(self.path / name, json.dumps(document).encode(), 0o600)
 
     def started_at(self) -> float | None:
         """When the supervisor began."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowyml.artifacts import default_url, open_store
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.files import write_whole
 from flowyml.core.origin import Origin
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.differences import bundle_difference, difference
@@ -319,7 +319,5 @@ def _published(bundle: Bundle) -> Path:
     bundle.write(folder)
     path = folder / "flow.py"
     if not path.is_file() or path.read_text("utf-8") != text:
-        fresh = folder / f".flow-{os.getpid()}.py"
-        fresh.write_text(text, "utf-8")
-        fresh.replace(path)
+        write_whole(path, text.encode())
     return folder

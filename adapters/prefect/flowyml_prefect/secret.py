@@ -10,6 +10,8 @@ import os
 import secrets
 from pathlib import Path
 
+from flowyml.core.files import write_whole
+
 __all__ = ["make_password", "password", "write_privately"]
 
 _USER = "flowyml"
@@ -33,7 +35,4 @@ def make_password(folder: Path) -> str:
 
 def write_privately(path: Path, text: str) -> None:
     """Write a file in one go, which only its owner can read from the first moment on."""
-    fresh = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)
+    write_whole(path, text.encode(), 0o600)

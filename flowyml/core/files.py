@@ -1,0 +1,44 @@
+"""Files that appear under their name when they are whole, in folders where others may write too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from flowyml.core.home import is_data
+
+__all__ = ["whole_file", "write_whole"]
+
+_ALL, _OWNER = 0o666, 0o600
+
+
+@contextmanager
+def whole_file(path: Path, mode: int | None = None, *, buffering: int = -1) -> Iterator[BinaryIO]:
+    """A file to write to; at the end of the block it replaces what is at ``path``, in one step.
+
+    Until then it stands in the same folder under a name that no other user can guess, and it is created there: a link
+    that waits under that name, or under the file's own, leads nowhere. If the block raises, nothing is left. ``mode``
+    is cut by the umask, as usual; by default all may read, and only the owner what is among FlowyML's data.
+    ``buffering`` is that of ``open``.
+
+    Raises ``OSError``.
+    """
+    fresh = path.with_name(f".new-{os.urandom(8).hex()}")
+    mode = mode if mode is not None else _OWNER if is_data(path) else _ALL
+    number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    try:
+        with open(number, "wb", buffering=buffering) as file:  # noqa: PTH123  # a descriptor
+            yield file
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a file as ``whole_file`` does."""
+    with whole_file(path, mode) as file:
+        file.write(data)
