@@ -71,6 +71,7 @@ def bundle(
     """
     with Output(as_json) as out:
         made = load(file).bundle()
+        _check_place(output / made.filename, made.data, force=False)
         try:
             path = made.write(output)
         except OSError as error:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
@@ -31,6 +32,7 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _ADAPTER = re.compile(rb"\bflowyml_[a-z0-9]+\b")  # a script may import one to say where it runs; it is light
 _KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
+_UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, zlib.error)  # RuntimeError: encrypted, or another method
 _AT_HOME = ("cli", "graph", "testing")  # rooms that workers need only where a script imports them
 
 
@@ -194,7 +196,7 @@ def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
         with ZipFile(io.BytesIO(data)) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.startswith(wanted)]
             contents = {entry.filename: archive.read(entry) for entry in entries}
-    except (BadZipFile, EOFError, OSError) as error:
+    except _UNREADABLE as error:
         raise PlanError(f"{name} is no bundle of FlowyML, or it is damaged: {error}") from error
     if "plan.json" not in contents:
         raise PlanError(f"{name} is no bundle of FlowyML: it holds no plan.")

@@ -60,7 +60,7 @@ def decode(data: bytes | str) -> Plan:
             ),
             **_tuples(plain, "hooks", "tags"),
         })  # fmt: skip
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, PlanError):
             raise
         raise PlanError(f"This is no plan of FlowyML: {error!r}") from error

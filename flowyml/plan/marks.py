@@ -2,13 +2,16 @@
 
 The mark is one comment line, ``# flowyml: {…}``, with the comment signs of the file's format. Its JSON holds facts
 that FlowyML reads back, and ``digest``, the SHA-256 of all the rest: a file that people edited since does not match it.
-Plans and bundles are formats of FlowyML's own; they are recognized by reading them.
+The mark is the last line: one further up, which stood there before an edit or in a text of the user's, proves nothing.
+How lines end does not count, since git changes it. Plans and bundles are formats of FlowyML's own; they are recognized
+by reading them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -27,6 +30,7 @@ _SIGNS: Mapping[str, tuple[bytes, bytes]] = {
     ".mmd": _PERCENT,
     ".svg": _XML,
 }
+_DIGEST = re.compile("[0-9a-f]{64}")
 _SHEBANG = b"#!"  # of a bundle; no text that FlowyML writes has one
 
 
@@ -48,7 +52,8 @@ def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> by
     # flowyml: {"pipeline": "train"
     """
     signs = _SIGNS.get("" if name.startswith(".") else PurePath(name).suffix)
-    if signs is None or mark_of(data):
+    there = mark_of(data)
+    if signs is None or (there and there.is_untouched):
         return data
     text = data if data.endswith(b"\n") else data + b"\n"
     return text + _line({**(facts or {}), "digest": _digest(text, facts or {})}, signs) + b"\n"
@@ -62,7 +67,8 @@ def mark_of(data: bytes) -> Mark | None:
         if facts is not None:
             digest = facts.pop("digest")
             rest = b"\n".join([*lines[:number], *lines[number + 1 :]])
-            return Mark(digest == _digest(rest, facts), facts)
+            is_last = lines[number + 1 :] in ([], [b""])
+            return Mark(is_last and digest == _digest(rest, facts), facts)
     return _own_format(data)
 
 
@@ -83,13 +89,14 @@ def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
 
 def _facts(line: bytes) -> dict[str, Any] | None:
     """What a line says, if it is a mark."""
+    line = line.removesuffix(b"\r")
     for start, end in (_HASH, _PERCENT, _XML):
         if line.startswith(start + _WORD) and line.endswith(end):
             try:
                 facts = json.loads(line[len(start + _WORD) : len(line) - len(end)])
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(facts, dict) and isinstance(facts.get("digest"), str):
+            if isinstance(facts, dict) and _DIGEST.fullmatch(str(facts.get("digest"))):
                 return facts
     return None
 
@@ -101,7 +108,8 @@ def _line(facts: Mapping[str, Any], signs: tuple[bytes, bytes]) -> bytes:
 
 
 def _digest(rest: bytes, facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(rest + json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    lines = rest.replace(b"\r\n", b"\n")
+    return hashlib.sha256(lines + json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _own_format(data: bytes) -> Mark | None:

@@ -300,7 +300,7 @@ def test_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("gs://key:hidden@bucket/x?token=hidden", "Artifacts at gs://bucket/x need a package: pip install gcsfs"),
         ("smb://me:hidden@host/x", r"Artifacts at smb://host/x need a package: pip install 'fsspec\[smb\]'"),
-        ("bogus://hidden@x", "Artifacts at bogus://x cannot be reached: Protocol not known: bogus"),
+        ("bogus://me:hidden@x", "Artifacts at bogus://x cannot be reached: Protocol not known: bogus"),
     ],
 )
 def test_what_a_url_lacks_is_said_without_its_secrets(url: str, message: str) -> None:

@@ -756,3 +756,11 @@ def test_compile_writes_over_no_file_that_people_wrote_or_edited(engine: str) ->
         done = flowyml(*words)
         assert (done.code, main.read_text()) == (2, "# flowyml: TODO\n")
         assert "was not written by FlowyML and would be lost" in done.err
+
+
+def test_a_bundle_takes_no_place_of_what_people_wrote() -> None:
+    path = Path(flowyml("bundle", "train.py", "--json").json["path"])
+    path.write_text("mine")
+    done = flowyml("bundle", "train.py")
+    assert (done.code, path.read_text()) == (2, "mine")
+    assert f"{path} was not written by FlowyML and would be lost" in done.err

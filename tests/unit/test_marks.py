@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowyml import Pipeline, step
+from flowyml.orchestrators.registry import resolve
 from flowyml.plan.marks import mark_of, marked, objection
 
 FACTS = {"pipeline": "a -- b --> # flowyml: {} ü", "schedule": None, "steps": [1, "x\n"]}
@@ -36,6 +40,7 @@ def test_a_marked_file_is_recognized_until_it_is_edited(name: str) -> None:
     for edited in (
         data + b"# reviewed by Ada\n",
         b"x" + data,
+        b"\n".join(data.split(b"\n")[-2::-1]),
         data.replace(b"svg", b"SVG"),
         data.replace(b"null", b"true"),
     ):
@@ -52,7 +57,8 @@ def test_an_svg_with_a_mark_is_still_one() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"# flowyml: TODO\n", b"# flowyml: {}\n", b'# flowyml: {"digest": 1}\n',
+        b"", b"# flowyml: TODO\n", b"# flowyml: {}\n", b'# flowyml: {"digest": 1}\n', b'# flowyml: {"digest": "x"}\n',
+        b"# flowyml: " + b'{"a":' * 100_000, b"[" * 100_000, b'{"steps":' * 100_000,
         b'x = "# flowyml: {}"',
         b"{}", b'{"schema_version": 1}', b"[1]", b"#!/bin/sh\necho\n", b"\xff\xfe\x00",
     ],
@@ -61,6 +67,43 @@ def test_what_people_wrote_is_theirs(text: bytes) -> None:
     assert mark_of(text) is None
     for force in (False, True):
         assert "was not written by FlowyML" in objection(text, b"new", force=force)
+
+
+@pytest.mark.parametrize("name", ["flow.py", "graph.mmd", "graph.svg"])
+def test_lines_that_git_ends_in_another_way_are_no_edit(name: str) -> None:
+    data = marked(b"one\ntwo\n", name, FACTS).replace(b"\n", b"\r\n")
+    mark = mark_of(data)
+    assert mark is not None
+    assert (mark.is_untouched, mark.facts) == (True, FACTS)
+
+
+def test_a_zip_application_of_somebody_else_is_theirs() -> None:
+    buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
+    buffer.seek(0, io.SEEK_END)
+    with ZipFile(buffer, "w", ZIP_DEFLATED) as archive:
+        archive.writestr("plan.json", "{}" * 1000)
+    whole = buffer.getvalue()
+    start = whole.index(b"plan.json") + len("plan.json")
+    local, central = whole.index(b"PK\x03\x04"), whole.index(b"PK\x01\x02")
+    for changes in ({start: 255, start + 1: 255}, {local + 6: 1, central + 8: 1}, {local + 8: 97, central + 10: 97}):
+        data = bytearray(whole)  # damaged, encrypted, compressed in an unknown way
+        for place, byte in changes.items():
+            data[place] = byte
+        assert mark_of(bytes(data)) is None
+    assert mark_of(whole) is None
+
+
+def test_a_mark_in_a_text_of_the_users_is_not_taken_for_the_files(tmp_path: Path) -> None:
+    """Airflow shows a pipeline's description, so its lines stand in the DAG file as they are."""
+    forged = marked(b"", "dag.py", {"origin": {"project": "another", "module": "theirs.py"}}).decode()
+    described = Pipeline("marks", description=f"about\n{forged}").add_step(one)
+    files = resolve("airflow", dags_folder=str(tmp_path)).compile_pipeline(described)
+    data = next(iter(files.values()))
+    assert forged.strip().encode() in data.splitlines()
+    mark = mark_of(data)
+    assert mark is not None
+    assert mark.is_untouched
+    assert mark.facts["origin"] == described.origin.to_dict()
 
 
 def test_plans_and_bundles_are_recognized_by_reading_them() -> None:
