@@ -33,6 +33,7 @@ from flowyml_kubeflow import names
 from flowyml_kubeflow.local_files import RunFolder
 from flowyml_kubeflow.local_runner import for_kfp_local
 from flowyml_kubeflow.local_runs import LocalRuns
+from tests.engines import kubeflow_ir
 
 Json = dict[str, Any]
 CODES = {400: 3, 401: 16, 404: 5, 409: 6, 500: 13}
@@ -173,6 +174,8 @@ def _pipelines(app: FastAPI, state: State) -> None:
     @app.post("/apis/v2beta1/pipelines/upload_version")
     async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str, description: str = "") -> Any:
         documents = [item for item in yaml.safe_load_all(await uploadfile.read()) if item]
+        if found := kubeflow_ir.faults(documents):  # a real one finds most of them when a run is created
+            raise Refused(400, f"Invalid input error: {found}")
         spec = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
         with state.lock:
             if any(item.name == name and item.pipeline_id == pipelineid for item in state.versions.values()):

@@ -273,7 +273,7 @@ class _Compiler:
             "componentRef": {"name": self._step_component(step)},
             **({"dependentTasks": upstream} if upstream else {}),
             "inputs": {"parameters": parameters, "artifacts": artifacts},
-            "taskInfo": {"name": step.name},
+            "taskInfo": {"name": names.shown(step.name)},
             **_retries(step),
         }
         if (self.options.get("cache") or step.options) and step_options(self.options, step).cache:

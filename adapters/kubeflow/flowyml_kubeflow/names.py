@@ -12,7 +12,7 @@ from flowyml.plan.names import identifier, slug
 
 __all__ = [
     "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS",
-    "STEP", "STEPS_TASK", "artifact", "constant", "pipeline", "port", "task",
+    "STEP", "STEPS_TASK", "artifact", "constant", "pipeline", "port", "shown", "step_shown", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
@@ -50,7 +50,7 @@ def task(step: str) -> str:
     >>> task("Train model"), task("a--b"), task("load-driver")
     ('train-model-44d9b426', 'a-b-90827a2e', 'load-driver-468b86d5')
     >>> task("2nd"), task("matches")
-    ('step-2nd-42ea3b04', 'matches-6c3ce33c')
+    ('step-2nd-cdf7ff3e', 'matches-9a62080e')
     """
     made = slug(step)
     if made[0].isdigit():
@@ -81,6 +81,33 @@ def constant(step: str) -> str:
     ('Train model', 'pipeline-job-name-00159226')
     """
     return task(step) if "{{" in step else step
+
+
+def shown(step: str) -> str:
+    """The step's name for KFP's UI. It stands in a template of Argo's, which refuses, replaces or computes ``{{…}}``.
+
+    >>> shown("Train model"), shown("{{=1+1}}")
+    ('Train model', '{ {=1+1}}')
+    """
+    return _everywhere(step, "{{", "{ {")
+
+
+def step_shown(name: str, of_task: str) -> str:
+    """The step behind a name in KFP's UI; its task tells whether the name is the step's own.
+
+    >>> step_shown("{ {=1+1}}", task("{{=1+1}}")), step_shown("{ {x}", task("{ {x}"))
+    ('{{=1+1}}', '{ {x}')
+    """
+    if "{ {" not in name or task(name) == of_task:
+        return name
+    meant = _everywhere(name, "{ {", "{{")
+    return meant if task(meant) == of_task else name  # of a name that has both, the one that is shown
+
+
+def _everywhere(text: str, old: str, new: str) -> str:
+    while old in text:
+        text = text.replace(old, new)
+    return text
 
 
 @lru_cache(1 << 14)

@@ -42,7 +42,7 @@ class Tasks:
         pipeline, platform = documents(version)
         details = list((run.run_details.task_details or ()) if run.run_details else ())
         self._tasks = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
-        self.steps = {task: str(item["taskInfo"]["name"]) for task, item in self._tasks.items()}
+        self.steps = {task: names.step_shown(str(item["taskInfo"]["name"]), task) for task, item in self._tasks.items()}
         self._pipeline = pipeline
         self._executors = _executors(pipeline, platform)
         self._by_name = {item.display_name: item for item in details if item.display_name in self.steps}

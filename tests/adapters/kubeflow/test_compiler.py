@@ -28,6 +28,7 @@ from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.inline import with_launcher, without_prose
 from flowyml_kubeflow.options import FORMS
 from flowyml_kubeflow.tasks import Tasks
+from tests.engines import kubeflow_ir
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "kubeflow"
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -532,7 +533,8 @@ def plans(draw: st.DrawFn) -> Plan:
 def test_a_plan_read_back_from_its_file_is_the_same_graph(plan: Plan) -> None:
     made = compile_pipeline(build(plan), store="s3://code")
     assert spec.validate(made)
-    (document, *_) = yaml.load_all(spec.text(made), yaml.CSafeLoader)
+    (document, *platform) = yaml.load_all(spec.text(made), yaml.CSafeLoader)
+    assert kubeflow_ir.faults([document, *platform], kfp=(2, 14)) == []
     tasks = Tasks(type("Run", (), {"run_details": None}), document)
     dag = document["components"]["comp-flowyml--steps"]["dag"] if plan.hooks else document["root"]["dag"]
     graph = {
