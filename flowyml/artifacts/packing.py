@@ -11,6 +11,7 @@ from flowyml.artifacts.formats import FORMATS, Format, formats_for
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError
+from flowyml.core.urls import shown
 from flowyml.plan.names import slug
 
 __all__ = ["INLINE_LIMIT", "artifact_key", "is_plain", "is_reference", "pack", "unpack"]
@@ -47,12 +48,23 @@ def pack(value: Any, store: Store, *, key: str | Callable[[], str], inline_limit
     raise NotPicklableError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
 
 
-def unpack(packed: Any, store: Store) -> Any:
-    """The value that ``pack`` was given. Raises ``ArtifactError`` when it is gone, or not what was written."""
+def unpack(packed: Any, store: Store, *others: Store) -> Any:
+    """The value that ``pack`` was given. For what steps produced, and nothing else: reading a pickle runs code.
+
+    A reference leads into one of the stores that are given here, and nowhere else. Raises ``ArtifactError`` for any
+    other, and when the value is gone, or not what was written.
+    """
     if not is_reference(packed):
         return packed
     written, found = _read_reference(packed[_REFERENCE])
-    with store.fetch(written, check_content=not found.mapped) as path:
+    holder = next((one for one in (store, *others) if one.holds(written.url)), None)
+    if holder is None:
+        raise ArtifactError(
+            f"Artifact {shown(written.url)} is not in {store.url}, the store of artifacts here, and is not read "
+            f"from elsewhere. If the steps have another store, name it: artifacts=… of the orchestrator, or "
+            f"FLOWYML_ARTIFACTS."
+        )
+    with holder.fetch(written, check_content=not found.mapped) as path:
         try:
             return found.read(path)
         except ArtifactError:

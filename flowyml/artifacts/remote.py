@@ -37,9 +37,6 @@ class RemoteStore(Store):
                 self._put(path, f"{self.root}/{key}")
         return Written(url, digest, size)
 
-    def holds(self, url: str) -> bool:
-        return url.startswith(f"{self.url}/")
-
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
         with passing_file() as (path, _):

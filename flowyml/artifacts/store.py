@@ -43,9 +43,10 @@ class Store(ABC):
     def write(self, key: str, produce: Produce) -> Written:
         """Store what ``produce`` writes. If it raises, so does this, and nothing is left behind."""
 
-    @abstractmethod
     def holds(self, url: str) -> bool:
-        """Whether an artifact's URL lies within reach of this store."""
+        """Whether an artifact's URL lies below the root of this store."""
+        root, found, key = url.partition(f"{self.url}/")
+        return not root and bool(found) and _leads_down(key)
 
     @abstractmethod
     def local_copy(self, url: str) -> AbstractContextManager[Path]:
@@ -53,12 +54,11 @@ class Store(ABC):
 
     @contextmanager
     def fetch(self, written: Written, *, check_content: bool) -> Iterator[Path]:
-        """A file with just what was written; a size or a hash that differs is an ``ArtifactError``.
+        """A file of this store with just what was written; a size or a hash that differs is an ``ArtifactError``.
 
         Without ``check_content`` only the size is compared, for files that are mapped and then read in part.
         """
-        store = self if self.holds(written.url) else open_store(written.url.rpartition("/")[0])
-        with store.local_copy(written.url) as path:
+        with self.local_copy(written.url) as path:
             found = path.stat().st_size
             if found != written.size:
                 raise ArtifactError(
@@ -89,9 +89,6 @@ class LocalStore(Store):
                 raise
             raise ArtifactError(f"Artifact {target} could not be written: {error}") from error
         return Written(f"{self.url}/{key}", digest, size)
-
-    def holds(self, url: str) -> bool:
-        return url.startswith("file://")
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
@@ -143,6 +140,11 @@ def checked_key(key: str) -> str:
     if not re.fullmatch(_SAFE_KEY, key):
         raise ArtifactError(f"An artifact cannot have the key {key!r}. Make it with artifact_key(…).")
     return key
+
+
+def _leads_down(key: str) -> bool:
+    """Whether a key names something below the root; laxer than ``checked_key``, since engines store files too."""
+    return "\\" not in key and all(part.strip() not in ("", ".", "..") for part in key.split("/"))
 
 
 def _hash_of(path: Path) -> str:

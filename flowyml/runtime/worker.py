@@ -13,7 +13,7 @@ from flowyml.core.errors import ArtifactError, FlowymlError, NotPicklableError, 
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
-from flowyml.plan.model import Constant, FromParameter, Input, Plan, Step
+from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
 from flowyml.runtime.caller import be_like
 from flowyml.runtime.current import running
 from flowyml.runtime.execution import run_step, step_error
@@ -26,7 +26,10 @@ logger = logging.getLogger("flowyml.runtime")
 
 
 class Worker:
-    """Runs steps of one run from an unpacked bundle, in this process."""
+    """Runs steps of one run from an unpacked bundle, in this process.
+
+    ``artifacts`` is the store of outputs; inputs may also stand in one of ``also``.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Worker:
         *,
         run_id: str,
         artifacts: str | None = None,
+        also: Sequence[str] = (),
         parameters: Mapping[str, Any] = {},
         caller: Mapping[str, Any] = {},
     ) -> None:
@@ -41,6 +45,7 @@ class Worker:
         self.folder = folder
         self.run_id = run_id
         self.artifacts = artifacts
+        self.also = also
         self.parameters = parameters
         self.plan: Plan = decode((folder / "plan.json").read_bytes())
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -110,15 +115,20 @@ class Worker:
         return f". It did not come along with the code: the pipeline takes include=[{name!r}]"
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
-        """What was given is packed; parameters and constants are plain, even if one looks like a reference."""
+        """Only what a step produced is unpacked. Parameters and constants are plain, whatever they look like."""
+        if isinstance(item.source, FromStep):
+            return self._produced(step, item.name, item.source, packed)
         if item.name in packed:
-            return unpack(packed[item.name], self.store)
+            return packed[item.name]
         if isinstance(item.source, Constant):
             return item.source.value
-        if isinstance(item.source, FromParameter):
-            return self._parameter(step, item.source.name)
-        source = f"output {item.source.output!r} of step {item.source.step!r}"
-        raise step_error(StepError, step, f"step {step.name!r} was not given {item.name!r}, {source}.")
+        return self._parameter(step, item.source.name)
+
+    def _produced(self, step: Step, name: str, origin: FromStep, packed: Mapping[str, Any]) -> Any:
+        if name in packed:
+            return unpack(packed[name], self.store, *map(open_store, self.also))
+        source = f"output {origin.output!r} of step {origin.step!r}"
+        raise step_error(StepError, step, f"step {step.name!r} was not given {name!r}, {source}.")
 
     def _parameter(self, step: Step, name: str) -> Any:
         if name in self.parameters:

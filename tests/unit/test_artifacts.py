@@ -272,12 +272,15 @@ def test_a_reference_that_is_none(tmp_path: Path, reference: Any) -> None:
         unpack({"$artifact": reference}, open_store(tmp_path))
 
 
-def test_each_store_reads_what_another_holds(tmp_path: Path) -> None:
+def test_a_value_is_read_from_the_stores_that_are_named_and_no_other(tmp_path: Path) -> None:
     folder, memory = open_store(tmp_path), open_store(f"memory://{tmp_path.name}/elsewhere")
     in_folder, in_memory = pack({1: 2}, folder, key="a"), pack({3: 4}, memory, key="a")
     other = open_store(f"memory://{tmp_path.name}/other")
-    assert unpack(in_folder, memory) == unpack(in_folder, other) == {1: 2}
-    assert unpack(in_memory, folder) == unpack(in_memory, other) == {3: 4}
+    assert unpack(in_folder, memory, folder) == unpack(in_folder, folder, other) == {1: 2}
+    assert unpack(in_memory, folder, other, memory) == {3: 4}
+    for packed in (in_folder, in_memory):
+        with pytest.raises(ArtifactError, match=r"is not in memory://.*/other, .* If the steps have another store"):
+            unpack(packed, other)
 
 
 @pytest.mark.parametrize("prefix", ["", "file://", "local://"])

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowyml.artifacts import open_store, unpack
-from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.errors import ArtifactError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -39,7 +39,7 @@ Tails = dict[tuple[str, int, int], Tail]  # by task, map index and attempt
 
 @dataclass
 class RunReader:
-    """Reads runs through one client. ``artifacts`` is where large outputs stand, when their references do not say.
+    """Reads runs through one client. ``artifacts`` is where large outputs stand; none is read from elsewhere.
 
     ``known`` is about versions of DAGs, which do not change; ``known_now`` about DAGs that have none, and may.
     """
@@ -106,6 +106,8 @@ class RunReader:
                     f"Output {name!r} of run {found['dag_run_id']!r} is not kept: Airflow has no XCom {output!r} of "
                     f"task {task!r} any more. It was cleared, or the task was marked as success by hand."
                 )
+            except ArtifactError as error:
+                missing[name] = f"Output {name!r} of run {run_id!r} cannot be read here: {error}"
         return Outputs(values, not_kept=missing)
 
     def _returned(self, dag: str, run_id: str) -> dict[str, Any]:

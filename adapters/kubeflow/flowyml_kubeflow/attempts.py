@@ -83,13 +83,16 @@ class Attempt:
         self.outputs: dict[str, Any] = {}
         self.failure: dict[str, Any] | None = None
 
-    def run(self, inputs: Mapping[str, Any]) -> None:
-        """One try, with its outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names."""
+    def run(self, inputs: Mapping[str, Any], brought: Sequence[Path]) -> None:
+        """One try, with its outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names.
+
+        Inputs stand there too, or in one of the folders ``brought``.
+        """
         answer = self.scratch / "answer.json"
         (self.scratch / "inputs.json").write_text(json.dumps(inputs))
         started = time.time()
         with subprocess.Popen(
-            self._command(answer), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            self._command(answer, brought), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=_environment(), start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
         ) as process:  # fmt: skip
@@ -102,11 +105,12 @@ class Attempt:
         if self.failure:
             self.journal.tell(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
-    def _command(self, answer: Path) -> list[str]:
+    def _command(self, answer: Path, brought: Sequence[Path]) -> list[str]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
         return [
             sys.executable, str(self.bundle), "step", "--inputs", f"@{self.scratch / 'inputs.json'}",
             "--answer", str(answer), "--artifacts", store, "--attempt", str(self.number),
+            *(f"--also={folder}" for folder in dict.fromkeys(brought)),
             "--run-id", os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}", "--", self.step.name,
         ]  # fmt: skip
 

@@ -197,7 +197,8 @@ class Cluster:
             where = packed["$artifact"]["url"] if is_reference(packed) else "?"
             missing[name] = (
                 f"Output {name!r} stands in KFP's own store at {where}, which cannot be read from here: {error}. "
-                f"Give the steps a store that you can read too: kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}."
+                f"Give the steps a store that you can read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, "
+                f"and name it here: artifacts='s3://…'."
             )
 
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:

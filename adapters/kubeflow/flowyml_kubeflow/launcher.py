@@ -131,7 +131,7 @@ class StepTask:
 
     def _attempt(self) -> Attempt:
         attempt = Attempt(self.bundle, self.step, self._scratch(), self.journal)
-        attempt.run(self._inputs())
+        attempt.run(self._inputs(), self._brought())
         return attempt
 
     def _scratch(self) -> Path:
@@ -148,6 +148,11 @@ class StepTask:
             elif isinstance(item.source, FromParameter):
                 inputs[item.name] = _parameter(self.plan, item.source.name, names.port(item.name), self.given)
         return inputs
+
+    def _brought(self) -> list[Path]:
+        """The folders to which KFP has brought inputs: apart from the store, the only places where they may stand."""
+        ports = (names.port(item.name) for item in self.step.inputs if isinstance(item.source, FromStep))
+        return [_path(_artifact(self.given, "inputs", port)["uri"]).parent for port in ports]
 
     def _result(self, attempt: Attempt) -> Result:
         result = Result()
@@ -208,7 +213,7 @@ def _packed(artifact: Mapping[str, Any]) -> Any:
     if metadata.get("format", PACKED) == PACKED:
         return json.loads(path.read_text("utf-8"))
     reference = {
-        "url": str(path),
+        "url": f"file://{path}",
         "format": metadata["format"],
         "sha256": metadata["sha256"],
         "size": int(metadata["size"]),

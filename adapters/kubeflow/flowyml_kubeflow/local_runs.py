@@ -139,9 +139,10 @@ class LocalRuns:
 
     def outputs(self, job_id: str) -> Outputs:
         run = self._found(job_id)
-        found, store = run.result().get("outputs", {}), open_store()
-        shown = run.request()["outputs"]
-        return Outputs({name: unpack(json.loads(found[port]), store) for port, name in shown.items() if port in found})
+        found, shown = run.result().get("outputs", {}), run.request()["outputs"]
+        stores = (open_store(), open_store(run.root))
+        packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
+        return Outputs({name: unpack(value, *stores) for name, value in packed.items()})
 
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
         run, seen = self._found(job_id), dict[str, int]()

@@ -51,7 +51,7 @@ def read(run_id: str, recorded: str) -> Outputs:
 def _value(entry: Mapping[str, Any]) -> Any:
     if "pickle" in entry:
         return Unpickler(io.BytesIO(base64.b64decode(entry["pickle"]))).load()
-    return unpack(entry["artifact"], open_store()) if "artifact" in entry else entry["value"]
+    return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
 
 def _kept(run_id: str, output: PipelineOutput, value: Any, keep: bool) -> dict[str, Any]:
@@ -66,7 +66,8 @@ def _kept(run_id: str, output: PipelineOutput, value: Any, keep: bool) -> dict[s
         }
     try:
         key = artifact_key(run_id, output.source.step, 1, f"output-{output.name}")
-        return {"artifact": pack(value, open_store(), key=key)}
+        store = open_store()
+        return {"artifact": pack(value, store, key=key), "store": store.url}
     except Exception as error:  # whatever the class of the value raises when it is written
         logger.warning("Output %r of run %r could not be kept: %s", output.name, run_id, described(error))
         return {"not_kept": f"Output {output.name!r} of run {run_id!r} could not be kept: {described(error)}"}

@@ -1,0 +1,225 @@
+"""What a worker runs: the code of its bundle. What comes with a run as a parameter is data, whatever it looks like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, pipeline, step
+from flowyml.artifacts import open_store, pack, unpack
+from flowyml.core.errors import ArtifactError, FlowymlError
+from flowyml.orchestrators import LocalOrchestrator, Orchestrator
+from flowyml.runtime.processes import StepProcesses
+from tests.engines.prefect import PrefectServer
+from tests.engines.web import Recorded, Reply, web
+
+Reference = dict[str, Any]
+
+
+class Bomb:
+    """Leaves a file where it is read."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.place),)
+
+
+@step(outputs=["handed"])
+def hand_on(typed: Any) -> Any:
+    return typed
+
+
+@step(outputs=["seen"])
+def look(typed: Any, handed: Any, fixed: Any) -> list[str]:
+    """What a step sees of a parameter, of one that was handed on as an output, and of a constant."""
+    return [json.dumps(value, sort_keys=True) for value in (typed, handed, fixed)]
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """A folder that is there once somebody has read the pickle."""
+    return tmp_path / "read"
+
+
+def reference_to(path: Path, url: str = "") -> Reference:
+    data = path.read_bytes()
+    about = {"format": "pickle", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "type": "x.X"}
+    return {"$artifact": {"url": url or f"file://{path}", **about}}
+
+
+@pytest.fixture
+def forged(mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reference:
+    """A reference that would be followed if a step had produced it: the pickle stands in the store of the runs."""
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "store"))
+    (tmp_path / "store").mkdir()
+    bomb = tmp_path / "store" / "bomb.pkl"
+    bomb.write_bytes(pickle.dumps(Bomb(mark)))
+    reference = reference_to(bomb)
+    unpack(reference, open_store())
+    assert mark.exists(), "the attack itself works"
+    mark.rmdir()
+    return reference
+
+
+def attacked(name: str, forged: Reference) -> Pipeline:
+    """A pipeline that takes it as a parameter, hands it on as an output, and has it as a constant too."""
+
+    @pipeline(name=name)
+    def attack(typed: Any = None) -> Any:
+        return look(typed, hand_on(typed), fixed=forged)
+
+    return attack
+
+
+def check(result: Any, forged: Reference, mark: Path) -> None:
+    assert not mark.exists(), "a parameter was unpickled"
+    assert result.outputs["seen"] == [json.dumps(forged, sort_keys=True)] * 3
+    assert not mark.exists(), "a parameter was unpickled where the outputs are read"
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_a_parameter_is_data_on_local(forged: Reference, mark: Path, workers: str) -> None:
+    result = attacked("attacked", forged).run({"typed": forged}, on=LocalOrchestrator(workers=workers))
+    assert result.success, result.error
+    check(result, forged, mark)
+
+
+def wait(orchestrator: Orchestrator, attack: Pipeline, parameters: Mapping[str, Any]) -> Any:
+    handle = attack.submit(parameters, on=orchestrator)
+    handle.wait_for_completion(300, progress=False)
+    assert handle.status.is_successful, handle.error
+    return handle
+
+
+def test_a_parameter_is_data_on_prefect(prefect: PrefectServer, forged: Reference, mark: Path) -> None:
+    from flowyml_prefect import PrefectOrchestrator
+
+    orchestrator = PrefectOrchestrator(prefect.url)
+    handle = wait(orchestrator, attacked("attacked on prefect", forged), {"typed": forged})
+    check(handle, forged, mark)
+    orchestrator.close()
+
+
+def test_a_forged_output_on_prefect_is_not_followed(
+    prefect: PrefectServer, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to Prefect's API may write artifacts, and not therefore run code where outputs are read."""
+    from flowyml_prefect import PrefectOrchestrator
+    from flowyml_prefect.compiler import outputs_key
+
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "store"))
+    orchestrator = PrefectOrchestrator(prefect.url)
+    handle = wait(orchestrator, Pipeline("forged outputs", context={"typed": 1}).add_step(hand_on), {})
+    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps(Bomb(mark)))
+    table = [{"output": "handed", "value": json.dumps(reference_to(tmp_path / "bomb.pkl"))}]
+    forgery = {"key": outputs_key("forged outputs"), "type": "table", "data": json.dumps(table)}
+    orchestrator.client.create_artifact({**forgery, "flow_run_id": handle.job_id})
+    with pytest.raises(FlowymlError, match=r"bomb\.pkl is not in .*store, the store of artifacts here"):
+        _ = handle.outputs["handed"]
+    assert not mark.exists()
+    orchestrator.close()
+
+
+def test_a_parameter_is_data_on_kubeflow(forged: Reference, mark: Path) -> None:
+    pytest.importorskip("kfp")
+    from flowyml_kubeflow import KubeflowOrchestrator
+
+    orchestrator = KubeflowOrchestrator(runner="subprocess")
+    handle = wait(orchestrator, attacked("attacked on kubeflow", forged), {"typed": forged})
+    check(handle, forged, mark)
+
+
+def test_a_parameter_is_data_on_airflow(forged: Reference, mark: Path, tmp_path: Path) -> None:
+    """The worker that Airflow's tasks call, with the conf of a run that a person typed in."""
+    from flowyml_airflow import worker
+    from flowyml_airflow.compiler import compile_dag
+
+    dag = compile_dag(attacked("attacked on airflow", forged).bundle(), artifacts=str(tmp_path / "store"))
+    bundle = tmp_path / dag.bundle.filename
+    bundle.write_bytes(dag.bundle.data)
+    run = SimpleNamespace(conf={"typed": forged})
+    context = {"run_id": "r", "params": {"typed": None}, "dag_run": run, "ti": SimpleNamespace(try_number=1)}
+
+    def task(name: str, **inputs: Any) -> Any:
+        operator = SimpleNamespace(step=name, inputs=inputs)
+        (output,) = worker.run_step(operator, context, bundle, sys.executable, str(tmp_path / "store")).values()
+        return output
+
+    seen = unpack(task("look", handed=task("hand_on")), open_store())
+    check(SimpleNamespace(outputs={"seen": seen}), forged, mark)
+
+
+@pytest.mark.parametrize("fork", ["1", "0"], ids=["warm", "fresh"])
+def test_a_parameter_is_data_in_a_step_process(
+    forged: Reference, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: str
+) -> None:
+    """However the parameter comes: with the run, or among the inputs, as Prefect and Kubeflow give it."""
+    monkeypatch.setenv("FLOWYML_FORK", fork)
+    bundle = attacked("attacked in a process", forged).bundle().write(tmp_path)
+    with StepProcesses(bundle, run_id="r", artifacts=str(tmp_path / "store"), parameters={"typed": forged}) as steps:
+        for inputs in ({}, {"typed": forged}):
+            handed = steps.run("hand_on", inputs)["handed"]
+            again = {**inputs, "fixed": forged} if inputs else {}
+            seen = steps.run("look", {"handed": handed, **again})["seen"]
+            check(SimpleNamespace(outputs={"seen": seen}), forged, mark)
+
+
+# Where a reference may lead.
+
+
+@pytest.fixture
+def bomb(mark: Path, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(pickle.dumps(Bomb(mark)))
+    yield path
+    assert not mark.exists(), "a reference was followed out of the store"
+
+
+@pytest.mark.parametrize(
+    "place", ["file://{out}/bomb.pkl", "file://{out}/store/../bomb.pkl", "file://{out}/store//../bomb.pkl",
+              "file://{out}/store", "file://{out}/store/.", "{out}/bomb.pkl", "{out}/store/../bomb.pkl",
+              "memory://elsewhere/bomb.pkl", "simplecache::file://{out}/bomb.pkl", "file://{out}/store-2/bomb.pkl",
+              "file://{out}/store/..\\bomb.pkl", "local://{out}/bomb.pkl"],
+)  # fmt: skip
+def test_a_reference_leads_nowhere_but_below_the_store(bomb: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "store-2").mkdir()
+    (tmp_path / "store-2" / "bomb.pkl").write_bytes(bomb.read_bytes())
+    reference = reference_to(bomb, place.format(out=tmp_path))
+    with pytest.raises(ArtifactError, match="is not in"):
+        unpack(reference, open_store(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("place", ["memory://elsewhere/bomb.pkl", "memory://store/../elsewhere/bomb.pkl"])
+def test_nor_does_one_leave_a_bucket(bomb: Path, place: str) -> None:
+    pack({1: 2}, open_store("memory://elsewhere"), key="bomb")
+    with pytest.raises(ArtifactError, match="is not in"):
+        unpack(reference_to(bomb, place), open_store("memory://store"))
+
+
+def test_no_reference_makes_a_worker_ask_a_server(bomb: Path, tmp_path: Path) -> None:
+    def reply(request: Recorded) -> Reply:
+        return Reply(body=bomb.read_bytes())
+
+    with web(reply) as server:
+        for url in (f"{server.url}/bomb.pkl", f"simplecache::{server.url}/bomb.pkl"):
+            with pytest.raises(ArtifactError, match="is not in"):
+                unpack(reference_to(bomb, url), open_store(tmp_path))
+        assert server.requests == []
+
+
+def test_what_a_step_returned_that_looks_like_a_reference_comes_back_as_it_was(forged: Reference, mark: Path) -> None:
+    packed = pack(forged, open_store(), key="a")
+    assert packed["$artifact"]["format"] == "json"
+    assert unpack(packed, open_store()) == forged
+    assert not mark.exists()
