@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
+from flowyml.authoring.places import Place, errors_at, place_of, users_line
 from flowyml.authoring.steps import Step, recorder
 from flowyml.core.errors import DefinitionError, FlowymlError
 from flowyml.plan.model import Constant, FromParameter, FromStep, PipelineOutput, Source
 from flowyml.plan.parameters import is_json, own_copy
 
-__all__ = ["Call", "CallOutput", "record_calls"]
+__all__ = ["Call", "CallOutput", "Given", "record_calls"]
 
 
 class _Later:
@@ -25,7 +25,7 @@ class _Later:
 
     def _refuse(self, *_: Any) -> Any:
         raise DefinitionError(
-            f"{self!r} has no value while the pipeline is put together. Decide and compute inside a step."
+            f"{self!r} has no value while the pipeline is put together. Decide, loop and compute inside a step."
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -49,6 +49,12 @@ class CallOutput(_Later):
 
     source: FromStep
 
+    def __iter__(self) -> NoReturn:
+        raise DefinitionError(
+            f"{self.source.step!r} gives one output, {self.source.output!r}; to unpack it, name its parts: "
+            f"@step(outputs=['a', 'b']). To loop over it, do so inside a step."
+        )
+
     def __repr__(self) -> str:
         return f"<output {self.source.output!r} of step {self.source.step!r}>"
 
@@ -62,13 +68,21 @@ class ParameterValue(_Later):
         return f"<parameter {self.source.name!r}>"
 
 
+Given = Source | Sequence[Source]
+"""What one parameter of a step is filled with; a list of sources becomes a list of their values."""
+
+
 class Call(NamedTuple):
-    """One step of the pipeline with what its parameters were given. ``bound`` is None in a pipeline by names."""
+    """One step of the pipeline with what its parameters were given, and the line that says so.
+
+    ``bound`` is None in a pipeline by names.
+    """
 
     step: Step[..., Any]
     name: str
     outputs: tuple[str, ...]
-    bound: Mapping[str, Source] | None = None
+    bound: Mapping[str, Given] | None = None
+    place: Place | None = None
 
 
 class _Recorder:
@@ -80,7 +94,7 @@ class _Recorder:
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         name = self._free_name(step.name)
         outputs = step.outputs if step.step_options.outputs is not None or not step.outputs else (name,)
-        self.calls.append(Call(step, name, outputs, _bind(step, name, args, kwargs)))
+        self.calls.append(Call(step, name, outputs, _bind(step, name, args, kwargs), users_line()))
         values = tuple(CallOutput(FromStep(name, output)) for output in outputs)
         return values[0] if len(values) == 1 else values or None
 
@@ -100,15 +114,8 @@ def record_calls(
     recording = _Recorder()
     token = recorder.set(recording)
     try:
-        returned = function(**{name: ParameterValue(source) for name, source in parameters.items()})
-    except FlowymlError:
-        raise
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise DefinitionError(
-            f"The function of pipeline {function.__name__!r} raised {type(error).__name__}: {error} "
-            f"({place.filename}, line {place.lineno}). It is called to put the steps together."
-        ) from error
+        with errors_at(place_of(function)):
+            returned = _called(function, {name: ParameterValue(source) for name, source in parameters.items()})
     finally:
         recorder.reset(token)
     if inspect.iscoroutine(returned):
@@ -119,19 +126,37 @@ def record_calls(
     return recording.calls, _outputs(function.__name__, returned)
 
 
-def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Source]:
+def _called(function: Callable[..., Any], parameters: Mapping[str, ParameterValue]) -> Any:
+    try:
+        return function(**parameters)
+    except FlowymlError:
+        raise
+    except Exception as error:
+        raise DefinitionError(
+            f"The function of pipeline {function.__name__!r} raised {type(error).__name__}: {error}. It is called to "
+            f"put the steps together."
+        ).with_traceback(error.__traceback__) from error
+
+
+def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Given]:
     try:
         bound = step.signature.bind_partial(*args, **kwargs)
     except TypeError as error:
         raise DefinitionError(f"step {name!r}: {error}. It takes {step.signature}.") from error
-    given: dict[str, Source] = {}
+    given: dict[str, Given] = {}
     for parameter, value in bound.arguments.items():
         kind = step.signature.parameters[parameter].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
             raise DefinitionError(f"step {name!r}: wiring is by name, so *{parameter} cannot be filled.")
         extra = value.items() if kind is inspect.Parameter.VAR_KEYWORD else ((parameter, value),)
-        given.update({key: _source(name, key, item) for key, item in extra})
+        given.update({key: _given(name, key, item) for key, item in extra})
     return given
+
+
+def _given(step: str, parameter: str, value: Any) -> Given:
+    if type(value) is list and any(isinstance(item, _Later) for item in value):
+        return [_source(step, parameter, item) for item in value]
+    return _source(step, parameter, value)
 
 
 def _source(step: str, parameter: str, value: Any) -> Source:
@@ -139,11 +164,24 @@ def _source(step: str, parameter: str, value: Any) -> Source:
         return value.source
     if is_json(value):
         return Constant(own_copy(value))
-    what = "a container that is not plain JSON" if isinstance(value, list | tuple | dict | set) else repr(value)
+    what = f"a {type(value).__name__}" if isinstance(value, list | tuple | dict | set) else f"{value!r:.120}"
+    if _holds_outputs(value):
+        raise DefinitionError(
+            f"step {step!r}: parameter {parameter!r} was given {what} with outputs of steps in it. Give them in a "
+            f"plain list, or as keywords to a **parameter."
+        )
     raise DefinitionError(
-        f"step {step!r}: parameter {parameter!r} was given {what:.120}. Give it an output of a step, a parameter of "
-        f"the pipeline or plain JSON; several outputs go into several parameters."
+        f"step {step!r}: parameter {parameter!r} was given {what}, which is not plain JSON. Give it an output of a "
+        f"step, a list of outputs, a parameter of the pipeline, or plain JSON."
     )
+
+
+def _holds_outputs(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set):
+        return isinstance(value, _Later)
+    return any(map(_holds_outputs, value))
 
 
 def _outputs(function: str, returned: Any) -> tuple[PipelineOutput, ...] | None:

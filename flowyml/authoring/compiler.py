@@ -6,7 +6,8 @@ import inspect
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from flowyml.authoring.calls import Call
+from flowyml.authoring.calls import Call, Given
+from flowyml.authoring.places import errors_at
 from flowyml.authoring.sources import function_reference
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.plan.model import FromParameter, FromStep, Input, PipelineOutput, Source, Step
@@ -52,10 +53,15 @@ class _Wiring:
         self._check_names(calls)
         for call in calls:
             if call.bound is None:
-                for output in call.outputs:
-                    self._claim(output, call.name)
+                with errors_at(call.place):
+                    for output in call.outputs:
+                        self._claim(output, call.name)
 
     def step(self, call: Call) -> Step:
+        with errors_at(call.place):
+            return self._step(call)
+
+    def _step(self, call: Call) -> Step:
         options = call.step.step_options
         for earlier in options.after:
             if earlier not in self.names:
@@ -83,20 +89,27 @@ class _Wiring:
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise DefinitionError(f"step {call.name!r}: wiring is by name, so {name!r} cannot be positional-only.")
             if name in given:
-                yield Input(name, given[name])
+                yield from _filled(name, given[name])
             elif parameter.kind not in _REQUIRED:
                 continue
             elif name in self.injected:
                 yield Input(name, FromParameter(name))
             elif parameter.default is parameter.empty:
                 raise self._missing(call, name)
-        yield from (Input(name, source) for name, source in given.items() if name not in parameters)
+        for name, source in given.items():
+            if name not in parameters:
+                yield from _filled(name, source)
 
-    def _by_name(self, call: Call) -> Mapping[str, Source]:
+    def _by_name(self, call: Call) -> Mapping[str, Given]:
         declared = call.step.step_options.inputs
         if declared is not None:
-            return {name: self._source(call, name, wanted) for name, wanted in declared.items()}
+            return {name: self._given(call, name, wanted) for name, wanted in declared.items()}
         return {name: self.producers[name] for name in call.step.signature.parameters if name in self.producers}
+
+    def _given(self, call: Call, name: str, wanted: str | Sequence[str]) -> Given:
+        if isinstance(wanted, str):
+            return self._source(call, name, wanted)
+        return [self._source(call, name, each) for each in wanted]
 
     def _source(self, call: Call, name: str, wanted: str) -> Source:
         if wanted in self.producers:
@@ -138,6 +151,14 @@ class _Wiring:
             f"Pipeline {self.pipeline!r}: step {call.name!r} needs {wanted!r}, which no step produces and the context "
             f"does not hold.{_hint(wanted, {*self.producers, *self.injected})}"
         )
+
+
+def _filled(name: str, given: Given) -> Iterable[Input]:
+    """One input; or one for each part of a list, as engines hand them over one by one."""
+    if isinstance(given, Sequence):
+        yield from (Input(f"{name}[{number}]", source, into=name) for number, source in enumerate(given))
+    else:
+        yield Input(name, given)
 
 
 def _in_order(pipeline: str, steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.parameters import is_json, own_copy
 
@@ -21,6 +22,7 @@ class Context(Mapping[str, Any]):
 
     __slots__ = ("_values",)
 
+    @names_its_place
     def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
         if not isinstance(values, Mapping):
             raise DefinitionError(f"context={values!r:.80} is no mapping. Write Context(rows=100), or {{'rows': 100}}.")

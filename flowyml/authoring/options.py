@@ -7,17 +7,20 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError, UnknownOptionError
 from flowyml.plan.parameters import is_json
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["engine_options", "names_unknown_options"]
+__all__ = ["engine_options", "names_unknown_options", "takes_a_dict"]
 
 
 def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a callable so that an unknown keyword raises ``UnknownOptionError`` with the nearest known one.
+
+    As all its ``DefinitionError``s, it names the line of the call.
 
     The name of an orchestrator is a known one: ``airflow={"pool": "gpu"}`` is for that engine alone.
     """
@@ -33,20 +36,42 @@ def names_unknown_options(what: str) -> Callable[[Callable[P, R]], Callable[P, R
                     raise _unknown(what, name, known)
             return function(*args, **kwargs)
 
-        return checked
+        return names_its_place(checked)
 
     return decorate
 
 
+def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a method that takes the parameters of a run as a dict: as keywords, they are an error that says so."""
+    known = list(inspect.signature(function).parameters)[1:]
+
+    @names_its_place
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        if strangers := {name: value for name, value in kwargs.items() if name not in known}:
+            name, verb = next(iter(strangers)), function.__name__
+            given = ", ".join(f"{key!r}: {value!r:.40}" for key, value in strangers.items())
+            raise UnknownOptionError(
+                f"{verb}() has no option {name!r}.{_did_you_mean(name, known)} It takes {', '.join(known)}. Parameters "
+                f"of the run go into a dict: {verb}({'parameters=' if known[0] != 'parameters' else ''}{{{given}}})."
+            )
+        return function(*args, **kwargs)
+
+    return checked
+
+
 def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
+    return UnknownOptionError(
+        f"{what} has no option {name!r}.{_did_you_mean(name, known)} It takes {', '.join(known)}, and options for one "
+        f"engine under the engine's name."
+    )
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, known, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UnknownOptionError(
-        f"{what} has no option {name!r}.{hint} It takes {', '.join(known)}, and options for one engine under the "
-        f"engine's name."
-    )
+    near = get_close_matches(name, known, 1, cutoff=0.7)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str, dict[str, Any]]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from flowyml.authoring.calls import Call, record_calls
 from flowyml.authoring.context import Context
-from flowyml.authoring.options import engine_options, names_unknown_options
+from flowyml.authoring.options import engine_options, names_unknown_options, takes_a_dict
 from flowyml.authoring.origins import defining_file, origin_of
+from flowyml.authoring.places import errors_at, names_its_place, place_of, users_line
 from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
@@ -84,6 +85,7 @@ class Pipeline:
         self.include = _checked_globs(include, who)
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
+        self._place = users_line()
         self._calls: list[Call] = []
         self._plan: Plan | None = None
 
@@ -96,20 +98,24 @@ class Pipeline:
                 f"pipeline.run(on={cls.__name__}Orchestrator())."
             )
 
+    @names_its_place
     def add_step(self, step: Step[..., Any]) -> Pipeline:
         """Add a step and give the pipeline back, so that calls can be chained."""
         if not isinstance(step, Step):
             raise DefinitionError(f"add_step takes a function with @step, not {step!r:.80}.")
-        self._calls.append(Call(step, step.name, step.outputs))
+        place = place_of(inspect.unwrap(step.function)) or users_line()
+        self._calls.append(Call(step, step.name, step.outputs, place=place))
         self._plan = None
         return self
 
     def compile(self) -> Plan:
         """The plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
         if self._plan is None:
-            self._plan = self._compiled()
+            with errors_at(self._place):
+                self._plan = self._compiled()
         return self._plan
 
+    @takes_a_dict
     def run(
         self,
         parameters: Mapping[str, Any] | None = None,
@@ -134,6 +140,7 @@ class Pipeline:
         forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
         return _resolve(on).execute(self, run_id, values, **forced)
 
+    @takes_a_dict
     def submit(
         self,
         parameters: Mapping[str, Any] | None = None,
@@ -158,6 +165,7 @@ class Pipeline:
         self._stop_if_loading("deploy")
         return _resolve(on).deploy_pipeline(self, force=force)
 
+    @takes_a_dict
     def schedule(
         self,
         schedule_type: str,
@@ -186,7 +194,7 @@ class Pipeline:
             start=start,
             end=end,
             catch_up=catch_up,
-            parameters=dict(parameters or {}),
+            parameters={} if parameters is None else parameters,
         )
         return _resolve(on).schedule_pipeline(self, made, force=force)
 
@@ -203,14 +211,15 @@ class Pipeline:
         """Code and plan in one file that a bare Python runs. ``plan`` stands in for the compiled one."""
         from flowyml.authoring.sources import collect
 
-        return collect(
-            plan or self.compile(),
-            {call.name: call.step for call in self._all_calls()},
-            self.hooks,
-            self._home(),
-            self.include,
-            self.origin,
-        )
+        with errors_at(self._place):
+            return collect(
+                plan or self.compile(),
+                {call.name: call.step for call in self._all_calls()},
+                self.hooks,
+                self._home(),
+                self.include,
+                self.origin,
+            )
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
@@ -313,8 +322,10 @@ class FunctionPipeline(Pipeline):
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.__module__ = function.__module__
+        self._place = place_of(function) or self._place
         self._recorded: tuple[Sequence[Call], tuple[PipelineOutput, ...] | None] | None = None
 
+    @names_its_place
     def add_step(self, step: Step[..., Any]) -> Pipeline:
         raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
 
@@ -406,7 +417,7 @@ def pipeline(
             tags=tags, description=doc if description is None else description, include=include, **engines,
         )  # fmt: skip
 
-    return decorate if function is None else decorate(function)
+    return names_its_place(decorate) if function is None else decorate(function)
 
 
 def _resolve(on: str | Orchestrator | None) -> Orchestrator:

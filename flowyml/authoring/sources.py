@@ -34,7 +34,7 @@ _IMPORTS = re.compile(
     re.MULTILINE,
 )
 
-__all__ = ["collect", "function_reference", "travels"]
+__all__ = ["collect", "function_reference", "is_installed", "travels"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
@@ -105,7 +105,7 @@ def travels(module: str) -> bool:
     path = _source_file(sys.modules[module]) if module in sys.modules else None
     if path is None or shipped is None or shipped.partition(".")[0] == "flowyml":
         return False
-    return not _is_installed(path)
+    return not is_installed(path)
 
 
 @dataclass
@@ -127,7 +127,7 @@ class _Files:
         """Add what a notebook has imported from its own folder: its cells cannot be scanned for imports."""
         for module in list(sys.modules.values()):
             path = _source_file(module)
-            if path is None or not path.is_relative_to(root) or _is_installed(path):
+            if path is None or not path.is_relative_to(root) or is_installed(path):
                 continue
             if not module.__name__.startswith(("flowyml", "__main__")):
                 self._add(root, path)
@@ -199,7 +199,8 @@ def _import_root(module: str, path: Path) -> Path:
     return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
+    """Whether a file belongs to the standard library or to an installed package."""
     return any(path.is_relative_to(root) for root in _installed_roots())
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from flowyml.authoring.options import engine_options, names_unknown_options
+from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -35,7 +36,7 @@ class StepOptions:
     """What ``@step`` was given. ``inputs`` maps parameters to the names of outputs; None means all by name."""
 
     name: str
-    inputs: Mapping[str, str] | None = None
+    inputs: Mapping[str, str | tuple[str, ...]] | None = None
     outputs: tuple[str, ...] | None = None
     after: tuple[str, ...] = ()
     retry: OrchestratorRetryPolicy | None = None
@@ -90,6 +91,7 @@ class Step(Generic[P, R]):
                 f"step {self.name!r}: Python knows no parameters of {self.function!r}. Wrap it in a function."
             ) from error
 
+    @names_its_place
     def options(
         self,
         *,
@@ -127,7 +129,7 @@ def step(function: Callable[P, R], /) -> Step[P, R]: ...
 def step(
     *,
     name: str | None = None,
-    inputs: Sequence[str] | Mapping[str, str] | None = None,
+    inputs: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     outputs: Sequence[str] | None = None,
     after: Iterable[str] | str = (),
     retry: int | OrchestratorRetryPolicy | None = None,
@@ -143,7 +145,7 @@ def step(
     /,
     *,
     name: str | None = None,
-    inputs: Sequence[str] | Mapping[str, str] | None = None,
+    inputs: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
     outputs: Sequence[str] | None = None,
     after: Iterable[str] | str = (),
     retry: int | OrchestratorRetryPolicy | None = None,
@@ -155,12 +157,12 @@ def step(
 ) -> Any:
     """Make a step of a function.
 
-    ``inputs`` names the parameters that are filled by outputs of other steps, or maps them: ``{"data": "dataset"}``;
-    left out, every parameter is looked up by its name. ``outputs`` names what the function returns: one name for the
-    value, several for the parts of a tuple; left out, there is one output with the step's name. ``after`` names steps
-    that come first. ``retry`` counts retries, or is a policy. ``timeout`` is in seconds and makes the step run in a
-    process of its own. ``description`` defaults to the first line of the docstring. Options for one engine go under its
-    name: ``airflow={"pool": "gpu"}``.
+    ``inputs`` names the parameters that are filled by outputs of other steps, or maps them: ``{"data": "dataset"}``,
+    and ``{"parts": ["first", "second"]}`` for a list of several; left out, every parameter is looked up by its name.
+    ``outputs`` names what the function returns: one name for the value, several for the parts of a tuple; left out,
+    there is one output with the step's name. ``after`` names steps that come first. ``retry`` counts retries, or is a
+    policy. ``timeout`` is in seconds and makes the step run in a process of its own. ``description`` defaults to the
+    first line of the docstring. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
 
     Raises ``DefinitionError`` for options that make no sense.
 
@@ -174,6 +176,7 @@ def step(
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         if isinstance(function, Step) or not callable(function):
             raise DefinitionError(f"@step goes on a function, once; this is {function!r}.")
+        _refuse_methods(function)
         shown = check_name(name if name is not None else getattr(function, "__name__", None), "step")
         made = Step(function, StepOptions(name=shown))
         made.step_options = StepOptions(
@@ -190,8 +193,22 @@ def step(
         )
         return made
 
-    requirements = ResourceRequirements.coerce(resources, stacklevel=4)
-    return decorate if function is None else decorate(function)
+    requirements = ResourceRequirements.coerce(resources, stacklevel=5)
+    return names_its_place(decorate) if function is None else decorate(function)
+
+
+def _refuse_methods(function: Callable[..., Any]) -> None:
+    """In the body of a class there is no object yet that a worker could call the method of."""
+    path, _, name = str(getattr(function, "__qualname__", "")).rpartition(".")
+    owner = path.rpartition(".")[2]
+    if owner in ("", "<locals>") or inspect.ismethod(function):
+        return
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_varnames[: code.co_argcount][:1] in (("self",), ("cls",)):
+        raise DefinitionError(
+            f"@step does not work on methods, and {name!r} is one of {owner!r}. Make a function of it that makes its "
+            f"{owner} itself, or wrap the method of an object that can be pickled: {name} = step({owner}(…).{name})."
+        )
 
 
 def check_timeout(seconds: object, who: str) -> float | None:
@@ -203,14 +220,16 @@ def check_timeout(seconds: object, who: str) -> float | None:
     return seconds
 
 
-def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str] | None:
+def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str | tuple[str, ...]] | None:
     if given is None:
         return None
-    pairs = (
-        dict(given)
-        if isinstance(given, Mapping)
-        else {name: name for name in check_names(given, "inputs", f"step {who!r}")}
-    )
+    pairs: dict[str, str | tuple[str, ...]] = {}
+    if isinstance(given, Mapping):
+        for name, wanted in given.items():
+            single = isinstance(wanted, str)
+            pairs[name] = wanted if single else check_names(wanted, f"inputs[{name!r}]", f"step {who!r}")
+    else:
+        pairs.update({name: name for name in check_names(given, "inputs", f"step {who!r}")})
     parameters = step.signature.parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return pairs

@@ -47,7 +47,9 @@ class FlowymlError(Exception):
 
 
 class DefinitionError(FlowymlError, ValueError):
-    """The pipeline is wrong as it is written."""
+    """The pipeline is wrong as it is written. ``place`` tells where, if that is known: ``train.py, line 12``."""
+
+    place: str = ""
 
 
 class CycleError(DefinitionError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from inspect import isasyncgenfunction, iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any
 
 from flowyml.core.errors import DefinitionError, StepCancelledError
@@ -44,17 +44,41 @@ class PipelineHook:
 
 
 def check_hook(hook: object, who: str) -> PipelineHook:
-    """Give the hook back, or raise ``DefinitionError``: an async method would be called and never awaited."""
+    """Give the hook back, or raise ``DefinitionError`` for one whose methods would never fire, or fail each time."""
+    from difflib import get_close_matches
+
     if not isinstance(hook, PipelineHook):
         raise DefinitionError(f"{who}: {hook!r:.80} is no PipelineHook. Subclass flowyml.core.hooks.PipelineHook.")
+    for name in dir(hook):
+        if name.startswith("on_") and name not in EVENTS and callable(getattr(hook, name)):
+            near = get_close_matches(name, EVENTS, 1)
+            raise DefinitionError(
+                f"{who}: hook {type(hook).__name__} has a method {name!r}, which nothing calls."
+                f"{f' Did you mean {near[0]!r}?' if near else ''} Events are {', '.join(EVENTS)}; give a method of "
+                f"your own a name that does not begin with on_."
+            )
     for event in EVENTS:
         method = getattr(hook, event)
+        _check_arguments(hook, event, who)
         if iscoroutinefunction(method) or isasyncgenfunction(method):
             raise DefinitionError(
                 f"{who}: hook {type(hook).__name__}.{event} is async, and hooks are called, not awaited. Make it a "
                 f"plain method; what is async inside goes into asyncio.run(…)."
             )
     return hook
+
+
+def _check_arguments(hook: PipelineHook, event: str, who: str) -> None:
+    wanted = [name for name in signature(getattr(PipelineHook, event)).parameters if name != "self"]
+    try:
+        taken = signature(getattr(hook, event))
+        taken.bind(*wanted)
+    except TypeError:
+        raise DefinitionError(
+            f"{who}: hook {type(hook).__name__}.{event} takes {taken}, and is called with ({', '.join(wanted)})."
+        ) from None
+    except ValueError:  # Python knows no parameters of it
+        return
 
 
 def fire(hooks: Iterable[PipelineHook], event: str, *args: object) -> None:

@@ -91,6 +91,11 @@ class Schedule:
             raise ScheduleError(f"Unknown schedule_type {schedule_type!r}. Use {', '.join(_CRON_OF)} or interval.")
         return cls(cron=cron(value), **options)
 
+    def check_future(self) -> None:
+        """Raises ``ScheduleError`` for a schedule that would never fire, since it ends before it could."""
+        if self.end and not self.catch_up and not self.next_times():
+            raise ScheduleError(f"The schedule ends ({self.end}) before it would fire. Give a later end.")
+
     def next_times(self, count: int = 1, after: datetime | None = None) -> list[datetime]:
         """The next times that this schedule fires, in its time zone. Fewer than ``count`` if it ends before."""
         from zoneinfo import ZoneInfo

@@ -167,6 +167,7 @@ class Orchestrator(ABC):
         Raises ``OwnershipError`` when another pipeline's would have to be replaced; ``force`` replaces it.
         """
         stop_if_loading(pipeline.name, "schedule")
+        schedule.check_future()
         plan = self.plan(pipeline)
         self.capabilities.require(_schedule_needs(plan, schedule))
         pipeline.check_parameters(schedule.parameters)

@@ -93,7 +93,7 @@ def _fields(cls: type) -> tuple[tuple[str, Any], ...]:
 def _step(plain: Mapping[str, Any]) -> Step:
     return Step(**{
         **plain,
-        "inputs": tuple(Input(item["name"], _source(item["source"])) for item in plain.get("inputs", ())),
+        "inputs": tuple(Input(**{**item, "source": _source(item["source"])}) for item in plain.get("inputs", ())),
         "retry": OrchestratorRetryPolicy(**plain["retry"]) if "retry" in plain else None,
         "resources": ResourceRequirements(**plain["resources"]) if "resources" in plain else None,
         **_tuples(plain, "outputs", "after", "tags"),

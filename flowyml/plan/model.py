@@ -57,10 +57,15 @@ Source = FromStep | FromParameter | Constant
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What a step's argument ``name`` is filled with."""
+    """What a step's argument ``name`` is filled with.
+
+    An argument that takes several outputs as a list has an input for each, in their order: ``into`` is then the name of
+    the argument, and ``name`` that of the input alone.
+    """
 
     name: str
     source: Source
+    into: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,7 @@ def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
 
 def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping[str, Any] | None) -> dict[str, Any]:
     """All parameters of a run, defaults filled in. Raises one ``ParameterError`` for all that is wrong."""
-    given = dict(values or {})
+    given = _by_name(pipeline, parameters, values)
     known = {parameter.name: parameter for parameter in parameters}
     faults = [_unknown(name, known) for name in given if name not in known]
     for name, parameter in known.items():
@@ -141,6 +141,15 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
         name: own_copy(as_declared(parameter.schema, given.get(name, parameter.default)))
         for name, parameter in known.items()
     }
+
+
+def _by_name(pipeline: str, parameters: Sequence[Parameter], values: object) -> dict[str, Any]:
+    if isinstance(values, Mapping | None):
+        return dict(values or {})
+    name = parameters[0].name if parameters else "name"
+    raise ParameterError(
+        f"Parameters of pipeline {pipeline!r} are given as a dict by name, such as {{{name!r}: …}}, not {values!r:.60}."
+    )
 
 
 def as_declared(schema: Mapping[str, Any], value: Any) -> Any:

@@ -36,6 +36,7 @@ def run_step(
     the step's own failure. Raises what the function raises, and ``OutputError``.
     """
     started = time.perf_counter()
+    inputs = _arguments(step, inputs)
     if hooks:
         fire(hooks, "on_step_start", step.name, inputs)
     try:
@@ -48,6 +49,19 @@ def run_step(
     if hooks:
         fire(hooks, "on_step_end", step.name, outputs, time.perf_counter() - started)
     return kept
+
+
+def _arguments(step: Step, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Inputs that belong to one argument become its list."""
+    if not any(item.into for item in step.inputs):
+        return inputs
+    arguments: dict[str, Any] = {}
+    for item in step.inputs:
+        if item.into:
+            arguments.setdefault(item.into, []).append(inputs[item.name])
+        else:
+            arguments[item.name] = inputs[item.name]
+    return arguments
 
 
 def named_outputs(step: Step, returned: Any) -> Outputs:

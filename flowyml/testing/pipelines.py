@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowyml import Pipeline, context, step
+from flowyml import Pipeline, context, pipeline, step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 __all__ = [
-    "beating", "counting", "failing", "flaky", "greeting", "hooked", "hostile", "large", "meeting", "values",
+    "beating", "counting", "failing", "flaky", "gathering", "greeting", "hooked", "hostile", "large", "meeting",
+    "values",
 ]  # fmt: skip
 
 VALUES: dict[str, Any] = {
@@ -70,6 +71,29 @@ def large() -> Pipeline:
         return len(blob), {"a", "b"}
 
     return Pipeline("conformance large").add_step(make).add_step(measure)
+
+
+def gathering() -> Pipeline:
+    """Outputs of several steps in one list, with a parameter and a constant, small ones and one by reference."""
+
+    @step(outputs=["low", "high"])
+    def bounds(limit: int) -> tuple[int, int]:
+        return 1, limit
+
+    @step
+    def blob() -> bytes:
+        return b"x" * (1 << 20)
+
+    @step
+    def sizes(parts: list[Any], end: str) -> list[Any]:
+        return [len(part) if isinstance(part, bytes) else part for part in parts] + [end]
+
+    @pipeline(name="conformance gathering")
+    def gather(limit: int = 9) -> Any:
+        low, high = bounds(limit)
+        return sizes([high, blob(), low, limit, "and"], end="end")
+
+    return gather
 
 
 def meeting(folder: str) -> Pipeline:
@@ -222,7 +246,7 @@ def _journal(folder: str) -> PipelineHook:
 
 def _broken() -> PipelineHook:
     class Broken(PipelineHook):
-        def on_step_start(self, step_name: str, inputs: Any) -> None:
+        def on_step_start(self, *_: Any) -> None:
             raise RuntimeError("this hook always fails")
 
         on_pipeline_start = on_pipeline_end = on_step_end = on_step_start  # type: ignore[assignment]  # all broken

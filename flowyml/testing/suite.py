@@ -143,6 +143,11 @@ class RunConformance(_Base):
         assert handle.status is COMPLETED, handle.error
         assert handle.outputs["size"] == 2**20
 
+    def test_outputs_of_several_steps_become_one_list(self, orchestrator: Orchestrator) -> None:
+        handle = self.finish(orchestrator.run_pipeline(pipelines.gathering(), parameters={"limit": 5}))
+        assert handle.status is COMPLETED, handle.error
+        assert handle.outputs == {"sizes": [5, 2**20, 1, 5, "and", "end"]}
+
     def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
         self.needs(orchestrator, Feature.PARALLEL_STEPS)
         handle = self.finish(orchestrator.run_pipeline(pipelines.meeting(folder)))

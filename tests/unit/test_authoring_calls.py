@@ -8,7 +8,8 @@ import pytest
 
 from flowyml import Pipeline, context, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
-from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput
+from flowyml.plan.codec import decode
+from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan
 
 
 @step(outputs=["dataset"])
@@ -110,10 +111,12 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
     [
         (lambda rows: load(), "step 'load' was called without 'rows'"),
         (lambda rows: load(rows, 5), "too many positional arguments"),
-        (lambda rows: load(rows={1}), "parameter 'rows' was given a container that is not plain JSON"),
-        (lambda rows: train([load(rows)]), "several outputs go into several parameters"),
+        (lambda rows: load(rows={1}), "parameter 'rows' was given a set, which is not plain JSON"),
+        (lambda rows: train((load(rows),)), r"a tuple with outputs of steps in it\. Give them in a plain list"),
+        (lambda rows: train({"a": [load(rows)]}), "a dict with outputs of steps in it"),
         (lambda rows: 1 if load(rows) else 2, "has no value while the pipeline is put together"),
-        (lambda rows: [row for row in load(rows) if row], "has no value while the pipeline is put together"),
+        (lambda rows: [row for row in load(rows) if row], "To loop over it, do so inside a step"),
+        (lambda rows: dict(zip("ab", load(rows), strict=True)), r"'load' gives one output, 'dataset'; to unpack it"),
         (lambda rows: load(1 if rows == 4 else 2), "<parameter 'rows'> has no value while the pipeline is put"),
         (lambda rows: load(1 if rows != 4 else 2), "has no value while the pipeline is put together"),
         (lambda rows: load(1 if load(rows) in ([], [1]) else 2), "<output 'dataset' of step 'load'> has no value"),
@@ -125,7 +128,7 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
         (lambda rows: [load(n) for n in range(rows)], "has no value while the pipeline is put together"),
         (lambda rows: load(rows > 2), "has no value while the pipeline is put together"),
         (lambda rows: load(rows).size, "has no value while the pipeline is put together"),
-        (lambda rows: 1 / 0, r"raised ZeroDivisionError: division by zero \(.*test_authoring_calls\.py, line \d+\)"),
+        (lambda rows: 1 / 0, r"raised ZeroDivisionError: division by zero\. .*test_authoring_calls\.py, line \d+\)"),
         (lambda rows: training(rows), r"Pipeline 'training' is not called\. Run it with training\.run\(\)"),
         (lambda rows: "nothing", "returns 'nothing'. Return outputs of steps"),
         (lambda rows: (load(rows), load(rows)), "returns two outputs named 'dataset'"),
@@ -134,6 +137,23 @@ def test_the_context_fills_what_a_call_leaves_out() -> None:
 def test_mistakes_are_named(body: object, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         pipeline(name="mistake")(body).compile()  # type: ignore[arg-type]
+
+
+def test_several_outputs_become_one_list() -> None:
+    @step
+    def total(parts: list[float], **more: list[float]) -> float:
+        return sum(parts) + sum(sum(values) for values in more.values())
+
+    @pipeline
+    def totals(rows: int = 3) -> object:
+        low, high = bounds(load(rows))
+        return total([high, low, rows, 10], extra=[train([2]), 0.5])
+
+    step_ = totals.compile().by_name["total"]
+    assert step_.inputs[0] == Input("parts[0]", FromStep("bounds", "high"), into="parts")
+    assert step_.upstream == ("bounds", "train")
+    assert Plan.__eq__(totals.compile(), decode(totals.compile().canonical))
+    assert totals.run({"rows": 5})["total"] == 4 + 0 + 5 + 10 + 1.0 + 0.5
 
 
 def test_add_step_is_for_pipelines_by_names() -> None:

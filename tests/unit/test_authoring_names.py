@@ -93,6 +93,16 @@ def test_inputs_can_be_mapped_to_other_names() -> None:
     assert plan.by_name["count"].outputs == ("count",)
 
 
+def test_a_list_of_outputs_can_be_mapped() -> None:
+    @step(inputs={"parts": ["dataset", "rows"]})
+    def collect(parts: list[object]) -> list[object]:
+        return parts
+
+    assert training().add_step(collect).run()["collect"] == [list(range(4)), 4]
+    with pytest.raises(DefinitionError, match=r"inputs\['parts'\]=3 must be a list of names"):
+        step(inputs={"parts": 3})(collect.function)  # type: ignore[dict-item]
+
+
 def test_a_step_that_returns_none_has_no_output_and_can_come_first() -> None:
     @step
     def prepare() -> None: ...

@@ -330,7 +330,7 @@ def test_a_place_that_cannot_be_written_is_one_error() -> None:
 
 def test_deploy() -> None:
     first = flowyml("deploy", "train.py", "--json").json
-    assert set(first) == {"name", "digest", "changed", "url"}
+    assert set(first) == {"name", "digest", "changed", "url", "also"}
     assert first["changed"]
     assert not flowyml("deploy", "train.py", "--json").json["changed"]
     assert "training already deployed, version " in flowyml("deploy", "train.py").out

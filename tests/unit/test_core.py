@@ -6,6 +6,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from io import StringIO
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowyml import Pipeline
+from flowyml import Pipeline, step
 from flowyml.core import errors
 from flowyml.core.capabilities import Capabilities, Feature, Level, no, partly, yes
 from flowyml.core.errors import (
@@ -35,6 +36,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.names import identifier, slug
 
 
@@ -220,6 +222,13 @@ class TestSchedule:
         with pytest.raises(ScheduleError, match="too late to be meant"):
             Schedule.of("daily", 0, start=datetime(9999, 12, 31, tzinfo=UTC))
 
+    def test_one_that_would_never_fire_is_refused(self) -> None:
+        past = Schedule.of("daily", 0, end=datetime(2020, 1, 1, tzinfo=UTC))
+        with pytest.raises(ScheduleError, match=r"ends \(2020-01-01 .*\) before it would fire"):
+            LocalOrchestrator().schedule_pipeline(Pipeline("past").add_step(step(print)), past)
+        replace(past, catch_up=True).check_future()
+        Schedule.of("daily", 0).check_future()
+
     def test_intervals_are_anchored(self) -> None:
         start = datetime(2026, 1, 1, tzinfo=UTC)
         schedule = Schedule.of("interval", 3600, start=start)
@@ -356,6 +365,24 @@ class TestHooks:
 
         with pytest.raises(DefinitionError, match=r"Pipeline 'p': hook Waits.on_step_end is async, .* asyncio.run"):
             Pipeline("p", hooks=[Waits()])
+
+    def test_a_method_that_nothing_calls_is_refused(self) -> None:
+        class Mistyped(PipelineHook):
+            def on_pipline_end(self, *_: object) -> None: ...
+
+        with pytest.raises(DefinitionError, match=r"'on_pipline_end', .* Did you mean 'on_pipeline_end'\?"):
+            Pipeline("p", hooks=[Mistyped()])
+
+    def test_a_method_that_cannot_be_called_is_refused(self) -> None:
+        class Short(PipelineHook):
+            def on_error(self, step_name: str) -> None: ...  # type: ignore[override]
+
+        class Free(PipelineHook):
+            def on_error(self, *arguments: object) -> None: ...
+
+        with pytest.raises(DefinitionError, match=r"on_error takes .*, and is called with \(step_name, error\)"):
+            Pipeline("p", hooks=[Short()])
+        assert Pipeline("p", hooks=[Free()]).hooks
 
     def test_what_a_hook_raises_is_logged_and_goes_no_further(self, caplog: pytest.LogCaptureFixture) -> None:
         seen: list[str] = []

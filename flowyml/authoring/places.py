@@ -1,0 +1,99 @@
+"""Errors in a pipeline name the line that is wrong: ``train.py, line 12``."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import ParamSpec, TypeVar
+
+from flowyml.core.errors import DefinitionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+__all__ = ["Place", "errors_at", "names_its_place", "place_of", "users_line"]
+
+Place = tuple[str, int]
+"""A file and a line in it."""
+
+
+@contextmanager
+def errors_at(place: Place | None) -> Iterator[None]:
+    """A ``DefinitionError`` that is raised here and names no place yet gets this one.
+
+    Where the error passed through code of the user's, that line is its place.
+    """
+    try:
+        yield
+    except DefinitionError as error:
+        causes = [error, error.__cause__] if error.__cause__ else [error]
+        lines = (_raised_at(cause.__traceback__) for cause in causes)
+        _put(error, next((line for line in lines if line), place))
+        raise
+
+
+def names_its_place(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what users call: a ``DefinitionError`` names the line of the call."""
+
+    @functools.wraps(function)
+    def placing(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except DefinitionError as error:
+            _put(error, users_line())
+            raise
+
+    return placing
+
+
+def users_line() -> Place | None:
+    """The line outside FlowyML that is being executed."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not _is_ours(frame):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return None
+
+
+def place_of(function: object) -> Place | None:
+    """Where a function is written."""
+    code = getattr(function, "__code__", None)
+    return (code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
+
+
+def _raised_at(trace: TracebackType | None) -> Place | None:
+    """The innermost line that is neither FlowyML's nor of an installed package."""
+    from flowyml.authoring.sources import is_installed
+
+    found = None
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not _is_ours(trace.tb_frame) and not is_installed(Path(file)):
+            found = (file, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+def _is_ours(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    return isinstance(name, str) and name.startswith("flowyml.")
+
+
+def _put(error: DefinitionError, place: Place | None) -> None:
+    if place is not None and not error.place:
+        error.place = _shown(place)
+        error.args = (f"{error} ({error.place})",)
+
+
+def _shown(place: Place) -> str:
+    file, line = place
+    if not Path(file).is_file():  # a cell, a prompt, python -c
+        return f"line {line} of {'the cell' if 'ipykernel' in file or 'ipython' in file else file}"
+    path = Path(file).resolve()
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{shown}, line {line}"
