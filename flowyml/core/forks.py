@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from types import TracebackType
 from typing import NoReturn
 
-__all__ = ["ForksEndHere"]
+__all__ = ["ForksEndHere", "fork"]
+
+
+def fork() -> int:
+    """``os.fork()``, without Python's warning about the threads of libraries, which know how to fork."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
 
 
 class ForksEndHere:

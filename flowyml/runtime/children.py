@@ -26,12 +26,21 @@ _libc = ctypes.CDLL(None)
 
 
 def be_child(
-    worker: Worker, request: Mapping[str, Any], streams: Sequence[int], *, seeds: Seeds, early_output: bytes
+    worker: Worker,
+    request: Mapping[str, Any],
+    streams: Sequence[int],
+    *,
+    seeds: Seeds,
+    early_output: bytes,
+    own_input: bool,
 ) -> NoReturn:
-    """Never returns. ``streams`` are stdout, stderr and the answer; ``early_output`` is printed first."""
+    """Never returns. ``streams`` are stdout, stderr and the answer; ``early_output`` is printed first.
+
+    Without ``own_input`` it keeps the standard input of its parent.
+    """
     code = _OUR_FAULT
     try:
-        answer = _detach(streams, early_output)
+        answer = _detach(streams, early_output, own_input)
         seeds.in_child()
         atexit._clear()
         write_all(answer, json.dumps(_answer(worker, request)).encode())
@@ -64,15 +73,16 @@ def write_all(number: int, data: bytes) -> None:
         view = view[os.write(number, view) :]
 
 
-def _detach(streams: Sequence[int], early_output: bytes) -> int:
+def _detach(streams: Sequence[int], early_output: bytes, own_input: bool) -> int:
     """Be a process group of one's own, with streams of one's own; gives the descriptor of the answer."""
     os.setsid()
     _die_with_parent()
     stdout, stderr, answer = streams
     private = fcntl.fcntl(answer, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    if own_input:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     for number in streams:

@@ -49,6 +49,9 @@ class StepProcesses:
     Elsewhere than on Linux, and with ``FLOWYML_FORK=0`` in the environment for libraries that cannot stand to be
     forked, each attempt is a fresh process, which takes longer.
 
+    With ``fork_here`` the process that loads the code is a fork of this one, on Linux: steps find what this process has
+    set up, such as its connections, and its standard input. ``python`` and ``started`` do not count then.
+
     With ``caller``, from ``this_caller()``, they import from where that process does, after the bundle. ``started`` is
     what ``ahead()`` gave.
     """
@@ -63,11 +66,16 @@ class StepProcesses:
         caller: Mapping[str, Any] = {},
         python: str = sys.executable,
         started: Server | None = None,
+        fork_here: bool = False,
     ) -> None:
         config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters), "caller": dict(caller)}
-        self._children: _Children = (
-            WarmProcesses(python, bundle, config, started) if _can_fork() else FreshProcesses(python, bundle, config)
-        )
+        self._children: _Children
+        if not _can_fork():
+            self._children = FreshProcesses(python, bundle, config)
+        elif fork_here:
+            self._children = WarmProcesses(None, bundle, config)
+        else:
+            self._children = WarmProcesses(python, bundle, config, started)
         self._closed = False
 
     def run(

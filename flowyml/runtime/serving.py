@@ -6,6 +6,7 @@ and everything that it started with it, when that socket closes: no step outlive
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import gc
 import json
@@ -16,20 +17,21 @@ import socket
 import sys
 import threading
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.runtime.children import be_child, inherits_orphans, write_all
 from flowyml.runtime.killing import descendants, kill_tree
 from flowyml.runtime.leaving import say_goodbye
+from flowyml.runtime.loading import import_from
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.worker import Worker
 
-__all__ = ["DATAGRAM", "main"]
+__all__ = ["DATAGRAM", "main", "serve_from_fork"]
 
 DATAGRAM = 65536  # bytes that one request has at most; a longer body stands in a file that comes with it
 _FILES = 5  # stdout, stderr, answer, status, and the long body
@@ -49,11 +51,52 @@ def main() -> NoReturn:
     What user code registered for the end of the process is called; the interpreter is not taken apart, which takes
     longer than the rest.
     """
-    folder, control, ready = Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2])
+    _serve_to_the_end(Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2]), own_input=True)
+
+
+def serve_from_fork(control: int, ready: int, output: int) -> NoReturn:
+    """The same in a process that was forked from one whose state the steps shall find, its standard input included."""
+    try:
+        os.setsid()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        _forget_the_parent()
+        if not (told := os.fsdecode(os.read(control, 1 << 16))):  # one datagram
+            os._exit(0)  # the parent has ended
+        folder = Path(told)
+        _use_unpacked(folder)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    _serve_to_the_end(folder, control, ready, own_input=False)
+
+
+def _forget_the_parent() -> None:
+    """What the parent wants to be told, and does at its end, is its own affair."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    atexit._clear()
+
+
+def _use_unpacked(folder: Path) -> None:
+    """The bundle's modules are meant, whatever the parent has imported under their names; compiled ones load faster."""
+    import_from(folder)
+    sys.modules["flowyml"].__path__.insert(0, str(folder / "flowyml"))
+    ours = {path.stem for path in (folder / "code").glob("*.py")}
+    ours |= {path.parent.name for path in (folder / "code").glob("*/__init__.py")}
+    for name in list(sys.modules):
+        top = name.partition(".")[0]
+        if top in ours and top not in sys.stdlib_module_names and top not in ("__main__", "airflow", "flowyml"):
+            del sys.modules[name]
+
+
+def _serve_to_the_end(folder: Path, control: int, ready: int, *, own_input: bool) -> NoReturn:
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
     code = 1
     try:
-        _serve(folder, control, ready)
+        _serve(folder, control, ready, own_input)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -64,10 +107,10 @@ def main() -> NoReturn:
         os._exit(code)
 
 
-def _serve(folder: Path, control: int, ready: int) -> None:
+def _serve(folder: Path, control: int, ready: int, own_input: bool) -> None:
     for number in (control, ready):
         os.set_inheritable(number, False)
-    server = _Server(folder, socket.socket(fileno=control), ready)
+    server = _Server(folder, socket.socket(fileno=control), ready, own_input)
     try:
         server.run()
     finally:
@@ -75,8 +118,9 @@ def _serve(folder: Path, control: int, ready: int) -> None:
 
 
 class _Server:
-    def __init__(self, folder: Path, control: socket.socket, ready: int) -> None:
+    def __init__(self, folder: Path, control: socket.socket, ready: int, own_input: bool) -> None:
         self.folder = folder
+        self.own_input = own_input
         self.control = control
         self.ready = ready
         self.parent = os.getppid()
@@ -187,25 +231,23 @@ class _Server:
         sys.stdout.flush()
         sys.stderr.flush()
         try:
-            pid = self._fork()
+            pid = fork()
         except OSError as error:
             self._tell(status, f"failed {error}")
             os.close(status)
         else:
             if pid == 0:
                 self._leave(status)
-                be_child(self.worker, request, streams, seeds=self.seeds, early_output=self.early_output)
+                be_child(
+                    self.worker, request, streams,
+                    seeds=self.seeds, early_output=self.early_output, own_input=self.own_input,
+                )  # fmt: skip
             self.early_output = b""
             process = identity_of(pid)
             self.children[pid] = _Child(request["number"], process, status)
             self._tell(status, f"pid {pid} {len(self.worker.hooks)} {process.born}")
         for number in streams:
             os.close(number)
-
-    def _fork(self) -> int:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the threads of libraries, which know how to fork
-            return os.fork()
 
     def _leave(self, status: int) -> None:
         """In the child: let go of all that belongs to the server, so that its death is seen."""

@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -15,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple, Protocol
 
 from flowyml.core.errors import StepCrashedError, StepError
+from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, this_process
 from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
@@ -27,6 +29,7 @@ from flowyml.runtime.lines import Lines, OnLine
 __all__ = ["Server", "WarmProcesses", "start_ahead"]
 
 _SLICE = 0.05  # seconds between looks at the clock, at `stop`, and for exceptions that are thrown into this thread
+_GLANCE = 0.002  # seconds between looks at whether a fork has ended
 _PATIENCE = 10  # seconds that a killed process is waited for
 _LOADING = 60  # seconds that the code has to be loaded, for a step whose timeout is shorter
 _SMALL = 32768  # bytes of a request that travel in its datagram
@@ -34,9 +37,14 @@ _START = Path(__file__).with_name("start.py")
 
 
 class WarmProcesses:
-    """Starts the warm process at once, unless one was started ahead, and again if it has died."""
+    """Starts the warm process at once, unless one was started ahead, and again if it has died.
 
-    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any], ahead: Server | None = None) -> None:
+    Without a ``python`` it is forked from this process.
+    """
+
+    def __init__(
+        self, python: str | None, bundle: Path, config: Mapping[str, Any], ahead: Server | None = None
+    ) -> None:
         self._start = partial(_started, python, bundle, config)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -72,22 +80,83 @@ class WarmProcesses:
 def start_ahead(python: str) -> Server | None:
     """A warm process that starts while its bundle is still being made; None where it can only start later."""
     try:
-        return Server(python, _START) if _START.is_file() else None
+        return Server(partial(_interpreter, python, _START)) if _START.is_file() else None
     except OSError:
         return None
 
 
-def _started(python: str, bundle: Path, config: Mapping[str, Any], server: Server | None = None) -> Server:
+def _started(python: str | None, bundle: Path, config: Mapping[str, Any], server: Server | None = None) -> Server:
     folder = unpacked(bundle)
-    server = server or Server(python, folder / "flowyml" / "runtime" / "start.py")
+    script = folder / "flowyml" / "runtime" / "start.py"
+    server = server or Server(partial(_interpreter, python, script) if python else _Fork)
     server.load(folder, config)
     return server
+
+
+class _Ends(NamedTuple):
+    """What the warm process and this one have in common. The first two of each are for requests and for readiness."""
+
+    theirs: tuple[socket.socket, socket.socket]
+    ours: tuple[socket.socket, socket.socket]
+    output: IO[bytes]
+
+
+class _Process(Protocol):
+    """What is asked of ``subprocess.Popen``."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def _interpreter(python: str, script: Path, ends: _Ends) -> _Process:
+    numbers = [end.fileno() for end in ends.theirs]
+    return subprocess.Popen(
+        [python, str(script), *map(str, numbers)],
+        stdin=subprocess.DEVNULL, stdout=ends.output, stderr=ends.output, pass_fds=numbers, start_new_session=True,
+    )  # fmt: skip
+
+
+class _Fork:
+    """The warm process as a fork of this one."""
+
+    def __init__(self, ends: _Ends) -> None:
+        from flowyml.runtime.serving import serve_from_fork
+
+        self._code: int | None = None
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # else both would write what is in it
+        self.pid = fork()
+        if self.pid == 0:
+            for end in ends.ours:
+                end.close()
+            control, ready = ends.theirs
+            serve_from_fork(control.detach(), ready.detach(), ends.output.fileno())
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        if self._code is None:
+            with suppress(ChildProcessError):
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+                if ended:
+                    self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, once it has ended. Raises ``subprocess.TimeoutExpired``."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired("fork", timeout or 0)
+            time.sleep(_GLANCE)
+        return code
 
 
 class Server:
     """The warm process. Its own output goes to a file, for the case that it dies."""
 
-    def __init__(self, python: str, script: Path) -> None:
+    def __init__(self, start: Callable[[_Ends], _Process]) -> None:
         self.out_of_memory = OutOfMemory()
         self.closed = False
         self._lock = threading.Lock()
@@ -96,12 +165,7 @@ class Server:
         self._ready, their_ready = socket.socketpair()
         try:
             with theirs, their_ready:
-                numbers = (theirs.fileno(), their_ready.fileno())
-                self._process = subprocess.Popen(
-                    [python, str(script), *map(str, numbers)],
-                    stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output,
-                    pass_fds=numbers, start_new_session=True,
-                )  # fmt: skip
+                self._process = start(_Ends((theirs, their_ready), (self._control, self._ready), self._output))
                 self._identity = identity_of(self._process.pid)
         except OSError:
             self._close_files()

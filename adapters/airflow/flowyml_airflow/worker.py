@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import import_module
@@ -34,6 +36,7 @@ logger = logging.getLogger("airflow.task")
 # One task runs in a process at a time.
 _stop = threading.Event()
 _GLANCE = 1  # seconds between looks at the parent
+_ANSWER = 0.1  # seconds in which the supervisor answers
 
 
 def run_step(
@@ -42,7 +45,8 @@ def run_step(
     """One attempt of a step. Its outputs become one XCom each: small values themselves, large ones as references.
 
     Raises Airflow's ``AirflowFailException`` for an error that the step's retry policy does not name, so that Airflow
-    tries no more; any other failure as it is, for Airflow to retry.
+    tries no more; any other failure as it is, for Airflow to retry. What a step raises of Airflow's own to skip or to
+    fail its task does so.
     """
     _stop.clear()
     step = _plan(bundle).by_name[operator.step]
@@ -52,11 +56,13 @@ def run_step(
             outputs = processes.run(step.name, operator.inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
             return {xcom_key(name): packed for name, packed in outputs.items()}
         except StepError as error:
+            _drop_unread_answers()
             if trace := getattr(error, "traceback", ""):
                 logger.error("%s", trace.rstrip())
             raise _as_airflow(step, error) from None
         except _interruptions() as error:
             ended = _interrupted(step, error)
+            _drop_unread_answers()
             processes.fire("on_error", step.name, ended, on_line=_log)
             if _is_final(step, ended) and isinstance(ended, StepTimeoutError):
                 raise _as_airflow(step, ended) from error
@@ -93,6 +99,18 @@ def _ended_with_parent() -> Iterator[None]:
         thread.join()
 
 
+def _drop_unread_answers() -> None:
+    """A step that was killed may have asked Airflow's supervisor something. The answer is nobody else's.
+
+    Airflow 3 has one line to the supervisor, on which the next answer is taken for that to the next question.
+    """
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    line: Any = getattr(runner, "SUPERVISOR_COMMS", None)
+    with suppress(Exception):  # no such line in this Airflow, or a closed one
+        while select.select([line.socket], [], [], _ANSWER)[0]:
+            line._read_frame()
+
+
 def start_run(context: Mapping[str, Any], bundle: Path, python: str) -> None:
     """Fire ``on_pipeline_start``. What goes wrong in the hooks is only logged; raises where they cannot be run."""
     _fire(context, bundle, python, "on_pipeline_start", _parameters(context))
@@ -120,10 +138,14 @@ def _status(context: Mapping[str, Any]) -> ExecutionStatus:
 
 
 def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> StepProcesses:
-    store = artifacts or default_url()
+    """Forked from this process where the steps' interpreter is Airflow's own.
+
+    All of Airflow works there as it does here: its context, and its line to the task's supervisor or to its database.
+    """
     return StepProcesses(
-        bundle, run_id=_run_id(context), artifacts=store, parameters=_parameters(context), python=python
-    )
+        bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), parameters=_parameters(context),
+        python=python, fork_here=Path(python).absolute() == Path(sys.executable).absolute(),
+    )  # fmt: skip
 
 
 def _parameters(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +178,10 @@ def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, An
 
 def _as_airflow(step: Step, error: StepError) -> Exception:
     exceptions = _exceptions()
+    for name in ("AirflowSkipException", "AirflowFailException"):
+        if name in getattr(error, "names", ()):
+            asked: Exception = getattr(exceptions, name)(str(error))
+            return asked
     final = _is_final(step, error) and not isinstance(error, StepCancelledError)
     kind = exceptions.AirflowFailException if final else exceptions.AirflowException
     made: Exception = kind(str(error))

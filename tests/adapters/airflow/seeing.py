@@ -1,0 +1,56 @@
+"""Steps that use Airflow. Workers import this module: FlowyML only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowyml import pipeline, step
+
+
+@step(outputs=["seen"])
+def ask(folder: str) -> dict[str, Any]:
+    import logging
+    import os
+
+    try:
+        from airflow.sdk import BaseHook, Connection, Variable, get_current_context
+    except ImportError:  # Airflow 2
+        from airflow.hooks.base import BaseHook
+        from airflow.models import Connection, Variable
+        from airflow.operators.python import get_current_context
+    try:
+        from airflow.providers.standard.hooks.filesystem import FSHook
+    except ImportError:  # Airflow 2
+        from airflow.hooks.filesystem import FSHook
+    found = get_current_context()
+    found["ti"].xcom_push("mine", [1, 2])
+    Variable.set("flowyml_written", "by a step")
+    connection = BaseHook.get_connection("flowyml_files")
+    logging.getLogger("of.the.step").info("logged at info")
+    os.chdir(folder)
+    os.environ["FLOWYML_LEFT_BEHIND"] = "yes"
+    return {
+        "variable": Variable.get("flowyml_told", deserialize_json=True)["answer"],
+        "written": Variable.get("flowyml_written"),
+        "is a connection": isinstance(connection, Connection),
+        "password": connection.password,
+        "hook": FSHook("flowyml_files").get_path(),
+        "task": found["ti"].task_id,
+        "pulled": found["ti"].xcom_pull(task_ids=found["ti"].task_id, key="mine"),
+        "run": found["run_id"],
+    }
+
+
+@step(outputs=["left"])
+def leave(seen: dict[str, Any]) -> Any:
+    try:
+        from airflow.sdk.exceptions import AirflowSkipException
+    except ImportError:  # Airflow 2
+        from airflow.exceptions import AirflowSkipException
+    raise AirflowSkipException("nothing to do today")
+
+
+@pipeline(name="steps see airflow")
+def seeing(folder: str) -> Any:
+    seen = ask(folder)
+    return seen, leave(seen)
