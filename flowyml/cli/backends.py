@@ -67,7 +67,7 @@ def show(
             return
         out.table(("BACKEND", "ENGINE", "STATE", "VERSION", "WHERE"), [_row(backend)])
         if backend.problem or (backend.health and backend.health.detail):
-            out.line(backend.problem or (backend.health.detail if backend.health else ""))
+            out.text(backend.problem or (backend.health.detail if backend.health else ""))
         out.line()
         if backend.capabilities:
             support = [(feature, backend.capabilities[feature]) for feature in Feature]

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from types import TracebackType
@@ -20,6 +20,7 @@ from flowyml.core.plain_text import safe_line, safe_log, safe_text, wants_colour
 
 __all__ = [
     "LogText",
+    "Notes",
     "Output",
     "Word",
     "discard_output",
@@ -89,8 +90,12 @@ class Output:
         print(json.dumps(value), file=self.stream, flush=True)
 
     def line(self, *parts: str) -> None:
-        """A line for people, put together from text and coloured words."""
-        print(_painted(parts, self.stream), file=self.stream)
+        """A line for people, put together from text and coloured words. It stays one: line ends in it are shown."""
+        print(_painted(parts, self.stream, safe_line), file=self.stream)
+
+    def text(self, text: str) -> None:
+        """Text of several lines for people, such as a difference."""
+        print(_painted([text], self.stream), file=self.stream)
 
     def log_line(self, *parts: str) -> None:
         """A line of a log, at once."""
@@ -187,12 +192,10 @@ def note(*parts: str) -> None:
     print(_painted(parts, sys.stderr), file=sys.stderr)
 
 
-class _Notes(logging.Handler):
-    """Warnings of FlowyML and of libraries, as ``logging`` prints them without a setup, and what a bundle takes."""
+class Notes(logging.Handler):
+    """Lets what is logged take the same way as all else that is printed."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.WARNING and record.name != _BUNDLE:
-            return
         try:
             note(self.format(record))
         except Exception:
@@ -200,20 +203,22 @@ class _Notes(logging.Handler):
 
 
 def print_warnings_of_logging() -> None:
-    """Warnings that are logged take the same way as all else that is printed; a user's own logging comes first."""
-    logging.lastResort = _Notes(logging.INFO)
+    """Print warnings, and what a bundle takes, where nobody has set up logging; a user's own setup comes first."""
+    notes = Notes(logging.INFO)
+    notes.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == _BUNDLE)
+    logging.lastResort = notes
     logging.getLogger(_BUNDLE).setLevel(logging.INFO)
 
 
-def _painted(parts: Iterable[str], stream: TextIO) -> str:
+def _painted(parts: Iterable[str], stream: TextIO, safe: Callable[[str], str] = safe_text) -> str:
     colours = wants_colours(stream)
-    return "".join(_painted_part(part, colours) for part in parts)
+    return "".join(_painted_part(part, colours, safe) for part in parts)
 
 
-def _painted_part(part: str, colours: bool) -> str:
+def _painted_part(part: str, colours: bool, safe: Callable[[str], str]) -> str:
     if isinstance(part, LogText):
         return safe_log(part, colours=colours)
-    text = safe_text(part)
+    text = safe(part)
     style = getattr(part, "style", "")
     if not style or not text or not colours:
         return text

@@ -92,7 +92,7 @@ def _tell_difference(out: Output, difference: str) -> None:
     if out.as_json:
         out.document({"diff": difference})
     else:
-        out.line(difference.rstrip("\n") or "Nothing would change.")
+        out.text(difference.rstrip("\n") or "Nothing would change.")
 
 
 def wait(

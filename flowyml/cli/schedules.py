@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, File, Force, OfPipeline, On, Option, Parameters
-from flowyml.cli.output import Output, note
+from flowyml.cli.output import Notes, Output, note
 from flowyml.cli.records import plain_schedule
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -109,7 +109,8 @@ def serve(on: On = None) -> None:
     orchestrator = resolve(on or "local")
     if not isinstance(orchestrator, LocalOrchestrator):
         raise UsageError(f"{orchestrator.name!r} fires its schedules itself. There is nothing to serve.")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S")
+    form, time = "%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"
+    logging.basicConfig(level=logging.INFO, handlers=[Notes()], format=form, datefmt=time)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     path = orchestrator.store.path
     note(f"serving the schedules in {path}; Ctrl-C ends it")

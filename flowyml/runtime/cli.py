@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.plain_text import safe_text
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.hooks import EVENTS, fire_plain
@@ -87,7 +88,8 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 
 def _print_plan(root: Path, plan: Plan, given: argparse.Namespace) -> int:
-    print(plan.canonical.decode())
+    text = plan.canonical.decode()
+    print(safe_text(text) if sys.stdout.isatty() else text)
     return 0
 
 
@@ -131,7 +133,7 @@ def _overview(plan: Plan) -> str:
     if plan.parameters:
         lines.append("\nparameters:")
         lines += [f"  {p.name}" + ("" if p.required else f" = {json.dumps(p.default)}") for p in plan.parameters]
-    return "\n".join(lines)
+    return safe_text("\n".join(lines))
 
 
 def _literal(text: str) -> str:

@@ -1,14 +1,17 @@
-"""Escape sequences from engines, steps and bundles are shown on the terminal, never sent to it."""
+"""Escape sequences from engines, steps and bundles are shown on the terminal, never sent to it, by any command."""
 
 from __future__ import annotations
 
 import logging
+import os
+import pty
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml.cli import main
+from flowyml.cli.app import COMMANDS as ALL_COMMANDS
 from flowyml.core.capabilities import Capabilities, Feature, Level, Support
 from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
@@ -25,9 +29,10 @@ from flowyml.core.plain_text import safe_line, safe_log, safe_text
 from flowyml.core.progress import show_progress
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.submission_result import SubmissionResult
 from flowyml.graph import mermaid, svg, terminal
 from flowyml.orchestrators import registry
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.model import Plan, Step
 
@@ -83,7 +88,7 @@ class Hostile(Orchestrator):
         return Health(reachable=True, version=EVIL, url=EVIL, detail=EVIL)
 
     def deploy(self, bundle: Bundle) -> Deployment:
-        return Deployment(name=EVIL, digest=EVIL, changed=True, url=EVIL)
+        return Deployment(name=EVIL, digest=EVIL, changed=True, url=EVIL, also=(EVIL,))
 
     def diff(self, bundle: Bundle) -> str:
         return f"+{EVIL}\n"
@@ -105,6 +110,27 @@ class Hostile(Orchestrator):
     resume_schedule = pause_schedule
 
     def delete_schedule(self, schedule_id: str) -> None:
+        raise EngineError(EVIL)
+
+    def trigger(
+        self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None
+    ) -> SubmissionResult:
+        return self.attach(name)
+
+    def clear(self, job_id: str, *, failed_only: bool = True) -> None:
+        warnings.warn(EVIL, UserWarning, stacklevel=2)
+
+    def backfill(
+        self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
+    ) -> list[SubmissionResult]:
+        return [self.attach(name)]
+
+    @classmethod
+    def sign_in(cls) -> SignIn:
+        return SignIn(url=EVIL, password=EVIL)
+
+    @classmethod
+    def stop_server(cls) -> bool:
         raise EngineError(EVIL)
 
 
@@ -157,8 +183,16 @@ COMMANDS = [
     "schedule create mild.py daily 3 --on hostile", "schedule list --on hostile", "schedule pause x --on hostile",
     "schedule resume x --on hostile", "schedule delete x --on hostile", "backends", "backends show hostile",
     f"runs --on {EVIL}", f"status {EVIL}", f"run {EVIL}.py", f"run mild.py -p {EVIL}=1", f"{EVIL}", f"runs --{EVIL}",
-    "graph BUNDLE", "compile BUNDLE --to plan",
+    "graph BUNDLE", "graph BUNDLE -f mermaid", "graph BUNDLE -f svg", "compile BUNDLE --to plan",
+    "compile BUNDLE --to prefect", "bundle BUNDLE", f"bundle mild.py -o {EVIL}",
+    "trigger x --on hostile", "clear x --on hostile", "backfill x 2026-01-01 2026-01-02 --on hostile",
+    "backends sign-in hostile", "backends stop hostile", "schedule serve --on hostile",
 ]  # fmt: skip
+
+
+def test_every_command_is_attacked() -> None:
+    attacked = {" ".join(line.split(" ")[:words]) for line in COMMANDS for words in (1, 2)}
+    assert set(ALL_COMMANDS) <= attacked
 
 
 @pytest.mark.parametrize("kind", [Terminal, StringIO])
@@ -166,18 +200,98 @@ COMMANDS = [
 def test_nothing_hostile_reaches_the_terminal(
     line: str, kind: type[StringIO], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    given = line
     if "BUNDLE" in line:
         (bundle,) = tmp_path.glob("*.pyz")
-        line = line.replace("BUNDLE", bundle.name)
+        given = line.replace("BUNDLE", bundle.name)
     with redirect_stdout(kind()) as out, redirect_stderr(kind()) as err:
-        main(line.split(" "))
+        main(given.split(" "))
     past = capfd.readouterr()
     seen = out.getvalue() + err.getvalue() + past.out + past.err
     assert seen
-    if kind is StringIO and line.startswith(("outputs x text", "outputs x odd", "outputs x evil", "compile")):
+    if kind is StringIO and line.startswith(
+        ("outputs x text", "outputs x odd", "outputs x evil", "compile BUNDLE --to plan")
+    ):
         assert "\x9b" in seen  # data for a program, as it is
         return
     assert not CONTROL.search(OURS.sub("", seen)), ascii(seen)
+
+
+def test_a_name_forges_no_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = "train COMPLETED\nerror: paid 1,000"
+    monkeypatch.setattr(sys.modules[__name__], "EVIL", forged)
+    for line in ("status x", "watch x", "outputs x", "schedule pause x", "runs", "schedule list"):
+        main([*line.split(" "), "--on", "hostile"])
+    assert not re.search("^error: paid", capsys.readouterr().out, re.MULTILINE)
+
+
+def on_a_terminal(*command: str) -> str:
+    """What a real terminal gets of a command."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "100"}
+    process = subprocess.Popen(
+        [sys.executable, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(ours)
+        process.wait(60)
+    return seen.decode()
+
+
+def test_what_a_submitted_step_prints_raises_and_returns_is_shown_on_a_real_terminal(tmp_path: Path) -> None:
+    (tmp_path / "hostile.py").write_text(
+        f"from flowyml import Pipeline, step\nEVIL = {EVIL!r}\n"
+        "@step(outputs=['text'])\ndef says(fails: bool):\n    print(EVIL)\n    if fails:\n"
+        "        raise ValueError(EVIL)\n    return EVIL\n"
+        "p = Pipeline('hostile', context={'fails': False}, description=EVIL).add_step(says)\n"
+    )
+    wanted = {
+        "good": (False, ["status good", "logs good", "outputs good", "outputs good text", "watch good", "runs"]),
+        "bad": (True, ["status bad", "logs bad", "watch bad", "outputs bad"]),
+    }
+    for run_id, (fails, lines) in wanted.items():
+        start = ["run", "hostile.py", "--run-id", run_id, "-p", f"fails={str(fails).lower()}", "--timeout", "60"]
+        for words in (start, *(line.split() for line in lines)):
+            seen = on_a_terminal("-m", "flowyml", *words)
+            assert run_id in seen or words[0] in ("logs", "outputs"), seen
+            assert not CONTROL.search(OURS.sub("", seen)), (words, ascii(seen))
+            if words[0] in ("logs", "watch") and fails:
+                assert r"\x1b]0;owned" in seen
+
+
+def test_a_bundle_that_is_run_by_hand_shows_what_is_written_in_it(tmp_path: Path) -> None:
+    described = Plan(name="mild", description=EVIL, steps=HOSTILE_PLAN.steps)
+    bundle = build(described, files={"m.py": b"def f(): ..."}).write(tmp_path)
+    for words in (["--help"], ["plan"], ["step", "--help"], ["step", EVIL + "x"]):
+        seen = on_a_terminal("-I", str(bundle), *words)
+        assert seen
+        assert not CONTROL.search(OURS.sub("", seen)), (words, ascii(seen))
+
+
+def test_what_the_server_of_schedules_logs_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flowyml.orchestrators.local import schedules
+
+    def serve(path: Path) -> None:
+        logging.getLogger("flowyml.schedules").info("Run %s has begun.", EVIL)
+        try:
+            raise ValueError(EVIL)
+        except ValueError:
+            logging.getLogger("flowyml.schedules").exception("The run of %s could not be started.", EVIL)
+
+    monkeypatch.setattr(schedules, "serve_schedules", serve)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with redirect_stdout(Terminal()) as out, redirect_stderr(Terminal()) as err:
+        main(["schedule", "serve"])
+    assert SHOWN in err.getvalue()
+    assert "Traceback" in err.getvalue()
+    assert not CONTROL.search(OURS.sub("", out.getvalue() + err.getvalue()))
 
 
 def test_a_debugger_s_traceback_is_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
