@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.optional import needed
 from flowyml.artifacts.pickling import pickle_by_reference, pickle_by_value, prefers_references, read_pickle
 from flowyml.artifacts.plain import is_plain
@@ -40,9 +41,11 @@ class Format(NamedTuple):
 
 
 def formats_for(value: Any) -> Iterator[Format]:
-    """The formats that may hold a value, the plainest first; pickles come last."""
+    """The formats that may hold a value, the plainest first; pickles come last, and not where they are forbidden."""
     if name := _plainest(value):
         yield FORMATS[name]
+    if why_no_pickles():
+        return
     pickles = [FORMATS["pickle"], _PICKLE_BY_VALUE]
     yield from pickles if prefers_references() else reversed(pickles)
 

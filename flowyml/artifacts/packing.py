@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.formats import FORMATS, Format, formats_for
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import Store, Written
@@ -45,6 +46,10 @@ def pack(value: Any, store: Store, *, key: str | Callable[[], str], inline_limit
             raise ArtifactError(f"{trouble}. {error}") from trouble
         except Exception as error:  # whatever a format, or a user's __reduce__, raises
             trouble = error
+    if forbidden := why_no_pickles():
+        raise NotPicklableError(
+            f"{type(value).__qualname__} takes a pickle, and pickles are not written here: {forbidden}"
+        ) from trouble
     raise NotPicklableError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
 
 
@@ -57,6 +62,12 @@ def unpack(packed: Any, store: Store, *others: Store) -> Any:
     if not is_reference(packed):
         return packed
     written, found = _read_reference(packed[_REFERENCE])
+    if found.name == "pickle" and (forbidden := why_no_pickles()):
+        raise ArtifactError(
+            f"Artifact {shown(written.url)} is a pickle of a {packed[_REFERENCE].get('type', '?')}, and pickles are "
+            f"not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles where "
+            f"you trust whoever can write to the store."
+        )
     holder = next((one for one in (store, *others) if one.holds(written.url)), None)
     if holder is None:
         raise ArtifactError(

@@ -16,13 +16,13 @@ engine, also for the targets that are built on it.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ConfigurationError, OrchestratorNotFoundError
+from flowyml.core.settings import settings_file
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.base import Orchestrator
@@ -53,11 +53,11 @@ class Target:
 
 def targets() -> dict[str, Target]:
     """Every configured target by name. Raises ``ConfigurationError``."""
-    if not any(name.upper().startswith(PREFIX) for name in os.environ) and _file() is None:
+    if not any(name.upper().startswith(PREFIX) for name in os.environ) and settings_file() is None:
         return {}
     from flowyml.orchestrators.settings import read
 
-    return read(_file())
+    return read(settings_file())
 
 
 def target(name: str) -> Target:
@@ -91,26 +91,3 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
         return made
     except ConfigurationError as error:  # it knows the value, and not where that stands
         raise ConfigurationError(f"{error} Configured in {', '.join(sorted({*found.origins.values()}))}.") from error
-
-
-def _file() -> Path | None:
-    """The nearest ``flowyml.toml``, or ``pyproject.toml`` that speaks of FlowyML, at or above the working folder."""
-    try:
-        here = Path.cwd()
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            "The working folder has been deleted, so no flowyml.toml can be looked for. Change to one that is there."
-        ) from error
-    for folder in (here, *here.parents):
-        if (path := folder / "flowyml.toml").is_file():
-            return path
-        if (path := folder / "pyproject.toml").is_file() and _speaks_of_flowyml(path):
-            return path
-    return None
-
-
-def _speaks_of_flowyml(path: Path) -> bool:
-    try:
-        return re.search(rb"(?m)^\s*\[\s*tool\s*\.\s*flowyml\b", path.read_bytes()) is not None
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error

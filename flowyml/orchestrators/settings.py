@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
 
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.settings import read_settings
 from flowyml.orchestrators.config import PREFIX, Target
 from flowyml.orchestrators.registry import declared
 from flowyml.orchestrators.whose import with_own_credentials
@@ -137,15 +137,11 @@ def _target(name: str, tables: Tables, origins: Mapping[str, Mapping[str, str]],
 
 
 def _tables(path: Path) -> Tables:
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    if path.name == "pyproject.toml":
-        content = content.get("tool", {}).get("flowyml", {})
-    if unknown := sorted(set(content) - {"orchestrators", "namespace"}):
+    content = read_settings(path)
+    if unknown := sorted(set(content) - {"orchestrators", "namespace", "allow_pickle"}):
         raise ConfigurationError(
-            f"{path}: FlowyML knows 'orchestrators' and 'namespace' here, not {', '.join(map(repr, unknown))}."
+            f"{path}: FlowyML knows 'orchestrators', 'namespace' and 'allow_pickle' here, not "
+            f"{', '.join(map(repr, unknown))}."
         )
     tables = content.get("orchestrators", {})
     _require_table(tables, path)

@@ -125,9 +125,12 @@ class Worker:
         return self._parameter(step, item.source.name)
 
     def _produced(self, step: Step, name: str, origin: FromStep, packed: Mapping[str, Any]) -> Any:
-        if name in packed:
-            return unpack(packed[name], self.store, *map(open_store, self.also))
         source = f"output {origin.output!r} of step {origin.step!r}"
+        if name in packed:
+            try:
+                return unpack(packed[name], self.store, *map(open_store, self.also))
+            except ArtifactError as error:
+                raise ArtifactError(f"step {step.name!r} cannot read {name!r}, {source}: {error}") from error
         raise step_error(StepError, step, f"step {step.name!r} was not given {name!r}, {source}.")
 
     def _parameter(self, step: Step, name: str) -> Any:

@@ -223,3 +223,87 @@ def test_what_a_step_returned_that_looks_like_a_reference_comes_back_as_it_was(f
     assert packed["$artifact"]["format"] == "json"
     assert unpack(packed, open_store()) == forged
     assert not mark.exists()
+
+
+# Where pickles are not allowed.
+
+
+@step(outputs=["odd"])
+def odd(typed: Any) -> Any:
+    return {1, 2} if typed == "set" else [Path(typed)]
+
+
+@step(outputs=["count"])
+def count(odd: Any) -> int:
+    return len(odd)
+
+
+def odd_pipeline(name: str) -> Pipeline:
+    return Pipeline(name, context={"typed": "set"}).add_step(odd).add_step(count)
+
+
+def test_without_pickles_a_step_that_needs_one_fails_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
+    result = odd_pipeline("no pickles").run(on=LocalOrchestrator(workers="processes"))
+    assert not result.success
+    for words in ("'odd'", "output 'odd'", "set takes a pickle", "FLOWYML_ALLOW_PICKLE=0", "Return plain data, arrays"):
+        assert words in str(result.error)
+
+
+@pytest.mark.parametrize("fork", ["1", "0"], ids=["warm", "fresh"])
+def test_without_pickles_a_worker_reads_none(
+    forged: Reference, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fork: str
+) -> None:
+    """Not even one that the store of the run holds, and that a step may have produced."""
+    monkeypatch.setenv("FLOWYML_FORK", fork)
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "off")
+    bundle = odd_pipeline("reads none").bundle().write(tmp_path)
+    steps = StepProcesses(bundle, run_id="r", artifacts=str(tmp_path / "store"))
+    with steps, pytest.raises(FlowymlError) as caught:
+        steps.run("count", {"odd": forged})
+    for words in (
+        "'count'",
+        "output 'odd' of step 'odd'",
+        "a pickle of a x.X",
+        "FLOWYML_ALLOW_PICKLE=off",
+        "allow pick",
+    ):
+        assert words in str(caught.value)
+    assert not mark.exists()
+
+
+def test_without_pickles_the_record_of_local_runs_gives_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The setting of a project counts for all that is started in its folder, the command too."""
+    local = LocalOrchestrator()
+    assert odd_pipeline("kept before").run({"typed": "x"}, on=local, run_id="kept-before").success
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.flowyml]\nallow_pickle = false\n")
+    whole = Pipeline("odd outputs", context={"typed": "set"}).add_step(odd)
+    result = whole.run(on=local, run_id="no-pickles-here")
+    assert result.success
+    with pytest.raises(ArtifactError, match=r"'odd' .*a set as a pickle, .* allow_pickle = false in .*pyproject"):
+        _ = local.outputs("no-pickles-here")["odd"]
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "1")
+    assert whole.run(on=local, run_id="pickles-here").success
+    assert local.outputs("pickles-here")["odd"] == {1, 2}
+    monkeypatch.delenv("FLOWYML_ALLOW_PICKLE")
+    with pytest.raises(ArtifactError, match=r"'odd' .* pickles are not read here: allow_pickle = false in"):
+        _ = local.outputs("pickles-here")["odd"]
+
+
+def test_a_word_that_is_neither_yes_nor_no_allows_nothing(forged: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "nope")
+    with pytest.raises(FlowymlError, match=r"FLOWYML_ALLOW_PICKLE is 'nope'. Write true or false"):
+        unpack(forged, open_store())
+
+
+def test_without_pickles_what_needs_none_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
+    store = open_store(tmp_path)
+    for value in (b"x", "x" * 100_000, [1] * 100_000, np.arange(3), pd.DataFrame({"a": [1.5]})):
+        assert type(unpack(pack(value, store, key="a"), store)) is type(value)
+    with pytest.raises(ArtifactError, match="takes a pickle"):
+        pack(np.array([object()]), store, key="a")

@@ -137,7 +137,7 @@ def test_the_environment_reaches_into_a_record(monkeypatch: pytest.MonkeyPatch) 
             '[orchestrators.prod]\nengine = "local"\nmax_workers = 0',
             r"max_workers=0 must be a whole number from 1. Configured in .*flowyml.toml: \[orchestrators.prod\]",
         ),
-        ('[orchestrator.prod]\nengine = "toy"', r"'orchestrators' and 'namespace' here, not 'orchestrator'"),
+        ('[orchestrator.prod]\nengine = "toy"', r"'namespace' and 'allow_pickle' here, not 'orchestrator'"),
         ("[orchestrators.prod\n", r"flowyml.toml cannot be read: "),
         ("[orchestrators.prod]\nengine = 3", r"\[orchestrators.prod\]: there is no engine 3"),
         ("[orchestrators.prod]\n", r"\[orchestrators.prod\]: say which engine"),

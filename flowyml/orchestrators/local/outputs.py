@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
+from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
 from flowyml.artifacts.plain import is_plain
+from flowyml.core.errors import ArtifactError
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.runtime.tracebacks import described
@@ -50,6 +52,8 @@ def read(run_id: str, recorded: str) -> Outputs:
 
 def _value(entry: Mapping[str, Any]) -> Any:
     if "pickle" in entry:
+        if forbidden := why_no_pickles():
+            raise ArtifactError(f"it is a pickle, and pickles are not read here: {forbidden}")
         return Unpickler(io.BytesIO(base64.b64decode(entry["pickle"]))).load()
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
@@ -57,8 +61,15 @@ def _value(entry: Mapping[str, Any]) -> Any:
 def _kept(run_id: str, output: PipelineOutput, value: Any, keep: bool) -> dict[str, Any]:
     if _is_small(value) and is_plain(value):
         return {"value": value}
-    if (data := _small_pickle(value)) is not None:
+    forbidden = why_no_pickles()
+    if not forbidden and (data := _small_pickle(value)) is not None:
         return {"pickle": base64.b64encode(data).decode()}
+    if forbidden and not keep:
+        return {
+            "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: the record holds {_kind(value)} as a "
+            f"pickle, and pickles are not written here: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays "
+            f"and tables without one."
+        }
     if not keep:
         return {
             "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: only small values are, and this is "
