@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from flowyml.authoring.calls import Call, record_calls
 from flowyml.authoring.context import Context
+from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import engine_options, names_unknown_options, takes_a_dict
 from flowyml.authoring.origins import defining_file, origin_of
-from flowyml.authoring.places import errors_at, names_its_place, place_of, users_line
+from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, users_line
 from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
@@ -88,6 +89,7 @@ class Pipeline:
         self._place = users_line()
         self._calls: list[Call] = []
         self._plan: Plan | None = None
+        self._planned: list[Step[..., Any]] = []
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -103,16 +105,16 @@ class Pipeline:
         """Add a step and give the pipeline back, so that calls can be chained."""
         if not isinstance(step, Step):
             raise DefinitionError(f"add_step takes a function with @step, not {step!r:.80}.")
-        place = place_of(inspect.unwrap(step.function)) or users_line()
-        self._calls.append(Call(step, step.name, step.outputs, place=place))
+        self._calls.append(Call(step, step.name, step.outputs, place=_place_of(step) or users_line()))
         self._plan = None
         return self
 
     def compile(self) -> Plan:
         """The plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
-        if self._plan is None:
-            with errors_at(self._place):
-                self._plan = self._compiled()
+        with errors_at(self._place):
+            steps = [call.step for call in self._all_calls()]
+            if self._plan is None or steps != self._planned:  # a cell of a notebook defined one anew
+                self._plan, self._planned = self._compiled(), steps
         return self._plan
 
     @takes_a_dict
@@ -233,7 +235,11 @@ class Pipeline:
     # What a pipeline by calls does in another way.
 
     def _all_calls(self) -> Sequence[Call]:
-        return self._calls
+        calls = [(call, newest(call.step)) for call in self._calls]
+        return [
+            call if step is call.step else call._replace(step=step, outputs=step.outputs, place=_place_of(step))
+            for call, step in calls
+        ]
 
     def _returned(self) -> tuple[PipelineOutput, ...] | None:
         return None
@@ -308,6 +314,14 @@ class Pipeline:
         return f"<Pipeline {self.name!r}>"
 
 
+def _are_newest(calls: Sequence[Call]) -> bool:
+    return all(newest(call.step) is call.step for call in calls)
+
+
+def _place_of(step: Step[..., Any]) -> Place | None:
+    return place_of(inspect.unwrap(step.function))
+
+
 def _class_name(kind: type) -> str:
     """As workers know it, so that a script and a command that imports it compile to the same plan."""
     return f"{shipped_name(kind.__module__) or kind.__module__}.{kind.__qualname__}"
@@ -324,19 +338,23 @@ class FunctionPipeline(Pipeline):
         self.__module__ = function.__module__
         self._place = place_of(function) or self._place
         self._recorded: tuple[Sequence[Call], tuple[PipelineOutput, ...] | None] | None = None
+        self._version = ""
 
     @names_its_place
     def add_step(self, step: Step[..., Any]) -> Pipeline:
         raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
 
     def _record(self) -> tuple[Sequence[Call], tuple[PipelineOutput, ...] | None]:
-        if self._recorded is None:
+        version = version_in_notebook(self.function)
+        if self._recorded is None or version != self._version or not _are_newest(self._recorded[0]):
             sources = {name: FromParameter(name) for name in inspect.signature(self.function).parameters}
             if both := sorted(set(sources) & set(self.context)):
                 raise DefinitionError(
                     f"Pipeline {self.name!r}: {', '.join(both)} is both a parameter and in the context."
                 )
-            self._recorded = record_calls(self.function, sources)
+            calls, returned = record_calls(self.function, sources)
+            self._recorded = [call._replace(step=newest(call.step)) for call in calls], returned
+            self._version = version
         return self._recorded
 
     def _all_calls(self) -> Sequence[Call]:

@@ -57,6 +57,9 @@ class Step(Generic[P, R]):
         functools.update_wrapper(self, function)
         self.function = function
         self.step_options = options
+        self.made_from: Step[P, R] | None = None  # by `options`, which changed these
+        self._changes: Mapping[str, Any] = {}
+        self._again: Step[P, R] | None = None
 
     # An async step is awaited where it is called by hand, and stands for its value in the function of a pipeline. No
     # type is both, so its call gives Any; the types of its parameters are checked all the same.
@@ -111,9 +114,20 @@ class Step(Generic[P, R]):
             "timeout": check_timeout(timeout, f"step {self.name!r}"),
             "resources": resources,
         }
-        given = {key: value for key, value in changed.items() if value is not None}
-        made = Step(self.function, replace(self.step_options, **given))
+        return self._changed({key: value for key, value in changed.items() if value is not None})
+
+    def made_again(self, of: Step[P, R]) -> Step[P, R]:
+        """What ``options`` would make of another step with the changes that made this one; itself for the same step."""
+        if of is self.made_from:
+            return self
+        if self._again is None or self._again.made_from is not of:
+            self._again = of._changed(self._changes)
+        return self._again
+
+    def _changed(self, changes: Mapping[str, Any]) -> Step[P, R]:
+        made = Step(self.function, replace(self.step_options, **changes))
         made.signature = self.signature
+        made.made_from, made._changes = self, changes
         return made
 
     def __reduce__(self) -> str | tuple[Any, ...]:

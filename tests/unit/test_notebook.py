@@ -37,3 +37,74 @@ def test_a_notebook_runs_and_submits_its_pipeline(tmp_path: Path) -> None:
     assert "here 6" in printed
     assert "submitted COMPLETED {'total': 10} None" in printed
     assert "hook saw add" in printed
+
+
+DEFINED = """
+from flowyml import Pipeline, pipeline, step
+
+@step(outputs=["rows"])
+def load() -> list[int]:
+    return [1, 2]
+
+@step(outputs=["total"])
+def add(rows: list[int]) -> int:
+    return sum(rows)
+
+@step(outputs=["more"])
+def extra(total: int) -> int:
+    return total + 1000
+
+wide = load.options(name="wide", outputs=["wide"])
+kept = [add]
+
+def both():
+    return add(load())
+
+@pipeline
+def by_calls():
+    return {"result": both(), "held": kept[0](wide())}
+
+by_names = Pipeline("by names").add_step(load).add_step(add).add_step(wide)
+
+def results(**options):
+    one, other = by_names.run(**options), by_calls.run(**options)
+    return [*one.raise_for_status().outputs.values(), *other.raise_for_status().outputs.values()]
+"""
+EDITED = """
+@step(outputs=["rows"], timeout=60, description="edited")
+def load() -> list[int]:
+    return [10, 20]
+"""
+HELPER = """
+def both():
+    return extra(add(load()))
+"""
+
+
+def test_a_cell_that_is_edited_and_run_again_counts_wherever_the_pipeline_runs(tmp_path: Path) -> None:
+    cells = [
+        DEFINED, "print('first', results())", EDITED, "print('then', results())",
+        "submitted = by_names.submit().wait_for_completion(60, progress=False)\nprint('submitted', submitted.outputs)",
+        "bundle = by_names.bundle()\nprint('planned', [s.description for s in bundle.plan], bundle.plan.steps[0].name)",
+        HELPER, "print('helped', results())",
+        "print('kept', by_names.compile() is by_names.compile(), by_calls.compile() is by_calls.compile())",
+    ]  # fmt: skip
+    printed = run_notebook(tmp_path, cells)
+    assert "first [[1, 2], 3, 3, 3]" in printed
+    assert "then [[10, 20], 30, 30, 30]" in printed
+    assert "submitted {'wide': [10, 20], 'total': 30}" in printed
+    assert "planned ['edited', 'edited', ''] load" in printed
+    assert "helped [[10, 20], 30, 1030, 30]" in printed
+    assert "kept True True" in printed
+
+
+def test_steps_that_a_loop_defines_under_one_name_stay_as_they_are(tmp_path: Path) -> None:
+    loop = """
+for number in range(3):
+    @step(name=f"load_{number}")
+    def load(number=number):
+        return number
+    looped.add_step(load)
+"""
+    cells = ["from flowyml import Pipeline, step\nlooped = Pipeline('looped')", loop, "print(looped.run().outputs)"]
+    assert "{'load_0': 0, 'load_1': 1, 'load_2': 2}" in run_notebook(tmp_path, cells)

@@ -1,0 +1,38 @@
+"""What a notebook's cells define now: a cell that is edited and run again defines its steps anew."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from flowyml.authoring.steps import Step
+from flowyml.core.modules import shipped_name
+
+__all__ = ["newest", "version_in_notebook"]
+
+
+def newest(step: Step[..., Any]) -> Step[..., Any]:
+    """The step that stands in a notebook now in place of this one: of the same function name and step name.
+
+    A step that ``options`` made is made again of the newest one.
+    """
+    if not _is_of_notebook(step.function):
+        return step
+    if step.made_from is not None:
+        return step.made_again(newest(step.made_from))
+    found = getattr(sys.modules["__main__"], getattr(step.function, "__qualname__", ""), None)
+    return found if isinstance(found, Step) and found.name == step.name else step
+
+
+def version_in_notebook(function: object) -> str:
+    """What changes when a function of a notebook, or one that it calls there, is defined anew; else empty."""
+    if not _is_of_notebook(function):
+        return ""
+    from flowyml.authoring.versions import code_version
+
+    return code_version(function)
+
+
+def _is_of_notebook(function: object) -> bool:
+    """Whether a function was defined at a prompt or in a cell, where its name may be defined again at any time."""
+    return getattr(function, "__module__", None) == "__main__" and shipped_name("__main__") is None
