@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["is_plain"]
+from flowyml.plan.parameters import DEEPEST
 
-_DEEPEST = 100
+__all__ = ["is_plain"]
 
 
 def is_plain(value: Any, depth: int = 0) -> bool:
@@ -25,7 +25,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
         return math.isfinite(value)
     if kind is str:
         return _is_plain_text(value)
-    if depth == _DEEPEST:
+    if depth == DEEPEST:
         return False
     if kind is list:
         return all(is_plain(item, depth + 1) for item in value)

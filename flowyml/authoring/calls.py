@@ -10,7 +10,7 @@ from flowyml.authoring.places import Place, errors_at, place_of, users_line
 from flowyml.authoring.steps import Step, recorder
 from flowyml.core.errors import DefinitionError, FlowymlError
 from flowyml.plan.model import Constant, FromParameter, FromStep, PipelineOutput, Source
-from flowyml.plan.parameters import is_json, own_copy
+from flowyml.plan.parameters import is_json, is_too_deep, own_copy, too_deep
 
 __all__ = ["Call", "CallOutput", "Given", "record_calls"]
 
@@ -162,6 +162,8 @@ def _given(step: str, parameter: str, value: Any) -> Given:
 def _source(step: str, parameter: str, value: Any) -> Source:
     if isinstance(value, _Later):
         return value.source
+    if is_too_deep(value):
+        raise DefinitionError(f"step {step!r}: {too_deep(f'parameter {parameter!r}')}")
     if is_json(value):
         return Constant(own_copy(value))
     what = f"a {type(value).__name__}" if isinstance(value, list | tuple | dict | set) else f"{value!r:.120}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
-from flowyml.plan.parameters import is_json, own_copy
+from flowyml.plan.parameters import is_json, is_too_deep, own_copy, too_deep
 
 __all__ = ["Context", "context"]
 
@@ -30,6 +30,8 @@ class Context(Mapping[str, Any]):
         for name, value in merged.items():
             if not str(name).isidentifier():
                 raise DefinitionError(f"Context value {name!r}: the name must be that of a parameter of a step.")
+            if is_too_deep(value):
+                raise DefinitionError(too_deep(f"Context value {name!r}"))
             if not is_json(value):
                 raise DefinitionError(
                     f"Context value {name!r} is a {type(value).__name__}; a context holds plain JSON, so that every "

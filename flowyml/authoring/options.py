@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError, UnknownOptionError
-from flowyml.plan.parameters import is_json
+from flowyml.plan.parameters import is_json, is_too_deep, too_deep
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,6 +77,8 @@ def _did_you_mean(name: str, known: Sequence[str]) -> str:
 def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str, dict[str, Any]]:
     """Check that what is meant for single engines is plain JSON, as the plan must be; the engine checks the rest."""
     for engine, options in given.items():
+        if is_too_deep(options):
+            raise DefinitionError(too_deep(f"{who}: {engine}=…"))
         if not is_json(options):
             raise DefinitionError(f"{who}: {engine}={options!r:.80} must be a dict of plain JSON, option by option.")
     return {engine: dict(options) for engine, options in given.items()}

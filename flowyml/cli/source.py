@@ -16,6 +16,7 @@ from flowyml.authoring.pipeline import Pipeline
 from flowyml.cli.failures import UsageError
 from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Parameter, Plan
+from flowyml.plan.parameters import too_deep
 from flowyml.runtime.loading import StopLoading, loading
 
 if TYPE_CHECKING:
@@ -47,17 +48,19 @@ def read_values(given: Iterable[str], known: Mapping[str, Parameter] = {}) -> di
             raise UsageError(f"-p {item!r}: write NAME=VALUE, such as -p rows=500.")
         if name in values:
             raise UsageError(f'-p {name}: it is given twice. A list is written as JSON: -p \'{name}=["a", "b"]\'.')
-        values[name] = _value(text, known.get(name))
+        values[name] = _value(name, text, known.get(name))
     return values
 
 
-def _value(text: str, parameter: Parameter | None) -> Any:
+def _value(name: str, text: str, parameter: Parameter | None) -> Any:
     if parameter is not None and parameter.schema.get("type") == "string":
         return text
     try:
         value = json.loads(text, parse_constant=lambda constant: constant)
     except ValueError:
         return text
+    except RecursionError:
+        raise UsageError(too_deep(f"-p {name}")) from None
     return text if parameter is not None and _fits_only_as_text(parameter, value, text) else value
 
 

@@ -12,7 +12,20 @@ from flowyml.plan.model import Parameter
 if TYPE_CHECKING:
     from jsonschema import ValidationError
 
-__all__ = ["as_declared", "check_values", "is_json", "is_of_type", "own_copy", "schema_of"]
+__all__ = [
+    "DEEPEST",
+    "as_declared",
+    "check_values",
+    "is_json",
+    "is_of_type",
+    "is_too_deep",
+    "own_copy",
+    "schema_of",
+    "too_deep",
+]
+
+DEEPEST = 100
+"""How many lists and dicts may stand in one another: far less than what makes a parser of JSON give up somewhere."""
 
 _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     bool: {"type": "boolean"},
@@ -101,8 +114,39 @@ def own_copy(value: Any) -> Any:
     return value
 
 
+def is_too_deep(value: object) -> bool:
+    """Whether lists and dicts stand in one another more than ``DEEPEST`` levels deep, or within themselves.
+
+    >>> is_too_deep([1, {"a": [2]}])
+    False
+    """
+    level = _containers([value])
+    for _ in range(DEEPEST):
+        level = _containers(part for item in level for part in (item.values() if type(item) is dict else item))
+        if not level:
+            return False
+    return True
+
+
+def _containers(values: Iterable[Any]) -> Collection[Any]:
+    """The lists and dicts among some values, each once."""
+    return {id(value): value for value in values if type(value) in (list, dict)}.values()
+
+
+def too_deep(what: str) -> str:
+    """What to say of it."""
+    return (
+        f"{what} has lists or dicts nested more than {DEEPEST} levels deep, which not every engine can carry. Make it "
+        f"flatter, or hand it on as text or a file."
+    )
+
+
 def is_json(value: object) -> bool:
-    """True for what JSON gives back just as it was: no tuples, no NaN, string keys only."""
+    """True for what JSON gives back just as it was: no tuples, no NaN, string keys only, not nested too deep."""
+    return not is_too_deep(value) and _is_json(value)
+
+
+def _is_json(value: object) -> bool:
     if value is None or isinstance(value, bool):
         return True
     if type(value) in (int, str):
@@ -110,8 +154,8 @@ def is_json(value: object) -> bool:
     if type(value) is float:
         return math.isfinite(value)
     if type(value) is list:
-        return all(map(is_json, value))
-    return type(value) is dict and all(type(key) is str and is_json(item) for key, item in value.items())
+        return all(map(_is_json, value))
+    return type(value) is dict and all(type(key) is str and _is_json(item) for key, item in value.items())
 
 
 def is_of_type(value: Any, schema: Mapping[str, Any]) -> bool:
@@ -175,6 +219,8 @@ def as_declared(schema: Mapping[str, Any], value: Any) -> Any:
 def _misfit(parameter: Parameter, value: Any) -> str | None:
     """What is wrong with a value, or None."""
     name, schema = parameter.name, parameter.schema
+    if is_too_deep(value):
+        return too_deep(repr(name)).rstrip(".")
     if not is_json(value):
         return f"{name!r} is {value!r:.60} ({type(value).__name__}), which is not plain JSON"
     if not schema:

@@ -18,6 +18,7 @@ from typing import Any
 from flowyml.core.plain_text import safe_text
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.parameters import too_deep
 from flowyml.runtime.hooks import EVENTS, fire_plain
 from flowyml.runtime.leaving import say_goodbye
 from flowyml.runtime.worker import Worker
@@ -180,6 +181,8 @@ def _json(text: str, option: str) -> Any:
         return json.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
     except (OSError, ValueError) as error:
         raise _UsageError(f"{option}: {error}") from error
+    except RecursionError:
+        raise _UsageError(too_deep(option)) from None
 
 
 def _json_object(text: str, option: str) -> dict[str, Any]:

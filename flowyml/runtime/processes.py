@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from flowyml.core.errors import OutputError, StepCancelledError, StepError, StepFailedError
+from flowyml.core.errors import OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
+from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.fresh import FreshProcesses
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.lines import OnLine, print_line
@@ -68,6 +69,9 @@ class StepProcesses:
         started: Server | None = None,
         fork_here: bool = False,
     ) -> None:
+        for name, value in parameters.items():
+            if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
+                raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
         config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters), "caller": dict(caller)}
         self._children: _Children
         if not _can_fork():

@@ -14,6 +14,7 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
+from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.caller import be_like
 from flowyml.runtime.current import running
 from flowyml.runtime.execution import run_step, step_error
@@ -118,11 +119,12 @@ class Worker:
         """Only what a step produced is unpacked. Parameters and constants are plain, whatever they look like."""
         if isinstance(item.source, FromStep):
             return self._produced(step, item.name, item.source, packed)
-        if item.name in packed:
-            return packed[item.name]
         if isinstance(item.source, Constant):
-            return item.source.value
-        return self._parameter(step, item.source.name)
+            return packed.get(item.name, item.source.value)
+        value = packed[item.name] if item.name in packed else self._parameter(step, item.source.name)
+        if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
+            raise ParameterError(too_deep(f"Parameter {item.source.name!r} of the run"))
+        return value
 
     def _produced(self, step: Step, name: str, origin: FromStep, packed: Mapping[str, Any]) -> Any:
         source = f"output {origin.output!r} of step {origin.step!r}"
