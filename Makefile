@@ -15,7 +15,7 @@ ON ?= prefect
 # What `make test` hands to pytest: `make test ARGS='-k retry'`.
 ARGS ?=
 
-.PHONY: help demo test check coverage lint types docs serve-docs bench lowest constraints audit airflow-env format clean
+.PHONY: help demo test test-pythons check coverage lint types docs serve-docs bench lowest constraints audit airflow-env format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: .venv/.$(if $(filter airflow kubeflow,$(ON)),test,demo) ## Train two model
 test: .venv/.test ## Run every check and test, real engines included
 	@$(MAKE) -j2 lint types docs airflow-env
 	@$(BIN)/python scripts/run_tests.py $(ARGS)
+
+test-pythons: .venv/.test ## Run what needs no engine on every other Python from 3.11 on that this machine has
+	@$(BIN)/python scripts/run_tests.py --pythons $(ARGS)
 
 check: .venv/.test ## Run what needs no engine: style, layers, types, docs, unit tests
 	@$(MAKE) -j2 lint types docs

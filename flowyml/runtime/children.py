@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import fcntl
 import json
@@ -14,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from flowyml.runtime.hooks import fire_plain
-from flowyml.runtime.leaving import say_goodbye
+from flowyml.runtime.leaving import End
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.worker import Worker
 
@@ -38,14 +37,12 @@ def be_child(
 
     Without ``own_input`` it keeps the standard input of its parent.
     """
-    code = _OUR_FAULT
     try:
+        end = End()
         answer = _detach(streams, early_output, own_input)
         seeds.in_child()
-        atexit._clear()
         write_all(answer, json.dumps(_answer(worker, request)).encode())
-        say_goodbye()
-        code = 0
+        end.leave(0)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -53,7 +50,7 @@ def be_child(
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
-            os._exit(code)
+            os._exit(_OUR_FAULT)
 
 
 def _die_with_parent() -> None:

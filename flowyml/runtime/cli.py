@@ -20,7 +20,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import too_deep
 from flowyml.runtime.hooks import EVENTS, fire_plain
-from flowyml.runtime.leaving import say_goodbye
+from flowyml.runtime.leaving import End
 from flowyml.runtime.worker import Worker
 
 __all__ = ["main"]
@@ -37,13 +37,12 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     given.again = shlex.join(["python", "-I", str(bundle), *arguments])
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
+    end = End() if getattr(given, "answer", None) else None  # somebody waits for the end of this process
     try:
         code = int(given.command(root, plan, given))
     except _UsageError as error:
         parser.error(str(error))
-    if getattr(given, "answer", None):  # somebody waits for the end of this process
-        say_goodbye()
-    return code
+    return end.prepare(code) if end else code
 
 
 def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:

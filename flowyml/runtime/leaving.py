@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import sys
 import threading
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-__all__ = ["say_goodbye"]
+__all__ = ["End"]
 
 _PATIENCE = 10  # seconds that the step's own threads are waited for; its result is known by now
 
@@ -21,35 +19,54 @@ class _Enough(BaseException):
     """Ends the wait."""
 
 
-def say_goodbye() -> None:
-    """What the interpreter does at the end of a script, in its order (source: ``Py_FinalizeEx``). In the main thread.
+class End:
+    """The end of this process, made before the user's code runs and in the main thread.
 
-    Libraries end their threads and processes in hooks of ``threading``, which come before those of ``atexit``:
-    without them, loky's workers are waited for until they tire of idling, after 300 s.
+    The interpreter itself does what belongs to the end of a script, in its order (source: ``Py_FinalizeEx``): the
+    hooks of ``threading``, in which libraries end their threads and processes, then the threads that are left, then
+    what was registered with ``atexit``. Without those hooks loky's workers are waited for until they tire of idling,
+    after 300 s. What was registered before this was made is not called: in a forked process it belongs to the parent.
+    Nor is the interpreter taken apart, which takes longer than the rest.
     """
-    try:
-        with _limited(_PATIENCE):
-            threading._shutdown()  # type: ignore[attr-defined]  # private, and the only way
-    except _Enough:
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+        atexit.register(self._leave)  # the last is called first
+
+    def prepare(self, code: int) -> int:
+        """From here on this process ends with ``code``, and the wait for its threads has a limit. Gives ``code``."""
+        self._code = code
+        if hasattr(signal, "setitimer"):  # not on Windows
+            self._unraisable = sys.unraisablehook
+            sys.unraisablehook = self._explain
+            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, _interrupt)
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE, 1)  # then once a second, until it gives in
+        return code
+
+    def leave(self, code: int) -> NoReturn:
+        """End here and now, with no way back through the frames of a parent (source: ``Py_Exit`` of the C API)."""
+        from ctypes import pythonapi
+
+        pythonapi.Py_Exit(self.prepare(code))
+        raise AssertionError("Py_Exit does not return")
+
+    def _leave(self) -> None:
+        if self._code is None:  # an error or an exit of the user's own ends this
+            return
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(self._code)
+
+    def _explain(self, error: Any) -> None:
+        """In the place of a traceback, which the interpreter prints of what interrupts its end."""
+        if error.exc_type is not _Enough:
+            self._unraisable(error)
+            return
         left = ", ".join(_own_threads()) or "a hook of a library"
         print(f"Still busy {_PATIENCE} s after the step had returned, and ended with it: {left}.", file=sys.stderr)
-    except Exception:  # as the interpreter does
-        traceback.print_exc()
-    atexit._run_exitfuncs()  # what the step itself has registered, such as the flush of a tracker
-
-
-@contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Interrupt what takes longer, once a second until it gives in. Not on Windows."""
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
-    signal.signal(signal.SIGALRM, _interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

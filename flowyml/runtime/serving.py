@@ -6,7 +6,6 @@ and everything that it started with it, when that socket closes: no step outlive
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
 import gc
 import json
@@ -26,7 +25,7 @@ from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.runtime.children import be_child, inherits_orphans, write_all
 from flowyml.runtime.killing import descendants, kill_tree
-from flowyml.runtime.leaving import say_goodbye
+from flowyml.runtime.leaving import End
 from flowyml.runtime.loading import import_from
 from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.worker import Worker
@@ -46,11 +45,7 @@ class _Child(NamedTuple):
 
 
 def main() -> NoReturn:
-    """Serve requests from one descriptor until the other side is gone; a byte on another tells that code is loaded.
-
-    What user code registered for the end of the process is called; the interpreter is not taken apart, which takes
-    longer than the rest.
-    """
+    """Serve requests from one descriptor until the other side is gone; a byte on another tells that code is loaded."""
     _serve_to_the_end(Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2]), own_input=True)
 
 
@@ -72,12 +67,11 @@ def serve_from_fork(control: int, ready: int, output: int) -> NoReturn:
 
 
 def _forget_the_parent() -> None:
-    """What the parent wants to be told, and does at its end, is its own affair."""
+    """What the parent wants to be told is its own affair."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    atexit._clear()
 
 
 def _use_unpacked(folder: Path) -> None:
@@ -93,6 +87,7 @@ def _use_unpacked(folder: Path) -> None:
 
 
 def _serve_to_the_end(folder: Path, control: int, ready: int, *, own_input: bool) -> NoReturn:
+    end = End()
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
     code = 1
     try:
@@ -100,11 +95,7 @@ def _serve_to_the_end(folder: Path, control: int, ready: int, *, own_input: bool
         code = 0
     except BaseException:
         traceback.print_exc()
-    finally:
-        say_goodbye()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    end.leave(code)
 
 
 def _serve(folder: Path, control: int, ready: int, own_input: bool) -> None:

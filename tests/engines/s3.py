@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 __all__ = ["fake_s3"]
 
 
 @contextmanager
 def fake_s3(bucket: str) -> Iterator[dict[str, str]]:
     """A server with one empty bucket; gives the environment variables with which every client finds it."""
-    import boto3
+    boto3 = pytest.importorskip("boto3")  # the oldest releases are tested without it
     from moto.server import ThreadedMotoServer
     from s3fs import S3FileSystem
 

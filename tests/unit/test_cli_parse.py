@@ -88,6 +88,7 @@ LINES = [
     "backends --json",
     "backends show local",
     "backends stop prefect --json",
+    "backends sign-in prefect",
 ]
 
 

@@ -30,6 +30,7 @@ from flowyml.orchestrators.base import Health, Orchestrator
 from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.marks import marked
 
 
 class Pages(BaseHTTPRequestHandler):
@@ -64,8 +65,8 @@ class Toy(Orchestrator):
     def health(self) -> Health:
         return Health(reachable=True, version="1", url=self.url)
 
-    def backfill(self, days: int) -> list[int]:
-        return list(range(days))
+    def spin(self, times: int) -> list[int]:
+        return list(range(times))
 
     def cancel(self, job_id: str) -> bool:
         return job_id == "running"
@@ -123,7 +124,7 @@ def toy_url(url: str) -> str:
 
 def test_it_compiles_for_the_engine(toy_url: str) -> None:
     pipeline = Pipeline("compiled").add_step(step(name="one")(lambda: 1))
-    assert RemoteOrchestrator(toy_url).compile_pipeline(pipeline) == {"toy.txt": b"compiled"}
+    assert RemoteOrchestrator(toy_url).compile_pipeline(pipeline) == {"toy.txt": marked(b"compiled", "toy.txt")}
     assert RemoteOrchestrator(toy_url).compile_files(pipeline.bundle()) == {"toy.txt": b"compiled"}
     late = Pipeline("late", timeout=5).add_step(step(name="one")(lambda: 1))
     with pytest.raises(UnsupportedFeatureError, match="asks for timeout=5"):
@@ -152,9 +153,9 @@ def test_what_only_this_engine_can_do_is_there_too(toy_url: str) -> None:
     with pytest.raises(AttributeError, match="'_repr_html_'"):
         _ = remote._repr_html_
     assert Pages.asked == []
-    assert remote.backfill(2) == [0, 1]
-    with pytest.raises(AttributeError, match="'RemoteOrchestrator' object has no attribute 'backfil'"):
-        remote.backfil(2)
+    assert remote.spin(2) == [0, 1]
+    with pytest.raises(AttributeError, match="'RemoteOrchestrator' object has no attribute 'spim'"):
+        remote.spim(2)
     assert copy.copy(remote).engine is None
 
 
