@@ -47,7 +47,7 @@ def marked(data: bytes, name: str, facts: Mapping[str, Any] | None = None) -> by
 
     ``name`` tells the format by its suffix.
 
-    >>> print(marked(b"steps: []\\n", "flow.yaml", {"pipeline": "train"}).decode()[:40])
+    >>> print(marked(b"steps: []\\n", "flow.yaml", {"pipeline": "train"}).decode()[:41])
     steps: []
     # flowyml: {"pipeline": "train"
     """

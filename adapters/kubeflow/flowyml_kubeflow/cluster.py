@@ -196,7 +196,8 @@ class Cluster:
         except ArtifactError as error:
             where = packed["$artifact"]["url"] if is_reference(packed) else "?"
             missing[name] = (
-                f"Output {name!r} stands in KFP's own store at {where}, which cannot be read from here: {error}. "
+                f"Output {name!r} stands in KFP's own store at {where}, which cannot be read from here: "
+                f"{str(error).rstrip('.')}. "
                 f"Give the steps a store that you can read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, "
                 f"and name it here: artifacts='s3://…'."
             )

@@ -240,7 +240,8 @@ def _inside(url: str, scratch: Path) -> Path | None:
 
 def _with_url(packed: Mapping[str, Any], scratch: Path, uri: str) -> Values:
     about = packed["$artifact"]
-    return {"$artifact": {**about, "url": uri} if _inside(about["url"], scratch) else about}
+    url = uri if "://" in uri else f"file://{uri}"
+    return {"$artifact": {**about, "url": url} if _inside(about["url"], scratch) else about}
 
 
 def _write_parameters(given: Mapping[str, Any], result: Result) -> None:

@@ -54,11 +54,13 @@ class _WithImage(KubeflowOrchestrator):
 class Api:
     """Where it is, and how to make trouble when it is the fake."""
 
-    def __init__(self, url: str, state: Any, module: Any) -> None:
+    def __init__(self, url: str, state: Any, module: Any, root: Path | None = None) -> None:
         self.url = url
         self.state = state
         self.module = module
         self.options: dict[str, Any] = {"url": url, **({"form": "python"} if state else _given())}
+        if root:  # of KFP's own store, which the fake has in a folder
+            self.options["artifacts"] = str(root)
 
     def orchestrator(self, **options: Any) -> KubeflowOrchestrator:
         return _WithImage(**{**self.options, **options})
@@ -76,8 +78,9 @@ def kfp_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield Api(url, None, None)
         return
     module = engine("kubeflow_api")
-    with module.served(tmp_path_factory.mktemp("kfp")) as (url, state):
-        yield Api(url, state, module)
+    folder = tmp_path_factory.mktemp("kfp")
+    with module.served(folder) as (url, state):
+        yield Api(url, state, module, folder)
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_code_that_is_too_large_for_the_file_goes_to_the_store_of_artifacts(kfp_
     def one() -> int:
         return 1
 
-    orchestrator = KubeflowOrchestrator(**kfp_api.options, artifacts="s3://code/shared")
+    orchestrator = KubeflowOrchestrator(**{**kfp_api.options, "artifacts": "s3://code/shared"})
     handle = orchestrator.run_pipeline(Pipeline(run_id("large")).add_step(one), run_id("large"))
     assert handle.wait_for_completion(RUN, 0.5).outputs == {"one": 1}, handle.error
     (stored,) = s3.ls("code/shared/bundles")
