@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,9 @@ from flowyml.core.process_identity import (
     this_process,
 )
 from flowyml.runtime.killing import descendants, kill_tree
+from flowyml_kubeflow.attempts import _end
+from flowyml_kubeflow.local_files import RunFolder
+from flowyml_kubeflow.local_runner import stop_steps
 
 SLEEP = "import time; time.sleep(120)"
 
@@ -142,3 +147,58 @@ def test_an_id_that_was_really_used_again_is_left_alone() -> None:
             assert other.poll() is None
             return
     pytest.skip("the id went to another process each time")
+
+
+def recorded_by_kfps_local_runner(folder: Path, pid: int, birth: str) -> RunFolder:
+    """A run whose KFP process, and the one attempt of a step, are this process."""
+    (folder / "steps" / "work").mkdir(parents=True)
+    run = RunFolder(folder)
+    run.write("request.json", {"runner": "subprocess"})
+    run.write("kfp.json", {"group": pid, "born": birth})
+    attempt = {"attempt": 1, "started": 1.0, "group": pid, "born": birth}
+    (folder / "steps" / "work" / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
+    return run
+
+
+def test_kfps_local_runner_ends_what_a_run_left_behind(tmp_path: Path) -> None:
+    with started() as process:
+        stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, identity_of(process.pid).born))
+        assert process.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("birth", ["an earlier one", "long ago", ""])
+@pytest.mark.parametrize("leader", ["lives", "was not waited for"])
+def test_kfps_local_runner_leaves_a_number_alone_that_is_another_process_by_now(
+    tmp_path: Path, birth: str, leader: str
+) -> None:
+    """As after a restart of the machine. A leader that has ended, and was not waited for, still has its number."""
+    end = "time.sleep(120)" if leader == "lives" else "sys.exit()"
+    with started(with_a_child(end)) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        if leader != "lives":
+            eventually(lambda: born(process.pid) is None)
+        birth = as_if_used_again(identity_of(process.pid)).born if birth == "an earlier one" else birth
+        stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, birth))
+        assert born(child) is not None
+        assert process.poll() in (None, 0)
+
+
+def test_an_attempt_on_kubeflow_signals_no_group_that_took_the_number_of_its_own() -> None:
+    """Its process has been waited for when what it left behind is ended, and the number may be another's."""
+    with started("pass") as ended, started() as other:
+        ended.wait(60)
+        ended.pid = other.pid
+        _end(ended, as_if_used_again(identity_of(other.pid)))
+        assert born(other.pid) is not None
+        assert other.poll() is None
+
+
+def test_an_attempt_on_kubeflow_ends_what_its_process_left_behind() -> None:
+    with started(with_a_child("sys.exit()")) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        leader = identity_of(process.pid)
+        process.wait(60)
+        _end(process, leader)
+        eventually(lambda: born(child) is None)

@@ -11,12 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from flowyml.core.alive import born
+from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group
 from flowyml.plan.model import Step
 
 __all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_hook", "printed"]
@@ -96,9 +95,10 @@ class Attempt:
             env=_environment(), start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
         ) as process:  # fmt: skip
-            about = {"group": process.pid, "born": born(process.pid)}
+            leader = identity_of(process.pid)
+            about = {"group": leader.pid, "born": leader.born}
             self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
-            timed_out = not self._watch(process)
+            timed_out = not self._watch(process, leader)
             exit_code = process.wait()
         self._read(answer, exit_code, timed_out)
         self.journal.write("attempts.jsonl", {"attempt": self.number, "ended": time.time(), "failure": self.failure})
@@ -114,7 +114,7 @@ class Attempt:
             "--run-id", os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}", "--", self.step.name,
         ]  # fmt: skip
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> bool:
+    def _watch(self, process: subprocess.Popen[bytes], leader: ProcessIdentity) -> bool:
         """Pass on what it prints until it ends; False when it took too long, and was killed."""
         deadline = time.monotonic() + self.step.timeout_seconds if self.step.timeout_seconds else None
         assert process.stdout is not None
@@ -124,7 +124,7 @@ class Attempt:
             while in_time and process.poll() is None:
                 streams.pump(0.05)
                 in_time = not deadline or time.monotonic() < deadline
-            _kill(process)  # and whatever it has left behind, which may print for ever
+            _end(process, leader)  # and whatever it has left behind, which may print for ever
             for _ in range(_PIPE // _CHUNK):
                 streams.pump(0)
         return in_time
@@ -238,9 +238,9 @@ def _text(line: bytes) -> str:
     return line.decode("utf-8", "replace")
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+def _end(process: subprocess.Popen[Any], leader: ProcessIdentity) -> None:
+    if not signal_group(leader, signal.SIGKILL):  # as where the process table cannot be read
+        process.kill()
 
 
 def _die_with_parent() -> None:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.alive import born
+from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.core.files import write_whole
 
 __all__ = ["RunFolder"]
@@ -135,15 +135,15 @@ class RunFolder:
         *whole, _ = path.read_text("utf-8").split("\n")
         return [json.loads(line) for line in whole]
 
-    def groups(self, *, of_steps: bool) -> list[int]:
-        """The process groups that may still run: KFP's, then those of attempts that have not ended.
+    def groups(self, *, of_steps: bool) -> list[ProcessIdentity]:
+        """The leaders of process groups that may still run: KFP's, then those of attempts that have not ended.
 
-        A group outlives its first process. When that number is another process's by now, the group is gone.
+        A group outlives its leader, so each is to be signalled by ``signal_group`` alone.
         """
         attempts = [attempt for task in self.steps() for attempt in self.attempts(task) if "ended" not in attempt]
         begun = [self.read("kfp.json"), *(attempts if of_steps else ())]
-        ours = [process for process in begun if process.get("group", 0) > 1]
-        return [process["group"] for process in ours if born(process["group"]) in (None, process["born"])]
+        host = this_process().host
+        return [ProcessIdentity(host, item["group"], item.get("born") or "") for item in begun if "group" in item]
 
     def first_failure(self) -> str | None:
         """What went wrong first, in the step's own words."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.alive import born
+from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, fire_hook
 from flowyml_kubeflow.local_files import RunFolder
@@ -70,7 +70,8 @@ def _supervise(folder: RunFolder) -> None:
             [sys.executable, "-m", "flowyml_kubeflow.local_runner", "--kfp", str(folder.path)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(folder),
         )  # fmt: skip
-        folder.write("kfp.json", {"group": process.pid, "born": born(process.pid)})
+        leader = identity_of(process.pid)
+        folder.write("kfp.json", {"group": leader.pid, "born": leader.born})
         while process.poll() is None and ending is None:
             time.sleep(_SLICE)
             if folder.is_cancelled():
@@ -80,7 +81,7 @@ def _supervise(folder: RunFolder) -> None:
         if ending is None and folder.outcome():
             folder.write("result.json", {**folder.outcome(), "time": time.time()})
             return
-        _stop(process, folder)
+        _stop(process, leader, folder)
     folder.end(ending or "FAILED", _why(folder, ending, limit))
     _tell_hooks(folder, ending or "FAILED")
 
@@ -100,10 +101,10 @@ def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | No
     return None
 
 
-def _stop(process: subprocess.Popen[bytes], folder: RunFolder) -> None:
+def _stop(process: subprocess.Popen[bytes], leader: ProcessIdentity, folder: RunFolder) -> None:
     """First the runner and the processes of its tasks, so that nothing new begins; then the steps."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if not signal_group(leader, signal.SIGKILL):  # as where the process table cannot be read
+        process.kill()
     process.wait()
     stop_steps(folder)
 
@@ -114,9 +115,8 @@ def stop_steps(folder: RunFolder) -> None:
     The numbers that containers wrote down are of no process out here.
     """
     in_containers = folder.request()["runner"] == "docker"
-    for group in folder.groups(of_steps=not in_containers):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+    for leader in folder.groups(of_steps=not in_containers):
+        signal_group(leader, signal.SIGKILL)
     if in_containers:
         _stop_containers(folder.request())
 
