@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.process_identity import ProcessIdentity, this_process
 from flowyml.core.files import write_whole
+from flowyml.core.process_identity import ProcessIdentity, this_process
 
 __all__ = ["RunFolder"]
 

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.process_identity import born
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.process_identity import born
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowOrchestrator
