@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.credentials import LOGIN_OPTIONS, Login
+from flowyml.core.credentials import LOGIN_OPTIONS, Login, Secret
 from flowyml.core.errors import (
     AuthenticationError,
     EngineError,
@@ -229,8 +229,8 @@ def _to_sign_in(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """What goes along when a server is asked what it is: credentials of the URL or the options, cookies, TLS."""
     given = {name: options[name] for name in LOGIN_OPTIONS if options.get(name)}
     headers = (Login.of(**given) if given else Login.in_url(url)).headers()
-    if isinstance(options.get("cookies"), str):
-        headers["Cookie"] = options["cookies"]
+    if cookies := Secret("cookies", options.get("cookies"), options.get("cookies_file")).get():
+        headers["Cookie"] = cookies
     return {"headers": headers, "tls": Tls(**{name: options[name] for name in TLS_OPTIONS if name in options})}
 
 

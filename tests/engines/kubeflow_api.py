@@ -65,6 +65,7 @@ class State:
 
     folder: Path
     token: str | None = None
+    users: dict[str, set[str]] = field(default_factory=dict)  # tokens and their namespaces, where KFP has several users
     login: bool = False  # whether a proxy in front shows a login page to whom has no token
     login_headers: dict[str, str] = field(default_factory=dict)  # of the last who came to the login page
     below: str = ""  # the path at which a dashboard in front has the API
@@ -121,7 +122,10 @@ def make_app(state: State) -> FastAPI:
 
     @app.get("/apis/v2beta1/healthz")
     def healthz() -> Any:
-        return {"commit_sha": "fake", "tag_name": state.version, "multi_user": False, "pipeline_store": "database"}
+        return {
+            "commit_sha": "fake", "tag_name": state.version, "multi_user": bool(state.users),
+            "pipeline_store": "database",
+        }  # fmt: skip
 
     _pipelines(app, state)
     _experiments(app, state)
@@ -135,7 +139,7 @@ def _in_front(state: State, request: Request, path: str) -> Response | None:
     if not _is_served(state, path):
         return HTMLResponse(f"<pre>Cannot GET {path}</pre>", 404)
     state.calls.append((request.method, path))
-    known = _is_signed_in(request, state.token)
+    known = _is_signed_in(request, state.token) if not state.users else _user(request) in state.users
     if path == "/login":
         state.login_headers = dict(request.headers)
         return HTMLResponse("<html>Log in</html>")
@@ -151,30 +155,57 @@ def _is_served(state: State, path: str) -> bool:
     return path.startswith(("/apis/v2beta1/", "/login")) or state.is_ui == path.startswith("/k8s/")
 
 
+def _user(request: Request) -> str:
+    return str(request.headers.get("authorization", "")).removeprefix("Bearer ")
+
+
+def _check_namespace(state: State, request: Request, namespace: str | None, kind: str) -> None:
+    """Where KFP has several users, each is asked for the namespace of what is wanted, and whether it is theirs.
+
+    Source: apiserver/server/experiment_server.go, ``canAccessExperiment``; run_server.go, ``canAccessRun``; and so on.
+    """
+    if not state.users:
+        return
+    if not namespace:
+        raise Refused(400, f"Invalid input error: {kind} cannot have an empty namespace in multi-user mode")
+    if namespace not in state.users[_user(request)]:
+        raise Refused(403, f"PermissionDenied: User is not authorized to access {kind} in namespace {namespace}")
+
+
 def _is_signed_in(request: Request, token: str | None) -> bool:
     given = (request.headers.get("authorization"), request.headers.get("cookie"))
     return token is None or given[0] == f"Bearer {token}" or given[1] == f"session={token}"
 
 
-def _pipelines(app: FastAPI, state: State) -> None:
+def _pipelines(app: FastAPI, state: State) -> None:  # noqa: C901  # one route after another
     @app.post("/apis/v2beta1/pipelines")
     async def create(request: Request) -> Any:
         body = _body("V2beta1Pipeline", await request.json())
+        if body.namespace:  # without one it is shared; source: pipeline_server.go, canAccessPipeline
+            _check_namespace(state, request, body.namespace, "a pipeline")
         with state.lock:
-            if any(item.name == body.name for item in state.pipelines.values()):
+            if any((item.name, item.namespace) == (body.name, body.namespace) for item in state.pipelines.values()):
                 raise Refused(409, f"Already exist error: the pipeline name {body.name} already exists")
             body.pipeline_id, body.created_at = str(uuid.uuid4()), _now()
             state.pipelines[body.pipeline_id] = body
         return _plain(body)
 
     @app.get("/apis/v2beta1/pipelines/names/{name}")
-    def by_name(name: str) -> Any:
-        return _plain(_only([item for item in state.pipelines.values() if item.name == name], f"Pipeline {name}"))
+    def by_name(name: str, request: Request, namespace: str = "") -> Any:
+        if namespace:
+            _check_namespace(state, request, namespace, "a pipeline")
+        wanted = (name, namespace if state.users else None)  # resource_manager.go, ReplaceNamespace
+        found = [item for item in state.pipelines.values()
+                 if (item.name, (item.namespace or "") if state.users else None) == wanted]  # fmt: skip
+        return _plain(_only(found, f"Pipeline {name}"))
 
     @app.post("/apis/v2beta1/pipelines/upload_version")
     async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str, description: str = "") -> Any:
         documents = [item for item in yaml.safe_load_all(await uploadfile.read()) if item]
-        if found := kubeflow_ir.faults(documents):  # a real one finds most of them when a run is created
+        release = tuple(map(int, state.version.split(".")[:2]))
+        if found := kubeflow_ir.faults(
+            documents, kfp=(release[0], release[1])
+        ):  # a real one finds most of them when a run is created
             raise Refused(400, f"Invalid input error: {found}")
         spec = documents[0] if len(documents) == 1 else {"pipeline_spec": documents[0], "platform_spec": documents[1]}
         with state.lock:
@@ -205,8 +236,10 @@ def _experiments(app: FastAPI, state: State) -> None:
     @app.post("/apis/v2beta1/experiments")
     async def create(request: Request) -> Any:
         body = _body("V2beta1Experiment", await request.json())
+        _check_namespace(state, request, body.namespace, "an experiment")
         with state.lock:
-            if any(item.display_name == body.display_name for item in state.experiments.values()):
+            named = (body.display_name, body.namespace)
+            if any((item.display_name, item.namespace) == named for item in state.experiments.values()):
                 raise Refused(409, f"Already exist error: the experiment name {body.display_name} already exists")
             body.experiment_id, body.created_at = str(uuid.uuid4()), _now()
             state.experiments[body.experiment_id] = body
@@ -214,38 +247,44 @@ def _experiments(app: FastAPI, state: State) -> None:
 
     @app.get("/apis/v2beta1/experiments")
     def listed(request: Request) -> Any:
-        return _listed(
-            state, "V2beta1ListExperimentsResponse", "experiments", list(state.experiments.values()), request
-        )
+        namespace = request.query_params.get("namespace")
+        _check_namespace(state, request, namespace, "an experiment")
+        found = [item for item in state.experiments.values() if not state.users or item.namespace == namespace]
+        return _listed(state, "V2beta1ListExperimentsResponse", "experiments", found, request)
 
 
-def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
+def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:  # noqa: C901  # the same
+    def found(run_id: str, request: Request) -> Any:
+        run = _known(state.runs, run_id, "Run")
+        _check_namespace(state, request, _namespace_of(state, run), "a run")
+        return run
+
     @app.post("/apis/v2beta1/runs")
     async def create(request: Request) -> Any:
         body = _body("V2beta1Run", await request.json())
-        _known(state.experiments, body.experiment_id, "Experiment")
+        _check_namespace(state, request, _namespace_of(state, body), "a run")
         _check_lengths(body)
         return _plain(await asyncio.to_thread(runs.create, body))
 
     @app.get("/apis/v2beta1/runs")
     def listed(request: Request) -> Any:
-        found = [runs.refreshed(item) for item in list(state.runs.values())]
-        return _listed(state, "V2beta1ListRunsResponse", "runs", found, request)
+        theirs = _in_namespace(state, request, state.runs, "a run")
+        return _listed(state, "V2beta1ListRunsResponse", "runs", [runs.refreshed(item) for item in theirs], request)
 
     @app.get("/apis/v2beta1/runs/{run_id}")
-    def one(run_id: str) -> Any:
-        return _plain(runs.refreshed(_known(state.runs, run_id, "Run")))
+    def one(run_id: str, request: Request) -> Any:
+        return _plain(runs.refreshed(found(run_id, request)))
 
     @app.delete("/apis/v2beta1/runs/{run_id}")
-    def delete(run_id: str) -> Any:
-        runs.stop(_known(state.runs, run_id, "Run"))
+    def delete(run_id: str, request: Request) -> Any:
+        runs.stop(found(run_id, request))
         state.runs.pop(run_id)
         return {}
 
     @app.post("/apis/v2beta1/runs/{run_and_verb}")
-    def act(run_and_verb: str) -> Any:
+    def act(run_and_verb: str, request: Request) -> Any:
         run_id, _, verb = run_and_verb.partition(":")
-        run = _known(state.runs, run_id, "Run")
+        run = found(run_id, request)
         if verb == "terminate":
             runs.terminate(run)
         elif verb == "retry":
@@ -255,19 +294,26 @@ def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:
         return {}
 
     @app.get("/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log")
-    def log(run_id: str, node_id: str) -> Any:
-        _known(state.runs, run_id, "Run")
+    def log(run_id: str, node_id: str, request: Request) -> Any:
+        found(run_id, request)
         return PlainTextResponse(runs.log(run_id, node_id))
 
     @app.get("/k8s/pod/logs")
-    def pod_log(podname: str, runid: str = "", podnamespace: str = "") -> Any:
+    def pod_log(podname: str, request: Request, runid: str = "", podnamespace: str = "") -> Any:
+        _check_namespace(state, request, podnamespace, "a pod")
         return PlainTextResponse(runs.log(runid, podname))
 
 
 def _recurring_runs(app: FastAPI, state: State, runs: _Runs) -> None:
+    def found(recurring_run_id: str, request: Request) -> Any:
+        item = _known(state.recurring, recurring_run_id, "Job")
+        _check_namespace(state, request, _namespace_of(state, item), "a recurring run")
+        return item
+
     @app.post("/apis/v2beta1/recurringruns")
     async def create(request: Request) -> Any:
         body = _body("V2beta1RecurringRun", await request.json())
+        _check_namespace(state, request, _namespace_of(state, body), "a recurring run")
         _check_lengths(body)
         if body.trigger.cron_schedule and len(body.trigger.cron_schedule.cron.split()) != 6:
             # The real server takes five fields too, and reads them one place off: the trap that is tested for.
@@ -280,18 +326,18 @@ def _recurring_runs(app: FastAPI, state: State, runs: _Runs) -> None:
 
     @app.get("/apis/v2beta1/recurringruns")
     def listed(request: Request) -> Any:
-        items = list(state.recurring.values())
+        items = _in_namespace(state, request, state.recurring, "a recurring run")
         return _listed(
             state, "V2beta1ListRecurringRunsResponse", "recurringRuns", items, request, name="recurring_runs"
         )
 
     @app.get("/apis/v2beta1/recurringruns/{recurring_run_id}")
-    def one(recurring_run_id: str) -> Any:
-        return _plain(_known(state.recurring, recurring_run_id, "Job"))
+    def one(recurring_run_id: str, request: Request) -> Any:
+        return _plain(found(recurring_run_id, request))
 
     @app.delete("/apis/v2beta1/recurringruns/{recurring_run_id}")
-    def delete(recurring_run_id: str, propagation_policy: str = "") -> Any:
-        _known(state.recurring, recurring_run_id, "Job")
+    def delete(recurring_run_id: str, request: Request, propagation_policy: str = "") -> Any:
+        found(recurring_run_id, request)
         state.recurring.pop(recurring_run_id)
         if propagation_policy != "ORPHAN" or state.version < "2.16":
             # It owns the workflows of its runs, so Kubernetes deletes them too. Source: common/util/workflow.go,
@@ -301,12 +347,24 @@ def _recurring_runs(app: FastAPI, state: State, runs: _Runs) -> None:
         return {}
 
     @app.post("/apis/v2beta1/recurringruns/{run_and_verb}")
-    def act(run_and_verb: str) -> Any:
+    def act(run_and_verb: str, request: Request) -> Any:
         recurring_run_id, _, verb = run_and_verb.partition(":")
-        item = _known(state.recurring, recurring_run_id, "Job")
+        item = found(recurring_run_id, request)
         item.status = {"enable": "ENABLED", "disable": "DISABLED"}[verb]
         item.mode = verb.upper()
         return {}
+
+
+def _namespace_of(state: State, item: Any) -> str | None:
+    """That of its experiment."""
+    namespace: str | None = _known(state.experiments, item.experiment_id, "Experiment").namespace
+    return namespace
+
+
+def _in_namespace(state: State, request: Request, items: dict[str, Any], kind: str) -> list[Any]:
+    namespace = request.query_params.get("namespace")
+    _check_namespace(state, request, namespace, kind)
+    return [item for item in list(items.values()) if not state.users or _namespace_of(state, item) == namespace]
 
 
 class _Runs:

@@ -9,19 +9,23 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
 from flowyml.core.tls import Tls
-from flowyml.core.urls import checked_url, shown
+from flowyml.core.urls import checked_url, shown, without_credentials
+from flowyml.core.web import media_type
 from flowyml.orchestrators.probe import Site
+from flowyml_kubeflow.sign_in import SignIn
 
 __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 
 _PAGE = 100
 _TRANSIENT = (429, 500, 502, 503, 504)
 _NO_LOG = '{"error_message":'  # what older servers say in an answer that claims to be a success
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod; source: Kubernetes
 _PAUSES = (0.2, 0.6)  # seconds before a call that only reads is made again
 
 
@@ -41,18 +45,14 @@ class Client:
         url: str,
         *,
         namespace: str | None = None,
-        token: str | None = None,
-        credentials: Any = None,
-        cookies: str | None = None,
-        ssl_ca_cert: str | None = None,
+        sign_in: SignIn | None = None,
+        tls: Tls | None = None,
         timeout: float = 30,
     ) -> None:
-        self.url = checked_url(url).rstrip("/")
-        self.namespace = namespace
-        self._token = token
-        self._credentials = credentials
-        self._cookies = cookies
-        self._ssl_ca_cert = ssl_ca_cert
+        self.url = without_credentials(checked_url(url)).partition("?")[0].rstrip("/")
+        self._namespace = namespace
+        self.sign_in = (sign_in or SignIn()).beside(url)
+        self.tls = tls or Tls()
         self._timeout = timeout
         self._logs_from = ""
 
@@ -80,42 +80,70 @@ class Client:
         return f"{self.url}/pipeline" if behind else self.url
 
     @cached_property
+    def healthz(self) -> Mapping[str, Any]:
+        """What KFP tells everybody of itself; empty where it tells nothing."""
+        answer = self.site(self.host).get("/apis/v2beta1/healthz").json()
+        return answer if isinstance(answer, Mapping) else {}
+
+    @cached_property
     def version(self) -> tuple[int, ...]:
         """The release of KFP, as ``(2, 17)``; empty where it does not tell."""
-        answer = self.site(self.host).get("/apis/v2beta1/healthz").json()
-        tag = str(answer.get("tag_name") or "") if isinstance(answer, Mapping) else ""
-        found = re.match(r"v?([0-9]+)\.([0-9]+)", tag)
+        found = re.match(r"v?([0-9]+)\.([0-9]+)", str(self.healthz.get("tag_name") or ""))
         return tuple(int(number) for number in found.groups()) if found else ()
+
+    @cached_property
+    def namespace(self) -> str | None:
+        """The user's; None on a KFP of one user, which has none.
+
+        A pod's own counts where none was given. Raises ``ConfigurationError`` where KFP serves several users and there
+        is none: each of its calls would be refused. Source: apiserver/server/experiment_server.go, and its siblings.
+        """
+        if self._namespace or not self.healthz.get("multi_user"):
+            return self._namespace
+        try:
+            return _OWN_NAMESPACE.read_text("utf-8").strip()
+        except OSError:
+            raise ConfigurationError(
+                f"KFP at {self.where} serves several users, each in a namespace. Give yours: namespace='…', or "
+                f'namespace = "…" in flowyml.toml.'
+            ) from None
 
     def site(self, url: str) -> Site:
         """A URL of this KFP, to be asked with what was given to sign in."""
-        timeout = min(self._timeout, 5)
-        return Site(url, timeout=timeout, headers=dict(self._headers()), tls=Tls(ca_file=self._ssl_ca_cert))
-
-    def _headers(self) -> Iterator[tuple[str, str]]:
-        if token := self._token or _token_of(self._credentials):
-            yield "Authorization", f"Bearer {token}"
-        if self._cookies:
-            yield "Cookie", self._cookies
+        return Site(url, timeout=min(self._timeout, 5), headers=self.sign_in.headers(), tls=self.tls)
 
     @cached_property
     def kfp(self) -> Any:
-        """The official client."""
+        """The official client.
+
+        With a namespace it asks nothing when it is made. Cookies and headers that it keeps for another KFP stay there.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # it says which servers it works with, each time
             import kfp  # type: ignore[import-untyped]  # ships no types
 
             client = kfp.Client(
                 host=self.host,
-                namespace=self.namespace or "kubeflow",
-                existing_token=self._token,
-                credentials=self._credentials,
-                cookies=self._cookies,
-                ssl_ca_cert=self._ssl_ca_cert,
+                namespace=self._namespace or "default",
+                credentials=self.sign_in if self.sign_in.gives_token else None,
+                cookies=self.sign_in.cookies.get() or "",
+                ssl_ca_cert=self.tls.authorities,
+                verify_ssl=self.tls.verify is not False,
             )
-        rest = client._run_api.api_client.rest_client  # all its APIs share it
-        rest.request = partial(_no_page, rest.request, self.where)
+        api = client._run_api.api_client  # all its APIs share it
+        api.default_headers = {"User-Agent": api.user_agent, **self.sign_in.basic.headers()}
+        self._made_safe(api.rest_client)
         return client
+
+    def _made_safe(self, rest: Any) -> None:
+        """No redirect is followed, which may lead to another host, and no page is taken for an answer."""
+        from urllib3 import Retry
+
+        options = rest.pool_manager.connection_pool_kw
+        options["retries"] = Retry(3, redirect=False)
+        if self.tls.certificate:
+            options["cert_file"], options["key_file"] = self.tls.certificate
+        rest.request = partial(_no_page, rest.request, self.where)
 
     def read(self, call: Callable[[Any], Any]) -> Any:
         """A call that changes nothing, so that it is made again when the first answer was lost."""
@@ -177,6 +205,27 @@ class Client:
             return answer
         return None
 
+    def _refused(self, error: Any) -> EngineError:
+        """What an answer that is an error means."""
+        message = f"KFP at {self.where} answered {error.status}: {_message(error)}"
+        if error.status == 401:
+            return AuthenticationError(
+                f"{message} Check the token, the credentials or the cookies: they may have expired."
+            )
+        if error.status == 403:
+            where = f"namespace {self._namespace!r}" if self._namespace else "what was asked for; give namespace='…'"
+            return AuthenticationError(f"{message} Who signs in like this has no right to {where}.")
+        if 300 <= error.status < 400:
+            headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+            target = shown(urljoin(f"{self.url}/", headers.get("location", ""))).partition("?")[0]
+            return AuthenticationError(
+                f"Not KFP answered at {self.where}, but something in front of it, which redirects to {target}: a "
+                f"login, it seems. Nothing was sent there. Give token=…, credentials=… or cookies=…, and check the URL."
+            )
+        if error.status == 404:
+            return NotFoundError(message)
+        return AmbiguousError(message) if error.status in _TRANSIENT else EngineError(message)
+
     def _text(self, words: tuple[Any, ...], api: Any) -> Any:
         return api._run_api.api_client.call_api(
             *words, header_params={"Accept": "text/plain"}, auth_settings=["Bearer"], _preload_content=False,
@@ -184,6 +233,15 @@ class Client:
         )  # fmt: skip
 
     def _called(self, call: Callable[[Any], Any]) -> Any:
+        """One call; once more where what was given to sign in was refused, and a fresh one is there by now."""
+        headers = self.sign_in.headers()
+        try:
+            with self._translated():
+                return call(self.kfp)
+        except AuthenticationError:
+            if not self.sign_in.renew(headers):
+                raise
+        self.kfp._run_api.api_client.cookie = self.sign_in.cookies.get() or ""
         with self._translated():
             return call(self.kfp)
 
@@ -196,22 +254,12 @@ class Client:
         try:
             yield
         except ApiException as error:
-            raise _error(error.status, f"KFP at {where} answered {error.status}: {_message(error)}") from error
+            raise self._refused(error) from error
         except TimeoutError as error:  # of the official client, which waits for healthz when it is made
             raise AmbiguousError(f"KFP at {where} does not answer: {error} Is it running?") from error
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error
-
-
-def _token_of(credentials: Any) -> str | None:
-    """The token that an object of ``kfp.client`` gives, which it does by writing it into a configuration."""
-    if credentials is None:
-        return None
-    configuration = SimpleNamespace(api_key=dict[str, str]())
-    credentials.refresh_api_key_hook(configuration)
-    api_key: dict[str, str] = configuration.api_key
-    return api_key.get("authorization")
 
 
 def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options: Any) -> Any:
@@ -220,7 +268,7 @@ def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options
     The generated client would take a login page, which comes with status 200, for an answer without content.
     """
     answer = request(*arguments, **options)
-    kind = _media_type(answer.headers if hasattr(answer, "headers") else answer.getheaders())
+    kind = media_type(answer.headers if hasattr(answer, "headers") else answer.getheaders())
     is_log = not options.get("_preload_content", True)
     if kind == "text/html" if is_log else not kind.endswith("json"):
         if is_log:
@@ -230,15 +278,6 @@ def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options
             f"login page, it seems. Give token=…, credentials=… or cookies=…, and check the URL."
         )
     return answer
-
-
-def _media_type(headers: Mapping[str, str]) -> str:
-    """
-    >>> _media_type({"Content-Type": "application/json; charset=utf-8"})
-    'application/json'
-    """
-    by_name = {name.lower(): value for name, value in headers.items()}
-    return by_name.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _lines(text: str, *, grows: bool) -> list[str]:
@@ -255,14 +294,6 @@ def _lines(text: str, *, grows: bool) -> list[str]:
 
 def _page(call: Callable[..., Any], options: dict[str, Any], api: Any) -> Any:
     return call(api)(**options)
-
-
-def _error(status: int, message: str) -> EngineError:
-    if status in (401, 403):
-        return AuthenticationError(f"{message} Check the token, or the credentials, and the namespace.")
-    if status == 404:
-        return NotFoundError(message)
-    return AmbiguousError(message) if status in _TRANSIENT else EngineError(message)
 
 
 def _message(error: Any) -> str:

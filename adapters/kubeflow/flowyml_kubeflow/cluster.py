@@ -16,6 +16,7 @@ from flowyml.core.errors import ArtifactError, EngineError, EngineUnreachableErr
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.tls import Tls
 from flowyml.orchestrators.base import Deployment, Health, check_same_run
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.attempts import RESULT
@@ -24,6 +25,7 @@ from flowyml_kubeflow.difference import difference
 from flowyml_kubeflow.once import RunsByName
 from flowyml_kubeflow.pipelines import Pipelines, arguments, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.recurring import RecurringRuns
+from flowyml_kubeflow.sign_in import SignIn
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.tasks import Pod, Tasks
 
@@ -43,22 +45,18 @@ class Cluster:
         url: str,
         *,
         namespace: str | None,
-        token: str | None,
-        credentials: Any,
-        cookies: str | None,
-        ssl_ca_cert: str | None,
+        sign_in: SignIn,
+        tls: Tls,
+        service_account: str | None,
         experiment: str,
         artifacts: str | None,
         form: str | None,
         timeout: float,
         retry_policy: OrchestratorRetryPolicy | None,
     ) -> None:
-        self.client = Client(
-            url, namespace=namespace, token=token, credentials=credentials, cookies=cookies, ssl_ca_cert=ssl_ca_cert,
-            timeout=timeout,
-        )  # fmt: skip
+        self.client = Client(url, namespace=namespace, sign_in=sign_in, tls=tls, timeout=timeout)
         self.artifacts = artifacts
-        self.pipelines = Pipelines(self.client, namespace, experiment, form, artifacts)
+        self.pipelines = Pipelines(self.client, experiment, form, artifacts, service_account)
         self.recurring = RecurringRuns(self.pipelines)
         self._terminated: set[str] = set()
         self._pod_names: dict[str, str] = {}
@@ -96,6 +94,7 @@ class Cluster:
             display_name=run_id, experiment_id=self.pipelines.experiment_id(),
             pipeline_version_reference=self.pipelines.deployed(bundle)[0],
             runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(parameters=values),
+            service_account=self.pipelines.service_account,
         )  # fmt: skip
 
     def get_run(self, job_id: str) -> Run:

@@ -22,6 +22,7 @@ _PARTS = (
     "retries.py",
     "values.py",
     "orchestrator.py",
+    "sign_in.py",
     "capabilities.py",
 )
 _USERS = ("code/", "objects/")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowyml.core.capabilities import Capabilities
+from flowyml.core.credentials import Secret
 from flowyml.core.errors import ConfigurationError, UnsupportedFeatureError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator
 from flowyml_kubeflow import capabilities
+from flowyml_kubeflow.sign_in import SignIn
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
@@ -29,9 +33,12 @@ RUNNERS = ("subprocess", "docker")
 class KubeflowOrchestrator(Orchestrator):
     """Runs pipelines on the Kubeflow Pipelines at ``url``, or without a cluster by KFP's local ``runner``.
 
-    ``namespace`` is the user's on a multi-user cluster, ``token`` a bearer token and ``credentials`` an object of
-    ``kfp.client``; without them kfp's own configuration is used. ``cookies`` are those of a login in front of KFP, and
-    ``ssl_ca_cert`` is a file of certificates to trust. ``experiment`` is where runs are filed. ``runner``
+    ``namespace`` is the user's on a KFP of several. ``token`` is a bearer token, ``token_file`` the file that holds it,
+    ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that gives it.
+    ``cookies`` are those of a login in front of KFP, ``cookies_file`` the file that holds them. Files and commands are
+    read again when what they gave is refused. ``ca_file`` is a file with the authorities to trust for TLS,
+    ``client_cert`` a file with a certificate and its key, or the two files; with ``verify=False`` everybody is trusted.
+    ``service_account`` is that of the pods. ``experiment`` is where runs are filed. ``runner``
     is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers; ``runner_options``
     are then those of Docker's ``containers.run``. ``artifacts`` is a store that both the steps and you can reach,
     ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take. With neither ``url`` nor
@@ -49,9 +56,15 @@ class KubeflowOrchestrator(Orchestrator):
         *,
         namespace: str | None = None,
         token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        token_command: str | Sequence[str] | None = None,
         credentials: Any = None,
         cookies: str | None = None,
-        ssl_ca_cert: str | None = None,
+        cookies_file: str | os.PathLike[str] | None = None,
+        verify: bool | str = True,
+        ca_file: str | os.PathLike[str] | None = None,
+        client_cert: ClientCertificate | None = None,
+        service_account: str | None = None,
         experiment: str = "Default",
         runner: str | None = None,
         runner_options: Mapping[str, Any] = {},
@@ -68,10 +81,13 @@ class KubeflowOrchestrator(Orchestrator):
         self.url = url
         self.runner = runner or (None if url else RUNNERS[0])
         self.runner_options = dict(runner_options)
-        self._options = {
-            "namespace": namespace, "token": token, "credentials": credentials, "cookies": cookies,
-            "ssl_ca_cert": ssl_ca_cert, "experiment": experiment, "artifacts": artifacts, "form": form,
-            "timeout": timeout,
+        self._options: dict[str, Any] = {
+            "namespace": namespace, "service_account": service_account, "experiment": experiment,
+            "artifacts": artifacts, "form": form, "timeout": timeout,
+            "sign_in": SignIn(
+                Secret("token", token, token_file, token_command), credentials, Secret("cookies", cookies, cookies_file)
+            ),
+            "tls": Tls(verify, ca_file, client_cert),
         }  # fmt: skip
         if self.runner:
             self.capabilities = capabilities.LOCAL_RUNNER

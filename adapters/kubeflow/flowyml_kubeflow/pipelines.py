@@ -40,11 +40,11 @@ class Pipelines:
     """What a KFP knows of pipelines."""
 
     def __init__(
-        self, client: Client, namespace: str | None, experiment: str, form: str | None, artifacts: str | None
+        self, client: Client, experiment: str, form: str | None, artifacts: str | None, service_account: str | None
     ) -> None:
         self.client = client
+        self.service_account = service_account
         self.artifacts = artifacts
-        self.namespace = namespace
         self.experiment = experiment
         self.form = form
         self._experiments: dict[str, str] = {}
@@ -103,7 +103,7 @@ class Pipelines:
         if found := self._pipeline_named(name):
             return found
         body = self.model("V2beta1Pipeline")(
-            name=name, display_name=name, description=about({"pipeline": plan.name}), namespace=self.namespace
+            name=name, display_name=name, description=about({"pipeline": plan.name}), **self.scope
         )
         try:
             made = self.client.write(
@@ -136,11 +136,10 @@ class Pipelines:
         return str(facts(found.description).get("pipeline") or found.display_name or "")
 
     def _pipeline_named(self, name: str) -> str | None:
-        scope = {"namespace": self.namespace} if self.namespace else {}
         try:
             found = self.client.read(
                 lambda api: api._pipelines_api.pipeline_service_get_pipeline_by_name(
-                    name, **scope, **self.client.limits
+                    name, **self.scope, **self.client.limits
                 )
             )
         except NotFoundError:
@@ -206,15 +205,14 @@ class Pipelines:
         return self._experiments[self.experiment]
 
     def _experiment_named(self) -> str | None:
-        scope = {"namespace": self.namespace} if self.namespace else {}
         found = self.client.pages(
             lambda api: api._experiment_api.experiment_service_list_experiments, "experiments",
-            filter=equals(display_name=self.experiment), **scope,
+            filter=equals(display_name=self.experiment), **self.scope,
         )  # fmt: skip
         return next((str(item.experiment_id) for item in found if item.display_name == self.experiment), None)
 
     def _new_experiment(self) -> str:
-        body = self.model("V2beta1Experiment")(display_name=self.experiment, namespace=self.namespace)
+        body = self.model("V2beta1Experiment")(display_name=self.experiment, **self.scope)
         try:
             made = self.client.write(
                 lambda api: api._experiment_api.experiment_service_create_experiment(body, **self.client.limits)
@@ -228,7 +226,7 @@ class Pipelines:
     @property
     def scope(self) -> Json:
         """The namespace, for what takes one."""
-        return {"namespace": self.namespace} if self.namespace else {}
+        return {"namespace": namespace} if (namespace := self.client.namespace) else {}
 
     def model(self, name: str) -> Any:
         """A class of the official client's models."""

@@ -105,6 +105,7 @@ class RecurringRuns:
             description=_description(plan.name, schedule), pipeline_version_reference=version,
             runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(**values),
             trigger=self.pipelines.model("V2beta1Trigger")(**trigger), no_catchup=not schedule.catch_up,
+            service_account=self.pipelines.service_account,
             max_concurrency=str(pipeline_options(plan).get("max_concurrency", 1)),
         )  # fmt: skip
 
@@ -235,6 +236,7 @@ def _is_same(item: Any, body: Any) -> bool:
         and reference.pipeline_version_id == wanted.pipeline_version_id
         and given == body.runtime_config.parameters
         and (item.description, item.experiment_id) == (body.description, body.experiment_id)
+        and body.service_account in (None, item.service_account)
         and str(item.max_concurrency) == body.max_concurrency
     )
 
