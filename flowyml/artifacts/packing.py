@@ -75,7 +75,7 @@ def unpack(packed: Any, store: Store, *others: Store) -> Any:
             f"from elsewhere. If the steps have another store, name it: artifacts=… of the orchestrator, or "
             f"FLOWYML_ARTIFACTS."
         )
-    with holder.fetch(written, check_content=not found.mapped) as path:
+    with holder.fetch(written, once=found.mapped) as path:
         try:
             return found.read(path)
         except ArtifactError:

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -53,18 +54,21 @@ class Store(ABC):
         """An artifact that it holds, as a file that may be gone afterwards. Raises ``ArtifactError``."""
 
     @contextmanager
-    def fetch(self, written: Written, *, check_content: bool) -> Iterator[Path]:
+    def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
         """A file of this store with just what was written; a size or a hash that differs is an ``ArtifactError``.
 
-        Without ``check_content`` only the size is compared, for files that are mapped and then read in part.
+        With ``once``, for a file that is mapped and may then be read in part, this process hashes it when it first sees
+        it, and again when its inode or its time of modification has changed.
         """
         with self.local_copy(written.url) as path:
-            found = path.stat().st_size
-            if found != written.size:
+            found = path.stat()
+            if found.st_size != written.size:
                 raise ArtifactError(
-                    f"Artifact {written.url} has {found} bytes, and {written.size} were written. Run its step again."
+                    f"Artifact {written.url} has {found.st_size} bytes, and {written.size} were written. "
+                    f"Run its step again."
                 )
-            if check_content and _hash_of(path) != written.sha256:
+            hashed = _hash_of(path) if not once else _known_hash(path, found.st_dev, found.st_ino, found.st_mtime_ns)
+            if hashed != written.sha256:
                 raise ArtifactError(
                     f"Artifact {written.url} is not what was written: its SHA-256 differs. Run its step again."
                 )
@@ -145,6 +149,11 @@ def checked_key(key: str) -> str:
 def _leads_down(key: str) -> bool:
     """Whether a key names something below the root; laxer than ``checked_key``, since engines store files too."""
     return "\\" not in key and all(part.strip() not in ("", ".", "..") for part in key.split("/"))
+
+
+@lru_cache(4096)
+def _known_hash(path: Path, *identity: int) -> str:
+    return _hash_of(path)
 
 
 def _hash_of(path: Path) -> str:

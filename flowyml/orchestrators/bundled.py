@@ -12,8 +12,9 @@ from flowyml.core.origin import Origin
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml.plan.parameters import check_values
+from flowyml.runtime.bootstrap import unpacked_bytes
 from flowyml.runtime.code import Code
-from flowyml.runtime.loading import load_code, unpacked
+from flowyml.runtime.loading import load_code
 
 __all__ = ["BundledPipeline"]
 
@@ -41,7 +42,7 @@ class BundledPipeline:
     @cached_property
     def folder(self) -> Path:
         """Where the bundle is unpacked."""
-        return unpacked(self.path)
+        return unpacked_bytes(self._bundle.data)
 
     def compile(self) -> Plan:
         """The plan in the bundle."""

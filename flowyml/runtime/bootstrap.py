@@ -17,14 +17,17 @@ from pathlib import Path
 
 MINIMUM = (3, 11)
 _UNUSED_DAYS = 30
-_LIST = "files.txt"  # of an unpacked bundle, written last
 
 
 def unpacked(bundle: str | Path) -> Path:
-    """The folder that holds the files of a bundle, unpacked on first use."""
+    """The folder that holds the files of a bundle, unpacked on first use. The bundle is read once."""
+    return unpacked_bytes(Path(bundle).read_bytes())
+
+
+def unpacked_bytes(data: bytes) -> Path:
+    """The same of a bundle that was read already: what is hashed, compared and unpacked are these bytes."""
     import hashlib
 
-    data = Path(bundle).read_bytes()  # once: what is hashed is what is unpacked
     digest = hashlib.sha256(data).hexdigest()
     for cache in _caches():
         try:
@@ -50,7 +53,7 @@ def _caches() -> Iterator[Path]:
 def _unpacked_in(cache: Path, data: bytes, digest: str) -> Path:
     _make_private(cache)
     target = cache / digest
-    if _is_whole(target):
+    if _is_whole(target, data):
         os.utime(target)
         return target
     import shutil
@@ -59,11 +62,11 @@ def _unpacked_in(cache: Path, data: bytes, digest: str) -> Path:
     fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
     try:
         _extract(data, fresh)
-        if target.is_dir() and not _is_whole(target):  # what tidies caches by the age of files has been there
+        if target.is_dir() and not _is_whole(target, data):  # what tidies caches by the age of files has been there
             target.rename(f"{fresh}.old")
         fresh.rename(target)
     except OSError:
-        if not _is_whole(target):  # else another process was faster, with the same files
+        if not _is_whole(target, data):  # else another process was faster, with the same files
             raise
     finally:
         for left in (fresh, Path(f"{fresh}.old")):
@@ -72,13 +75,16 @@ def _unpacked_in(cache: Path, data: bytes, digest: str) -> Path:
     return target
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether all that was unpacked is still there, and as it was."""
-    from hashlib import sha256
+def _is_whole(folder: Path, data: bytes) -> bool:
+    """Whether all that is in the bundle is there, byte by byte."""
+    if not folder.is_dir():
+        return False
+    from io import BytesIO
+    from zipfile import ZipFile
 
     try:
-        lines = (folder / _LIST).read_text("utf-8").splitlines()
-        return all(sha256((folder / line[65:]).read_bytes()).hexdigest() == line[:64] for line in lines)
+        with ZipFile(BytesIO(data)) as archive:
+            return all((folder / name).read_bytes() == archive.read(name) for name in archive.namelist())
     except OSError:
         return False
 
@@ -95,14 +101,11 @@ def _make_private(cache: Path) -> None:
 
 
 def _extract(data: bytes, folder: Path) -> None:
-    from hashlib import sha256
     from io import BytesIO
     from zipfile import ZipFile
 
     with ZipFile(BytesIO(data)) as archive:
         archive.extractall(folder)
-        lines = [f"{sha256(archive.read(name)).hexdigest()} {name}" for name in archive.namelist()]
-        (folder / _LIST).write_text("\n".join(lines), "utf-8")
 
 
 def _unpacked_for_now(data: bytes) -> Path:

@@ -14,6 +14,7 @@ import pytest
 
 from flowyml.core import home as home_module
 from flowyml.core.home import data_folder, home, open_private, private_file, private_folder
+from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan
 from flowyml.runtime.bootstrap import unpacked
@@ -165,3 +166,44 @@ def test_a_changed_file_among_unpacked_bundles_is_never_used(tmp_path: Path, mon
     assert unpacked(bundle) == folder
     assert (folder / "code" / "mine.py").read_bytes() == b"answer = 1\n"
     assert stat.S_IMODE((tmp_path / "flowyml").stat().st_mode) == 0o700
+
+
+def test_what_was_read_of_a_bundle_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its plan and its code come from the same bytes, whatever happens to the file meanwhile."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(tmp_path / "bundles")
+    pipeline = BundledPipeline(path)
+    path.write_bytes(build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 2\n"}).data)
+    assert (pipeline.folder / "code" / "mine.py").read_bytes() == b"answer = 1\n"
+    assert (unpacked(path) / "code" / "mine.py").read_bytes() == b"answer = 2\n"
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["deleted", "emptied"])
+def test_an_unpacked_bundle_is_compared_with_the_bundle_and_not_with_a_list_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(tmp_path / "bundles")
+    folder = unpacked(bundle)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file():
+            path.unlink() if gone else path.write_bytes(b"")
+    assert (unpacked(bundle) / "code" / "mine.py").read_bytes() == b"answer = 1\n"
+
+
+@as_root
+def test_no_bundle_is_unpacked_into_another_users_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(place / "bundles")
+    for name in ("theirs", "link"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(place / name))
+        (place / name).mkdir()
+        theirs = place / name / "flowyml"
+        if name == "link":
+            theirs.symlink_to(place / "theirs" / "flowyml")
+        else:
+            theirs.mkdir()
+            os.chown(theirs, NOBODY, NOBODY)
+        folder = unpacked(bundle)
+        assert not folder.is_relative_to(place)
+        assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0 or folder.parent.stat().st_mode & 0o077 == 0
+        assert list((place / "theirs" / "flowyml").iterdir()) == []

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, unpack
+from flowyml.artifacts import store as store_module
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import LocalStore, Store
 from flowyml.core.errors import ArtifactError
@@ -257,6 +258,30 @@ def test_a_truncated_array_is_an_error_though_it_is_mapped(tmp_path: Path) -> No
     os.truncate(tmp_path / "a.npy", 4000)
     with pytest.raises(ArtifactError, match="4000 bytes, and 8128 were written"):
         unpack(packed, store)
+
+
+def test_a_change_of_a_mapped_array_is_noticed_though_its_size_stays(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    packed = pack(np.arange(1000), store, key="a")
+    data = bytearray((tmp_path / "a.npy").read_bytes())
+    data[-8] ^= 1
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(ArtifactError, match="SHA-256 differs"):
+        unpack(packed, store)
+    data[-8] ^= 1
+    (tmp_path / "a.npy").write_bytes(data)
+    assert unpack(packed, store).tolist() == list(range(1000))
+
+
+def test_a_mapped_array_is_hashed_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    whole = store_module._hash_of
+    monkeypatch.setattr(store_module, "_hash_of", lambda path: hashed.append(path) or whole(path))
+    store = open_store(tmp_path)
+    packed = pack(np.arange(1000), store, key="a")
+    for _ in range(3):
+        assert unpack(packed, store)[-1] == 999
+    assert hashed == [tmp_path / "a.npy"]
 
 
 def test_a_class_that_fails_to_come_back_is_named(tmp_path: Path) -> None:
