@@ -12,8 +12,9 @@ from flowyml._version import __version__
 from flowyml.authoring.context import Context, context
 from flowyml.authoring.pipeline import Pipeline, pipeline
 from flowyml.authoring.steps import step
+from flowyml.core.logs import get_logger
 
-__all__ = ["Context", "Pipeline", "__version__", "context", "pipeline", "step"]
+__all__ = ["Context", "Pipeline", "__version__", "context", "get_logger", "pipeline", "step"]
 
 _REMOVED = {
     "register_callback": "Subclass flowyml.core.hooks.PipelineHook and pass it: Pipeline(name, hooks=[MyHook()])",

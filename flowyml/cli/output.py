@@ -16,6 +16,7 @@ from io import TextIOWrapper
 from types import TracebackType
 from typing import Self, TextIO
 
+from flowyml.core.logs import make_records
 from flowyml.core.plain_text import safe_line, safe_log, safe_text, wants_colours
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "discard_output",
     "escape_what_cannot_be_encoded",
     "note",
+    "print_info_of_logging",
     "print_warnings_of_logging",
     "tell_error",
 ]
@@ -193,11 +195,16 @@ def note(*parts: str) -> None:
 
 
 class Notes(logging.Handler):
-    """Lets what is logged take the same way as all else that is printed."""
+    """Lets what is logged take the same way as all else that is printed. ``leveled``, others' records name their level."""
+
+    def __init__(self, level: int = logging.NOTSET, *, leveled: bool = False) -> None:
+        super().__init__(level)
+        self._leveled = leveled
 
     def emit(self, record: logging.LogRecord) -> None:
+        has_level = self._leveled and not record.name.startswith("flowyml.")
         try:
-            note(self.format(record))
+            note(f"{record.levelname}: " if has_level else "", self.format(record))
         except Exception:
             self.handleError(record)
 
@@ -208,6 +215,13 @@ def print_warnings_of_logging() -> None:
     notes.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == _BUNDLE)
     logging.lastResort = notes
     logging.getLogger(_BUNDLE).setLevel(logging.INFO)
+
+
+def print_info_of_logging() -> None:
+    """From now on, what steps log at INFO is made and printed too; a user's own logging comes first."""
+    make_records()
+    logging.getLogger("flowyml").setLevel(logging.WARNING)  # its own work; the logger of steps has a level itself
+    logging.lastResort = Notes(logging.INFO, leveled=True)
 
 
 def _painted(parts: Iterable[str], stream: TextIO, safe: Callable[[str], str] = safe_text) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.log_lines import LogPrinter
 from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, Timeout
-from flowyml.cli.output import Output, discard_output, note, tell_error
+from flowyml.cli.output import Output, discard_output, note, print_info_of_logging, tell_error
 from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.execution_status import ExecutionStatus
@@ -181,6 +181,7 @@ def _run_here(
     from flowyml.orchestrators.base import new_run_id
 
     checked = pipeline.check_parameters(values)
+    print_info_of_logging()
     result = orchestrator.execute(pipeline, run_id or new_run_id(pipeline.name), checked)
     return tell_end(out, orchestrator.get_run(result.run_id), orchestrator, result.outputs, on)
 

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts.pickling import worker_main_is
+from flowyml.core.logs import levels_here
 from flowyml.core.modules import shipped_name
 
 __all__ = ["be_like", "this_caller"]
 
 
 def this_caller() -> dict[str, Any]:
-    """As plain JSON: where this process imports from, what its script is called where it is imported, and the script's
-    arguments."""
+    """As plain JSON: where this process imports from, what its script is called where it is imported, the script's
+    arguments, and the levels of its loggers."""
     main = shipped_name("__main__")
     is_script = main is not None and main.partition(".")[0] != "flowyml"
-    return {"path": _import_path(), "main": main, "arguments": sys.argv[1:] if is_script else []}
+    arguments = sys.argv[1:] if is_script else []
+    return {"path": _import_path(), "main": main, "arguments": arguments, "levels": levels_here()}
 
 
 def be_like(caller: Mapping[str, Any]) -> None:

@@ -90,6 +90,7 @@ def _detach(streams: Sequence[int], early_output: bytes, own_input: bool) -> int
 
 def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
     if request["kind"] == "hook":
+        worker.get_loud()
         fire_plain(worker.hooks, request["event"], request["body"])
         return {"outputs": {}}
     return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"])

@@ -59,6 +59,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     worker = Worker(
         root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, parameters=parameters, caller=caller
     )
+    worker.is_read = bool(given.answer)
     answer = worker.answer(step, inputs, given.attempt)
     if given.answer:
         Path(given.answer).write_text(json.dumps(answer))
@@ -81,7 +82,10 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     if not isinstance(arguments, list) or len(arguments) != len(names):
         raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
     worker = Worker(root, run_id=given.run_id, caller=_json_object(given.caller, "--caller"))
-    fire_plain(worker.hooks, given.event, arguments)
+    worker.is_read = bool(given.answer)
+    hooks = worker.hooks
+    worker.get_loud()
+    fire_plain(hooks, given.event, arguments)
     if given.answer:
         Path(given.answer).write_text(json.dumps({"outputs": {}}))
     return 0

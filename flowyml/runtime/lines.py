@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from flowyml.core.logs import parted
+
 __all__ = ["Lines", "OnLine", "print_line"]
 
 OnLine = Callable[[str, str], None]
+"""Gets each line with where it comes from: ``stdout``, ``stderr``, or the level at which it was logged."""
 
 _LONGEST = 1 << 16
 
@@ -40,9 +43,11 @@ class Lines:
         self._on_line = lambda stream, line: None
 
     def _give(self, line: bytes) -> None:
-        self._on_line(self._stream, line.decode("utf-8", "replace").removesuffix("\r"))
+        level, text = parted(line.decode("utf-8", "replace").removesuffix("\r"))
+        self._on_line(level or self._stream, text)
 
 
-def print_line(stream: str, line: str) -> None:
-    """Print it here, as if it had been printed here."""
-    print(line, file=sys.stdout if stream == "stdout" else sys.stderr, flush=True)
+def print_line(source: str, line: str) -> None:
+    """Print it here, as if it had been printed or logged here."""
+    text = line if source in ("stdout", "stderr") else f"{source}: {line}"
+    print(text, file=sys.stdout if source == "stdout" else sys.stderr, flush=True)

@@ -128,6 +128,7 @@ class _Server:
         inherits_orphans()
         _write_lines()
         self.worker = Worker(self.folder, **start[0]["body"])
+        self.worker.is_read = True
         with self._ended_by_a_thread(), self.seeds.noticed():
             self.worker.preload()
         self._get_ready()

@@ -11,6 +11,7 @@ from typing import Any
 from flowyml.artifacts import Store, artifact_key, open_store, pack, unpack
 from flowyml.core.errors import ArtifactError, FlowymlError, NotPicklableError, OutputError, ParameterError, StepError
 from flowyml.core.hooks import PipelineHook, fire
+from flowyml.core.logs import log_to_reader
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
@@ -43,6 +44,8 @@ class Worker:
         caller: Mapping[str, Any] = {},
     ) -> None:
         be_like(caller)
+        self.is_read = False  # whether a process reads what this one prints
+        self._levels = caller.get("levels", {})
         self.folder = folder
         self.run_id = run_id
         self.artifacts = artifacts
@@ -65,6 +68,10 @@ class Worker:
             logger.exception("The hooks of pipeline %r cannot be loaded; the run goes on without them.", self.plan.name)
             return ()
 
+    def get_loud(self) -> None:
+        """What is logged from now on is printed, after user code was loaded, which may set logging up by itself."""
+        log_to_reader(self._levels, marked=self.is_read)
+
     def preload(self) -> None:
         """Import what can be imported. What cannot fails again, for all to see, when its step runs."""
         for step in self.plan:
@@ -84,6 +91,7 @@ class Worker:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
         try:
             function = self.function(step)
+            self.get_loud()
             inputs = {item.name: self._input(step, item, packed) for item in step.inputs}
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)

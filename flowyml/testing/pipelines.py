@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowyml import Pipeline, context, pipeline, step
+from flowyml import Pipeline, context, get_logger, pipeline, step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
@@ -35,6 +35,7 @@ def greeting() -> Pipeline:
     @step(outputs=["words"])
     def gather(name: str) -> list[str]:
         print(f"gathering words for {name}")
+        get_logger().warning("%s has few words", name)
         return ["hello", name]
 
     @step(outputs=["greeting"])

@@ -95,6 +95,10 @@ class RunConformance(_Base):
         lines = [line for line in done.logs() if "gathering words for Ada" in line.message]
         assert [line.step for line in lines] == ["gather"]
 
+    def test_what_a_step_logs_keeps_its_level(self, done: SubmissionResult) -> None:
+        lines = [line for line in done.logs() if "Ada has few words" in line.message]
+        assert [(line.step, line.level, line.message) for line in lines] == [("gather", "WARNING", "Ada has few words")]
+
     def test_following_the_logs_of_a_finished_run_ends(self, done: SubmissionResult) -> None:
         assert any("gathering words" in line.message for line in done.logs(follow=True))
 

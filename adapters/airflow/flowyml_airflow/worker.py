@@ -24,6 +24,7 @@ from zipfile import ZipFile
 from flowyml.artifacts import default_url
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.logs import level_of
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
@@ -228,5 +229,5 @@ def _plan(bundle: Path) -> Plan:
         return decode(archive.read("plan.json"))
 
 
-def _log(stream: str, line: str) -> None:
-    logger.info("%s", line)
+def _log(source: str, line: str) -> None:
+    logger.log(level_of(source), "%s", line)

@@ -12,17 +12,20 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import IO, Any, Self
 
+from flowyml.core.logs import parted
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group
 from flowyml.plan.model import Step
 
-__all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_hook", "printed"]
+__all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_hook", "leveled", "printed"]
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 ARTIFACTS = "FLOWYML_ARTIFACTS"
 RESULT = "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `tell` writes it
+_LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
 _SAFE_PATH = "PYTHONSAFEPATH"  # set for KFP's local runner, and not meant for what a step starts
 _CHUNK = 1 << 16  # bytes read at once: after each, the clock is looked at
 _PIPE = 1 << 20  # bytes that a pipe holds at most; source: pipe(7)
@@ -133,9 +136,12 @@ class Attempt:
         target = sys.stdout if stream == "stdout" else sys.stderr
 
         def give(lines: Sequence[str]) -> None:
-            lines = printed(lines)
-            print(*lines, sep="\n", file=target, flush=True)
-            documents = ({"stream": stream, "line": line, "attempt": self.number} for line in lines)
+            logged = [parted(line) for line in lines]
+            print(*printed(list(starmap(_with_level, logged))), sep="\n", file=target, flush=True)
+            documents = (
+                {"stream": stream, "line": line, "level": level or "INFO", "attempt": self.number}
+                for level, line in logged
+            )
             self.journal.write("log.jsonl", *documents)
 
         return give
@@ -175,6 +181,21 @@ def fire_hook(bundle: Path, event: str, *arguments: object) -> None:
             subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=_environment())
         lines = _text(output.read_bytes()).splitlines()
         print(*printed(lines), sep="\n", end="\n" if lines else "", flush=True)
+
+
+def _with_level(level: str | None, line: str) -> str:
+    """A line of a pod's log: what is more or less than INFO says so."""
+    return line if level in (None, "INFO") else f"{level}: {line}"
+
+
+def leveled(line: str) -> tuple[str, str]:
+    """The level of a line of a pod's log, and the line without it.
+
+    >>> leveled("WARNING: it rains"), leveled("NOTE: it rains")
+    (('WARNING', 'it rains'), ('INFO', 'NOTE: it rains'))
+    """
+    level, colon, message = line.partition(": ")
+    return (level, message) if colon and level in _LEVELS else ("INFO", line)
 
 
 def printed(lines: Sequence[str]) -> list[str]:

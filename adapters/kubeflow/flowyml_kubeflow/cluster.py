@@ -19,7 +19,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.tls import Tls
 from flowyml.orchestrators.base import Deployment, Health, check_same_run
 from flowyml.plan.bundle import Bundle
-from flowyml_kubeflow.attempts import RESULT
+from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, NotFoundError
 from flowyml_kubeflow.difference import difference
 from flowyml_kubeflow.once import RunsByName
@@ -228,7 +228,8 @@ class Cluster:
                 for pod in tasks.pods(task):
                     told = self._log(job_id, pod, grows=grows) or ()
                     lines = [line for line in told if not line.startswith(RESULT)]
-                    yield from (LogLine(line, step) for line in lines[seen.get(pod.node, 0) :])
+                    fresh = map(leveled, lines[seen.get(pod.node, 0) :])
+                    yield from (LogLine(line, step, level) for level, line in fresh)
                     seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
             if not grows:
                 return

@@ -237,7 +237,8 @@ def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
         lines = [line for line in run.lines(task, "log.jsonl") if line["stream"] != "result"]
         step = run.request()["steps"].get(task, task)
         found += [
-            (line["time"], LogLine(line["line"], step, time=_time(line["time"]))) for line in lines[seen.get(task, 0) :]
+            (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), _time(line["time"])))
+            for line in lines[seen.get(task, 0) :]
         ]
         seen[task] = len(lines)
     return [line for _, line in sorted(found, key=lambda item: item[0])]

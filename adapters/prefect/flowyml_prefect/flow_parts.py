@@ -33,7 +33,9 @@ sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compil
 from flowyml.artifacts import default_url  # noqa: E402
 from flowyml.core.errors import StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
@@ -85,7 +87,7 @@ def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Valu
     try:
         attempt = runtime.task_run.run_count
         return work.processes.run(
-            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=lambda _, line: logger.info(line)
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=to_log(logger)
         )
     except StepError as error:
         if work.stop.is_set():
@@ -95,6 +97,11 @@ def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Valu
         raise
     finally:
         ended.set()
+
+
+def to_log(logger: Any) -> OnLine:
+    """Lines of a step's process go to a logger, with their levels."""
+    return lambda source, line: logger.log(level_of(source), "%s", line)
 
 
 def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
@@ -148,7 +155,7 @@ def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
 def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
     logger = flow_run_logger(flow_run, flow)
     with StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
-        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=lambda _, line: logger.info(line))
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=to_log(logger))
 
 
 # The steps, and the flow.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import StepCancelledError
 from flowyml.core.home import open_private, private_folder
+from flowyml.core.logs import make_records
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_process, this_process
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.engine import Engine, error_text
@@ -131,7 +132,7 @@ def main(folder: Path) -> int:
     """What the process does: execute the run, see that an end is recorded, clean up."""
     job = json.loads((folder / "job.json").read_bytes())
     be_like(job["caller"])
-    host = _Detached(job["run_id"], folder)
+    host = _Detached(job["run_id"], folder, job["caller"].get("levels", {}))
     signal.signal(signal.SIGTERM, host.on_sigterm)
     store = RunStore(Path(job["store"]))
     try:
@@ -163,8 +164,9 @@ class _Detached(Host):
 
     alone = True
 
-    def __init__(self, run_id: str, folder: Path) -> None:
+    def __init__(self, run_id: str, folder: Path, levels: Mapping[str, int]) -> None:
         self.run_id: str = run_id
+        self._levels = levels
         self.is_stopped = False
         self._engine: Engine | None = None
         self._output = folder / "output.log"
@@ -172,6 +174,7 @@ class _Detached(Host):
 
     def begun(self, engine: Engine) -> None:
         self._engine = engine
+        make_records(self._levels)
 
     def stray_text(self) -> str:
         data = unread_output(self._output.parent)

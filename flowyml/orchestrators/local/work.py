@@ -117,6 +117,10 @@ def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
     return frozenset(step.name for step in plan if everything or step.timeout_seconds is not None)
 
 
-def _pass_line(sink: Sink, stream: str, line: str) -> None:
-    sink.line("INFO", line)
-    pass_on(stream, line)
+def _pass_line(sink: Sink, source: str, line: str) -> None:
+    if source in ("stdout", "stderr"):
+        sink.line("INFO", line)
+        pass_on(source, line)
+    else:
+        sink.line(source, line)
+        pass_on("stderr", f"{source}: {line}")

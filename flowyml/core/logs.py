@@ -1,0 +1,104 @@
+"""What steps log: shown without any set-up, and with its level through every process.
+
+A process whose lines another one reads writes each record as lines that begin with its level, between two separators
+that no terminal shows; ``flowyml.runtime.lines`` takes them off on the other side.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+__all__ = ["get_logger", "level_of", "levels_here", "log_to_reader", "make_records", "parted"]
+
+_NAME = "flowyml.steps"
+_MARK = "\x1e"  # the record separator of ASCII
+_BY_HTTP_CLIENTS = ("httpx", "httpcore")  # a line at INFO for each request, those of FlowyML's stores included
+
+
+def get_logger() -> logging.Logger:
+    """The logger for steps: what it logs from INFO on is in the log of the run, with its level, on every engine.
+
+    Nothing has to be set up for that. Where logging is set up, its handlers get the records as well.
+    """
+    logger = logging.getLogger(_NAME)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+        logger.addHandler(_Shown())
+    return logger
+
+
+def levels_here() -> dict[str, int]:
+    """The levels that the user has set in this process, by logger; that of the root logger has an empty name."""
+    root = logging.getLogger()
+    loggers = {name: item for name, item in root.manager.loggerDict.items() if isinstance(item, logging.Logger)}
+    levels = {name: item.level for name, item in loggers.items() if item.level and not name.startswith("flowyml")}
+    is_set_up = bool(root.handlers) or root.level != logging.WARNING
+    return {**levels, "": root.level} if is_set_up else levels
+
+
+def make_records(levels: Mapping[str, int] = {}) -> None:
+    """Have records from INFO on made, or from other ``levels``, unless user code has set them in this process."""
+    root = logging.getLogger()
+    for name, level in {**dict.fromkeys(_BY_HTTP_CLIENTS, logging.WARNING), **levels}.items():
+        if name and logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(level)
+    if not root.handlers:
+        root.setLevel(levels.get("", logging.INFO))
+
+
+def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
+    """The same, and print the records to standard error: with marks for a process that reads, else for people."""
+    make_records(levels)
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(_Marked() if marked else _Plain())
+
+
+def parted(line: str) -> tuple[str | None, str]:
+    """The level that a line is marked with, or None, and the line.
+
+    >>> parted("\\x1eWARNING\\x1eit rains"), parted("it rains")
+    (('WARNING', 'it rains'), (None, 'it rains'))
+    """
+    if line.startswith(_MARK):
+        level, mark, message = line[1:].partition(_MARK)
+        if mark and level in logging.getLevelNamesMapping():
+            return level, message
+    return None, line
+
+
+def level_of(source: str) -> int:
+    """The level of a line that comes from ``source``: a level by its name, or INFO for a stream."""
+    return logging.getLevelNamesMapping().get(source, logging.INFO)
+
+
+class _Plain(logging.StreamHandler[TextIO]):
+    """Writes lines for people to what is standard error at the moment."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]  # as logging's own handler of last resort does
+        return sys.stderr
+
+
+class _Shown(_Plain):
+    """For steps in a process of the user's own, where nobody has set logging up."""
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        return sys.stderr is not None and not logging.getLogger().handlers and super().filter(record)
+
+
+class _Marked(_Plain):
+    """For a process that reads."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).splitlines() or [""]
+        return "\n".join(f"{_MARK}{record.levelname}{_MARK}{line}" for line in lines)

@@ -1,0 +1,137 @@
+"""What steps log is in the log of the run, with its level, without any set-up and through every process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowyml import get_logger
+from flowyml.core.logs import level_of, levels_here, make_records, parted
+from flowyml.runtime.lines import Lines
+
+SCRIPT = """
+import logging, sys
+from flowyml import get_logger, pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+log = logging.getLogger("team")
+
+@step
+def make():
+    get_logger().info("from the step")
+    get_logger().error("two\\nlines")
+    log.info("of a module")
+    log.debug("in detail")
+    logging.getLogger("httpx").info("HTTP Request: GET")
+    return 1
+
+@pipeline
+def logging_():
+    return make()
+
+if __name__ == "__main__":
+    if "set-up" in sys.argv:
+        logging.basicConfig(level=logging.INFO)
+        log.setLevel(logging.DEBUG)
+    if "submit" in sys.argv:
+        run = logging_.submit(run_id="r").wait_for_completion(60, 0.1)
+    else:
+        LocalOrchestrator(workers=sys.argv[1]).execute(logging_, "r", {})
+        run = LocalOrchestrator().attach("r")
+    for line in run.logs():
+        print(line.level, line.message)
+"""
+
+STEPS = ["INFO from the step", "ERROR two", "ERROR lines"]
+MODULES = ["INFO of a module"]
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("logs") / "logs.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def run(script: Path, *arguments: str, **environment: str) -> tuple[list[str], list[str]]:
+    home = script.parent / "-".join(("home", *arguments, *environment))
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], check=True, text=True, capture_output=True, timeout=120,
+        env={**os.environ, "FLOWYML_HOME": str(home), **environment},
+    )  # fmt: skip
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def test_in_threads_a_users_logging_is_left_alone(script: Path) -> None:
+    logged, shown = run(script, "threads")
+    assert logged == STEPS
+    assert shown == ["INFO: from the step", "ERROR: two", "lines"]
+
+
+@pytest.mark.parametrize("how", ["processes", "submit"])
+def test_other_processes_keep_info_and_levels(script: Path, how: str) -> None:
+    logged, shown = run(script, how)
+    assert logged == STEPS + MODULES
+    assert not any("HTTP Request" in line or "\x1e" in line for line in shown)
+    if how == "processes":
+        assert shown == ["INFO: from the step", "ERROR: two", "ERROR: lines", "INFO: of a module"]
+
+
+@pytest.mark.parametrize("how", ["processes", "submit"])
+def test_levels_of_the_main_block_hold_elsewhere(script: Path, how: str) -> None:
+    logged, _ = run(script, how, "set-up")
+    assert logged == [*STEPS, *MODULES, "DEBUG in detail"]
+
+
+def test_fresh_processes_do_the_same(script: Path) -> None:
+    logged, _ = run(script, "processes", FLOWYML_FORK="0")
+    assert logged == STEPS + MODULES
+
+
+def test_the_command_shows_what_is_logged(script: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flowyml", "run", str(script)], check=True, text=True, capture_output=True, timeout=120,
+        env={**os.environ, "FLOWYML_HOME": str(script.parent / "home-command")},
+    )  # fmt: skip
+    assert done.stderr.splitlines() == ["INFO: from the step", "ERROR: two", "lines", "INFO: of a module"]
+
+
+class TestLevels:
+    @pytest.fixture(autouse=True)
+    def loggers(self) -> Iterator[None]:
+        """They are as they were afterwards."""
+        names = ("", "team.a", "team.b", "httpx", "httpcore")
+        before = {name: logging.getLogger(name).level for name in names}
+        yield
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+    def test_what_is_set_here_is_told(self) -> None:
+        logging.getLogger("team.a").setLevel(logging.DEBUG)
+        assert levels_here()["team.a"] == logging.DEBUG
+        assert get_logger().name not in levels_here()
+
+    def test_what_user_code_has_set_stays(self) -> None:
+        logging.getLogger("team.a").setLevel(logging.ERROR)
+        root = logging.getLogger().level
+        make_records({"team.a": logging.DEBUG, "team.b": logging.DEBUG, "": logging.DEBUG})
+        assert logging.getLogger("team.a").level == logging.ERROR
+        assert logging.getLogger("team.b").level == logging.DEBUG
+        assert logging.getLogger().level == root  # pytest has handlers there
+
+    @pytest.mark.parametrize("line", ["\x1eNONSENSE\x1ex", "\x1eWARNING x", "\x1e", "WARNING", ""])
+    def test_what_bears_no_mark_is_a_line(self, line: str) -> None:
+        assert parted(line) == (None, line)
+        assert level_of("stdout") == logging.INFO
+
+    def test_lines_come_with_their_levels(self) -> None:
+        got: list[tuple[str, str]] = []
+        lines = Lines("stderr", lambda source, line: got.append((source, line)))
+        lines.feed(b"plain\n\x1eERROR\x1eloud\n")
+        assert got == [("stderr", "plain"), ("ERROR", "loud")]
