@@ -205,6 +205,13 @@ class Pipeline:
         """Where the pipeline is written: its project and the file in it."""
         return origin_of(self._file)
 
+    @property
+    def revision(self) -> str | None:
+        """The git commit that the pipeline's file is from, with ``-dirty`` behind it for one that was changed since."""
+        from flowyml.authoring.revisions import revision_of
+
+        return revision_of(self._file)
+
     def code(self) -> Code:
         """The functions and hooks of this process."""
         return Code({call.name: call.step.function for call in self._all_calls()}, self.hooks)
@@ -214,7 +221,7 @@ class Pipeline:
         from flowyml.authoring.sources import collect
 
         with errors_at(self._place):
-            return collect(
+            made = collect(
                 plan or self.compile(),
                 {call.name: call.step for call in self._all_calls()},
                 self.hooks,
@@ -222,6 +229,7 @@ class Pipeline:
                 self.include,
                 self.origin,
             )
+        return replace(made, revision=self.revision)
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in. Raises ``ParameterError``."""

@@ -53,6 +53,8 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
         out.line(run.pipeline, " ", status_word(run.status), f" {run.duration_seconds:.1f} s, run {run.run_id}")
         if run.url:
             out.line(run.url)
+        if run.revision:
+            out.line(f"code of commit {run.revision}")
         out.table(
             ("STEP", "STATUS", "TOOK", "ATTEMPT", ""),
             (

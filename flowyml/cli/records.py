@@ -45,6 +45,7 @@ def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
         "error": run.error,
         "url": run.url,
         "parameters": dict(run.parameters),
+        "revision": run.revision,
     }
 
 

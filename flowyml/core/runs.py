@@ -25,7 +25,8 @@ def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
 class Run:
     """One run as its engine reports it. ``raw_status`` is the engine's own word, times are UTC.
 
-    ``origin`` is where its pipeline comes from and ``code_digest`` that of its bundle, as far as the engine knows them.
+    ``origin`` is where its pipeline comes from, ``code_digest`` that of its bundle, and ``revision`` the git commit that
+    it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), as far as the engine knows them.
     """
 
     job_id: str
@@ -41,6 +42,7 @@ class Run:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
     code_digest: str | None = None
+    revision: str | None = None
 
     @property
     def duration_seconds(self) -> float:

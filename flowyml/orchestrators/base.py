@@ -49,6 +49,10 @@ class RunnablePipeline(Protocol):
     def origin(self) -> Origin | None:
         """Where it comes from; None for a bundle from before FlowyML recorded that."""
 
+    @property
+    def revision(self) -> str | None:
+        """The commit that its code is from, where that is known."""
+
     def compile(self) -> Plan:
         """The plan; raises ``DefinitionError``."""
 

@@ -39,6 +39,9 @@ class BundledPipeline:
         """Where the pipeline was written; None in a bundle from before FlowyML recorded it."""
         return self._bundle.origin
 
+    revision: str | None = None
+    """A bundle does not hold the commit that it was made from."""
+
     @cached_property
     def folder(self) -> Path:
         """Where the bundle is unpacked."""

@@ -11,7 +11,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -38,10 +38,15 @@ _AT_HOME = ("cli", "graph", "testing")  # rooms that workers need only where a s
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """The file, in memory. The same plan and code give the same bytes."""
+    """The file, in memory. The same plan and code give the same bytes.
+
+    ``revision`` is the commit that the code is from. It stands beside the file: a commit that changes nothing of the
+    pipeline makes no other bundle.
+    """
 
     plan: Plan
     data: bytes = field(repr=False)
+    revision: str | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -101,7 +106,7 @@ class Bundle:
         """The same code with another plan, such as one with a retry policy."""
         if plan.canonical == self.plan.canonical:
             return self
-        return _packed(plan, {**self.files, "plan.json": plan.canonical})
+        return replace(_packed(plan, {**self.files, "plan.json": plan.canonical}), revision=self.revision)
 
     def with_files(self, files: Mapping[str, bytes]) -> Bundle:
         """The same bundle with further files, such as what an adapter runs beside the steps."""
@@ -109,7 +114,7 @@ class Bundle:
 
     def repacked(self, files: Mapping[str, bytes]) -> Bundle:
         """The same plan with these files and no others."""
-        return _packed(self.plan, files)
+        return replace(_packed(self.plan, files), revision=self.revision)
 
 
 def build(

@@ -12,7 +12,7 @@ from typing import Any
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id", "development_id",
+    "BUNDLES_FOLDER", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id", "development_id",
     "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "xcom_key",
 ]  # fmt: skip
 
@@ -21,7 +21,7 @@ BUNDLES_FOLDER = "flowyml_bundles"
 # The task that fires `on_pipeline_start`; a step of this name gets another id.
 START_TASK = "on_pipeline_start"
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
-RUN_ID_KEY = "flowyml.run_id"
+RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 
 # Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it
 # refuses. Source: airflow.utils.types.DagRunType, of 3 and 2.
@@ -118,7 +118,7 @@ def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
     >>> parameters_of({"rows": 3, "flowyml.run_id": "mine & yours"})
     {'rows': 3}
     """
-    return {name: value for name, value in (conf or {}).items() if name != RUN_ID_KEY}
+    return {name: value for name, value in (conf or {}).items() if name not in (RUN_ID_KEY, REVISION_KEY)}
 
 
 def _id(name: str) -> str:

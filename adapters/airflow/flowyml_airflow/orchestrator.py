@@ -27,7 +27,7 @@ from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed import Deployed, has_schedule
 from flowyml_airflow.folder import open_folder
-from flowyml_airflow.names import RUN_ID_KEY, airflow_run_id, dag_id, development_id
+from flowyml_airflow.names import REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import info, since
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
@@ -143,6 +143,8 @@ class AirflowOrchestrator(Orchestrator):
         """
         dag_run_id = airflow_run_id(run_id)
         given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
+        if bundle.revision:
+            given[REVISION_KEY] = bundle.revision
         own = self._deployer.found(dag_id(bundle.plan.name))
         compiled, found = self._to_run(bundle, own, force)
         if own and (has_schedule(own.dag) or own.dag["is_paused"]):

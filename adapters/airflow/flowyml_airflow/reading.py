@@ -16,7 +16,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_airflow.client import AirflowClient, LogEvent, moment
 from flowyml_airflow.deployed import facts_of
-from flowyml_airflow.names import START_TASK, given_run_id, parameters_of, pipeline_of
+from flowyml_airflow.names import REVISION_KEY, START_TASK, given_run_id, parameters_of, pipeline_of
 from flowyml_airflow.status import DAG_RUN, failed_before, run_status, task_status, timeout_of, was_cancelled
 from flowyml_airflow.tail import Tail
 from flowyml_airflow.transport import NotThereError, ServerTroubleError
@@ -74,6 +74,7 @@ class RunReader:
             error=error,
             url=self.client.run_url(dag, run_id),
             parameters=parameters_of(found.get("conf")),
+            revision=(found.get("conf") or {}).get(REVISION_KEY),
         )
 
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:

@@ -67,7 +67,7 @@ class Cluster:
         values = arguments(bundle.plan, parameters)
         with one_at_a_time(run_id):
             return RunsByName(self.pipelines).submitted(
-                run_id, bundle.plan.name,
+                run_id, bundle.plan.name, bundle.revision,
                 make=lambda: self._new_run(bundle, run_id, values),
                 check=lambda found: self._check_same(found, bundle, parameters),
             )  # fmt: skip
@@ -117,7 +117,7 @@ class Cluster:
             started_at=_utc(run.scheduled_at or run.created_at) if started or status.is_terminal else None,
             ended_at=_utc(run.finished_at) if status.is_terminal else None, error=error,
             url=self.client.page(f"runs/details/{run.run_id}"),
-            parameters=self._parameters(run),
+            parameters=self._parameters(run), revision=facts(run.description).get("revision"),
         )  # fmt: skip
 
     def _parameters(self, run: Any) -> Json:

@@ -74,7 +74,7 @@ class LocalRuns:
         (fresh / "pipeline.yaml").write_text(spec.text(local), "utf-8")
         (fresh / "bundle.pyz").write_bytes(compiled.bundle.data)
         RunFolder(fresh).write("parameters.json", parameters)
-        request = self._request(bundle.plan, run.path.name, run_id, parameters)
+        request = self._request(bundle.plan, run.path.name, run_id, parameters) | {"revision": bundle.revision}
         RunFolder(fresh).write("request.json", request)
         fresh.chmod(0o755)
         try:
@@ -123,7 +123,7 @@ class LocalRuns:
             job_id=job_id, run_id=request["run_id"], pipeline=request["pipeline"], status=_status(state),
             raw_status=state,
             created_at=_time(request["created"]), started_at=_time(started), ended_at=_time(ended),
-            error=result.get("error"), parameters=request["parameters"],
+            error=result.get("error"), parameters=request["parameters"], revision=request.get("revision"),
         )  # fmt: skip
 
     def runs(self, pipeline: str | None, limit: int) -> list[Run]:

@@ -36,7 +36,7 @@ class RunsByName:
         self.client: Client = pipelines.client
 
     def submitted(
-        self, run_id: str, pipeline: str, make: Callable[[], Any], check: Callable[[Any], None]
+        self, run_id: str, pipeline: str, revision: str | None, make: Callable[[], Any], check: Callable[[Any], None]
     ) -> str:  # fmt: skip
         """KFP's id of the one run of that name, which is created from ``make()`` when there is none.
 
@@ -50,7 +50,7 @@ class RunsByName:
                 return str(found.run_id)
             body = body or make()
             mark = uuid.uuid4().hex[:16]
-            body.description = _description(pipeline, mark)
+            body.description = _description(pipeline, mark, revision)
             created = self._created(run_id, mark, body)
             if self._is_kept(run_id, created):
                 return created
@@ -110,7 +110,8 @@ class RunsByName:
         return sorted(runs, key=lambda run: (run.created_at, run.run_id))
 
 
-def _description(pipeline: str, mark: str) -> str:
+def _description(pipeline: str, mark: str, revision: str | None = None) -> str:
     """The pipeline's name, if there is room for it: what KFP knows of the pipeline has it too."""
-    text = about({"pipeline": pipeline, "submission": mark})
-    return text if len(text) <= _LONGEST else about({"submission": mark})
+    told = {"submission": mark, **({"revision": revision} if revision else {})}
+    text = about({"pipeline": pipeline, **told})
+    return text if len(text) <= _LONGEST else about(told)

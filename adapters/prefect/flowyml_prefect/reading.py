@@ -41,13 +41,14 @@ _WRAPPERS = re.compile(
 _REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
 
 
-_PROJECT, _MODULE, _CODE = "flowyml.project", "flowyml.module", "flowyml.code"
+_PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
 
 
 def code_labels(bundle: Bundle) -> dict[str, str]:
     """What a run's labels tell of its code, so that the same run id can be told from another run's."""
     origin = {} if bundle.origin is None else {_PROJECT: bundle.origin.project, _MODULE: bundle.origin.module}
-    return {**origin, _CODE: bundle.code_digest}
+    revision = {_REVISION: bundle.revision} if bundle.revision else {}
+    return {**origin, **revision, _CODE: bundle.code_digest}
 
 
 def _origin(labels: Mapping[str, Any]) -> Origin | None:
@@ -70,7 +71,7 @@ class RunReader:
             status=status, raw_status=run.state_name, created_at=run.created, started_at=run.start_time,
             ended_at=run.end_time, error=_error(run.message, run.state_name) if _went_wrong(status) else None,
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
-            origin=_origin(run.labels), code_digest=run.labels.get(_CODE),
+            origin=_origin(run.labels), code_digest=run.labels.get(_CODE), revision=run.labels.get(_REVISION),
         )  # fmt: skip
 
     def runs(self, pipeline: str | None, limit: int) -> list[Run]:

@@ -64,6 +64,7 @@ def _start_run(
     if not store.add(
         run_id, plan.name, [step.name for step in plan], parameters, this_process(),
         detached=True, origin=bundle.origin, code_digest=bundle.code_digest,
+        revision=bundle.revision,
     ):  # fmt: skip
         return False
     folder = store.folder_of(run_id)

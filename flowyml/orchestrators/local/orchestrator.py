@@ -26,7 +26,6 @@ from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
 
 if TYPE_CHECKING:
-    from flowyml.core.origin import Origin
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.orchestrators.local.run import Settings
@@ -117,7 +116,7 @@ class LocalOrchestrator(Orchestrator):
             settings = self._settings(pipeline, plan, run_id, apart, bundle, started)
             code_digest = bundle.code_digest if bundle else None
             with store.session():
-                if self._begin(store, plan, run_id, parameters, pipeline.origin, code_digest):
+                if self._begin(store, plan, run_id, parameters, pipeline, code_digest):
                     measure("run_started", plan.name, run_id, self.name)
                     return LocalRun(plan, store.get(run_id), parameters, store, settings).execute()
         found = self.get_run(run_id)
@@ -175,7 +174,7 @@ class LocalOrchestrator(Orchestrator):
         )
 
     def _begin(
-        self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any], origin: Origin | None,
+        self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any], pipeline: RunnablePipeline,
         code_digest: str | None,
     ) -> bool:  # fmt: skip
         """True when it is this process that runs it."""
@@ -186,7 +185,7 @@ class LocalOrchestrator(Orchestrator):
             names = [step.name for step in plan]
             return store.add(
                 run_id, plan.name, names, parameters, this_process(),
-                detached=False, origin=origin, code_digest=code_digest,
+                detached=False, origin=pipeline.origin, code_digest=code_digest, revision=pipeline.revision,
             )  # fmt: skip
         begun = store.begin(run_id, this_process())
         if not begun:

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["RunRow", "StepRow", "prepare", "transaction"]
 
-VERSION = 2
+VERSION = 3
 
 _TABLES = """
 CREATE TABLE runs (
@@ -49,6 +49,7 @@ ALTER TABLE runs ADD COLUMN origin TEXT;
 ALTER TABLE runs ADD COLUMN code_digest TEXT;
 ALTER TABLE schedules ADD COLUMN origin TEXT
 """,
+    3: "ALTER TABLE runs ADD COLUMN revision TEXT",
 }
 
 
@@ -76,6 +77,7 @@ class RunRow(NamedTuple):
     cancel: int
     origin: str | None
     code_digest: str | None
+    revision: str | None
 
     @classmethod
     def columns(cls) -> str:

@@ -82,6 +82,7 @@ class RunStore:
     def add(
         self, run_id: str, pipeline: str, steps: Sequence[str], parameters: Mapping[str, Any], owner: ProcessIdentity,
         *, detached: bool, origin: Origin | None = None, code_digest: str | None = None,
+        revision: str | None = None,
     ) -> bool:  # fmt: skip
         """Record a new run: a detached one as queued, else as running. False when the id is known already."""
         now = time.time()
@@ -89,10 +90,11 @@ class RunStore:
         with self.session() as db:
             added = db.execute(
                 "INSERT INTO runs (run_id, pipeline, steps, parameters, status, raw_status, created, started, host,"
-                " pid, born, heartbeat, detached, origin, code_digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-                " ON CONFLICT (run_id) DO NOTHING",
+                " pid, born, heartbeat, detached, origin, code_digest, revision)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run_id) DO NOTHING",
                 (run_id, pipeline, _json(steps), _json(parameters), status, status.lower(), now, started,
-                 *_owner(owner), now, detached, origin and _json(origin.to_dict()), code_digest),
+                 *_owner(owner), now, detached, origin and _json(origin.to_dict()), code_digest,
+                 revision),
             )  # fmt: skip
             return added.rowcount == 1
 

@@ -23,6 +23,7 @@ def run_of(row: RunRow) -> Run:
         created_at=at(row.created), started_at=at(row.started), ended_at=at(row.ended),
         error=row.error, parameters=json.loads(row.parameters),
         origin=Origin.from_dict(json.loads(row.origin or "null")), code_digest=row.code_digest,
+        revision=row.revision,
     )  # fmt: skip
 
 
