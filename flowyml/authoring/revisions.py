@@ -52,7 +52,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _stamps(git: Path, path: Path | None) -> tuple[int, ...]:
-    """When the file was last changed, and the index, and HEAD moved. In a worktree ``.git`` is a file that tells where."""
+    """When the file, the index and HEAD last changed. In a worktree ``.git`` is a file that names the place."""
     if git.is_file():
         try:
             git = git.parent / git.read_text("utf-8").removeprefix("gitdir:").strip()

@@ -25,8 +25,8 @@ def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
 class Run:
     """One run as its engine reports it. ``raw_status`` is the engine's own word, times are UTC.
 
-    ``origin`` is where its pipeline comes from, ``code_digest`` that of its bundle, and ``revision`` the git commit that
-    it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), as far as the engine knows them.
+    ``origin`` is where its pipeline comes from, ``code_digest`` that of its bundle, and ``revision`` the git commit
+    that it was submitted from (``1f3a9c2…``, or ``1f3a9c2…-dirty``), as far as the engine knows them.
     """
 
     job_id: str

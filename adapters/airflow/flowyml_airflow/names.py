@@ -12,8 +12,8 @@ from typing import Any
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id", "development_id",
-    "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "xcom_key",
+    "BUNDLES_FOLDER", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id",
+    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
