@@ -195,7 +195,7 @@ def note(*parts: str) -> None:
 
 
 class Notes(logging.Handler):
-    """Lets what is logged take the same way as all else that is printed. ``leveled``, others' records name their level."""
+    """Lets what is logged take the way of all else that is printed; ``leveled``, with the levels of others' records."""
 
     def __init__(self, level: int = logging.NOTSET, *, leveled: bool = False) -> None:
         super().__init__(level)

@@ -52,7 +52,7 @@ training.run()
 
 RUN_KEYS = {
     "job_id", "run_id", "pipeline", "orchestrator", "status", "raw_status", "created_at", "started_at", "ended_at",
-    "duration_seconds", "error", "url", "parameters",
+    "duration_seconds", "error", "url", "parameters", "revision",
 }  # fmt: skip
 STEP_KEYS = {"name", "status", "raw_status", "attempt", "started_at", "ended_at", "duration_seconds", "error"}
 
