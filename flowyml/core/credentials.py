@@ -74,6 +74,12 @@ class Secret:
             raise ConfigurationError(f"{option}: it gave nothing, where a {self.name} was expected.")
         return _checked_line(option, text)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether they come from the same place; neither is read."""
+        return isinstance(other, Secret) and (self.name, self._sources) == (other.name, other._sources)
+
+    __hash__ = None  # type: ignore[assignment]  # a hash would be kept, and could be guessed from
+
     def __repr__(self) -> str:
         return f"<Secret {', '.join(self._sources) or 'none'}>"
 

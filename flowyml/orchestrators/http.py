@@ -106,6 +106,10 @@ class HttpClient:
             f"{self.engine} at {self.url} refuses these credentials ({status}). {self.login.note}"
         )
 
+    def busy_seconds(self, answer: Answer) -> float:
+        """How long a server that gives this answer, since it is busy, is asked again."""
+        return _BUSY_SECONDS
+
     # Calls.
 
     def get(self, path: str, **params: Any) -> Any:
@@ -152,7 +156,7 @@ class HttpClient:
 
     def _unless_busy(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
         """An answer; of a server that says that it is busy, the one that it gives some moments later."""
-        until, pause, asked_pauses = time.monotonic() + _BUSY_SECONDS, 0.02, 0
+        begun, pause, asked_pauses = time.monotonic(), 0.02, 0
         while True:
             answer = self._sent(method, target, json, headers, again)
             if answer.status not in _BUSY or not again:
@@ -163,7 +167,7 @@ class HttpClient:
                     return answer
                 time.sleep(wanted)
                 continue
-            if time.monotonic() > until:
+            if time.monotonic() > begun + self.busy_seconds(answer):
                 return answer
             time.sleep(random.uniform(0.02, pause + 0.03))  # no secret: so that callers do not collide
             pause = min(2 * pause, 0.25)
@@ -274,8 +278,6 @@ class HttpClient:
             return AuthenticationError(f"{what}. A proxy in front of {self.engine} wants a login of its own.")
         if status >= 500:
             return ServerTroubleError(f"{what}. Its own log says why.")
-        if status == 404:
-            return NotFoundError(f"{what}. Is the address right?")
         return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
 
     def _moved(self, what: str, target: str, path: str) -> EngineError:

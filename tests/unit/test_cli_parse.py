@@ -70,6 +70,7 @@ LINES = [
     "graph train.py -f svg",
     "deploy train.py --on prod",
     "status job-1 --json",
+    "backends sign-in prefect",
     "watch job-1 --timeout 1.5",
     "logs -f job-1 --step load",
     "outputs job-1 model",

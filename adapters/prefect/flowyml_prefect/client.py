@@ -1,49 +1,36 @@
-"""Every call to Prefect, over its REST API and one kept connection.
+"""Every call to Prefect, over its REST API and kept connections.
 
-Why not Prefect's own client: importing it takes 1.9 s of CPU, while this and httpx take 0.1 s; it hides SQLite's
-"database is locked" behind seconds of waiting; and it is bound to the event loop that made it. What is used here of
-the API has been the same since Prefect 3.0.
+Why not Prefect's own client: importing it takes 1.9 s of CPU, while this takes 0.1 s; it hides SQLite's "database is
+locked" behind seconds of waiting; and it is bound to the event loop that made it. What is used here of the API has been
+the same since Prefect 3.0.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.urls import without_credentials
+from flowyml.orchestrators.http import ConflictError, HttpClient, NotFoundError
 from flowyml_prefect.connection import Connection
 
 if TYPE_CHECKING:
-    import httpx
+    from flowyml.core.web import Answer
 
-__all__ = ["ConflictError", "FlowRun", "Log", "NotFoundError", "PrefectClient", "TaskRun", "is_id"]
+__all__ = ["FlowRun", "Log", "PrefectClient", "TaskRun", "is_id"]
 
 Meaning = TypeVar("Meaning")
 
 TAG = "flowyml"
-_BUSY = frozenset({429, 502, 503, 504})
-_BUSY_TRIES = 40
-_LONGEST_PAUSE_SECONDS = 0.5
+_LOCKED_SECONDS = 60
 _PAGE = 200
-
-
-class NotFoundError(EngineError):
-    """Prefect knows nothing of this id or name."""
-
-
-class ConflictError(EngineError):
-    """There is one already, made by somebody else, or by a call whose answer was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,39 +104,50 @@ class Log:
     task_run_id: str | None
 
 
-@dataclass
-class PrefectClient:
+class PrefectClient(HttpClient):
     """One server. Calls are safe from many threads; those that write go one at a time, for SQLite's sake.
-
-    A database that is busy is asked again after 20 to 50 ms, then less and less often, for ``busy_seconds``; one that
-    stays so is as good as a server that does not answer at all, with which ``retry_policy`` adds patience. Raises
-    ``EngineUnreachableError``, ``AuthenticationError``, ``NotFoundError``, ``ConflictError`` and ``EngineError``.
 
     A call whose answer was lost is made again, so that what it asks for may be there already: Prefect gives back the
     flow, the deployment and the run that it has, and says 409 to a second work pool, or a second schedule of a slug.
     A second artifact or automation does what the first one does.
     """
 
-    connection: Connection
-    retry_policy: OrchestratorRetryPolicy | None = None
-    timeout: float = 30
-    busy_seconds: float = 60
-    _http: httpx.Client | None = field(default=None, init=False, repr=False)
-    _opening: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _writing: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    engine = "Prefect"
+
+    def __init__(
+        self, connection: Connection, retry_policy: OrchestratorRetryPolicy | None = None, *, timeout: float = 30
+    ) -> None:
+        super().__init__(
+            connection.api_url, login=connection.login, tls=connection.tls, timeout=timeout, policy=retry_policy
+        )
+        self.connection = connection
+        self.locked_seconds: float = _LOCKED_SECONDS
+        self._writing = threading.Lock()
+
+    def refusal(self, status: int) -> AuthenticationError:
+        return AuthenticationError(
+            f"Prefect at {self.url} refuses these credentials ({status}). Pass token=…, or username=… and password=…; "
+            f"or set PREFECT_API_KEY or PREFECT_API_AUTH_STRING. {self.login.note}".rstrip()
+        )
+
+    def busy_seconds(self, answer: Answer) -> float:
+        """Prefect's own word that two of its transactions met on SQLite is believed for longer than a gateway's."""
+        content = answer.json() if answer.status == 503 else None
+        is_locked = isinstance(content, dict) and "exception_message" in content
+        return self.locked_seconds if is_locked else super().busy_seconds(answer)
 
     # The server itself.
 
     def is_healthy(self) -> bool:
-        """Whether it answers at all."""
+        """Whether it answers, and takes these credentials."""
         try:
-            return self._answer("GET", "/health", None).status_code == 200
-        except EngineUnreachableError:
+            return self.get("/health") is True
+        except EngineError:
             return False
 
     def version(self) -> str:
         """The server's version."""
-        return self._understood(_text, self.read("/admin/version"))
+        return self._understood(_text, self.get("/admin/version"))
 
     # Flows and deployments.
 
@@ -160,12 +158,12 @@ class PrefectClient:
 
     def flow_name(self, flow_id: str) -> str:
         """The name of a flow."""
-        return str(self._understood(_record, self.read(f"/flows/{flow_id}"))["name"])
+        return str(self._understood(_record, self.get(f"/flows/{flow_id}"))["name"])
 
     def deployment(self, flow: str, name: str) -> dict[str, Any] | None:
         """The deployment of this name, or None."""
         try:
-            found = self.read(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
+            found = self.get(f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}")
         except NotFoundError:
             return None
         return self._understood(_record, found)
@@ -180,7 +178,7 @@ class PrefectClient:
 
     def deployment_by_id(self, deployment_id: str) -> dict[str, Any]:
         """One deployment."""
-        return self._understood(_record, self.read(f"/deployments/{deployment_id}"))
+        return self._understood(_record, self.get(f"/deployments/{deployment_id}"))
 
     def deployments(self, flow: str | None = None) -> list[dict[str, Any]]:
         """The deployments that FlowyML made."""
@@ -237,7 +235,7 @@ class PrefectClient:
     def work_pool(self, name: str) -> dict[str, Any] | None:
         """A work pool, or None."""
         try:
-            found = self.read(f"/work_pools/{quote(name, safe='')}")
+            found = self.get(f"/work_pools/{quote(name, safe='')}")
         except NotFoundError:
             return None
         return self._understood(_record, found)
@@ -267,7 +265,7 @@ class PrefectClient:
 
     def run(self, run_id: str) -> FlowRun:
         """One run."""
-        return self._understood(FlowRun.of, self.read(f"/flow_runs/{run_id}"))
+        return self._understood(FlowRun.of, self.get(f"/flow_runs/{run_id}"))
 
     def runs(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
         """The newest runs that pass the filters."""
@@ -332,27 +330,16 @@ class PrefectClient:
 
     # The general forms.
 
-    def read(self, path: str) -> Any:
-        """GET."""
-        return self._checked("GET", path, None)
-
     def query(self, path: str, body: Mapping[str, Any]) -> list[Any]:
         """POST that changes nothing, and gives a list."""
-        return self._understood(_list, self._checked("POST", path, body))
+        return self._understood(_list, self.call("POST", path, json=body))
 
     def write(
         self, path: str, body: Mapping[str, Any] | list[Mapping[str, Any]] | None, *, method: str = "POST"
     ) -> Any:
         """A call that changes something: one at a time."""
         with self._writing:
-            return self._checked(method, path, body)
-
-    def close(self) -> None:
-        """End the connection; the next call opens a new one."""
-        with self._opening:
-            http, self._http = self._http, None
-        if http is not None:
-            http.close()
+            return self.call(method, path, json=body)
 
     def _pages(self, path: str, body: Mapping[str, Any]) -> list[Any]:
         found: list[Any] = []
@@ -362,98 +349,14 @@ class PrefectClient:
             if len(page) < _PAGE:
                 return found
 
-    def _checked(self, method: str, path: str, body: Any) -> Any:
-        response = self._patiently(lambda: self._answer(method, path, body))
-        if response.status_code in (401, 403):
-            raise AuthenticationError(
-                f"Prefect at {self.connection.api_url} refuses these credentials ({response.status_code}). "
-                f"Pass api_key=…, or set PREFECT_API_KEY or PREFECT_API_AUTH_STRING."
-            )
-        if response.is_redirect:
-            raise EngineError(
-                self._strange(f"a redirect to {without_credentials(response.headers.get('location', ''))}")
-            )
-        if response.status_code == 409:
-            raise ConflictError(self._told(response, method, path))
-        if response.is_error and response.status_code != 404:
-            raise EngineError(self._told(response, method, path))
-        try:
-            answer = response.json() if response.content else None
-        except ValueError as error:
-            raise EngineError(self._strange(f"{response.status_code} and {_page(response):.300}")) from error
-        if response.status_code == 404:
-            raise NotFoundError(f"Prefect at {self.connection.api_url} has nothing at {path}.")
-        return answer
-
     def _understood(self, meaning: Callable[[Any], Meaning], answer: Any) -> Meaning:
-        """What an answer means; an ``EngineError`` where it is none that Prefect gives."""
+        """What an answer means; an ``EngineError`` where it is not one that Prefect gives."""
         try:
             return meaning(answer)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise EngineError(self._strange(f"{answer!r:.200}")) from error
-
-    def _strange(self, answer: str) -> str:
-        return (
-            f"{self.connection.api_url} answered with {answer}, and not as Prefect's API does. Is this its address, "
-            f"and does something stand in front of it, such as a login page?"
-        )
-
-    def _answer(self, method: str, path: str, body: Any) -> httpx.Response:
-        """One call, and more of them while the database is locked, or a gateway has nobody behind it."""
-        import random
-
-        deadline = time.monotonic() + self.busy_seconds
-        for tries in count():
-            response = self._send(method, path, body)
-            if response.status_code not in _BUSY:
-                return response
-            patient = _is_locked(response) and time.monotonic() < deadline
-            if tries + 1 >= _BUSY_TRIES and not patient:
-                break
-            time.sleep(random.uniform(0.4, 1) * min(0.05 * 1.1**tries if patient else 0.05, _LONGEST_PAUSE_SECONDS))
-        raise EngineUnreachableError(self._told(response, method, path))
-
-    def _told(self, response: httpx.Response, method: str, path: str) -> str:
-        where, status = self.connection.api_url, response.status_code
-        return f"Prefect at {where} answered {status} to {method} {path}: {_page(response)}"
-
-    def _send(self, method: str, path: str, body: Any) -> httpx.Response:
-        """One request; a second one if the server had closed the kept connection meanwhile."""
-        import httpx
-
-        url = self.connection.api_url + path
-        try:
-            try:
-                return self._client().request(method, url, json=body)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                return self._client().request(method, url, json=body)
-        except httpx.TransportError as error:
-            raise EngineUnreachableError(
-                f"Prefect does not answer at {self.connection.api_url}: {str(error) or type(error).__name__}. "
-                f"Is the server running, and is this its address?"
+            raise EngineError(
+                f"{self.url} answered with {answer!r:.200} and not as Prefect's API does. Is this its address?"
             ) from error
-
-    def _client(self) -> httpx.Client:
-        if self._http is not None:
-            return self._http
-        import httpx
-
-        with self._opening:
-            http: httpx.Client | None = self._http  # another thread may have been faster
-            if http is None:
-                http = self._http = httpx.Client(headers=self.connection.headers, timeout=self.timeout)
-                weakref.finalize(self, http.close)  # nobody closes an orchestrator that was made for one call
-            return http
-
-    def _patiently(self, call: Callable[[], httpx.Response]) -> httpx.Response:
-        for delay in self.retry_policy.delays if self.retry_policy else ():
-            try:
-                return call()
-            except EngineUnreachableError as error:
-                if self.retry_policy is None or not self.retry_policy.retries_on(error):
-                    raise
-                time.sleep(delay)
-        return call()
 
 
 def is_id(text: object) -> bool:
@@ -465,17 +368,6 @@ def is_id(text: object) -> bool:
     except ValueError:
         return False
     return isinstance(text, str)
-
-
-def _is_locked(response: httpx.Response) -> bool:
-    """Whether this is Prefect's own answer when two of its transactions meet on SQLite, and not a gateway's."""
-    if response.status_code != 503:
-        return False
-    try:
-        answer = response.json()
-    except ValueError:
-        return False
-    return isinstance(answer, dict) and "exception_message" in answer
 
 
 def _text(answer: Any) -> str:
@@ -495,14 +387,6 @@ def _record(answer: Any) -> dict[str, Any]:
     if not isinstance(answer, dict) or not answer.keys() >= {"id", "name"}:
         raise TypeError("no record")
     return answer
-
-
-def _page(response: httpx.Response) -> str:
-    """What a person would see: the title of a page of HTML, else the text."""
-    import re
-
-    title = re.search(r"<title[^>]*>\s*(.*?)\s*</title", response.text[:20000], re.IGNORECASE | re.DOTALL)
-    return f"a page titled {title[1][:80]!r}" if title else response.text[:2000]
 
 
 def _time(text: str | None) -> datetime | None:

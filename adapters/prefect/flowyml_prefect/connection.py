@@ -5,21 +5,29 @@ Prefect's settings are read from their files here, since importing Prefect to as
 
 from __future__ import annotations
 
-import base64
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
+from flowyml.core.credentials import Login
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, without_credentials
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "login_of"]
 
+_NOTHING = {
+    "PREFECT_API_KEY": "",
+    "PREFECT_API_AUTH_STRING": "",
+    "PREFECT_API_SSL_CERT_FILE": "",
+    "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": "false",
+}
 _CLOUD = re.compile(r"https://api\.prefect\.cloud/api/accounts/(?P<account>[^/]+)/workspaces/(?P<workspace>[^/]+)")
 
 
@@ -28,28 +36,26 @@ class Connection:
     """The address of a Prefect API, and what it asks for."""
 
     api_url: str
-    api_key: str | None = field(default=None, repr=False)
-    auth_string: str | None = field(default=None, repr=False)
+    login: Login = field(default_factory=Login.of, repr=False)
+    tls: Tls = field(default_factory=Tls, repr=False)
     ui: str | None = field(default=None, repr=False, compare=False)
     """Where people look at it, where that is known and not just beside the API."""
 
     @classmethod
-    def to(cls, url: str, api_key: str | None = None) -> Connection:
-        """The server at ``url``, with or without ``/api``. A key ``"user:password"`` is one of basic authentication.
+    def to(cls, url: str, login: Login | None = None, tls: Tls | None = None) -> Connection:
+        """The server at ``url``, with or without ``/api``.
 
-        Without ``api_key``, the user and the password of the URL count; and without those the key of Prefect's own
-        settings, if they name this same server.
+        Without ``login``, the user and the password of the URL count; and without those the ones of Prefect's own
+        settings, if they name this same server. The same goes for ``tls``.
 
         >>> Connection.to("http://ada:secret@127.0.0.1:4200/")
         Connection(api_url='http://127.0.0.1:4200/api')
         """
         api_url, in_url = _apart(url)
-        if api_key is not None:
-            return cls(api_url, None, api_key) if ":" in api_key else cls(api_url, api_key)
-        if in_url is not None:
-            return cls(api_url, None, in_url)
         configured = cls.configured()
-        return configured if configured and configured.api_url == api_url else cls(api_url)
+        if configured is None or configured.api_url != api_url:
+            configured = cls(api_url)
+        return cls(api_url, login or in_url or configured.login, tls or configured.tls)
 
     @classmethod
     def configured(cls) -> Connection | None:
@@ -57,9 +63,11 @@ class Connection:
         for settings in _sources():
             if url := settings.get("PREFECT_API_URL"):
                 api_url, in_url = _apart(url)
-                if in_url is not None:  # which Prefect's own client sends, whatever else is set
-                    return cls(api_url, None, in_url)
-                return cls(api_url, _first("PREFECT_API_KEY"), _first("PREFECT_API_AUTH_STRING"))
+                # The order of Prefect's own client: a password in the URL, one of its own setting, a key.
+                password, key = _first("PREFECT_API_AUTH_STRING"), _first("PREFECT_API_KEY")
+                login = in_url or (login_of(password, is_password=True) if password else login_of(key))
+                is_open = (_first("PREFECT_API_TLS_INSECURE_SKIP_VERIFY") or "").lower() in ("1", "true", "yes", "on")
+                return cls(api_url, login, Tls(verify=not is_open, ca_file=_first("PREFECT_API_SSL_CERT_FILE")))
         return None
 
     @cached_property
@@ -79,46 +87,67 @@ class Connection:
         return self.ui_url if self.ui is None else self.api_url.removesuffix("/api")
 
     @property
-    def headers(self) -> dict[str, str]:
-        """What each call carries; of a password and a key the password, as from Prefect's own client."""
-        if self.auth_string:
-            return {"Authorization": f"Basic {base64.b64encode(self.auth_string.encode()).decode()}"}
-        if self.api_key:
-            return {"Authorization": f"Bearer {self.api_key}"}
-        return {}
-
-    @property
     def environment(self) -> dict[str, str]:
-        """The same connection as settings for a process of Prefect's."""
-        settings = {"PREFECT_API_URL": self.api_url}
-        if self.api_key:
-            settings["PREFECT_API_KEY"] = self.api_key
-        if self.auth_string:
-            settings["PREFECT_API_AUTH_STRING"] = self.auth_string
+        """The same connection as settings for a process of Prefect's.
+
+        They replace all that the process would find in its environment or in a profile: that may be another server's.
+        """
+        configured = self.configured()
+        settings = {**_NOTHING, "PREFECT_API_URL": self.api_url}
+        if configured is None or configured.api_url != self.api_url:
+            settings["PREFECT_CLIENT_CUSTOM_HEADERS"] = json.dumps(dict.fromkeys(_custom_headers(), ""))
+        if self.login.token:
+            settings["PREFECT_API_KEY"] = self.login.token.get() or ""
+        elif password := self.password:
+            settings["PREFECT_API_AUTH_STRING"] = password
+        if self.tls.authorities:
+            settings["PREFECT_API_SSL_CERT_FILE"] = self.tls.authorities
+        if self.tls.verify is False:
+            settings["PREFECT_API_TLS_INSECURE_SKIP_VERIFY"] = "true"
         return settings
 
+    @property
+    def password(self) -> str | None:
+        """``"user:password"``, as Prefect takes it; None without."""
+        if self.login.username is None:
+            return None
+        return f"{self.login.username}:{self.login.password.get() or ''}"
 
-def _apart(url: str) -> tuple[str, str | None]:
-    """The address of the API, which may be shown, and the ``user:password`` that stood in it."""
-    parts = urlsplit(checked_url(url))
-    plain = without_credentials(url).rstrip("/")
+
+def login_of(key: str | None, *, is_password: bool = False) -> Login:
+    """From what Prefect calls a key, or ``"user:password"`` of a server with basic authentication."""
+    if key and (is_password or ":" in key):
+        username, _, password = key.partition(":")
+        return Login.of(username=username, password=password)
+    return Login.of(token=key)
+
+
+def _apart(url: str) -> tuple[str, Login | None]:
+    """The address of the API, which may be shown, and the user and the password that stood in it."""
+    plain = without_credentials(checked_url(url)).rstrip("/")
     api_url = plain if re.search(r"/api(/|$)", plain) else f"{plain}/api"
-    user, at, _ = parts.netloc.rpartition("@")
-    if not at:
-        return api_url, None
-    return api_url, unquote(user if ":" in user else f"{user}:")
+    return api_url, Login.in_url(url) or None
 
 
 def _first(name: str) -> str | None:
-    return next((value for settings in _sources() if (value := settings.get(name))), None)
+    """What the strongest source says; that may be nothing, for Prefect's client too."""
+    return next((settings[name] for settings in _sources() if name in settings), None) or None
 
 
-def _sources() -> Iterator[Mapping[str, str]]:
+def _custom_headers() -> Iterator[str]:
+    """Names of the headers that Prefect's client adds. It merges those of all sources: none can be removed."""
+    for settings in _sources():
+        given = settings.get("PREFECT_CLIENT_CUSTOM_HEADERS") or {}
+        with suppress(ValueError):
+            yield from json.loads(given) if isinstance(given, str) else given
+
+
+def _sources() -> Iterator[Mapping[str, Any]]:
     """Prefect's sources, the strongest first. Source: Prefect, *Settings and profiles*."""
     yield os.environ
     yield _dotenv()
-    yield _api_table(_toml(Path("prefect.toml")))
-    yield _api_table(_toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}))
+    yield _tables(_toml(Path("prefect.toml")))
+    yield _tables(_toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}))
     yield _profile()
 
 
@@ -132,16 +161,18 @@ def _dotenv() -> Mapping[str, str]:
     return {name: value for name, value in dotenv_values(".env").items() if value}
 
 
-def _api_table(settings: Mapping[str, Any]) -> Mapping[str, str]:
-    return {f"PREFECT_API_{name.upper()}": str(value) for name, value in settings.get("api", {}).items()}
+def _tables(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    api = {f"PREFECT_API_{name.upper()}": str(value) for name, value in settings.get("api", {}).items()}
+    client = {f"PREFECT_CLIENT_{name.upper()}": value for name, value in settings.get("client", {}).items()}
+    return {**client, **api}
 
 
-def _profile() -> Mapping[str, str]:
+def _profile() -> Mapping[str, Any]:
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
     profiles = _toml(path)
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
-    found: Mapping[str, str] = profiles.get("profiles", {}).get(active, {})
+    found: Mapping[str, Any] = profiles.get("profiles", {}).get(active, {})
     return found
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.credentials import Login
 from flowyml.core.errors import (
+    ConfigurationError,
     EngineError,
     RunNotFoundError,
     ScheduleError,
@@ -17,12 +19,14 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
+from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import without_credentials
 from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, SignIn, check_same_run
+from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.capabilities import CAPABILITIES
-from flowyml_prefect.client import ConflictError, FlowRun, NotFoundError, PrefectClient, is_id
+from flowyml_prefect.client import FlowRun, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow, flow_name
-from flowyml_prefect.connection import Connection
+from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.deployments import Deployed, Deployments, Target
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.reading import RunReader, code_labels
@@ -45,8 +49,11 @@ class PrefectOrchestrator(Orchestrator):
 
     ``url`` is that of a Prefect server, with or without ``/api``; without it Prefect's own settings count
     (``PREFECT_API_URL``, a profile), and without those an embedded Prefect on SQLite is started on this machine.
-    ``api_key`` is a key of Prefect Cloud, or ``"user:password"`` of a server with basic authentication, which may also
-    stand in the URL; wherever FlowyML shows that, it leaves them out.
+    ``token`` is a key of Prefect Cloud, ``username`` and ``password`` are those of a server with basic authentication,
+    which may also stand in the URL; wherever FlowyML shows that, it leaves them out. Instead of a token or a password,
+    a file that holds it or a command that prints it can be given. ``api_key`` is another name of ``token``, or
+    ``"user:password"``. ``ca_file`` is a file with the authorities to trust for TLS,
+    ``client_cert`` a file with a certificate and its key, or the two files; with ``verify=False`` everybody is trusted.
 
     ``work_pool`` names the pool whose workers execute the runs. Without one each run is executed on this machine, in a
     process of its own that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
@@ -65,13 +72,39 @@ class PrefectOrchestrator(Orchestrator):
         *,
         retry_policy: OrchestratorRetryPolicy | None = None,
         api_key: str | None = None,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        token_command: str | Sequence[str] | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        password_file: str | os.PathLike[str] | None = None,
+        password_command: str | Sequence[str] | None = None,
+        verify: bool | str = True,
+        ca_file: str | os.PathLike[str] | None = None,
+        client_cert: ClientCertificate | None = None,
         artifacts: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__(retry_policy=retry_policy)
+        login = Login.of(
+            token=token, token_file=token_file, token_command=token_command, username=username,
+            password=password, password_file=password_file, password_command=password_command,
+        )  # fmt: skip
+        if api_key and (login or login.password):
+            raise ConfigurationError("api_key is another name of token, or of username and password. Give one of them.")
+        if login.password and username is None:
+            raise ConfigurationError("password needs username=… beside it.")
+        if client_cert is not None and work_pool is None:
+            raise ConfigurationError(
+                "client_cert: without a work pool, runs are executed on this machine by Prefect's own client, which "
+                "presents no certificate. Give work_pool=… too."
+            )
         self.url = None if url is None else without_credentials(url)
         self.work_pool = work_pool
         self.artifacts = None if artifacts is None else os.fspath(artifacts)
-        self._connection = Connection.to(url, api_key) if url is not None else None
+        self._asks = login_of(api_key) if api_key else login
+        self._tls = Tls.of(verify, ca_file, client_cert)
+        self._connection = Connection.to(url, self._asks, self._tls) if url is not None else None
+        self.login = self._connection.login if self._connection else self._asks
         self._settings_read = False
         self._client: PrefectClient | None = None
         self._deployments: Deployments | None = None
@@ -170,9 +203,8 @@ class PrefectOrchestrator(Orchestrator):
     @classmethod
     def sign_in(cls) -> SignIn | None:
         server = embedded_server(start=False)
-        if server is None or server.connection.auth_string is None:
-            return None
-        return SignIn(url=server.connection.ui_url, password=server.connection.auth_string)
+        password = server.connection.password if server else None
+        return SignIn(url=server.connection.ui_url, password=password) if server and password else None
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         return {"flow.py": compile_flow(bundle).encode(), bundle.filename: bundle.data}
@@ -210,7 +242,7 @@ class PrefectOrchestrator(Orchestrator):
 
     def _client_if_there(self) -> PrefectClient | None:
         given = None if self._is_embedded() else self._connection
-        server = embedded_server(start=False) if given is None or given == Connection(given.api_url) else None
+        server = embedded_server(start=False) if given is None or not given.login else None
         if server is not None and (given is None or given.api_url == server.connection.api_url):
             return self._use(server.connection)  # its password comes along, also where its URL is given
         return None if given is None else self._use(given)
@@ -223,7 +255,9 @@ class PrefectOrchestrator(Orchestrator):
     def _is_embedded(self) -> bool:
         """Whether neither the caller nor Prefect's settings name a server."""
         if self._connection is None and not self._settings_read:
-            self._connection = Connection.configured()
+            configured = Connection.configured()
+            if configured is not None:
+                self._connection = Connection.to(configured.api_url, self._asks, self._tls)
             self._settings_read = True
         return self._connection is None
 

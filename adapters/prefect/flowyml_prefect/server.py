@@ -27,7 +27,7 @@ from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml.core.errors import EngineError
 from flowyml.core.home import home
 from flowyml_prefect.client import PrefectClient
-from flowyml_prefect.connection import Connection
+from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.secret import make_password, password, write_privately
 
 __all__ = ["POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefect_home", "stop_embedded_server", "turn"]
@@ -64,12 +64,12 @@ class EmbeddedServer:
     def connection(self) -> Connection:
         """How to reach it."""
         secret = password(prefect_home()) if self.asks_password else None
-        return Connection(f"{self.url}/api", auth_string=secret, ui=self.url + self.ui)
+        return Connection(f"{self.url}/api", login_of(secret, is_password=True), ui=self.url + self.ui)
 
     @property
     def is_open(self) -> bool:
         """Whether anybody may use it, or its owner may no longer."""
-        return self.connection.auth_string is None
+        return self.connection.password is None
 
 
 def prefect_home() -> Path:

@@ -13,17 +13,17 @@ import pytest
 
 from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError
-from flowyml_prefect.connection import Connection
+from flowyml_prefect.connection import Connection, login_of
 
 _BOTH = """
 import json
-from flowyml_prefect.connection import Connection
+from flowyml_prefect.connection import Connection, login_of
 ours = Connection.configured()
 from prefect.settings import get_current_settings
 theirs = get_current_settings().api
 secret = lambda value: value.get_secret_value() if value else None
 print(json.dumps([
-    ours and [ours.api_url, ours.api_key, ours.auth_string],
+    ours and [ours.api_url, ours.login.token.get(), ours.password],
     theirs.url and [theirs.url, secret(theirs.key), secret(theirs.auth_string)],
 ]))
 """
@@ -73,16 +73,17 @@ def test_urls_with_and_without_api(url: str) -> None:
 
 
 def test_prefect_cloud_has_its_ui_elsewhere() -> None:
-    cloud = Connection.to("https://api.prefect.cloud/api/accounts/a1/workspaces/w1", "pnu_secret")
+    cloud = Connection.to("https://api.prefect.cloud/api/accounts/a1/workspaces/w1", login_of("pnu_secret"))
     assert cloud.ui_url == "https://app.prefect.cloud/account/a1/workspace/w1"
-    assert cloud.headers == {"Authorization": "Bearer pnu_secret"}
+    assert cloud.login.headers() == {"Authorization": "Bearer pnu_secret"}
     assert "secret" not in repr(cloud)
 
 
 def test_a_user_and_password_are_basic_authentication() -> None:
-    connection = Connection.to("http://h:4200", "admin:secret")
-    assert connection.headers == {"Authorization": "Basic YWRtaW46c2VjcmV0"}
-    assert connection.environment == {"PREFECT_API_URL": "http://h:4200/api", "PREFECT_API_AUTH_STRING": "admin:secret"}
+    connection = Connection.to("http://h:4200", login_of("admin:secret"))
+    assert connection.login.headers() == {"Authorization": "Basic YWRtaW46c2VjcmV0"}
+    environment = {name: value for name, value in connection.environment.items() if value not in ("", "{}", "false")}
+    assert environment == {"PREFECT_API_URL": "http://h:4200/api", "PREFECT_API_AUTH_STRING": "admin:secret"}
     assert "secret" not in repr(connection)
 
 
@@ -93,17 +94,17 @@ def test_a_user_and_password_in_the_url_are_sent_and_never_shown(
     in_url: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = Connection.to(f"http://{in_url}@h:4200/api?token=s3cret")
-    assert connection.headers == {"Authorization": f"Basic {base64.b64encode(sent).decode()}"}
+    assert connection.login.headers() == {"Authorization": f"Basic {base64.b64encode(sent).decode()}"}
     assert (connection.api_url, connection.ui_url) == ("http://h:4200/api", "http://h:4200")
     assert "s3cr" not in repr(connection)
-    assert Connection.to(f"http://{in_url}@h:4200", "key").headers == {"Authorization": "Bearer key"}
+    assert Connection.to(f"http://{in_url}@h:4200", login_of("key")).login.headers() == {"Authorization": "Bearer key"}
     monkeypatch.setenv("PREFECT_API_URL", f"http://{in_url}@h:4200/api")
     monkeypatch.setenv("PREFECT_API_KEY", "key")
     assert Connection.configured() == connection
     assert Connection.to("http://h:4200") == connection
     monkeypatch.setenv("PREFECT_API_URL", "http://h:4200/api")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", sent.decode())
-    assert Connection.to("http://h:4200").headers == connection.headers
+    assert Connection.to("http://h:4200").login.headers() == connection.login.headers()
     monkeypatch.setenv("PREFECT_UI_URL", f"https://{in_url}@ui")
     assert Connection.to("http://h:4200").ui_url == "https://ui"
 
@@ -127,3 +128,37 @@ def test_the_command_line_shows_no_password(
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(ConfigurationError, match="is no address of a server"):
         Connection.to(url)
+
+
+_SENT = """
+import json, sys
+from flowyml_prefect.client import PrefectClient
+from flowyml_prefect.connection import Connection
+ours = PrefectClient(Connection.configured())
+from prefect.settings import get_current_settings
+settings = get_current_settings()
+secret = lambda value: value.get_secret_value() if value else None
+print(json.dumps([ours.headers(), secret(settings.api.auth_string) or "", secret(settings.api.key) or "",
+                  settings.client.custom_headers]))
+"""
+
+
+@pytest.mark.parametrize("where", ["environment", "profile"])
+def test_a_process_for_another_server_takes_no_credentials_along(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"PREFECT_API_AUTH_STRING": "me:planted", "PREFECT_API_KEY": "planted", "PREFECT_API_URL": "http://h/api",
+                "PREFECT_CLIENT_CUSTOM_HEADERS": '{"X-Gate": "planted"}'}  # fmt: skip
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    if where == "profile":
+        lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        (tmp_path / "profiles.toml").write_text(f'active = "team"\n[profiles.team]\n{lines}')
+    else:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+    environment = {**os.environ, **Connection.to("http://other").environment}
+    done = subprocess.run([sys.executable, "-c", _SENT], capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout) == [{}, "", "", {"X-Gate": ""}]
+    own = {**os.environ, **Connection.to("http://h").environment}
+    done = subprocess.run([sys.executable, "-c", _SENT], capture_output=True, text=True, check=True, env=own)
+    assert done.stdout.count("planted") == 2, "the password, which wins over the key, and the header"

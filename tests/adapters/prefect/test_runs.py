@@ -112,7 +112,7 @@ class TestRuns:
         handle.wait_for_completion(60, 0.2)
         assert handle.url == f"{prefect.url}/runs/flow-run/{handle.job_id}"
         assert (handle.run_id, handle.raw_status, handle.run.pipeline) == ("run/1 ü", "Completed", "own words")
-        flow_run = orchestrator.client.read(f"/flow_runs/{handle.job_id}")
+        flow_run = orchestrator.client.get(f"/flow_runs/{handle.job_id}")
         assert (flow_run["name"], flow_run["idempotency_key"]) == ("run/1 ü", "run/1 ü")
         (task,) = orchestrator.client.task_runs(handle.job_id)
         assert task.name == "add"
