@@ -15,7 +15,7 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import encoded
-from flowyml_kubeflow.options import StepOptions
+from flowyml_kubeflow.options import StepOptions, empty_dir
 from flowyml_kubeflow.retries import delays_in_pod
 
 __all__ = ["bundle_container", "container", "kubernetes", "longest"]
@@ -25,6 +25,10 @@ Json = dict[str, Any]
 # The step's process is killed at its timeout; the pod, should that fail, this many seconds later: Kubernetes begins to
 # count before the image is pulled and packages are installed.
 _GRACE = 1800
+_CAMEL = {
+    "match_expressions": "matchExpressions", "match_fields": "matchFields", "run_as_user": "runAsUser",
+    "run_as_group": "runAsGroup", "run_as_non_root": "runAsNonRoot",
+}  # fmt: skip
 
 _PIP = """
 if ! [ -x "$(command -v pip)" ]; then
@@ -163,13 +167,11 @@ def kubernetes(step: Step | None, options: StepOptions) -> Json:
         config["nodeSelector"] = {"labels": selector}
     if options.tolerations:
         config["tolerations"] = [_toleration(item) for item in options.tolerations]
-    if options.secrets:
-        config["secretAsEnv"] = [_secret(variable, secret) for variable, secret in options.secrets.items()]
-    if options.pvcs:
-        config["pvcMount"] = [
-            {"constant": claim, "mountPath": path, "pvcNameParameter": _constant(claim)}
-            for path, claim in options.pvcs.items()
-        ]
+    if options.node_affinity:
+        config["nodeAffinity"] = [_affinity(term) for term in options.node_affinity]
+    config |= {**_variables(options), **_volumes(options)}
+    if options.security_context:
+        config["securityContext"] = {_CAMEL[name]: _text_of(value) for name, value in options.security_context.items()}
     if options.pull_policy:
         config["imagePullPolicy"] = options.pull_policy
     if options.pull_secrets:
@@ -251,16 +253,67 @@ def _gpu_selector(asked: ResourceRequirements | None) -> dict[str, str]:
     return {}
 
 
+def _variables(options: StepOptions) -> Json:
+    """Those of secrets and config maps."""
+    config: Json = {}
+    for part, kind, places in (
+        ("secretAsEnv", "secret", options.secrets), ("configMapAsEnv", "configMap", options.config_maps),
+    ):  # fmt: skip
+        if places:
+            config[part] = [_variable(kind, variable, place) for variable, place in places.items()]
+    return config
+
+
+def _variable(kind: str, variable: str, place: str) -> Json:
+    name, key = place.split("/")
+    pairs = [{"envVar": variable, f"{kind}Key": key}]
+    return {"keyToEnv": pairs, "optional": False, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
+
+
+def _volumes(options: StepOptions) -> Json:
+    config: Json = {}
+    if options.pvcs:
+        config["pvcMount"] = [
+            {"constant": claim, "mountPath": path, "pvcNameParameter": _constant(claim)}
+            for path, claim in options.pvcs.items()
+        ]
+    for part, kind, files in (
+        ("secretAsVolume", "secret", options.secret_files),
+        ("configMapAsVolume", "configMap", options.config_map_files),
+    ):
+        if files:
+            config[part] = [
+                {"mountPath": path, "optional": False, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
+                for path, name in files.items()
+            ]
+    if options.empty_dirs:
+        config["emptyDirMounts"] = [
+            _empty_dir(number, path, told) for number, (path, told) in enumerate(options.empty_dirs.items(), 1)
+        ]
+    return config
+
+
+def _empty_dir(number: int, path: str, told: str) -> Json:
+    medium, size = empty_dir(told)
+    limits = {name: value for name, value in (("medium", medium), ("sizeLimit", size)) if value}
+    return {"volumeName": f"flowyml-empty-{number}", "mountPath": path, **limits}
+
+
+def _affinity(term: Mapping[str, Any]) -> Json:
+    rules = {_CAMEL[part]: [dict(rule) for rule in term[part]] for part in ("match_expressions", "match_fields")
+             if part in term}  # fmt: skip
+    return {**rules, **({"weight": term["weight"]} if "weight" in term else {})}
+
+
+def _text_of(value: int | bool) -> str | bool:
+    """Protobuf's JSON has 64-bit numbers as text."""
+    return value if isinstance(value, bool) else str(value)
+
+
 def _toleration(item: Mapping[str, Any]) -> Json:
     plain = {name: value for name, value in item.items() if name != "toleration_seconds"}
     seconds = item.get("toleration_seconds")
     return {**plain, **({"tolerationSeconds": str(seconds)} if seconds is not None else {})}
-
-
-def _secret(variable: str, secret: str) -> Json:
-    name, key = secret.split("/")
-    pairs = [{"envVar": variable, "secretKey": key}]
-    return {"keyToEnv": pairs, "optional": False, "secretName": name, "secretNameParameter": _constant(name)}
 
 
 def _constant(value: str) -> Json:

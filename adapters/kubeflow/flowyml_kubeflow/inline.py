@@ -28,9 +28,13 @@ _PARTS = (
 _USERS = ("code/", "objects/")
 # What a script does when it is imported, beside making an orchestrator, for which more of the package is needed.
 _DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\(")
-# The local engine, and the code of a user's that may make or ask one when it is imported.
-_LOCAL = "flowyml/orchestrators/local/"
-_MAY_BE_LOCAL = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
+# The local engine and what other engines' clients stand on; and the code of a user's that may make or ask one when it
+# is imported.
+_ENGINES = (
+    "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
+    "flowyml/orchestrators/settings.py", "flowyml/orchestrators/whose.py", "flowyml/orchestrators/ownership.py",
+)  # fmt: skip
+_MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 _STRING_OR_COMMENT = re.compile(
     rb"""
@@ -55,8 +59,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
     users = [data for path, data in contents.items() if path.startswith(_USERS)]
     if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
-        if not any(_MAY_BE_LOCAL.search(data) for data in users):
-            contents = {path: data for path, data in contents.items() if not path.startswith(_LOCAL)}
+        if not any(_MAY_BE_ANOTHER.search(data) for data in users):
+            contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
     folder = files("flowyml_kubeflow")
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _PARTS})
     return bundle.repacked(

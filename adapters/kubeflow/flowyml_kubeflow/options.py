@@ -17,7 +17,7 @@ from flowyml.core.urls import refuse_credentials
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 
-__all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "pipeline_options", "step_options"]
+__all__ = ["DEFAULT_IMAGE", "FORMS", "StepOptions", "default_image", "empty_dir", "pipeline_options", "step_options"]
 
 DEFAULT_IMAGE = "python:3.12-slim"
 FORMS = ("container", "python")
@@ -39,8 +39,14 @@ class StepOptions:
     memory_limit: str | None = None
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
+    node_affinity: tuple[Mapping[str, Any], ...] = ()
     secrets: Mapping[str, str] = field(default_factory=dict)
+    secret_files: Mapping[str, str] = field(default_factory=dict)
+    config_maps: Mapping[str, str] = field(default_factory=dict)
+    config_map_files: Mapping[str, str] = field(default_factory=dict)
     pvcs: Mapping[str, str] = field(default_factory=dict)
+    empty_dirs: Mapping[str, str] = field(default_factory=dict)
+    security_context: Mapping[str, Any] = field(default_factory=dict)
     pull_policy: str | None = None
     pull_secrets: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -59,6 +65,7 @@ _CHECKS: Mapping[str, tuple[str, Any]] = {
         "a list of dicts",
         lambda value: _is_list(value) and all(isinstance(v, Mapping) for v in value),
     ),
+    "Mapping[str, Any]": ("a dict", lambda value: isinstance(value, Mapping)),
     "bool": ("True or False", lambda value: isinstance(value, bool)),
     "str": ("text", lambda value: isinstance(value, str) and value != ""),
     "str | None": ("text", lambda value: isinstance(value, str) and value != ""),
@@ -66,8 +73,15 @@ _CHECKS: Mapping[str, tuple[str, Any]] = {
 _TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
 _QUANTITIES = {"cpu_request", "cpu_limit", "memory_request", "memory_limit"}
 _PULLS = ("Always", "IfNotPresent", "Never")
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTPE]i?|Ki|m)?")  # source: Kubernetes, resource.Quantity
 _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")  # source: Kubernetes, IsEnvVarName
 _TOLERATION = {"key", "operator", "value", "effect", "toleration_seconds"}
+_AFFINITY = {"match_expressions", "match_fields", "weight"}
+_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")  # source: Kubernetes, NodeSelectorOperator
+_SECURITY = ("run_as_user", "run_as_group", "run_as_non_root")
+_VOLUMES = ("pvcs", "secret_files", "config_map_files", "empty_dirs")
+_VARIABLES = ("env", "secrets", "config_maps")
+_MEMORY = "memory"
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:
@@ -103,11 +117,23 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
         values = [options[name] for options in (pipeline, given) if name in options]
         if values:
             merged[name] = _joined(kind, values)
+    for fault in _pod_as_a_whole_faults(merged):
+        raise UnknownOptionError(f"{f'step {step.name!r}' if step else 'the pipeline'}: {fault}")
     return StepOptions(**merged)
 
 
+def empty_dir(told: str) -> tuple[str, str]:
+    """Medium and size of an empty folder.
+
+    >>> empty_dir("5Gi"), empty_dir("memory:1Gi"), empty_dir("memory"), empty_dir("")
+    (('', '5Gi'), ('Memory', '1Gi'), ('Memory', ''), ('', ''))
+    """
+    medium, _, size = told.partition(":") if told.startswith(_MEMORY) else ("", "", told)
+    return medium.title(), size
+
+
 def _joined(kind: str, values: list[Any]) -> Any:
-    if kind == "Mapping[str, str]":
+    if kind.startswith("Mapping[str, "):
         return {key: value for options in values for key, value in options.items()}
     return tuple(values[-1]) if kind.startswith("tuple") else values[-1]
 
@@ -123,7 +149,8 @@ def _check(given: Mapping[str, Any], who: str, known: Any) -> None:
         if fits and not fits(value):
             raise UnknownOptionError(f"{who}: kubeflow {name}={value!r:.80} is not {expected}.")
     refuse_credentials(given.get("env", {}).get(ARTIFACTS, ""), f"{who}: kubeflow env {ARTIFACTS}")
-    for fault in (*_machine_faults(given), *_pod_faults(given)):
+    checks = (_machine_faults, _affinity_faults, _pod_faults, _volume_faults, _security_faults)
+    for fault in (fault for check in checks for fault in check(given)):
         raise UnknownOptionError(f"{who}: {fault}")
 
 
@@ -140,21 +167,79 @@ def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
         seconds = item.get("toleration_seconds", 0)
         if isinstance(seconds, bool) or not isinstance(seconds, int):
             yield f"toleration_seconds={seconds!r:.80} is no whole number of seconds."
+        elif "toleration_seconds" in item and item.get("effect") != "NoExecute":
+            yield "toleration_seconds belong to effect='NoExecute'."
+        if item.get("operator") == "Exists" and item.get("value"):
+            yield f"a toleration of operator 'Exists' takes no value, and has {item['value']!r:.80}."
+
+
+def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    """The same about ``node_affinity``, whose words are those of kfp-kubernetes."""
+    for term in given.get("node_affinity", ()):
+        if unknown := sorted(term.keys() - _AFFINITY):
+            yield f"a node_affinity has no {unknown[0]!r}. Known: {', '.join(sorted(_AFFINITY))}."
+        weight = term.get("weight", 1)
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= 100:
+            yield f"a node_affinity's weight={weight!r:.80} is no number from 1 to 100."
+        rules = [*term.get("match_expressions", ()), *term.get("match_fields", ())]
+        if not rules:
+            yield "a node_affinity has neither match_expressions nor match_fields."
+        for rule in rules:
+            if not isinstance(rule, Mapping) or not rule.get("key") or rule.get("operator") not in _OPERATORS:
+                yield f"node_affinity: {rule!r:.80} has no key, or an operator that is none of {', '.join(_OPERATORS)}."
+            elif not _is_list(values := rule.get("values", ())) or not all(isinstance(item, str) for item in values):
+                yield f"node_affinity: the values of {rule['key']!r} are no list of texts."
+
+
+def _security_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in given.get("security_context", {}).items():
+        if name not in _SECURITY:
+            yield f"a security_context has no {name!r}. Known: {', '.join(_SECURITY)}."
+        elif name == "run_as_non_root":
+            if not isinstance(value, bool):
+                yield f"security_context {name}={value!r:.80} is neither True nor False."
+        elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            yield f"security_context {name}={value!r:.80} is no number of a user or group."
+
+
+def _pod_as_a_whole_faults(merged: Mapping[str, Any]) -> Iterator[str]:
+    """What the options of a pipeline and a step make together.
+
+    KFP names a volume after its claim, secret or config map, and Kubernetes takes each name once in a pod.
+    Source: KFP, v2/driver/k8s.go, ``extendPodSpecPatch``.
+    """
+    paths = [path for option in _VOLUMES for path in merged.get(option, {})]
+    if repeated := next((path for path in paths if paths.count(path) > 1), None):
+        yield f"two volumes are mounted at {repeated!r}."
+    volumes = [name for option in _VOLUMES[:3] for name in merged.get(option, {}).values()]
+    if repeated := next((name for name in volumes if volumes.count(name) > 1), None):
+        yield f"{repeated!r} is mounted twice; KFP names the volume after it, and a pod has one of each name."
+    variables = [name for option in _VARIABLES for name in merged.get(option, {})]
+    if repeated := next((name for name in variables if variables.count(name) > 1), None):
+        yield f"the environment variable {repeated!r} is given by two of {', '.join(_VARIABLES)}."
+
+
+def _volume_faults(given: Mapping[str, Any]) -> Iterator[str]:
+    for path in (path for option in _VOLUMES for path in given.get(option, {})):
+        if not path.startswith("/") or ":" in path:
+            yield f"a volume is mounted at an absolute path without a colon, and {path!r} is none."
+    for path, told in given.get("empty_dirs", {}).items():
+        medium, size = empty_dir(told)
+        if medium not in ("", "Memory") or (size and not _QUANTITY.fullmatch(size)):
+            yield f"empty_dirs {path!r}: {told!r} is no size such as '5Gi', 'memory' or 'memory:1Gi'."
 
 
 def _pod_faults(given: Mapping[str, Any]) -> Iterator[str]:
     """The same about what is in the pod."""
     if given.get("pull_policy", _PULLS[0]) not in _PULLS:
         yield f"kubeflow pull_policy={given['pull_policy']!r} is none of {', '.join(_PULLS)}."
-    for path in given.get("pvcs", {}):
-        if not path.startswith("/"):
-            yield f"a volume is mounted at an absolute path, and {path!r} is none."
-    for variable in (*given.get("env", {}), *given.get("secrets", {})):
+    for variable in (variable for option in _VARIABLES for variable in given.get(option, {})):
         if not _VARIABLE.fullmatch(variable):
             yield f"Kubernetes takes no environment variable {variable!r}."
-    for variable, secret in given.get("secrets", {}).items():
-        if secret.count("/") != 1 or "" in secret.split("/"):
-            yield f"secret {secret!r} for {variable!r}: write it as 'name-of-the-secret/key'."
+    for kind, option in (("secret", "secrets"), ("config map", "config_maps")):
+        for variable, place in given.get(option, {}).items():
+            if place.count("/") != 1 or "" in place.split("/"):
+                yield f"{kind} {place!r} for {variable!r}: write it as 'name-of-the-{kind.replace(' ', '-')}/key'."
 
 
 def _is_list(value: object) -> bool:
