@@ -17,11 +17,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml.core.errors import EngineError
@@ -109,17 +111,31 @@ def ensure_worker() -> None:
 def turn() -> Iterator[None]:
     """One of this user's processes at a time: SQLite takes one writer, and Prefect answers 503 where two meet.
 
-    Nobody waits for ever: after half a minute it is tried without.
+    The kernel keeps the queue, so that each has its turn: of eight that asked again and again, one waited for a minute.
+    Where a turn takes half a minute, as of a process that was stopped, the next one goes on without.
     """
-    with (prefect_home() / "turn").open("a") as file:
-        deadline = time.monotonic() + _LONGEST_TURN_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.005)
-        yield
+    file = (prefect_home() / "turn").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        mine, done = threading.Event(), threading.Event()
+        threading.Thread(target=_queue, args=(file, mine, done), name="flowyml-turn", daemon=True).start()
+        mine.wait(_LONGEST_TURN_SECONDS)
+        try:
+            yield
+        finally:
+            done.set()
+    else:
+        with file:
+            yield
+
+
+def _queue(file: IO[str], mine: threading.Event, done: threading.Event) -> None:
+    """Wait in line in a thread of its own, since nothing can end the wait; hold the turn until it was used."""
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        mine.set()
+        done.wait()
 
 
 def stop_embedded_server() -> bool:
