@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from flowyml.authoring.calls import Call, record_calls
@@ -17,6 +18,7 @@ from flowyml.authoring.places import Place, errors_at, names_its_place, place_of
 from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
+from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
 from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, Plan
 from flowyml.plan.model import Step as PlanStep
@@ -86,6 +88,7 @@ class Pipeline:
         self.include = _checked_globs(include, who)
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
+        self._is_loaded = is_loading()  # by a command, as a script is loaded
         self._place = users_line()
         self._calls: list[Call] = []
         self._plan: Plan | None = None
@@ -219,7 +222,10 @@ class Pipeline:
     def bundle(self, plan: Plan | None = None) -> Bundle:
         """Code and plan in one file that a bare Python runs. ``plan`` stands in for the compiled one."""
         from flowyml.authoring.sources import collect
+        from flowyml.authoring.unguarded import warn_of_work
 
+        if self._file and (self._is_loaded or self._file == getattr(sys.modules["__main__"], "__file__", None)):
+            warn_of_work(Path(self._file))
         with errors_at(self._place):
             made = collect(
                 plan or self.compile(),

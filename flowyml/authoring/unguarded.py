@@ -1,0 +1,128 @@
+"""Work that a script does when it is merely loaded: each process of a run loads it, and does that work again."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+__all__ = ["warn_of_work", "work_in"]
+
+_ENDS_LOADING = {"run", "submit", "schedule", "deploy"}  # of a pipeline; see flowyml.runtime.loading
+# Calls that set something up, which each process needs: `logging.basicConfig`, `sys.path.append`, `np.random.seed`.
+_SETS_UP = re.compile(
+    r"(add|append|basic|configure|disable|enable|extend|filter|init|insert|install|manual|patch|register|seed|set|"
+    r"simplefilter|update|use)(?![a-z])|(filterwarnings|load_dotenv|seterr|setdefault|setlocale)"
+)
+# Calls whose value differs from process to process.
+_DIFFERS = {
+    "getpid", "monotonic", "now", "perf_counter", "randint", "random", "time", "time_ns", "today", "token_hex",
+    "urandom", "utcnow", "uuid1", "uuid4",
+}  # fmt: skip
+_DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+_SHOWN = 60
+
+
+def warn_of_work(path: Path) -> None:
+    """Warn of a script that does work when it is loaded, once for each file in a process."""
+    if path.suffix == ".py" and path.is_file():
+        _warn_once(path.resolve())
+
+
+@cache
+def _warn_once(path: Path) -> None:
+    found = work_in(path.read_bytes())
+    if not found:
+        return
+    line, text = found[0]
+    others = ", ".join(str(number) for number, _ in found[1:6])
+    lines = f"do lines {others}" if len(found) > 2 else f"does line {others}"
+    more = f" So {lines}{' and more' if len(found) > 6 else ''}." if others else ""
+    warnings.warn_explicit(
+        f"{path.name}, line {line}: `{text}` runs again in every process that loads this file, such as that of each "
+        f"step.{more} Put it under `if __name__ == '__main__':`, or into a step.",
+        UserWarning, str(path), line,
+    )  # fmt: skip
+
+
+def work_in(source: bytes) -> Sequence[tuple[int, str]]:
+    r"""The lines with work at module level, and what they say: calls for their effect, `with` and loops that define
+    nothing, and values that differ from process to process. What comes after the line that runs a pipeline is never
+    loaded, and what is under ``if __name__ == …`` neither.
+
+    >>> work_in(b"import random, sys\nsys.path.append('lib')\nprint('hello')\nSALT = random.random()\n")
+    [(3, "print('hello')"), (4, 'SALT = random.random()')]
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the user's code, which is not compiled here
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return []
+    modules = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    return [(node.lineno, _first_line(node)) for node in _work(_until_run(tree.body, modules))]
+
+
+def _until_run(body: Sequence[ast.stmt], modules: set[str]) -> Iterator[ast.stmt]:
+    for statement in body:
+        if _is_guard(statement):
+            continue
+        if not isinstance(statement, _DEFINES) and any(_runs_pipeline(node, modules) for node in ast.walk(statement)):
+            return
+        yield statement
+
+
+def _work(body: Iterator[ast.stmt] | Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        if isinstance(node, ast.Expr):
+            if isinstance(node.value, ast.Call) and not _sets_up(node.value):
+                yield node
+        elif isinstance(node, ast.With | ast.For | ast.While):
+            if not any(isinstance(inner, _DEFINES) or _sets_up(inner) for inner in ast.walk(node)):
+                yield node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            if isinstance(node.value, ast.Call) and _name_of(node.value) in _DIFFERS:
+                yield node
+        elif isinstance(node, ast.If | ast.Try) and not _is_guard(node):
+            for part in ("body", "orelse", "finalbody"):
+                yield from _work(getattr(node, part, []))
+
+
+def _runs_pipeline(node: ast.AST, modules: set[str]) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _ENDS_LOADING):
+        return False
+    root = node.func.value
+    while isinstance(root, ast.Attribute | ast.Call):
+        root = root.value if isinstance(root, ast.Attribute) else root.func
+    return not (isinstance(root, ast.Name) and root.id in modules)  # not subprocess.run, asyncio.run
+
+
+def _is_guard(node: ast.stmt) -> bool:
+    """``if __name__ == "__main__":``"""
+    names = (
+        {inner.id for inner in ast.walk(node.test) if isinstance(inner, ast.Name)} if isinstance(node, ast.If) else ()
+    )
+    return bool({"__name__", "TYPE_CHECKING"} & {*names})
+
+
+def _sets_up(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and _SETS_UP.match(_name_of(node)) is not None
+
+
+def _name_of(call: ast.Call) -> str:
+    function = call.func
+    return (
+        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
+    )
+
+
+def _first_line(node: ast.stmt) -> str:
+    line = ast.unparse(node).partition("\n")[0]
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
