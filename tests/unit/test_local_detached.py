@@ -100,9 +100,7 @@ def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     assert [line.message for line in handle.logs(follow=True) if line.step] == ["gathering for Ada"]
     handle.wait_for_completion(timeout=20, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
-    assert handle.outputs == {"greeting": "hello Ada"}
-    with pytest.raises(OutputNotKeptError, match="keep_outputs=True"):
-        handle.outputs["large"]
+    assert handle.outputs == {"greeting": "hello Ada", "large": "x" * 100_000}
     assert {line.message for line in handle.logs() if not line.step} == {"from a program", "from a thread"}
     assert handle.run.parameters == {"name": "Ada"}
     eventually(lambda: not list((tmp_path / "jobs" / "runs").iterdir()))
@@ -145,15 +143,20 @@ def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
     assert not any("flowyml" in line for line in lines)
 
 
-def test_keep_outputs_of_a_submitted_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [True, None, False])
+def test_large_outputs_of_a_submitted_run(tmp_path: Path, keep: bool | None) -> None:
     @step(outputs=["large"])
     def make() -> list[int]:
         return list(range(50_000))
 
-    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=keep)
     handle = Pipeline("keeping").add_step(make).submit(on=local)
-    handle.wait_for_completion(timeout=20, poll_interval=0.1)
-    assert handle.outputs["large"] == list(range(50_000))
+    handle.wait_for_completion(timeout=60, poll_interval=0.1)
+    if keep is False:
+        with pytest.raises(OutputNotKeptError, match="keep_outputs=True"):
+            handle.outputs["large"]
+    else:
+        assert handle.outputs["large"] == list(range(50_000))
 
 
 def test_a_subclass_executes_submitted_runs_too(tmp_path: Path) -> None:

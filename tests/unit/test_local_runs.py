@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import logging
 import math
 import re
@@ -29,6 +30,7 @@ from flowyml.core.runs import PipelineResult, Run
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import RunnablePipeline, check_same_run
 from flowyml.orchestrators.local import run
+from flowyml.orchestrators.local.outputs import kept, read
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 
@@ -639,6 +641,17 @@ def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert kept["large"] == "x" * 100_000
     with pytest.raises(OutputNotKeptError, match="could not be kept"):
         kept["lock"]
+
+
+@pytest.mark.parametrize("value", [b"x" * 300_000, "x" * 300_000, (1, "x" * 300_000), list(range(100_000))])
+def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Path, value: object) -> None:
+    plan, name = chain(1).compile(), "v0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path))
+        entry = kept(plan, "limited", {name: value}, keep=200_000)
+        assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert read("limited", json.dumps(kept(plan, "limited", {name: value}, keep=1e6))) == {name: value}
 
 
 def test_a_subclass_may_do_things_before_and_after(tmp_path: Path) -> None:

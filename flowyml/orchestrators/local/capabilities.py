@@ -25,7 +25,7 @@ CAPABILITIES = Capabilities(
             "one call into C code is waited for; with workers='processes' or a timeout it is killed."
         ),
         Feature.LOGS: yes,
-        Feature.OUTPUTS: partly("Small values are kept; large ones with LocalOrchestrator(keep_outputs=True)."),
+        Feature.OUTPUTS: partly("Of submitted runs up to 1 GB each, of run() small ones; keep_outputs=True keeps all."),
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),

@@ -54,7 +54,8 @@ class LocalOrchestrator(Orchestrator):
     default 32 threads, or as many processes as there are CPUs.
 
     Runs are recorded in ``store``, a SQLite file, by default ``runs.db`` in FlowyML's data folder. Small outputs are
-    recorded too; ``keep_outputs`` keeps large ones, in the artifact store.
+    recorded too. Large ones go to the artifact store: those of submitted runs, whose caller cannot have them otherwise,
+    up to 1 GB each; with ``keep_outputs=True`` those of all runs, whatever their size, and with False none.
     """
 
     name = "local"
@@ -67,7 +68,7 @@ class LocalOrchestrator(Orchestrator):
         *,
         workers: Literal["threads", "processes"] = "threads",
         max_workers: int | None = None,
-        keep_outputs: bool = False,
+        keep_outputs: bool | None = None,
         store: str | os.PathLike[str] | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
     ) -> None:
@@ -164,7 +165,7 @@ class LocalOrchestrator(Orchestrator):
         needs_code = len(apart) < len(plan.steps) or plan.hooks
         return Settings(
             max_workers=self.max_workers,
-            keep_outputs=self.keep_outputs,
+            keep_outputs=self._most_kept(),
             folder=self.store.folder_of(run_id),
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
@@ -172,6 +173,14 @@ class LocalOrchestrator(Orchestrator):
             started=started,
             host=self.host,
         )
+
+    def _most_kept(self) -> float:
+        """The most bytes that an output may have to be kept as an artifact."""
+        from flowyml.orchestrators.local.outputs import MAX_KEPT_BYTES
+
+        if self.keep_outputs is None:
+            return MAX_KEPT_BYTES if self.host.alone else 0
+        return float("inf") if self.keep_outputs else 0
 
     def _begin(
         self, store: RunStore, plan: Plan, run_id: str, parameters: Mapping[str, Any], pipeline: RunnablePipeline,

@@ -6,27 +6,33 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from flowyml.artifacts import artifact_key, open_store, pack, unpack
 from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
 from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.runtime.tracebacks import described
 
-__all__ = ["kept", "read"]
+__all__ = ["MAX_KEPT_BYTES", "kept", "read"]
 
 logger = logging.getLogger("flowyml.local")
 
 _SMALL = 65536
 
+MAX_KEPT_BYTES = 1_000_000_000
+"""The most that an output of a submitted run may have to be kept without being asked for."""
 
-def kept(plan: Plan, run_id: str, values: Mapping[str, Any], *, keep: bool) -> dict[str, Any]:
-    """What is recorded: small values themselves, large ones as artifacts if ``keep``, else that they were not kept."""
+
+def kept(plan: Plan, run_id: str, values: Mapping[str, Any], *, keep: float) -> dict[str, Any]:
+    """What is recorded: small values themselves, others as artifacts of up to ``keep`` bytes, else why they are not."""
     return {output.name: _kept(run_id, output, values[output.name], keep) for output in plan.outputs}
 
 
@@ -58,7 +64,7 @@ def _value(entry: Mapping[str, Any]) -> Any:
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
 
-def _kept(run_id: str, output: PipelineOutput, value: Any, keep: bool) -> dict[str, Any]:
+def _kept(run_id: str, output: PipelineOutput, value: Any, keep: float) -> dict[str, Any]:
     if _is_small(value) and is_plain(value):
         return {"value": value}
     forbidden = why_no_pickles()
@@ -78,7 +84,13 @@ def _kept(run_id: str, output: PipelineOutput, value: Any, keep: bool) -> dict[s
     try:
         key = artifact_key(run_id, output.source.step, 1, f"output-{output.name}")
         store = open_store()
-        return {"artifact": pack(value, store, key=key), "store": store.url}
+        return {"artifact": pack(value, _LimitedStore(store, keep), key=key), "store": store.url}
+    except _TooLargeError:
+        return {
+            "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: {_kind(value)} of more than "
+            f"{keep / 1e9:g} GB. Run it with LocalOrchestrator(keep_outputs=True) to keep it, or let the step write it "
+            f"to storage and return where it is."
+        }
     except Exception as error:  # whatever the class of the value raises when it is written
         logger.warning("Output %r of run %r could not be kept: %s", output.name, run_id, described(error))
         return {"not_kept": f"Output {output.name!r} of run {run_id!r} could not be kept: {described(error)}"}
@@ -93,8 +105,39 @@ class _Limited(io.BytesIO):
         return super().write(data)
 
 
-class _TooLargeError(Exception):
-    pass
+class _LimitedStore(Store):
+    """A store that takes no artifact of more than ``limit`` bytes. What was written of one is removed."""
+
+    def __init__(self, store: Store, limit: float) -> None:
+        super().__init__(store.url)
+        self._store, self._limit = store, limit
+
+    def write(self, key: str, produce: Callable[[BinaryIO], None]) -> Written:
+        return self._store.write(key, lambda file: produce(cast(BinaryIO, _LimitedFile(file, self._limit))))
+
+    def holds(self, url: str) -> bool:
+        return self._store.holds(url)
+
+    def local_copy(self, url: str) -> AbstractContextManager[Path]:
+        return self._store.local_copy(url)
+
+
+class _LimitedFile:
+    def __init__(self, file: BinaryIO, limit: float) -> None:
+        self._file, self._left = file, limit
+
+    def write(self, data: Any) -> int:
+        self._left -= memoryview(data).nbytes
+        if self._left < 0:
+            raise _TooLargeError
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _TooLargeError(ArtifactError):
+    """Nothing of that size is kept."""
 
 
 def _small_pickle(value: Any) -> bytes | None:

@@ -54,7 +54,7 @@ class Settings:
     """
 
     max_workers: int
-    keep_outputs: bool
+    keep_outputs: float
     folder: Path
     code: Callable[[], Code]
     apart: frozenset[str] = frozenset()
