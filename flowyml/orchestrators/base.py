@@ -343,7 +343,8 @@ def check_same_run(
     """For an adapter whose engine has a run of this id: the same run again is given back, another one is an error.
 
     ``origin`` and ``code_digest`` are those of the bundle; they are compared with what the engine recorded in
-    ``found``, where both are known. Other parameters cannot change the run, and are worth a warning.
+    ``found``, where both are known. Other parameters cannot change the run, and are worth a warning; so is code that
+    cannot be compared.
 
     Raises ``DefinitionError`` for a run of another pipeline, of another project's, or of other code.
     """
@@ -363,6 +364,11 @@ def check_same_run(
             f"run_id={found.run_id!r} belongs to a run of {pipeline!r} with other code: its steps, data files or "
             f"options have changed since (version {str(found.code_digest)[:8]}, now {str(code_digest)[:8]}). {again}."
         )
+    if found.code_digest is None and code_digest is not None:
+        logger.warning(
+            "run_id=%r belongs to a run that is given back; which code it ran is not recorded. %s.",
+            found.run_id, again,
+        )  # fmt: skip
     if found.parameters != parameters:
         logger.warning(
             "run_id=%r belongs to a run with the parameters %s, which is given back; nothing runs with %s. Give that "

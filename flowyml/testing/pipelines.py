@@ -29,14 +29,14 @@ VALUES: dict[str, Any] = {
 }
 
 
-def greeting() -> Pipeline:
-    """Two steps, a parameter, a line of output."""
+def greeting(first: str = "hello") -> Pipeline:
+    """Two steps, a parameter, a line of output. Another first word is other code."""
 
     @step(outputs=["words"])
     def gather(name: str) -> list[str]:
         print(f"gathering words for {name}")
         get_logger().warning("%s has few words", name)
-        return ["hello", name]
+        return [first, name]
 
     @step(outputs=["greeting"])
     async def join(words: list[str]) -> str:

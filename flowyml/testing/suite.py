@@ -329,8 +329,11 @@ class LifeConformance(_Base):
         assert "belongs to a run" not in caplog.text
         second = orchestrator.run_pipeline(pipelines.greeting(), run_id, parameters={"name": "Bob"})
         assert "belongs to a run with the parameters {'name': 'Ada'}" in caplog.text
-        assert self.finish(second).outputs == {"greeting": "hello Ada"}
+        assert self.finish(second).status is COMPLETED, second.error
+        assert second.outputs == {"greeting": "hello Ada"}
         assert first.job_id == second.job_id
+        with pytest.raises(DefinitionError, match=f"{run_id}.* with other code: .* Give this run another id"):
+            orchestrator.run_pipeline(pipelines.greeting("goodbye"), run_id, parameters={"name": "Ada"})
         if self.run_ids_span_pipelines:
             with pytest.raises(DefinitionError, match="belongs to a run of 'conformance greeting'"):
                 orchestrator.run_pipeline(pipelines.counting(folder), run_id)

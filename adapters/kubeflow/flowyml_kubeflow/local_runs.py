@@ -23,10 +23,11 @@ from flowyml.artifacts import open_store, unpack
 from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
+from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, check_same_run
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import Plan, Step
+from flowyml.plan.model import Step
 from flowyml.plan.names import slug
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
@@ -60,7 +61,8 @@ class LocalRuns:
         job_id = slug(run_id, max_length=100)
         run = RunFolder(self.folder / job_id)
         if run.path.exists() or not self._claim(run, bundle, run_id, parameters):
-            check_same_run(self.get_run(job_id), bundle.plan.name, parameters)
+            found, origin = self.get_run(job_id), bundle.origin
+            check_same_run(found, bundle.plan.name, parameters, origin=origin, code_digest=bundle.code_digest)
         if not run.result() and not run.is_supervised():
             self._start(run)
         return job_id
@@ -74,7 +76,7 @@ class LocalRuns:
         (fresh / "pipeline.yaml").write_text(spec.text(local), "utf-8")
         (fresh / "bundle.pyz").write_bytes(compiled.bundle.data)
         RunFolder(fresh).write("parameters.json", parameters)
-        request = self._request(bundle.plan, run.path.name, run_id, parameters) | {"revision": bundle.revision}
+        request = self._request(bundle, run.path.name, run_id, parameters)
         RunFolder(fresh).write("request.json", request)
         fresh.chmod(0o755)
         try:
@@ -86,12 +88,16 @@ class LocalRuns:
             return False
         return True
 
-    def _request(self, plan: Plan, job_id: str, run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def _request(self, bundle: Bundle, job_id: str, run_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        plan = bundle.plan
         by_name = {item.name: item for item in plan.parameters}
         return {
             "job_id": job_id,
             "run_id": run_id,
             "pipeline": plan.name,
+            "origin": bundle.origin.to_dict() if bundle.origin else None,
+            "code": bundle.code_digest,
+            "revision": bundle.revision,
             "created": time.time(),
             "runner": self.runner,
             "options": self.options,
@@ -124,6 +130,7 @@ class LocalRuns:
             raw_status=state,
             created_at=_time(request["created"]), started_at=_time(started), ended_at=_time(ended),
             error=result.get("error"), parameters=request["parameters"], revision=request.get("revision"),
+            origin=Origin.from_dict(request.get("origin")), code_digest=request.get("code"),
         )  # fmt: skip
 
     def runs(self, pipeline: str | None, limit: int) -> list[Run]:
