@@ -30,7 +30,9 @@ CLUSTER = Capabilities(
         Feature.RESOURCES_GPU: yes,
         Feature.CANCEL: partly("KFP calls a stopped run FAILED; FlowyML tells it by the run's history"),
         Feature.LOGS: partly("while KFP has the logs of the pods"),
-        Feature.OUTPUTS: partly("from the steps' logs; large ones need an artifact store that you can read too"),
+        Feature.OUTPUTS: partly(
+            "from the steps' logs; large ones through KFP's UI, or from an artifact store that you can read too"
+        ),
         Feature.IDEMPOTENT_SUBMIT: partly(
             "KFP has no unique names: of submissions at once one run is kept, unless one dies meanwhile"
         ),

@@ -23,6 +23,7 @@ from flowyml_kubeflow.sign_in import SignIn
 __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 
 _PAGE = 100
+_CHUNK = 1 << 20  # bytes of a file at once
 _TRANSIENT = (429, 500, 502, 503, 504)
 _NO_LOG = '{"error_message":'  # what older servers say in an answer that claims to be a success
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod; source: Kubernetes
@@ -185,6 +186,16 @@ class Client:
         lines = _lines(bytes(answer.data).decode("utf-8", "replace"), grows=grows)
         gone = len(lines) == 1 and lines[0].startswith(_NO_LOG)
         return None if gone else lines
+
+    def download(self, page: str, write: Callable[[bytes], object]) -> None:
+        """A file that ml-pipeline-ui gives. Raises ``NotFoundError`` where KFP's API alone answers."""
+        namespace = [("namespace", self.namespace)] if self.namespace else []
+        answer = self._called(partial(self._text, (page, "GET", {}, namespace)))
+        try:
+            for part in answer.stream(_CHUNK):
+                write(part)
+        finally:
+            answer.release_conn()
 
     def _log_answer(self, run: str, node: str) -> Any:
         """By the API server's own path or, where ml-pipeline-ui stands in front, by that of the UI, which passes on

@@ -28,6 +28,7 @@ from flowyml_kubeflow.recurring import RecurringRuns
 from flowyml_kubeflow.sign_in import SignIn
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.tasks import Pod, Tasks
+from flowyml_kubeflow.ui_store import UiStore
 
 __all__ = ["Cluster"]
 
@@ -184,20 +185,22 @@ class Cluster:
         for task, wanted in tasks.outputs().items():
             found = self._result(run, tasks, task).get("outputs", {})
             for name, packed in found.items():
-                self._keep(name, packed, values, missing)
+                self._keep(job_id, name, packed, values, missing)
             if not found:
                 missing.update({name: f"Output {name!r}: {_lost(tasks, task)}" for name in wanted})
         return Outputs(values, not_kept=missing)
 
-    def _keep(self, name: str, packed: Any, values: Json, missing: dict[str, str]) -> None:
+    def _keep(self, job_id: str, name: str, packed: Any, values: Json, missing: dict[str, str]) -> None:
+        """A value of the run: from the store of artifacts, or from KFP's own through its UI."""
         try:
-            values[name] = unpack(packed, open_store(self.artifacts))
+            values[name] = unpack(packed, open_store(self.artifacts), UiStore(self.client, job_id))
         except ArtifactError as error:
             where = packed["$artifact"]["url"] if is_reference(packed) else "?"
             missing[name] = (
                 f"Output {name!r} stands in KFP's own store at {where}, which cannot be read from here: "
                 f"{str(error).rstrip('.')}. "
-                f"Give the steps a store that you can read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, "
+                f"Give the URL of KFP's UI, which reads it; or give the steps a store that you can read too, "
+                f"kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, "
                 f"and name it here: artifacts='s3://…'."
             )
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowyml.orchestrators.base import Orchestrator
+from flowyml.plan.bundle import build
+from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml.testing import OrchestratorConformance
 from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow.compiler import compile_pipeline
 
 pytestmark = [pytest.mark.kubeflow, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -39,3 +44,118 @@ class TestDockerRunner(OrchestratorConformance):
             return KubeflowOrchestrator(runner="docker", runner_options=options, **given)
 
         return make
+
+
+class Pod:
+    """Runs containers of a compiled pipeline as KFP's launcher does, on an image that it has to take as it is.
+
+    As on OpenShift: an unknown user, no privileges, no network, and nothing writable but ``/tmp`` and the folder where
+    KFP's launcher has artifacts.
+    """
+
+    def __init__(self, documents: list[dict[str, Any]], image: str, folder: Path) -> None:
+        import docker  # type: ignore[import-untyped]  # ships no types
+
+        self.client = docker.from_env()
+        self.spec = documents[0]
+        self.image = image
+        self.folder = folder
+        self.artifacts = folder / "minio"
+        self.artifacts.mkdir()
+        self.artifacts.chmod(0o777)
+
+    def run(self, component: str, parameters: dict[str, Any], inputs: dict[str, str]) -> tuple[str, dict[str, Any]]:
+        """What it prints and what it gives: its output file, with the texts of its parameters."""
+        about = self.spec["components"][component]
+        outputs = about.get("outputDefinitions", {})
+        out = f"/minio/{component}"
+        given = {
+            "inputs": {
+                "parameterValues": parameters,
+                "artifacts": {port: {"artifacts": [self._given(path)]} for port, path in inputs.items()},
+            },
+            "outputs": {
+                "parameters": {port: {"outputFile": f"{out}/{port}.txt"} for port in outputs.get("parameters", {})},
+                "artifacts": {
+                    port: {"artifacts": [{"uri": f"minio://{component}/{port}"}]}
+                    for port in outputs.get("artifacts", {})
+                },
+                "outputFile": f"{out}/output.json",
+            },
+        }
+        container = self.spec["deploymentSpec"]["executors"][about["executorLabel"]]["container"]
+        words = [self._filled(word, given) for word in (*container["command"], *container["args"])]
+        printed = self.client.containers.run(
+            self.image, words, user="12345:0", read_only=True, tmpfs={"/tmp": "mode=1777"}, network_mode="none",
+            cap_drop=["ALL"], security_opt=["no-new-privileges"], remove=True, stderr=True, environment={"HOME": "/"},
+            volumes={str(self.artifacts): {"bind": "/minio", "mode": "rw"}},
+        )  # fmt: skip
+        told = json.loads((self.artifacts / component / "output.json").read_text())
+        texts = {
+            port: (self.artifacts / component / f"{port}.txt").read_text() for port in outputs.get("parameters", {})
+        }
+        return printed.decode(), {**told, "texts": texts}
+
+    def _given(self, path: str) -> dict[str, Any]:
+        """An artifact with what its task said of it."""
+        component, _, port = path.partition("/")
+        told = json.loads((self.artifacts / component / "output.json").read_text())
+        found: dict[str, Any] = told["artifacts"][port]["artifacts"][0]
+        return found
+
+    def _filled(self, word: str, given: dict[str, Any]) -> str:
+        for side in ("inputs", "outputs"):
+            for port, listed in given[side]["artifacts"].items():
+                path = listed["artifacts"][0]["uri"].replace("minio://", "/minio/")
+                word = word.replace(f"{{{{$.{side}.artifacts['{port}'].path}}}}", path)
+        return word.replace("{{$}}", json.dumps(given))
+
+
+def test_containers_run_as_an_unknown_user_on_a_read_only_system(
+    docker_engine: str, load_engine: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Without pip, in the container form, with hooks, a large output and a failure."""
+    code = b"""
+import os
+from flowyml.core.hooks import PipelineHook
+
+class Hook(PipelineHook):
+    def on_pipeline_start(self, pipeline_name, run_id, context):
+        print("start of", run_id)
+    def on_pipeline_end(self, pipeline_name, run_id, status, duration_seconds):
+        print("end of", run_id, status)
+
+hook = Hook()
+
+def make(count):
+    print("made by", os.getuid())
+    return {"rows": list(range(count)), "raw": b"x" * 100_000}
+
+def add(made):
+    return sum(made["rows"]) + len(made["raw"])
+"""
+    steps = (
+        Step(name="make", function="m:make", inputs=(Input("count", FromParameter("count")),), outputs=("made",)),
+        Step(name="add", function="m:add", inputs=(Input("made", FromStep("make", "made")),), outputs=("total",)),
+    )
+    plan = Plan(
+        name="arbitrary", steps=steps, hooks=("m:hook",), outputs=(PipelineOutput("total", FromStep("add", "total")),),
+        parameters=(Parameter(name="count", schema={"type": "integer"}, default=3),),
+    )  # fmt: skip
+    hooks = b"(cm\nhook\nl."  # a pickle of [m.hook]
+    made = compile_pipeline(build(plan, files={"m.py": code}, objects={"hooks": hooks}))
+    image = ":".join(load_engine("kubeflow_docker").IMAGE)
+    pod = Pod(made.documents, image, tmp_path)
+    names = {"run__": "run 1", "job__": "job-1"}
+    pod.run("comp-flowyml--bundle", {}, {})
+    bundle = {"code__": "comp-flowyml--bundle/code__"}
+    printed, told = pod.run("comp-flowyml--start", {"count": 4, **names}, bundle)
+    assert "start of run 1" in printed
+    printed, _ = pod.run("comp-make", {"step__": "make", "count": 4}, bundle)
+    assert "made by 12345" in printed
+    printed, added = pod.run("comp-add", {"step__": "add"}, {**bundle, "made": "comp-make/made__data"})
+    assert added["texts"] == {"total": "100006"}
+    assert 'flowyml-result {"outputs":{"total":100006}}' in printed
+    ended = {**names, "started__": told["texts"]["started__"], "status__": {"state": "COMPLETE"}}
+    printed, _ = pod.run("comp-flowyml--end", ended, bundle)
+    assert "end of run 1 COMPLETED" in printed

@@ -1,0 +1,87 @@
+"""Outputs that stand in KFP's own store of artifacts, which a desk often cannot reach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml_kubeflow.client import Client
+from flowyml_kubeflow.ui_store import UiStore
+
+pytestmark = [
+    pytest.mark.kubeflow,
+    pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),
+]
+RUN = "6a7c5bf0-24a0-4a9d-8d36-8c2a5e3e1f10"
+
+
+@pytest.fixture
+def ui(kfp_api: Any) -> Iterator[Any]:
+    """The state of the fake, which plays ml-pipeline-ui."""
+    if kfp_api.state is None:
+        pytest.skip("a real server is what it is")
+    kfp_api.state.is_ui = True
+    yield kfp_api.state
+    kfp_api.state.is_ui = False
+    kfp_api.state.users.clear()
+
+
+@step
+def large() -> bytes:
+    return b"x" * 300_000
+
+
+def submitted(kfp_api: Any, **options: Any) -> Any:
+    orchestrator = kfp_api.orchestrator(**options)
+    handle = orchestrator.run_pipeline(Pipeline("large").add_step(large), f"large-{time.time_ns()}")
+    return handle.wait_for_completion(120, 0.5)
+
+
+@pytest.mark.parametrize("users", [{}, {"ours": {"team-a"}}], ids=["one user", "several users"])
+def test_a_large_output_comes_through_ml_pipeline_ui(kfp_api: Any, ui: Any, users: dict[str, set[str]]) -> None:
+    ui.users.update(users)
+    handle = submitted(kfp_api, **({"token": "ours", "namespace": "team-a"} if users else {}))
+    assert handle.outputs["large"] == b"x" * 300_000
+    assert any(path.startswith("/artifacts/minio/mlpipeline/v2/artifacts/large/") for _, path in ui.calls)
+
+
+def test_one_that_was_changed_is_refused(kfp_api: Any, ui: Any) -> None:
+    handle = submitted(kfp_api)
+    (path,) = [path for path in (ui.folder / f"run-{handle.job_id}").rglob("*large__data*") if path.is_file()]
+    path.write_bytes(path.read_bytes().replace(b"x", b"y"))
+    with pytest.raises(LookupError, match="SHA-256 differs"):
+        handle.outputs["large"]
+
+
+def test_kfps_api_alone_gives_none_and_says_what_does(kfp_api: Any) -> None:
+    if kfp_api.state is None:
+        pytest.skip("where a real server's URL leads is not known")
+    handle = submitted(kfp_api, artifacts=None)
+    with pytest.raises(LookupError, match=r"cannot be read from here: .*Give the URL of KFP's UI, which reads it"):
+        handle.outputs["large"]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_held"),
+    [
+        (f"minio://mlpipeline/v2/artifacts/large/{RUN}/large/1/data", True),
+        (f"s3://bucket/a/{RUN}/data", True),
+        (f"gs://bucket/a/{RUN}/data", True),
+        ("minio://mlpipeline/v2/artifacts/large/another-run/large/data", False),
+        (f"minio://mlpipeline/{RUN}", False),
+        (f"minio://mlpipeline/a/{RUN}/../other/data", False),
+        (f"minio://mlpipeline/a/{RUN}//data", False),
+        (f"minio://user:secret@mlpipeline/a/{RUN}/data", False),
+        (f"minio://mlpipeline/a/{RUN}/data?namespace=other", False),
+        (f"http://169.254.169.254/{RUN}/data", False),
+        (f"file:///etc/{RUN}/passwd", False),
+        (f"/etc/{RUN}/passwd", False),
+    ],
+)
+def test_what_a_run_did_not_write_is_not_asked_for(url: str, is_held: bool) -> None:
+    """A log, in which the reference stands, may be forged by who can write to it."""
+    assert UiStore(Client("http://kfp.internal"), RUN).holds(url) is is_held
