@@ -80,7 +80,12 @@ def unpack(packed: Any, store: Store, *others: Store) -> Any:
             return found.read(path)
         except ArtifactError:
             raise
-        except Exception as error:  # whatever a user's __setstate__ raises, or a class that is gone
+        except (ImportError, AttributeError) as error:
+            raise ArtifactError(
+                f"Artifact {written.url} was kept, but its class cannot be imported here: {type(error).__name__}: "
+                f"{error}. Set PYTHONPATH to the folder of its module, or run this from there."
+            ) from error
+        except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(
                 f"Artifact {written.url} cannot be read as {found.name}: {type(error).__name__}: {error}"
             ) from error

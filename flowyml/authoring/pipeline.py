@@ -143,7 +143,8 @@ class Pipeline:
             return self._run_nothing(run_id)
         values = self.check_parameters(parameters)
         forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
-        return _resolve(on).execute(self, run_id, values, **forced)
+        result = _resolve(on).execute(self, run_id, values, **forced)
+        return replace(result, graph=self._repr_html_()) if "ipykernel" in sys.modules else result
 
     @takes_a_dict
     def submit(
@@ -326,6 +327,15 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name!r}>"
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the graph, or for a pipeline that is not right yet the same as elsewhere."""
+        from flowyml.graph import svg
+
+        try:
+            return svg(self.compile())
+        except DefinitionError:
+            return None
 
 
 def _are_newest(calls: Sequence[Call]) -> bool:

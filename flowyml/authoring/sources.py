@@ -81,9 +81,11 @@ def collect(
         files.add_module(module)
     if any(shipped_name(module) is None for module in modules):
         files.add_loaded_beside(_main_folder())
-    files.add_globs(include, _module_of(first), plan.name)
+    folder = files.add_globs(include, _module_of(first), plan.name)
     main = shipped_name("__main__") if any(b"__main__" in data for data in objects.values()) else None
-    return build(plan, files=files.content, objects=objects, main=main, origin=origin, versions=versions)
+    return build(
+        plan, files=files.content, objects=objects, main=main, origin=origin, versions=versions, folder=folder
+    )  # fmt: skip
 
 
 def _module_of(owner: Any) -> str:
@@ -132,8 +134,9 @@ class _Files:
             if not module.__name__.startswith(("flowyml", "__main__")):
                 self._add(root, path)
 
-    def add_globs(self, globs: Iterable[str], module: str, pipeline: str) -> None:
-        """Add data files from the folder of a module, so that they stand where they stood beside it."""
+    def add_globs(self, globs: Iterable[str], module: str, pipeline: str) -> str:
+        """Add data files from the folder of a module, so that they stand where they stood beside it; gives that folder,
+        below the one that modules are imported from."""
         shipped = shipped_name(module)
         path = _source_file(sys.modules[module]) if module in sys.modules else None
         folder = path.parent if path else Path.cwd()
@@ -141,6 +144,7 @@ class _Files:
         beside = folder.relative_to(root)
         files = included(folder, globs, pipeline)
         self.content |= {(beside / name).as_posix(): data for name, data in files.items()}
+        return beside.as_posix()
 
     def _add(self, root: Path, path: Path) -> None:
         key = path.relative_to(root).as_posix()

@@ -109,7 +109,10 @@ class StepResult(StepRun):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineResult:
-    """What a finished run gave. ``exception`` is the error itself where it happened in this process."""
+    """What a finished run gave. ``exception`` is the error itself where it happened in this process.
+
+    A notebook shows it as tables below the pipeline's ``graph``, an SVG, which only a notebook has made.
+    """
 
     run_id: str
     pipeline: str
@@ -119,6 +122,7 @@ class PipelineResult:
     duration_seconds: float
     error: str | None = None
     exception: BaseException | None = field(default=None, repr=False)
+    graph: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def success(self) -> bool:
@@ -127,6 +131,11 @@ class PipelineResult:
 
     def __getitem__(self, output: str) -> Any:
         return self.outputs[output]
+
+    def _repr_html_(self) -> str:
+        from flowyml.core.notebook import html_of
+
+        return html_of(self)
 
     def raise_for_status(self) -> PipelineResult:
         """Give the result itself if it succeeded, else raise the step's error."""

@@ -149,11 +149,17 @@ class Orchestrator(ABC):
         Ctrl-C cancels the run, prints its ids, and is raised again. An override may leave ``force`` out: it is given
         only when the user asks for it.
         """
-        from flowyml.core.following import cancel_on_interrupt
+        from flowyml.core.following import cancel_on_interrupt, command_for
 
         submission = self.run_pipeline(pipeline, run_id, parameters=context, force=force)
         with cancel_on_interrupt(submission):
-            return submission.wait_for_completion(timeout=float("inf"), poll_interval=1).result()
+            result = submission.wait_for_completion(timeout=float("inf"), poll_interval=1).result()
+        if not result.success:
+            logger.error(
+                "Run %r of %r ended %s: %s\nIts log, with the traceback: %s",
+                run_id, pipeline.name, result.status, result.error, command_for("logs", submission),
+            )  # fmt: skip
+        return result
 
     def attach(self, job_id: str) -> SubmissionResult:
         """The handle of a run, rebuilt from its job id alone. Raises ``RunNotFoundError``."""

@@ -125,18 +125,22 @@ def build(
     main: str | None = None,
     origin: Origin | None = None,
     versions: Mapping[str, str] = {},
+    folder: str = ".",
 ) -> Bundle:
     """Put a plan and its code into one file.
 
     ``files`` are the user's modules and data, by path relative to the folder that workers import from. ``objects``
     are pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that is
     ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so. ``origin`` is where
-    the pipeline comes from, and ``versions`` are digests of the code of pickled functions, by their keys.
+    the pipeline comes from, and ``versions`` are digests of the code of pickled functions, by their keys. ``folder`` is
+    the one among ``files`` that the pipeline's own file is in.
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
     home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
     runtime = {f"flowyml/{path}": data for path, data in _runtime(home).items()}
     about = {"main": main, "origin": origin.to_dict() if origin else None, "versions": dict(versions)}
+    if folder != ".":
+        about["folder"] = folder
     contents = {
         **runtime,
         "__main__.py": runtime["flowyml/runtime/bootstrap.py"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
@@ -120,7 +121,12 @@ class Worker:
         wanted = error.filename if isinstance(error, FileNotFoundError) else None
         if not isinstance(wanted, str) or not Path(wanted).is_relative_to(self.folder / "code"):
             return ""
-        name = Path(wanted).relative_to(self.folder / "code").as_posix()
+        about = json.loads((self.folder / "bundle.json").read_bytes())
+        home = self.folder / "code" / about.get("folder", "")  # globs count from the folder of the pipeline's file
+        if not Path(wanted).is_relative_to(home):
+            name = Path(wanted).relative_to(self.folder / "code").as_posix()
+            return f". {name} did not come along with the code: include=[…] takes only what stands beside the pipeline"
+        name = Path(wanted).relative_to(home).as_posix()
         return f". It did not come along with the code: the pipeline takes include=[{name!r}]"
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:

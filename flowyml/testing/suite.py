@@ -190,6 +190,9 @@ class FailureConformance(_Base):
         }  # fmt: skip
         assert handle.outputs == {}
         assert not handle.result().success
+        told = "\n".join(line.message for line in handle.logs() if line.step == "broken")
+        assert "Traceback (most recent call last)" in told
+        assert "site-packages" not in told  # nothing of the engine's own
 
     def test_retries_until_it_works(self, orchestrator: Orchestrator, folder: str) -> None:
         policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.1)

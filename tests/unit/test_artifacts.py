@@ -6,11 +6,13 @@ import enum
 import json
 import math
 import os
+import sys
 import threading
 import tracemalloc
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import fsspec
@@ -288,6 +290,17 @@ def test_a_class_that_fails_to_come_back_is_named(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     packed = pack(ComesBackBroken(), store, key="a")
     with pytest.raises(ArtifactError, match=r"a\.pkl cannot be read as pickle: RuntimeError: no way back"):
+        unpack(packed, store)
+
+
+def test_a_class_that_is_not_to_be_found_says_what_to_set(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    module = ModuleType("gone_from_here")
+    exec("class Gone: pass", vars(module))
+    sys.modules[module.__name__] = module
+    packed = pack(module.Gone(), store, key="a")
+    del sys.modules[module.__name__]
+    with pytest.raises(ArtifactError, match=r"its class cannot be imported here: ModuleNotFoundError: .*PYTHONPATH"):
         unpack(packed, store)
 
 

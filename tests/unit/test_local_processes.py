@@ -388,6 +388,36 @@ print(Pipeline("reading", include=["data/*.csv"]).add_step(reads).run()["reads"]
     assert second == "1,2"
 
 
+def test_in_a_package_it_is_named_as_include_takes_it(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from flowyml import Pipeline, step
+@step(timeout=30)
+def reads() -> str:
+    return (Path(__file__).parent / "rows.csv").read_text()
+@step(timeout=30)
+def reads_above() -> str:
+    return (Path(__file__).parents[1] / "rows.csv").read_text()
+if __name__ == "__main__":
+    print(Pipeline("reading").add_step(reads).run().error)
+    print(Pipeline("reading", include=["rows.csv"]).add_step(reads).run()["reads"])
+    print(Pipeline("reading").add_step(reads_above).run().error)
+"""
+    package = tmp_path / "pkg"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "rows.csv").write_text("1,2")
+    (package / "reading.py").write_text(code)
+    command = [sys.executable, "-m", "pkg.reading"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    first, second, third = done.stdout.splitlines()
+    assert first.endswith("It did not come along with the code: the pipeline takes include=['rows.csv']")
+    assert second == "1,2"
+    assert third.endswith(
+        "rows.csv did not come along with the code: include=[…] takes only what stands beside the pipeline"
+    )
+
+
 class SetsUp(PipelineHook):
     """What steps find when the pipeline has started."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import open_store, unpack
-from flowyml.core.errors import EngineError, RunNotFoundError
+from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.origin import Origin
@@ -149,7 +149,14 @@ class LocalRuns:
         found, shown = run.result().get("outputs", {}), run.request()["outputs"]
         stores = (open_store(), open_store(run.root))
         packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
-        return Outputs({name: unpack(value, *stores) for name, value in packed.items()})
+        values: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        for name, value in packed.items():
+            try:
+                values[name] = unpack(value, *stores)
+            except ArtifactError as error:
+                missing[name] = f"Output {name!r} of run {job_id!r} cannot be read here: {error}"
+        return Outputs(values, not_kept=missing)
 
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
         run, seen = self._found(job_id), dict[str, int]()

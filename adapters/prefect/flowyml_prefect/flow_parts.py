@@ -93,7 +93,7 @@ def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Valu
         if work.stop.is_set():
             return Cancelled(message=f"step {step!r} was stopped with its run.")
         if trace := getattr(error, "traceback", ""):
-            logger.error(trace)
+            logger.error("%s", trace.replace("\0", "\\x00"))
         raise
     finally:
         ended.set()
@@ -101,7 +101,7 @@ def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Valu
 
 def to_log(logger: Any) -> OnLine:
     """Lines of a step's process go to a logger, with their levels."""
-    return lambda source, line: logger.log(level_of(source), "%s", line)
+    return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
 
 
 def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:

@@ -154,6 +154,7 @@ class RunReader:
         return [
             LogLine(log.message, names.get(log.task_run_id or "", ""), logging.getLevelName(log.level), log.time)
             for log in logs
+            if not _is_machinery(log)
         ]
 
     def _learn_steps(self, run_id: str, wanted: set[str], names: dict[str, str]) -> None:
@@ -187,6 +188,14 @@ class RunReader:
                 self._plans.setdefault((pipeline, version), steps)
             self._plans.setdefault(key, ())
         return self._plans[key]
+
+
+def _is_machinery(log: Log) -> bool:
+    """Prefect's own traceback of a step's failure, which stands beside the step's and tells of Prefect's code alone."""
+    text = log.message
+    if text.startswith("Task run failed with exception: "):
+        return "flowyml.core.errors.Step" in text
+    return text.startswith("Engine execution exited with ") and "prefect.exceptions.FailedRun: step " in text
 
 
 def _step_run(name: str, task: TaskRun | None) -> StepRun:

@@ -1,0 +1,65 @@
+"""What a notebook shows of a result: its status, its steps and its outputs as tables, below the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from flowyml.core.execution_status import ExecutionStatus
+
+if TYPE_CHECKING:
+    from flowyml.core.runs import PipelineResult
+
+__all__ = ["html_of"]
+
+_LONGEST = 300
+_COLOURS = {
+    ExecutionStatus.COMPLETED: "#1a7f37",
+    ExecutionStatus.FAILED: "#cf222e",
+    ExecutionStatus.TIMEOUT: "#cf222e",
+    ExecutionStatus.CANCELLED: "#9a6700",
+}
+_CELL = 'style="text-align:left; vertical-align:top; padding:2px 16px 2px 0; white-space:pre-wrap"'
+
+
+def html_of(result: PipelineResult) -> str:
+    """The HTML, in which every text is escaped. ``result.graph`` is SVG that FlowyML drew itself."""
+    seconds = f"in {result.duration_seconds:.1f} s"
+    title = f"<b>{_text(result.pipeline)}</b> {_word(result.status)} {seconds}, run {_text(result.run_id)}"
+    steps = [
+        (_text(step.name), _word(step.status), f"{step.duration_seconds:.1f} s" if step.started_at else "",
+         str(step.attempt or ""), _text((step.error or "").partition("\n")[0]))
+        for step in result.step_results.values()
+    ]  # fmt: skip
+    outputs = [(_text(name), _text(_shown(value))) for name, value in result.outputs.items()]
+    outputs += [(_text(name), _text(reason)) for name, reason in result.outputs.not_kept.items()]
+    parts = [
+        f"<div>{title}</div>",
+        f'<pre style="color:#cf222e; white-space:pre-wrap">{_text(result.error)}</pre>' if result.error else "",
+        f'<div style="overflow-x:auto">{result.graph}</div>' if result.graph else "",
+        _table(("step", "status", "took", "attempt", ""), steps),
+        _table(("output", "value"), outputs) if outputs else "",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th {_CELL}>{header}</th>" for header in headers)
+    body = "".join(f"<tr>{''.join(f'<td {_CELL}>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _word(status: ExecutionStatus) -> str:
+    return f'<span style="color:{_COLOURS.get(status, "inherit")}">{escape(status.name)}</span>'
+
+
+def _text(text: str) -> str:
+    return escape(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # a class of the user's, whose values are shown all the same
+        return f"a {type(value).__name__} whose repr raises {type(error).__name__}"

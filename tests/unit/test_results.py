@@ -1,0 +1,85 @@
+"""A notebook shows a result as tables with the graph; nothing in them is HTML of a user's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+from flowyml import Pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Outputs, PipelineResult, StepResult
+from tests.engines.notebook import run_notebook
+
+EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise ValueError(EVIL)
+
+
+class Evil:
+    def __repr__(self) -> str:
+        return EVIL
+
+
+def test_every_text_is_escaped() -> None:
+    now = datetime.now(UTC)
+    failed = StepResult(
+        name=EVIL, status=ExecutionStatus.FAILED, raw_status=EVIL, attempt=2, started_at=now, ended_at=now, error=EVIL
+    )
+    result = PipelineResult(
+        run_id=EVIL, pipeline=EVIL, status=ExecutionStatus.FAILED, step_results={EVIL: failed}, duration_seconds=1.5,
+        outputs=Outputs({EVIL: Evil(), "broken": Broken(), "long": "x" * 10_000}, not_kept={EVIL + "2": EVIL}),
+        error=EVIL,
+    )  # fmt: skip
+    html = result._repr_html_()
+    seen = Tags(html)
+    assert seen.tags <= {"div", "b", "span", "pre", "table", "thead", "tbody", "tr", "th", "td"}
+    assert seen.attributes == {"style"}
+    assert seen.text.count(EVIL) == 9
+    assert "a Broken whose repr raises ValueError" in seen.text
+    assert len(html) < 6_000
+
+
+def test_a_pipeline_shows_its_graph_and_an_unfinished_one_itself() -> None:
+    @step(name=EVIL)
+    def evil() -> int:
+        return 1
+
+    shown = Pipeline("drawn").add_step(evil)._repr_html_()
+    assert shown is not None
+    assert shown.startswith("<svg")
+    assert not Tags(shown).tags & {"script", "img"}
+    assert Pipeline("empty")._repr_html_() is None
+
+
+def test_only_a_notebook_draws(tmp_path: Path) -> None:
+    @step
+    def one() -> int:
+        return 1
+
+    assert Pipeline("plain").add_step(one).run().graph is None
+    cells = [
+        "from flowyml import Pipeline, step",
+        "@step\ndef one():\n    return 1\n\nresult = Pipeline('drawn').add_step(one).run()",
+        "html = result._repr_html_()\nprint('<svg' in html, 'COMPLETED' in html, html.count('<table>'))",
+    ]
+    assert "True True 2" in run_notebook(tmp_path, cells)
