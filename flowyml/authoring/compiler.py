@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from flowyml.authoring.calls import Call, Given
 from flowyml.authoring.places import errors_at
 from flowyml.authoring.sources import function_reference
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.plan.model import FromParameter, FromStep, Input, PipelineOutput, Source, Step
+from flowyml.plan.types import is_rich, spell_out, wanted
 
-__all__ = ["compile_outputs", "compile_steps"]
+__all__ = ["compile_outputs", "compile_steps", "with_types"]
 
 _REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -24,6 +26,33 @@ def compile_steps(pipeline: str, calls: Sequence[Call], injected: Iterable[str])
     """
     wiring = _Wiring(pipeline, calls, frozenset(injected))
     return _in_order(pipeline, [wiring.step(call) for call in calls])
+
+
+def with_types(steps: Sequence[Step], calls: Sequence[Call], types: Mapping[str, object]) -> tuple[Step, ...]:
+    """The same steps, where inputs from parameters of these ``types`` are marked, for workers to make values of JSON.
+
+    Raises ``DefinitionError`` for a step that takes one without saying so.
+    """
+    by_name = {call.name: call for call in calls}
+    return tuple(_with_types(step, by_name[step.name], types) for step in steps) if types else tuple(steps)
+
+
+def _with_types(step: Step, call: Call, types: Mapping[str, object]) -> Step:
+    hint_of = wanted(call.step.function)
+    inputs = []
+    for item in step.inputs:
+        kind = types.get(item.source.name) if isinstance(item.source, FromParameter) else None
+        if kind is not None and not is_rich(hint_of(item)):
+            shown = getattr(kind, "__name__", str(kind))
+            with errors_at(call.place):
+                raise DefinitionError(
+                    f"step {step.name!r} takes {item.into or item.name!r}, which is a {shown} in the pipeline, and "
+                    f"does not say so. Annotate it there: {item.into or item.name}: {shown}."
+                )
+        inputs.append(item if kind is None else replace(item, typed=True))
+    if any(item.typed for item in inputs) and step.function.startswith("pickle:"):
+        spell_out(call.step.function)
+    return replace(step, inputs=tuple(inputs))
 
 
 def compile_outputs(pipeline: str, steps: Sequence[Step], wanted: Sequence[str] | None) -> tuple[PipelineOutput, ...]:

@@ -8,12 +8,15 @@ from typing import Any
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.parameters import is_json, is_too_deep, own_copy, too_deep
+from flowyml.plan.types import plain
 
 __all__ = ["Context", "context"]
 
 
 class Context(Mapping[str, Any]):
-    """Named values, plain JSON, that each run may override. It never changes; ``|`` gives a new one.
+    """Named values that each run may override. It never changes; ``|`` gives a new one.
+
+    They are plain JSON, dates, paths, enumerations and pydantic models.
 
     >>> ctx = Context(rows=100) | Context(rate=0.1)
     >>> ctx.rows, ctx["rate"]
@@ -32,10 +35,11 @@ class Context(Mapping[str, Any]):
                 raise DefinitionError(f"Context value {name!r}: the name must be that of a parameter of a step.")
             if is_too_deep(value):
                 raise DefinitionError(too_deep(f"Context value {name!r}"))
-            if not is_json(value):
+            if not is_json(plain(value)):
                 raise DefinitionError(
-                    f"Context value {name!r} is a {type(value).__name__}; a context holds plain JSON, so that every "
-                    f"engine can carry it. Make it the output of a step, or build it inside one."
+                    f"Context value {name!r} is a {type(value).__name__}; a context holds plain JSON, dates, paths, "
+                    f"enumerations and models, so that every engine can carry it. Make it the output of a step, or "
+                    f"build it inside one."
                 )
         object.__setattr__(self, "_values", own_copy(merged))
 

@@ -24,6 +24,7 @@ from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, 
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
 from flowyml.plan.parameters import as_declared, check_values, own_copy, schema_of
+from flowyml.plan.types import is_rich, plain
 from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
@@ -259,6 +260,9 @@ class Pipeline:
     def _returned(self) -> tuple[PipelineOutput, ...] | None:
         return None
 
+    def _own_types(self) -> Mapping[str, object]:
+        return {}
+
     def _own_parameters(self) -> tuple[Parameter, ...]:
         return ()
 
@@ -270,16 +274,18 @@ class Pipeline:
         return bool(self._calls)
 
     def _compiled(self) -> Plan:
-        from flowyml.authoring.compiler import compile_outputs, compile_steps
+        from flowyml.authoring.compiler import compile_outputs, compile_steps, with_types
 
         calls = self._all_calls()
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
         steps = compile_steps(self.name, calls, self.context)
+        types = {**self._own_types(), **self._context_types(calls, steps)}
+        context = {name: _context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
             name=self.name,
-            steps=steps,
-            parameters=(*self._own_parameters(), *self._context_parameters(calls, steps)),
+            steps=with_types(steps, calls, {name: kind for name, kind in types.items() if is_rich(kind)}),
+            parameters=(*self._own_parameters(), *context.values()),
             outputs=self._returned() or compile_outputs(self.name, steps, self.outputs),
             hooks=tuple(_class_name(type(hook)) for hook in self.hooks),
             timeout_seconds=self.timeout,
@@ -291,13 +297,10 @@ class Pipeline:
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
         return plan
 
-    def _context_parameters(self, calls: Sequence[Call], steps: Sequence[PlanStep]) -> tuple[Parameter, ...]:
+    def _context_types(self, calls: Sequence[Call], steps: Sequence[PlanStep]) -> dict[str, object]:
         wired = {step.name: step.inputs for step in steps}
         takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
-        return tuple(
-            _with_default(Parameter(name=name, schema=schema_of(_annotation(name, takers, value), name)), value)
-            for name, value in self.context.items()
-        )
+        return {name: _annotation(name, takers, value) for name, value in self.context.items()}
 
     def _run_nothing(self, run_id: str) -> PipelineResult:
         """An empty pipeline is refused by every engine; here it starts and ends, as the 0.x guide shows it."""
@@ -390,10 +393,15 @@ class FunctionPipeline(Pipeline):
             raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
         return returned
 
-    def _own_parameters(self) -> tuple[Parameter, ...]:
+    def _own_types(self) -> Mapping[str, object]:
         hints = _type_hints(self.function)
+        parameters = inspect.signature(self.function).parameters
+        return {name: hints[name] if name in hints else _type_of(item.default) for name, item in parameters.items()}
+
+    def _own_parameters(self) -> tuple[Parameter, ...]:
+        types = self._own_types()
         return tuple(
-            _parameter(self.name, item, hints.get(name))
+            _parameter(self.name, item, types[name])
             for name, item in inspect.signature(self.function).parameters.items()
         )
 
@@ -485,11 +493,10 @@ def _checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
     return globs
 
 
-def _parameter(pipeline: str, item: inspect.Parameter, hint: object) -> Parameter:
+def _parameter(pipeline: str, item: inspect.Parameter, annotation: object) -> Parameter:
     if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD, item.POSITIONAL_ONLY):
         raise DefinitionError(f"Pipeline {pipeline!r}: parameter {item} has no fixed name. Write it out.")
     required = item.default is item.empty
-    annotation = hint if hint is not None else object if required else type(item.default)
     return _with_default(
         Parameter(name=item.name, schema=schema_of(annotation, item.name), required=required), item.default
     )
@@ -498,14 +505,25 @@ def _parameter(pipeline: str, item: inspect.Parameter, hint: object) -> Paramete
 def _with_default(parameter: Parameter, default: object) -> Parameter:
     if parameter.required:
         return parameter
-    return replace(parameter, default=own_copy(as_declared(parameter.schema, default)))
+    return replace(parameter, default=own_copy(as_declared(parameter.schema, plain(default))))
+
+
+def _context_parameter(name: str, annotation: object, value: object) -> Parameter:
+    return _with_default(Parameter(name=name, schema=schema_of(annotation, name)), value)
+
+
+def _type_of(default: object) -> object:
+    """The type of what is not annotated."""
+    if default is inspect.Parameter.empty:
+        return object
+    return Path if isinstance(default, PurePath) else type(default)
 
 
 def _annotation(name: str, takers: Iterable[tuple[Callable[..., Any], Input]], value: object) -> object:
     """What the first step that takes the parameter ``name`` says of its type, else the type of the value."""
     wanted = FromParameter(name)
     hints = (_type_hints(function).get(item.name) for function, item in takers if item.source == wanted)
-    return next((hint for hint in hints if hint is not None), type(value))
+    return next((hint for hint in hints if hint is not None), _type_of(value))
 
 
 def _type_hints(function: Callable[..., Any]) -> Mapping[str, Any]:

@@ -60,12 +60,14 @@ class Input:
     """What a step's argument ``name`` is filled with.
 
     An argument that takes several outputs as a list has an input for each, in their order: ``into`` is then the name of
-    the argument, and ``name`` that of the input alone.
+    the argument, and ``name`` that of the input alone. A ``typed`` one is JSON of which the function's annotation makes
+    a value: see ``flowyml.plan.types``.
     """
 
     name: str
     source: Source
     into: str = ""
+    typed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from datetime import date, datetime
+from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.plan.model import Parameter
+from flowyml.plan.types import is_rich_leaf, plain
 
 if TYPE_CHECKING:
-    from jsonschema import ValidationError
+    from jsonschema import FormatChecker, ValidationError
 
 __all__ = [
     "DEEPEST",
@@ -39,6 +43,11 @@ _SCHEMAS: Mapping[object, Mapping[str, Any]] = {
     object: {},
 }
 
+_FORMATS: Mapping[str, str] = {
+    "date": "a date, such as 2026-01-31",
+    "date-time": "a time with its time zone, such as 2026-01-31T09:00:00+01:00",
+}
+
 _CONTAINERS = (list, dict, Sequence, MutableSequence, Collection, Iterable, Mapping, MutableMapping)
 
 _FITS: Mapping[str, Callable[[Any], bool]] = {
@@ -55,8 +64,8 @@ _FITS: Mapping[str, Callable[[Any], bool]] = {
 def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
     """The JSON Schema of an annotation; pydantic knows it for all but the plainest types.
 
-    Raises ``DefinitionError`` for a type that JSON does not give back, such as a date or a model: a step would be
-    handed a text or a dict in its place.
+    Raises ``DefinitionError`` for a type that JSON does not give back and that no step could make of it again, such as
+    a set or an array.
     """
     try:
         if annotation in _SCHEMAS:
@@ -66,8 +75,8 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
     if not _is_carried(annotation):
         shown = annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
         raise DefinitionError(
-            f"Parameter {name!r} has the type {shown}, which JSON cannot carry. Use int, float, str, bool, list or "
-            f"dict, and make the {shown} of it inside a step."
+            f"Parameter {name!r} has the type {shown}, which JSON cannot carry. Use int, float, str, bool, list, dict, "
+            f"date, datetime, Path, an Enum or a pydantic model, and make the {shown} of it inside a step."
         )
     from pydantic import PydanticUserError, TypeAdapter
 
@@ -102,7 +111,9 @@ def _is_carried(annotation: Any) -> bool:
         return all(map(is_json, arguments))
     if origin in (Union, UnionType, *_CONTAINERS):
         return all(map(_is_carried, arguments))
-    return annotation in (*_SCHEMAS, *_CONTAINERS, None)
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return all(is_json(member.value) for member in annotation)
+    return annotation in (*_SCHEMAS, *_CONTAINERS, None) or is_rich_leaf(annotation)
 
 
 def own_copy(value: Any) -> Any:
@@ -189,7 +200,7 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
 
 def _by_name(pipeline: str, parameters: Sequence[Parameter], values: object) -> dict[str, Any]:
     if isinstance(values, Mapping | None):
-        return dict(values or {})
+        return {name: plain(value) for name, value in (values or {}).items()}
     name = parameters[0].name if parameters else "name"
     raise ParameterError(
         f"Parameters of pipeline {pipeline!r} are given as a dict by name, such as {{{name!r}: …}}, not {values!r:.60}."
@@ -230,12 +241,35 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
         return None if fits(value) else f"{name!r} must be of type {schema['type']}, not {value!r:.60}{hint}"
     from jsonschema import Draft202012Validator
 
-    faults = [_explained(error) for error in Draft202012Validator(dict(schema)).iter_errors(value)]
+    validator = Draft202012Validator(dict(schema), format_checker=_formats())
+    faults = [_explained(error) for error in validator.iter_errors(value)]
     return "; ".join(f"{name!r}{fault}" for fault in faults) if faults else None
+
+
+@cache
+def _formats() -> FormatChecker:
+    """Dates and times as RFC 3339 has them, which the forms and checks of engines go by: a time has a time zone."""
+    from jsonschema import FormatChecker
+
+    def is_moment(text: object) -> bool:
+        return not isinstance(text, str) or datetime.fromisoformat(text).tzinfo is not None
+
+    def is_date(text: object) -> bool:
+        return not isinstance(text, str) or date.fromisoformat(text) is not None
+
+    checker = FormatChecker(formats=())
+    checker.checks("date-time", raises=ValueError)(is_moment)
+    checker.checks("date", raises=ValueError)(is_date)
+    return checker
 
 
 def _explained(error: ValidationError) -> str:
     """What is wrong, and where in a value of several parts; for a choice of types, what would be right."""
+    if error.validator == "format":
+        where = "".join(f"[{part!r}]" for part in error.absolute_path)
+        return (
+            f"{where}: {error.instance!r:.60} is not {_FORMATS.get(str(error.validator_value), error.validator_value)}"
+        )
     if error.validator not in ("anyOf", "oneOf"):
         return f"{''.join(f'[{part!r}]' for part in error.absolute_path)}: {error.message}"
     inner = [part for part in error.context or () if part.relative_path]
@@ -257,6 +291,8 @@ def _wanted(schema: Mapping[str, Any]) -> str:
         return " or ".join(map(repr, schema["enum"]))
     if "const" in schema:
         return repr(schema["const"])
+    if schema.get("format") in _FORMATS:
+        return _FORMATS[schema["format"]]
     return "null" if schema.get("type") == "null" else f"of type {schema.get('type', 'any')}"
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, TypeVar
 
-from flowyml.core.errors import OutputError, StepError
+from flowyml.core.errors import OutputError, ParameterError, StepError
 from flowyml.core.forks import ForksEndHere
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
@@ -36,10 +36,10 @@ def run_step(
     the step's own failure. Raises what the function raises, and ``OutputError``.
     """
     started = time.perf_counter()
-    inputs = _arguments(step, inputs)
-    if hooks:
-        fire(hooks, "on_step_start", step.name, inputs)
     try:
+        inputs = _arguments(step, function, inputs)
+        if hooks:
+            fire(hooks, "on_step_start", step.name, inputs)
         outputs = named_outputs(step, _called(step, function, inputs))
         _refuse_generators(step, outputs.values())
         kept = keep(outputs) if keep else outputs
@@ -51,17 +51,32 @@ def run_step(
     return kept
 
 
-def _arguments(step: Step, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Inputs that belong to one argument become its list."""
-    if not any(item.into for item in step.inputs):
+def _arguments(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Inputs that belong to one argument become its list, and JSON of a richer type its value."""
+    if not any(item.into or item.typed for item in step.inputs):
         return inputs
+    typed = _typed(step, function, inputs) if any(item.typed for item in step.inputs) else inputs
     arguments: dict[str, Any] = {}
     for item in step.inputs:
         if item.into:
-            arguments.setdefault(item.into, []).append(inputs[item.name])
+            arguments.setdefault(item.into, []).append(typed[item.name])
         else:
-            arguments[item.name] = inputs[item.name]
+            arguments[item.name] = typed[item.name]
     return arguments
+
+
+def _typed(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    from flowyml.plan.types import revived, wanted
+
+    hints = wanted(function)
+    values = dict(inputs)
+    for item in step.inputs:
+        if item.typed:
+            try:
+                values[item.name] = revived(hints(item), inputs[item.name])
+            except ParameterError as error:
+                raise ParameterError(f"step {step.name!r}: parameter {item.name!r}: {error}") from error
+    return values
 
 
 def named_outputs(step: Step, returned: Any) -> Outputs:

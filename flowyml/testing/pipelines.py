@@ -6,6 +6,8 @@ them too. Steps leave traces in files of ``folder``, since nothing else is share
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 from flowyml import Pipeline, context, get_logger, pipeline, step
@@ -13,8 +15,8 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 __all__ = [
-    "beating", "counting", "failing", "flaky", "gathering", "greeting", "hooked", "hostile", "large", "meeting",
-    "values",
+    "beating", "counting", "dated", "failing", "flaky", "gathering", "greeting", "hooked", "hostile", "large",
+    "meeting", "values",
 ]  # fmt: skip
 
 VALUES: dict[str, Any] = {
@@ -95,6 +97,25 @@ def gathering() -> Pipeline:
         return sizes([high, blob(), low, limit, "and"], end="end")
 
     return gather
+
+
+def dated() -> Pipeline:
+    """Parameters that are no JSON: in a step they are what they are in the pipeline."""
+
+    @step
+    def week(day: date, at: datetime, folder: Path, more: list[date | None]) -> list[str]:
+        return [f"{day:%A}", f"{at:%H:%M %Z}", folder.name, repr(more)]
+
+    @pipeline(name="conformance dated")
+    def weekdays(
+        day: date = date(2026, 1, 31),
+        at: datetime = datetime(2026, 1, 31, 9, tzinfo=UTC),
+        folder: Path = Path("data/rows"),
+        last: date | None = None,
+    ) -> Any:
+        return week(day, at, folder, [day, last])
+
+    return weekdays
 
 
 def meeting(folder: str) -> Pipeline:

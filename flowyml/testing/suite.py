@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,13 @@ class RunConformance(_Base):
         handle = self.finish(orchestrator.run_pipeline(pipelines.gathering(), parameters={"limit": 5}))
         assert handle.status is COMPLETED, handle.error
         assert handle.outputs == {"sizes": [5, 2**20, 1, 5, "and", "end"]}
+
+    def test_dates_and_paths_can_be_parameters(self, orchestrator: Orchestrator) -> None:
+        given = {"day": date(2026, 2, 1), "at": "2026-01-31T10:30:00+00:00"}
+        handle = self.finish(orchestrator.run_pipeline(pipelines.dated(), parameters=given))
+        assert handle.status is COMPLETED, handle.error
+        week = ["Sunday", "10:30 UTC", "rows", "[datetime.date(2026, 2, 1), None]"]
+        assert handle.outputs == {"week": week}
 
     def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
         self.needs(orchestrator, Feature.PARALLEL_STEPS)

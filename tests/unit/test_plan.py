@@ -8,15 +8,13 @@ import subprocess
 import sys
 import typing
 from collections.abc import Sequence
-from datetime import date
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, NewType, NotRequired
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from flowyml.core.errors import DefinitionError, PlanError
@@ -145,14 +143,6 @@ class Options(TypedDict):
     name: NotRequired[str]
 
 
-class Colour(StrEnum):
-    RED = "red"
-
-
-class Model(BaseModel):
-    rows: int
-
-
 Rows = NewType("Rows", int)
 
 
@@ -183,12 +173,3 @@ def test_a_typed_dict_of_the_standard_library_says_what_to_use() -> None:
 
 def test_one_of_several_types() -> None:
     assert {item["type"] for item in schema_of(int | None, "value")["anyOf"]} == {"integer", "null"}
-
-
-@pytest.mark.parametrize(
-    "annotation",
-    [date, Model, Colour, tuple[int, int], set, bytes, list[date], Model | None, Annotated[date, "a day"], Path],
-)
-def test_types_that_a_step_would_get_as_something_else(annotation: object) -> None:
-    with pytest.raises(DefinitionError, match=r"Parameter 'value' has the type .*, which JSON cannot carry\. Use int"):
-        schema_of(annotation, "value")

@@ -1,0 +1,123 @@
+"""Types of parameters that JSON does not give back by itself: dates, paths, enumerations, pydantic's models.
+
+Everywhere but in a step such a value is the JSON that pydantic makes of it: a text for a date or a path, the value of
+an enumeration's member, an object for a model. The step that takes it is handed the type that it is annotated with.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from enum import Enum
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from flowyml.core.errors import ParameterError
+from flowyml.plan.model import Input
+
+__all__ = ["is_rich", "is_rich_leaf", "leaves", "plain", "revived", "spell_out", "wanted"]
+
+
+def leaves(annotation: Any) -> Iterable[Any]:
+    """The types that an annotation is made of, without what holds them."""
+    for alias in ("__supertype__", "__value__"):  # of a NewType, of a `type X = …`
+        if hasattr(annotation, alias):
+            return leaves(getattr(annotation, alias))
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return leaves(arguments[0])
+    return [leaf for argument in arguments for leaf in leaves(argument)] or [annotation]
+
+
+def is_rich_leaf(kind: Any) -> bool:
+    """Whether values of this type become JSON, and are made of it again."""
+    if not isinstance(kind, type):
+        return False
+    return issubclass(kind, date | PurePath | Enum) or _is_model(kind)
+
+
+def is_rich(annotation: Any) -> bool:
+    """Whether values of this annotation must be made of JSON again."""
+    return any(map(is_rich_leaf, leaves(annotation)))
+
+
+def plain(value: Any) -> Any:
+    """The JSON of a value of such a type, also within lists and dicts; anything else as it is.
+
+    >>> plain({"since": date(2026, 1, 31), "to": [PurePath("a/b")]})
+    {'since': '2026-01-31', 'to': ['a/b']}
+    """
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, PurePath):
+        return str(value)
+    if type(value) is list:
+        return [plain(item) for item in value]
+    if type(value) is dict:
+        return {key: plain(item) for key, item in value.items()}
+    return value.model_dump(mode="json") if _is_model(type(value)) else value
+
+
+def revived(annotation: Any, value: Any) -> Any:
+    """The value that a step is handed, of the JSON that it came as. Raises ``ParameterError``.
+
+    >>> revived(date | None, "2026-01-31"), revived(date | None, None), revived(list[date], [])
+    (datetime.date(2026, 1, 31), None, [])
+    """
+    try:
+        return _revived(annotation, value)
+    except Exception as error:  # whatever a validator of the user's raises
+        shown = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        raise ParameterError(f"{value!r:.80} makes no {shown}: {error}") from error
+
+
+def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
+    """Tells of each input the type that a function is annotated with for it; None where that cannot be told."""
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # a name that only type checkers see
+        hints = {}
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    others = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :] if code else ()
+
+    def of(item: Input) -> Any:
+        name = item.into or item.name
+        hint = hints.get(name, next((hints[other] for other in others if other in hints), None))
+        return (get_args(hint) or (None,))[0] if item.into else hint
+
+    return of
+
+
+def spell_out(function: Callable[..., Any]) -> None:
+    """Turn the annotations of a function that travels by value into types: a pickle leaves out what only a text names,
+    which they are after ``from __future__ import annotations``."""
+    bare = inspect.unwrap(function)
+    if any(isinstance(hint, str) for hint in getattr(bare, "__annotations__", {}).values()):
+        bare.__annotations__ = get_type_hints(bare, include_extras=True)
+
+
+def _revived(annotation: Any, value: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+        if value is None and len(kinds) < len(get_args(annotation)):
+            return None
+        annotation = kinds[0] if len(kinds) == 1 else annotation
+    if annotation in (date, datetime):
+        return annotation.fromisoformat(value)
+    if isinstance(annotation, type) and issubclass(annotation, PurePath | Enum):
+        return annotation(value)
+    if isinstance(annotation, type) and _is_model(annotation):
+        return annotation.model_validate_json(json.dumps(value))  # type: ignore[attr-defined]  # pydantic's
+    from pydantic import TypeAdapter
+
+    return TypeAdapter[Any](annotation).validate_json(json.dumps(value))
+
+
+def _is_model(kind: type) -> bool:
+    """Told by name: most workers never import pydantic."""
+    return any((base.__module__, base.__name__) == ("pydantic.main", "BaseModel") for base in kind.__mro__)

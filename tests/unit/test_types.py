@@ -1,0 +1,174 @@
+"""Parameters of types that JSON does not give back: everywhere JSON, in a step what it is annotated with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from enum import Enum, auto
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from flowyml import Context, Pipeline, pipeline, step
+from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.plan.codec import decode
+from flowyml.plan.parameters import schema_of
+from flowyml.plan.types import plain, revived
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(int, Enum):
+    SMALL = 1
+    LARGE = 2
+
+
+class Odd(Enum):
+    PAIR = (1, 2)
+
+
+class Numbered(Enum):
+    ONE = auto()
+    TWO = auto()
+
+
+class Window(BaseModel):
+    since: date
+    rate: float = Field(0.5, gt=0)
+    paths: list[Path] = []
+
+
+@step
+def take(
+    day: date, at: datetime, folder: Path, colour: Colour, size: Size, window: Window, last: date | None,
+    several: list[Numbered], **more: date,
+) -> list[Any]:  # fmt: skip
+    return [day, at, folder, colour, size, window, last, several, more]
+
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SINCE = Window(since=date(2020, 1, 1))
+
+
+@pipeline
+def typed(
+    day: date,
+    at: datetime = NOON,
+    folder: Path = Path("data/rows"),
+    colour: Colour = Colour.RED,
+    size: Size = Size.LARGE,
+    window: Window = SINCE,
+    last: date | None = None,
+    several: list[Numbered] = [Numbered.TWO],
+) -> object:
+    return take(day, at, folder, colour, size, window, last, several, more=day)
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"day": date(2026, 2, 1), "colour": Colour.BLUE, "window": Window(since=date(2021, 1, 1), paths=[Path("a")])},
+        {"day": "2026-02-01", "colour": "blue", "window": {"since": "2021-01-01", "paths": ["a"]}},
+    ],
+)
+def test_a_step_gets_what_it_is_annotated_with(given: Mapping[str, Any], workers: str) -> None:
+    orchestrator = LocalOrchestrator(workers=workers)  # type: ignore[arg-type]
+    result = typed.run(given, on=orchestrator).raise_for_status()
+    assert result["take"] == [
+        date(2026, 2, 1), NOON, Path("data/rows"), Colour.BLUE, Size.LARGE,
+        Window(since=date(2021, 1, 1), paths=[Path("a")]), None, [Numbered.TWO], {"more": date(2026, 2, 1)},
+    ]  # fmt: skip
+    recorded = orchestrator.get_run(result.run_id).parameters
+    assert recorded["day"] == "2026-02-01"
+    assert json.loads(json.dumps(recorded)) == recorded
+
+
+def test_the_plan_holds_json_and_its_schema() -> None:
+    plan = typed.compile()
+    assert decode(plan.canonical) == plan
+    schemas = {parameter.name: parameter.schema for parameter in plan.parameters}
+    assert schemas["day"] == {"type": "string", "format": "date"}
+    assert schemas["at"] == {"type": "string", "format": "date-time"}
+    assert schemas["colour"] == {"enum": ["red", "blue"], "type": "string"}
+    assert schemas["window"]["required"] == ["since"]
+    assert {parameter.name: parameter.default for parameter in plan.parameters}["window"] == {
+        "since": "2020-01-01", "rate": 0.5, "paths": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"day": "tomorrow"}, "'day': 'tomorrow' is not a date, such as 2026-01-31"),
+        ({"day": "2026-02-30"}, "'day': '2026-02-30' is not a date"),
+        ({"at": "2026-01-31T10:00"}, "is not a time with its time zone"),
+        ({"at": NOON.replace(tzinfo=None)}, "is not a time with its time zone"),
+        ({"colour": "green"}, "'green' is not one of"),
+        ({"window": {"rate": 1}}, "'since' is a required property"),
+        ({"window": {"since": "2020-01-01", "rate": 0}}, "greater|minimum"),
+        ({"last": 3}, "3 is not a date, such as 2026-01-31 or null"),
+        ({"several": [3]}, r"'several'\[0\]: 3 is not one of"),
+        ({"folder": 3}, "'folder': 3 is not of type 'string'"),
+    ],
+)
+def test_values_are_checked_before_anything_is_sent(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        typed.check_parameters({"day": "2026-01-01"} | values)
+
+
+def test_a_context_takes_them_too() -> None:
+    @step
+    def name(day: date, folder: Path) -> str:
+        return f"{day:%A} {folder.name}"
+
+    made = Pipeline("contextual", context=Context(day=date(2026, 1, 31), folder=Path("a/b"))).add_step(name)
+    assert made.run()["name"] == "Saturday b"
+    assert made.run({"day": date(2026, 2, 1)})["name"] == "Sunday b"
+
+
+def test_a_step_that_does_not_say_what_it_takes() -> None:
+    @step
+    def silent(day) -> object:  # type: ignore[no-untyped-def]
+        return day
+
+    made = Pipeline("silent", context=Context(day=date(2026, 1, 31))).add_step(silent)
+    with pytest.raises(
+        DefinitionError, match=r"takes 'day', which is a date .* Annotate it there: day: date\..*line \d+"
+    ):
+        made.compile()
+
+
+@pytest.mark.parametrize("kind", [set, Odd, frozenset[int], dict[str, Odd], complex, tuple[date, date]])
+def test_what_json_has_no_word_for(kind: object) -> None:
+    with pytest.raises(
+        DefinitionError, match=r"'x' has the type .*, which JSON cannot carry\. .* an Enum or a pydantic"
+    ):
+        schema_of(kind, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (date | None, None), (list[date], [date(2026, 1, 1)]), (dict[str, Path], {"a": Path("b")}),
+        (Annotated[date, "day"], date(2026, 1, 1)), (Size, Size.LARGE), (list[Colour | None], [Colour.RED, None]),
+        (datetime, NOON), (Window, Window(since=date(2026, 1, 1))),
+    ],
+)  # fmt: skip
+def test_there_and_back(kind: Any, value: Any) -> None:
+    there = json.loads(json.dumps(plain(value)))
+    assert revived(kind, there) == value
+
+
+def test_what_makes_no_value_says_so() -> None:
+    with pytest.raises(ParameterError, match="'x' makes no date"):
+        revived(date, "x")
+    with pytest.raises(ParameterError, match="3 makes no Colour"):
+        revived(Colour, 3)
