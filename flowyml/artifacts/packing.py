@@ -10,21 +10,33 @@ from typing import Any
 from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.formats import FORMATS, Format, formats_for
 from flowyml.artifacts.plain import is_plain
-from flowyml.artifacts.store import Store, Written
+from flowyml.artifacts.store import CONTENT, Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError
 from flowyml.core.urls import shown
 from flowyml.plan.names import slug
 
-__all__ = ["INLINE_LIMIT", "artifact_key", "is_plain", "is_reference", "pack", "unpack"]
+__all__ = ["INLINE_LIMIT", "artifact_key", "is_plain", "is_reference", "pack", "run_place", "unpack"]
 
 INLINE_LIMIT = 65536
 
 _REFERENCE = "$artifact"
 
 
-def artifact_key(run_id: str, step: str, attempt: int, output: str) -> str:
-    """Where the output of an attempt stands in a store, whatever the names are."""
-    return f"{slug(run_id, max_length=100)}/{slug(step)}/{attempt}/{slug(output)}"
+def run_place(instance: str, pipeline: str, run_id: str) -> str:
+    """Where the outputs of a run stand in a store that many share.
+
+    ``instance`` tells engines apart that may each have such a run: another server, another user's folder.
+    """
+    return f"{slug(instance)}/{slug(pipeline)}/{slug(run_id, max_length=100)}"
+
+
+def artifact_key(place: str, step: str, attempt: int, output: str) -> str:
+    """Where the output of an attempt stands in a store, whatever the names are; ``place`` is its run's.
+
+    It ends in a digest of the content: where two engines cannot be told apart, and have a run of one name each, nothing
+    is written over what the other wrote.
+    """
+    return f"{place}/{slug(step)}/{attempt}/{slug(output)}-{CONTENT}"
 
 
 def pack(value: Any, store: Store, *, key: str | Callable[[], str], inline_limit: int = INLINE_LIMIT) -> Any:
@@ -53,10 +65,11 @@ def pack(value: Any, store: Store, *, key: str | Callable[[], str], inline_limit
     raise NotPicklableError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
 
 
-def unpack(packed: Any, store: Store, *others: Store) -> Any:
+def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
     """The value that ``pack`` was given. For what steps produced, and nothing else: reading a pickle runs code.
 
-    A reference leads into one of the stores that are given here, and nowhere else. Raises ``ArtifactError`` for any
+    A reference leads into one of the stores that are given here, and nowhere else; with the ``place`` of a run, only to
+    what a run of this pipeline and name left in ``store``, on whatever instance. Raises ``ArtifactError`` for any
     other, and when the value is gone, or not what was written.
     """
     if not is_reference(packed):
@@ -68,7 +81,11 @@ def unpack(packed: Any, store: Store, *others: Store) -> Any:
             f"not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles where "
             f"you trust whoever can write to the store."
         )
-    holder = next((one for one in (store, *others) if one.holds(written.url)), None)
+    is_here = store.holds(written.url)
+    is_of_run = is_here and (not place or _is_of_run(written.url.removeprefix(f"{store.url}/"), place))
+    holder = store if is_of_run else next((other for other in others if other.holds(written.url)), None)
+    if holder is None and is_here:
+        raise ArtifactError(f"Artifact {shown(written.url)} is of another run, and is not read in this one.")
     if holder is None:
         raise ArtifactError(
             f"Artifact {shown(written.url)} is not in {store.url}, the store of artifacts here, and is not read "
@@ -94,6 +111,11 @@ def unpack(packed: Any, store: Store, *others: Store) -> Any:
 def is_reference(packed: Any) -> bool:
     """True for JSON that stands for a stored value."""
     return isinstance(packed, Mapping) and _REFERENCE in packed
+
+
+def _is_of_run(key: str, place: str) -> bool:
+    """Whether a key begins as a place does, but for the instance: an engine may be known by several addresses."""
+    return key.split("/")[1:3] == place.split("/")[1:3]
 
 
 def _fits(value: Any, limit: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowyml.artifacts.store import Produce, Store, Written, checked_key, passing_file, produced
+from flowyml.artifacts.store import Produce, Store, Written, by_content, checked_key, passing_file, produced
 from flowyml.core.errors import ArtifactError
 from flowyml.core.urls import without_credentials
 
@@ -30,9 +30,11 @@ class RemoteStore(Store):
         self.filesystem, self.root = _opened(url, self.url)
 
     def write(self, key: str, produce: Produce) -> Written:
-        url = f"{self.url}/{checked_key(key)}"
+        checked_key(key)
         with passing_file() as (path, file):
             digest, size = produced(file, produce)
+            key = by_content(key, digest)
+            url = f"{self.url}/{key}"
             with _errors(f"Artifact {url} could not be written"):
                 self._put(path, f"{self.root}/{key}")
         return Written(url, digest, size)

@@ -16,9 +16,23 @@ from flowyml.core.errors import ArtifactError
 from flowyml.core.files import whole_file
 from flowyml.core.home import data_folder, home
 
-__all__ = ["LocalStore", "Store", "Written", "checked_key", "default_url", "open_store", "passing_file", "produced"]
+__all__ = [
+    "CONTENT",
+    "LocalStore",
+    "Store",
+    "Written",
+    "by_content",
+    "checked_key",
+    "default_url",
+    "open_store",
+    "passing_file",
+    "produced",
+]
 
 Produce = Callable[[BinaryIO], None]
+
+CONTENT = "{content}"
+"""In the last part of a key, it becomes the beginning of the content's SHA-256."""
 
 _SAFE_KEY = r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*"
 
@@ -42,7 +56,10 @@ class Store(ABC):
 
     @abstractmethod
     def write(self, key: str, produce: Produce) -> Written:
-        """Store what ``produce`` writes. If it raises, so does this, and nothing is left behind."""
+        """Store what ``produce`` writes. If it raises, so does this, and nothing is left behind.
+
+        With ``CONTENT`` in the key it stands under a name of its own, and no other content takes its place.
+        """
 
     def holds(self, url: str) -> bool:
         """Whether an artifact's URL lies below the root of this store."""
@@ -86,13 +103,14 @@ class LocalStore(Store):
         target = self.root / checked_key(key)
         try:
             data_folder(target.parent)
-            with whole_file(target, buffering=0) as file:
+            digest, size = "", 0
+            with whole_file(target, buffering=0, named=lambda: by_content(target.name, digest)) as file:
                 digest, size = produced(file, produce)
         except OSError as error:
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(f"Artifact {target} could not be written: {error}") from error
-        return Written(f"{self.url}/{key}", digest, size)
+        return Written(f"{self.url}/{by_content(key, digest)}", digest, size)
 
     @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
@@ -141,9 +159,14 @@ def produced(file: BinaryIO, produce: Produce) -> tuple[str, int]:
 
 def checked_key(key: str) -> str:
     """Give the key back if it can leave no root, else raise ``ArtifactError``."""
-    if not re.fullmatch(_SAFE_KEY, key):
+    if not re.fullmatch(_SAFE_KEY, by_content(key, "0")):
         raise ArtifactError(f"An artifact cannot have the key {key!r}. Make it with artifact_key(…).")
     return key
+
+
+def by_content(key: str, sha256: str) -> str:
+    """The key with the beginning of a hash where it has ``CONTENT``."""
+    return key.replace(CONTENT, sha256[:16])
 
 
 def _leads_down(key: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -16,13 +16,15 @@ _ALL, _OWNER = 0o666, 0o600
 
 
 @contextmanager
-def whole_file(path: Path, mode: int | None = None, *, buffering: int = -1) -> Iterator[BinaryIO]:
+def whole_file(
+    path: Path, mode: int | None = None, *, buffering: int = -1, named: Callable[[], str] | None = None
+) -> Iterator[BinaryIO]:
     """A file to write to; at the end of the block it replaces what is at ``path``, in one step.
 
     Until then it stands in the same folder under a name that no other user can guess, and it is created there: a link
     that waits under that name, or under the file's own, leads nowhere. If the block raises, nothing is left. ``mode``
     is cut by the umask, as usual; by default all may read, and only the owner what is among FlowyML's data.
-    ``buffering`` is that of ``open``.
+    ``buffering`` is that of ``open``. ``named`` gives another name in that folder, asked for at the end of the block.
 
     Raises ``OSError``.
     """
@@ -32,7 +34,7 @@ def whole_file(path: Path, mode: int | None = None, *, buffering: int = -1) -> I
     try:
         with open(number, "wb", buffering=buffering) as file:  # noqa: PTH123  # a descriptor
             yield file
-        fresh.replace(path)
+        fresh.replace(path.with_name(named()) if named else path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise

@@ -370,6 +370,11 @@ def check_same_run(
             f"run_id={found.run_id!r} belongs to a run of {pipeline!r} with other code: its steps, data files or "
             f"options have changed since (version {str(found.code_digest)[:8]}, now {str(code_digest)[:8]}). {again}."
         )
+    if is_same_code and None not in (found.origin, origin) and found.origin != origin:
+        logger.warning(
+            "run_id=%r belongs to a run of the same code from %s, which is given back; this %r comes from %s.",
+            found.run_id, found.origin, pipeline, origin,
+        )  # fmt: skip
     if found.code_digest is None and code_digest is not None:
         logger.warning(
             "run_id=%r belongs to a run that is given back; which code it ran is not recorded. %s.",

@@ -57,8 +57,9 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     _check_parameters(plan, parameters)
     caller = _json_object(given.caller, "--caller")
     worker = Worker(
-        root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, parameters=parameters, caller=caller
-    )
+        root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, parameters=parameters,
+        caller=caller,
+    )  # fmt: skip
     worker.is_read = bool(given.answer)
     answer = worker.answer(step, inputs, given.attempt)
     if given.answer:
@@ -112,6 +113,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step.add_argument("--parameters", default="{}", metavar="JSON|@FILE", help="parameters of the run")
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
     step.add_argument("--artifacts", metavar="URL", help="the store of large outputs; by default FLOWYML_ARTIFACTS")
+    step.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts
     step.add_argument("--also", action="append", default=[], help=argparse.SUPPRESS)  # where the engine put inputs
     step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # who reads the answer tells the failure
     step.add_argument("--attempt", type=int, default=1, metavar="N")

@@ -53,6 +53,8 @@ class StepProcesses:
     With ``fork_here`` the process that loads the code is a fork of this one, on Linux: steps find what this process has
     set up, such as its connections, and its standard input. ``python`` and ``started`` do not count then.
 
+    ``place`` is that of the run among the ``artifacts``: see ``run_place``.
+
     With ``caller``, from ``this_caller()``, they import from where that process does, after the bundle. ``started`` is
     what ``ahead()`` gave.
     """
@@ -63,6 +65,7 @@ class StepProcesses:
         *,
         run_id: str,
         artifacts: str,
+        place: str = "",
         parameters: Mapping[str, Any] = {},
         caller: Mapping[str, Any] = {},
         python: str = sys.executable,
@@ -72,7 +75,10 @@ class StepProcesses:
         for name, value in parameters.items():
             if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
                 raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
-        config = {"run_id": run_id, "artifacts": artifacts, "parameters": dict(parameters), "caller": dict(caller)}
+        config = {
+            "run_id": run_id, "artifacts": artifacts, "place": place, "parameters": dict(parameters),
+            "caller": dict(caller),
+        }  # fmt: skip
         self._children: _Children
         if not _can_fork():
             self._children = FreshProcesses(python, bundle, config)

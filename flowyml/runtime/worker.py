@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import Store, artifact_key, open_store, pack, unpack
+from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
 from flowyml.core.errors import ArtifactError, FlowymlError, NotPicklableError, OutputError, ParameterError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import log_to_reader
@@ -31,7 +31,8 @@ logger = logging.getLogger("flowyml.runtime")
 class Worker:
     """Runs steps of one run from an unpacked bundle, in this process.
 
-    ``artifacts`` is the store of outputs; inputs may also stand in one of ``also``.
+    ``artifacts`` is the store of outputs; inputs may also stand in one of ``also``. ``place`` is the run's in that
+    store: see ``run_place``. Without one, as by hand, what any run left there is read.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Worker:
         run_id: str,
         artifacts: str | None = None,
         also: Sequence[str] = (),
+        place: str = "",
         parameters: Mapping[str, Any] = {},
         caller: Mapping[str, Any] = {},
     ) -> None:
@@ -51,6 +53,7 @@ class Worker:
         self.run_id = run_id
         self.artifacts = artifacts
         self.also = also
+        self.place = place
         self.parameters = parameters
         self.plan: Plan = decode((folder / "plan.json").read_bytes())
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -144,7 +147,7 @@ class Worker:
         source = f"output {origin.output!r} of step {origin.step!r}"
         if name in packed:
             try:
-                return unpack(packed[name], self.store, *map(open_store, self.also))
+                return unpack(packed[name], self.store, *map(open_store, self.also), place=self.place)
             except ArtifactError as error:
                 raise ArtifactError(f"step {step.name!r} cannot read {name!r}, {source}: {error}") from error
         raise step_error(StepError, step, f"step {step.name!r} was not given {name!r}, {source}.")
@@ -159,9 +162,10 @@ class Worker:
 
     def _packed(self, step: Step, attempt: int, outputs: Mapping[str, Any]) -> dict[str, Any]:
         packed = {}
+        place = self.place or run_place("by-hand", self.plan.name, self.run_id)
         for name, value in outputs.items():
             try:
-                packed[name] = pack(value, self.store, key=partial(artifact_key, self.run_id, step.name, attempt, name))
+                packed[name] = pack(value, self.store, key=partial(artifact_key, place, step.name, attempt, name))
             except ArtifactError as error:
                 advice = (
                     "Return plain data, arrays, tables, or what can be pickled."

@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowyml.artifacts import artifact_key, is_reference, open_store, pack, unpack
+from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
 from flowyml.artifacts import store as store_module
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import LocalStore, Store
@@ -413,12 +413,15 @@ def test_a_full_disk_or_a_file_in_the_way(tmp_path: Path) -> None:
 names = st.text(min_size=1, max_size=200)
 
 
-@given(st.tuples(names, names, names), st.tuples(names, names, names))
+five = st.tuples(names, names, names, names, names)
+
+
+@given(five, five)
 @settings(max_examples=200, deadline=None)
 def test_names_become_keys_that_stay_inside_and_never_collide(one: tuple[str, ...], other: tuple[str, ...]) -> None:
-    keys = [artifact_key(run, step, 1, output) for run, step, output in (one, other)]
+    keys = [artifact_key(run_place(*place), step, 1, output) for *place, step, output in (one, other)]
     for key in keys:
-        assert len(key.split("/")) == 4
+        assert len(key.split("/")) == 6
         assert all(part.isascii() and part not in ("", ".", "..") for part in key.split("/"))
     assert (keys[0] == keys[1]) == (one == other)
 

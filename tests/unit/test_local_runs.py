@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -509,15 +510,20 @@ def test_the_same_run_id_with_other_code_is_refused(tmp_path: Path, workers: Lit
         pipeline(lambda: rate + helper()).run(on=local, run_id="one")
 
 
-def test_the_same_run_id_from_another_project_is_refused() -> None:
+def test_the_same_run_id_from_another_project_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     found = Run(
         job_id="1", run_id="one", pipeline="train", status=COMPLETED, raw_status="completed",
         origin=Origin("acme", "train.py"), code_digest="a" * 64,
     )  # fmt: skip
     other = Origin("other", "train.py")
     check_same_run(found, "train", {}, origin=found.origin, code_digest="a" * 64)
-    check_same_run(found, "train", {}, origin=other, code_digest="a" * 64)  # a copy of the folder, with the same code
     check_same_run(found, "train", {})
+    assert caplog.messages == []
+    check_same_run(found, "train", {}, origin=other, code_digest="a" * 64)  # a copy of the folder, with the same code
+    check_same_run(replace(found, code_digest=None), "train", {}, origin=found.origin, code_digest="a" * 64)
+    same, unknown = caplog.messages
+    assert "a run of the same code from acme: train.py, which is given back; this 'train' comes from other" in same
+    assert "run_id='one' belongs to a run that is given back; which code it ran is not recorded" in unknown
     for digest in (None, "b" * 64):
         with pytest.raises(DefinitionError, match=r"from acme: train\.py; this 'train' comes from other: train\.py"):
             check_same_run(found, "train", {}, origin=other, code_digest=digest)

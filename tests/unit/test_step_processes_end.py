@@ -406,6 +406,35 @@ def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(
     assert [one == other for one, other in zip(*drawn, strict=True)] == same
 
 
+@pytest.mark.parametrize(
+    ("made_by", "same"),
+    [
+        ("numpy.random.default_rng()", False),
+        ("numpy.random.default_rng(7)", True),
+        ("numpy.random.default_rng(2**127 + 1)", True),
+        ("numpy.random.Generator(numpy.random.MT19937())", False),
+        ("numpy.random.default_rng().spawn(1)[0]", False),
+        ("numpy.random.RandomState()", False),
+        ("numpy.random.RandomState(7)", True),
+        ("random.Random()", False),
+        ("random.Random(7)", True),
+    ],
+)
+@pytest.mark.parametrize(
+    "place", ["GENERATOR = {}", "class Held:\n    inner = {{'a': [{}]}}\nGENERATOR = Held.inner['a'][0]"]
+)
+def test_generators_of_a_module_draw_anew_in_each_step_unless_they_have_a_seed(
+    tmp_path: Path, made_by: str, same: bool, place: str
+) -> None:
+    code = (
+        f"import numpy, random\n{place.format(made_by)}\ndef numbers():\n    return float(GENERATOR.random_sample() if "
+    )
+    code += "hasattr(GENERATOR, 'random_sample') else GENERATOR.random())\n"
+    with StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes:
+        drawn = {processes.run("numbers", {}, on_line=Lines())["x"] for _ in range(2)}
+    assert (len(drawn) == 1) is same
+
+
 def test_worker_processes_of_libraries_end_with_the_step(kind: str, tmp_path: Path) -> None:
     """loky's idle for 300 s, unless the hook that it has registered with ``threading`` is called."""
     pytest.importorskip("joblib")

@@ -211,6 +211,9 @@ class AirflowClient:
                     raise
             time.sleep(random.uniform(0.1, 1))  # noqa: S311  # no secret: so that callers do not collide
 
+    keeps_versions = True
+    """Whether it keeps the versions of a DAG's file, and which of them a run was made from."""
+
     @property
     def _no_date(self) -> Mapping[str, Any]:
         return {"logical_date": None}

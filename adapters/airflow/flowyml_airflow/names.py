@@ -12,7 +12,7 @@ from typing import Any
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id",
+    "BUNDLES_FOLDER", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id",
     "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "xcom_key",
 ]  # fmt: skip
 
@@ -22,6 +22,9 @@ BUNDLES_FOLDER = "flowyml_bundles"
 START_TASK = "on_pipeline_start"
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
+# Airflow 2 keeps no versions of a DAG; there the conf holds the digest of the code that the run was submitted with.
+CODE_KEY = "flowyml.code"
+_OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY)
 
 # Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it
 # refuses. Source: airflow.utils.types.DagRunType, of 3 and 2.
@@ -115,10 +118,10 @@ def given_run_id(conf: Mapping[str, Any] | None, run_id: str) -> str:
 def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
     """The parameters of the pipeline in the conf of a run, or among the params of a task.
 
-    >>> parameters_of({"rows": 3, "flowyml.run_id": "mine & yours"})
+    >>> parameters_of({"rows": 3, "flowyml.run_id": "mine & yours", "flowyml.code": "1f3a9c2e"})
     {'rows': 3}
     """
-    return {name: value for name, value in (conf or {}).items() if name not in (RUN_ID_KEY, REVISION_KEY)}
+    return {name: value for name, value in (conf or {}).items() if name not in _OURS}
 
 
 def _id(name: str) -> str:

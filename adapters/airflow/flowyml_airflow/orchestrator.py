@@ -16,7 +16,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, new_run_id
+from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, check_same_run, new_run_id
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml_airflow.backfills import backfilled, check_parameters
 from flowyml_airflow.capabilities import CAPABILITIES
@@ -27,7 +27,7 @@ from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployer
 from flowyml_airflow.deployed import Deployed, has_schedule
 from flowyml_airflow.folder import open_folder
-from flowyml_airflow.names import REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
+from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import info, since
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
@@ -145,9 +145,11 @@ class AirflowOrchestrator(Orchestrator):
         given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
         if bundle.revision:
             given[REVISION_KEY] = bundle.revision
+        if not self.client.keeps_versions:
+            given[CODE_KEY] = bundle.code_digest
         own = self._deployer.found(dag_id(bundle.plan.name))
         compiled, found = self._to_run(bundle, own, force)
-        if own and (has_schedule(own.dag) or own.dag["is_paused"]):
+        if own and (has_schedule(own.dag) or own.dag["is_paused"] or not isinstance(run_id, NewRunId)):
             for dag in (own.dag["dag_id"], development_id(bundle.plan.name)):
                 if self._is_there(dag, dag_run_id, bundle, parameters):
                     return f"{dag}/{dag_run_id}"

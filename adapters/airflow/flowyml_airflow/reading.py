@@ -16,7 +16,7 @@ from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_airflow.client import AirflowClient, LogEvent, moment
 from flowyml_airflow.deployed import facts_of
-from flowyml_airflow.names import REVISION_KEY, START_TASK, given_run_id, parameters_of, pipeline_of
+from flowyml_airflow.names import CODE_KEY, REVISION_KEY, START_TASK, given_run_id, parameters_of, pipeline_of
 from flowyml_airflow.status import DAG_RUN, failed_before, run_status, task_status, timeout_of, was_cancelled
 from flowyml_airflow.tail import Tail
 from flowyml_airflow.transport import NotThereError, ServerTroubleError
@@ -88,7 +88,11 @@ class RunReader:
         """The record with origin and digest of the code, where Airflow keeps the version that the run was made from."""
         facts = facts_of(self._source(found)) if _version(found) else {}
         run = self.run(found, whole=False)
-        return replace(run, origin=Origin.from_dict(facts.get("origin")), code_digest=facts.get("code"))
+        return replace(
+            run,
+            origin=Origin.from_dict(facts.get("origin")),
+            code_digest=facts.get("code") or (found.get("conf") or {}).get(CODE_KEY),
+        )
 
     def outputs(self, found: Mapping[str, Any]) -> Outputs:
         """The outputs of the pipeline; of a foreign DAG what its tasks returned, by task id: see ``_returned``."""

@@ -21,10 +21,11 @@ from types import ModuleType
 from typing import Any
 from zipfile import ZipFile
 
-from flowyml.artifacts import default_url
+from flowyml.artifacts import default_url, run_place
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
+from flowyml.core.urls import without_credentials
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
@@ -144,9 +145,27 @@ def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts:
     All of Airflow works there as it does here: its context, and its line to the task's supervisor or to its database.
     """
     return StepProcesses(
-        bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), parameters=_parameters(context),
-        python=python, fork_here=Path(python).absolute() == Path(sys.executable).absolute(),
+        bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
+        parameters=_parameters(context), python=python,
+        fork_here=Path(python).absolute() == Path(sys.executable).absolute(),
     )  # fmt: skip
+
+
+def _place(context: Mapping[str, Any], bundle: Path) -> str:
+    """By Airflow's own names: a DAG has one run of an id, and two DAGs on one schedule have runs of the same id."""
+    dag = getattr(context.get("dag_run"), "dag_id", None) or _plan(bundle).name
+    return run_place(f"airflow {_address()}", dag, context["run_id"])
+
+
+@cache
+def _address() -> str:
+    """Where this Airflow says that it is: what tells two of them apart that share a store."""
+    try:
+        conf = import_module("airflow.configuration").conf
+    except ImportError:  # in a test of this file
+        return ""
+    found = conf.get("api", "base_url", fallback="") or conf.get("webserver", "base_url", fallback="")
+    return without_credentials(found or "")
 
 
 def _parameters(context: Mapping[str, Any]) -> dict[str, Any]:

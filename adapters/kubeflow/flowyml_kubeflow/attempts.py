@@ -16,6 +16,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import IO, Any, Self
 
+from flowyml.artifacts import run_place
 from flowyml.core.logs import parted
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group
 from flowyml.plan.model import Step
@@ -76,8 +77,9 @@ def _lines(path: Path) -> list[str]:
 class Attempt:
     """Runs the bundle's ``step`` command. Afterwards there are ``outputs``, or a ``failure``."""
 
-    def __init__(self, bundle: Path, step: Step, scratch: Path, journal: Journal) -> None:
+    def __init__(self, bundle: Path, pipeline: str, step: Step, scratch: Path, journal: Journal) -> None:
         self.bundle = bundle
+        self.pipeline = pipeline
         self.step = step
         self.scratch = scratch
         self.journal = journal
@@ -110,11 +112,14 @@ class Attempt:
 
     def _command(self, answer: Path, brought: Sequence[Path]) -> list[str]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
+        run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
+        place = run_place(f"kubeflow-{os.urandom(8).hex()}", self.pipeline, run_id)  # KFP tells a pod no id of its own
         return [
             sys.executable, str(self.bundle), "step", "--inputs", f"@{self.scratch / 'inputs.json'}",
             "--answer", str(answer), "--artifacts", store, "--attempt", str(self.number),
-            *(f"--also={folder}" for folder in dict.fromkeys(brought)),
-            "--run-id", os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}", "--", self.step.name,
+            # What KFP took from its cache stands where an earlier run has put it.
+            f"--place={place}", *(f"--also={folder}" for folder in dict.fromkeys((store, *brought))),
+            "--run-id", run_id, "--", self.step.name,
         ]  # fmt: skip
 
     def _watch(self, process: subprocess.Popen[bytes], leader: ProcessIdentity) -> bool:

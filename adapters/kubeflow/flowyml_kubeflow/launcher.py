@@ -130,7 +130,7 @@ class StepTask:
             time.sleep(delays.pop(0))
 
     def _attempt(self) -> Attempt:
-        attempt = Attempt(self.bundle, self.step, self._scratch(), self.journal)
+        attempt = Attempt(self.bundle, self.plan.name, self.step, self._scratch(), self.journal)
         attempt.run(self._inputs(), self._brought())
         return attempt
 

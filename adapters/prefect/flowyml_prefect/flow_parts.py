@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +29,7 @@ PIPELINE = ""
 BUNDLE = Path(__file__)
 sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
 
-from flowyml.artifacts import default_url  # noqa: E402
+from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.core.errors import StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
@@ -70,8 +69,9 @@ class Work:
 @contextmanager
 def run_steps(**parameters: Any) -> Iterator[None]:
     """The processes that the steps run in; they end with the flow, however it ends."""
-    artifacts = os.environ.get("FLOWYML_ARTIFACTS") or default_url()
-    with StepProcesses(BUNDLE, run_id=runtime.flow_run.name, artifacts=artifacts, parameters=parameters) as processes:
+    run, store = runtime.flow_run, default_url()
+    place = run_place(f"prefect {run.id}", PIPELINE, run.name)
+    with StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes:
         work = Work(processes)
         _work.set(work)
         try:

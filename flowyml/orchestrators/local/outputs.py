@@ -6,17 +6,19 @@ import base64
 import io
 import json
 import logging
+import platform
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from flowyml.artifacts import artifact_key, open_store, pack, unpack
+from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
+from flowyml.core.home import home
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.runtime.tracebacks import described
@@ -33,7 +35,7 @@ MAX_KEPT_BYTES = 1_000_000_000
 
 def kept(plan: Plan, run_id: str, values: Mapping[str, Any], *, keep: float) -> dict[str, Any]:
     """What is recorded: small values themselves, others as artifacts of up to ``keep`` bytes, else why they are not."""
-    return {output.name: _kept(run_id, output, values[output.name], keep) for output in plan.outputs}
+    return {output.name: _kept(plan.name, run_id, output, values[output.name], keep) for output in plan.outputs}
 
 
 def read(run_id: str, recorded: str) -> Outputs:
@@ -64,7 +66,7 @@ def _value(entry: Mapping[str, Any]) -> Any:
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
 
-def _kept(run_id: str, output: PipelineOutput, value: Any, keep: float) -> dict[str, Any]:
+def _kept(pipeline: str, run_id: str, output: PipelineOutput, value: Any, keep: float) -> dict[str, Any]:
     if _is_small(value) and is_plain(value):
         return {"value": value}
     forbidden = why_no_pickles()
@@ -82,7 +84,8 @@ def _kept(run_id: str, output: PipelineOutput, value: Any, keep: float) -> dict[
             f"{_kind(value)}. Run it with LocalOrchestrator(keep_outputs=True) to keep it."
         }
     try:
-        key = artifact_key(run_id, output.source.step, 1, f"output-{output.name}")
+        place = run_place(f"local {platform.node()} {home()}", pipeline, run_id)
+        key = artifact_key(place, output.source.step, 1, f"output-{output.name}")
         store = open_store()
         return {"artifact": pack(value, _LimitedStore(store, keep), key=key), "store": store.url}
     except _TooLargeError:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flowyml.artifacts import run_place
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import private_folder
@@ -140,7 +141,8 @@ class LocalRun:
             return nullcontext()
         private_folder(self._values)
         return StepProcesses(
-            self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values), parameters=self._parameters,
+            self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values),
+            place=run_place("local", self.plan.name, self.row.run_id), parameters=self._parameters,
             caller=this_caller(), started=self._settings.started,
         )  # fmt: skip
 

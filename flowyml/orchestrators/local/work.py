@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import artifact_key, open_store, pack, unpack
+from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
 from flowyml.core.errors import OutputError
 from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
@@ -95,7 +95,8 @@ class Work:
             return value.packed
 
     def _pack(self, value: Any, node: Node, source: Node, output: str) -> Any:
-        key = artifact_key(self._run_id, source.step.name, source.attempt, f"local-{output}")
+        place = run_place("local", self._pipeline, self._run_id)
+        key = artifact_key(place, source.step.name, source.attempt, f"local-{output}")
         try:
             return pack(value, open_store(self._folder), key=key)
         except Exception as cause:  # whatever a user's __reduce__ raises

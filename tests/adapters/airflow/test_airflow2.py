@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.core.errors import AuthenticationError, EngineError, UnsupportedFeatureError
+from flowyml.core.errors import AuthenticationError, DefinitionError, EngineError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.remote import recognized_engine
@@ -40,6 +40,9 @@ def test_a_run_from_end_to_end(airflow2: Airflow, orchestrator: AirflowOrchestra
     assert (again.run_id, again.run.pipeline, again.outputs) == ("two-1", "conformance greeting", handle.outputs)
     assert [run.run_id for run in orchestrator.runs("conformance greeting")] == ["two-1"]
     assert handle.cancel() is False
+    assert handle.run.parameters == {"name": "Ada"}
+    with pytest.raises(DefinitionError, match="belongs to a run of 'conformance greeting' with other code"):
+        orchestrator.run_pipeline(pipelines.greeting("goodbye"), "two-1")
 
 
 def test_a_failure_is_told(orchestrator: AirflowOrchestrator) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +29,7 @@ PIPELINE = "tune-on-gpu"
 BUNDLE = Path(__file__).resolve().with_name("tune-on-gpu-e3b0c442.pyz")
 sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
 
-from flowyml.artifacts import default_url  # noqa: E402
+from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.core.errors import StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
@@ -68,8 +67,9 @@ class Work:
 @contextmanager
 def run_steps(**parameters: Any) -> Iterator[None]:
     """The processes that the steps run in; they end with the flow, however it ends."""
-    artifacts = os.environ.get("FLOWYML_ARTIFACTS") or default_url()
-    with StepProcesses(BUNDLE, run_id=runtime.flow_run.name, artifacts=artifacts, parameters=parameters) as processes:
+    run, store = runtime.flow_run, default_url()
+    place = run_place(f"prefect {run.id}", PIPELINE, run.name)
+    with StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes:
         work = Work(processes)
         _work.set(work)
         try:
