@@ -20,6 +20,7 @@ from flowyml_airflow.names import CODE_KEY, REVISION_KEY, START_TASK, given_run_
 from flowyml_airflow.status import DAG_RUN, failed_before, run_status, task_status, timeout_of, was_cancelled
 from flowyml_airflow.tail import Tail
 from flowyml_airflow.transport import NotThereError, ServerTroubleError
+from flowyml_airflow.xcoms import restored
 
 __all__ = ["RunReader"]
 
@@ -105,7 +106,7 @@ class RunReader:
         missing: dict[str, str] = {}
         for name, (task, output) in facts.get("outputs", {}).items():
             try:
-                values[name] = unpack(self.client.xcom(dag, run_id, task, output), store)
+                values[name] = unpack(restored(self.client.xcom(dag, run_id, task, output)), store)
             except NotThereError:
                 missing[name] = (
                     f"Output {name!r} of run {found['dag_run_id']!r} is not kept: Airflow has no XCom {output!r} of "

@@ -7,14 +7,18 @@ models refuse what a newer Airflow adds. ``AirflowOrchestrator.api_client`` give
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from flowyml.core.credentials import Login
-from flowyml.core.errors import AuthenticationError
+from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.http import ConflictError, HttpClient, RefusedError, ServerTroubleError
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.auth import Token, refusal
 from flowyml_airflow.connection import Connection
+
+if TYPE_CHECKING:
+    from flowyml.core.web import Answer
 
 __all__ = ["ConflictError", "NotThereError", "RefusedError", "ServerTroubleError", "Transport", "refusal"]
 
@@ -44,6 +48,12 @@ class Transport(HttpClient):
 
     def renew(self, refused: Mapping[str, str]) -> bool:
         return self.credentials.renew(refused) if self.credentials else False
+
+    def _stranger(self, answer: Answer, method: str, path: str) -> EngineError:
+        """Airflow 2 has a page, and no JSON, for a path that it does not know, such as Airflow 3's API."""
+        if answer.status == 404:
+            return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
+        return super()._stranger(answer, method, path)
 
     def refusal(self, status: int) -> AuthenticationError:
         return refusal(self.connection, status, known=isinstance(self.credentials, Token))

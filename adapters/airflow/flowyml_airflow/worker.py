@@ -30,6 +30,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
 from flowyml_airflow.names import given_run_id, parameters_of, task_id, xcom_key
+from flowyml_airflow.xcoms import carried, restored
 
 __all__ = ["finish_run", "run_step", "start_run", "stop_step"]
 
@@ -53,10 +54,11 @@ def run_step(
     _stop.clear()
     step = _plan(bundle).by_name[operator.step]
     _check_inputs(step, operator.inputs, context)
+    inputs = {name: restored(value) for name, value in operator.inputs.items()}
     with _processes(context, bundle, python, artifacts) as processes, _ended_with_parent():
         try:
-            outputs = processes.run(step.name, operator.inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
-            return {xcom_key(name): packed for name, packed in outputs.items()}
+            outputs = processes.run(step.name, inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
+            return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
         except StepError as error:
             _drop_unread_answers()
             if trace := getattr(error, "traceback", ""):

@@ -183,6 +183,16 @@ def test_another_site_is_no_airflow() -> None:
     assert "not as Airflow does" in health.detail
 
 
+def test_airflow_2_has_a_page_where_airflow_3_has_an_api() -> None:
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, str, str]:
+        if request.path.startswith("/api/v2"):
+            return 404, "text/html", "<title>Airflow 404</title>"
+        return 200, "application/json", json.dumps({"version": "2.11.0", "git_version": "x"})
+
+    with site(answer) as url:
+        assert AirflowOrchestrator(url, username="ada", password="x", retry_policy=ONCE).client.version == "2.11.0"
+
+
 def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     pem = tmp_path / "both.pem"
     subprocess.run(

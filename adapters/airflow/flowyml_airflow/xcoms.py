@@ -1,0 +1,41 @@
+"""Outputs as Airflow carries them, there and back. This file travels in the bundle too.
+
+Databases keep XComs as JSON of their own kind: SQLite takes ``10.0`` for the number 10 (its column has numeric
+affinity), PostgreSQL's JSONB knows no -0.0 and sorts keys, and Airflow itself revives a dict with ``__classname__``. So
+all but the plainest values cross as a text, which nothing on the way interprets.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+from flowyml.artifacts import is_reference
+
+__all__ = ["carried", "restored"]
+
+_TEXT = "$json"
+
+
+def carried(packed: Any) -> Any:
+    """What is handed to Airflow for an output that was packed.
+
+    >>> carried(10.0), carried("ten"), carried(True), carried([1])
+    ({'$json': '10.0'}, 'ten', True, {'$json': '[1]'})
+    """
+    if packed is None or isinstance(packed, str | int) or is_reference(packed):
+        return packed
+    return {_TEXT: json.dumps(packed, ensure_ascii=False)}
+
+
+def restored(value: Any) -> Any:
+    """What ``carried`` was given. Anything else, such as what a task of Airflow's own left, stays as it is.
+
+    >>> restored({"$json": "-0.0"}), restored({"rows": 3})
+    (-0.0, {'rows': 3})
+    """
+    if isinstance(value, dict) and value.keys() == {_TEXT}:
+        with suppress(TypeError, ValueError, RecursionError):  # written by hand
+            return json.loads(value[_TEXT])
+    return value

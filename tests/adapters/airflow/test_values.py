@@ -1,0 +1,59 @@
+"""Values cross Airflow exactly as they were, whatever its database and its serializers make of JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml_airflow.xcoms import carried, restored
+from tests.adapters.airflow.operating import orchestrator_of
+from tests.engines.airflow import Airflow
+
+VALUES: tuple[Any, ...] = (
+    10.0, -0.0, 0.0, 0.1, 0.1 + 0.2, 1e300, 5e-324, 1e22, 123456789.12345679, 2**63 - 1, -(2**63), 0, True, False, None,
+    "", "10.0", "null", "{}", '{"$json": "1"}', [], {}, [10.0, -0.0, [1.0]], {"b": 1.0, "a": -0.0, "10": {"z": [1.0]}},
+    {"__classname__": "builtins.tuple", "__version__": 1, "__data__": [1]}, {"__type": "set", "__var": [1]},
+    [{"__classname__": "no.such.Class"}], {"$json": "1"}, {"$json": {"a": 1}}, {"$artifact": {"url": "x"}},
+)  # fmt: skip
+
+NAMES = [f"v{number}" for number in range(len(VALUES))]
+
+
+def exact_values() -> Pipeline:
+    """Its functions travel by value: this module needs pytest, which Airflow's workers have not."""
+    values = VALUES
+
+    @step(outputs=NAMES)
+    def make() -> tuple[Any, ...]:
+        return values
+
+    @step(outputs=["seen"], inputs=NAMES)
+    def see(**values: Any) -> dict[str, str]:
+        return {name: repr(value) for name, value in values.items()}
+
+    @step(outputs=["whole"])
+    def whole() -> float:
+        return 10.0
+
+    pipeline = Pipeline("exact values", outputs=[*NAMES, "seen", "whole"])
+    return pipeline.add_step(make).add_step(see).add_step(whole)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_there_and_back(value: Any) -> None:
+    assert repr(restored(carried(value))) == repr(value)
+
+
+@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
+def test_values_come_back_as_they_were(engine: str, request: pytest.FixtureRequest) -> None:
+    airflow: Airflow = request.getfixturevalue(engine)
+    orchestrator = orchestrator_of(airflow)
+    handle = exact_values().submit(on=orchestrator)
+    handle.wait_for_completion(300, progress=False)
+    assert handle.status.is_successful, handle.error
+    expected = {name: repr(value) for name, value in zip(NAMES, VALUES, strict=True)}
+    assert handle.outputs["seen"] == expected, "in the next step"
+    assert {name: repr(handle.outputs[name]) for name in NAMES} == expected, "where outputs are read"
+    assert repr(handle.outputs["whole"]) == "10.0"
