@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import get_run_logger, runtime
@@ -71,13 +73,26 @@ def run_steps(**parameters: Any) -> Iterator[None]:
     """The processes that the steps run in; they end with the flow, however it ends."""
     run, store = runtime.flow_run, default_url()
     place = run_place(f"prefect {run.id}", PIPELINE, run.name)
-    with StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes:
+    with (
+        working_folder(),
+        StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes,
+    ):
         work = Work(processes)
         _work.set(work)
         try:
             yield
         finally:
             work.end()
+
+
+@contextmanager
+def working_folder() -> Iterator[None]:
+    """An empty folder for a run that a worker executes; that worker has put it into the folder of the code."""
+    if "PREFECT__FLOW_RUN_ID" not in os.environ or not Path.cwd().samefile(BUNDLE.parent):
+        yield
+        return
+    with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
+        yield
 
 
 def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
@@ -154,7 +169,7 @@ def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
 
 def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
     logger = flow_run_logger(flow_run, flow)
-    with StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+    with working_folder(), StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
         processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=to_log(logger))
 
 

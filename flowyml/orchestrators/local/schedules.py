@@ -169,7 +169,7 @@ def warn_unless_served(store: ScheduleStore) -> None:
         warnings.warn(
             "The schedule is kept, but nothing will fire until `flowyml schedule serve` runs on this machine.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=7,  # who called `schedule`, which stands behind what checks its options
         )
 
 

@@ -207,6 +207,30 @@ class TestRuns:
         assert health.version.startswith("3.")
 
 
+def place() -> Pipeline:
+    """A pipeline that tells where its step is."""
+
+    @step(outputs=["folder", "names", "variable"])
+    def look() -> tuple[str, list[str], str | None]:
+        import os
+        from pathlib import Path
+
+        here = Path.cwd()
+        return str(here), [path.name for path in here.iterdir()], os.environ.get("PLACE_OF_RUNS")
+
+    return Pipeline("place").add_step(look)
+
+
+def test_a_run_that_this_process_starts_has_its_folder_and_environment(
+    orchestrator: PrefectOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLACE_OF_RUNS", "the caller's")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").touch()
+    handle = orchestrator.run_pipeline(place()).wait_for_completion(90, 0.5)
+    assert handle.outputs == {"folder": str(tmp_path), "names": ["mine.csv"], "variable": "the caller's"}
+
+
 class TestWorkers:
     """Runs that a worker executes."""
 
@@ -221,6 +245,16 @@ class TestWorkers:
     def test_a_run_completes(self, orchestrator: PrefectOrchestrator) -> None:
         handle = orchestrator.run_pipeline(adding("worked"), parameters={"number": 4})
         assert handle.wait_for_completion(90, 0.5).outputs == {"sum": 5}
+
+    def test_steps_have_an_empty_folder_and_the_worker_s_environment(
+        self, orchestrator: PrefectOrchestrator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PLACE_OF_RUNS", "the caller's")
+        handle = orchestrator.run_pipeline(place()).wait_for_completion(90, 0.5)
+        folder, names, variable = handle.outputs["folder"], handle.outputs["names"], handle.outputs["variable"]
+        assert (names, variable) == ([], None)
+        assert not Path(folder).is_relative_to(prefect_home().parent)
+        wait_for(lambda: not Path(folder).exists())
 
     def test_cancel_stops_the_work(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
         FailureConformance().test_cancel_stops_the_work(orchestrator, str(tmp_path))

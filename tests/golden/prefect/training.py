@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
@@ -32,7 +34,9 @@ sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compil
 from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.core.errors import StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
@@ -69,13 +73,26 @@ def run_steps(**parameters: Any) -> Iterator[None]:
     """The processes that the steps run in; they end with the flow, however it ends."""
     run, store = runtime.flow_run, default_url()
     place = run_place(f"prefect {run.id}", PIPELINE, run.name)
-    with StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes:
+    with (
+        working_folder(),
+        StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes,
+    ):
         work = Work(processes)
         _work.set(work)
         try:
             yield
         finally:
             work.end()
+
+
+@contextmanager
+def working_folder() -> Iterator[None]:
+    """An empty folder for a run that a worker executes; that worker has put it into the folder of the code."""
+    if "PREFECT__FLOW_RUN_ID" not in os.environ or not Path.cwd().samefile(BUNDLE.parent):
+        yield
+        return
+    with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
+        yield
 
 
 def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
@@ -85,16 +102,21 @@ def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Valu
     try:
         attempt = runtime.task_run.run_count
         return work.processes.run(
-            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=lambda _, line: logger.info(line)
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=to_log(logger)
         )
     except StepError as error:
         if work.stop.is_set():
             return Cancelled(message=f"step {step!r} was stopped with its run.")
         if trace := getattr(error, "traceback", ""):
-            logger.error(trace)
+            logger.error("%s", trace.replace("\0", "\\x00"))
         raise
     finally:
         ended.set()
+
+
+def to_log(logger: Any) -> OnLine:
+    """Lines of a step's process go to a logger, with their levels."""
+    return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
 
 
 def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
@@ -147,8 +169,8 @@ def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
 
 def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
     logger = flow_run_logger(flow_run, flow)
-    with StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
-        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=lambda _, line: logger.info(line))
+    with working_folder(), StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=to_log(logger))
 
 
 # The steps, and the flow.
