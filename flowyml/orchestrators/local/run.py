@@ -29,6 +29,7 @@ from flowyml.orchestrators.local.outputs import kept
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.reports import result_of, tell_failure
 from flowyml.orchestrators.local.schema import RunRow, StepRow
+from flowyml.orchestrators.local.sharing import warn_of_sharing
 from flowyml.orchestrators.local.show import Show
 from flowyml.orchestrators.local.store import Ending, RunStore
 from flowyml.orchestrators.local.verdict import Verdict, verdict
@@ -128,6 +129,9 @@ class LocalRun:
         work = Work(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink
         )  # fmt: skip
+        in_threads = {node.step.name for node in self._nodes if not node.apart}
+        if len(in_threads) > 1 and self._settings.max_workers > 1:
+            warn_of_sharing(self.plan, code.functions, in_threads)
         with self._processes() as work.apart:
             self._recorder.start(self._ticking(show))
             self._settings.host.begun(self._engine)

@@ -1,0 +1,119 @@
+"""Steps in threads that change what all threads share are warned of, once, where another one may run beside them."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from os import chdir, environ
+from pathlib import Path
+from random import shuffle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import sharing
+
+
+def goes() -> None:
+    os.chdir(".")
+
+
+def goes_by_name() -> None:
+    chdir(".")
+
+
+def sets() -> None:
+    os.environ["FLOWYML_TEST_SHARED"] = "1"
+
+
+def sets_by_name() -> None:
+    environ.update({"FLOWYML_TEST_SHARED": "1"})
+
+
+def unsets() -> None:
+    os.environ.pop("FLOWYML_TEST_SHARED", None)
+
+
+def imports() -> None:
+    from os import umask as mask
+
+    import numpy
+    import numpy.random as nr
+
+    numpy.zeros(1)
+    nr.default_rng()
+    mask(mask(0o22))
+
+
+def seeds() -> None:
+    random.seed(7)
+
+
+def draws() -> float:
+    return float(np.random.normal())
+
+
+def draws_by_name() -> None:
+    shuffle([1, 2])
+
+
+def by_a_helper() -> None:
+    goes()
+
+
+async def later() -> None:
+    os.chdir(".")
+
+
+def own() -> float:
+    own = np.random.default_rng(3)
+    return float(own.random()) + random.Random(3).random() + len(os.environ["PATH"])
+
+
+def other() -> int:
+    return 1
+
+
+@pytest.fixture(autouse=True)
+def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_told", set())
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (goes, "os.chdir"), (goes_by_name, "os.chdir"), (sets, "os.environ.update"),
+        (sets_by_name, "os.environ.update"), (unsets, "os.environ.pop"), (imports, "os.umask"),
+        (seeds, "random.seed"), (draws, "numpy.random.normal with a seed"),
+        (draws_by_name, "random.shuffle with a seed"), (by_a_helper, "os.chdir"), (later, "os.chdir"), (own, None),
+    ],
+)  # fmt: skip
+def test_what_is_shared(function: Callable[..., Any], what: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = Pipeline("shared").add_step(step(name="one")(function)).add_step(step(name="two")(other))
+    for _ in range(2):
+        assert pipeline.run().success
+    expected = (
+        f"Step 'one' uses {what}, which all threads of a process share, and step 'two' may run at the same time. Run "
+        f"it with LocalOrchestrator(workers='processes'), or one after the other (after=…)."
+    )
+    assert caplog.messages == ([expected] if what else [])
+
+
+def test_steps_that_never_meet_share_nothing(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    first = step(name="one")(goes)
+    Pipeline("in turn").add_step(first).add_step(step(name="two", after=["one"])(other)).run().raise_for_status()
+    both = Pipeline("apart").add_step(first).add_step(step(name="two")(other))
+    both.run(on=LocalOrchestrator(max_workers=1)).raise_for_status()
+    both.run(on=LocalOrchestrator(workers="processes")).raise_for_status()
+    assert caplog.messages == []
+
+
+def test_no_seed_no_warning(tmp_path: Path) -> None:
+    (tmp_path / "none.py").write_text("import random")
+    (tmp_path / "some.py").write_text("random.seed(3)")
+    assert (sharing._seeds(str(tmp_path / "none.py")), sharing._seeds(str(tmp_path / "some.py"))) == (False, True)
+    assert not sharing._seeds("<cell>")
