@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from flowyml.core.logs import make_records
 from flowyml.core.plain_text import safe_line, safe_log, safe_text, wants_colours
@@ -194,19 +194,23 @@ def note(*parts: str) -> None:
     print(_painted(parts, sys.stderr), file=sys.stderr)
 
 
-class Notes(logging.Handler):
-    """Lets what is logged take the way of all else that is printed; ``leveled``, with the levels of others' records."""
+class Notes(logging.StreamHandler[TextIO]):
+    """Lets what is logged take the way of all else that is printed; ``leveled``, with the levels of others' records.
+
+    It is logging that writes: a run notes what steps print, and has noted their records already.
+    """
 
     def __init__(self, level: int = logging.NOTSET, *, leveled: bool = False) -> None:
-        super().__init__(level)
+        logging.Handler.__init__(self, level)
         self._leveled = leveled
 
-    def emit(self, record: logging.LogRecord) -> None:
+    @property
+    def stream(self) -> Any:  # type: ignore[override]  # as logging's own handler of last resort does
+        return sys.stderr
+
+    def format(self, record: logging.LogRecord) -> str:
         has_level = self._leveled and not record.name.startswith("flowyml.")
-        try:
-            note(f"{record.levelname}: " if has_level else "", self.format(record))
-        except Exception:
-            self.handleError(record)
+        return _painted((f"{record.levelname}: " if has_level else "", super().format(record)), sys.stderr)
 
 
 def print_warnings_of_logging() -> None:

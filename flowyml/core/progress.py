@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.plain_text import safe_line, wants_colours
+from flowyml.core.plain_text import safe_line, safe_log, wants_colours
 from flowyml.core.runs import Run, StepRun
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _MARKS = {
     ExecutionStatus.TIMEOUT: ("✗", "red"),
 }
 _FEW = 12
+_BARS = 5  # lines of progress bars
 _A_WHILE = 10  # seconds
 
 
@@ -42,11 +43,13 @@ def wants_progress() -> bool:
 
 
 @contextmanager
-def show_progress(pipeline: str, run_id: str, *, console: Console | None = None) -> Iterator[Update]:
+def show_progress(
+    pipeline: str, run_id: str, *, console: Console | None = None, tail: Callable[[], str] = str
+) -> Iterator[Update]:
     """Draw the steps live on standard error; where that is no terminal, write a line for each change.
 
     What is printed meanwhile appears above. Give a ``console`` to draw elsewhere; then nothing that is printed is
-    led around the drawing.
+    led around the drawing. ``tail`` gives what is being printed, for a line below.
     """
     if console is None and sys.stderr is None:  # closed, or never there, as in a service
         yield lambda run, steps: None
@@ -62,7 +65,7 @@ def show_progress(pipeline: str, run_id: str, *, console: Console | None = None)
         console=console, refresh_per_second=8, transient=False,
         redirect_stdout=own and sys.stdout.isatty(), redirect_stderr=own,
     ) as live:  # fmt: skip
-        picture = _Picture(pipeline, run_id, console)
+        picture = _Picture(pipeline, run_id, console, tail)
 
         def update(run: Run, steps: Sequence[StepRun]) -> None:
             live.update(picture.of(run, steps))
@@ -130,12 +133,13 @@ class _Lines:
 class _Picture:
     """Draws a run: all its steps if they fit, else those that matter now."""
 
-    def __init__(self, pipeline: str, run_id: str, console: Console) -> None:
+    def __init__(self, pipeline: str, run_id: str, console: Console, tail: Callable[[], str]) -> None:
         from rich.spinner import Spinner
 
         self._pipeline = pipeline
         self._run_id = run_id
         self._console = console
+        self._tail = tail
         self._spinner = Spinner("dots", style="cyan")
 
     def of(self, run: Run, steps: Sequence[StepRun]) -> RenderableType:
@@ -160,7 +164,8 @@ class _Picture:
             (safe_line(self._pipeline), "bold"), " ", (safe_line(self._run_id), "dim"),
             f" {run.status} {run.duration_seconds:.1f} s", (safe_line(f" {run.url}") if run.url else "", "dim"),
         )  # fmt: skip
-        return Group(title, table)
+        bars = [Text.from_ansi(safe_log(line, colours=True)) for line in self._tail().splitlines()[-_BARS:]]
+        return Group(title, table, *bars)
 
     def _chosen(self, steps: Sequence[StepRun]) -> Sequence[StepRun]:
         room = max(_FEW, self._console.height - 8)

@@ -135,3 +135,18 @@ class TestLevels:
         lines = Lines("stderr", lambda source, line: got.append((source, line)))
         lines.feed(b"plain\n\x1eERROR\x1eloud\n")
         assert got == [("stderr", "plain"), ("ERROR", "loud")]
+
+
+def test_the_command_notes_a_failure_once(script: Path) -> None:
+    environment = {**os.environ, "FLOWYML_HOME": str(script.parent / "home-failure")}
+    (script.parent / "fails.py").write_text(
+        "from flowyml import pipeline, step\n@step\ndef bad():\n    raise ValueError('no')\n"
+        "@pipeline\ndef failing():\n    return bad()\n"
+    )
+    for arguments in (["run", str(script.parent / "fails.py"), "--run-id", "once"], ["logs", "once"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "flowyml", *arguments], check=False, text=True, capture_output=True, timeout=120,
+            env=environment,
+        )  # fmt: skip
+    assert done.stdout.count("ValueError: no") == 1
+    assert all(" ERROR " in line for line in done.stdout.splitlines())

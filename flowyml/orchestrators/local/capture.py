@@ -20,6 +20,7 @@ __all__ = ["Sink", "attributed", "beneath", "capturing", "leading_through", "pas
 
 _current: ContextVar[Sink | None] = ContextVar("flowyml_sink", default=None)
 _lock = threading.Lock()
+_LONGEST_BEGUN = 1000
 
 
 class Sink:
@@ -69,12 +70,13 @@ def attributed(sink: Sink) -> Iterator[None]:
 
 
 class Tee:
-    """Stands in for a text stream: passes everything on, and notes what is written."""
+    """Stands in for a text stream: passes everything on, and notes what is written. ``begun`` is a line without end."""
 
     def __init__(self, stream: Any, name: str, *, silent: bool = False) -> None:
         self._stream = stream
         self._name = name
         self._silent = silent
+        self.begun = ""
 
     def write(self, text: str) -> int:
         """Write, and note for the step that writes. Records of ``logging`` have been noted already."""
@@ -87,6 +89,8 @@ class Tee:
     def show(self, text: str) -> int:
         """Pass text on, without a note. That nobody reads it is no fault of the step that prints."""
         if not self._silent and self._stream is not None:
+            _, end, rest = text.rpartition("\n")
+            self.begun = (rest if end else self.begun + rest)[-_LONGEST_BEGUN:]
             with suppress(OSError):
                 self._stream.write(text)
         return len(text)
@@ -147,12 +151,12 @@ def beneath(name: str) -> Any:
 
 
 @contextmanager
-def leading_through(lead: Callable[[Any], Any]) -> Iterator[None]:
-    """Let what goes to a terminal pass through ``lead(stream)``."""
+def leading_through(lead: Callable[[Any, str], Any]) -> Iterator[None]:
+    """Let what goes to a terminal pass through ``lead(stream, begun)``; ``begun`` is a line that has no end yet."""
     before = dict(_Installed.streams)
     for stream, tee in before.values():
         if stream is not None and stream.isatty():
-            tee._stream = lead(stream)
+            tee._stream = lead(stream, tee.begun)
     try:
         yield
     finally:

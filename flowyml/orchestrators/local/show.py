@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from flowyml.core.runs import Run
 from flowyml.orchestrators.local.capture import beneath, leading_through
@@ -53,14 +53,28 @@ class Show:
         update(run, [step_of(node.step.name, node.row) for node in self._nodes])
 
     def _begin(self) -> Update:
-        from rich.console import Console
-        from rich.file_proxy import FileProxy
+        from flowyml.core.above import Above
+        from flowyml.core.progress import console_on, show_progress
 
-        from flowyml.core.progress import show_progress
+        console, streams = console_on(beneath("stderr")), list[Above]()
 
-        console = Console(file=beneath("stderr"))
-        self._stack.enter_context(leading_through(lambda stream: FileProxy(console, stream)))
-        self._update = self._stack.enter_context(show_progress(self._run.pipeline, self._run.run_id, console=console))
+        def lead(stream: TextIO, begun: str) -> Above:
+            streams.append(Above(console, stream, begun))
+            return streams[-1]
+
+        def end() -> None:
+            for stream in streams:
+                stream.close()
+
+        self._stack.enter_context(leading_through(lead))
+        picture = show_progress(
+            self._run.pipeline,
+            self._run.run_id,
+            console=console,
+            tail=lambda: "\n".join(s.tail for s in streams if s.tail),
+        )
+        self._update = self._stack.enter_context(picture)
+        self._stack.callback(end)
         return self._update
 
     def _end(self) -> None:
