@@ -59,8 +59,8 @@ _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 _RESERVED = frozenset({
     "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
-    "Path", "Start", "Step", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "sys", "timedelta",
-    "timezone", "worker",
+    "Path", "Start", "Step", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path", "sys",
+    "timedelta", "timezone", "worker",
 })  # fmt: skip
 
 

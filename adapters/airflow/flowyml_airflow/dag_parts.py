@@ -18,6 +18,7 @@ from __future__ import annotations
 import sys
 from datetime import {datetime}
 from pathlib import Path
+from runpy import run_path
 
 try:
     from airflow.sdk import {airflow}
@@ -34,9 +35,9 @@ except ImportError:  # before Airflow 3.2
 
 WORKER = '''\
 def worker():
-    """FlowyML's side of a task, from the bundle: loaded when a task runs, not when this file is parsed."""
-    if str(BUNDLE) not in sys.path:
-        sys.path.insert(0, str(BUNDLE))
+    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    if "flowyml_airflow" not in sys.modules:
+        sys.path.insert(0, str(run_path(str(BUNDLE), run_name="bundle")["unpacked"](BUNDLE)))
     from flowyml_airflow import worker
 
     return worker

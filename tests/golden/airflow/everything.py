@@ -1,4 +1,4 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 12a75da42186.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 9e3363b4fed6.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from runpy import run_path
 
 try:
     from airflow.sdk import DAG, BaseOperator, Param
@@ -43,9 +44,9 @@ ARTIFACTS = "s3://bucket/artifacts"  # takes large outputs; None: as FLOWYML_ART
 
 
 def worker():
-    """FlowyML's side of a task, from the bundle: loaded when a task runs, not when this file is parsed."""
-    if str(BUNDLE) not in sys.path:
-        sys.path.insert(0, str(BUNDLE))
+    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    if "flowyml_airflow" not in sys.modules:
+        sys.path.insert(0, str(run_path(str(BUNDLE), run_name="bundle")["unpacked"](BUNDLE)))
     from flowyml_airflow import worker
 
     return worker
@@ -106,7 +107,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:12a75da42186"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:9e3363b4fed6"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -159,4 +160,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "12a75da42186", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "684e2367ccf9ba27b57f1c0982658145b46c942cf7fbb28b73855a426781dfc3"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9e3363b4fed6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "89d8a838fa75936d3359081114f8b82c3e0db9a3e2721e9ad57e7b9c76fff001"}

@@ -1,4 +1,4 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 9703ca52987d.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 18b5ebfb7869.
 
 Values of all kinds, and hooks.
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from runpy import run_path
 
 try:
     from airflow.sdk import DAG, BaseOperator, Param
@@ -42,9 +43,9 @@ ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the 
 
 
 def worker():
-    """FlowyML's side of a task, from the bundle: loaded when a task runs, not when this file is parsed."""
-    if str(BUNDLE) not in sys.path:
-        sys.path.insert(0, str(BUNDLE))
+    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    if "flowyml_airflow" not in sys.modules:
+        sys.path.insert(0, str(run_path(str(BUNDLE), run_name="bundle")["unpacked"](BUNDLE)))
     from flowyml_airflow import worker
 
     return worker
@@ -85,7 +86,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:9703ca52987d"],
+    tags=["tests", "flowyml", "flowyml:18b5ebfb7869"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -106,4 +107,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9703ca52987d", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "digest": "8a9f9308ed0d8508483c427fbbe08c69ba3dec9b6a42ee14a10fd7e7f830caf6"}
+# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "18b5ebfb7869", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "digest": "0b2f55b1bba71eff8d0a606607875108e5e382cbbdd62957a618a1665a40b043"}

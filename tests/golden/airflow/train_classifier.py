@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version 8e1f93335450.
+"""Pipeline 'train-classifier' as an Airflow DAG, version a84babda7b86.
 
 Train two classifiers side by side, keep the better one.
 
@@ -33,6 +33,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from runpy import run_path
 
 try:
     from airflow.sdk import DAG, BaseOperator, Param
@@ -45,9 +46,9 @@ ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the 
 
 
 def worker():
-    """FlowyML's side of a task, from the bundle: loaded when a task runs, not when this file is parsed."""
-    if str(BUNDLE) not in sys.path:
-        sys.path.insert(0, str(BUNDLE))
+    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    if "flowyml_airflow" not in sys.modules:
+        sys.path.insert(0, str(run_path(str(BUNDLE), run_name="bundle")["unpacked"](BUNDLE)))
     from flowyml_airflow import worker
 
     return worker
@@ -75,7 +76,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:8e1f93335450"],
+    tags=["demo", "flowyml", "flowyml:a84babda7b86"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -129,4 +130,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "8e1f93335450", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "b709f8b9339c427398d34f6eb9c1ff2494ad5e10383b1b46cf298990ec85252c"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a84babda7b86", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "3901037908a240492cea158f358636d14ee9264df1abfb7d4a66d7f8109864ee"}
