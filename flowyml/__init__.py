@@ -12,9 +12,14 @@ from flowyml._version import __version__
 from flowyml.authoring.context import Context, context
 from flowyml.authoring.pipeline import Pipeline, pipeline
 from flowyml.authoring.steps import step
+from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.logs import get_logger
+from flowyml.runtime.current import CurrentRun, current_run
 
-__all__ = ["Context", "Pipeline", "__version__", "context", "get_logger", "pipeline", "step"]
+__all__ = [
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "Pipeline", "__version__",
+    "context", "current_run", "get_logger", "pipeline", "step",
+]  # fmt: skip
 
 _REMOVED = {
     "register_callback": "Subclass flowyml.core.hooks.PipelineHook and pass it: Pipeline(name, hooks=[MyHook()])",

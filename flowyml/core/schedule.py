@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any
 
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import ScheduleError
 
 __all__ = ["Schedule", "ScheduleInfo"]
@@ -106,6 +107,25 @@ class Schedule:
             moment = self.start.astimezone(zone) - timedelta(seconds=1 if self.cron else 0)
         times = self._cron_times(moment, count) if self.cron else self._interval_times(moment, count)
         return [time for time in times if self.end is None or time <= self.end]
+
+    def dates_at(self, time: datetime) -> RunDates:
+        """The dates of the run that this schedule starts at a time, in its time zone."""
+        from zoneinfo import ZoneInfo
+
+        moment = time.astimezone(ZoneInfo(self.timezone))
+        before = self._before(moment)
+        return RunDates(logical_date=moment, data_interval_start=before, data_interval_end=before and moment)
+
+    def _before(self, moment: datetime) -> datetime | None:
+        """The time before on the schedule; None where no croniter is installed, as on a worker."""
+        if self.interval_seconds is not None:
+            return (moment.astimezone(UTC) - timedelta(seconds=self.interval_seconds)).astimezone(moment.tzinfo)
+        try:
+            from croniter import croniter
+        except ImportError:
+            return None
+        times: Iterator[datetime] = iter(partial(croniter(self.cron, moment).get_prev, datetime), None)
+        return next(time for time in times if not (_is_second(time) and _is_fixed(self.cron or "")))
 
     def _cron_times(self, after: datetime, count: int) -> list[datetime]:
         from croniter import croniter

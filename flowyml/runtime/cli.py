@@ -58,7 +58,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     caller = _json_object(given.caller, "--caller")
     worker = Worker(
         root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, parameters=parameters,
-        caller=caller,
+        caller=caller, dates=_json_object(given.dates, "--dates"),
     )  # fmt: skip
     worker.is_read = bool(given.answer)
     answer = worker.answer(step, inputs, given.attempt)
@@ -111,6 +111,9 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
         "--inputs", default="{}", metavar="JSON|@FILE", help="what other steps gave, by name of the input"
     )
     step.add_argument("--parameters", default="{}", metavar="JSON|@FILE", help="parameters of the run")
+    step.add_argument(
+        "--dates", default="{}", metavar="JSON", help="logical_date, data_interval_start and _end; by default now"
+    )
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
     step.add_argument("--artifacts", metavar="URL", help="the store of large outputs; by default FLOWYML_ARTIFACTS")
     step.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts

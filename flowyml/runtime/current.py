@@ -1,35 +1,61 @@
-"""Which step of which run is being run here: for what must happen once in a run, however often it is tried."""
+"""Which step of which run is being run here, and when the run is for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from dataclasses import dataclass
+from datetime import datetime
 
-__all__ = ["RunningStep", "current_step", "running"]
+from flowyml.core.dates import RunDates
+from flowyml.core.errors import DefinitionError
+
+__all__ = ["CurrentRun", "current_run", "current_step", "running"]
 
 
-class RunningStep(NamedTuple):
-    """A step that is being run. The same for all its attempts, on every engine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentRun:
+    """The run that a step belongs to. The same for all its attempts, on every engine. All times have a time zone.
 
-    pipeline: str
+    ``logical_date`` is the time that the schedule gave the run, and that it was asked for where no schedule did. The
+    data interval goes from the time before on the schedule to this one; without a schedule both its ends are None.
+    """
+
     run_id: str
+    pipeline: str
     step: str
+    logical_date: datetime
+    data_interval_start: datetime | None = None
+    data_interval_end: datetime | None = None
 
 
-_current: ContextVar[RunningStep | None] = ContextVar("flowyml_running_step", default=None)
+_current: ContextVar[CurrentRun | None] = ContextVar("flowyml_current_run", default=None)
 
 
-def current_step() -> RunningStep | None:
-    """The step that this code runs in; None elsewhere, and in threads that a step has started itself."""
+def current_run() -> CurrentRun:
+    """The run that the step which calls this belongs to. Raises ``DefinitionError`` outside of a step.
+
+    A thread that a step has started itself is outside.
+    """
+    if (found := _current.get()) is None:
+        raise DefinitionError("current_run() was called where no step runs. Call it inside a step.")
+    return found
+
+
+def current_step() -> CurrentRun | None:
+    """The same; None outside of a step."""
     return _current.get()
 
 
 @contextmanager
-def running(pipeline: str, run_id: str, step: str) -> Iterator[None]:
-    """While this lasts, ``current_step()`` tells this step."""
-    token = _current.set(RunningStep(pipeline, run_id, step))
+def running(pipeline: str, run_id: str, step: str, dates: RunDates) -> Iterator[None]:
+    """While this lasts, ``current_run()`` tells this step."""
+    current = CurrentRun(
+        run_id=run_id, pipeline=pipeline, step=step, logical_date=dates.logical_date,
+        data_interval_start=dates.data_interval_start, data_interval_end=dates.data_interval_end,
+    )  # fmt: skip
+    token = _current.set(current)
     try:
         yield
     finally:

@@ -73,6 +73,7 @@ class FreshProcesses:
             f"--place={self._config['place']}",
             f"--inputs={_in_file(folder / 'inputs', body)}",
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
+            f"--dates={json.dumps(self._config['dates'])}",
             f"--step={request['step']}",
         ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
 from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.fresh import FreshProcesses
@@ -55,8 +56,8 @@ class StepProcesses:
 
     ``place`` is that of the run among the ``artifacts``: see ``run_place``.
 
-    With ``caller``, from ``this_caller()``, they import from where that process does, after the bundle. ``started`` is
-    what ``ahead()`` gave.
+    ``dates`` say when the run is for, by default now. With ``caller``, from ``this_caller()``, they import from where
+    that process does, after the bundle. ``started`` is what ``ahead()`` gave.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class StepProcesses:
         python: str = sys.executable,
         started: Server | None = None,
         fork_here: bool = False,
+        dates: RunDates | None = None,
     ) -> None:
         for name, value in parameters.items():
             if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
                 raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
         config = {
             "run_id": run_id, "artifacts": artifacts, "place": place, "parameters": dict(parameters),
-            "caller": dict(caller),
+            "caller": dict(caller), "dates": (dates or RunDates()).plain(),
         }  # fmt: skip
         self._children: _Children
         if not _can_fork():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import ArtifactError, FlowymlError, NotPicklableError, OutputError, ParameterError, StepError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import log_to_reader
@@ -32,7 +33,8 @@ class Worker:
     """Runs steps of one run from an unpacked bundle, in this process.
 
     ``artifacts`` is the store of outputs; inputs may also stand in one of ``also``. ``place`` is the run's in that
-    store: see ``run_place``. Without one, as by hand, what any run left there is read.
+    store: see ``run_place``. Without one, as by hand, what any run left there is read. ``dates`` are those
+    of the run, as ``RunDates.plain()`` gives them.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Worker:
         place: str = "",
         parameters: Mapping[str, Any] = {},
         caller: Mapping[str, Any] = {},
+        dates: Mapping[str, str] = {},
     ) -> None:
         be_like(caller)
         self.is_read = False  # whether a process reads what this one prints
@@ -55,6 +58,7 @@ class Worker:
         self.also = also
         self.place = place
         self.parameters = parameters
+        self.dates = RunDates.of(dates)
         self.plan: Plan = decode((folder / "plan.json").read_bytes())
         self._functions: dict[str, Callable[..., Any]] = {}
 
@@ -100,7 +104,7 @@ class Worker:
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)
             raise
-        with running(self.plan.name, self.run_id, step.name):
+        with running(self.plan.name, self.run_id, step.name, self.dates):
             keep = partial(self._packed, step, attempt)
             return run_step(step, function, inputs, self.hooks, keep=keep)
 
@@ -138,10 +142,11 @@ class Worker:
             return self._produced(step, item.name, item.source, packed)
         if isinstance(item.source, Constant):
             return packed.get(item.name, item.source.value)
-        value = packed[item.name] if item.name in packed else self._parameter(step, item.source.name)
+        name = item.source.name
+        value = packed[item.name] if item.name in packed else self._parameter(step, name)
         if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
-            raise ParameterError(too_deep(f"Parameter {item.source.name!r} of the run"))
-        return value
+            raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
+        return self.dates.filled({name: value})[name]
 
     def _produced(self, step: Step, name: str, origin: FromStep, packed: Mapping[str, Any]) -> Any:
         source = f"output {origin.output!r} of step {origin.step!r}"

@@ -10,13 +10,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from flowyml import Pipeline, context, get_logger, pipeline, step
+from flowyml import LOGICAL_DATE, Pipeline, context, get_logger, pipeline, step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 __all__ = [
     "beating", "counting", "dated", "failing", "flaky", "gathering", "greeting", "hooked", "hostile", "large",
-    "meeting", "values",
+    "meeting", "timed", "values",
 ]  # fmt: skip
 
 VALUES: dict[str, Any] = {
@@ -45,6 +45,26 @@ def greeting(first: str = "hello") -> Pipeline:
         return " ".join(words)
 
     return Pipeline("conformance greeting", context=context(name="world")).add_step(gather).add_step(join)
+
+
+def timed() -> Pipeline:
+    """Two steps that say when their run is for, and a parameter that is filled with it."""
+
+    @step(outputs=["first"])
+    def tell(day: str) -> list[Any]:
+        from flowyml import current_run
+
+        run = current_run()
+        return [day, run.logical_date.isoformat(), run.data_interval_start, run.data_interval_end, run.step]
+
+    @step(outputs=["second"])
+    def again(first: list[Any]) -> str:
+        from flowyml import current_run
+
+        return current_run().logical_date.isoformat()
+
+    made = Pipeline("conformance timed", context=context(day=LOGICAL_DATE), outputs=["first", "second"])
+    return made.add_step(tell).add_step(again)
 
 
 def values() -> Pipeline:

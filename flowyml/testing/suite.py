@@ -136,6 +136,15 @@ class RunConformance(_Base):
         with pytest.raises(RunNotFoundError):
             orchestrator.attach(job_id)
 
+    def test_steps_know_when_their_run_is_for(self, orchestrator: Orchestrator) -> None:
+        before = datetime.now(UTC)
+        handle = self.finish(orchestrator.run_pipeline(pipelines.timed()))
+        assert handle.status is COMPLETED, handle.error
+        day, date, *interval, name = handle.outputs["first"]
+        assert day == date == handle.outputs["second"], "the same in all steps, and in the parameter"
+        assert abs(datetime.fromisoformat(date) - before).total_seconds() < self.run_timeout
+        assert (interval, name) == ([None, None], "tell")
+
     def test_values_come_back_as_they_were(self, orchestrator: Orchestrator) -> None:
         handle = self.finish(orchestrator.run_pipeline(pipelines.values()))
         assert handle.status is COMPLETED, handle.error

@@ -22,11 +22,14 @@ from typing import Any
 from zipfile import ZipFile
 
 from flowyml.artifacts import default_url, run_place
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
+from flowyml.core.schedule import Schedule
 from flowyml.core.urls import without_credentials
 from flowyml.plan.codec import decode
+from flowyml.plan.marks import mark_of
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
 from flowyml_airflow.names import given_run_id, parameters_of, task_id, xcom_key
@@ -61,9 +64,10 @@ def run_step(
             return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
         except StepError as error:
             _drop_unread_answers()
-            if trace := getattr(error, "traceback", ""):
+            told = _as_airflow(step, error)
+            if (trace := getattr(error, "traceback", "")) and type(told).__name__ != "AirflowSkipException":
                 logger.error("%s", trace.rstrip())
-            raise _as_airflow(step, error) from None
+            raise told from None
         except _interruptions() as error:
             ended = _interrupted(step, error)
             _drop_unread_answers()
@@ -148,7 +152,7 @@ def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts:
     """
     return StepProcesses(
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
-        parameters=_parameters(context), python=python,
+        parameters=_parameters(context), dates=_dates(context), python=python,
         fork_here=Path(python).absolute() == Path(sys.executable).absolute(),
     )  # fmt: skip
 
@@ -168,6 +172,34 @@ def _address() -> str:
         return ""
     found = conf.get("api", "base_url", fallback="") or conf.get("webserver", "base_url", fallback="")
     return without_credentials(found or "")
+
+
+def _dates(context: Mapping[str, Any]) -> RunDates:
+    """Those of the schedule that FlowyML wrote, for a run that it or a backfill started.
+
+    The timetables that FlowyML uses tell Airflow no interval. A run by hand is for the time that it was asked for,
+    unless it was given a logical date; Airflow 2 invents an interval for it.
+    """
+    run = context.get("dag_run")
+    asked = getattr(run, "run_after", None) or getattr(run, "start_date", None)
+    moment = getattr(run, "logical_date", None) or asked
+    if moment is None:
+        return RunDates()
+    if str(getattr(run, "run_type", "manual")).rpartition(".")[2].lower() == "manual":
+        return RunDates(logical_date=moment)
+    schedule = _schedule(context)
+    return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
+
+
+def _schedule(context: Mapping[str, Any]) -> Schedule | None:
+    """As the DAG file has it."""
+    try:
+        mark = mark_of(Path(context["dag"].fileloc).read_bytes())
+        plain = mark.facts.get("schedule") if mark else None
+        return Schedule.from_dict(plain) if plain else None
+    except (OSError, AttributeError, KeyError, TypeError, ValueError):
+        logger.warning("The schedule of this run cannot be read from its DAG file.", exc_info=True)
+        return None
 
 
 def _parameters(context: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from flowyml.artifacts import run_place
+from flowyml.core.dates import RunDates
 from flowyml.core.logs import parted
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group
 from flowyml.plan.model import Step
@@ -77,12 +78,15 @@ def _lines(path: Path) -> list[str]:
 class Attempt:
     """Runs the bundle's ``step`` command. Afterwards there are ``outputs``, or a ``failure``."""
 
-    def __init__(self, bundle: Path, pipeline: str, step: Step, scratch: Path, journal: Journal) -> None:
+    def __init__(
+        self, bundle: Path, pipeline: str, step: Step, scratch: Path, journal: Journal, dates: RunDates
+    ) -> None:
         self.bundle = bundle
         self.pipeline = pipeline
         self.step = step
         self.scratch = scratch
         self.journal = journal
+        self.dates = dates
         self.number = journal.next_attempt()
         self.outputs: dict[str, Any] = {}
         self.failure: dict[str, Any] | None = None
@@ -119,7 +123,7 @@ class Attempt:
             "--answer", str(answer), "--artifacts", store, "--attempt", str(self.number),
             # What KFP took from its cache stands where an earlier run has put it.
             f"--place={place}", *(f"--also={folder}" for folder in dict.fromkeys((store, *brought))),
-            "--run-id", run_id, "--", self.step.name,
+            "--run-id", run_id, f"--dates={json.dumps(self.dates.plain())}", "--", self.step.name,
         ]  # fmt: skip
 
     def _watch(self, process: subprocess.Popen[bytes], leader: ProcessIdentity) -> bool:

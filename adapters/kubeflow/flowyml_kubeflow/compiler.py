@@ -36,6 +36,9 @@ _RUN_NAMES: Json = {
     names.RUN: {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}},
     names.JOB: {"runtimeValue": {"constant": "{{$.pipeline_job_resource_name}}"}},
 }
+# The time on the schedule of a recurring run, that of its creation for any other. An older KFP leaves the text as it
+# is. Source: KFP, driver/executorplugin.
+_RUN_TIME: Json = {names.TIME: {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_utc}}"}}}
 # KFP describes all inputs and outputs of a task in one argument of its container, of 128 KiB at most (execve(2),
 # MAX_ARG_STRLEN). The bytes are those of a RuntimeArtifact in its JSON form with KFP's default MinIO.
 _ARGUMENT = 131_071
@@ -276,9 +279,14 @@ class _Compiler:
             "taskInfo": {"name": names.shown(step.name)},
             **_retries(step),
         }
-        if (self.options.get("cache") or step.options) and step_options(self.options, step).cache:
+        if self._caches(step):
             task["cachingOptions"] = {"enableCache": True}
+        else:
+            parameters |= _RUN_TIME  # another time would be another key of the cache
         return task
+
+    def _caches(self, step: Step) -> bool:
+        return bool((self.options.get("cache") or step.options) and step_options(self.options, step).cache)
 
     def _step_component(self, step: Step) -> str:
         """Steps that differ in nothing but their name share a component."""
@@ -295,7 +303,7 @@ class _Compiler:
         parameters = {names.port(name): {"parameterType": kfp_type(self.parameters[p])} for name, p in wanted.items()}
         artifacts = [names.port(item.name) for item in step.inputs if isinstance(item.source, FromStep)]
         inputs = {
-            "parameters": {names.STEP: _TEXT, **parameters},
+            "parameters": {names.STEP: _TEXT, **parameters, **({} if self._caches(step) else {names.TIME: _TEXT})},
             "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], ARTIFACT),
         }
         outputs: Json = {}

@@ -12,12 +12,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 from flowyml.artifacts.packing import is_reference
+from flowyml.core.dates import RunDates
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
@@ -130,7 +133,8 @@ class StepTask:
             time.sleep(delays.pop(0))
 
     def _attempt(self) -> Attempt:
-        attempt = Attempt(self.bundle, self.plan.name, self.step, self._scratch(), self.journal)
+        dates = _dates(self.given["inputs"]["parameterValues"].get(names.TIME))
+        attempt = Attempt(self.bundle, self.plan.name, self.step, self._scratch(), self.journal, dates)
         attempt.run(self._inputs(), self._brought())
         return attempt
 
@@ -192,6 +196,13 @@ def _run_id(given: Mapping[str, Any]) -> str:
     """The run's own name, or that of its workflow: runs of a recurring run are compiled without one."""
     values = given["inputs"]["parameterValues"]
     return str(values.get(names.RUN) or values.get(names.JOB, ""))
+
+
+def _dates(time: Any) -> RunDates:
+    """When the run is for; now where an older KFP does not tell, and for a step that may come from the cache."""
+    with suppress(TypeError, ValueError):
+        return RunDates(logical_date=datetime.fromisoformat(time))
+    return RunDates()
 
 
 def _artifact(given: Mapping[str, Any], side: str, port: str) -> Values:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _SLICE = 0.05
 _LOOKS = 20  # at a lock that is held, a slice apart
 _LIGHT = "_KFP_RUNTIME"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # kfp.local writes them into its errors
+_SCHEDULE_TIME = "{{$.pipeline_job_schedule_time_utc}}"
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
 
 
@@ -222,11 +224,12 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
 
     - It stops everything at the first failure, unless the steps are in a DAG within the DAG (``run_dag``).
     - It gives all tasks of a component one folder, where they overwrite their files (``construct_local_task_root``).
-    - It names a run itself, with the time of day (``get_local_pipeline_resource_name``).
+    - It names a run itself, with the time of day (``get_local_pipeline_resource_name``), and its time is each task's.
     - It hands a DAG no artifact when it hands it no parameter (``build_nested_dag_arguments``).
     - It would install packages into the caller's own environment (``SubprocessRunner(use_venv=False)``).
     """
-    local: dict[str, Any] = json.loads(json.dumps(spec).replace("{{$.pipeline_job_name}}", _escaped(run_id)))
+    text = json.dumps(spec).replace("{{$.pipeline_job_name}}", _escaped(run_id))
+    local: dict[str, Any] = json.loads(text.replace(_SCHEDULE_TIME, datetime.now(UTC).isoformat()))
     _one_component_a_task(local)
     if names.RUN_TASK not in local["root"]["dag"]["tasks"]:
         _nest(local)

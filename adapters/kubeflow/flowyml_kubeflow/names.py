@@ -12,7 +12,7 @@ from flowyml.plan.names import identifier, slug
 
 __all__ = [
     "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS",
-    "STEP", "STEPS_TASK", "artifact", "constant", "pipeline", "port", "shown", "step_shown", "task",
+    "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "pipeline", "port", "shown", "step_shown", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
@@ -20,6 +20,7 @@ BUNDLE = "code__"
 STEP = "step__"
 RUN = "run__"
 JOB = "job__"
+TIME = "time__"
 STARTED = "started__"
 STATUS = "status__"
 

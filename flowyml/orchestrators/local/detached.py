@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepCancelledError
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
@@ -50,15 +51,19 @@ _started: set[_Process] = set()
 
 
 def start_run(
-    store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
+    store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes,
+    dates: RunDates | None = None,
 ) -> bool:  # fmt: skip
-    """Start the process of a new run. False when the id is known, and nothing is started."""
+    """Start the process of a new run, for now unless there are ``dates``. False when the id is known, and nothing is
+    started.
+    """
     with store.session():
-        return _start_run(store, path, bundle, run_id, parameters, orchestrator)
+        return _start_run(store, path, bundle, run_id, parameters, orchestrator, dates or RunDates())
 
 
 def _start_run(
-    store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes
+    store: RunStore, path: Path, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], orchestrator: bytes,
+    dates: RunDates,
 ) -> bool:  # fmt: skip
     plan = bundle.plan
     if not store.add(
@@ -72,7 +77,7 @@ def _start_run(
         private_folder(folder)
         job = {
             "run_id": run_id, "store": str(store.path), "bundle": str(path), "parameters": parameters,
-            "caller": this_caller(),
+            "caller": this_caller(), "dates": dates.plain(),
         }  # fmt: skip
         with open_private(folder / "job.json", "w") as file:
             json.dump(job, file)
@@ -134,6 +139,7 @@ def main(folder: Path) -> int:
     job = json.loads((folder / "job.json").read_bytes())
     be_like(job["caller"])
     host = _Detached(job["run_id"], folder, job["caller"].get("levels", {}))
+    host.dates = RunDates.of(job["dates"])
     signal.signal(signal.SIGTERM, host.on_sigterm)
     store = RunStore(Path(job["store"]))
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flowyml.core.dates import RunDates
     from flowyml.orchestrators.local.engine import Engine
 
 __all__ = ["Host"]
@@ -17,6 +18,7 @@ class Host:
     alone = False
     run_id: str | None = None
     code_folder: Path | None = None
+    dates: RunDates | None = None
 
     def begun(self, engine: Engine) -> None:
         """The steps begin now."""

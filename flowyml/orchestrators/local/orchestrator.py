@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowyml._version import __version__
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError, DefinitionError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
@@ -108,18 +109,20 @@ class LocalOrchestrator(Orchestrator):
 
         plan = self.plan(pipeline)
         parameters = pipeline.check_parameters(context)
+        dates = self.host.dates or RunDates()
+        filled = dates.filled(parameters)
         check_name(run_id, "run")
         store = self.store
         apart = goes_apart(plan, self.workers)
         # What a hook sets up when the pipeline starts, in os.environ say, a process has only if it is started later.
         with ahead() if apart and not plan.hooks else nullcontext() as started:
             bundle = self._bundle(pipeline, plan, run_id, apart)
-            settings = self._settings(pipeline, plan, run_id, apart, bundle, started)
+            settings = self._settings(pipeline, plan, run_id, apart, bundle, started, dates)
             code_digest = bundle.code_digest if bundle else None
             with store.session():
                 if self._begin(store, plan, run_id, parameters, pipeline, code_digest):
                     measure("run_started", plan.name, run_id, self.name)
-                    return LocalRun(plan, store.get(run_id), parameters, store, settings).execute()
+                    return LocalRun(plan, store.get(run_id), filled, store, settings).execute()
         found = self.get_run(run_id)
         check_same_run(found, plan.name, parameters, origin=pipeline.origin, code_digest=code_digest)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
@@ -158,7 +161,7 @@ class LocalOrchestrator(Orchestrator):
 
     def _settings(
         self, pipeline: RunnablePipeline, plan: Plan, run_id: str, apart: frozenset[str], bundle: Bundle | None,
-        started: Server | None,
+        started: Server | None, dates: RunDates,
     ) -> Settings:  # fmt: skip
         from flowyml.orchestrators.local.run import Settings
 
@@ -172,6 +175,7 @@ class LocalOrchestrator(Orchestrator):
             bundle=_kept(bundle) if bundle and apart else None,
             started=started,
             host=self.host,
+            dates=dates,
         )
 
     def _most_kept(self) -> float:

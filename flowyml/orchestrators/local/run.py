@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import run_place
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import private_folder
@@ -63,6 +64,7 @@ class Settings:
     bundle: Path | None = None
     started: Server | None = None
     host: Host = field(default_factory=Host)
+    dates: RunDates = field(default_factory=RunDates)
 
 
 class LocalRun:
@@ -127,7 +129,8 @@ class LocalRun:
         self._hooks = code.hooks
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
         work = Work(
-            self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink
+            self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
+            self._settings.dates,
         )  # fmt: skip
         in_threads = {node.step.name for node in self._nodes if not node.apart}
         if len(in_threads) > 1 and self._settings.max_workers > 1:
@@ -147,7 +150,7 @@ class LocalRun:
         return StepProcesses(
             self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values),
             place=run_place("local", self.plan.name, self.row.run_id), parameters=self._parameters,
-            caller=this_caller(), started=self._settings.started,
+            caller=this_caller(), started=self._settings.started, dates=self._settings.dates,
         )  # fmt: skip
 
     def _ticking(self, show: Show | None) -> Callable[[sqlite3.Connection], None]:

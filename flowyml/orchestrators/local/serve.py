@@ -85,7 +85,7 @@ class Server:
                 return
             run_id = f"{schedule_id}-{_stamp(due)}"
             try:
-                self._start(item, run_id)
+                self._start(item, run_id, due)
             except Exception:  # the next one may go well
                 logger.exception("The run of %r that was due at %s could not be started.", item.pipeline, due)
             self._store.fired(schedule_id, due)
@@ -101,11 +101,12 @@ class Server:
         changed = item.paused or item.version != version or self._stop.is_set()
         return None if changed else item
 
-    def _start(self, item: Kept, run_id: str) -> None:
+    def _start(self, item: Kept, run_id: str, due: datetime) -> None:
         pipeline = BundledPipeline(Path(item.bundle))
         parameters = pipeline.check_parameters(item.schedule.parameters)
         bundle, path = pipeline.bundle(), Path(item.bundle)
-        if start_run(self._store.runs, path, bundle, run_id, parameters, item.orchestrator):
+        dates = item.schedule.dates_at(due)
+        if start_run(self._store.runs, path, bundle, run_id, parameters, item.orchestrator, dates):
             logger.info("Run %r of %r has begun.", run_id, item.pipeline)
 
     def _wait_for(self, run_id: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
+from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError
 from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
@@ -46,13 +47,15 @@ class Work:
     """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts."""
 
     def __init__(
-        self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event, sink: Callable[[int], Sink]
+        self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event, sink: Callable[[int], Sink],
+        dates: RunDates,
     ) -> None:  # fmt: skip
         self.apart: StepProcesses | None = None
         self._functions = code.functions
         self._hooks: tuple[PipelineHook, ...] = tuple(code.hooks)
         self._pipeline = pipeline
         self._run_id = run_id
+        self._dates = dates
         self._folder = folder
         self._stop = stop
         self._sink = sink
@@ -71,7 +74,7 @@ class Work:
         inputs: dict[str, Any] = own_copy(node.fixed)  # what an attempt does to them is nobody else's business
         for name, source, output in node.arguments:
             inputs[name] = self.live(source.values[output])
-        with running(self._pipeline, self._run_id, node.step.name):
+        with running(self._pipeline, self._run_id, node.step.name, self._dates):
             return run_step(node.step, self._functions[node.step.name], inputs, self._hooks)
 
     def _call_apart(self, node: Node) -> dict[str, Any]:

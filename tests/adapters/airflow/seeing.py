@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowyml import pipeline, step
+from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, current_run, pipeline, step
 
 
 @step(outputs=["seen"])
@@ -54,3 +54,14 @@ def leave(seen: dict[str, Any]) -> Any:
 def seeing(folder: str) -> Any:
     seen = ask(folder)
     return seen, leave(seen)
+
+
+@step(outputs=["dates"])
+def tell(day: str, since: str) -> list[str]:
+    run = current_run()
+    return [day, since, run.logical_date.isoformat(), str(run.data_interval_start), str(run.data_interval_end)]
+
+
+@pipeline(name="steps know dates")
+def dated(day: str = LOGICAL_DATE, since: str = DATA_INTERVAL_START) -> Any:
+    return tell(day, since)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from flowyml import Pipeline, step
+from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.schedule import Schedule
+from flowyml.core.submission_result import SubmissionResult
+from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of
-from tests.adapters.airflow.seeing import seeing
-from tests.engines.airflow import Airflow, airflow_python
+from tests.adapters.airflow.seeing import dated, seeing
+from tests.engines.airflow import Airflow, airflow_python, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
 COMPLETED = ExecutionStatus.COMPLETED
@@ -30,11 +37,11 @@ def test_a_connection_a_variable_a_hook_and_the_context(airflow: Airflow, tmp_pa
         "connections", "add", "flowyml_files", "--conn-type", "fs", "--conn-password", "secret word",
         "--conn-extra", json.dumps({"path": "/of/the/hook"}), check=False,  # there since the last try
     )  # fmt: skip
-    handle = orchestrator_of(airflow).run_pipeline(seeing, "seeing-1", parameters={"folder": str(tmp_path)})
+    handle = orchestrator_of(airflow).run_pipeline(seeing, parameters={"folder": str(tmp_path)})
     assert handle.wait_for_completion(timeout=180, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs["seen"] == {
         "variable": 42, "written": "by a step", "is a connection": True, "password": "secret word",
-        "hook": "/of/the/hook", "task": "ask", "pulled": [1, 2], "run": "seeing-1",
+        "hook": "/of/the/hook", "task": "ask", "pulled": [1, 2], "run": handle.run_id,
     }  # fmt: skip
     assert {run.name: run.raw_status for run in handle.step_runs()} == {"ask": "success", "leave": "skipped"}
     assert any("logged at info" in line.message for line in handle.logs())
@@ -84,3 +91,25 @@ def test_a_crash_and_a_timeout_between_questions_fail_the_task_and_leave_it_whol
     assert handle.wait_for_completion(timeout=180, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs == {"first": 1, "second": 2}
     assert {run.name: run.attempt for run in handle.step_runs()} == {"crash": 2, "late": 2}
+
+
+def test_each_run_of_a_backfill_has_its_own_dates(airflow3: Airflow) -> None:
+    """In the time zone of the schedule, the clocks of which went ahead on the 29th."""
+    orchestrator = orchestrator_of(airflow3)
+    schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=datetime(2026, 3, 1, tzinfo=UTC))
+    made = orchestrator.schedule_pipeline(dated, schedule)
+    try:
+        runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)), 60)
+        times = ["2026-03-28T06:00:00+01:00", "2026-03-29T06:00:00+02:00", "2026-03-30T06:00:00+02:00"]
+        for handle, (since, day) in zip(runs, pairwise(times), strict=True):
+            assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is COMPLETED, handle.error
+            shown = [since.replace("T", " "), day.replace("T", " ")]
+            assert handle.outputs["dates"] == [day, since, day, *shown]
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def _backfilled(orchestrator: AirflowOrchestrator, start: date, end: date) -> list[SubmissionResult]:
+    with suppress(EngineError):  # SQLite was busy
+        return orchestrator.backfill("steps know dates", start, end)
+    return []

@@ -8,13 +8,14 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typing_extensions import TypedDict
 
-from flowyml import Pipeline, step
+from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, Pipeline, step
 from flowyml.core.errors import ConfigurationError, OutputNotKeptError, ScheduleError, StepError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
@@ -258,6 +259,29 @@ class TestWorkers:
 
     def test_cancel_stops_the_work(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
         FailureConformance().test_cancel_stops_the_work(orchestrator, str(tmp_path))
+
+    def test_a_scheduled_run_has_the_dates_of_its_schedule(self, orchestrator: PrefectOrchestrator) -> None:
+        @step(outputs=["dates"])
+        def tell(day: str, since: str) -> list[str]:
+            from flowyml import current_run
+
+            return [day, since, str(current_run().data_interval_end)]
+
+        values = {"day": LOGICAL_DATE, "since": DATA_INTERVAL_START}
+        pipeline = Pipeline("dated by itself", context=values).add_step(tell)
+        made = orchestrator.schedule_pipeline(pipeline, Schedule.of("interval", 5))
+        try:
+            deadline = time.monotonic() + 120
+            while not (ended := [run for run in orchestrator.runs("dated by itself") if run.status.is_terminal]):
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+        handle = orchestrator.attach(ended[0].job_id)
+        assert handle.status is COMPLETED, handle.error
+        day, since, end = map(datetime.fromisoformat, handle.outputs["dates"])
+        assert (day - since, end) == (timedelta(seconds=5), day)
+        assert day.second % 5 == day.microsecond == 0, "the time on the schedule"
 
     def test_a_schedule_fires(self, orchestrator: PrefectOrchestrator) -> None:
         made = orchestrator.schedule_pipeline(

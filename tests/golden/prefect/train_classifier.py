@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from httpx import HTTPError
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -30,9 +38,13 @@ BUNDLE = Path(__file__).resolve().with_name("train-classifier-e3b0c442.pyz")
 sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
+from flowyml.core.dates import RunDates  # noqa: E402
 from flowyml.core.errors import StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.core.schedule import Schedule  # noqa: E402
+from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 
 # Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
@@ -67,15 +79,67 @@ class Work:
 @contextmanager
 def run_steps(**parameters: Any) -> Iterator[None]:
     """The processes that the steps run in; they end with the flow, however it ends."""
-    run, store = runtime.flow_run, default_url()
+    run, store, dates = runtime.flow_run, default_url(), _dates()
     place = run_place(f"prefect {run.id}", PIPELINE, run.name)
-    with StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes:
+    with (
+        working_folder(),
+        StepProcesses(
+            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates
+        ) as processes,
+    ):
         work = Work(processes)
         _work.set(work)
         try:
             yield
         finally:
             work.end()
+
+
+@contextmanager
+def working_folder() -> Iterator[None]:
+    """An empty folder for a run that a worker executes; that worker has put it into the folder of the code."""
+    if "PREFECT__FLOW_RUN_ID" not in os.environ or not Path.cwd().samefile(BUNDLE.parent):
+        yield
+        return
+    with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
+        yield
+
+
+def _dates() -> RunDates:
+    """When the run is for: the time on its schedule, else the one that it was asked for."""
+    context: Any = FlowRunContext.get()
+    flow_run = context.flow_run
+    moment = flow_run.expected_start_time or datetime.now(UTC)
+    schedule = _schedule(flow_run) if flow_run.auto_scheduled else None
+    return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
+
+
+def _schedule(flow_run: Any) -> Schedule | None:
+    """The schedule of the run's deployment, as FlowyML wrote it down there; None for one of somebody else's."""
+    if find_spec("croniter") is None:  # Prefect has one of its own; FlowyML's schedules find it under its name
+        sys.modules["croniter"] = import_module("prefect._vendor.croniter")
+    kept = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
+    if not kept:
+        return None
+    rule, notes = kept[0].schedule, json.loads(kept[0].slug.removeprefix("flowyml") or "{}")
+    timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
+    if not timing:
+        seconds = getattr(rule, "interval", None)
+        timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
+    return Schedule(**timing, timezone=rule.timezone or "UTC")
+
+
+def _deployment(flow_run: Any) -> Any:
+    """A server that is busy or away for a moment must not change what the run is for."""
+    for pause in (1, 2, 4, 8, 16):
+        try:
+            with get_client(sync_client=True) as client:
+                return client.read_deployment(flow_run.deployment_id)
+        except (HTTPError, OSError) as error:
+            get_run_logger().info("Prefect's server does not answer (%s): asking again in %s s.", error, pause)
+            time.sleep(pause)
+    with get_client(sync_client=True) as client:
+        return client.read_deployment(flow_run.deployment_id)
 
 
 def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
@@ -85,16 +149,21 @@ def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Valu
     try:
         attempt = runtime.task_run.run_count
         return work.processes.run(
-            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=lambda _, line: logger.info(line)
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=to_log(logger)
         )
     except StepError as error:
         if work.stop.is_set():
             return Cancelled(message=f"step {step!r} was stopped with its run.")
         if trace := getattr(error, "traceback", ""):
-            logger.error(trace)
+            logger.error("%s", trace.replace("\0", "\\x00"))
         raise
     finally:
         ended.set()
+
+
+def to_log(logger: Any) -> OnLine:
+    """Lines of a step's process go to a logger, with their levels."""
+    return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
 
 
 def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
@@ -147,8 +216,8 @@ def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
 
 def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
     logger = flow_run_logger(flow_run, flow)
-    with StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
-        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=lambda _, line: logger.info(line))
+    with working_folder(), StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=to_log(logger))
 
 
 # The steps, and the flow.

@@ -12,17 +12,23 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from httpx import HTTPError
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -32,10 +38,12 @@ BUNDLE = Path(__file__).resolve().with_name("training-ef649151.pyz")
 sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
+from flowyml.core.dates import RunDates  # noqa: E402
 from flowyml.core.errors import StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 
@@ -71,11 +79,13 @@ class Work:
 @contextmanager
 def run_steps(**parameters: Any) -> Iterator[None]:
     """The processes that the steps run in; they end with the flow, however it ends."""
-    run, store = runtime.flow_run, default_url()
+    run, store, dates = runtime.flow_run, default_url(), _dates()
     place = run_place(f"prefect {run.id}", PIPELINE, run.name)
     with (
         working_folder(),
-        StepProcesses(BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters) as processes,
+        StepProcesses(
+            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates
+        ) as processes,
     ):
         work = Work(processes)
         _work.set(work)
@@ -93,6 +103,43 @@ def working_folder() -> Iterator[None]:
         return
     with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
         yield
+
+
+def _dates() -> RunDates:
+    """When the run is for: the time on its schedule, else the one that it was asked for."""
+    context: Any = FlowRunContext.get()
+    flow_run = context.flow_run
+    moment = flow_run.expected_start_time or datetime.now(UTC)
+    schedule = _schedule(flow_run) if flow_run.auto_scheduled else None
+    return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
+
+
+def _schedule(flow_run: Any) -> Schedule | None:
+    """The schedule of the run's deployment, as FlowyML wrote it down there; None for one of somebody else's."""
+    if find_spec("croniter") is None:  # Prefect has one of its own; FlowyML's schedules find it under its name
+        sys.modules["croniter"] = import_module("prefect._vendor.croniter")
+    kept = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
+    if not kept:
+        return None
+    rule, notes = kept[0].schedule, json.loads(kept[0].slug.removeprefix("flowyml") or "{}")
+    timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
+    if not timing:
+        seconds = getattr(rule, "interval", None)
+        timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
+    return Schedule(**timing, timezone=rule.timezone or "UTC")
+
+
+def _deployment(flow_run: Any) -> Any:
+    """A server that is busy or away for a moment must not change what the run is for."""
+    for pause in (1, 2, 4, 8, 16):
+        try:
+            with get_client(sync_client=True) as client:
+                return client.read_deployment(flow_run.deployment_id)
+        except (HTTPError, OSError) as error:
+            get_run_logger().info("Prefect's server does not answer (%s): asking again in %s s.", error, pause)
+            time.sleep(pause)
+    with get_client(sync_client=True) as client:
+        return client.read_deployment(flow_run.deployment_id)
 
 
 def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:

@@ -1,0 +1,71 @@
+"""When a run is for: its logical date and its data interval, and the parameters that are filled with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from flowyml.core.errors import ParameterError
+
+__all__ = ["DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "RunDates"]
+
+LOGICAL_DATE: Final = "<logical_date>"
+DATA_INTERVAL_START: Final = "<data_interval_start>"
+DATA_INTERVAL_END: Final = "<data_interval_end>"
+
+_FILLED: Mapping[str, str] = {
+    LOGICAL_DATE: "logical_date",
+    DATA_INTERVAL_START: "data_interval_start",
+    DATA_INTERVAL_END: "data_interval_end",
+}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDates:
+    """When a run is for. All times have a time zone.
+
+    The logical date is the time that the schedule gave the run, and that it was asked for where no schedule did. The
+    data interval goes from the time before on the schedule to this one; without a schedule there is none.
+    """
+
+    logical_date: datetime = field(default_factory=_now)
+    data_interval_start: datetime | None = None
+    data_interval_end: datetime | None = None
+
+    @classmethod
+    def of(cls, plain: Mapping[str, str | None]) -> RunDates:
+        """Read back what ``plain()`` gave; what is not there has its default."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: datetime.fromisoformat(text) for name, text in plain.items() if text and name in known})
+
+    def plain(self) -> dict[str, str]:
+        """As plain JSON."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: moment.isoformat() for name, moment in found.items() if moment is not None}
+
+    def filled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters, where those that stand for a date are it, as text. Raises ``ParameterError`` for one without.
+
+        >>> dates = RunDates(logical_date=datetime(2026, 3, 1, tzinfo=UTC))
+        >>> dates.filled({"day": LOGICAL_DATE, "rows": 3})
+        {'day': '2026-03-01T00:00:00+00:00', 'rows': 3}
+        """
+        return {name: self._fill(name, value) for name, value in values.items()}
+
+    def _fill(self, name: str, value: Any) -> Any:
+        date = _FILLED.get(value) if type(value) is str else None
+        if date is None:
+            return value
+        moment: datetime | None = getattr(self, date)
+        if moment is None:
+            raise ParameterError(
+                f"Parameter {name!r} is filled with {date} by a schedule, and this run has none: nobody scheduled it, "
+                f"or the engine does not tell. Give a value for it."
+            )
+        return moment.isoformat()

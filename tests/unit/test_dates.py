@@ -1,0 +1,146 @@
+"""When a run is for: ``current_run()``, parameters that the scheduler fills, and the interval of a schedule."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+import flowyml
+from flowyml import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE, Pipeline, current_run, pipeline, step
+from flowyml.core.dates import RunDates
+from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.local import LocalOrchestrator
+from flowyml.orchestrators.local.schedules import ScheduleStore, serve_schedules
+from flowyml.runtime.processes import StepProcesses
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@step(outputs=["told"])
+def tell(day: str) -> dict[str, Any]:
+    run = current_run()
+    return {
+        "day": day, "pipeline": run.pipeline, "run": run.run_id, "step": run.step, "date": run.logical_date.isoformat(),
+        "from": str(run.data_interval_start), "to": str(run.data_interval_end),
+    }  # fmt: skip
+
+
+@step(outputs=["again"])
+def tell_apart(told: dict[str, Any], since: str) -> list[str]:
+    return [since, current_run().logical_date.isoformat()]
+
+
+@pipeline(name="dated")
+def dated(day: str = LOGICAL_DATE, since: str = "the beginning") -> Any:
+    told = tell(day)
+    return told, tell_apart(told, since)
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path, workers: Any) -> None:
+    before = datetime.now(UTC)
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+    result = dated.run(on=local, run_id="by-hand")
+    told, again = result.outputs["told"], result.outputs["again"]
+    assert before <= datetime.fromisoformat(told["date"]) <= datetime.now(UTC)
+    assert told["day"] == told["date"] == again[1]
+    assert (told["pipeline"], told["run"], told["step"]) == ("dated", "by-hand", "tell")
+    assert (told["from"], told["to"]) == ("None", "None")
+    assert local.get_run("by-hand").parameters["day"] == LOGICAL_DATE
+
+
+def test_a_given_value_wins(tmp_path: Path) -> None:
+    result = dated.run({"day": "2026-03-01"}, on=LocalOrchestrator(store=tmp_path / "runs.db"))
+    assert result.outputs["told"]["day"] == "2026-03-01"
+
+
+@pytest.mark.parametrize("marker", [DATA_INTERVAL_START, DATA_INTERVAL_END])
+def test_an_interval_that_no_schedule_gives_must_be_given(tmp_path: Path, marker: str) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    made = Pipeline("since", context={"day": marker}).add_step(tell)
+    with pytest.raises(
+        ParameterError, match=r"'day' is filled with data_interval_.* by a schedule, and this run has none"
+    ):
+        made.run(on=local)
+    assert local.runs() == []
+    assert made.run({"day": "2026-03-01"}, on=local).outputs["told"]["day"] == "2026-03-01"
+
+
+def test_outside_of_a_step_there_is_no_run() -> None:
+    with pytest.raises(DefinitionError, match="Call it inside a step"):
+        flowyml.current_run()
+
+
+def test_steps_in_fresh_processes_know_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", "0")
+    dates = Schedule(cron="0 3 * * *").dates_at(datetime(2026, 3, 2, 3, tzinfo=UTC))
+    bundle = dated.bundle().write(tmp_path)
+    with StepProcesses(bundle, run_id="r", artifacts=str(tmp_path), dates=dates) as processes:
+        told = processes.run("tell", {})["told"]
+    assert told["day"] == "2026-03-02T03:00:00+00:00"
+    assert (told["from"], told["to"]) == ("2026-03-01 03:00:00+00:00", "2026-03-02 03:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "time", "before"),
+    [
+        (Schedule(cron="0 9 * * MON-FRI"), datetime(2026, 3, 2, 9, tzinfo=UTC), datetime(2026, 2, 27, 9, tzinfo=UTC)),
+        (
+            Schedule(cron="30 2 * * *", timezone="Europe/Berlin"),  # the clocks went back on the 25th
+            datetime(2026, 10, 26, 2, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN),
+        ),
+        (
+            Schedule(interval_seconds=90),
+            datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 2, 28, 23, 58, 30, tzinfo=UTC),
+        ),
+    ],
+)  # fmt: skip
+def test_the_interval_begins_at_the_time_before(schedule: Schedule, time: datetime, before: datetime) -> None:
+    dates = schedule.dates_at(time.astimezone(UTC))
+    assert (dates.logical_date, dates.data_interval_start, dates.data_interval_end) == (time, before, time)
+    assert dates.logical_date.tzinfo == ZoneInfo(schedule.timezone)
+    assert RunDates.of(dates.plain()).plain() == dates.plain()
+
+
+def test_each_run_that_is_made_up_for_has_its_own_dates(tmp_path: Path) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    now = datetime.now(UTC)
+    start = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+    schedule = Schedule(
+        cron="0 * * * *", start=start, end=start + timedelta(hours=2), catch_up=True,
+        parameters={"since": DATA_INTERVAL_START},
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="nothing will fire until"):
+        made = local.schedule_pipeline(dated, schedule)
+    store = ScheduleStore(local.store)
+    with store.runs.session() as db:  # as if it had been made before its start
+        db.execute("UPDATE schedules SET seen = ?", ((start - timedelta(minutes=1)).timestamp(),))
+    stop = threading.Event()
+    server = threading.Thread(target=serve_schedules, args=(local.store.path, stop), kwargs={"look_seconds": 0.1})
+    server.start()
+    try:
+        ends = [start + timedelta(hours=number) for number in range(3)]
+        for end in ends:
+            handle = _eventually(local, f"{made.schedule_id}-{end:%Y%m%dT%H%M%SZ}")
+            assert handle.wait_for_completion(timeout=60, poll_interval=0.1).outputs["told"]["to"] == str(end)
+            assert handle.outputs["told"]["day"] == end.isoformat()
+            assert handle.outputs["again"] == [(end - timedelta(hours=1)).isoformat(), end.isoformat()]
+    finally:
+        stop.set()
+        server.join()
+
+
+def _eventually(local: LocalOrchestrator, run_id: str) -> Any:
+    import time
+
+    deadline = time.monotonic() + 60
+    while run_id not in [run.run_id for run in local.runs()]:
+        assert time.monotonic() < deadline, [run.run_id for run in local.runs()]
+        time.sleep(0.1)
+    return local.attach(run_id)
