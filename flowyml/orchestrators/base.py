@@ -274,7 +274,7 @@ class Orchestrator(ABC):
 
     def diff(self, bundle: Bundle) -> str:
         """What deploying this bundle would change, as a unified diff; empty when nothing would."""
-        raise self._lacks("deployments that can be compared before they are made")
+        raise UnsupportedFeatureError(f"deploy --dry-run is not available on {self.name!r}.")
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Create or update the schedule of the bundle's pipeline, by the same rule as ``deploy``."""

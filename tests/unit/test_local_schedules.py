@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.errors import ParameterError, ScheduleNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
@@ -102,6 +103,28 @@ def test_life_of_a_schedule(local: LocalOrchestrator, tmp_path: Path) -> None:
     for call in (local.pause_schedule, local.resume_schedule, local.delete_schedule):
         with pytest.raises(ScheduleNotFoundError, match="flowyml schedule list"):
             call("noting")
+
+
+@quietly
+def test_deploying_moves_the_schedule_and_a_dry_run_tells(local: LocalOrchestrator, tmp_path: Path) -> None:
+    old = noting(tmp_path)
+    plain = replace(old.bundle(), data=old.bundle().data)
+    assert "A new bundle" in local.diff(plain)
+    local.deploy_pipeline(old)
+    assert local.diff(plain) == ""
+    made = local.schedule_pipeline(old, Schedule.of("hourly", 5, parameters={"word": "tock"}))
+    assert local.diff(plain) == ""
+    new = Pipeline("noting", context=context(word="later")).add_step(old._calls[0].step)
+    assert '+      "default": "later",' in local.diff(new.bundle())
+    deployed = local.deploy_pipeline(new)
+    assert deployed.changed
+    assert deployed.also == (f"schedule {made.schedule_id!r}",)
+    assert local.diff(new.bundle()) == ""
+    assert local.schedules() == [made]
+    assert ScheduleStore(local.store).get(made.schedule_id).bundle.endswith(new.bundle().filename)
+    other = Pipeline("noting", context=context(words="later")).add_step(step(name="note")(lambda words: words))
+    with pytest.raises(ParameterError, match="there is no parameter 'word'"):
+        local.deploy_pipeline(other)
 
 
 def test_a_server_fires_follows_changes_and_stops(local: LocalOrchestrator, tmp_path: Path) -> None:

@@ -271,10 +271,25 @@ class LocalOrchestrator(Orchestrator):
     # Schedules.
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        """Put the bundle among those that submitted and scheduled runs are started from; it replaces no other."""
-        changed = not (home() / "bundles" / bundle.filename).exists()
+        """Put the bundle among those that runs are started from, and have the pipeline's schedule run it."""
+        is_new = not (home() / "bundles" / bundle.filename).exists()
         path = _kept(bundle)
-        return Deployment(name=bundle.plan.name, digest=bundle.digest, changed=changed, url=path.as_uri())
+        moved = self._schedules.move(bundle.plan, str(path), bundle.origin, force=force)
+        return Deployment(
+            name=bundle.plan.name, digest=bundle.digest, changed=is_new or bool(moved), url=path.as_uri(),
+            also=tuple(f"schedule {schedule_id!r}" for schedule_id in moved),
+        )  # fmt: skip
+
+    def diff(self, bundle: Bundle) -> str:
+        """What the pipeline's schedule would run in place of what it runs now."""
+        from flowyml.plan.bundle import Bundle
+        from flowyml.plan.differences import bundle_difference
+
+        scheduled = self._schedules.all(bundle.plan.name)
+        if scheduled:
+            return bundle_difference(Bundle.read(scheduled[0].bundle), bundle)
+        path = home() / "bundles" / bundle.filename
+        return "" if path.exists() else f"A new bundle, {path}. No schedule runs this pipeline.\n"
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Keep the schedule of the pipeline, in place of the one it has. Warns when nothing serves schedules."""

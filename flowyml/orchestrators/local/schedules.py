@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 import time
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.home import home
@@ -21,6 +22,10 @@ from flowyml.orchestrators.local.schema import transaction
 from flowyml.orchestrators.local.store import RunStore
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.names import slug
+from flowyml.plan.parameters import check_values
+
+if TYPE_CHECKING:
+    from flowyml.plan.model import Plan
 
 __all__ = ["Kept", "ScheduleStore", "serve_schedules", "warn_unless_served"]
 
@@ -68,10 +73,7 @@ class ScheduleStore:
         """
         schedule_id = slug(pipeline)
         with self.runs.session() as db, transaction(db):
-            found = db.execute("SELECT origin FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
-            if found:
-                what = f"the schedule {schedule_id!r} in {self.runs.path}"
-                check_replaceable(Origin.from_dict(json.loads(found[0] or "null")), origin, what, force=force)
+            self._check_owner(db, schedule_id, origin, force)
             db.execute(
                 "INSERT INTO schedules (schedule_id, pipeline, bundle, orchestrator, schedule, seen, origin)"
                 " VALUES (?,?,?,?,?,?,?) ON CONFLICT (schedule_id) DO UPDATE SET bundle = excluded.bundle,"
@@ -82,6 +84,30 @@ class ScheduleStore:
                  origin and json.dumps(origin.to_dict())),
             )  # fmt: skip
         return self.get(schedule_id)
+
+    def move(self, plan: Plan, bundle: str, origin: Origin | None, *, force: bool) -> list[str]:
+        """Have the pipeline's schedule, if it has one, run another bundle; gives its id if that was changed.
+
+        Raises ``OwnershipError`` as ``put`` does, and ``ParameterError`` when the bundle does not take its parameters.
+        """
+        schedule_id = slug(plan.name)
+        with self.runs.session() as db, transaction(db):
+            self._check_owner(db, schedule_id, origin, force)
+            found = db.execute("SELECT schedule FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
+            if found:
+                check_values(plan.name, plan.parameters, json.loads(found[0]).get("parameters"))
+            moved = db.execute(
+                "UPDATE schedules SET bundle = :bundle, origin = :origin, version = version + 1"
+                " WHERE schedule_id = :id AND bundle != :bundle",
+                {"bundle": bundle, "origin": origin and json.dumps(origin.to_dict()), "id": schedule_id},
+            )
+            return [schedule_id] if moved.rowcount else []
+
+    def _check_owner(self, db: sqlite3.Connection, schedule_id: str, origin: Origin | None, force: bool) -> None:
+        found = db.execute("SELECT origin FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
+        if found:
+            what = f"the schedule {schedule_id!r} in {self.runs.path}"
+            check_replaceable(Origin.from_dict(json.loads(found[0] or "null")), origin, what, force=force)
 
     def get(self, schedule_id: str) -> Kept:
         """One schedule. Raises ``ScheduleNotFoundError``."""
