@@ -9,7 +9,7 @@ from typing import Any
 
 from flowyml.core.errors import ConfigurationError, EngineUnreachableError
 from flowyml.core.tls import Tls
-from flowyml.core.urls import checked_url, shown, without_credentials
+from flowyml.core.urls import checked_url, shown, shown_in, without_credentials
 
 __all__ = ["Page", "Site"]
 
@@ -73,15 +73,17 @@ class Site:
 @contextmanager
 def _silence_told(asked: Sequence[str]) -> Iterator[None]:
     """``asked`` are the URL and those to which it led."""
-    from http.client import HTTPException
+    from http.client import HTTPException, InvalidURL
 
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, ConfigurationError):
             raise
-        reason = getattr(error, "reason", None) or error
+        reason = shown_in(getattr(error, "reason", None) or error)
+        if isinstance(error, InvalidURL):  # which repeats a part of the URL
+            reason = "the URL is malformed"
         led = f", to which {asked[0]} redirects" if len(asked) > 1 else ""
         raise EngineUnreachableError(
             f"Nothing answers at {shown(asked[-1])}{led}: {reason}. Is the server running, and is this its address?"
-        ) from error
+        ) from (None if isinstance(error, InvalidURL) else error)

@@ -112,9 +112,11 @@ def not_found(name: str, known: tuple[str, ...]) -> str:
     """The sentence for an unknown name, with those that look like it."""
     from difflib import get_close_matches
 
+    from flowyml.core.urls import shown
+
     close = get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"No orchestrator is called {name!r}.{hint} Known: {', '.join(known)}."
+    return f"No orchestrator is called {shown(name)!r}.{hint} Known: {', '.join(known)}."
 
 
 @cache

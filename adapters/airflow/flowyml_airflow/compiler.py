@@ -21,6 +21,7 @@ from flowyml.core.errors import DefinitionError, ScheduleError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
+from flowyml.core.urls import refuse_credentials
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.marks import marked
@@ -105,12 +106,13 @@ def compile_dag(
 
     ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own; ``artifacts`` is where
     large outputs go, by default what ``FLOWYML_ARTIFACTS`` says on the workers. The pipeline's own options win. Raises
-    ``DefinitionError``, ``UnknownOptionError`` and ``ScheduleError``.
+    ``DefinitionError``, ``UnknownOptionError`` and ``ScheduleError``; ``ConfigurationError`` for credentials in a URL.
     """
     ours = bundle.with_files(_worker_files())
     name = bundle.plan.name
     identity = (development_id(name), development_name(name)) if development else (dag_id(name), name)
     options = {"python": python, "artifacts": artifacts, **pipeline_options(bundle.plan)}
+    refuse_credentials(options["artifacts"] or "", "artifacts")
     dag = _Dag(ours, schedule, options, identity)
     version = hashlib.sha256(f"{dag.text('')}{ours.digest}".encode()).hexdigest()[:12]
     return CompiledDag(dag_id=dag.id, version=version, text=dag.text(version), bundle=ours)

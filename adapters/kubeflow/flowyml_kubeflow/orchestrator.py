@@ -15,6 +15,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.tls import ClientCertificate, Tls
+from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator
 from flowyml_kubeflow import capabilities
 from flowyml_kubeflow.sign_in import SignIn
@@ -78,7 +79,8 @@ class KubeflowOrchestrator(Orchestrator):
             raise ConfigurationError(f"runner={runner!r} is for runs without a cluster: give it, or url, and not both.")
         if url is None and runner not in (None, *RUNNERS):
             raise ConfigurationError(f"runner={runner!r}: KFP's local runners are {' and '.join(map(repr, RUNNERS))}.")
-        self.url = url
+        refuse_credentials(artifacts or "", "artifacts")
+        self.url = None if url is None else without_credentials(url)
         self.runner = runner or (None if url else RUNNERS[0])
         self.runner_options = dict(runner_options)
         self._options: dict[str, Any] = {
@@ -86,7 +88,7 @@ class KubeflowOrchestrator(Orchestrator):
             "artifacts": artifacts, "form": form, "timeout": timeout,
             "sign_in": SignIn(
                 Secret("token", token, token_file, token_command), credentials, Secret("cookies", cookies, cookies_file)
-            ),
+            ).beside(url or ""),
             "tls": Tls(verify, ca_file, client_cert),
         }  # fmt: skip
         if self.runner:

@@ -26,7 +26,8 @@ class SignIn:
 
     def beside(self, url: str) -> Self:
         """With the user and password that stand in the URL, where nothing else gives an authorization."""
-        return self if self.gives_token else replace(self, basic=Login.in_url(url))
+        basic = Login.in_url(url)
+        return replace(self, basic=basic) if basic and not self.gives_token else self
 
     @property
     def gives_token(self) -> bool:

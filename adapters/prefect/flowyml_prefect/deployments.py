@@ -20,6 +20,7 @@ from flowyml.artifacts import default_url, open_store
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import write_whole
 from flowyml.core.origin import Origin
+from flowyml.core.urls import refuse_credentials
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.model import Plan
@@ -53,8 +54,8 @@ class Target:
 
     @property
     def store(self) -> str:
-        """Where large outputs go."""
-        return self.artifacts or default_url()
+        """Where large outputs go. Raises ``ConfigurationError``: it is stored where all who use the server read it."""
+        return refuse_credentials(self.artifacts or default_url(), "artifacts")
 
     @property
     def takes_code(self) -> bool:

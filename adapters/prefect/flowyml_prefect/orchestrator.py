@@ -20,7 +20,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
-from flowyml.core.urls import without_credentials
+from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, SignIn, check_same_run
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.capabilities import CAPABILITIES
@@ -100,7 +100,7 @@ class PrefectOrchestrator(Orchestrator):
             )
         self.url = None if url is None else without_credentials(url)
         self.work_pool = work_pool
-        self.artifacts = None if artifacts is None else os.fspath(artifacts)
+        self.artifacts = None if artifacts is None else refuse_credentials(os.fspath(artifacts), "artifacts")
         self._asks = login_of(api_key) if api_key else login
         self._tls = Tls.of(verify, ca_file, client_cert)
         self._connection = Connection.to(url, self._asks, self._tls) if url is not None else None

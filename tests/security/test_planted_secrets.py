@@ -1,0 +1,323 @@
+"""Known secrets are put wherever a secret can be; then all that FlowyML writes, sends and shows is searched for them.
+
+Not searched: the one address that a credential is for, and a run's own record of its parameters, which its owner reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import bz2
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import traceback
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.artifacts import open_store
+from flowyml.core.errors import ConfigurationError, FlowymlError
+from flowyml.core.observability import PrometheusMetricsCollector, set_metrics_collector
+from flowyml.orchestrators import registry
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.local import LocalOrchestrator
+from flowyml.plan.bundle import Bundle
+from flowyml_prefect.deployments import Target
+from tests.engines.web import Recorded, Reply, web
+
+ENGINES = ("airflow", "kubeflow", "prefect")
+IN_FILE, IN_TARGET, IN_ENVIRONMENT = "planted-in-dotenv-11", "planted-in-target-12", "planted-in-environment-13"
+AS_PARAMETER, AS_TOKEN, AS_PASSWORD, AS_COOKIE = (
+    "planted-as-parameter-14", "planted-as-token-15", "planted-as-password-16", "planted-as-cookie-17",
+)  # fmt: skip
+NAMES = {
+    "AWS_SECRET_ACCESS_KEY": IN_ENVIRONMENT,
+    "FLOWYML_AIRFLOW_TOKEN": IN_ENVIRONMENT,
+    "FLOWYML_ORCHESTRATORS__OTHER__PASSWORD": IN_ENVIRONMENT,
+    "MY_DATABASE_PASSWORD": IN_ENVIRONMENT,
+}
+PIPELINE = """
+import os
+from pathlib import Path
+from flowyml import Pipeline, context, step
+
+@step
+def commands(secret: str) -> list[str]:
+    assert os.environ["MY_DATABASE_PASSWORD"]
+    folders = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+    found = []
+    for folder in folders:
+        try:
+            found.append((folder / "cmdline").read_bytes().decode("utf-8", "replace"))
+        except OSError:
+            pass
+    assert any("python" in command for command in found)
+    return found
+
+planted = Pipeline("planted", context=context(secret="nothing"), include=["**/*"]).add_step(commands)
+"""
+BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")
+
+
+def found(data: bytes | str, *secrets: str) -> list[str]:
+    """Which secrets stand in some data: as they are, in base64, deflated, or in an archive in it."""
+    raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+    places = list(unpacked(raw))
+    return [secret for secret in secrets or everything() if any(secret.encode() in place for place in places)]
+
+
+def everything() -> tuple[str, ...]:
+    return IN_FILE, IN_TARGET, IN_ENVIRONMENT, AS_PARAMETER, AS_TOKEN, AS_PASSWORD, AS_COOKIE
+
+
+def unpacked(data: bytes, depth: int = 0) -> Iterator[bytes]:
+    yield data
+    if depth == 4:
+        return
+    # Kubeflow's files break long texts, and the word "python3" in them.
+    for match in BASE64.finditer(data.replace(b"python 3", b"python3").replace(b'","', b"")):
+        text = match[0].rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+        with suppress(ValueError):
+            yield from unpacked(base64.b64decode(text + b"=" * (-len(text) % 4)), depth + 1)
+    if data[:1] == b"\x78":
+        with suppress(zlib.error):
+            yield from unpacked(zlib.decompress(data), depth + 1)
+    if data[:3] == b"BZh":
+        yield from unpacked(bz2.BZ2Decompressor().decompress(data), depth + 1)
+    if b"PK\x03\x04" in data:
+        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for name in archive.namelist():
+                yield name.encode()
+                yield from unpacked(archive.read(name), depth + 1)
+
+
+def test_the_search_finds_what_is_hidden() -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("a.txt", f"x{IN_FILE}x" * 10)
+    hidden = base64.b64encode(archive.getvalue())
+    assert found(b"code = '" + hidden + b"'") == [IN_FILE]
+    assert found(b"code = '" + base64.urlsafe_b64encode(zlib.compress(hidden)) + b"'") == [IN_FILE]
+    assert found("nothing here") == []
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project as people have them, with secrets beside the code, in the settings and in the environment."""
+    folder = tmp_path / "project"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".env").write_text(f"PASSWORD={IN_FILE}")
+    (folder / ".git" / "config").write_text(f"url = https://me:{IN_FILE}@host/project")
+    (folder / "data.csv").write_text("1,2")
+    (folder / "planted.py").write_text(PIPELINE)
+    lines = "".join(f'[orchestrators.{name}]\nengine = "{name}"\ntoken = "{IN_TARGET}"\n' for name in ENGINES)
+    (folder / "flowyml.toml").write_text(lines)
+    monkeypatch.chdir(folder)
+    for name, value in NAMES.items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+def command(*words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **({"FLOWYML_HOME": str(home)} if home else {})}
+    return subprocess.run(
+        [sys.executable, "-m", "flowyml", *words], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "bundle", "plan"])
+def test_no_compiled_file_holds_one(project: Path, engine: str) -> None:
+    made = project.parent / "made"
+    made.mkdir()
+    words = ("bundle", "planted.py", "-o", str(made)) if engine == "bundle" else (
+        "compile", "planted.py", "--to", engine, "-o", str(made / "main"))  # fmt: skip
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    files = [path for path in made.rglob("*") if path.is_file()]
+    assert files
+    if engine != "plan":
+        assert any(found(path.read_bytes(), "MY_DATABASE_PASSWORD") for path in files), "the search must reach the code"
+    for path in files:
+        assert not found(path.read_bytes()), path
+    assert not found(done.stdout + done.stderr)
+
+
+STORES: Mapping[str, Callable[[str], object]] = {
+    "airflow": lambda url: compiled("airflow", artifacts=url),
+    "airflow's option": lambda url: compiled("airflow", of_pipeline={"artifacts": url}),
+    "kubeflow": lambda url: compiled("kubeflow", url="http://127.0.0.1:9", artifacts=url),
+    "kubeflow's option": lambda url: compiled("kubeflow", of_pipeline={"bundle_store": url}),
+    "prefect": lambda url: compiled("prefect", url="http://127.0.0.1:9", artifacts=url),
+    "environment": lambda url: open_store(),
+    "environment on prefect": lambda url: Target("pool", None).environment,
+}
+
+
+def compiled(engine: str, *, of_pipeline: Any = None, **options: Any) -> object:
+    """What an engine would be given."""
+
+    @step
+    def one() -> int:
+        return 1
+
+    pipeline = Pipeline("stored", **({engine: of_pipeline} if of_pipeline else {})).add_step(one)
+    return registry.resolve(engine, **options).compile_pipeline(pipeline)
+
+
+@pytest.mark.parametrize("place", STORES)
+@pytest.mark.parametrize("url", [f"s3://key:{AS_PASSWORD}@bucket/x", f"sftp://me:{AS_PASSWORD}@host/x"])
+def test_a_store_with_credentials_in_its_url_is_refused(place: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if place.startswith("environment"):
+        monkeypatch.setenv("FLOWYML_ARTIFACTS", url)
+    with pytest.raises(ConfigurationError, match="was given with credentials in it") as refused:
+        STORES[place](url)
+    assert not found("".join(traceback.format_exception(refused.value)))
+
+
+OPTIONS: Mapping[str, list[dict[str, Any]]] = {
+    "airflow": [{"token": AS_TOKEN}, {"username": "ada", "password": AS_PASSWORD}],
+    "kubeflow": [{"token": AS_TOKEN}, {"cookies": f"session={AS_COOKIE}"}],
+    "prefect": [{"token": AS_TOKEN}, {"username": "ada", "password": AS_PASSWORD}, {"api_key": f"ada:{AS_PASSWORD}"}],
+}
+ANSWERS = {
+    "silence": None,
+    "refusal": Reply(401, b'{"detail": "no"}'),
+    "page": Reply(200, b"<title>Sign in</title>", media_type="text/html"),
+    "trouble": Reply(500, b"<h1>oh</h1>", media_type="text/html"),
+    "redirect": Reply(302, b"", {"Location": f"https://me:{AS_PASSWORD}@elsewhere/login?token={AS_TOKEN}"}),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_error_repr_or_log_shows_one(engine: str, answer: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    reply = ANSWERS[answer]
+    with web(lambda _: reply or Reply()) as server:
+        bare = server.url if reply else "http://127.0.0.1:9"
+        shown = ""
+        for options in OPTIONS[engine]:
+            shown += tried(registry.resolve(engine, url=bare, timeout=5, **options) if engine != "prefect" else
+                           registry.resolve(engine, url=bare, **options))  # fmt: skip
+        shown += tried(registry.resolve(engine, url=bare.replace("//", f"//ada:{AS_PASSWORD}@") + f"/?key={AS_TOKEN}"))
+    assert "127.0.0.1" in shown
+    assert not found(shown)
+    # What the server sent, the log of httpcore shows as it came.
+    own = [record for record in caplog.records if not (answer == "redirect" and record.name.startswith("httpcore"))]
+    assert not found("\n".join(map(repr, map(logging.LogRecord.getMessage, own))))
+
+
+def tried(orchestrator: Orchestrator) -> str:
+    """All that an orchestrator shows of itself while nothing works."""
+    shown = repr(orchestrator) + repr(vars(orchestrator))
+    for call in (orchestrator.runs, lambda: orchestrator.get_run("x"), orchestrator.schedules):
+        try:
+            call()
+        except (FlowymlError, LookupError) as error:
+            shown += "".join(traceback.format_exception(error)) + repr(error)
+    health = orchestrator.health()
+    assert not health.reachable
+    shown += repr(health)
+    if close := getattr(orchestrator, "close", None):
+        close()
+    return shown
+
+
+def test_a_command_shows_none_of_what_it_was_given(project: Path) -> None:
+    url = f"http://ada:{AS_PASSWORD}@127.0.0.1:9/?token={AS_TOKEN}"
+    for words in (
+        ("runs", "--on", url), ("run", "planted.py", "--on", url, "-p", f"secret={AS_PARAMETER}"),
+        ("backends", "show", url), ("deploy", "planted.py", "--on", url), ("status", "x", "--on", url),
+    ):  # fmt: skip
+        done = command(*words)
+        assert done.returncode, words
+        assert "127.0.0.1" in done.stderr, words
+        assert not found(done.stdout + done.stderr), words
+
+
+def test_a_local_run_leaves_none_anywhere(project: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    words = ("planted.py", "-p", f"secret={AS_PARAMETER}", "--run-id", "local-1")
+    for workers in (("--workers", "processes"), ()):
+        done = command("run", *words[:-1], f"local-{len(workers)}", *workers, "--json", home=home)
+        assert done.returncode == 0, done.stderr
+        # The command line of whoever typed it is theirs; no process that FlowyML starts has it.
+        listed = [line for line in json.loads(done.stdout)["outputs"]["commands"] if "-p\0secret=" not in line]
+        assert not found("\n".join(listed))
+        assert not found(done.stderr)
+    submitted = command("run", *words, "--detach", "--json", home=home)
+    assert submitted.returncode == 0, submitted.stderr
+    watched = command("watch", "local-1", home=home)
+    assert watched.returncode == 0, watched.stderr
+    outputs = json.loads(command("outputs", "local-1", "--json", home=home).stdout)
+    assert not found(json.dumps(outputs))
+    shown = watched.stdout + watched.stderr + command("logs", "local-1", home=home).stdout
+    assert not found(shown)
+    for path in home.rglob("*"):
+        if path.is_file():
+            others = set(everything()) - {AS_PARAMETER}
+            assert not found(path.read_bytes(), *others), path
+
+
+def test_metrics_hold_none(project: Path) -> None:
+    def accept(request: Recorded) -> Reply:
+        return Reply(200, b"")
+
+    @step
+    def one(secret: str) -> int:
+        return len(secret)
+
+    with web(accept) as gateway:
+        collector = PrometheusMetricsCollector(gateway.url.replace("//", f"//ada:{AS_PASSWORD}@"), job_name="planted")
+        assert not found(repr(collector))
+        pipeline = Pipeline("measured", context=context(secret="")).add_step(one)
+        set_metrics_collector(collector)
+        try:
+            assert pipeline.run({"secret": AS_PARAMETER}, on=LocalOrchestrator()).success
+        finally:
+            set_metrics_collector(None)
+    pushed = [request for request in gateway.requests if request.body]
+    assert pushed
+    for request in pushed:
+        assert not found(request.body)
+        assert not found(request.path)
+
+
+def test_the_embedded_prefect_keeps_none(project: Path, tmp_path: Path) -> None:
+    pytest.importorskip("prefect")
+    home = tmp_path / "home"
+    (project / "flowyml.toml").unlink()
+    try:
+        done = command("run", "planted.py", "--on", "prefect", "-p", f"secret={AS_PARAMETER}", "--json", home=home)
+        assert done.returncode == 0, done.stderr
+        password = (home / "prefect" / "password").read_text().strip().partition(":")[2]
+        run = json.loads(done.stdout)
+        listed = [line for line in run["outputs"]["commands"] if "-p\0secret=" not in line]
+        assert not found("\n".join(listed), *everything(), password)
+        assert not found(done.stderr, *everything(), password)
+        deployed = command("deploy", "planted.py", "--on", "prefect", home=home)
+        assert deployed.returncode == 0, deployed.stderr
+        assert not found(deployed.stdout + deployed.stderr, *everything(), password)
+        others = set(everything()) - {AS_PARAMETER}
+        for path in home.rglob("*"):
+            if path.is_file() and path.name != "password":
+                assert not found(path.read_bytes(), *others, password), path
+    finally:
+        command("backends", "stop", "prefect", home=home)
+
+
+def test_a_bundle_is_read_as_it_was_written(project: Path) -> None:
+    """What the search above reads is what workers get."""
+    done = command("bundle", "planted.py", "-o", str(project.parent / "made"), "--json")
+    bundle = Bundle.read(Path(json.loads(done.stdout)["path"]))
+    assert {name for name in bundle.files if name.startswith("code/")} == {"code/planted.py", "code/data.csv"}
