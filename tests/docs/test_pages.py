@@ -89,3 +89,14 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
 
 def test_generated_pages_are_current() -> None:
     _run([sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"], ROOT, dict(os.environ))
+
+
+def test_the_tests_that_the_threat_model_names_are_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`([\w/*]*test_\w+\.py)`", text))
+    assert len(named) > 10
+    for name in named:
+        folder = ROOT if "/" in name else ROOT / "tests" / "security"
+        assert list(folder.glob(name)), name
+    for path in (ROOT / "tests" / "security").glob("test_*.py"):
+        assert path.name in named, f"docs/security.md does not say what {path.name} stops"
