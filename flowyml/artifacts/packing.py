@@ -100,7 +100,7 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
         except (ImportError, AttributeError) as error:
             raise ArtifactError(
                 f"Artifact {written.url} was kept, but its class cannot be imported here: {type(error).__name__}: "
-                f"{error}. Set PYTHONPATH to the folder of its module, or run this from there."
+                f"{error}. Set PYTHONPATH to the folder of its module."
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(

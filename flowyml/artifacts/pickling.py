@@ -87,10 +87,14 @@ def read_pickle(path: Path) -> Any:
 
 
 class Unpickler(pickle.Unpickler):
-    """Finds the classes of a script both where it is ``__main__`` and where it is imported."""
+    """Finds the classes of a script both where it is ``__main__`` and where it is imported.
 
-    def __init__(self, file: BinaryIO) -> None:
+    ``main`` is the name of the module that was ``__main__`` where the pickle was written.
+    """
+
+    def __init__(self, file: BinaryIO, *, main: str | None = None) -> None:
         super().__init__(file)
+        self._main = main
         self._sets: dict[int, set[Any] | frozenset[Any]] = {}
 
     def persistent_load(self, given: tuple[Any, ...]) -> set[Any] | frozenset[Any]:
@@ -103,7 +107,8 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function that a pickle names."""
-        return super().find_class(_here(module), name)
+        written_in = self._main if module == "__main__" and self._main else module
+        return super().find_class(_here(written_in), name)
 
 
 def _here(module: str) -> str:

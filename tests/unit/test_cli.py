@@ -538,6 +538,19 @@ def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(tmp_path: Path) 
     assert "shape = <shapes.Shape object" in there.out
 
 
+def test_an_output_of_a_scripts_own_class_is_read_where_the_script_can_be_imported(tmp_path: Path) -> None:
+    Path("away").mkdir()
+    Path("away/script.py").write_text(
+        "from flowyml import pipeline, step\nclass Shape:\n    pass\n@step(outputs=['shape'])\ndef one():\n"
+        "    return Shape()\n@pipeline\ndef shaping():\n    return one()\n"
+        "if __name__ == '__main__':\n    shaping.run(run_id='own').raise_for_status()\n"
+    )
+    subprocess.run([sys.executable, "away/script.py"], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert "cannot be imported here: ModuleNotFoundError: No module named 'script'." in command("outputs", "own").out
+    there = command("outputs", "own", PYTHONPATH=str(tmp_path / "away"))
+    assert "shape = <script.Shape object" in there.out
+
+
 def test_an_error_is_one_line_for_people_unless_they_debug() -> None:
     done = flowyml("run", "train.py", "-p", "row=5")
     assert done.err.splitlines()[-1].startswith("error: Parameters of pipeline 'training': there is no parameter 'row'")

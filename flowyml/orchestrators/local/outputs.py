@@ -19,6 +19,7 @@ from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.home import home
+from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.runtime.tracebacks import described
@@ -51,7 +52,7 @@ def read(run_id: str, recorded: str) -> Outputs:
         except (ImportError, AttributeError) as error:  # its class is not to be found
             not_kept[name] = (
                 f"Output {name!r} of run {run_id!r} was kept, but its class cannot be imported here: "
-                f"{described(error)}. Set PYTHONPATH to the folder of its module, or run this from there."
+                f"{described(error)}. Set PYTHONPATH to the folder of its module."
             )
         except Exception as error:  # whatever the class of the value raises when it is read
             not_kept[name] = f"Output {name!r} of run {run_id!r} was kept, but cannot be read here: {described(error)}"
@@ -62,7 +63,7 @@ def _value(entry: Mapping[str, Any]) -> Any:
     if "pickle" in entry:
         if forbidden := why_no_pickles():
             raise ArtifactError(f"it is a pickle, and pickles are not read here: {forbidden}")
-        return Unpickler(io.BytesIO(base64.b64decode(entry["pickle"]))).load()
+        return Unpickler(io.BytesIO(base64.b64decode(entry["pickle"])), main=entry.get("main")).load()
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
 
@@ -71,7 +72,8 @@ def _kept(pipeline: str, run_id: str, output: PipelineOutput, value: Any, keep: 
         return {"value": value}
     forbidden = why_no_pickles()
     if not forbidden and (data := _small_pickle(value)) is not None:
-        return {"pickle": base64.b64encode(data).decode()}
+        main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}
+        return {"pickle": base64.b64encode(data).decode(), **main}
     if forbidden and not keep:
         return {
             "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: the record holds {_kind(value)} as a "
