@@ -30,6 +30,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Red
 from kfp_server_api import ApiClient
 
 from flowyml_kubeflow import names
+from flowyml_kubeflow.attempts import printed
 from flowyml_kubeflow.local_files import RunFolder
 from flowyml_kubeflow.local_runner import for_kfp_local
 from flowyml_kubeflow.local_runs import LocalRuns
@@ -443,7 +444,7 @@ class _Runs:
             raise Refused(500, f"Failed to read logs for run {run_id}: pods {pod!r} not found")
         task, attempt = pods[pod]
         lines = folder.lines(task, "log.jsonl")
-        text = "".join(f"{line['line']}\n" for line in lines if line["attempt"] == attempt)
+        text = "".join(f"{_in_a_pod(line)}\n" for line in lines if line["attempt"] == attempt)
         if not self.state.is_ui:  # a test beside the API reads the folder of the run as KFP's own store
             return text
         # With the paths of a cluster. Source: v2/metadata/client.go, GenerateOutputURI
@@ -486,7 +487,7 @@ class _Runs:
         folder.path.mkdir(parents=True)
         # Of a recurring run's, KFP compiles the workflow without a display name. Source: template/v2_template.go.
         display = "" if run.recurring_run_id else run.display_name
-        text = json.dumps(_as_argo_retries(spec)).replace(
+        text = json.dumps(_as_dags_end(_as_argo_retries(spec), self.state.cached)).replace(
             "{{$.pipeline_job_resource_name}}", json.dumps(run.display_name)[1:-1]
         )
         local = for_kfp_local(json.loads(text), display, runner="subprocess")
@@ -689,6 +690,30 @@ def _as_argo_retries(spec: Json) -> Json:
                 waits = itertools.accumulate(seconds[0] * factor**number for number in range(policy["maxRetryCount"]))
                 policy["maxRetryCount"] = sum(wait < seconds[1] for wait in waits)
     return dict(spec)
+
+
+def _in_a_pod(line: Json) -> str:
+    """A line of the local runner's journal as the launcher prints it in a pod."""
+    if line["stream"] == "result":
+        return str(line["line"])
+    level = line.get("level", "INFO")
+    return printed([line["line"] if level == "INFO" else f"{level}: {line['line']}"])[0]
+
+
+def _as_dags_end(spec: Json, cached: set[str]) -> Json:
+    """The pipeline with the status that a hook is told of a DAG whose last tasks come from the cache: only a launcher
+    has the tasks of its DAG counted, so that it stays RUNNING. Source: KFP, v2/component/launcher_v2.go."""
+    for dag in [spec["root"], *spec["components"].values()]:
+        for task in dag.get("dag", {}).get("tasks", {}).values():
+            for source in task.get("inputs", {}).get("parameters", {}).values():
+                told = dag["dag"]["tasks"].get(source.get("taskFinalStatus", {}).get("producerTask"), {})
+                inner = spec["components"].get(told.get("componentRef", {}).get("name"), {}).get("dag", {})
+                followed = {name for item in inner.get("tasks", {}).values() for name in item.get("dependentTasks", ())}
+                ends = inner.get("tasks", {}).keys() - followed
+                if ends and ends <= cached:
+                    source.clear()
+                    source["runtimeValue"] = {"constant": {"state": "RUNNING"}}
+    return spec
 
 
 def _step_tasks(spec: Json) -> Json:

@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
 from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, shown, without_credentials
-from flowyml.core.web import media_type
+from flowyml.core.web import LARGEST_ANSWER, media_type
 from flowyml.orchestrators.probe import Site
 from flowyml_kubeflow.sign_in import SignIn
 
@@ -183,19 +183,33 @@ class Client:
         answer = self._log_answer(run, node)
         if answer is None:
             return None
-        lines = _lines(bytes(answer.data).decode("utf-8", "replace"), grows=grows)
+        lines = _lines(self._bounded(answer).decode("utf-8", "replace"), grows=grows)
         gone = len(lines) == 1 and lines[0].startswith(_NO_LOG)
         return None if gone else lines
 
-    def download(self, page: str, write: Callable[[bytes], object]) -> None:
-        """A file that ml-pipeline-ui gives. Raises ``NotFoundError`` where KFP's API alone answers."""
+    def _bounded(self, answer: Any) -> bytes:
+        """The body of an answer; there may be no end of it."""
+        try:
+            body = bytes(answer.read(LARGEST_ANSWER + 1))
+        finally:
+            answer.close()
+        if len(body) > LARGEST_ANSWER:
+            raise EngineError(f"A log at {self.where} is larger than the {LARGEST_ANSWER / 2**20:g} MB that are read.")
+        return body
+
+    def download(self, page: str, write: Callable[[bytes], object], limit: int) -> None:
+        """A file that ml-pipeline-ui gives, of ``limit`` bytes at most. Raises ``NotFoundError`` where KFP's API alone
+        answers, and ``EngineError`` where there is more."""
         namespace = [("namespace", self.namespace)] if self.namespace else []
         answer = self._called(partial(self._text, (page, "GET", {}, namespace)))
         try:
-            for part in answer.stream(_CHUNK):
+            while limit >= 0 and (part := answer.read(_CHUNK)):
+                limit -= len(part)
                 write(part)
         finally:
-            answer.release_conn()
+            answer.close()  # there may be no end of it
+        if limit < 0:
+            raise EngineError(f"{shown(page)} at {self.where} is larger than what was stored there.")
 
     def _log_answer(self, run: str, node: str) -> Any:
         """By the API server's own path or, where ml-pipeline-ui stands in front, by that of the UI, which passes on

@@ -19,10 +19,11 @@ _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/
 class UiStore(Store):
     """What one run wrote: KFP puts the run's id into the path of each artifact, and another run's are not read."""
 
-    def __init__(self, client: Client, run_id: str) -> None:
+    def __init__(self, client: Client, run_id: str, *, size: int = 0) -> None:
         super().__init__(f"{client.where}/artifacts")
         self.client = client
         self.run_id = run_id
+        self.size = size
 
     def holds(self, url: str) -> bool:
         parts = urlsplit(url)
@@ -35,12 +36,18 @@ class UiStore(Store):
         raise ArtifactError("KFP's UI takes no artifacts.")
 
     @contextmanager
+    def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
+        """As any store does; no more is loaded than was written."""
+        with Store.fetch(UiStore(self.client, self.run_id, size=written.size), written) as path:
+            yield path
+
+    @contextmanager
     def local_copy(self, url: str) -> Iterator[Path]:
         parts = urlsplit(url)
         page = f"/artifacts/{_SOURCES[parts.scheme]}/{parts.netloc}{quote(parts.path)}"
         with passing_file() as (path, file):
             try:
-                self.client.download(page, file.write)
+                self.client.download(page, file.write, self.size)
             except EngineError as error:
                 raise ArtifactError(f"KFP's UI does not give {url}: {error}") from error
             yield path

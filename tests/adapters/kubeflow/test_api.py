@@ -220,6 +220,32 @@ def test_logs_are_found_by_the_names_of_pods(
     assert [step_run.attempt for step_run in handle.step_runs()] == [1, 1]
 
 
+@pytest.mark.parametrize("ends_in_a_pod", [True, False])
+def test_the_hook_is_told_of_success_after_a_last_step_from_the_cache(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, ends_in_a_pod: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KFP leaves such a DAG RUNNING, so FlowyML ends it by a task that runs; without it, success is not to be told."""
+    if kfp_api.state is None:
+        pytest.skip("what a real server has in its cache is not known")
+    if not ends_in_a_pod:
+        monkeypatch.setattr("flowyml_kubeflow.names.LAST_TASK", "kept")
+        monkeypatch.setattr("flowyml_kubeflow.compiler._Compiler._last_task", lambda _, steps: steps.tasks["kept"])
+
+    @step(name="kept", kubeflow={"cache": True})
+    def kept() -> int:
+        return 1
+
+    hooks = pipelines.hooked(str(shared)).hooks
+    kfp_api.state.cached.add("kept")
+    try:
+        handle = orchestrator.run_pipeline(Pipeline("cached", hooks=hooks).add_step(kept), run_id("hooked"))
+        handle.wait_for_completion(RUN, 0.5)
+    finally:
+        kfp_api.state.cached.clear()
+    (told,) = [line for line in (shared / "journal").read_text().splitlines() if line.startswith("pipeline_end")]
+    assert ("COMPLETED" in told) == ends_in_a_pod, told
+
+
 def test_an_output_from_the_cache_says_so(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
     """No pod runs then, so no log holds the output."""
     if kfp_api.state is None:

@@ -49,11 +49,16 @@ def test_a_large_output_comes_through_ml_pipeline_ui(kfp_api: Any, ui: Any, user
     assert any(path.startswith("/artifacts/minio/mlpipeline/v2/artifacts/large/") for _, path in ui.calls)
 
 
-def test_one_that_was_changed_is_refused(kfp_api: Any, ui: Any) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"y" * 300_000, "SHA-256 differs"), (b"x" * 9_000_000, "larger than what was stored"), (b"x", "has 1 bytes")],
+    ids=["other", "longer", "shorter"],
+)
+def test_one_that_was_changed_is_refused(kfp_api: Any, ui: Any, content: bytes, message: str) -> None:
     handle = submitted(kfp_api)
     (path,) = [path for path in (ui.folder / f"run-{handle.job_id}").rglob("*large__data*") if path.is_file()]
-    path.write_bytes(path.read_bytes().replace(b"x", b"y"))
-    with pytest.raises(LookupError, match="SHA-256 differs"):
+    path.write_bytes(content)
+    with pytest.raises(LookupError, match=message):
         handle.outputs["large"]
 
 
