@@ -111,6 +111,8 @@ def checked(factory: Factory, found: Target) -> dict[str, Any]:
 def _placed(value: Any, hint: Any, found: Target, key: str) -> Any:
     """A relative path in a file counts from the file's folder, wherever the command is given. URLs are left alone."""
     is_path = any(get_origin(kind) is os.PathLike for kind in get_args(hint))
+    if is_path and isinstance(value, list):
+        return [_placed(part, hint, found, key) for part in value]
     if not is_path or not isinstance(value, str) or "://" in value:
         return value
     if found.folder is None or found.origins[key].startswith(PREFIX):

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from flowyml.runtime.worker import Worker
 __all__ = ["main"]
 
 
+_PRIVATE = ("--inputs", "--parameters", "--artifacts", "--caller")
+
+
 class _UsageError(Exception):
     """Wrong arguments; ends with exit code 2."""
 
@@ -35,7 +38,7 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     plan = decode((root / "plan.json").read_bytes())
     parser = _parser(plan, bundle.name)
     given = parser.parse_args(arguments)
-    given.again = shlex.join(["python", "-I", str(bundle), *arguments])
+    given.again = shlex.join(["python", "-I", str(bundle), *_without_values(arguments)])
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
     end = End() if getattr(given, "answer", None) else None  # somebody waits for the end of this process
     try:
@@ -90,6 +93,25 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     if given.answer:
         Path(given.answer).write_text(json.dumps({"outputs": {}}))
     return 0
+
+
+def _without_values(arguments: Sequence[str]) -> Iterator[str]:
+    """A command line for a log, which others read: values and the store's address are left out, files are named.
+
+    >>> list(_without_values(["step", "load", "--inputs", "@in.json", "--parameters", '{"key": 1}', "--artifacts=s3://a"]))
+    ['step', 'load', '--inputs', '@in.json', '--parameters', '…', '--artifacts=…']
+    """
+    is_value = False
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if is_value:
+            yield word if word.startswith("@") else "…"
+            is_value = False
+        elif name in _PRIVATE:
+            yield word if not equals or value.startswith("@") else f"{name}=…"
+            is_value = not equals
+        else:
+            yield word
 
 
 def _print_plan(root: Path, plan: Plan, given: argparse.Namespace) -> int:
