@@ -16,7 +16,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 __all__ = [
     "beating", "counting", "dated", "failing", "flaky", "gathering", "greeting", "hooked", "hostile", "large",
-    "meeting", "timed", "values",
+    "meeting", "mutating", "timed", "values",
 ]  # fmt: skip
 
 VALUES: dict[str, Any] = {
@@ -80,6 +80,49 @@ def values() -> Pipeline:
         return value == wanted, value
 
     return Pipeline("conformance values").add_step(make).add_step(check)
+
+
+def mutating() -> Pipeline:
+    """Ten values that one step changes in place; another takes them afterwards, by ``**kwargs``."""
+    names = ["appended", "sorted", "nested", "updated", "popped", "added", "bytes", "in_tuple", "rotated", "counted"]
+
+    @step(outputs=names)
+    def make() -> dict[str, Any]:
+        from collections import Counter, deque
+
+        values = (
+            [1],
+            [3, 1, 2],
+            {"a": [1]},
+            {"a": 1},
+            {"a": 1},
+            {1},
+            bytearray(b"a"),
+            ([1],),
+            deque("ab"),
+            Counter("a"),
+        )
+        return dict(zip(names, values, strict=True))
+
+    @step(outputs=["changed"], inputs=names)
+    def change(**values: Any) -> list[str]:
+        values["appended"].append(2)
+        values["sorted"].sort()
+        values["nested"]["a"].append(2)
+        values["updated"].update(b=2)
+        values["popped"].pop("a")
+        values["added"].add(2)
+        values["bytes"].extend(b"b")
+        values["in_tuple"][0].append(2)
+        values["rotated"].rotate()
+        values["counted"].update("b")
+        return [f"{name}={value}" for name, value in values.items()]
+
+    @step(outputs=["seen"], inputs=names, after=["change"])
+    def look(**values: Any) -> list[str]:
+        return [f"{name}={value}" for name, value in values.items()]
+
+    return Pipeline("conformance mutating", outputs=["changed", "seen"]).add_step(make).add_step(change).add_step(look)
 
 
 def large() -> Pipeline:

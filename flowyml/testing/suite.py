@@ -151,6 +151,15 @@ class RunConformance(_Base):
         assert handle.outputs["same"] is True
         assert handle.outputs["value_again"] == pipelines.VALUES
 
+    def test_every_step_sees_values_as_they_were_returned(self, orchestrator: Orchestrator) -> None:
+        handle = self.finish(orchestrator.run_pipeline(pipelines.mutating()))
+        assert handle.status is COMPLETED, handle.error
+        assert handle.outputs["seen"] == [
+            "appended=[1]", "sorted=[3, 1, 2]", "nested={'a': [1]}", "updated={'a': 1}", "popped={'a': 1}", "added={1}",
+            "bytes=bytearray(b'a')", "in_tuple=([1],)", "rotated=deque(['a', 'b'])", "counted=Counter({'a': 1})",
+        ]  # fmt: skip
+        assert [a == b for a, b in zip(handle.outputs["seen"], handle.outputs["changed"], strict=True)] == [False] * 10
+
     def test_large_and_odd_values_pass_between_steps(self, orchestrator: Orchestrator) -> None:
         handle = self.finish(orchestrator.run_pipeline(pipelines.large()))
         assert handle.status is COMPLETED, handle.error

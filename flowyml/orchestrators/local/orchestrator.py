@@ -49,7 +49,8 @@ class LocalOrchestrator(Orchestrator):
     """Runs pipelines on this machine.
 
     ``execute``, which ``pipeline.run()`` calls, works in the caller's process; a submitted run gets a process of its
-    own and goes on when the caller ends. Steps run in threads and pass values by reference. With
+    own and goes on when the caller ends. Steps run in threads, and each gets a value as it was returned: the last that
+    takes it the value itself, the others a copy; with ``share=True`` all get the same object. With
     ``workers="processes"`` each step runs in a process of its own, and so does, in any case, a step that may have to be
     killed: one with a timeout, or any step of a pipeline with a timeout. ``max_workers`` is how many run at a time, by
     default 32 threads, or as many processes as there are CPUs.
@@ -70,6 +71,7 @@ class LocalOrchestrator(Orchestrator):
         workers: Literal["threads", "processes"] = "threads",
         max_workers: int | None = None,
         keep_outputs: bool | None = None,
+        share: bool = False,
         store: str | os.PathLike[str] | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
     ) -> None:
@@ -81,6 +83,7 @@ class LocalOrchestrator(Orchestrator):
         self.workers = workers
         self.max_workers = _WORKERS[workers] if max_workers is None else max_workers
         self.keep_outputs = keep_outputs
+        self.share = share
         self._store = None if store is None else Path(store).expanduser().absolute()
         if not is_loading():  # workers import the modules of pipelines, and run none
             import_module("flowyml.orchestrators.local.run")  # now rather than in the first run
@@ -176,6 +179,7 @@ class LocalOrchestrator(Orchestrator):
             started=started,
             host=self.host,
             dates=dates,
+            share=self.share,
         )
 
     def _most_kept(self) -> float:

@@ -65,6 +65,7 @@ class Settings:
     started: Server | None = None
     host: Host = field(default_factory=Host)
     dates: RunDates = field(default_factory=RunDates)
+    share: bool = False
 
 
 class LocalRun:
@@ -130,7 +131,7 @@ class LocalRun:
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
         work = Work(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
-            self._settings.dates,
+            self._settings.dates, share=self._settings.share,
         )  # fmt: skip
         in_threads = {node.step.name for node in self._nodes if not node.apart}
         if len(in_threads) > 1 and self._settings.max_workers > 1:

@@ -1,18 +1,19 @@
-"""Run one attempt of a step: in this thread with values by reference, or in a process of its own."""
+"""Run one attempt of a step: in this thread, or in a process of its own."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
+from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError
 from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
+from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.plan.model import Plan
@@ -44,11 +45,14 @@ class Stored:
 
 
 class Work:
-    """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts."""
+    """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts.
+
+    With ``share``, threads share the values themselves.
+    """
 
     def __init__(
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event, sink: Callable[[int], Sink],
-        dates: RunDates,
+        dates: RunDates, *, share: bool = False,
     ) -> None:  # fmt: skip
         self.apart: StepProcesses | None = None
         self._functions = code.functions
@@ -56,6 +60,7 @@ class Work:
         self._pipeline = pipeline
         self._run_id = run_id
         self._dates = dates
+        self._share = share
         self._folder = folder
         self._stop = stop
         self._sink = sink
@@ -71,17 +76,32 @@ class Work:
         return value.live(self._unpack) if type(value) is Stored else value
 
     def _call_here(self, node: Node) -> dict[str, Any]:
-        inputs: dict[str, Any] = own_copy(node.fixed)  # what an attempt does to them is nobody else's business
+        given: dict[str, Any] = own_copy(node.fixed)  # what an attempt does to them is nobody else's business
         for name, source, output in node.arguments:
-            inputs[name] = self.live(source.values[output])
+            given[name] = self._taken(node, source, output)
+        inputs = _as_declared(node, given)
         with running(self._pipeline, self._run_id, node.step.name, self._dates):
-            return run_step(node.step, self._functions[node.step.name], inputs, self._hooks)
+            return distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
+
+    def _taken(self, node: Node, source: Node, output: str) -> Any:
+        """A value as it was returned: the value itself for its last consumer, and for the others a copy.
+
+        A consumer that is tried again needs it once more, so only its last attempt gets it.
+        """
+        value = source.values[output]
+        is_last = source.uses[output] == 1 and (node.step.retry is None or node.attempt >= node.step.retry.max_attempts)
+        if self._share or is_last:
+            return self.live(value)
+        if type(value) is Stored and is_reference(value.packed):
+            return self._unpack(value.packed)
+        return own(self.live(value))
 
     def _call_apart(self, node: Node) -> dict[str, Any]:
         assert self.apart is not None
-        inputs = dict(node.fixed)  # plain JSON, which a process takes as it is
+        given = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.arguments:
-            inputs[name] = self._packed(node, source, output)
+            given[name] = self._packed(node, source, output)
+        inputs = _as_declared(node, given)
         sink = self._sink(node.position)
         packed = self.apart.run(
             node.step.name, inputs, attempt=node.attempt, timeout=node.step.timeout_seconds,
@@ -113,6 +133,11 @@ class Work:
 
     def _unpack(self, packed: Any) -> Any:
         return unpack(packed, open_store(self._folder))
+
+
+def _as_declared(node: Node, given: Mapping[str, Any]) -> dict[str, Any]:
+    """In the plan's order, which a step sees in its ``**kwargs``."""
+    return {item.name: given[item.name] for item in node.step.inputs}
 
 
 def goes_apart(plan: Plan, workers: str) -> frozenset[str]:

@@ -1,0 +1,133 @@
+"""Steps in threads see values as they were returned, at the price of a copy where somebody could see the difference."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local.copies import own
+
+
+def pipeline_of(make: Any, change: Any, look: Any, **options: Any) -> Pipeline:
+    made = Pipeline("values", **options).add_step(step(outputs=["value"], name="make")(make))
+    return made.add_step(step(outputs=["changed"], name="change")(change)).add_step(
+        step(outputs=["seen"], name="look", after=["change"])(look)
+    )
+
+
+def test_arrays_and_tables_are_copied() -> None:
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+
+    def make() -> Any:
+        return {"array": np.zeros(3), "table": pd.DataFrame({"price": [1.0, 2.0]}), "object": np.array([[1]], object)}
+
+    def change(value: Any) -> float:
+        value["array"] += 1
+        value["table"]["price"] *= 1.2
+        return float(value["array"].sum() + value["table"]["price"].sum())
+
+    def look(value: Any) -> float:
+        return float(value["array"].sum() + value["table"]["price"].sum())
+
+    for workers in ("threads", "processes"):
+        result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))  # type: ignore[arg-type]
+        assert (result.outputs["changed"], result.outputs["seen"]) == (pytest.approx(6.6), 3.0)
+    shared = pipeline_of(make, change, look).run(on=LocalOrchestrator(share=True))
+    assert shared.outputs["seen"] == pytest.approx(6.6)
+
+
+def test_the_only_consumer_gets_the_value_itself_and_the_caller_too() -> None:
+    seen: list[int] = []
+
+    @step(outputs=["value"])
+    def make() -> list[int]:
+        value = [1]
+        seen.append(id(value))
+        return value
+
+    @step(outputs=["again"])
+    def take(value: list[int]) -> list[int]:
+        seen.append(id(value))
+        return value
+
+    result = Pipeline("one").add_step(make).add_step(take).run()
+    assert seen == [id(result.outputs["again"])] * 2
+
+
+def test_the_caller_gets_an_output_as_it_was_returned() -> None:
+    @step(outputs=["value"])
+    def make() -> list[int]:
+        return [1]
+
+    @step(outputs=["done"])
+    def spoil(value: list[int]) -> int:
+        value.clear()
+        return 1
+
+    assert Pipeline("kept", outputs=["value", "done"]).add_step(make).add_step(spoil).run().outputs["value"] == [1]
+
+
+def test_another_attempt_sees_the_value_as_the_first_did() -> None:
+    @step(outputs=["value"])
+    def make() -> list[int]:
+        return [1]
+
+    @step(outputs=["seen"], retry=3)
+    def fail_twice(value: list[int]) -> list[int]:
+        seen = list(value)
+        value.append(2)
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError("not yet")
+        return seen
+
+    tries: list[int] = []
+    result = Pipeline("again").add_step(make).add_step(fail_twice).run()
+    assert (result.outputs["seen"], len(tries)) == ([1], 3)
+
+
+def test_one_object_in_two_outputs_is_two_values() -> None:
+    @step(outputs=["a", "b"])
+    def twice() -> tuple[list[int], list[int]]:
+        value = [1]
+        return value, value
+
+    @step(outputs=["done"])
+    def spoil(a: list[int]) -> int:
+        a.clear()
+        return 1
+
+    @step(outputs=["seen"], after=["spoil"])
+    def look(b: list[int]) -> list[int]:
+        return b
+
+    assert Pipeline("twice").add_step(twice).add_step(spoil).add_step(look).run().outputs["seen"] == [1]
+
+
+def test_what_cannot_be_copied_is_shared() -> None:
+    lock = threading.Lock()
+    shared = own({"lock": lock, "rows": [1]})
+    assert shared["lock"] is lock
+    assert own(lock) is lock
+
+
+def test_keywords_come_in_declared_order() -> None:
+    @step(outputs=["b"])
+    def make() -> int:
+        return 2
+
+    @step(outputs=["names"])
+    def order(**values: Any) -> list[str]:
+        return list(values)
+
+    @pipeline(name="order")
+    def whole(parameter: int = 1) -> Any:
+        return order(z=make(), constant=5, b=make(), a=parameter)
+
+    for workers in ("threads", "processes"):
+        result = whole.run(on=LocalOrchestrator(workers=workers))  # type: ignore[arg-type]
+        assert result.outputs["names"] == ["z", "constant", "b", "a"]
