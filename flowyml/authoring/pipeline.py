@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, NoReturn, overload
@@ -145,7 +146,9 @@ class Pipeline:
         values = self.check_parameters(parameters)
         forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
         result = _resolve(on).execute(self, run_id, values, **forced)
-        return replace(result, graph=self._repr_html_()) if "ipykernel" in sys.modules else result
+        with suppress(Exception):  # the result is there, whatever becomes of its picture
+            return replace(result, graph=self._repr_html_()) if "ipykernel" in sys.modules else result
+        return result
 
     @takes_a_dict
     def submit(

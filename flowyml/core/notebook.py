@@ -20,6 +20,7 @@ _COLOURS = {
     ExecutionStatus.TIMEOUT: "#cf222e",
     ExecutionStatus.CANCELLED: "#9a6700",
 }
+_TABLE = 'style="border-collapse:collapse; margin:8px 0; font-size:inherit"'
 _CELL = 'style="text-align:left; vertical-align:top; padding:2px 16px 2px 0; white-space:pre-wrap"'
 
 
@@ -47,7 +48,7 @@ def html_of(result: PipelineResult) -> str:
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th {_CELL}>{header}</th>" for header in headers)
     body = "".join(f"<tr>{''.join(f'<td {_CELL}>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table {_TABLE}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _word(status: ExecutionStatus) -> str:
