@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from functools import cache
 from pathlib import Path
 
 __all__ = ["warn_of_work", "work_in"]
+
+logger = logging.getLogger("flowyml.bundle")
 
 _ENDS_LOADING = {"run", "submit", "schedule", "deploy"}  # of a pipeline; see flowyml.runtime.loading
 # Calls that set something up, which each process needs: `logging.basicConfig`, `sys.path.append`, `np.random.seed`.
@@ -41,10 +44,9 @@ def _warn_once(path: Path) -> None:
     others = ", ".join(str(number) for number, _ in found[1:6])
     lines = f"do lines {others}" if len(found) > 2 else f"does line {others}"
     more = f" So {lines}{' and more' if len(found) > 6 else ''}." if others else ""
-    warnings.warn_explicit(
-        f"{path.name}, line {line}: `{text}` runs again in every process that loads this file, such as that of each "
-        f"step.{more} Put it under `if __name__ == '__main__':`, or into a step.",
-        UserWarning, str(path), line,
+    logger.warning(
+        "%s, line %d: `%s` runs again in every process that loads this file, such as that of each step.%s Put it under "
+        "`if __name__ == '__main__':`, or into a step.", path.name, line, text, more,
     )  # fmt: skip
 
 
