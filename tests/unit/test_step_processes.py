@@ -285,7 +285,7 @@ def test_everything_that_is_printed_comes_through_and_only_that(own_state: StepP
     stderr = lines.of("stderr")
     assert stderr[:2] == ["err", "\ufffd\ufffd raw"]
     assert lines.of("WARNING") == ["logged"]
-    assert "UserWarning: warned" in stderr[3]
+    assert "UserWarning: warned" in stderr[2]
 
 
 def test_lines_come_while_the_step_runs(processes: StepProcesses, tmp_path: Path) -> None:
