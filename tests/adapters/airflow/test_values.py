@@ -54,6 +54,7 @@ def test_values_come_back_as_they_were(engine: str, request: pytest.FixtureReque
     handle.wait_for_completion(300, progress=False)
     assert handle.status.is_successful, handle.error
     expected = {name: repr(value) for name, value in zip(NAMES, VALUES, strict=True)}
-    assert handle.outputs["seen"] == expected, "in the next step"
-    assert {name: repr(handle.outputs[name]) for name in NAMES} == expected, "where outputs are read"
-    assert repr(handle.outputs["whole"]) == "10.0"
+    outputs = handle.outputs
+    assert outputs["seen"] == expected, "in the next step"
+    assert {name: repr(outputs[name]) for name in NAMES} == expected, "where outputs are read"
+    assert repr(outputs["whole"]) == "10.0"
