@@ -28,9 +28,13 @@ _PARTS = (
 _USERS = ("code/", "objects/")
 # What a script does when it is imported, beside making an orchestrator, for which more of the package is needed.
 _DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\(")
-# The local engine and what other engines' clients stand on; and the code of a user's that may make or ask one when it
-# is imported.
+# The local engine with its step processes, what other engines' clients stand on, and what is said of code when it is
+# bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (
+    "flowyml/authoring/revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/versions.py",
+    "flowyml/runtime/children.py", "flowyml/runtime/fresh.py", "flowyml/runtime/processes.py",
+    "flowyml/runtime/serving.py", "flowyml/runtime/warm.py",
+    "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/whose.py", "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
