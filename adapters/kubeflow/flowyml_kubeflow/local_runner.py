@@ -228,7 +228,9 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     - It hands a DAG no artifact when it hands it no parameter (``build_nested_dag_arguments``).
     - It would install packages into the caller's own environment (``SubprocessRunner(use_venv=False)``).
     """
-    text = json.dumps(spec).replace("{{$.pipeline_job_name}}", _escaped(run_id))
+    text = json.dumps(spec)
+    for name in ("{{$.pipeline_job_name}}", "{{$.pipeline_job_resource_name}}"):
+        text = text.replace(name, _escaped(run_id))
     local: dict[str, Any] = json.loads(text.replace(_SCHEDULE_TIME, datetime.now(UTC).isoformat()))
     _one_component_a_task(local)
     if names.RUN_TASK not in local["root"]["dag"]["tasks"]:
