@@ -28,6 +28,7 @@ from typing import Any, Self
 
 from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.home import open_private
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.status import status_of
@@ -54,7 +55,7 @@ def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: P
     """Start the process that executes a run; it outlives this one. Another such process does no harm."""
     _launched[:] = [process for process in _launched if process.poll() is None]
     logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{run_id}.log").open("ab") as log:
+    with open_private(logs / f"{run_id}.log", "ab") as log:
         process = _Process(
             [sys.executable, "-P", "-m", "flowyml_prefect.runner", run_id, entrypoint, log.name],
             env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

@@ -27,7 +27,7 @@ from typing import IO
 
 from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml.core.errors import EngineError
-from flowyml.core.home import home
+from flowyml.core.home import home, open_private
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.secret import make_password, password, write_privately
@@ -114,7 +114,7 @@ def turn() -> Iterator[None]:
     The kernel keeps the queue, so that each has its turn: of eight that asked again and again, one waited for a minute.
     Where a turn takes half a minute, as of a process that was stopped, the next one goes on without.
     """
-    file = (prefect_home() / "turn").open("a")
+    file = open_private(prefect_home() / "turn", "a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -239,7 +239,7 @@ def _detached(name: str, *arguments: str, settings: Mapping[str, str], umask: in
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         **settings,
     }
-    with (folder / f"{name}.log").open("ab") as log:
+    with open_private(folder / f"{name}.log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "prefect", *arguments],
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -327,7 +327,7 @@ def _end_of_log(name: str) -> str:
 @contextmanager
 def _lock() -> Iterator[None]:
     _make_private(prefect_home())
-    with (prefect_home() / "lock").open("w") as file:
+    with open_private(prefect_home() / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +16,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
 import pytest
+import websockets
+from websockets.typing import Subprotocol
 
 from flowyml.core.alive import born
 from tests.engines.browser import browser_page
@@ -224,11 +229,45 @@ def test_a_web_page_is_refused_everything(home: Path) -> None:
     assert own.headers["access-control-allow-origin"] == url
 
 
+def test_every_page_of_the_api_asks_for_the_password(home: Path) -> None:
+    """All that Prefect says it has, with any method; two pages tell whether it is up, and nothing else."""
+    url, nothing = _record(home)["url"], str(UUID(int=0))
+    with httpx.Client(base_url=f"{url}/api", timeout=120) as anybody:
+        paths = anybody.get("/openapi.json", auth=tuple(_password(home).split(":"))).raise_for_status().json()["paths"]
+        assert len(paths) > 100
+        answers = {
+            (method, path): anybody.request(method.upper(), re.sub(r"\{[^}]*\}", nothing, path)).status_code
+            for path, methods in paths.items()
+            for method in methods
+        }
+    assert {call for call, status in answers.items() if status != 401} == {("get", "/health"), ("get", "/ready")}
+
+
+@pytest.mark.parametrize("path", ["events/in", "events/out", "logs/out", "task_runs/subscriptions/scheduled"])
+@pytest.mark.parametrize("token", [None, "", "flowyml:", "guess"])
+def test_every_socket_of_the_api_asks_for_the_password(home: Path, path: str, token: str | None) -> None:
+    url = _record(home)["url"].replace("http", "ws", 1)
+
+    async def ask(secret: str | None) -> Any:
+        async with websockets.connect(f"{url}/api/{path}", subprotocols=[Subprotocol("prefect")], proxy=None) as socket:
+            await socket.send(json.dumps({"type": "auth", "token": secret}))
+            return json.loads(await socket.recv())
+
+    with pytest.raises(websockets.ConnectionClosedError) as refused:
+        asyncio.run(ask(token))
+    assert refused.value.rcvd is not None
+    assert refused.value.rcvd.code == 1008
+    assert asyncio.run(ask(_password(home)))["type"] == "auth_success"
+
+
 def test_the_password_stands_in_its_file_and_nowhere_else(home: Path) -> None:
     secret = _password(home).partition(":")[2]
     assert len(secret) > 40
     modes = {name: (home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
     assert modes == {"": 0o700, "password": 0o600, "server.json": 0o600}
+    own = [path for path in (home / "prefect").iterdir() if path.is_file()]
+    assert [path for path in own if path.stat().st_mode & 0o077] == []
+    assert {"lock", "server.log", "worker.log"} <= {path.name for path in own}
     holding = [path for path in home.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
     assert holding == [home / "prefect" / "password"]
     server = psutil.Process(_record(home)["server"]["pid"])
