@@ -137,10 +137,17 @@ class Client:
         return client
 
     def _made_safe(self, rest: Any) -> None:
-        """No redirect is followed, which may lead to another host, and no page is taken for an answer."""
+        """No redirect is followed, which may lead to another host, and no page is taken for an answer.
+
+        Answers have bounds in bytes and in time, silences and slow drips included.
+        """
         from urllib3 import Retry
 
+        from flowyml_kubeflow.bounds import bounded, watched_pools
+
         options = rest.pool_manager.connection_pool_kw
+        rest.pool_manager.pool_classes_by_scheme = watched_pools()
+        rest.pool_manager.request = bounded(rest.pool_manager.request, self.where, 4 * self._timeout)
         options["retries"] = Retry(3, redirect=False)
         if self.tls.certificate:
             options["cert_file"], options["key_file"] = self.tls.certificate

@@ -1,0 +1,35 @@
+"""What a server, or what stands in its place, can do to who asks it: neither fill the memory nor hold it for ever.
+
+KFP's official client takes any answer whole. The other engines' clients stand on the HTTP room: see ``test_http``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from flowyml.core.errors import EngineError, EngineUnreachableError
+from tests.engines.web import dripping
+
+pytest.importorskip("kfp")
+
+from flowyml_kubeflow import KubeflowOrchestrator, bounds, client
+
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PAUSES", ())
+
+
+@pytest.mark.parametrize("beginning", [HEAD + b"\r\n", HEAD + b"X-Slow: "], ids=["body", "headers"])
+def test_an_answer_that_drips_is_given_up(beginning: bytes) -> None:
+    with dripping(beginning) as url, pytest.raises(EngineUnreachableError, match="not complete after 4 s"):
+        KubeflowOrchestrator(url, timeout=1).runs()
+
+
+def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "LARGEST_ANSWER", 2**21)
+    endless = dripping(HEAD + b"\r\n", drop=b" " * 2**20, pause=0.001)
+    with endless as url, pytest.raises(EngineError, match="more than 2 MB, which is not read"):
+        KubeflowOrchestrator(url, timeout=30).runs()
