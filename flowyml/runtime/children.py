@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from flowyml.runtime.hooks import fire_plain
 from flowyml.runtime.leaving import End
 from flowyml.runtime.seeds import Seeds
+from flowyml.runtime.stopping import StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
 __all__ = ["be_child", "inherits_orphans", "write_all"]
@@ -41,8 +42,14 @@ def be_child(
         end = End()
         answer = _detach(streams, early_output, own_input)
         seeds.in_child()
-        write_all(answer, json.dumps(_answer(worker, request)).encode())
-        end.leave(0)
+        code = 0
+        try:
+            with stoppable():
+                told = _answer(worker, request)
+            write_all(answer, json.dumps(told).encode())
+        except StepStopped:
+            code = -signal.SIGTERM
+        end.leave(code)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -21,6 +21,7 @@ from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import too_deep
 from flowyml.runtime.hooks import EVENTS, fire_plain
 from flowyml.runtime.leaving import End
+from flowyml.runtime.stopping import StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
 __all__ = ["main"]
@@ -45,7 +46,7 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
         code = int(given.command(root, plan, given))
     except _UsageError as error:
         parser.error(str(error))
-    return end.prepare(code) if end else code
+    return end.prepare(code) if end else code if code >= 0 else 128 - code
 
 
 def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
@@ -64,7 +65,11 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
         caller=caller, dates=_json_object(given.dates, "--dates"),
     )  # fmt: skip
     worker.is_read = bool(given.answer)
-    answer = worker.answer(step, inputs, given.attempt)
+    try:
+        with stoppable():
+            answer = worker.answer(step, inputs, given.attempt)
+    except StepStopped:
+        return -signal.SIGTERM
     if given.answer:
         Path(given.answer).write_text(json.dumps(answer))
     if failure := answer.get("failure"):

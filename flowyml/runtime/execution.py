@@ -13,6 +13,7 @@ from flowyml.core.errors import OutputError, ParameterError, StepError
 from flowyml.core.forks import ForksEndHere
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
+from flowyml.runtime.stopping import StepStopped
 
 __all__ = ["named_outputs", "run_step", "step_error"]
 
@@ -43,6 +44,8 @@ def run_step(
         outputs = named_outputs(step, _called(step, function, inputs))
         _refuse_generators(step, outputs.values())
         kept = keep(outputs) if keep else outputs
+    except StepStopped:  # whoever stops it tells the hooks
+        raise
     except BaseException as error:
         fire(hooks, "on_error", step.name, error)
         raise

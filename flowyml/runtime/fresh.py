@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import tempfile
 import threading
@@ -14,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from flowyml.core.process_identity import identity_of
+from flowyml.core.process_identity import identity_of, signal_process
 from flowyml.plan.bundle import Bundle
 from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, timed_out
-from flowyml.runtime.killing import kill_tree
+from flowyml.runtime.killing import descendants, kill_all, kill_tree
 from flowyml.runtime.lines import Lines, OnLine
+from flowyml.runtime.stopping import GRACE
 
 __all__ = ["FreshProcesses"]
 
@@ -118,7 +120,9 @@ class _Child:
         return answer
 
     def kill(self) -> None:
-        """Kill it with all that it started, and wait until it is gone."""
+        """Ask it to stop, kill it some seconds later with all that it started, and wait until it is gone."""
+        if self._process.returncode is None:
+            self._ask()
         if self._process.returncode is None:
             self._kill_tree()
             self._process.wait()
@@ -126,6 +130,14 @@ class _Child:
             os.close(self._life)
             self._life = None
         self._drain()
+
+    def _ask(self) -> None:
+        family, deadline = descendants(self._process.pid), time.monotonic() + GRACE
+        if not hasattr(os, "killpg") or not signal_process(self._identity, signal.SIGTERM):
+            return
+        while time.monotonic() < deadline and not self._has_ended():
+            self._pump(_SLICE)
+        kill_all(family)
 
     def _kill_tree(self) -> None:
         if hasattr(os, "killpg"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from flowyml.core.process_identity import ProcessIdentity, identity_of, same_process, signal_group, signal_process
 
-__all__ = ["descendants", "kill_tree"]
+__all__ = ["descendants", "kill_all", "kill_tree"]
 
 
 def descendants(pid: int) -> list[ProcessIdentity]:
@@ -25,6 +26,11 @@ def kill_tree(leader: ProcessIdentity) -> None:
     """Kill a leader's group and, on Linux, also its descendants that have made groups of their own."""
     others = descendants(leader.pid) if same_process(leader) else []
     signal_group(leader, signal.SIGKILL)
-    for other in others:
-        signal_group(other, signal.SIGKILL)
-        signal_process(other, signal.SIGKILL)
+    kill_all(others)
+
+
+def kill_all(processes: Iterable[ProcessIdentity]) -> None:
+    """Kill processes, and the groups that they lead, that are still those that were meant."""
+    for process in processes:
+        signal_group(process, signal.SIGKILL)
+        signal_process(process, signal.SIGKILL)

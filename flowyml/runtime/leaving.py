@@ -10,6 +10,8 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn
 
+from flowyml.runtime.stopping import end_by
+
 __all__ = ["End"]
 
 _PATIENCE = 10  # seconds that the step's own threads are waited for; its result is known by now
@@ -34,7 +36,10 @@ class End:
         atexit.register(self._leave)  # the last is called first
 
     def prepare(self, code: int) -> int:
-        """From here on this process ends with ``code``, and the wait for its threads has a limit. Gives ``code``."""
+        """From here on this process ends with ``code``, and the wait for its threads has a limit. Gives ``code``.
+
+        A negative one is a signal, as ``subprocess`` has it.
+        """
         self._code = code
         if hasattr(signal, "setitimer"):  # not on Windows
             self._unraisable = sys.unraisablehook
@@ -58,6 +63,8 @@ class End:
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
+            if self._code < 0:
+                end_by(-self._code)
             os._exit(self._code)
 
     def _explain(self, error: Any) -> None:

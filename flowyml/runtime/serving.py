@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,10 +25,11 @@ from typing import Any, NamedTuple, NoReturn
 from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.runtime.children import be_child, inherits_orphans, write_all
-from flowyml.runtime.killing import descendants, kill_tree
+from flowyml.runtime.killing import descendants, kill_all, kill_tree
 from flowyml.runtime.leaving import End
 from flowyml.runtime.loading import import_from
 from flowyml.runtime.seeds import Seeds
+from flowyml.runtime.stopping import GRACE
 from flowyml.runtime.worker import Worker
 
 __all__ = ["DATAGRAM", "main", "serve_from_fork"]
@@ -42,6 +44,13 @@ class _Child(NamedTuple):
     number: int
     process: ProcessIdentity
     status: int
+
+
+class _Asked(NamedTuple):
+    """A child that was asked to stop: when it is killed, and what else ends with it."""
+
+    deadline: float
+    family: list[ProcessIdentity]
 
 
 def main() -> NoReturn:
@@ -116,6 +125,7 @@ class _Server:
         self.ready = ready
         self.parent = os.getppid()
         self.children: dict[int, _Child] = {}
+        self.asked: dict[int, _Asked] = {}
         self.woken, self.wake = os.pipe()
         self.early_output = b""
         self.seeds = Seeds()
@@ -137,10 +147,11 @@ class _Server:
         poll.register(self.woken, select.POLLIN)
         requests = self._requests()
         while os.getppid() == self.parent:
-            ready = {number for number, _ in poll.poll(1000)}
+            ready = {number for number, _ in poll.poll(100 if self.asked else 1000)}
             if self.woken in ready:
                 os.read(self.woken, 4096)
             self._reap()
+            self._kill_the_late()
             if self.control.fileno() in ready:
                 request = next(requests, None)
                 if request is None:
@@ -214,9 +225,15 @@ class _Server:
         if request["kind"] != "kill":
             self._start(request, files)
             return
-        for child in self.children.values():
+        for pid, child in self.children.items():
             if child.number == request["number"]:
-                kill_tree(child.process)
+                self.asked[pid] = _Asked(time.monotonic() + GRACE, descendants(pid))
+                signal_process(child.process, signal.SIGTERM)
+
+    def _kill_the_late(self) -> None:
+        now = time.monotonic()
+        for pid in [pid for pid, asked in self.asked.items() if now >= asked.deadline and pid in self.children]:
+            kill_tree(self.children[pid].process)
 
     def _start(self, request: Mapping[str, Any], files: list[int]) -> None:
         *streams, status = files
@@ -256,6 +273,8 @@ class _Server:
                 child = self.children.pop(ended.si_pid, None)
                 if child:
                     signal_group(child.process, signal.SIGKILL)
+                if asked := self.asked.pop(ended.si_pid, None):
+                    kill_all(asked.family)
                 _, status = os.waitpid(ended.si_pid, 0)
                 if child:
                     self._tell(child.status, f"exit {os.waitstatus_to_exitcode(status)}")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["GRACE", "StepStopped", "end_by_sigterm", "stoppable"]
+__all__ = ["GRACE", "StepStopped", "end_by", "stoppable"]
 
 GRACE = 3
 """Seconds between SIGTERM and SIGKILL. Airflow kills a task that it stops, and its step with it, after 5."""
@@ -30,7 +30,7 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a child that the step has forked, such as a worker of multiprocessing
-            end_by_sigterm()
+            end_by(signal.SIGTERM)
         raise StepStopped("The step was asked to stop.")
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -40,8 +40,8 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def end_by_sigterm() -> NoReturn:
-    """End this process by the signal itself, so that its parent sees what ended it."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
-    os._exit(128 + signal.SIGTERM)  # where the signal is blocked
+def end_by(number: int) -> NoReturn:
+    """End this process by a signal, so that its parent sees what ended it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # where the signal is blocked

@@ -22,6 +22,7 @@ from flowyml.runtime.caller import be_like
 from flowyml.runtime.current import running
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
+from flowyml.runtime.stopping import StepStopped
 from flowyml.runtime.tracebacks import described, traceback_text
 
 __all__ = ["Worker"]
@@ -101,6 +102,8 @@ class Worker:
             function = self.function(step)
             self.get_loud()
             inputs = {item.name: self._input(step, item, packed) for item in step.inputs}
+        except StepStopped:  # whoever stops it tells the hooks
+            raise
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)
             raise
@@ -109,9 +112,11 @@ class Worker:
             return run_step(step, function, inputs, self.hooks, keep=keep)
 
     def answer(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:
-        """The same as plain JSON, a failure included, for another process."""
+        """The same as plain JSON, a failure included, for another process. Raises ``StepStopped`` alone."""
         try:
             return {"outputs": self.perform(step, packed, attempt)}
+        except StepStopped:
+            raise
         except BaseException as error:
             return {"failure": self._failure(error)}
 

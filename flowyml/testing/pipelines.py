@@ -255,17 +255,20 @@ def flaky(folder: str, policy: OrchestratorRetryPolicy, *, failures: int, error:
 
 
 def beating(folder: str, *, step_timeout: float | None = None, timeout: float | None = None) -> Pipeline:
-    """A step that shows for up to two minutes that it is alive."""
+    """A step that shows for up to two minutes that it is alive, and tidies up when it is stopped."""
 
     @step(timeout=step_timeout)
     def beat(folder: str) -> int:
         import time
         from pathlib import Path
 
-        for _ in range(1200):
-            with (Path(folder) / "beats").open("a") as file:
-                file.write("x")
-            time.sleep(0.1)
+        try:
+            for _ in range(1200):
+                with (Path(folder) / "beats").open("a") as file:
+                    file.write("x")
+                time.sleep(0.1)
+        finally:
+            (Path(folder) / "tidied").touch()
         return 1200
 
     return Pipeline("conformance beating", context=context(folder=folder), timeout=timeout).add_step(beat)

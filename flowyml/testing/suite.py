@@ -253,6 +253,7 @@ class FailureConformance(_Base):
         assert handle.status is FAILED
         assert handle.step_statuses() == {"beat": TIMEOUT}
         self.has_stopped(folder)
+        assert (Path(folder) / "tidied").exists(), "it was asked to stop before it was killed"
 
     def test_a_pipeline_timeout_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
         pipeline = pipelines.beating(folder, timeout=4)

@@ -41,6 +41,23 @@ def meet(folder, number):
     return number
 def double(array): array *= 2; return array
 
+def tidy(file, how):
+    if how == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif how == "own handler":
+        signal.signal(signal.SIGTERM, lambda *_: (Path(file).write_text("tidied up"), os._exit(0)))
+    pool = __import__("multiprocessing").get_context("fork").Process(target=time.sleep, args=(600,))
+    pool.start()
+    Path(file + ".begun").touch()
+    try:
+        time.sleep(600)
+    except Exception:
+        Path(file).write_text("taken for an error of the step's own")
+    finally:
+        if how == "finally":
+            print("tidying up")
+            Path(file).write_text("tidied up")
+
 def stuck(file):
     Path(file).write_text(str(os.getpid()))
     time.sleep(600)
@@ -117,6 +134,7 @@ PLAN = Plan(
         ),
         *map(step, ("pid", "fail", "forget", "leave", "crash", "lock", "noise", "big", "inline", "random_numbers")),
         step("meet", "folder", "number"), step("double", "array"), step("end", "code"), step("killed", "number"),
+        step("tidy", "file", "how", outputs=()),
         step("stuck", "file", outputs=()), step("live", "file", outputs=()), step("chatty", "lines", outputs=()),
         step("at_exit", outputs=()), step("family", "file", "stay"), step("pair", outputs=("a", "b")),
         Step(name="broken", function="broken:f"), Step(name="leaves", function="leaves:f"),
@@ -327,6 +345,19 @@ def test_a_timeout_kills_a_sleeping_step(processes: StepProcesses, tmp_path: Pat
     assert caught.value.step == "stuck"
     assert time.monotonic() - started < 5
     assert not any(map(is_running, pids_in(tmp_path / "pid")))
+
+
+@pytest.mark.parametrize("how", ["finally", "own handler", "deaf"])
+def test_a_step_is_asked_to_stop_before_it_is_killed(processes: StepProcesses, tmp_path: Path, how: str) -> None:
+    """It is timed by ``stop``: the process that loads the code may take longer than any timeout."""
+    file, stop, lines = tmp_path / "file", threading.Event(), Lines()
+    threading.Thread(target=lambda: (until((tmp_path / "file.begun").exists), stop.set())).start()
+    children = set(psutil.Process().children(recursive=True))
+    with pytest.raises(StepCancelledError, match="step 'tidy' was stopped"):
+        processes.run("tidy", {"file": str(file), "how": how}, stop=stop, on_line=lines)
+    assert (file.read_text() if file.exists() else None) == (None if how == "deaf" else "tidied up")
+    assert lines.of("stdout") == (["tidying up"] if how == "finally" else [])
+    until(lambda: set(psutil.Process().children(recursive=True)) <= children, 5)
 
 
 def test_a_timeout_kills_children_and_those_that_left_the_group(processes: StepProcesses, tmp_path: Path) -> None:

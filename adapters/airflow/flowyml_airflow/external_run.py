@@ -20,10 +20,12 @@ from typing import Any
 from urllib.parse import quote
 
 from flowyml.core.credentials import Login
+from flowyml.core.errors import StepCancelledError
 from flowyml.core.urls import shown
 from flowyml.core.web import exchange
 from flowyml.plan.names import slug
 from flowyml.runtime.current import current_step
+from flowyml.runtime.stopping import StepStopped
 from flowyml_airflow.auth import Token, refusal
 from flowyml_airflow.connection import Connection
 
@@ -75,11 +77,12 @@ class External:
         """How the DAG's run ended. A signal that ends this step fails it."""
         before = None
         with suppress(ValueError):  # signals go to the main thread only
-            before = signal.signal(signal.SIGTERM, _interrupt)
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # else this step is asked to stop by an exception
+                before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             while (state := airflow.state(run_id)) not in ("success", "failed", None):
                 time.sleep(self.poll_interval)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, StepCancelledError, StepStopped):
             airflow.fail(run_id)
             raise
         finally:

@@ -19,8 +19,9 @@ from typing import IO, Any, Self
 from flowyml.artifacts import run_place
 from flowyml.core.dates import RunDates
 from flowyml.core.logs import parted
-from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group
+from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.plan.model import Step
+from flowyml.runtime.stopping import GRACE
 
 __all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_hook", "leveled", "printed"]
 
@@ -136,6 +137,10 @@ class Attempt:
             while in_time and process.poll() is None:
                 streams.pump(0.05)
                 in_time = not deadline or time.monotonic() < deadline
+            if not in_time and signal_process(leader, signal.SIGTERM):
+                late = time.monotonic() + GRACE
+                while process.poll() is None and time.monotonic() < late:
+                    streams.pump(0.05)
             _end(process, leader)  # and whatever it has left behind, which may print for ever
             for _ in range(_PIPE // _CHUNK):
                 streams.pump(0)

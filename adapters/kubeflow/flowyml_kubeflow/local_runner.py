@@ -14,13 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group
+from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_group, signal_process
+from flowyml.runtime.stopping import GRACE
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, fire_hook
 from flowyml_kubeflow.local_files import RunFolder
@@ -104,11 +105,24 @@ def _why(folder: RunFolder, ending: str | None, limit: float | None) -> str | No
 
 
 def _stop(process: subprocess.Popen[bytes], leader: ProcessIdentity, folder: RunFolder) -> None:
-    """First the runner and the processes of its tasks, so that nothing new begins; then the steps."""
+    """The runner and the processes of its tasks stand still, so that nothing new begins. The steps are asked to stop.
+    Then all is killed.
+    """
+    signal_group(leader, signal.SIGSTOP)
+    if folder.request()["runner"] != "docker":
+        _ask([step for step in folder.groups(of_steps=True) if step.pid != leader.pid])
     if not signal_group(leader, signal.SIGKILL):  # as where the process table cannot be read
         process.kill()
     process.wait()
     stop_steps(folder)
+
+
+def _ask(steps: Sequence[ProcessIdentity]) -> None:
+    for step in steps:
+        signal_process(step, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    while any(map(is_alive, steps)) and time.monotonic() < deadline:
+        time.sleep(_SLICE)
 
 
 def stop_steps(folder: RunFolder) -> None:

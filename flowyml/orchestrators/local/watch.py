@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 
 from flowyml.orchestrators.local.engine import Engine
+from flowyml.runtime.stopping import GRACE
 
 __all__ = ["Watch"]
 
 _LOOK_SECONDS = 0.2
-_PRESS_SECONDS = 0.25
+_PRESS_SECONDS = GRACE  # in which a step that was hit cleans up
 _SIGN_OF_LIFE_SECONDS = 10
-_GRACE_SECONDS = 3
+_GRACE_SECONDS = GRACE + 2
 
 
 class Watch:

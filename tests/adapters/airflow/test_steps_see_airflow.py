@@ -113,3 +113,27 @@ def _backfilled(orchestrator: AirflowOrchestrator, start: date, end: date) -> li
     with suppress(EngineError):  # SQLite was busy
         return orchestrator.backfill("steps know dates", start, end)
     return []
+
+
+def test_a_step_of_a_cancelled_run_cleans_up_with_airflow_still_there(airflow3: Airflow, tmp_path: Path) -> None:
+    @step
+    def hold(folder: str) -> None:
+        import time
+        from pathlib import Path
+
+        from airflow.sdk import Variable
+
+        try:
+            (Path(folder) / "begun").touch()
+            time.sleep(120)
+        finally:
+            Variable.set("flowyml_tidied", folder)
+            (Path(folder) / "tidied").write_text(Variable.get("flowyml_tidied"))
+
+    orchestrator = orchestrator_of(airflow3)
+    handle = orchestrator.run_pipeline(Pipeline("steps tidy up", context={"folder": str(tmp_path)}).add_step(hold))
+    wait_until((tmp_path / "begun").exists, 90)
+    assert handle.cancel()
+    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    assert wait_until((tmp_path / "tidied").exists, 30)
+    assert (tmp_path / "tidied").read_text() == str(tmp_path)
