@@ -38,6 +38,8 @@ _ENGINES = (
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/whose.py", "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
+# What is imported only where somebody sits: by a terminal, a notebook, a repository. No pod gets there.
+_AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/revisions.py")
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 _STRING_OR_COMMENT = re.compile(
@@ -65,6 +67,7 @@ def with_launcher(bundle: Bundle) -> Bundle:
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
             contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
+    contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
     folder = files("flowyml_kubeflow")
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _PARTS})
     return bundle.repacked(

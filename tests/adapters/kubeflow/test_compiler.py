@@ -498,7 +498,7 @@ def test_the_smallest_pipelines_leave_room_for_code() -> None:
     """A driver of KFP before 2.17 gets the container as one argument, and Linux allows 131,071 bytes."""
     plain = compile_pipeline(build(Plan(name="plain", steps=(Step(name="one", function="m:f"),))))
     by_value = compile_pipeline(pipelines.greeting().bundle())
-    for made, most in ((plain, 105_000), (by_value, 120_000)):
+    for made, most in ((plain, 112_000), (by_value, 125_000)):
         assert len(json.dumps(container(made, "flowyml--bundle"))) < most
 
 
