@@ -37,6 +37,8 @@ __all__ = ["DATAGRAM", "main", "serve_from_fork"]
 DATAGRAM = 65536  # bytes that one request has at most; a longer body stands in a file that comes with it
 _FILES = 5  # stdout, stderr, answer, status, and the long body
 
+_replaced: list[object] = []
+
 
 class _Child(NamedTuple):
     """A running step, and the descriptor on which its end is told."""
@@ -288,6 +290,7 @@ class _Server:
 def _write_lines() -> None:
     """Let every line out at once, whatever it holds; done before user code keeps the streams for itself."""
     for name, number in (("stdout", 1), ("stderr", 2)):
+        _replaced.append(getattr(sys, name))  # Airflow's own would close the descriptor when nothing holds it any more
         stream = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 import subprocess
@@ -109,3 +110,27 @@ def test_an_old_python_is_told_which_one_is_needed() -> None:
     done = subprocess.run([old, start.__file__, "3", "4"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("This bundle needs Python 3.11 or newer; this is 3.")
+
+
+def test_streams_of_the_process_that_own_their_descriptors_cost_a_step_nothing(tmp_path: Path) -> None:
+    """Airflow 3 gives a task such streams; one that is replaced closes its descriptor when nothing holds it."""
+    one = Step(name="say", function="says:say", outputs=("x",))
+    code = b"import sys\ndef say():\n    print('said')\n    print('told', file=sys.stderr)\n    return 1\n"
+    bundle = build(Plan(name="says", steps=(one,)), files={"says.py": code}).write(tmp_path)
+    script = f"""
+import io, os, sys
+from pathlib import Path
+from flowyml.runtime.processes import StepProcesses
+for name, number in (("stdout", 1), ("stderr", 2)):
+    setattr(sys, name, io.TextIOWrapper(os.fdopen(number, "wb"), line_buffering=True))
+seen = []
+with StepProcesses(Path({str(bundle)!r}), run_id="r", artifacts={str(tmp_path)!r}, fork_here=True) as processes:
+    for _ in range(2):
+        seen.append(processes.run("say", {{}}, on_line=lambda stream, line: seen.append((stream, line))))
+print(seen)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    told = [("stdout", "said"), ("stderr", "told")]
+    assert sorted(ast.literal_eval(done.stdout), key=str) == sorted([*told, {"x": 1}, *told, {"x": 1}], key=str), (
+        done.stderr
+    )
