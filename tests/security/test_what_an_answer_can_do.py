@@ -28,6 +28,13 @@ def test_an_answer_that_drips_is_given_up(beginning: bytes) -> None:
         KubeflowOrchestrator(url, timeout=1).runs()
 
 
+@pytest.mark.parametrize("status", [b"500 No", b"404 No", b"400 No"])
+def test_an_answer_without_content_is_an_error_like_any_other(status: bytes) -> None:
+    answer = b"HTTP/1.0 " + status + b"\r\nContent-Type: application/json\r\nContent-Length: 0\r\n\r\n"
+    with dripping(answer) as url, pytest.raises(EngineError, match="answered"):
+        KubeflowOrchestrator(url, timeout=10).runs()
+
+
 def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "LARGEST_ANSWER", 2**21)
     endless = dripping(HEAD + b"\r\n", drop=b" " * 2**20, pause=0.001)

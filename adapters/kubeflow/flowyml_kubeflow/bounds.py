@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from io import BytesIO
 from typing import Any
 
 from flowyml.core.errors import EngineError
@@ -53,7 +54,10 @@ def _read(answer: Any, where: str) -> Any:
             f"KFP at {where} gave an answer of more than {LARGEST_ANSWER / 2**20:g} MB, which is not read."
         )
     answer.release_conn()
-    return HTTPResponse(body=body, headers=answer.headers, status=answer.status, reason=answer.reason)
+    return HTTPResponse(
+        BytesIO(body), answer.headers, answer.status, reason=answer.reason,
+        decode_content=False,  # it is decoded
+    )  # fmt: skip
 
 
 def watched_pools() -> dict[str, Any]:
