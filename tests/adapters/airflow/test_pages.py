@@ -1,0 +1,30 @@
+"""The pages that FlowyML links to on Airflow 3, in a browser: they show the run and its state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.execution_status import ExecutionStatus
+from tests.adapters.airflow.operating import orchestrator_of, short
+from tests.engines.airflow import PASSWORD, USERNAME, Airflow
+from tests.engines.browser import browser_page
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+
+def test_the_page_of_a_run_shows_its_id_and_state(airflow3: Airflow, tmp_path: Path) -> None:
+    orchestrator = orchestrator_of(airflow3)
+    handle = orchestrator.run_pipeline(short("looked at"), "seen-in-a-browser")
+    assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is ExecutionStatus.COMPLETED
+    assert handle.url is not None
+    with browser_page(tmp_path) as page:
+        page.goto(handle.url)
+        page.locator("input[name=username]").fill(USERNAME)
+        page.locator("input[name=password]").fill(PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "login" not in url)
+        page.goto(handle.url)
+        page.get_by_text("seen-in-a-browser").first.wait_for()
+        page.get_by_text("Success").first.wait_for()
