@@ -99,12 +99,12 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             raise
         except (ImportError, AttributeError) as error:
             raise ArtifactError(
-                f"Artifact {written.url} was kept, but its class cannot be imported here: {type(error).__name__}: "
-                f"{error}. Set PYTHONPATH to the folder of its module."
+                f"Artifact {shown(written.url)} was kept, but its class cannot be imported here, or is another by now: "
+                f"{type(error).__name__}: {error}. Set PYTHONPATH to the folder of its module."
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises
             raise ArtifactError(
-                f"Artifact {written.url} cannot be read as {found.name}: {type(error).__name__}: {error}"
+                f"Artifact {shown(written.url)} cannot be read as {found.name}: {type(error).__name__}: {error}"
             ) from error
 
 

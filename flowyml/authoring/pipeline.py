@@ -24,7 +24,7 @@ from flowyml.core.modules import shipped_name
 from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, Plan
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
-from flowyml.plan.parameters import as_declared, check_values, own_copy, schema_of
+from flowyml.plan.parameters import as_declared, check_values, is_too_deep, own_copy, schema_of
 from flowyml.plan.types import is_rich, plain
 from flowyml.runtime.code import Code
 
@@ -508,7 +508,8 @@ def _parameter(pipeline: str, item: inspect.Parameter, annotation: object) -> Pa
 def _with_default(parameter: Parameter, default: object) -> Parameter:
     if parameter.required:
         return parameter
-    return replace(parameter, default=own_copy(as_declared(parameter.schema, plain(default))))
+    value = default if is_too_deep(default) else plain(default)
+    return replace(parameter, default=own_copy(as_declared(parameter.schema, value)))
 
 
 def _context_parameter(name: str, annotation: object, value: object) -> Parameter:

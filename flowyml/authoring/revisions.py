@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,13 +53,16 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _stamps(git: Path, path: Path | None) -> tuple[int, ...]:
-    """When the file, the index and HEAD last changed. In a worktree ``.git`` is a file that names the place."""
+    """When the file, the index and HEAD last changed, and a number that changes every two seconds: other files of the
+    project change too. In a worktree ``.git`` is a file that names the place.
+    """
     if git.is_file():
         try:
             git = git.parent / git.read_text("utf-8").removeprefix("gitdir:").strip()
         except (OSError, ValueError):
             return ()
-    return tuple(map(_changed, (git / "index", git / "logs" / "HEAD", git / "HEAD", *([path] if path else []))))
+    now = int(time.monotonic() / 2)
+    return (now, *map(_changed, (git / "index", git / "logs" / "HEAD", git / "HEAD", *([path] if path else []))))
 
 
 def _changed(path: Path) -> int:

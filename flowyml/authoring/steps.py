@@ -242,6 +242,8 @@ def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str |
         for name, wanted in given.items():
             single = isinstance(wanted, str)
             pairs[name] = wanted if single else check_names(wanted, f"inputs[{name!r}]", f"step {who!r}")
+            if not pairs[name]:
+                raise DefinitionError(f"step {who!r}: inputs[{name!r}] names no output.")
     else:
         pairs.update({name: name for name in check_names(given, "inputs", f"step {who!r}")})
     parameters = step.signature.parameters

@@ -59,6 +59,10 @@ def check_hook(hook: object, who: str) -> PipelineHook:
             )
     for event in EVENTS:
         method = getattr(hook, event)
+        if not callable(method):
+            raise DefinitionError(
+                f"{who}: hook {type(hook).__name__}.{event} is {method!r:.80}. Define a method, or leave it out."
+            )
         _check_arguments(hook, event, who)
         if iscoroutinefunction(method) or isasyncgenfunction(method):
             raise DefinitionError(

@@ -26,6 +26,7 @@ def get_logger() -> logging.Logger:
     logger = logging.getLogger(_NAME)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Shown) for handler in logger.handlers):
         logger.addHandler(_Shown())
     return logger
 
@@ -34,9 +35,13 @@ def levels_here() -> dict[str, int]:
     """The levels that the user has set in this process, by logger; that of the root logger has an empty name."""
     root = logging.getLogger()
     loggers = {name: item for name, item in root.manager.loggerDict.items() if isinstance(item, logging.Logger)}
-    levels = {name: item.level for name, item in loggers.items() if item.level and not name.startswith("flowyml")}
+    levels = {name: item.level for name, item in loggers.items() if item.level and _is_users(name, item.level)}
     is_set_up = bool(root.handlers) or root.level != logging.WARNING
     return {**levels, "": root.level} if is_set_up else levels
+
+
+def _is_users(logger: str, level: int) -> bool:
+    return level != logging.INFO if logger == _NAME else logger.partition(".")[0] != "flowyml"
 
 
 def make_records(levels: Mapping[str, int] = {}) -> None:

@@ -200,7 +200,7 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
 
 def _by_name(pipeline: str, parameters: Sequence[Parameter], values: object) -> dict[str, Any]:
     if isinstance(values, Mapping | None):
-        return {name: plain(value) for name, value in (values or {}).items()}
+        return {name: value if is_too_deep(value) else plain(value) for name, value in (values or {}).items()}
     name = parameters[0].name if parameters else "name"
     raise ParameterError(
         f"Parameters of pipeline {pipeline!r} are given as a dict by name, such as {{{name!r}: …}}, not {values!r:.60}."
@@ -255,7 +255,7 @@ def _formats() -> FormatChecker:
         return not isinstance(text, str) or datetime.fromisoformat(text).tzinfo is not None
 
     def is_date(text: object) -> bool:
-        return not isinstance(text, str) or date.fromisoformat(text) is not None
+        return not isinstance(text, str) or bool(date.fromisoformat(text))  # which raises
 
     checker = FormatChecker(formats=())
     checker.checks("date-time", raises=ValueError)(is_moment)

@@ -27,7 +27,7 @@ from flowyml.runtime.worker import Worker
 __all__ = ["main"]
 
 
-_PRIVATE = ("--inputs", "--parameters", "--artifacts", "--caller")
+_PRIVATE = ("--inputs", "--parameters", "--artifacts", "--also", "--caller")
 
 
 class _UsageError(Exception):
@@ -46,7 +46,9 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
         code = int(given.command(root, plan, given))
     except _UsageError as error:
         parser.error(str(error))
-    return end.prepare(code) if end else code if code >= 0 else 128 - code
+    if end:
+        return end.prepare(code)
+    return code if code >= 0 else 128 - code  # a signal, as shells have it
 
 
 def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
@@ -103,8 +105,8 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 def _without_values(arguments: Sequence[str]) -> Iterator[str]:
     """A command line for a log, which others read: values and the store's address are left out, files are named.
 
-    >>> list(_without_values(["step", "load", "--inputs", "@in.json", "--parameters", '{"key": 1}', "--artifacts=s3://a"]))
-    ['step', 'load', '--inputs', '@in.json', '--parameters', '…', '--artifacts=…']
+    >>> list(_without_values(["step", "load", "--inputs", "@in.json", "--parameters", '{"key": 1}', "--also=s3://a"]))
+    ['step', 'load', '--inputs', '@in.json', '--parameters', '…', '--also=…']
     """
     is_value = False
     for word in arguments:

@@ -38,7 +38,7 @@ class Seeds:
         with ExitStack() as stack:
             for name in ("seed", "setstate"):
                 stack.enter_context(_replaced(random, name, self._noticing))
-            stack.enter_context(_replaced(random.Random, "seed", self._noticing_own))
+                stack.enter_context(_replaced(random.Random, name, self._noticing_own))
             # numpy takes `secrets.randbits`, which is this method of one object, when it is imported.
             stack.enter_context(_replaced(random.SystemRandom, "getrandbits", self._noticing_bits))
             for module in ("secrets", "numpy.random.bit_generator"):

@@ -94,7 +94,7 @@ def _started(python: str | None, bundle: Path, config: Mapping[str, Any], server
 
 
 class _Ends(NamedTuple):
-    """What the warm process and this one have in common. The first two of each are for requests and for readiness."""
+    """The sockets and the file between the warm process and this one: of each pair, for requests and for readiness."""
 
     theirs: tuple[socket.socket, socket.socket]
     ours: tuple[socket.socket, socket.socket]
@@ -125,6 +125,7 @@ class _Fork:
         from flowyml.runtime.serving import serve_from_fork
 
         self._code: int | None = None
+        self._lock = threading.Lock()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # else both would write what is in it
         self.pid = fork()
@@ -136,12 +137,15 @@ class _Fork:
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
-        if self._code is None:
-            with suppress(ChildProcessError):
-                ended, status = os.waitpid(self.pid, os.WNOHANG)
-                if ended:
-                    self._code = os.waitstatus_to_exitcode(status)
-        return self._code
+        with self._lock:
+            if self._code is None:
+                try:
+                    ended, status = os.waitpid(self.pid, os.WNOHANG)
+                except ChildProcessError:  # somebody else waited for it, or SIGCHLD is ignored; Popen says 0 too
+                    self._code = 0
+                else:
+                    self._code = os.waitstatus_to_exitcode(status) if ended else None
+            return self._code
 
     def wait(self, timeout: float | None = None) -> int:
         """The same, once it has ended. Raises ``subprocess.TimeoutExpired``."""

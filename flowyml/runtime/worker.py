@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
+from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ArtifactError, FlowymlError, NotPicklableError, OutputError, ParameterError, StepError
 from flowyml.core.hooks import PipelineHook, fire
@@ -51,6 +52,7 @@ class Worker:
         dates: Mapping[str, str] = {},
     ) -> None:
         be_like(caller)
+        why_no_pickles()  # while the working folder is there
         self.is_read = False  # whether a process reads what this one prints
         self._levels = caller.get("levels", {})
         self.folder = folder

@@ -117,3 +117,23 @@ def test_no_seed_no_warning(tmp_path: Path) -> None:
     (tmp_path / "some.py").write_text("random.seed(3)")
     assert (sharing._seeds(str(tmp_path / "none.py")), sharing._seeds(str(tmp_path / "some.py"))) == (False, True)
     assert not sharing._seeds("<cell>")
+
+
+class Lazy:
+    """As the settings of Django: it cannot be looked at before it is set up."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("not set up")
+
+
+lazy: Any = None
+
+
+def names_it() -> int:
+    return 1 if lazy is None else 2
+
+
+def test_objects_that_cannot_be_looked_at_end_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "lazy", Lazy())
+    made = Pipeline("lazy").add_step(step(names_it)).add_step(step(name="other")(lambda: 1))
+    assert made.run(on=LocalOrchestrator()).success

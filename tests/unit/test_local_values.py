@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, pipeline, step
+from flowyml import Pipeline, context, pipeline, step
+from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local.copies import own
 
@@ -131,3 +135,48 @@ def test_keywords_come_in_declared_order() -> None:
     for workers in ("threads", "processes"):
         result = whole.run(on=LocalOrchestrator(workers=workers))  # type: ignore[arg-type]
         assert result.outputs["names"] == ["z", "constant", "b", "a"]
+
+
+def test_a_step_may_end_in_a_folder_that_it_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether values may be pickled stands in the settings, which are looked for from the working folder on."""
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+
+    def leave() -> set[int]:
+        os.chdir(gone)
+        gone.rmdir()
+        return {1, 2}
+
+    result = Pipeline("leaving").add_step(step(leave)).run(on=LocalOrchestrator(keep_outputs=True))
+    assert result.success, result.error
+    assert result.outputs["leave"] == {1, 2}
+
+
+def test_a_hook_of_none_is_refused() -> None:
+    class Hook(PipelineHook):
+        on_error = None  # type: ignore[assignment]  # as users write it
+
+    with pytest.raises(DefinitionError, match=r"hook Hook\.on_error is None\. Define a method, or leave it out\."):
+        Pipeline("hooked", hooks=[Hook()])
+
+
+def test_inputs_that_name_no_output_are_refused() -> None:
+    def total(parts: list[int]) -> int:
+        return sum(parts)
+
+    with pytest.raises(DefinitionError, match=r"inputs\['parts'\] names no output"):
+        step(inputs={"parts": []})(total)
+
+
+def test_endless_parameters_are_refused_before_they_are_read() -> None:
+    deep: Any = []
+    for _ in range(5_000):
+        deep = [deep]
+
+    @step
+    def one(x: Any) -> int:
+        return 1
+
+    with pytest.raises(ParameterError, match="100 levels"):
+        Pipeline("deep", context=context(x=1)).add_step(one).check_parameters({"x": deep})

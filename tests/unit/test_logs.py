@@ -150,3 +150,25 @@ def test_the_command_notes_a_failure_once(script: Path) -> None:
         )  # fmt: skip
     assert done.stdout.count("ValueError: no") == 1
     assert all(" ERROR " in line for line in done.stdout.splitlines())
+
+
+def test_a_level_that_was_set_first_is_kept_and_records_are_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    script = (
+        "import logging; logging.getLogger('flowyml.steps').setLevel(logging.ERROR);"
+        "from flowyml import get_logger; get_logger().warning('quiet'); get_logger().error('loud')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "ERROR: loud\n")
+
+
+def test_levels_of_users_loggers_travel_whatever_they_are_called() -> None:
+    names = {"flowyml.steps": logging.ERROR, "flowyml_project": logging.DEBUG, "flowyml.local": logging.DEBUG}
+    before = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name, level in names.items():
+            logging.getLogger(name).setLevel(level)
+        levels = levels_here()
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+    assert [levels.get(name) for name in names] == [logging.ERROR, logging.DEBUG, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,14 @@ def test_runs_tell_it_and_the_bundle_stays_the_same(repository: Path) -> None:
     handle = pipeline.submit(on=local)
     assert handle.run.revision == second
     assert handle.wait_for_completion(60, 0.1).status.is_successful
+
+
+def test_a_change_of_another_file_is_seen_by_the_same_process(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, first = str(repository / "train.py"), commit(repository)
+    assert revision_of(file) == first
+    (repository / "sql.txt").write_text("select 2")
+    later = time.monotonic() + 3
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert revision_of(file) == f"{first}-dirty"

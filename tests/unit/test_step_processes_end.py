@@ -418,6 +418,7 @@ def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(
         ("numpy.random.RandomState(7)", True),
         ("random.Random()", False),
         ("random.Random(7)", True),
+        ("copy.deepcopy(random.Random(7))", True),
     ],
 )
 @pytest.mark.parametrize(
@@ -426,10 +427,10 @@ def test_steps_draw_different_numbers_unless_the_module_has_set_a_seed(
 def test_generators_of_a_module_draw_anew_in_each_step_unless_they_have_a_seed(
     tmp_path: Path, made_by: str, same: bool, place: str
 ) -> None:
+    drawn_by = "random_sample() if hasattr(GENERATOR, 'random_sample') else GENERATOR.random()"
     code = (
-        f"import numpy, random\n{place.format(made_by)}\ndef numbers():\n    return float(GENERATOR.random_sample() if "
+        f"import copy, numpy, random\n{place.format(made_by)}\ndef numbers():\n    return float(GENERATOR.{drawn_by})\n"
     )
-    code += "hasattr(GENERATOR, 'random_sample') else GENERATOR.random())\n"
     with StepProcesses(made(tmp_path, code), run_id="run", artifacts=str(tmp_path)) as processes:
         drawn = {processes.run("numbers", {}, on_line=Lines())["x"] for _ in range(2)}
     assert (len(drawn) == 1) is same

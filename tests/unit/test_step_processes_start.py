@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime import start
+from flowyml.runtime import start, warm
 from flowyml.runtime.processes import StepProcesses, ahead
 
 CODE = """
@@ -134,3 +135,13 @@ print(seen)
     assert sorted(ast.literal_eval(done.stdout), key=str) == sorted([*told, {"x": 1}, *told, {"x": 1}], key=str), (
         done.stderr
     )
+
+
+def test_a_fork_that_somebody_else_waited_for_has_ended() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(3)
+    os.waitpid(child, 0)
+    fork = warm._Fork.__new__(warm._Fork)
+    fork.pid, fork._code, fork._lock = child, None, threading.Lock()
+    assert fork.wait(5) == 0

@@ -139,7 +139,7 @@ class Client:
     def _made_safe(self, rest: Any) -> None:
         """No redirect is followed, which may lead to another host, and no page is taken for an answer.
 
-        Answers have bounds in bytes and in time, silences and slow drips included.
+        Answers have bounds in bytes and in time, slow drips included; logs and files, read in pieces, in bytes alone.
         """
         from urllib3 import Retry
 

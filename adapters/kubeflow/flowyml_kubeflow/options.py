@@ -73,7 +73,7 @@ _CHECKS: Mapping[str, tuple[str, Any]] = {
 _TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
 _QUANTITIES = {"cpu_request", "cpu_limit", "memory_request", "memory_limit"}
 _PULLS = ("Always", "IfNotPresent", "Never")
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([kMGTPE]i?|Ki|m)?")  # source: Kubernetes, resource.Quantity
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?")  # source: Kubernetes, resource.Quantity
 _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")  # source: Kubernetes, IsEnvVarName
 _TOLERATION = {"key", "operator", "value", "effect", "toleration_seconds"}
 _AFFINITY = {"match_expressions", "match_fields", "weight"}
@@ -166,7 +166,7 @@ def _machine_faults(given: Mapping[str, Any]) -> Iterator[str]:
             yield f"a toleration has no {unknown[0]!r}. Known: {', '.join(sorted(_TOLERATION))}."
         seconds = item.get("toleration_seconds", 0)
         if isinstance(seconds, bool) or not isinstance(seconds, int):
-            yield f"toleration_seconds={seconds!r:.80} is no whole number of seconds."
+            yield f"toleration_seconds={seconds!r:.80} must be a whole number of seconds."
         elif "toleration_seconds" in item and item.get("effect") != "NoExecute":
             yield "toleration_seconds belong to effect='NoExecute'."
         if item.get("operator") == "Exists" and item.get("value"):
@@ -180,7 +180,7 @@ def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
             yield f"a node_affinity has no {unknown[0]!r}. Known: {', '.join(sorted(_AFFINITY))}."
         weight = term.get("weight", 1)
         if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= 100:
-            yield f"a node_affinity's weight={weight!r:.80} is no number from 1 to 100."
+            yield f"a node_affinity's weight={weight!r:.80} must be a number from 1 to 100."
         rules = [*term.get("match_expressions", ()), *term.get("match_fields", ())]
         if not rules:
             yield "a node_affinity has neither match_expressions nor match_fields."
@@ -188,7 +188,7 @@ def _affinity_faults(given: Mapping[str, Any]) -> Iterator[str]:
             if not isinstance(rule, Mapping) or not rule.get("key") or rule.get("operator") not in _OPERATORS:
                 yield f"node_affinity: {rule!r:.80} has no key, or an operator that is none of {', '.join(_OPERATORS)}."
             elif not _is_list(values := rule.get("values", ())) or not all(isinstance(item, str) for item in values):
-                yield f"node_affinity: the values of {rule['key']!r} are no list of texts."
+                yield f"node_affinity: the values of {rule['key']!r} must be a list of texts."
 
 
 def _security_faults(given: Mapping[str, Any]) -> Iterator[str]:
@@ -199,7 +199,7 @@ def _security_faults(given: Mapping[str, Any]) -> Iterator[str]:
             if not isinstance(value, bool):
                 yield f"security_context {name}={value!r:.80} is neither True nor False."
         elif isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            yield f"security_context {name}={value!r:.80} is no number of a user or group."
+            yield f"security_context {name}={value!r:.80} must be the number of a user or group."
 
 
 def _pod_as_a_whole_faults(merged: Mapping[str, Any]) -> Iterator[str]:
@@ -222,11 +222,11 @@ def _pod_as_a_whole_faults(merged: Mapping[str, Any]) -> Iterator[str]:
 def _volume_faults(given: Mapping[str, Any]) -> Iterator[str]:
     for path in (path for option in _VOLUMES for path in given.get(option, {})):
         if not path.startswith("/") or ":" in path:
-            yield f"a volume is mounted at an absolute path without a colon, and {path!r} is none."
-    for path, told in given.get("empty_dirs", {}).items():
-        medium, size = empty_dir(told)
+            yield f"a volume is mounted at an absolute path without a colon, not at {path!r}."
+    for path, text in given.get("empty_dirs", {}).items():
+        medium, size = empty_dir(text)
         if medium not in ("", "Memory") or (size and not _QUANTITY.fullmatch(size)):
-            yield f"empty_dirs {path!r}: {told!r} is no size such as '5Gi', 'memory' or 'memory:1Gi'."
+            yield f"empty_dirs {path!r}: {text!r} must be a size such as '5Gi', 'memory' or 'memory:1Gi'."
 
 
 def _pod_faults(given: Mapping[str, Any]) -> Iterator[str]:

@@ -120,8 +120,8 @@ def turn() -> Iterator[None]:
     except BlockingIOError:
         mine, done = threading.Event(), threading.Event()
         threading.Thread(target=_queue, args=(file, mine, done), name="flowyml-turn", daemon=True).start()
-        mine.wait(_LONGEST_TURN_SECONDS)
         try:
+            mine.wait(_LONGEST_TURN_SECONDS)
             yield
         finally:
             done.set()

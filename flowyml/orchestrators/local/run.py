@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import run_place
+from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
@@ -128,6 +129,7 @@ class LocalRun:
     def _run(self, show: Show | None) -> None:
         code = self._settings.code()
         self._hooks = code.hooks
+        why_no_pickles()  # while the working folder is there
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
         work = Work(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
@@ -135,7 +137,8 @@ class LocalRun:
         )  # fmt: skip
         in_threads = {node.step.name for node in self._nodes if not node.apart}
         if len(in_threads) > 1 and self._settings.max_workers > 1:
-            warn_of_sharing(self.plan, code.functions, in_threads)
+            with suppress(Exception):  # it looks into objects of the user's, and a warning must not end a run
+                warn_of_sharing(self.plan, code.functions, in_threads)
         with self._processes() as work.apart:
             self._recorder.start(self._ticking(show))
             self._settings.host.begun(self._engine)
