@@ -100,9 +100,10 @@ class Output:
         print(_painted([text], self.stream), file=self.stream)
 
     def log_line(self, *parts: str) -> None:
-        """A line of a log, at once."""
-        self.line(*parts)
-        self.stream.flush()
+        """A line of a log, at once, and above the picture of a run while one is drawn."""
+        drawn = self.stream is self._stream and self._stream.isatty() and sys.stdout is not self._stream
+        stream = sys.stdout if drawn else self.stream
+        print(_painted(parts, self.stream, safe_line), file=stream, flush=True)
 
     def raw(self, data: bytes) -> None:
         """Text as it is, byte for byte; on a terminal, control characters are shown."""

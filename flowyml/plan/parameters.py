@@ -232,6 +232,8 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
     name, schema = parameter.name, parameter.schema
     if is_too_deep(value):
         return too_deep(repr(name)).rstrip(".")
+    if value in _DATES and schema.get("type") != "string":
+        return f"{name!r} is filled with a date as text: annotate it as str"
     if not is_json(value):
         return f"{name!r} is {value!r:.60} ({type(value).__name__}), which is not plain JSON"
     if not schema:

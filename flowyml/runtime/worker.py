@@ -141,7 +141,7 @@ class Worker:
             name = Path(wanted).relative_to(self.folder / "code").as_posix()
             return f". {name} did not come along with the code: include=[…] takes only what stands beside the pipeline"
         name = Path(wanted).relative_to(home).as_posix()
-        return f". It did not come along with the code: the pipeline takes include=[{name!r}]"
+        return f". It did not come along with the code: give the pipeline include=[{name!r}]"
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
         """Only what a step produced is unpacked. Parameters and constants are plain, whatever they look like."""
