@@ -1,7 +1,8 @@
-"""The pages that FlowyML links to on Airflow 3, in a browser: they show the run and its state."""
+"""The pages that FlowyML links to on Airflow 3 and 2.11, in a browser: they show the run and its state."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from tests.engines.browser import browser_page
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
-def test_the_page_of_a_run_shows_its_id_and_state(airflow3: Airflow, tmp_path: Path) -> None:
-    orchestrator = orchestrator_of(airflow3)
+@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
+def test_the_page_of_a_run_shows_its_id_and_state(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    airflow: Airflow = request.getfixturevalue(engine)
+    orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(short("looked at"), "seen-in-a-browser")
     assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is ExecutionStatus.COMPLETED
     assert handle.url is not None
@@ -27,4 +30,4 @@ def test_the_page_of_a_run_shows_its_id_and_state(airflow3: Airflow, tmp_path: P
         page.wait_for_url(lambda url: "login" not in url)
         page.goto(handle.url)
         page.get_by_text("seen-in-a-browser").first.wait_for()
-        page.get_by_text("Success").first.wait_for()
+        page.get_by_text(re.compile("^success$", re.IGNORECASE)).first.wait_for()
