@@ -9,6 +9,7 @@ from enum import Enum
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.plan.model import Parameter
 from flowyml.plan.types import is_rich_leaf, plain
@@ -191,7 +192,8 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
         elif name in given and (fault := _misfit(parameter, given[name])):
             faults.append(fault)
     if faults:
-        raise ParameterError(f"Parameters of pipeline {pipeline!r}: {'; '.join(faults)}.")
+        text = "; ".join(faults)
+        raise ParameterError(f"Parameters of pipeline {pipeline!r}: {text}{'' if text.endswith('?') else '.'}")
     return {
         name: own_copy(as_declared(parameter.schema, given.get(name, parameter.default)))
         for name, parameter in known.items()
@@ -227,12 +229,15 @@ def as_declared(schema: Mapping[str, Any], value: Any) -> Any:
         return value
 
 
+_FILLED = (LOGICAL_DATE, DATA_INTERVAL_START, DATA_INTERVAL_END)
+
+
 def _misfit(parameter: Parameter, value: Any) -> str | None:
     """What is wrong with a value, or None."""
     name, schema = parameter.name, parameter.schema
     if is_too_deep(value):
         return too_deep(repr(name)).rstrip(".")
-    if value in _DATES and schema.get("type") != "string":
+    if "format" in schema and isinstance(value, str) and value in _FILLED:
         return f"{name!r} is filled with a date as text: annotate it as str"
     if not is_json(value):
         return f"{name!r} is {value!r:.60} ({type(value).__name__}), which is not plain JSON"

@@ -144,3 +144,12 @@ def _eventually(local: LocalOrchestrator, run_id: str) -> Any:
         assert time.monotonic() < deadline, [run.run_id for run in local.runs()]
         time.sleep(0.1)
     return local.attach(run_id)
+
+
+def test_a_typed_parameter_is_not_filled_with_text_in_silence() -> None:
+    @step
+    def load(day: datetime) -> str:
+        return str(day)
+
+    with pytest.raises(ParameterError, match="'day' is filled with a date as text: annotate it as str"):
+        Pipeline("typed", context={"day": LOGICAL_DATE}).add_step(load).compile()
