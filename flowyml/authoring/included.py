@@ -34,6 +34,8 @@ def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, byt
         which = f"{who}: include={pattern!r}"
         if ".." in PurePath(pattern).parts:
             raise DefinitionError(f"{which} leaves {folder}. Only what stands beside the pipeline's file comes along.")
+        if not PurePath(pattern).parts:
+            raise DefinitionError(f"{which} names the folder itself. Write which files: '*.csv', or '**/*' for all.")
         found = {path: _unnamed(path, pattern, folder) for path in sorted(folder.glob(pattern)) if path.is_file()}
         if not found:
             raise DefinitionError(f"{which} matches no file in {folder}.")

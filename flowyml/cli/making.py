@@ -11,7 +11,7 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.options import AsJson, File, Option
 from flowyml.cli.output import Output
 from flowyml.cli.source import load
-from flowyml.core.files import write_whole
+from flowyml.core.files import refuse_others_link, write_whole
 from flowyml.plan.marks import marked, objection
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def _is_folder(path: Path) -> bool:
 def _write_file(path: Path, data: bytes) -> Path:
     """All or nothing, so that no scheduler ever reads half a file."""
     try:
+        refuse_others_link(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
     except OSError as error:

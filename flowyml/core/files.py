@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 from flowyml.core.home import is_data
 
-__all__ = ["whole_file", "write_whole"]
+__all__ = ["refuse_others_link", "whole_file", "write_whole"]
 
 _ALL, _OWNER = 0o666, 0o600
 
@@ -38,6 +39,12 @@ def whole_file(
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def refuse_others_link(folder: Path) -> None:
+    """Raise ``OSError`` for a folder that is a link which another user left, and which leads where they want."""
+    if os.name != "nt" and folder.is_symlink() and folder.lstat().st_uid not in (0, os.geteuid()):
+        raise OSError(errno.ELOOP, "its folder is a link that belongs to another user", str(folder))
 
 
 def write_whole(path: Path, data: bytes, mode: int | None = None) -> None:

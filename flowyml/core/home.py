@@ -6,6 +6,7 @@ and those that exist are changed to it.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.settings import is_of_another_user
 
 __all__ = ["data_folder", "home", "is_data", "open_private", "private_file", "private_folder"]
 
@@ -26,12 +28,18 @@ _RECORD = "runs.db"  # and the files that SQLite keeps beside it
 def home() -> Path:
     """``FLOWYML_HOME``, or the data folder that the operating system gives to applications; made if it can be made.
 
-    Raises ``ConfigurationError`` where neither is.
+    Raises ``ConfigurationError`` where neither is, and for a folder of another user's, who could exchange what is in
+    it: code, too.
 
     It belongs on a local disk: the record of local runs is a SQLite database in WAL mode, which no network file
     system can share (source: SQLite, *Write-Ahead Logging*).
     """
     folder = _place()
+    if is_of_another_user(folder):
+        raise ConfigurationError(
+            f"FlowyML's data would stand in {folder}, which belongs to another user, who could have their code run in "
+            f"your name. Set FLOWYML_HOME to a folder of your own."
+        )
     _close_to_others(folder)
     return folder
 
@@ -52,8 +60,11 @@ def private_file(path: Path) -> Path:
 
     Raises ``OSError``, also for a link in its place that leads nowhere.
     """
-    with suppress(FileExistsError):
+    try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR))
+    except FileExistsError:
+        if not path.exists():
+            raise OSError(errno.ENOENT, "it is a link that leads nowhere", str(path)) from None
     _tighten(path)
     return path
 
@@ -98,7 +109,7 @@ def _close_to_others(folder: Path) -> None:
     """Make the folder, or close to others what an earlier FlowyML left in it.
 
     A folder that holds other things too, such as a project's, is left open, and they are; what is FlowyML's is closed.
-    Where it cannot be done, as in a folder of another user's, the folders and files below are private all the same.
+    Where it cannot be done, the folders and files below are private all the same.
     """
     with suppress(OSError):
         if not folder.exists():

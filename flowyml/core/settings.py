@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["read_settings", "settings_file"]
+__all__ = ["TRUSTED", "is_of_another_user", "read_settings", "settings_file"]
+
+TRUSTED = "FLOWYML_TRUSTED_FOLDERS"
+"""The variable with folders whose settings count although another user owns them."""
 
 
 def settings_file() -> Path | None:
-    """The nearest ``flowyml.toml``, or ``pyproject.toml`` that speaks of FlowyML, at or above the working folder."""
+    """The nearest ``flowyml.toml``, or ``pyproject.toml`` that speaks of FlowyML, at or above the working folder.
+
+    Settings name commands to run and places to write to, so one that another user of the machine left in a folder above
+    is refused: raises ``ConfigurationError``, as git does for a repository (source: git-config(1), ``safe.directory``).
+    """
     try:
         here = Path.cwd()
     except FileNotFoundError as error:
@@ -21,10 +29,31 @@ def settings_file() -> Path | None:
         ) from error
     for folder in (here, *here.parents):
         if (path := folder / "flowyml.toml").is_file():
-            return path
+            return _own(path)
         if (path := folder / "pyproject.toml").is_file() and _speaks_of_flowyml(path):
-            return path
+            return _own(path)
     return None
+
+
+def _own(path: Path) -> Path:
+    """The file, if it belongs to this user or to root, or its folder is trusted by name."""
+    trusted = os.environ.get(TRUSTED, "").split(os.pathsep)
+    if is_of_another_user(path) and str(path.parent) not in trusted:
+        raise ConfigurationError(
+            f"{path} belongs to another user, and settings can have commands run in your name. Work in another folder; "
+            f"or if you trust that user, set {TRUSTED}={path.parent}."
+        )
+    return path
+
+
+def is_of_another_user(path: Path) -> bool:
+    """Whether neither this user nor root owns what is at a path; a link counts as what it leads to."""
+    if os.name == "nt":
+        return False
+    try:
+        return path.stat().st_uid not in (0, os.geteuid())
+    except OSError:
+        return False
 
 
 def _speaks_of_flowyml(path: Path) -> bool:

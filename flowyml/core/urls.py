@@ -59,6 +59,8 @@ def shown(url: str) -> str:
 
     >>> shown("https://ada:secret@host/api?token=secret&ns=team")
     'https://host/api?token=…&ns=team'
+    >>> shown("//ada:secret@host/x"), without_credentials("sftp://ada:sec/ret@host/x::memory://b")
+    ('host/x', 'sftp://host/x::memory://b')
     >>> shown("sftp://ada:sec/ret@host/dags"), shown("abfss://container@account/folder"), shown("/data/a@b?c")
     ('sftp://host/dags', 'abfss://container@account/folder', '/data/a@b?c')
     """
@@ -68,9 +70,9 @@ def shown(url: str) -> str:
 def _shown(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
-        if url[:1] in ("/", ".", "~") or "@" not in url:
+        if "@" not in url or (url[:1] in ("/", ".", "~") and not url.startswith("//")):
             return url
-        scheme, rest = "", url
+        scheme, rest = "", url.rpartition("@")[2] if ":" in url.rpartition("@")[0] else url  # its scheme is misspelt
     rest = _without_user(rest, keep=bool(separator) and not scheme.lower().endswith(_WEB))
     rest, number_sign, fragment = rest.partition("#")
     rest, question_mark, query = rest.partition("?")
@@ -130,13 +132,15 @@ def without_credentials(url: str) -> str:
     >>> without_credentials("https://ada:secret@host/api?token=secret")
     'https://host/api'
     """
-    bare = re.split(r"[?#]", url, maxsplit=1)[0]
-    start, separator, rest = bare.rpartition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    if at and separator and ":" not in user and not start.lower().endswith(_WEB):
-        return bare
-    return start + separator + host + slash + path
+    return "::".join(map(_bare, _CHAIN.split(url)))
+
+
+def _bare(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return re.split(r"[?#]", _shown(url), maxsplit=1)[0]
+    rest = _without_user(rest, keep=not scheme.lower().endswith(_WEB))
+    return scheme + separator + re.split(r"[?#]", rest, maxsplit=1)[0]
 
 
 def same_address(one: str, other: str) -> bool:

@@ -121,3 +121,8 @@ def test_what_is_taken_is_logged(project: Path, caplog: pytest.LogCaptureFixture
     assert caplog.messages == [
         "Pipeline 'p': include= takes along 2 files, 6 bytes: data/more.csv, data/rows.csv. Left out: data/.netrc."
     ]
+
+
+def test_the_folder_itself_is_not_a_glob_of_files(project: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"include='\.' names the folder itself\. Write which files"):
+        included(project, ["."], "p")

@@ -144,6 +144,7 @@ def test_a_parameter_is_data_on_airflow(forged: Reference, mark: Path, tmp_path:
     """The worker that Airflow's tasks call, with the conf of a run that a person typed in."""
     from flowyml_airflow import worker
     from flowyml_airflow.compiler import compile_dag
+    from flowyml_airflow.xcoms import restored
 
     dag = compile_dag(attacked("attacked on airflow", forged).bundle(), artifacts=str(tmp_path / "store"))
     bundle = tmp_path / dag.bundle.filename
@@ -156,7 +157,7 @@ def test_a_parameter_is_data_on_airflow(forged: Reference, mark: Path, tmp_path:
         (output,) = worker.run_step(operator, context, bundle, sys.executable, str(tmp_path / "store")).values()
         return output
 
-    seen = unpack(task("look", handed=task("hand_on")), open_store())
+    seen = unpack(restored(task("look", handed=task("hand_on"))), open_store())
     check(SimpleNamespace(outputs={"seen": seen}), forged, mark)
 
 

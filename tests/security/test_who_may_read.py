@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.core import home as home_module
+from flowyml.core.errors import ConfigurationError
 from flowyml.core.home import data_folder, home, open_private, private_file, private_folder
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.plan.bundle import build
@@ -152,7 +153,8 @@ def test_whatever_the_umask_what_is_made_is_for_its_owner(tmp_path: Path, monkey
         os.umask(before)
     assert loose(tmp_path / "data") == []
     (folder / "link").symlink_to(tmp_path / "nowhere")
-    assert private_file(folder / "link") == folder / "link"
+    with pytest.raises(OSError, match="a link that leads nowhere"):
+        private_file(folder / "link")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -207,3 +209,22 @@ def test_no_bundle_is_unpacked_into_another_users_folder(place: Path, monkeypatc
         assert not folder.is_relative_to(place)
         assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0 or folder.parent.stat().st_mode & 0o077 == 0
         assert list((place / "theirs" / "flowyml").iterdir()) == []
+
+
+@as_root
+def test_data_is_never_kept_in_another_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who owns a folder can exchange what is in it, and what a run reads there is code."""
+    place = tmp_path / "theirs"
+    place.mkdir(mode=0o777)
+    os.chown(place, NOBODY, NOBODY)
+    monkeypatch.setenv("FLOWYML_HOME", str(place))
+    with pytest.raises(ConfigurationError, match=r"theirs, which belongs to another user.* Set FLOWYML_HOME"):
+        home()
+    assert not list(place.iterdir())
+
+
+def test_a_record_is_not_made_where_a_dangling_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "runs.db").symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(OSError, match="a link that leads nowhere"):
+        private_file(tmp_path / "runs.db")
+    assert not (tmp_path / "elsewhere.db").exists()

@@ -48,3 +48,8 @@ def test_trouble_is_told_once(store: RunStore) -> None:
         f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. See to the disk, "
         f"and try again."
     )
+
+
+def test_two_records_with_names_alike_have_folders_of_their_own(tmp_path: Path) -> None:
+    one, other = RunStore(tmp_path / "runs.db"), RunStore(tmp_path / "runs.sqlite")
+    assert one.folder_of("a") != other.folder_of("a")

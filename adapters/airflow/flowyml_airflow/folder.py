@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.core.files import whole_file
+from flowyml.core.files import refuse_others_link, whole_file
 from flowyml.core.urls import shown
 
 __all__ = ["Folder", "open_folder"]
@@ -81,6 +81,7 @@ class LocalFolder(Folder):
         if not self.root.is_dir():
             raise self._missing()
         try:
+            refuse_others_link(target.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
             self._replace(target, data)
         except OSError as error:

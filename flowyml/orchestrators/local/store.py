@@ -57,7 +57,8 @@ class RunStore:
 
     def folder_of(self, run_id: str) -> Path:
         """The run's own folder, which is there while the run needs it."""
-        return self.path.parent / "jobs" / slug(self.path.stem) / slug(run_id, max_length=100)
+        record = self.path.stem if self.path.suffix == ".db" else self.path.name  # "runs.db" and "runs.sqlite" are two
+        return self.path.parent / "jobs" / slug(record) / slug(run_id, max_length=100)
 
     @contextmanager
     def session(self) -> Iterator[sqlite3.Connection]:
