@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from io import StringIO
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from flowyml.cli.output import Output
 from flowyml.core.above import Above
 
 
@@ -69,3 +72,21 @@ def test_a_line_that_had_begun_becomes_part_of_the_drawing() -> None:
     assert (shown.getvalue(), stream.tail) == ("30%\n", "")
     stream.write("next\n")
     assert shown.getvalue() == "30%\nnext\n"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_line_of_a_log_is_written_above_the_picture_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who draws has standard output redirected meanwhile; a line past it would be erased with the next picture."""
+    terminal, redirected = _Terminal(), _Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with Output(shared=True) as out:
+        monkeypatch.setattr(sys, "stdout", redirected)
+        out.log_line("tick")
+        monkeypatch.setattr(sys, "stdout", terminal)
+        out.log_line("tock")
+    assert ("tick" in redirected.getvalue(), "tick" in terminal.getvalue()) == (True, False)
+    assert "tock" in terminal.getvalue()
