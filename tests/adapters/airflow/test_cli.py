@@ -142,7 +142,7 @@ def test_a_schedule_that_was_changed_by_hand_is_told(ask: Ask, on: Airflow) -> N
     def listed() -> str:
         return ask("schedule", "list", "--on", "airflow", "--pipeline", "told_by_cli")
 
-    ask("schedule", "create", "told.py", "daily", "4", "--on", "airflow")
+    ask("schedule", "create", "told.py", "daily", "4", "--on", "airflow", "--force")  # it may be another test's
     assert "told_by_cli" in listed()
     assert "by hand" not in listed()
     path = on.dags_folder / "told_by_cli.py"

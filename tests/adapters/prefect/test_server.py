@@ -308,6 +308,13 @@ def test_it_stops_with_its_worker(home: Path) -> None:
     assert _output(_start(home, _STOP))[0] == "False"
 
 
+def _posted(client: httpx.Client, path: str, body: Any) -> Any:
+    """The answer, once Prefect has no other writer: it says 503 where two meet on SQLite."""
+    answers = (client.post(path, json=body) for _ in range(100))
+    answer = next(answer for answer in answers if answer.status_code != 503 or time.sleep(0.2))
+    return answer.raise_for_status().json()
+
+
 def test_a_server_from_before_is_replaced_by_one_with_a_password(home: Path) -> None:
     """As an older FlowyML left it: no password, a record that all can read, and a run under way."""
     _output(_start(home, _OPEN))
@@ -315,16 +322,16 @@ def test_a_server_from_before_is_replaced_by_one_with_a_password(home: Path) -> 
     (home / "prefect" / "server.json").chmod(0o644)
     before = _record(home)
     with httpx.Client(base_url=f"{before['url']}/api") as anybody:
-        flow = anybody.post("/flows/", json={"name": "old"}).raise_for_status().json()["id"]
+        flow = _posted(anybody, "/flows/", {"name": "old"})["id"]
         state = {"type": "RUNNING", "name": "Running"}
         body = {"flow_id": flow, "name": "under way", "state": state}
-        run = anybody.post("/flow_runs/", json=body).raise_for_status().json()["id"]
+        run = _posted(anybody, "/flow_runs/", body)["id"]
         refused = _start(home, _RUN)
         _, err = refused.communicate(timeout=120)
         assert refused.returncode != 0
         assert "Runs are under way on it, such as 'under way'" in err
         state = {"state": {"type": "COMPLETED"}, "force": True}
-        anybody.post(f"/flow_runs/{run}/set_state", json=state).raise_for_status()
+        _posted(anybody, f"/flow_runs/{run}/set_state", state)
     out, err = _output(_start(home, _RUN))
     assert json.loads(out)[1] == "COMPLETED"
     assert "which asks for no password" in err
