@@ -79,7 +79,9 @@ from dataclasses import asdict
 from flowyml.core.alive import owner_of
 from flowyml_prefect import server
 
-(server.prefect_home() / "password").unlink()
+server.embedded_server()
+server.stop_embedded_server()
+(server.prefect_home() / "password").unlink(missing_ok=True)
 before = server._read()
 port = before.url.rpartition(":")[2]
 process = server._detached("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
