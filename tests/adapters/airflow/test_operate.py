@@ -385,10 +385,10 @@ def test_a_failure_before_the_steps_is_told(airflow3: Airflow, tmp_path: Path) -
     hidden = bundle.rename(bundle.with_name(f".new-{name}"))
     try:
         orchestrator.client.pause(dag_id, False)
-        orchestrator.client.trigger(dag_id, "no-bundle", {"fails": False})
-        handle = orchestrator.attach(f"{dag_id}/no-bundle")
+        orchestrator.client.trigger(dag_id, f"no-bundle-{tmp_path.name}", {"fails": False})
+        handle = orchestrator.attach(f"{dag_id}/no-bundle-{tmp_path.name}")
         assert handle.wait_for_completion(timeout=90, poll_interval=0.5).status is ExecutionStatus.FAILED
-        assert (handle.error or "").startswith("the hooks' on_pipeline_start: ModuleNotFoundError")
+        assert (handle.error or "").startswith("the hooks' on_pipeline_start: FileNotFoundError")
         assert any(line.step == "" and "flowyml" in line.message for line in handle.logs())
         assert "on_pipeline_start" not in handle.step_statuses()
     finally:
