@@ -99,7 +99,7 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
             raise
         except (ImportError, AttributeError) as error:
             raise ArtifactError(
-                f"Artifact {shown(written.url)} was kept, but its class cannot be imported here, or is another by now: "
+                f"Artifact {shown(written.url)} was kept, but its class cannot be imported here: "
                 f"{type(error).__name__}: {error}. Set PYTHONPATH to the folder of its module."
             ) from error
         except Exception as error:  # whatever a user's __setstate__ raises

@@ -139,7 +139,14 @@ def _bare(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return re.split(r"[?#]", _shown(url), maxsplit=1)[0]
-    rest = _without_user(rest, keep=not scheme.lower().endswith(_WEB))
+    end = min((place for mark in "/?#" if (place := rest.find(mark)) >= 0), default=len(rest))
+    authority, path = rest[:end], rest[end:]
+    user, at, host = authority.rpartition("@")
+    if at:
+        is_address = bool(user) and ":" not in user and not scheme.lower().endswith(_WEB)
+        rest = (authority if is_address else host) + path
+    elif ":" in authority and "@" in path and not authority.rpartition(":")[2].isdigit():  # a port is not a password
+        rest = path.rpartition("@")[2]
     return scheme + separator + re.split(r"[?#]", rest, maxsplit=1)[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import ArtifactError, FlowymlError, NotPicklableError, OutputError, ParameterError, StepError
+from flowyml.core.errors import (
+    ArtifactError,
+    ConfigurationError,
+    FlowymlError,
+    NotPicklableError,
+    OutputError,
+    ParameterError,
+    StepError,
+)
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import log_to_reader
 from flowyml.core.retry_policy import error_names
@@ -52,7 +61,8 @@ class Worker:
         dates: Mapping[str, str] = {},
     ) -> None:
         be_like(caller)
-        why_no_pickles()  # while the working folder is there
+        with suppress(ConfigurationError):  # which is raised where it matters
+            why_no_pickles()  # while the working folder is there
         self.is_read = False  # whether a process reads what this one prints
         self._levels = caller.get("levels", {})
         self.folder = folder

@@ -129,7 +129,8 @@ class LocalRun:
     def _run(self, show: Show | None) -> None:
         code = self._settings.code()
         self._hooks = code.hooks
-        why_no_pickles()  # while the working folder is there
+        with suppress(ConfigurationError):  # which is raised where it matters
+            why_no_pickles()  # while the working folder is there
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
         work = Work(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
