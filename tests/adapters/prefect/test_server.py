@@ -124,6 +124,17 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
+    """Where the one server of most tests is."""
+    yield from _made_home()
+
+
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """Where a test has a server of its own."""
+    yield from _made_home()
+
+
+def _made_home() -> Iterator[Path]:
     """In a folder that other users can get to, which pytest's own are not."""
     folder = Path(tempfile.mkdtemp(prefix="flowyml-embedded-"))
     folder.chmod(0o755)
@@ -317,27 +328,27 @@ def _posted(client: httpx.Client, path: str, body: Any) -> Any:
     return answer.raise_for_status().json()
 
 
-def test_a_server_from_before_is_replaced_by_one_with_a_password(home: Path) -> None:
+def test_a_server_from_before_is_replaced_by_one_with_a_password(own_home: Path) -> None:
     """As an older FlowyML left it: no password, a record that all can read, and a run under way."""
-    _output(_start(home, _OPEN))
-    (home / "prefect").chmod(0o755)
-    (home / "prefect" / "server.json").chmod(0o644)
-    before = _record(home)
+    _output(_start(own_home, _OPEN))
+    (own_home / "prefect").chmod(0o755)
+    (own_home / "prefect" / "server.json").chmod(0o644)
+    before = _record(own_home)
     with httpx.Client(base_url=f"{before['url']}/api") as anybody:
         flow = _posted(anybody, "/flows/", {"name": "old"})["id"]
         state = {"type": "RUNNING", "name": "Running"}
         body = {"flow_id": flow, "name": "under way", "state": state}
         run = _posted(anybody, "/flow_runs/", body)["id"]
-        refused = _start(home, _RUN)
+        refused = _start(own_home, _RUN)
         _, err = refused.communicate(timeout=120)
         assert refused.returncode != 0
         assert "Runs are under way on it, such as 'under way'" in err
         state = {"state": {"type": "COMPLETED"}, "force": True}
         _posted(anybody, f"/flow_runs/{run}/set_state", state)
-    out, err = _output(_start(home, _RUN))
+    out, err = _output(_start(own_home, _RUN))
     assert json.loads(out)[1] == "COMPLETED"
     assert "which asks for no password" in err
     assert httpx.get(f"{before['url']}/api/admin/version").status_code == 401
-    modes = {name: (home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
+    modes = {name: (own_home / "prefect" / name).stat().st_mode & 0o777 for name in ("", "password", "server.json")}
     assert modes == {"": 0o700, "password": 0o600, "server.json": 0o600}
     assert born(before["server"]["pid"]) is None
