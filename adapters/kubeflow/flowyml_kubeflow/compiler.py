@@ -38,7 +38,7 @@ _RUN_NAMES: Json = {
 }
 # The time on the schedule of a recurring run, that of its creation for any other. An older KFP leaves the text as it
 # is. Source: KFP, driver/executorplugin.
-_RUN_TIME: Json = {names.TIME: {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_utc}}"}}}
+RUN_TIME: Json = {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_utc}}"}}
 # KFP describes all inputs and outputs of a task in one argument of its container, of 128 KiB at most (execve(2),
 # MAX_ARG_STRLEN). The bytes are those of a RuntimeArtifact in its JSON form with KFP's default MinIO.
 _ARGUMENT = 131_071
@@ -282,7 +282,7 @@ class _Compiler:
         if self._caches(step):
             task["cachingOptions"] = {"enableCache": True}
         else:
-            parameters |= _RUN_TIME  # another time would be another key of the cache
+            parameters[names.TIME] = RUN_TIME  # another time would be another key of the cache
         return task
 
     def _caches(self, step: Step) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from flowyml.core.errors import PlanError
 from flowyml_kubeflow import names
-from flowyml_kubeflow.compiler import ARTIFACT, CODE, Compiled
+from flowyml_kubeflow.compiler import ARTIFACT, CODE, RUN_TIME, Compiled
 
 __all__ = ["size_warning", "text", "validate"]
 
@@ -55,7 +55,7 @@ def _repeated(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What many tasks, components or executors have in common, by the name of its YAML anchor."""
     commands = Counter(_json(item["container"]["command"]) for item in spec["deploymentSpec"]["executors"].values())
     ((command, _),) = commands.most_common(1)
-    return {"code": CODE, "artifact": ARTIFACT, "run": json.loads(command)}
+    return {"code": CODE, "time": RUN_TIME, "artifact": ARTIFACT, "run": json.loads(command)}
 
 
 def _once(repeated: str, anchor: str, written: str) -> str:

@@ -41,7 +41,7 @@ def test_what_looks_like_the_words_of_a_task_is_left_alone(key: str) -> None:
 
 
 def test_a_thousand_steps_are_small() -> None:
-    """About 310 bytes a step, whatever their number, beside the code."""
+    """About 325 bytes a step, whatever their number, beside the code."""
     sizes = []
     for count in (1, 1001):
         steps = [Step(name="work 0", function="m:f", outputs=("value",))]
@@ -50,7 +50,7 @@ def test_a_thousand_steps_are_small() -> None:
             steps.append(Step(name=f"work {number}", function="m:f", inputs=inputs, outputs=("value",)))
         plan = Plan(name="big", steps=tuple(steps))
         sizes.append(len(spec.text(compile_pipeline(build(plan), store="s3://code"))))
-    assert (sizes[1] - sizes[0]) / 1000 < 315
+    assert (sizes[1] - sizes[0]) / 1000 < 330
 
 
 @pytest.mark.parametrize("value", [1e-5, 1e16, 1e22, -1e-9, 5e-324, 1.5e-7, [1e-5, "1e-5"], {"1e-5": 1e300}])
