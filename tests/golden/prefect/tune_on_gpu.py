@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from importlib import import_module
@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from httpx import HTTPError
+from httpx import HTTPError, HTTPStatusError
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
@@ -116,8 +116,9 @@ def _dates() -> RunDates:
 
 def _schedule(flow_run: Any) -> Schedule | None:
     """The schedule of the run's deployment, as FlowyML wrote it down there; None for one of somebody else's."""
-    if find_spec("croniter") is None:  # Prefect has one of its own; FlowyML's schedules find it under its name
-        sys.modules["croniter"] = import_module("prefect._vendor.croniter")
+    if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
+        with suppress(ImportError):
+            sys.modules["croniter"] = import_module("prefect._vendor.croniter")
     kept = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
     if not kept:
         return None
@@ -136,6 +137,9 @@ def _deployment(flow_run: Any) -> Any:
             with get_client(sync_client=True) as client:
                 return client.read_deployment(flow_run.deployment_id)
         except (HTTPError, OSError) as error:
+            status = error.response.status_code if isinstance(error, HTTPStatusError) else 503
+            if status < 500 and status != 429:
+                raise
             get_run_logger().info("Prefect's server does not answer (%s): asking again in %s s.", error, pause)
             time.sleep(pause)
     with get_client(sync_client=True) as client:
