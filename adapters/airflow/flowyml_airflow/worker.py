@@ -64,10 +64,10 @@ def run_step(
             return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
         except StepError as error:
             _drop_unread_answers()
-            told = _as_airflow(step, error)
-            if (trace := getattr(error, "traceback", "")) and type(told).__name__ != "AirflowSkipException":
+            raised = _as_airflow(step, error)
+            if (trace := getattr(error, "traceback", "")) and type(raised).__name__ != "AirflowSkipException":
                 logger.error("%s", trace.rstrip())
-            raise told from None
+            raise raised from None
         except _interruptions() as error:
             ended = _interrupted(step, error)
             _drop_unread_answers()
@@ -108,7 +108,7 @@ def _ended_with_parent() -> Iterator[None]:
 
 
 def _drop_unread_answers() -> None:
-    """A step that was killed may have asked Airflow's supervisor something. The answer is nobody else's.
+    """A step that was killed may have asked Airflow's supervisor something. The next question must not get its answer.
 
     Airflow 3 has one line to the supervisor, on which the next answer is taken for that to the next question.
     """
@@ -165,7 +165,7 @@ def _place(context: Mapping[str, Any], bundle: Path) -> str:
 
 @cache
 def _address() -> str:
-    """Where this Airflow says that it is: what tells two of them apart that share a store."""
+    """Where this Airflow says that it is: it tells apart two that share a store."""
     try:
         conf = import_module("airflow.configuration").conf
     except ImportError:  # in a test of this file
@@ -177,7 +177,7 @@ def _address() -> str:
 def _dates(context: Mapping[str, Any]) -> RunDates:
     """Those of the schedule that FlowyML wrote, for a run that it or a backfill started.
 
-    The timetables that FlowyML uses tell Airflow no interval. A run by hand is for the time that it was asked for,
+    The timetables that FlowyML uses give Airflow no interval. A run by hand is for the time that it was asked for,
     unless it was given a logical date; Airflow 2 invents an interval for it.
     """
     run = context.get("dag_run")

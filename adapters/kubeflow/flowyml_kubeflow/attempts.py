@@ -118,7 +118,7 @@ class Attempt:
     def _command(self, answer: Path, brought: Sequence[Path]) -> list[str]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
         run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
-        place = run_place(f"kubeflow-{os.urandom(8).hex()}", self.pipeline, run_id)  # KFP tells a pod no id of its own
+        place = run_place(f"kubeflow-{os.urandom(8).hex()}", self.pipeline, run_id)  # a pod does not learn its KFP's id
         return [
             sys.executable, str(self.bundle), "step", "--inputs", f"@{self.scratch / 'inputs.json'}",
             "--answer", str(answer), "--artifacts", store, "--attempt", str(self.number),

@@ -82,7 +82,7 @@ class Client:
 
     @cached_property
     def healthz(self) -> Mapping[str, Any]:
-        """What KFP tells everybody of itself; empty where it tells nothing."""
+        """What KFP says of itself without a login; empty where it says nothing."""
         answer = self.site(self.host).get("/apis/v2beta1/healthz").json()
         return answer if isinstance(answer, Mapping) else {}
 

@@ -288,13 +288,13 @@ def _volumes(options: StepOptions) -> Json:
             ]
     if options.empty_dirs:
         config["emptyDirMounts"] = [
-            _empty_dir(number, path, told) for number, (path, told) in enumerate(options.empty_dirs.items(), 1)
+            _empty_dir(number, path, text) for number, (path, text) in enumerate(options.empty_dirs.items(), 1)
         ]
     return config
 
 
-def _empty_dir(number: int, path: str, told: str) -> Json:
-    medium, size = empty_dir(told)
+def _empty_dir(number: int, path: str, text: str) -> Json:
+    medium, size = empty_dir(text)
     limits = {name: value for name, value in (("medium", medium), ("sizeLimit", size)) if value}
     return {"volumeName": f"flowyml-empty-{number}", "mountPath": path, **limits}
 

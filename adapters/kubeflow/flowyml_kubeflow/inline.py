@@ -38,7 +38,7 @@ _ENGINES = (
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/whose.py", "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
-# What is imported only where somebody sits: by a terminal, a notebook, a repository. No pod gets there.
+# What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/revisions.py")
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
