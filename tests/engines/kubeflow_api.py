@@ -31,9 +31,9 @@ from kfp_server_api import ApiClient
 
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import printed
-from flowyml_kubeflow.local_files import RunFolder
-from flowyml_kubeflow.local_runner import for_kfp_local
-from flowyml_kubeflow.local_runs import LocalRuns
+from flowyml_kubeflow.local.folder import RunFolder
+from flowyml_kubeflow.local.orchestrator import LocalRuns
+from flowyml_kubeflow.local.supervisor import for_kfp_local
 from tests.engines import kubeflow_ir
 
 Json = dict[str, Any]

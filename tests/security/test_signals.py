@@ -27,8 +27,8 @@ from flowyml.core.process_identity import (
 )
 from flowyml.runtime.killing import descendants, kill_tree
 from flowyml_kubeflow.attempts import _end
-from flowyml_kubeflow.local_files import RunFolder
-from flowyml_kubeflow.local_runner import stop_steps
+from flowyml_kubeflow.local.folder import RunFolder
+from flowyml_kubeflow.local.supervisor import stop_steps
 
 SLEEP = "import time; time.sleep(120)"
 

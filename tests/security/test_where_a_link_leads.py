@@ -70,7 +70,7 @@ def flow(folder: Path) -> Path:
 
 
 def run_folder(folder: Path) -> Path:
-    from flowyml_kubeflow.local_files import RunFolder
+    from flowyml_kubeflow.local.folder import RunFolder
 
     RunFolder(folder).write("request.json", {})
     return folder / "request.json"

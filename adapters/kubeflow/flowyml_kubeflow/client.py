@@ -18,7 +18,7 @@ from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, shown, without_credentials
 from flowyml.core.web import LARGEST_ANSWER, media_type
 from flowyml.orchestrators.probe import Site
-from flowyml_kubeflow.sign_in import SignIn
+from flowyml_kubeflow.connection import SignIn
 
 __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 

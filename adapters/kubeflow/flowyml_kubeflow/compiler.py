@@ -18,8 +18,8 @@ from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
 from flowyml_kubeflow.inline import is_large, with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
+from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
 from flowyml_kubeflow.retries import is_retried_by_kfp
-from flowyml_kubeflow.values import argument, described, described_output, kfp_type
 
 __all__ = ["ARTIFACT", "CODE", "Compiled", "compile_pipeline"]
 

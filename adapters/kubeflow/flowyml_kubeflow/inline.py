@@ -20,9 +20,9 @@ _PARTS = (
     "attempts.py",
     "names.py",
     "retries.py",
-    "values.py",
+    "parameters.py",
     "orchestrator.py",
-    "sign_in.py",
+    "connection.py",
     "capabilities.py",
 )
 _USERS = ("code/", "objects/")

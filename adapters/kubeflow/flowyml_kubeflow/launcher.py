@@ -26,8 +26,8 @@ from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, Attempt, Journal, fire_hook
+from flowyml_kubeflow.parameters import restored
 from flowyml_kubeflow.retries import delays_in_pod
-from flowyml_kubeflow.values import restored
 
 __all__ = ["component", "main"]
 

@@ -18,13 +18,13 @@ from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator
 from flowyml_kubeflow import capabilities
-from flowyml_kubeflow.sign_in import SignIn
+from flowyml_kubeflow.connection import SignIn
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
-    from flowyml_kubeflow.cluster import Cluster
-    from flowyml_kubeflow.local_runs import LocalRuns
+    from flowyml_kubeflow.local.orchestrator import LocalRuns
+    from flowyml_kubeflow.reading import Cluster
 
 __all__ = ["KubeflowOrchestrator"]
 
@@ -98,10 +98,10 @@ class KubeflowOrchestrator(Orchestrator):
     def engine(self) -> Cluster | LocalRuns:
         """Who does the work."""
         if self.runner:
-            from flowyml_kubeflow.local_runs import LocalRuns
+            from flowyml_kubeflow.local.orchestrator import LocalRuns
 
             return LocalRuns(self.runner, self.runner_options)
-        from flowyml_kubeflow.cluster import Cluster
+        from flowyml_kubeflow.reading import Cluster
 
         assert self.url is not None
         return Cluster(self.url, retry_policy=self.retry_policy, **self._options)
@@ -174,7 +174,7 @@ class KubeflowOrchestrator(Orchestrator):
         self._cluster("schedules").recurring.delete_schedule(schedule_id)
 
     def _cluster(self, what: str) -> Cluster:
-        from flowyml_kubeflow.cluster import Cluster
+        from flowyml_kubeflow.reading import Cluster
 
         if not isinstance(self.engine, Cluster):
             raise UnsupportedFeatureError(f"KFP's local runner has no {what}. Give url=… for a cluster that has.")

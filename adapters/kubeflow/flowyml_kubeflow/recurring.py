@@ -16,8 +16,8 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names
 from flowyml_kubeflow.client import AmbiguousError, NotFoundError, equals
+from flowyml_kubeflow.deploy import Pipelines, about, arguments, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.options import pipeline_options
-from flowyml_kubeflow.pipelines import Pipelines, about, arguments, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.schedule import kfp_cron, kfp_interval, kfp_start
 
 __all__ = ["RecurringRuns"]

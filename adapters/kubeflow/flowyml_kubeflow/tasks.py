@@ -15,8 +15,8 @@ from graphlib import TopologicalSorter
 from typing import Any
 
 from flowyml_kubeflow import names
+from flowyml_kubeflow.parameters import output_name
 from flowyml_kubeflow.status import status_of
-from flowyml_kubeflow.values import output_name
 
 __all__ = ["Pod", "Tasks", "documents", "inputs_of", "node_id"]
 

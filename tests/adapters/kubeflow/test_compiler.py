@@ -198,9 +198,9 @@ def test_a_script_that_asks_an_engine_when_it_is_imported_gets_the_whole_adapter
     plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
     script = f"from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\n{line}\n"
     held = with_launcher(build(plan, files={"m.py": script.encode()})).files
-    assert {"flowyml_kubeflow/local_runs.py", "flowyml_kubeflow/cluster.py"} <= held.keys()
+    assert {"flowyml_kubeflow/local/orchestrator.py", "flowyml_kubeflow/reading.py"} <= held.keys()
     small = with_launcher(build(plan, files={"m.py": script.replace(line, "").encode()})).files
-    assert "flowyml_kubeflow/cluster.py" not in small
+    assert "flowyml_kubeflow/reading.py" not in small
 
 
 @pytest.mark.parametrize(

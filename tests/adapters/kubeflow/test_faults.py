@@ -24,9 +24,9 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.local_files import RunFolder
-from flowyml_kubeflow.local_runner import _alone
-from flowyml_kubeflow.local_runs import LocalRuns
+from flowyml_kubeflow.local.folder import RunFolder
+from flowyml_kubeflow.local.orchestrator import LocalRuns
+from flowyml_kubeflow.local.supervisor import _alone
 
 pytestmark = pytest.mark.kubeflow
 
@@ -111,7 +111,7 @@ def process_of(handle: SubmissionResult, *words: str) -> psutil.Process:
         process
         for process in psutil.Process().children(recursive=True)
         for line in [command_line(process)]
-        if line[1:3] == ["-m", "flowyml_kubeflow.local_runner"]
+        if line[1:3] == ["-m", "flowyml_kubeflow.local.supervisor"]
         and line[3:-1] == list(words)
         and line[-1].endswith(f"/{handle.job_id}")
     ]

@@ -17,7 +17,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
-from flowyml_kubeflow.once import RunsByName
+from flowyml_kubeflow.idempotency import RunsByName
 
 pytestmark = [
     pytest.mark.kubeflow,
@@ -198,7 +198,7 @@ def test_of_two_runs_of_one_name_none_is_handed_out_until_one_is_gone(
 
 
 def _described(engine: Any, name: str, mark: str) -> Any:
-    from flowyml_kubeflow.once import _description
+    from flowyml_kubeflow.idempotency import _description
 
     bundle = pipelines.greeting().bundle()
     body = engine._new_run(bundle, name, {})

@@ -21,11 +21,11 @@ from flowyml.orchestrators.base import Deployment, Health, check_same_run
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, NotFoundError
+from flowyml_kubeflow.connection import SignIn
+from flowyml_kubeflow.deploy import Pipelines, arguments, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.difference import difference
-from flowyml_kubeflow.once import RunsByName
-from flowyml_kubeflow.pipelines import Pipelines, arguments, facts, one_at_a_time, origin_of
+from flowyml_kubeflow.idempotency import RunsByName
 from flowyml_kubeflow.recurring import RecurringRuns
-from flowyml_kubeflow.sign_in import SignIn
 from flowyml_kubeflow.status import status_of, step_status_of
 from flowyml_kubeflow.tasks import Pod, Tasks
 from flowyml_kubeflow.ui_store import UiStore

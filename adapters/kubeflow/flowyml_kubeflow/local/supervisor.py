@@ -1,7 +1,7 @@
 """Runs one compiled pipeline by KFP's official local runner, in a process of its own.
 
-``python -m flowyml_kubeflow.local_runner FOLDER`` supervises: it starts a second process that is KFP's, and ends it at
-the timeout or when somebody asks for it. All that is known of the run stands in the files of its folder.
+``python -m flowyml_kubeflow.local.supervisor FOLDER`` supervises: it starts a second process that is KFP's, and ends
+it at the timeout or when somebody asks for it. All that is known of the run stands in the files of its folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive
 from flowyml.runtime.stopping import GRACE
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, fire_hook
-from flowyml_kubeflow.local_files import RunFolder
+from flowyml_kubeflow.local.folder import RunFolder
 
 __all__ = ["for_kfp_local", "main", "stop_steps"]
 
@@ -70,7 +70,7 @@ def _supervise(folder: RunFolder) -> None:
     ending = None
     with folder.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flowyml_kubeflow.local_runner", "--kfp", str(folder.path)],
+            [sys.executable, "-m", "flowyml_kubeflow.local.supervisor", "--kfp", str(folder.path)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(folder),
         )  # fmt: skip
         leader = identity_of(process.pid)

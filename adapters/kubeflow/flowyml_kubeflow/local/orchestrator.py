@@ -31,10 +31,10 @@ from flowyml.plan.model import Step
 from flowyml.plan.names import slug
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.local_files import RunFolder
-from flowyml_kubeflow.local_runner import for_kfp_local, stop_steps
+from flowyml_kubeflow.local.folder import RunFolder
+from flowyml_kubeflow.local.supervisor import for_kfp_local, stop_steps
+from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.status import status_of
-from flowyml_kubeflow.values import argument
 
 __all__ = ["LocalRuns"]
 
@@ -115,7 +115,7 @@ class LocalRuns:
     def _start(self, run: RunFolder) -> None:
         with run.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flowyml_kubeflow.local_runner", str(run.path)],
+                [sys.executable, "-m", "flowyml_kubeflow.local.supervisor", str(run.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_with_this_path(),
             )  # fmt: skip
         _let_go(process)

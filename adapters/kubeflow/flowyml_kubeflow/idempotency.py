@@ -16,7 +16,7 @@ from typing import Any
 
 from flowyml.core.errors import EngineError
 from flowyml_kubeflow.client import AmbiguousError, Client, NotFoundError, equals
-from flowyml_kubeflow.pipelines import Pipelines, about, facts
+from flowyml_kubeflow.deploy import Pipelines, about, facts
 
 __all__ = ["RunsByName"]
 

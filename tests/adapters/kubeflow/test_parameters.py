@@ -12,7 +12,7 @@ from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import schema_of
 from flowyml_kubeflow import names
-from flowyml_kubeflow.values import argument, described, kfp_type, restored, told
+from flowyml_kubeflow.parameters import argument, described, kfp_type, restored, told
 
 TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip() and name.isprintable())
 

@@ -24,8 +24,8 @@ from flowyml.plan.model import Plan
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.client import Client, NotFoundError, equals
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
+from flowyml_kubeflow.parameters import argument, told
 from flowyml_kubeflow.tasks import inputs_of
-from flowyml_kubeflow.values import argument, told
 
 __all__ = ["Pipelines", "about", "arguments", "facts", "one_at_a_time", "origin_of"]
 
