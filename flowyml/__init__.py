@@ -14,7 +14,7 @@ from flowyml.authoring.pipeline import Pipeline, pipeline
 from flowyml.authoring.steps import step
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.logs import get_logger
-from flowyml.runtime.current import CurrentRun, current_run
+from flowyml.runtime.running_step import CurrentRun, current_run
 
 __all__ = [
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "Pipeline", "__version__",

@@ -20,8 +20,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import too_deep
 from flowyml.runtime.hooks import EVENTS, fire_plain
-from flowyml.runtime.leaving import End
-from flowyml.runtime.stopping import StepStopped, stoppable
+from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
 __all__ = ["main"]

@@ -13,7 +13,7 @@ from flowyml.core.errors import OutputError, ParameterError, StepError
 from flowyml.core.forks import ForksEndHere
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
-from flowyml.runtime.stopping import StepStopped
+from flowyml.runtime.shutdown import StepStopped
 
 __all__ = ["named_outputs", "run_step", "step_error"]
 

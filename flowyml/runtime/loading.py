@@ -21,7 +21,7 @@ from flowyml.plan.model import Plan, Step
 from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.code import Code
 from flowyml.runtime.execution import step_error
-from flowyml.runtime.start import KeepingLoader
+from flowyml.runtime.fork_main import KeepingLoader
 
 __all__ = [
     "StopLoading",

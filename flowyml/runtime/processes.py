@@ -14,10 +14,10 @@ from typing import Any, Protocol, Self
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
 from flowyml.plan.parameters import is_too_deep, too_deep
-from flowyml.runtime.fresh import FreshProcesses
+from flowyml.runtime.fork_client import Server, WarmProcesses, start_ahead
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.lines import OnLine, print_line
-from flowyml.runtime.warm import Server, WarmProcesses, start_ahead
+from flowyml.runtime.spawn import FreshProcesses
 
 __all__ = ["StepProcesses", "ahead"]
 

@@ -28,11 +28,11 @@ from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
 from flowyml.plan.parameters import is_too_deep, too_deep
-from flowyml.runtime.caller import be_like
-from flowyml.runtime.current import running
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
-from flowyml.runtime.stopping import StepStopped
+from flowyml.runtime.parent_env import be_like
+from flowyml.runtime.running_step import running
+from flowyml.runtime.shutdown import StepStopped
 from flowyml.runtime.tracebacks import described, traceback_text
 
 __all__ = ["Worker"]

@@ -25,7 +25,7 @@ from flowyml.core.process_identity import (
     signal_process,
     this_process,
 )
-from flowyml.runtime.killing import descendants, kill_tree
+from flowyml.runtime.process_tree import descendants, kill_tree
 from flowyml_kubeflow.attempts import _end
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import stop_steps

@@ -275,7 +275,7 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
 def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator, tmp_path: Path) -> None:
     (tmp_path / "heavy_module.py").write_text(
         "import pathlib, time\n"
-        "if b'runtime/start.py' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(20)\n"
+        "if b'runtime/fork_main.py' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(20)\n"
         "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\n"
         "pipeline = Pipeline('heavy', timeout=0.5).add_step(a)\n"
     )

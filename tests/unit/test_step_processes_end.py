@@ -30,9 +30,9 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy, error_names
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, Input, Plan, Step
-from flowyml.runtime import warm
-from flowyml.runtime.ends import OutOfMemory, crashed
+from flowyml.runtime import fork_client
 from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.step_errors import OutOfMemory, crashed
 
 CODE = """
 import os, subprocess, sys, time
@@ -338,7 +338,7 @@ def test_a_stop_and_a_close_do_not_wait_for_slow_code(tmp_path: Path) -> None:
 
 
 def test_a_timeout_ends_a_step_whose_code_is_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "_LOADING", 0.5)
+    monkeypatch.setattr(fork_client, "_LOADING", 0.5)
     bundle = made(tmp_path, "import time; time.sleep(600)")
     with StepProcesses(bundle, run_id="run", artifacts=str(tmp_path)) as processes:
         for timeout, allowed in ((0.1, 0.5), (0.7, 0.7)):

@@ -15,7 +15,7 @@ import pytest
 
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime import start, warm
+from flowyml.runtime import fork_client, fork_main
 from flowyml.runtime.processes import StepProcesses, ahead
 
 CODE = """
@@ -72,7 +72,7 @@ def test_only_the_bundle_is_kept_compiled_where_python_shall_not_write(
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     assert look(folder)[2] is True
     kept = {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
-    assert {"serving", "pipeline", "code_of_starts"} <= kept
+    assert {"fork_server", "pipeline", "code_of_starts"} <= kept
     assert "elsewhere" not in kept
     compiled = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pyc")}
     look(folder)
@@ -97,7 +97,7 @@ def test_the_warm_process_may_be_started_before_there_is_a_bundle(folder: Path) 
 def test_a_warm_process_whose_caller_is_gone_ends_before_it_has_a_bundle() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        command = [sys.executable, start.__file__, str(theirs.fileno()), "0"]
+        command = [sys.executable, fork_main.__file__, str(theirs.fileno()), "0"]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
     ours.close()
     assert process.wait(20) == 0
@@ -108,7 +108,7 @@ def test_an_old_python_is_told_which_one_is_needed() -> None:
     old = next((path for path in candidates if os.access(path, os.X_OK)), None)
     if old is None:
         pytest.skip("this machine has no old Python")
-    done = subprocess.run([old, start.__file__, "3", "4"], capture_output=True, text=True, check=False)
+    done = subprocess.run([old, fork_main.__file__, "3", "4"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("This bundle needs Python 3.11 or newer; this is 3.")
 
@@ -142,6 +142,6 @@ def test_a_fork_that_somebody_else_waited_for_has_ended() -> None:
     if child == 0:
         os._exit(3)
     os.waitpid(child, 0)
-    fork = warm._Fork.__new__(warm._Fork)
+    fork = fork_client._Fork.__new__(fork_client._Fork)
     fork.pid, fork._code, fork._lock = child, None, threading.Lock()
     assert fork.wait(5) == 0

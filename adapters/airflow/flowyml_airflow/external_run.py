@@ -24,8 +24,8 @@ from flowyml.core.errors import StepCancelledError
 from flowyml.core.urls import shown
 from flowyml.core.web import exchange
 from flowyml.plan.names import slug
-from flowyml.runtime.current import current_step
-from flowyml.runtime.stopping import StepStopped
+from flowyml.runtime.running_step import current_step
+from flowyml.runtime.shutdown import StepStopped
 from flowyml_airflow.auth import Token, refusal
 from flowyml_airflow.connection import Connection
 

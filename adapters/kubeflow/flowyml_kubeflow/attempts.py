@@ -21,7 +21,7 @@ from flowyml.core.dates import RunDates
 from flowyml.core.logs import parted
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.plan.model import Step
-from flowyml.runtime.stopping import GRACE
+from flowyml.runtime.shutdown import GRACE
 
 __all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_hook", "leveled", "printed"]
 

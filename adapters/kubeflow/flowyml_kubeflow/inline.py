@@ -32,8 +32,8 @@ _DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|healt
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (
     "flowyml/authoring/revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/versions.py",
-    "flowyml/runtime/children.py", "flowyml/runtime/fresh.py", "flowyml/runtime/processes.py",
-    "flowyml/runtime/serving.py", "flowyml/runtime/warm.py",
+    "flowyml/runtime/fork_child.py", "flowyml/runtime/spawn.py", "flowyml/runtime/processes.py",
+    "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/whose.py", "flowyml/orchestrators/ownership.py",

@@ -27,9 +27,9 @@ from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
-from flowyml.runtime.caller import be_like, this_caller
-from flowyml.runtime.killing import kill_tree
 from flowyml.runtime.loading import import_from, loading
+from flowyml.runtime.parent_env import be_like, this_caller
+from flowyml.runtime.process_tree import kill_tree
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.local.store import RunStore
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
-    from flowyml.runtime.warm import Server
+    from flowyml.runtime.fork_client import Server
 
 __all__ = ["LocalOrchestrator"]
 

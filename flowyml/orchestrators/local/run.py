@@ -39,11 +39,11 @@ from flowyml.orchestrators.local.views import run_of, step_of
 from flowyml.orchestrators.local.watch import Watch
 from flowyml.orchestrators.local.work import Work
 from flowyml.plan.model import Plan
-from flowyml.runtime.caller import this_caller
 from flowyml.runtime.code import Code
+from flowyml.runtime.fork_client import Server
+from flowyml.runtime.parent_env import this_caller
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
-from flowyml.runtime.warm import Server
 
 __all__ = ["LocalRun", "Settings"]
 

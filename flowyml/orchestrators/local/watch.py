@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from flowyml.orchestrators.local.engine import Engine
-from flowyml.runtime.stopping import GRACE
+from flowyml.runtime.shutdown import GRACE
 
 __all__ = ["Watch"]
 

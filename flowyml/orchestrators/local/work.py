@@ -19,9 +19,9 @@ from flowyml.orchestrators.local.graph import Node
 from flowyml.plan.model import Plan
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
-from flowyml.runtime.current import running
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.running_step import running
 
 __all__ = ["Stored", "Work", "goes_apart"]
 

@@ -173,7 +173,7 @@ def kill_running_steps() -> None:
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # Airflow's own processes come and go meanwhile
-            if "runtime/start.py" in " ".join(child.cmdline()) and not child.children():
+            if "runtime/fork_main.py" in " ".join(child.cmdline()) and not child.children():
                 child.kill()
 
 

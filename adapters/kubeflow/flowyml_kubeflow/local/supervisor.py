@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_group, signal_process
-from flowyml.runtime.stopping import GRACE
+from flowyml.runtime.shutdown import GRACE
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import LOCAL, fire_hook
 from flowyml_kubeflow.local.folder import RunFolder

@@ -24,12 +24,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
-from flowyml.runtime.children import be_child, inherits_orphans, write_all
-from flowyml.runtime.killing import descendants, kill_all, kill_tree
-from flowyml.runtime.leaving import End
+from flowyml.runtime.fork_child import be_child, inherits_orphans, write_all
 from flowyml.runtime.loading import import_from
+from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
 from flowyml.runtime.seeds import Seeds
-from flowyml.runtime.stopping import GRACE
+from flowyml.runtime.shutdown import GRACE, End
 from flowyml.runtime.worker import Worker
 
 __all__ = ["DATAGRAM", "main", "serve_from_fork"]

@@ -59,7 +59,7 @@ def main() -> None:
     sys.path.insert(0, folder)
     if sys.dont_write_bytecode:
         _keep_compiled(folder)
-    from flowyml.runtime.serving import main as serve
+    from flowyml.runtime.fork_server import main as serve
 
     serve()
 

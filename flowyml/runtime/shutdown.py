@@ -1,4 +1,8 @@
-"""How the process of a step ends once its answer is given: as a script ends, but not for ever."""
+"""How the process of a step ends.
+
+Once its answer is given it ends as a script ends, but waits for its threads only so long. When it has to stop before,
+SIGTERM becomes an exception in the step, so that it can clean up, and SIGKILL follows.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from flowyml.runtime.stopping import end_by
+__all__ = ["GRACE", "End", "StepStopped", "end_by", "stoppable"]
 
-__all__ = ["End"]
+GRACE = 3
+"""Seconds between SIGTERM and SIGKILL. Airflow kills a task that it stops, and its step with it, after 5."""
 
 _PATIENCE = 10  # seconds that the step's own threads are waited for; its result is known by now
 
@@ -74,6 +81,37 @@ class End:
             return
         left = ", ".join(_own_threads()) or "a hook of a library"
         print(f"Still busy {_PATIENCE} s after the step had returned, and ended with it: {left}.", file=sys.stderr)
+
+
+class StepStopped(BaseException):
+    """Raised in a step that is asked to stop. ``finally`` and ``with`` clean up; ``except Exception`` lets it pass."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """While this lasts, SIGTERM raises ``StepStopped`` in the main thread. Elsewhere than there it changes nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a child that the step has forked, such as a worker of multiprocessing
+            end_by(signal.SIGTERM)
+        raise StepStopped("The step was asked to stop.")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_by(number: int) -> NoReturn:
+    """End this process by a signal, so that its parent sees what ended it."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)  # where the signal is blocked
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""This side of the warm process that forks for each step; ``flowyml.runtime.serving`` is the other."""
+"""This side of the warm process that forks for each step; ``flowyml.runtime.fork_server`` is the other."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from flowyml.core.errors import StepCrashedError, StepError
 from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, this_process
 from flowyml.runtime.bootstrap import unpacked
-from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
-from flowyml.runtime.killing import kill_tree
 from flowyml.runtime.lines import Lines, OnLine
+from flowyml.runtime.process_tree import kill_tree
+from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
 
 __all__ = ["Server", "WarmProcesses", "start_ahead"]
 
@@ -33,7 +33,7 @@ _GLANCE = 0.002  # seconds between looks at whether a fork has ended
 _PATIENCE = 10  # seconds that a killed process is waited for
 _LOADING = 60  # seconds that the code has to be loaded, for a step whose timeout is shorter
 _SMALL = 32768  # bytes of a request that travel in its datagram
-_START = Path(__file__).with_name("start.py")
+_START = Path(__file__).with_name("fork_main.py")
 
 
 class WarmProcesses:
@@ -87,7 +87,7 @@ def start_ahead(python: str) -> Server | None:
 
 def _started(python: str | None, bundle: Path, config: Mapping[str, Any], server: Server | None = None) -> Server:
     folder = unpacked(bundle)
-    script = folder / "flowyml" / "runtime" / "start.py"
+    script = folder / "flowyml" / "runtime" / "fork_main.py"
     server = server or Server(partial(_interpreter, python, script) if python else _Fork)
     server.load(folder, config)
     return server
@@ -122,7 +122,7 @@ class _Fork:
     """The warm process as a fork of this one."""
 
     def __init__(self, ends: _Ends) -> None:
-        from flowyml.runtime.serving import serve_from_fork
+        from flowyml.runtime.fork_server import serve_from_fork
 
         self._code: int | None = None
         self._lock = threading.Lock()

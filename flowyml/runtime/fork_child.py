@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from flowyml.runtime.hooks import fire_plain
-from flowyml.runtime.leaving import End
 from flowyml.runtime.seeds import Seeds
-from flowyml.runtime.stopping import StepStopped, stoppable
+from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
 __all__ = ["be_child", "inherits_orphans", "write_all"]

@@ -17,10 +17,10 @@ from typing import IO, Any
 
 from flowyml.core.process_identity import identity_of, signal_process
 from flowyml.plan.bundle import Bundle
-from flowyml.runtime.ends import OutOfMemory, cancelled, crashed, timed_out
-from flowyml.runtime.killing import descendants, kill_all, kill_tree
 from flowyml.runtime.lines import Lines, OnLine
-from flowyml.runtime.stopping import GRACE
+from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
+from flowyml.runtime.shutdown import GRACE
+from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, timed_out
 
 __all__ = ["FreshProcesses"]
 
