@@ -31,7 +31,7 @@ from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.plan.bundle import Bundle
-from flowyml_prefect.deployments import Target
+from flowyml_prefect.deploy import Target
 from tests.engines.web import Recorded, Reply, web
 
 ENGINES = ("airflow", "kubeflow", "prefect")

@@ -116,7 +116,7 @@ def test_a_forged_output_on_prefect_is_not_followed(
 ) -> None:
     """Whoever may write to Prefect's API may write artifacts, and not therefore run code where outputs are read."""
     from flowyml_prefect import PrefectOrchestrator
-    from flowyml_prefect.compiler import outputs_key
+    from flowyml_prefect.names import outputs_key
 
     monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "store"))
     orchestrator = PrefectOrchestrator(prefect.url)

@@ -63,7 +63,7 @@ def dag(folder: Path) -> Path:
 
 
 def flow(folder: Path) -> Path:
-    from flowyml_prefect.secret import write_privately
+    from flowyml_prefect.server import write_privately
 
     write_privately(folder / "server.json", "{}")
     return folder / "server.json"

@@ -20,18 +20,11 @@ from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
-from flowyml.plan.names import identifier, slug
+from flowyml.plan.names import identifier
+from flowyml_prefect.names import flow_name, outputs_key
 
-__all__ = [
-    "compile_flow",
-    "flow_function",
-    "flow_name",
-    "outputs_key",
-    "plan_key",
-    "task_functions",
-]
+__all__ = ["compile_flow", "flow_function", "task_functions"]
 
-_BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 _RESERVED = frozenset({"run_step", "run_steps", "finish_run", "return_state", "wait_for"})
 _IMPORT = "from prefect import get_run_logger, runtime\n"
 _FULL_IMPORT = "from prefect import flow, get_run_logger, runtime, task\n"
@@ -66,21 +59,6 @@ def flow_function(plan: Plan) -> str:
 def task_functions(plan: Plan) -> Mapping[str, str]:
     """The name of each step's function in the compiled file."""
     return _Names(plan).tasks
-
-
-def flow_name(pipeline: str) -> str:
-    """The name of the flow in Prefect: the pipeline's own, unless Prefect forbids one of its characters."""
-    return slug(pipeline) if _BANNED_IN_NAMES & set(pipeline) else pipeline
-
-
-def outputs_key(pipeline: str) -> str:
-    """The key of the artifact that holds the outputs of a run."""
-    return f"{slug(pipeline)}-outputs"
-
-
-def plan_key(pipeline: str) -> str:
-    """The key of the artifacts that hold the steps of each deployed version."""
-    return f"{slug(pipeline)}-plan"
 
 
 class _Names:

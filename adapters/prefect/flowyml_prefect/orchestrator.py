@@ -25,12 +25,13 @@ from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrato
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import FlowRun, PrefectClient, is_id
-from flowyml_prefect.compiler import compile_flow, flow_name
+from flowyml_prefect.compiler import compile_flow
 from flowyml_prefect.connection import Connection, login_of
-from flowyml_prefect.deployments import Deployed, Deployments, Target
+from flowyml_prefect.deploy import Deployed, Deployments, Target
+from flowyml_prefect.names import flow_name
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.reading import RunReader, code_labels
-from flowyml_prefect.schedule import from_prefect, is_ours, to_prefect
+from flowyml_prefect.schedule import is_active, own_schedule, schedule_info, to_prefect
 from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server, turn
 from flowyml_prefect.status import status_of
 
@@ -299,10 +300,10 @@ class PrefectOrchestrator(Orchestrator):
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
         flow = None if pipeline is None else flow_name(pipeline)
-        found = [plain for plain in self.client.deployments(flow) if _own_schedule(plain)]
-        active = [plain["id"] for plain in found if _is_active(plain)]
+        found = [plain for plain in self.client.deployments(flow) if own_schedule(plain)]
+        active = [plain["id"] for plain in found if is_active(plain)]
         planned = self.client.planned(active, _SHOWN)
-        return [_info(plain, planned.get(plain["id"], [])) for plain in found]
+        return [schedule_info(plain, planned.get(plain["id"], [])[:_SHOWN]) for plain in found]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
         return self._change_schedule(schedule_id, active=False)
@@ -334,7 +335,7 @@ class PrefectOrchestrator(Orchestrator):
 
     def _save_schedule(self, deployment_id: str, body: Mapping[str, Any]) -> None:
         """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""
-        existing = _own_schedule(self.client.deployment_by_id(deployment_id))
+        existing = own_schedule(self.client.deployment_by_id(deployment_id))
         active = existing["active"] if existing else True
         self.client.save_schedule(deployment_id, {**body, "active": active}, existing["id"] if existing else None)
 
@@ -345,37 +346,16 @@ class PrefectOrchestrator(Orchestrator):
 
     def _schedule(self, deployment_id: str) -> ScheduleInfo:
         planned = self.client.planned([deployment_id], _SHOWN)
-        return _info(self.client.deployment_by_id(deployment_id), planned[deployment_id])
+        return schedule_info(self.client.deployment_by_id(deployment_id), planned[deployment_id][:_SHOWN])
 
     def _own(self, schedule_id: str) -> Mapping[str, Any]:
         """The Prefect schedule of a deployment: a pipeline has one, so that the deployment's id names it."""
         if not is_id(schedule_id):
             raise ScheduleNotFoundError(self._never_given("schedule", schedule_id, "flowyml schedule list --on …"))
         try:
-            schedule = _own_schedule(self.client.deployment_by_id(schedule_id))
+            schedule = own_schedule(self.client.deployment_by_id(schedule_id))
         except NotFoundError:
             schedule = None
         if schedule is None:
             raise ScheduleNotFoundError(self._unknown("schedule", schedule_id))
         return schedule
-
-
-def _own_schedule(deployment: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((schedule for schedule in deployment.get("schedules") or () if is_ours(schedule)), None)
-
-
-def _is_active(deployment: Mapping[str, Any]) -> bool:
-    schedule = _own_schedule(deployment)
-    return schedule is not None and bool(schedule["active"])
-
-
-def _info(deployment: Mapping[str, Any], planned: list[Any]) -> ScheduleInfo:
-    schedule = _own_schedule(deployment)
-    assert schedule is not None
-    return ScheduleInfo(
-        schedule_id=deployment["id"],
-        pipeline=deployment["labels"].get("flowyml.pipeline", deployment["name"]),
-        schedule=from_prefect(schedule),
-        paused=not schedule["active"],
-        next_runs=tuple(planned[:_SHOWN]) if schedule["active"] else (),
-    )

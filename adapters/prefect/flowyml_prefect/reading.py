@@ -16,7 +16,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, TaskRun
-from flowyml_prefect.compiler import flow_name, outputs_key, plan_key
+from flowyml_prefect.names import flow_name, outputs_key, plan_key
 from flowyml_prefect.status import status_of, step_status_of
 
 if TYPE_CHECKING:

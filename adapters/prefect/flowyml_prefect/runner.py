@@ -12,27 +12,26 @@ gets a SIGTERM, and SIGKILL if it is not gone in time. An engine that dies leave
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import open_private
+from flowyml_prefect.automations import SILENT_MESSAGE
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
+from flowyml_prefect.control_channel import ControlChannel
 from flowyml_prefect.status import status_of
-from flowyml_prefect.zombies import SILENT_MESSAGE
 
 __all__ = ["launch", "main"]
 
@@ -85,11 +84,11 @@ class _Attempt:
     run_id: str
     entrypoint: str
     log: Path
-    channel: _ControlChannel = field(init=False)
+    channel: ControlChannel = field(init=False)
     has_ended: bool = False
 
     def __post_init__(self) -> None:
-        self.channel = _ControlChannel()
+        self.channel = ControlChannel()
 
     def execute(self) -> int:
         """Run the engine and see that the run reaches an end on the server."""
@@ -198,58 +197,6 @@ class _Attempt:
             if lines:
                 return f" Its last line: {lines[-1][:500]} (all of them: {self.log})"
         return ""
-
-
-class _ControlChannel:
-    """This side of Prefect's control channel: the engine connects, and can be told why it gets a SIGTERM.
-
-    Without that an engine reports a crash. Source: prefect/runner/_control_channel.py, protocol version 1. An engine
-    that knows no such channel does not connect, and is then killed at once.
-    """
-
-    def __init__(self) -> None:
-        self._token = secrets.token_hex(16)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._engine: socket.socket | None = None
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the engine needs to connect."""
-        port = self._listener.getsockname()[1]
-        return {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": self._token}
-
-    def say_cancelled(self) -> bool:
-        """Announce the SIGTERM; True when the engine understood."""
-        engine = self._engine
-        if engine is None:
-            return False
-        with suppress(OSError):
-            engine.settimeout(1)
-            engine.sendall(b"c")
-            answer = engine.recv(64)
-            while answer and b"a" not in answer:
-                answer = engine.recv(64)
-            return b"a" in answer
-        return False
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.close()
-        if self._engine is not None:
-            self._engine.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while self._engine is None:
-                connection, _ = self._listener.accept()
-                connection.settimeout(5)
-                if secrets.compare_digest(connection.recv(len(self._token) + 1).strip(), self._token.encode()):
-                    self._engine = connection
-                else:
-                    connection.close()
 
 
 def _forward_sigterm(engine: subprocess.Popen[bytes]) -> None:

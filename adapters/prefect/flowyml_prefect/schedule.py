@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowyml.core.errors import ScheduleError
-from flowyml.core.schedule import Schedule
+from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml_prefect.parameters import read_parameters
 
-__all__ = ["SLUG", "from_prefect", "is_ours", "to_prefect"]
+__all__ = ["SLUG", "from_prefect", "is_active", "is_ours", "own_schedule", "schedule_info", "to_prefect"]
 
 SLUG = "flowyml"
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -55,6 +55,30 @@ def is_ours(plain: Mapping[str, Any]) -> bool:
     """Whether FlowyML made this deployment schedule."""
     slug = plain.get("slug") or ""
     return slug == SLUG or bool(_notes(slug))
+
+
+def own_schedule(deployment: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schedule of a deployment that FlowyML made, or None."""
+    return next((schedule for schedule in deployment.get("schedules") or () if is_ours(schedule)), None)
+
+
+def is_active(deployment: Mapping[str, Any]) -> bool:
+    """Whether FlowyML's schedule of this deployment fires."""
+    schedule = own_schedule(deployment)
+    return schedule is not None and bool(schedule["active"])
+
+
+def schedule_info(deployment: Mapping[str, Any], planned: Sequence[datetime]) -> ScheduleInfo:
+    """FlowyML's schedule of this deployment, and the runs that the scheduler has planned for it."""
+    schedule = own_schedule(deployment)
+    assert schedule is not None
+    return ScheduleInfo(
+        schedule_id=deployment["id"],
+        pipeline=deployment["labels"].get("flowyml.pipeline", deployment["name"]),
+        schedule=from_prefect(schedule),
+        paused=not schedule["active"],
+        next_runs=tuple(planned) if schedule["active"] else (),
+    )
 
 
 def _notes(slug: str) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 It is Prefect's own ``prefect server start``, detached, on 127.0.0.1 and a free port, with its database, its log and the
 record of its process in ``home()/prefect``. It answers only to its owner: other users of the machine and web pages
-lack its password (``secret``). All processes of this user share it; a lock makes sure that two who need it at once
-start one. Scheduled runs need someone who runs them, so the first schedule also starts a Prefect worker beside
-it, which serves the work pool ``flowyml``. Both stay until ``stop_embedded_server()``, or until the machine stops; when
-the server is started again, so is the worker, if there was one.
+lack its password, which is random, in a file that only its owner can read. The server asks for it with each call
+(``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser. It reaches the server, the worker and the
+processes of runs in their environment, and stands on no command line.
+
+All processes of this user share the server; a lock makes sure that two who need it at once start one. Scheduled runs
+need someone who runs them, so the first schedule also starts a Prefect worker beside it, which serves the work pool
+``flowyml``. Both stay until ``stop_embedded_server()``, or until the machine stops; when the server is started again,
+so is the worker, if there was one.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -27,16 +32,20 @@ from typing import IO
 
 from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml.core.errors import EngineError
+from flowyml.core.files import write_whole
 from flowyml.core.home import home, open_private
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
-from flowyml_prefect.secret import make_password, password, write_privately
 
-__all__ = ["POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefect_home", "stop_embedded_server", "turn"]
+__all__ = [
+    "POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefect_home", "stop_embedded_server", "turn",
+    "write_privately",
+]  # fmt: skip
 
 POOL = "flowyml"
 """The work pool whose worker runs what is scheduled on the embedded server."""
 
+_USER = "flowyml"
 _STARTS_WITHIN = 300
 _LONGEST_TURN_SECONDS = 30
 _SETTINGS = {
@@ -65,7 +74,7 @@ class EmbeddedServer:
     @property
     def connection(self) -> Connection:
         """How to reach it."""
-        secret = password(prefect_home()) if self.asks_password else None
+        secret = _password(prefect_home()) if self.asks_password else None
         return Connection(f"{self.url}/api", login_of(secret, is_password=True), ui=self.url + self.ui)
 
     @property
@@ -155,7 +164,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     url = f"http://127.0.0.1:{port}"
     print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
     _make_private(prefect_home())
-    secret = (password(prefect_home()) if before and before.url == url else None) or make_password(prefect_home())
+    secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
     process = _detached(
         "server", "server", "start", "--host", "127.0.0.1", "--port", str(port), umask=0o077, settings={
             "PREFECT_SERVER_API_AUTH_STRING": secret,
@@ -334,3 +343,24 @@ def _lock() -> Iterator[None]:
             print("Another process is starting or stopping Prefect; waiting for it …", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _password(folder: Path) -> str | None:
+    """``user:password`` as Prefect takes it; None where there is none, or where others could have read it."""
+    try:
+        with (folder / "password").open(encoding="ascii") as file:
+            return (file.read().strip() or None) if not os.fstat(file.fileno()).st_mode & 0o077 else None
+    except FileNotFoundError:
+        return None
+
+
+def _make_password(folder: Path) -> str:
+    """A new password, written down in ``folder`` in place of an older one."""
+    made = f"{_USER}:{secrets.token_urlsafe(32)}"
+    write_privately(folder / "password", made + "\n")
+    return made
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Write a file in one go, which only its owner can read from the first moment on."""
+    write_whole(path, text.encode(), 0o600)

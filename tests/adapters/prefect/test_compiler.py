@@ -23,7 +23,8 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import source, text_literal, value
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, task_functions
+from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
+from flowyml_prefect.names import flow_name
 from flowyml_prefect.parameters import given_parameters, parameter_schema, read_parameters
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "prefect" / "training.py"

@@ -24,7 +24,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import RemoteOrchestrator
 from flowyml_prefect import PrefectOrchestrator
-from flowyml_prefect.zombies import AUTOMATIONS, NEVER_BEGAN_MESSAGE, PENDING, SILENT_MESSAGE, crash_after
+from flowyml_prefect.automations import AUTOMATIONS, NEVER_BEGAN_MESSAGE, PENDING, SILENT_MESSAGE, crash_after
 from tests.adapters.prefect.samples import run_processes, sleeping, step_process, wait_for
 from tests.engines.prefect import PrefectServer, prefect_server
 

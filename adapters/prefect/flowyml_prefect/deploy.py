@@ -25,12 +25,13 @@ from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
+from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 from flowyml_prefect.client import TAG, PrefectClient
-from flowyml_prefect.compiler import compile_flow, flow_function, flow_name, plan_key, task_functions
+from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
+from flowyml_prefect.names import deployment_name, flow_name, plan_key
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.schedule import is_ours
 from flowyml_prefect.server import prefect_home
-from flowyml_prefect.zombies import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
@@ -118,7 +119,7 @@ class Deployments:
             return known
         self._check_pool(target)
         ours = Owner(bundle.origin, is_deployed=False)
-        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target)
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
         if found is not None and (owner := Owner.of(found)) != ours:
             current = not _changes(found, _body(bundle, target, published_folder(bundle), owner, found))
@@ -136,7 +137,7 @@ class Deployments:
         """
         self._check_pool(target)
         ours = Owner(bundle.origin, is_deployed=True)
-        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target)
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
         if found is not None and (owner := Owner.of(found)).is_deployed:
             check_replaceable(owner.origin, bundle.origin, f"the deployment {flow}/{name}", force=force)
@@ -147,7 +148,7 @@ class Deployments:
 
     def difference(self, bundle: Bundle, target: Target) -> str:
         """What ``deploy`` would change, as unified diffs; empty when nothing would."""
-        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target)
+        flow, name = flow_name(bundle.plan.name), deployment_name(bundle.plan.name, target.pool)
         found = self.client.deployment(flow, name)
         first = [_difference(name, bundle, target, found)]
         others = [other for other in self.client.deployments(flow) if found is None or other["id"] != found["id"]]
@@ -215,12 +216,6 @@ class Deployments:
         self.client.create_artifact(
             {"key": plan_key(plan.name), "type": "table", "data": table, "description": version}
         )
-
-
-def deployment_name(pipeline: str, target: Target) -> str:
-    """The pipeline's name; a work pool makes it another deployment."""
-    name = flow_name(pipeline)
-    return name if target.pool is None else f"{name} on {target.pool}"
 
 
 def _body(
