@@ -110,6 +110,26 @@ class HttpClient:
         """How long a server that gives this answer, since it is busy, is asked again."""
         return _BUSY_SECONDS
 
+    def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
+        """What an answer means that is not the engine's JSON: from a proxy, a login page, or where no engine is."""
+        from flowyml.core.web import page_title
+
+        status, title = answer.status, page_title(answer.body)
+        titled = f" titled {title!r}" if title else ""
+        what = (
+            f"{self.url} answered {method} {path} with a page{titled} ({status}, {answer.media_type or 'nothing'}) "
+            f"and not as {self.engine}'s API does"
+        )
+        if status in _BUSY:
+            return EngineUnreachableError(f"{what}. The proxy in front of {self.engine} cannot reach it.")
+        if target := answer.headers.get("location"):
+            return self._moved(what, urljoin(self.url, target), path)
+        if status in (401, 403, 407) or 300 <= status < 400:
+            return AuthenticationError(f"{what}. A proxy in front of {self.engine} wants a login of its own.")
+        if status >= 500:
+            return ServerTroubleError(f"{what}. Its own log says why.")
+        return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
+
     # Calls.
 
     def get(self, path: str, **params: Any) -> Any:
@@ -233,7 +253,7 @@ class HttpClient:
             return None
         content = _json_of(answer)
         if content is _NO_JSON or 300 <= status < 400:
-            raise self._stranger(answer, method, path)
+            raise self.foreign_answer(answer, method, path)
         if status < 300:
             return content
         raise self.error(
@@ -259,26 +279,6 @@ class HttpClient:
             )
         reason = shown_in(error) or type(error).__name__
         return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
-
-    def _stranger(self, answer: Answer, method: str, path: str) -> EngineError:
-        """What is no JSON comes from something in front of the engine, or it is not there at all."""
-        from flowyml.core.web import page_title
-
-        status, title = answer.status, page_title(answer.body)
-        titled = f" titled {title!r}" if title else ""
-        what = (
-            f"{self.url} answered {method} {path} with a page{titled} ({status}, {answer.media_type or 'nothing'}) "
-            f"and not as {self.engine}'s API does"
-        )
-        if status in _BUSY:
-            return EngineUnreachableError(f"{what}. The proxy in front of {self.engine} cannot reach it.")
-        if target := answer.headers.get("location"):
-            return self._moved(what, urljoin(self.url, target), path)
-        if status in (401, 403, 407) or 300 <= status < 400:
-            return AuthenticationError(f"{what}. A proxy in front of {self.engine} wants a login of its own.")
-        if status >= 500:
-            return ServerTroubleError(f"{what}. Its own log says why.")
-        return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
 
     def _moved(self, what: str, target: str, path: str) -> EngineError:
         """A redirect within the same host is a matter of the address; one that leads elsewhere is a login's."""

@@ -49,11 +49,11 @@ class Transport(HttpClient):
     def renew(self, refused: Mapping[str, str]) -> bool:
         return self.credentials.renew(refused) if self.credentials else False
 
-    def _stranger(self, answer: Answer, method: str, path: str) -> EngineError:
+    def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
         """Airflow 2 has a page, and no JSON, for a path that it does not know, such as Airflow 3's API."""
         if answer.status == 404:
             return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
-        return super()._stranger(answer, method, path)
+        return super().foreign_answer(answer, method, path)
 
     def refusal(self, status: int) -> AuthenticationError:
         return refusal(self.connection, status, known=isinstance(self.credentials, Token))
