@@ -1,8 +1,7 @@
-"""Where artifacts stand: a folder, or anything that fsspec reaches. Every write is all or nothing."""
+"""Where artifacts stand. Every write is all or nothing."""
 
 from __future__ import annotations
 
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import BinaryIO, NamedTuple, cast
 from flowyml.artifacts.hashing import HashingWriter
 from flowyml.core.errors import ArtifactError
 from flowyml.core.files import whole_file
-from flowyml.core.home import data_folder, home
+from flowyml.core.home import data_folder
 
 __all__ = [
     "CONTENT",
@@ -23,8 +22,6 @@ __all__ = [
     "Written",
     "by_content",
     "checked_key",
-    "default_url",
-    "open_store",
     "passing_file",
     "produced",
 ]
@@ -118,23 +115,6 @@ class LocalStore(Store):
         if not path.is_file():
             raise ArtifactError(f"Artifact {url} is not there: it was deleted, or another machine holds it.")
         yield path
-
-
-def default_url() -> str:
-    """``FLOWYML_ARTIFACTS``, else a folder among FlowyML's data."""
-    return os.environ.get("FLOWYML_ARTIFACTS") or str(home() / "artifacts")
-
-
-def open_store(url: str | os.PathLike[str] | None = None) -> Store:
-    """The store at a path or a URL, by default ``default_url()``. Raises ``ArtifactError``."""
-    place = os.fspath(url or default_url())
-    for prefix in ("file://", "local://"):
-        place = place.removeprefix(prefix)
-    if "://" in place:
-        from flowyml.artifacts.remote import RemoteStore
-
-        return RemoteStore(place)
-    return LocalStore(Path(place).expanduser().absolute())
 
 
 @contextmanager

@@ -1,11 +1,9 @@
-"""Plan to canonical JSON and back, with the standard library alone."""
+"""Canonical JSON back to a plan, with the standard library alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
 from typing import Any
 
 from flowyml.core.errors import PlanError
@@ -24,27 +22,15 @@ from flowyml.plan.model import (
     Step,
 )
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode"]
 
 _SOURCES: Mapping[str, type[FromStep | FromParameter | Constant]] = {
-    "step": FromStep,
-    "parameter": FromParameter,
-    "constant": Constant,
+    cls.KIND: cls for cls in (FromStep, FromParameter, Constant)
 }
-_SOURCE_KIND: Mapping[type, str] = {cls: kind for kind, cls in _SOURCES.items()}
-
-
-def encode(plan: Plan) -> bytes:
-    """Canonical JSON. A field that has its default is left out, so that a later field changes no older digest."""
-    text = json.dumps(
-        {**_plain(plan), "schema_version": plan.schema_version},
-        sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False,
-    )  # fmt: skip
-    return text.encode("utf-8", "surrogatepass")
 
 
 def decode(data: bytes | str) -> Plan:
-    """Read what ``encode`` wrote. Raises ``PlanError`` for anything else, and for a newer schema."""
+    """Read what ``Plan.canonical`` gave. Raises ``PlanError`` for anything else, and for a newer schema."""
     try:
         plain = json.loads(data)
         version = plain["schema_version"]
@@ -64,30 +50,6 @@ def decode(data: bytes | str) -> Plan:
         if isinstance(error, PlanError):
             raise
         raise PlanError(f"This is no plan of FlowyML: {error!r}") from error
-
-
-def _plain(value: Any) -> Any:
-    cls: type = type(value)
-    if not is_dataclass(cls):
-        return value
-    plain: dict[str, Any] = {}
-    for name, default in _fields(cls):
-        part = getattr(value, name)
-        if part == default and type(part) is type(default):
-            continue
-        plain[name] = [_plain(p) for p in part] if isinstance(part, tuple) else _plain(part)
-    if kind := _SOURCE_KIND.get(cls):
-        plain["kind"] = kind
-    return plain
-
-
-@cache
-def _fields(cls: type) -> tuple[tuple[str, Any], ...]:
-    """The names of a class's fields with their defaults."""
-    return tuple(
-        (item.name, item.default_factory() if item.default_factory is not MISSING else item.default)
-        for item in fields(cls)
-    )
 
 
 def _step(plain: Mapping[str, Any]) -> Step:

@@ -1,7 +1,7 @@
 """A compiled pipeline: frozen, plain data, the same bytes for the same pipeline.
 
 The classes are standard-library dataclasses, since workers that have nothing but Python read them too.
-``flowyml.plan.codec`` turns them into canonical JSON and back.
+``canonical`` is their JSON, and ``flowyml.plan.codec`` reads it back.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.canonical import canonical_json
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -34,6 +35,7 @@ SCHEMA_VERSION = 1
 class FromStep:
     """The value is an output of another step."""
 
+    KIND: ClassVar[str] = "step"
     step: str
     output: str
 
@@ -42,6 +44,7 @@ class FromStep:
 class FromParameter:
     """The value is a parameter of the run."""
 
+    KIND: ClassVar[str] = "parameter"
     name: str
 
 
@@ -49,6 +52,7 @@ class FromParameter:
 class Constant:
     """The value is fixed in the pipeline: plain JSON."""
 
+    KIND: ClassVar[str] = "constant"
     value: Any
 
 
@@ -154,9 +158,7 @@ class Plan:
     @cached_property
     def canonical(self) -> bytes:
         """Canonical JSON: sorted keys, no white space, UTF-8."""
-        from flowyml.plan.codec import encode
-
-        return encode(self)
+        return canonical_json(self, schema_version=self.schema_version)
 
     @cached_property
     def digest(self) -> str:

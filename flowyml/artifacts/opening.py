@@ -1,0 +1,28 @@
+"""From an address to the store that it names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flowyml.artifacts.store import LocalStore, Store
+from flowyml.core.home import home
+
+__all__ = ["default_url", "open_store"]
+
+
+def default_url() -> str:
+    """``FLOWYML_ARTIFACTS``, else a folder among FlowyML's data."""
+    return os.environ.get("FLOWYML_ARTIFACTS") or str(home() / "artifacts")
+
+
+def open_store(url: str | os.PathLike[str] | None = None) -> Store:
+    """The store at a path or a URL, by default ``default_url()``. Raises ``ArtifactError``."""
+    place = os.fspath(url or default_url())
+    for prefix in ("file://", "local://"):
+        place = place.removeprefix(prefix)
+    if "://" in place:
+        from flowyml.artifacts.remote import RemoteStore
+
+        return RemoteStore(place)
+    return LocalStore(Path(place).expanduser().absolute())
