@@ -8,19 +8,17 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flowyml.core.errors import EngineError, ScheduleError
-from flowyml.plan.model import Parameter
-from flowyml.plan.parameters import check_values
 from flowyml_airflow.deployed import Deployed
 
-__all__ = ["backfilled", "check_parameters", "days", "zone_of"]
+__all__ = ["backfill", "days", "zone_of"]
 
 
-def backfilled(
+def backfill(
     found: Deployed, start: date, end: date, parameters: Mapping[str, Any], **options: Any
 ) -> list[dict[str, Any]]:
     """Make a backfill, and give its runs, by date. Raises ``EngineError`` when there are none."""
     client, dag, dates = found.client, found.dag["dag_id"], days(start, end, zone_of(found))
-    check_parameters(found, parameters)
+    found.check_parameters(parameters)
     before = {_identity(run) for run in client.runs([dag], None, dates)} if client.can_backfill else set()
     number = client.backfill(dag, *dates, parameters, **options)
     runs = [run for run in client.runs([dag], None, dates) if run.get("run_type") == "backfill"]
@@ -58,19 +56,6 @@ def zone_of(found: Deployed) -> ZoneInfo:
         return ZoneInfo(str(name or "UTC"))
     except (ZoneInfoNotFoundError, ValueError):  # Airflow writes fixed offsets as "+01:00"
         return ZoneInfo("UTC")
-
-
-def check_parameters(found: Deployed, values: Mapping[str, Any]) -> None:
-    """Raise ``ParameterError`` for what a pipeline of FlowyML's does not take. Any DAG may be given any conf."""
-    if found.is_ours:
-        declared = [_parameter(name, plain) for name, plain in (found.dag.get("params") or {}).items()]
-        check_values(found.facts.get("pipeline", found.dag["dag_id"]), declared, values)
-
-
-def _parameter(name: str, plain: Any) -> Parameter:
-    """A parameter as Airflow tells it. Each has a value, since the DAG has a schedule."""
-    schema = plain.get("schema") or {} if isinstance(plain, Mapping) else {}
-    return Parameter(name=name, schema=schema)
 
 
 def _aware(moment: datetime) -> datetime:

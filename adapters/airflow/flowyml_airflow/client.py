@@ -1,4 +1,8 @@
-"""Every call to Airflow 3, through ``/api/v2``. ``client_v1`` says what is different on Airflow 2."""
+"""Every call to Airflow 3, through ``/api/v2``. ``client_v1`` says what is different on Airflow 2.
+
+One transport serves both majors: ``apache-airflow-client`` takes seconds to import, speaks no ``/api/v1``, and its
+models refuse what a newer Airflow adds. ``AirflowOrchestrator.api_client`` gives it to those who want more of Airflow.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +11,67 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from flowyml.core.credentials import Login
 from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError
-from flowyml_airflow.auth import Token
-from flowyml_airflow.transport import NotThereError, ServerTroubleError, Transport, refusal
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators.http import ConflictError, HttpClient, RefusedError, ServerTroubleError
+from flowyml.orchestrators.http import NotFoundError as NotThereError
+from flowyml_airflow.connection import Connection, Token, refusal
+from flowyml_airflow.log_events import LogEvent, log_events
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
-__all__ = ["AirflowClient", "LogEvent", "moment", "usable_id"]
+    from flowyml.core.web import Answer
+
+__all__ = [
+    "AirflowClient", "ConflictError", "NotThereError", "RefusedError", "ServerTroubleError", "Transport", "quoted",
+    "usable_id",
+]  # fmt: skip
 
 _PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
 _BUSY_SECONDS = 30
-_LONGEST_HEAD = 100  # lines
 
 
-@dataclass(frozen=True, slots=True)
-class LogEvent:
-    """One line of the log of an attempt. ``source`` tells who wrote it, ``error`` is that of a failed attempt.
+_PATIENCE = OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=0.2, max_delay_seconds=2)
 
-    ``may_grow`` is true where nothing tells whether the line was written to its end.
-    """
 
-    message: str
-    level: str = "INFO"
-    time: datetime | None = None
-    source: str = ""
-    error: Mapping[str, Any] | None = None
-    may_grow: bool = False
+class Transport(HttpClient):
+    """Calls under one base URL. ``credentials`` is replaced by the client of the major version that answers."""
+
+    engine = "Airflow"
+    advice = "Is its API server running?"
+
+    def __init__(
+        self, connection: Connection, *, timeout: float, policy: OrchestratorRetryPolicy | None = None
+    ) -> None:
+        super().__init__(
+            connection.url, login=connection.login, tls=connection.tls, timeout=timeout, policy=policy or _PATIENCE
+        )
+        self.connection = connection
+        self.credentials: Login | Token | None = None  # none is needed to ask for the version
+
+    def base(self) -> str:
+        return self.connection.checked_address()
+
+    def headers(self) -> dict[str, str]:
+        return self.credentials.headers() if self.credentials else {}
+
+    def renew(self, refused: Mapping[str, str]) -> bool:
+        return self.credentials.renew(refused) if self.credentials else False
+
+    def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
+        """Airflow 2 has a page, and no JSON, for a path that it does not know, such as Airflow 3's API."""
+        if answer.status == 404:
+            return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
+        return super().foreign_answer(answer, method, path)
+
+    def refusal(self, status: int) -> AuthenticationError:
+        return refusal(self.connection, status, known=isinstance(self.credentials, Token))
 
 
 class AirflowClient:
@@ -97,7 +129,7 @@ class AirflowClient:
 
     def source(self, dag: Mapping[str, Any], version: int | None = None) -> str:
         """The text of a DAG's file, as Airflow has parsed it."""
-        content: str = self.transport.get(f"{self.api}/dagSources/{_quoted(dag['dag_id'])}", version_number=version)[
+        content: str = self.transport.get(f"{self.api}/dagSources/{quoted(dag['dag_id'])}", version_number=version)[
             "content"
         ]
         return content
@@ -174,7 +206,7 @@ class AirflowClient:
     def has_pool(self, name: str) -> bool:
         """Whether a pool exists; True where the user may not ask."""
         try:
-            self.transport.get(f"{self.api}/pools/{_quoted(name)}")
+            self.transport.get(f"{self.api}/pools/{quoted(name)}")
         except NotThereError:
             return False
         except AuthenticationError:
@@ -312,7 +344,7 @@ class AirflowClient:
             answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
         except NotThereError:
             return []
-        return [_event(item) for item in _without_head(answer["content"] or ()) if not _is_torn(item)]
+        return log_events(answer["content"] or ())
 
     def api_client(self) -> ApiClient:
         """Airflow's own client with a new token. Raises ``MissingExtraError``."""
@@ -349,22 +381,17 @@ class AirflowClient:
 
     def run_url(self, dag_id: str, run_id: str) -> str:
         """The page of a run in the UI."""
-        return f"{self.transport.connection.url}/dags/{_quoted(dag_id)}/runs/{_quoted(run_id)}"
+        return f"{self.transport.connection.url}/dags/{quoted(dag_id)}/runs/{quoted(run_id)}"
 
     def dag_url(self, dag_id: str) -> str:
         """The page of a DAG in the UI."""
-        return f"{self.transport.connection.url}/dags/{_quoted(dag_id)}"
+        return f"{self.transport.connection.url}/dags/{quoted(dag_id)}"
 
     def _dag(self, dag_id: str, *parts: str) -> str:
-        return "/".join((f"{self.api}/dags", *map(_quoted, (dag_id, *parts))))
+        return "/".join((f"{self.api}/dags", *map(quoted, (dag_id, *parts))))
 
     def _run(self, dag_id: str, run_id: str, *parts: str) -> str:
         return self._dag(dag_id, "dagRuns", run_id, *parts)
-
-
-def moment(text: str | None) -> datetime | None:
-    """A time as Airflow writes it."""
-    return datetime.fromisoformat(text) if text else None
 
 
 def usable_id(name: str) -> bool:
@@ -372,26 +399,10 @@ def usable_id(name: str) -> bool:
     return bool(name) and name not in (".", "..", "~")
 
 
-def _quoted(part: str) -> str:
+def quoted(part: str) -> str:
     if not usable_id(part) and part != "~":
         raise EngineError(f"{part!r} is no id of Airflow's.")
     return quote(part, safe="~")
-
-
-def _without_head(content: Sequence[Any]) -> Sequence[Any]:
-    """The log without Airflow's own lines about where it was found, which stand at its beginning and have no time."""
-    head = content[:_LONGEST_HEAD]
-    ends = [number for number, item in enumerate(head) if _said(item) == "::endgroup::" and not _time(item)]
-    has_head = bool(ends) and _said(head[0]).startswith("::group::Log message source")
-    return content[ends[0] + 1 :] if has_head else content
-
-
-def _said(item: Any) -> str:
-    return str(item.get("event", "") if isinstance(item, dict) else item)
-
-
-def _time(item: Any) -> str | None:
-    return item.get("timestamp") if isinstance(item, dict) else None
 
 
 def _told(extra: str | None) -> dict[str, Any]:
@@ -401,25 +412,3 @@ def _told(extra: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _is_torn(item: Any) -> bool:
-    """Whether a worker is still writing this line: what is no whole JSON, Airflow hands on as if it were text.
-
-    Source: Airflow, ``file_task_handler._log_stream_to_parsed_log_stream``.
-    """
-    return isinstance(item, dict) and not item.get("timestamp") and str(item.get("event", "")).startswith("{")
-
-
-def _event(item: Any) -> LogEvent:
-    if not isinstance(item, dict):
-        return LogEvent(str(item))
-    source = ":".join(str(item[part]) for part in ("logger", "filename") if item.get(part))
-    detail = item.get("error_detail") or [None]
-    return LogEvent(
-        str(item.get("event", "")),
-        str(item.get("level") or "info").upper(),
-        moment(item.get("timestamp")),
-        source,
-        detail[0],
-    )

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.credentials import Login
 from flowyml.core.errors import UnsupportedFeatureError
-from flowyml_airflow.client import AirflowClient, LogEvent, _quoted
-from flowyml_airflow.transport import NotThereError, ServerTroubleError
+from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError, quoted
+from flowyml_airflow.log_events import LogEvent, text_log_events
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
 __all__ = ["Airflow2Client"]
-
-_LINE = re.compile(r"\[(?P<time>\d{4}-\d\d-\d\dT[^\]]+)\] \{(?P<source>[^}]*)\} (?P<level>[A-Z]+) - (?P<message>.*)")
-_RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?")
 
 
 class Airflow2Client(AirflowClient):
@@ -94,7 +88,7 @@ class Airflow2Client(AirflowClient):
             answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
         except NotThereError:
             return []
-        return _events(_text(answer["content"]))
+        return text_log_events(answer["content"])
 
     def api_client(self) -> ApiClient:
         raise UnsupportedFeatureError(
@@ -114,36 +108,7 @@ class Airflow2Client(AirflowClient):
     _health_page = "/api/v1/health"
 
     def run_url(self, dag_id: str, run_id: str) -> str:
-        return f"{self.transport.connection.url}/dags/{_quoted(dag_id)}/grid?dag_run_id={_quoted(run_id)}"
+        return f"{self.transport.connection.url}/dags/{quoted(dag_id)}/grid?dag_run_id={quoted(run_id)}"
 
     def dag_url(self, dag_id: str) -> str:
-        return f"{self.transport.connection.url}/dags/{_quoted(dag_id)}/grid"
-
-
-def _text(content: str) -> str:
-    """The content is the repr of a list of pairs: host and text."""
-    try:
-        return "\n".join(str(text) for _, text in ast.literal_eval(content))
-    except (ValueError, SyntaxError, TypeError):
-        return content
-
-
-def _events(text: str) -> list[LogEvent]:
-    """Lines that begin with a time begin an event; other lines belong to the one before.
-
-    The last one may be half-written, or wait for more lines: Airflow leaves out the line break that would tell.
-    """
-    events: list[LogEvent] = []
-    for line in text.splitlines():
-        if match := _LINE.fullmatch(line):
-            time = datetime.fromisoformat(match["time"])
-            events.append(LogEvent(match["message"], match["level"], time, match["source"]))
-        elif events:
-            events[-1] = _continued(events[-1], line)
-    return events and [*events[:-1], replace(events[-1], may_grow=True)]
-
-
-def _continued(event: LogEvent, line: str) -> LogEvent:
-    raised = _RAISED.fullmatch(line) if event.message.startswith("Task failed with exception") else None
-    error = {"exc_type": raised["type"], "exc_value": raised["value"] or ""} if raised else event.error
-    return LogEvent(f"{event.message}\n{line}", event.level, event.time, event.source, error)
+        return f"{self.transport.connection.url}/dags/{quoted(dag_id)}/grid"

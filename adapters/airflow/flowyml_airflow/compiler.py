@@ -12,12 +12,11 @@ import hashlib
 import keyword
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.errors import DefinitionError, ScheduleError
+from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
@@ -25,7 +24,7 @@ from flowyml.core.urls import refuse_credentials
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.marks import marked
-from flowyml.plan.model import FromStep, Parameter, Plan, Step
+from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.names import identifier
 from flowyml_airflow import dag_parts
 from flowyml_airflow.dag_docs import dag_docs, docstring, step_docs
@@ -48,6 +47,8 @@ from flowyml_airflow.options import (
     pipeline_options,
     step_options,
 )
+from flowyml_airflow.parameters import param
+from flowyml_airflow.schedule import check_schedule, delta, schedule_arguments, timetable_class
 
 __all__ = ["TAG", "CompiledDag", "compile_dag", "version_tag"]
 
@@ -57,7 +58,6 @@ TAG = "flowyml"  # every DAG that FlowyML compiled has it
 # bundle that is just being written has the second name: see `folder`.
 _IGNORE = b"[a-z0-9]*.pyz\n.new-*\n"
 _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
-_NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 _RESERVED = frozenset({
     "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
     "Path", "Start", "Step", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path", "sys",
@@ -152,7 +152,7 @@ class _Dag:
         self.schedule = schedule
         self.options = options
         self.names = _Names(self.plan)
-        _check_schedule(self.plan, schedule)
+        check_schedule(self.plan, schedule)
         self._body = "".join(self._tasks())
 
     def text(self, version: str) -> str:
@@ -166,7 +166,7 @@ class _Dag:
         )
         imports = dag_parts.IMPORTS.format(datetime=self._datetime_names(dag), airflow=self._airflow_names())
         if self.schedule:
-            imports += "\n" + dag_parts.TIMETABLE.format(timetable=_timetable_class(self.schedule))
+            imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
         blocks = [
             f"{docstring(dag_docs(self.plan, self.options, version))}\n{imports}\n{constants}",
             dag_parts.WORKER,
@@ -221,15 +221,15 @@ class _Dag:
             yield Pair("description=", Text(about))
         yield "doc_md=__doc__"
         yield Pair("tags=", value(_tags(plan, options, version)))
-        yield from _when(self.schedule)
+        yield from schedule_arguments(self.schedule)
         if plan.timeout_seconds is not None:
-            yield f"dagrun_timeout={_seconds(plan.timeout_seconds)}"
+            yield f"dagrun_timeout={delta(plan.timeout_seconds)}"
         yield from (Pair(f"{name}=", value(options[name])) for name in DAG_ARGUMENTS if name in options)
         common = {name: options[name] for name in TASK_ARGUMENTS if name in options}
         yield Pair("default_args=", value({**common, "retries": 0}))  # else [core] default_task_retries would hold
         if plan.parameters:
             given = self.schedule.parameters if self.schedule else {}
-            yield Pair("params=", Group("{", [_parameter(parameter, given) for parameter in plan.parameters], "}"))
+            yield Pair("params=", Group("{", [param(parameter, given) for parameter in plan.parameters], "}"))
         yield from _callbacks(options, DAG_CALLBACKS, ["on_end"] if plan.hooks else [])
 
     def _tasks(self) -> Iterator[str]:
@@ -273,7 +273,7 @@ class _Dag:
             yield Pair("doc_md=", Text(docs))
         yield from _retries(step.retry)
         if step.timeout_seconds is not None:
-            yield f"execution_timeout={_seconds(step.timeout_seconds)}"
+            yield f"execution_timeout={delta(step.timeout_seconds)}"
         arguments = (*TASK_ARGUMENTS, *STEP_ARGUMENTS)
         yield from (Pair(f"{name}=", value(options[name])) for name in arguments if name in options)
         yield from _callbacks(options, TASK_CALLBACKS, [])
@@ -285,19 +285,6 @@ class _Dag:
             if isinstance(item.source, FromStep):
                 output = f"{self.names.tasks[item.source.step]}.output[{text_literal(xcom_key(item.source.output))}]"
                 yield Pair(f"{text_literal(item.name)}: ", output)
-
-
-def _check_schedule(plan: Plan, schedule: Schedule | None) -> None:
-    if schedule is None:
-        return
-    if schedule.catch_up and schedule.start is None:
-        raise ScheduleError(f"The schedule of {plan.name!r} catches up, so it needs a start: from when on?")
-    for parameter in plan.parameters:
-        if parameter.required and parameter.name not in schedule.parameters:
-            raise ScheduleError(
-                f"Parameter {parameter.name!r} of {plan.name!r} has no default, and a scheduled run on Airflow takes "
-                f"the defaults. Give it a default, or give parameters={{{parameter.name!r}: …}} to the schedule."
-            )
 
 
 def _callbacks(options: Mapping[str, Any], names: Iterable[str], before: list[Part]) -> Iterator[Part]:
@@ -337,78 +324,15 @@ def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
     return tags
 
 
-def _when(schedule: Schedule | None) -> Iterator[Part]:
-    if schedule is None:
-        yield "schedule=None"
-        yield f"start_date={_moment(_NO_START)}"
-        yield "catchup=False"
-        return
-    if schedule.cron is not None:
-        timetable = [text_literal(schedule.cron), f"timezone={text_literal(schedule.timezone)}"]
-    else:
-        assert schedule.interval_seconds is not None
-        timetable = [_seconds(schedule.interval_seconds)]
-    yield Pair("schedule=", Group(f"{_timetable_class(schedule)}(", timetable, ")"))
-    yield f"start_date={_moment(schedule.start or _NO_START)}"
-    if schedule.end:
-        yield f"end_date={_moment(schedule.end)}"
-    yield f"catchup={schedule.catch_up}"
-
-
-def _timetable_class(schedule: Schedule) -> str:
-    return "CronTriggerTimetable" if schedule.cron is not None else "DeltaTriggerTimetable"
-
-
-def _moment(moment: datetime) -> str:
-    at = moment.astimezone(UTC)
-    parts = [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
-    while len(parts) > 3 and parts[-1] == 0:
-        parts.pop()
-    return f"datetime({', '.join(map(str, parts))}, tzinfo=timezone.utc)"
-
-
 def _retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
     """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
     if policy is None or policy.max_attempts == 1:
         return
     yield f"retries={policy.max_attempts - 1}"
-    yield f"retry_delay={_seconds(policy.initial_delay_seconds)}"
+    yield f"retry_delay={delta(policy.initial_delay_seconds)}"
     if policy.max_attempts > 2 and policy.backoff_multiplier != 1 and policy.initial_delay_seconds:
         yield f"retry_exponential_backoff=backoff({float(policy.backoff_multiplier)!r})"
-        yield f"max_retry_delay={_seconds(policy.max_delay_seconds)}"
-
-
-def _seconds(seconds: float) -> str:
-    """A ``timedelta`` in the largest unit that leaves a whole number."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)):
-        if seconds and seconds % length == 0:
-            return f"timedelta({unit}={int(seconds / length)})"
-    return f"timedelta(seconds={seconds!r})"
-
-
-def _parameter(parameter: Parameter, given: Mapping[str, Any]) -> Part:
-    """A ``Param`` for the form of a run: the keywords of JSON Schema are its arguments."""
-    schema = {key: part for key, part in _flat(parameter.schema).items() if key != "default"}
-    plain = {key: part for key, part in schema.items() if key.isidentifier() and not keyword.iskeyword(key)}
-    others = {key: part for key, part in schema.items() if key not in plain}
-    arguments: list[Part] = []
-    if parameter.name in given or not parameter.required:
-        arguments.append(value(given.get(parameter.name, parameter.default)))
-    arguments += [Pair(f"{key}=", value(part)) for key, part in plain.items()]
-    if others:
-        arguments.append(Pair("**", value(others)))
-    return Pair(f"{text_literal(parameter.name)}: ", Group("Param(", arguments, ")"))
-
-
-def _flat(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A union of plain types as a list of them, since Airflow's form has a field for that and none for ``anyOf``.
-
-    Source: Airflow, ``FlexibleForm`` of its UI, which looks at ``type``.
-    """
-    union = schema.get("anyOf", ())
-    if not union or any(part.keys() != {"type"} or not isinstance(part["type"], str) for part in union):
-        return schema
-    return {"type": [part["type"] for part in union], **{key: part for key, part in schema.items() if key != "anyOf"}}
+        yield f"max_retry_delay={delta(policy.max_delay_seconds)}"
 
 
 def _asks_for_pod(resources: ResourceRequirements | None) -> bool:

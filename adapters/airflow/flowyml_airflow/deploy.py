@@ -1,12 +1,16 @@
-"""Getting a DAG file into Airflow, and knowing that Airflow has read it."""
+"""Deploying: a DAG file gets into Airflow, FlowyML waits until Airflow has read it, and old bundles go.
+
+And what deploying would change, and what was changed since by hand.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,21 +19,21 @@ from typing import Any
 
 from flowyml.core.errors import ConfigurationError, EngineError, OwnershipError, WaitTimeoutError
 from flowyml.core.progress import show_waiting
-from flowyml.core.schedule import Schedule
+from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.marks import mark_of, objection
-from flowyml_airflow.client import AirflowClient
+from flowyml.plan.names import slug
+from flowyml_airflow.client import AirflowClient, NotThereError
 from flowyml_airflow.compiler import CompiledDag, compile_dag, version_tag
 from flowyml_airflow.deployed import Deployed, facts_of, has_schedule, is_untouched, tags_of
-from flowyml_airflow.differences import code_difference, difference
 from flowyml_airflow.folder import Folder
-from flowyml_airflow.names import BUNDLES_FOLDER
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
 from flowyml_airflow.options import pipeline_options, step_options
-from flowyml_airflow.sweep import remove_old_bundles
-from flowyml_airflow.transport import NotThereError
+from flowyml_airflow.status import moment
 
-__all__ = ["Deployer"]
+__all__ = ["Deployer", "drift", "remove_old_bundles", "schedule_info"]
 
 logger = logging.getLogger("flowyml.airflow")
 _PARSING = 60  # seconds that reading a file may take once Airflow has found it
@@ -119,7 +123,7 @@ class Deployer:
         data = self.folder.read(f"{BUNDLES_FOLDER}/{path}") if self.folder and path else None
         if data is None or data == bundle.data:
             return ""
-        return code_difference(Bundle.of(data, str(path)), bundle)
+        return bundle_difference(Bundle.of(data, str(path)), bundle)
 
     def deployed_bundle(self, found: Deployed) -> Bundle:
         """The bundle of a deployed DAG. Raises ``ConfigurationError`` when it is not in the folder."""
@@ -280,3 +284,49 @@ def _compiled(data: bytes, schedule: str, python: str | None, artifacts: str | N
 
 def _plain(schedule: Schedule | None) -> str:
     return json.dumps(schedule.to_dict(), sort_keys=True) if schedule else ""
+
+
+def remove_old_bundles(folder: Folder, client: AirflowClient, pipeline: str, keep: Collection[str]) -> Sequence[str]:
+    """Remove a pipeline's bundles, except those that a DAG file names and those to ``keep``; gives what was removed.
+
+    ``keep`` holds the bundle that was just deployed and the one before it, which a task that is starting or a callback
+    of a run that has just ended may be loading. While a run of the pipeline is under way nothing is removed: its tasks
+    may have begun with any version.
+    """
+    ours = re.compile(rf"{re.escape(slug(pipeline))}-[0-9a-f]{{8}}\.pyz")
+    old = [name for name in folder.names(BUNDLES_FOLDER) if ours.fullmatch(name) and name not in keep]
+    if not old or client.is_busy([dag_id(pipeline), development_id(pipeline)]):
+        return ()
+    sources = folder.read_all([name for name in folder.names() if name.endswith(".py")])
+    gone = [name for name in old if not any(name.encode() in data for data in sources)]
+    for name in gone:
+        folder.remove(f"{BUNDLES_FOLDER}/{name}")
+    return gone
+
+
+def schedule_info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
+    """The schedule of a DAG; None when it has none, or none that FlowyML gave it."""
+    schedule = found.schedule
+    if schedule is None or not has_schedule(found.dag):
+        return None
+    following = moment(found.dag.get("next_dagrun_run_after") or found.dag.get("next_dagrun_create_after"))
+    return ScheduleInfo(
+        schedule_id=found.dag["dag_id"],
+        pipeline=found.facts.get("pipeline", found.dag["dag_id"]),
+        schedule=schedule,
+        paused=bool(found.dag["is_paused"]),
+        next_runs=(following,) if following else (),
+        drift=tuple(drift(found, folder)),
+    )
+
+
+def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
+    """What was changed by hand, behind FlowyML's back."""
+    filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
+    if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
+        yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
+    elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
+        yield f"{filename} in the DAGs folder is not what Airflow has read."
+    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
+    if ours is not None and ours != paused:
+        yield f"it was {'paused' if paused else 'resumed'} behind FlowyML's back: in Airflow's UI, API or command line."

@@ -10,8 +10,10 @@ from typing import Any
 from flowyml.core.origin import Origin
 from flowyml.core.schedule import Schedule
 from flowyml.plan.marks import mark_of
+from flowyml.plan.parameters import check_values
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.compiler import TAG
+from flowyml_airflow.parameters import declared
 
 __all__ = ["Deployed", "facts_of", "has_schedule", "is_untouched", "tags_of"]
 
@@ -53,6 +55,12 @@ class Deployed:
         """Its schedule, when it has one that FlowyML gave it."""
         plain = self.facts.get("schedule")
         return Schedule.from_dict(plain) if plain else None
+
+    def check_parameters(self, values: Mapping[str, Any]) -> None:
+        """Raise ``ParameterError`` for what a pipeline of FlowyML's does not take. Any DAG may be given any conf."""
+        if self.is_ours:
+            name = self.facts.get("pipeline", self.dag["dag_id"])
+            check_values(name, declared(self.dag.get("params")), values)
 
 
 def tags_of(dag: Mapping[str, Any]) -> set[str]:

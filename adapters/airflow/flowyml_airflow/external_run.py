@@ -26,8 +26,7 @@ from flowyml.core.web import exchange
 from flowyml.plan.names import slug
 from flowyml.runtime.running_step import current_step
 from flowyml.runtime.shutdown import StepStopped
-from flowyml_airflow.auth import Token, refusal
-from flowyml_airflow.connection import Connection
+from flowyml_airflow.connection import Connection, Token, refusal
 
 __all__ = ["External"]
 

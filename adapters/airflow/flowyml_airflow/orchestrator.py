@@ -18,20 +18,19 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, check_same_run, new_run_id
 from flowyml.orchestrators.ownership import check_replaceable
-from flowyml_airflow.backfills import backfilled, check_parameters
+from flowyml_airflow.backfills import backfill
 from flowyml_airflow.capabilities import CAPABILITIES
-from flowyml_airflow.client import AirflowClient, usable_id
+from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, Transport, usable_id
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.compiler import TAG, CompiledDag
 from flowyml_airflow.connection import Connection
-from flowyml_airflow.deploy import Deployer
+from flowyml_airflow.deploy import Deployer, schedule_info
 from flowyml_airflow.deployed import Deployed, has_schedule
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.reading import RunReader
-from flowyml_airflow.schedule import info, since
+from flowyml_airflow.schedule import since
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
-from flowyml_airflow.transport import ConflictError, NotThereError, Transport
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -251,7 +250,7 @@ class AirflowOrchestrator(Orchestrator):
             found = [one] if one else []
         else:
             found = [Deployed(dag, client) for dag in client.dags(TAG) if has_schedule(dag)]
-        return [made for item in found if (made := info(item, self._deployer.folder))]
+        return [made for item in found if (made := schedule_info(item, self._deployer.folder))]
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
         self._info(schedule_id)
@@ -279,7 +278,7 @@ class AirflowOrchestrator(Orchestrator):
         Raises ``RunNotFoundError``, ``ParameterError``, and ``OwnershipError`` for a DAG that was paused on purpose.
         """
         found, values = self._dag_of(name), dict(parameters or {})
-        check_parameters(found, values)
+        found.check_parameters(values)
         run_id = run_id or new_run_id(found.facts.get("pipeline", name))
         dag, dag_run_id = found.dag["dag_id"], airflow_run_id(run_id)
         self._check_runnable(found, run_id, force=False)
@@ -317,7 +316,7 @@ class AirflowOrchestrator(Orchestrator):
         ``run_backwards``, ``reprocess_behavior``, ``max_active_runs``. Raises ``ParameterError`` for a parameter that
         the pipeline does not have, and ``UnsupportedFeatureError`` on Airflow 2.
         """
-        made = backfilled(self._dag_of(name), start, end, parameters or {}, **options)
+        made = backfill(self._dag_of(name), start, end, parameters or {}, **options)
         reader = self._reader
         runs = [reader.run(run, whole=False) for run in made]
         return [SubmissionResult(self, run.job_id, run=run) for run in runs]
@@ -386,7 +385,7 @@ class AirflowOrchestrator(Orchestrator):
 
     def _info(self, schedule_id: str) -> ScheduleInfo:
         found = self._deployer.found(schedule_id) if usable_id(schedule_id) else None
-        made = info(found, self._deployer.folder) if found else None
+        made = schedule_info(found, self._deployer.folder) if found else None
         if made is None:
             raise ScheduleNotFoundError(
                 f"Airflow at {self.connection.url} keeps no schedule {schedule_id!r} of FlowyML. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,15 +14,14 @@ from flowyml.core.errors import ArtifactError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml_airflow.client import AirflowClient, LogEvent, moment
+from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, START_TASK, given_run_id, parameters_of, pipeline_of
-from flowyml_airflow.status import DAG_RUN, failed_before, run_status, task_status, timeout_of, was_cancelled
-from flowyml_airflow.tail import Tail
-from flowyml_airflow.transport import NotThereError, ServerTroubleError
+from flowyml_airflow.status import DAG_RUN, failed_before, moment, run_status, task_status, timeout_of, was_cancelled
 from flowyml_airflow.xcoms import restored
 
-__all__ = ["RunReader"]
+__all__ = ["LAST_WORDS", "RunReader", "Tail"]
 
 # How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
 SETTLES_WITHIN = timedelta(seconds=30)
@@ -34,8 +33,10 @@ _MACHINERY = (
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATE = "AirflowTaskTimeout"
 _SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
+LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
+_Key = tuple[datetime | None, str, str]
 
-Tails = dict[tuple[str, int, int], Tail]  # by task, map index and attempt
+Tails = dict[tuple[str, int, int], "Tail"]  # by task, map index and attempt
 
 
 @dataclass
@@ -337,3 +338,45 @@ def _described(kind: str, said: str) -> str:
     if kind.rpartition(".")[2] in ("AirflowException", "AirflowFailException") and said:
         return said
     return f"{kind}: {said}" if said else kind
+
+
+@dataclass
+class Tail:
+    """What was taken of the log of one attempt.
+
+    Events are known by what they say and when, not by their place: Airflow sorts them by time, so that a late one can
+    come before one that was taken already.
+    """
+
+    taken: Counter[_Key] = field(default_factory=Counter)
+    _last: _Key | None = None
+    _over_since: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the log was read after its attempt was over, and after its worker had time for the last words."""
+        return self._over_since is not None and time.monotonic() - self._over_since > LAST_WORDS
+
+    def fresh(self, events: Sequence[LogEvent], *, grows: bool, over: bool = False) -> list[LogEvent]:
+        """The events that are new. While the log ``grows``, one that may be half-written waits until it stays.
+
+        ``over`` is the attempt that wrote it.
+        """
+        if over and self._over_since is None:
+            self._over_since = time.monotonic()
+        if grows and events and events[-1].may_grow:
+            before, self._last = self._last, _key(events[-1])
+            if before != self._last:
+                events = events[:-1]
+        there: Counter[_Key] = Counter()
+        found = []
+        for event in events:
+            there[_key(event)] += 1
+            if there[_key(event)] > self.taken[_key(event)]:
+                found.append(event)
+        self.taken |= there
+        return found
+
+
+def _key(event: LogEvent) -> _Key:
+    return event.time, event.source, event.message

@@ -1,4 +1,4 @@
-"""A schedule as the DAG file declares it, and as Airflow keeps it."""
+"""A schedule in the words of a DAG file: timetable, start, end and catch-up."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from flowyml.core.schedule import Schedule, ScheduleInfo
-from flowyml_airflow.client import moment
-from flowyml_airflow.compiler import version_tag
-from flowyml_airflow.deployed import Deployed, has_schedule, is_untouched, tags_of
-from flowyml_airflow.folder import Folder
+from flowyml.core.errors import ScheduleError
+from flowyml.core.schedule import Schedule
+from flowyml.plan.layout import Group, Pair, Part, text_literal
+from flowyml.plan.model import Plan
 
-__all__ = ["drift", "info", "since"]
+__all__ = ["check_schedule", "delta", "schedule_arguments", "since", "timetable_class"]
+
+_NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 
 
 def since(schedule: Schedule, before: Schedule | None) -> Schedule:
@@ -29,29 +30,55 @@ def since(schedule: Schedule, before: Schedule | None) -> Schedule:
     return replace(schedule, start=now + wait)
 
 
-def info(found: Deployed, folder: Folder | None = None) -> ScheduleInfo | None:
-    """The schedule of a DAG; None when it has none, or none that FlowyML gave it."""
-    schedule = found.schedule
-    if schedule is None or not has_schedule(found.dag):
-        return None
-    following = moment(found.dag.get("next_dagrun_run_after") or found.dag.get("next_dagrun_create_after"))
-    return ScheduleInfo(
-        schedule_id=found.dag["dag_id"],
-        pipeline=found.facts.get("pipeline", found.dag["dag_id"]),
-        schedule=schedule,
-        paused=bool(found.dag["is_paused"]),
-        next_runs=(following,) if following else (),
-        drift=tuple(drift(found, folder)),
-    )
+def check_schedule(plan: Plan, schedule: Schedule | None) -> None:
+    """Raises ``ScheduleError`` for a schedule that Airflow cannot keep for this plan."""
+    if schedule is None:
+        return
+    if schedule.catch_up and schedule.start is None:
+        raise ScheduleError(f"The schedule of {plan.name!r} catches up, so it needs a start: from when on?")
+    for parameter in plan.parameters:
+        if parameter.required and parameter.name not in schedule.parameters:
+            raise ScheduleError(
+                f"Parameter {parameter.name!r} of {plan.name!r} has no default, and a scheduled run on Airflow takes "
+                f"the defaults. Give it a default, or give parameters={{{parameter.name!r}: …}} to the schedule."
+            )
 
 
-def drift(found: Deployed, folder: Folder | None) -> Iterator[str]:
-    """What was changed by hand, behind FlowyML's back."""
-    filename = str(found.dag.get("relative_fileloc") or found.dag["fileloc"]).rpartition("/")[2]
-    if not is_untouched(found.source) or version_tag(found.facts.get("version", "")) not in tags_of(found.dag):
-        yield f"{filename} was changed by hand: deploy again, or put the change into the pipeline."
-    elif folder is not None and folder.read(filename) not in (None, found.source.encode()):
-        yield f"{filename} in the DAGs folder is not what Airflow has read."
-    ours, paused = found.client.pause_we_set(found.dag["dag_id"]), bool(found.dag["is_paused"])
-    if ours is not None and ours != paused:
-        yield f"it was {'paused' if paused else 'resumed'} behind FlowyML's back: in Airflow's UI, API or command line."
+def schedule_arguments(schedule: Schedule | None) -> Iterator[Part]:
+    """The arguments of a DAG that say when it runs."""
+    if schedule is None:
+        yield "schedule=None"
+        yield f"start_date={_moment(_NO_START)}"
+        yield "catchup=False"
+        return
+    if schedule.cron is not None:
+        timetable = [text_literal(schedule.cron), f"timezone={text_literal(schedule.timezone)}"]
+    else:
+        assert schedule.interval_seconds is not None
+        timetable = [delta(schedule.interval_seconds)]
+    yield Pair("schedule=", Group(f"{timetable_class(schedule)}(", timetable, ")"))
+    yield f"start_date={_moment(schedule.start or _NO_START)}"
+    if schedule.end:
+        yield f"end_date={_moment(schedule.end)}"
+    yield f"catchup={schedule.catch_up}"
+
+
+def timetable_class(schedule: Schedule) -> str:
+    """The name of the timetable that fires at these times."""
+    return "CronTriggerTimetable" if schedule.cron is not None else "DeltaTriggerTimetable"
+
+
+def _moment(moment: datetime) -> str:
+    at = moment.astimezone(UTC)
+    parts = [at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond]
+    while len(parts) > 3 and parts[-1] == 0:
+        parts.pop()
+    return f"datetime({', '.join(map(str, parts))}, tzinfo=timezone.utc)"
+
+
+def delta(seconds: float) -> str:
+    """A ``timedelta`` in the largest unit that leaves a whole number."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)):
+        if seconds and seconds % length == 0:
+            return f"timedelta({unit}={int(seconds / length)})"
+    return f"timedelta(seconds={seconds!r})"

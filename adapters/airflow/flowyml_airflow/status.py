@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_airflow.client import moment
 
 __all__ = [
     "CANCELLED_NOTE",
@@ -17,6 +16,7 @@ __all__ = [
     "TASK_INSTANCE",
     "cancelled_note",
     "failed_before",
+    "moment",
     "run_status",
     "task_status",
     "timeout_of",
@@ -123,6 +123,11 @@ def timeout_of(dag: Mapping[str, Any]) -> timedelta | None:
         return timedelta(days=found["days"], seconds=found["seconds"], microseconds=found["microseconds"])
     match = _ISO.fullmatch(found) if found else None
     return timedelta(**{unit: float(number or 0) for unit, number in match.groupdict().items()}) if match else None
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time as Airflow writes it."""
+    return datetime.fromisoformat(text) if text else None
 
 
 def _known(table: Mapping[Any, ExecutionStatus], state: str | None, what: str) -> ExecutionStatus:

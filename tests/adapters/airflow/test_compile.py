@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from flowyml.core.errors import DefinitionError, ScheduleError, UnknownOptionError
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
+from flowyml.plan.differences import bundle_difference
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_airflow.compiler import compile_dag, version_tag
 from flowyml_airflow.dag_parts import CALLBACK
 from flowyml_airflow.deployed import facts_of, is_untouched
-from flowyml_airflow.differences import code_difference
 from flowyml_airflow.names import BUNDLES_FOLDER, START_TASK, dag_id, pipeline_of, task_id, xcom_key
 from tests.adapters.airflow import dags
 
@@ -414,11 +414,11 @@ def test_the_difference_of_code_is_shown() -> None:
     plan = one_step()
     old = build(plan, files={"a.py": b"x = 1\n", "b.py": b"same\n", "c.bin": b"\xff", "gone.py": b"1"})
     new = build(plan, files={"a.py": b"x = 2\n", "b.py": b"same\n", "c.bin": b"\xff\xfe", "new.py": b"2\n"})
-    assert code_difference(old, old) == ""
-    shown = code_difference(old, new)
+    assert bundle_difference(old, old) == ""
+    shown = bundle_difference(old, new)
     assert "--- deployed/code/a.py\n+++ new/code/a.py\n@@ -1 +1 @@\n-x = 1\n+x = 2\n" in shown
     assert "code/c.bin changes: 1 bytes, then 2.\n" in shown
     assert "--- deployed/code/gone.py\n+++ /dev/null\n" in shown
     assert "--- /dev/null\n+++ new/code/new.py\n" in shown
     assert "b.py" not in shown
-    assert "FlowyML itself changes, in 1 files" in code_difference(old, old.with_files({"flowyml/x.py": b""}))
+    assert "FlowyML itself changes, in 1 files" in bundle_difference(old, old.with_files({"flowyml/x.py": b""}))

@@ -24,8 +24,8 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
+from flowyml_airflow.client import ConflictError
 from flowyml_airflow.names import dag_file
-from flowyml_airflow.transport import ConflictError
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, other_code, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
 

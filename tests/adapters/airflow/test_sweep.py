@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from flowyml_airflow.deploy import remove_old_bundles
 from flowyml_airflow.folder import open_folder
-from flowyml_airflow.sweep import remove_old_bundles
 
 
 class Client:

@@ -1,0 +1,107 @@
+"""The log of an attempt as Airflow's API gives it, in lines: Airflow 3's as JSON, Airflow 2's as text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from flowyml_airflow.status import moment
+
+__all__ = ["LogEvent", "log_events", "text_log_events"]
+
+_LONGEST_HEAD = 100  # lines
+_LINE = re.compile(r"\[(?P<time>\d{4}-\d\d-\d\dT[^\]]+)\] \{(?P<source>[^}]*)\} (?P<level>[A-Z]+) - (?P<message>.*)")
+_RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One line of the log of an attempt. ``source`` tells who wrote it, ``error`` is that of a failed attempt.
+
+    ``may_grow`` is true where nothing tells whether the line was written to its end.
+    """
+
+    message: str
+    level: str = "INFO"
+    time: datetime | None = None
+    source: str = ""
+    error: Mapping[str, Any] | None = None
+    may_grow: bool = False
+
+
+def log_events(content: Sequence[Any]) -> list[LogEvent]:
+    """The log of an attempt on Airflow 3."""
+    return [_event(item) for item in _without_head(content) if not _is_torn(item)]
+
+
+def _without_head(content: Sequence[Any]) -> Sequence[Any]:
+    """The log without Airflow's own lines about where it was found, which stand at its beginning and have no time."""
+    head = content[:_LONGEST_HEAD]
+    ends = [number for number, item in enumerate(head) if _said(item) == "::endgroup::" and not _time(item)]
+    has_head = bool(ends) and _said(head[0]).startswith("::group::Log message source")
+    return content[ends[0] + 1 :] if has_head else content
+
+
+def _said(item: Any) -> str:
+    return str(item.get("event", "") if isinstance(item, dict) else item)
+
+
+def _time(item: Any) -> str | None:
+    return item.get("timestamp") if isinstance(item, dict) else None
+
+
+def _is_torn(item: Any) -> bool:
+    """Whether a worker is still writing this line: what is no whole JSON, Airflow hands on as if it were text.
+
+    Source: Airflow, ``file_task_handler._log_stream_to_parsed_log_stream``.
+    """
+    return isinstance(item, dict) and not item.get("timestamp") and str(item.get("event", "")).startswith("{")
+
+
+def _event(item: Any) -> LogEvent:
+    if not isinstance(item, dict):
+        return LogEvent(str(item))
+    source = ":".join(str(item[part]) for part in ("logger", "filename") if item.get(part))
+    detail = item.get("error_detail") or [None]
+    return LogEvent(
+        str(item.get("event", "")),
+        str(item.get("level") or "info").upper(),
+        moment(item.get("timestamp")),
+        source,
+        detail[0],
+    )
+
+
+def _text(content: str) -> str:
+    """The content is the repr of a list of pairs: host and text."""
+    try:
+        return "\n".join(str(text) for _, text in ast.literal_eval(content))
+    except (ValueError, SyntaxError, TypeError):
+        return content
+
+
+def text_log_events(content: str) -> list[LogEvent]:
+    """The log of an attempt on Airflow 2, which is text.
+
+    Lines that begin with a time begin an event; other lines belong to the one before.
+
+    The last one may be half-written, or wait for more lines: Airflow leaves out the line break that would tell.
+    """
+    events: list[LogEvent] = []
+    for line in _text(content).splitlines():
+        if match := _LINE.fullmatch(line):
+            time = datetime.fromisoformat(match["time"])
+            events.append(LogEvent(match["message"], match["level"], time, match["source"]))
+        elif events:
+            events[-1] = _continued(events[-1], line)
+    return events and [*events[:-1], replace(events[-1], may_grow=True)]
+
+
+def _continued(event: LogEvent, line: str) -> LogEvent:
+    raised = _RAISED.fullmatch(line) if event.message.startswith("Task failed with exception") else None
+    error = {"exc_type": raised["type"], "exc_value": raised["value"] or ""} if raised else event.error
+    return LogEvent(f"{event.message}\n{line}", event.level, event.time, event.source, error)
