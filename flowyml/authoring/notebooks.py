@@ -28,7 +28,7 @@ def version_in_notebook(function: object) -> str:
     """What changes when a function of a notebook, or one that it calls there, is defined anew; else empty."""
     if not _is_of_notebook(function):
         return ""
-    from flowyml.authoring.versions import code_version
+    from flowyml.authoring.function_versions import code_version
 
     return code_version(function)
 

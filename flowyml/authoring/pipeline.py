@@ -216,7 +216,7 @@ class Pipeline:
     @property
     def revision(self) -> str | None:
         """The git commit that the pipeline's file is from, with ``-dirty`` behind it for one that was changed since."""
-        from flowyml.authoring.revisions import revision_of
+        from flowyml.authoring.git_revisions import revision_of
 
         return revision_of(self._file)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from flowyml.authoring.included import included
+from flowyml.authoring.data_files import included
 from flowyml.authoring.steps import Step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.modules import shipped_name
@@ -56,8 +56,8 @@ def collect(
     origin: Origin,
 ) -> Bundle:
     """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
+    from flowyml.authoring.function_versions import code_version
     from flowyml.authoring.pickles import pickled
-    from flowyml.authoring.versions import code_version
     from flowyml.plan.bundle import build
 
     referred: dict[str, None] = {}  # a dict keeps the order

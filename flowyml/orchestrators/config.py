@@ -9,7 +9,7 @@
     export FLOWYML_ORCHESTRATORS__PROD__URL=https://…      # the environment wins
 
 The file is the nearest one at or above the working folder. Credentials go to the URL that stands beside them: see
-``flowyml.orchestrators.whose``. A table that is named like an engine holds defaults of that
+``flowyml.orchestrators.credential_scope``. A table that is named like an engine holds defaults of that
 engine, also for the targets that are built on it.
 """
 
@@ -79,8 +79,8 @@ def construct(factory: Factory, found: Target, options: Mapping[str, Any]) -> Or
     """The orchestrator of a target; ``options`` win over its own. Raises ``ConfigurationError``."""
     if not found.options:
         return factory(**options)
+    from flowyml.orchestrators.credential_scope import without_credentials_of
     from flowyml.orchestrators.settings import checked
-    from flowyml.orchestrators.whose import without_credentials_of
 
     found = without_credentials_of(found, options.get("url"))
     values = {**checked(factory, found), **options}

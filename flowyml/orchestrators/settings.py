@@ -15,8 +15,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSourc
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import read_settings
 from flowyml.orchestrators.config import PREFIX, Target
+from flowyml.orchestrators.credential_scope import with_own_credentials
 from flowyml.orchestrators.registry import declared
-from flowyml.orchestrators.whose import with_own_credentials
 
 if TYPE_CHECKING:
     from pydantic_settings import PydanticBaseSettingsSource

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flowyml.authoring import included as included_module
-from flowyml.authoring.included import included
+from flowyml.authoring import data_files
+from flowyml.authoring.data_files import included
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
 
@@ -107,7 +107,7 @@ def test_a_link_inside_is_taken_and_gives_no_way_to_what_is_hidden(project: Path
 
 def test_too_much_is_refused_before_it_is_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (project / "data" / "huge.bin").open("wb") as file:
-        file.truncate(included_module.MAX_BYTES)  # a hole: it takes no room on the disk
+        file.truncate(data_files.MAX_BYTES)  # a hole: it takes no room on the disk
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
     with pytest.raises(
         DefinitionError, match=r"takes 100\.0 MB, and 100\.0 MB may come .*: data/huge\.bin \(100\.0 MB\)"

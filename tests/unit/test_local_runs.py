@@ -31,7 +31,7 @@ from flowyml.core.runs import PipelineResult, Run
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import RunnablePipeline, check_same_run
 from flowyml.orchestrators.local import run
-from flowyml.orchestrators.local.outputs import kept, read
+from flowyml.orchestrators.local.outputs import read, record
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 
@@ -605,7 +605,7 @@ def test_an_end_is_recorded_whatever_goes_wrong_with_the_outputs(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "kept", interrupted)
+    monkeypatch.setattr(run, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         chain(1).run(on=local, run_id="a")
     assert local.get_run("a").status is COMPLETED
@@ -654,10 +654,10 @@ def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Pat
     plan, name = chain(1).compile(), "v0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path))
-        entry = kept(plan, "limited", {name: value}, keep=200_000)
+        entry = record(plan, "limited", {name: value}, max_bytes=200_000)
         assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert read("limited", json.dumps(kept(plan, "limited", {name: value}, keep=1e6))) == {name: value}
+        assert read("limited", json.dumps(record(plan, "limited", {name: value}, max_bytes=1e6))) == {name: value}
 
 
 def test_a_subclass_may_do_things_before_and_after(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import schema
+from flowyml.orchestrators.local.schedule_server import Trigger, due_now
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore, serve_schedules
-from flowyml.orchestrators.local.serve import Trigger, due_now
 from flowyml.orchestrators.local.store import RunStore
 
 quietly = pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")

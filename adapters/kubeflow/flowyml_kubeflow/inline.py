@@ -31,15 +31,16 @@ _DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|healt
 # The local engine with its step processes, what other engines' clients stand on, and what is said of code when it is
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (
-    "flowyml/authoring/revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/versions.py",
+    "flowyml/authoring/git_revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/function_versions.py",
     "flowyml/runtime/fork_child.py", "flowyml/runtime/spawn.py", "flowyml/runtime/processes.py",
     "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
-    "flowyml/orchestrators/settings.py", "flowyml/orchestrators/whose.py", "flowyml/orchestrators/ownership.py",
+    "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
+    "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
 # What only a terminal, a notebook or a repository needs. No pod imports it.
-_AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/revisions.py")
+_AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py")
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 _STRING_OR_COMMENT = re.compile(

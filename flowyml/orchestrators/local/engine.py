@@ -23,8 +23,8 @@ from flowyml.core.errors import (
 )
 from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.interrupt import Slot
 from flowyml.orchestrators.local.schema import StepRow
+from flowyml.orchestrators.local.stopping import Slot
 from flowyml.runtime.tracebacks import described
 
 __all__ = ["Engine", "error_text"]

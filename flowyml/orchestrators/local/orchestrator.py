@@ -107,7 +107,7 @@ class LocalOrchestrator(Orchestrator):
         deployed, so ``force`` changes nothing.
         """
         from flowyml.orchestrators.local.run import LocalRun
-        from flowyml.orchestrators.local.work import goes_apart
+        from flowyml.orchestrators.local.step_call import goes_apart
         from flowyml.runtime.processes import ahead
 
         plan = self.plan(pipeline)
@@ -132,10 +132,10 @@ class LocalOrchestrator(Orchestrator):
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Start a process for the run, which needs nothing of this one any more."""
-        from flowyml.orchestrators.local import detached, views
+        from flowyml.orchestrators.local import detached, records
 
         if not detached.start_run(self.store, _kept(bundle), bundle, run_id, parameters, detached.pickled(self)):
-            found = views.run_of(self.store.get(run_id))
+            found = records.run_of(self.store.get(run_id))
             check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         return run_id
 
@@ -171,7 +171,7 @@ class LocalOrchestrator(Orchestrator):
         needs_code = len(apart) < len(plan.steps) or plan.hooks
         return Settings(
             max_workers=self.max_workers,
-            keep_outputs=self._most_kept(),
+            max_output_bytes=self._max_output_bytes(),
             folder=self.store.folder_of(run_id),
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
@@ -182,7 +182,7 @@ class LocalOrchestrator(Orchestrator):
             share=self.share,
         )
 
-    def _most_kept(self) -> float:
+    def _max_output_bytes(self) -> float:
         """The most bytes that an output may have to be kept as an artifact."""
         from flowyml.orchestrators.local.outputs import MAX_KEPT_BYTES
 
@@ -213,23 +213,23 @@ class LocalOrchestrator(Orchestrator):
 
     def get_run(self, job_id: str) -> Run:
         """One run, from the record. A run whose process died is ``FAILED``, with the raw status ``crashed``."""
-        from flowyml.orchestrators.local import detached, views
+        from flowyml.orchestrators.local import detached, records
 
         detached.reap()
-        return views.run_of(self.store.get(job_id))
+        return records.run_of(self.store.get(job_id))
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         """The runs of this store, newest first."""
-        from flowyml.orchestrators.local import views
+        from flowyml.orchestrators.local import records
 
-        return [views.run_of(row) for row in self.store.runs(pipeline, limit)]
+        return [records.run_of(row) for row in self.store.runs(pipeline, limit)]
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         """The steps in the plan's order; those that never began are queued, or cancelled once the run has ended."""
-        from flowyml.orchestrators.local import views
+        from flowyml.orchestrators.local import records
 
         row = self.store.get(job_id)
-        return views.steps_of(row, self.store.steps(row.number))
+        return records.steps_of(row, self.store.steps(row.number))
 
     def outputs(self, job_id: str) -> Outputs:
         """The outputs that were kept; reading another one says how to keep it."""
@@ -247,14 +247,14 @@ class LocalOrchestrator(Orchestrator):
         return self._lines(row, json.loads(row.steps), follow)
 
     def _lines(self, row: RunRow, names: list[str], follow: bool) -> Iterator[LogLine]:
-        from flowyml.orchestrators.local import views
+        from flowyml.orchestrators.local import records
 
         last = 0
         while True:
             ended = row.status not in ("QUEUED", "RUNNING")
             for number, line in self.store.lines(row.number, last):
                 last = number
-                yield views.log_line(line, names)
+                yield records.log_line(line, names)
             if ended or not follow:
                 return
             time.sleep(_FOLLOW_SECONDS)

@@ -24,7 +24,7 @@ from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.runtime.tracebacks import described
 
-__all__ = ["MAX_KEPT_BYTES", "kept", "read"]
+__all__ = ["MAX_KEPT_BYTES", "read", "record"]
 
 logger = logging.getLogger("flowyml.local")
 
@@ -34,13 +34,13 @@ MAX_KEPT_BYTES = 1_000_000_000
 """The most that an output of a submitted run may have to be kept without being asked for."""
 
 
-def kept(plan: Plan, run_id: str, values: Mapping[str, Any], *, keep: float) -> dict[str, Any]:
-    """What is recorded: small values themselves, others as artifacts of up to ``keep`` bytes, else why they are not."""
-    return {output.name: _kept(plan.name, run_id, output, values[output.name], keep) for output in plan.outputs}
+def record(plan: Plan, run_id: str, values: Mapping[str, Any], *, max_bytes: float) -> dict[str, Any]:
+    """What is recorded: small values themselves, others as artifacts of up to ``max_bytes``, else why they are not."""
+    return {output.name: _record(plan.name, run_id, output, values[output.name], max_bytes) for output in plan.outputs}
 
 
 def read(run_id: str, recorded: str) -> Outputs:
-    """The outputs that ``kept`` recorded, as JSON."""
+    """The outputs that ``record`` recorded, as JSON."""
     values: dict[str, Any] = {}
     not_kept: dict[str, str] = {}
     for name, entry in json.loads(recorded).items():
@@ -67,20 +67,20 @@ def _value(entry: Mapping[str, Any]) -> Any:
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
 
-def _kept(pipeline: str, run_id: str, output: PipelineOutput, value: Any, keep: float) -> dict[str, Any]:
+def _record(pipeline: str, run_id: str, output: PipelineOutput, value: Any, max_bytes: float) -> dict[str, Any]:
     if _is_small(value) and is_plain(value):
         return {"value": value}
     forbidden = why_no_pickles()
     if not forbidden and (data := _small_pickle(value)) is not None:
         main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}
         return {"pickle": base64.b64encode(data).decode(), **main}
-    if forbidden and not keep:
+    if forbidden and not max_bytes:
         return {
             "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: the record holds {_kind(value)} as a "
             f"pickle, and pickles are not written here: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays "
             f"and tables without one."
         }
-    if not keep:
+    if not max_bytes:
         return {
             "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: only small values are, and this is "
             f"{_kind(value)}. Run it with LocalOrchestrator(keep_outputs=True) to keep it."
@@ -89,12 +89,12 @@ def _kept(pipeline: str, run_id: str, output: PipelineOutput, value: Any, keep: 
         place = run_place(f"local {platform.node()} {home()}", pipeline, run_id)
         key = artifact_key(place, output.source.step, 1, f"output-{output.name}")
         store = open_store()
-        return {"artifact": pack(value, _LimitedStore(store, keep), key=key), "store": store.url}
+        return {"artifact": pack(value, _LimitedStore(store, max_bytes), key=key), "store": store.url}
     except _TooLargeError:
         return {
             "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: {_kind(value)} of more than "
-            f"{keep / 1e9:g} GB. Run it with LocalOrchestrator(keep_outputs=True) to keep it, or let the step write it "
-            f"to storage and return where it is."
+            f"{max_bytes / 1e9:g} GB. Run it with LocalOrchestrator(keep_outputs=True) to keep it, or let the step "
+            f"write it to storage and return where it is."
         }
     except Exception as error:  # whatever the class of the value raises when it is written
         logger.warning("Output %r of run %r could not be kept: %s", output.name, run_id, described(error))

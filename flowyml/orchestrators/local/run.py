@@ -27,17 +27,15 @@ from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.graph import nodes_of
 from flowyml.orchestrators.local.host import Host
-from flowyml.orchestrators.local.outputs import kept
+from flowyml.orchestrators.local.live_view import LiveView
+from flowyml.orchestrators.local.outputs import record
 from flowyml.orchestrators.local.recorder import Recorder
-from flowyml.orchestrators.local.reports import result_of, tell_failure
+from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
 from flowyml.orchestrators.local.schema import RunRow, StepRow
 from flowyml.orchestrators.local.sharing import warn_of_sharing
-from flowyml.orchestrators.local.show import Show
+from flowyml.orchestrators.local.step_call import StepCalls
+from flowyml.orchestrators.local.stopping import Watch
 from flowyml.orchestrators.local.store import Ending, RunStore
-from flowyml.orchestrators.local.verdict import Verdict, verdict
-from flowyml.orchestrators.local.views import run_of, step_of
-from flowyml.orchestrators.local.watch import Watch
-from flowyml.orchestrators.local.work import Work
 from flowyml.plan.model import Plan
 from flowyml.runtime.code import Code
 from flowyml.runtime.fork_client import Server
@@ -58,7 +56,7 @@ class Settings:
     """
 
     max_workers: int
-    keep_outputs: float
+    max_output_bytes: float
     folder: Path
     code: Callable[[], Code]
     apart: frozenset[str] = frozenset()
@@ -89,50 +87,50 @@ class LocalRun:
         self._engine = Engine(
             self._nodes,
             max_workers=settings.max_workers,
-            note=self._noting(),
-            failed=partial(tell_failure, sink=self._recorder.sink, code_folder=settings.host.code_folder),
+            note=self._row_taker(),
+            failed=partial(log_failure, sink=self._recorder.sink, code_folder=settings.host.code_folder),
         )
         self._hooks: Sequence[PipelineHook] = ()
-        self._verdict: Verdict = ExecutionStatus.FAILED, "failed", None
+        self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
         self._outputs: dict[str, Any] = {}
 
     def execute(self) -> PipelineResult:
         """Run to the end and record it, whatever happens on the way."""
         alone = self._settings.host.alone
-        show = Show(run_of(self.row), self._nodes) if wants_progress() and not alone else None
+        live_view = LiveView(run_of(self.row), self._nodes) if wants_progress() and not alone else None
         try:
             with capturing(self._sink if alone else None), attributed(self._sink):
                 try:
-                    self._run(show)
+                    self._run(live_view)
                 except BaseException as error:
                     self._note_fault(error)
                     raise
                 finally:
-                    self._say_goodbye()
-                    if show is not None:
-                        show.close(replace(run_of(self.row), status=self._verdict[0], error=self._verdict[2]))
+                    self._fire_end()
+                    if live_view is not None:
+                        live_view.close(replace(run_of(self.row), status=self._outcome[0], error=self._outcome[2]))
         finally:
             self._record_end()
         try:
-            return result_of(self.plan, self.row, self._nodes, self._verdict, self._outputs, self._seconds())
+            return result_of(self.plan, self.row, self._nodes, self._outcome, self._outputs, self._seconds())
         finally:
-            self._let_go()
+            self._release_values()
 
     def abandon(self) -> None:
         """Record a stopped run whose steps go on regardless. For the recorder's thread, before it ends the process."""
         self._engine.end_the_rest()
-        self._verdict = verdict(self.plan, self._nodes, self._engine.stopping)
-        self._say_goodbye()
+        self._outcome = outcome_of(self.plan, self._nodes, self._engine.stopping)
+        self._fire_end()
         self._record_end()
         self._settings.host.end()
 
-    def _run(self, show: Show | None) -> None:
+    def _run(self, live_view: LiveView | None) -> None:
         code = self._settings.code()
         self._hooks = code.hooks
         with suppress(ConfigurationError):  # which is raised where it matters
             why_no_pickles()  # while the working folder is there
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
-        work = Work(
+        work = StepCalls(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
             self._settings.dates, share=self._settings.share,
         )  # fmt: skip
@@ -141,10 +139,10 @@ class LocalRun:
             with suppress(Exception):  # it looks into objects of the user's, and a warning must not end a run
                 warn_of_sharing(self.plan, code.functions, in_threads)
         with self._processes() as work.apart:
-            self._recorder.start(self._ticking(show))
+            self._recorder.start(self._ticker(live_view))
             self._settings.host.begun(self._engine)
             self._engine.run(work.call)
-            self._verdict = verdict(self.plan, self._nodes, self._engine.stopping)
+            self._outcome = outcome_of(self.plan, self._nodes, self._engine.stopping)
             self._collect_outputs(work)
 
     def _processes(self) -> AbstractContextManager[StepProcesses | None]:
@@ -158,10 +156,10 @@ class LocalRun:
             caller=this_caller(), started=self._settings.started, dates=self._settings.dates,
         )  # fmt: skip
 
-    def _ticking(self, show: Show | None) -> Callable[[sqlite3.Connection], None]:
+    def _ticker(self, live_view: LiveView | None) -> Callable[[sqlite3.Connection], None]:
         host = self._settings.host
         give_up = self.abandon if host.alone else None
-        watch = Watch(self._engine, self.row.number, timeout=self.plan.timeout_seconds, show=show, give_up=give_up)
+        watch = Watch(self._engine, self.row.number, timeout=self.plan.timeout_seconds, show=live_view, give_up=give_up)
 
         def tick(db: sqlite3.Connection) -> None:
             if text := host.stray_text():
@@ -170,7 +168,7 @@ class LocalRun:
 
         return tick
 
-    def _noting(self) -> Callable[[StepRow], object]:
+    def _row_taker(self) -> Callable[[StepRow], object]:
         """What takes the new row of a step. Without a collector of metrics that is the recorder alone."""
         if get_metrics_collector() is None:
             return self._recorder.note
@@ -183,7 +181,7 @@ class LocalRun:
 
         return note
 
-    def _collect_outputs(self, work: Work) -> None:
+    def _collect_outputs(self, work: StepCalls) -> None:
         """The outputs of the pipeline that came to be; in a run that failed, those of the healthy branches."""
         nodes = {node.step.name: node for node in self._nodes}
         for output in self.plan.outputs:
@@ -194,26 +192,26 @@ class LocalRun:
     def _note_fault(self, error: BaseException) -> None:
         """The caller's interrupt, or a fault outside of all steps, such as code that cannot be imported."""
         if isinstance(error, KeyboardInterrupt):
-            self._verdict = ExecutionStatus.CANCELLED, "cancelled", "The run was interrupted."
+            self._outcome = ExecutionStatus.CANCELLED, "cancelled", "The run was interrupted."
             return
-        self._verdict = ExecutionStatus.FAILED, "failed", error_text(error)
+        self._outcome = ExecutionStatus.FAILED, "failed", error_text(error)
         if self._settings.host.alone:
             logger.error("The run failed: %s", traceback_text(error, self._settings.host.code_folder))
 
-    def _say_goodbye(self) -> None:
-        status = self._verdict[0]
+    def _fire_end(self) -> None:
+        status = self._outcome[0]
         fire(self._hooks, "on_pipeline_end", self.plan.name, self.row.run_id, status, self._seconds())
 
     def _record_end(self) -> None:
         """Write down all that there is to know, and the end in any case; remove what was only needed on the way."""
-        status, raw, error = self._verdict
+        status, raw, error = self._outcome
         ending = Ending(status.name, raw, error)
         try:
             self._sink.feed("output", self._settings.host.stray_text())
             self._sink.close()
             self._recorder.close()
             if status is ExecutionStatus.COMPLETED:
-                outputs = kept(self.plan, self.row.run_id, self._outputs, keep=self._settings.keep_outputs)
+                outputs = record(self.plan, self.row.run_id, self._outputs, max_bytes=self._settings.max_output_bytes)
                 ending = ending._replace(outputs=outputs)
         finally:
             self._finish(ending)
@@ -225,7 +223,7 @@ class LocalRun:
             self._store.finish(self.row.run_id, ending)
         except (sqlite3.Error, ConfigurationError) as error:
             logger.error("Run %r ended %s; that could not be recorded. %s", self.row.run_id, ending.status, error)
-        measure("run_finished", self.plan.name, self.row.run_id, self._verdict[0], self._seconds())
+        measure("run_finished", self.plan.name, self.row.run_id, self._outcome[0], self._seconds())
 
     def _tidy(self) -> None:
         if self._settings.bundle is not None:
@@ -233,7 +231,7 @@ class LocalRun:
             with suppress(OSError):  # a detached process has more in it
                 self._settings.folder.rmdir()
 
-    def _let_go(self) -> None:
+    def _release_values(self) -> None:
         """The nodes hold one another, so they go late; the values of the user must not wait for that."""
         self._outputs = {}
         for node in self._nodes:

@@ -183,7 +183,7 @@ def serve_schedules(
     paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:
     its id is made of the schedule's and of the time that it was due.
     """
-    from flowyml.orchestrators.local.serve import Server
+    from flowyml.orchestrators.local.schedule_server import Server
 
     path = home() / "runs.db" if store is None else Path(store).expanduser().absolute()
     Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(look_seconds)

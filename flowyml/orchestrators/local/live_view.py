@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, TextIO
 from flowyml.core.runs import Run
 from flowyml.orchestrators.local.capture import beneath, leading_through
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.views import step_of
+from flowyml.orchestrators.local.records import step_of
 
 if TYPE_CHECKING:
     from flowyml.core.progress import Update
 
-__all__ = ["Show"]
+__all__ = ["LiveView"]
 
 _PATIENCE_SECONDS = 0.5
 """A run that is over sooner is not drawn, and does not wait for rich to be imported."""
 
 
-class Show:
+class LiveView:
     """Called again and again by the recorder's thread. It makes way for a debugger."""
 
     def __init__(self, run: Run, nodes: Sequence[Node]) -> None:

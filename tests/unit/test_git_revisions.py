@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline
-from flowyml.authoring.revisions import revision_of
+from flowyml.authoring.git_revisions import revision_of
 from flowyml.orchestrators import LocalOrchestrator
 
 SCRIPT = """

@@ -7,7 +7,7 @@ import sys
 import threading
 
 from flowyml.core.errors import StepCancelledError
-from flowyml.orchestrators.local.interrupt import Slot
+from flowyml.orchestrators.local.stopping import Slot
 
 
 def test_a_lock_that_an_exception_left_taken_is_released() -> None:
@@ -48,7 +48,7 @@ def test_interrupts_at_any_moment_end_a_step_and_never_hang() -> None:
 TRACED = """
 import sys
 from flowyml.core.errors import StepCancelledError
-from flowyml.orchestrators.local.interrupt import Slot
+from flowyml.orchestrators.local.stopping import Slot
 
 sys.settrace(lambda frame, event, argument: None)
 slot = Slot()

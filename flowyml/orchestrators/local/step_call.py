@@ -23,7 +23,7 @@ from flowyml.runtime.execution import run_step
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.running_step import running
 
-__all__ = ["Stored", "Work", "goes_apart"]
+__all__ = ["Stored", "StepCalls", "goes_apart"]
 
 
 class Stored:
@@ -44,7 +44,7 @@ class Stored:
             return self._live[0]
 
 
-class Work:
+class StepCalls:
     """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts.
 
     With ``share``, threads share the values themselves.

@@ -1,0 +1,157 @@
+"""What a run leaves for its user: its outcome, what went wrong in the log, and its records and result."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import FlowymlError, StepFailedError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.origin import Origin
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun
+from flowyml.orchestrators.local.capture import Sink, attributed
+from flowyml.orchestrators.local.engine import error_text
+from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.schema import RunRow, StepRow
+from flowyml.orchestrators.local.store import Line
+from flowyml.plan.model import Plan
+from flowyml.runtime.tracebacks import traceback_text
+
+__all__ = ["Outcome", "at", "log_failure", "log_line", "outcome_of", "result_of", "run_of", "step_of", "steps_of"]
+
+logger = logging.getLogger("flowyml.local")
+
+Outcome = tuple[ExecutionStatus, str, str | None]
+"""The status, the engine's own word for it, and what went wrong."""
+
+_BAD = ("FAILED", "TIMEOUT")
+
+
+def outcome_of(plan: Plan, nodes: Sequence[Node], stopped: str | None) -> Outcome:
+    """A step that timed out makes the run ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout."""
+    if all(node.row.status == "COMPLETED" for node in nodes):
+        return ExecutionStatus.COMPLETED, "completed", None
+    failures = _failures(nodes)
+    if stopped == "timeout":
+        late = f"The run took longer than the pipeline's timeout of {plan.timeout_seconds:g} s and was stopped."
+        return ExecutionStatus.TIMEOUT, "timeout", "; ".join([late, *failures])
+    if stopped:
+        return ExecutionStatus.CANCELLED, "cancelled", "; ".join(["The run was cancelled.", *failures])
+    if failures:
+        return ExecutionStatus.FAILED, "failed", "; ".join(failures)
+    return ExecutionStatus.CANCELLED, "cancelled", "A step was cancelled."
+
+
+def _first_error(nodes: Sequence[Node]) -> BaseException | None:
+    """The error of the step that failed first."""
+    failed = [node for node in nodes if node.row.status in _BAD]
+    return min(failed, key=lambda node: node.row.ended or 0).error if failed else None
+
+
+def _failures(nodes: Sequence[Node]) -> list[str]:
+    return [_failure(node) for node in nodes if node.row.status in _BAD]
+
+
+def _failure(node: Node) -> str:
+    text = node.row.error or ""
+    who = f"step {node.step.name!r}"
+    return text if who in text else f"{who} failed: {text}"
+
+
+def log_failure(
+    node: Node, error: BaseException, delay: float | None, sink: Callable[[int], Sink], code_folder: Path | None
+) -> None:  # fmt: skip
+    """In the log of the step, and by way of logging on the terminal. ``delay`` is the time until the next attempt."""
+    attempts = node.step.retry.max_attempts if node.step.retry else 1
+    which = f" (attempt {node.attempt} of {attempts})" if attempts > 1 else ""
+    with attributed(sink(node.position)):
+        if delay is None:
+            text, who = _trace(error, code_folder), f"step {node.step.name!r} "
+            if text.startswith(who):  # it names the step already
+                logger.error("Step %r %s%s", node.step.name, text.removeprefix(who), which)
+            else:
+                logger.error("Step %r failed%s: %s", node.step.name, which, text)
+        else:
+            text = error_text(error)
+            logger.warning("Step %r failed%s; trying again in %g s: %s", node.step.name, which, delay, text)
+
+
+def result_of(
+    plan: Plan, row: RunRow, nodes: Sequence[Node], outcome: Outcome, outputs: Mapping[str, Any], seconds: float
+) -> PipelineResult:  # fmt: skip
+    """The result of a run that was executed in this process, with the very objects that its steps returned."""
+    status, _, error = outcome
+    of_steps: dict[str, dict[str, Any]] = {}
+    for output in plan.outputs:
+        if output.name in outputs:
+            of_steps.setdefault(output.source.step, {})[output.source.output] = outputs[output.name]
+    return PipelineResult(
+        run_id=row.run_id,
+        pipeline=plan.name,
+        status=status,
+        outputs=Outputs(outputs if status.is_successful else {}),
+        step_results={node.step.name: _step_result(node, of_steps.get(node.step.name, {})) for node in nodes},
+        duration_seconds=seconds,
+        error=error,
+        exception=_first_error(nodes),
+    )
+
+
+def _step_result(node: Node, outputs: Mapping[str, Any]) -> StepResult:
+    seen = step_of(node.step.name, node.row)
+    return StepResult(
+        name=seen.name, status=seen.status, raw_status=seen.raw_status, attempt=seen.attempt,
+        started_at=seen.started_at, ended_at=seen.ended_at, error=seen.error, outputs=outputs,
+    )  # fmt: skip
+
+
+def _trace(error: BaseException, code_folder: Path | None) -> str:
+    """The user's own frames; FlowyML's own errors say all in their sentence."""
+    if isinstance(error, StepFailedError):
+        return error_text(error) if "FlowymlError" in error.names else error.traceback.rstrip()
+    return error_text(error) if isinstance(error, FlowymlError) else traceback_text(error, code_folder).rstrip()
+
+
+def run_of(row: RunRow) -> Run:
+    """A run. On local its job id is its run id."""
+    return Run(
+        job_id=row.run_id, run_id=row.run_id, pipeline=row.pipeline,
+        status=ExecutionStatus[row.status], raw_status=row.raw_status,
+        created_at=at(row.created), started_at=at(row.started), ended_at=at(row.ended),
+        error=row.error, parameters=json.loads(row.parameters),
+        origin=Origin.from_dict(json.loads(row.origin or "null")), code_digest=row.code_digest,
+        revision=row.revision,
+    )  # fmt: skip
+
+
+def steps_of(row: RunRow, steps: Mapping[int, StepRow]) -> tuple[StepRun, ...]:
+    """All steps of a run; of those that never began there is no row."""
+    idle = "queued" if row.status in ("QUEUED", "RUNNING") else "not_started"
+    status = "QUEUED" if idle == "queued" else "CANCELLED"
+    return tuple(
+        step_of(name, steps.get(position) or StepRow(position, status, idle))
+        for position, name in enumerate(json.loads(row.steps))
+    )
+
+
+def step_of(name: str, row: StepRow) -> StepRun:
+    """One step."""
+    return StepRun(
+        name=name, status=ExecutionStatus[row.status], raw_status=row.raw_status, attempt=row.attempt,
+        started_at=at(row.started), ended_at=at(row.ended), error=row.error,
+    )  # fmt: skip
+
+
+def log_line(line: Line, names: list[str]) -> LogLine:
+    """One log line. ``names`` are those of the steps in the plan's order."""
+    step = "" if line.position is None else names[line.position]
+    return LogLine(line.message, step=step, level=line.level, time=at(line.time))
+
+
+def at(seconds: float | None) -> datetime | None:
+    """A time in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

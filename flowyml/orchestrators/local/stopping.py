@@ -1,0 +1,138 @@
+"""Stop a run: notice that it must end, by its deadline or a request, and end the steps that run in threads.
+
+A thread is ended as far as Python can: by an exception that arrives between two instructions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flowyml.core.errors import StepCancelledError
+from flowyml.runtime.shutdown import GRACE
+
+if TYPE_CHECKING:
+    from flowyml.orchestrators.local.engine import Engine
+
+__all__ = ["Slot", "Watch"]
+
+_LOOK_SECONDS = 0.2
+_PRESS_SECONDS = GRACE  # in which a step that was hit cleans up
+_SIGN_OF_LIFE_SECONDS = 10
+_GRACE_SECONDS = GRACE + 2
+
+
+class Slot:
+    """One worker thread. Inside ``with slot:`` a step runs, and only there an exception may hit it."""
+
+    __slots__ = ("_lock", "_sent", "_thread", "is_open")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._thread = threading.get_ident()
+        self._sent = False
+        self.is_open = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.is_open = True
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def interrupt(self) -> None:
+        """Raise ``StepCancelledError`` in the step when its thread next runs Python code; harmless between steps."""
+        with self._lock:
+            if self.is_open:
+                self._sent = True
+                _raise_in(self._thread, StepCancelledError)
+
+    def close(self) -> None:
+        """From here on nothing hits this thread, not even what is on its way. May be called again."""
+        while self.is_open or self._sent:
+            try:
+                self._let_go()
+                with self._lock:
+                    self.is_open = False
+                for _ in range(10):  # what is on its way arrives at the next jump back
+                    pass
+                self._sent = False
+            except StepCancelledError:  # it arrived just now
+                continue
+
+    def _let_go(self) -> None:
+        """Release what an exception left locked that came between taking the lock and the block it guards."""
+        with suppress(RuntimeError):  # this thread does not hold it, as nearly always
+            while True:
+                self._lock.release()
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Let the interpreter raise an error in a thread.
+
+    It is never taken back with NULL: CPython 3.11 then goes on looking for it, and under a trace function, such as a
+    debugger's or coverage's, the next call never begins.
+    """
+    import ctypes
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+class Watch:
+    """Called by the recorder's thread, about twenty times a second.
+
+    A stopped step that catches the exception and goes on is hit again. ``give_up`` is called when steps still run
+    some seconds after the stop; without it they are waited for.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        number: int,
+        *,
+        timeout: float | None = None,
+        show: Callable[[], None] | None = None,
+        give_up: Callable[[], None] | None = None,
+    ) -> None:
+        now = time.monotonic()
+        self._engine = engine
+        self._number = number
+        self._deadline = None if timeout is None else now + timeout
+        self._show = show
+        self._give_up = give_up
+        self._stopped_at = float("inf")
+        self._next_press = now
+        self._next_look = now
+        self._next_sign = now + _SIGN_OF_LIFE_SECONDS
+
+    def __call__(self, db: sqlite3.Connection) -> None:
+        now = time.monotonic()
+        if self._engine.stopping:
+            self._press(now)
+        elif self._deadline is not None and now >= self._deadline:
+            self._engine.stop("timeout")
+        elif now >= self._next_look:
+            self._look(db, now)
+        if now >= self._next_sign:
+            self._next_sign = now + _SIGN_OF_LIFE_SECONDS
+            db.execute("UPDATE runs SET heartbeat = ? WHERE number = ?", (time.time(), self._number))
+        if self._show is not None:
+            self._show()
+
+    def _look(self, db: sqlite3.Connection, now: float) -> None:
+        self._next_look = now + _LOOK_SECONDS
+        found = db.execute("SELECT cancel FROM runs WHERE number = ?", (self._number,)).fetchone()
+        if found and found[0]:
+            self._engine.stop("cancelled")
+
+    def _press(self, now: float) -> None:
+        self._stopped_at = min(self._stopped_at, now)
+        if now >= self._next_press:
+            self._next_press = now + _PRESS_SECONDS
+            self._engine.stop(self._engine.stopping or "cancelled")
+        if self._give_up and now - self._stopped_at > _GRACE_SECONDS:
+            self._give_up()
