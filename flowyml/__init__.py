@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from flowyml._version import __version__
 from flowyml.authoring.context import Context, context
-from flowyml.authoring.pipeline import Pipeline, pipeline
+from flowyml.authoring.function_pipeline import pipeline
+from flowyml.authoring.pipeline import Pipeline
 from flowyml.authoring.steps import step
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.logs import get_logger

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
+from flowyml.authoring.steps import check_names
 from flowyml.core.errors import DefinitionError
 
-__all__ = ["MAX_BYTES", "included"]
+__all__ = ["MAX_BYTES", "checked_globs", "included"]
 
 logger = logging.getLogger("flowyml.bundle")
 
@@ -18,6 +19,18 @@ MAX_BYTES = 100_000_000
 
 _SETTINGS = ("flowyml.toml", "pyproject.toml")  # where targets stand, with their passwords
 _LISTED = 5
+
+
+def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
+    """The globs, none of them absolute. Raises ``DefinitionError``."""
+    globs = check_names(include, "include", who)
+    for pattern in globs:
+        if PurePath(pattern).is_absolute():
+            raise DefinitionError(
+                f"{who}: include={pattern!r} is absolute. Globs count from the folder of the pipeline's file, and the "
+                f"data travels with the code; what stands elsewhere, a step reads by its path."
+            )
+    return globs
 
 
 def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, bytes]:

@@ -17,9 +17,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from flowyml.artifacts.pickling import named
-from flowyml.authoring.sources import travels
 from flowyml.core.errors import DefinitionError
-from flowyml.core.modules import shipped_name
+from flowyml.core.modules import shipped_name, travels
 
 __all__ = ["pickled"]
 

@@ -7,25 +7,27 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from flowyml.authoring.calls import Call, record_calls
+from flowyml.authoring.calls import Call
 from flowyml.authoring.context import Context
-from flowyml.authoring.notebooks import newest, version_in_notebook
+from flowyml.authoring.data_files import checked_globs
+from flowyml.authoring.notebooks import newest
 from flowyml.authoring.options import engine_options, names_unknown_options, takes_a_dict
 from flowyml.authoring.origins import defining_file, origin_of
 from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, users_line
+from flowyml.authoring.run_parameters import annotation_of, context_parameter
 from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
 from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
-from flowyml.plan.model import FromParameter, Input, Parameter, PipelineOutput, Plan
+from flowyml.plan.model import Parameter, PipelineOutput, Plan
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
-from flowyml.plan.parameters import as_declared, check_values, is_too_deep, own_copy, schema_of
-from flowyml.plan.types import is_rich, plain
+from flowyml.plan.parameters import check_values
+from flowyml.plan.types import is_rich
 from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.base import Deployment, Orchestrator
     from flowyml.plan.bundle import Bundle
 
-__all__ = ["Pipeline", "pipeline"]
+__all__ = ["Pipeline"]
 
 
 class Pipeline:
@@ -87,7 +89,7 @@ class Pipeline:
         self.timeout = check_timeout(timeout, f"pipeline {name!r}")
         self.tags = check_names(tags, "tags", who)
         self.description = description
-        self.include = _checked_globs(include, who)
+        self.include = checked_globs(include, who)
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
         self._is_loaded = is_loading()  # by a command, as a script is loaded
@@ -284,7 +286,7 @@ class Pipeline:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
         steps = compile_steps(self.name, calls, self.context)
         types = {**self._own_types(), **self._context_types(calls, steps)}
-        context = {name: _context_parameter(name, types[name], value) for name, value in self.context.items()}
+        context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
             name=self.name,
             steps=with_types(steps, calls, {name: kind for name, kind in types.items() if is_rich(kind)}),
@@ -303,7 +305,7 @@ class Pipeline:
     def _context_types(self, calls: Sequence[Call], steps: Sequence[PlanStep]) -> dict[str, object]:
         wired = {step.name: step.inputs for step in steps}
         takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
-        return {name: _annotation(name, takers, value) for name, value in self.context.items()}
+        return {name: annotation_of(name, takers, value) for name, value in self.context.items()}
 
     def _run_nothing(self, run_id: str) -> PipelineResult:
         """An empty pipeline is refused by every engine; here it starts and ends, as the 0.x guide shows it."""
@@ -344,10 +346,6 @@ class Pipeline:
             return None
 
 
-def _are_newest(calls: Sequence[Call]) -> bool:
-    return all(newest(call.step) is call.step for call in calls)
-
-
 def _place_of(step: Step[..., Any]) -> Place | None:
     return place_of(inspect.unwrap(step.function))
 
@@ -357,124 +355,8 @@ def _class_name(kind: type) -> str:
     return f"{shipped_name(kind.__module__) or kind.__module__}.{kind.__qualname__}"
 
 
-class FunctionPipeline(Pipeline):
-    """A pipeline that a function puts together by calling steps. Made by ``@pipeline``."""
-
-    def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
-        super().__init__(name, **options)
-        self.function = function
-        self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
-        self.__module__ = function.__module__
-        self._place = place_of(function) or self._place
-        self._recorded: tuple[Sequence[Call], tuple[PipelineOutput, ...] | None] | None = None
-        self._version = ""
-
-    @names_its_place
-    def add_step(self, step: Step[..., Any]) -> Pipeline:
-        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
-
-    def _record(self) -> tuple[Sequence[Call], tuple[PipelineOutput, ...] | None]:
-        version = version_in_notebook(self.function)
-        if self._recorded is None or version != self._version or not _are_newest(self._recorded[0]):
-            sources = {name: FromParameter(name) for name in inspect.signature(self.function).parameters}
-            if both := sorted(set(sources) & set(self.context)):
-                raise DefinitionError(
-                    f"Pipeline {self.name!r}: {', '.join(both)} is both a parameter and in the context."
-                )
-            calls, returned = record_calls(self.function, sources)
-            self._recorded = [call._replace(step=newest(call.step)) for call in calls], returned
-            self._version = version
-        return self._recorded
-
-    def _all_calls(self) -> Sequence[Call]:
-        return self._record()[0]
-
-    def _returned(self) -> tuple[PipelineOutput, ...] | None:
-        returned = self._record()[1]
-        if returned is not None and self.outputs is not None:
-            raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
-        return returned
-
-    def _own_types(self) -> Mapping[str, object]:
-        hints = _type_hints(self.function)
-        parameters = inspect.signature(self.function).parameters
-        return {name: hints[name] if name in hints else _type_of(item.default) for name, item in parameters.items()}
-
-    def _own_parameters(self) -> tuple[Parameter, ...]:
-        types = self._own_types()
-        return tuple(
-            _parameter(self.name, item, types[name])
-            for name, item in inspect.signature(self.function).parameters.items()
-        )
-
-    def _home(self) -> Callable[..., Any] | None:
-        return self.function
-
-    def _has_steps(self) -> bool:
-        return True
-
-
-@overload
-def pipeline(function: Callable[..., Any], /) -> Pipeline: ...
-@overload
-def pipeline(
-    *,
-    name: str | None = None,
-    hooks: Iterable[PipelineHook] = (),
-    context: Mapping[str, Any] | None = None,
-    outputs: Sequence[str] | None = None,
-    timeout: float | None = None,
-    tags: Iterable[str] = (),
-    description: str | None = None,
-    include: Iterable[str] = (),
-    **engines: Mapping[str, Any],
-) -> Callable[[Callable[..., Any]], Pipeline]: ...
-@names_unknown_options("pipeline")
-def pipeline(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    hooks: Iterable[PipelineHook] = (),
-    context: Mapping[str, Any] | None = None,
-    outputs: Sequence[str] | None = None,
-    timeout: float | None = None,
-    tags: Iterable[str] = (),
-    description: str | None = None,
-    include: Iterable[str] = (),
-    **engines: Mapping[str, Any],
-) -> Any:
-    """Make a pipeline of a function that calls steps. Its parameters are those of a run.
-
-    The function is called once, when the pipeline is compiled; steps do not run then. What it returns becomes the
-    outputs of the pipeline: an output of a step, a tuple of them, or a dict that names them.
-
-    >>> from flowyml import pipeline, step
-    >>> @step
-    ... def double(number: int) -> int:
-    ...     return 2 * number
-    >>> @pipeline
-    ... def quadruple(number: int = 3):
-    ...     return {"result": double(double(number))}
-    >>> quadruple.run({"number": 5})["result"]
-    20
-    """
-
-    def decorate(function: Callable[..., Any]) -> Pipeline:
-        if isinstance(function, Step | Pipeline) or not callable(function):
-            raise DefinitionError(f"@pipeline goes on a plain function; this is {function!r}.")
-        doc = (inspect.getdoc(function) or "").partition("\n")[0]
-        return FunctionPipeline(
-            function, name or function.__name__, hooks=hooks, context=context, outputs=outputs, timeout=timeout,
-            tags=tags, description=doc if description is None else description, include=include, **engines,
-        )  # fmt: skip
-
-    return names_its_place(decorate) if function is None else decorate(function)
-
-
 def _resolve(on: str | Orchestrator | None) -> Orchestrator:
-    from flowyml.orchestrators.registry import resolve
+    from flowyml.orchestrators.targets import resolve
 
     return resolve(on)
 
@@ -483,57 +365,3 @@ def _checked_hooks(hooks: Iterable[PipelineHook], who: str) -> tuple[PipelineHoo
     if not isinstance(hooks, Iterable):
         raise DefinitionError(f"{who}: hooks={hooks!r:.80} is no list. Write hooks=[…], even for a single one.")
     return tuple(check_hook(hook, who) for hook in hooks)
-
-
-def _checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
-    globs = check_names(include, "include", who)
-    for pattern in globs:
-        if PurePath(pattern).is_absolute():
-            raise DefinitionError(
-                f"{who}: include={pattern!r} is absolute. Globs count from the folder of the pipeline's file, and the "
-                f"data travels with the code; what stands elsewhere, a step reads by its path."
-            )
-    return globs
-
-
-def _parameter(pipeline: str, item: inspect.Parameter, annotation: object) -> Parameter:
-    if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD, item.POSITIONAL_ONLY):
-        raise DefinitionError(f"Pipeline {pipeline!r}: parameter {item} has no fixed name. Write it out.")
-    required = item.default is item.empty
-    return _with_default(
-        Parameter(name=item.name, schema=schema_of(annotation, item.name), required=required), item.default
-    )
-
-
-def _with_default(parameter: Parameter, default: object) -> Parameter:
-    if parameter.required:
-        return parameter
-    value = default if is_too_deep(default) else plain(default)
-    return replace(parameter, default=own_copy(as_declared(parameter.schema, value)))
-
-
-def _context_parameter(name: str, annotation: object, value: object) -> Parameter:
-    return _with_default(Parameter(name=name, schema=schema_of(annotation, name)), value)
-
-
-def _type_of(default: object) -> object:
-    """The type of what is not annotated."""
-    if default is inspect.Parameter.empty:
-        return object
-    return Path if isinstance(default, PurePath) else type(default)
-
-
-def _annotation(name: str, takers: Iterable[tuple[Callable[..., Any], Input]], value: object) -> object:
-    """What the first step that takes the parameter ``name`` says of its type, else the type of the value."""
-    wanted = FromParameter(name)
-    hints = (_type_hints(function).get(item.name) for function, item in takers if item.source == wanted)
-    return next((hint for hint in hints if hint is not None), _type_of(value))
-
-
-def _type_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
-    import typing
-
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # a name that only type checkers see
-        return {}

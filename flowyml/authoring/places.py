@@ -11,6 +11,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import ParamSpec, TypeVar
 
 from flowyml.core.errors import DefinitionError
+from flowyml.core.modules import is_installed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,8 +69,6 @@ def place_of(function: object) -> Place | None:
 
 def _raised_at(trace: TracebackType | None) -> Place | None:
     """The innermost line that is neither FlowyML's nor of an installed package."""
-    from flowyml.authoring.sources import is_installed
-
     found = None
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

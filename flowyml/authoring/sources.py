@@ -10,18 +10,18 @@ from __future__ import annotations
 import ast
 import re
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.data_files import included
+from flowyml.authoring.function_versions import code_version
+from flowyml.authoring.pickles import pickled
 from flowyml.authoring.steps import Step
 from flowyml.core.hooks import PipelineHook
-from flowyml.core.modules import shipped_name
+from flowyml.core.modules import is_installed, shipped_name, source_file, travels
 from flowyml.plan.names import slug
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _IMPORTS = re.compile(
     re.MULTILINE,
 )
 
-__all__ = ["collect", "function_reference", "is_installed", "travels"]
+__all__ = ["collect", "function_reference"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
@@ -56,8 +56,6 @@ def collect(
     origin: Origin,
 ) -> Bundle:
     """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
-    from flowyml.authoring.function_versions import code_version
-    from flowyml.authoring.pickles import pickled
     from flowyml.plan.bundle import build
 
     referred: dict[str, None] = {}  # a dict keeps the order
@@ -101,15 +99,6 @@ def _main_folder() -> Path:
     return path.resolve().parent if path.is_file() else Path.cwd()
 
 
-def travels(module: str) -> bool:
-    """Whether a loaded module is the user's own, with a file that comes along, and not installed on workers anyway."""
-    shipped = shipped_name(module)
-    path = _source_file(sys.modules[module]) if module in sys.modules else None
-    if path is None or shipped is None or shipped.partition(".")[0] == "flowyml":
-        return False
-    return not is_installed(path)
-
-
 @dataclass
 class _Files:
     """Files by their path in the bundle, found by following imports from module to module."""
@@ -120,7 +109,7 @@ class _Files:
         """Add a loaded module's file and all that it imports from the same root."""
         if not travels(name):
             return
-        path, shipped = _source_file(sys.modules[name]), shipped_name(name)
+        path, shipped = source_file(sys.modules[name]), shipped_name(name)
         assert path is not None
         assert shipped is not None
         self._add(_import_root(shipped, path), path)
@@ -128,7 +117,7 @@ class _Files:
     def add_loaded_beside(self, root: Path) -> None:
         """Add what a notebook has imported from its own folder: its cells cannot be scanned for imports."""
         for module in list(sys.modules.values()):
-            path = _source_file(module)
+            path = source_file(module)
             if path is None or not path.is_relative_to(root) or is_installed(path):
                 continue
             if not module.__name__.startswith(("flowyml", "__main__")):
@@ -138,7 +127,7 @@ class _Files:
         """Add data files from the folder of a module, so that they stand where they stood beside it; gives that folder,
         below the one that modules are imported from."""
         shipped = shipped_name(module)
-        path = _source_file(sys.modules[module]) if module in sys.modules else None
+        path = source_file(sys.modules[module]) if module in sys.modules else None
         folder = path.parent if path else Path.cwd()
         root = _import_root(shipped, path) if path and shipped else folder
         beside = folder.relative_to(root)
@@ -192,24 +181,7 @@ def _resolves(function: Callable[..., Any], qualname: str) -> bool:
     return found is function or (isinstance(found, Step) and found.function is function)
 
 
-def _source_file(module: ModuleType) -> Path | None:
-    path = Path(getattr(module, "__file__", None) or "")
-    return path.resolve() if path.suffix == ".py" and path.is_file() else None
-
-
 def _import_root(module: str, path: Path) -> Path:
     """The folder on the import path under which a module's file stands."""
     parts = module.split(".")
     return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]
-
-
-def is_installed(path: Path) -> bool:
-    """Whether a file belongs to the standard library or to an installed package."""
-    return any(path.is_relative_to(root) for root in _installed_roots())
-
-
-@cache
-def _installed_roots() -> tuple[Path, ...]:
-    """Where packages and the standard library live: a worker has those of its own."""
-    keys = ("stdlib", "platstdlib", "purelib", "platlib")
-    return tuple({Path(sysconfig.get_path(key)).resolve() for key in keys})

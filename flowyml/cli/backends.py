@@ -13,7 +13,8 @@ from flowyml.core.capabilities import Capabilities, Feature, Level
 from flowyml.core.errors import ConfigurationError, FlowymlError
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Health, Orchestrator
-from flowyml.orchestrators.config import Target, construct, targets
+from flowyml.orchestrators.config import Target
+from flowyml.orchestrators.targets import construct, targets
 
 __all__ = ["backends", "show", "sign_in", "stop"]
 
@@ -59,7 +60,7 @@ def show(
 ) -> None:
     """Explain what one engine can do, partly or not."""
     with Output(as_json) as out:
-        from flowyml.orchestrators.config import target
+        from flowyml.orchestrators.targets import target
 
         backend = _examined(target(name))
         if as_json:

@@ -128,8 +128,8 @@ def _columns(out: Output) -> int:
 def _compiled(pipeline: RunnablePipeline, to: str) -> Mapping[str, bytes]:
     if to == "plan":
         return {"plan.json": pipeline.compile().canonical + b"\n"}
-    from flowyml.orchestrators.config import construct, target
     from flowyml.orchestrators.registry import load as load_engine
+    from flowyml.orchestrators.targets import construct, target
 
     found = target(to)
     orchestrator = construct(load_engine(found.engine), found, {})

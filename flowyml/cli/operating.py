@@ -13,7 +13,7 @@ from flowyml.cli.records import plain_run
 from flowyml.cli.source import read_values
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.orchestrators.registry import resolve
+from flowyml.orchestrators.targets import resolve
 
 __all__ = ["backfill", "clear", "trigger"]
 

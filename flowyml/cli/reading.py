@@ -15,7 +15,7 @@ from flowyml.core.errors import FlowymlError
 from flowyml.core.runs import Run, StepRun
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.orchestrators.registry import resolve
+from flowyml.orchestrators.targets import resolve
 
 __all__ = ["cancel", "logs", "outputs", "runs", "status", "watch"]
 

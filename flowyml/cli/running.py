@@ -19,7 +19,7 @@ from flowyml.core.runs import Outputs, Run
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.urls import without_credentials as shown_url
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
-from flowyml.orchestrators.registry import resolve
+from flowyml.orchestrators.targets import resolve
 
 __all__ = ["deploy", "run", "tell_outputs", "wait"]
 

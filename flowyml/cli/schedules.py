@@ -12,7 +12,7 @@ from flowyml.cli.records import plain_schedule
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.orchestrators.registry import resolve
+from flowyml.orchestrators.targets import resolve
 
 __all__ = ["create", "delete", "list_", "pause", "resume", "serve"]
 
@@ -104,7 +104,7 @@ def serve(on: On = None) -> None:
     import logging
 
     from flowyml.orchestrators.local import LocalOrchestrator
-    from flowyml.orchestrators.local.schedules import serve_schedules
+    from flowyml.orchestrators.local.schedule_server import serve_schedules
 
     orchestrator = resolve(on or "local")
     if not isinstance(orchestrator, LocalOrchestrator):

@@ -1,4 +1,7 @@
-"""The name that a module has elsewhere: a script is ``__main__`` where it runs, and a module where it is imported."""
+"""What a module is elsewhere: its name there, its file, and whether it comes along or is installed there anyway.
+
+A script is ``__main__`` where it runs, and a module where it is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["shipped_name"]
+__all__ = ["is_installed", "shipped_name", "source_file", "travels"]
 
 
 def shipped_name(module: str | None) -> str | None:
@@ -24,3 +27,32 @@ def _main_name(main: ModuleType) -> str | None:
         return None
     path = Path(str(main.__file__)).resolve()  # a link's own name is nobody else's
     return path.stem if path.suffix == ".py" and path.is_file() and path.stem.isidentifier() else None
+
+
+def travels(module: str) -> bool:
+    """Whether a loaded module is the user's own, with a file that comes along, and not installed on workers anyway."""
+    shipped = shipped_name(module)
+    path = source_file(sys.modules[module]) if module in sys.modules else None
+    if path is None or shipped is None or shipped.partition(".")[0] == "flowyml":
+        return False
+    return not is_installed(path)
+
+
+def source_file(module: ModuleType) -> Path | None:
+    """The file of Python that a loaded module is from, if there is one."""
+    path = Path(getattr(module, "__file__", None) or "")
+    return path.resolve() if path.suffix == ".py" and path.is_file() else None
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file belongs to the standard library or to an installed package."""
+    return any(path.is_relative_to(root) for root in _installed_roots())
+
+
+@cache
+def _installed_roots() -> tuple[Path, ...]:
+    """Where packages and the standard library live: a worker has those of its own."""
+    import sysconfig
+
+    keys = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple({Path(sysconfig.get_path(key)).resolve() for key in keys})

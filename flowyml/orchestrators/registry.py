@@ -7,15 +7,15 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flowyml.core.errors import ConfigurationError, MissingExtraError, OrchestratorNotFoundError, PluginError
+from flowyml.core.errors import MissingExtraError, OrchestratorNotFoundError, PluginError
 from flowyml.orchestrators.base import Orchestrator
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["GROUP", "Factory", "declared", "default", "load", "missing", "register", "resolve"]
+__all__ = ["GROUP", "Factory", "declared", "default", "load", "missing", "not_found", "register", "require_engine"]
 
 GROUP = "flowyml.orchestrators"
 
@@ -25,39 +25,6 @@ Factory = Callable[..., Orchestrator]
 _UNDER_EXTRA = re.compile(r"""(?P<package>[A-Za-z0-9._-]+).*\bextra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
 _BUILT_IN = {"local": "flowyml.orchestrators.local:LocalOrchestrator"}
 _registered: dict[str, Factory] = {}
-
-
-def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrator:
-    """The orchestrator that ``on`` names: a target of the configuration, an engine, or the URL of a server.
-
-    ``None`` stands for ``FLOWYML_ORCHESTRATOR``, or ``"local"`` without it. ``options`` are keywords of the
-    orchestrator's constructor and win over the configuration. Raises ``OrchestratorNotFoundError``,
-    ``MissingExtraError``, ``PluginError`` and ``ConfigurationError``.
-    """
-    if isinstance(on, Orchestrator):
-        return on
-    name = default() if on is None else on
-    if not isinstance(name, str):
-        raise ConfigurationError(_no_orchestrator(name))
-    if "://" in name:
-        from flowyml.orchestrators.remote import RemoteOrchestrator
-
-        return RemoteOrchestrator(name, **options)
-    from flowyml.orchestrators.config import construct, target
-
-    found = target(name)
-    factory = load(found.engine)
-    require_engine(factory)
-    made = construct(factory, found, options)
-    if found.name != found.engine:
-        made.target = found.name
-    return made
-
-
-def _no_orchestrator(on: object) -> str:
-    if isinstance(on, type):
-        return f"on={on.__name__} is a class. Give an object of it: on={on.__name__}(…)."
-    return f"on={on!r:.80} is no orchestrator. Give one, the name of an engine or target, or a server's URL."
 
 
 def default() -> str:

@@ -191,7 +191,7 @@ def test_without_the_extra_the_error_holds_the_command_that_helps(source: Path, 
     _run(UV, "pip", "install", "--quiet", "--python", python, wheel, "--constraints", "constraints.txt", cwd=source)
     ask = (
         "from flowyml.core.errors import MissingExtraError\n"
-        "from flowyml.orchestrators.registry import resolve\n"
+        "from flowyml.orchestrators.targets import resolve\n"
         "try: print(resolve('prefect'))\n"
         "except MissingExtraError as error: print(error)\n"
     )

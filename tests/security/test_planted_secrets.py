@@ -27,9 +27,9 @@ import pytest
 from flowyml import Pipeline, context, step
 from flowyml.core.errors import ConfigurationError, FlowymlError
 from flowyml.core.observability import PrometheusMetricsCollector, set_metrics_collector
-from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.local import LocalOrchestrator
+from flowyml.orchestrators.targets import resolve
 from flowyml.plan.bundle import Bundle
 from flowyml_prefect.deploy import Target
 from tests.engines.web import Recorded, Reply, web
@@ -170,7 +170,7 @@ def compiled(engine: str, *, of_pipeline: Any = None, **options: Any) -> object:
         return 1
 
     pipeline = Pipeline("stored", **({engine: of_pipeline} if of_pipeline else {})).add_step(one)
-    return registry.resolve(engine, **options).compile_pipeline(pipeline)
+    return resolve(engine, **options).compile_pipeline(pipeline)
 
 
 @pytest.mark.parametrize("place", STORES)
@@ -206,9 +206,9 @@ def test_no_error_repr_or_log_shows_one(engine: str, answer: str, caplog: pytest
         bare = server.url if reply else "http://127.0.0.1:9"
         shown = ""
         for options in OPTIONS[engine]:
-            shown += tried(registry.resolve(engine, url=bare, timeout=5, **options) if engine != "prefect" else
-                           registry.resolve(engine, url=bare, **options))  # fmt: skip
-        shown += tried(registry.resolve(engine, url=bare.replace("//", f"//ada:{AS_PASSWORD}@") + f"/?key={AS_TOKEN}"))
+            shown += tried(resolve(engine, url=bare, timeout=5, **options) if engine != "prefect" else
+                           resolve(engine, url=bare, **options))  # fmt: skip
+        shown += tried(resolve(engine, url=bare.replace("//", f"//ada:{AS_PASSWORD}@") + f"/?key={AS_TOKEN}"))
     assert "127.0.0.1" in shown
     assert not found(shown)
     # What the server sent, the log of httpcore shows as it came.

@@ -173,7 +173,7 @@ def picture(compiled: str) -> Any:
 
 
 def compiled_by(engine: str, made: Plan) -> str:
-    from flowyml.orchestrators.registry import resolve
+    from flowyml.orchestrators.targets import resolve
 
     options = {"dags_folder": "dags"} if engine == "airflow" else {}
     files = resolve(engine, **options).compile_files(build(made))

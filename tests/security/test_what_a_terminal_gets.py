@@ -276,7 +276,7 @@ def test_a_bundle_that_is_run_by_hand_shows_what_is_written_in_it(tmp_path: Path
 
 
 def test_what_the_server_of_schedules_logs_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowyml.orchestrators.local import schedules
+    from flowyml.orchestrators.local import schedule_server
 
     def serve(path: Path) -> None:
         logging.getLogger("flowyml.schedules").info("Run %s has begun.", EVIL)
@@ -285,7 +285,7 @@ def test_what_the_server_of_schedules_logs_is_shown(monkeypatch: pytest.MonkeyPa
         except ValueError:
             logging.getLogger("flowyml.schedules").exception("The run of %s could not be started.", EVIL)
 
-    monkeypatch.setattr(schedules, "serve_schedules", serve)
+    monkeypatch.setattr(schedule_server, "serve_schedules", serve)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     with redirect_stdout(Terminal()) as out, redirect_stderr(Terminal()) as err:
         main(["schedule", "serve"])

@@ -14,9 +14,8 @@ from flowyml.core.errors import AuthenticationError, EngineError, FlowymlError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import PrometheusMetricsCollector
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators import registry
-from flowyml.orchestrators.config import target
 from flowyml.orchestrators.remote import RemoteOrchestrator
+from flowyml.orchestrators.targets import resolve, target
 from tests.engines.web import Recorded, Reply, Web, web
 
 TOKEN, PASSWORD, COOKIE = "planted-token-7c1", "planted-password-7c2", "planted-cookie-7c3"
@@ -168,9 +167,9 @@ def test_the_environments_credentials_of_airflow_go_nowhere_else(
     monkeypatch.setenv(f"FLOWYML_AIRFLOW_{secret}", TOKEN)
     Path("flowyml.toml").write_text(f'[orchestrators.evil]\nengine = "airflow"\nurl = "{thief.url}"\n')
     for orchestrator in (
-        registry.resolve(thief.url),
-        registry.resolve("evil"),
-        registry.resolve("airflow", url=thief.url),
+        resolve(thief.url),
+        resolve("evil"),
+        resolve("airflow", url=thief.url),
     ):
         told = fails(orchestrator)
         assert f"FLOWYML_AIRFLOW_{secret}" in told
@@ -187,7 +186,7 @@ def test_they_go_to_their_own_address_however_it_is_written(
     port = thief.url.rpartition(":")[2]
     monkeypatch.setenv("FLOWYML_AIRFLOW_URL", thief.url.replace("127.0.0.1", "localhost"))
     monkeypatch.setenv("FLOWYML_AIRFLOW_TOKEN", TOKEN)
-    fails(registry.resolve(spelled.format(url=thief.url.replace("127.0.0.1", "localhost"), port=port)))
+    fails(resolve(spelled.format(url=thief.url.replace("127.0.0.1", "localhost"), port=port)))
     assert f"Bearer {TOKEN}" in thief.everything
 
 
@@ -252,9 +251,9 @@ def test_a_refusal_says_what_was_withheld(thief: Web, monkeypatch: pytest.Monkey
     thief.reply = locked
     Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\ntoken="{TOKEN}"')
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__URL", thief.url)
-    told = fails(registry.resolve("prod"))
+    told = fails(resolve("prod"))
     assert f"token belongs to {HOME}" in told
     assert "flowyml.toml: [orchestrators.prod]" in told
     monkeypatch.delenv("FLOWYML_ORCHESTRATORS__PROD__URL")
-    assert f"token belongs to {HOME}" in fails(registry.resolve("prod", url=thief.url))
+    assert f"token belongs to {HOME}" in fails(resolve("prod", url=thief.url))
     check(thief, None, told)

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError, OrchestratorNotFoundError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.orchestrators.config import target, targets
+from flowyml.orchestrators.targets import resolve, target, targets
 
 
 class Toy(Orchestrator):
@@ -50,7 +50,7 @@ def write(text: str, path: str = "flowyml.toml") -> Path:
 
 
 def given(on: str, **options: Any) -> dict[str, Any]:
-    orchestrator = registry.resolve(on, **options)
+    orchestrator = resolve(on, **options)
     assert isinstance(orchestrator, Toy)
     return {key: value for key, value in orchestrator.given.items() if value is not None}
 
@@ -113,13 +113,13 @@ def test_a_table_named_like_an_engine_holds_its_defaults() -> None:
 
 def test_keys_may_be_written_with_hyphens_and_tables_become_records() -> None:
     write('[orchestrators.prod]\nengine = "toy"\nretry-policy = {max_attempts = 5}\n')
-    assert registry.resolve("prod").retry_policy == OrchestratorRetryPolicy(max_attempts=5)
+    assert resolve("prod").retry_policy == OrchestratorRetryPolicy(max_attempts=5)
 
 
 def test_the_environment_reaches_into_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     write('[orchestrators.prod]\nengine = "toy"\nretry_policy = {max_attempts = 5, initial_delay_seconds = 9}\n')
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__RETRY_POLICY__MAX_ATTEMPTS", "7")
-    assert registry.resolve("prod").retry_policy == OrchestratorRetryPolicy(max_attempts=7, initial_delay_seconds=9)
+    assert resolve("prod").retry_policy == OrchestratorRetryPolicy(max_attempts=7, initial_delay_seconds=9)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_environment_reaches_into_a_record(monkeypatch: pytest.MonkeyPatch) 
 def test_a_mistake_in_a_file_names_the_file_and_the_key(text: str, message: str) -> None:
     write(text)
     with pytest.raises(ConfigurationError, match=message) as caught:
-        registry.resolve("toy" if "orchestrators.toy" in text else "prod")
+        resolve("toy" if "orchestrators.toy" in text else "prod")
     assert "flowyml.toml" in str(caught.value)
 
 
@@ -154,10 +154,10 @@ def test_a_mistake_in_the_environment_names_the_variable(monkeypatch: pytest.Mon
     write('[orchestrators.prod]\nengine = "toy"\n')
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__WORKERS", "many")
     with pytest.raises(ConfigurationError, match=r"^FLOWYML_ORCHESTRATORS__PROD__WORKERS: workers: "):
-        registry.resolve("prod")
+        resolve("prod")
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD", "http://x")
     with pytest.raises(ConfigurationError, match="FLOWYML_ORCHESTRATORS__PROD"):
-        registry.resolve("prod")
+        resolve("prod")
 
 
 @pytest.mark.parametrize("table", ['engine = "spark"', 'url = "http://x"', "workers = 3"])
@@ -165,10 +165,10 @@ def test_a_target_that_cannot_be_used_harms_no_other(table: str) -> None:
     """Such as one whose engine is a plugin that only some machines have."""
     write(f'[orchestrators.un]\n{table}\n[orchestrators.prod]\nengine = "toy"\nworkers = 2\n')
     assert given("prod") == {"workers": 2, "mode": "a"}
-    assert registry.resolve("local").name == "local"
+    assert resolve("local").name == "local"
     assert targets()["un"].fault
     with pytest.raises(ConfigurationError, match=r"orchestrators\.un\]"):
-        registry.resolve("un")
+        resolve("un")
 
 
 def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_unknown_target_is_told_with_targets_and_engines() -> None:
     write('[orchestrators.prod]\nengine = "toy"\n')
     with pytest.raises(OrchestratorNotFoundError, match=r"Did you mean 'prod'\? Known: .*prod.*toy"):
-        registry.resolve("prd")
+        resolve("prd")
 
 
 def test_no_credential_reaches_a_repr_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_no_credential_reaches_a_repr_or_an_error(monkeypatch: pytest.MonkeyPatc
     assert "hunter2" not in str(targets())
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__WORKERS", "hunter2")
     with pytest.raises(ConfigurationError) as caught:
-        registry.resolve("prod")
+        resolve("prod")
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
 

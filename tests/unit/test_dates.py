@@ -16,7 +16,8 @@ from flowyml.core.dates import RunDates
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.local import LocalOrchestrator
-from flowyml.orchestrators.local.schedules import ScheduleStore, serve_schedules
+from flowyml.orchestrators.local.schedule_server import serve_schedules
+from flowyml.orchestrators.local.schedules import ScheduleStore
 from flowyml.runtime.processes import StepProcesses
 
 BERLIN = ZoneInfo("Europe/Berlin")

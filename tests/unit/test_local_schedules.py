@@ -25,8 +25,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import schema
-from flowyml.orchestrators.local.schedule_server import Trigger, due_now
-from flowyml.orchestrators.local.schedules import Kept, ScheduleStore, serve_schedules
+from flowyml.orchestrators.local.schedule_server import Trigger, due_now, serve_schedules
+from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
 
 quietly = pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
@@ -251,9 +251,7 @@ def test_a_subclass_executes_scheduled_runs(tmp_path: Path) -> None:
 
 
 def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrchestrator, tmp_path: Path) -> None:
-    code = (
-        f"from flowyml.orchestrators.local.schedules import serve_schedules; serve_schedules({str(local.store.path)!r})"
-    )
+    code = f"from flowyml.orchestrators.local.schedule_server import serve_schedules; serve_schedules({str(local.store.path)!r})"
     server = subprocess.Popen([sys.executable, "-c", code])
     try:
         store = ScheduleStore(local.store)

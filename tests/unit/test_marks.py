@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowyml import Pipeline, step
-from flowyml.orchestrators.registry import resolve
+from flowyml.orchestrators.targets import resolve
 from flowyml.plan.marks import mark_of, marked, objection
 
 FACTS = {"pipeline": "a -- b --> # flowyml: {} ü", "schedule": None, "steps": [1, "x\n"]}

@@ -13,6 +13,7 @@ import pytest
 from flowyml.core.errors import ConfigurationError, MissingExtraError, OrchestratorNotFoundError, PluginError
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.targets import resolve
 
 Install = Callable[..., None]
 
@@ -72,12 +73,12 @@ Made.__abstractmethods__ = frozenset()
 def test_an_installed_entry_point_resolves_by_its_name(install: Install) -> None:
     install("good", GOOD)
     assert "good" in registry.declared()
-    assert registry.resolve("good").name == "good"
+    assert resolve("good").name == "good"
 
 
 def test_an_orchestrator_resolves_to_itself() -> None:
     toy = Toy()
-    assert registry.resolve(toy) is toy
+    assert resolve(toy) is toy
 
 
 @pytest.mark.parametrize(
@@ -89,19 +90,19 @@ def test_an_orchestrator_resolves_to_itself() -> None:
 )
 def test_what_is_no_orchestrator(on: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        registry.resolve(on)
+        resolve(on)
 
 
 def test_options_reach_the_constructor() -> None:
     registry.register("toy", Toy)
-    orchestrator = registry.resolve("toy", url="http://here")
+    orchestrator = resolve("toy", url="http://here")
     assert isinstance(orchestrator, Toy)
     assert orchestrator.url == "http://here"
 
 
 def test_a_function_may_be_registered() -> None:
     registry.register("mine", lambda: Toy("http://fixed"))
-    assert registry.resolve("mine").name == "toy"
+    assert resolve("mine").name == "toy"
 
 
 def test_the_default_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,11 +110,11 @@ def test_the_default_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry.default() == "local"
     monkeypatch.setenv("FLOWYML_ORCHESTRATOR", "toy")
     registry.register("toy", Toy)
-    assert registry.resolve().name == "toy"
+    assert resolve().name == "toy"
 
 
 def test_a_url_resolves_without_any_network() -> None:
-    orchestrator = registry.resolve("http://127.0.0.1:1")
+    orchestrator = resolve("http://127.0.0.1:1")
     assert repr(orchestrator) == "<RemoteOrchestrator http://127.0.0.1:1>"
 
 
@@ -121,10 +122,10 @@ def test_an_unknown_name_lists_the_known_and_those_that_look_alike() -> None:
     with pytest.raises(
         OrchestratorNotFoundError, match=r"No orchestrator is called 'locall'. Did you mean 'local'\?"
     ) as e:
-        registry.resolve("locall")
+        resolve("locall")
     assert "Known: airflow, kubeflow, local, prefect." in str(e.value)
     with pytest.raises(OrchestratorNotFoundError, match=r"No orchestrator is called ''\. Known: "):
-        registry.resolve("")
+        resolve("")
 
 
 def test_declared_imports_nothing(install: Install) -> None:
@@ -136,10 +137,10 @@ def test_a_broken_plugin_tells_whose_it_is_and_keeps_its_traceback(install: Inst
     install("broken", "1 / 0", dist="acme-orchestra")
     install("good", GOOD)
     with pytest.raises(PluginError, match=r"'broken' of acme-orchestra cannot be loaded .*ZeroDivisionError") as caught:
-        registry.resolve("broken")
+        resolve("broken")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert caught.value.__cause__.__traceback__ is not None
-    assert registry.resolve("good").name == "good"
+    assert resolve("good").name == "good"
 
 
 def test_a_plugin_with_a_wrong_attribute_is_broken(install: Install) -> None:
@@ -157,7 +158,7 @@ def test_a_plugin_that_is_no_class_is_broken(install: Install) -> None:
 def test_a_missing_engine_names_the_command_that_installs_it(install: Install) -> None:
     install("conductor", GOOD + "Made.engine_package = 'conductor_client'\nMade.extra = 'conductor'\n")
     with pytest.raises(MissingExtraError, match=r"pip install 'flowyml\[conductor\]'"):
-        registry.resolve("conductor")
+        resolve("conductor")
     assert registry.missing(registry.load("conductor")) == "pip install 'flowyml[conductor]'"
 
 
@@ -165,12 +166,12 @@ def test_a_stray_folder_is_not_an_installed_engine(install: Install, tmp_path: P
     install("conductor", GOOD + "Made.engine_package = 'conductor_client'\nMade.extra = 'conductor'\n")
     (tmp_path / "conductor_client").mkdir()
     with pytest.raises(MissingExtraError):
-        registry.resolve("conductor")
+        resolve("conductor")
     (tmp_path / "conductor_client" / "__init__.py").touch()
     import importlib
 
     importlib.invalidate_caches()
-    assert registry.resolve("conductor").name == "good"
+    assert resolve("conductor").name == "good"
 
 
 def test_a_plugin_that_imports_its_missing_engine_is_a_missing_extra(install: Install) -> None:
@@ -205,7 +206,7 @@ def test_two_packages_with_one_name_are_told_apart(install: Install) -> None:
 
 def test_resolving_local_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from flowyml.orchestrators import config, registry; config.target('local'); registry.declared();"
+        "import sys; from flowyml.orchestrators import registry, targets; targets.target('local'); registry.declared();"
         "print([name for name in ('pydantic', 'typer', 'rich', 'prefect') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

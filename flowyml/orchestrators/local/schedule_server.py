@@ -7,6 +7,7 @@ counts weekdays from Monday, and wants the day of the month and the weekday both
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,18 +18,36 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from flowyml.core.errors import ScheduleNotFoundError
+from flowyml.core.home import home
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.detached import start_run
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
+from flowyml.orchestrators.local.store import RunStore
 
-__all__ = ["Server"]
+__all__ = ["Server", "serve_schedules"]
 
 logger = logging.getLogger("flowyml.schedules")
 
 _LATE = timedelta(seconds=60)
 """Without catch-up, a run that is later than this is left out."""
 _MOMENT = timedelta(microseconds=1)
+
+
+def serve_schedules(
+    store: str | os.PathLike[str] | None = None,
+    stop_event: threading.Event | None = None,
+    *,
+    look_seconds: float = 1,
+) -> None:
+    """Start the runs that come due, until ``stop_event`` is set; without one, for ever.
+
+    ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are made, changed,
+    paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:
+    its id is made of the schedule's and of the time that it was due.
+    """
+    path = home() / "runs.db" if store is None else Path(store).expanduser().absolute()
+    Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(look_seconds)
 
 
 class Server:

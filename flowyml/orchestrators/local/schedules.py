@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import threading
 import time
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ScheduleNotFoundError
-from flowyml.core.home import home
 from flowyml.core.origin import Origin
 from flowyml.core.process_identity import ProcessIdentity, is_alive, this_process
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -27,7 +23,7 @@ from flowyml.plan.parameters import check_values
 if TYPE_CHECKING:
     from flowyml.plan.model import Plan
 
-__all__ = ["Kept", "ScheduleStore", "serve_schedules", "warn_unless_served"]
+__all__ = ["Kept", "ScheduleStore", "warn_unless_served"]
 
 _COLUMNS = "schedule_id, pipeline, bundle, orchestrator, schedule, paused, version, seen"
 _SHOWN = 5
@@ -169,24 +165,6 @@ class ScheduleStore:
                 "SELECT host, pid, born FROM servers WHERE heartbeat > ?", (time.time() - _SILENCE_SECONDS,)
             )
             return any(is_alive(ProcessIdentity(*row)) is not False for row in rows)
-
-
-def serve_schedules(
-    store: str | os.PathLike[str] | None = None,
-    stop_event: threading.Event | None = None,
-    *,
-    look_seconds: float = 1,
-) -> None:
-    """Start the runs that come due, until ``stop_event`` is set; without one, for ever.
-
-    ``store`` is the path of the store, by default that of ``LocalOrchestrator()``. Schedules that are made, changed,
-    paused or deleted meanwhile are noticed within ``look_seconds``. Two servers of one store never start a run twice:
-    its id is made of the schedule's and of the time that it was due.
-    """
-    from flowyml.orchestrators.local.schedule_server import Server
-
-    path = home() / "runs.db" if store is None else Path(store).expanduser().absolute()
-    Server(ScheduleStore(RunStore(path)), stop_event or threading.Event()).run(look_seconds)
 
 
 def warn_unless_served(store: ScheduleStore) -> None:

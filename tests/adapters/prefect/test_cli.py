@@ -15,7 +15,7 @@ import pytest
 from flowyml.cli import main
 from flowyml.core.errors import RunNotFoundError
 from flowyml.orchestrators import RemoteOrchestrator
-from flowyml.orchestrators.registry import resolve
+from flowyml.orchestrators.targets import resolve
 
 pytestmark = pytest.mark.prefect
 

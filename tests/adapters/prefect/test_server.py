@@ -291,7 +291,7 @@ def test_the_password_stands_in_its_file_and_nowhere_else(home: Path) -> None:
 def test_its_url_is_enough_for_its_owner(home: Path) -> None:
     """As a target or in PREFECT_API_URL, the embedded Prefect's own address brings its password along."""
     url = _record(home)["url"]
-    listed = f"from flowyml.orchestrators.registry import resolve; print(len(resolve({url!r}).runs()) > 0)"
+    listed = f"from flowyml.orchestrators.targets import resolve; print(len(resolve({url!r}).runs()) > 0)"
     assert _output(_start(home, listed))[0] == "True"
 
 

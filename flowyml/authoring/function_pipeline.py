@@ -1,0 +1,140 @@
+"""A pipeline that is written as a function which calls steps: ``@pipeline``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, overload
+
+from flowyml.authoring.calls import Call, record_calls
+from flowyml.authoring.notebooks import newest, version_in_notebook
+from flowyml.authoring.options import names_unknown_options
+from flowyml.authoring.pipeline import Pipeline
+from flowyml.authoring.places import names_its_place, place_of
+from flowyml.authoring.run_parameters import declared_parameter, type_hints, type_of
+from flowyml.authoring.steps import Step
+from flowyml.core.errors import DefinitionError
+from flowyml.core.hooks import PipelineHook
+from flowyml.plan.model import FromParameter, Parameter, PipelineOutput
+
+__all__ = ["FunctionPipeline", "pipeline"]
+
+
+class FunctionPipeline(Pipeline):
+    """A pipeline that a function puts together by calling steps. Made by ``@pipeline``."""
+
+    def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.function = function
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+        self._place = place_of(function) or self._place
+        self._recorded: tuple[Sequence[Call], tuple[PipelineOutput, ...] | None] | None = None
+        self._version = ""
+
+    @names_its_place
+    def add_step(self, step: Step[..., Any]) -> Pipeline:
+        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
+
+    def _record(self) -> tuple[Sequence[Call], tuple[PipelineOutput, ...] | None]:
+        version = version_in_notebook(self.function)
+        if self._recorded is None or version != self._version or not _are_newest(self._recorded[0]):
+            sources = {name: FromParameter(name) for name in inspect.signature(self.function).parameters}
+            if both := sorted(set(sources) & set(self.context)):
+                raise DefinitionError(
+                    f"Pipeline {self.name!r}: {', '.join(both)} is both a parameter and in the context."
+                )
+            calls, returned = record_calls(self.function, sources)
+            self._recorded = [call._replace(step=newest(call.step)) for call in calls], returned
+            self._version = version
+        return self._recorded
+
+    def _all_calls(self) -> Sequence[Call]:
+        return self._record()[0]
+
+    def _returned(self) -> tuple[PipelineOutput, ...] | None:
+        returned = self._record()[1]
+        if returned is not None and self.outputs is not None:
+            raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
+        return returned
+
+    def _own_types(self) -> Mapping[str, object]:
+        hints = type_hints(self.function)
+        parameters = inspect.signature(self.function).parameters
+        return {name: hints[name] if name in hints else type_of(item.default) for name, item in parameters.items()}
+
+    def _own_parameters(self) -> tuple[Parameter, ...]:
+        types = self._own_types()
+        return tuple(
+            declared_parameter(self.name, item, types[name])
+            for name, item in inspect.signature(self.function).parameters.items()
+        )
+
+    def _home(self) -> Callable[..., Any] | None:
+        return self.function
+
+    def _has_steps(self) -> bool:
+        return True
+
+
+@overload
+def pipeline(function: Callable[..., Any], /) -> Pipeline: ...
+@overload
+def pipeline(
+    *,
+    name: str | None = None,
+    hooks: Iterable[PipelineHook] = (),
+    context: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
+    timeout: float | None = None,
+    tags: Iterable[str] = (),
+    description: str | None = None,
+    include: Iterable[str] = (),
+    **engines: Mapping[str, Any],
+) -> Callable[[Callable[..., Any]], Pipeline]: ...
+@names_unknown_options("pipeline")
+def pipeline(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    hooks: Iterable[PipelineHook] = (),
+    context: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] | None = None,
+    timeout: float | None = None,
+    tags: Iterable[str] = (),
+    description: str | None = None,
+    include: Iterable[str] = (),
+    **engines: Mapping[str, Any],
+) -> Any:
+    """Make a pipeline of a function that calls steps. Its parameters are those of a run.
+
+    The function is called once, when the pipeline is compiled; steps do not run then. What it returns becomes the
+    outputs of the pipeline: an output of a step, a tuple of them, or a dict that names them.
+
+    >>> from flowyml import pipeline, step
+    >>> @step
+    ... def double(number: int) -> int:
+    ...     return 2 * number
+    >>> @pipeline
+    ... def quadruple(number: int = 3):
+    ...     return {"result": double(double(number))}
+    >>> quadruple.run({"number": 5})["result"]
+    20
+    """
+
+    def decorate(function: Callable[..., Any]) -> Pipeline:
+        if isinstance(function, Step | Pipeline) or not callable(function):
+            raise DefinitionError(f"@pipeline goes on a plain function; this is {function!r}.")
+        doc = (inspect.getdoc(function) or "").partition("\n")[0]
+        return FunctionPipeline(
+            function, name or function.__name__, hooks=hooks, context=context, outputs=outputs, timeout=timeout,
+            tags=tags, description=doc if description is None else description, include=include, **engines,
+        )  # fmt: skip
+
+    return names_its_place(decorate) if function is None else decorate(function)
+
+
+def _are_newest(calls: Sequence[Call]) -> bool:
+    return all(newest(call.step) is call.step for call in calls)

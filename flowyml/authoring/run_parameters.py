@@ -1,0 +1,59 @@
+"""The parameters of a run: their names, types and defaults, as a pipeline's function or its context declares them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.model import FromParameter, Input, Parameter
+from flowyml.plan.parameters import as_declared, is_too_deep, own_copy, schema_of
+from flowyml.plan.types import plain
+
+__all__ = ["annotation_of", "context_parameter", "declared_parameter", "type_hints", "type_of"]
+
+
+def declared_parameter(pipeline: str, item: inspect.Parameter, annotation: object) -> Parameter:
+    if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD, item.POSITIONAL_ONLY):
+        raise DefinitionError(f"Pipeline {pipeline!r}: parameter {item} has no fixed name. Write it out.")
+    required = item.default is item.empty
+    return _with_default(
+        Parameter(name=item.name, schema=schema_of(annotation, item.name), required=required), item.default
+    )
+
+
+def _with_default(parameter: Parameter, default: object) -> Parameter:
+    if parameter.required:
+        return parameter
+    value = default if is_too_deep(default) else plain(default)
+    return replace(parameter, default=own_copy(as_declared(parameter.schema, value)))
+
+
+def context_parameter(name: str, annotation: object, value: object) -> Parameter:
+    return _with_default(Parameter(name=name, schema=schema_of(annotation, name)), value)
+
+
+def type_of(default: object) -> object:
+    """The type of what is not annotated."""
+    if default is inspect.Parameter.empty:
+        return object
+    return Path if isinstance(default, PurePath) else type(default)
+
+
+def annotation_of(name: str, takers: Iterable[tuple[Callable[..., Any], Input]], value: object) -> object:
+    """What the first step that takes the parameter ``name`` says of its type, else the type of the value."""
+    wanted = FromParameter(name)
+    hints = (type_hints(function).get(item.name) for function, item in takers if item.source == wanted)
+    return next((hint for hint in hints if hint is not None), type_of(value))
+
+
+def type_hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    import typing
+
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # a name that only type checkers see
+        return {}
