@@ -251,7 +251,8 @@ def test_a_subclass_executes_scheduled_runs(tmp_path: Path) -> None:
 
 
 def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrchestrator, tmp_path: Path) -> None:
-    code = f"from flowyml.orchestrators.local.schedule_server import serve_schedules; serve_schedules({str(local.store.path)!r})"
+    path = str(local.store.path)
+    code = f"from flowyml.orchestrators.local.schedule_server import serve_schedules; serve_schedules({path!r})"
     server = subprocess.Popen([sys.executable, "-c", code])
     try:
         store = ScheduleStore(local.store)
