@@ -12,9 +12,9 @@ from flowyml.core.origin import Origin
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml.plan.parameters import check_values
-from flowyml.runtime.bootstrap import unpacked_bytes
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import load_code
+from flowyml.runtime.unpacking import unpacked_bytes
 
 __all__ = ["BundledPipeline"]
 

@@ -1,140 +1,16 @@
 """Start a bundle: this file is the ``__main__.py`` of every bundle, and imports nothing of FlowyML by itself.
 
-A bundle is unpacked once, into a cache folder that is named by its digest, so that compiled modules are kept and
-data files beside the code can be opened. Where no cache folder can be had, it goes to a temporary one.
-
-What only unpacking needs is imported there: most starts find the bundle unpacked.
+FlowyML is imported from where the bundle is unpacked, where its modules are compiled once.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from zipimport import zipimporter
 
 MINIMUM = (3, 11)
-_UNUSED_DAYS = 30
-
-
-def unpacked(bundle: str | Path) -> Path:
-    """The folder that holds the files of a bundle, unpacked on first use. The bundle is read once."""
-    return unpacked_bytes(Path(bundle).read_bytes())
-
-
-def unpacked_bytes(data: bytes) -> Path:
-    """The same of a bundle that was read already: what is hashed, compared and unpacked are these bytes."""
-    import hashlib
-
-    digest = hashlib.sha256(data).hexdigest()
-    for cache in _caches():
-        try:
-            return _unpacked_in(cache, data, digest)
-        except OSError:  # no such home, read-only, full, or not only ours
-            continue
-    return _unpacked_for_now(data)
-
-
-def _caches() -> Iterator[Path]:
-    """Folders of this user, in the order in which they are tried."""
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    homes = [Path(os.environ.get("XDG_CACHE_HOME") or "."), Path(os.path.expanduser("~/.cache"))]  # noqa: PTH111  # raises nothing
-    for home in homes:
-        if home.is_absolute():
-            yield home / "flowyml"
-            break
-    import tempfile
-
-    yield Path(tempfile.gettempdir(), f"flowyml-{user}")
-
-
-def _unpacked_in(cache: Path, data: bytes, digest: str) -> Path:
-    _make_private(cache)
-    target = cache / digest
-    if _is_whole(target, data):
-        os.utime(target)
-        return target
-    import shutil
-    import tempfile
-
-    fresh = Path(tempfile.mkdtemp(dir=cache, prefix=".new-"))
-    try:
-        _extract(data, fresh)
-        if target.is_dir() and not _is_whole(target, data):  # what tidies caches by the age of files has been there
-            target.rename(f"{fresh}.old")
-        fresh.rename(target)
-    except OSError:
-        if not _is_whole(target, data):  # else another process was faster, with the same files
-            raise
-    finally:
-        for left in (fresh, Path(f"{fresh}.old")):
-            shutil.rmtree(left, ignore_errors=True)
-    _forget_unused(cache)
-    return target
-
-
-def _is_whole(folder: Path, data: bytes) -> bool:
-    """Whether all that is in the bundle is there, byte by byte."""
-    if not folder.is_dir():
-        return False
-    from io import BytesIO
-    from zipfile import ZipFile
-
-    try:
-        with ZipFile(BytesIO(data)) as archive:
-            return all((folder / name).read_bytes() == archive.read(name) for name in archive.namelist())
-    except OSError:
-        return False
-
-
-def _make_private(cache: Path) -> None:
-    """Code and data of the user's are here, and the code is run: it is for this user alone."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not hasattr(os, "getuid"):
-        return
-    if {cache.lstat().st_uid, cache.stat().st_uid} != {os.getuid()}:
-        raise PermissionError(f"{cache} belongs to another user")
-    if cache.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        cache.chmod(0o700)
-
-
-def _extract(data: bytes, folder: Path) -> None:
-    from io import BytesIO
-    from zipfile import ZipFile
-
-    with ZipFile(BytesIO(data)) as archive:
-        archive.extractall(folder)
-
-
-def _unpacked_for_now(data: bytes) -> Path:
-    import atexit
-    import shutil
-    import tempfile
-
-    folder, owner = Path(tempfile.mkdtemp(prefix="flowyml-")), os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
-    _extract(data, folder)
-    return folder
-
-
-def _forget_unused(cache: Path) -> None:
-    """Delete what nothing was started from for a month."""
-    import shutil
-
-    oldest = time.time() - _UNUSED_DAYS * 86400
-    for entry in cache.iterdir():
-        try:
-            if entry.lstat().st_mtime < oldest:
-                shutil.rmtree(entry, ignore_errors=True)
-        except OSError:  # another process was faster
-            continue
 
 
 def main() -> int:
@@ -142,7 +18,9 @@ def main() -> int:
     if sys.version_info < MINIMUM:
         sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
     bundle = Path(__file__).absolute().parent
-    folder = unpacked(bundle)
+    unpacking = ModuleType("unpacking")  # without the packages that it is in
+    zipimporter(f"{bundle}/flowyml/runtime").exec_module(unpacking)
+    folder = unpacking.unpacked(bundle)
     sys.path[0] = str(folder)
     from flowyml.runtime.cli import main as command
 

@@ -21,10 +21,10 @@ from typing import IO, Any, NamedTuple, Protocol
 from flowyml.core.errors import StepCrashedError, StepError
 from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, this_process
-from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.lines import Lines, OnLine
 from flowyml.runtime.process_tree import kill_tree
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
+from flowyml.runtime.unpacking import unpacked
 
 __all__ = ["Server", "WarmProcesses", "start_ahead"]
 

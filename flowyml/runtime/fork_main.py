@@ -18,36 +18,8 @@ if __name__ == "__main__":
 
 import gc
 import os
-from importlib.machinery import FileFinder, SourceFileLoader
-from importlib.util import cache_from_source
-from pathlib import Path
-from types import CodeType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from importlib.abc import PathEntryFinder
-
-
-class KeepingLoader(SourceFileLoader):
-    """Keeps compiled modules beside the bundle's, even where ``PYTHONDONTWRITEBYTECODE`` keeps other folders clean.
-
-    That folder is a cache of FlowyML's. Images for containers often set the variable; then every process would compile
-    the same modules anew, which takes a third of its start.
-    """
-
-    def get_code(self, fullname: str) -> CodeType | None:
-        """The compiled module."""
-        if sys.dont_write_bytecode and not Path(cache_from_source(self.path)).exists():
-            _compile(self.path)
-        return super().get_code(fullname)
-
-
-def _compile(path: str) -> None:
-    import py_compile
-    from contextlib import suppress
-
-    with suppress(OSError, py_compile.PyCompileError):  # what is wrong with it, its import will tell
-        py_compile.compile(path, doraise=True)
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
 
 
 def main() -> None:
@@ -65,15 +37,10 @@ def main() -> None:
 
 
 def _keep_compiled(folder: str) -> None:
-    found = FileFinder.path_hook((KeepingLoader, [".py"]))
-
-    def ours(path: str) -> PathEntryFinder:
-        if path.startswith(folder):
-            return found(path)
-        raise ImportError(path)
-
-    sys.path_hooks.insert(0, ours)
-    sys.path_importer_cache.pop(str(Path(__file__).absolute().parent), None)
+    """Call ``keep_compiled`` of the bundle, without the packages that it is in, which shall be kept compiled too."""
+    compiled = ModuleType("compiled")
+    SourceFileLoader("compiled", f"{folder}/flowyml/runtime/compiled.py").exec_module(compiled)
+    compiled.keep_compiled(folder)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,9 @@ from flowyml.core.errors import PlanError, StepError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.loading import is_loading, loading
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.code import Code
+from flowyml.runtime.compiled import KeepingLoader
 from flowyml.runtime.execution import step_error
-from flowyml.runtime.fork_main import KeepingLoader
 
 __all__ = [
     "StopLoading",
@@ -33,7 +32,6 @@ __all__ = [
     "load_step",
     "loading",
     "stop_if_loading",
-    "unpacked",
 ]
 
 

@@ -18,7 +18,7 @@ from flowyml.core.home import data_folder, home, open_private, private_file, pri
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan
-from flowyml.runtime.bootstrap import unpacked
+from flowyml.runtime.unpacking import unpacked
 
 NOBODY = 65534
 PIPELINE = """

@@ -16,9 +16,9 @@ from flowyml.core.errors import PlanError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
-from flowyml.runtime.bootstrap import unpacked
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import StopLoading, is_loading, load_code, loading, stop_if_loading
+from flowyml.runtime.unpacking import unpacked
 
 
 @pytest.fixture(autouse=True)
