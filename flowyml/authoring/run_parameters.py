@@ -10,7 +10,7 @@ from typing import Any
 
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.model import FromParameter, Input, Parameter
-from flowyml.plan.parameters import as_declared, is_too_deep, own_copy, schema_of
+from flowyml.plan.parameters import as_declared, fillable, is_too_deep, own_copy, schema_of
 from flowyml.plan.types import plain
 
 __all__ = ["annotation_of", "context_parameter", "declared_parameter", "type_hints", "type_of"]
@@ -29,7 +29,8 @@ def _with_default(parameter: Parameter, default: object) -> Parameter:
     if parameter.required:
         return parameter
     value = default if is_too_deep(default) else plain(default)
-    return replace(parameter, default=own_copy(as_declared(parameter.schema, value)))
+    schema = fillable(parameter.schema, value)
+    return replace(parameter, schema=schema, default=own_copy(as_declared(schema, value)))
 
 
 def context_parameter(name: str, annotation: object, value: object) -> Parameter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,9 +11,10 @@ from flowyml.core.errors import ParameterError
 
 __all__ = ["DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "RunDates"]
 
-LOGICAL_DATE: Final = "<logical_date>"
-DATA_INTERVAL_START: Final = "<data_interval_start>"
-DATA_INTERVAL_END: Final = "<data_interval_end>"
+# `Any`, so that type checkers take them as the default of a `date` or `datetime` too.
+LOGICAL_DATE: Final[Any] = "<logical_date>"
+DATA_INTERVAL_START: Final[Any] = "<data_interval_start>"
+DATA_INTERVAL_END: Final[Any] = "<data_interval_end>"
 
 _FILLED: Mapping[str, str] = {
     LOGICAL_DATE: "logical_date",
@@ -49,16 +50,20 @@ class RunDates:
         found = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: moment.isoformat() for name, moment in found.items() if moment is not None}
 
-    def filled(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Parameters, where those that stand for a date are it, as text. Raises ``ParameterError`` for one without.
+    def filled(self, values: Mapping[str, Any], days: Collection[str] = ()) -> dict[str, Any]:
+        """Parameters, with those that stand for a date replaced by it: a time in ISO 8601, the day alone for ``days``.
+
+        The day is that in the time zone of the schedule. Raises ``ParameterError`` where the run has no such date.
 
         >>> dates = RunDates(logical_date=datetime(2026, 3, 1, tzinfo=UTC))
         >>> dates.filled({"day": LOGICAL_DATE, "rows": 3})
         {'day': '2026-03-01T00:00:00+00:00', 'rows': 3}
+        >>> dates.filled({"day": LOGICAL_DATE}, days={"day"})
+        {'day': '2026-03-01'}
         """
-        return {name: self._fill(name, value) for name, value in values.items()}
+        return {name: self._fill(name, value, name in days) for name, value in values.items()}
 
-    def _fill(self, name: str, value: Any) -> Any:
+    def _fill(self, name: str, value: Any, is_day: bool) -> Any:
         date = _FILLED.get(value) if type(value) is str else None
         if date is None:
             return value
@@ -68,4 +73,4 @@ class RunDates:
                 f"Parameter {name!r} is filled with {date} by a schedule, and this run has none: nobody scheduled it, "
                 f"or the engine does not tell. Give a value for it."
             )
-        return moment.isoformat()
+        return (moment.date() if is_day else moment).isoformat()

@@ -21,6 +21,8 @@ __all__ = [
     "DEEPEST",
     "as_declared",
     "check_values",
+    "days_of",
+    "fillable",
     "is_json",
     "is_of_type",
     "is_too_deep",
@@ -232,13 +234,39 @@ def as_declared(schema: Mapping[str, Any], value: Any) -> Any:
 _FILLED = (LOGICAL_DATE, DATA_INTERVAL_START, DATA_INTERVAL_END)
 
 
+def fillable(schema: Mapping[str, Any], default: object) -> Mapping[str, Any]:
+    """The schema of a date or a time that also takes its default, where that stands for a date of the run.
+
+    Engines check the format of what they are given, and of defaults, before the date is filled in.
+    """
+    if not isinstance(default, str) or default not in _FILLED or not _takes_dates(schema):
+        return schema
+    marker, choices = {"type": "string", "const": default}, schema.get("anyOf")
+    if choices is None:
+        return {"anyOf": [marker, schema]}
+    return schema if marker in choices else {**schema, "anyOf": [marker, *choices]}
+
+
+def days_of(parameters: Iterable[Parameter]) -> set[str]:
+    """The names of the parameters that take a day without a time."""
+    return {parameter.name for parameter in parameters if _formats_of(parameter.schema) == {"date"}}
+
+
+def _takes_dates(schema: Mapping[str, Any]) -> bool:
+    return not _FORMATS.keys().isdisjoint(_formats_of(schema))
+
+
+def _formats_of(schema: Mapping[str, Any]) -> set[str]:
+    return {str(choice["format"]) for choice in schema.get("anyOf", (schema,)) if "format" in choice}
+
+
 def _misfit(parameter: Parameter, value: Any) -> str | None:
     """What is wrong with a value, or None."""
     name, schema = parameter.name, parameter.schema
     if is_too_deep(value):
         return too_deep(repr(name)).rstrip(".")
-    if "format" in schema and isinstance(value, str) and value in _FILLED:
-        return f"{name!r} is filled with a date as text: annotate it as str"
+    if isinstance(value, str) and value in _FILLED and _takes_dates(schema) and schema != fillable(schema, value):
+        return f"{name!r} is filled with a date where {value} is its default only; give it a date here"
     if not is_json(value):
         return f"{name!r} is {value!r:.60} ({type(value).__name__}), which is not plain JSON"
     if not schema:

@@ -27,7 +27,7 @@ from flowyml.core.logs import log_to_reader
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
-from flowyml.plan.parameters import is_too_deep, too_deep
+from flowyml.plan.parameters import days_of, is_too_deep, too_deep
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import be_like
@@ -163,7 +163,7 @@ class Worker:
         value = packed[item.name] if item.name in packed else self._parameter(step, name)
         if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
             raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
-        return self.dates.filled({name: value})[name]
+        return self.dates.filled({name: value}, days_of(self.plan.parameters))[name]
 
     def _produced(self, step: Step, name: str, origin: FromStep, packed: Mapping[str, Any]) -> Any:
         source = f"output {origin.output!r} of step {origin.step!r}"

@@ -48,14 +48,15 @@ def greeting(first: str = "hello") -> Pipeline:
 
 
 def timed() -> Pipeline:
-    """Two steps that say when their run is for, and a parameter that is filled with it."""
+    """Two steps that say when their run is for, and parameters that are filled with it: text, a time and a day."""
 
     @step(outputs=["first"])
-    def tell(day: str) -> list[Any]:
+    def tell(day: str, moment: datetime, today: date) -> list[Any]:
         from flowyml import current_run
 
         run = current_run()
-        return [day, run.logical_date.isoformat(), run.data_interval_start, run.data_interval_end, run.step]
+        typed = [moment == run.logical_date, type(today) is date and today == run.logical_date.date()]
+        return [day, run.logical_date.isoformat(), run.data_interval_start, run.data_interval_end, run.step, typed]
 
     @step(outputs=["second"])
     def again(first: list[Any]) -> str:
@@ -63,7 +64,8 @@ def timed() -> Pipeline:
 
         return current_run().logical_date.isoformat()
 
-    made = Pipeline("conformance timed", context=context(day=LOGICAL_DATE), outputs=["first", "second"])
+    filled = context(day=LOGICAL_DATE, moment=LOGICAL_DATE, today=LOGICAL_DATE)
+    made = Pipeline("conformance timed", context=filled, outputs=["first", "second"])
     return made.add_step(tell).add_step(again)
 
 

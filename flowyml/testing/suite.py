@@ -140,10 +140,11 @@ class RunConformance(_Base):
         before = datetime.now(UTC)
         handle = self.finish(orchestrator.run_pipeline(pipelines.timed()))
         assert handle.status is COMPLETED, handle.error
-        day, date, *interval, name = handle.outputs["first"]
+        day, date, *interval, name, typed = handle.outputs["first"]
         assert day == date == handle.outputs["second"], "the same in all steps, and in the parameter"
         assert abs(datetime.fromisoformat(date) - before).total_seconds() < self.run_timeout
         assert (interval, name) == ([None, None], "tell")
+        assert typed == [True, True], "a parameter that is a datetime, and one that is a date"
 
     def test_values_come_back_as_they_were(self, orchestrator: Orchestrator) -> None:
         handle = self.finish(orchestrator.run_pipeline(pipelines.values()))

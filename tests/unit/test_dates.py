@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -147,10 +147,39 @@ def _eventually(local: LocalOrchestrator, run_id: str) -> Any:
     return local.attach(run_id)
 
 
-def test_a_typed_parameter_is_not_filled_with_text_in_silence() -> None:
-    @step
-    def load(day: datetime) -> str:
-        return str(day)
+@step(outputs=["seen"])
+def typed(moment: datetime, day: date, until: date | None) -> list[Any]:
+    run = current_run()
+    kinds = [type(value).__name__ for value in (moment, day, until)]
+    return [*kinds, moment == run.logical_date, day == until == run.logical_date.date()]
 
-    with pytest.raises(ParameterError, match="'day' is filled with a date as text: annotate it as str"):
-        Pipeline("typed", context={"day": LOGICAL_DATE}).add_step(load).compile()
+
+@pipeline(name="dated by type")
+def dated_by_type(moment: datetime = LOGICAL_DATE, day: date = LOGICAL_DATE, until: date | None = LOGICAL_DATE) -> Any:
+    return typed(moment, day, until)
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_a_typed_parameter_is_filled_with_its_type(tmp_path: Path, workers: Any) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+    result = dated_by_type.run(on=local)
+    assert result.outputs["seen"] == ["datetime", "date", "date", True, True]
+    given = dated_by_type.run({"day": date(2026, 3, 1), "until": None}, on=local)
+    assert given.outputs["seen"] == ["datetime", "date", "NoneType", True, False]
+
+
+def test_a_day_is_that_of_the_schedule() -> None:
+    at_midnight = Schedule(cron="0 0 * * *", timezone="Europe/Berlin").dates_at(datetime(2026, 2, 28, 23, tzinfo=UTC))
+    assert at_midnight.filled({"day": LOGICAL_DATE}, days={"day"}) == {"day": "2026-03-01"}
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("soon", "'moment': 'soon' is not '<logical_date>' or a time with its time zone"),
+        (DATA_INTERVAL_START, "'moment' is filled with a date where <data_interval_start> is its default only"),
+    ],
+)
+def test_a_typed_parameter_takes_a_date_or_its_own_default(value: str, fault: str) -> None:
+    with pytest.raises(ParameterError, match=fault):
+        dated_by_type.check_parameters({"moment": value})

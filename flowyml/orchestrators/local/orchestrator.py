@@ -23,6 +23,7 @@ from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrato
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.plan.names import check_name
+from flowyml.plan.parameters import days_of
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
 
@@ -113,7 +114,7 @@ class LocalOrchestrator(Orchestrator):
         plan = self.plan(pipeline)
         parameters = pipeline.check_parameters(context)
         dates = self.host.dates or RunDates()
-        filled = dates.filled(parameters)
+        filled = dates.filled(parameters, days_of(plan.parameters))
         check_name(run_id, "run")
         store = self.store
         apart = goes_apart(plan, self.workers)
