@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from typing import Any
 
 from flowyml import DATA_INTERVAL_START, LOGICAL_DATE, current_run, pipeline, step
@@ -57,11 +58,17 @@ def seeing(folder: str) -> Any:
 
 
 @step(outputs=["dates"])
-def tell(day: str, since: str) -> list[str]:
+def tell(day: str, since: datetime, on: date) -> list[str]:
     run = current_run()
-    return [day, since, run.logical_date.isoformat(), str(run.data_interval_start), str(run.data_interval_end)]
+    interval = [str(run.data_interval_start), str(run.data_interval_end)]
+    return [day, since.isoformat(), on.isoformat(), run.logical_date.isoformat(), *interval]
 
 
 @pipeline(name="steps know dates")
-def dated(day: str = LOGICAL_DATE, since: str = DATA_INTERVAL_START) -> Any:
-    return tell(day, since)
+def dated(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE) -> Any:
+    return tell(day, since, on)
+
+
+@pipeline(name="steps catch up")
+def caught_up(day: str = LOGICAL_DATE, since: datetime = DATA_INTERVAL_START, on: date = LOGICAL_DATE) -> Any:
+    return tell(day, since, on)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -18,7 +19,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_airflow import AirflowOrchestrator
 from tests.adapters.airflow.operating import orchestrator_of
-from tests.adapters.airflow.seeing import dated, seeing
+from tests.adapters.airflow.seeing import caught_up, dated, seeing
 from tests.engines.airflow import Airflow, airflow_python, wait_until
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -100,13 +101,31 @@ def test_each_run_of_a_backfill_has_its_own_dates(airflow3: Airflow) -> None:
     made = orchestrator.schedule_pipeline(dated, schedule)
     try:
         runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)), 60)
-        times = ["2026-03-28T06:00:00+01:00", "2026-03-29T06:00:00+02:00", "2026-03-30T06:00:00+02:00"]
-        for handle, (since, day) in zip(runs, pairwise(times), strict=True):
-            assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is COMPLETED, handle.error
-            shown = [since.replace("T", " "), day.replace("T", " ")]
-            assert handle.outputs["dates"] == [day, since, day, *shown]
+        _check_dates(runs)
     finally:
         orchestrator.delete_schedule(made.schedule_id)
+
+
+def test_each_run_that_is_caught_up_has_its_own_dates(airflow: Airflow) -> None:
+    """The same by catch-up, which Airflow 2 has too."""
+    orchestrator = orchestrator_of(airflow)
+    start, end = datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 3, 30, 12, tzinfo=UTC)
+    schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=start, end=end, catch_up=True)
+    made = orchestrator.schedule_pipeline(caught_up, schedule)
+    try:
+        runs = wait_until(lambda: len(runs := orchestrator.runs("steps catch up")) == 2 and runs, 120)
+        _check_dates([orchestrator.attach(run.job_id) for run in sorted(runs, key=lambda run: run.run_id)])
+    finally:
+        orchestrator.delete_schedule(made.schedule_id)
+
+
+def _check_dates(runs: Sequence[SubmissionResult]) -> None:
+    """Of the runs of the 29th and the 30th."""
+    times = ["2026-03-28T06:00:00+01:00", "2026-03-29T06:00:00+02:00", "2026-03-30T06:00:00+02:00"]
+    for handle, (since, day) in zip(runs, pairwise(times), strict=True):
+        assert handle.wait_for_completion(timeout=180, poll_interval=0.5).status is COMPLETED, handle.error
+        shown = [since.replace("T", " "), day.replace("T", " ")]
+        assert handle.outputs["dates"] == [day, since, day[:10], day, *shown]
 
 
 def _backfilled(orchestrator: AirflowOrchestrator, start: date, end: date) -> list[SubmissionResult]:
