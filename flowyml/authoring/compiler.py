@@ -11,6 +11,7 @@ from flowyml.authoring.calls import Call, Given
 from flowyml.authoring.places import errors_at
 from flowyml.authoring.sources import function_reference
 from flowyml.core.errors import CycleError, DefinitionError
+from flowyml.core.near_names import did_you_mean
 from flowyml.plan.model import FromParameter, FromStep, Input, PipelineOutput, Source, Step
 from flowyml.plan.types import is_rich, spell_out, wanted
 
@@ -223,10 +224,7 @@ def _circle(steps: Mapping[str, Step], waiting: Mapping[str, int]) -> str:
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
     known = sorted(known)
-    near = get_close_matches(name, known, 1)
-    if near:
-        return f" Did you mean {near[0]!r}?"
+    if near := did_you_mean(name, known):
+        return near
     return f" There is {', '.join(map(repr, known[:12]))}{' …' if len(known) > 12 else ''}." if known else ""

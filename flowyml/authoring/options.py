@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError, UnknownOptionError
+from flowyml.core.near_names import did_you_mean
 from flowyml.plan.parameters import is_json, is_too_deep, too_deep
 
 P = ParamSpec("P")
@@ -52,7 +53,7 @@ def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
             name, verb = next(iter(strangers)), function.__name__
             given = ", ".join(f"{key!r}: {value!r:.40}" for key, value in strangers.items())
             raise UnknownOptionError(
-                f"{verb}() has no option {name!r}.{_did_you_mean(name, known)} It takes {', '.join(known)}. Parameters "
+                f"{verb}() has no option {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}. Parameters "
                 f"of the run go into a dict: {verb}({'parameters=' if known[0] != 'parameters' else ''}{{{given}}})."
             )
         return function(*args, **kwargs)
@@ -62,16 +63,9 @@ def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
     return UnknownOptionError(
-        f"{what} has no option {name!r}.{_did_you_mean(name, known)} It takes {', '.join(known)}, and options for one "
+        f"{what} has no option {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}, and options for one "
         f"engine under the engine's name."
     )
-
-
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, 1, cutoff=0.7)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def engine_options(given: Mapping[str, Mapping[str, Any]], who: str) -> dict[str, dict[str, Any]]:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
-from flowyml.core.logs import make_records
+from flowyml.core.logs import StderrHandler, make_records
 from flowyml.core.plain_text import safe_line, safe_log, safe_text, wants_colours
 
 __all__ = [
@@ -195,19 +195,15 @@ def note(*parts: str) -> None:
     print(_painted(parts, sys.stderr), file=sys.stderr)
 
 
-class Notes(logging.StreamHandler[TextIO]):
+class Notes(StderrHandler):
     """Lets what is logged take the way of all else that is printed; ``leveled``, with the levels of others' records.
 
     It is logging that writes: a run notes what steps print, and has noted their records already.
     """
 
     def __init__(self, level: int = logging.NOTSET, *, leveled: bool = False) -> None:
-        logging.Handler.__init__(self, level)
+        super().__init__(level)
         self._leveled = leveled
-
-    @property
-    def stream(self) -> Any:  # type: ignore[override]  # as logging's own handler of last resort does
-        return sys.stderr
 
     def format(self, record: logging.LogRecord) -> str:
         has_level = self._leveled and not record.name.startswith("flowyml.")

@@ -10,6 +10,7 @@ from typing import Any
 from flowyml.core.errors import DefinitionError, StepCancelledError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.forks import ForksEndHere
+from flowyml.core.near_names import did_you_mean
 
 __all__ = ["PipelineHook"]
 
@@ -45,16 +46,13 @@ class PipelineHook:
 
 def check_hook(hook: object, who: str) -> PipelineHook:
     """Give the hook back, or raise ``DefinitionError`` for one whose methods would never fire, or fail each time."""
-    from difflib import get_close_matches
-
     if not isinstance(hook, PipelineHook):
         raise DefinitionError(f"{who}: {hook!r:.80} is no PipelineHook. Subclass flowyml.core.hooks.PipelineHook.")
     for name in dir(hook):
         if name.startswith("on_") and name not in EVENTS and callable(getattr(hook, name)):
-            near = get_close_matches(name, EVENTS, 1)
             raise DefinitionError(
                 f"{who}: hook {type(hook).__name__} has a method {name!r}, which nothing calls."
-                f"{f' Did you mean {near[0]!r}?' if near else ''} Events are {', '.join(EVENTS)}; give a method of "
+                f"{did_you_mean(name, EVENTS)} Events are {', '.join(EVENTS)}; give a method of "
                 f"your own a name that does not begin with on_."
             )
     for event in EVENTS:

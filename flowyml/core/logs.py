@@ -11,7 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-__all__ = ["get_logger", "level_of", "levels_here", "log_to_reader", "make_records", "parted"]
+__all__ = [
+    "StderrHandler", "get_logger", "level_of", "levels_here", "log_to_reader", "make_records", "parted", "with_level",
+]  # fmt: skip
 
 _NAME = "flowyml.steps"
 _MARK = "\x1e"  # the record separator of ASCII
@@ -74,21 +76,33 @@ def parted(line: str) -> tuple[str | None, str]:
     return None, line
 
 
+def with_level(source: str, line: str) -> str:
+    """A line as people read it: with the level of a record before it, and as it is when it was printed."""
+    return line if source in ("stdout", "stderr") else f"{source}: {line}"
+
+
 def level_of(source: str) -> int:
     """The level of a line that comes from ``source``: a level by its name, or INFO for a stream."""
     return logging.getLevelNamesMapping().get(source, logging.INFO)
 
 
-class _Plain(logging.StreamHandler[TextIO]):
-    """Writes lines for people to what is standard error at the moment."""
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error at the moment, as logging's own handler of last resort does."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    def __init__(self, level: int = logging.NOTSET) -> None:
+        logging.Handler.__init__(self, level)
 
     @property
-    def stream(self) -> Any:  # type: ignore[override]  # as logging's own handler of last resort does
+    def stream(self) -> Any:  # type: ignore[override]  # logging sets it, here it is always the newest
         return sys.stderr
+
+
+class _Plain(StderrHandler):
+    """Lines for people."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
 
 
 class _Shown(_Plain):
@@ -98,11 +112,8 @@ class _Shown(_Plain):
         return sys.stderr is not None and not logging.getLogger().handlers and super().filter(record)
 
 
-class _Marked(_Plain):
-    """For a process that reads."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
+class _Marked(StderrHandler):
+    """Lines for a process that reads."""
 
     def format(self, record: logging.LogRecord) -> str:
         lines = super().format(record).splitlines() or [""]

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from flowyml.core.errors import MissingExtraError, OrchestratorNotFoundError, PluginError
+from flowyml.core.near_names import did_you_mean
 from flowyml.orchestrators.base import Orchestrator
 
 if TYPE_CHECKING:
@@ -77,13 +78,9 @@ def require_engine(factory: Factory) -> None:
 
 def not_found(name: str, known: tuple[str, ...]) -> str:
     """The sentence for an unknown name, with those that look like it."""
-    from difflib import get_close_matches
-
     from flowyml.core.urls import shown
 
-    close = get_close_matches(name, known, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"No orchestrator is called {shown(name)!r}.{hint} Known: {', '.join(known)}."
+    return f"No orchestrator is called {shown(name)!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
 
 
 @cache

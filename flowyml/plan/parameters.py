@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.errors import DefinitionError, ParameterError
+from flowyml.core.near_names import nearest
 from flowyml.plan.model import Parameter
 from flowyml.plan.types import is_rich_leaf, plain
 
@@ -332,8 +333,6 @@ def _wanted(schema: Mapping[str, Any]) -> str:
 
 
 def _unknown(name: str, known: Mapping[str, Parameter]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(map(repr, known)) or 'none'}"
+    near = nearest(name, known)
+    hint = f"; did you mean {near!r}?" if near else f"; it has {', '.join(map(repr, known)) or 'none'}"
     return f"there is no parameter {name!r}{hint}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from flowyml.core.logs import parted
+from flowyml.core.logs import parted, with_level
 
 __all__ = ["Lines", "OnLine", "print_line"]
 
@@ -49,5 +49,4 @@ class Lines:
 
 def print_line(source: str, line: str) -> None:
     """Print it here, as if it had been printed or logged here."""
-    text = line if source in ("stdout", "stderr") else f"{source}: {line}"
-    print(text, file=sys.stdout if source == "stdout" else sys.stderr, flush=True)
+    print(with_level(source, line), file=sys.stdout if source == "stdout" else sys.stderr, flush=True)

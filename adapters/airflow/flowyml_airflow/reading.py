@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flowyml.artifacts import open_store, unpack
-from flowyml.core.errors import ArtifactError, EngineUnreachableError
+from flowyml.artifacts import open_store
+from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.log_events import LogEvent
@@ -102,20 +103,17 @@ class RunReader:
         facts = facts_of(self._source(found))
         if not facts:
             return Outputs(self._returned(dag, run_id))
-        store = open_store(self.artifacts)
-        values: dict[str, Any] = {}
-        missing: dict[str, str] = {}
+        packed: dict[str, Any] = {}
+        lost: dict[str, str] = {}
         for name, (task, output) in facts.get("outputs", {}).items():
             try:
-                values[name] = unpack(restored(self.client.xcom(dag, run_id, task, output)), store)
+                packed[name] = restored(self.client.xcom(dag, run_id, task, output))
             except NotThereError:
-                missing[name] = (
-                    f"Output {name!r} of run {found['dag_run_id']!r} is not kept: Airflow has no XCom {output!r} of "
-                    f"task {task!r} any more. It was cleared, or the task was marked as success by hand."
+                lost[name] = (
+                    f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {task!r} "
+                    f"any more. It was cleared, or the task was marked as success by hand."
                 )
-            except ArtifactError as error:
-                missing[name] = f"Output {name!r} of run {run_id!r} cannot be read here: {error}"
-        return Outputs(values, not_kept=missing)
+        return read_outputs(run_id, packed, open_store(self.artifacts), lost=lost)
 
     def _returned(self, dag: str, run_id: str) -> dict[str, Any]:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""

@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from flowyml.artifacts import is_reference, open_store, unpack
+from flowyml.artifacts import is_reference, open_store
 from flowyml.core.errors import ArtifactError, EngineError, EngineUnreachableError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.tls import Tls
 from flowyml.orchestrators.base import Deployment, Health, check_same_run
+from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, NotFoundError
@@ -180,29 +181,15 @@ class Cluster:
     def outputs(self, job_id: str) -> Outputs:
         run = self._fetched(job_id)
         tasks = Tasks(run, self.pipelines.spec_of(run))
-        values: Json = {}
-        missing: dict[str, str] = {}
+        packed: Json = {}
+        lost: dict[str, str] = {}
         for task, wanted in tasks.outputs().items():
             found = self._result(run, tasks, task).get("outputs", {})
-            for name, packed in found.items():
-                self._keep(job_id, name, packed, values, missing)
+            packed.update(found)
             if not found:
-                missing.update({name: f"Output {name!r}: {_lost(tasks, task)}" for name in wanted})
-        return Outputs(values, not_kept=missing)
-
-    def _keep(self, job_id: str, name: str, packed: Any, values: Json, missing: dict[str, str]) -> None:
-        """A value of the run: from the store of artifacts, or from KFP's own through its UI."""
-        try:
-            values[name] = unpack(packed, open_store(self.artifacts), UiStore(self.client, job_id))
-        except ArtifactError as error:
-            where = packed["$artifact"]["url"] if is_reference(packed) else "?"
-            missing[name] = (
-                f"Output {name!r} stands in KFP's own store at {where}, which cannot be read from here: "
-                f"{str(error).rstrip('.')}. "
-                f"Give the URL of KFP's UI, which reads it; or give the steps a store that you can read too, "
-                f"kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, "
-                f"and name it here: artifacts='s3://…'."
-            )
+                lost.update({name: f"Output {name!r}: {_lost(tasks, task)}" for name in wanted})
+        stores = open_store(self.artifacts), UiStore(self.client, job_id)
+        return read_outputs(job_id, packed, *stores, lost=lost, explain=_unreadable)
 
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:
         """What the last attempt of a step that left anything left in its log."""
@@ -290,3 +277,12 @@ def _utc(moment: datetime | None) -> datetime | None:
     if moment is None or moment.timestamp() <= 0:  # KFP writes 1970 for what has not happened
         return None
     return moment.astimezone(UTC)
+
+
+def _unreadable(name: str, packed: Any, error: ArtifactError) -> str:
+    where = packed["$artifact"]["url"] if is_reference(packed) else "?"
+    return (
+        f"Output {name!r} stands in KFP's own store at {where}, which cannot be read from here: "
+        f"{str(error).rstrip('.')}. Give the URL of KFP's UI, which reads it; or give the steps a store that you can "
+        f"read too, kubeflow={{'env': {{'FLOWYML_ARTIFACTS': 's3://…'}}}}, and name it here: artifacts='s3://…'."
+    )

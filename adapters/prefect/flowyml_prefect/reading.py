@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import ArtifactError, EngineUnreachableError
+from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -67,7 +67,7 @@ class RunReader:
         """A flow run in FlowyML's terms."""
         status = status_of(run.state_type, run.state_name)
         return Run(
-            job_id=run.id, run_id=str(run.labels.get("flowyml.run_id", run.name)), pipeline=self._pipeline(run),
+            job_id=run.id, run_id=_run_id(run), pipeline=self._pipeline(run),
             status=status, raw_status=run.state_name, created_at=run.created, started_at=run.start_time,
             ended_at=run.end_time, error=_error(run.message, run.state_name) if _went_wrong(status) else None,
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
@@ -105,17 +105,12 @@ class RunReader:
 
     def outputs(self, run: FlowRun, artifacts: str | None) -> Outputs:
         """The pipeline's outputs; those that are gone from the artifact store tell why when they are read."""
-        from flowyml.artifacts import open_store, unpack
+        from flowyml.artifacts import open_store
+        from flowyml.orchestrators.run_outputs import read_outputs
 
         table = _table(self.client.artifact_of_run(outputs_key(self._pipeline(run)), run.id))
-        store = open_store(artifacts)
-        values, gone = {}, {}
-        for row in table:
-            try:
-                values[row["output"]] = unpack(json.loads(row["value"]), store)
-            except ArtifactError as error:
-                gone[row["output"]] = str(error)
-        return Outputs(values, not_kept=gone)
+        packed = {row["output"]: json.loads(row["value"]) for row in table}
+        return read_outputs(_run_id(run), packed, open_store(artifacts))
 
     def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
         """The lines of a run. Prefect sends them in batches, so the last come after the end.
@@ -241,3 +236,7 @@ def _table(data: Any) -> list[dict[str, Any]]:
     """The rows of a table artifact, which Prefect's own client stores as JSON text."""
     rows = json.loads(data) if isinstance(data, str) else data
     return rows or []
+
+
+def _run_id(run: FlowRun) -> str:
+    return str(run.labels.get("flowyml.run_id", run.name))

@@ -12,6 +12,7 @@ from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
@@ -152,4 +153,4 @@ def _pass_line(sink: Sink, source: str, line: str) -> None:
         pass_on(source, line)
     else:
         sink.line(source, line)
-        pass_on("stderr", f"{source}: {line}")
+        pass_on("stderr", with_level(source, line))

@@ -19,13 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import open_store, unpack
-from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
+from flowyml.artifacts import open_store
+from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, check_same_run
+from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml.plan.names import slug
@@ -149,14 +150,7 @@ class LocalRuns:
         found, shown = run.result().get("outputs", {}), run.request()["outputs"]
         stores = (open_store(), open_store(run.root))
         packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
-        values: dict[str, Any] = {}
-        missing: dict[str, str] = {}
-        for name, value in packed.items():
-            try:
-                values[name] = unpack(value, *stores)
-            except ArtifactError as error:
-                missing[name] = f"Output {name!r} of run {job_id!r} cannot be read here: {error}"
-        return Outputs(values, not_kept=missing)
+        return read_outputs(job_id, packed, *stores)
 
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
         run, seen = self._found(job_id), dict[str, int]()
