@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from datetime import date, datetime
 from enum import Enum
@@ -30,6 +31,7 @@ __all__ = [
     "own_copy",
     "schema_of",
     "too_deep",
+    "wanted",
 ]
 
 DEEPEST = 100
@@ -51,6 +53,8 @@ _FORMATS: Mapping[str, str] = {
     "date": "a date, such as 2026-01-31",
     "date-time": "a time with its time zone, such as 2026-01-31T09:00:00+01:00",
 }
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _CONTAINERS = (list, dict, Sequence, MutableSequence, Collection, Iterable, Mapping, MutableMapping)
 
@@ -194,6 +198,11 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
             faults.append(f"{name!r} is missing and has no default")
         elif name in given and (fault := _misfit(parameter, given[name])):
             faults.append(fault)
+        elif half := _half_a_pair(given.get(name, parameter.default)):
+            faults.append(
+                f"{name!r} holds {half!a}, half of a surrogate pair, which stands for no character and which databases "
+                f"of engines refuse; a file name that is not UTF-8 can be given as os.fsencode(name).hex()"
+            )
     if faults:
         text = "; ".join(faults)
         raise ParameterError(f"Parameters of pipeline {pipeline!r}: {text}{'' if text.endswith('?') else '.'}")
@@ -201,6 +210,19 @@ def check_values(pipeline: str, parameters: Sequence[Parameter], values: Mapping
         name: own_copy(as_declared(parameter.schema, given.get(name, parameter.default)))
         for name, parameter in known.items()
     }
+
+
+def _half_a_pair(value: object) -> str:
+    """The first lone surrogate in a text, a list or a dict; nothing where there is none.
+
+    >>> _half_a_pair([1, {"ok": "\U0001f600"}, {"not \\ud83d": 2}])
+    '\\ud83d'
+    """
+    if isinstance(value, str):
+        found = _SURROGATE.search(value)
+        return found[0] if found else ""
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next(filter(None, map(_half_a_pair, parts)), "")
 
 
 def _by_name(pipeline: str, parameters: Sequence[Parameter], values: object) -> dict[str, Any]:
@@ -311,18 +333,18 @@ def _explained(error: ValidationError) -> str:
     inner = [part for part in error.context or () if part.relative_path]
     if inner:
         return _explained(max(inner, key=lambda part: len(part.relative_path)))
-    return f": {error.instance!r:.60} is not {_wanted(error.schema if isinstance(error.schema, Mapping) else {})}"
+    return f": {error.instance!r:.60} is not {wanted(error.schema if isinstance(error.schema, Mapping) else {})}"
 
 
-def _wanted(schema: Mapping[str, Any]) -> str:
+def wanted(schema: Mapping[str, Any]) -> str:
     """What a schema takes, in words.
 
-    >>> _wanted({"anyOf": [{"enum": ["x", "y"]}, {"type": "integer"}, {"type": "null"}]})
+    >>> wanted({"anyOf": [{"enum": ["x", "y"]}, {"type": "integer"}, {"type": "null"}]})
     "'x' or 'y' or of type integer or null"
     """
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices:
-        return " or ".join(_wanted(choice) for choice in choices)
+        return " or ".join(wanted(choice) for choice in choices)
     if "enum" in schema:
         return " or ".join(map(repr, schema["enum"]))
     if "const" in schema:

@@ -27,7 +27,7 @@ from flowyml.core.logs import log_to_reader
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
-from flowyml.plan.parameters import days_of, is_too_deep, too_deep
+from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import be_like
@@ -161,9 +161,20 @@ class Worker:
             return packed.get(item.name, item.source.value)
         name = item.source.name
         value = packed[item.name] if item.name in packed else self._parameter(step, name)
-        if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
+        return self.dates.filled({name: self._checked_parameter(name, value)}, days_of(self.plan.parameters))[name]
+
+    def _checked_parameter(self, name: str, value: Any) -> Any:
+        """An engine's form, or a call of a compiled file by hand, takes what `flowyml` would have refused."""
+        if is_too_deep(value):
             raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
-        return self.dates.filled({name: value}, days_of(self.plan.parameters))[name]
+        for parameter in self.plan.parameters:
+            if parameter.name == name:
+                if value != parameter.default and not is_of_type(value, parameter.schema):
+                    raise ParameterError(
+                        f"Parameter {name!r} of the run must be {wanted(parameter.schema)}, not {value!r:.60}."
+                    )
+                return as_declared(parameter.schema, value)
+        return value
 
     def _produced(self, step: Step, name: str, origin: FromStep, packed: Mapping[str, Any]) -> Any:
         source = f"output {origin.output!r} of step {origin.step!r}"

@@ -341,6 +341,19 @@ def test_parameters_are_checked(values: dict[str, object], message: str) -> None
         training().check_parameters(values)
 
 
+@pytest.mark.parametrize("value", ["caf\udce9.csv", ["\ud83d\ude00"], {"\ud800": 1}])
+def test_half_a_surrogate_pair_is_no_text(value: object) -> None:
+    """Python makes it of a file name that is not UTF-8. Some databases refuse it, others give back something else."""
+
+    @step
+    def read(source: Any = "ä", other: Any = "\U0001f600") -> None: ...
+
+    pipeline = Pipeline("reading", context=context(source="ä", other="\U0001f600")).add_step(read)
+    assert pipeline.check_parameters({"source": ["\U0001f600"]})
+    with pytest.raises(ParameterError, match=r"'source' holds '\\ud\w+', half of a surrogate pair"):
+        pipeline.check_parameters({"source": value})
+
+
 def test_rich_types_are_checked_by_their_schema() -> None:
     @step
     def pick(sizes: list[int], mode: str | None = None) -> int:

@@ -289,8 +289,15 @@ def test_a_parameter_that_looks_like_a_reference_is_just_a_parameter(bundle: Pat
     reference = {
         "$artifact": {"url": f"file://{tmp_path}/x.pkl", "format": "pickle", "sha256": "", "size": 0, "type": ""}
     }
-    done = run(bundle, "step", "load", "--parameters", json.dumps({"rows": reference}))
-    assert done.stdout.startswith("loading {'$artifact'")
+    done = run(bundle, "step", "boom", "--parameters", json.dumps({"word": reference}))
+    assert 'can only concatenate str (not "dict") to str' in done.stderr
+
+
+@pytest.mark.parametrize("rows", ["3", True, 2.5, {"$artifact": {}}])
+def test_a_parameter_of_another_type_than_declared(bundle: Path, rows: object) -> None:
+    """Of a file that is called by hand, or of an engine's form."""
+    done = run(bundle, "step", "load", "--parameters", json.dumps({"rows": rows}))
+    assert f"ParameterError: Parameter 'rows' of the run must be of type integer, not {rows!r}" in done.stderr
 
 
 def test_an_old_python_is_told_which_one_is_needed(bundle: Path) -> None:

@@ -177,6 +177,7 @@ def _flow(plan: Plan, names: _Names) -> str:
         source(
             Group(f"def {names.flow}(", list(map(_parameter, _required_first(plan.parameters))), ") -> State[Any]:")
         ),
+        *(line for parameter in plan.parameters if _holds_reference(parameter.default) for line in _late(parameter)),
         f"    {source(run, 1)}",
         *(f"        {source(_submission(step, names), 2)}" for step in plan),
         f"        {source(finish, 2)}",
@@ -190,6 +191,8 @@ def _flow_options(plan: Plan) -> Iterator[Part]:
         yield f"description={text_literal(plan.description)}"
     if plan.timeout_seconds is not None:
         yield f"timeout_seconds={plan.timeout_seconds!r}"
+    if plan.parameters:  # else a dict with "$ref" is taken for a reference to a block; the step process checks types
+        yield "validate_parameters=False"
     if plan.hooks:
         yield "on_running=[on_start]"
         for event in ("completion", "failure", "cancellation", "crashed"):
@@ -202,7 +205,22 @@ def _required_first(parameters: Iterable[Parameter]) -> list[Parameter]:
 
 def _parameter(parameter: Parameter) -> Part:
     head = f"{parameter.name}: {_annotation(parameter.schema)}"
+    if _holds_reference(parameter.default):
+        return f"{head} = ..."
     return head if parameter.required else Pair(f"{head} = ", value(parameter.default))
+
+
+def _late(parameter: Parameter) -> Iterator[str]:
+    """A default that is filled in when the flow runs."""
+    yield f"    if {parameter.name} is ...:"
+    yield f"        {source(Pair(f'{parameter.name} = ', value(parameter.default)), 2)}"
+
+
+def _holds_reference(default: Any) -> bool:
+    """Whether pydantic, which Prefect makes a schema of the flow with, would look for what a default refers to."""
+    if isinstance(default, dict):
+        return "$ref" in default or any(map(_holds_reference, default.values()))
+    return isinstance(default, list) and any(map(_holds_reference, default))
 
 
 def _annotation(schema: Mapping[str, Any]) -> str:

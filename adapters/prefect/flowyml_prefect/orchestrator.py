@@ -115,14 +115,14 @@ class PrefectOrchestrator(Orchestrator):
     # Runs.
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        target, pipeline = self._target(), bundle.plan.name
+        target, pipeline, given = self._target(), bundle.plan.name, given_parameters(parameters)
         if not isinstance(run_id, NewRunId):
             self._check_free(run_id, pipeline)
         deployed = self.deployments.for_run(bundle, target)
         request = {
             "name": run_id,
             "idempotency_key": run_id,
-            "parameters": given_parameters(parameters),
+            "parameters": given,
             "labels": {**deployed.labels, "flowyml.run_id": run_id, **code_labels(bundle)},
         }
         with turn() if self._is_embedded() else nullcontext():

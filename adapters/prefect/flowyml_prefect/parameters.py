@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Plan
 
 __all__ = ["given_parameters", "parameter_schema", "read_parameters"]
 
 _TEMPLATE = "__prefect_kind"
+_LARGEST = "PREFECT_SERVER_API_MAX_PARAMETER_SIZE"  # the server's own setting
+_DEFAULT_LARGEST = 524_288
 _DEFS = "#/$defs/"  # where pydantic puts them
 
 
@@ -48,10 +52,19 @@ def _referring_to_the_root(schema: Any, parameter: str) -> Any:
 def given_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as Prefect's API takes them: a value that looks like one of its templates is quoted.
 
+    Raises ``ParameterError`` for more than the server stores of a run, in bytes of JSON.
+
     >>> given_parameters({"rows": 5, "x": {"__prefect_kind": "jinja", "template": "{{ 1 }}"}})["x"]["__prefect_kind"]
     'json'
     """
-    return {name: _quoted(value) if _looks_like_a_template(value) else value for name, value in values.items()}
+    given = {name: _quoted(value) if _looks_like_a_template(value) else value for name, value in values.items()}
+    size, largest = len(json.dumps(given, separators=(",", ":"))), int(os.environ.get(_LARGEST) or _DEFAULT_LARGEST)
+    if size > largest > 0:
+        raise ParameterError(
+            f"These parameters have {size:,} bytes as JSON; Prefect stores at most {largest:,} of a run. Give the path "
+            f"or the URL of a file instead. Where your server takes more, set {_LARGEST} to its limit here too."
+        )
+    return given
 
 
 def read_parameters(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from flowyml.core.errors import DefinitionError
+from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.plan.bundle import Bundle
+from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.layout import source, text_literal, value
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_prefect import PrefectOrchestrator
@@ -250,3 +250,17 @@ def test_parameters_that_look_like_templates_are_read_back(parameters: dict[str,
         for item in given.values()
         if isinstance(item, dict)
     )
+
+
+def test_more_parameters_than_prefect_stores_are_refused_before_any_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    orchestrator = PrefectOrchestrator("http://127.0.0.1:9")  # where nothing answers
+    plan = Plan(
+        name="p",
+        parameters=(Parameter(name="text", schema={"type": "string"}),),
+        steps=(Step(name="s", function="m:f"),),
+    )
+    bundle = build(plan)
+    with pytest.raises(ParameterError, match=r"have 1,000,011 bytes as JSON; Prefect stores at most 524,288 of a run"):
+        orchestrator.submit(bundle, "run", {"text": "x" * 1_000_000})
+    monkeypatch.setenv("PREFECT_SERVER_API_MAX_PARAMETER_SIZE", "0")
+    assert given_parameters({"text": "x" * 1_000_000})

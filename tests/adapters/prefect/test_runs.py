@@ -194,6 +194,21 @@ class TestRuns:
         assert handle.wait_for_completion(60, 0.2).outputs == {"same": [like_a_template, 1, 1.5]}
         assert handle.run.parameters["value"] == like_a_template
 
+    def test_a_dict_with_a_reference_is_data(self, orchestrator: PrefectOrchestrator) -> None:
+        @step(outputs=["same"])
+        def give(value: dict[str, Any], items: list[Any], default: dict[str, Any]) -> list[Any]:
+            return [value, items, default]
+
+        like_a_block = {"$ref": "#/definitions/x"}
+        context = {"value": {}, "items": [], "default": {"a": like_a_block}}
+        handle = orchestrator.run_pipeline(
+            Pipeline("referring", context=context).add_step(give),
+            parameters={"value": like_a_block, "items": [{"deep": [like_a_block]}]},
+        )
+        wanted = [like_a_block, [{"deep": [like_a_block]}], {"a": like_a_block}]
+        assert handle.wait_for_completion(60, 0.2).outputs == {"same": wanted}, handle.error
+        assert handle.run.parameters["value"] == like_a_block
+
     def test_typed_dicts_as_parameters(self, orchestrator: PrefectOrchestrator) -> None:
         @step(outputs=["total"])
         def add(items: list[Item]) -> int:
@@ -262,6 +277,19 @@ class TestWorkers:
         assert (names, variable) == ([], None)
         assert not Path(folder).is_relative_to(prefect_home().parent)
         wait_for(lambda: not Path(folder).exists())
+
+    def test_a_run_from_prefects_form(self, orchestrator: PrefectOrchestrator) -> None:
+        """It has numbers without a point for floats, and leaves out what has a default."""
+
+        @step(outputs=["same"])
+        def give(rate: float, schema: dict[str, Any], rows: int) -> list[Any]:
+            return [rate, type(rate).__name__, schema, rows]
+
+        context = {"rate": 1.5, "schema": {"$ref": "#/x"}, "rows": 3}
+        deployed = orchestrator.deploy_pipeline(Pipeline("formed", context=context).add_step(give))
+        form = {"name": "by hand", "parameters": {"rate": 2}}
+        handle = orchestrator.attach(orchestrator.client.create_run(str(deployed.url).rpartition("/")[2], form).id)
+        assert handle.wait_for_completion(90, 0.5).outputs == {"same": [2.0, "float", {"$ref": "#/x"}, 3]}, handle.error
 
     def test_cancel_stops_the_work(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
         FailureConformance().test_cancel_stops_the_work(orchestrator, str(tmp_path))

@@ -266,6 +266,7 @@ def report(add_up: Values, rank: Values, check: Values, day: str) -> Values | St
 @flow(
     name="daily-sales",
     description="Revenue and the best shop of one day.",
+    validate_parameters=False,
     on_running=[on_start],
     on_completion=[on_end],
     on_failure=[on_end],

@@ -284,7 +284,11 @@ def report(choose: Values, evaluate: Values) -> Values | State[Any]:
     return run_step("report", {"scores": choose["scores"], "metrics": evaluate["evaluate"]})
 
 
-@flow(name="train-classifier", description="Train two classifiers side by side, keep the better one.")
+@flow(
+    name="train-classifier",
+    description="Train two classifiers side by side, keep the better one.",
+    validate_parameters=False,
+)
 def train_classifier(trees: int = 200, test_share: float = 0.25, seed: int = 7) -> State[Any]:
     with run_steps(trees=trees, test_share=test_share, seed=seed):
         load_future = load.submit()

@@ -253,6 +253,7 @@ def notify() -> Values | State[Any]:
     name="training",
     description="Trains a classifier.",
     timeout_seconds=3600,
+    validate_parameters=False,
     on_running=[on_start],
     on_completion=[on_end],
     on_failure=[on_end],

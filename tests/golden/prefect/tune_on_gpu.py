@@ -279,7 +279,7 @@ def best(tune: Values, tune_2: Values, tune_3: Values) -> Values | State[Any]:
     return run_step("best", {"rate_0": tune["fit"], "rate_1": tune_2["fit"], "rate_2": tune_3["fit"]})
 
 
-@flow(name="tune-on-gpu", description="Try learning rates side by side, keep the best fit.")
+@flow(name="tune-on-gpu", description="Try learning rates side by side, keep the best fit.", validate_parameters=False)
 def tune_on_gpu(count: int = 100, rounds: int = 200) -> State[Any]:
     with run_steps(count=count, rounds=rounds):
         points_future = points.submit(count)
