@@ -28,10 +28,20 @@ from urllib.request import (
     UnknownHandler,
 )
 
+from flowyml.core.errors import EngineError
 from flowyml.core.tls import Tls
 from flowyml.core.urls import shown
 
-__all__ = ["LARGEST_ANSWER", "Answer", "Deadline", "TooLargeError", "exchange", "media_type", "page_title"]
+__all__ = [
+    "LARGEST_ANSWER",
+    "Answer",
+    "Deadline",
+    "JsonObject",
+    "TooLargeError",
+    "exchange",
+    "media_type",
+    "page_title",
+]
 
 LARGEST_ANSWER = 256 * 2**20
 """Bytes of an answer that are read at most. The largest that engines give are logs."""
@@ -63,6 +73,26 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             return None
+
+
+class JsonObject(dict[str, Any]):
+    """An object in an answer. A field that it lacks raises ``EngineError``, since something else has answered.
+
+    >>> JsonObject({"status": "ok"}, "http://127.0.0.1:80 answered GET /api/runs")["runs"]
+    Traceback (most recent call last):
+    flowyml.core.errors.EngineError: http://127.0.0.1:80 answered GET /api/runs without 'runs', with {'status': 'ok'}. \
+Another program answers there, or another version of the engine.
+    """
+
+    def __init__(self, content: Mapping[str, Any] = {}, asked: str = "") -> None:
+        super().__init__(content)
+        self.asked = asked
+
+    def __missing__(self, field: str) -> Any:
+        raise EngineError(
+            f"{self.asked} without {field!r}, with {dict(self)!r:.200}. Another program answers there, or another "
+            f"version of the engine."
+        )
 
 
 def media_type(headers: Mapping[str, str]) -> str:

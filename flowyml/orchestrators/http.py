@@ -68,6 +68,8 @@ class HttpClient:
 
     engine: ClassVar[str] = "the engine"
     advice: ClassVar[str] = "Is the server running, and is this its address?"
+    answers_objects: ClassVar[bool] = False
+    """Whether the engine answers with a JSON object, whatever it is asked. Anything else is another program's."""
 
     def __init__(
         self,
@@ -248,12 +250,19 @@ class HttpClient:
     # What answers mean.
 
     def _checked(self, answer: Answer, method: str, path: str) -> Any:
+        from flowyml.core.web import JsonObject
+
         status = answer.status
-        if status == 204 or (status < 300 and not answer.body):
+        if status == 204 or (status < 300 and not answer.body and not self.answers_objects):
             return None
         content = _json_of(answer)
         if content is _NO_JSON or 300 <= status < 400:
             raise self.foreign_answer(answer, method, path)
+        asked = f"{self.url} answered {method} {path}"
+        if status < 300 and type(content) is dict:
+            return JsonObject(content, asked)
+        if status < 300 and self.answers_objects:
+            raise EngineError(f"{asked} with {content!r:.200}. Another program than {self.engine} answers there.")
         if status < 300:
             return content
         raise self.error(

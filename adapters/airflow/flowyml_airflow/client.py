@@ -45,6 +45,7 @@ class Transport(HttpClient):
 
     engine = "Airflow"
     advice = "Is its API server running?"
+    answers_objects = True
 
     def __init__(
         self, connection: Connection, *, timeout: float, policy: OrchestratorRetryPolicy | None = None

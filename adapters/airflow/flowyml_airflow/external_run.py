@@ -22,7 +22,7 @@ from urllib.parse import quote
 from flowyml.core.credentials import Login
 from flowyml.core.errors import StepCancelledError
 from flowyml.core.urls import shown
-from flowyml.core.web import exchange
+from flowyml.core.web import JsonObject, exchange
 from flowyml.plan.names import slug
 from flowyml.runtime.running_step import current_step
 from flowyml.runtime.shutdown import StepStopped
@@ -220,11 +220,11 @@ class _Airflow:
                 f"was sent there. Set FLOWYML_AIRFLOW_URL to it."
             )
         found = answer.json()
-        if found is not None:
-            return answer.status, found
+        if isinstance(found, dict):
+            return answer.status, JsonObject(found, f"{self.root} answered {method} {path}")
         if answer.status >= 400:
             return answer.status, answer.body[:2000].decode("utf-8", "replace")
         raise RuntimeError(
-            f"{self.root} answered {path} with a page ({answer.status}) and not as Airflow's API does. A proxy or a "
-            f"login page stands in front of it, or the address is another site's."
+            f"{self.root} answered {path} with {answer.media_type or 'nothing'} ({answer.status}) and not as Airflow's "
+            f"API does. A proxy or a login page stands in front of it, or the address is another site's."
         )
