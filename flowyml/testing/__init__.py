@@ -10,9 +10,17 @@ It needs pytest. In a test module of your adapter::
         def make_orchestrator(cls):
             return lambda **options: MyOrchestrator(url=..., **options)
 
-Where ``capabilities`` says no to a feature, the suite tests that a pipeline which needs it is refused.
+Where ``capabilities`` says no to a feature, the suite tests that a pipeline which needs it is refused, and reports the
+test as an expected failure with the reason. Nothing is skipped. The parts of the suite are there one by one too.
 """
 
+from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
+from flowyml.testing.failures import FailureConformance
+from flowyml.testing.life import LifeConformance
+from flowyml.testing.runs import RunConformance
 from flowyml.testing.suite import OrchestratorConformance
 
-__all__ = ["OrchestratorConformance"]
+__all__ = [
+    "DeploymentConformance", "FailureConformance", "LifeConformance", "OrchestratorConformance", "RunConformance",
+    "ScheduleConformance",
+]  # fmt: skip

@@ -16,7 +16,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 __all__ = [
     "beating", "counting", "dated", "failing", "flaky", "gathering", "greeting", "hooked", "hostile", "large",
-    "meeting", "mutating", "timed", "values",
+    "meeting", "mutating", "talking", "timed", "values",
 ]  # fmt: skip
 
 VALUES: dict[str, Any] = {
@@ -31,7 +31,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-def greeting(first: str = "hello") -> Pipeline:
+def greeting(first: str = "hello", *, name: str = "conformance greeting") -> Pipeline:
     """Two steps, a parameter, a line of output. Another first word is other code."""
 
     @step(outputs=["words"])
@@ -44,7 +44,7 @@ def greeting(first: str = "hello") -> Pipeline:
     async def join(words: list[str]) -> str:
         return " ".join(words)
 
-    return Pipeline("conformance greeting", context=context(name="world")).add_step(gather).add_step(join)
+    return Pipeline(name, context=context(name="world")).add_step(gather).add_step(join)
 
 
 def timed() -> Pipeline:
@@ -183,19 +183,37 @@ def dated() -> Pipeline:
     return weekdays
 
 
-def meeting(folder: str) -> Pipeline:
-    """Two steps that each wait for the other: they complete only at the same time."""
+def talking(folder: str) -> Pipeline:
+    """A step that prints a line, and another one when the file ``go`` is there; it waits a minute for that."""
+
+    @step
+    def talk(folder: str) -> None:
+        import time
+        from pathlib import Path
+
+        print("the first line")
+        for _ in range(600):
+            if (Path(folder) / "go").exists():
+                return print("the last line")
+            time.sleep(0.1)
+        raise TimeoutError("for a minute, the first line was not read")
+
+    return Pipeline("conformance talking", context=context(folder=folder)).add_step(talk)
+
+
+def meeting(folder: str, patience: int = 30) -> Pipeline:
+    """Two steps that each wait for the other, for so many seconds: they complete only at the same time."""
 
     def meet(folder: str, mine: str, other: str) -> str:
         import time
         from pathlib import Path
 
         (Path(folder) / mine).touch()
-        for _ in range(600):
+        for _ in range(20 * patience):
             if (Path(folder) / other).exists():
                 return mine
             time.sleep(0.05)
-        raise TimeoutError(f"{mine} waited 30 s for {other}")
+        raise TimeoutError(f"{mine} waited {patience} s for {other}")
 
     @step
     def left(folder: str) -> str:
@@ -236,7 +254,9 @@ def failing() -> Pipeline:
     return pipeline
 
 
-def flaky(folder: str, policy: OrchestratorRetryPolicy, *, failures: int, error: str = "ConnectionError") -> Pipeline:
+def flaky(
+    folder: str, policy: OrchestratorRetryPolicy | None, *, failures: int, error: str = "ConnectionError"
+) -> Pipeline:
     """A step that fails a number of times before it succeeds; each attempt leaves a mark."""
 
     @step(retry=policy)
@@ -253,7 +273,7 @@ def flaky(folder: str, policy: OrchestratorRetryPolicy, *, failures: int, error:
         return count
 
     given = context(folder=folder, failures=failures, error=error)
-    return Pipeline("conformance flaky", context=given).add_step(attempt)
+    return Pipeline(f"conformance flaky {failures}", context=given).add_step(attempt)
 
 
 def beating(folder: str, *, step_timeout: float | None = None, timeout: float | None = None) -> Pipeline:
@@ -301,7 +321,8 @@ def hooked(folder: str, *, fails: bool = False) -> Pipeline:
             raise KeyError("lost")
         return 7
 
-    pipeline = Pipeline("conformance hooks", hooks=[_broken(), _journal(folder)], context=context(fails=fails))
+    name = "conformance hooks of a failure" if fails else "conformance hooks"
+    pipeline = Pipeline(name, hooks=[_broken(), _journal(folder)], context=context(fails=fails))
     return pipeline.add_step(work)
 
 

@@ -60,7 +60,7 @@ def test_a_missing_pool_is_told_before_anything_is_written(each: Airflow) -> Non
 
 
 def test_a_deployment_waits_as_long_as_airflows_settings_say(airflow3: Airflow, airflow2: Airflow) -> None:
-    assert orchestrator_of(airflow3).client.reads_new_files_within == 2, "these tests' own, which it shows"
+    assert orchestrator_of(airflow3).client.reads_new_files_within == 31, "these tests' own, which it shows"
     assert orchestrator_of(airflow2).client.reads_new_files_within == 330, "Airflow's defaults where it shows none"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -83,16 +83,26 @@ def kfp_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield Api(url, state, module, folder)
 
 
-@pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    """A folder that steps and the test see both."""
+@pytest.fixture(scope="session")
+def new_shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes folders that steps and the test see both."""
     if "FLOWYML_TEST_KFP_URL" not in os.environ:
-        return tmp_path
+        return lambda: tmp_path_factory.mktemp("shared")
     if not (root := os.environ.get("FLOWYML_TEST_KFP_SHARED")):
         pytest.skip("pods share no folder with this test: mount one into all, and name it in FLOWYML_TEST_KFP_SHARED")
-    folder = Path(tempfile.mkdtemp(dir=root))
-    folder.chmod(0o777)  # for the user that pods have
-    return folder
+
+    def new() -> Path:
+        folder = Path(tempfile.mkdtemp(dir=root))
+        folder.chmod(0o777)  # for the user that pods have
+        return folder
+
+    return new
+
+
+@pytest.fixture
+def shared(new_shared: Callable[[], Path]) -> Path:
+    """One such folder."""
+    return new_shared()
 
 
 @pytest.fixture(scope="session")

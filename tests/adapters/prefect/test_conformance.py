@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing.suite import FailureConformance, LifeConformance, RunConformance, ScheduleConformance
+from flowyml.testing import (
+    DeploymentConformance,
+    FailureConformance,
+    LifeConformance,
+    RunConformance,
+    ScheduleConformance,
+)
 
 pytestmark = pytest.mark.prefect
 
@@ -23,8 +29,8 @@ class TestDetachedRuns(RunConformance, FailureConformance, LifeConformance):
         return make_prefect
 
 
-class TestSchedules(ScheduleConformance):
-    """Schedules need a work pool, and no worker until they fire."""
+class TestDeployments(DeploymentConformance, ScheduleConformance):
+    """Deployments and schedules need a work pool, and no worker until they fire."""
 
     @pytest.fixture(scope="class")
     @classmethod

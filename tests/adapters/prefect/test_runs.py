@@ -20,7 +20,7 @@ from flowyml.core.errors import ConfigurationError, OutputNotKeptError, Schedule
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.probe import Site
-from flowyml.testing.suite import FailureConformance
+from flowyml.testing import FailureConformance
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.server import prefect_home
 from tests.adapters.prefect.samples import wait_for

@@ -1,0 +1,148 @@
+"""What an engine keeps: compiled files, deployments and their differences, schedules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline
+from flowyml.core.capabilities import Feature
+from flowyml.core.errors import ParameterError, ScheduleNotFoundError, UnsupportedFeatureError
+from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.plan.bundle import Bundle
+from flowyml.testing import pipelines
+from flowyml.testing.base import Conformance, wait_until
+
+__all__ = ["DeploymentConformance", "ScheduleConformance"]
+
+
+class DeploymentConformance(Conformance):
+    """Files for the engine, and what deploying would change. An engine that has neither refuses both."""
+
+    def test_the_same_pipeline_compiles_to_the_same_files(self, orchestrator: Orchestrator) -> None:
+        first = self.unless_refused(lambda: dict(orchestrator.compile_pipeline(pipelines.hostile())))
+        assert first
+        assert all(isinstance(data, bytes) and data for data in first.values())
+        again = dict(orchestrator.compile_pipeline(pipelines.hostile()))
+        assert list(again) == list(first), "the main file comes first"
+        assert again == first
+        assert orchestrator.compile_pipeline(pipelines.greeting()) != orchestrator.compile_pipeline(
+            pipelines.greeting("goodbye")
+        )
+
+    def test_the_difference_is_empty_once_it_is_deployed(self, orchestrator: Orchestrator) -> None:
+        name = f"conformance difference {time.time_ns()}"
+        old, new = (self.bundle(orchestrator, pipelines.greeting(word, name=name)) for word in ("hello", "goodbye"))
+        assert self.unless_refused(lambda: orchestrator.diff(old)), "nothing is deployed yet"
+        assert orchestrator.deploy(old).changed
+        assert orchestrator.diff(old) == ""
+        assert not orchestrator.deploy(old).changed
+        assert (shown := orchestrator.diff(new))
+        assert orchestrator.diff(new) == shown, "showing a difference deploys nothing"
+        time.sleep(1.1)  # engines may order versions by the second
+        assert orchestrator.deploy(new).changed
+        assert orchestrator.diff(new) == ""
+
+    def bundle(self, orchestrator: Orchestrator, pipeline: Pipeline) -> Bundle:
+        return pipeline.bundle(orchestrator.plan(pipeline))
+
+    def unless_refused(self, ask: Callable[[], Any]) -> Any:
+        """What an engine gives; an expected failure where it refuses, since there is no ``Feature`` that says so."""
+        try:
+            return ask()
+        except UnsupportedFeatureError as error:
+            pytest.xfail(f"refused: {error}")
+
+
+@pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
+class ScheduleConformance(Conformance):
+    """Schedules that the engine keeps.
+
+    Scheduling again changes when a pipeline runs, not whether: a paused schedule stays paused. Override
+    ``scheduling_again_resumes`` for an engine where deploying a schedule means that it runs.
+    """
+
+    scheduling_again_resumes = False
+
+    def test_create_list_pause_resume_delete(self, orchestrator: Orchestrator) -> None:
+        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("daily", "03:30"))
+        try:
+            assert (made.pipeline, made.paused) == ("conformance greeting", False)
+            assert self.listed(orchestrator, made.schedule_id).schedule.cron == "30 3 * * *"
+            assert orchestrator.pause_schedule(made.schedule_id).paused
+            assert self.listed(orchestrator, made.schedule_id).paused
+            assert not orchestrator.resume_schedule(made.schedule_id).paused
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+        assert made.schedule_id not in [info.schedule_id for info in orchestrator.schedules()]
+        with pytest.raises(ScheduleNotFoundError):
+            orchestrator.pause_schedule(made.schedule_id)
+
+    def test_scheduling_again_updates_in_place(self, orchestrator: Orchestrator) -> None:
+        first = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("hourly", 5))
+        second = orchestrator.schedule_pipeline(
+            pipelines.greeting(), Schedule.of("hourly", 7, parameters={"name": "later"})
+        )
+        try:
+            assert second.schedule_id == first.schedule_id
+            (info,) = orchestrator.schedules("conformance greeting")
+            assert (info.schedule.cron, dict(info.schedule.parameters)) == ("7 * * * *", {"name": "later"})
+        finally:
+            orchestrator.delete_schedule(first.schedule_id)
+
+    def test_scheduling_again_leaves_a_paused_schedule_paused(self, orchestrator: Orchestrator) -> None:
+        made = self.scheduled(orchestrator, Feature.SCHEDULE_CRON, Schedule.of("hourly", 5))
+        try:
+            self.needs(orchestrator, Feature.SCHEDULE_PAUSE, lambda: orchestrator.pause_schedule(made.schedule_id))
+            orchestrator.pause_schedule(made.schedule_id)
+            again = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("hourly", 7))
+            info = self.listed(orchestrator, made.schedule_id)
+            assert (again.paused, info.paused) == (not self.scheduling_again_resumes,) * 2
+            assert info.schedule.cron == "7 * * * *"
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+
+    def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
+        schedule = Schedule.of("daily", 6, timezone="America/New_York")
+        made = self.scheduled(orchestrator, Feature.SCHEDULE_TIMEZONE, schedule)
+        try:
+            runs = self.next_runs(orchestrator, made.schedule_id)
+            assert runs[0] == schedule.next_times()[0]
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+
+    def test_intervals(self, orchestrator: Orchestrator) -> None:
+        made = self.scheduled(orchestrator, Feature.SCHEDULE_INTERVAL, Schedule.of("interval", 7200))
+        try:
+            assert self.listed(orchestrator, made.schedule_id).schedule.interval_seconds == 7200
+            first = self.next_runs(orchestrator, made.schedule_id)[0]
+            assert first <= datetime.now(UTC) + timedelta(seconds=7200)
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+
+    def test_parameters_of_a_schedule_are_checked(self, orchestrator: Orchestrator) -> None:
+        schedule = Schedule.of("hourly", 1, parameters={"name": 1})
+        self.needs(
+            orchestrator, Feature.SCHEDULE_CRON, lambda: orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+        )
+        with pytest.raises(ParameterError):
+            orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+
+    def scheduled(self, orchestrator: Orchestrator, feature: Feature, schedule: Schedule) -> ScheduleInfo:
+        """The greeting on this schedule, which needs the feature."""
+        self.needs(orchestrator, feature, lambda: orchestrator.schedule_pipeline(pipelines.greeting(), schedule))
+        return orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+
+    def listed(self, orchestrator: Orchestrator, schedule_id: str) -> ScheduleInfo:
+        (info,) = [info for info in orchestrator.schedules() if info.schedule_id == schedule_id]
+        return info
+
+    def next_runs(self, orchestrator: Orchestrator, schedule_id: str) -> tuple[datetime, ...]:
+        """As the engine plans them, which may take its scheduler a moment."""
+        wait_until(lambda: bool(self.listed(orchestrator, schedule_id).next_runs), 60, "the engine plans a run")
+        return tuple(self.listed(orchestrator, schedule_id).next_runs)

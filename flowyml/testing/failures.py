@@ -1,0 +1,122 @@
+"""Runs that fail, retry, take too long, or are stopped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.capabilities import Feature
+from flowyml.core.errors import WaitTimeoutError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.testing import pipelines
+from flowyml.testing.base import Conformance, Done, sample, wait_until
+
+__all__ = ["FailureConformance"]
+
+COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+CANCELLED, TIMEOUT = ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT
+
+
+def _policy(attempts: int, *only: str) -> OrchestratorRetryPolicy:
+    return OrchestratorRetryPolicy(
+        max_attempts=attempts, initial_delay_seconds=0.1, retryable_errors=list(only) or None
+    )
+
+
+class FailureConformance(Conformance):
+    """Runs that fail, retry, take too long, or are stopped."""
+
+    @sample(lambda _: pipelines.failing())
+    def test_a_failure_is_told_and_stops_only_what_depends_on_it(self, done: Done) -> None:
+        handle = done.run
+        assert handle.status is FAILED
+        assert handle.error is not None
+        assert "broken" in handle.error
+        assert "the number 13 is not lucky" in handle.error
+        assert handle.step_statuses() == {
+            "broken": FAILED, "after_broken": CANCELLED, "healthy": COMPLETED, "after_healthy": COMPLETED,
+        }  # fmt: skip
+        assert handle.outputs == {}
+        assert not handle.result().success
+        log = "\n".join(line.message for line in handle.logs() if line.step == "broken")
+        assert "Traceback (most recent call last)" in log
+        assert "site-packages" not in log  # nothing of the engine's own
+
+    @sample(lambda folder: pipelines.flaky(folder, _policy(3), failures=2), needs=Feature.STEP_RETRY)
+    def test_retries_until_it_works(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.run.outputs == {"attempt": 3}
+        assert [run.attempt for run in done.run.step_runs()] == [3]
+
+    @sample(
+        lambda folder: pipelines.flaky(folder, _policy(3, "Connection"), failures=9, error="ValueError"),
+        needs=Feature.RETRYABLE_ERRORS,
+    )
+    def test_only_errors_that_are_worth_it_are_retried(self, done: Done) -> None:
+        assert done.run.status is FAILED
+        assert (done.folder / "attempts").read_text() == "x"
+
+    @sample(
+        lambda folder: pipelines.flaky(folder, None, failures=1),
+        needs=Feature.STEP_RETRY,
+        options={"retry_policy": _policy(2, "Connection")},
+    )
+    def test_the_orchestrators_policy_covers_steps_without_one(self, done: Done) -> None:
+        assert done.run.outputs == {"attempt": 2}
+
+    def test_a_step_timeout_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
+        pipeline = pipelines.beating(folder, step_timeout=2)
+        self.needs(orchestrator, Feature.STEP_TIMEOUT, lambda: orchestrator.plan(pipeline))
+        handle = self.finish(orchestrator.run_pipeline(pipeline))
+        assert handle.status is FAILED
+        assert handle.step_statuses() == {"beat": TIMEOUT}
+        self.has_stopped(folder)
+        assert (Path(folder) / "tidied").exists(), "it was asked to stop before it was killed"
+
+    def test_a_pipeline_timeout_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
+        pipeline = pipelines.beating(folder, timeout=4)
+        self.needs(orchestrator, Feature.PIPELINE_TIMEOUT, lambda: orchestrator.plan(pipeline))
+        handle = self.finish(orchestrator.run_pipeline(pipeline))
+        assert handle.status is TIMEOUT
+        self.has_stopped(folder)
+
+    def test_cancel_stops_the_work(self, orchestrator: Orchestrator, folder: str) -> None:
+        handle = orchestrator.run_pipeline(pipelines.beating(folder))
+        self.needs(orchestrator, Feature.CANCEL, handle.cancel)
+        self.has_started(folder)
+        assert handle.status is ExecutionStatus.RUNNING
+        assert handle.cancel() is True
+        assert self.finish(handle).status is CANCELLED
+        self.has_stopped(folder)
+        assert handle.step_statuses() == {"beat": CANCELLED}
+
+    def test_waiting_ends_and_the_run_goes_on(self, orchestrator: Orchestrator, folder: str) -> None:
+        started = time.monotonic()
+        handle = orchestrator.run_pipeline(pipelines.beating(folder))
+        assert time.monotonic() - started < 60, "submitting must not wait for the run, which takes two minutes"
+        try:
+            with pytest.raises(WaitTimeoutError, match="It goes on"):
+                handle.wait_for_completion(timeout=0.5, poll_interval=0.1)
+            assert not handle.status.is_terminal
+            self.has_started(folder)
+        finally:
+            handle.cancel()
+            self.finish(handle)
+
+    def beats(self, folder: str) -> int:
+        path = Path(folder) / "beats"
+        return len(path.read_text()) if path.exists() else 0
+
+    def has_started(self, folder: str) -> None:
+        wait_until(lambda: self.beats(folder) > 0, self.run_timeout, "the step begins")
+
+    def has_stopped(self, folder: str) -> None:
+        """The heart has stopped within a second and stays still."""
+        time.sleep(1)
+        count = self.beats(folder)
+        time.sleep(0.5)
+        assert self.beats(folder) == count, "the step still runs"

@@ -1,0 +1,170 @@
+"""A run that goes well, its handle, its logs, and the values that pass through it."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.capabilities import Feature, Level
+from flowyml.core.errors import ParameterError, RunNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.submission_result import SubmissionResult
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.testing import pipelines
+from flowyml.testing.base import Conformance, Done, MakeOrchestrator, sample
+
+__all__ = ["RunConformance"]
+
+COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+
+
+class RunConformance(Conformance):
+    """A run that goes well, and its handle.
+
+    ``patience`` is how long a step waits for one that should run beside it, in seconds.
+    """
+
+    patience = 30
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def greeted(cls, orchestrator: Orchestrator) -> SubmissionResult:
+        """One finished run that several tests look at."""
+        return cls.finish(orchestrator.run_pipeline(pipelines.greeting(), parameters={"name": "Ada"}))
+
+    def test_a_run_completes_and_gives_its_outputs(self, greeted: SubmissionResult) -> None:
+        assert greeted.status is COMPLETED, greeted.error
+        assert greeted.outputs == {"greeting": "hello Ada"}
+        assert greeted.error is None
+        assert greeted.raw_status
+        assert 0 < greeted.duration_seconds < self.run_timeout
+
+    def test_step_statuses(self, greeted: SubmissionResult) -> None:
+        assert greeted.step_statuses() == {"gather": COMPLETED, "join": COMPLETED}
+        assert all(run.attempt == 1 and run.started_at and run.ended_at for run in greeted.step_runs())
+
+    def test_logs_hold_what_a_step_printed(self, greeted: SubmissionResult) -> None:
+        lines = [line for line in greeted.logs() if "gathering words for Ada" in line.message]
+        assert [line.step for line in lines] == ["gather"]
+
+    def test_what_a_step_logs_keeps_its_level(self, greeted: SubmissionResult) -> None:
+        lines = [line for line in greeted.logs() if "Ada has few words" in line.message]
+        assert [(line.step, line.level, line.message) for line in lines] == [("gather", "WARNING", "Ada has few words")]
+
+    def test_following_the_logs_of_a_finished_run_ends(self, greeted: SubmissionResult) -> None:
+        assert any("gathering words" in line.message for line in greeted.logs(follow=True))
+
+    def test_logs_are_followed_while_the_run_goes_on(self, orchestrator: Orchestrator, folder: str) -> None:
+        """The step goes on once its first line has been read, and gives up after a minute."""
+        handle = orchestrator.run_pipeline(pipelines.talking(folder))
+        self.needs(orchestrator, Feature.LOGS, lambda: list(handle.logs()))
+        seen: list[str] = []
+        for line in handle.logs(follow=True):
+            seen.append(line.message)
+            if line.message == "the first line":
+                (Path(folder) / "go").touch()
+        assert [message for message in seen if message.startswith("the ")] == ["the first line", "the last line"]
+        assert self.finish(handle).status is COMPLETED, handle.error
+
+    def test_a_handle_can_be_rebuilt(self, greeted: SubmissionResult, make_orchestrator: MakeOrchestrator) -> None:
+        again = make_orchestrator().attach(greeted.job_id)
+        assert (again.run_id, again.status, again.outputs) == (greeted.run_id, COMPLETED, greeted.outputs)
+        assert again.url == greeted.url
+
+    def test_the_result_has_it_all(self, greeted: SubmissionResult) -> None:
+        result = greeted.result()
+        assert result.success
+        assert result["greeting"] == "hello Ada"
+        assert result.step_results["join"].success
+
+    def test_a_finished_run_cannot_be_cancelled(self, greeted: SubmissionResult) -> None:
+        assert greeted.cancel() is False
+        assert greeted.status is COMPLETED
+
+    def test_blocking_execution_and_the_list_of_runs(
+        self, orchestrator: Orchestrator, greeted: SubmissionResult
+    ) -> None:
+        result = pipelines.greeting().run({"name": "you"}, on=orchestrator)
+        assert result.success, result.error
+        assert result["greeting"] == "hello you"
+        listed = [run.run_id for run in orchestrator.runs("conformance greeting")]
+        assert listed.index(result.run_id) < listed.index(greeted.run_id), "the newest comes first"
+        assert orchestrator.runs("no such pipeline") == []
+        assert len(orchestrator.runs(limit=1)) == 1
+
+    def test_status_by_job_id(self, orchestrator: Orchestrator, greeted: SubmissionResult) -> None:
+        assert orchestrator.get_run_status(greeted.job_id) is COMPLETED
+
+    @pytest.mark.parametrize("job_id", ["no-such-run", "5f1a4d02-0000-4000-8000-000000000000", "../x", ""])
+    def test_an_unknown_job_is_an_error_and_never_a_status(self, orchestrator: Orchestrator, job_id: str) -> None:
+        with pytest.raises(RunNotFoundError):
+            orchestrator.get_run_status(job_id)
+        with pytest.raises(RunNotFoundError):
+            orchestrator.attach(job_id)
+
+    def test_parameters_are_checked_before_anything_is_sent(self, orchestrator: Orchestrator) -> None:
+        before = len(orchestrator.runs())
+        with pytest.raises(ParameterError, match="'name' must be of type string"):
+            orchestrator.run_pipeline(pipelines.greeting(), parameters={"name": 1})
+        assert len(orchestrator.runs()) == before
+
+    def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
+        """Or one after another on an engine that says so: then the first waits for the second in vain."""
+        lack = orchestrator.capabilities[Feature.PARALLEL_STEPS]
+        patience = 2 if lack.level is Level.NO else self.patience
+        handle = self.finish(orchestrator.run_pipeline(pipelines.meeting(folder, patience)))
+        if lack.level is Level.NO:
+            assert handle.status is FAILED
+            assert "waited 2 s" in str(handle.error)
+            pytest.xfail(f"{orchestrator.name} runs one step after another, as it says: {lack.note}")
+        assert handle.status is COMPLETED, handle.error
+
+    @sample(lambda _: pipelines.timed())
+    def test_steps_know_when_their_run_is_for(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        day, at, *interval, name, typed = done.run.outputs["first"]
+        assert day == at == done.run.outputs["second"], "the same in all steps, and in the parameter"
+        age = datetime.now(UTC) - datetime.fromisoformat(at)
+        assert 0 <= age.total_seconds() < 2 * self.run_timeout
+        assert (interval, name) == ([None, None], "tell")
+        assert typed == [True, True], "a parameter that is a datetime, and one that is a date"
+
+    @sample(lambda _: pipelines.values())
+    def test_values_come_back_as_they_were(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.run.outputs["same"] is True
+        assert done.run.outputs["value_again"] == pipelines.VALUES
+
+    @sample(lambda _: pipelines.mutating())
+    def test_every_step_sees_values_as_they_were_returned(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        seen, changed = done.run.outputs["seen"], done.run.outputs["changed"]
+        assert seen == [
+            "appended=[1]", "sorted=[3, 1, 2]", "nested={'a': [1]}", "updated={'a': 1}", "popped={'a': 1}", "added={1}",
+            "bytes=bytearray(b'a')", "in_tuple=([1],)", "rotated=deque(['a', 'b'])", "counted=Counter({'a': 1})",
+        ]  # fmt: skip
+        assert [a == b for a, b in zip(seen, changed, strict=True)] == [False] * 10
+
+    @sample(lambda _: pipelines.large())
+    def test_large_and_odd_values_pass_between_steps(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.run.outputs["size"] == 2**20
+
+    @sample(lambda _: pipelines.gathering(), parameters={"limit": 5})
+    def test_outputs_of_several_steps_become_one_list(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.run.outputs == {"sizes": [5, 2**20, 1, 5, "and", "end"]}
+
+    @sample(lambda _: pipelines.dated(), parameters={"day": date(2026, 2, 1), "at": "2026-01-31T10:30:00+00:00"})
+    def test_dates_and_paths_can_be_parameters(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        week = ["Sunday", "10:30 UTC", "rows", "[datetime.date(2026, 2, 1), None]"]
+        assert done.run.outputs == {"week": week}
+
+    @sample(lambda _: pipelines.hostile())
+    def test_names_cannot_break_out(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.run.outputs == {"größe 🚀": "üü"}
+        assert set(done.run.step_statuses()) == set(pipelines.hostile().compile().by_name)
