@@ -12,11 +12,12 @@ from typing import Any
 
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.origin import Origin
+from flowyml.core.settings import is_planted
 
 __all__ = ["defining_file", "origin_of"]
 
-_REMOTE = re.compile(r'^\s*\[remote "origin"\]\s*$(?P<body>(?:\n(?!\s*\[).*)*)', re.MULTILINE)
-_URL = re.compile(r"^\s*url\s*=\s*(\S+)\s*$", re.MULTILINE)
+_REMOTE = re.compile(r'^[ \t]*\[remote "origin"\][ \t]*$(?P<body>(?:\n(?![ \t]*\[).*)*)', re.MULTILINE)
+_URL = re.compile(r"^[ \t]*url[ \t]*=[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 
 
 def defining_file(pipeline: object) -> str | None:
@@ -77,7 +78,8 @@ def _distribution(package: str) -> str:
 def _project_of(folder: Path) -> tuple[Path | None, str]:
     """The root and the name of the project that a folder belongs to. Nothing above a git repository counts."""
     folders = [folder, *folder.parents]
-    top = next((number for number, root in enumerate(folders, 1) if (root / ".git").exists()), len(folders))
+    gits = (root / ".git" for root in folders)
+    top = next((number for number, git in enumerate(gits, 1) if git.exists() and not is_planted(git)), len(folders))
     for name_in in (_namespace, _project_name, _git_remote):
         for root in folders[:top]:
             if project := name_in(root):
@@ -105,7 +107,7 @@ def _table(path: Path) -> dict[str, Any]:
         stamp = path.stat().st_mtime_ns
     except OSError:
         return {}
-    return _parsed(path, stamp)
+    return {} if is_planted(path) else _parsed(path, stamp)
 
 
 @cache
@@ -114,13 +116,15 @@ def _parsed(path: Path, stamp: int) -> dict[str, Any]:
 
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
 
 
 def _git_remote(root: Path) -> str:
     """``owner/name`` of the remote ``origin``, from git's own files; empty where there is none."""
     git = root / ".git"
+    if is_planted(git):
+        return ""
     try:
         if git.is_file():  # a worktree or a submodule: the file names its folder
             git = root / git.read_text("utf-8").removeprefix("gitdir:").strip()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["TRUSTED", "is_of_another_user", "read_settings", "settings_file"]
+__all__ = ["TRUSTED", "is_of_another_user", "is_planted", "read_settings", "settings_file"]
 
 TRUSTED = "FLOWYML_TRUSTED_FOLDERS"
 """The variable with folders whose settings count although another user owns them."""
+
+_LARGEST = 2**20  # bytes of a file that another user may have left
 
 
 def settings_file() -> Path | None:
@@ -56,9 +59,25 @@ def is_of_another_user(path: Path) -> bool:
         return False
 
 
-def _speaks_of_flowyml(path: Path) -> bool:
+def is_planted(path: Path) -> bool:
+    """Whether another user left a file in a folder where all may write, such as /tmp: it is not to be read.
+
+    The kernel has the same rule for writing (source: proc(5), ``protected_regular``). A file that belongs to the owner
+    of its folder counts: it is of a project of theirs, as one that is mounted into a container.
+    """
     try:
-        return re.search(rb"(?m)^\s*\[\s*tool\s*\.\s*flowyml\b", path.read_bytes()) is not None
+        folder = path.parent.stat()
+        return is_of_another_user(path) and bool(folder.st_mode & stat.S_IWOTH) and path.stat().st_uid != folder.st_uid
+    except OSError:
+        return False
+
+
+def _speaks_of_flowyml(path: Path) -> bool:
+    """Read without waiting, in bounds, and each character once: the file may be anybody's."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_LARGEST)
+        return re.search(rb"(?m)^[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*flowyml\b", head) is not None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
 
@@ -69,7 +88,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     if path.name == "pyproject.toml":
         content = content.get("tool", {}).get("flowyml", {})

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.authoring.origins import origin_of
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import refuse_others_link
 from flowyml.core.settings import TRUSTED, settings_file
 from tests.engines.web import Reply, web
 
 NOBODY = 65534
+TRAIN = """
+from flowyml import Pipeline, step
+
+p = Pipeline("p").add_step(step(name="a")(lambda: 1))
+"""
 pytestmark = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can be another user")
 
 
@@ -22,7 +28,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="on
 def below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of one's own below one for all, as in /tmp."""
     shared = tmp_path / "shared"
-    shared.mkdir(mode=0o1777)
+    shared.mkdir()
+    shared.chmod(0o1777)
     (shared / "mine").mkdir()
     monkeypatch.chdir(shared / "mine")
     return shared
@@ -47,11 +54,12 @@ def test_a_command_of_theirs_is_not_run(below: Path, name: str) -> None:
 def test_neither_does_their_store_get_a_run(below: Path) -> None:
     (below / "flowyml.toml").write_text(f'[orchestrators.local]\nstore = "{below}/loot.db"\n')
     os.chown(below / "flowyml.toml", NOBODY, NOBODY)
-    Path("train.py").write_text("from flowyml import Pipeline, step\np = Pipeline('p').add_step(step(name='a')(int))\n")
+    Path("train.py").write_text(TRAIN)
     done = subprocess.run(
         [sys.executable, "-m", "flowyml", "run", "train.py"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
+    assert "belongs to another user" in done.stderr
     assert not (below / "loot.db").exists()
 
 
@@ -68,6 +76,79 @@ def test_a_pyproject_that_does_not_speak_of_flowyml_may_be_theirs(below: Path) -
     (below / "pyproject.toml").write_text("[project]\n")
     os.chown(below / "pyproject.toml", NOBODY, NOBODY)
     assert settings_file() is None
+
+
+def planted(path: Path, text: str) -> Path:
+    path.write_text(text)
+    os.chown(path, NOBODY, NOBODY)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n" * 2**18 + "x",  # minutes, where each blank line is looked at from each
+        "a" + ".a" * 2**16 + " = 1",  # minutes, in tomllib
+        "a = " + "[" * 2**17,
+        "no TOML",
+    ],
+    ids=["blank lines", "dots", "brackets", "broken"],
+)
+def test_a_pyproject_of_theirs_stops_nothing(below: Path, text: str) -> None:
+    planted(below / "pyproject.toml", text)
+    Path("train.py").write_text(TRAIN)
+    asked = [sys.executable, "-m", "flowyml", "run", "train.py"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_neither_does_a_pipe_in_place_of_one(below: Path) -> None:
+    os.mkfifo(below / "pyproject.toml")
+    os.chown(below / "pyproject.toml", NOBODY, NOBODY)
+    Path("train.py").touch()
+    assert settings_file() is None
+    assert origin_of("train.py").project == ""
+
+
+def test_nor_a_repository_of_theirs(below: Path) -> None:
+    (below / ".git").mkdir()
+    (below / ".git" / "config").write_text('[remote "origin"]\n\turl = https://git.example.com/acme/sales.git\n')
+    Path("train.py").touch()
+    assert origin_of("train.py").project == "acme/sales"
+    os.chown(below / ".git", NOBODY, NOBODY)
+    assert origin_of("train.py").project == ""
+
+
+def test_the_config_of_a_repository_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text(
+        "\n" * 2**18 + '[remote "origin"]' + "\n" * 2**18 + "url = /srv/sales.git"
+    )
+    (tmp_path / "train.py").touch()
+    assert origin_of(str(tmp_path / "train.py")).project == "sales"
+
+
+@pytest.mark.parametrize("name", [".env", "prefect.toml", "pyproject.toml"])
+def test_prefect_is_not_where_they_say(below: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    pytest.importorskip("prefect")
+    from flowyml_prefect.connection import Connection
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(below / "none"))
+    monkeypatch.chdir(below)
+    table = {".env": "PREFECT_API_URL", "prefect.toml": "api.url", "pyproject.toml": "tool.prefect.api.url"}[name]
+    (below / name).write_text(f'{table} = "http://127.0.0.1:9/api"\n')
+    assert Connection.configured() is not None
+    os.chown(below / name, NOBODY, NOBODY)
+    assert Connection.configured() is None
+
+
+def test_a_project_of_theirs_that_is_mounted_counts(below: Path) -> None:
+    (below / "mine" / "pyproject.toml").write_text('[project]\nname = "sales"\n')
+    for path in (below / "mine", below / "mine" / "pyproject.toml"):
+        os.chown(path, NOBODY, NOBODY)
+    Path("train.py").touch()
+    assert origin_of("train.py").project == "sales"
 
 
 def test_a_folder_that_is_their_link_is_not_written_to(below: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from flowyml.core.credentials import Login
 from flowyml.core.errors import ConfigurationError
+from flowyml.core.settings import is_planted
 from flowyml.core.tls import Tls
 from flowyml.core.urls import checked_url, without_credentials
 
@@ -152,7 +153,7 @@ def _sources() -> Iterator[Mapping[str, Any]]:
 
 
 def _dotenv() -> Mapping[str, str]:
-    if not Path(".env").is_file():
+    if not Path(".env").is_file() or is_planted(Path(".env")):
         return {}
     try:
         from dotenv import dotenv_values
@@ -179,9 +180,11 @@ def _profile() -> Mapping[str, Any]:
 def _toml(path: Path) -> dict[str, Any]:
     import tomllib
 
+    if is_planted(path):
+        return {}
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"Prefect's settings in {path} cannot be read: {error}") from error
