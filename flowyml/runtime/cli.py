@@ -63,9 +63,8 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     caller = _json_object(given.caller, "--caller")
     worker = Worker(
         root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, parameters=parameters,
-        caller=caller, dates=_json_object(given.dates, "--dates"),
+        caller=caller, dates=_json_object(given.dates, "--dates"), is_read=bool(given.answer),
     )  # fmt: skip
-    worker.is_read = bool(given.answer)
     try:
         with stoppable():
             answer = worker.answer(step, inputs, given.attempt)
@@ -91,8 +90,8 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     names, arguments = EVENTS[given.event], _json(given.arguments, "--arguments")
     if not isinstance(arguments, list) or len(arguments) != len(names):
         raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
-    worker = Worker(root, run_id=given.run_id, caller=_json_object(given.caller, "--caller"))
-    worker.is_read = bool(given.answer)
+    caller = _json_object(given.caller, "--caller")
+    worker = Worker(root, run_id=given.run_id, caller=caller, is_read=bool(given.answer))
     hooks = worker.hooks
     worker.get_loud()
     fire_plain(hooks, given.event, arguments)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from flowyml.runtime.process_tree import kill_tree
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
 from flowyml.runtime.unpacking import unpacked
 
-__all__ = ["Server", "WarmProcesses", "start_ahead"]
+__all__ = ["Server", "ForkedProcesses", "start_ahead"]
 
 _SLICE = 0.05  # seconds between looks at the clock, at `stop`, and for exceptions that are thrown into this thread
 _GLANCE = 0.002  # seconds between looks at whether a fork has ended
@@ -36,16 +36,22 @@ _SMALL = 32768  # bytes of a request that travel in its datagram
 _START = Path(__file__).with_name("fork_main.py")
 
 
-class WarmProcesses:
+class ForkedProcesses:
     """Starts the warm process at once, unless one was started ahead, and again if it has died.
 
-    Without a ``python`` it is forked from this process.
+    With ``host_packages`` it is a fork of this process, not one of ``python``.
     """
 
     def __init__(
-        self, python: str | None, bundle: Path, config: Mapping[str, Any], ahead: Server | None = None
+        self,
+        bundle: Path,
+        config: Mapping[str, Any],
+        *,
+        python: str,
+        ahead: Server | None = None,
+        host_packages: Collection[str] | None = None,
     ) -> None:
-        self._start = partial(_started, python, bundle, config)
+        self._start = partial(_started, bundle, config, python, host_packages)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._server = self._start(ahead)
@@ -85,10 +91,19 @@ def start_ahead(python: str) -> Server | None:
         return None
 
 
-def _started(python: str | None, bundle: Path, config: Mapping[str, Any], server: Server | None = None) -> Server:
+def _started(
+    bundle: Path,
+    config: Mapping[str, Any],
+    python: str,
+    host_packages: Collection[str] | None,
+    server: Server | None = None,
+) -> Server:
     folder = unpacked(bundle)
-    script = folder / "flowyml" / "runtime" / "fork_main.py"
-    server = server or Server(partial(_interpreter, python, script) if python else _Fork)
+    if server is None:
+        if host_packages is None:
+            server = Server(partial(_interpreter, python, folder / "flowyml" / "runtime" / "fork_main.py"))
+        else:
+            server = Server(partial(_Fork, host_packages))
     server.load(folder, config)
     return server
 
@@ -121,7 +136,7 @@ def _interpreter(python: str, script: Path, ends: _Ends) -> _Process:
 class _Fork:
     """The warm process as a fork of this one."""
 
-    def __init__(self, ends: _Ends) -> None:
+    def __init__(self, host_packages: Collection[str], ends: _Ends) -> None:
         from flowyml.runtime.fork_server import serve_from_fork
 
         self._code: int | None = None
@@ -133,7 +148,7 @@ class _Fork:
             for end in ends.ours:
                 end.close()
             control, ready = ends.theirs
-            serve_from_fork(control.detach(), ready.detach(), ends.output.fileno())
+            serve_from_fork(control.detach(), ready.detach(), ends.output.fileno(), host_packages)
 
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -59,8 +59,11 @@ def main() -> NoReturn:
     _serve_to_the_end(Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2]), own_input=True)
 
 
-def serve_from_fork(control: int, ready: int, output: int) -> NoReturn:
-    """The same in a process that was forked from one whose state the steps shall find, its standard input included."""
+def serve_from_fork(control: int, ready: int, output: int, host_packages: Collection[str]) -> NoReturn:
+    """The same in a process that was forked from one whose state the steps find, its standard input included.
+
+    ``host_packages`` stay as that process has imported them, also where a module of the user's has such a name.
+    """
     try:
         os.setsid()
         os.dup2(output, 1)
@@ -69,7 +72,7 @@ def serve_from_fork(control: int, ready: int, output: int) -> NoReturn:
         if not (told := os.fsdecode(os.read(control, 1 << 16))):  # one datagram
             os._exit(0)  # the parent has ended
         folder = Path(told)
-        _use_unpacked(folder)
+        _use_unpacked(folder, {*host_packages, "__main__", "flowyml"})
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -84,7 +87,7 @@ def _forget_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _use_unpacked(folder: Path) -> None:
+def _use_unpacked(folder: Path, kept: Collection[str]) -> None:
     """The bundle's modules are meant, whatever the parent has imported under their names; compiled ones load faster."""
     import_from(folder)
     sys.modules["flowyml"].__path__.insert(0, str(folder / "flowyml"))
@@ -92,7 +95,7 @@ def _use_unpacked(folder: Path) -> None:
     ours |= {path.parent.name for path in (folder / "code").glob("*/__init__.py")}
     for name in list(sys.modules):
         top = name.partition(".")[0]
-        if top in ours and top not in sys.stdlib_module_names and top not in ("__main__", "airflow", "flowyml"):
+        if top in ours and top not in sys.stdlib_module_names and top not in kept:
             del sys.modules[name]
 
 
@@ -138,8 +141,7 @@ class _Server:
             return
         inherits_orphans()
         _write_lines()
-        self.worker = Worker(self.folder, **start[0]["body"])
-        self.worker.is_read = True
+        self.worker = Worker(self.folder, **start[0]["body"], is_read=True)
         with self._ended_by_a_thread(), self.seeds.noticed():
             self.worker.preload()
         self._get_ready()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,10 +14,10 @@ from typing import Any, Protocol, Self
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
 from flowyml.plan.parameters import is_too_deep, too_deep
-from flowyml.runtime.fork_client import Server, WarmProcesses, start_ahead
+from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.lines import OnLine, print_line
-from flowyml.runtime.spawn import FreshProcesses
+from flowyml.runtime.spawn import SpawnedProcesses
 
 __all__ = ["StepProcesses", "ahead"]
 
@@ -52,7 +52,8 @@ class StepProcesses:
     forked, each attempt is a fresh process, which takes longer.
 
     With ``fork_here`` the process that loads the code is a fork of this one, on Linux: steps find what this process has
-    set up, such as its connections, and its standard input. ``python`` and ``started`` do not count then.
+    set up, such as its connections, and its standard input. ``python`` and ``started`` do not count then. A module of
+    the user's with the name of one that this process has imported replaces it, except for ``host_packages``.
 
     ``place`` is that of the run among the ``artifacts``: see ``run_place``.
 
@@ -72,6 +73,7 @@ class StepProcesses:
         python: str = sys.executable,
         started: Server | None = None,
         fork_here: bool = False,
+        host_packages: Collection[str] = (),
         dates: RunDates | None = None,
     ) -> None:
         for name, value in parameters.items():
@@ -83,11 +85,11 @@ class StepProcesses:
         }  # fmt: skip
         self._children: _Children
         if not _can_fork():
-            self._children = FreshProcesses(python, bundle, config)
-        elif fork_here:
-            self._children = WarmProcesses(None, bundle, config)
+            self._children = SpawnedProcesses(python, bundle, config)
         else:
-            self._children = WarmProcesses(python, bundle, config, started)
+            self._children = ForkedProcesses(
+                bundle, config, python=python, ahead=started, host_packages=host_packages if fork_here else None
+            )
         self._closed = False
 
     def run(

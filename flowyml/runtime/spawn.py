@@ -1,4 +1,4 @@
-"""A fresh process for each step, where forking is not to be had."""
+"""A new process for each step, where fork is unavailable."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
 from flowyml.runtime.shutdown import GRACE
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, timed_out
 
-__all__ = ["FreshProcesses"]
+__all__ = ["SpawnedProcesses"]
 
 _SLICE = 0.05  # seconds between looks at the clock, and at what may end a step
 _PATIENCE = 10  # seconds that a killed process is waited for
 
 
-class FreshProcesses:
+class SpawnedProcesses:
     """Starts one process for each request, and keeps none."""
 
     def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:

@@ -45,7 +45,7 @@ class Worker:
 
     ``artifacts`` is the store of outputs; inputs may also stand in one of ``also``. ``place`` is the run's in that
     store: see ``run_place``. Without one, as by hand, what any run left there is read. ``dates`` are those
-    of the run, as ``RunDates.plain()`` gives them.
+    of the run, as ``RunDates.plain()`` gives them. ``is_read`` says that another process reads what this one prints.
     """
 
     def __init__(
@@ -59,11 +59,12 @@ class Worker:
         parameters: Mapping[str, Any] = {},
         caller: Mapping[str, Any] = {},
         dates: Mapping[str, str] = {},
+        is_read: bool = False,
     ) -> None:
         be_like(caller)
         with suppress(ConfigurationError):  # which is raised where it matters
             why_no_pickles()  # while the working folder is there
-        self.is_read = False  # whether a process reads what this one prints
+        self._is_read = is_read
         self._levels = caller.get("levels", {})
         self.folder = folder
         self.run_id = run_id
@@ -91,7 +92,7 @@ class Worker:
 
     def get_loud(self) -> None:
         """What is logged from now on is printed, after user code was loaded, which may set logging up by itself."""
-        log_to_reader(self._levels, marked=self.is_read)
+        log_to_reader(self._levels, marked=self._is_read)
 
     def preload(self) -> None:
         """Import what can be imported. What cannot fails again, for all to see, when its step runs."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -135,6 +136,24 @@ print(seen)
     assert sorted(ast.literal_eval(done.stdout), key=str) == sorted([*told, {"x": 1}, *told, {"x": 1}], key=str), (
         done.stderr
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize(("host_packages", "found"), [((), "of the user"), (("enginekit",), "of the engine")])
+def test_a_module_of_the_user_replaces_one_of_this_process_except_what_the_adapter_declares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_packages: tuple[str, ...], found: str
+) -> None:
+    kit = ModuleType("enginekit")
+    kit.WHOSE = "of the engine"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "enginekit", kit)
+    code = b"import enginekit\ndef ask(): return enginekit.WHOSE\n"
+    files = {"enginekit.py": b"WHOSE = 'of the user'", "asks.py": code}
+    one = Step(name="ask", function="asks:ask", outputs=("x",))
+    bundle = build(Plan(name="asks", steps=(one,)), files=files).write(tmp_path)
+    with StepProcesses(
+        bundle, run_id="r", artifacts=str(tmp_path), fork_here=True, host_packages=host_packages
+    ) as processes:
+        assert processes.run("ask", {}) == {"x": found}
 
 
 def test_a_fork_that_somebody_else_waited_for_has_ended() -> None:

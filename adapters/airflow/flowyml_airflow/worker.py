@@ -153,7 +153,7 @@ def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts:
     return StepProcesses(
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
         parameters=_parameters(context), dates=_dates(context), python=python,
-        fork_here=Path(python).absolute() == Path(sys.executable).absolute(),
+        fork_here=Path(python).absolute() == Path(sys.executable).absolute(), host_packages=("airflow",),
     )  # fmt: skip
 
 
