@@ -1,0 +1,209 @@
+"""A whole adapter, for the engine in ``engine.py``: the page "Write an adapter" shows it part by part."""
+
+from __future__ import annotations
+
+# --8<-- [start:imports]
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flowyml.artifacts import open_store, run_place
+from flowyml.core.capabilities import Capabilities, Feature, no, yes
+from flowyml.core.dates import RunDates
+from flowyml.core.errors import RunNotFoundError, UnknownStateError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.logs import parted
+from flowyml.core.origin import Origin
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
+from flowyml.orchestrators.run_outputs import read_outputs
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.names import slug
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+# --8<-- [end:imports]
+# --8<-- [start:capabilities]
+CAPABILITIES = Capabilities(
+    "folder",
+    {
+        Feature.PARALLEL_STEPS: no("The engine runs one task after another."),
+        Feature.PARAMETERS: yes,
+        Feature.CANCEL: yes,
+        Feature.LOGS: yes,
+        Feature.OUTPUTS: yes,
+        Feature.IDEMPOTENT_SUBMIT: yes,
+        Feature.ATTACH: yes,
+    },
+)
+# --8<-- [end:capabilities]
+# --8<-- [start:status]
+STATUSES = {
+    "queued": ExecutionStatus.QUEUED,
+    "waiting": ExecutionStatus.QUEUED,
+    "running": ExecutionStatus.RUNNING,
+    "done": ExecutionStatus.COMPLETED,
+    "failed": ExecutionStatus.FAILED,
+    "cancelled": ExecutionStatus.CANCELLED,
+    "skipped": ExecutionStatus.CANCELLED,
+}
+
+
+def status_of(state: str) -> ExecutionStatus:
+    """The status for a state of the engine. One that is not in the table is an error, never a guess."""
+    if state not in STATUSES:
+        raise UnknownStateError(f"The engine reports the state {state!r}, which this adapter does not know.")
+    return STATUSES[state]
+
+
+# --8<-- [end:status]
+# --8<-- [start:compile]
+def compiled(plan: Plan, bundle: str) -> dict[str, Any]:
+    """The plan as a job of the engine. Pure: the same plan gives the same job."""
+    outputs = {output.name: [output.source.step, output.source.output] for output in plan.outputs}
+    return {"pipeline": plan.name, "outputs": outputs, "tasks": [_task(step, bundle) for step in plan]}
+
+
+def _task(step: Step, bundle: str) -> dict[str, Any]:
+    """A step is a command of the bundle. The engine fills in the files for its inputs and its result."""
+    sources = {item.name: item.source for item in step.inputs if isinstance(item.source, FromStep)}
+    return {
+        "name": step.name,
+        "needs": {name: [source.step, source.output] for name, source in sources.items()},
+        "after": list(step.after),
+        "command": [
+            sys.executable, "-I", bundle, "step", f"--step={step.name}", "--inputs=@{inputs}", "--answer={result}",
+            "--parameters=@{run}/parameters.json", "--artifacts={run}/artifacts",
+        ],
+    }  # fmt: skip
+
+
+# --8<-- [end:compile]
+# --8<-- [start:submit]
+class FolderOrchestrator(Orchestrator):
+    """Runs pipelines on the engine that watches ``folder``."""
+
+    name = "folder"
+    capabilities = CAPABILITIES
+
+    def __init__(self, folder: Path, *, retry_policy: OrchestratorRetryPolicy | None = None) -> None:
+        super().__init__(retry_policy=retry_policy)
+        self.folder = folder
+
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
+        job = json.dumps(compiled(bundle.plan, bundle.filename), indent=2)
+        return {"job.json": job.encode(), bundle.filename: bundle.data}
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
+        plan, job_id = bundle.plan, slug(run_id)
+        origin = bundle.origin and bundle.origin.to_dict()
+        about = {"run_id": run_id, "created": time.time(), "origin": origin, "code": bundle.code_digest}
+        job = {**compiled(plan, str(bundle.write(self.folder / "bundles"))), **about}
+        dates, place = json.dumps(RunDates().plain()), run_place(f"folder {self.folder}", plan.name, run_id)
+        for task in job["tasks"]:
+            task["command"] += [f"--run-id={run_id}", f"--dates={dates}", f"--place={place}"]
+        with TemporaryDirectory(dir=self.folder, prefix=".", ignore_cleanup_errors=True) as new:
+            Path(new, "parameters.json").write_text(json.dumps(dict(parameters)))
+            Path(new, "job.json").write_text(json.dumps(job))
+            try:
+                Path(new).rename(self.folder / job_id)  # which fails when it is there: of many, one submits it
+            except OSError:
+                check_same_run(
+                    self.get_run(job_id), plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest
+                )
+        return job_id
+
+    # --8<-- [end:submit]
+    # --8<-- [start:read]
+    def get_run(self, job_id: str) -> Run:
+        job, state = self._read(job_id, "job.json"), self._read(job_id, "state.json")
+        failed = [step for step in self.step_runs(job_id) if step.status is ExecutionStatus.FAILED]
+        return Run(
+            job_id=job_id, run_id=job["run_id"], pipeline=job["pipeline"],
+            status=status_of(state["state"]), raw_status=state["state"], created_at=_time(job["created"]),
+            started_at=_time(state.get("started")), ended_at=_time(state.get("ended")),
+            error="; ".join(f"step {step.name!r} failed: {step.error}" for step in failed) or None,
+            parameters=self._read(job_id, "parameters.json"),
+            origin=Origin.from_dict(job["origin"]), code_digest=job["code"],
+        )  # fmt: skip
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        found = [self.get_run(path.parent.name) for path in self.folder.glob("*/job.json")]
+        found = [run for run in found if pipeline in (None, run.pipeline)]
+        return sorted(found, key=lambda run: run.created_at or EPOCH, reverse=True)[:limit]
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        tasks = self._read(job_id, "state.json")["tasks"]
+        names = [task["name"] for task in self._read(job_id, "job.json")["tasks"]]
+        return tuple(_step_run(name, tasks.get(name, {"state": "waiting"})) for name in names)
+
+    def outputs(self, job_id: str) -> Outputs:
+        job, state = self._read(job_id, "job.json"), self._read(job_id, "state.json")
+        results = {name: task.get("result", {}).get("outputs", {}) for name, task in state["tasks"].items()}
+        packed = {name: results[step][output] for name, (step, output) in job["outputs"].items()}
+        return read_outputs(job["run_id"], packed, open_store(self.folder / job_id / "artifacts"))
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        self._read(job_id, "job.json")
+        shown = 0
+        while True:
+            ended = self.get_run(job_id).status.is_terminal
+            path = self.folder / job_id / "log.jsonl"
+            lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last one may be half written
+            yield from map(_log_line, lines[shown:])
+            shown = len(lines)
+            if ended or not follow:
+                return
+            time.sleep(0.2)
+
+    # --8<-- [end:read]
+    # --8<-- [start:operate]
+    def cancel(self, job_id: str) -> bool:
+        if self.get_run(job_id).status.is_terminal:
+            return False
+        (self.folder / job_id / "cancel").touch()
+        return True
+
+    def health(self) -> Health:
+        alive = self.folder / "alive"
+        seen = alive.stat().st_mtime if alive.exists() else 0
+        return Health(reachable=time.time() - seen < 10, url=str(self.folder))
+
+    def _read(self, job_id: str, name: str) -> dict[str, Any]:
+        """A file of a run. The engine writes the state when it begins."""
+        known = {path.parent.name for path in self.folder.glob("*/job.json")}
+        if job_id not in known:
+            raise RunNotFoundError(f"No run in {self.folder} has the id {job_id!r}.")
+        path = self.folder / job_id / name
+        if name == "state.json" and not path.exists():
+            return {"state": "queued", "tasks": {}}
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+
+def _step_run(name: str, task: Mapping[str, Any]) -> StepRun:
+    failure = task.get("result", {}).get("failure", {})
+    return StepRun(
+        name=name, status=status_of(task["state"]), raw_status=task["state"], attempt=int("started" in task),
+        started_at=_time(task.get("started")), ended_at=_time(task.get("ended")),
+        error=failure.get("message", "its process died") if task["state"] == "failed" else None,
+    )  # fmt: skip
+
+
+def _log_line(text: str) -> LogLine:
+    line = json.loads(text)
+    level, message = parted(line["line"])  # a step's own logging comes with its level
+    return LogLine(message, step=line["task"], level=level or "INFO", time=_time(line["time"]))
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+# --8<-- [end:operate]
