@@ -102,6 +102,19 @@ def test_write_and_read(tmp_path: Path) -> None:
     assert os.access(path, os.X_OK)
 
 
+def test_a_dag_file_unpacks_it_without_flowyml(tmp_path: Path) -> None:
+    """As the DAG files of Airflow do, which stay in use when FlowyML is upgraded."""
+    bundle = build(PLAN).write(tmp_path)
+    found = "runpy.run_path(sys.argv[1], run_name='bundle')['unpacked'](pathlib.Path(sys.argv[1]))"
+    code = f"import pathlib, runpy, sys; folder = {found}; print(sys.modules.keys() & {{'flowyml'}}, folder)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(bundle)], capture_output=True, text=True, check=True,
+        env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.stdout.startswith(f"set() {tmp_path / 'cache'}")
+    assert Path(done.stdout.split()[1], "plan.json").is_file()
+
+
 def test_writing_again_leaves_the_file_alone_and_mends_a_torn_one(tmp_path: Path) -> None:
     bundle = build(PLAN)
     path = bundle.write(tmp_path)
