@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from flowyml import Pipeline
 from flowyml.core.errors import AuthenticationError, EngineError, FlowymlError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import PrometheusMetricsCollector
+from flowyml.core.process_identity import identity_of
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.orchestrators.targets import resolve, target
@@ -257,3 +262,28 @@ def test_a_refusal_says_what_was_withheld(thief: Web, monkeypatch: pytest.Monkey
     monkeypatch.delenv("FLOWYML_ORCHESTRATORS__PROD__URL")
     assert f"token belongs to {HOME}" in fails(resolve("prod", url=thief.url))
     check(thief, None, told)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists() or os.geteuid() != 0, reason="only root can be another user")
+def test_a_port_that_another_user_took_gets_no_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The process list shows the port that the embedded Prefect will have, some seconds before it has it."""
+    pytest.importorskip("prefect")
+    from flowyml_prefect import server
+
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    server.prefect_home().mkdir(parents=True)
+    (server.prefect_home() / "password").write_text(f"flowyml:{PASSWORD}")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)"]) as prefect,
+    ):
+        os.fchown(taken.fileno(), 65534, 65534)
+        taken.setblocking(False)
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        record = server.EmbeddedServer(url, identity_of(prefect.pid))
+        with pytest.raises(EngineError, match="did not start"):
+            server._await_health(record, prefect)
+        with pytest.raises(BlockingIOError):
+            taken.accept()
+        os.fchown(taken.fileno(), 0, 0)
+        assert server._is_this_users(url)

@@ -48,6 +48,7 @@ POOL = "flowyml"
 _USER = "flowyml"
 _STARTS_WITHIN = 300
 _LONGEST_TURN_SECONDS = 30
+_LISTENERS = Path("/proc/net/tcp")
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -257,10 +258,12 @@ def _detached(name: str, *arguments: str, settings: Mapping[str, str], umask: in
 
 
 def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> None:
+    """Ask when this user listens there: who else took the port meanwhile, which the process list shows, would get the
+    password."""
     client = PrefectClient(record.connection, timeout=5)
     deadline = time.monotonic() + _STARTS_WITHIN
     try:
-        while not client.is_healthy():
+        while not (_is_this_users(record.url) and client.is_healthy()):
             if process.poll() is not None or time.monotonic() > deadline:
                 _stop(record.server)
                 raise EngineError(f"The embedded Prefect did not start. The end of its log:\n{_end_of_log('server')}")
@@ -325,6 +328,18 @@ def _free_port(wanted: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise EngineError("No free port on 127.0.0.1 for the embedded Prefect.")
+
+
+def _is_this_users(url: str) -> bool:
+    """Whether a process of this user listens at 127.0.0.1 and the port of a URL; True where Linux' table is missing."""
+    address = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
+    place = f"{address:08X}:{int(url.rpartition(':')[2]):04X}"
+    try:
+        rows = [line.split() for line in _LISTENERS.read_text("ascii").splitlines()[1:]]
+    except OSError:
+        return True
+    # Local address, state (0A is LISTEN) and user. Source: Linux, Documentation/networking/proc_net_tcp.rst
+    return any(row[1] == place and row[3] == "0A" and int(row[7]) == os.geteuid() for row in rows)
 
 
 def _end_of_log(name: str) -> str:
