@@ -44,9 +44,10 @@ check: .venv/.test ## Run what needs no engine: style, layers, types, docs, unit
 coverage: .venv/.test ## Run the tests that need no engine, and show which lines they reach
 	@$(BIN)/python -m pytest tests/unit flowyml adapters -q --cov --cov-report=term $(ARGS)
 
-lint: .venv/.test ## Style (ruff) and the layers of the code (import-linter)
+lint: .venv/.test ## Style (ruff), the layers of the code (import-linter), the lists of adapters
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/python scripts/adapters.py --check
 	@$(BIN)/lint-imports >.venv/lint-imports.log || (cat .venv/lint-imports.log; exit 1)
 
 types: .venv/.test ## Types (mypy --strict)

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,9 +18,10 @@ TOOLS = ROOT / ".tools"
 VENV = ROOT / ".venv"
 UV = TOOLS / "bin" / "uv"
 
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 KINDS = {
     "demo": ["-e", ".[prefect]", "--group", "examples"],
-    "test": ["-e", ".[airflow,kubeflow,prefect]", "--group", "dev"],
+    "test": ["-e", f".[{','.join(EXTRAS)}]", "--group", "dev"],
 }
 # Programs that tests start for real, and the Debian packages that hold them.
 PROGRAMS = {

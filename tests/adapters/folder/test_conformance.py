@@ -11,10 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # where a third party's adapter is installed, this one stands
 
-from flowyml_folder import FolderOrchestrator
-
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import OrchestratorConformance
+from flowyml_folder import FolderOrchestrator
 
 
 @pytest.fixture(scope="session")
