@@ -56,6 +56,7 @@ def collect(
     origin: Origin,
 ) -> Bundle:
     """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
+    from flowyml.orchestrators.registry import worker_packages
     from flowyml.plan.bundle import build
 
     referred: dict[str, None] = {}  # a dict keeps the order
@@ -81,8 +82,10 @@ def collect(
         files.add_loaded_beside(_main_folder())
     folder = files.add_globs(include, _module_of(first), plan.name)
     main = shipped_name("__main__") if any(b"__main__" in data for data in objects.values()) else None
+    code = [*(data for path, data in files.content.items() if path.endswith(".py")), *objects.values()]
     return build(
-        plan, files=files.content, objects=objects, main=main, origin=origin, versions=versions, folder=folder
+        plan, files=files.content, objects=objects, main=main, origin=origin, versions=versions, folder=folder,
+        packages=worker_packages(code),
     )  # fmt: skip
 
 

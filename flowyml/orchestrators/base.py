@@ -104,13 +104,17 @@ class Orchestrator(ABC):
 
     The module of an adapter imports its engine where it uses it, never at its top: the class can then say what it is
     without the engine. ``engine_package`` is the import name of the engine's client library and ``extra`` the extra
-    of FlowyML that brings it; ``flowyml.orchestrators.registry`` checks them before it constructs one.
+    of FlowyML that brings it; ``flowyml.orchestrators.registry`` checks them before it constructs one. A script may
+    import the class to say where it runs, and workers import that script: so the adapter's own top-level package, and
+    others that ``worker_packages`` names, travel in the bundle of a pipeline whose code names the adapter's. They are
+    pure Python; their ``.py`` files are taken.
     """
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
+    worker_packages: ClassVar[tuple[str, ...]] = ()
     target: str | None = None
     """What ``--on`` takes to find this orchestrator, where that is not ``name``: a configured target, a URL."""
 

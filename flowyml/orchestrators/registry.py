@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from flowyml.core.errors import MissingExtraError, OrchestratorNotFoundError, PluginError
+from flowyml.core.errors import FlowymlError, MissingExtraError, OrchestratorNotFoundError, PluginError
 from flowyml.core.near_names import did_you_mean
 from flowyml.orchestrators.base import Orchestrator
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["GROUP", "Factory", "declared", "default", "load", "missing", "not_found", "register", "require_engine"]
+__all__ = [
+    "GROUP",
+    "Factory",
+    "declared",
+    "default",
+    "load",
+    "missing",
+    "not_found",
+    "register",
+    "require_engine",
+    "worker_packages",
+]
 
 GROUP = "flowyml.orchestrators"
 
@@ -74,6 +86,19 @@ def require_engine(factory: Factory) -> None:
         package = getattr(factory, "engine_package", None)
         name = getattr(factory, "name", factory.__name__)
         raise MissingExtraError(f"{name!r} needs the package {package!r}, which is not installed: {command}")
+
+
+def worker_packages(code: Collection[bytes]) -> set[str]:
+    """The packages of the orchestrators that code names, with those that these declare: workers load that code."""
+    found: set[str] = set()
+    for point in (point for points in _entry_points().values() for point in points):
+        package = point.value.partition(":")[0].partition(".")[0].strip()
+        word = re.compile(rb"\b%s\b" % re.escape(package.encode()))
+        if package != "flowyml" and any(map(word.search, code)):
+            found.add(package)
+            with suppress(FlowymlError):  # which is raised where the orchestrator is used
+                found.update(getattr(_import(point), "worker_packages", ()))
+    return found
 
 
 def not_found(name: str, known: tuple[str, ...]) -> str:

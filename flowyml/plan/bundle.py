@@ -30,7 +30,6 @@ __all__ = ["Bundle", "build"]
 
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_ADAPTER = re.compile(rb"\bflowyml_[a-z0-9]+\b")  # a script may import one to say where it runs; it is light
 _KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
 _UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, zlib.error)  # RuntimeError: encrypted, or another method
 _AT_HOME = ("cli", "graph", "testing")  # rooms that workers need only where a script imports them
@@ -126,6 +125,7 @@ def build(
     origin: Origin | None = None,
     versions: Mapping[str, str] = {},
     folder: str = ".",
+    packages: Collection[str] = (),
 ) -> Bundle:
     """Put a plan and its code into one file.
 
@@ -133,7 +133,8 @@ def build(
     are pickles: functions by the key in ``"pickle:KEY"``, and the hooks as ``"hooks"``. ``main`` is the module that is
     ``__main__`` where the pipeline was defined, so that workers can read pickles which name it so. ``origin`` is where
     the pipeline comes from, and ``versions`` are digests of the code of pickled functions, by their keys. ``folder`` is
-    the one among ``files`` that the pipeline's own file is in.
+    the one among ``files`` that the pipeline's own file is in. ``packages`` are installed packages and modules of pure
+    Python that come along, such as the adapter that a script imports to say where it runs.
     """
     code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
     home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
@@ -153,11 +154,9 @@ def build(
         if not _KEY.fullmatch(key):
             raise DefinitionError(f"A pickled object cannot have the key {key!r}.")
         contents[f"objects/{key}.pkl"] = bytes(data)
-    packages = {match.decode() for data in code for match in _ADAPTER.findall(data)}
-    if any(b"cloudpickle" in data for data in objects.values()):
-        packages.add("cloudpickle")
-    for package in packages:
-        contents.update({f"{package}/{path}": data for path, data in _package(package).items()})
+    pickler = {"cloudpickle"} if any(b"cloudpickle" in data for data in objects.values()) else set()
+    for package in {*packages, *pickler}:
+        contents.update(_package(package))
     return _packed(plan, contents)
 
 
@@ -230,10 +229,13 @@ def _runtime(left_out: frozenset[str]) -> Mapping[str, bytes]:
 
 @cache
 def _package(name: str) -> Mapping[str, bytes]:
-    """An installed package that is pure Python; nothing if there is none of that name."""
+    """The Python files of an installed package or module; nothing if there is none of that name."""
     found = find_spec(name)
-    roots = found.submodule_search_locations if found else None
-    return dict(_sources(Path(roots[0]))) if roots else {}
+    if found is None:
+        return {}
+    if found.submodule_search_locations:
+        return {f"{name}/{path}": data for path, data in _sources(Path(found.submodule_search_locations[0]))}
+    return {f"{name}.py": Path(found.origin).read_bytes()} if found.origin and found.origin.endswith(".py") else {}
 
 
 def _sources(root: Path, left_out: Collection[str] = ()) -> Iterator[tuple[str, bytes]]:

@@ -44,10 +44,10 @@ def test_cloudpickle_comes_along_when_an_object_needs_it() -> None:
     assert "cloudpickle/cloudpickle.py" in names(build(PLAN, objects={"load": cloudpickle.dumps(lambda: 3)}))
 
 
-def test_an_adapter_that_the_code_imports_comes_along() -> None:
-    """Workers import the script, whose first lines may say where it is to run."""
-    held = names(build(PLAN, files={"a.py": b"from flowyml_prefect import PrefectOrchestrator, flowyml_nothing"}))
-    assert "flowyml_prefect/orchestrator.py" in held
+def test_packages_and_modules_come_along() -> None:
+    held = names(build(PLAN, packages=["flowyml_prefect", "typing_extensions", "of_nothing"]))
+    assert {"flowyml_prefect/orchestrator.py", "typing_extensions.py"} <= set(held)
+    assert not [name for name in held if name.startswith("of_nothing")]
     assert not [name for name in names(build(PLAN)) if name.startswith("flowyml_")]
 
 

@@ -1,0 +1,78 @@
+"""A worker imports the script, whose first lines may say where it runs: the adapter travels, a third party's too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowyml.orchestrators import registry
+
+ADAPTER = """
+import acme_words
+from flowyml.orchestrators.base import Orchestrator
+
+class AcmeOrchestrator(Orchestrator):
+    name = "acme"
+    worker_packages = ("acme_words",)
+"""
+SCRIPT = """
+from acme_flows import AcmeOrchestrator
+from flowyml import Pipeline, step
+
+@step(outputs=["x"])
+def greet():
+    import acme_words
+    return [AcmeOrchestrator.name, acme_words.GREETING]
+
+if __name__ == "__main__":
+    print(Pipeline("greets").add_step(greet).bundle().write("."))
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The folder of a distribution with an adapter, as pip would leave it."""
+    site = tmp_path / "site"
+    metadata = site / "acme_flows-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-flows\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[flowyml.orchestrators]\nacme = acme_flows.engine:AcmeOrchestrator\n")
+    (site / "acme_flows").mkdir()
+    (site / "acme_flows" / "__init__.py").write_text("from acme_flows.engine import AcmeOrchestrator")
+    (site / "acme_flows" / "engine.py").write_text(ADAPTER)
+    (site / "acme_words.py").write_text("GREETING = 'hello'")
+    return site
+
+
+def test_the_adapter_of_a_third_party_travels_with_what_it_declares(installed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "script.py").write_text(SCRIPT)
+    env = {**os.environ, "PYTHONPATH": str(installed), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    made = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=env, text=True, capture_output=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    command = [sys.executable, "-I", made.stdout.strip(), "step", "greet", "--output", "out.json"]
+    done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "out.json").read_text()) == {"x": ["acme", "hello"]}
+
+
+def test_only_what_the_code_names_travels(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(installed)
+    registry._entry_points.cache_clear()
+    try:
+        assert registry.worker_packages([b"import flowyml_prefect", b"from flowyml import Pipeline"]) == {
+            "flowyml_prefect"
+        }
+        assert registry.worker_packages([b"acme_flows_too", b"my_acme_flows"]) == set()
+        (installed / "acme_words.py").write_text("raise ImportError")  # an adapter that cannot be imported here
+        assert registry.worker_packages([b"acme_flows"]) == {"acme_flows"}
+    finally:
+        registry._entry_points.cache_clear()
