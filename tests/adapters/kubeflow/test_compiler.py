@@ -197,9 +197,11 @@ def test_steps_with_other_retries_have_pods_of_their_own_time() -> None:
 def test_a_script_that_asks_an_engine_when_it_is_imported_gets_the_whole_adapter(line: str) -> None:
     plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
     script = f"from flowyml_kubeflow import KubeflowOrchestrator\ncluster = KubeflowOrchestrator()\n{line}\n"
-    held = with_launcher(build(plan, files={"m.py": script.encode()})).files
+    packages = ["flowyml_kubeflow"]
+    held = with_launcher(build(plan, files={"m.py": script.encode()}, packages=packages)).files
     assert {"flowyml_kubeflow/local/orchestrator.py", "flowyml_kubeflow/reading.py"} <= held.keys()
-    small = with_launcher(build(plan, files={"m.py": script.replace(line, "").encode()})).files
+    quiet = script.replace(line, "").encode()
+    small = with_launcher(build(plan, files={"m.py": quiet}, packages=packages)).files
     assert "flowyml_kubeflow/reading.py" not in small
 
 
