@@ -116,6 +116,16 @@ class Pipeline:
         self._plan = None
         return self
 
+    @property
+    def steps(self) -> tuple[Step[..., Any], ...]:
+        """The steps in the order in which they were added or called, each with its name in this pipeline.
+
+        Raises ``DefinitionError`` where the pipeline's function is wrong.
+        """
+        with errors_at(self._place):
+            calls = self._all_calls()
+        return tuple(call.step if call.name == call.step.name else call.step.options(name=call.name) for call in calls)
+
     def compile(self) -> Plan:
         """The plan: the same pipeline gives the same bytes in any process. Raises ``DefinitionError``."""
         with errors_at(self._place):

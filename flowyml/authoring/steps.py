@@ -84,6 +84,42 @@ class Step(Generic[P, R]):
         declared = self.step_options.outputs
         return declared if declared is not None else () if _returns_none(self.function) else (self.name,)
 
+    @property
+    def inputs(self) -> Mapping[str, str | tuple[str, ...]]:
+        """What fills each parameter where steps are wired by names: an output's or run parameter's name, or several."""
+        declared = self.step_options.inputs
+        return {name: name for name in self.signature.parameters} if declared is None else dict(declared)
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The names of steps that come first without passing data."""
+        return self.step_options.after
+
+    @property
+    def retry(self) -> OrchestratorRetryPolicy | None:
+        """When a failed attempt is followed by another; None leaves it to the orchestrator's policy."""
+        return self.step_options.retry
+
+    @property
+    def timeout(self) -> float | None:
+        """The seconds that an attempt may take; None means any time."""
+        return self.step_options.timeout
+
+    @property
+    def resources(self) -> ResourceRequirements | None:
+        """The CPUs, memory and GPUs that the step asks for."""
+        return self.step_options.resources
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags that engines show."""
+        return self.step_options.tags
+
+    @property
+    def description(self) -> str:
+        """What the step does, in a line: as given, else the first line of the docstring."""
+        return self.step_options.description
+
     @functools.cached_property
     def signature(self) -> inspect.Signature:
         """The signature of the function."""

@@ -41,6 +41,15 @@ what to do now. All of them survive pickling. Retry decisions look at types, nev
 
 from __future__ import annotations
 
+__all__ = [
+    "FlowymlError", "DefinitionError", "CycleError", "UnknownOptionError", "OverrideError", "ParameterError",
+    "ScheduleError", "ConfigurationError", "PlanError", "DeploymentError", "OwnershipError",
+    "UnsupportedFeatureError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError", "RunNotFoundError",
+    "ScheduleNotFoundError", "WaitTimeoutError", "EngineError", "EngineUnreachableError", "AuthenticationError",
+    "UnknownStateError", "ArtifactError", "NotPicklableError", "OutputNotKeptError", "StepError", "StepFailedError",
+    "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError", "StepOutOfMemoryError",
+]  # fmt: skip
+
 
 class FlowymlError(Exception):
     """The root of every error that FlowyML raises."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
 
-__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn"]
+__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run"]
 
 logger = logging.getLogger("flowyml.orchestrators")
 

@@ -1,0 +1,100 @@
+"""The public modules, and the names in them. A name that comes or goes here is a decision: 1.0 keeps them."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from flowyml.core import errors
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"
+
+PUBLIC = {
+    "flowyml": [
+        "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "Pipeline", "__version__",
+        "context", "current_run", "get_logger", "pipeline", "step",
+    ],
+    "flowyml.artifacts": [
+        "Store", "artifact_key", "default_url", "is_reference", "open_store", "pack", "run_place", "unpack",
+    ],
+    "flowyml.core.capabilities": ["Capabilities", "Feature", "Support", "no", "partly", "yes"],
+    "flowyml.core.dates": ["DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "RunDates"],
+    "flowyml.core.errors": [
+        "FlowymlError", "DefinitionError", "CycleError", "UnknownOptionError", "OverrideError", "ParameterError",
+        "ScheduleError", "ConfigurationError", "PlanError", "DeploymentError", "OwnershipError",
+        "UnsupportedFeatureError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError",
+        "RunNotFoundError", "ScheduleNotFoundError", "WaitTimeoutError", "EngineError", "EngineUnreachableError",
+        "AuthenticationError", "UnknownStateError", "ArtifactError", "NotPicklableError", "OutputNotKeptError",
+        "StepError", "StepFailedError", "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError",
+        "StepOutOfMemoryError",
+    ],
+    "flowyml.core.execution_status": ["ExecutionStatus"],
+    "flowyml.core.hooks": ["PipelineHook"],
+    "flowyml.core.observability": [
+        "ConsoleMetricsCollector", "MetricsCollector", "PrometheusMetricsCollector", "get_metrics_collector",
+        "set_metrics_collector",
+    ],
+    "flowyml.core.resources": ["ResourceRequirements"],
+    "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],
+    "flowyml.core.runs": ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun"],
+    "flowyml.core.schedule": ["Schedule", "ScheduleInfo"],
+    "flowyml.core.submission_result": ["RunOperations", "SubmissionResult"],
+    "flowyml.graph": ["mermaid", "svg", "terminal"],
+    "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
+    "flowyml.orchestrators.base": [
+        "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run",
+    ],
+    "flowyml.orchestrators.bundled": ["BundledPipeline"],
+    "flowyml.orchestrators.local": ["LocalOrchestrator"],
+    "flowyml.orchestrators.registry": [
+        "GROUP", "Factory", "declared", "default", "load", "missing", "not_found", "register", "require_engine",
+    ],
+    "flowyml.orchestrators.run_outputs": ["read_outputs"],
+    "flowyml.orchestrators.targets": ["construct", "resolve", "target", "targets"],
+    "flowyml.plan.bundle": ["Bundle", "build"],
+    "flowyml.plan.model": [
+        "SCHEMA_VERSION", "Constant", "FromParameter", "FromStep", "Input", "Parameter", "PipelineOutput", "Plan",
+        "Source", "Step",
+    ],
+    "flowyml.testing": [
+        "DeploymentConformance", "FailureConformance", "LifeConformance", "OrchestratorConformance", "RunConformance",
+        "ScheduleConformance",
+    ],
+    "flowyml_airflow": ["AirflowOrchestrator", "external_dag"],
+    "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],
+    "flowyml_kubeflow": ["KubeflowOrchestrator"],
+    "flowyml_kubeflow.orchestrator": ["KubeflowOrchestrator"],
+    "flowyml_prefect": ["PrefectOrchestrator"],
+    "flowyml_prefect.orchestrator": ["PrefectOrchestrator"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_names_of_a_public_module(module: str) -> None:
+    pytest.importorskip("kfp" if "kubeflow" in module else "flowyml")
+    found = import_module(module)
+    assert found.__all__ == PUBLIC[module]
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
+
+
+def test_what_the_reference_shows_is_public() -> None:
+    shown = [name for page in DOCS.glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)]
+    assert len(shown) > 30
+    for name in shown:
+        module, _, attribute = name.rpartition(".")
+        assert name in PUBLIC or attribute in PUBLIC.get(module, ()), name
+
+
+def test_the_tree_of_errors_in_the_docstring_is_that_of_the_classes() -> None:
+    assert errors.__doc__ is not None
+    drawn = re.findall(r"^    ([│├└─ ]*)(\w+Error)\b(?: \(([\w, ]+)\))?", errors.__doc__, re.MULTILINE)
+    above: list[str] = []
+    for lines, name, builtins in drawn:
+        depth = len(lines) // 4
+        parent, above[depth:] = (above[depth - 1] if depth else "Exception"), [name]
+        bases = [base.__name__ for base in getattr(errors, name).__bases__]
+        assert bases == [parent, *filter(None, builtins.split(", "))], name
+    assert [name for _, name, _ in drawn] == errors.__all__
