@@ -79,21 +79,37 @@ def signal_process(process: ProcessIdentity, number: int) -> bool:
         os.close(handle)
 
 
-def signal_group(leader: ProcessIdentity, number: int) -> bool:
+def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> bool:
     """Send a signal to the process group that was started as ``leader``; False when nothing was sent.
 
     The leader may have ended: while processes of its group live, the system gives its id to no other (source: Linux,
     ``kernel/pid.c``, which frees an id when no group and no session bears it). So a process that has the id and was
     born at another time means that the group is gone.
+
+    Without a leader, a group that was recorded long ago may be one of strangers, whose own leader has ended too. For
+    such a one, ``bearing`` is the variable ``NAME=value`` that the group was started with: where the leader is gone,
+    a signal is sent only if a process of the group has it in its environment, which Linux alone tells.
     """
     if leader.host != _host() or not leader.born or not hasattr(os, "killpg"):
         return False
     found = _birth(leader.pid, also_ended=True)
     if found is not None and not _is_birth(leader.born, found):
         return False
+    if found is None and bearing and not _group_bears(leader.pid, os.fsencode(bearing)):
+        return False
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader.pid, number)
         return True
+    return False
+
+
+def _group_bears(group: int, variable: bytes) -> bool:
+    """Whether a process of a group, all of which come from one leader, was started with a variable."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is another user's
+            is_in_group = int((process / "stat").read_bytes().rpartition(b")")[2].split()[2]) == group
+            if is_in_group and variable in (process / "environ").read_bytes().split(b"\0"):
+                return True
     return False
 
 

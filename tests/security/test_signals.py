@@ -26,7 +26,7 @@ from flowyml.core.process_identity import (
     this_process,
 )
 from flowyml.runtime.process_tree import descendants, kill_tree
-from flowyml_kubeflow.attempts import _end
+from flowyml_kubeflow.attempts import LOCAL, _end
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import stop_steps
 
@@ -182,6 +182,26 @@ def test_kfps_local_runner_leaves_a_number_alone_that_is_another_process_by_now(
         stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, birth))
         assert born(child) is not None
         assert process.poll() in (None, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the environment of a process")
+@pytest.mark.parametrize("is_its_own", [True, False])
+def test_kfps_local_runner_ends_a_group_without_its_leader_if_it_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_its_own: bool
+) -> None:
+    """The leader's id may have been used again, by one that led a group and has ended too."""
+    if is_its_own:
+        monkeypatch.setenv(LOCAL, str(tmp_path))
+    with started(with_a_child("sys.exit()")) as process:
+        assert process.stdout is not None
+        child = identity_of(int(process.stdout.readline()))
+        birth = identity_of(process.pid).born
+        process.wait(60)
+        stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, birth))
+        if is_its_own:
+            eventually(lambda: not same_process(child))
+        else:
+            assert same_process(child)
 
 
 def test_an_attempt_on_kubeflow_signals_no_group_that_took_the_number_of_its_own() -> None:

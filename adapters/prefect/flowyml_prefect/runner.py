@@ -27,6 +27,7 @@ from typing import Any
 from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import open_private
+from flowyml.core.process_identity import identity_of, signal_group
 from flowyml_prefect.automations import SILENT_MESSAGE
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
@@ -102,11 +103,11 @@ class _Attempt:
                     method="PATCH",
                 )
             self._watch(engine)
-            _kill_group(engine)
+            engine.kill_group()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to hand it to, and a server may stay away
         return self._conclude(engine.returncode)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> _Engine:
         environment = {
             **os.environ,
             **self.channel.environment,
@@ -114,14 +115,14 @@ class _Attempt:
             "PREFECT__FLOW_ENTRYPOINT": self.entrypoint,
             "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
         }
-        return subprocess.Popen(
+        return _Engine(
             [sys.executable, "-P", "-m", "prefect.engine"],
             env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def _watch(self, engine: subprocess.Popen[bytes]) -> None:
+    def _watch(self, engine: _Engine) -> None:
         """Until the engine ends; see to it that it does once the run is cancelled, or has ended on the server."""
         ended_since: float | None = None
         while not _has_ended(engine, _POLL_SECONDS):
@@ -136,7 +137,7 @@ class _Attempt:
                 self.has_ended = True
                 ended_since = ended_since or time.monotonic()
                 if time.monotonic() - ended_since > _GRACE_SECONDS:
-                    _kill_group(engine)
+                    engine.kill_group()
 
     def _look(self) -> FlowRun | None:
         try:
@@ -154,12 +155,12 @@ class _Attempt:
         with suppress(EngineError):
             self.client.set_state(self.run_id, state, force=True)
 
-    def _stop(self, engine: subprocess.Popen[bytes]) -> None:
+    def _stop(self, engine: _Engine) -> None:
         if self.channel.say_cancelled():
             with suppress(ProcessLookupError):
                 engine.send_signal(signal.SIGTERM)
             _has_ended(engine, _GRACE_SECONDS)
-        _kill_group(engine)
+        engine.kill_group()
 
     def _conclude(self, code: int) -> int:
         """A run whose engine ended without a word is cancelled, if that was asked for, and else crashed."""
@@ -199,7 +200,21 @@ class _Attempt:
         return ""
 
 
-def _forward_sigterm(engine: subprocess.Popen[bytes]) -> None:
+class _Engine(subprocess.Popen[bytes]):
+    """Prefect's engine, which leads a group of its own."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._identity = identity_of(self.pid)
+
+    def kill_group(self) -> None:
+        """Also after it was waited for, when its id may be another's: then that one's group is left alone."""
+        if not signal_group(self._identity, signal.SIGKILL):  # as where the process table cannot be read
+            self.kill()
+        self.wait()
+
+
+def _forward_sigterm(engine: _Engine) -> None:
     """Whoever ends this process means the run: the engine then reports a crash itself."""
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -215,12 +230,6 @@ def _has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _eventually(call: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> Any:

@@ -132,7 +132,7 @@ def stop_steps(folder: RunFolder) -> None:
     """
     in_containers = folder.request()["runner"] == "docker"
     for leader in folder.groups(of_steps=not in_containers):
-        signal_group(leader, signal.SIGKILL)
+        signal_group(leader, signal.SIGKILL, bearing=f"{LOCAL}={folder.path}")
     if in_containers:
         _stop_containers(folder.request())
 
