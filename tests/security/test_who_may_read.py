@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flowyml import Pipeline, step
 from flowyml.core import home as home_module
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.home import data_folder, home, open_private, private_file, private_folder
@@ -228,3 +229,20 @@ def test_a_record_is_not_made_where_a_dangling_link_leads(tmp_path: Path) -> Non
     with pytest.raises(OSError, match="a link that leads nowhere"):
         private_file(tmp_path / "runs.db")
     assert not (tmp_path / "elsewhere.db").exists()
+
+
+@as_root
+@pytest.mark.kubeflow
+def test_a_run_of_kfps_local_runner_is_private_in_a_folder_that_is_not(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``FLOWYML_HOME`` may be a folder that holds other things, too, and stays open."""
+    pytest.importorskip("kfp")
+    from flowyml_kubeflow import KubeflowOrchestrator
+
+    monkeypatch.setenv("FLOWYML_HOME", str(place))
+    (place / "notes.txt").write_text("anything")
+    pipeline = Pipeline("private").add_step(step(name="say", outputs=["word"])(lambda: print("planted-line") or "word"))
+    assert pipeline.run(on=KubeflowOrchestrator()).success
+    assert (place / "kubeflow" / "runs").is_dir()
+    assert read_by_another_user(place / "kubeflow" / "runs") == []

@@ -22,7 +22,7 @@ from typing import Any
 from flowyml.artifacts import open_store
 from flowyml.core.errors import EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.home import home
+from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, check_same_run
@@ -69,7 +69,7 @@ class LocalRuns:
         return job_id
 
     def _claim(self, run: RunFolder, bundle: Bundle, run_id: str, parameters: Mapping[str, Any]) -> bool:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private_folder(self.folder)  # what is in it has the modes that KFP and containers need
         fresh = Path(tempfile.mkdtemp(dir=self.folder, prefix=".new-"))
         compiled = compile_pipeline(bundle, form=_FORMS[self.runner])
         spec.validate(compiled)
