@@ -217,7 +217,7 @@ class AirflowClient:
     def import_error(self, filename: str) -> dict[str, Any] | None:
         """The import error of a DAG file in ``dags_folder``, if there is one."""
         pages = self._pages(f"{self.api}/importErrors", "import_errors", order_by="-import_error_id")
-        return next((dict(error) for error in pages if self._is_file(str(error["filename"]), filename)), None)
+        return next((error for error in pages if self._is_file(str(error["filename"]), filename)), None)
 
     def _is_file(self, told: str, filename: str) -> bool:
         """Whether Airflow means our file, and not one of the same name elsewhere.

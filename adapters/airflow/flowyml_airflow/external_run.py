@@ -28,7 +28,7 @@ from flowyml.runtime.running_step import current_step
 from flowyml.runtime.shutdown import StepStopped
 from flowyml_airflow.connection import Connection, Token, refusal
 
-__all__ = ["External"]
+__all__ = ["Calls", "External"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class External:
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the DAG once and tell how it went. Raises ``RuntimeError`` when it fails."""
-        airflow = _Airflow(self.url, self.dag_id, self.patience)
+        airflow = Calls(self.url, self.dag_id, self.patience)
         run_id = self._begun(airflow, inputs)
         page = airflow.page(run_id)
         print(f"Airflow runs {self.dag_id}: {page}", flush=True)
@@ -60,7 +60,7 @@ class External:
         facts = json.dumps([step.pipeline, step.run_id, step.step, self.conf, inputs], sort_keys=True)
         return f"{prefix}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
-    def _begun(self, airflow: _Airflow, inputs: Mapping[str, Any]) -> str:
+    def _begun(self, airflow: Calls, inputs: Mapping[str, Any]) -> str:
         """The run id of the DAG's run: one that is under way or went well, else a new one."""
         ours = self._name(inputs)
         for number in itertools.count(1):
@@ -72,7 +72,7 @@ class External:
                 return run_id
         raise AssertionError("there is always another number")
 
-    def _waited(self, airflow: _Airflow, run_id: str) -> str:
+    def _waited(self, airflow: Calls, run_id: str) -> str:
         """How the DAG's run ended. A signal that ends this step fails it."""
         before = None
         with suppress(ValueError):  # signals go to the main thread only
@@ -94,7 +94,7 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt("The step was told to end.")
 
 
-class _Airflow:
+class Calls:
     """The calls that this step needs, on Airflow 3 and 2."""
 
     def __init__(self, url: str | None, dag_id: str, patience: float) -> None:

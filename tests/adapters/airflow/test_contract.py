@@ -1,0 +1,228 @@
+"""Each path, parameter and field that the adapter uses stands in the OpenAPI document of the Airflow that it is for.
+
+The documents are those in the environments of Airflow 3 and 2.11, which their servers go by. A release of Airflow that
+changes one of them fails a test here, by its name, before anything is run on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flowyml.core.errors import EngineError, UnsupportedFeatureError
+from flowyml.core.schedule import Schedule
+from flowyml_airflow.backfills import backfill, zone_of
+from flowyml_airflow.client import AirflowClient, Transport
+from flowyml_airflow.client_v1 import Airflow2Client
+from flowyml_airflow.compiler import TAG, compile_dag, version_tag
+from flowyml_airflow.connection import Connection
+from flowyml_airflow.deploy import Deployer, schedule_info
+from flowyml_airflow.deployed import Deployed
+from flowyml_airflow.external_run import Calls
+from flowyml_airflow.folder import LocalFolder
+from flowyml_airflow.reading import RunReader
+from flowyml_airflow.status import cancelled_note
+from tests.adapters.airflow.operating import short
+from tests.engines.airflow import airflow_python
+from tests.engines.openapi import Contract
+
+pytestmark = pytest.mark.airflow
+DAY = datetime(2026, 3, 1, tzinfo=UTC)
+COMPILED = compile_dag(short("contract").bundle(), schedule=Schedule.of("daily", 6, start=DAY))
+VALUES = {
+    "state": "failed", "total_entries": 1, "ConfigOption.value": "7", "/dagSources/{file_token}.content": COMPILED.text,
+    "DAGSourceResponse.content": COMPILED.text, "extra": '{"flowyml": 1, "update_mask": 1, "is_paused": true}',
+    "tags": [{"name": TAG}, {"name": version_tag(COMPILED.version)}], "queued_at": None, "conf": {},
+    "run_type": "backfill", "timezone": "UTC", "start_date": DAY.isoformat(), "end_date": DAY.isoformat(),
+    "is_active": True, "filename": "dags/contract.py",
+}  # fmt: skip
+# What one of the two has in another way, or not at all; the adapter asks for both.
+ONLY_ON_2 = {"is_active", "next_dagrun_create_after", "schedule_interval"}
+ONLY_ON_3 = {
+    "dag_display_name", "dag_versions", "has_import_errors", "is_stale", "map_index", "next_dagrun_run_after",
+    "queued_at", "relative_fileloc", "run_after", "task_display_name", "timetable_summary",
+}  # fmt: skip
+
+
+@cache
+def _documents(major: int) -> tuple[str, list[Mapping[str, Any]]]:
+    packages = next(airflow_python(major).parent.parent.glob("lib/python3*/site-packages"))
+    version = next(packages.glob(f"apache_airflow-{major}.*.dist-info")).name.split("-")[1].removesuffix(".dist")
+    rest = "airflow/api_fastapi/core_api/openapi/v2-rest-api-generated.yaml" if major == 3 else ""
+    auth = "airflow/api_fastapi/auth/managers/simple/openapi/v2-simple-auth-manager-generated.yaml"
+    paths = [rest, auth] if major == 3 else ["airflow/api_connexion/openapi/v1.yaml"]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return f"Airflow {version}", [yaml.load((packages / path).read_bytes(), loader) for path in paths]
+
+
+def _contracts(major: int, **options: Any) -> list[Contract]:
+    title, documents = _documents(major)
+    root, elsewhere = ("", ONLY_ON_2) if major == 3 else ("/api/v1", ONLY_ON_3)
+    mark = {"flowyml": "yes"}  # stands in Airflow's audit log; see `AirflowClient.pause`
+    given = {"root": root, "values": VALUES, "elsewhere": frozenset(elsewhere), "ignored": mark, **options}
+    return [Contract(title, document, **given) for document in documents]
+
+
+class Walked(Transport):
+    """Every call is answered by the contract of its path."""
+
+    def __init__(self, contracts: list[Contract]) -> None:
+        super().__init__(Connection.to("http://127.0.0.1:9", username="ada", password="word"), timeout=1)
+        self.contracts = contracts
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] = {},
+        json: Any = None,
+        again: bool = True,
+        anonymous: bool = False,
+    ) -> Any:
+        given = {name: value for name, value in params.items() if value is not None}
+        contract = self.contracts[-1] if path.startswith("/auth/") else self.contracts[0]
+        return contract.answer(method, path, given, json)
+
+
+def _client(major: int, contracts: list[Contract]) -> AirflowClient:
+    kind = AirflowClient if major == 3 else Airflow2Client
+    client = kind(Walked(contracts), f"{major}.0")
+    client.dags_folder = "/mounted/dags"
+    return client
+
+
+CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
+    "dag": lambda client: client.dag("d"),
+    "dags": lambda client: list(client.dags("tag")),
+    "source": lambda client: client.source(client.dag("d"), 1 if client.keeps_versions else None),
+    "pause": lambda client: client.pause("d", True),
+    "pause_we_set": lambda client: client.pause_we_set("d"),
+    "was_paused_by_hand": lambda client: client.was_paused_by_hand("d"),
+    "tasks": lambda client: client.tasks("d"),
+    "setting": lambda client: client.setting("core", "parallelism", 1),
+    "reads_new_files_within": lambda client: client.reads_new_files_within,
+    "has_pool": lambda client: client.has_pool("p"),
+    "import_error": lambda client: client.import_error("contract.py"),
+    "trigger": lambda client: client.trigger("d", "r", {}),
+    "run": lambda client: client.run("d", "r"),
+    "runs": lambda client: client.runs(["d"], 5, (DAY, DAY)),
+    "is_busy": lambda client: client.is_busy(["d"]),
+    "task_instances": lambda client: client.task_instances("d", "r"),
+    "note": lambda client: client.note("d", "r", "a note"),
+    "notes_written": lambda client: client.notes_written("d"),
+    "fail": lambda client: client.fail("d", "r"),
+    "clear": lambda client: client.clear("d", "r", True),
+    "xcom": lambda client: client.xcom("d", "r", "t", "k", 0),
+    "returned": lambda client: client.returned("d", "r"),
+    "log": lambda client: client.log("d", "r", {"task_id": "t", "map_index": 0}, 1),
+    "backfill": lambda client: client.backfill("d", DAY, DAY, {}, run_backwards=True) if client.can_backfill else 0,
+    "health": lambda client: client.health(),
+}
+NO_CALL = {"api", "api_client", "can_backfill", "dag_url", "keeps_versions", "run_url"}
+
+
+def test_every_call_is_walked() -> None:
+    assert {name for name in vars(AirflowClient) if not name.startswith("_")} - NO_CALL == CALLS.keys()
+
+
+@pytest.mark.parametrize("major", [3, 2])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_is_one_that_airflow_takes(major: int, name: str) -> None:
+    contracts = _contracts(major)
+    CALLS[name](_client(major, contracts))
+    assert contracts[0].called or (name, major) == ("backfill", 2)
+
+
+@pytest.mark.parametrize("major", [3, 2])
+def test_what_is_read_is_there(major: int, tmp_path: Path) -> None:
+    contracts = _contracts(major)
+    _read(_client(major, contracts), tmp_path)
+    read = {field for _, field in contracts[0].read}
+    assert read >= (ONLY_ON_3 if major == 3 else ONLY_ON_2), "a field in the lists above that is not asked for any more"
+
+
+def _read(client: AirflowClient, folder: Path) -> None:
+    """Read a run, a DAG and its schedule in all ways."""
+    reader = RunReader(client, str(folder))
+    run = client.run("d", "r")
+    assert reader.run(run).error is not None
+    assert bool(reader.identified(run).code_digest) is client.keeps_versions
+    assert len(reader.steps(run)) == 1
+    list(reader.logs(run, follow=False))
+    reader.outputs(run)
+    assert cancelled_note(run, ())
+    found = Deployed(client.dag("d"), client)
+    assert (found.is_ours, found.facts["pipeline"], str(zone_of(found))) == (True, "contract", "UTC")
+    assert schedule_info(found, LocalFolder(folder))
+    found.check_parameters({})
+    deployer = Deployer(lambda: client, LocalFolder(folder))
+    assert deployer.found("d")
+    assert not deployer.is_there(COMPILED, found)
+    error = client.import_error("contract.py")
+    assert error is not None
+    assert error["timestamp"]
+    assert error["stack_trace"]
+    if client.can_backfill:
+        with pytest.raises(EngineError, match="made no run"):  # the same as before
+            backfill(found, DAY, DAY, {})
+
+
+@pytest.mark.parametrize("major", [3, 2])
+def test_a_step_that_runs_an_existing_dag(major: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_AIRFLOW_USERNAME", "ada")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_PASSWORD", "word")
+    monkeypatch.setenv("FLOWYML_AIRFLOW_URL", "http://127.0.0.1:9")
+    contracts = _contracts(major)
+
+    class WalkedCalls(Calls):
+        def _answer(
+            self, method: str, path: str, body: Any, headers: Mapping[str, str], timeout: float = 30
+        ) -> tuple[int, Any]:
+            if major == 2 and not path.startswith("/api/v1"):
+                return 404, {}
+            contract = contracts[-1] if path.startswith("/auth/") else contracts[0]
+            return 200, contract.answer(method, path, {}, body)
+
+    calls = WalkedCalls(None, "d", 1)
+    assert calls.state("r") == "failed"
+    calls.trigger("r", {"day": "monday"})
+    calls.fail("r")
+    walked = {call.partition(" ")[0] for call in contracts[0].called}
+    assert (calls.api, walked) == (f"v{major - 1}", {"GET", "POST", "PATCH"})
+
+
+def test_the_official_client_has_the_same_names(tmp_path: Path) -> None:
+    """Of Airflow 3, for bodies that are sent and for fields that are read."""
+    models = pytest.importorskip("airflow_client.client.models")
+
+    def fields(name: str) -> set[str] | None:
+        model = getattr(models, name, None)
+        return model and {part.alias or key for key, part in model.model_fields.items()}
+
+    def check(name: str, body: Mapping[str, Any]) -> None:
+        known = fields(name)
+        assert known is None or body.keys() <= known, f"{name} of apache-airflow-client lacks {body.keys() - known}"
+        if known is not None:
+            getattr(models, name).from_dict(dict(body))
+
+    contracts = _contracts(3, check=check)
+    client = _client(3, contracts)
+    for call in CALLS.values():
+        call(client)
+    _read(client, tmp_path)
+    found = [(name, field) for name, field in contracts[0].read if fields(name) is not None]
+    assert len(found) > 30
+    missing = [(name, field) for name, field in found if field not in (fields(name) or ()) and field not in ONLY_ON_2]
+    assert not missing
+
+
+def test_airflow_2_has_no_backfills() -> None:
+    with pytest.raises(UnsupportedFeatureError):
+        _client(2, _contracts(2)).backfill("d", DAY, DAY, {})
