@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAID = {
     "daily_sales": "2026-01-31: 979.80 in all, shop 2 sold the most; 40 orders were rejected.",

@@ -65,6 +65,7 @@ def _add_one(number: int) -> Any:
     return step(name=f"s{number}", outputs=[f"v{number}"])(names["add"])
 
 
+@pytest.mark.slow
 def test_ten_thousand_steps_in_a_row(local: LocalOrchestrator) -> None:
     result = chain(10_000).run(on=local)
     assert result["v9999"] == 9999

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.engines.notebook import run_notebook
+
+pytestmark = pytest.mark.slow  # each starts a kernel of its own
 
 CELLS = [
     "import helpers\nfrom flowyml import Pipeline, context, step\nfrom flowyml.core.hooks import PipelineHook",

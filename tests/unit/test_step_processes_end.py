@@ -450,6 +450,7 @@ def test_threads_of_a_step_come_to_their_end_and_then_its_exit_handlers_run(kind
     assert lines == ["loading the module", "uploaded", "flushed"]
 
 
+@pytest.mark.slow
 def test_threads_that_never_end_are_not_waited_for_for_ever(kind: str, tmp_path: Path) -> None:
     lines = Lines()
     with StepProcesses(made(tmp_path), run_id="run", artifacts=str(tmp_path), fork_here=kind == "here") as processes:

@@ -72,6 +72,7 @@ training(rows=3)
 pytest.importorskip("mypy")  # the oldest releases are tested without the tools
 
 
+@pytest.mark.slow  # mypy reads pydantic, and more
 def test_a_step_keeps_its_signature_and_async_ones_can_be_wired(tmp_path: Path) -> None:
     (tmp_path / "typed.py").write_text(CODE)
     done = subprocess.run(
