@@ -194,11 +194,10 @@ class PrefectClient(HttpClient):
 
         Raises ``ConflictError`` when there is one of its slug.
         """
-        path = f"/deployments/{deployment_id}/schedules"
         if schedule_id is None:
-            self.write(path, [body])
+            self.write(f"/deployments/{deployment_id}/schedules", [body])
         else:
-            self.write(f"{path}/{schedule_id}", body, method="PATCH")
+            self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", body, method="PATCH")
         self.write(f"/deployments/{deployment_id}/schedule", {})
 
     def delete_schedule(self, deployment_id: str, schedule_id: str) -> None:
@@ -245,11 +244,6 @@ class PrefectClient(HttpClient):
         if self.work_pool(name) is None:
             with suppress(ConflictError):
                 self.write("/work_pools/", {"name": name, "type": "process"})
-
-    def has_online_worker(self, pool: str) -> bool:
-        """Whether a worker polls this pool."""
-        workers = self.query(f"/work_pools/{quote(pool, safe='')}/workers/filter", {"limit": _PAGE})
-        return any(worker.get("status") == "ONLINE" for worker in workers)
 
     def ensure_automation(self, body: Mapping[str, Any]) -> None:
         """Make an automation, unless there is one of its name."""
@@ -318,6 +312,10 @@ class PrefectClient(HttpClient):
         """Propose a state; gives Prefect's answer: ACCEPT, REJECT, ABORT or WAIT."""
         answer = self.write(f"/flow_runs/{run_id}/set_state", {"state": state, "force": force})
         return self._understood(lambda plain: str(plain["status"]), answer)
+
+    def record_process(self, run_id: str, process: str) -> None:
+        """Note on a run which process executes it, as ``HOST:PID``."""
+        self.write(f"/flow_runs/{run_id}", {"infrastructure_pid": process}, method="PATCH")
 
     def claim(self, run_id: str) -> bool:
         """Take a scheduled run for execution. Of all who try, only one gets it."""

@@ -97,11 +97,7 @@ class _Attempt:
             engine = self._start()
             _forward_sigterm(engine)
             with suppress(EngineError):
-                self.client.write(
-                    f"/flow_runs/{self.run_id}",
-                    {"infrastructure_pid": f"{socket.gethostname()}:{engine.pid}"},
-                    method="PATCH",
-                )
+                self.client.record_process(self.run_id, f"{socket.gethostname()}:{engine.pid}")
             self._watch(engine)
             engine.kill_group()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to hand it to, and a server may stay away

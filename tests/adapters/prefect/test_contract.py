@@ -1,0 +1,312 @@
+"""All that FlowyML uses of Prefect is there: each call is held against the OpenAPI document of the real server.
+
+A release that renames a path, a parameter or a field fails here, with its name, before it fails a run.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import flowyml_prefect
+from flowyml import Pipeline, step
+from flowyml.core.schedule import Schedule
+from flowyml_prefect.client import PrefectClient
+from flowyml_prefect.control_channel import ControlChannel
+from tests.adapters.prefect.samples import wait_for
+from tests.engines.prefect import PrefectServer
+
+pytestmark = pytest.mark.prefect
+
+HERE = Path(str(flowyml_prefect.__file__)).parent
+Operation = tuple[str, str]
+
+
+def operations() -> list[Operation]:
+    """The method and the path of each call in the client's code, with ``{}`` for what varies."""
+    methods = {"get": "GET", "query": "POST", "_pages": "POST", "write": "POST"}
+    found = set()
+    for node in ast.walk(ast.parse((HERE / "client.py").read_text("utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=attr), args=[path, *_], keywords=options):
+                if attr in methods and not isinstance(path, ast.Name):
+                    given = [option.value for option in options if option.arg == "method"]
+                    method = ast.literal_eval(given[0]) if given else methods[attr]
+                    found.add((method, template(path)))
+    return sorted(found)
+
+
+def template(path: ast.expr) -> str:
+    parts = path.values if isinstance(path, ast.JoinedStr) else [path]
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in parts)
+
+
+class Watched(dict[str, Any]):
+    """An answer that notes which of its fields are read."""
+
+    def __init__(self, plain: Mapping[str, Any], read: set[tuple[str, ...]], where: tuple[str, ...] = ()) -> None:
+        super().__init__({key: watched(value, read, (*where, key)) for key, value in plain.items()})
+        self.read, self.where = read, where
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add((*self.where, key))
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add((*self.where, key))
+        return super().get(key, default)
+
+
+def watched(value: Any, read: set[tuple[str, ...]], where: tuple[str, ...] = ()) -> Any:
+    if isinstance(value, dict):
+        return Watched(value, read, where)
+    return [watched(item, read, where) for item in value] if isinstance(value, list) else value
+
+
+@dataclass
+class Api:
+    """The document of the server, and what was asked of it."""
+
+    document: dict[str, Any]
+    fault: Exception | None = None
+    sent: dict[Operation, list[Any]] = field(default_factory=dict)
+    read: dict[Operation, set[tuple[str, ...]]] = field(default_factory=dict)
+
+    def described(self, operation: Operation) -> dict[str, Any]:
+        method, path = operation
+        for known, methods in self.document["paths"].items():
+            if re.sub(r"\{[^}]*\}", "{}", known.removeprefix("/api")) == path and method.lower() in methods:
+                return dict(methods[method.lower()])
+        raise AssertionError(f"This Prefect has no {method} {path} any more.")
+
+    def of(self, method: str, path: str) -> Operation:
+        """The operation that a call is one of."""
+        fits = (
+            o for o in operations() if o[0] == method and re.fullmatch(re.escape(o[1]).replace(r"\{\}", "[^/]+"), path)
+        )
+        return max(fits, key=lambda operation: -operation[1].count("{}"))
+
+    def body(self, operation: Operation) -> dict[str, Any]:
+        content: dict[str, Any] = self.described(operation).get("requestBody", {}).get("content", {})
+        return dict(content.get("application/json", {}).get("schema", {}))
+
+    def answer(self, operation: Operation) -> dict[str, Any]:
+        for status, response in self.described(operation)["responses"].items():
+            if status.startswith("2"):
+                return dict(response.get("content", {}).get("application/json", {}).get("schema", {}))
+        return {}
+
+    def choices(self, schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """A schema and what it stands for."""
+        if "$ref" in schema:
+            yield from self.choices(self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+        for kind in ("anyOf", "oneOf", "allOf"):
+            for choice in schema.get(kind, ()):
+                yield from self.choices(choice)
+        if "items" in schema:
+            yield from self.choices(schema["items"])
+        yield schema
+
+    def below(self, schema: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+        """The schema of a field; an empty one where anything may stand; None for no such field."""
+        found = [choice["properties"][name] for choice in self.choices(schema) if name in choice.get("properties", {})]
+        if found:
+            return {"anyOf": found}
+        free = (
+            c
+            for c in self.choices(schema)
+            if "properties" not in c
+            and c.get("type", "object") == "object"
+            and not {"$ref", "anyOf", "oneOf", "allOf"} & c.keys()
+        )
+        return {} if any(True for _ in free) else None
+
+    def unknown(self, schema: Mapping[str, Any], value: Any, where: str = "") -> Iterator[str]:
+        """The fields of what was sent that the server would pass over."""
+        if isinstance(value, list):
+            for item in value:
+                yield from self.unknown(schema, item, where)
+        if isinstance(value, dict):
+            for name, item in value.items():
+                known = self.below(schema, name)
+                if known is None:
+                    yield f"{where}.{name}"
+                elif known:
+                    yield from self.unknown(known, item, f"{where}.{name}")
+
+    def lacks(self, schema: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+        for name in names:
+            known = self.below(schema, name)
+            if known is None:
+                return True
+            if not known:
+                return False
+            schema = known
+        return False
+
+
+@pytest.fixture(scope="module")
+def api(prefect: PrefectServer, make_prefect: Callable[..., Any]) -> Api:
+    """Each call of the client, made once and noted down."""
+    with urllib.request.urlopen(f"{prefect.url}/openapi.json", timeout=60) as answer:
+        api = Api(json.load(answer))
+    call = PrefectClient.call
+
+    def noted(
+        self: PrefectClient, method: str, path: str, *, params: Any = {}, json: Any = None, **options: Any
+    ) -> Any:
+        assert not params, "parameters of the query would have to be checked too"
+        operation = api.of(method, path)
+        api.sent.setdefault(operation, []).append(deepcopy(json))
+        found = call(self, method, path, params=params, json=json, **options)
+        return watched(found, api.read.setdefault(operation, set()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrefectClient, "call", noted)
+        try:
+            use_all(make_prefect)
+        except Exception as error:  # shown by each test, and not made anew for each
+            api.fault = error
+    return api
+
+
+def use_all(make_prefect: Callable[..., Any]) -> None:
+    @step(outputs=["sum"])
+    def add(number: int) -> int:
+        print("adding")
+        return number + 1
+
+    def pipeline(version: int = 1) -> Pipeline:
+        return Pipeline("in the contract", context={"number": version}).add_step(add)
+
+    here = make_prefect()
+    handle = here.run_pipeline(pipeline())
+    assert here.client.is_healthy()
+    assert here.health().reachable
+    assert handle.wait_for_completion(120, 0.5).outputs == {"sum": 2}
+    assert list(handle.logs())
+    assert here.step_runs(handle.job_id)
+    assert here.runs("in the contract")
+    assert here.client.flow_name(here.client.run(handle.job_id).flow_id)
+
+    pooled = make_prefect(work_pool="contract")
+    pooled.client.ensure_process_pool("contract")
+    pooled.deploy_pipeline(pipeline())
+    pooled.deploy_pipeline(pipeline(2))
+    pooled.diff(pipeline(3).bundle())
+    made = pooled.schedule_pipeline(pipeline(2), Schedule.of("daily", 3))
+    pooled.schedule_pipeline(pipeline(2), Schedule.of("daily", 4))
+    assert pooled.schedules()
+    pooled.delete_schedule(made.schedule_id)
+    waiting = pooled.run_pipeline(pipeline(2), "in the contract, waiting")
+    assert pooled.client.claim(waiting.job_id)
+    pooled.client.record_process(waiting.job_id, "here:1")
+    assert waiting.cancel()
+    pooled.client.set_state(waiting.job_id, {"type": "CANCELLED", "name": "Cancelled", "message": "x"}, force=True)
+
+
+@pytest.mark.parametrize("operation", operations(), ids=" ".join)
+def test_each_call(api: Api, operation: Operation) -> None:
+    if api.fault:
+        raise api.fault
+    assert operation in api.sent, "the client has a call that use_all() does not make"
+    body, components = api.body(operation), {"components": api.document["components"]}
+    for sent in api.sent[operation]:
+        if sent is None:
+            continue
+        faults = [error.message for error in Draft202012Validator({**body, **components}).iter_errors(sent)]
+        assert not faults, f"Prefect takes no such body any more: {faults}"
+        assert not list(api.unknown(body, sent)), "Prefect passes over these fields"
+    missing = sorted(".".join(names) for names in api.read[operation] if api.lacks(api.answer(operation), names))
+    assert not missing, f"Prefect's answer has these fields no more: {missing}"
+
+
+def test_what_is_gone_is_noticed() -> None:
+    text = {"type": "string"}
+    state = {"type": "object", "properties": {"message": text}}
+    fields = {"id": text, "labels": {"type": "object"}}
+    fields["state"] = {"anyOf": [{"$ref": "#/components/schemas/State"}, {"type": "null"}]}
+    run = {"type": "object", "properties": fields}
+    api = Api({"paths": {}, "components": {"schemas": {"Run": run, "State": state}}})
+    runs = {"type": "array", "items": {"$ref": "#/components/schemas/Run"}}
+    assert not any(api.lacks(runs, names) for names in (("id",), ("labels", "any"), ("state", "message")))
+    assert all(api.lacks(runs, names) for names in (("name",), ("state", "type"), ("id", "text")))
+    sent = {"id": "1", "state": {"type": "x"}, "labels": {"any": 1}, "tags": []}
+    assert list(api.unknown(runs, [sent])) == [".state.type", ".tags"]
+    with pytest.raises(AssertionError, match="has no GET /gone any more"):
+        api.described(("GET", "/gone"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        set(re.findall(r"\bPREFECT_[A-Z]\w*[A-Z]\b", "".join(path.read_text("utf-8") for path in HERE.glob("*.py"))))
+    ),
+)
+def test_each_setting(name: str) -> None:
+    from prefect.settings import Settings
+    from prefect.settings.legacy import _get_settings_fields
+
+    assert name in {*_get_settings_fields(Settings), "PREFECT_PROFILE"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        f"{node.module}:{item.name}"
+        for node in ast.walk(ast.parse((HERE / "flow_parts.py").read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("prefect")
+        for item in node.names
+    ),
+)
+def test_each_import_of_a_compiled_flow(name: str) -> None:
+    module, _, attribute = name.partition(":")
+    assert hasattr(importlib.import_module(module), attribute)
+
+
+ENGINE = """
+import sys, time
+from prefect.exceptions import TerminationSignal
+from prefect.utilities.engine import capture_sigterm
+from prefect._internal.control_listener import get_intent
+try:
+    with capture_sigterm():
+        print("listening", flush=True)
+        time.sleep(300)
+except TerminationSignal:
+    print(get_intent())
+"""
+
+
+def test_the_control_channel_of_prefects_own_engine() -> None:
+    """An engine that was told so takes a SIGTERM for the end of a cancelled run; another one, for a crash."""
+    with ControlChannel() as channel:
+        engine = subprocess.Popen(
+            [sys.executable, "-c", ENGINE], env={**os.environ, **channel.environment}, stdout=subprocess.PIPE, text=True
+        )
+        with engine:
+            assert engine.stdout is not None
+            assert engine.stdout.readline() == "listening\n"
+            wait_for(channel.say_cancelled)
+            engine.send_signal(signal.SIGTERM)
+            assert engine.stdout.read() == "cancel\n"
+
+
+def test_an_engine_that_knows_no_channel_is_not_waited_for() -> None:
+    with ControlChannel() as channel:
+        assert not channel.say_cancelled()
