@@ -1,43 +1,59 @@
-"""Whether values may be pickled: reading a pickle runs whatever its writer wanted."""
+"""Whether values may be pickled: reading a pickle runs whatever its writer wanted.
+
+It is decided once, when a run begins, and handed to its workers: the user's code may change the working folder, in
+which settings are looked for, or delete it.
+"""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.settings import read_settings, settings_file
 
-__all__ = ["why_no_pickles"]
+__all__ = ["decide_on_pickles", "pickles_decided", "why_no_pickles"]
 
 _VARIABLE = "FLOWYML_ALLOW_PICKLE"
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
+_decided: ContextVar[tuple[str | None] | None] = ContextVar("flowyml_pickles", default=None)
+
+
 def why_no_pickles() -> str | None:
     """What forbids them here; None if nothing does.
 
-    That is the environment, which wins, or ``allow_pickle = false`` in the settings. It is asked when a run begins, and
-    a step may delete the working folder: the settings that were found before count then. Raises
-    ``ConfigurationError`` for a word that is neither yes nor no.
+    That is what was decided for the run, else the environment, else ``allow_pickle = false`` in the settings. Raises
+    ``ConfigurationError`` for a word that is neither yes nor no, and for settings that cannot be read.
     """
+    if decided := _decided.get():
+        return decided[0]
     if word := os.environ.get(_VARIABLE):
         return None if _meant(word, _VARIABLE) else f"{_VARIABLE}={word}"
-    file = _file()
+    file = settings_file()
     found = read_settings(file).get("allow_pickle", True) if file else True
     return None if _meant(found, f"{file}: allow_pickle") else f"allow_pickle = false in {file}"
 
 
-_known: list[Path | None] = []
-
-
-def _file() -> Path | None:
+def decide_on_pickles() -> str | None:
+    """The same for a whole run, whose code may change the working folder; what would be raised forbids them."""
     try:
-        _known[:] = [settings_file()]
-    except ConfigurationError:
-        if not _known:
-            raise
-    return _known[0]
+        return why_no_pickles()
+    except ConfigurationError as error:
+        return str(error)
+
+
+@contextmanager
+def pickles_decided(reason: str | None) -> Iterator[None]:
+    """Within this context, and in the threads that get a copy of it, what ``decide_on_pickles`` gave counts."""
+    token = _decided.set((reason,))
+    try:
+        yield
+    finally:
+        _decided.reset(token)
 
 
 def _meant(word: object, place: str) -> bool:

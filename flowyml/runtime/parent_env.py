@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flowyml.artifacts.allowed import decide_on_pickles
 from flowyml.artifacts.pickling import worker_main_is
 from flowyml.core.logs import levels_here
 from flowyml.core.modules import shipped_name
@@ -17,11 +18,14 @@ __all__ = ["be_like", "this_caller"]
 
 def this_caller() -> dict[str, Any]:
     """As plain JSON: where this process imports from, what its script is called where it is imported, the script's
-    arguments, and the levels of its loggers."""
+    arguments, the levels of its loggers, and what forbids pickles."""
     main = shipped_name("__main__")
     is_script = main is not None and main.partition(".")[0] != "flowyml"
     arguments = sys.argv[1:] if is_script else []
-    return {"path": _import_path(), "main": main, "arguments": arguments, "levels": levels_here()}
+    return {
+        "path": _import_path(), "main": main, "arguments": arguments, "levels": levels_here(),
+        "no_pickles": decide_on_pickles(),
+    }  # fmt: skip
 
 
 def be_like(caller: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from flowyml.artifacts.allowed import decide_on_pickles
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
 from flowyml.plan.parameters import is_too_deep, too_deep
@@ -81,7 +82,7 @@ class StepProcesses:
                 raise ParameterError(too_deep(f"Parameter {name!r} of the run"))
         config = {
             "run_id": run_id, "artifacts": artifacts, "place": place, "parameters": dict(parameters),
-            "caller": dict(caller), "dates": (dates or RunDates()).plain(),
+            "caller": {"no_pickles": decide_on_pickles(), **caller}, "dates": (dates or RunDates()).plain(),
         }  # fmt: skip
         self._children: _Children
         if not _can_fork():

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
-from flowyml.artifacts.allowed import why_no_pickles
+from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     ArtifactError,
-    ConfigurationError,
     FlowymlError,
     NotPicklableError,
     OutputError,
@@ -62,8 +60,7 @@ class Worker:
         is_read: bool = False,
     ) -> None:
         be_like(caller)
-        with suppress(ConfigurationError):  # which is raised where it matters
-            why_no_pickles()  # while the working folder is there
+        self._no_pickles = caller["no_pickles"] if "no_pickles" in caller else decide_on_pickles()
         self._is_read = is_read
         self._levels = caller.get("levels", {})
         self.folder = folder
@@ -111,6 +108,10 @@ class Worker:
 
     def perform(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
+        with pickles_decided(self._no_pickles):
+            return self._perform(step, packed, attempt)
+
+    def _perform(self, step: Step, packed: Mapping[str, Any], attempt: int) -> dict[str, Any]:
         try:
             function = self.function(step)
             self.get_loud()

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import pickle
+import re
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -18,6 +20,9 @@ from flowyml import Pipeline, pipeline, step
 from flowyml.artifacts import open_store, pack, unpack
 from flowyml.core.errors import ArtifactError, FlowymlError
 from flowyml.orchestrators import LocalOrchestrator, Orchestrator
+from flowyml.orchestrators.bundled import BundledPipeline
+from flowyml.plan.bundle import build
+from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml.runtime.processes import StepProcesses
 from tests.engines.prefect import PrefectServer
 from tests.engines.web import Recorded, Reply, web
@@ -292,6 +297,84 @@ def test_without_pickles_the_record_of_local_runs_gives_none(
     monkeypatch.delenv("FLOWYML_ALLOW_PICKLE")
     with pytest.raises(ArtifactError, match=r"'odd' .* pickles are not read here: allow_pickle = false in"):
         _ = local.outputs("pickles-here")["odd"]
+
+
+WANDERER = """
+import os
+
+os.chdir({elsewhere!r})
+
+def odd():
+    return {{1, 2}}
+"""
+IN_THREADS = """
+import sys
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.bundled import BundledPipeline
+
+local = LocalOrchestrator()
+assert local.execute(BundledPipeline(sys.argv[1]), sys.argv[2], {}).success
+try:
+    print(local.outputs(sys.argv[2])["odd"])
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def wanderer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle whose module changes the working folder; where it is started, pickles are forbidden."""
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here" / "flowyml.toml").write_text("allow_pickle = false\n")
+    monkeypatch.chdir(tmp_path / "here")
+    source = WANDERER.format(elsewhere=str(tmp_path / "elsewhere"))
+    plan = Plan(
+        name="wanders", steps=(Step(name="odd", function="wanders:odd", outputs=("odd",)),),
+        outputs=(PipelineOutput("odd", FromStep("odd", "odd")),),
+    )  # fmt: skip
+    return build(plan, files={"wanders.py": source.encode()}).write(tmp_path)
+
+
+FORBIDDEN = r"pickles are not written here: allow_pickle = false in .*here/flowyml.toml"
+
+
+@pytest.mark.parametrize("kind", ["forked", "spawned", "forked here"])
+def test_a_module_that_changes_the_folder_does_not_allow_pickles_in_step_processes(
+    wanderer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As a worker of Prefect or Airflow runs its steps."""
+    monkeypatch.setenv("FLOWYML_FORK", str(int(kind != "spawned")))
+    with StepProcesses(
+        wanderer, run_id="r", artifacts=str(tmp_path / "store"), fork_here=kind == "forked here"
+    ) as steps:
+        (tmp_path / "here" / "flowyml.toml").rename(tmp_path / "later")  # it was decided when the run began
+        with pytest.raises(FlowymlError, match=FORBIDDEN):
+            steps.run("odd", {})
+
+
+def test_nor_in_threads(wanderer: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", IN_THREADS, str(wanderer), "wanders-in-threads"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert re.search(FORBIDDEN, done.stdout), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_nor_in_a_submitted_local_run(wanderer: Path, workers: Literal["threads", "processes"]) -> None:
+    local = LocalOrchestrator(workers=workers)
+    handle = local.run_pipeline(BundledPipeline(wanderer))
+    if workers == "processes":
+        assert re.search(FORBIDDEN, str(handle.wait_for_completion(timeout=60).error))
+        return
+    assert handle.wait_for_completion(timeout=60).status.name == "COMPLETED"
+    with pytest.raises(ArtifactError, match=FORBIDDEN):
+        _ = local.outputs(handle.job_id)["odd"]
+
+
+def test_nor_by_hand(wanderer: Path) -> None:
+    done = subprocess.run([sys.executable, str(wanderer), "step", "odd"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(FORBIDDEN, done.stderr), done.stderr
 
 
 def test_a_word_that_is_neither_yes_nor_no_allows_nothing(forged: Reference, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from flowyml.artifacts.allowed import pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepCancelledError
 from flowyml.core.home import open_private, private_folder
@@ -143,7 +144,8 @@ def main(folder: Path) -> int:
     signal.signal(signal.SIGTERM, host.on_sigterm)
     store = RunStore(Path(job["store"]))
     try:
-        ending = _executed(job, folder, host)
+        with pickles_decided(job["caller"]["no_pickles"]):
+            ending = _executed(job, folder, host)
     except BaseException as error:
         traceback.print_exc()
         ending = Ending("FAILED", "failed", error_text(error))

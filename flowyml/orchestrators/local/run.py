@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import run_place
-from flowyml.artifacts.allowed import why_no_pickles
+from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.execution_status import ExecutionStatus
@@ -96,6 +96,10 @@ class LocalRun:
 
     def execute(self) -> PipelineResult:
         """Run to the end and record it, whatever happens on the way."""
+        with pickles_decided(decide_on_pickles()):
+            return self._execute()
+
+    def _execute(self) -> PipelineResult:
         alone = self._settings.host.alone
         live_view = LiveView(run_of(self.row), self._nodes) if wants_progress() and not alone else None
         try:
@@ -127,8 +131,6 @@ class LocalRun:
     def _run(self, live_view: LiveView | None) -> None:
         code = self._settings.code()
         self._hooks = code.hooks
-        with suppress(ConfigurationError):  # which is raised where it matters
-            why_no_pickles()  # while the working folder is there
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
         work = StepCalls(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
