@@ -76,8 +76,8 @@ def _unpacked_in(cache: Path, data: bytes, digest: str) -> Path:
 
 
 def _is_whole(folder: Path, data: bytes) -> bool:
-    """Whether all that is in the bundle is there, byte by byte."""
-    if not folder.is_dir():
+    """Whether all that is in the bundle is there, byte by byte, and nobody else can have put a file beside it."""
+    if not _is_own(folder):
         return False
     from io import BytesIO
     from zipfile import ZipFile
@@ -87,6 +87,16 @@ def _is_whole(folder: Path, data: bytes) -> bool:
             return all((folder / name).read_bytes() == archive.read(name) for name in archive.namelist())
     except OSError:
         return False
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is a folder that this user alone could write to; the cache may have been open to others before."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    is_closed = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(found.st_mode) and (not hasattr(os, "getuid") or (found.st_uid == os.getuid() and is_closed))
 
 
 def _make_private(cache: Path) -> None:

@@ -171,6 +171,29 @@ def test_a_changed_file_among_unpacked_bundles_is_never_used(tmp_path: Path, mon
     assert stat.S_IMODE((tmp_path / "flowyml").stat().st_mode) == 0o700
 
 
+@as_root
+@pytest.mark.parametrize("way", ["theirs", "open", "a link"])
+def test_what_others_put_beside_the_code_while_the_cache_was_open_is_never_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """All files of the bundle are there, and one more, which would be imported in place of Python's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(tmp_path / "bundles")
+    folder = unpacked(bundle)
+    (folder / "argparse.py").write_bytes(b"raise SystemExit('theirs')\n")
+    if way == "theirs":
+        os.chown(folder, NOBODY, NOBODY)
+    elif way == "open":
+        folder.chmod(0o777)
+    else:
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "flowyml").chmod(0o777)
+    assert not (unpacked(bundle) / "argparse.py").exists()
+    assert unpacked(bundle) == folder
+    assert (folder / "code" / "mine.py").read_bytes() == b"answer = 1\n"
+
+
 def test_what_was_read_of_a_bundle_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its plan and its code come from the same bytes, whatever happens to the file meanwhile."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
