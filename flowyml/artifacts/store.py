@@ -72,7 +72,7 @@ class Store(ABC):
         """A file of this store with just what was written; a size or a hash that differs is an ``ArtifactError``.
 
         With ``once``, for a file that is mapped and may then be read in part, this process hashes it when it first sees
-        it, and again when its inode or its time of modification has changed.
+        it, and again when its inode, its time of modification or that of its change, which nobody can set, differs.
         """
         with self.local_copy(written.url) as path:
             found = path.stat()
@@ -81,7 +81,8 @@ class Store(ABC):
                     f"Artifact {written.url} has {found.st_size} bytes, and {written.size} were written. "
                     f"Run its step again."
                 )
-            hashed = _hash_of(path) if not once else _known_hash(path, found.st_dev, found.st_ino, found.st_mtime_ns)
+            identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+            hashed = _known_hash(path, *identity) if once else _hash_of(path)
             if hashed != written.sha256:
                 raise ArtifactError(
                     f"Artifact {written.url} is not what was written: its SHA-256 differs. Run its step again."

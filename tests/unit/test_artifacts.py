@@ -275,6 +275,22 @@ def test_a_change_of_a_mapped_array_is_noticed_though_its_size_stays(tmp_path: P
     assert unpack(packed, store).tolist() == list(range(1000))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows notes no time of change")
+def test_a_change_of_a_mapped_array_is_noticed_though_its_time_was_set_back(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    packed, path = pack(np.arange(1000), store, key="a"), tmp_path / "a.npy"
+    assert unpack(packed, store)[-1] == 999
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # a clock of 4 ms
+        with path.open("r+b") as file:
+            file.seek(-8, os.SEEK_END)
+            file.write(b"\1")
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    with pytest.raises(ArtifactError, match="SHA-256 differs"):
+        unpack(packed, store)
+
+
 def test_a_mapped_array_is_hashed_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
     whole = store_module._hash_of
