@@ -164,7 +164,7 @@ class _Dag:
             f"ARTIFACTS = {_text_or(self.options['artifacts'], 'None')}  # takes large outputs; "
             f"None: as FLOWYML_ARTIFACTS says on the workers\n"
         )
-        imports = dag_parts.IMPORTS.format(datetime=self._datetime_names(dag), airflow=self._airflow_names())
+        imports = dag_parts.IMPORTS.format(datetime=self._datetime_names(), airflow=self._airflow_names())
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
         blocks = [
@@ -174,11 +174,11 @@ class _Dag:
         ]
         if self.plan.hooks:
             blocks.append(dag_parts.HOOKS)
-        if "=backoff(" in self._body:
+        if any(_grows(step.retry) for step in self.plan):
             blocks.append(dag_parts.BACKOFF)
         if self._asks_for_pods:
             blocks.append(dag_parts.POD)
-        if "callback(" in dag:
+        if self._calls_back:
             blocks.append(dag_parts.CALLBACK)
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 
@@ -189,9 +189,16 @@ class _Dag:
     def _airflow_names(self) -> str:
         return "DAG, BaseOperator, Param" if self.plan.parameters else "DAG, BaseOperator"
 
-    @staticmethod
-    def _datetime_names(dag: str) -> str:
-        return "datetime, timedelta, timezone" if "=timedelta(" in dag or "(timedelta(" in dag else "datetime, timezone"
+    @property
+    def _calls_back(self) -> bool:
+        callbacks = {*DAG_CALLBACKS, *TASK_CALLBACKS}
+        return any(options.get(name) for options in (self.options, *map(step_options, self.plan)) for name in callbacks)
+
+    def _datetime_names(self) -> str:
+        times = [self.plan.timeout_seconds, *(step.timeout_seconds for step in self.plan)]
+        times += [self.schedule.interval_seconds] if self.schedule else []
+        has_delta = any(time is not None for time in times) or any(_tries_again(step.retry) for step in self.plan)
+        return "datetime, timedelta, timezone" if has_delta else "datetime, timezone"
 
     def _facts(self, version: str) -> dict[str, Any]:
         """What FlowyML reads back from a file that it meets. Steps are ids of tasks, the timeout is in seconds."""
@@ -326,13 +333,24 @@ def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
 
 def _retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
     """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
-    if policy is None or policy.max_attempts == 1:
+    if policy is None or not _tries_again(policy):
         return
     yield f"retries={policy.max_attempts - 1}"
     yield f"retry_delay={delta(policy.initial_delay_seconds)}"
-    if policy.max_attempts > 2 and policy.backoff_multiplier != 1 and policy.initial_delay_seconds:
+    if _grows(policy):
         yield f"retry_exponential_backoff=backoff({float(policy.backoff_multiplier)!r})"
         yield f"max_retry_delay={delta(policy.max_delay_seconds)}"
+
+
+def _tries_again(policy: OrchestratorRetryPolicy | None) -> bool:
+    return policy is not None and policy.max_attempts > 1
+
+
+def _grows(policy: OrchestratorRetryPolicy | None) -> bool:
+    """Whether the delay between attempts grows."""
+    if policy is None or policy.max_attempts <= 2:
+        return False
+    return policy.backoff_multiplier != 1 and bool(policy.initial_delay_seconds)
 
 
 def _asks_for_pod(resources: ResourceRequirements | None) -> bool:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowyml.plan.model import Parameter, Plan, Step
+from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml_airflow.dag_parts import NOTE
 from flowyml_airflow.names import task_id, xcom_key
 
 __all__ = ["dag_docs", "docstring", "step_docs"]
 
 _MOST_LISTED = 50  # steps, say: a longer list helps no reader
+_LONGEST = 80  # characters of a name or a default in a table
 
 
 def dag_docs(plan: Plan, options: Mapping[str, Any], version: str) -> str:
-    """The docs of the DAG, in Markdown."""
+    """The docs of the DAG, in Markdown.
+
+    The graph is text in a block of code: the UI of Airflow 3 and 2 draws no Mermaid and shows no SVG from within docs.
+    """
     about = options.get("doc_md") or plan.description
-    outputs = [
-        f"{out.name}: XCom {xcom_key(out.source.output)} of task {task_id(out.source.step)}" for out in plan.outputs
-    ]
     parts = [
         f"Pipeline {plan.name!r} as an Airflow DAG, version {version}.",
         about.strip(),
-        _listed("Parameters", [_parameter(parameter) for parameter in plan.parameters]),
-        _listed("Steps", [_step(step) for step in plan]),
-        _listed("Outputs", outputs),
+        _graph(plan),
+        _table(("Parameter", "Type", "Default"), [_parameter(parameter) for parameter in plan.parameters]),
+        _table(("Step", "Takes", "Gives"), [_step(step) for step in plan]),
+        _table(("Output", "XCom", "Task"), [_output(output) for output in plan.outputs]),
         NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -38,20 +41,58 @@ def step_docs(step: Step, options: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in (options.get("doc_md") or step.description, tags) if part)
 
 
-def _listed(title: str, items: list[str]) -> str:
-    more = [f"… and {len(items) - _MOST_LISTED} more"] if len(items) > _MOST_LISTED else []
-    lines = [f"- {item}" for item in (*items[:_MOST_LISTED], *more)]
-    return "\n".join([f"{title}:", "", *lines]) if items else ""
+def _graph(plan: Plan) -> str:
+    from flowyml.graph import terminal  # stays at home: no worker draws
+
+    if len(plan.steps) < 2:
+        return ""
+    drawing = terminal(plan)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", drawing)), default=0))
+    return f"{fence}text\n{drawing}{fence}"
 
 
-def _parameter(parameter: Parameter) -> str:
-    kinds = [str(part["type"]) for part in parameter.schema.get("anyOf", (parameter.schema,)) if "type" in part]
-    default = "required" if parameter.required else f"default {json.dumps(parameter.default, ensure_ascii=False)}"
-    return f"{parameter.name}: {', '.join([*([' or '.join(kinds)] if kinds else []), default])}"
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    shown = [
+        *rows[:_MOST_LISTED],
+        *([("…", f"{len(rows) - _MOST_LISTED} more", "")] if len(rows) > _MOST_LISTED else []),
+    ]
+    lines = [titles, ["---"] * len(titles), *shown]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _step(step: Step) -> str:
-    return f"{step.name}, after {', '.join(step.upstream)}" if step.upstream else step.name
+def _parameter(parameter: Parameter) -> Sequence[str]:
+    schema = parameter.schema
+    kinds = [part.get("format", part["type"]) for part in schema.get("anyOf", (schema,)) if "type" in part]
+    default = "required" if parameter.required else _code(json.dumps(parameter.default, ensure_ascii=False))
+    return _code(parameter.name), " or ".join(dict.fromkeys(map(str, kinds))), default
+
+
+def _step(step: Step) -> Sequence[str]:
+    taken = [_taken(item) for item in step.inputs if not isinstance(item.source, Constant)]
+    from_steps = {item.source.step for item in step.inputs if isinstance(item.source, FromStep)}
+    waits = [f"after {_code(name)}" for name in step.after if name not in from_steps]
+    return _code(step.name), ", ".join(dict.fromkeys([*taken, *waits])), ", ".join(map(_code, step.outputs))
+
+
+def _taken(item: Input) -> str:
+    if isinstance(item.source, FromStep):
+        return f"{_code(item.source.output)} of {_code(item.source.step)}"
+    return f"parameter {_code(item.source.name)}" if isinstance(item.source, FromParameter) else ""
+
+
+def _output(output: PipelineOutput) -> Sequence[str]:
+    source = output.source
+    return _code(output.name), _code(xcom_key(source.output)), _code(task_id(source.step))
+
+
+def _code(text: str) -> str:
+    """A name as code in a cell of a table, in which nothing is taken for Markdown."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{ticks} {line} {ticks}" if len(ticks) > 1 else f"`{line}`"
 
 
 def docstring(text: str) -> str:

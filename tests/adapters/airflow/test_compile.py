@@ -394,11 +394,20 @@ def test_trigger_rules_and_callbacks() -> None:
 
 def test_docs_show_graph_and_parameters() -> None:
     docs = ast.get_docstring(ast.parse(compile_dag(dags.everything.bundle()).text)) or ""
-    assert '- day: string, default "2026-01-01"\n- limit: integer, default 100' in docs
-    assert "- extract\n- fit, after extract\n- clean_up, after fit" in docs
+    assert "```text\n ╭─────────╮\n │ extract │\n" in docs
+    assert '| `day` | string | `"2026-01-01"` |\n| `limit` | integer | `100` |' in docs
+    assert "| `fit` | `rows` of `extract` | `weights` |\n| `clean_up` | after `fit` |  |" in docs
     many = Plan(name="many", steps=tuple(Step(name=f"s{number}", function="m:f") for number in range(60)))
     docs = ast.get_docstring(ast.parse(text(many))) or ""
-    assert "- s49\n- … and 10 more" in docs
+    assert "| `s49` |  |  |\n| … | 10 more |  |" in docs
+
+
+def test_names_in_docs_are_no_markdown() -> None:
+    names = ("a|b", "``` x", "*bold* <b>")
+    docs = ast.get_docstring(ast.parse(text(Plan(name="n", steps=tuple(Step(name=n, function="m:f") for n in names)))))
+    assert docs is not None
+    assert "````text\n" in docs, "a fence that no name ends"
+    assert ["| `a\\|b` |  |  |", "| ```` ``` x ```` |  |  |", "| `*bold* <b>` |  |  |"] == docs.splitlines()[-6:-3]
 
 
 def test_code_that_is_not_deployed_has_a_dag_of_its_own() -> None:

@@ -1,21 +1,33 @@
-"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version 9e3363b4fed6.
+"""Pipeline 'Everything, "quoted" and \\'more\\'' as an Airflow DAG, version c14e1b780938.
 
 A pipeline that asks for all there is. \"\"\"Quotes\"\"\" and a \\ included.
 
-Parameters:
+```text
+ ╭─────────╮
+ │ extract │
+ ╰────┬────╯
+   ╭──▼──╮
+   │ fit │
+   ╰──┬──╯
+╭─────▼─────╮
+│ clean_up  │
+╰───────────╯
+```
 
-- day: string, default "2026-01-01"
-- limit: integer, default 100
+| Parameter | Type | Default |
+| --- | --- | --- |
+| `day` | string | `"2026-01-01"` |
+| `limit` | integer | `100` |
 
-Steps:
+| Step | Takes | Gives |
+| --- | --- | --- |
+| `extract` | parameter `day`, parameter `limit` | `rows` |
+| `fit` | `rows` of `extract` | `weights` |
+| `clean_up` | after `fit` |  |
 
-- extract
-- fit, after extract
-- clean_up, after fit
-
-Outputs:
-
-- weights: XCom weights of task fit
+| Output | XCom | Task |
+| --- | --- | --- |
+| `weights` | `weights` | `fit` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -107,7 +119,7 @@ with DAG(
     dag_display_name="Everything, \"quoted\" and 'more'",
     description='A pipeline that asks for all there is. """Quotes""" and a \\ included.',
     doc_md=__doc__,
-    tags=["nightly", "team:ml", "flowyml", "flowyml:9e3363b4fed6"],
+    tags=["nightly", "team:ml", "flowyml", "flowyml:c14e1b780938"],
     schedule=CronTriggerTimetable("0 9 * * 1", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -160,4 +172,4 @@ with DAG(
     start >> extract
     fit >> clean_up
 
-# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9e3363b4fed6", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "89d8a838fa75936d3359081114f8b82c3e0db9a3e2721e9ad57e7b9c76fff001"}
+# flowyml: {"pipeline": "Everything, \"quoted\" and 'more'", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "c14e1b780938", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "everything-quoted-and-more-4e6bde53-c08cc470.pyz", "python": "/opt/ml/bin/python", "artifacts": "s3://bucket/artifacts", "steps": ["extract", "fit", "clean_up"], "timeout": 3600, "outputs": {"weights": ["fit", "weights"]}, "hooks": true, "schedule": {"timezone": "Europe/Berlin", "cron": "0 9 * * 1"}, "digest": "1c091c50cc5ddceacfbce8426d909506076fbccece51f01f273218d896e8dc69"}

@@ -1,20 +1,32 @@
-"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version 18b5ebfb7869.
+"""Pipeline 'kleine Strecke/1' as an Airflow DAG, version d63d41b75bbc.
 
 Values of all kinds, and hooks.
 
-Parameters:
+```text
+   ╭─────────╮
+   │ nothing │
+   ╰────┬────╯
+   ╭────▼────╮
+   │ values  │
+   ╰────┬────╯
+╭───────▼───────╮
+│ Prüfung/3 '"  │
+╰───────────────╯
+```
 
-- rows: integer, default 3
+| Parameter | Type | Default |
+| --- | --- | --- |
+| `rows` | integer | `3` |
 
-Steps:
+| Step | Takes | Gives |
+| --- | --- | --- |
+| `nothing` | parameter `rows` | `nothing` |
+| `values` | `nothing` of `nothing` | `plain`, `large` |
+| `Prüfung/3 '"` | `plain` of `values`, `large` of `values` | `Prüfung/3 '"` |
 
-- nothing
-- values, after nothing
-- Prüfung/3 '", after values
-
-Outputs:
-
-- Prüfung/3 '": XCom prufung_3_de015b7c of task prufung_3_de015b7c
+| Output | XCom | Task |
+| --- | --- | --- |
+| `Prüfung/3 '"` | `prufung_3_de015b7c` | `prufung_3_de015b7c` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -86,7 +98,7 @@ with DAG(
     dag_display_name="kleine Strecke/1",
     description="Values of all kinds, and hooks.",
     doc_md=__doc__,
-    tags=["tests", "flowyml", "flowyml:18b5ebfb7869"],
+    tags=["tests", "flowyml", "flowyml:d63d41b75bbc"],
     schedule=DeltaTriggerTimetable(timedelta(minutes=90)),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -107,4 +119,4 @@ with DAG(
 
     start >> nothing
 
-# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "18b5ebfb7869", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "digest": "0b2f55b1bba71eff8d0a606607875108e5e382cbbdd62957a618a1665a40b043"}
+# flowyml: {"pipeline": "kleine Strecke/1", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "d63d41b75bbc", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "kleine-strecke-1-f589eb17-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["nothing", "values", "prufung_3_de015b7c"], "timeout": null, "outputs": {"Pr\u00fcfung/3 '\"": ["prufung_3_de015b7c", "prufung_3_de015b7c"]}, "hooks": true, "schedule": {"timezone": "UTC", "interval_seconds": 5400, "start": "2026-01-01T00:00:00+00:00"}, "digest": "02790fe5cc38b9739a772c8ae5b0120570e92c411211af96175305af6d84f0db"}

@@ -1,28 +1,53 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version a84babda7b86.
+"""Pipeline 'train-classifier' as an Airflow DAG, version 57297e38a24f.
 
 Train two classifiers side by side, keep the better one.
 
-Parameters:
+```text
+                      ╭───────╮
+                      │ load  │
+                      ╰───┬───╯
+                      ╭───▼───╮
+                      │ split │
+                      ╰───┬───╯
+        ╭─────────────────┴──┬────────────╮
+╭───────▼───────╮   ╭────────▼────────╮   │
+│ train_forest  │   │ train_logistic  │   │
+╰───────┬───────╯   ╰───────┬─────────╯   │
+        ╰───────────────╮   │   ╭────┬────╯
+                       ╭▼───▼───▼╮   │
+                       │ choose  │   │
+                       ╰────┬────╯   │
+                          ╭─┴─────╮  ╰╮
+                          │   ╭───▼───▼───╮
+                          │   │ evaluate  │
+                          │   ╰─────┬─────╯
+                          │   ╭─────╯
+                       ╭──▼───▼──╮
+                       │ report  │
+                       ╰─────────╯
+```
 
-- trees: integer, default 200
-- test_share: number, default 0.25
-- seed: integer, default 7
+| Parameter | Type | Default |
+| --- | --- | --- |
+| `trees` | integer | `200` |
+| `test_share` | number | `0.25` |
+| `seed` | integer | `7` |
 
-Steps:
+| Step | Takes | Gives |
+| --- | --- | --- |
+| `load` |  | `features`, `labels` |
+| `split` | `features` of `load`, `labels` of `load`, parameter `test_share`, parameter `seed` | `train_x`, `test_x`, `train_y`, `test_y` |
+| `train_forest` | `train_x` of `split`, `train_y` of `split`, parameter `trees`, parameter `seed` | `train_forest` |
+| `train_logistic` | `train_x` of `split`, `train_y` of `split` | `train_logistic` |
+| `choose` | `train_forest` of `train_forest`, `train_logistic` of `train_logistic`, `train_x` of `split`, `train_y` of `split` | `model`, `scores` |
+| `evaluate` | `model` of `choose`, `test_x` of `split`, `test_y` of `split` | `evaluate` |
+| `report` | `scores` of `choose`, `evaluate` of `evaluate` | `report` |
 
-- load
-- split, after load
-- train_forest, after split
-- train_logistic, after split
-- choose, after train_forest, train_logistic, split
-- evaluate, after choose, split
-- report, after choose, evaluate
-
-Outputs:
-
-- metrics: XCom evaluate of task evaluate
-- scores: XCom scores of task choose
-- report: XCom report of task report
+| Output | XCom | Task |
+| --- | --- | --- |
+| `metrics` | `evaluate` | `evaluate` |
+| `scores` | `scores` | `choose` |
+| `report` | `report` | `report` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -76,7 +101,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:a84babda7b86"],
+    tags=["demo", "flowyml", "flowyml:57297e38a24f"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -130,4 +155,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "a84babda7b86", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "3901037908a240492cea158f358636d14ee9264df1abfb7d4a66d7f8109864ee"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "57297e38a24f", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "3a470c14909968ed1039819b879bf8a4b2c01ae19433e4c475a9ebdc411d6af7"}
