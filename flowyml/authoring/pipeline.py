@@ -16,7 +16,7 @@ from flowyml.authoring.data_files import checked_globs
 from flowyml.authoring.notebooks import newest
 from flowyml.authoring.options import engine_options, names_unknown_options, takes_a_dict
 from flowyml.authoring.origins import defining_file, origin_of
-from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, users_line
+from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, put_place, users_line
 from flowyml.authoring.run_parameters import annotation_of, context_parameter
 from flowyml.authoring.steps import Step, check_names, check_timeout
 from flowyml.core.errors import DefinitionError, OverrideError
@@ -257,6 +257,11 @@ class Pipeline:
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
         return check_values(self.name, self.compile().parameters, values)
+
+    def locate(self, error: DefinitionError) -> None:
+        """Have an error name the file and line of its step, else of the pipeline, where it names none yet."""
+        places = {call.name: call.place for call in self._all_calls()}
+        put_place(error, places.get(error.step) or self._place)
 
     def _stop_if_loading(self, verb: str) -> None:
         from flowyml.runtime.loading import stop_if_loading

@@ -16,7 +16,7 @@ from flowyml.core.modules import is_installed
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["Place", "errors_at", "names_its_place", "place_of", "users_line"]
+__all__ = ["Place", "errors_at", "names_its_place", "place_of", "put_place", "users_line"]
 
 Place = tuple[str, int]
 """A file and a line in it."""
@@ -33,7 +33,7 @@ def errors_at(place: Place | None) -> Iterator[None]:
     except DefinitionError as error:
         causes = [error, error.__cause__] if error.__cause__ else [error]
         lines = (_raised_at(cause.__traceback__) for cause in causes)
-        _put(error, next((line for line in lines if line), place))
+        put_place(error, next((line for line in lines if line), place))
         raise
 
 
@@ -45,7 +45,7 @@ def names_its_place(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except DefinitionError as error:
-            _put(error, users_line())
+            put_place(error, users_line())
             raise
 
     return placing
@@ -83,7 +83,8 @@ def _is_ours(frame: FrameType) -> bool:
     return isinstance(name, str) and name.startswith("flowyml.")
 
 
-def _put(error: DefinitionError, place: Place | None) -> None:
+def put_place(error: DefinitionError, place: Place | None) -> None:
+    """Have an error name a place, unless it names one already."""
     if place is not None and not error.place:
         error.place = _shown(place)
         error.args = (f"{error} ({error.place})",)

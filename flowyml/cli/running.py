@@ -18,7 +18,7 @@ from flowyml.core.observability import get_metrics_collector
 from flowyml.core.runs import Outputs, Run
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.urls import without_credentials as shown_url
-from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
+from flowyml.orchestrators.base import Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["deploy", "run", "tell_outputs", "wait"]
@@ -74,7 +74,9 @@ def deploy(
     with Output(as_json) as out:
         orchestrator, pipeline = resolve(on), load(file)
         if dry_run:
-            _tell_difference(out, orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline))))
+            with located(pipeline):
+                difference = orchestrator.diff(pipeline.bundle(orchestrator.plan(pipeline)))
+            _tell_difference(out, difference)
             return
         deployment = orchestrator.deploy_pipeline(pipeline, force=force)
         if as_json:

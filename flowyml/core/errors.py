@@ -56,9 +56,13 @@ class FlowymlError(Exception):
 
 
 class DefinitionError(FlowymlError, ValueError):
-    """The pipeline is wrong as it is written. ``place`` tells where, if that is known: ``train.py, line 12``."""
+    """The pipeline is wrong as it is written. ``place`` tells where, if that is known: ``train.py, line 12``.
+
+    ``step`` names the step that is wrong, where an engine's compiler found it: its place is filled in by the pipeline.
+    """
 
     place: str = ""
+    step: str = ""
 
 
 class CycleError(DefinitionError):

@@ -10,6 +10,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
 
-__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run"]
+__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "located", "of_step"]
 
 logger = logging.getLogger("flowyml.orchestrators")
 
@@ -64,6 +65,9 @@ class RunnablePipeline(Protocol):
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in; raises ``ParameterError``."""
+
+    def locate(self, error: DefinitionError) -> None:
+        """Have an error, such as one of an engine's compiler, name file and line of its step, else of the pipeline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +145,8 @@ class Orchestrator(ABC):
         run_id = new_run_id(pipeline.name) if run_id is None else _checked_run_id(run_id)
         plan = self.plan(pipeline)
         values = pipeline.check_parameters(parameters)
-        job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
+        with located(pipeline):
+            job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
         measure("run_started", plan.name, run_id, self.name)
         return self.attach(job_id)
 
@@ -185,7 +190,8 @@ class Orchestrator(ABC):
         plan = self.plan(pipeline)
         self.capabilities.require(_schedule_needs(plan, schedule))
         pipeline.check_parameters(schedule.parameters)
-        return self.create_schedule(pipeline.bundle(plan), schedule, force=force)
+        with located(pipeline):
+            return self.create_schedule(pipeline.bundle(plan), schedule, force=force)
 
     def deploy_pipeline(self, pipeline: RunnablePipeline, *, force: bool = False) -> Deployment:
         """Make the pipeline known to the engine without running it.
@@ -193,7 +199,8 @@ class Orchestrator(ABC):
         Raises ``OwnershipError`` when another pipeline's would have to be replaced; ``force`` replaces it.
         """
         stop_if_loading(pipeline.name, "deploy")
-        return self.deploy(pipeline.bundle(self.plan(pipeline)), force=force)
+        with located(pipeline):
+            return self.deploy(pipeline.bundle(self.plan(pipeline)), force=force)
 
     def compile_pipeline(self, pipeline: RunnablePipeline) -> Mapping[str, bytes]:
         """The files that the engine would be given, by name, the main file first, each with FlowyML's mark.
@@ -203,7 +210,8 @@ class Orchestrator(ABC):
         """
         plan = pipeline.compile().with_retry_policy(self.retry_policy)
         type(self).capabilities.require(_plan_needs(plan))
-        files = self.compile_files(pipeline.bundle(plan))
+        with located(pipeline):
+            files = self.compile_files(pipeline.bundle(plan))
         return {name: marked(data, name) for name, data in files.items()}
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
@@ -324,6 +332,26 @@ class Orchestrator(ABC):
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
         return UnsupportedFeatureError(f"{self.name!r} has no {what}. `flowyml backends` shows what an engine can do.")
+
+
+@contextmanager
+def of_step(name: str) -> Iterator[None]:
+    """A ``DefinitionError`` that an adapter's compiler raises here is about this step."""
+    try:
+        yield
+    except DefinitionError as error:
+        error.step = error.step or name
+        raise
+
+
+@contextmanager
+def located(pipeline: RunnablePipeline) -> Iterator[None]:
+    """What an engine's compiler finds wrong with a pipeline names file and line, as what ``compile`` finds does."""
+    try:
+        yield
+    except DefinitionError as error:
+        pipeline.locate(error)
+        raise
 
 
 class NewRunId(str):

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.errors import DefinitionError
 from flowyml.core.origin import Origin
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
@@ -62,3 +63,6 @@ class BundledPipeline:
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in. Raises ``ParameterError``."""
         return check_values(self.name, self._bundle.plan.parameters, values)
+
+    def locate(self, error: DefinitionError) -> None:
+        """Nothing: a bundle does not know where its steps were written."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.core.errors import UnknownOptionError
+from flowyml.orchestrators.base import of_step
 from flowyml.plan.model import Plan, Step
 
 __all__ = [
@@ -118,7 +119,8 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
 
 def step_options(step: Step) -> Mapping[str, Any]:
     """The options of a step, checked. Raises ``UnknownOptionError``."""
-    return _checked(step.options.get("airflow", {}), f"step {step.name!r}", _STEP)
+    with of_step(step.name):
+        return _checked(step.options.get("airflow", {}), f"step {step.name!r}", _STEP)
 
 
 def callbacks(given: Any) -> list[tuple[str, Mapping[str, Any] | None]]:

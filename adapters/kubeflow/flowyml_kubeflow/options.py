@@ -14,6 +14,7 @@ from typing import Any
 from flowyml.core.errors import DefinitionError, UnknownOptionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.urls import refuse_credentials
+from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
 
@@ -111,14 +112,16 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     """The options of a step over those of its pipeline; without a step, those of FlowyML's own tasks."""
     given = step.options.get("kubeflow", {}) if step else {}
     if step:
-        _check(given, f"step {step.name!r}", _TYPES.keys())
+        with of_step(step.name):
+            _check(given, f"step {step.name!r}", _TYPES.keys())
     merged: dict[str, Any] = {}
     for name, kind in _TYPES.items():
         values = [options[name] for options in (pipeline, given) if name in options]
         if values:
             merged[name] = _joined(kind, values)
-    for fault in _pod_as_a_whole_faults(merged):
-        raise UnknownOptionError(f"{f'step {step.name!r}' if step else 'the pipeline'}: {fault}")
+    with of_step(step.name if step else ""):
+        for fault in _pod_as_a_whole_faults(merged):
+            raise UnknownOptionError(f"{f'step {step.name!r}' if step else 'the pipeline'}: {fault}")
     return StepOptions(**merged)
 
 

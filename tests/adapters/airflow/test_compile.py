@@ -17,11 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowyml import Pipeline
+from flowyml import step as step_of
 from flowyml.core.errors import DefinitionError, ScheduleError, UnknownOptionError
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.differences import bundle_difference
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.compiler import compile_dag, version_tag
 from flowyml_airflow.dag_parts import CALLBACK
 from flowyml_airflow.deployed import facts_of, is_untouched
@@ -392,6 +395,21 @@ def test_trigger_rules_and_callbacks() -> None:
     assert 'on_success_callback=[on_end, callback("my_alerts.ok")]' in hooked
 
 
+def test_errors_name_the_line_of_the_step_or_of_the_pipeline(tmp_path: Path) -> None:
+    @step_of(airflow={"pool": 3})
+    def load() -> int:
+        return 1
+
+    line = load.function.__code__.co_firstlineno
+    for_step = Pipeline("p").add_step(load)
+    for_pipeline = Pipeline("p", tags=["x" * 101]).add_step(step_of(load.function))
+    orchestrator = AirflowOrchestrator(dags_folder=tmp_path)
+    with pytest.raises(UnknownOptionError, match=rf"step 'load': .*test_compile\.py, line {line}\)$"):
+        orchestrator.compile_pipeline(for_step)
+    with pytest.raises(DefinitionError, match=rf"longer than Airflow's 100.*test_compile\.py, line {line + 6}\)$"):
+        orchestrator.compile_pipeline(for_pipeline)
+
+
 def test_docs_show_graph_and_parameters() -> None:
     docs = ast.get_docstring(ast.parse(compile_dag(dags.everything.bundle()).text)) or ""
     assert "```text\n ╭─────────╮\n │ extract │\n" in docs
@@ -407,7 +425,7 @@ def test_names_in_docs_are_no_markdown() -> None:
     docs = ast.get_docstring(ast.parse(text(Plan(name="n", steps=tuple(Step(name=n, function="m:f") for n in names)))))
     assert docs is not None
     assert "````text\n" in docs, "a fence that no name ends"
-    assert ["| `a\\|b` |  |  |", "| ```` ``` x ```` |  |  |", "| `*bold* <b>` |  |  |"] == docs.splitlines()[-6:-3]
+    assert docs.splitlines()[-6:-3] == ["| `a\\|b` |  |  |", "| ```` ``` x ```` |  |  |", "| `*bold* <b>` |  |  |"]
 
 
 def test_code_that_is_not_deployed_has_a_dag_of_its_own() -> None:
