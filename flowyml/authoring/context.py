@@ -28,7 +28,9 @@ class Context(Mapping[str, Any]):
     @names_its_place
     def __init__(self, values: Mapping[str, Any] = {}, /, **named: Any) -> None:
         if not isinstance(values, Mapping):
-            raise DefinitionError(f"context={values!r:.80} is no mapping. Write Context(rows=100), or {{'rows': 100}}.")
+            raise DefinitionError(
+                f"context={values!r:.80} is not a mapping. Write Context(rows=100), or {{'rows': 100}}."
+            )
         merged = {**values, **named}
         for name, value in merged.items():
             if not str(name).isidentifier():

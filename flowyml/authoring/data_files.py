@@ -27,8 +27,8 @@ def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
     for pattern in globs:
         if PurePath(pattern).is_absolute():
             raise DefinitionError(
-                f"{who}: include={pattern!r} is absolute. Globs count from the folder of the pipeline's file, and the "
-                f"data travels with the code; what stands elsewhere, a step reads by its path."
+                f"{who}: include={pattern!r} is absolute. Globs are relative to the folder of the pipeline's file. Let "
+                f"a step read files from elsewhere by their path."
             )
     return globs
 
@@ -46,7 +46,7 @@ def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, byt
     for pattern in globs:
         which = f"{who}: include={pattern!r}"
         if ".." in PurePath(pattern).parts:
-            raise DefinitionError(f"{which} leaves {folder}. Only what stands beside the pipeline's file comes along.")
+            raise DefinitionError(f"{which} leaves {folder}. Only files below that folder can be included.")
         if not PurePath(pattern).parts:
             raise DefinitionError(f"{which} names the folder itself. Write which files: '*.csv', or '**/*' for all.")
         found = {path: _unnamed(path, pattern, folder) for path in sorted(folder.glob(pattern)) if path.is_file()}
@@ -54,8 +54,8 @@ def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, byt
             raise DefinitionError(f"{which} matches no file in {folder}.")
         if all(found.values()):
             raise DefinitionError(
-                f"{which} matches only what stays at home unless it is named: {_listed(found.values())}. Write that "
-                f"name without wildcards, if everybody who sees the pipeline's code may read it."
+                f"{which} matches only files that are left out unless they are named: {_listed(found.values())}. "
+                f"Write the name without wildcards if everyone who sees the pipeline's code may read the file."
             )
         left_out |= dict.fromkeys(name for name in found.values() if name)
         taken |= {path.relative_to(folder).as_posix(): path for path, unnamed in found.items() if not unnamed}

@@ -127,7 +127,7 @@ class Step(Generic[P, R]):
             return inspect.signature(self.function)
         except ValueError as error:  # some of those that are written in C
             raise DefinitionError(
-                f"step {self.name!r}: Python knows no parameters of {self.function!r}. Wrap it in a function."
+                f"step {self.name!r}: Python cannot tell the parameters of {self.function!r}. Wrap it in a function."
             ) from error
 
     @names_its_place

@@ -83,7 +83,7 @@ def sign_in(
     with Output(as_json) as out:
         found = _engine(name).sign_in()
         if found is None:
-            raise UsageError(f"No server of {name} is running that FlowyML had started, so there is no password.")
+            raise UsageError(f"No {name} server that FlowyML started is running, so there is no password.")
         if as_json:
             out.document(asdict(found))
             return

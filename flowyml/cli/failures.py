@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flowyml.cli.output import discard_output, note, print_warnings_of_logging, tell_error
+from flowyml.cli.output import discard_output, note, print_error, print_warnings_of_logging
 from flowyml.core.errors import (
     ConfigurationError,
     DefinitionError,
@@ -68,10 +68,10 @@ class UsageError(FlowymlError):
 
 
 def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], arguments: Sequence[str]) -> int:
-    """Read a command line, run what it asks for, and tell what went wrong, if anything."""
+    """Read a command line, run what it asks for, and print what went wrong, if anything."""
     import warnings
 
-    warnings.showwarning = _tell_warning
+    warnings.showwarning = _print_warning
     print_warnings_of_logging()
     _open_closed_streams()
     try:
@@ -86,7 +86,7 @@ def exit_code_of(read: Callable[[Sequence[str]], Callable[[], int | None]], argu
         note("")
         return INTERRUPTED
     except Exception as error:
-        return _told(error, "--json" in arguments)
+        return _report(error, "--json" in arguments)
     return result or 0
 
 
@@ -97,7 +97,7 @@ def _open_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as this process lives
 
 
-def _told(error: Exception, as_json: bool) -> int:
+def _report(error: Exception, as_json: bool) -> int:
     code = _code(error)
     if os.environ.get("FLOWYML_DEBUG", "0") not in ("", "0") and not _is_typers(error):
         import traceback
@@ -111,11 +111,11 @@ def _told(error: Exception, as_json: bool) -> int:
         return code
     if above := _above(error):
         note(above.rstrip("\n"))
-    tell_error(message)
+    print_error(message)
     return code
 
 
-def _tell_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+def _print_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     note(f"warning: {message}")
 
 
@@ -125,7 +125,7 @@ def _is_typers(error: Exception) -> bool:
 
 
 def _is_sqlites(error: Exception) -> bool:
-    """Told by name, since most commands never import it."""
+    """By name, since most commands never import it."""
     return any((kind.__module__, kind.__name__) == ("sqlite3", "Error") for kind in type(error).__mro__)
 
 

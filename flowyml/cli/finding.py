@@ -48,7 +48,7 @@ def _recent_run(orchestrator: Orchestrator, given: str, unknown: RunNotFoundErro
     found = [run for run in recent if run.run_id == given] or [run for run in recent if short_id(run) == given]
     if len(found) > 1:
         ids = ", ".join(run.job_id for run in found)
-        raise UsageError(f"{given!r} stands for {len(found)} runs. Give the job id of one: {ids}.")
+        raise UsageError(f"{given!r} matches {len(found)} runs. Give the job id of one: {ids}.")
     if not found:
         raise unknown
     return found[0]

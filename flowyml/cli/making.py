@@ -156,7 +156,9 @@ def _check_place(path: Path, data: bytes, force: bool) -> None:
     if not path.is_file():
         return
     if path.resolve() in {Path(file).resolve() for file in _loaded_files()}:
-        raise UsageError(f"{path} is source code of this pipeline, and would be lost. Name another file or folder.")
+        raise UsageError(
+            f"{path} is source code of this pipeline, and would be overwritten. Name another file or folder."
+        )
     if reason := objection(path.read_bytes(), data, force=force):
         raise UsageError(f"{path} {reason}")
 

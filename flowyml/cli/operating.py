@@ -34,7 +34,7 @@ def trigger(
     with Output(as_json) as out:
         orchestrator = resolve(on)
         started = orchestrator.trigger(name, run_id, parameters=read_values(parameters or ()))
-        _tell(out, started, orchestrator, on)
+        _print_started(out, started, orchestrator, on)
 
 
 def clear(
@@ -48,7 +48,7 @@ def clear(
         orchestrator = resolve(on)
         job_id = find_run(orchestrator, job).job_id
         orchestrator.clear(job_id, failed_only=not everything)
-        _tell(out, orchestrator.attach(job_id), orchestrator, on)
+        _print_started(out, orchestrator.attach(job_id), orchestrator, on)
 
 
 def backfill(
@@ -72,7 +72,7 @@ def backfill(
         note(f"submitted; watch one with: flowyml watch JOB{_on(on)}")
 
 
-def _tell(out: Output, started: SubmissionResult, orchestrator: Orchestrator, on: str | None) -> None:
+def _print_started(out: Output, started: SubmissionResult, orchestrator: Orchestrator, on: str | None) -> None:
     if out.as_json:
         out.document(plain_run(started.run, orchestrator.name))
         return

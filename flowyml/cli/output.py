@@ -29,7 +29,7 @@ __all__ = [
     "note",
     "print_info_of_logging",
     "print_warnings_of_logging",
-    "tell_error",
+    "print_error",
 ]
 
 _GAP = 2
@@ -185,7 +185,7 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def tell_error(message: str) -> None:
+def print_error(message: str) -> None:
     """``error: …`` on standard error."""
     note(Word("error:", "bold red"), f" {message.rstrip()}")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
-from flowyml.cli.output import Output, note, tell_error
+from flowyml.cli.output import Output, note, print_error
 from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
 from flowyml.core.errors import FlowymlError
 from flowyml.core.runs import Run, StepRun
@@ -69,7 +69,7 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
             ),
         )
         if run.error:
-            tell_error(run.error)
+            print_error(run.error)
 
 
 def watch(job: Job, on: On = None, timeout: Timeout = None, as_json: AsJson = False) -> int:

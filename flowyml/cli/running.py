@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.log_lines import LogPrinter
 from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, Timeout
-from flowyml.cli.output import Output, discard_output, note, print_info_of_logging, tell_error
+from flowyml.cli.output import Output, discard_output, note, print_error, print_info_of_logging
 from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.execution_status import ExecutionStatus
@@ -44,7 +44,7 @@ def run(
     if detach and timeout is not None:
         raise UsageError("--timeout limits the waiting, and with --detach there is none. Leave one of them out.")
     if run_id == "":
-        raise UsageError("--run-id is empty. Leave it out, and the run gets an id of its own.")
+        raise UsageError("--run-id is empty. Leave it out to get a new id.")
     with Output(as_json, shared=True) as out:
         pipeline = load(file)
         if collector := get_metrics_collector():  # set while the file was loaded, when it was not asked
@@ -147,7 +147,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
     tell_outputs(out, outputs)
     out.stream.flush()
     if run.error:
-        tell_error(run.error)
+        print_error(run.error)
     if run.status in (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT):
         note(f"its log, with the traceback: flowyml logs {shell_word(run.job_id)}{_where(on)}")
 

@@ -51,7 +51,7 @@ def create(
             parameters=read_parameters(pipeline.compile(), parameters or ()),
         )
         orchestrator = resolve(on)
-        _tell(out, orchestrator.schedule_pipeline(pipeline, schedule, force=force), orchestrator)
+        _print_schedule(out, orchestrator.schedule_pipeline(pipeline, schedule, force=force), orchestrator)
 
 
 def list_(
@@ -76,14 +76,14 @@ def pause(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
     """Keep a schedule and fire nothing."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        _tell(out, orchestrator.pause_schedule(schedule), orchestrator)
+        _print_schedule(out, orchestrator.pause_schedule(schedule), orchestrator)
 
 
 def resume(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
     """Let a paused schedule fire again."""
     with Output(as_json) as out:
         orchestrator = resolve(on)
-        _tell(out, orchestrator.resume_schedule(schedule), orchestrator)
+        _print_schedule(out, orchestrator.resume_schedule(schedule), orchestrator)
 
 
 def delete(schedule: Id, on: On = None, as_json: AsJson = False) -> None:
@@ -113,11 +113,11 @@ def serve(on: On = None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[Notes()], format=form, datefmt=time)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     path = orchestrator.store.path
-    note(f"serving the schedules in {path}; Ctrl-C ends it")
+    note(f"serving the schedules in {path}; Ctrl-C stops it")
     serve_schedules(path)
 
 
-def _tell(out: Output, info: ScheduleInfo, orchestrator: Orchestrator) -> None:
+def _print_schedule(out: Output, info: ScheduleInfo, orchestrator: Orchestrator) -> None:
     if out.as_json:
         out.document(plain_schedule(info, orchestrator.name))
     else:
@@ -147,4 +147,4 @@ def _moment(option: str, text: str | None) -> datetime | None:
     try:
         return None if text is None else datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{option} {text!r} is no time. Write it like 2026-01-31T09:00.") from None
+        raise UsageError(f"{option} {text!r} is not a time. Write it like 2026-01-31T09:00.") from None

@@ -126,7 +126,7 @@ def _of_file(path: Path) -> tuple[ModuleType, bool]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file.")
     if path.suffix != ".py":
-        raise UsageError(f"{path} is no Python file (.py) and no bundle (.pyz).")
+        raise UsageError(f"{path} is neither a Python file (.py) nor a bundle (.pyz).")
     root, name = _importable(path.resolve())
     if root not in sys.path:
         sys.path.insert(0, root)
@@ -147,7 +147,7 @@ def _importable(path: Path) -> tuple[str, str]:
     """The folder to import from, and the module's name there: dotted where the file belongs to a package."""
     names, folder = [path.stem], path.parent
     if not path.stem.replace("-", "_").isidentifier():
-        raise UsageError(f"{path.name}: workers could not import a module of this name. Rename it like train.py.")
+        raise UsageError(f"{path.name}: workers cannot import a module of this name. Rename it, say to train.py.")
     while (folder / "__init__.py").is_file() and folder.name.isidentifier():
         names.insert(0, folder.name)
         folder = folder.parent

@@ -71,7 +71,7 @@ class Secret:
         option = next(iter(self._sources))
         text = _printed(option, self._command) if self._command else _written(option, self._file or "")
         if not text:
-            raise ConfigurationError(f"{option}: it gave nothing, where a {self.name} was expected.")
+            raise ConfigurationError(f"{option} gave nothing; it should give a {self.name}.")
         return _checked_line(option, text)
 
     def __eq__(self, other: object) -> bool:
@@ -88,7 +88,7 @@ def _written(option: str, file: str | os.PathLike[str]) -> str:
     try:
         return Path(file).expanduser().read_text("utf-8").strip("\r\n")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigurationError(f"{option}={os.fspath(file)!r} cannot be read: {reason}.") from None
 
 
@@ -121,7 +121,7 @@ def _checked_line(option: str, text: str) -> str:
     wrong = "blanks, control characters or letters beyond ASCII, which no token has" if is_token else (
         "a line break or another control character, which no password has"
     )  # fmt: skip
-    raise ConfigurationError(f"{option} has {wrong}. It is not shown here. Give it anew.")
+    raise ConfigurationError(f"{option} has {wrong}. It is not shown here. Set it again.")
 
 
 @dataclass(slots=True)

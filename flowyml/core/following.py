@@ -26,7 +26,7 @@ _LAST_LINES_SECONDS = 15
 
 
 def say(text: str) -> None:
-    """A line for whoever sits at the terminal."""
+    """A line on the terminal."""
     if sys.stderr is not None:
         print(safe_text(text), file=sys.stderr, flush=True)
 
@@ -39,7 +39,7 @@ def command_for(command: str, submission: SubmissionResult) -> str:
 
 
 @contextmanager
-def cancel_on_interrupt(submission: SubmissionResult, tell: Callable[[str], None] = say) -> Iterator[None]:
+def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], None] = say) -> Iterator[None]:
     """On Ctrl-C, cancel the run, as a run in this process would be, print its ids, and raise the interrupt again.
 
     A second Ctrl-C does not wait for the engine's answer.
@@ -48,14 +48,14 @@ def cancel_on_interrupt(submission: SubmissionResult, tell: Callable[[str], None
         yield
     except KeyboardInterrupt:
         who = f"run {submission.run_id} on {submission.orchestrator.name}, job {submission.job_id}"
-        tell(f"\nInterrupted: cancelling {who} …")
+        write(f"\nInterrupted: cancelling {who} …")
         watch, cancel = command_for("watch", submission), command_for("cancel", submission)
         try:
             stopped = submission.cancel()
         except (FlowymlError, KeyboardInterrupt) as error:
-            tell(f"It may go on: {str(error) or 'interrupted again'}\nTo cancel it: {cancel}\nTo see its end: {watch}")
+            write(f"It may go on: {str(error) or 'interrupted again'}\nTo cancel it: {cancel}\nTo see its end: {watch}")
         else:
-            tell(f"To see its end: {watch}" if stopped else f"It had ended already: {watch}")
+            write(f"To see its end: {watch}" if stopped else f"It had ended already: {watch}")
         raise
 
 

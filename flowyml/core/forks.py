@@ -41,15 +41,15 @@ def _end(error: BaseException | None) -> NoReturn:
     """Without the handlers of ``atexit``, which are the parent's (so does ``multiprocessing``)."""
     code = 1
     try:
-        code = _told(error)
+        code = _print_end(error)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
 
 
-def _told(error: BaseException | None) -> int:
-    """The exit code; what Python says at the end of a script goes to standard error."""
+def _print_end(error: BaseException | None) -> int:
+    """Print to standard error what Python says at the end of a script; gives the exit code."""
     if error is None:
         return 0
     if not isinstance(error, SystemExit):

@@ -37,8 +37,8 @@ def home() -> Path:
     folder = _place()
     if is_of_another_user(folder):
         raise ConfigurationError(
-            f"FlowyML's data would stand in {folder}, which belongs to another user, who could have their code run in "
-            f"your name. Set FLOWYML_HOME to a folder of your own."
+            f"FlowyML's data folder {folder} belongs to another user, who could run code as you. "
+            f"Set FLOWYML_HOME to a folder of your own."
         )
     _close_to_others(folder)
     return folder
@@ -64,7 +64,7 @@ def private_file(path: Path) -> Path:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IRUSR | stat.S_IWUSR))
     except FileExistsError:
         if not path.exists():
-            raise OSError(errno.ENOENT, "it is a link that leads nowhere", str(path)) from None
+            raise OSError(errno.ENOENT, "it is a dangling link", str(path)) from None
     _tighten(path)
     return path
 
@@ -96,7 +96,7 @@ def _place() -> Path:
         return _data_folder()
     except RuntimeError as error:  # a user that the system does not know, as in some containers
         raise ConfigurationError(
-            f"There is no place for FlowyML's data: {error}. Set FLOWYML_HOME to a folder that can be written."
+            f"FlowyML has no folder for its data: {error}. Set FLOWYML_HOME to a folder that you can write to."
         ) from error
 
 

@@ -47,7 +47,7 @@ class PipelineHook:
 def check_hook(hook: object, who: str) -> PipelineHook:
     """Give the hook back, or raise ``DefinitionError`` for one whose methods would never fire, or fail each time."""
     if not isinstance(hook, PipelineHook):
-        raise DefinitionError(f"{who}: {hook!r:.80} is no PipelineHook. Subclass flowyml.core.hooks.PipelineHook.")
+        raise DefinitionError(f"{who}: {hook!r:.80} is not a PipelineHook. Subclass flowyml.core.hooks.PipelineHook.")
     for name in dir(hook):
         if name.startswith("on_") and name not in EVENTS and callable(getattr(hook, name)):
             raise DefinitionError(

@@ -134,7 +134,7 @@ class PrometheusMetricsCollector(MetricsCollector):
             self._destination.find()
         except HTTP_ERRORS as error:
             where, why = shown(self.endpoint), shown_in(error)
-            logger.warning("Nothing answers at %s yet, where metrics are to be sent: %s", where, why)
+            logger.warning("Metrics cannot be sent yet, since nothing answers at %s: %s", where, why)
 
     def _send(self, endpoint: str) -> None:
         from flowyml.core.prometheus_push import HTTP_ERRORS
@@ -181,5 +181,5 @@ def measure(event: str, *args: object) -> None:
     except Exception as error:
         import traceback
 
-        told = shown_in("".join(traceback.format_exception(error)))
-        logger.error("%s.%s failed; the run goes on.\n%s", type(collector).__name__, event, told)
+        text = shown_in("".join(traceback.format_exception(error)))
+        logger.error("%s.%s failed; the run goes on.\n%s", type(collector).__name__, event, text)

@@ -86,11 +86,11 @@ class _Waiting:
     def __init__(self, what: str) -> None:
         self._what = what
         self._began = time.monotonic()
-        self._is_told = False
+        self._is_shown = False
 
     def __call__(self) -> None:
-        if not self._is_told and time.monotonic() - self._began > _A_WHILE:
-            self._is_told = True
+        if not self._is_shown and time.monotonic() - self._began > _A_WHILE:
+            self._is_shown = True
             logger.warning("%s", self._what)
 
 
@@ -118,12 +118,12 @@ class _Lines:
 
     def __call__(self, run: Run, steps: Sequence[StepRun]) -> None:
         if not run.status.is_terminal:
-            self._tell("", self._name, run.status, run.duration_seconds)
+            self._print_change("", self._name, run.status, run.duration_seconds)
         for step in steps:
-            self._tell(step.name, f"{self._name}: {step.name}", step.status, step.duration_seconds)
-        self._tell("", self._name, run.status, run.duration_seconds)
+            self._print_change(step.name, f"{self._name}: {step.name}", step.status, step.duration_seconds)
+        self._print_change("", self._name, run.status, run.duration_seconds)
 
-    def _tell(self, key: str, who: str, status: ExecutionStatus, seconds: float) -> None:
+    def _print_change(self, key: str, who: str, status: ExecutionStatus, seconds: float) -> None:
         if self._seen.get(key, ExecutionStatus.QUEUED) is not status:
             self._seen[key] = status
             took = f" after {seconds:.1f} s" if status.is_terminal and seconds else ""

@@ -62,8 +62,8 @@ class Destination:
         is_server = isinstance(about, dict) and about.get("status") == "success"
         if is_server and self._write(b"").status in (404, 405):
             raise ConfigurationError(
-                f"The Prometheus server at {shown(self._root)} takes no samples, since its remote-write receiver is "
-                f"off. Start it with --web.enable-remote-write-receiver, or give endpoint= the URL of a Pushgateway."
+                f"The Prometheus server at {shown(self._root)} accepts no samples: its remote-write receiver is off. "
+                f"Start it with --web.enable-remote-write-receiver, or give endpoint= the URL of a Pushgateway."
             )
         self._is_server = is_server
 

@@ -37,13 +37,13 @@ class ResourceRequirements:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, str | int | float):
-                raise DefinitionError(f"{name}={value!r} is no quantity. Write it like {example}.")
+                raise DefinitionError(f"{name}={value!r} is not a quantity. Write it like {example}.")
             if not re.fullmatch(pattern, str(value)):
-                raise DefinitionError(f"{name}={value!r} is no Kubernetes quantity. Write it like {example}.")
+                raise DefinitionError(f"{name}={value!r} is not a Kubernetes quantity. Write it like {example}.")
             object.__setattr__(self, name, str(value))
         gpu: object = self.gpu  # what callers without a type checker give
         if isinstance(gpu, bool) or not isinstance(gpu, int) or gpu < 0:
-            raise DefinitionError(f"gpu={self.gpu!r} is no number of devices. Use a whole number, 0 or more.")
+            raise DefinitionError(f"gpu={self.gpu!r} is not a number of devices. Use a whole number, 0 or more.")
 
     @classmethod
     def coerce(

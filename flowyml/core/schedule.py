@@ -46,7 +46,7 @@ class Schedule:
         from zoneinfo import ZoneInfo
 
         if (self.cron is None) == (self.interval_seconds is None):
-            raise ScheduleError("A schedule has a cron expression or an interval, and not both.")
+            raise ScheduleError("A schedule has either a cron expression or an interval.")
         if self.interval_seconds is not None and not _is_interval(self.interval_seconds):
             raise ScheduleError(
                 f"interval={self.interval_seconds!r}: use a number of seconds above 0, from {_SHORTEST} to {_LONGEST} "
@@ -60,12 +60,12 @@ class Schedule:
             moment = getattr(self, name)
             if moment is not None and not isinstance(moment, datetime):
                 raise ScheduleError(
-                    f"{name}={moment!r} is no datetime. Write datetime(2026, 1, 31), or datetime.fromisoformat(…)."
+                    f"{name}={moment!r} is not a datetime. Write datetime(2026, 1, 31), or datetime.fromisoformat(…)."
                 )
             if moment is not None and moment.tzinfo is None:
                 object.__setattr__(self, name, moment.replace(tzinfo=ZoneInfo(self.timezone)))
         if self.start and self.start.year > 9000:  # the times that follow must be times that Python knows
-            raise ScheduleError(f"The schedule starts ({self.start}) too late to be meant.")
+            raise ScheduleError(f"The schedule starts ({self.start}) too far in the future.")
         if self.start and self.end and self.end <= self.start:
             raise ScheduleError(f"The schedule ends ({self.end}) before it starts ({self.start}).")
         if self.cron is not None:
@@ -221,7 +221,7 @@ def _check_cron(expression: str) -> None:
     from croniter import CroniterBadDateError, CroniterError, croniter
 
     if not isinstance(expression, str):
-        raise ScheduleError(f"cron={expression!r} is no text. Write five fields: minute hour day month weekday.")
+        raise ScheduleError(f"cron={expression!r} is not text. Write five fields: minute hour day month weekday.")
     if len(expression.split()) != 5:
         raise ScheduleError(
             f"cron {expression!r} has {len(expression.split())} fields. Write five: minute hour day month weekday."

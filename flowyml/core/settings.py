@@ -28,7 +28,7 @@ def settings_file() -> Path | None:
         here = Path.cwd()
     except FileNotFoundError as error:
         raise ConfigurationError(
-            "The working folder has been deleted, so no flowyml.toml can be looked for. Change to one that is there."
+            "The working folder was deleted, so FlowyML cannot look for flowyml.toml. Change to a folder that exists."
         ) from error
     for folder in (here, *here.parents):
         if (path := folder / "flowyml.toml").is_file():

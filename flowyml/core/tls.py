@@ -67,7 +67,8 @@ class Tls:
         except OSError as error:  # SSLError too
             option = "ca_file" if self.ca_file is not None else "verify"
             raise ConfigurationError(
-                f"{option}={self.authorities!r} is no file of authorities in PEM format: {error.strerror or error}."
+                f"{option}={self.authorities!r} is not a PEM file of certificate authorities: "
+                f"{error.strerror or error}."
             ) from error
         if self.verify is False:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -76,7 +77,7 @@ class Tls:
                 context.load_cert_chain(*self.certificate, password="")  # else it would ask the terminal
             except OSError as error:
                 raise ConfigurationError(
-                    f"client_cert={self.client_cert!r} is no certificate with its key, unencrypted, in PEM format: "
+                    f"client_cert={self.client_cert!r} is not a PEM file with a certificate and its unencrypted key: "
                     f"{error.strerror or error}."
                 ) from error
         return context

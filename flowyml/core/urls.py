@@ -46,7 +46,7 @@ def checked_url(url: object) -> str:
         usable = False
     if not usable or not isinstance(url, str):
         wrong = shown(url) if isinstance(url, str) else repr(url)
-        raise ConfigurationError(f"url={wrong!r} is no address of a server. Write it like http://host:4200.")
+        raise ConfigurationError(f"url={wrong!r} is not the address of a server. Write it like http://host:4200.")
     return url
 
 
@@ -116,12 +116,12 @@ def refuse_credentials(url: str, where: str, instead: str = STORE_CREDENTIALS) -
 
     >>> refuse_credentials("s3://key:secret@bucket/x", "artifacts")
     Traceback (most recent call last):
-    flowyml.core.errors.ConfigurationError: artifacts: the URL 's3://bucket/x' was given with credentials in it, ...
+    flowyml.core.errors.ConfigurationError: artifacts: the URL 's3://bucket/x' contains credentials, ...
     """
     if shown(url) == url:
         return url
     raise ConfigurationError(
-        f"{where}: the URL {shown(url)!r} was given with credentials in it, which would be stored where others can "
+        f"{where}: the URL {shown(url)!r} contains credentials, which would be stored where others can "
         f"read them. Leave them out of the URL. {instead}"
     )
 

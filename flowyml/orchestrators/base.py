@@ -315,11 +315,11 @@ class Orchestrator(ABC):
 
         Raises ``RunNotFoundError`` where nothing is deployed under it, and ``ParameterError``.
         """
-        raise self._lacks("runs of what is deployed already")
+        raise self._lacks("runs of an existing deployment")
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the steps of a run again that did not succeed, or all of them. Raises ``RunNotFoundError``."""
-        raise self._lacks("runs that can be run again in part")
+        raise self._lacks("running parts of a run again")
 
     def backfill(
         self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any
@@ -331,7 +331,9 @@ class Orchestrator(ABC):
         raise self._lacks("backfills")
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
-        return UnsupportedFeatureError(f"{self.name!r} has no {what}. `flowyml backends` shows what an engine can do.")
+        return UnsupportedFeatureError(
+            f"{self.name!r} does not support {what}. `flowyml backends` shows what an engine can do."
+        )
 
 
 @contextmanager
@@ -404,18 +406,18 @@ def check_same_run(
         )
     if is_same_code and None not in (found.origin, origin) and found.origin != origin:
         logger.warning(
-            "run_id=%r belongs to a run of the same code from %s, which is given back; this %r comes from %s.",
+            "run_id=%r belongs to a run of the same code from %s, which is returned; this %r comes from %s.",
             found.run_id, found.origin, pipeline, origin,
         )  # fmt: skip
     if found.code_digest is None and code_digest is not None:
         logger.warning(
-            "run_id=%r belongs to a run that is given back; which code it ran is not recorded. %s.",
+            "run_id=%r belongs to an existing run, which is returned; its code was not recorded. %s.",
             found.run_id, again,
         )  # fmt: skip
     if found.parameters != parameters:
         logger.warning(
-            "run_id=%r belongs to a run with the parameters %s, which is given back; nothing runs with %s. Give that "
-            "another id.", found.run_id, dict(found.parameters), dict(parameters),
+            "run_id=%r belongs to a run with the parameters %s, which is returned; nothing runs with %s. Give that "
+            "run another id.", found.run_id, dict(found.parameters), dict(parameters),
         )  # fmt: skip
 
 

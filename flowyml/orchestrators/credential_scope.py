@@ -69,5 +69,5 @@ def _without(target: Target, withheld: Mapping[str, str], url: str) -> Target:
 def _is_same(one: object, other: object) -> bool:
     try:
         return same_address(str(one), str(other))
-    except ConfigurationError:  # it will be told when it is used
+    except ConfigurationError:  # which is raised when it is used
         return one == other

@@ -127,10 +127,10 @@ class HttpClient:
         if target := answer.headers.get("location"):
             return self._moved(what, urljoin(self.url, target), path)
         if status in (401, 403, 407) or 300 <= status < 400:
-            return AuthenticationError(f"{what}. A proxy in front of {self.engine} wants a login of its own.")
+            return AuthenticationError(f"{what}. A proxy in front of {self.engine} requires a login of its own.")
         if status >= 500:
-            return ServerTroubleError(f"{what}. Its own log says why.")
-        return EngineError(f"{what}. A proxy or a login page stands in front of it, or the address is another site's.")
+            return ServerTroubleError(f"{what}. Its log says why.")
+        return EngineError(f"{what}. A proxy or a login page answered, or the URL is another site's.")
 
     # Calls.
 
@@ -232,7 +232,7 @@ class HttpClient:
             body += part
             if len(body) > limit and not cut:
                 raise EngineError(
-                    f"{self.engine} at {self.url} gave an answer of more than {limit / 2**20:g} MB, which is not read."
+                    f"{self.engine} at {self.url} sent an answer of more than {limit / 2**20:g} MB, which is not read."
                 )
             if len(body) > limit:
                 break
@@ -262,7 +262,7 @@ class HttpClient:
         if status < 300 and type(content) is dict:
             return JsonObject(content, asked)
         if status < 300 and self.answers_objects:
-            raise EngineError(f"{asked} with {content!r:.200}. Another program than {self.engine} answers there.")
+            raise EngineError(f"{asked} with {content!r:.200}. Something other than {self.engine} answers there.")
         if status < 300:
             return content
         raise self.error(
@@ -295,8 +295,8 @@ class HttpClient:
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
             return EngineError(f"{what}: it redirects to {where}. Give url={where.removesuffix(path)!r}.")
         return AuthenticationError(
-            f"{what}: it redirects to {where}. A proxy in front of {self.engine} wants a login of its own, or it has "
-            f"moved. Nothing was sent there."
+            f"{what}: it redirects to {where}. A proxy in front of {self.engine} requires a login of its own, or it "
+            f"has moved. Nothing was sent there."
         )
 
 

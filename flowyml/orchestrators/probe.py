@@ -62,7 +62,7 @@ class Site:
         from flowyml.core.web import exchange
 
         asked: list[str] = []
-        with _silence_told(asked):
+        with _errors_named(asked):
             answer = exchange(
                 url, headers={"Accept": "application/json", **headers}, timeout=self.timeout, tls=self.tls,
                 limit=_LARGEST_PAGE, cut=True, follow=True, asked=asked,
@@ -71,7 +71,7 @@ class Site:
 
 
 @contextmanager
-def _silence_told(asked: Sequence[str]) -> Iterator[None]:
+def _errors_named(asked: Sequence[str]) -> Iterator[None]:
     """``asked`` are the URL and those to which it led."""
     from http.client import HTTPException, InvalidURL
 

@@ -131,7 +131,7 @@ def _import(point: EntryPoint) -> Factory:
             f"{type(error).__name__}: {error}"
         ) from error
     if not callable(factory):
-        raise PluginError(f"The orchestrator {point.name!r} of {_owner(point)}: {point.value} is no class or function.")
+        raise PluginError(f"The orchestrator {point.name!r} of {_owner(point)}: {point.value} is not callable.")
     return factory  # type: ignore[no-any-return]  # an entry point is typed Any; that it is callable was just checked
 
 

@@ -213,7 +213,7 @@ def recognized_engine(url: str, *, headers: Mapping[str, str] = {}, tls: Tls | N
             broken[name] = error
     if any(answer.status in (401, 403) for answer in site.seen.values()):
         raise AuthenticationError(
-            f"{site.url} wants credentials before it tells which engine lives there. Asked:\n"
+            f"{site.url} requires credentials before it says which engine it is. Asked:\n"
             f"{_seen(site, broken)}\n"
             f"Name the engine and give its credentials: RemoteOrchestrator(url, engine=…, …) takes the options of that "
             f"engine's orchestrator, and so does a target in flowyml.toml."

@@ -43,7 +43,7 @@ def resolve(on: str | Orchestrator | None = None, **options: Any) -> Orchestrato
 def _no_orchestrator(on: object) -> str:
     if isinstance(on, type):
         return f"on={on.__name__} is a class. Give an object of it: on={on.__name__}(…)."
-    return f"on={on!r:.80} is no orchestrator. Give one, the name of an engine or target, or a server's URL."
+    return f"on={on!r:.80} is not an orchestrator. Give one, the name of an engine or target, or a server's URL."
 
 
 def targets() -> dict[str, Target]:

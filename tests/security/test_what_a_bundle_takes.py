@@ -74,7 +74,7 @@ def test_what_is_named_is_taken(project: Path, pattern: str) -> None:
     "pattern", [".e*", ".[e]nv", ".*", "*.toml", "*/config", "data/.*", ".g*/config", "data/.*/key"]
 )
 def test_a_wildcard_names_nothing(project: Path, pattern: str) -> None:
-    with pytest.raises(DefinitionError, match=r"Pipeline 'p': include=.* matches only what stays at home unless it is"):
+    with pytest.raises(DefinitionError, match=r"Pipeline 'p': include=.* matches only files that are left out unless"):
         included(project, [pattern], "p")
 
 

@@ -251,11 +251,11 @@ def test_a_single_name_needs_no_list() -> None:
     [
         ({"tags": 5}, r"Pipeline 'p': tags=5 must be a list of names"),
         ({"outputs": ["model", "model"]}, r"Pipeline 'p': outputs names one thing twice: 'model', 'model'"),
-        ({"include": ["/abs/*"]}, r"include='/abs/\*' is absolute. Globs count from the folder"),
+        ({"include": ["/abs/*"]}, r"include='/abs/\*' is absolute. Globs are relative to the folder"),
         ({"hooks": PipelineHook()}, r"Pipeline 'p': hooks=.* is no list. Write hooks=\[…\]"),
-        ({"hooks": [5]}, r"Pipeline 'p': 5 is no PipelineHook"),
-        ({"context": {"rows"}}, r"context=\{'rows'\} is no mapping. Write Context\(rows=100\)"),
-        ({"context": ["rows"]}, r"context=\['rows'\] is no mapping"),
+        ({"hooks": [5]}, r"Pipeline 'p': 5 is not a PipelineHook"),
+        ({"context": {"rows"}}, r"context=\{'rows'\} is not a mapping. Write Context\(rows=100\)"),
+        ({"context": ["rows"]}, r"context=\['rows'\] is not a mapping"),
     ],
 )
 def test_options_of_a_wrong_kind(options: dict[str, Any], message: str) -> None:
@@ -279,7 +279,9 @@ def test_an_output_that_the_steps_own_inputs_leave_out() -> None:
 
 
 def test_a_builtin_that_tells_no_parameters() -> None:
-    with pytest.raises(DefinitionError, match=r"step 'dict': Python knows no parameters of <class 'dict'>. Wrap it"):
+    with pytest.raises(
+        DefinitionError, match=r"step 'dict': Python cannot tell the parameters of <class 'dict'>. Wrap it"
+    ):
         Pipeline("p").add_step(step(dict)).compile()
 
 

@@ -344,7 +344,7 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
         "schedule", "create", "train.py", "weekly", "MON:09:00", "--timezone", "Europe/Berlin", "-p", "rows=9", "--json"
     )
     assert made.code == 0
-    assert "warning: The schedule is kept, but nothing will fire until" in made.err
+    assert "warning: The schedule is saved, but nothing will fire until" in made.err
     info = made.json
     assert set(info) == {"schedule_id", "pipeline", "orchestrator", "schedule", "paused", "next_runs", "drift"}
     assert info["schedule"] == {"cron": "0 9 * * 1", "timezone": "Europe/Berlin", "parameters": {"rows": 9}}
@@ -368,7 +368,7 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
         (("interval", "often"), "interval takes seconds"),
         (("interval", "1e400"), "interval=inf: use a number of seconds"),
         (("daily", "3", "--timezone", "Mars/Base"), "Unknown time zone"),
-        (("daily", "3", "--start", "soon"), "--start 'soon' is no time"),
+        (("daily", "3", "--start", "soon"), "--start 'soon' is not a time"),
         (("daily", "3", "-p", "rows=x"), "'rows' must be of type integer"),
         (("yearly", "3"), "'yearly'"),
     ],

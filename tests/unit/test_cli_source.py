@@ -171,7 +171,7 @@ def test_what_is_not_there(reference: str, message: str) -> None:
 
 
 def test_file_names_that_workers_could_not_import() -> None:
-    with pytest.raises(UsageError, match=r"Rename it like train\.py"):
+    with pytest.raises(UsageError, match=r"Rename it, say to train\.py"):
         load(write(ONE, "train.v2.py"))
     with pytest.raises(UsageError, match="a module of Python's own"):
         load(write(ONE, "json.py"))

@@ -178,11 +178,11 @@ class TestSchedule:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            ({"start": "2026-01-01"}, r"start='2026-01-01' is no datetime\. Write datetime\("),
-            ({"end": date(2026, 1, 1)}, "end=datetime.date.* is no datetime"),
+            ({"start": "2026-01-01"}, r"start='2026-01-01' is not a datetime\. Write datetime\("),
+            ({"end": date(2026, 1, 1)}, "end=datetime.date.* is not a datetime"),
             ({"timezone": None}, "Unknown time zone None. Use a name"),
             ({"timezone": 5}, "Unknown time zone 5"),
-            ({"cron": 5}, "cron=5 is no text"),
+            ({"cron": 5}, "cron=5 is not text"),
         ],
     )
     def test_values_of_a_wrong_type(self, wrong: dict[str, Any], message: str) -> None:
@@ -219,7 +219,7 @@ class TestSchedule:
         assert schedule.next_times(5) == [start, datetime(2030, 1, 2, tzinfo=UTC)]
         with pytest.raises(ScheduleError, match="before it starts"):
             Schedule.of("daily", 0, start=end, end=start)
-        with pytest.raises(ScheduleError, match="too late to be meant"):
+        with pytest.raises(ScheduleError, match="too far in the future"):
             Schedule.of("daily", 0, start=datetime(9999, 12, 31, tzinfo=UTC))
 
     def test_one_that_would_never_fire_is_refused(self) -> None:

@@ -354,7 +354,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     for name in ("HOME", "FLOWYML_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)  # only root could become such a user, and tests run without it too
-    with pytest.raises(ConfigurationError, match=r"no place for FlowyML's data: .* Set FLOWYML_HOME"):
+    with pytest.raises(ConfigurationError, match=r"no folder for its data: .* Set FLOWYML_HOME"):
         home()
 
 

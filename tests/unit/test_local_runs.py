@@ -466,8 +466,8 @@ def test_the_same_run_id_with_other_parameters_warns(
     assert pipeline.run({"rows": 6}, on=local, run_id="one")["double"] == 10
     assert pipeline.submit({"rows": 7}, on=local, run_id="one").outputs == {"double": 10}
     assert [record.getMessage() for record in caplog.records] == [
-        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}, which is given back; nothing runs with "
-        f"{{'rows': {rows}}}. Give that another id."
+        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}, which is returned; nothing runs with "
+        f"{{'rows': {rows}}}. Give that run another id."
         for rows in (6, 7)
     ]
 
@@ -523,8 +523,8 @@ def test_the_same_run_id_from_another_project_is_refused(caplog: pytest.LogCaptu
     check_same_run(found, "train", {}, origin=other, code_digest="a" * 64)  # a copy of the folder, with the same code
     check_same_run(replace(found, code_digest=None), "train", {}, origin=found.origin, code_digest="a" * 64)
     same, unknown = caplog.messages
-    assert "a run of the same code from acme: train.py, which is given back; this 'train' comes from other" in same
-    assert "run_id='one' belongs to a run that is given back; which code it ran is not recorded" in unknown
+    assert "a run of the same code from acme: train.py, which is returned; this 'train' comes from other" in same
+    assert "run_id='one' belongs to an existing run, which is returned; its code was not recorded" in unknown
     for digest in (None, "b" * 64):
         with pytest.raises(DefinitionError, match=r"from acme: train\.py; this 'train' comes from other: train\.py"):
             check_same_run(found, "train", {}, origin=other, code_digest=digest)

@@ -126,13 +126,13 @@ def test_a_server_without_a_receiver_is_an_error_that_names_the_flag(
         monkeypatch.setattr(sys, "path", list(sys.path))
         (tmp_path / "unmeasured.py").write_text(SCRIPT.format(url=url))
         assert main(["run", "unmeasured.py"]) == 2
-        assert f"error: The Prometheus server at {url} takes no samples" in capsys.readouterr().err
+        assert f"error: The Prometheus server at {url} accepts no samples" in capsys.readouterr().err
 
 
 def test_where_nothing_answers_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     set_metrics_collector(PrometheusMetricsCollector(endpoint=url))
-    assert f"Nothing answers at {url} yet" in caplog.text
+    assert f"nothing answers at {url}" in caplog.text
     assert greeting().run().success
     assert f"Metrics were not sent to {url}" in caplog.text

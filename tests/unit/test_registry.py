@@ -85,7 +85,7 @@ def test_an_orchestrator_resolves_to_itself() -> None:
     ("on", "message"),
     [
         (Toy, r"on=Toy is a class. Give an object of it: on=Toy\(…\)"),
-        (5, "on=5 is no orchestrator. Give one, the name of an engine or target"),
+        (5, "on=5 is not an orchestrator. Give one, the name of an engine or target"),
     ],
 )
 def test_what_is_no_orchestrator(on: Any, message: str) -> None:
@@ -151,7 +151,7 @@ def test_a_plugin_with_a_wrong_attribute_is_broken(install: Install) -> None:
 
 def test_a_plugin_that_is_no_class_is_broken(install: Install) -> None:
     install("broken", "Made = 3")
-    with pytest.raises(PluginError, match="is no class or function"):
+    with pytest.raises(PluginError, match="is not callable"):
         registry.load("broken")
 
 

@@ -192,7 +192,7 @@ def test_a_server_that_wants_a_login_is_told_with_how_to_give_one(url: str, stat
     Pages.pages["/"] = (200, "text/html", b"the UI, which everybody may see")
     Pages.pages["/toy"] = (status, "application/json", b"{}")
     remote = RemoteOrchestrator(url.replace("//", "//me:hunter2@") + "?token=hunter2")
-    with pytest.raises(AuthenticationError, match=f"^{url} wants credentials") as caught:
+    with pytest.raises(AuthenticationError, match=f"^{url} requires credentials") as caught:
         _ = remote.name
     message = str(caught.value)
     assert f"{url}/toy answered {status} application/json" in message
@@ -264,7 +264,7 @@ def test_a_server_that_never_answers_is_unreachable() -> None:
 
 @pytest.mark.parametrize("url", ["server:8000", "ftp://server", "http://", "", 7, None, "http://a:b", "http://[::1"])
 def test_what_is_no_url_is_refused_at_once(url: Any) -> None:
-    with pytest.raises(ConfigurationError, match="no address of a server"):
+    with pytest.raises(ConfigurationError, match="not the address of a server"):
         RemoteOrchestrator(url)
 
 
@@ -284,7 +284,7 @@ def test_no_credential_is_shown() -> None:
     "url", ["me:hunter2@h:4200", "http://me:/hunter2@h:x", "http://me:?hunter2@h", "x://me:#hunter2@h"]
 )
 def test_no_credential_is_shown_of_what_is_no_url(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="no address of a server") as wrong:
+    with pytest.raises(ConfigurationError, match="not the address of a server") as wrong:
         checked_url(url.replace("me:", "me:hunter2"))
     assert "hunter2" not in str(wrong.value)
 

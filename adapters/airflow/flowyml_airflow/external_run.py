@@ -226,5 +226,5 @@ class Calls:
             return answer.status, answer.body[:2000].decode("utf-8", "replace")
         raise RuntimeError(
             f"{self.root} answered {path} with {answer.media_type or 'nothing'} ({answer.status}) and not as Airflow's "
-            f"API does. A proxy or a login page stands in front of it, or the address is another site's."
+            f"API does. A proxy or a login page answered, or the URL is another site's."
         )

@@ -72,7 +72,7 @@ class Recorder:
                     self._flush(db)
                     tick(db)
                 except Exception:
-                    logger.exception("A local run could not be looked after; trying again.")
+                    logger.exception("Watching over a local run failed; trying again.")
 
     def _flush(self, db: sqlite3.Connection) -> None:
         rows = {row.position: row for row in _taken(self._rows)}

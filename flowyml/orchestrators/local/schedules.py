@@ -171,16 +171,14 @@ def warn_unless_served(store: ScheduleStore) -> None:
     """A schedule that nobody looks at is the kind of thing that is found out weeks later."""
     if not store.is_served():
         warnings.warn(
-            "The schedule is kept, but nothing will fire until `flowyml schedule serve` runs on this machine.",
+            "The schedule is saved, but nothing will fire until `flowyml schedule serve` runs on this machine.",
             UserWarning,
             stacklevel=7,  # who called `schedule`, which stands behind what checks its options
         )
 
 
 def _not_found(schedule_id: str) -> ScheduleNotFoundError:
-    return ScheduleNotFoundError(
-        f"No local schedule has the id {schedule_id!r}. `flowyml schedule list` shows those there are."
-    )
+    return ScheduleNotFoundError(f"No local schedule has the id {schedule_id!r}. `flowyml schedule list` lists them.")
 
 
 def _readable(row: tuple[Any, ...]) -> Kept | None:
@@ -189,7 +187,7 @@ def _readable(row: tuple[Any, ...]) -> Kept | None:
         return _kept(row)
     except (ValueError, TypeError) as error:
         warnings.warn(
-            f"Schedule {row[0]!r} is left out, since it cannot be read: {error} Create it anew, or delete it: "
+            f"Schedule {row[0]!r} is left out, since it cannot be read: {error} Create it again, or delete it: "
             f"flowyml schedule delete {row[0]}",
             UserWarning,
             stacklevel=4,

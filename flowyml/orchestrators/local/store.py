@@ -202,8 +202,8 @@ def _trouble_told(path: Path) -> Iterator[None]:
             )
             raise type(error)(told) from error
         raise ConfigurationError(
-            f"The record of local runs, {path}, is damaged, or no SQLite file: {error}. Move it away, and FlowyML "
-            f"begins a new one; `sqlite3 {path} .recover` saves what can still be read."
+            f"The record of local runs, {path}, is damaged or not a SQLite file: {error}. Move it away: FlowyML "
+            f"then starts a new one; `sqlite3 {path} .recover` saves what can still be read."
         ) from error
 
 

@@ -91,7 +91,7 @@ def jwt(expires: int) -> str:
     [
         (200, "text/html", LOGIN, EngineError, "a page titled 'Sign in to Corp'"),
         (200, "application/json", '{"status": "ok"}', EngineError, "without 'dag_runs', with {'status': 'ok'}"),
-        (200, "application/json", '["ok"]', EngineError, "Another program than Airflow answers there"),
+        (200, "application/json", '["ok"]', EngineError, "Something other than Airflow answers there"),
         (200, "application/json", "", EngineError, "not as Airflow's API does"),
         (302, "text/html", "", AuthenticationError, "A proxy in front of Airflow"),
         (403, "text/html", LOGIN, AuthenticationError, "A proxy in front of Airflow"),
@@ -125,7 +125,7 @@ def test_strange_answers_are_told_apart(
             AuthenticationError,
             r"redirects to https://sso\.corp\.example/start\.",
         ),
-        ("/login?next=secret", AuthenticationError, r"/login\. A proxy in front of Airflow wants a login"),
+        ("/login?next=secret", AuthenticationError, r"/login\. A proxy in front of Airflow requires a login"),
     ],
 )
 def test_a_redirect_names_where_it_leads(location: str, error: type[Exception], told: str) -> None:
@@ -139,9 +139,9 @@ def test_authorities_that_cannot_be_read(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate")
     for verify in ("/no/such.pem", str(empty)):
-        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is no file of authorities"):
+        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is not a PEM file of certificate authorities"):
             AirflowOrchestrator("https://127.0.0.1:9", verify=verify).runs()
-        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is no file of authorities"):
+        with pytest.raises(ConfigurationError, match=f"verify='{verify}' is not a PEM file of certificate authorities"):
             RemoteOrchestrator("https://127.0.0.1:9", verify=verify).runs()
 
 
@@ -306,7 +306,7 @@ def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         Connection.to().checked_address()
     with pytest.raises(ConfigurationError, match="has no password"):
         Connection.to("http://h", username="ada")
-    with pytest.raises(ConfigurationError, match="no address"):
+    with pytest.raises(ConfigurationError, match="not the address"):
         Connection.to("ftp://h")
 
 
