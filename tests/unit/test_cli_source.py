@@ -175,7 +175,7 @@ def test_file_names_that_workers_could_not_import() -> None:
         load(write(ONE, "train.v2.py"))
     with pytest.raises(UsageError, match="a module of Python's own"):
         load(write(ONE, "json.py"))
-    with pytest.raises(UsageError, match="no Python file"):
+    with pytest.raises(UsageError, match="neither a Python file"):
         load(write(ONE, "train.txt"))
 
 
