@@ -23,7 +23,7 @@ help: ## Show this list
 .venv/.demo .venv/.test: .venv/.%: pyproject.toml constraints.txt scripts/environment.py scripts/uv.txt
 	@$(PYTHON) scripts/environment.py $*
 
-demo: .venv/.$(if $(filter airflow kubeflow,$(ON)),test,demo) ## Train two models side by side on a real Prefect (ON=local: no engine; ON=airflow; ON=kubeflow)
+demo: .venv/.$(if $(filter airflow kubeflow-local,$(ON)),test,demo) ## Train two models side by side on a real Prefect (ON=local: no engine; ON=airflow; ON=kubeflow-local)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python $(if $(filter airflow,$(ON)),scripts/demo_airflow.py,examples/train_classifier.py --on $(ON))
 	@[ "$(ON)" = airflow ] || echo "Ask:      $(BIN)/flowyml runs --on $(ON)"
 	@if [ "$(ON)" = prefect ] && [ -z "$$PREFECT_API_URL" ]; then \

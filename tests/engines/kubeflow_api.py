@@ -29,11 +29,10 @@ from fastapi import FastAPI, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from kfp_server_api import ApiClient
 
-from flowyml_kubeflow import names
+from flowyml_kubeflow import KubeflowLocalOrchestrator, names
 from flowyml_kubeflow.attempts import printed
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.local.orchestrator import LocalRuns
-from flowyml_kubeflow.local.supervisor import for_kfp_local
+from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from tests.engines import kubeflow_ir
 
 Json = dict[str, Any]
@@ -375,7 +374,7 @@ class _Runs:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self.local = LocalRuns("subprocess", {}, state.folder)
+        self.local = KubeflowLocalOrchestrator(folder=state.folder)
 
     def create(self, body: Any, at: datetime | None = None) -> Any:
         """A run, or with a time one of a recurring run."""

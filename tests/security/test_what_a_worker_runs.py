@@ -138,9 +138,9 @@ def test_a_forged_output_on_prefect_is_not_followed(
 
 def test_a_parameter_is_data_on_kubeflow(forged: Reference, mark: Path) -> None:
     pytest.importorskip("kfp")
-    from flowyml_kubeflow import KubeflowOrchestrator
+    from flowyml_kubeflow import KubeflowLocalOrchestrator
 
-    orchestrator = KubeflowOrchestrator(runner="subprocess")
+    orchestrator = KubeflowLocalOrchestrator(runner="subprocess")
     handle = wait(orchestrator, attacked("attacked on kubeflow", forged), {"typed": forged})
     check(handle, forged, mark)
 

@@ -12,7 +12,7 @@ from tests.engines.web import dripping
 
 pytest.importorskip("kfp")
 
-from flowyml_kubeflow import KubeflowOrchestrator, bounds, client
+from flowyml_kubeflow import KubeflowOrchestrator, client, transport
 
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -36,7 +36,7 @@ def test_an_answer_without_content_is_an_error_like_any_other(status: bytes) -> 
 
 
 def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "LARGEST_ANSWER", 2**21)
+    monkeypatch.setattr(transport, "LARGEST_ANSWER", 2**21)
     endless = dripping(HEAD + b"\r\n", drop=b" " * 2**20, pause=0.001)
     with endless as url, pytest.raises(EngineError, match="more than 2 MB, which is not read"):
         KubeflowOrchestrator(url, timeout=30).runs()

@@ -1,18 +1,23 @@
-"""FlowyML on Kubeflow Pipelines 2: ``KubeflowOrchestrator``. Importing this package imports nothing of KFP."""
+"""Kubeflow Pipelines 2: ``KubeflowOrchestrator`` for a cluster, ``KubeflowLocalOrchestrator`` for this machine.
+
+Importing this package imports nothing of KFP.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["KubeflowOrchestrator"]
+__all__ = ["KubeflowLocalOrchestrator", "KubeflowOrchestrator"]
+
+_MODULES = {"KubeflowOrchestrator": "orchestrator", "KubeflowLocalOrchestrator": "local.orchestrator"}
 
 if TYPE_CHECKING:
+    from flowyml_kubeflow.local.orchestrator import KubeflowLocalOrchestrator
     from flowyml_kubeflow.orchestrator import KubeflowOrchestrator
 
 
 def __getattr__(name: str) -> Any:
-    if name == "KubeflowOrchestrator":
-        from flowyml_kubeflow.orchestrator import KubeflowOrchestrator
-
-        return KubeflowOrchestrator
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

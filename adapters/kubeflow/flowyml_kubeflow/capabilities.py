@@ -49,7 +49,7 @@ CLUSTER = Capabilities(
 )
 
 LOCAL_RUNNER = Capabilities(
-    "kubeflow",
+    "kubeflow-local",
     {
         Feature.PARALLEL_STEPS: no("KFP's local runner runs one task after another"),
         Feature.PARAMETERS: yes,

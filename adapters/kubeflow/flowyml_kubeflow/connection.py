@@ -1,15 +1,110 @@
-"""Who asks: a token, an object of kfp's, or cookies of a login in front of KFP; read again when they are refused."""
+"""Which KFP is meant, and who asks: a token, an object of kfp's, or cookies of a login in front of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from flowyml.core.credentials import Login, Secret
+from flowyml.core.errors import ConfigurationError, EngineUnreachableError
+from flowyml.core.tls import Tls
+from flowyml.core.urls import checked_url, shown, without_credentials
 
-__all__ = ["SignIn"]
+if TYPE_CHECKING:
+    from flowyml.orchestrators.probe import Site
+
+__all__ = ["HEALTHZ", "Connection", "SignIn"]
+
+HEALTHZ = "/apis/v2beta1/healthz"  # answers without a login
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod; source: Kubernetes
+
+
+class Connection:
+    """The address of a KFP, and what each call to it carries. What KFP says of itself is asked once, when needed.
+
+    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in where ``sign_in`` has no token.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str | None = None,
+        sign_in: SignIn | None = None,
+        tls: Tls | None = None,
+        timeout: float = 30,
+    ) -> None:
+        self.url = without_credentials(checked_url(url)).partition("?")[0].rstrip("/")
+        self.given_namespace = namespace
+        self.sign_in = (sign_in or SignIn()).beside(url)
+        self.tls = tls or Tls()
+        self.timeout = timeout
+
+    @property
+    def where(self) -> str:
+        """The URL, as it may be shown."""
+        return shown(self.url)
+
+    def page(self, path: str) -> str:
+        """A page of KFP's UI, as it may be shown."""
+        return shown(f"{self.host}/#/{path}")
+
+    @cached_property
+    def host(self) -> str:
+        """Where the API is: at the URL, or behind Kubeflow's dashboard below ``/pipeline``."""
+        if self.url.endswith("/pipeline"):
+            return self.url
+        try:
+            site = self.site(self.url)
+            behind = site.get(HEALTHZ).status == 404 and site.get(f"/pipeline{HEALTHZ}").json()
+        except EngineUnreachableError:
+            return self.url
+        return f"{self.url}/pipeline" if behind else self.url
+
+    @cached_property
+    def healthz(self) -> Mapping[str, Any]:
+        """What KFP says of itself without a login; empty where it says nothing."""
+        answer = self.site(self.host).get(HEALTHZ).json()
+        return answer if isinstance(answer, Mapping) else {}
+
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """The release of KFP, as ``(2, 17)``; empty where KFP does not say."""
+        found = re.match(r"v?([0-9]+)\.([0-9]+)", str(self.healthz.get("tag_name") or ""))
+        return tuple(int(number) for number in found.groups()) if found else ()
+
+    @cached_property
+    def namespace(self) -> str | None:
+        """The user's; None on a KFP of one user, which has none.
+
+        A pod's own counts where none was given. Raises ``ConfigurationError`` where KFP serves several users and there
+        is none: each of its calls would be refused. Source: apiserver/server/experiment_server.go, and its siblings.
+        """
+        if self.given_namespace or not self.healthz.get("multi_user"):
+            return self.given_namespace
+        try:
+            return _OWN_NAMESPACE.read_text("utf-8").strip()
+        except OSError:
+            raise ConfigurationError(
+                f"KFP at {self.where} serves several users, each in a namespace. Give yours: namespace='…', or "
+                f'namespace = "…" in flowyml.toml.'
+            ) from None
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """The namespace, for calls that take one."""
+        return {"namespace": namespace} if (namespace := self.namespace) else {}
+
+    def site(self, url: str) -> Site:
+        """A URL of this KFP, to be asked with these credentials."""
+        from flowyml.orchestrators.probe import Site
+
+        return Site(url, timeout=min(self.timeout, 5), headers=self.sign_in.headers(), tls=self.tls)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,12 @@
-"""Pipelines, their versions and experiments on a KFP: made when they are missing, found when they are there."""
+"""Pipelines, their versions and experiments on a KFP: finds them, and makes those that are missing.
+
+And what deploying would change.
+"""
 
 from __future__ import annotations
 
+import base64
+import bz2
 import contextlib
 import fcntl
 import hashlib
@@ -9,12 +14,12 @@ import json
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import partial
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from flowyml.artifacts import open_store
-from flowyml.core.errors import EngineError, EngineUnreachableError
+from flowyml.core.errors import EngineError, EngineUnreachableError, PlanError
 from flowyml.core.home import home
 from flowyml.core.origin import Origin
 from flowyml.orchestrators.base import Deployment
@@ -24,15 +29,18 @@ from flowyml.plan.model import Plan
 from flowyml_kubeflow import names, spec
 from flowyml_kubeflow.client import Client, NotFoundError, equals
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
-from flowyml_kubeflow.parameters import argument, told
-from flowyml_kubeflow.tasks import inputs_of
+from flowyml_kubeflow.parameters import read_back
 
-__all__ = ["Pipelines", "about", "arguments", "facts", "one_at_a_time", "origin_of"]
+__all__ = ["LONGEST_DESCRIPTION", "Pipelines", "description", "difference", "facts", "one_at_a_time", "origin_of"]
 
 Json = dict[str, Any]
+Texts = dict[str, list[str]]
+
+LONGEST_DESCRIPTION = 255  # characters, in MySQL; source: KFP, model/run.go and model/job.go
 
 _ABOUT = "FlowyML: "
-_LONGEST = 255  # characters of a description, in MySQL; source: KFP, model/job.go
+_CODE = f"exec-{names.BUNDLE_TASK}"
+_SHOWN = ("code/", "objects/", "plan.json")  # FlowyML's own part of a bundle changes with FlowyML
 _OF_A_RUN = "-run"  # ends the name of a version that was neither deployed nor scheduled
 
 
@@ -53,7 +61,9 @@ class Pipelines:
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         version, digest, changed = self.deployed(bundle, owns=True, force=force)
-        url = self.client.page(f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}")
+        url = self.client.connection.page(
+            f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
+        )
         return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
 
     def deployed(self, bundle: Bundle, *, owns: bool = False, force: bool = False) -> tuple[Any, str, bool]:
@@ -78,6 +88,11 @@ class Pipelines:
         made = found or self._uploaded(pipeline, usable[-1], text, _version_description(bundle))
         return self._reference(pipeline, made), digest, found is None
 
+    def diff(self, bundle: Bundle) -> str:
+        """What a deployment would change, beside the schedule; empty for nothing."""
+        newest = self.newest(bundle.plan)
+        return difference(newest.pipeline_spec if newest else None, self.compiled(bundle))
+
     def compiled(self, bundle: Bundle) -> Compiled:
         """The pipeline as this KFP would get it."""
         compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
@@ -90,25 +105,26 @@ class Pipelines:
         if pipeline is None:
             return None
         versions = self.client.pages(
-            lambda api: partial(api._pipelines_api.pipeline_service_list_pipeline_versions, pipeline),
-            "pipeline_versions", sort_by="created_at desc",
+            "pipeline_service_list_pipeline_versions", "pipeline_versions", pipeline, sort_by="created_at desc",
         )  # fmt: skip
         return next((item for item in versions if not str(item.display_name).endswith(_OF_A_RUN)), None)
 
     def _reference(self, pipeline: str, version: str) -> Any:
-        return self.model("V2beta1PipelineVersionReference")(pipeline_id=pipeline, pipeline_version_id=version)
+        return self.client.model("V2beta1PipelineVersionReference", pipeline_id=pipeline, pipeline_version_id=version)
 
     def _pipeline_id(self, plan: Plan) -> str:
         name = names.pipeline(plan.name)
         if found := self._pipeline_named(name):
             return found
-        body = self.model("V2beta1Pipeline")(
-            name=name, display_name=name, description=about({"pipeline": plan.name}), **self.scope
+        body = self.client.model(
+            "V2beta1Pipeline",
+            name=name,
+            display_name=name,
+            description=description({"pipeline": plan.name}),
+            **self.client.connection.scope,
         )
         try:
-            made = self.client.write(
-                lambda api: api._pipelines_api.pipeline_service_create_pipeline(body, **self.client.limits)
-            )
+            made = self.client.write("pipeline_service_create_pipeline", body)
             return str(made.pipeline_id)
         except EngineError:
             if found := self._pipeline_named(name):  # another process was faster, or the answer was lost
@@ -117,8 +133,8 @@ class Pipelines:
 
     def pipeline_of(self, run: Any) -> str:
         """The name of a run's pipeline. A scheduled run has no description of its own, so the pipeline's is asked."""
-        if told := facts(run.description).get("pipeline"):
-            return str(told)
+        if name := facts(run.description).get("pipeline"):
+            return str(name)
         reference = run.pipeline_version_reference
         if reference is None or not reference.pipeline_id:
             return ""
@@ -128,29 +144,21 @@ class Pipelines:
 
     def _name_of(self, pipeline_id: str) -> str:
         try:
-            found = self.client.read(
-                lambda api: api._pipelines_api.pipeline_service_get_pipeline(pipeline_id, **self.client.limits)
-            )
+            found = self.client.read("pipeline_service_get_pipeline", pipeline_id)
         except NotFoundError:
             return ""
         return str(facts(found.description).get("pipeline") or found.display_name or "")
 
     def _pipeline_named(self, name: str) -> str | None:
         try:
-            found = self.client.read(
-                lambda api: api._pipelines_api.pipeline_service_get_pipeline_by_name(
-                    name, **self.scope, **self.client.limits
-                )
-            )
+            found = self.client.read("pipeline_service_get_pipeline_by_name", name, **self.client.connection.scope)
         except NotFoundError:
             return None
         return str(found.pipeline_id)
 
     def _version(self, pipeline: str, name: str) -> str | None:
         answer = self.client.read(
-            lambda api: api._pipelines_api.pipeline_service_list_pipeline_versions(
-                pipeline, page_size=10, filter=equals(name=name), **self.client.limits
-            )
+            "pipeline_service_list_pipeline_versions", pipeline, page_size=10, filter=equals(name=name)
         )
         found = [item for item in answer.pipeline_versions or () if name in (item.name, item.display_name)]
         return str(found[0].pipeline_version_id) if found else None  # servers before 2.14 know display names only
@@ -161,9 +169,7 @@ class Pipelines:
             path.write_text(text, "utf-8")
             try:
                 made = self.client.write(
-                    lambda api: api._upload_api.upload_pipeline_version(
-                        str(path), name=name, pipelineid=pipeline, description=description, **self.client.limits
-                    )
+                    "upload_pipeline_version", str(path), name=name, pipelineid=pipeline, description=description
                 )
                 return str(made.pipeline_version_id)
             except EngineError:
@@ -180,24 +186,23 @@ class Pipelines:
         reference = run.pipeline_version_reference
         key = (reference.pipeline_id, reference.pipeline_version_id)
         if key not in self._versions:
-            self._versions[key] = self.client.read(
-                lambda api: api._pipelines_api.pipeline_service_get_pipeline_version(*key, **self.client.limits)
-            )
+            self._versions[key] = self.client.read("pipeline_service_get_pipeline_version", *key)
         return self._versions[key]
 
-    def told_parameters(self, item: Any, given: Json) -> Json:
+    def parameters_of(self, item: Any) -> Json:
         """The parameters of a run or recurring run by the names and with the types that they have in FlowyML, which the
         pipeline's file tells."""
+        given: Json = (item.runtime_config.parameters or {}) if item.runtime_config else {}
         reference = item.pipeline_version_reference
         if not given or not (item.pipeline_spec or (reference and reference.pipeline_version_id)):
             return given
         try:
-            defined = inputs_of(self.spec_of(item))
+            defined = spec.inputs_of(self.spec_of(item))
         except EngineUnreachableError:
             raise
         except EngineError:  # the version was deleted, or is not for this user to read
             return given
-        return dict(told(port, value, defined.get(port, {})) for port, value in given.items())
+        return dict(read_back(port, value, defined.get(port, {})) for port, value in given.items())
 
     def experiment_id(self) -> str:
         if self.experiment not in self._experiments:
@@ -206,53 +211,36 @@ class Pipelines:
 
     def _experiment_named(self) -> str | None:
         found = self.client.pages(
-            lambda api: api._experiment_api.experiment_service_list_experiments, "experiments",
-            filter=equals(display_name=self.experiment), **self.scope,
+            "experiment_service_list_experiments", "experiments",
+            filter=equals(display_name=self.experiment), **self.client.connection.scope,
         )  # fmt: skip
         return next((str(item.experiment_id) for item in found if item.display_name == self.experiment), None)
 
     def _new_experiment(self) -> str:
-        body = self.model("V2beta1Experiment")(display_name=self.experiment, **self.scope)
+        body = self.client.model("V2beta1Experiment", display_name=self.experiment, **self.client.connection.scope)
         try:
-            made = self.client.write(
-                lambda api: api._experiment_api.experiment_service_create_experiment(body, **self.client.limits)
-            )
+            made = self.client.write("experiment_service_create_experiment", body)
             return str(made.experiment_id)
         except EngineError:
             if found := self._experiment_named():
                 return found
             raise
 
-    @property
-    def scope(self) -> Json:
-        """The namespace, for what takes one."""
-        return {"namespace": namespace} if (namespace := self.client.namespace) else {}
 
-    def model(self, name: str) -> Any:
-        """A class of the official client's models."""
-        import kfp_server_api  # type: ignore[import-untyped]  # ships no types
-
-        return getattr(kfp_server_api, name)
-
-
-def arguments(plan: Plan, parameters: Mapping[str, Any]) -> Json:
-    by_name = {item.name: item for item in plan.parameters}
-    return {names.port(name): argument(value, by_name[name]) for name, value in parameters.items()}
-
-
-def about(told: Mapping[str, Any]) -> str:
+def description(facts: Mapping[str, Any]) -> str:
     """A description that people and FlowyML can read: KFP has no better place for the names of users."""
-    return _ABOUT + json.dumps(told, ensure_ascii=False)
+    return _ABOUT + json.dumps(facts, ensure_ascii=False)
 
 
-def facts(description: str | None) -> Json:
-    if not description or not description.startswith(_ABOUT):
+def facts(text: str | None) -> Json:
+    """What ``description`` wrote; empty for any other text."""
+    if not text or not text.startswith(_ABOUT):
         return {}
     try:
-        told: Json = json.loads(description.removeprefix(_ABOUT))
+        found: Json = json.loads(text.removeprefix(_ABOUT))
     except ValueError:
         return {}
-    return told
+    return found
 
 
 def origin_of(version: Any) -> Origin | None:
@@ -261,9 +249,9 @@ def origin_of(version: Any) -> Origin | None:
 
 
 def _version_description(bundle: Bundle) -> str:
-    told: Json = {"code": bundle.code_digest}
-    text = about({**told, "origin": bundle.origin.to_dict()} if bundle.origin else told)
-    return text if len(text) <= _LONGEST else about(told)
+    code: Json = {"code": bundle.code_digest}
+    text = description({**code, "origin": bundle.origin.to_dict()} if bundle.origin else code)
+    return text if len(text) <= LONGEST_DESCRIPTION else description(code)
 
 
 def _put(bundle: Bundle, url: str) -> None:
@@ -277,9 +265,77 @@ def _put(bundle: Bundle, url: str) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(what: str) -> Iterator[None]:
-    """On this machine, nobody else creates the same thing meanwhile."""
+    """Keeps other processes of this user on this machine from creating the same thing meanwhile."""
     folder = home() / "kubeflow" / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / hashlib.sha256(what.encode()).hexdigest()[:32]).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def difference(found: Mapping[str, Any] | None, compiled: Compiled) -> str:
+    """A unified diff from the version that KFP has, if it has one, to the compiled one; empty when they are the same.
+
+    The code of the version that KFP has is shown where it stands in its file; of one in a store, its digest.
+    """
+    before: Texts = {}
+    words, after = _parts(compiled.spec, compiled.platform)
+    if found:
+        old_words, before = _parts(*spec.documents(found))
+        if held := _bundle_in(old_words):
+            before, after = {**before, **_files(held)}, {**after, **_files(compiled.bundle)}
+        else:
+            before, after = {**before, "code": [_digest_in(old_words)]}, {**after, "code": [_digest_in(words)]}
+    else:
+        after = {**after, **_files(compiled.bundle)}
+    lines = [
+        line
+        for name in sorted(before.keys() | after.keys())
+        for line in unified_diff(before.get(name, []), after.get(name, []), f"KFP/{name}", f"new/{name}", lineterm="")
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _parts(pipeline: Json, platform: Json) -> tuple[list[str], Texts]:
+    """The arguments of the task that hands the code on, and all else as lines."""
+    pipeline = json.loads(json.dumps(pipeline))
+    container = pipeline.get("deploymentSpec", {}).get("executors", {}).get(_CODE, {}).get("container", {})
+    words = [str(word) for word in container.pop("args", [])]
+    return words, {"pipeline": _plain(pipeline), "kubernetes": _plain(platform)}
+
+
+def _files(bundle: Bundle) -> Texts:
+    return {path: _lines(data) for path, data in bundle.files.items() if path.startswith(_SHOWN)}
+
+
+def _bundle_in(words: list[str]) -> Bundle | None:
+    """The bundle that stands in the arguments of the task that hands it on."""
+    text = "".join(word for word in words if len(word) > 64 and "://" not in word)
+    try:
+        return Bundle.of(bz2.decompress(base64.b64decode(text))) if text else None
+    except (OSError, ValueError, PlanError):  # of a FlowyML that packs it in another way
+        return None
+
+
+def _digest_in(words: list[str]) -> str:
+    return next((word for word in words if len(word) == 64), "")
+
+
+def _plain(document: Json) -> list[str]:
+    return json.dumps(_numbers(document), indent=1, sort_keys=True, ensure_ascii=False).splitlines() if document else []
+
+
+def _numbers(value: Any) -> Any:
+    """KFP carries numbers as doubles: 3 comes back as 3.0."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _lines(data: bytes) -> list[str]:
+    try:
+        return data.decode().splitlines()
+    except UnicodeDecodeError:
+        return [f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}"]

@@ -27,7 +27,9 @@ _PARTS = (
 )
 _USERS = ("code/", "objects/")
 # What a script does when it is imported, beside making an orchestrator, for which more of the package is needed.
-_DEEPER = re.compile(rb"flowyml_kubeflow\.|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\(")
+_DEEPER = re.compile(
+    rb"flowyml_kubeflow\.|KubeflowLocal|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\("
+)
 # The local engine with its step processes, what other engines' clients stand on, and what is said of code when it is
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (

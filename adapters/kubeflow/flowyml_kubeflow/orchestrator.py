@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines as an orchestrator: on a cluster, or on this machine by KFP's own local runner."""
+"""A Kubeflow Pipelines as an orchestrator, over its API."""
 
 from __future__ import annotations
 
@@ -10,44 +10,42 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.credentials import Secret
-from flowyml.core.errors import ConfigurationError, UnsupportedFeatureError
+from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator
-from flowyml_kubeflow import capabilities
-from flowyml_kubeflow.connection import SignIn
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run
+from flowyml_kubeflow.capabilities import CLUSTER
+from flowyml_kubeflow.connection import HEALTHZ, Connection, SignIn
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
-    from flowyml_kubeflow.local.orchestrator import LocalRuns
-    from flowyml_kubeflow.reading import Cluster
+    from flowyml_kubeflow.client import Client
+    from flowyml_kubeflow.deploy import Pipelines
+    from flowyml_kubeflow.reading import Runs
+    from flowyml_kubeflow.recurring import RecurringRuns
 
 __all__ = ["KubeflowOrchestrator"]
 
-RUNNERS = ("subprocess", "docker")
-
 
 class KubeflowOrchestrator(Orchestrator):
-    """Runs pipelines on the Kubeflow Pipelines at ``url``, or without a cluster by KFP's local ``runner``.
+    """Runs pipelines on the Kubeflow Pipelines at ``url``, which compiling does not need.
 
     ``namespace`` is the user's on a KFP of several. ``token`` is a bearer token, ``token_file`` the file that holds it,
     ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that gives it.
     ``cookies`` are those of a login in front of KFP, ``cookies_file`` the file that holds them. Files and commands are
     read again when what they gave is refused. ``ca_file`` is a file with the authorities to trust for TLS,
-    ``client_cert`` a file with a certificate and its key, or the two files; with ``verify=False`` everybody is trusted.
-    ``service_account`` is that of the pods. ``experiment`` is where runs are filed. ``runner``
-    is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers; ``runner_options``
-    are then those of Docker's ``containers.run``. ``artifacts`` is a store that both the steps and you can reach,
-    ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take. With neither ``url`` nor
-    ``runner``, it is the subprocess runner.
+    ``client_cert`` a file with a certificate and its key, or the two files; ``verify=False`` trusts any server.
+    ``service_account`` is that of the pods. ``experiment`` is where runs are filed. ``artifacts`` is a store that both
+    the steps and you can reach, ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take.
     """
 
     name: ClassVar[str] = "kubeflow"
-    capabilities: Capabilities = capabilities.CLUSTER  # type: ignore[misc]  # of an instance: its runner's
+    capabilities: ClassVar[Capabilities] = CLUSTER
     engine_package: ClassVar[str | None] = "kfp"
     extra: ClassVar[str | None] = "kubeflow"
 
@@ -67,57 +65,67 @@ class KubeflowOrchestrator(Orchestrator):
         client_cert: ClientCertificate | None = None,
         service_account: str | None = None,
         experiment: str = "Default",
-        runner: str | None = None,
-        runner_options: Mapping[str, Any] = {},
         artifacts: str | None = None,
         form: str | None = None,
         timeout: float = 30,
         retry_policy: OrchestratorRetryPolicy | None = None,
     ) -> None:
         super().__init__(retry_policy=retry_policy)
-        if url is not None and runner is not None:
-            raise ConfigurationError(f"runner={runner!r} is for runs without a cluster: give it, or url, and not both.")
-        if url is None and runner not in (None, *RUNNERS):
-            raise ConfigurationError(f"runner={runner!r}: KFP's local runners are {' and '.join(map(repr, RUNNERS))}.")
         refuse_credentials(artifacts or "", "artifacts")
+        sign_in = SignIn(
+            Secret("token", token, token_file, token_command), credentials, Secret("cookies", cookies, cookies_file)
+        )
+        tls = Tls(verify, ca_file, client_cert)
+        self._connection = (
+            Connection(url, namespace=namespace, sign_in=sign_in, tls=tls, timeout=timeout) if url else None
+        )
         self.url = None if url is None else without_credentials(url)
-        self.runner = runner or (None if url else RUNNERS[0])
-        self.runner_options = dict(runner_options)
-        self._options: dict[str, Any] = {
-            "namespace": namespace, "service_account": service_account, "experiment": experiment,
-            "artifacts": artifacts, "form": form, "timeout": timeout,
-            "sign_in": SignIn(
-                Secret("token", token, token_file, token_command), credentials, Secret("cookies", cookies, cookies_file)
-            ).beside(url or ""),
-            "tls": Tls(verify, ca_file, client_cert),
-        }  # fmt: skip
-        if self.runner:
-            self.capabilities = capabilities.LOCAL_RUNNER
+        self.service_account = service_account
+        self.experiment = experiment
+        self.artifacts = artifacts
+        self.form = form
 
     @cached_property
-    def engine(self) -> Cluster | LocalRuns:
-        """Who does the work."""
-        if self.runner:
-            from flowyml_kubeflow.local.orchestrator import LocalRuns
+    def client(self) -> Client:
+        from flowyml_kubeflow.client import Client
 
-            return LocalRuns(self.runner, self.runner_options)
-        from flowyml_kubeflow.reading import Cluster
+        if self._connection is None:
+            raise ConfigurationError(
+                "Which Kubeflow Pipelines? Give url='http://…', or url = \"http://…\" in flowyml.toml. To run without "
+                "a cluster, by KFP's local runner, use the orchestrator 'kubeflow-local'."
+            )
+        return Client(self._connection)
 
-        assert self.url is not None
-        return Cluster(self.url, retry_policy=self.retry_policy, **self._options)
+    @cached_property
+    def pipelines(self) -> Pipelines:
+        from flowyml_kubeflow.deploy import Pipelines
+
+        return Pipelines(self.client, self.experiment, self.form, self.artifacts, self.service_account)
+
+    @cached_property
+    def kept_runs(self) -> Runs:
+        from flowyml_kubeflow.reading import Runs
+
+        return Runs(self.pipelines, self.artifacts)
+
+    @cached_property
+    def recurring(self) -> RecurringRuns:
+        from flowyml_kubeflow.recurring import RecurringRuns
+
+        return RecurringRuns(self.pipelines)
 
     @classmethod
     def recognizes(cls, site: Site) -> bool:
-        """KFP's API tells its version to everybody, itself or behind its UI."""
-        pages = ("/apis/v2beta1/healthz", "/pipeline/apis/v2beta1/healthz")
-        return any(_is_healthz(site.get(page).json()) for page in pages)
+        """KFP's API says which version it is without a login, itself or behind its UI."""
+        pages = (site.get(page).json() for page in (HEALTHZ, f"/pipeline{HEALTHZ}"))
+        return any(isinstance(answer, Mapping) and "multi_user" in answer for answer in pages)
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         """``NAME.yaml``, and the bundle beside it when the pipeline keeps its code in a store."""
         from flowyml_kubeflow import names, spec
         from flowyml_kubeflow.compiler import compile_pipeline
 
-        compiled = compile_pipeline(bundle, form=self._options["form"], artifacts=self._options["artifacts"])
+        compiled = compile_pipeline(bundle, form=self.form, artifacts=self.artifacts)
         spec.validate(compiled)
         if warning := spec.size_warning(compiled):
             warnings.warn(warning, UserWarning, stacklevel=2)
@@ -125,61 +133,102 @@ class KubeflowOrchestrator(Orchestrator):
         return {**files, compiled.bundle.filename: compiled.bundle.data} if compiled.bundle_url else files
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        return self.engine.submit(bundle, run_id, parameters, force=force)
+        from flowyml_kubeflow.deploy import one_at_a_time
+        from flowyml_kubeflow.idempotency import RunsByName
+        from flowyml_kubeflow.parameters import arguments
+
+        values = arguments(bundle.plan, parameters)
+
+        def make() -> Any:
+            return self._new_run(bundle, run_id, values)
+
+        def check(found: Any) -> None:
+            run = self.kept_runs.record(found)
+            check_same_run(run, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
+
+        with one_at_a_time(run_id):
+            return RunsByName(self.kept_runs).submit(run_id, bundle.plan.name, bundle.revision, make, check)
+
+    def _new_run(self, bundle: Bundle, run_id: str, values: Mapping[str, Any]) -> Any:
+        return self.client.model(
+            "V2beta1Run", display_name=run_id, experiment_id=self.pipelines.experiment_id(),
+            pipeline_version_reference=self.pipelines.deployed(bundle)[0],
+            runtime_config=self.client.model("V2beta1RuntimeConfig", parameters=values),
+            service_account=self.service_account,
+        )  # fmt: skip
 
     def get_run(self, job_id: str) -> Run:
-        return self.engine.get_run(job_id)
+        return self.kept_runs.get(job_id)
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        return self.engine.runs(pipeline, limit)
+        return self.kept_runs.newest(pipeline, limit)
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        return self.engine.step_runs(job_id)
+        return self.kept_runs.step_runs(job_id)
 
     def outputs(self, job_id: str) -> Outputs:
-        return self.engine.outputs(job_id)
+        return self.kept_runs.outputs(job_id)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
-        return self.engine.logs(job_id, follow)
+        return self.kept_runs.logs(job_id, follow)
 
     def cancel(self, job_id: str) -> bool:
-        return self.engine.cancel(job_id)
+        """KFP refuses to terminate a run that has ended meanwhile, or is being terminated already."""
+        runs = self.kept_runs
+        if runs.status(runs.fetch(job_id)).is_terminal:
+            return False
+        try:
+            self.client.write("run_service_terminate_run", job_id)
+        except EngineError:
+            run = runs.fetch(job_id)
+            if runs.status(run).is_terminal:
+                return runs.status(run) is ExecutionStatus.CANCELLED
+            if run.state != "CANCELING":
+                self.client.write("run_service_terminate_run", job_id)
+        runs.terminated.add(job_id)
+        return True
 
     def retry_run(self, job_id: str) -> None:
         """Run a failed run again from where it failed: what had completed is kept."""
-        self.engine.retry_run(job_id)
+        run = self.kept_runs.fetch(job_id)
+        if not self.kept_runs.status(run).is_terminal or run.state == "SUCCEEDED":
+            raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
+        self.client.write("run_service_retry_run", job_id)
+        self.kept_runs.terminated.discard(job_id)
 
     def health(self) -> Health:
-        return self.engine.health()
+        connection = self.client.connection
+        try:
+            page = connection.site(connection.host).get(HEALTHZ)
+        except EngineUnreachableError as error:
+            return Health(reachable=False, url=connection.where, detail=str(error))
+        if not isinstance(answer := page.json(), Mapping):
+            detail = f"A proxy or a login, not KFP, answered: {page}. Check the URL and the token."
+            return Health(reachable=False, url=connection.where, detail=detail)
+        facts = {"multi_user": bool(answer.get("multi_user"))}
+        return Health(reachable=True, version=answer.get("tag_name"), url=connection.where, facts=facts)
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        return self._cluster("deployments").deploy(bundle, force=force)
+        """A new version, which the pipeline's schedule runs from now on."""
+        made = self.pipelines.deploy(bundle, force=force)
+        self.recurring.move(bundle, force=force)
+        return made
 
     def diff(self, bundle: Bundle) -> str:
-        return self._cluster("deployments").diff(bundle)
+        changes = self.pipelines.diff(bundle)
+        return f"{changes}{self.recurring.moved(bundle.plan)}" if changes else ""
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
-        return self._cluster("schedules").recurring.create_schedule(bundle, schedule, force=force)
+        return self.recurring.create_schedule(bundle, schedule, force=force)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
-        return self._cluster("schedules").recurring.schedules(pipeline)
+        return self.recurring.schedules(pipeline)
 
     def pause_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._cluster("schedules").recurring.pause_schedule(schedule_id)
+        return self.recurring.pause_schedule(schedule_id)
 
     def resume_schedule(self, schedule_id: str) -> ScheduleInfo:
-        return self._cluster("schedules").recurring.resume_schedule(schedule_id)
+        return self.recurring.resume_schedule(schedule_id)
 
     def delete_schedule(self, schedule_id: str) -> None:
-        self._cluster("schedules").recurring.delete_schedule(schedule_id)
-
-    def _cluster(self, what: str) -> Cluster:
-        from flowyml_kubeflow.reading import Cluster
-
-        if not isinstance(self.engine, Cluster):
-            raise UnsupportedFeatureError(f"KFP's local runner has no {what}. Give url=… for a cluster that has.")
-        return self.engine
-
-
-def _is_healthz(answer: Any) -> bool:
-    return isinstance(answer, Mapping) and "multi_user" in answer
+        self.recurring.delete_schedule(schedule_id)

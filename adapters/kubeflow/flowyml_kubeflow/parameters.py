@@ -12,11 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 from flowyml.core.errors import ParameterError
-from flowyml.plan.model import Parameter
+from flowyml.plan.model import Parameter, Plan
 from flowyml.plan.parameters import is_of_type
 from flowyml_kubeflow import names
 
-__all__ = ["JSON_TEXT", "argument", "described", "described_output", "kfp_type", "output_name", "restored", "told"]
+__all__ = [
+    "JSON_TEXT", "argument", "arguments", "described", "described_output", "kfp_type", "output_name", "read_back",
+    "restored",
+]  # fmt: skip
 
 JSON_TEXT = "STRING"
 _TYPES: Mapping[str, str] = {
@@ -60,6 +63,12 @@ def argument(value: Any, parameter: Parameter) -> Any:
     return value
 
 
+def arguments(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What KFP is given for the parameters of a run, by port. Raises ``ParameterError`` as ``argument`` does."""
+    by_name = {item.name: item for item in plan.parameters}
+    return {names.port(name): argument(value, by_name[name]) for name, value in values.items()}
+
+
 def restored(value: Any, parameter: Parameter) -> Any:
     """The value that ``argument`` was given, or that a person typed into KFP's form, where text needs no quotes.
 
@@ -84,7 +93,7 @@ def restored(value: Any, parameter: Parameter) -> Any:
 
 
 def described(parameter: Parameter) -> dict[str, str]:
-    """What KFP's form says about a parameter, and ``told`` reads: its own name, where KFP has another for it."""
+    """What KFP's form says about a parameter, and ``read_back`` reads: its own name, where KFP has another for it."""
     about = [parameter.name] if names.port(parameter.name) != parameter.name else []
     about += [_JSON] if is_json_text(parameter) else []
     return {"description": ", ".join(about)} if about else {}
@@ -104,10 +113,10 @@ def output_name(port: str, definition: Mapping[str, Any]) -> str:
     return _about(port, str(definition.get("description") or ""))[0]
 
 
-def told(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str, Any]:
+def read_back(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str, Any]:
     """Name and value of a run's parameter, from the definition of its port in the pipeline's file.
 
-    >>> told("groe_d353a267", '{"cm": 3}', {"parameterType": "STRING", "description": "größe, JSON"})
+    >>> read_back("groe_d353a267", '{"cm": 3}', {"parameterType": "STRING", "description": "größe, JSON"})
     ('größe', {'cm': 3})
     """
     name, is_text = _about(port, str(definition.get("description") or ""))
@@ -120,7 +129,7 @@ def told(port: str, value: Any, definition: Mapping[str, Any]) -> tuple[str, Any
 
 
 def _about(port: str, description: str) -> tuple[str, bool]:
-    """The name of a parameter or output, and whether it is JSON in a string, as was told of it."""
+    """The name of a parameter or output, and whether it is JSON in a string, by its description."""
     if description == _JSON:
         return port, True
     plain = description.removesuffix(f", {_JSON}")

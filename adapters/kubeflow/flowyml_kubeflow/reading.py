@@ -1,138 +1,108 @@
-"""Runs and schedules on a Kubeflow Pipelines, over its API."""
+"""What KFP knows of a run, in FlowyML's records: state, steps, errors, logs, outputs.
+
+A run's steps are among the nodes of the Argo workflow that KFP makes of a pipeline. KFP's API gives a task detail for
+each node: for a step its driver, a node of the step's name, below that a node ``executor``, which is the pod or
+holds the attempts, and whatever comes next. A detail says its display name and the ids of its children, but neither
+its own id nor its pod. Sources: ``Workflow.NodeStatuses`` and ``toApiPipelineTaskDetail`` of KFP's API server.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from graphlib import TopologicalSorter
 from itertools import islice
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from flowyml.artifacts import is_reference, open_store
-from flowyml.core.errors import ArtifactError, EngineError, EngineUnreachableError, RunNotFoundError
+from flowyml.artifacts.store import Store, Written, passing_file
+from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.core.tls import Tls
-from flowyml.orchestrators.base import Deployment, Health, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
-from flowyml.plan.bundle import Bundle
+from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import RESULT, leveled
-from flowyml_kubeflow.client import Client, NotFoundError
-from flowyml_kubeflow.connection import SignIn
-from flowyml_kubeflow.deploy import Pipelines, arguments, facts, one_at_a_time, origin_of
-from flowyml_kubeflow.difference import difference
-from flowyml_kubeflow.idempotency import RunsByName
-from flowyml_kubeflow.recurring import RecurringRuns
+from flowyml_kubeflow.client import Client, NotFoundError, equals
+from flowyml_kubeflow.deploy import Pipelines, facts, origin_of
+from flowyml_kubeflow.parameters import output_name
+from flowyml_kubeflow.spec import documents
 from flowyml_kubeflow.status import status_of, step_status_of
-from flowyml_kubeflow.tasks import Pod, Tasks
-from flowyml_kubeflow.ui_store import UiStore
 
-__all__ = ["Cluster"]
+__all__ = ["Pod", "Runs", "Tasks", "UiStore", "node_id"]
 
 Json = dict[str, Any]
 
-_FOLLOW = 1.0
+_FOLLOW = 1.0  # seconds between looks at the logs of a run
 _PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
+_EXECUTOR = "executor"  # the task in which a step's container runs; source: KFP, argocompiler/container.go
+_IMPL = "system-container-impl"  # its template
+_FNV_PRIME, _WORD = 0x01000193, 0xFFFFFFFF  # of FNV-1a with 32 bits
+_SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
 
-class Cluster:
-    """What ``KubeflowOrchestrator`` does with a URL."""
+class Runs:
+    """The runs of a KFP. ``artifacts`` is the store that the steps write to, if it is not KFP's own."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        namespace: str | None,
-        sign_in: SignIn,
-        tls: Tls,
-        service_account: str | None,
-        experiment: str,
-        artifacts: str | None,
-        form: str | None,
-        timeout: float,
-        retry_policy: OrchestratorRetryPolicy | None,
-    ) -> None:
-        self.client = Client(url, namespace=namespace, sign_in=sign_in, tls=tls, timeout=timeout)
+    def __init__(self, pipelines: Pipelines, artifacts: str | None) -> None:
+        self.pipelines = pipelines
+        self.client: Client = pipelines.client
         self.artifacts = artifacts
-        self.pipelines = Pipelines(self.client, experiment, form, artifacts, service_account)
-        self.recurring = RecurringRuns(self.pipelines)
-        self._terminated: set[str] = set()
+        self.terminated: set[str] = set()
+        """The runs that were stopped here, or seen being stopped: see ``status``."""
         self._pod_names: dict[str, str] = {}
 
-    # Runs.
+    def get(self, job_id: str) -> Run:
+        return self._run(self.fetch(job_id), whole=True)
 
-    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        values = arguments(bundle.plan, parameters)
-        with one_at_a_time(run_id):
-            return RunsByName(self.pipelines).submitted(
-                run_id, bundle.plan.name, bundle.revision,
-                make=lambda: self._new_run(bundle, run_id, values),
-                check=lambda found: self._check_same(found, bundle, parameters),
-            )  # fmt: skip
-
-    def _check_same(self, found: Any, bundle: Bundle, parameters: Mapping[str, Any]) -> None:
-        version = self.pipelines.version_of(found)
-        code = facts(version.description).get("code")
-        run = replace(self._run(found), origin=origin_of(version), code_digest=code)
-        check_same_run(run, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
-
-    def deploy(self, bundle: Bundle, *, force: bool) -> Deployment:
-        """A new version, which the pipeline's schedule runs from now on."""
-        made = self.pipelines.deploy(bundle, force=force)
-        self.recurring.move(bundle, force=force)
-        return made
-
-    def diff(self, bundle: Bundle) -> str:
-        newest = self.pipelines.newest(bundle.plan)
-        changes = difference(newest.pipeline_spec if newest else None, self.pipelines.compiled(bundle))
-        return f"{changes}{self.recurring.moved(bundle.plan)}" if changes else ""
-
-    def _new_run(self, bundle: Bundle, run_id: str, values: Json) -> Any:
-        return self.pipelines.model("V2beta1Run")(
-            display_name=run_id, experiment_id=self.pipelines.experiment_id(),
-            pipeline_version_reference=self.pipelines.deployed(bundle)[0],
-            runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(parameters=values),
-            service_account=self.pipelines.service_account,
-        )  # fmt: skip
-
-    def get_run(self, job_id: str) -> Run:
-        return self._run(self._fetched(job_id), whole=True)
-
-    def _fetched(self, job_id: str) -> Any:
+    def fetch(self, job_id: str) -> Any:
+        """The official client's model of a run. Raises ``RunNotFoundError``."""
         try:
             uuid.UUID(job_id)
-            return self.client.read(lambda api: api._run_api.run_service_get_run(job_id, **self.client.limits))
+            return self.client.read("run_service_get_run", job_id)
         except (ValueError, NotFoundError) as error:
-            raise RunNotFoundError(f"KFP at {self.client.where} knows no run {job_id!r}.") from error
+            raise RunNotFoundError(f"KFP at {self.client.connection.where} has no run {job_id!r}.") from error
+
+    def named(self, run_id: str) -> list[Any]:
+        """All runs of that name as the official client's models, the oldest first."""
+        found = self.client.pages(
+            "run_service_list_runs", "runs", filter=equals(display_name=run_id), **self.client.connection.scope
+        )
+        runs = [run for run in found if run.display_name == run_id]
+        return sorted(runs, key=lambda run: (run.created_at, run.run_id))
+
+    def record(self, run: Any) -> Run:
+        """The record of a run, with where its code comes from."""
+        version = self.pipelines.version_of(run)
+        code = facts(version.description).get("code")
+        return replace(self._run(run), origin=origin_of(version), code_digest=code)
 
     def _run(self, run: Any, *, whole: bool = False) -> Run:
-        status = self._status(run)
-        error = (self._error(run) if whole else _told(run)) if status.is_failed else None
+        status = self.status(run)
+        error = (self._error(run) if whole else _message(run)) if status.is_failed else None
         started = [item.state for item in run.state_history or () if item.state == "RUNNING"]
         return Run(
             job_id=str(run.run_id), run_id=run.display_name, pipeline=self.pipelines.pipeline_of(run),
             status=status, raw_status=run.state or "RUNTIME_STATE_UNSPECIFIED", created_at=_utc(run.created_at),
             started_at=_utc(run.scheduled_at or run.created_at) if started or status.is_terminal else None,
             ended_at=_utc(run.finished_at) if status.is_terminal else None, error=error,
-            url=self.client.page(f"runs/details/{run.run_id}"),
-            parameters=self._parameters(run), revision=facts(run.description).get("revision"),
+            url=self.client.connection.page(f"runs/details/{run.run_id}"),
+            parameters=self.pipelines.parameters_of(run), revision=facts(run.description).get("revision"),
         )  # fmt: skip
 
-    def _parameters(self, run: Any) -> Json:
-        given: Json = (run.runtime_config.parameters or {}) if run.runtime_config else {}
-        return self.pipelines.told_parameters(run, given)
-
-    def _status(self, run: Any) -> ExecutionStatus:
+    def status(self, run: Any) -> ExecutionStatus:
         """KFP says FAILED of a run that it has terminated. The state before that one tells, but it may be missing: it
         is in the history only if KFP's agent saw the workflow in between (source: ``RunStore.TerminateRun``)."""
         if run.state == "CANCELING":
-            self._terminated.add(str(run.run_id))
+            self.terminated.add(str(run.run_id))
         states = [item.state for item in run.state_history or () if item.state != run.state]
-        return status_of(run.state, [*states, "CANCELING"] if run.run_id in self._terminated else states)
+        return status_of(run.state, [*states, "CANCELING"] if run.run_id in self.terminated else states)
 
     def _error(self, run: Any) -> str | None:
         """In the words of the first step that failed, if its log is still there."""
@@ -142,20 +112,19 @@ class Cluster:
             failure = self._result(run, tasks, task).get("failure")
             said = failure["message"] if failure else "failed; its log is gone"
             return f"step {tasks.steps[task]!r}: {said}"
-        return _told(run)
+        return _message(run)
 
-    def runs(self, pipeline: str | None, limit: int) -> list[Run]:
+    def newest(self, pipeline: str | None, limit: int) -> list[Run]:
         size = min(limit, _PAGE) if pipeline is None else _PAGE
         every = self.client.pages(
-            lambda api: api._run_api.run_service_list_runs, "runs",
-            sort_by="created_at desc", page_size=size, **self.pipelines.scope,
+            "run_service_list_runs", "runs", sort_by="created_at desc", page_size=size, **self.client.connection.scope
         )  # fmt: skip
         wanted = (run for run in every if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
         return [self._run(run) for run in islice(wanted, limit)]
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
-        run = self._fetched(job_id)
-        status, tasks = self._status(run), Tasks(run, self.pipelines.spec_of(run))
+        run = self.fetch(job_id)
+        status, tasks = self.status(run), Tasks(run, self.pipelines.spec_of(run))
         return tuple(self._step_run(run, status, tasks, task) for task in tasks.steps)
 
     def _step_run(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> StepRun:
@@ -179,7 +148,7 @@ class Cluster:
         )  # fmt: skip
 
     def outputs(self, job_id: str) -> Outputs:
-        run = self._fetched(job_id)
+        run = self.fetch(job_id)
         tasks = Tasks(run, self.pipelines.spec_of(run))
         packed: Json = {}
         lost: dict[str, str] = {}
@@ -211,13 +180,13 @@ class Cluster:
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
         seen: dict[str, int] = {}
         while True:
-            run = self._fetched(job_id)
-            grows = follow and not self._status(run).is_terminal
+            run = self.fetch(job_id)
+            grows = follow and not self.status(run).is_terminal
             tasks = Tasks(run, self.pipelines.spec_of(run))
             for task, step in tasks.steps.items():
                 for pod in tasks.pods(task):
-                    told = self._log(job_id, pod, grows=grows) or ()
-                    lines = [line for line in told if not line.startswith(RESULT)]
+                    printed = self._log(job_id, pod, grows=grows) or ()
+                    lines = [line for line in printed if not line.startswith(RESULT)]
                     fresh = map(leveled, lines[seen.get(pod.node, 0) :])
                     yield from (LogLine(line, step, level) for level, line in fresh)
                     seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
@@ -225,41 +194,170 @@ class Cluster:
                 return
             time.sleep(_FOLLOW)
 
-    def cancel(self, job_id: str) -> bool:
-        """KFP refuses to terminate a run that has ended meanwhile, or is being terminated already."""
-        if self._status(self._fetched(job_id)).is_terminal:
+
+class UiStore(Store):
+    """What one run wrote: KFP puts the run's id into the path of each artifact, and another run's are not read."""
+
+    def __init__(self, client: Client, run_id: str, *, size: int = 0) -> None:
+        super().__init__(f"{client.connection.where}/artifacts")
+        self.client = client
+        self.run_id = run_id
+        self.size = size
+
+    def holds(self, url: str) -> bool:
+        parts = urlsplit(url)
+        steps = parts.path.split("/")[1:]
+        leads_down = all(step not in ("", ".", "..") for step in steps) and "\\" not in url
+        plain = not (parts.query or parts.fragment or parts.username)
+        return parts.scheme in _SOURCES and bool(parts.netloc) and plain and leads_down and self.run_id in steps[:-1]
+
+    def write(self, key: str, produce: Callable[..., None]) -> Written:
+        raise ArtifactError("KFP's UI takes no artifacts.")
+
+    @contextmanager
+    def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
+        """As any store does; no more is loaded than was written."""
+        with Store.fetch(UiStore(self.client, self.run_id, size=written.size), written) as path:
+            yield path
+
+    @contextmanager
+    def local_copy(self, url: str) -> Iterator[Path]:
+        parts = urlsplit(url)
+        page = f"/artifacts/{_SOURCES[parts.scheme]}/{parts.netloc}{quote(parts.path)}"
+        with passing_file() as (path, file):
+            try:
+                self.client.download(page, file.write, self.size)
+            except EngineError as error:
+                raise ArtifactError(f"KFP's UI does not give {url}: {error}") from error
+            yield path
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One attempt of a step: Argo's id of its node, and what the pod may be called, the likeliest first."""
+
+    node: str
+    names: tuple[str, ...]
+
+
+class Tasks:
+    """The steps of a run by their tasks, at any depth of the pipeline."""
+
+    def __init__(self, run: Any, version: Mapping[str, Any]) -> None:
+        pipeline, platform = documents(version)
+        details = list((run.run_details.task_details or ()) if run.run_details else ())
+        self._tasks = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
+        self.steps = {task: names.step_shown(str(item["taskInfo"]["name"]), task) for task, item in self._tasks.items()}
+        self._pipeline = pipeline
+        self._executors = _executors(pipeline, platform)
+        self._by_name = {item.display_name: item for item in details if item.display_name in self.steps}
+        self._skipped = [item for item in details if item.display_name == _EXECUTOR and item.state == "SKIPPED"]
+        self._nodes = {child for item in details for child in _children(item)}
+
+    def state(self, task: str) -> str | None:
+        return self._by_name[task].state if task in self._by_name else None
+
+    def started(self, task: str) -> datetime | None:
+        item = self._by_name.get(task)
+        return (item.start_time or item.create_time) if item else None
+
+    def ended(self, task: str) -> datetime | None:
+        item = self._by_name.get(task)
+        return item.end_time if item and status_of(item.state).is_terminal else None
+
+    def pods(self, task: str) -> list[Pod]:
+        """The attempts of a step, the first attempt first."""
+        below = _children(self._by_name[task]) if task in self._by_name else []
+        if self.is_cached(task):
+            return []
+        return [Pod(node, self._names(task, node)) for child in below for node in self._attempts(child)]
+
+    def _attempts(self, executor: str) -> list[str]:
+        """With a retry policy, Argo puts the attempts below the executor; else the executor is the one attempt."""
+        found: list[str] = []
+        while (node := node_id(f"({len(found)})", after=executor)) in self._nodes:
+            found.append(node)
+        return found or [executor]
+
+    def _names(self, task: str, node: str) -> tuple[str, ...]:
+        """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last is that of Argo before 3.4."""
+        workflow, _, number = node.rpartition("-")
+        return *(f"{workflow}-{template}-{number}" for template in self._templates(task)), node
+
+    def _templates(self, task: str) -> Iterator[str]:
+        """What KFP may call the template of a step, which differs by its release: newest and most special first.
+
+        Source: KFP, ``addContainerExecutorTemplate``.
+        """
+        retries = (f"retry-{_IMPL}", _IMPL) if "retryPolicy" in self._tasks[task] else (_IMPL,)
+        metadata = self._executors.get(self._tasks[task]["componentRef"]["name"], {}).get("podMetadata")
+        if metadata is not None:
+            counts = f"{len(metadata.get('annotations', ()))}-{len(metadata.get('labels', ()))}"
+            yield from (f"metadata-{counts}-{template}" for template in retries)
+        yield from retries
+
+    def is_cached(self, task: str) -> bool:
+        """Whether KFP took the step's outputs from its cache, so that no pod ran: its executor was skipped."""
+        caches = self._tasks[task].get("cachingOptions", {}).get("enableCache", False)
+        item = self._by_name.get(task)
+        if not caches or item is None or item.state != "SUCCEEDED":
             return False
-        try:
-            self._terminate(job_id)
-        except EngineError:
-            run = self._fetched(job_id)
-            if self._status(run).is_terminal:
-                return self._status(run) is ExecutionStatus.CANCELLED
-            if run.state != "CANCELING":
-                self._terminate(job_id)
-        self._terminated.add(job_id)
-        return True
+        return any(item.start_time <= skipped.start_time <= item.end_time for skipped in self._skipped)
 
-    def _terminate(self, job_id: str) -> None:
-        self.client.write(lambda api: api._run_api.run_service_terminate_run(job_id, **self.client.limits))
+    def outputs(self) -> dict[str, list[str]]:
+        """The steps that give outputs of the pipeline, with their names."""
+        found: dict[str, list[str]] = {}
+        definitions = self._pipeline["root"].get("outputDefinitions", {}).get("parameters", {})
+        for dag in _dags(self._pipeline):
+            for port, selector in dag.get("outputs", {}).get("parameters", {}).items():
+                producer = selector["valueFromParameter"]["producerSubtask"]
+                if producer in self.steps:
+                    found.setdefault(producer, []).append(output_name(port, definitions.get(port, {})))
+        return found
 
-    def retry_run(self, job_id: str) -> None:
-        run = self._fetched(job_id)
-        if not self._status(run).is_terminal or run.state == "SUCCEEDED":
-            raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
-        self.client.write(lambda api: api._run_api.run_service_retry_run(job_id, **self.client.limits))
-        self._terminated.discard(job_id)
 
-    def health(self) -> Health:
-        try:
-            page = self.client.site(self.client.host).get("/apis/v2beta1/healthz")
-        except EngineUnreachableError as error:
-            return Health(reachable=False, url=self.client.where, detail=str(error))
-        if not isinstance(answer := page.json(), Mapping):
-            told = f"Not KFP, but something else or a login answered: {page}. Check the URL and the token."
-            return Health(reachable=False, url=self.client.where, detail=told)
-        facts = {"multi_user": bool(answer.get("multi_user"))}
-        return Health(reachable=True, version=answer.get("tag_name"), url=self.client.where, facts=facts)
+def node_id(name: str, *, after: str) -> str:
+    """The id of the node whose name goes on with ``name`` after that of another node.
+
+    Argo's ids are the workflow's name and the FNV-1a hash of the node's; such a hash can be continued. Source: Argo,
+    ``Workflow.NodeID``.
+
+    >>> node_id("(0)", after="dag-diamond-xfww2-1522144194")  # as in an example of Argo's
+    'dag-diamond-xfww2-2043927737'
+    """
+    workflow, _, number = after.rpartition("-")
+    value = int(number)
+    for byte in name.encode():
+        value = ((value ^ byte) * _FNV_PRIME) & _WORD
+    return f"{workflow}-{value}"
+
+
+def _children(item: Any) -> list[str]:
+    return [child.pod_name for child in item.child_tasks or () if child.pod_name]
+
+
+def _executors(pipeline: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Json]:
+    """What the file asks Kubernetes for, by component."""
+    asked = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    labels = {name: item.get("executorLabel") for name, item in pipeline.get("components", {}).items()}
+    return {name: asked[label] for name, label in labels.items() if label in asked}
+
+
+def _dags(pipeline: Mapping[str, Any]) -> Iterator[Json]:
+    components = pipeline.get("components", {}).values()
+    return (item["dag"] for item in (pipeline["root"], *components) if "dag" in item)
+
+
+def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
+    """The tasks of steps, in topological order: KFP hands the file back with its entries in any order."""
+    tasks = dag["tasks"]
+    order = TopologicalSorter({name: sorted(item.get("dependentTasks", ())) for name, item in sorted(tasks.items())})
+    for name in order.static_order():
+        component = pipeline["components"].get(tasks[name]["componentRef"]["name"], {})
+        if "dag" in component:
+            yield from _step_tasks(pipeline, component["dag"])
+        elif names.STEP in tasks[name].get("inputs", {}).get("parameters", {}):
+            yield name, tasks[name]
 
 
 def _lost(tasks: Tasks, task: str) -> str:
@@ -269,7 +367,7 @@ def _lost(tasks: Tasks, task: str) -> str:
     return f"KFP no longer has the log of step {step!r}, in which it stands."
 
 
-def _told(run: Any) -> str | None:
+def _message(run: Any) -> str | None:
     return run.error.message if run.error else None
 
 

@@ -16,14 +16,14 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan
 from flowyml_kubeflow import names
 from flowyml_kubeflow.client import AmbiguousError, NotFoundError, equals
-from flowyml_kubeflow.deploy import Pipelines, about, arguments, facts, one_at_a_time, origin_of
+from flowyml_kubeflow.deploy import LONGEST_DESCRIPTION, Pipelines, description, facts, one_at_a_time, origin_of
 from flowyml_kubeflow.options import pipeline_options
+from flowyml_kubeflow.parameters import arguments
 from flowyml_kubeflow.schedule import kfp_cron, kfp_interval, kfp_start
 
 __all__ = ["RecurringRuns"]
 
 _PLANNED = 5
-_LONGEST = 255  # characters of a description, in MySQL; source: KFP, model/job.go
 _KEEPS_RUNS = (2, 16)  # the first KFP that can delete a recurring run and keep its runs; source: KFP issue 12573
 _ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 
@@ -81,11 +81,7 @@ class RecurringRuns:
 
     def _new_recurring(self, body: Any, known: set[str]) -> str:
         try:
-            made = self.client.write(
-                lambda api: api._recurring_run_api.recurring_run_service_create_recurring_run(
-                    body, **self.client.limits
-                )
-            )
+            made = self.client.write("recurring_run_service_create_recurring_run", body)
             return str(made.recurring_run_id)
         except AmbiguousError:
             fresh = [item.recurring_run_id for item in self.named(body.display_name)]
@@ -97,14 +93,14 @@ class RecurringRuns:
         kind = "V2beta1CronSchedule" if schedule.cron else "V2beta1PeriodicSchedule"
         rule = {"cron": kfp_cron(schedule)} if schedule.cron else {"interval_second": str(kfp_interval(schedule))}
         start = kfp_start(schedule, datetime.now(UTC), last)
-        when = self.pipelines.model(kind)(start_time=start, end_time=schedule.end, **rule)
+        when = self.client.model(kind, start_time=start, end_time=schedule.end, **rule)
         trigger = {"cron_schedule" if schedule.cron else "periodic_schedule": when}
         values = {"parameters": arguments(plan, schedule.parameters)}
-        return self.pipelines.model("V2beta1RecurringRun")(
+        return self.client.model("V2beta1RecurringRun",
             display_name=names.pipeline(plan.name), experiment_id=self.pipelines.experiment_id(), mode="DISABLE",
             description=_description(plan.name, schedule), pipeline_version_reference=version,
-            runtime_config=self.pipelines.model("V2beta1RuntimeConfig")(**values),
-            trigger=self.pipelines.model("V2beta1Trigger")(**trigger), no_catchup=not schedule.catch_up,
+            runtime_config=self.client.model("V2beta1RuntimeConfig", **values),
+            trigger=self.client.model("V2beta1Trigger", **trigger), no_catchup=not schedule.catch_up,
             service_account=self.pipelines.service_account,
             max_concurrency=str(pipeline_options(plan).get("max_concurrency", 1)),
         )  # fmt: skip
@@ -120,8 +116,8 @@ class RecurringRuns:
 
     def _runs_of(self, recurring_run_id: str) -> Iterable[Any]:
         return self.client.pages(
-            lambda api: api._run_api.run_service_list_runs, "runs",
-            filter=equals(recurring_run_id=recurring_run_id), **self.pipelines.scope,
+            "run_service_list_runs", "runs",
+            filter=equals(recurring_run_id=recurring_run_id), **self.client.connection.scope,
         )  # fmt: skip
 
     def schedules(self, pipeline: str | None) -> list[ScheduleInfo]:
@@ -145,9 +141,9 @@ class RecurringRuns:
         for item in self.named(schedule_id):
             if running := self._would_stop(item.recurring_run_id):
                 raise EngineError(
-                    f"KFP at {self.client.where} is older than 2.16 and stops the runs of a schedule that is "
-                    f"deleted, such as {running[0]!r}, which is in progress. Pause schedule {schedule_id!r} and delete "
-                    f"it when they have ended, or cancel them first."
+                    f"KFP at {self.client.connection.where} is older than 2.16 and stops the runs of a deleted "
+                    f"schedule, such as {running[0]!r}, which is in progress. Pause schedule {schedule_id!r} and "
+                    f"delete it when they have ended, or cancel them first."
                 )
             self._delete(item.recurring_run_id)
 
@@ -163,34 +159,26 @@ class RecurringRuns:
 
         Source: KFP, common/util/workflow.go; KFP issues 7421 and 12573.
         """
-        if self.client.version >= _KEEPS_RUNS:
+        if self.client.connection.version >= _KEEPS_RUNS:
             return []
         return [str(run.run_id) for run in self._runs_of(recurring_run_id) if run.state not in _ENDED]
 
     def _delete(self, recurring_run_id: str) -> None:
-        how = {"propagation_policy": "ORPHAN"} if self.client.version >= _KEEPS_RUNS else {}
+        how = {"propagation_policy": "ORPHAN"} if self.client.connection.version >= _KEEPS_RUNS else {}
         with contextlib.suppress(NotFoundError):
-            self.client.read(
-                lambda api: api._recurring_run_api.recurring_run_service_delete_recurring_run(
-                    recurring_run_id, **how, **self.client.limits
-                )
-            )
+            self.client.read("recurring_run_service_delete_recurring_run", recurring_run_id, **how)
 
     def _switch(self, recurring_run_id: str, *, on: bool) -> None:
-        """The same twice is the same, so a lost answer hurts nobody."""
+        """Doing it twice does no harm, so a lost answer is asked for again."""
         verb = "enable" if on else "disable"
-        self.client.read(
-            lambda api: getattr(api._recurring_run_api, f"recurring_run_service_{verb}_recurring_run")(
-                recurring_run_id, **self.client.limits
-            )
-        )
+        self.client.read(f"recurring_run_service_{verb}_recurring_run", recurring_run_id)
 
     def named(self, name: str | None) -> list[Any]:
         """Those that FlowyML made, newest first."""
         wanted = {"filter": equals(display_name=name)} if name else {}
         found = self.client.pages(
-            lambda api: api._recurring_run_api.recurring_run_service_list_recurring_runs, "recurring_runs",
-            **wanted, **self.pipelines.scope,
+            "recurring_run_service_list_recurring_runs", "recurring_runs",
+            **wanted, **self.client.connection.scope,
         )  # fmt: skip
         ours = [item for item in found if "schedule" in facts(item.description) and name in (None, item.display_name)]
         return sorted(ours, key=lambda item: item.created_at, reverse=True)
@@ -198,10 +186,12 @@ class RecurringRuns:
     def _one_recurring(self, name: str) -> Any:
         if found := self.named(name) if name else []:
             return found[0]
-        raise ScheduleNotFoundError(f"KFP at {self.client.where} has no schedule {name!r}.")
+        raise ScheduleNotFoundError(f"KFP at {self.client.connection.where} has no schedule {name!r}.")
 
     def _info(self, item: Any) -> ScheduleInfo:
-        schedule = replace(Schedule.from_dict(facts(item.description)["schedule"]), parameters=self._parameters(item))
+        schedule = replace(
+            Schedule.from_dict(facts(item.description)["schedule"]), parameters=self.pipelines.parameters_of(item)
+        )
         paused = item.status == "DISABLED"
         planned = () if paused else tuple(_next_times(schedule, item))
         return ScheduleInfo(
@@ -212,19 +202,16 @@ class RecurringRuns:
             next_runs=planned,
         )
 
-    def _parameters(self, item: Any) -> dict[str, Any]:
-        """By the names and with the types that they have in FlowyML."""
-        given = (item.runtime_config.parameters or {}) if item.runtime_config else {}
-        return self.pipelines.told_parameters(item, given)
-
 
 def _description(pipeline: str, schedule: Schedule) -> str:
     """What KFP has no field for; the parameters stand in the recurring run's own."""
     plain = replace(schedule, parameters={}).to_dict()
-    for told in ({"pipeline": pipeline, "schedule": plain}, {"schedule": plain}):
-        if len(text := about(told)) <= _LONGEST:
+    for facts_ in ({"pipeline": pipeline, "schedule": plain}, {"schedule": plain}):
+        if len(text := description(facts_)) <= LONGEST_DESCRIPTION:
             return text
-    raise UnsupportedFeatureError(f"The schedule is {schedule}, of which KFP stores {_LONGEST} characters. Shorten it.")
+    raise UnsupportedFeatureError(
+        f"KFP stores {LONGEST_DESCRIPTION} characters of a schedule, and this one has more: {schedule}. Shorten it."
+    )
 
 
 def _is_same(item: Any, body: Any) -> bool:

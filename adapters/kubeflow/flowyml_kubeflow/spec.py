@@ -15,7 +15,9 @@ from flowyml.core.errors import PlanError
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import ARTIFACT, CODE, RUN_TIME, Compiled
 
-__all__ = ["size_warning", "text", "validate"]
+__all__ = ["documents", "inputs_of", "size_warning", "text", "validate"]
+
+Json = dict[str, Any]
 
 _STORE = "kubeflow={'bundle_store': 's3://…'}"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -159,6 +161,17 @@ def _messages() -> Any:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def inputs_of(version: Mapping[str, Any]) -> Json:
+    """The parameters that a pipeline takes, by their ports."""
+    inputs: Json = documents(version)[0].get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+    return inputs
+
+
+def documents(version: Mapping[str, Any]) -> tuple[Json, Json]:
+    """The pipeline and its platform: KFP gives the first alone, or both below their names."""
+    return dict(version.get("pipeline_spec") or version), dict(version.get("platform_spec") or {})
 
 
 def size_warning(compiled: Compiled) -> str | None:

@@ -104,9 +104,9 @@ def test_on_prefect(named: Airflow, prefect_url: str) -> None:
 
 @pytest.mark.kubeflow
 def test_on_kubeflows_local_runner(named: Airflow) -> None:
-    from flowyml_kubeflow import KubeflowOrchestrator
+    from flowyml_kubeflow import KubeflowLocalOrchestrator
 
-    check_on(KubeflowOrchestrator(runner="subprocess"), named)
+    check_on(KubeflowLocalOrchestrator(runner="subprocess"), named)
 
 
 def test_on_airflow_itself(dags: Airflow) -> None:

@@ -138,7 +138,7 @@ def test_processes_with_one_run_id_make_one_run(
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
 mine = KubeflowOrchestrator(**{kfp_api.options!r})
-mine.engine.client.kfp, mine.deploy_pipeline(pipelines.counting({str(shared)!r}))
+mine.client.api, mine.deploy_pipeline(pipelines.counting({str(shared)!r}))
 print("ready", flush=True)
 input()
 print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
@@ -272,8 +272,8 @@ def test_a_run_lands_in_its_experiment(kfp_api: Any) -> None:
     name = run_id("experiment")
     mine = kfp_api.orchestrator(experiment=name)
     handle = mine.run_pipeline(pipelines.greeting(), name)
-    made = mine.engine.client.kfp.get_run(handle.job_id)
-    found = kfp_api.orchestrator(experiment=name).engine.pipelines.experiment_id()
+    made = mine.client.read("run_service_get_run", handle.job_id)
+    found = kfp_api.orchestrator(experiment=name).pipelines.experiment_id()
     assert made.experiment_id == found
     handle.cancel()
 
@@ -362,11 +362,13 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
     (stored,) = s3.glob(f"code/changed/{pipeline.name}-*")
     s3.pipe_file(stored, s3.cat_file(stored)[:-1] + b" ")
     (version,) = [item for item in kfp_api.state.versions.values() if stored.split("/")[-1] in str(item.pipeline_spec)]
-    client = orchestrator.engine.client.kfp
-    made = client.run_pipeline(
-        orchestrator.engine.pipelines.experiment_id(), run_id("changed"),
-        pipeline_id=version.pipeline_id, version_id=version.pipeline_version_id,
+    model = orchestrator.client.model
+    reference = {"pipeline_id": version.pipeline_id, "pipeline_version_id": version.pipeline_version_id}
+    body = model(
+        "V2beta1Run", display_name=run_id("changed"), experiment_id=orchestrator.pipelines.experiment_id(),
+        pipeline_version_reference=model("V2beta1PipelineVersionReference", **reference),
     )  # fmt: skip
+    made = orchestrator.client.write("run_service_create_run", body)
     handle = orchestrator.attach(made.run_id).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.FAILED
     assert handle.step_statuses() == {"two": ExecutionStatus.CANCELLED}
@@ -451,7 +453,7 @@ def test_a_schedule_as_kfp_has_it(kfp_api: Any, orchestrator: KubeflowOrchestrat
         pipelines.greeting(), Schedule.of("cron", "10 10 * * MON", catch_up=True, parameters={"name": "Ada"})
     )
     try:
-        (item,) = orchestrator.engine.recurring.named(made.schedule_id)
+        (item,) = orchestrator.recurring.named(made.schedule_id)
         assert item.trigger.cron_schedule.cron == "0 10 10 * * 1"
         assert (item.no_catchup, item.max_concurrency, item.status) == (False, "1", "ENABLED")
         assert item.runtime_config.parameters == {"name": "Ada"}
@@ -565,10 +567,10 @@ def test_a_login_page_is_no_answer(kfp_api: Any, front: Any) -> None:
         outside.runs,
         lambda: outside.get_run(handle.job_id),
         lambda: outside.run_pipeline(pipelines.greeting(), "outside"),
-        lambda: outside.engine.client.log(handle.job_id, "pod"),
+        lambda: outside.client.log(handle.job_id, "pod"),
     ):
         with pytest.raises(
-            AuthenticationError, match=r"something in front of it, which redirects to .*/login"
+            AuthenticationError, match=r"A proxy, not KFP, answered at .* redirects to .*/login"
         ) as refused:
             asked()
         assert "wrong-secret" not in str(refused.value)
@@ -597,7 +599,7 @@ def test_what_was_given_to_sign_in_is_sent_everywhere(
     front.token, front.login, front.below = "right", True, below
     inside = kfp_api.orchestrator(**given)
     assert inside.health().reachable, inside.health().detail
-    assert inside.engine.client.host == kfp_api.url + below
+    assert inside.client.connection.host == kfp_api.url + below
     inside.runs(limit=1)
     assert kfp_api.orchestrator(url=f"{kfp_api.url}{below}", **given).health().reachable
     if "credentials" not in given:
@@ -650,7 +652,7 @@ def test_an_interval_counts_as_kfp_counts(
     """From the start or from when it was made, and not before one interval is over."""
     made = orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("interval", 3600, start=start))
     try:
-        (item,) = orchestrator.engine.recurring.named(made.schedule_id)
+        (item,) = orchestrator.recurring.named(made.schedule_id)
         beginning = start or item.created_at
         assert made.next_runs[0] > datetime.now(UTC)
         assert all((time - beginning) % timedelta(hours=1) == timedelta() for time in made.next_runs)

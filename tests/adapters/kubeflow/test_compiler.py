@@ -23,11 +23,11 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Constant, FromStep, Input, PipelineOutput, Plan, Step
 from flowyml.testing import pipelines
-from flowyml_kubeflow import KubeflowOrchestrator, names, spec
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, names, spec
 from flowyml_kubeflow.compiler import Compiled, compile_pipeline
 from flowyml_kubeflow.inline import with_launcher, without_prose
 from flowyml_kubeflow.options import FORMS
-from flowyml_kubeflow.tasks import Tasks
+from flowyml_kubeflow.reading import Tasks
 from tests.engines import kubeflow_ir
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "kubeflow"
@@ -539,7 +539,7 @@ def test_no_part_of_kfp_is_imported_to_compile(tmp_path: Path) -> None:
     code = f"""
 import sys
 from flowyml.plan.bundle import Bundle
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 files = KubeflowOrchestrator().compile_files(Bundle.read({str(path)!r}))
 print(next(iter(files)), "kfp" in sys.modules, "kubernetes" in sys.modules)
 """
@@ -682,7 +682,7 @@ def test_the_same_bytes_on_each_python(tmp_path: Path) -> None:
 import sys
 sys.path[:0] = [{str(root)!r}, {str(root / "adapters/kubeflow")!r}]
 from flowyml.plan.bundle import Bundle
-from flowyml_kubeflow import KubeflowOrchestrator, spec
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator, spec
 from flowyml_kubeflow.compiler import compile_pipeline
 import hashlib
 for path in {paths!r}:
@@ -696,12 +696,14 @@ for path in {paths!r}:
     assert len(digests) == 1, digests
 
 
-def test_what_is_compiled_is_for_a_cluster_whoever_runs_it_here() -> None:
+def test_the_local_runner_has_a_timeout_and_no_file_and_a_cluster_a_file_and_no_timeout() -> None:
     late = Pipeline("late", timeout=60).add_step(step(name="one")(lambda: 1))
-    here = KubeflowOrchestrator(runner="subprocess")
+    here = KubeflowLocalOrchestrator(runner="subprocess")
     assert here.plan(late).timeout_seconds == 60
-    with pytest.raises(UnsupportedFeatureError, match=r"asks for timeout=60.*KFP has none for a pipeline"):
+    with pytest.raises(UnsupportedFeatureError, match="compile for 'kubeflow'"):
         here.compile_pipeline(late)
+    with pytest.raises(UnsupportedFeatureError, match=r"asks for timeout=60.*KFP has none for a pipeline"):
+        KubeflowOrchestrator().compile_pipeline(late)
 
 
 def test_the_form_of_a_target_counts() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import OrchestratorConformance
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator
 
 
 @pytest.mark.kubeflow
@@ -18,6 +18,6 @@ class TestSubprocessRunner(OrchestratorConformance):
     @classmethod
     def make_orchestrator(cls) -> Callable[..., Orchestrator]:
         def make(**options: Any) -> Orchestrator:
-            return KubeflowOrchestrator(runner="subprocess", **options)
+            return KubeflowLocalOrchestrator(runner="subprocess", **options)
 
         return make

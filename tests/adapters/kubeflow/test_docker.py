@@ -15,7 +15,7 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml.testing import OrchestratorConformance
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
 pytestmark = [pytest.mark.kubeflow, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -41,7 +41,7 @@ class TestDockerRunner(OrchestratorConformance):
         options = load_engine("kubeflow_docker").same_python(tempfile.gettempdir())
 
         def make(**given: Any) -> Orchestrator:
-            return KubeflowOrchestrator(runner="docker", runner_options=options, **given)
+            return KubeflowLocalOrchestrator(runner="docker", runner_options=options, **given)
 
         return make
 

@@ -1,4 +1,4 @@
-"""The example of `make demo ON=kubeflow`, as a person runs it."""
+"""The example of `make demo ON=kubeflow-local`, as a person runs it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "train_classifier.py"
 
 
 def test_the_classifier_is_trained_without_a_cluster() -> None:
-    command = [sys.executable, str(EXAMPLE), "--on", "kubeflow"]
+    command = [sys.executable, str(EXAMPLE), "--on", "kubeflow-local"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "COMPLETED" in done.stdout

@@ -22,10 +22,9 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.process_identity import born
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.local.orchestrator import LocalRuns
 from flowyml_kubeflow.local.supervisor import _alone
 
 pytestmark = pytest.mark.kubeflow
@@ -63,12 +62,12 @@ def spam() -> int:
 
 
 @pytest.fixture
-def orchestrator() -> KubeflowOrchestrator:
-    return KubeflowOrchestrator(runner="subprocess")
+def orchestrator() -> KubeflowLocalOrchestrator:
+    return KubeflowLocalOrchestrator(runner="subprocess")
 
 
 @pytest.fixture
-def run(orchestrator: KubeflowOrchestrator, tmp_path: Path) -> Iterator[SubmissionResult]:
+def run(orchestrator: KubeflowLocalOrchestrator, tmp_path: Path) -> Iterator[SubmissionResult]:
     """A run in the middle of its second step."""
     pipeline = Pipeline("killed", context=context(folder=str(tmp_path))).add_step(first).add_step(second)
     handle = orchestrator.run_pipeline(pipeline)
@@ -105,23 +104,21 @@ def command_line(process: psutil.Process) -> list[str]:
         return []
 
 
-def process_of(handle: SubmissionResult, *words: str) -> psutil.Process:
-    """The supervisor of a run, or with ``--kfp`` KFP's own process: by its command line, among our descendants."""
+def process_of(handle: SubmissionResult, module: str = "supervisor") -> psutil.Process:
+    """The supervisor of a run, or KFP's own process: by its command line, among our descendants."""
     (found,) = [
         process
         for process in psutil.Process().children(recursive=True)
         for line in [command_line(process)]
-        if line[1:3] == ["-m", "flowyml_kubeflow.local.supervisor"]
-        and line[3:-1] == list(words)
-        and line[-1].endswith(f"/{handle.job_id}")
+        if line[1:3] == ["-m", f"flowyml_kubeflow.local.{module}"] and line[-1].endswith(f"/{handle.job_id}")
     ]
     return found
 
 
 def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
-    orchestrator: KubeflowOrchestrator, run: SubmissionResult, tmp_path: Path
+    orchestrator: KubeflowLocalOrchestrator, run: SubmissionResult, tmp_path: Path
 ) -> None:
-    kfp = process_of(run, "--kfp")
+    kfp = process_of(run, "kfp_process")
     process_of(run).send_signal(signal.SIGKILL)
     wait_for(lambda: run.status.is_terminal)
     assert run.status is FAILED
@@ -146,8 +143,8 @@ def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResu
     """Nobody who submitted it needs to live, or to have looked."""
     process_of(run).send_signal(signal.SIGKILL)
     code = f"""
-from flowyml_kubeflow import KubeflowOrchestrator
-run = KubeflowOrchestrator(runner="subprocess").attach({run.job_id!r})
+from flowyml_kubeflow import KubeflowLocalOrchestrator
+run = KubeflowLocalOrchestrator(runner="subprocess").attach({run.job_id!r})
 print(run.wait_for_completion(timeout=30, poll_interval=0.1).status.name, run.error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -156,14 +153,14 @@ print(run.wait_for_completion(timeout=30, poll_interval=0.1).status.name, run.er
 
 
 def test_a_run_whose_kfp_process_is_killed_has_failed_and_stops(run: SubmissionResult, tmp_path: Path) -> None:
-    process_of(run, "--kfp").send_signal(signal.SIGKILL)
+    process_of(run, "kfp_process").send_signal(signal.SIGKILL)
     assert run.wait_for_completion(30, 0.2).status is FAILED
     assert run.error is not None
     assert run.error.startswith("KFP's local runner died")
     assert has_stopped(tmp_path)
 
 
-def test_what_is_called_like_python_is_no_python(orchestrator: KubeflowOrchestrator) -> None:
+def test_what_is_called_like_python_is_no_python(orchestrator: KubeflowLocalOrchestrator) -> None:
     """kfp.local puts the path of its own Python for every ``python3``."""
 
     @step(name="test on python3.12", outputs=["words"])
@@ -177,7 +174,7 @@ def test_what_is_called_like_python_is_no_python(orchestrator: KubeflowOrchestra
     assert handle.step_statuses() == {"test on python3.12": COMPLETED}
 
 
-def test_what_kfp_local_could_not_carry_arrives_all_the_same(orchestrator: KubeflowOrchestrator) -> None:
+def test_what_kfp_local_could_not_carry_arrives_all_the_same(orchestrator: KubeflowLocalOrchestrator) -> None:
     """It hands parameters to steps in one argument, and replaces what looks like its placeholders."""
     given = {"long": "y" * 200_000, "placeholder": {"a": "{{$.inputs.parameters['d']}}"}, "lone": "a\ud83d"}
 
@@ -203,12 +200,12 @@ def test_who_looks_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> No
 
 
 def test_a_folder_that_is_no_run_is_not_listed(tmp_path: Path) -> None:
-    runs = LocalRuns("subprocess", {}, tmp_path)
+    runs = KubeflowLocalOrchestrator(folder=tmp_path)
     (tmp_path / "stray").mkdir()
-    assert runs.runs(None, 50) == []
+    assert runs.runs() == []
 
 
-def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowOrchestrator) -> None:
+def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowLocalOrchestrator) -> None:
     handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(60, 0.2)
     (ran,) = handle.step_runs()
     assert ran.status is ExecutionStatus.TIMEOUT
@@ -217,7 +214,7 @@ def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: Kube
     assert 2 <= (ran.ended_at - ran.started_at).total_seconds() < 6
 
 
-def test_what_was_printed_before_a_timeout_is_kept(orchestrator: KubeflowOrchestrator) -> None:
+def test_what_was_printed_before_a_timeout_is_kept(orchestrator: KubeflowLocalOrchestrator) -> None:
     @step(timeout=8)  # long enough for Python to start on a busy machine
     def late() -> None:
         print("before\nhalf a line", end="", flush=True)
@@ -234,7 +231,7 @@ def test_a_file_in_the_working_folder_is_not_imported_for_one_of_python(tmp_path
         """
 import sys
 from flowyml import Pipeline, step
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator
 
 @step
 def path() -> list:
@@ -243,7 +240,7 @@ def path() -> list:
 
 if __name__ == "__main__":
     sys.path.append("")
-    run = KubeflowOrchestrator(runner="subprocess").run_pipeline(Pipeline("safe").add_step(path))
+    run = KubeflowLocalOrchestrator(runner="subprocess").run_pipeline(Pipeline("safe").add_step(path))
     run.wait_for_completion(120, 0.2)
     print(run.status.name, run.error, run.outputs["path"])
 """
@@ -305,7 +302,7 @@ def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_kfp_could_not_keep_is_kept_in_the_pod(
-    orchestrator: KubeflowOrchestrator, tmp_path: Path
+    orchestrator: KubeflowLocalOrchestrator, tmp_path: Path
 ) -> None:
     policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.01, backoff_multiplier=1.5)
 

@@ -10,7 +10,8 @@ import pytest
 
 from flowyml import Pipeline, step
 from flowyml_kubeflow.client import Client
-from flowyml_kubeflow.ui_store import UiStore
+from flowyml_kubeflow.connection import Connection
+from flowyml_kubeflow.reading import UiStore
 
 pytestmark = [
     pytest.mark.kubeflow,
@@ -89,4 +90,4 @@ def test_kfps_api_alone_gives_none_and_says_what_does(kfp_api: Any) -> None:
 )
 def test_what_a_run_did_not_write_is_not_asked_for(url: str, is_held: bool) -> None:
     """A log, in which the reference stands, may be forged by who can write to it."""
-    assert UiStore(Client("http://kfp.internal"), RUN).holds(url) is is_held
+    assert UiStore(Client(Connection("http://kfp.internal")), RUN).holds(url) is is_held

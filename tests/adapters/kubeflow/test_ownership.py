@@ -62,9 +62,9 @@ def test_a_run_of_code_under_development_replaces_nothing(orchestrator: Kubeflow
     """KFP's recurring runs name the version that they run, and one that only a run needs owns nothing."""
     made = orchestrator.create_schedule(bundle(name), DAILY)
     try:
-        before = orchestrator.engine.recurring.named(made.schedule_id)[0].pipeline_version_reference
+        before = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
         job_id = orchestrator.submit(bundle(name, THEIRS, returns=2), f"{name}-1", {"rows": 5})
-        after = orchestrator.engine.recurring.named(made.schedule_id)[0].pipeline_version_reference
+        after = orchestrator.recurring.named(made.schedule_id)[0].pipeline_version_reference
         assert after.pipeline_version_id == before.pipeline_version_id
         assert orchestrator.diff(bundle(name)) == ""
         assert not orchestrator.deploy(bundle(name)).changed
@@ -81,7 +81,7 @@ def test_deploying_moves_the_schedule_to_the_new_code(orchestrator: KubeflowOrch
         orchestrator.pause_schedule(made.schedule_id)
         assert "+cron 0 6 * * * UTC: this version" in orchestrator.diff(bundle(name, returns=2))
         deployed = orchestrator.deploy(bundle(name, returns=2))
-        (item,) = orchestrator.engine.recurring.named(made.schedule_id)
+        (item,) = orchestrator.recurring.named(made.schedule_id)
         assert deployed.url is not None
         assert deployed.url.endswith(item.pipeline_version_reference.pipeline_version_id)
         (info,) = orchestrator.schedules(name)

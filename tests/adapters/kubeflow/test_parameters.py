@@ -1,4 +1,4 @@
-"""Parameters of a run: as KFP types them, as its form takes them, and as they are told."""
+"""Parameters of a run: as KFP types them, as its form takes them, and as they are read_back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Parameter
 from flowyml.plan.parameters import schema_of
 from flowyml_kubeflow import names
-from flowyml_kubeflow.parameters import argument, described, kfp_type, restored, told
+from flowyml_kubeflow.parameters import argument, described, kfp_type, read_back, restored
 
 TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip() and name.isprintable())
 
@@ -28,7 +28,7 @@ TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip()
 def test_parameters_are_told_as_they_were_given(schema: dict[str, Any], value: Any, name: str) -> None:
     parameter = Parameter(name=name, schema=schema, required=True)
     definition = {"parameterType": kfp_type(parameter), **described(parameter)}
-    found = told(names.port(name), argument(value, parameter), definition)
+    found = read_back(names.port(name), argument(value, parameter), definition)
     assert (found, type(found[1])) == ((name, value), type(value))
 
 

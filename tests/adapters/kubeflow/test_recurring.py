@@ -53,7 +53,7 @@ def unique(name: str) -> str:
 
 
 def the_recurring_run(orchestrator: KubeflowOrchestrator, schedule_id: str) -> Any:
-    return orchestrator.engine.recurring.named(schedule_id)[0]
+    return orchestrator.recurring.named(schedule_id)[0]
 
 
 @pytest.mark.parametrize("version", ["2.17.0", "2.15.2"])
@@ -182,13 +182,11 @@ def test_of_two_runs_of_one_name_none_is_handed_out_until_one_is_gone(
 ) -> None:
     """Two submitters see each other, and a third comes in between."""
     name = unique("three")
-    engine = orchestrator.engine
-    one, two = (
-        RunsByName(engine.pipelines)._created(name, mark, _described(engine, name, mark)) for mark in ("one", "two")
-    )
-    older, younger = (str(run.run_id) for run in RunsByName(engine.pipelines).named(name))
+    submitting = RunsByName(orchestrator.kept_runs)
+    one, two = (submitting._create(name, mark, _described(orchestrator, name, mark)) for mark in ("one", "two"))
+    older, younger = (str(run.run_id) for run in orchestrator.kept_runs.named(name))
     assert {one, two} == {older, younger}
-    timer = threading.Timer(1, RunsByName(engine.pipelines)._deleted, (older,))
+    timer = threading.Timer(1, submitting._delete, (older,))
     timer.start()
     try:
         assert orchestrator.run_pipeline(pipelines.greeting(), name).job_id == younger
@@ -197,11 +195,11 @@ def test_of_two_runs_of_one_name_none_is_handed_out_until_one_is_gone(
         orchestrator.cancel(younger)
 
 
-def _described(engine: Any, name: str, mark: str) -> Any:
+def _described(orchestrator: KubeflowOrchestrator, name: str, mark: str) -> Any:
     from flowyml_kubeflow.idempotency import _description
 
     bundle = pipelines.greeting().bundle()
-    body = engine._new_run(bundle, name, {})
+    body = orchestrator._new_run(bundle, name, {})
     body.description = _description(bundle.plan.name, mark)
     return body
 

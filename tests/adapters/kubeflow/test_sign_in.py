@@ -19,6 +19,7 @@ from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.testing import pipelines
 from flowyml_kubeflow import KubeflowOrchestrator
 from flowyml_kubeflow.client import Client
+from flowyml_kubeflow.connection import Connection
 from tests.engines.web import Recorded, Reply, web
 
 pytestmark = [
@@ -87,7 +88,7 @@ def test_a_kfp_of_several_users_needs_a_namespace(
     with pytest.raises(ConfigurationError, match=r"serves several users.* namespace='…'"):
         shared_kfp.orchestrator(token=OURS).runs()
     (tmp_path / "namespace").write_text("team-a\n")
-    monkeypatch.setattr("flowyml_kubeflow.client._OWN_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr("flowyml_kubeflow.connection._OWN_NAMESPACE", tmp_path / "namespace")
     assert shared_kfp.orchestrator(token=OURS).runs() is not None
 
 
@@ -127,7 +128,7 @@ def test_neither_token_nor_parameters_follow_a_redirect() -> None:
             answers = {True: Reply(200, healthz), False: Reply(status, b"", moved)}
             with web(lambda request, by=answers: by[request.path.endswith("healthz")]) as engine:  # type: ignore[misc]
                 cluster = KubeflowOrchestrator(engine.url, token="planted-token", cookies="planted=cookie")
-                with pytest.raises(AuthenticationError, match=r"which redirects to .* a login") as refused:
+                with pytest.raises(AuthenticationError, match=r"redirects to .* a login") as refused:
                     cluster.runs()
                 assert "inside-the-location" not in str(refused.value)
                 with pytest.raises(EngineError):
@@ -171,7 +172,7 @@ def test_credentials_in_a_url_are_shown_nowhere(status: int | str) -> None:
         cluster = KubeflowOrchestrator(
             f"http://ada:{PLANTED}@{address}/?token={PLANTED}", token=PLANTED, cookies=f"session={PLANTED}"
         )
-        texts = [repr(cluster), repr(cluster.engine.client.sign_in), repr(cluster.health())]
+        texts = [repr(cluster), repr(cluster.client.connection.sign_in), repr(cluster.health())]
         for asked in (
             cluster.runs,
             cluster.schedules,
@@ -182,8 +183,8 @@ def test_credentials_in_a_url_are_shown_nowhere(status: int | str) -> None:
             with pytest.raises((EngineError, RunNotFoundError)) as refused:
                 asked()
             texts += traceback.format_exception(refused.value)
-        client = cluster.engine.client
-        texts += [client.where, client.page("runs/details/1")]
+        connection = cluster.client.connection
+        texts += [connection.where, connection.page("runs/details/1")]
         assert PLANTED not in "\n".join(texts)
 
 
@@ -206,4 +207,4 @@ def test_a_user_and_password_in_the_url_sign_in_where_nothing_else_does() -> Non
 
 
 def test_the_client_needs_no_answer_to_be_made() -> None:
-    assert Client("http://127.0.0.1:9", namespace="team-a").kfp is not None
+    assert Client(Connection("http://127.0.0.1:9", namespace="team-a")).api is not None

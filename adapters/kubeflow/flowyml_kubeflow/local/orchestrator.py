@@ -1,4 +1,4 @@
-"""Runs on KFP's official local runner: submitted to a process of their own, and read back from its files."""
+"""KFP's official local runner as an orchestrator: each run is a process of its own, and is read back from its files."""
 
 from __future__ import annotations
 
@@ -17,27 +17,36 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flowyml.artifacts import open_store
-from flowyml.core.errors import EngineError, RunNotFoundError
+from flowyml.core.capabilities import Capabilities
+from flowyml.core.errors import (
+    ConfigurationError,
+    EngineError,
+    RunNotFoundError,
+    UnsupportedFeatureError,
+)  # fmt: skip
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import Health, check_same_run
+from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
 from flowyml.plan.names import slug
 from flowyml_kubeflow import names, spec
+from flowyml_kubeflow.capabilities import LOCAL_RUNNER
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.local.folder import RunFolder
-from flowyml_kubeflow.local.supervisor import for_kfp_local, stop_steps
+from flowyml_kubeflow.local.kfp_process import for_kfp_local
+from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.status import status_of
 
-__all__ = ["LocalRuns"]
+__all__ = ["KubeflowLocalOrchestrator"]
 
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
 _FORMS = {"subprocess": "python", "docker": "container"}
@@ -49,16 +58,39 @@ _DIED = (
 )
 
 
-class LocalRuns:
-    """The runs below ``folder``. ``options`` are those of Docker's ``containers.run``."""
+class KubeflowLocalOrchestrator(Orchestrator):
+    """Runs pipelines as KFP's components on this machine, without a cluster, one step after another.
 
-    def __init__(self, runner: str, options: Mapping[str, Any], folder: Path | None = None) -> None:
+    ``runner`` is ``"subprocess"``, in processes of this machine's Python, or ``"docker"``, in containers with the image
+    of each step; ``runner_options`` are then those of Docker's ``containers.run``. ``folder`` is where runs are kept,
+    by default in FlowyML's data folder.
+    """
+
+    name: ClassVar[str] = "kubeflow-local"
+    capabilities: ClassVar[Capabilities] = LOCAL_RUNNER
+    engine_package: ClassVar[str | None] = "kfp"
+    extra: ClassVar[str | None] = "kubeflow"
+
+    def __init__(
+        self,
+        runner: str = "subprocess",
+        *,
+        runner_options: Mapping[str, Any] = {},
+        folder: str | os.PathLike[str] | None = None,
+        retry_policy: OrchestratorRetryPolicy | None = None,
+    ) -> None:
+        super().__init__(retry_policy=retry_policy)
+        if runner not in _FORMS:
+            raise ConfigurationError(f"runner={runner!r}: KFP's local runners are {' and '.join(map(repr, _FORMS))}.")
         self.runner = runner
-        self.options = dict(options)
-        self.folder = folder or home() / "kubeflow" / "runs"
+        self.runner_options = dict(runner_options)
+        self.folder = Path(folder) if folder else home() / "kubeflow" / "runs"
+
+    def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
+        raise UnsupportedFeatureError("KFP's local runner has no file format of its own: compile for 'kubeflow'.")
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
-        """Claim the run by its folder, which only one can create, and see to it that a process runs it."""
+        """Claim the run by its folder, which only one process can create, and start a process that runs it."""
         job_id = slug(run_id, max_length=100)
         run = RunFolder(self.folder / job_id)
         if run.path.exists() or not self._claim(run, bundle, run_id, parameters):
@@ -101,7 +133,7 @@ class LocalRuns:
             "revision": bundle.revision,
             "created": time.time(),
             "runner": self.runner,
-            "options": self.options,
+            "options": self.runner_options,
             "timeout_seconds": plan.timeout_seconds,
             "hooks": bool(plan.hooks),
             "parameters": dict(parameters),
@@ -134,7 +166,7 @@ class LocalRuns:
             origin=Origin.from_dict(request.get("origin")), code_digest=request.get("code"),
         )  # fmt: skip
 
-    def runs(self, pipeline: str | None, limit: int) -> list[Run]:
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
         found = [request for run in self._all() if (request := run.request())]
         wanted = [request for request in found if pipeline is None or request["pipeline"] == pipeline]
         newest = sorted(wanted, key=lambda request: -request["created"])[:limit]
@@ -152,7 +184,7 @@ class LocalRuns:
         packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
         return read_outputs(job_id, packed, *stores)
 
-    def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         run, seen = self._found(job_id), dict[str, int]()
         while True:
             over = self.get_run(job_id).status.is_terminal
@@ -191,11 +223,11 @@ class LocalRuns:
     def _found(self, job_id: str) -> RunFolder:
         run = RunFolder(self.folder / job_id)
         if not _JOB_ID.fullmatch(job_id) or not run.request():
-            raise RunNotFoundError(f"KFP's local runner knows no run {job_id!r} in {self.folder}.")
+            raise RunNotFoundError(f"KFP's local runner has no run {job_id!r} in {self.folder}.")
         return run
 
     def _result(self, run: RunFolder) -> dict[str, Any]:
-        """How it ended. A run that nobody runs any more has ended too."""
+        """How it ended. A run whose supervisor has died has ended too."""
         if (result := run.result()) or run.is_supervised():
             return result
         if result := run.result():  # it came while we looked

@@ -1,0 +1,124 @@
+"""HTTP of KFP's official client, made safe.
+
+The client takes any answer whole, however long it is and however long it takes: a server, or what stands in its place,
+could fill the memory, or hold a command for ever by a byte a second. It also follows redirects, which may lead to
+another host, and takes a login page for an answer without content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+from flowyml.core.errors import AuthenticationError, EngineError
+from flowyml.core.web import LARGEST_ANSWER, Deadline, media_type
+from flowyml_kubeflow.connection import Connection
+
+__all__ = ["api_client"]
+
+_deadline: ContextVar[Deadline | None] = ContextVar("_deadline", default=None)
+
+
+def api_client(connection: Connection) -> Any:
+    """A ``kfp_server_api.ApiClient`` that signs in, follows no redirect and reads bounded answers only.
+
+    Answers are bounded in bytes and in time, slow drips included; logs and files, read in pieces, in bytes alone.
+    """
+    import kfp_server_api  # type: ignore[import-untyped]  # ships no types
+    from urllib3 import Retry
+
+    sign_in, tls = connection.sign_in, connection.tls
+    configuration = kfp_server_api.Configuration(host=connection.host)
+    configuration.verify_ssl = tls.verify is not False
+    configuration.ssl_ca_cert = tls.authorities
+    configuration.retries = Retry(3, redirect=False)
+    if tls.certificate:
+        configuration.cert_file, configuration.key_file = tls.certificate
+    if sign_in.gives_token:
+        configuration.api_key["authorization"] = "replaced before each call"
+        configuration.api_key_prefix["authorization"] = "Bearer"
+        configuration.refresh_api_key_hook = sign_in.refresh_api_key_hook
+    client = kfp_server_api.ApiClient(configuration, cookie=sign_in.cookies.get() or "")
+    for name, value in sign_in.basic.headers().items():
+        client.set_default_header(name, value)
+    rest = client.rest_client
+    rest.pool_manager.pool_classes_by_scheme = _watched_pools()
+    rest.pool_manager.request = _bounded(rest.pool_manager.request, connection.where, 4 * connection.timeout)
+    rest.request = partial(_no_page, rest.request, connection.where)
+    return client
+
+
+def _bounded(request: Callable[..., Any], where: str, seconds: float) -> Callable[..., Any]:
+    """A pool manager's ``request`` that reads an answer within ``seconds``, and no more of it than is allowed.
+
+    One that the caller reads by itself, ``preload_content=False``, is bounded up to its headers. Raises
+    ``EngineError`` for one that is too large, and ``TimeoutError``.
+    """
+
+    def ask(*arguments: Any, preload_content: bool = True, **options: Any) -> Any:
+        with Deadline(seconds) as deadline:
+            token = _deadline.set(deadline)
+            try:
+                answer = request(*arguments, preload_content=False, **options)
+                return _read(answer, where) if preload_content else answer
+            except EngineError:
+                raise
+            except Exception:
+                deadline.check()
+                raise
+            finally:
+                _deadline.reset(token)
+
+    return ask
+
+
+def _read(answer: Any, where: str) -> Any:
+    from urllib3 import HTTPResponse
+
+    body = answer.read(LARGEST_ANSWER + 1)
+    if deadline := _deadline.get():
+        deadline.check()  # an answer without a length just ends where its connection does
+    if len(body) > LARGEST_ANSWER:
+        answer.close()
+        raise EngineError(
+            f"KFP at {where} gave an answer of more than {LARGEST_ANSWER / 2**20:g} MB, which is not read."
+        )
+    answer.release_conn()
+    return HTTPResponse(
+        BytesIO(body), answer.headers, answer.status, reason=answer.reason,
+        decode_content=False,  # it is decoded
+    )  # fmt: skip
+
+
+def _watched_pools() -> dict[str, Any]:
+    """Pools by scheme, whose connections the deadline of the call can end."""
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+
+    def watched(pool: Any) -> Any:
+        class Connection(pool.ConnectionCls):  # type: ignore[misc]  # HTTP or HTTPS
+            def getresponse(self) -> Any:
+                if (deadline := _deadline.get()) and self.sock is not None:
+                    deadline.watch(self.sock)
+                return super().getresponse()
+
+        return type(f"Watched{pool.__name__}", (pool,), {"ConnectionCls": Connection})
+
+    return {"http": watched(HTTPConnectionPool), "https": watched(HTTPSConnectionPool)}
+
+
+def _no_page(request: Callable[..., Any], where: str, *arguments: Any, **options: Any) -> Any:
+    """An answer of KFP's API, which is JSON, or the text of a log."""
+    answer = request(*arguments, **options)
+    kind = media_type(answer.headers if hasattr(answer, "headers") else answer.getheaders())
+    is_log = not options.get("_preload_content", True)
+    if kind == "text/html" if is_log else not kind.endswith("json"):
+        if is_log:
+            answer.close()  # it has not been read
+        raise AuthenticationError(
+            f"A proxy, not KFP, answered at {where}, with {kind or 'no content type'} instead of JSON: probably a "
+            f"login page. Give token=…, credentials=… or cookies=…, and check the URL."
+        )
+    return answer
