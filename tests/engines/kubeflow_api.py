@@ -70,6 +70,7 @@ class State:
     login_headers: dict[str, str] = field(default_factory=dict)  # of the last who came to the login page
     below: str = ""  # the path at which a dashboard in front has the API
     is_ui: bool = False  # whether ml-pipeline-ui is in front
+    is_ready: bool = True  # whether the API server behind it answers
     version: str = "2.17.0"
     reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
     cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
@@ -122,6 +123,11 @@ def make_app(state: State) -> FastAPI:
 
     @app.get("/apis/v2beta1/healthz")
     def healthz() -> Any:
+        """ml-pipeline-ui has one of its own. Sources: apiserver/main.go, frontend/server/handlers/healthz.ts."""
+        if state.is_ui:
+            found = {"apiServerCommitHash": "fake", "apiServerTagName": state.version, "multi_user": bool(state.users)}
+            stats = {"apiServerMultiUser": bool(state.users), "pipelineStore": "database"} | found
+            return {**(stats if state.is_ready else {}), "apiServerReady": state.is_ready, "buildDate": "fake"}
         return {
             "commit_sha": "fake", "tag_name": state.version, "multi_user": bool(state.users),
             "pipeline_store": "database",

@@ -18,10 +18,38 @@ from flowyml.core.urls import checked_url, shown, without_credentials
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
 
-__all__ = ["HEALTHZ", "Connection", "SignIn"]
+__all__ = ["HEALTHZ", "About", "Connection", "SignIn"]
 
 HEALTHZ = "/apis/v2beta1/healthz"  # answers without a login
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod; source: Kubernetes
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What KFP says of itself: its release, whether it serves several users, and whether its API server answers."""
+
+    version: str | None = None
+    has_users: bool = False
+    is_ready: bool = True
+
+    @classmethod
+    def of(cls, answer: Any) -> Self | None:
+        """From the page ``HEALTHZ``; None for anything that is not KFP's.
+
+        ml-pipeline-ui does not pass the API server's page on. It has one of its own, which also answers while the API
+        server does not. Sources: KFP, apiserver/main.go and frontend/server/handlers/healthz.ts.
+
+        >>> About.of({"commit_sha": "…", "tag_name": "2.17.0", "multi_user": False, "pipeline_store": "database"})
+        About(version='2.17.0', has_users=False, is_ready=True)
+        >>> About.of({"apiServerTagName": "2.14.3", "apiServerMultiUser": True, "apiServerReady": True})
+        About(version='2.14.3', has_users=True, is_ready=True)
+        >>> About.of({"status": "ok"})
+        """
+        if not isinstance(answer, Mapping) or not answer.keys() & {"multi_user", "apiServerReady"}:
+            return None
+        version = answer.get("tag_name") or answer.get("apiServerTagName")
+        users = answer.get("multi_user") or answer.get("apiServerMultiUser")
+        return cls(str(version) if version else None, bool(users), answer.get("apiServerReady", True) is True)
 
 
 class Connection:
@@ -67,15 +95,14 @@ class Connection:
         return f"{self.url}/pipeline" if behind else self.url
 
     @cached_property
-    def healthz(self) -> Mapping[str, Any]:
-        """What KFP says of itself without a login; empty where it says nothing."""
-        answer = self.site(self.host).get(HEALTHZ).json()
-        return answer if isinstance(answer, Mapping) else {}
+    def about(self) -> About:
+        """What KFP says of itself without a login. Raises ``EngineUnreachableError``."""
+        return About.of(self.site(self.host).get(HEALTHZ).json()) or About()
 
     @cached_property
     def version(self) -> tuple[int, ...]:
         """The release of KFP, as ``(2, 17)``; empty where KFP does not say."""
-        found = re.match(r"v?([0-9]+)\.([0-9]+)", str(self.healthz.get("tag_name") or ""))
+        found = re.match(r"v?([0-9]+)\.([0-9]+)", self.about.version or "")
         return tuple(int(number) for number in found.groups()) if found else ()
 
     @cached_property
@@ -85,7 +112,7 @@ class Connection:
         A pod's own counts where none was given. Raises ``ConfigurationError`` where KFP serves several users and there
         is none: each of its calls would be refused. Source: apiserver/server/experiment_server.go, and its siblings.
         """
-        if self.given_namespace or not self.healthz.get("multi_user"):
+        if self.given_namespace or not self.about.has_users:
             return self.given_namespace
         try:
             return _OWN_NAMESPACE.read_text("utf-8").strip()

@@ -19,7 +19,7 @@ from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run
 from flowyml_kubeflow.capabilities import CLUSTER
-from flowyml_kubeflow.connection import HEALTHZ, Connection, SignIn
+from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
@@ -117,8 +117,7 @@ class KubeflowOrchestrator(Orchestrator):
     @classmethod
     def recognizes(cls, site: Site) -> bool:
         """KFP's API says which version it is without a login, itself or behind its UI."""
-        pages = (site.get(page).json() for page in (HEALTHZ, f"/pipeline{HEALTHZ}"))
-        return any(isinstance(answer, Mapping) and "multi_user" in answer for answer in pages)
+        return any(About.of(site.get(page).json()) for page in (HEALTHZ, f"/pipeline{HEALTHZ}"))
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         """``NAME.yaml``, and the bundle beside it when the pipeline keeps its code in a store."""
@@ -202,11 +201,15 @@ class KubeflowOrchestrator(Orchestrator):
             page = connection.site(connection.host).get(HEALTHZ)
         except EngineUnreachableError as error:
             return Health(reachable=False, url=connection.where, detail=str(error))
-        if not isinstance(answer := page.json(), Mapping):
+        about = About.of(page.json())
+        if about is None:
             detail = f"A proxy or a login, not KFP, answered: {page}. Check the URL and the token."
             return Health(reachable=False, url=connection.where, detail=detail)
-        facts = {"multi_user": bool(answer.get("multi_user"))}
-        return Health(reachable=True, version=answer.get("tag_name"), url=connection.where, facts=facts)
+        if not about.is_ready:
+            detail = "KFP's UI answers, and its API server does not. Is the deployment ml-pipeline running?"
+            return Health(reachable=False, url=connection.where, detail=detail)
+        facts = {"multi_user": about.has_users}
+        return Health(reachable=True, version=about.version, url=connection.where, facts=facts)
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """A new version, which the pipeline's schedule runs from now on."""

@@ -170,8 +170,8 @@ class RecurringRuns:
 
     def _switch(self, recurring_run_id: str, *, on: bool) -> None:
         """Doing it twice does no harm, so a lost answer is asked for again."""
-        verb = "enable" if on else "disable"
-        self.client.read(f"recurring_run_service_{verb}_recurring_run", recurring_run_id)
+        operations = ("recurring_run_service_disable_recurring_run", "recurring_run_service_enable_recurring_run")
+        self.client.read(operations[on], recurring_run_id)
 
     def named(self, name: str | None) -> list[Any]:
         """Those that FlowyML made, newest first."""

@@ -32,7 +32,7 @@ def fake(kfp_api: Any) -> Iterator[Any]:
     if kfp_api.state is None:
         pytest.skip("a real server is of one release")
     yield kfp_api.state
-    kfp_api.state.version, kfp_api.state.below, kfp_api.state.is_ui = "2.17.0", "", False
+    kfp_api.state.version, kfp_api.state.below, kfp_api.state.is_ui, kfp_api.state.is_ready = "2.17.0", "", False, True
 
 
 @pytest.fixture
@@ -211,3 +211,15 @@ def test_logs_and_outputs_are_read_through_ml_pipeline_ui(fake: Any, kfp_api: An
     handle = orchestrator.run_pipeline(pipelines.greeting(), unique("ui")).wait_for_completion(120, 0.3)
     assert handle.outputs == {"greeting": "hello world"}, handle.error
     assert [path for _, path in fake.calls[-6:] if "/log" in path][-1] == "/k8s/pod/logs"
+
+
+def test_the_ui_says_in_other_words_which_release_is_behind_it(fake: Any, kfp_api: Any) -> None:
+    """Otherwise it would count as older than 2.16. Source: KFP, frontend/server/handlers/healthz.ts."""
+    fake.below, fake.is_ui = "/pipeline", True
+    orchestrator = kfp_api.orchestrator()
+    assert orchestrator.client.connection.version == (2, 17)
+    assert orchestrator.health().version == "2.17.0"
+    fake.is_ready = False
+    health = kfp_api.orchestrator().health()
+    assert not health.reachable
+    assert "its API server does not" in health.detail
