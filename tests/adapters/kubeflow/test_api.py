@@ -367,6 +367,7 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
     body = model(
         "V2beta1Run", display_name=run_id("changed"), experiment_id=orchestrator.pipelines.experiment_id(),
         pipeline_version_reference=model("V2beta1PipelineVersionReference", **reference),
+        runtime_config=model("V2beta1RuntimeConfig", parameters={}),
     )  # fmt: skip
     made = orchestrator.client.write("run_service_create_run", body)
     handle = orchestrator.attach(made.run_id).wait_for_completion(RUN, 0.5)

@@ -73,7 +73,7 @@ def test_runs_in_progress_survive_a_new_schedule(fake: Any, kfp_api: Any, versio
     waited_for(lambda: (shared / "beats").stat().st_size > beats)
     assert orchestrator.get_run(fired.job_id).status is ExecutionStatus.RUNNING
     if version < "2.16":
-        with pytest.raises(EngineError, match=r"older than 2\.16 and stops the runs of a schedule that is deleted"):
+        with pytest.raises(EngineError, match=r"older than 2\.16 and stops the runs of a deleted schedule"):
             orchestrator.delete_schedule(made.schedule_id)
     orchestrator.cancel(fired.job_id)
     waited_for(lambda: orchestrator.get_run(fired.job_id).status.is_terminal)
