@@ -12,6 +12,7 @@ from flowyml.authoring.places import errors_at
 from flowyml.authoring.sources import function_reference
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.core.near_names import did_you_mean
+from flowyml.core.plain_text import storable_text
 from flowyml.plan.model import FromParameter, FromStep, Input, PipelineOutput, Source, Step
 from flowyml.plan.types import is_rich, spell_out, wanted
 
@@ -108,7 +109,7 @@ class _Wiring:
             timeout_seconds=options.timeout,
             resources=options.resources,
             tags=options.tags,
-            description=options.description,
+            description=storable_text(options.description),
             options=options.engines,
         )
 

@@ -23,6 +23,7 @@ from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
 from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
+from flowyml.core.plain_text import storable_text
 from flowyml.plan.model import Parameter, PipelineOutput, Plan
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
@@ -310,7 +311,7 @@ class Pipeline:
             hooks=tuple(_class_name(type(hook)) for hook in self.hooks),
             timeout_seconds=self.timeout,
             tags=self.tags,
-            description=self.description,
+            description=storable_text(self.description),
             options=self.engines,
         )
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}

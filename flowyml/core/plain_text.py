@@ -10,7 +10,7 @@ import os
 import re
 from typing import TextIO
 
-__all__ = ["safe_line", "safe_log", "safe_text", "wants_colours"]
+__all__ = ["safe_line", "safe_log", "safe_text", "storable_text", "wants_colours"]
 
 # C0 and C1 controls, line and paragraph separators, what changes the direction of text (Unicode TR 36, 2.1.3), lone
 # surrogates, interlinear annotations. Tabs and line ends are handled apart.
@@ -24,6 +24,17 @@ _RESET = "\x1b[0m"
 _HARMLESS = {"", *map(str, (0, 1, 2, 3, 4, 7, 9, *range(21, 26), 27, 29, 39, 49))} | {
     str(first + colour) for first in (30, 40, 90, 100) for colour in range(8)
 }
+
+
+def storable_text(text: str) -> str:
+    r"""The text with what databases and APIs refuse written out: lone surrogates and the character zero.
+
+    >>> storable_text("half \ud800, zero \0")
+    'half \\ud800, zero \\x00'
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def safe_text(text: str) -> str:

@@ -22,6 +22,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import log_to_reader
+from flowyml.core.plain_text import storable_text
 from flowyml.core.retry_policy import error_names
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
@@ -135,11 +136,12 @@ class Worker:
             return {"failure": self._failure(error)}
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
+        message = str(error) if isinstance(error, FlowymlError) else described(error) + self._left_behind(error)
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
-            "message": str(error) if isinstance(error, FlowymlError) else described(error) + self._left_behind(error),
+            "message": storable_text(message),  # it becomes a part of the engine's state of the run
             "names": error_names(error),
-            "traceback": traceback_text(error, self.folder / "code"),
+            "traceback": storable_text(traceback_text(error, self.folder / "code")),
         }
 
     def _left_behind(self, error: BaseException) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from flowyml import Pipeline, context, pipeline, step
 from flowyml.artifacts import is_reference, open_store, pack, unpack
-from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError
+from flowyml.core.errors import DefinitionError, FlowymlError, ParameterError, StepFailedError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.parameters import DEEPEST, is_too_deep
 from flowyml.runtime.processes import StepProcesses
@@ -116,3 +116,29 @@ def test_a_deep_output_is_an_artifact(tmp_path: Path) -> None:
     packed = pack(value, open_store(tmp_path), key="a")
     assert is_reference(packed)
     assert unpack(packed, open_store(tmp_path)) == value
+
+
+HALVED, ZERO = "half \ud83d", "zero \0"
+
+
+@step(outputs=["nothing"], description=HALVED)
+def fails() -> None:
+    raise ValueError(f"{HALVED}, {ZERO}")
+
+
+def test_half_a_surrogate_pair_in_a_description_stops_at_the_door() -> None:
+    """Prefect answers 500 to it, and libyaml refuses a file with it."""
+    plan = Pipeline("halved", description=HALVED).add_step(fails).compile()
+    assert [plan.description, *(item.description for item in plan)] == ["half \\ud83d"] * 2
+
+
+def test_an_error_that_engines_could_not_keep_is_kept_as_text(tmp_path: Path) -> None:
+    """Prefect's flow died of it, and so the error was lost."""
+    bundle = Pipeline("halved").add_step(fails).bundle().write(tmp_path)
+    with (
+        StepProcesses(bundle, run_id="r", artifacts=str(tmp_path)) as processes,
+        pytest.raises(StepFailedError) as caught,
+    ):
+        processes.run("fails", {})
+    assert str(caught.value) == "ValueError: half \\ud83d, zero \\x00"
+    assert caught.value.traceback.isascii()

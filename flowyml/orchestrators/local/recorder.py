@@ -11,9 +11,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import TypeVar
 
+from flowyml.core.plain_text import storable_text
 from flowyml.orchestrators.local.capture import Sink
 from flowyml.orchestrators.local.schema import StepRow
-from flowyml.orchestrators.local.store import Line, RunStore, clean, connect, write
+from flowyml.orchestrators.local.store import Line, RunStore, connect, write
 
 __all__ = ["Recorder"]
 
@@ -50,7 +51,7 @@ class Recorder:
         """Where the step at ``position`` prints to; None is for what belongs to no step."""
 
         def line(level: str, message: str) -> None:
-            self._lines.append(Line(position, level, time.time(), clean(message) or ""))
+            self._lines.append(Line(position, level, time.time(), storable_text(message)))
 
         return Sink(line)
 

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 from flowyml.core.errors import ConfigurationError, RunNotFoundError
 from flowyml.core.home import data_folder, open_private, private_file
 from flowyml.core.origin import Origin
+from flowyml.core.plain_text import storable_text
 from flowyml.core.process_identity import ProcessIdentity, is_alive
 from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare, transaction
 from flowyml.plan.names import slug
 
-__all__ = ["Ending", "Line", "RunStore", "clean", "connect", "finish", "unread_output", "write"]
+__all__ = ["Ending", "Line", "RunStore", "connect", "finish", "unread_output", "write"]
 
 _UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _SILENCE_SECONDS = 120
@@ -183,7 +184,7 @@ class RunStore:
         ending = Ending("CANCELLED", "cancelled") if row.cancel else _crash(row, last_words)
         if finish(db, row.run_id, ending):
             now = time.time()
-            write(db, row.number, (), [Line(None, "INFO", now, clean(line) or "") for line in last_words])
+            write(db, row.number, (), [Line(None, "INFO", now, storable_text(line)) for line in last_words])
             shutil.rmtree(folder, ignore_errors=True)
         fresh = db.execute(f"SELECT {RunRow.columns()} FROM runs WHERE number = ?", (row.number,)).fetchone()
         return RunRow(*fresh) if fresh else row
@@ -227,13 +228,13 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
     """Record how a run ended; steps that had not come to an end by themselves end with it."""
-    now = time.time()
+    now, error = time.time(), ending.error and storable_text(ending.error)
     step_status = ending.status if ending.raw_status == "crashed" else "CANCELLED"
     with transaction(db):
         ended = db.execute(
             "UPDATE runs SET status = ?, raw_status = ?, error = ?, outputs = ?, ended = ?,"
             f" started = coalesce(started, created) WHERE run_id = ? AND {_UNFINISHED} RETURNING number",
-            (ending.status, ending.raw_status, clean(ending.error), _json(ending.outputs), now, run_id),
+            (ending.status, ending.raw_status, error, _json(ending.outputs), now, run_id),
         ).fetchone()
         if ended:
             db.execute(
@@ -246,7 +247,7 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
 def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: Iterable[Line]) -> None:
     """Record steps and lines. One statement each, which runs without the interpreter's lock however many they are."""
     with transaction(db):
-        if rows := [row._replace(error=clean(row.error)) if row.error else row for row in steps]:
+        if rows := [row._replace(error=storable_text(row.error)) if row.error else row for row in steps]:
             db.execute(_WRITE_STEPS, {"run": number, "rows": _json(rows)})
         if texts := list(lines):
             db.execute(_WRITE_LINES, {"run": number, "rows": _json(texts)})
@@ -268,13 +269,6 @@ SELECT :run, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extr
        json_extract(value, '$[3]')
 FROM json_each(:rows)
 """
-
-
-def clean(text: str | None) -> str | None:
-    """The same text with what SQLite cannot hold written out: lone surrogates and the character zero."""
-    if text is None or (text.isascii() and "\0" not in text):
-        return text
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def _json(value: object) -> str:
