@@ -24,7 +24,7 @@ import pytest
 import websockets
 from websockets.typing import Subprotocol
 
-from flowyml.core.alive import born
+from flowyml.core.alive import Owner, born, is_alive
 from tests.engines.browser import browser_page
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -91,6 +91,11 @@ old = {"url": before.url, "server": asdict(record.server), "worker": None}
 (server.prefect_home() / "server.json").write_text(json.dumps(old))
 """
 
+_WORKER = """
+from flowyml_prefect.server import ensure_worker
+ensure_worker()
+"""
+
 _STOP = "from flowyml_prefect.server import stop_embedded_server; print(stop_embedded_server())"
 
 
@@ -123,9 +128,22 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    """Where the one server of most tests is."""
+def folder() -> Iterator[Path]:
+    """Where the one server of most tests is, which may be up or not."""
     yield from _made_home()
+
+
+@pytest.fixture
+def home(folder: Path) -> Path:
+    """The same with the server and a worker up, and a run that completed: whatever the test before left."""
+    if not _is_ready(folder):
+        _output(_start(folder, f"{_RUN}{_WORKER}"))
+    return folder
+
+
+def _is_ready(folder: Path) -> bool:
+    record = _record(folder) if (folder / "prefect/server.json").exists() else {}
+    return all(record.get(who) and is_alive(Owner(**record[who])) for who in ("server", "worker"))
 
 
 @pytest.fixture
@@ -196,19 +214,20 @@ def _output(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out.strip(), err
 
 
-def test_two_processes_that_need_it_at_once_start_one(home: Path) -> None:
-    outcomes = [_output(process) for process in [_start(home, _RUN) for _ in range(2)]]
+def test_two_processes_that_need_it_at_once_start_one(folder: Path) -> None:
+    _output(_start(folder, _STOP))
+    outcomes = [_output(process) for process in [_start(folder, _RUN) for _ in range(2)]]
     results = [json.loads(out) for out, _ in outcomes]
     assert [result[:2] for result in results] == [[False, "COMPLETED"]] * 2
     assert len({result[3] for result in results}) == 1
     assert all(result[2].startswith("http://127.0.0.1:") for result in results)
-    told = sorted(err.splitlines()[0] for _, err in outcomes)
-    assert told[0].startswith("Another process is starting")
-    assert told[1].startswith("Starting Prefect at http://127.0.0.1:")
+    first_lines = sorted(err.splitlines()[0] for _, err in outcomes)
+    assert first_lines[0].startswith("Another process is starting")
+    assert first_lines[1].startswith("Starting Prefect at http://127.0.0.1:")
 
 
 def test_after_a_crash_it_comes_back_at_the_same_address(home: Path) -> None:
-    record = json.loads((home / "prefect" / "server.json").read_text())
+    record = _record(home)
     os.killpg(record["server"]["pid"], signal.SIGKILL)
     time.sleep(0.5)
     before, status, _, url = json.loads(_output(_start(home, _RUN))[0])
@@ -216,10 +235,11 @@ def test_after_a_crash_it_comes_back_at_the_same_address(home: Path) -> None:
 
 
 def test_it_is_used_again_and_a_schedule_brings_a_worker(home: Path) -> None:
+    os.killpg(_record(home)["worker"]["pid"], signal.SIGKILL)
     out, err = _output(_start(home, _SCHEDULE))
     assert "Starting Prefect" not in err
     assert json.loads(out) == ["COMPLETED", {"five": 5}]
-    record = json.loads((home / "prefect" / "server.json").read_text())
+    record = _record(home)
     assert os.getpgid(record["worker"]["pid"]) == record["worker"]["pid"]
 
 
@@ -315,7 +335,7 @@ def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(home: Path, tmp_pa
 
 
 def test_it_stops_with_its_worker(home: Path) -> None:
-    record = json.loads((home / "prefect" / "server.json").read_text())
+    record = _record(home)
     assert _output(_start(home, _STOP))[0] == "True"
     assert [born(record[who]["pid"]) for who in ("server", "worker")] == [None, None]
     assert _output(_start(home, _STOP))[0] == "False"
