@@ -30,10 +30,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from flowyml.core.alive import Owner, is_alive, owner_of
 from flowyml.core.errors import EngineError
 from flowyml.core.files import write_whole
 from flowyml.core.home import home, open_private
+from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_group
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
 
@@ -65,8 +65,8 @@ class EmbeddedServer:
     """The server that was recorded, and its worker if there is one."""
 
     url: str
-    server: Owner
-    worker: Owner | None = None
+    server: ProcessIdentity
+    worker: ProcessIdentity | None = None
     asks_password: bool = True
     """False for a server that an older FlowyML started, which answers anybody on this machine."""
     ui: str = ""
@@ -173,7 +173,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
             "PREFECT_SERVER_UI_API_URL": f"{url}/api",
         },
     )  # fmt: skip
-    record = EmbeddedServer(url, owner_of(process.pid))
+    record = EmbeddedServer(url, identity_of(process.pid))
     _await_health(record, process)
     record = replace(record, ui=_newest_ui(url))
     if before is not None and before.worker is not None:
@@ -216,7 +216,7 @@ def _retire(record: EmbeddedServer) -> None:
     _stop(record.server)
 
 
-def _worker_again(record: EmbeddedServer, worker: Owner, *, knows_it: bool) -> EmbeddedServer:
+def _worker_again(record: EmbeddedServer, worker: ProcessIdentity, *, knows_it: bool) -> EmbeddedServer:
     """The worker that outlived its server, if it knows the new one's address and password; else a new worker."""
     if knows_it and is_alive(worker):
         return replace(record, worker=worker)
@@ -234,7 +234,7 @@ def _with_worker(record: EmbeddedServer) -> EmbeddedServer:
         "worker", "worker", "start", "--pool", POOL, "--name", "flowyml", "--install-policy", "never",
         settings=record.connection.environment,
     )  # fmt: skip
-    return replace(record, worker=owner_of(process.pid))
+    return replace(record, worker=identity_of(process.pid))
 
 
 def _detached(name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1) -> subprocess.Popen[bytes]:
@@ -272,18 +272,17 @@ def _await_health(record: EmbeddedServer, process: subprocess.Popen[bytes]) -> N
         client.close()
 
 
-def _stop(owner: Owner) -> bool:
+def _stop(leader: ProcessIdentity) -> bool:
     """End a process group: ask, wait ten seconds, kill."""
-    if not is_alive(owner):
+    if not is_alive(leader):
         return False
     for number, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(owner.pid, number)
+        signal_group(leader, number)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with suppress(ChildProcessError):
-                os.waitpid(owner.pid, os.WNOHANG)
-            if not is_alive(owner):
+                os.waitpid(leader.pid, os.WNOHANG)
+            if not is_alive(leader):
                 return True
             time.sleep(0.05)
     return True
@@ -296,10 +295,9 @@ def _usable(record: EmbeddedServer | None) -> EmbeddedServer | None:
 def _read() -> EmbeddedServer | None:
     try:
         plain = json.loads(_record_path().read_text("utf-8"))
-        worker = Owner(**plain["worker"]) if plain["worker"] else None
-        return EmbeddedServer(
-            plain["url"], Owner(**plain["server"]), worker, plain.get("asks_password", False), plain.get("ui", "")
-        )
+        worker = ProcessIdentity(**plain["worker"]) if plain["worker"] else None
+        server, asks_password = ProcessIdentity(**plain["server"]), plain.get("asks_password", False)
+        return EmbeddedServer(plain["url"], server, worker, asks_password, plain.get("ui", ""))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

@@ -24,7 +24,7 @@ import pytest
 import websockets
 from websockets.typing import Subprotocol
 
-from flowyml.core.alive import Owner, born, is_alive
+from flowyml.core.process_identity import ProcessIdentity, born, is_alive
 from tests.engines.browser import browser_page
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
@@ -76,7 +76,7 @@ print(json.dumps([run.url, run.run_id]))
 _OPEN = """
 import json
 from dataclasses import asdict
-from flowyml.core.alive import owner_of
+from flowyml.core.process_identity import identity_of
 from flowyml_prefect import server
 
 server.embedded_server()
@@ -85,7 +85,7 @@ server.stop_embedded_server()
 before = server._read()
 port = before.url.rpartition(":")[2]
 process = server._detached("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
-record = server.EmbeddedServer(before.url, owner_of(process.pid), asks_password=False)
+record = server.EmbeddedServer(before.url, identity_of(process.pid), asks_password=False)
 server._await_health(record, process)
 old = {"url": before.url, "server": asdict(record.server), "worker": None}
 (server.prefect_home() / "server.json").write_text(json.dumps(old))
@@ -143,7 +143,7 @@ def home(folder: Path) -> Path:
 
 def _is_ready(folder: Path) -> bool:
     record = _record(folder) if (folder / "prefect/server.json").exists() else {}
-    return all(record.get(who) and is_alive(Owner(**record[who])) for who in ("server", "worker"))
+    return all(record.get(who) and is_alive(ProcessIdentity(**record[who])) for who in ("server", "worker"))
 
 
 @pytest.fixture
