@@ -107,7 +107,8 @@ class LocalStore(Store):
         except OSError as error:
             if isinstance(error, ArtifactError):
                 raise
-            raise ArtifactError(f"Artifact {target} could not be written: {error}") from error
+            what = f"Artifact {target}".replace(CONTENT, "…")  # its digest, which the whole file has
+            raise ArtifactError(f"{what} could not be written: {error}") from error
         return Written(f"{self.url}/{by_content(key, digest)}", digest, size)
 
     @contextmanager

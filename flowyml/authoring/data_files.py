@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePath
 
 from flowyml.authoring.steps import check_names
 from flowyml.core.errors import DefinitionError
 
-__all__ = ["MAX_BYTES", "checked_globs", "included"]
+__all__ = ["MAX_BYTES", "checked_globs", "chosen_files", "included"]
 
 logger = logging.getLogger("flowyml.bundle")
 
@@ -40,6 +40,20 @@ def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, byt
     ``.config/*.json``. Raises ``DefinitionError`` for a glob that leaves the folder or matches nothing, for a link that
     leads out of the folder, and for more than ``MAX_BYTES``.
     """
+    who = f"Pipeline {pipeline!r}"
+    taken, left_out = chosen_files(folder, globs, pipeline)
+    if taken:
+        home = f" Left out: {_listed(left_out)}." if left_out else ""
+        size = _megabytes(sum(path.stat().st_size for path in taken.values()))
+        logger.info(
+            "%s: include= takes along %d file%s, %s: %s.%s",
+            who, len(taken), "s" * (len(taken) > 1), size, _listed(taken), home,
+        )  # fmt: skip
+    return {name: path.read_bytes() for name, path in taken.items()}
+
+
+def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dict[str, Path], Collection[str]]:
+    """The data files that ``included`` reads, and the names of those that it leaves out. Raises as that does."""
     folder, who = folder.resolve(), f"Pipeline {pipeline!r}"
     taken: dict[str, Path] = {}
     left_out: dict[str, None] = {}  # a dict keeps the order
@@ -72,13 +86,7 @@ def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, byt
             f"{who}: include= takes {_megabytes(sum(sizes.values()))}, and {_megabytes(MAX_BYTES)} may come along with "
             f"the code: {_listed(largest)}. Put large data into storage, and let the step read it from there."
         )
-    if taken:
-        home = f" Left out: {_listed(left_out)}." if left_out else ""
-        logger.info(
-            "%s: include= takes along %d file%s, %s: %s.%s",
-            who, len(taken), "s" * (len(taken) > 1), _megabytes(sum(sizes.values())), _listed(taken), home,
-        )  # fmt: skip
-    return {name: path.read_bytes() for name, path in taken.items()}
+    return taken, left_out
 
 
 def _unnamed(path: Path, pattern: str, folder: Path) -> str:

@@ -157,6 +157,7 @@ class Pipeline:
         if not self._has_steps():
             return self._run_nothing(run_id)
         values = self.check_parameters(parameters)
+        self._check_include()
         forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
         result = _resolve(on).execute(self, run_id, values, **forced)
         with suppress(Exception):  # the result is there, whatever becomes of its picture
@@ -263,6 +264,14 @@ class Pipeline:
         """Have an error name the file and line of its step, else of the pipeline, where it names none yet."""
         places = {call.name: call.place for call in self._all_calls()}
         put_place(error, places.get(error.step) or self._place)
+
+    def _check_include(self) -> None:
+        """A run in this process takes no files along; a glob that matches nothing is wrong all the same."""
+        from flowyml.authoring.sources import check_include
+
+        if self.include:
+            with errors_at(self._place):
+                check_include(self.include, self._home() or self._all_calls()[0].step.function, self.name)
 
     def _stop_if_loading(self, verb: str) -> None:
         from flowyml.runtime.loading import stop_if_loading

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowyml.authoring.data_files import included
+from flowyml.authoring.data_files import chosen_files, included
 from flowyml.authoring.function_versions import code_version
 from flowyml.authoring.pickles import pickled
 from flowyml.authoring.steps import Step
@@ -34,7 +34,7 @@ _IMPORTS = re.compile(
     re.MULTILINE,
 )
 
-__all__ = ["collect", "function_reference"]
+__all__ = ["check_include", "collect", "function_reference"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
@@ -89,6 +89,20 @@ def collect(
     )  # fmt: skip
 
 
+def check_include(globs: Iterable[str], owner: Callable[..., Any], pipeline: str) -> None:
+    """Raise ``DefinitionError`` for globs that no bundle could take, also where a run needs none.
+
+    ``owner`` is a function of the file whose folder they count from.
+    """
+    chosen_files(_folder_of(_module_of(owner)), globs, pipeline)
+
+
+def _folder_of(module: str) -> Path:
+    """The folder of a module's file; that of a notebook is the working folder."""
+    path = source_file(sys.modules[module]) if module in sys.modules else None
+    return path.parent if path else Path.cwd()
+
+
 def _module_of(owner: Any) -> str:
     """Where a function or class is from; a partial is from where its function is."""
     while isinstance(owner, partial):
@@ -131,7 +145,7 @@ class _Files:
         below the one that modules are imported from."""
         shipped = shipped_name(module)
         path = source_file(sys.modules[module]) if module in sys.modules else None
-        folder = path.parent if path else Path.cwd()
+        folder = _folder_of(module)
         root = _import_root(shipped, path) if path and shipped else folder
         beside = folder.relative_to(root)
         files = included(folder, globs, pipeline)

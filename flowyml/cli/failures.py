@@ -134,7 +134,8 @@ def _code(error: Exception) -> int:
         return USAGE
     if _is_sqlites(error):
         return FAILED
-    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), FAULT)
+    known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    return known or (USAGE if _hidden_module() else FAULT)
 
 
 def _message(error: Exception, code: int) -> str:
@@ -142,9 +143,29 @@ def _message(error: Exception, code: int) -> str:
         return str(getattr(error, "format_message", lambda: error)())
     if isinstance(error, PermissionError) and _is_in_home(error.filename):
         return f"{error}. FlowyML keeps its data there: give that folder to this user, or set FLOWYML_HOME to another."
+    if code == USAGE and not isinstance(error, FlowymlError) and (hidden := _hidden_module()):
+        file, name = hidden
+        return (
+            f"{type(error).__name__}: {error}. {file} hides the module {name!r} that FlowyML or its dependencies "
+            f"import. Rename that file."
+        )
     if code == FAULT:
         return f"{type(error).__name__}: {error} (a fault of FlowyML; FLOWYML_DEBUG=1 shows where)"
     return str(error)
+
+
+def _hidden_module() -> tuple[str, str] | None:
+    """A loaded file of the user's that has the name of an installed module, or of one of Python's own."""
+    from importlib.machinery import PathFinder
+    from sysconfig import get_path
+
+    from flowyml.core.modules import source_file, travels
+
+    installed = [get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    for name, module in list(sys.modules.items()):
+        if "." not in name and name != "__main__" and travels(name) and PathFinder.find_spec(name, installed):
+            return str(source_file(module)), name
+    return None
 
 
 def _is_in_home(path: object) -> bool:

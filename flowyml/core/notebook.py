@@ -1,4 +1,4 @@
-"""What a notebook shows of a result: its status, its steps and its outputs as tables, below the graph."""
+"""What a notebook shows of a run and of its result: status, steps and outputs as tables, below the graph."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from flowyml.core.execution_status import ExecutionStatus
 
 if TYPE_CHECKING:
-    from flowyml.core.runs import PipelineResult
+    from flowyml.core.runs import PipelineResult, Run, StepRun
 
-__all__ = ["html_of"]
+__all__ = ["html_of", "run_html"]
 
 _LONGEST = 300
 _COLOURS = {
@@ -20,29 +20,49 @@ _COLOURS = {
     ExecutionStatus.TIMEOUT: "#cf222e",
     ExecutionStatus.CANCELLED: "#9a6700",
 }
+_STEP_HEADERS = ("step", "status", "took", "attempt", "")
 _TABLE = 'style="border-collapse:collapse; margin:8px 0; font-size:inherit"'
 _CELL = 'style="text-align:left; vertical-align:top; padding:2px 16px 2px 0; white-space:pre-wrap"'
+
+
+def run_html(run: Run, steps: Iterable[StepRun], watch: str) -> str:
+    """The HTML for a submitted run: how it stands, and the command that watches it."""
+    is_page = (run.url or "").startswith(("http://", "https://"))
+    where = f', <a href="{escape(run.url or "", quote=True)}">{_text(run.url or "")}</a>' if is_page else ""
+    title = f"<b>{_text(run.pipeline)}</b> {_word(run.status)}, run {_text(run.run_id)}{where}"
+    parts = [
+        f"<div>{title}</div>",
+        _error(run.error),
+        _table(_STEP_HEADERS, map(_step_row, steps)),
+        "" if run.status.is_terminal else f"<div><code>{_text(watch)}</code></div>",
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def html_of(result: PipelineResult) -> str:
     """The HTML, in which every text is escaped. ``result.graph`` is SVG that FlowyML drew itself."""
     seconds = f"in {result.duration_seconds:.1f} s"
     title = f"<b>{_text(result.pipeline)}</b> {_word(result.status)} {seconds}, run {_text(result.run_id)}"
-    steps = [
-        (_text(step.name), _word(step.status), f"{step.duration_seconds:.1f} s" if step.started_at else "",
-         str(step.attempt or ""), _text((step.error or "").partition("\n")[0]))
-        for step in result.step_results.values()
-    ]  # fmt: skip
     outputs = [(_text(name), _text(_shown(value))) for name, value in result.outputs.items()]
     outputs += [(_text(name), _text(reason)) for name, reason in result.outputs.not_kept.items()]
     parts = [
         f"<div>{title}</div>",
-        f'<pre style="color:#cf222e; white-space:pre-wrap">{_text(result.error)}</pre>' if result.error else "",
+        _error(result.error),
         f'<div style="overflow-x:auto">{result.graph}</div>' if result.graph else "",
-        _table(("step", "status", "took", "attempt", ""), steps),
+        _table(_STEP_HEADERS, map(_step_row, result.step_results.values())),
         _table(("output", "value"), outputs) if outputs else "",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _step_row(step: StepRun) -> Sequence[str]:
+    took = f"{step.duration_seconds:.1f} s" if step.started_at else ""
+    line = (step.error or "").partition("\n")[0]
+    return _text(step.name), _word(step.status), took, str(step.attempt or ""), _text(line)
+
+
+def _error(error: str | None) -> str:
+    return f'<pre style="color:#cf222e; white-space:pre-wrap">{_text(error)}</pre>' if error else ""
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

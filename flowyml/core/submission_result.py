@@ -197,6 +197,15 @@ class SubmissionResult:
         )
         return f"<SubmissionResult {self.job_id!r} on {self.orchestrator.name}: {seen}>"
 
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: how the run stands now; None where the engine does not answer."""
+        from flowyml.core.notebook import run_html
+
+        try:
+            return run_html(self.run, self.step_runs(), command_for("watch", self))
+        except EngineError:
+            return None
+
 
 def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

@@ -690,6 +690,22 @@ def test_streams_that_are_closed_or_full(words: str, code: int, told: str) -> No
     assert "fault of FlowyML" not in done.stderr
 
 
+def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "from flowyml import pipeline, step\n\n"
+        "@step\ndef one(n: int) -> int:\n    return n\n\n@pipeline\ndef hiding(n: int = 3):\n    return one(n)\n"
+    )
+    (tmp_path / "cloudpickle.py").write_text("dump = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "flowyml", "run", "train.py", "--detach"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{tmp_path / 'cloudpickle.py'} hides the module 'cloudpickle'" in done.stderr
+    assert "Rename that file." in done.stderr
+    assert "fault of FlowyML" not in done.stderr
+
+
 def test_a_record_that_cannot_be_written() -> None:
     command = f"ulimit -f 0; {sys.executable} -m flowyml run train.py"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)

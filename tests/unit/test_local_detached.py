@@ -368,6 +368,31 @@ def test_a_killed_blocking_run_does_not_stay_running(tmp_path: Path) -> None:
     assert local.get_run("b").raw_status == "crashed"
 
 
+def test_ctrl_c_says_that_a_run_is_being_stopped_when_that_takes_a_while(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import time
+        from flowyml import Pipeline, step
+        from flowyml.orchestrators import LocalOrchestrator
+
+        def sleep():
+            time.sleep(3)  # one call into C, which nothing interrupts
+
+        local = LocalOrchestrator(store={str(tmp_path / "runs.db")!r})
+        Pipeline("slow").add_step(step(name="a")(sleep)).add_step(step(name="b")(sleep)).run(on=local, run_id="s")
+        """)
+    )
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
+    eventually(lambda: local.store.find("s") and local.step_runs("s")[1].status is ExecutionStatus.RUNNING)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert errors.splitlines()[0] == "The run is cancelled: stopping its steps …"
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert local.get_run("s").status is CANCELLED
+
+
 def test_ctrl_c_in_a_script(tmp_path: Path) -> None:
     script = tmp_path / "blocking.py"
     script.write_text(

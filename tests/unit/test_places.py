@@ -11,6 +11,7 @@ import pytest
 
 from flowyml import Context, Pipeline, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError, UnknownOptionError
+from flowyml.orchestrators import LocalOrchestrator
 
 HERE = Path(__file__).resolve()
 
@@ -139,3 +140,9 @@ def test_without_a_file_the_line_is_that_of_the_input(tmp_path: Path) -> None:
     code = compile("\n\nstep(timeout=-1)(print)", "<prompt>", "exec")
     with pytest.raises(DefinitionError, match=r"\(line 3 of <prompt>\)$"):
         exec(code, {"step": step, "__name__": "__main__"})
+
+
+def test_a_glob_that_matches_nothing_is_wrong_for_a_run_in_threads_too(tmp_path: Path) -> None:
+    made = Pipeline("p", include="no-such/*.csv").add_step(two)  # here: local
+    with pytest.raises(DefinitionError, match=r"include='no-such/\*\.csv' matches no file in .*line"):
+        made.run(on=LocalOrchestrator(store=tmp_path / "runs.db"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
 from flowyml import Pipeline, step
+from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import Outputs, PipelineResult, StepResult
+from flowyml.core.runs import Outputs, PipelineResult, Run, StepResult, StepRun
+from flowyml.core.submission_result import SubmissionResult
 from tests.engines.notebook import run_notebook
 
 EVIL = "<script>alert(1)</script>\"'&<img src=x onerror=alert(2)>"
@@ -57,6 +61,54 @@ def test_every_text_is_escaped() -> None:
     assert seen.text.count(EVIL) == 9
     assert "a Broken whose repr raises ValueError" in seen.text
     assert len(html) < 6_000
+
+
+class Engine:
+    """What a handle asks of an engine, which may be away."""
+
+    name = EVIL
+    target = None
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.is_away = False
+
+    def get_run(self, job_id: str) -> Run:
+        if self.is_away:
+            raise EngineUnreachableError("away")
+        return self.run
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        return (StepRun(name=EVIL, status=ExecutionStatus.RUNNING, raw_status=EVIL, started_at=datetime.now(UTC)),)
+
+
+def test_the_handle_of_a_run_shows_how_it_stands() -> None:
+    run = Run(
+        job_id=EVIL, run_id=EVIL, pipeline=EVIL, status=ExecutionStatus.RUNNING, raw_status=EVIL,
+        url="http://127.0.0.1:4200/runs/1",
+    )  # fmt: skip
+    engine = Engine(run)
+    handle = SubmissionResult(cast(Any, engine), EVIL, run=run)
+    html = handle._repr_html_()
+    assert html is not None
+    seen = Tags(html)
+    assert seen.tags <= {"a", "b", "code", "div", "span", "table", "thead", "tbody", "tr", "th", "td"}
+    assert 'href="http://127.0.0.1:4200/runs/1"' in html
+    assert "RUNNING" in seen.text
+    assert "flowyml watch" in seen.text
+    engine.run = replace(run, url="javascript:alert(1)", status=ExecutionStatus.FAILED, error=EVIL)
+    ended = handle._repr_html_()
+    assert ended is not None
+    assert "href" not in ended
+    assert "flowyml watch" not in ended
+    assert EVIL in Tags(ended).text
+
+
+def test_the_handle_of_an_engine_that_is_away_shows_its_text() -> None:
+    engine = Engine(Run(job_id="1", run_id="1", pipeline="p", status=ExecutionStatus.RUNNING, raw_status="r"))
+    handle = SubmissionResult(cast(Any, engine), "1")
+    engine.is_away = True
+    assert handle._repr_html_() is None
 
 
 def test_a_pipeline_shows_its_graph_and_an_unfinished_one_itself() -> None:

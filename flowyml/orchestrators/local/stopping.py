@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flowyml.core.errors import StepCancelledError
+from flowyml.core.following import say
 from flowyml.runtime.shutdown import GRACE
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ class Watch:
             self._engine.stop("cancelled")
 
     def _press(self, now: float) -> None:
+        if self._stopped_at == float("inf") and self._give_up is None:  # somebody waits for this process
+            why = "took too long" if self._engine.stopping == "timeout" else "is cancelled"
+            say(f"The run {why}: stopping its steps …")
         self._stopped_at = min(self._stopped_at, now)
         if now >= self._next_press:
             self._next_press = now + _PRESS_SECONDS
