@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import bz2
 import re
+from collections.abc import Iterator
 from functools import lru_cache
+from io import StringIO
+from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, generate_tokens
 
 from flowyml.plan.bundle import Bundle
 
@@ -45,16 +48,6 @@ _ENGINES = (
 _AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py")
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
-_STRING_OR_COMMENT = re.compile(
-    rb"""
-    (?P<prefix> [rRbBuUfF]{0,2} )
-    (?: \"{3} (?: [^"\\] | \\. | "(?!"") )* \"{3} | '{3} (?: [^'\\] | \\. | '(?!'') )* '{3}
-      | " (?: [^"\\\n] | \\. )* " | ' (?: [^'\\\n] | \\. )* ' )
-    | (?P<comment> [ \t]* \# [^\n]* )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_ALONE = re.compile(rb"(?:^|\n)[ \t]*$")
 
 
 def with_launcher(bundle: Bundle) -> Bundle:
@@ -98,19 +91,28 @@ def is_large(bundle: Bundle) -> bool:
 def without_prose(source: bytes) -> bytes:
     r"""Python without comments and docstrings, which are a quarter of the compressed bytes; lines keep their numbers.
 
-    For code of which the tests know that it means the same: a text in triple quotes that begins a line is taken for a
-    docstring.
-
     >>> without_prose(b'def f():  # why\n    \"\"\"What.\n\n    More.\n    \"\"\"\n    return "# kept"\n')
     b'def f():\n    ""\n\n\n\n    return "# kept"\n'
     """
-    return _STRING_OR_COMMENT.sub(_kept, source)
+    text = source.decode()
+    lines = [*StringIO(text)]
+    for token in sorted(_prose(text), key=lambda token: token.start, reverse=True):
+        (first, start), (last, end) = token.start, token.end
+        before, after = lines[first - 1][:start], lines[last - 1][end:]
+        kept = before.rstrip() if token.type == COMMENT else before + '""' + "\n" * (last - first)
+        lines[first - 1 : last] = [kept + after]
+    return "".join(lines).encode()
 
 
-def _kept(match: re.Match[bytes]) -> bytes:
-    text = match[0]
-    if match["comment"] is not None:
-        return b""
-    if text.startswith(b'"""') and _ALONE.search(match.string, max(0, match.start() - 80), match.start()):
-        return b'""' + b"\n" * text.count(b"\n")
-    return text
+def _prose(text: str) -> Iterator[TokenInfo]:
+    """Comments, and texts that are statements of their own."""
+    statement: list[TokenInfo] = []
+    for token in generate_tokens(StringIO(text).readline):
+        if token.type == COMMENT:
+            yield token
+        elif token.type == NEWLINE:
+            if [part.type for part in statement] == [STRING]:
+                yield statement[0]
+            statement = []
+        elif token.type not in (NL, INDENT, DEDENT):
+            statement.append(token)
