@@ -1,7 +1,7 @@
 """The HTTP room: what an adapter needs to call an engine's API, on kept connections.
 
-Tries again what passes by itself, bounds every answer in bytes and time, follows no redirect, tells an answer of the
-engine from that of a proxy or a login page in front of it, and verifies TLS. A subclass adds the engine's own words.
+Tries again what passes by itself, bounds every answer in bytes and time, follows no redirect, distinguishes an
+answer of the engine from that of a proxy or a login page, and verifies TLS. A subclass adds the engine's own words.
 
 It stands on httpcore, which is the floor of httpx: httpx has no way to bound the whole time of a call, since its
 time-outs count anew for each byte that arrives. ``flowyml.core.web`` is the same in small, for the standard library.
@@ -47,7 +47,7 @@ class NotFoundError(EngineError, LookupError):
 
 
 class ConflictError(EngineError):
-    """The engine answered 409: there is one already, made by somebody else or by a call whose answer was lost."""
+    """The engine answered 409: there is one already, made by another process or by a call whose answer was lost."""
 
 
 class RefusedError(EngineError, ValueError):
@@ -119,8 +119,8 @@ class HttpClient:
         status, title = answer.status, page_title(answer.body)
         titled = f" titled {title!r}" if title else ""
         what = (
-            f"{self.url} answered {method} {path} with a page{titled} ({status}, {answer.media_type or 'nothing'}) "
-            f"and not as {self.engine}'s API does"
+            f"{self.url} answered {method} {path} with a page{titled} ({status}, {answer.media_type or 'no type'}), "
+            f"which does not come from {self.engine}'s API"
         )
         if status in _BUSY:
             return EngineUnreachableError(f"{what}. The proxy in front of {self.engine} cannot reach it.")
@@ -244,7 +244,9 @@ class HttpClient:
             with self._opening:
                 if self._pool is None:  # another thread may have been quicker
                     self._pool = _opened(self.base(), self.tls)
-                    weakref.finalize(self, self._pool.close)  # nobody closes an orchestrator made for one call
+                    weakref.finalize(
+                        self, self._pool.close
+                    )  # an orchestrator that was made for one call is never closed
         return self._pool
 
     # What answers mean.

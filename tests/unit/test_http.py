@@ -75,7 +75,7 @@ def test_statuses_are_kinds_of_errors(status: int, kind: type[EngineError]) -> N
 def test_a_login_page_is_not_the_engine() -> None:
     with web(lambda _: Reply(200, b"<html><title>Sign in</title>", media_type="text/html")) as server:
         asked = client(server.url)
-        with pytest.raises(EngineError, match=r"a page titled 'Sign in' .* not as the engine's API"):
+        with pytest.raises(EngineError, match=r"a page titled 'Sign in' .* does not come from the engine's API"):
             asked.get("/x")
         asked.close()
 

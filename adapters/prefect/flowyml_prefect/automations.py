@@ -1,11 +1,11 @@
-"""How a run ends that nobody tends any more: the server notices its silence and marks it crashed.
+"""Automations on the server: they mark a run crashed whose process died, since nothing else would end it.
 
 A flow sends heartbeats. Prefect's documented remedy for flows that fall silent is an automation, which FlowyML makes on
 the server with the first deployment (source: Prefect, *How to detect and respond to zombie flows*). It touches only
 runs that carry FlowyML's tag.
 
-Others do the same for runs whose process died before the flow began. Such a run is *Pending*: somebody claimed it. One
-that nobody has claimed yet, since its pool is busy or has no worker, is *Scheduled* or *Late* and is never touched. A
+Others do the same for runs whose process died before the flow began. Such a run is *Pending*: it was claimed. One
+that has not been claimed yet, since its pool is busy or has no worker, is *Scheduled* or *Late* and is never touched. A
 run without a work pool begins within seconds of being claimed, so one that is still pending after two minutes will not
 begin. A worker claims a run when it has room for it, and what follows may be an image to pull or a machine to start:
 a pool's run has an hour. One that begins after that all the same runs, since Prefect lets a crashed run go on.

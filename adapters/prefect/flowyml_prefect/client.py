@@ -208,8 +208,9 @@ class PrefectClient(HttpClient):
     def planned(self, deployment_ids: Sequence[str], enough: int) -> dict[str, list[datetime]]:
         """When the scheduler means to run these deployments, soonest first: all times, or ``enough`` of them.
 
-        Page by page. A deployment of which enough is known is asked for no more, so that one which runs each minute
-        takes no room from one that runs once a day; of the others, what was read so far is the first part of the rest.
+        Page by page. Deployments of which enough is known are left out of the next question, so that one which runs
+        each minute takes no room from one that runs once a day; of the others, what was read so far is the first part
+        of the rest.
         """
         future = {
             "state": {"type": {"any_": ["SCHEDULED"]}},
@@ -240,7 +241,7 @@ class PrefectClient(HttpClient):
         return self._understood(_record, found)
 
     def ensure_process_pool(self, name: str) -> None:
-        """See to it that there is a work pool whose workers start processes."""
+        """Create a work pool whose workers start processes, unless there is one of this name."""
         if self.work_pool(name) is None:
             with suppress(ConflictError):
                 self.write("/work_pools/", {"name": name, "type": "process"})
@@ -353,7 +354,8 @@ class PrefectClient(HttpClient):
             return meaning(answer)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise EngineError(
-                f"{self.url} answered with {answer!r:.200} and not as Prefect's API does. Is this its address?"
+                f"{self.url} answered with {answer!r:.200}, which does not come from Prefect's API. "
+                f"Is this its address?"
             ) from error
 
 

@@ -16,7 +16,7 @@ __all__ = ["ControlChannel"]
 
 
 class ControlChannel:
-    """This side of Prefect's control channel: the engine connects, and can be told why it gets a SIGTERM.
+    """This side of Prefect's control channel: the engine connects, and learns there why it gets a SIGTERM.
 
     Without that an engine reports a crash. Source: prefect/runner/_control_channel.py, protocol version 1. An engine
     that knows no such channel does not connect, and is then killed at once.

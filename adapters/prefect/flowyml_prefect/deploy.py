@@ -166,7 +166,7 @@ class Deployments:
         return moved.name if moved.changed else None
 
     def _remember(self, key: tuple[str, Target], made: Deployed) -> Deployed:
-        self._forget(made)  # what stood there before does so no more
+        self._forget(made)  # it has replaced what stood there before
         self._known[key] = replace(made, changed=False, also=())
         return made
 

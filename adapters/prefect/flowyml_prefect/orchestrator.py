@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["PrefectOrchestrator"]
 
 _SHOWN = 10
-"""How many of the runs that the scheduler has planned a schedule tells."""
+"""How many of the planned runs of a schedule are shown."""
 
 
 class PrefectOrchestrator(Orchestrator):
@@ -54,7 +54,7 @@ class PrefectOrchestrator(Orchestrator):
     which may also stand in the URL; wherever FlowyML shows that, it leaves them out. Instead of a token or a password,
     a file that holds it or a command that prints it can be given. ``api_key`` is another name of ``token``, or
     ``"user:password"``. ``ca_file`` is a file with the authorities to trust for TLS,
-    ``client_cert`` a file with a certificate and its key, or the two files; with ``verify=False`` everybody is trusted.
+    ``client_cert`` a file with a certificate and its key, or the two files; ``verify=False`` trusts any server.
 
     ``work_pool`` names the pool whose workers execute the runs. Without one each run is executed on this machine, in a
     process of its own that outlives the caller. ``artifacts`` is the folder or URL of large outputs, which the workers
@@ -271,10 +271,10 @@ class PrefectOrchestrator(Orchestrator):
         raise RunNotFoundError(self._never_given("run", job_id, "flowyml runs --on …"))
 
     def _unknown(self, what: str, name: str) -> str:
-        return f"Prefect at {self.client.connection.ui_url} knows no {what} {name!r}."
+        return f"Prefect at {self.client.connection.ui_url} has no {what} {name!r}."
 
     def _never_given(self, what: str, name: str, listing: str) -> str:
-        """The same for what is no id of Prefect's. A server that does not answer, or refuses, is told instead."""
+        """The same for a text that cannot be an id of Prefect's. Raises what asking the server raises, if it does."""
         self.client.version()
         return f"{self._unknown(what, name)} Its id is a UUID, as `{listing}` shows it."
 
@@ -294,7 +294,7 @@ class PrefectOrchestrator(Orchestrator):
         deployed = self._scheduled_deployment(bundle, force=force)
         try:
             self._save_schedule(deployed.id, body)
-        except ConflictError:  # made since it was looked for, by somebody else or by a call whose answer was lost
+        except ConflictError:  # created since the look-up, by another process or by a call whose answer was lost
             self._save_schedule(deployed.id, body)
         return self._schedule(deployed.id)
 
@@ -319,12 +319,12 @@ class PrefectOrchestrator(Orchestrator):
         return Target(self.work_pool, self.artifacts)
 
     def _scheduled_deployment(self, bundle: Bundle, *, force: bool) -> Deployed:
-        """Where a schedule belongs: a deployment that somebody executes."""
+        """The deployment that a schedule belongs to: one whose runs a worker executes."""
         pool = self.work_pool
         if pool is None:
             if not self._is_embedded():
                 raise ScheduleError(
-                    f"Nobody would run the schedule of {bundle.plan.name!r}: it needs a work pool. Pass work_pool=…; "
+                    f"The schedule of {bundle.plan.name!r} needs a work pool, whose workers run it. Pass work_pool=…; "
                     f"`prefect work-pool create NAME --type process` makes one, `prefect worker start --pool NAME` "
                     f"serves it."
                 )

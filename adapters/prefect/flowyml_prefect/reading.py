@@ -45,7 +45,7 @@ _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flow
 
 
 def code_labels(bundle: Bundle) -> dict[str, str]:
-    """What a run's labels tell of its code, so that the same run id can be told from another run's."""
+    """What a run's labels say of its code, so that a run id that is used again for other code is noticed."""
     origin = {} if bundle.origin is None else {_PROJECT: bundle.origin.project, _MODULE: bundle.origin.module}
     revision = {_REVISION: bundle.revision} if bundle.revision else {}
     return {**origin, **revision, _CODE: bundle.code_digest}
@@ -186,7 +186,7 @@ class RunReader:
 
 
 def _is_machinery(log: Log) -> bool:
-    """Prefect's own traceback of a step's failure, which stands beside the step's and tells of Prefect's code alone."""
+    """Prefect's own traceback of a step's failure, which stands beside the step's and shows Prefect's code alone."""
     text = log.message
     if text.startswith("Task run failed with exception: "):
         return "flowyml.core.errors.Step" in text

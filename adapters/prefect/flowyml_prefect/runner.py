@@ -5,7 +5,7 @@ here is small and imports no Prefect. That is why it is not Prefect's runner: ``
 three times in a row, and begins a run 8.7 s after it is called; this begins it after 2.7 s, with half the memory.
 
 It keeps what that runner promises. Only the process that moves the run to PENDING executes it, so however many try,
-one does. "Cancelling" is seen within a second: the engine is told over Prefect's control channel that it is cancelled,
+one does. "Cancelling" is seen within a second: the engine learns over Prefect's control channel that it is cancelled,
 gets a SIGTERM, and SIGKILL if it is not gone in time. An engine that dies leaves a crashed run, not a running one.
 """
 
@@ -70,7 +70,7 @@ def main(run_id: str, entrypoint: str, log: Path) -> int:
         raise SystemExit("PREFECT_API_URL is not set.")
     client = PrefectClient(connection)
     if not _eventually(lambda: client.claim(run_id)):
-        return 0  # somebody else executes it, or it was cancelled
+        return 0  # another process executes it, or it was cancelled
     code = _Attempt(client, run_id, entrypoint, log).execute()
     if code == 0:
         log.unlink(missing_ok=True)
@@ -92,7 +92,7 @@ class _Attempt:
         self.channel = ControlChannel()
 
     def execute(self) -> int:
-        """Run the engine and see that the run reaches an end on the server."""
+        """Run the engine, and make sure that the run ends on the server too."""
         with self.channel:
             engine = self._start()
             _forward_sigterm(engine)
@@ -100,7 +100,7 @@ class _Attempt:
                 self.client.record_process(self.run_id, f"{socket.gethostname()}:{engine.pid}")
             self._watch(engine)
             engine.kill_group()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to hand it to, and a server may stay away
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the engine has ended, and the server may stay away
         return self._conclude(engine.returncode)
 
     def _start(self) -> _Engine:
@@ -119,7 +119,7 @@ class _Attempt:
         )
 
     def _watch(self, engine: _Engine) -> None:
-        """Until the engine ends; see to it that it does once the run is cancelled, or has ended on the server."""
+        """Wait for the engine to end, and end it once the run is cancelled or has ended on the server."""
         ended_since: float | None = None
         while not _has_ended(engine, _POLL_SECONDS):
             run = self._look()
@@ -211,7 +211,7 @@ class _Engine(subprocess.Popen[bytes]):
 
 
 def _forward_sigterm(engine: _Engine) -> None:
-    """Whoever ends this process means the run: the engine then reports a crash itself."""
+    """A SIGTERM to this process is meant for the run: the engine gets it, and reports a crash itself."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         with suppress(ProcessLookupError):

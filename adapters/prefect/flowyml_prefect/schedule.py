@@ -1,7 +1,7 @@
 """A schedule in Prefect's notation, and back.
 
 Prefect's cron and interval schedules have no start and no end, while its recurrence rules (RFC 5545) have both. So a
-schedule with a start or an end becomes such a rule. The slug of the schedule then tells what it was made from.
+schedule with a start or an end becomes such a rule. The slug of the schedule then says what it was made from.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ lack its password, which is random, in a file that only its owner can read. The 
 (``PREFECT_SERVER_API_AUTH_STRING``), and its UI once in each browser. It reaches the server, the worker and the
 processes of runs in their environment, and stands on no command line.
 
-All processes of this user share the server; a lock makes sure that two who need it at once start one. Scheduled runs
-need someone who runs them, so the first schedule also starts a Prefect worker beside it, which serves the work pool
-``flowyml``. Both stay until ``stop_embedded_server()``, or until the machine stops; when the server is started again,
+All processes of this user share the server; a lock makes sure that two which need it at once start one. Scheduled runs
+need a worker, so the first schedule also starts a Prefect worker beside it, which serves the work pool ``flowyml``.
+Both stay until ``stop_embedded_server()``, or until the machine stops; when the server is started again,
 so is the worker, if there was one.
 """
 
@@ -68,7 +68,7 @@ class EmbeddedServer:
     server: ProcessIdentity
     worker: ProcessIdentity | None = None
     asks_password: bool = True
-    """False for a server that an older FlowyML started, which answers anybody on this machine."""
+    """False for a server that an older FlowyML started, which answers every user of this machine."""
     ui: str = ""
     """Below the URL: the UI whose pages ask for the password where they need it, instead of showing an error."""
 
@@ -80,7 +80,7 @@ class EmbeddedServer:
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody may use it, or its owner may no longer."""
+        """Whether it asks for no password, or its password is lost."""
         return self.connection.password is None
 
 
@@ -90,7 +90,7 @@ def prefect_home() -> Path:
 
 
 def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
-    """The embedded server; started if need be, which takes some ten seconds and is told on standard error.
+    """The embedded server; started if need be, which takes some ten seconds and is announced on standard error.
 
     With ``start=False``, None when it is not running, or asks for no password. Raises ``EngineError`` when it cannot
     be started, or cannot be replaced by one that asks for a password.
@@ -108,7 +108,7 @@ def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
 
 
 def ensure_worker() -> None:
-    """See to it that a worker serves the pool ``flowyml`` of the embedded server."""
+    """Start a worker of the embedded server's pool ``flowyml``, unless one runs."""
     with _lock():
         record = _usable(_read())
         if record is None:
@@ -206,7 +206,7 @@ def _retire(record: EmbeddedServer) -> None:
         client.close()
     if runs:
         raise EngineError(
-            f"The embedded Prefect at {record.url} was started by an older FlowyML and answers anybody on this "
+            f"The embedded Prefect at {record.url} was started by an older FlowyML and answers every user of this "
             f"machine. Runs are under way on it, such as {runs[0].name!r}. When they have ended, it is replaced by one "
             f"that asks for a password; `flowyml backends stop prefect` stops it now, and they cannot report any more."
         )
@@ -311,7 +311,7 @@ def _record_path() -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, or close one of an older FlowyML to everybody else."""
+    """Make the folder, or close one of an older FlowyML to other users."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
 

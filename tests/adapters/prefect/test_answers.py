@@ -23,13 +23,13 @@ NOBODY = (502, "text/html", b"<html><head><title>502 Bad Gateway</title></head><
 Answer = tuple[int, str, bytes]
 
 
-def told(value: Any, status: int = 200) -> Answer:
+def json_answer(value: Any, status: int = 200) -> Answer:
     return status, "application/json", json.dumps(value).encode()
 
 
 def flow_run(kind: str) -> Answer:
     ended = "2026-01-01T00:00:09+00:00" if kind == "COMPLETED" else None
-    return told({
+    return json_answer({
         "id": RUN, "name": "brave-bee", "flow_id": RUN, "state_type": kind, "state_name": kind.capitalize(),
         "labels": {"flowyml.pipeline": "bees", "flowyml.run_id": "bee-1"}, "end_time": ended,
     })  # fmt: skip
@@ -54,7 +54,7 @@ def answering(pages: dict[str, list[Answer]]) -> Iterator[tuple[PrefectOrchestra
             path = self.path.removeprefix("/api")
             asked.append(path)
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answers = pages.get(path, pages.get("", [told({"detail": "Not Found"}, 404)]))
+            answers = pages.get(path, pages.get("", [json_answer({"detail": "Not Found"}, 404)]))
             status, media_type, body = answers[min(times[path], len(answers) - 1)]
             times[path] += 1
             self.send_response(status)
@@ -96,7 +96,7 @@ def test_a_gateway_with_nobody_behind_it_is_silence(status: int) -> None:
 
 def test_waiting_outlasts_a_gateway_with_nobody_behind_it() -> None:
     answers = [flow_run("RUNNING"), *[NOBODY] * 60, flow_run("COMPLETED")]
-    with answering({f"/flow_runs/{RUN}": answers, "": [told([])]}) as (orchestrator, asked):
+    with answering({f"/flow_runs/{RUN}": answers, "": [json_answer([])]}) as (orchestrator, asked):
         handle = orchestrator.attach(RUN).wait_for_completion(60, 0.1, progress=False)
         assert handle.status is ExecutionStatus.COMPLETED
     assert asked.count(f"/flow_runs/{RUN}") >= len(answers)
@@ -113,10 +113,10 @@ def test_following_outlasts_a_gateway_with_nobody_behind_it() -> None:
     pages = {
         f"/flow_runs/{RUN}": [*[flow_run("RUNNING")] * 3, *[NOBODY] * 60, flow_run("COMPLETED")],
         "/logs/filter": [
-            told([log_line("one", 1)]),
-            told([log_line("one", 1), log_line("two", 2), log_line("Finished in state Completed()", 3)]),
+            json_answer([log_line("one", 1)]),
+            json_answer([log_line("one", 1), log_line("two", 2), log_line("Finished in state Completed()", 3)]),
         ],
-        "": [told([])],
+        "": [json_answer([])],
     }
     with answering(pages) as (orchestrator, _):
         lines = [line.message for line in orchestrator.logs(RUN, follow=True)]
@@ -139,15 +139,15 @@ def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.Mo
         ((200, "text/plain", b"hello"), "a page (200, text/plain)"),
         ((404, "text/html", b"<title>no such page</title>"), "a page titled 'no such page' (404, text/html)"),
         ((302, "text/html", b""), "it redirects to https://elsewhere/login."),
-        (told({}), "{}"),
-        (told({"id": "x"}), "{'id': 'x'}"),
-        (told([{}]), "{}"),
+        (json_answer({}), "{}"),
+        (json_answer({"id": "x"}), "{'id': 'x'}"),
+        (json_answer([{}]), "{}"),
         ((200, "application/json", b""), "None"),
     ],
     ids=["html", "text", "missing html", "redirect", "{}", "object", "list", "nothing"],
 )
 @pytest.mark.parametrize("command", ["runs", f"status {RUN}"])
-def test_a_stranger_is_told_as_what_it_is(
+def test_who_answered_instead_of_prefect(
     answer: Answer, what: str, command: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with answering({"": [answer]}) as (orchestrator, _):
@@ -157,30 +157,30 @@ def test_a_stranger_is_told_as_what_it_is(
         with pytest.raises(EngineError) as submitting:
             orchestrator.client.deployment("flow", "name")
     assert f"error: {orchestrator.url}/api answered " in message
-    assert "not as Prefect's API does" in message
+    assert "which does not come from Prefect's API" in message or "Another program answers there" in message
     assert what in message
     assert "s3cret" not in message + str(submitting.value)
 
 
-@pytest.mark.parametrize("version", [told({}), told(None), told(3)])
-def test_what_tells_no_version_is_not_healthy(version: Answer) -> None:
+@pytest.mark.parametrize("version", [json_answer({}), json_answer(None), json_answer(3)])
+def test_without_a_version_it_is_not_healthy(version: Answer) -> None:
     with answering({"": [version]}) as (orchestrator, _):
         health = orchestrator.health()
     assert not health.reachable
-    assert "not as Prefect's API does" in health.detail
+    assert "which does not come from Prefect's API" in health.detail
 
 
 @pytest.mark.parametrize(
     ("pages", "code", "message"),
     [
         (
-            {"/admin/version": [told("3.9.1")], "/flow_runs/filter": [told([])]},
+            {"/admin/version": [json_answer("3.9.1")], "/flow_runs/filter": [json_answer([])]},
             4,
-            "knows no run 'x'. Its id is a UUID, as `flowyml runs --on …` shows it.",
+            "has no run 'x'. Its id is a UUID, as `flowyml runs --on …` shows it.",
         ),
-        ({"": [told({"detail": "Unauthorized"}, 401)]}, 3, "refuses these credentials (401)"),
+        ({"": [json_answer({"detail": "Unauthorized"}, 401)]}, 3, "refuses these credentials (401)"),
         ({"": [NOBODY]}, 3, "cannot reach it"),
-        ({"": [told({})]}, 3, "not as Prefect's API does"),
+        ({"": [json_answer({})]}, 3, "which does not come from Prefect's API"),
     ],
     ids=["prefect", "refused", "away", "stranger"],
 )
@@ -198,12 +198,12 @@ def test_what_is_no_id_is_unknown_only_to_a_server_that_answers(
 
 
 def test_unknown_ids_are_told_apart_from_what_is_no_id() -> None:
-    with answering({"/admin/version": [told("3.9.1")]}) as (orchestrator, asked):
-        with pytest.raises(RunNotFoundError, match=rf"knows no run '{RUN}'\.$"):
+    with answering({"/admin/version": [json_answer("3.9.1")]}) as (orchestrator, asked):
+        with pytest.raises(RunNotFoundError, match=rf"has no run '{RUN}'\.$"):
             orchestrator.get_run(RUN)
-        with pytest.raises(ScheduleNotFoundError, match=rf"knows no schedule '{RUN}'\.$"):
+        with pytest.raises(ScheduleNotFoundError, match=rf"has no schedule '{RUN}'\.$"):
             orchestrator.delete_schedule(RUN)
         assert asked == [f"/flow_runs/{RUN}", f"/deployments/{RUN}"]
-        with pytest.raises(ScheduleNotFoundError, match=r"knows no schedule 'x'\. Its id is a UUID"):
+        with pytest.raises(ScheduleNotFoundError, match=r"has no schedule 'x'\. Its id is a UUID"):
             orchestrator.delete_schedule("x")
         assert asked[2:] == ["/admin/version"]

@@ -28,10 +28,10 @@ def double(rows: int) -> int:
     return 2 * rows
 
 @pipeline
-def told(rows: int = 3):
+def counted(rows: int = 3):
     return {"doubled": double(rows)}
 
-told.submit()
+counted.submit()
 """
 
 Ask = Callable[..., Any]
@@ -42,7 +42,7 @@ def ask(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """Runs a command on that Prefect and gives its exit code and its JSON."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    Path("told.py").write_text(PIPELINE)
+    Path("counted.py").write_text(PIPELINE)
 
     def ask(*words: str) -> tuple[int, Any]:
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
@@ -50,11 +50,11 @@ def ask(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         return code, json.loads(out.getvalue() or err.getvalue())
 
     yield ask
-    sys.modules.pop("told", None)
+    sys.modules.pop("counted", None)
 
 
 def test_a_run_from_its_start_to_its_outputs(ask: Ask) -> None:
-    code, run = ask("run", "told.py", "-p", "rows=4")
+    code, run = ask("run", "counted.py", "-p", "rows=4")
     assert code == 0
     assert (run["orchestrator"], run["status"], run["outputs"]) == ("prefect", "COMPLETED", {"doubled": 8})
     assert [step["status"] for step in run["steps"]] == ["COMPLETED"]
@@ -62,8 +62,8 @@ def test_a_run_from_its_start_to_its_outputs(ask: Ask) -> None:
     assert ask("status", job)[1]["run_id"] == run["run_id"]
     assert ask("outputs", job) == (0, {"doubled": 8})
     assert ask("cancel", job)[1] == {"job_id": job, "cancelled": False, "status": "COMPLETED"}
-    assert job in [found["job_id"] for found in ask("runs", "--pipeline", "told")[1]]
-    again = ask("run", "told.py", "--run-id", run["run_id"], "-p", "rows=4")[1]
+    assert job in [found["job_id"] for found in ask("runs", "--pipeline", "counted")[1]]
+    again = ask("run", "counted.py", "--run-id", run["run_id"], "-p", "rows=4")[1]
     assert again["job_id"] == job
 
 
@@ -73,8 +73,8 @@ def test_what_is_not_there_is_exit_code_4(ask: Ask) -> None:
 
 
 def test_deploy_twice_changes_nothing_the_second_time(ask: Ask) -> None:
-    ask("deploy", "told.py")
-    code, deployment = ask("deploy", "told.py")
+    ask("deploy", "counted.py")
+    code, deployment = ask("deploy", "counted.py")
     assert (code, deployment["changed"]) == (0, False)
 
 
