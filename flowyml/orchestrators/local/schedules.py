@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.origin import Origin
+from flowyml.core.plain_text import storable_text
 from flowyml.core.process_identity import ProcessIdentity, is_alive, this_process
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.local.schema import transaction
@@ -109,7 +110,7 @@ class ScheduleStore:
         """One schedule. Raises ``ScheduleNotFoundError``."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE schedule_id = ?"
-            row = db.execute(query, (schedule_id,)).fetchone()
+            row = db.execute(query, (storable_text(schedule_id),)).fetchone()
         if row is None:
             raise _not_found(schedule_id)
         return _kept(row)
@@ -118,7 +119,11 @@ class ScheduleStore:
         """Every schedule, or that of one pipeline. Warns of one that cannot be read, and leaves it out."""
         with self.runs.session() as db:
             query = f"SELECT {_COLUMNS} FROM schedules WHERE :name IS NULL OR pipeline = :name ORDER BY schedule_id"
-            return [kept for row in db.execute(query, {"name": pipeline}) if (kept := _readable(row))]
+            return [
+                kept
+                for row in db.execute(query, {"name": pipeline and storable_text(pipeline)})
+                if (kept := _readable(row))
+            ]
 
     def pause(self, schedule_id: str, paused: bool) -> Kept:
         """Let it rest, or let it fire again; what came due in between is not made up for."""
@@ -126,14 +131,14 @@ class ScheduleStore:
             db.execute(
                 "UPDATE schedules SET paused = :paused, version = version + 1, seen = :now WHERE schedule_id = :id"
                 " AND paused != :paused",
-                {"paused": paused, "now": time.time(), "id": schedule_id},
+                {"paused": paused, "now": time.time(), "id": storable_text(schedule_id)},
             )
         return self.get(schedule_id)
 
     def delete(self, schedule_id: str) -> None:
         """Remove it. Raises ``ScheduleNotFoundError``."""
         with self.runs.session() as db:
-            if not db.execute("DELETE FROM schedules WHERE schedule_id = ?", (schedule_id,)).rowcount:
+            if not db.execute("DELETE FROM schedules WHERE schedule_id = ?", (storable_text(schedule_id),)).rowcount:
                 raise _not_found(schedule_id)
 
     def fired(self, schedule_id: str, due: datetime) -> None:

@@ -141,7 +141,9 @@ class RunStore:
     def find(self, run_id: str) -> RunRow | None:
         """One run, or None."""
         with self.session() as db:
-            row = db.execute(f"SELECT {RunRow.columns()} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+            row = db.execute(
+                f"SELECT {RunRow.columns()} FROM runs WHERE run_id = ?", (storable_text(run_id),)
+            ).fetchone()
             return self._settled(db, RunRow(*row)) if row else None
 
     def get(self, run_id: str) -> RunRow:
@@ -156,7 +158,7 @@ class RunStore:
             rows = db.execute(
                 f"SELECT {RunRow.columns()} FROM runs WHERE :pipeline IS NULL OR pipeline = :pipeline"
                 " ORDER BY number DESC LIMIT :limit",
-                {"pipeline": pipeline, "limit": limit},
+                {"pipeline": pipeline and storable_text(pipeline), "limit": limit},
             )
             return [self._settled(db, RunRow(*row)) for row in rows.fetchall()]
 
