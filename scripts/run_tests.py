@@ -59,7 +59,7 @@ GROUPS = (
     Group("prefect", [ENGINES["prefect"]]),
     Group("unit", ["tests/unit", "flowyml", "adapters"]),
     Group("kubeflow", [ENGINES["kubeflow"]]),
-    Group("others", ["tests", "--ignore=tests/unit", "--ignore=tests/adapters"]),
+    Group("others", ["tests", "--ignore=tests/unit", *(f"--ignore={folder}" for folder in ENGINES.values())]),
 )
 
 

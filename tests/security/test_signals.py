@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +28,7 @@ from flowyml.runtime.process_tree import descendants, kill_tree
 from flowyml_kubeflow.attempts import LOCAL, _end
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import stop_steps
+from tests.waiting import wait_until
 
 SLEEP = "import time; time.sleep(120)"
 
@@ -49,13 +49,6 @@ def with_a_child(end: str) -> str:
         f"import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); "
         f"print(p.pid, flush=True); {end}"
     )
-
-
-def eventually(condition: object) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def as_if_used_again(process: ProcessIdentity) -> ProcessIdentity:
@@ -101,20 +94,20 @@ def test_a_group_is_ended_after_its_leader_was_reaped_while_it_still_has_members
         assert born(leader.pid) is None
         assert same_process(child)
         assert signal_group(leader, signal.SIGKILL)
-        eventually(lambda: not same_process(child))
-        eventually(lambda: not signal_group(leader, signal.SIGKILL))  # once the child was waited for, too
+        wait_until(lambda: not same_process(child))
+        wait_until(lambda: not signal_group(leader, signal.SIGKILL))  # once the child was waited for, too
 
 
 def test_a_child_that_has_ended_is_known_until_it_is_waited_for() -> None:
     with started(with_a_child("pass")) as process:
         assert process.stdout is not None
         child = identity_of(int(process.stdout.readline()))
-        eventually(lambda: born(process.pid) is None)
+        wait_until(lambda: born(process.pid) is None)
         leader = identity_of(process.pid)
         assert leader.born
         assert is_alive(leader) is False
         kill_tree(leader)
-        eventually(lambda: not same_process(child))
+        wait_until(lambda: not same_process(child))
 
 
 def test_the_tree_of_a_process_is_ended_with_groups_of_their_own() -> None:
@@ -124,7 +117,7 @@ def test_the_tree_of_a_process_is_ended_with_groups_of_their_own() -> None:
         child = identity_of(int(process.stdout.readline()))
         assert child in descendants(process.pid)
         kill_tree(identity_of(process.pid))
-        eventually(lambda: not same_process(child))
+        wait_until(lambda: not same_process(child))
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/sys/kernel/ns_last_pid"), reason="needs CONFIG_CHECKPOINT_RESTORE")  # noqa: PTH110
@@ -177,7 +170,7 @@ def test_kfps_local_runner_leaves_a_number_alone_that_is_another_process_by_now(
         assert process.stdout is not None
         child = int(process.stdout.readline())
         if leader != "lives":
-            eventually(lambda: born(process.pid) is None)
+            wait_until(lambda: born(process.pid) is None)
         birth = as_if_used_again(identity_of(process.pid)).born if birth == "an earlier one" else birth
         stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, birth))
         assert born(child) is not None
@@ -199,7 +192,7 @@ def test_kfps_local_runner_ends_a_group_without_its_leader_if_it_is_its_own(
         process.wait(60)
         stop_steps(recorded_by_kfps_local_runner(tmp_path, process.pid, birth))
         if is_its_own:
-            eventually(lambda: not same_process(child))
+            wait_until(lambda: not same_process(child))
         else:
             assert same_process(child)
 
@@ -221,4 +214,4 @@ def test_an_attempt_on_kubeflow_ends_what_its_process_left_behind() -> None:
         leader = identity_of(process.pid)
         process.wait(60)
         _end(process, leader)
-        eventually(lambda: born(child) is None)
+        wait_until(lambda: born(child) is None)

@@ -145,10 +145,10 @@ def test_a_process_that_dies(processes: LocalOrchestrator, caplog: pytest.LogCap
 def test_a_step_timeout_fails_the_run(local: LocalOrchestrator, caplog: pytest.LogCaptureFixture) -> None:
     started = time.monotonic()
     pipeline = (
-        Pipeline("slow").add_step(wait_for(30, timeout=0.3)).add_step(step(name="other", outputs=["b"])(lambda: 1))
+        Pipeline("slow").add_step(wait_for(300, timeout=0.3)).add_step(step(name="other", outputs=["b"])(lambda: 1))
     )
     result = pipeline.run(on=local)
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 100
     assert result.status is FAILED
     assert result.error is not None
     assert result.error.startswith("step 'wait'")
@@ -171,7 +171,7 @@ def test_a_step_timeout_may_be_retried(
             file.write("x")
             file.seek(0)
             attempts = len(file.read())
-        time.sleep(30 if attempts == 1 else 0)
+        time.sleep(300 if attempts == 1 else 0)
         return attempts
 
     assert Pipeline("second chance").add_step(slow_at_first).run(on=local)["attempts"] == 2
@@ -185,11 +185,11 @@ def test_a_pipeline_timeout(local: LocalOrchestrator) -> None:
             self.seen.append(str(status))
 
     pipeline = Pipeline("late", timeout=2, hooks=[Last()])
-    pipeline.add_step(wait_for(0, "quick")).add_step(wait_for(30, "slow"))
+    pipeline.add_step(wait_for(0, "quick")).add_step(wait_for(300, "slow"))
     pipeline.add_step(step(name="after")(lambda slow: slow))
     started = time.monotonic()
     result = pipeline.run(on=local)
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 100
     assert (result.status, result.error) == (
         TIMEOUT, "The run took longer than the pipeline's timeout of 2 s and was stopped.",
     )  # fmt: skip
@@ -221,10 +221,13 @@ def test_cancel_kills_processes(processes: LocalOrchestrator) -> None:
     started = time.monotonic()
     canceller = cancelling(processes, "stop-me", 2)
     result = (
-        Pipeline("endless").add_step(wait_for(30, "a")).add_step(wait_for(30, "b")).run(on=processes, run_id="stop-me")
+        Pipeline("endless")
+        .add_step(wait_for(300, "a"))
+        .add_step(wait_for(300, "b"))
+        .run(on=processes, run_id="stop-me")
     )
     canceller.join()
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 100
     assert result.status is CANCELLED
 
 
@@ -275,7 +278,7 @@ def test_children_do_not_outlive_a_killed_submitted_run(local: LocalOrchestrator
 def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator, tmp_path: Path) -> None:
     (tmp_path / "heavy_module.py").write_text(
         "import pathlib, time\n"
-        "if b'runtime/fork_main.py' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(20)\n"
+        "if b'runtime/fork_main.py' in pathlib.Path('/proc/self/cmdline').read_bytes():\n    time.sleep(300)\n"
         "from flowyml import Pipeline, step\n@step\ndef a():\n    return 1\n"
         "pipeline = Pipeline('heavy', timeout=0.5).add_step(a)\n"
     )
@@ -285,7 +288,7 @@ def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator
 
         started = time.monotonic()
         assert heavy_module.pipeline.run(on=local).status is TIMEOUT
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 100
     finally:
         sys.path.remove(str(tmp_path))
 
@@ -442,7 +445,7 @@ def test_a_process_that_a_thread_has_forked_keeps_nobody_waiting(local: LocalOrc
     def forks() -> int:
         pid = os.fork()
         if pid == 0:
-            time.sleep(60)
+            time.sleep(600)
             os._exit(0)
         left.append(pid)
         return 1
@@ -455,7 +458,7 @@ def test_a_process_that_a_thread_has_forked_keeps_nobody_waiting(local: LocalOrc
     began = time.monotonic()
     try:
         assert pipeline.run(on=local)["apart"] == 2
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 100
     finally:
         for pid in left:
             os.kill(pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,6 +28,7 @@ from flowyml.orchestrators.local import schema
 from flowyml.orchestrators.local.schedule_server import Trigger, due_now, serve_schedules
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
+from tests.waiting import wait_until
 
 quietly = pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
 
@@ -53,11 +54,10 @@ def fired(folder: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.05)
+def fires_within(folder: Path, seconds: float) -> bool:
+    before = fired(folder)
+    time.sleep(seconds)
+    return fired(folder) != before
 
 
 @contextmanager
@@ -130,18 +130,16 @@ def test_deploying_moves_the_schedule_and_a_dry_run_tells(local: LocalOrchestrat
 def test_a_server_fires_follows_changes_and_stops(local: LocalOrchestrator, tmp_path: Path) -> None:
     pipeline = noting(tmp_path)
     with served(local):
-        eventually(lambda: ScheduleStore(local.store).is_served())
+        wait_until(lambda: ScheduleStore(local.store).is_served())
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             pipeline.schedule("interval", 1, on=local)
-        eventually(lambda: len(fired(tmp_path)) >= 2)
+        wait_until(lambda: len(fired(tmp_path)) >= 2)
         pipeline.schedule("interval", 1, on=local, parameters={"word": "tock"})
-        eventually(lambda: "tock" in fired(tmp_path))
+        wait_until(lambda: "tock" in fired(tmp_path))
         local.pause_schedule("noting")
-        eventually(lambda: all(run.status.is_terminal for run in local.runs()))
-        count = len(fired(tmp_path))
-        time.sleep(1.3)
-        assert len(fired(tmp_path)) == count
+        wait_until(lambda: not fires_within(tmp_path, 2.5))  # one may have been on its way
+        wait_until(lambda: all(run.status.is_terminal for run in local.runs()))
         local.delete_schedule("noting")
     assert not ScheduleStore(local.store).is_served()
     runs = local.runs("noting")
@@ -154,8 +152,8 @@ def test_a_server_fires_follows_changes_and_stops(local: LocalOrchestrator, tmp_
 def test_two_servers_fire_once(local: LocalOrchestrator, tmp_path: Path) -> None:
     noting(tmp_path).schedule("interval", 1, on=local)
     with served(local, servers=2):
-        eventually(lambda: len(fired(tmp_path)) >= 3)
-    eventually(lambda: all(run.status.is_terminal for run in local.runs()))
+        wait_until(lambda: len(fired(tmp_path)) >= 3)
+    wait_until(lambda: all(run.status.is_terminal for run in local.runs()))
     assert len(fired(tmp_path)) == len(local.runs())
 
 
@@ -166,7 +164,7 @@ def test_missed_runs_are_made_up_for_one_after_another(local: LocalOrchestrator,
     with local.store.session() as db:  # as if the last server had stopped an hour ago
         db.execute("UPDATE schedules SET seen = ?", (start.timestamp() - 1,))
     with served(local):
-        eventually(lambda: len(fired(tmp_path)) == 4)
+        wait_until(lambda: len(fired(tmp_path)) == 4)
     runs = local.runs()
     assert [run.run_id for run in reversed(runs)] == [
         f"noting-{start + timedelta(minutes=20 * number):%Y%m%dT%H%M%SZ}" for number in range(4)
@@ -195,7 +193,7 @@ def test_a_run_that_cannot_be_started_is_told_and_left_out(
     with local.store.session() as db:
         db.execute("UPDATE schedules SET bundle = '/nowhere/at-all.pyz'")
     with served(local):
-        eventually(lambda: "could not be started" in caplog.text)
+        wait_until(lambda: "could not be started" in caplog.text)
     assert local.runs() == []
 
 
@@ -211,7 +209,7 @@ def test_a_damaged_schedule_does_not_keep_the_others_from_firing(local: LocalOrc
     with pytest.warns(UserWarning, match="Schedule 'bad' is left out.*flowyml schedule delete bad"):
         assert [info.schedule_id for info in local.schedules()] == ["noting"]
     with served(local):
-        eventually(lambda: fired(tmp_path))
+        wait_until(lambda: fired(tmp_path))
     local.delete_schedule("bad")
     with pytest.raises(ScheduleNotFoundError, match="'bad'"):
         local.delete_schedule("bad")
@@ -229,7 +227,7 @@ def test_a_schedule_that_cannot_be_planned_is_told(
             " FROM schedules"
         )
     with served(local):
-        eventually(lambda: fired(tmp_path))
+        wait_until(lambda: fired(tmp_path))
     assert "Schedule 'bad' of 'bad' cannot be planned." in caplog.text
 
 
@@ -247,7 +245,7 @@ def test_a_subclass_executes_scheduled_runs(tmp_path: Path) -> None:
     local = Mine(store=tmp_path / "runs.db")
     noting(tmp_path).schedule("interval", 1, on=local)
     with served(local):
-        eventually(lambda: (tmp_path / "after").exists())
+        wait_until(lambda: (tmp_path / "after").exists())
 
 
 def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrchestrator, tmp_path: Path) -> None:
@@ -256,7 +254,7 @@ def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrch
     server = subprocess.Popen([sys.executable, "-c", code])
     try:
         store = ScheduleStore(local.store)
-        eventually(store.is_served)
+        wait_until(store.is_served)
         place = str(tmp_path / "ended")
 
         @step
@@ -267,13 +265,13 @@ def test_a_server_in_a_process_of_its_own_leaves_its_runs_alone(local: LocalOrch
             Path(place).touch()
 
         Pipeline("slow").add_step(slow).schedule("interval", 1, on=local)
-        eventually(lambda: local.runs() and local.runs()[-1].status is ExecutionStatus.RUNNING)
+        wait_until(lambda: local.runs() and local.runs()[-1].status is ExecutionStatus.RUNNING)
     finally:
         server.kill()
         server.wait()
     assert not store.is_served()
-    eventually(lambda: (tmp_path / "ended").exists())
-    eventually(lambda: all(run.status is ExecutionStatus.COMPLETED for run in local.runs()))
+    wait_until(lambda: (tmp_path / "ended").exists())
+    wait_until(lambda: all(run.status is ExecutionStatus.COMPLETED for run in local.runs()))
 
 
 def kept(schedule: Schedule, seen: datetime) -> Kept:

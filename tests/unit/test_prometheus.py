@@ -8,10 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.observability import PrometheusMetricsCollector, get_metrics_collector, set_metrics_collector
 from flowyml.testing.pipelines import greeting
+from tests.waiting import wait_until
 
 WRITE = "--web.enable-remote-write-receiver"
 SCRIPT = """
@@ -66,18 +66,11 @@ def prometheus(folder: Path, *flags: str) -> Iterator[str]:
     ]  # fmt: skip
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: answers(f"http://{address}/-/ready"))
+        wait_until(lambda: answers(f"http://{address}/-/ready"))
         yield f"http://{address}"
     finally:
         server.terminate()
         server.wait()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def answers(url: str) -> bool:
@@ -97,7 +90,7 @@ def test_a_prometheus_server_gets_the_samples(tmp_path: Path) -> None:
         for _ in range(2):
             assert greeting().run().success
         name = '{job="flowyml",pipeline="conformance greeting"}'
-        until(lambda: values(url, f"sum(flowyml_runs_total{name})") == [2])
+        wait_until(lambda: values(url, f"sum(flowyml_runs_total{name})") == [2])
         assert values(url, 'sum(flowyml_step_duration_seconds_count{step="gather",job="flowyml"})') == [2]
         assert values(url, 'flowyml_run_duration_seconds_bucket{job="flowyml",le="+Inf"}') == [2]
         (median,) = values(url, f"histogram_quantile(0.5, flowyml_run_duration_seconds_bucket{name})")
@@ -111,7 +104,7 @@ def test_a_prometheus_server_gets_the_samples(tmp_path: Path) -> None:
         environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home")}
         for words in ([], [], ["submit"]):
             subprocess.run([sys.executable, str(script), *words], env=environment, check=True, timeout=60)
-        until(lambda: values(url, 'sum(flowyml_runs_total{pipeline="short"})') == [3])
+        wait_until(lambda: values(url, 'sum(flowyml_runs_total{pipeline="short"})') == [3])
         assert len(values(url, 'flowyml_runs_total{pipeline="short",status="COMPLETED"}')) == 3
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
 from flowyml.runtime.processes import StepProcesses
+from tests.waiting import is_running, wait_until
 
 CODE = """
 import ctypes, logging, os, signal, subprocess, sys, threading, time, warnings
@@ -189,22 +189,8 @@ class Lines(list[tuple[str, str]]):
         return [line for name, line in self if name == stream]
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def pids_in(file: Path) -> list[int]:
-    until(file.exists)
+    wait_until(file.exists)
     return [int(pid) for pid in file.read_text().split()]
 
 
@@ -349,13 +335,13 @@ def test_a_timeout_kills_a_sleeping_step(processes: StepProcesses, tmp_path: Pat
 def test_a_step_is_asked_to_stop_before_it_is_killed(processes: StepProcesses, tmp_path: Path, how: str) -> None:
     """It is timed by ``stop``: the process that loads the code may take longer than any timeout."""
     file, stop, lines = tmp_path / "file", threading.Event(), Lines()
-    threading.Thread(target=lambda: (until((tmp_path / "file.begun").exists), stop.set())).start()
+    threading.Thread(target=lambda: (wait_until((tmp_path / "file.begun").exists), stop.set())).start()
     children = set(psutil.Process().children(recursive=True))
     with pytest.raises(StepCancelledError, match="step 'tidy' was stopped"):
         processes.run("tidy", {"file": str(file), "how": how}, stop=stop, on_line=lines)
     assert (file.read_text() if file.exists() else None) == (None if how == "deaf" else "tidied up")
     assert lines.of("stdout") == (["tidying up"] if how == "finally" else [])
-    until(lambda: set(psutil.Process().children(recursive=True)) <= children, 5)
+    wait_until(lambda: set(psutil.Process().children(recursive=True)) <= children)
 
 
 def test_a_timeout_kills_children_and_those_that_left_the_group(processes: StepProcesses, tmp_path: Path) -> None:
@@ -364,12 +350,12 @@ def test_a_timeout_kills_children_and_those_that_left_the_group(processes: StepP
     threading.Thread(target=lambda: (pids_in(file), stop.set())).start()
     with pytest.raises(StepCancelledError, match="step 'family' was stopped, because its run was cancelled"):
         processes.run("family", {"file": str(file), "stay": True}, stop=stop)
-    until(lambda: not any(map(is_running, pids_in(file))), 5)
+    wait_until(lambda: not any(map(is_running, pids_in(file))))
 
 
 def test_what_a_finished_step_left_in_its_group_ends_with_it(processes: StepProcesses, tmp_path: Path) -> None:
     own, child, _ = processes.run("family", {"file": str(tmp_path / "pids"), "stay": False})["x"]
-    until(lambda: not is_running(own) and not is_running(child), 5)
+    wait_until(lambda: not is_running(own) and not is_running(child))
 
 
 def test_a_stop_that_came_before(processes: StepProcesses, tmp_path: Path) -> None:

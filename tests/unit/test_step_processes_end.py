@@ -33,6 +33,7 @@ from flowyml.plan.model import FromStep, Input, Plan, Step
 from flowyml.runtime import fork_client
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.step_errors import OutOfMemory, crashed
+from tests.waiting import is_running, wait_until
 
 CODE = """
 import os, subprocess, sys, time
@@ -123,22 +124,8 @@ def hooked(kind: str, tmp_path: Path) -> Iterator[StepProcesses]:
         yield processes
 
 
-def until(condition: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def family_of(file: Path) -> list[int]:
-    until(file.exists)
+    wait_until(file.exists)
     return [int(pid) for pid in file.read_text().split()]
 
 
@@ -229,7 +216,7 @@ def test_the_warm_process_comes_back_after_it_was_killed(tmp_path: Path) -> None
         server.kill()
         thread.join(20)
         assert [str(error) for error in crashes] == ["The process that step 'family' was forked from died."]
-        until(lambda: not is_running(family[0]) and not is_running(family[1]))
+        wait_until(lambda: not is_running(family[0]) and not is_running(family[1]))
         os.kill(family[2], signal.SIGKILL)  # it left the group, and the one that would have inherited it is dead
         assert processes.run("fine", {}) == {"x": 1}
 
@@ -251,7 +238,7 @@ def test_close_ends_what_still_runs(kind: str, tmp_path: Path) -> None:
     processes.close()
     thread.join(20)
     assert len(ended) == 1
-    until(lambda: not any(map(is_running, family)))
+    wait_until(lambda: not any(map(is_running, family)))
     assert set(psutil.Process().children()) <= engines
     with pytest.raises(StepCancelledError, match="was not started: its run has ended"):
         processes.run("fine", {})
@@ -291,7 +278,7 @@ def test_nothing_outlives_the_caller(kind: str, tmp_path: Path, number: signal.S
         caller.wait(20)
     in_group = started if kind != "fresh" else started - {family[2]}
     try:
-        until(lambda: not any(map(is_running, in_group)))
+        wait_until(lambda: not any(map(is_running, in_group)))
     finally:
         if is_running(family[2]):
             os.kill(family[2], signal.SIGKILL)
@@ -299,7 +286,7 @@ def test_nothing_outlives_the_caller(kind: str, tmp_path: Path, number: signal.S
 
 def test_nothing_outlives_a_caller_whose_fork_lives_on(tmp_path: Path) -> None:
     """A child that was forked without exec holds the caller's end of the socket; the new parent tells of the death."""
-    setup = "pid = os.fork()\nif pid == 0:\n    import time; time.sleep(30); os._exit(0)\nprint(pid, flush=True)"
+    setup = "pid = os.fork()\nif pid == 0:\n    import time; time.sleep(600); os._exit(0)\nprint(pid, flush=True)"
     command = [sys.executable, "-c", CALLER.format(setup=setup, here=False), str(made(tmp_path)), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as caller:
         assert caller.stdout is not None
@@ -307,7 +294,7 @@ def test_nothing_outlives_a_caller_whose_fork_lives_on(tmp_path: Path) -> None:
         family = family_of(tmp_path / "pids")
         caller.kill()
         caller.wait()
-        until(lambda: not any(map(is_running, family)), 10)
+        wait_until(lambda: not any(map(is_running, family)))
         os.kill(fork, signal.SIGKILL)
 
 
@@ -323,7 +310,7 @@ time.sleep(600)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as caller:
         started = family_of(tmp_path / "loading")
         caller.kill()
-    until(lambda: not any(map(is_running, started)), 5)
+    wait_until(lambda: not any(map(is_running, started)))
 
 
 def test_a_stop_and_a_close_do_not_wait_for_slow_code(tmp_path: Path) -> None:
@@ -334,7 +321,7 @@ def test_a_stop_and_a_close_do_not_wait_for_slow_code(tmp_path: Path) -> None:
         threading.Timer(0.3, stop.set).start()
         with pytest.raises(StepCancelledError):
             processes.run("fine", {}, stop=stop)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60
 
 
 def test_a_timeout_ends_a_step_whose_code_is_never_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,7 +369,7 @@ def test_an_exception_thrown_into_the_thread_kills_the_step(kind: str, tmp_path:
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(TimedOut))
         thread.join(10)
         assert [type(error) for error in caught] == [TimedOut]
-        until(lambda: not any(map(is_running, family)), 5)
+        wait_until(lambda: not any(map(is_running, family)))
         assert processes.run("fine", {}) == {"x": 1}
 
 
