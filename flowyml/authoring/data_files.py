@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from flowyml.authoring.steps import check_names
 from flowyml.core.errors import DefinitionError
 
-__all__ = ["MAX_BYTES", "checked_globs", "chosen_files", "included"]
+__all__ = ["MAX_BYTES", "checked_globs", "chosen_files", "read_included"]
 
 logger = logging.getLogger("flowyml.bundle")
 
@@ -33,7 +33,7 @@ def checked_globs(include: Iterable[str], who: str) -> tuple[str, ...]:
     return globs
 
 
-def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, bytes]:
+def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, bytes]:
     """The data files below a folder, by their paths in it. A line at INFO says what is taken and what is left out.
 
     A name that begins with a dot, and those of FlowyML's settings, must be written out in the glob: ``.env``,
@@ -53,7 +53,7 @@ def included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str, byt
 
 
 def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dict[str, Path], Collection[str]]:
-    """The data files that ``included`` reads, and the names of those that it leaves out. Raises as that does."""
+    """The data files that ``read_included`` reads, and the names of those that it leaves out. Raises as that does."""
     folder, who = folder.resolve(), f"Pipeline {pipeline!r}"
     taken: dict[str, Path] = {}
     left_out: dict[str, None] = {}  # a dict keeps the order

@@ -110,7 +110,7 @@ class Pipeline:
 
     @names_its_place
     def add_step(self, step: Step[..., Any]) -> Pipeline:
-        """Add a step and give the pipeline back, so that calls can be chained."""
+        """Add a step; returns the pipeline, so that calls can be chained."""
         if not isinstance(step, Step):
             raise DefinitionError(f"add_step takes a function with @step, not {step!r:.80}.")
         self._calls.append(Call(step, step.name, step.outputs, place=_place_of(step) or users_line()))
@@ -229,7 +229,7 @@ class Pipeline:
 
     @property
     def revision(self) -> str | None:
-        """The git commit that the pipeline's file is from, with ``-dirty`` behind it for one that was changed since."""
+        """The git commit of the pipeline's file, with ``-dirty`` at its end if the file was changed since."""
         from flowyml.authoring.git_revisions import revision_of
 
         return revision_of(self._file)
@@ -239,7 +239,7 @@ class Pipeline:
         return Code({call.name: call.step.function for call in self._all_calls()}, self.hooks)
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
-        """Code and plan in one file that a bare Python runs. ``plan`` stands in for the compiled one."""
+        """Code and plan in one file that plain Python runs. ``plan`` replaces the compiled one."""
         from flowyml.authoring.sources import collect
         from flowyml.authoring.unguarded import warn_of_work
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowyml.authoring.data_files import chosen_files, included
+from flowyml.authoring.data_files import chosen_files, read_included
 from flowyml.authoring.function_versions import code_version
 from flowyml.authoring.pickles import pickled
 from flowyml.authoring.steps import Step
@@ -148,7 +148,7 @@ class _Files:
         folder = _folder_of(module)
         root = _import_root(shipped, path) if path and shipped else folder
         beside = folder.relative_to(root)
-        files = included(folder, globs, pipeline)
+        files = read_included(folder, globs, pipeline)
         self.content |= {(beside / name).as_posix(): data for name, data in files.items()}
         return beside.as_posix()
 

@@ -120,7 +120,7 @@ def _all() -> list[Backend]:
 
 
 def _examined(found: Target) -> Backend:
-    """A third-party orchestrator's own trouble is told, and the others are shown."""
+    """A third-party orchestrator that fails is shown with its error, beside the others."""
     if found.fault:
         return Backend(found.name, found.engine, _UNNAMED, problem=found.fault)
     try:

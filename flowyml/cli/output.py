@@ -211,7 +211,7 @@ class Notes(StderrHandler):
 
 
 def print_warnings_of_logging() -> None:
-    """Print warnings, and what a bundle takes, where nobody has set up logging; a user's own setup comes first."""
+    """Print warnings, and what a bundle takes, where logging is not set up; a user's own setup comes first."""
     notes = Notes(logging.INFO)
     notes.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == _BUNDLE)
     logging.lastResort = notes

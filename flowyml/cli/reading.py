@@ -113,7 +113,7 @@ def outputs(
     as_json: AsJson = False,
 ) -> None:
     """Read back the outputs of a completed run."""
-    from flowyml.cli.running import tell_outputs
+    from flowyml.cli.running import print_outputs
 
     with Output(as_json) as out:
         submission = _attached(resolve(on), job)
@@ -131,7 +131,7 @@ def outputs(
             value = values[name]
             out.raw(f"{value if isinstance(value, str) else repr(value)}\n".encode("utf-8", "backslashreplace"))
         else:
-            tell_outputs(out, values)
+            print_outputs(out, values)
 
 
 def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:

@@ -21,7 +21,7 @@ from flowyml.core.urls import without_credentials as shown_url
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline, located
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["deploy", "run", "tell_outputs", "wait"]
+__all__ = ["deploy", "run", "print_outputs", "wait"]
 
 
 def run(
@@ -106,7 +106,7 @@ def wait(
     *,
     stops: bool = False,
 ) -> int:
-    """Wait for a submitted run with progress on the terminal, and tell how it ended.
+    """Wait for a submitted run with progress on the terminal, and print how it ended.
 
     With ``stops``, which is for commands that started the run, Ctrl-C cancels it, and what its steps print is shown.
     """
@@ -130,7 +130,7 @@ def wait(
 
 
 def tell_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outputs, on: str | None) -> int:
-    """Print an ended run; gives the exit code, also where nobody reads."""
+    """Print an ended run; gives the exit code, also where the reader of the output has gone."""
     try:
         _print_end(out, run, orchestrator, outputs, on)
     except BrokenPipeError:
@@ -144,7 +144,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
         out.document({**plain_run(run, orchestrator.name), "steps": steps, "outputs": plain_outputs(outputs)})
         return
     out.line(run.pipeline, " ", status_word(run.status), f" in {run.duration_seconds:.1f} s, run {run.run_id}")
-    tell_outputs(out, outputs)
+    print_outputs(out, outputs)
     out.stream.flush()
     if run.error:
         print_error(run.error)
@@ -152,7 +152,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
         note(f"its log, with the traceback: flowyml logs {shell_word(run.job_id)}{_where(on)}")
 
 
-def tell_outputs(out: Output, outputs: Outputs) -> None:
+def print_outputs(out: Output, outputs: Outputs) -> None:
     """A line for each output; for one that cannot be read, why."""
     for name, value in outputs.items():
         out.line(f"  {name} = {shown(value)}")

@@ -159,7 +159,7 @@ def _importable(path: Path) -> tuple[str, str]:
 
 
 class _Loading:
-    """Code of the user's is being loaded: nothing it does starts a run, and its errors are told as its own."""
+    """Code of the user's is being loaded: nothing it does starts a run, and its errors are reported as the file's."""
 
     def __init__(self, place: str) -> None:
         self.place = place

@@ -1,4 +1,4 @@
-"""What an orchestrator can do, said as data: the compiler refuses by it, the docs are generated from it."""
+"""What an orchestrator can do, as data: pipelines are refused by it, and the docs are generated from it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ yes = Support(Level.YES)
 
 
 def partly(note: str) -> Support:
-    """Supported within the limits that ``note`` tells."""
+    """Supported within the limits that ``note`` states."""
     return Support(Level.PARTLY, note)
 
 
@@ -75,7 +75,7 @@ class Capabilities:
         return self.support.get(feature, no(f"{self.orchestrator!r} does not say that it can."))
 
     def require(self, needs: Mapping[Feature, str]) -> None:
-        """Raise one ``UnsupportedFeatureError`` for all lacks. ``needs`` says who asks: ``"step 'train' …"``."""
+        """Raise one ``UnsupportedFeatureError`` for all that lacks. ``needs`` says who asks: ``"step 'train' …"``."""
         lacks = tuple(
             f"{who}: {feature.value.lower()}; {self.orchestrator!r} cannot: {self[feature].note}"
             for feature, who in needs.items()

@@ -69,7 +69,7 @@ class Secret:
 
     def _read(self) -> str:
         option = next(iter(self._sources))
-        text = _printed(option, self._command) if self._command else _written(option, self._file or "")
+        text = _run_command(option, self._command) if self._command else _read_file(option, self._file or "")
         if not text:
             raise ConfigurationError(f"{option} gave nothing; it should give a {self.name}.")
         return _checked_line(option, text)
@@ -84,7 +84,7 @@ class Secret:
         return f"<Secret {', '.join(self._sources) or 'none'}>"
 
 
-def _written(option: str, file: str | os.PathLike[str]) -> str:
+def _read_file(option: str, file: str | os.PathLike[str]) -> str:
     try:
         return Path(file).expanduser().read_text("utf-8").strip("\r\n")
     except (OSError, ValueError) as error:
@@ -92,7 +92,7 @@ def _written(option: str, file: str | os.PathLike[str]) -> str:
         raise ConfigurationError(f"{option}={os.fspath(file)!r} cannot be read: {reason}.") from None
 
 
-def _printed(option: str, command: str | Sequence[str]) -> str:
+def _run_command(option: str, command: str | Sequence[str]) -> str:
     """What a command prints. Its output is never shown: it may hold the secret."""
     import shlex
     import subprocess
@@ -154,7 +154,7 @@ class Login:
 
     @classmethod
     def in_url(cls, url: str) -> Login:
-        """The user and the password that stand in a URL of HTTP; nobody where none do."""
+        """The user and the password in an HTTP URL; empty where it has none."""
         from urllib.parse import unquote, urlsplit
 
         try:

@@ -31,8 +31,8 @@ def _now() -> datetime:
 class RunDates:
     """When a run is for. All times have a time zone.
 
-    The logical date is the time that the schedule gave the run, and that it was asked for where no schedule did. The
-    data interval goes from the time before on the schedule to this one; without a schedule there is none.
+    The logical date is the time on the schedule; without one, the time that the run was asked for. The
+    data interval goes from the schedule's previous time to this one; without a schedule there is none.
     """
 
     logical_date: datetime = field(default_factory=_now)

@@ -63,7 +63,7 @@ def cancel_on_interrupt(submission: SubmissionResult, write: Callable[[str], Non
 def printing_logs(submission: SubmissionResult, printer: Callable[[LogLine], None]) -> Iterator[None]:
     """Hand each line of the run to ``printer`` while the block waits for the run, by a thread of its own.
 
-    An engine that does not answer is the business of whoever waits; then the lines end early.
+    Where the engine does not answer, the lines end early; the error is raised where the run is waited for.
     """
     stop = threading.Event()
 

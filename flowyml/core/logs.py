@@ -106,7 +106,7 @@ class _Plain(StderrHandler):
 
 
 class _Shown(_Plain):
-    """For steps in a process of the user's own, where nobody has set logging up."""
+    """For steps in a process of the user's, where logging is not set up."""
 
     def filter(self, record: logging.LogRecord) -> Any:
         return sys.stderr is not None and not logging.getLogger().handlers and super().filter(record)

@@ -25,7 +25,7 @@ def _main_name(main: ModuleType) -> str | None:
         return str(spec.name)  # python -m package.module
     if not getattr(main, "__file__", None):
         return None
-    path = Path(str(main.__file__)).resolve()  # a link's own name is nobody else's
+    path = Path(str(main.__file__)).resolve()  # the name of the file, not that of a link to it
     return path.stem if path.suffix == ".py" and path.is_file() and path.stem.isidentifier() else None
 
 

@@ -36,7 +36,7 @@ class MetricsCollector(ABC):
     """
 
     def check(self) -> None:
-        """Raise ``ConfigurationError`` if metrics cannot get where they belong. ``set_metrics_collector`` asks."""
+        """Raise ``ConfigurationError`` if metrics cannot be delivered. ``set_metrics_collector`` calls it."""
 
     def run_started(self, pipeline: str, run_id: str, orchestrator: str) -> None:
         """A run was started or submitted from this process."""
@@ -51,7 +51,7 @@ class MetricsCollector(ABC):
 
 
 class ConsoleMetricsCollector(MetricsCollector):
-    """Writes one line a metric to standard error."""
+    """Writes one line for each metric to standard error."""
 
     def run_started(self, pipeline: str, run_id: str, orchestrator: str) -> None:
         self._line(f"run_started pipeline={pipeline!r} run_id={run_id!r} orchestrator={orchestrator!r}")

@@ -88,7 +88,7 @@ def signal_group(leader: ProcessIdentity, number: int, *, bearing: str = "") -> 
 
     Without a leader, a group that was recorded long ago may be one of strangers, whose own leader has ended too. For
     such a one, ``bearing`` is the variable ``NAME=value`` that the group was started with: where the leader is gone,
-    a signal is sent only if a process of the group has it in its environment, which Linux alone tells.
+    a signal is sent only if a process of the group has it in its environment, which only Linux shows.
     """
     if leader.host != _host() or not leader.born or not hasattr(os, "killpg"):
         return False

@@ -18,7 +18,7 @@ class OrchestratorRetryPolicy:
 
     ``max_attempts`` counts the first try too: 3 means up to two retries. ``retryable_errors`` names exception
     classes (``"TimeoutError"``, ``"Timeout"`` or the class itself), matched against the class of the error and its
-    bases; ``"OOM"`` stands for ``MemoryError`` and its kin. Without it every error is tried again.
+    bases; ``"OOM"`` means ``MemoryError`` and its subclasses. Without it every error is retried.
 
     >>> policy = OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=10, backoff_multiplier=2.0)
     >>> policy.delays

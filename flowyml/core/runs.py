@@ -72,7 +72,7 @@ class StepRun:
 class LogLine:
     """One line that a run printed or logged. ``step`` is empty for what belongs to no step.
 
-    ``attempt`` counts from 1; it is 0 where the engine does not tell.
+    ``attempt`` counts from 1; it is 0 where the engine does not say.
     """
 
     message: str
@@ -109,9 +109,9 @@ class StepResult(StepRun):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineResult:
-    """What a finished run gave. ``exception`` is the error itself where it happened in this process.
+    """The result of a finished run. ``exception`` is the error itself where it happened in this process.
 
-    A notebook shows it as tables below the pipeline's ``graph``, an SVG, which only a notebook has made.
+    A notebook shows it as tables below the pipeline's ``graph``, an SVG that is made in notebooks only.
     """
 
     run_id: str
@@ -138,7 +138,7 @@ class PipelineResult:
         return html_of(self)
 
     def raise_for_status(self) -> PipelineResult:
-        """Give the result itself if it succeeded, else raise the step's error."""
+        """Return the result if it succeeded, else raise the step's error."""
         from flowyml.core.errors import StepError
 
         if self.success:

@@ -93,7 +93,7 @@ class Schedule:
         return cls(cron=cron(value), **options)
 
     def check_future(self) -> None:
-        """Raises ``ScheduleError`` for a schedule that would never fire, since it ends before it could."""
+        """Raise ``ScheduleError`` for a schedule that ends before it would fire."""
         if self.end and not self.catch_up and not self.next_times():
             raise ScheduleError(f"The schedule ends ({self.end}) before it would fire. Give a later end.")
 
@@ -109,7 +109,7 @@ class Schedule:
         return [time for time in times if self.end is None or time <= self.end]
 
     def dates_at(self, time: datetime) -> RunDates:
-        """The dates of the run that this schedule starts at a time, in its time zone."""
+        """The dates of the run that is due at this time, in the schedule's time zone."""
         from zoneinfo import ZoneInfo
 
         moment = time.astimezone(ZoneInfo(self.timezone))
@@ -163,7 +163,7 @@ class Schedule:
 class ScheduleInfo:
     """A schedule as the engine holds it. ``next_runs`` are the times that the engine itself plans, soonest first.
 
-    ``drift`` says, in one sentence each, what was changed by hand since FlowyML made it, where that can be told.
+    ``drift`` says, in one sentence each, what was changed by hand since FlowyML made it, where that can be seen.
     """
 
     schedule_id: str

@@ -35,7 +35,7 @@ class RunOperations(Protocol):
 
 
 class SubmissionResult:
-    """A submitted run. It holds no state of its own: what it tells is read from the engine.
+    """The handle of a submitted run. It holds no state: everything is read from the engine.
 
     Reading ``status`` asks the engine, until the status is terminal. The handle can be rebuilt in any process from
     ``orchestrator.attach(job_id)``.
@@ -116,7 +116,7 @@ class SubmissionResult:
         """Block until the run ended, however it ended; look at ``status`` then.
 
         ``timeout``, which may be ``inf``, and ``poll_interval`` are seconds. The first polls come faster than
-        ``poll_interval``, so a short run is not waited for in vain. ``progress`` shows the steps live; by default when
+        ``poll_interval``, so a short run is noticed soon. ``progress`` shows the steps live; by default when
         standard error is a terminal, unless ``FLOWYML_PROGRESS=0``.
 
         Raises ``WaitTimeoutError`` when the time is up: the run goes on. An engine that does not answer is asked

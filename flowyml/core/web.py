@@ -124,7 +124,7 @@ def page_title(page: str | bytes) -> str:
 class Deadline:
     """Ends the connections that it watches when time is up, however slowly the other side goes on sending.
 
-    The time-out of a socket counts anew for each byte, so that it bounds nothing. To be entered; ``expired`` says
+    A socket's time-out starts again with each byte, so it bounds nothing. To be entered; ``expired`` says
     whether it was needed.
     """
 

@@ -52,7 +52,7 @@ _STYLE = """
 
 
 def svg(plan: Plan) -> str:
-    """The picture, left to right. A dashed line is an order without data; each box tells its details when hovered."""
+    """The picture, left to right. A dashed line is an order without data; each box shows its details when hovered."""
     layers = layers_of(plan, lambda _: _HEIGHT, 6)
     place(layers, _GAP)
     columns = list(_columns(layers))

@@ -97,7 +97,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
-    """How the owner of a server that FlowyML started gets into its UI."""
+    """How the owner of a server that FlowyML started signs in to its UI."""
 
     url: str
     password: str = field(repr=False)
@@ -380,7 +380,7 @@ def check_same_run(
     origin: Origin | None = None,
     code_digest: str | None = None,
 ) -> None:
-    """For an adapter whose engine has a run of this id: the same run again is given back, another one is an error.
+    """For an adapter whose engine has a run of this id: the same run again is returned, another one is an error.
 
     ``origin`` and ``code_digest`` are those of the bundle; they are compared with what the engine recorded in
     ``found``, where both are known. Other parameters cannot change the run, and are worth a warning; so is code that

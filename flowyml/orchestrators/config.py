@@ -29,8 +29,8 @@ PREFIX = "FLOWYML_ORCHESTRATORS__"
 class Target:
     """A named orchestrator: its engine and the keywords for its constructor, of which ``repr`` shows no value.
 
-    ``origins`` tells for each keyword where its value stands: a file's table, or an environment variable. ``fault`` is
-    why it cannot be used, which concerns nobody who uses another. ``folder`` is that of the file, from which its
+    ``origins`` says for each keyword where its value is set: a file's table, or an environment variable. ``fault`` is
+    why it cannot be used; other targets still can. ``folder`` is that of the file, from which its
     relative paths count. ``withheld`` says which credentials belong to another address than its URL.
     """
 

@@ -4,7 +4,7 @@ Tries again what passes by itself, bounds every answer in bytes and time, follow
 answer of the engine from that of a proxy or a login page, and verifies TLS. A subclass adds the engine's own words.
 
 It stands on httpcore, which is the floor of httpx: httpx has no way to bound the whole time of a call, since its
-time-outs count anew for each byte that arrives. ``flowyml.core.web`` is the same in small, for the standard library.
+time-outs start again with each byte that arrives. ``flowyml.core.web`` is the same in small, for the standard library.
 """
 
 from __future__ import annotations
@@ -244,9 +244,7 @@ class HttpClient:
             with self._opening:
                 if self._pool is None:  # another thread may have been quicker
                     self._pool = _opened(self.base(), self.tls)
-                    weakref.finalize(
-                        self, self._pool.close
-                    )  # an orchestrator that was made for one call is never closed
+                    weakref.finalize(self, self._pool.close)  # an orchestrator made for one call is never closed
         return self._pool
 
     # What answers mean.

@@ -35,7 +35,7 @@ class Page:
 
 
 class Site:
-    """A URL and the pages below it. Each page is asked once; ``seen`` has what was asked and answered.
+    """A URL and the pages below it. Each page is asked once; ``seen`` holds what was asked and answered.
 
     ``headers`` go to the URL itself and never to where it redirects, since they may hold credentials. ``timeout``
     bounds a silence, and four times that a whole page, in seconds.

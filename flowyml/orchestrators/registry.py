@@ -41,7 +41,7 @@ _registered: dict[str, Factory] = {}
 
 
 def default() -> str:
-    """The name that stands for no name."""
+    """The name that is used when none is given."""
     return os.environ.get("FLOWYML_ORCHESTRATOR") or "local"
 
 
@@ -51,7 +51,7 @@ def register(name: str, factory: Factory) -> None:
 
 
 def declared() -> tuple[str, ...]:
-    """The names of all orchestrators, sorted. Declared is not usable: nothing is imported to tell."""
+    """The names of all orchestrators, sorted. They may not be usable: nothing is imported to find out."""
     return tuple(sorted({*_BUILT_IN, *_entry_points(), *_registered}))
 
 
@@ -73,7 +73,7 @@ def load(name: str) -> Factory:
 
 
 def missing(factory: Factory) -> str | None:
-    """What its engine still needs: the command that installs it; None when nothing is missing."""
+    """The command that installs what the engine still needs; None when nothing is missing."""
     package = getattr(factory, "engine_package", None)
     if package is None or _is_importable(package):
         return None

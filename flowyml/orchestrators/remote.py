@@ -44,7 +44,7 @@ class RemoteOrchestrator(Orchestrator):
     as ``backfill`` of Airflow's, can be called here as well.
 
     Raises, at the first use, ``EngineUnreachableError`` when nothing answers, ``AuthenticationError`` when what answers
-    wants credentials before it tells what it is, ``OrchestratorNotFoundError`` when no known engine answers, and
+    requires credentials before it says what it is, ``OrchestratorNotFoundError`` when no known engine answers, and
     ``MissingExtraError`` when the engine's client library is not installed.
     """
 

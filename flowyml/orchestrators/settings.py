@@ -179,7 +179,7 @@ def _keywords(factory: Factory) -> list[str] | None:
 
 
 def _hints(factory: Factory) -> dict[str, Any]:
-    """The types of a constructor's keywords, as far as they can be told."""
+    """The types of a constructor's keywords, as far as they are annotated."""
     try:
         return get_type_hints(inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory)
     except Exception:

@@ -18,7 +18,7 @@ __all__ = ["CurrentRun", "current_run", "current_step", "running"]
 class CurrentRun:
     """The run that a step belongs to. The same for all its attempts, on every engine. All times have a time zone.
 
-    ``logical_date`` is the time that the schedule gave the run, and that it was asked for where no schedule did. The
+    ``logical_date`` is the time on the schedule; without one, the time that the run was asked for. The
     data interval goes from the time before on the schedule to this one; without a schedule both its ends are None.
     """
 
@@ -34,7 +34,7 @@ _current: ContextVar[CurrentRun | None] = ContextVar("flowyml_current_run", defa
 
 
 def current_run() -> CurrentRun:
-    """The run that the step which calls this belongs to. Raises ``DefinitionError`` outside of a step.
+    """The run that the calling step belongs to. Raises ``DefinitionError`` outside of a step.
 
     A thread that a step has started itself is outside.
     """

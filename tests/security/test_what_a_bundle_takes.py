@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.authoring import data_files
-from flowyml.authoring.data_files import included
+from flowyml.authoring.data_files import read_included
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
 
@@ -66,7 +66,7 @@ def test_everything_is_taken_but_what_is_hidden_and_the_settings(project: Path) 
 
 @pytest.mark.parametrize("pattern", [".env", ".git/config", "flowyml.toml", "data/.secret/*", "data/.secret/key"])
 def test_what_is_named_is_taken(project: Path, pattern: str) -> None:
-    (data,) = included(project, [pattern], "p").values()
+    (data,) = read_included(project, [pattern], "p").values()
     assert SECRET.encode() in data
 
 
@@ -75,7 +75,7 @@ def test_what_is_named_is_taken(project: Path, pattern: str) -> None:
 )
 def test_a_wildcard_names_nothing(project: Path, pattern: str) -> None:
     with pytest.raises(DefinitionError, match=r"Pipeline 'p': include=.* matches only files that are left out unless"):
-        included(project, [pattern], "p")
+        read_included(project, [pattern], "p")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../outside.txt"])
@@ -86,7 +86,7 @@ def test_a_link_that_leads_out_is_refused_by_its_name(project: Path, target: str
     with pytest.raises(
         DefinitionError, match=r"takes .*/project/data/link, a link to .*, which is outside .*/project\."
     ):
-        included(project, [pattern], "p")
+        read_included(project, [pattern], "p")
 
 
 def test_a_folder_that_is_a_link_out_is_refused(project: Path) -> None:
@@ -94,15 +94,15 @@ def test_a_folder_that_is_a_link_out_is_refused(project: Path) -> None:
     (project.parent / "elsewhere" / "key").write_text(SECRET)
     (project / "linked").symlink_to(project.parent / "elsewhere")
     with pytest.raises(DefinitionError, match=r"takes .*/linked/key, a link to .*/elsewhere/key"):
-        included(project, ["linked/*"], "p")
-    assert not [name for name in included(project, ["**/*"], "p") if name.startswith("linked")]
+        read_included(project, ["linked/*"], "p")
+    assert not [name for name in read_included(project, ["**/*"], "p") if name.startswith("linked")]
 
 
 def test_a_link_inside_is_taken_and_gives_no_way_to_what_is_hidden(project: Path) -> None:
     (project / "data" / "again.csv").symlink_to("rows.csv")
     (project / "data" / "env.csv").symlink_to("../.env")
     (project / "data" / "targets.csv").symlink_to("../flowyml.toml")
-    assert set(included(project, ["data/*.csv"], "p")) == {"data/rows.csv", "data/more.csv", "data/again.csv"}
+    assert set(read_included(project, ["data/*.csv"], "p")) == {"data/rows.csv", "data/more.csv", "data/again.csv"}
 
 
 def test_too_much_is_refused_before_it_is_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,12 +112,12 @@ def test_too_much_is_refused_before_it_is_read(project: Path, monkeypatch: pytes
     with pytest.raises(
         DefinitionError, match=r"takes 100\.0 MB, and 100\.0 MB may come .*: data/huge\.bin \(100\.0 MB\)"
     ):
-        included(project, ["data/*"], "p")
+        read_included(project, ["data/*"], "p")
 
 
 def test_what_is_taken_is_logged(project: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "flowyml.bundle")
-    included(project, ["data/*"], "p")
+    read_included(project, ["data/*"], "p")
     assert caplog.messages == [
         "Pipeline 'p': include= takes along 2 files, 6 bytes: data/more.csv, data/rows.csv. Left out: data/.netrc."
     ]
@@ -125,4 +125,4 @@ def test_what_is_taken_is_logged(project: Path, caplog: pytest.LogCaptureFixture
 
 def test_the_folder_itself_is_not_a_glob_of_files(project: Path) -> None:
     with pytest.raises(DefinitionError, match=r"include='\.' names the folder itself\. Write which files"):
-        included(project, ["."], "p")
+        read_included(project, ["."], "p")

@@ -344,7 +344,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "file"))
     pipeline = Pipeline("homeless").add_step(step(name="one", outputs=["x"])(lambda: 1))
     for start in (pipeline.run, pipeline.submit):
-        with pytest.raises(ConfigurationError, match=r"cannot be kept in .*Set FLOWYML_HOME to a folder that can be"):
+        with pytest.raises(
+            ConfigurationError, match=r"cannot be written to .*Set FLOWYML_HOME to a folder that you can"
+        ):
             start(on=LocalOrchestrator(workers="processes"))
 
 

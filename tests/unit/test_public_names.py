@@ -45,12 +45,13 @@ PUBLIC = {
     "flowyml.graph": ["mermaid", "svg", "terminal"],
     "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
     "flowyml.orchestrators.base": [
-        "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run",
+        "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "located", "of_step",
     ],
     "flowyml.orchestrators.bundled": ["BundledPipeline"],
     "flowyml.orchestrators.local": ["LocalOrchestrator"],
     "flowyml.orchestrators.registry": [
         "GROUP", "Factory", "declared", "default", "load", "missing", "not_found", "register", "require_engine",
+        "worker_packages",
     ],
     "flowyml.orchestrators.run_outputs": ["read_outputs"],
     "flowyml.orchestrators.targets": ["construct", "resolve", "target", "targets"],
@@ -65,7 +66,7 @@ PUBLIC = {
     ],
     "flowyml_airflow": ["AirflowOrchestrator", "external_dag"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],
-    "flowyml_kubeflow": ["KubeflowOrchestrator"],
+    "flowyml_kubeflow": ["KubeflowLocalOrchestrator", "KubeflowOrchestrator"],
     "flowyml_kubeflow.orchestrator": ["KubeflowOrchestrator"],
     "flowyml_prefect": ["PrefectOrchestrator"],
     "flowyml_prefect.orchestrator": ["PrefectOrchestrator"],

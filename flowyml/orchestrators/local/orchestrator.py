@@ -135,7 +135,8 @@ class LocalOrchestrator(Orchestrator):
         """Start a process for the run, which needs nothing of this one any more."""
         from flowyml.orchestrators.local import detached, records
 
-        if not detached.start_run(self.store, _kept(bundle), bundle, run_id, parameters, detached.pickled(self)):
+        path, orchestrator = _write_bundle(bundle), detached.pickled(self)
+        if not detached.start_run(self.store, path, bundle, run_id, parameters, orchestrator):
             found = records.run_of(self.store.get(run_id))
             check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         return run_id
@@ -176,7 +177,7 @@ class LocalOrchestrator(Orchestrator):
             folder=self.store.folder_of(run_id),
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
-            bundle=_kept(bundle) if bundle and apart else None,
+            bundle=_write_bundle(bundle) if bundle and apart else None,
             started=started,
             host=self.host,
             dates=dates,
@@ -278,7 +279,7 @@ class LocalOrchestrator(Orchestrator):
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """Put the bundle among those that runs are started from, and have the pipeline's schedule run it."""
         is_new = not (home() / "bundles" / bundle.filename).exists()
-        path = _kept(bundle)
+        path = _write_bundle(bundle)
         moved = self._schedules.move(bundle.plan, str(path), bundle.origin, force=force)
         return Deployment(
             name=bundle.plan.name, digest=bundle.digest, changed=is_new or bool(moved), url=path.as_uri(),
@@ -301,7 +302,7 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local import detached
         from flowyml.orchestrators.local.schedules import warn_unless_served
 
-        path = _kept(bundle)
+        path = _write_bundle(bundle)
         made = self._schedules.put(
             bundle.plan.name, str(path), detached.pickled(self), schedule, origin=bundle.origin, force=force
         )
@@ -331,14 +332,14 @@ class LocalOrchestrator(Orchestrator):
         return ScheduleStore(self.store)
 
 
-def _kept(bundle: Bundle) -> Path:
+def _write_bundle(bundle: Bundle) -> Path:
     """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` when it cannot be written."""
     try:
         return bundle.write(home() / "bundles")
     except OSError as error:
         raise ConfigurationError(
-            f"The bundle of {bundle.plan.name!r} cannot be kept in {home()}: {error}. Set FLOWYML_HOME to a folder "
-            f"that can be written."
+            f"The bundle of {bundle.plan.name!r} cannot be written to {home()}: {error}. Set FLOWYML_HOME to a "
+            f"folder that you can write to."
         ) from error
 
 

@@ -107,7 +107,7 @@ class Server:
                 self._start(item, run_id, due)
             except Exception:  # the next one may go well
                 logger.exception("The run of %r that was due at %s could not be started.", item.pipeline, due)
-            self._store.fired(schedule_id, due)
+            self._store.mark_fired(schedule_id, due)
             if not item.schedule.catch_up:
                 return
             self._wait_for(run_id)

@@ -141,7 +141,7 @@ class ScheduleStore:
             if not db.execute("DELETE FROM schedules WHERE schedule_id = ?", (storable_text(schedule_id),)).rowcount:
                 raise _not_found(schedule_id)
 
-    def fired(self, schedule_id: str, due: datetime) -> None:
+    def mark_fired(self, schedule_id: str, due: datetime) -> None:
         """Remember that a run was started for this time; it never goes back."""
         with self.runs.session() as db:
             db.execute("UPDATE schedules SET seen = max(seen, ?) WHERE schedule_id = ?", (due.timestamp(), schedule_id))
