@@ -67,6 +67,7 @@ PUBLIC = {
     "flowyml_airflow": ["AirflowOrchestrator", "external_dag"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],
     "flowyml_kubeflow": ["KubeflowLocalOrchestrator", "KubeflowOrchestrator"],
+    "flowyml_kubeflow.local.orchestrator": ["KubeflowLocalOrchestrator"],
     "flowyml_kubeflow.orchestrator": ["KubeflowOrchestrator"],
     "flowyml_prefect": ["PrefectOrchestrator"],
     "flowyml_prefect.orchestrator": ["PrefectOrchestrator"],
