@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from flowyml.artifacts.allowed import why_no_pickles
-from flowyml.artifacts.optional import needed
+from flowyml.artifacts.optional import require
 from flowyml.artifacts.pickling import pickle_by_reference, pickle_by_value, prefers_references, read_pickle
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.tables import (
@@ -99,12 +99,12 @@ def _read_json(path: Path) -> Any:
 
 
 def _write_npy(value: Any, file: BinaryIO) -> None:
-    needed("numpy.lib.format").write_array(file, value, allow_pickle=False)
+    require("numpy.lib.format").write_array(file, value, allow_pickle=False)
 
 
 def _read_npy(path: Path) -> Any:
     """Mapped copy-on-write: a step may change its array, and the file stays as it is."""
-    numpy = needed("numpy")
+    numpy = require("numpy")
     try:
         return numpy.asarray(numpy.load(path, mmap_mode="c", allow_pickle=False))
     except ValueError:  # an array without a byte cannot be mapped

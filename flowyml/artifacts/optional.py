@@ -7,10 +7,10 @@ from types import ModuleType
 
 from flowyml.core.errors import ArtifactError
 
-__all__ = ["needed"]
+__all__ = ["require"]
 
 
-def needed(module: str) -> ModuleType:
+def require(module: str) -> ModuleType:
     """Import it; raises ``ArtifactError`` with the command that installs it."""
     try:
         return import_module(module)

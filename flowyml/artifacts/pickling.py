@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, BinaryIO
 
-from flowyml.artifacts.optional import needed
+from flowyml.artifacts.optional import require
 from flowyml.core.modules import shipped_name
 
 __all__ = [
@@ -24,14 +24,14 @@ __all__ = [
     "pickle_by_value",
     "prefers_references",
     "read_pickle",
-    "worker_main_is",
+    "set_worker_main",
 ]
 
 _PROTOCOL = 5
 _worker_main: str | None = None
 
 
-def worker_main_is(module: str | None) -> None:
+def set_worker_main(module: str | None) -> None:
     """Say that this process runs a bundle, and which of its modules was ``__main__`` where the bundle was made."""
     global _worker_main
     _worker_main = module
@@ -54,7 +54,7 @@ def pickle_by_value(value: Any, file: BinaryIO) -> None:
 
 @cache
 def _value_pickler() -> Any:
-    base: Any = needed("cloudpickle").Pickler
+    base: Any = require("cloudpickle").Pickler
 
     class ValuePickler(base):  # type: ignore[misc]  # cloudpickle is untyped, and imported late
         """What can be named is named: by value, a script's class would be another class wherever it is read."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowyml.artifacts.store import Produce, Store, Written, by_content, checked_key, passing_file, produced
+from flowyml.artifacts.store import Produce, Store, Written, by_content, checked_key, passing_file, write_hashed
 from flowyml.core.errors import ArtifactError
 from flowyml.core.urls import without_credentials
 
@@ -27,12 +27,12 @@ class RemoteStore(Store):
 
     def __init__(self, url: str) -> None:
         super().__init__(without_credentials(url).rstrip("/"))
-        self.filesystem, self.root = _opened(url, self.url)
+        self.filesystem, self.root = _open(url, self.url)
 
     def write(self, key: str, produce: Produce) -> Written:
         checked_key(key)
         with passing_file() as (path, file):
-            digest, size = produced(file, produce)
+            digest, size = write_hashed(file, produce)
             key = by_content(key, digest)
             url = f"{self.url}/{key}"
             with _errors(f"Artifact {url} could not be written"):
@@ -61,7 +61,7 @@ class RemoteStore(Store):
             raise
 
 
-def _opened(url: str, shown: str) -> tuple[Any, str]:
+def _open(url: str, shown: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ModuleNotFoundError as error:

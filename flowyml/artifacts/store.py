@@ -23,7 +23,7 @@ __all__ = [
     "by_content",
     "checked_key",
     "passing_file",
-    "produced",
+    "write_hashed",
 ]
 
 Produce = Callable[[BinaryIO], None]
@@ -103,7 +103,7 @@ class LocalStore(Store):
             data_folder(target.parent)
             digest, size = "", 0
             with whole_file(target, buffering=0, named=lambda: by_content(target.name, digest)) as file:
-                digest, size = produced(file, produce)
+                digest, size = write_hashed(file, produce)
         except OSError as error:
             if isinstance(error, ArtifactError):
                 raise
@@ -132,7 +132,7 @@ def passing_file() -> Iterator[tuple[Path, BinaryIO]]:
         Path(name).unlink(missing_ok=True)
 
 
-def produced(file: BinaryIO, produce: Produce) -> tuple[str, int]:
+def write_hashed(file: BinaryIO, produce: Produce) -> tuple[str, int]:
     """Let ``produce`` write to a file without a buffer; gives the SHA-256 and the size of what it wrote."""
     with HashingWriter(file) as writer:
         produce(cast(BinaryIO, writer))

@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from flowyml.artifacts.optional import needed
+from flowyml.artifacts.optional import require
 
 __all__ = [
     "is_faithful_arrow",
@@ -26,14 +26,14 @@ __all__ = [
 
 def write_pandas(frame: Any, file: BinaryIO) -> None:
     """Needs pyarrow."""
-    needed("pyarrow")
+    require("pyarrow")
     frame.to_parquet(file, engine="pyarrow")
 
 
 def read_pandas(source: Path | BinaryIO) -> Any:
     """A ``pandas.DataFrame``."""
-    needed("pyarrow")
-    return needed("pandas").read_parquet(source, engine="pyarrow")
+    require("pyarrow")
+    return require("pandas").read_parquet(source, engine="pyarrow")
 
 
 def is_faithful_pandas(frame: Any) -> bool:
@@ -55,12 +55,12 @@ def is_faithful_pandas(frame: Any) -> bool:
 
 def write_arrow(table: Any, file: BinaryIO) -> None:
     """A ``pyarrow.Table``."""
-    needed("pyarrow.parquet").write_table(table, file)
+    require("pyarrow.parquet").write_table(table, file)
 
 
 def read_arrow(source: Path | BinaryIO) -> Any:
     """A ``pyarrow.Table``."""
-    return needed("pyarrow.parquet").read_table(source)
+    return require("pyarrow.parquet").read_table(source)
 
 
 def is_faithful_arrow(table: Any) -> bool:
@@ -77,4 +77,4 @@ def write_polars(frame: Any, file: BinaryIO) -> None:
 
 def read_polars(source: Path | BinaryIO) -> Any:
     """A ``polars.DataFrame``."""
-    return needed("polars").read_parquet(source, memory_map=False)
+    return require("polars").read_parquet(source, memory_map=False)

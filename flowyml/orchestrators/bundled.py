@@ -15,7 +15,7 @@ from flowyml.plan.model import Plan
 from flowyml.plan.parameters import check_values
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import load_code
-from flowyml.runtime.unpacking import unpacked_bytes
+from flowyml.runtime.unpacking import unpack_bundle_bytes
 
 __all__ = ["BundledPipeline"]
 
@@ -46,7 +46,7 @@ class BundledPipeline:
     @cached_property
     def folder(self) -> Path:
         """Where the bundle is unpacked."""
-        return unpacked_bytes(self._bundle.data)
+        return unpack_bundle_bytes(self._bundle.data)
 
     def compile(self) -> Plan:
         """The plan in the bundle."""

@@ -93,7 +93,7 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     caller = _json_object(given.caller, "--caller")
     worker = Worker(root, run_id=given.run_id, caller=caller, is_read=bool(given.answer))
     hooks = worker.hooks
-    worker.get_loud()
+    worker.set_up_logging()
     fire_plain(hooks, given.event, arguments)
     if given.answer:
         Path(given.answer).write_text(json.dumps({"outputs": {}}))

@@ -41,7 +41,7 @@ def run_step(
         inputs = _arguments(step, function, inputs)
         if hooks:
             fire(hooks, "on_step_start", step.name, inputs)
-        outputs = named_outputs(step, _called(step, function, inputs))
+        outputs = named_outputs(step, _call(step, function, inputs))
         _refuse_generators(step, outputs.values())
         kept = keep(outputs) if keep else outputs
     except StepStopped:  # whoever stops it tells the hooks
@@ -111,12 +111,12 @@ def step_error(kind: type[E], step: Step, message: str) -> E:
     return error
 
 
-def _called(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
+def _call(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
     try:
         with ForksEndHere():
             returned = function(**inputs)
             if isawaitable(returned):
-                returned = _awaited(returned)
+                returned = _wait_for(returned)
     except SystemExit as exit_:  # it would end the process that runs other steps too
         message = f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error."
         raise step_error(StepError, step, message) from exit_
@@ -133,7 +133,7 @@ def _refuse_generators(step: Step, values: Iterable[Any]) -> None:
             raise step_error(OutputError, step, message)
 
 
-def _awaited(awaitable: Awaitable[Any]) -> Any:
+def _wait_for(awaitable: Awaitable[Any]) -> Any:
     """Run it to its end; in a thread of its own where this one has a running loop, as in a notebook."""
     import asyncio
 

@@ -17,14 +17,14 @@ from flowyml.runtime.seeds import Seeds
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
-__all__ = ["be_child", "inherits_orphans", "write_all"]
+__all__ = ["run_child", "adopt_orphans", "write_all"]
 
 _PRIVATE = 100  # descriptors from here on are out of the way of those that user code opens and closes
 _OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 _libc = ctypes.CDLL(None)
 
 
-def be_child(
+def run_child(
     worker: Worker,
     request: Mapping[str, Any],
     streams: Sequence[int],
@@ -40,7 +40,7 @@ def be_child(
     try:
         end = End()
         answer = _detach(streams, early_output, own_input)
-        seeds.in_child()
+        seeds.reseed()
         code = 0
         try:
             with stoppable():
@@ -64,7 +64,7 @@ def _die_with_parent() -> None:
     _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
-def inherits_orphans() -> None:
+def adopt_orphans() -> None:
     """Become the parent of whatever descendants leave behind (source: prctl(2), PR_SET_CHILD_SUBREAPER)."""
     _libc.prctl(36, 1, 0, 0, 0)
 
@@ -96,7 +96,7 @@ def _detach(streams: Sequence[int], early_output: bytes, own_input: bool) -> int
 
 def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
     if request["kind"] == "hook":
-        worker.get_loud()
+        worker.set_up_logging()
         fire_plain(worker.hooks, request["event"], request["body"])
         return {"outputs": {}}
     return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"])

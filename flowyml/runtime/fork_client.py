@@ -24,7 +24,7 @@ from flowyml.core.process_identity import ProcessIdentity, identity_of, this_pro
 from flowyml.runtime.lines import Lines, OnLine
 from flowyml.runtime.process_tree import kill_tree
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, loaded_too_long, timed_out
-from flowyml.runtime.unpacking import unpacked
+from flowyml.runtime.unpacking import unpack_bundle
 
 __all__ = ["Server", "ForkedProcesses", "start_ahead"]
 
@@ -51,7 +51,7 @@ class ForkedProcesses:
         ahead: Server | None = None,
         host_packages: Collection[str] | None = None,
     ) -> None:
-        self._start = partial(_started, bundle, config, python, host_packages)
+        self._start = partial(_start_server, bundle, config, python, host_packages)
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._server = self._start(ahead)
@@ -86,22 +86,22 @@ class ForkedProcesses:
 def start_ahead(python: str) -> Server | None:
     """A warm process that starts while its bundle is still being made; None where it can only start later."""
     try:
-        return Server(partial(_interpreter, python, _START)) if _START.is_file() else None
+        return Server(partial(_start_interpreter, python, _START)) if _START.is_file() else None
     except OSError:
         return None
 
 
-def _started(
+def _start_server(
     bundle: Path,
     config: Mapping[str, Any],
     python: str,
     host_packages: Collection[str] | None,
     server: Server | None = None,
 ) -> Server:
-    folder = unpacked(bundle)
+    folder = unpack_bundle(bundle)
     if server is None:
         if host_packages is None:
-            server = Server(partial(_interpreter, python, folder / "flowyml" / "runtime" / "fork_main.py"))
+            server = Server(partial(_start_interpreter, python, folder / "flowyml" / "runtime" / "fork_main.py"))
         else:
             server = Server(partial(_Fork, host_packages))
     server.load(folder, config)
@@ -125,7 +125,7 @@ class _Process(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-def _interpreter(python: str, script: Path, ends: _Ends) -> _Process:
+def _start_interpreter(python: str, script: Path, ends: _Ends) -> _Process:
     numbers = [end.fileno() for end in ends.theirs]
     return subprocess.Popen(
         [python, str(script), *map(str, numbers)],

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
-from flowyml.runtime.fork_child import be_child, inherits_orphans, write_all
+from flowyml.runtime.fork_child import adopt_orphans, run_child, write_all
 from flowyml.runtime.loading import import_from
 from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
 from flowyml.runtime.seeds import Seeds
@@ -139,7 +139,7 @@ class _Server:
         start = next(self._requests(), None)
         if start is None:
             return
-        inherits_orphans()
+        adopt_orphans()
         _write_lines()
         self.worker = Worker(self.folder, **start[0]["body"], is_read=True)
         with self._ended_by_a_thread(), self.seeds.noticed():
@@ -250,7 +250,7 @@ class _Server:
         else:
             if pid == 0:
                 self._leave(status)
-                be_child(
+                run_child(
                     self.worker, request, streams,
                     seeds=self.seeds, early_output=self.early_output, own_input=self.own_input,
                 )  # fmt: skip

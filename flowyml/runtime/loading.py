@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flowyml.artifacts.pickling import read_pickle, worker_main_is
+from flowyml.artifacts.pickling import read_pickle, set_worker_main
 from flowyml.core.errors import PlanError, StepError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.loading import is_loading, loading
@@ -113,7 +113,7 @@ def import_from(folder: Path) -> None:
     _borrow_rooms(folder)
     invalidate_caches()
     if main := json.loads((folder / "bundle.json").read_bytes())["main"]:
-        worker_main_is(main)
+        set_worker_main(main)
 
 
 def _borrow_rooms(folder: Path) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts.allowed import decide_on_pickles
-from flowyml.artifacts.pickling import worker_main_is
+from flowyml.artifacts.pickling import set_worker_main
 from flowyml.core.logs import levels_here
 from flowyml.core.modules import shipped_name
 
-__all__ = ["be_like", "this_caller"]
+__all__ = ["apply_parent_env", "read_parent_env"]
 
 
-def this_caller() -> dict[str, Any]:
+def read_parent_env() -> dict[str, Any]:
     """As plain JSON: where this process imports from, what its script is called where it is imported, the script's
     arguments, the levels of its loggers, and what forbids pickles."""
     main = shipped_name("__main__")
@@ -28,7 +28,7 @@ def this_caller() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def be_like(caller: Mapping[str, Any]) -> None:
+def apply_parent_env(caller: Mapping[str, Any]) -> None:
     """Import from the same places, after those of one's own, and know classes of ``__main__`` by their other name.
 
     The script's module finds the script's arguments, too.
@@ -37,7 +37,7 @@ def be_like(caller: Mapping[str, Any]) -> None:
     if "arguments" in caller:
         sys.argv[1:] = caller["arguments"]
     if main := caller.get("main"):
-        worker_main_is(main)
+        set_worker_main(main)
 
 
 def _import_path() -> list[str]:

@@ -20,7 +20,7 @@ from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.lines import OnLine, print_line
 from flowyml.runtime.spawn import SpawnedProcesses
 
-__all__ = ["StepProcesses", "ahead"]
+__all__ = ["StepProcesses", "starting_ahead"]
 
 
 class _Child(Protocol):
@@ -58,8 +58,8 @@ class StepProcesses:
 
     ``place`` is that of the run among the ``artifacts``: see ``run_place``.
 
-    ``dates`` say when the run is for, by default now. With ``caller``, from ``this_caller()``, they import from where
-    that process does, after the bundle. ``started`` is what ``ahead()`` gave.
+    ``dates`` say when the run is for, by default now. With ``caller``, from ``read_parent_env()``, they import from
+    where that process does, after the bundle. ``started`` is what ``starting_ahead()`` gave.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class StepProcesses:
 
 
 @contextmanager
-def ahead() -> Iterator[Server | None]:
+def starting_ahead() -> Iterator[Server | None]:
     """Start the warm process while its bundle is still being made, for a ``StepProcesses`` within the context."""
     server = start_ahead(sys.executable) if _can_fork() else None
     try:

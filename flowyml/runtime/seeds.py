@@ -51,7 +51,7 @@ class Seeds:
                 self._state = random.getstate() if self._is_seeded else None
                 self._numpys = [*_unseeded_of_numpy(self._drawn)]
 
-    def in_child(self) -> None:
+    def reseed(self) -> None:
         """Bring the generators of a forked child to where they should be."""
         if self._state is not None:
             random.setstate(self._state)

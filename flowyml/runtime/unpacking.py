@@ -14,27 +14,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["unpacked", "unpacked_bytes"]
+__all__ = ["unpack_bundle", "unpack_bundle_bytes"]
 
 _UNUSED_DAYS = 30
 
 
-def unpacked(bundle: str | Path) -> Path:
+def unpack_bundle(bundle: str | Path) -> Path:
     """The folder that holds the files of a bundle, unpacked on first use. The bundle is read once."""
-    return unpacked_bytes(Path(bundle).read_bytes())
+    return unpack_bundle_bytes(Path(bundle).read_bytes())
 
 
-def unpacked_bytes(data: bytes) -> Path:
+def unpack_bundle_bytes(data: bytes) -> Path:
     """The same of a bundle that was read already: what is hashed, compared and unpacked are these bytes."""
     import hashlib
 
     digest = hashlib.sha256(data).hexdigest()
     for cache in _caches():
         try:
-            return _unpacked_in(cache, data, digest)
+            return _unpack_into(cache, data, digest)
         except OSError:  # no such home, read-only, full, or not only ours
             continue
-    return _unpacked_for_now(data)
+    return _unpack_temporarily(data)
 
 
 def _caches() -> Iterator[Path]:
@@ -50,7 +50,7 @@ def _caches() -> Iterator[Path]:
     yield Path(tempfile.gettempdir(), f"flowyml-{user}")
 
 
-def _unpacked_in(cache: Path, data: bytes, digest: str) -> Path:
+def _unpack_into(cache: Path, data: bytes, digest: str) -> Path:
     _make_private(cache)
     target = cache / digest
     if _is_whole(target, data):
@@ -118,7 +118,7 @@ def _extract(data: bytes, folder: Path) -> None:
         archive.extractall(folder)
 
 
-def _unpacked_for_now(data: bytes) -> Path:
+def _unpack_temporarily(data: bytes) -> Path:
     import atexit
     import shutil
     import tempfile

@@ -29,7 +29,7 @@ from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
-from flowyml.runtime.parent_env import be_like
+from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.running_step import running
 from flowyml.runtime.shutdown import StepStopped
 from flowyml.runtime.tracebacks import described, traceback_text
@@ -60,7 +60,7 @@ class Worker:
         dates: Mapping[str, str] = {},
         is_read: bool = False,
     ) -> None:
-        be_like(caller)
+        apply_parent_env(caller)
         self._no_pickles = caller["no_pickles"] if "no_pickles" in caller else decide_on_pickles()
         self._is_read = is_read
         self._levels = caller.get("levels", {})
@@ -88,7 +88,7 @@ class Worker:
             logger.exception("The hooks of pipeline %r cannot be loaded; the run goes on without them.", self.plan.name)
             return ()
 
-    def get_loud(self) -> None:
+    def set_up_logging(self) -> None:
         """What is logged from now on is printed, after user code was loaded, which may set logging up by itself."""
         log_to_reader(self._levels, marked=self._is_read)
 
@@ -115,7 +115,7 @@ class Worker:
     def _perform(self, step: Step, packed: Mapping[str, Any], attempt: int) -> dict[str, Any]:
         try:
             function = self.function(step)
-            self.get_loud()
+            self.set_up_logging()
             inputs = {item.name: self._input(step, item, packed) for item in step.inputs}
         except StepStopped:  # whoever stops it tells the hooks
             raise

@@ -19,7 +19,7 @@ from flowyml.core.home import data_folder, home, open_private, private_file, pri
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan
-from flowyml.runtime.unpacking import unpacked
+from flowyml.runtime.unpacking import unpack_bundle
 
 NOBODY = 65534
 PIPELINE = """
@@ -162,11 +162,11 @@ def test_whatever_the_umask_what_is_made_is_for_its_owner(tmp_path: Path, monkey
 def test_a_changed_file_among_unpacked_bundles_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bundle = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(tmp_path / "bundles")
-    folder = unpacked(bundle)
-    assert folder == unpacked(bundle)
+    folder = unpack_bundle(bundle)
+    assert folder == unpack_bundle(bundle)
     (folder / "code" / "mine.py").write_bytes(b"answer = 2\n")
     (tmp_path / "flowyml").chmod(0o755)
-    assert unpacked(bundle) == folder
+    assert unpack_bundle(bundle) == folder
     assert (folder / "code" / "mine.py").read_bytes() == b"answer = 1\n"
     assert stat.S_IMODE((tmp_path / "flowyml").stat().st_mode) == 0o700
 
@@ -179,7 +179,7 @@ def test_what_others_put_beside_the_code_while_the_cache_was_open_is_never_used(
     """All files of the bundle are there, and one more, which would be imported in place of Python's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bundle = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(tmp_path / "bundles")
-    folder = unpacked(bundle)
+    folder = unpack_bundle(bundle)
     (folder / "argparse.py").write_bytes(b"raise SystemExit('theirs')\n")
     if way == "theirs":
         os.chown(folder, NOBODY, NOBODY)
@@ -189,8 +189,8 @@ def test_what_others_put_beside_the_code_while_the_cache_was_open_is_never_used(
         folder.rename(tmp_path / "elsewhere")
         folder.symlink_to(tmp_path / "elsewhere")
     (tmp_path / "flowyml").chmod(0o777)
-    assert not (unpacked(bundle) / "argparse.py").exists()
-    assert unpacked(bundle) == folder
+    assert not (unpack_bundle(bundle) / "argparse.py").exists()
+    assert unpack_bundle(bundle) == folder
     assert (folder / "code" / "mine.py").read_bytes() == b"answer = 1\n"
 
 
@@ -201,7 +201,7 @@ def test_what_was_read_of_a_bundle_is_what_runs(tmp_path: Path, monkeypatch: pyt
     pipeline = BundledPipeline(path)
     path.write_bytes(build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 2\n"}).data)
     assert (pipeline.folder / "code" / "mine.py").read_bytes() == b"answer = 1\n"
-    assert (unpacked(path) / "code" / "mine.py").read_bytes() == b"answer = 2\n"
+    assert (unpack_bundle(path) / "code" / "mine.py").read_bytes() == b"answer = 2\n"
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["deleted", "emptied"])
@@ -210,11 +210,11 @@ def test_an_unpacked_bundle_is_compared_with_the_bundle_and_not_with_a_list_besi
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bundle = build(Plan(name="kept", steps=()), files={"mine.py": b"answer = 1\n"}).write(tmp_path / "bundles")
-    folder = unpacked(bundle)
+    folder = unpack_bundle(bundle)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_file():
             path.unlink() if gone else path.write_bytes(b"")
-    assert (unpacked(bundle) / "code" / "mine.py").read_bytes() == b"answer = 1\n"
+    assert (unpack_bundle(bundle) / "code" / "mine.py").read_bytes() == b"answer = 1\n"
 
 
 @as_root
@@ -229,7 +229,7 @@ def test_no_bundle_is_unpacked_into_another_users_folder(place: Path, monkeypatc
         else:
             theirs.mkdir()
             os.chown(theirs, NOBODY, NOBODY)
-        folder = unpacked(bundle)
+        folder = unpack_bundle(bundle)
         assert not folder.is_relative_to(place)
         assert stat.S_IMODE(folder.stat().st_mode) & 0o077 == 0 or folder.parent.stat().st_mode & 0o077 == 0
         assert list((place / "theirs" / "flowyml").iterdir()) == []

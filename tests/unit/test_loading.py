@@ -18,7 +18,7 @@ from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import StopLoading, is_loading, load_code, loading, stop_if_loading
-from flowyml.runtime.unpacking import unpacked
+from flowyml.runtime.unpacking import unpack_bundle
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def load(
     plan = Plan(name="p", steps=(Step(name="s", function=function, outputs=("x",)),))
     sources = {path: textwrap.dedent(source).encode() for path, source in files.items()}
     bundle = build(plan, files=sources, objects=objects, main=main)
-    return load_code(unpacked(bundle.write(tmp_path)), plan)
+    return load_code(unpack_bundle(bundle.write(tmp_path)), plan)
 
 
 def call(code: Code, *args: Any) -> Any:
@@ -177,12 +177,12 @@ def test_the_cache_is_private_and_forgets_what_nobody_uses(tmp_path: Path, monke
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     plan = Plan(name="p", steps=(Step(name="s", function="m:f"),))
-    old = unpacked(build(plan).write(tmp_path))
+    old = unpack_bundle(build(plan).write(tmp_path))
     assert (tmp_path / "cache" / "flowyml").stat().st_mode & 0o777 == 0o700
-    assert unpacked(build(plan).write(tmp_path)) == old
+    assert unpack_bundle(build(plan).write(tmp_path)) == old
     (tmp_path / "cache" / "flowyml").chmod(0o775)
     os.utime(old, (1, 1))
-    new = unpacked(build(plan, files={"a.py": b""}).write(tmp_path))
+    new = unpack_bundle(build(plan, files={"a.py": b""}).write(tmp_path))
     assert (tmp_path / "cache" / "flowyml").stat().st_mode & 0o777 == 0o700
     assert (old.exists(), new.exists()) == (False, True)
 
@@ -191,13 +191,13 @@ def test_a_cache_that_lost_files_is_filled_again(tmp_path: Path, monkeypatch: py
     """What tidies caches deletes files that were not read for long, and leaves folders."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = build(Plan(name="p", steps=(Step(name="s", function="m:f"),)), files={"m.py": b""}).write(tmp_path)
-    folder = unpacked(path)
+    folder = unpack_bundle(path)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     assert folder / "code" / "m.py" in files
     for lost in ([folder / "code" / "m.py"], [folder / "plan.json", *folder.glob("*.txt")], files):
         for file in lost:
             file.unlink()
-        assert unpacked(path) == folder
+        assert unpack_bundle(path) == folder
         assert sorted(file for file in folder.rglob("*") if file.is_file()) == files
     assert list((tmp_path / "cache" / "flowyml").iterdir()) == [folder]
 

@@ -20,7 +20,7 @@ def test_classes_of_a_script_are_found_here_and_on_its_workers(tmp_path: Path) -
             import json, subprocess, sys
             from dataclasses import dataclass
             from flowyml.artifacts import open_store, pack, unpack
-            from flowyml.artifacts.pickling import worker_main_is
+            from flowyml.artifacts.pickling import set_worker_main
 
             @dataclass
             class Config:
@@ -29,7 +29,7 @@ def test_classes_of_a_script_are_found_here_and_on_its_workers(tmp_path: Path) -
             def other_side(folder, packed):
                 sys.path.insert(0, sys.argv[2])
                 import training
-                worker_main_is("training")
+                set_worker_main("training")
                 store = open_store(folder)
                 values = [unpack(item, store) for item in packed]
                 assert all(type(value[0]) is training.Config for value in values), values

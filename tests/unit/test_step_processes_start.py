@@ -17,7 +17,7 @@ import pytest
 from flowyml.plan.bundle import build
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime import fork_client, fork_main
-from flowyml.runtime.processes import StepProcesses, ahead
+from flowyml.runtime.processes import StepProcesses, starting_ahead
 
 CODE = """
 import atexit, gc, json, os, sys
@@ -83,14 +83,14 @@ def test_only_the_bundle_is_kept_compiled_where_python_shall_not_write(
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 def test_the_warm_process_may_be_started_before_there_is_a_bundle(folder: Path) -> None:
     before = set(psutil.Process().children())
-    with ahead() as started:
+    with starting_ahead() as started:
         [server] = set(psutil.Process().children()) - before
         with StepProcesses(bundled(folder), run_id="run", artifacts=str(folder), started=started) as processes:
             assert processes.run("parent", {}) == {"x": server.pid}
             server.kill()
             server.wait()
             assert processes.run("parent", {})["x"] != server.pid  # another one takes over
-    with ahead():
+    with starting_ahead():
         pass
     assert set(psutil.Process().children()) <= before
 

@@ -29,7 +29,7 @@ from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.schema import RunRow
 from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
 from flowyml.runtime.loading import import_from, loading
-from flowyml.runtime.parent_env import be_like, this_caller
+from flowyml.runtime.parent_env import apply_parent_env, read_parent_env
 from flowyml.runtime.process_tree import kill_tree
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _start_run(
         private_folder(folder)
         job = {
             "run_id": run_id, "store": str(store.path), "bundle": str(path), "parameters": parameters,
-            "caller": this_caller(), "dates": dates.plain(),
+            "caller": read_parent_env(), "dates": dates.plain(),
         }  # fmt: skip
         with open_private(folder / "job.json", "w") as file:
             json.dump(job, file)
@@ -138,7 +138,7 @@ def _is_its_own(row: RunRow) -> bool:
 def main(folder: Path) -> int:
     """What the process does: execute the run, see that an end is recorded, clean up."""
     job = json.loads((folder / "job.json").read_bytes())
-    be_like(job["caller"])
+    apply_parent_env(job["caller"])
     host = _Detached(job["run_id"], folder, job["caller"].get("levels", {}))
     host.dates = RunDates.of(job["dates"])
     signal.signal(signal.SIGTERM, host.on_sigterm)

@@ -109,7 +109,7 @@ class LocalOrchestrator(Orchestrator):
         """
         from flowyml.orchestrators.local.run import LocalRun
         from flowyml.orchestrators.local.step_call import goes_apart
-        from flowyml.runtime.processes import ahead
+        from flowyml.runtime.processes import starting_ahead
 
         plan = self.plan(pipeline)
         parameters = pipeline.check_parameters(context)
@@ -119,7 +119,7 @@ class LocalOrchestrator(Orchestrator):
         store = self.store
         apart = goes_apart(plan, self.workers)
         # What a hook sets up when the pipeline starts, in os.environ say, a process has only if it is started later.
-        with ahead() if apart and not plan.hooks else nullcontext() as started:
+        with starting_ahead() if apart and not plan.hooks else nullcontext() as started:
             bundle = self._bundle(pipeline, plan, run_id, apart)
             settings = self._settings(pipeline, plan, run_id, apart, bundle, started, dates)
             code_digest = bundle.code_digest if bundle else None

@@ -39,7 +39,7 @@ from flowyml.orchestrators.local.store import Ending, RunStore
 from flowyml.plan.model import Plan
 from flowyml.runtime.code import Code
 from flowyml.runtime.fork_client import Server
-from flowyml.runtime.parent_env import this_caller
+from flowyml.runtime.parent_env import read_parent_env
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
 
@@ -155,7 +155,7 @@ class LocalRun:
         return StepProcesses(
             self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values),
             place=run_place("local", self.plan.name, self.row.run_id), parameters=self._parameters,
-            caller=this_caller(), started=self._settings.started, dates=self._settings.dates,
+            caller=read_parent_env(), started=self._settings.started, dates=self._settings.dates,
         )  # fmt: skip
 
     def _ticker(self, live_view: LiveView | None) -> Callable[[sqlite3.Connection], None]:
