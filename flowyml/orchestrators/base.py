@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
 
-__all__ = ["Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "located", "of_step"]
+__all__ = [
+    "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
+    "of_step",
+]  # fmt: skip
 
 logger = logging.getLogger("flowyml.orchestrators")
 
@@ -147,6 +150,7 @@ class Orchestrator(ABC):
         values = pipeline.check_parameters(parameters)
         with located(pipeline):
             job_id = self.submit(pipeline.bundle(plan), run_id, values, force=force)
+        claim_new(run_id)  # where the adapter did not: from now on the engine has it
         measure("run_started", plan.name, run_id, self.name)
         return self.attach(job_id)
 
@@ -356,20 +360,26 @@ def located(pipeline: RunnablePipeline) -> Iterator[None]:
         raise
 
 
-class NewRunId(str):
-    """A run id that was just made, so that no engine has to be asked whether it has a run of it."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        return str, (str(self),)  # elsewhere it is an id like any other
+_made: set[str] = set()
 
 
-def new_run_id(pipeline: str) -> NewRunId:
+def new_run_id(pipeline: str) -> str:
     """A run id that sorts by time and collides with none: ``training-20260131-120000-1f3a9c2e``."""
     from datetime import UTC, datetime
 
-    return NewRunId(f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}")
+    made = f"{slug(pipeline, max_length=40)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(4).hex()}"
+    _made.add(made)
+    return made
+
+
+def claim_new(run_id: str) -> bool:
+    """Whether ``new_run_id`` made this id in this process and no run has it yet, so that no engine need be asked.
+
+    The answer is yes once: the run that asks has the id from then on.
+    """
+    is_new = run_id in _made
+    _made.discard(run_id)
+    return is_new
 
 
 def check_same_run(

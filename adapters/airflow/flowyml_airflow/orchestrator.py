@@ -16,7 +16,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
-from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, check_same_run, new_run_id
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new, new_run_id
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml_airflow.backfills import backfill
 from flowyml_airflow.capabilities import CAPABILITIES
@@ -140,7 +140,7 @@ class AirflowOrchestrator(Orchestrator):
 
         What a scheduled DAG runs is changed by deploying only: code that is not deployed runs as a DAG of its own.
         """
-        dag_run_id = airflow_run_id(run_id)
+        dag_run_id, is_new = airflow_run_id(run_id), claim_new(run_id)
         given = {} if dag_run_id == run_id else {RUN_ID_KEY: run_id}
         if bundle.revision:
             given[REVISION_KEY] = bundle.revision
@@ -148,7 +148,7 @@ class AirflowOrchestrator(Orchestrator):
             given[CODE_KEY] = bundle.code_digest
         own = self._deployer.found(dag_id(bundle.plan.name))
         compiled, found = self._to_run(bundle, own, force)
-        if own and (has_schedule(own.dag) or own.dag["is_paused"] or not isinstance(run_id, NewRunId)):
+        if own and (has_schedule(own.dag) or own.dag["is_paused"] or not is_new):
             for dag in (own.dag["dag_id"], development_id(bundle.plan.name)):
                 if self._is_there(dag, dag_run_id, bundle, parameters):
                     return f"{dag}/{dag_run_id}"

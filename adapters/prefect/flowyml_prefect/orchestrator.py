@@ -21,7 +21,7 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
-from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, SignIn, check_same_run
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn, check_same_run, claim_new
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import FlowRun, PrefectClient, is_id
@@ -116,7 +116,7 @@ class PrefectOrchestrator(Orchestrator):
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         target, pipeline, given = self._target(), bundle.plan.name, given_parameters(parameters)
-        if not isinstance(run_id, NewRunId):
+        if not claim_new(run_id):
             self._check_free(run_id, pipeline)
         deployed = self.deployments.for_run(bundle, target)
         request = {

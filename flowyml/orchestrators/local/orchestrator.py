@@ -19,7 +19,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.base import Deployment, Health, NewRunId, Orchestrator, RunnablePipeline, check_same_run
+from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline, check_same_run, claim_new
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.plan.names import check_name
@@ -156,9 +156,10 @@ class LocalOrchestrator(Orchestrator):
 
         Steps in threads run without one: a run id of its own is not used again, and code that cannot travel may run.
         """
+        is_new = claim_new(run_id)
         if apart:
             return pipeline.bundle(plan)
-        if isinstance(run_id, NewRunId):
+        if is_new:
             return None
         with suppress(DefinitionError):
             return pipeline.bundle(plan)
