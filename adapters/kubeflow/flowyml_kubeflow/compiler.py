@@ -21,14 +21,14 @@ from flowyml_kubeflow.options import default_image, pipeline_options, step_optio
 from flowyml_kubeflow.parameters import argument, described, described_output, kfp_type
 from flowyml_kubeflow.retries import is_retried_by_kfp
 
-__all__ = ["ARTIFACT", "CODE", "Compiled", "compile_pipeline"]
+__all__ = ["Compiled", "compile_pipeline"]
 
 Json = dict[str, Any]
 
-ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
+_ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
 _TEXT = {"parameterType": "STRING"}
 # Where a task finds the code: in the task that gives it, or in the DAG around it.
-CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
+_CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
 _INNER_CODE: Json = {"componentInputArtifact": names.BUNDLE}
 # What tells a hook its run: the display name of the run, which KFP leaves empty in those of a recurring run, and the
 # name of its workflow, which such a run has for a display name. Source: KFP, template/v2_template.go.
@@ -38,7 +38,7 @@ _RUN_NAMES: Json = {
 }
 # The time on the schedule of a recurring run, that of its creation for any other. An older KFP leaves the text as it
 # is. Source: KFP, driver/executorplugin.
-RUN_TIME: Json = {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_utc}}"}}
+_RUN_TIME: Json = {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_utc}}"}}
 # KFP describes all inputs and outputs of a task in one argument of its container, of 128 KiB at most (execve(2),
 # MAX_ARG_STRLEN). The bytes are those of a RuntimeArtifact in its JSON form with KFP's default MinIO.
 _ARGUMENT = 131_071
@@ -106,7 +106,7 @@ class _Compiler:
         self._shared: dict[object, str] = {}
 
     def compile(self) -> Compiled:
-        root = self._with_hooks() if self.plan.hooks else self._steps(CODE, [names.BUNDLE_TASK])
+        root = self._with_hooks() if self.plan.hooks else self._steps(_CODE, [names.BUNDLE_TASK])
         root.tasks = {names.BUNDLE_TASK: self._bundle_task(), **root.tasks}
         spec: Json = {
             "pipelineInfo": {"name": names.pipeline(self.plan.name), **self._description()},
@@ -155,7 +155,7 @@ class _Compiler:
         options = step_options(self.options, None)
         container = executors.bundle_container(self.bundle, self.url, self.form, options)
         config = executors.kubernetes(None, options)
-        self._component(names.BUNDLE_TASK, {}, {"artifacts": {names.BUNDLE: ARTIFACT}}, container, config)
+        self._component(names.BUNDLE_TASK, {}, {"artifacts": {names.BUNDLE: _ARTIFACT}}, container, config)
         return {
             "componentRef": {"name": f"comp-{names.BUNDLE_TASK}"},
             "cachingOptions": {"enableCache": self.options.get("cache", True)},
@@ -185,13 +185,13 @@ class _Compiler:
         root.tasks = {
             names.START_TASK: {
                 **self._hook_task(
-                    "start", names.START_TASK, ports, given, CODE, {"parameters": {names.STARTED: _TEXT}}
+                    "start", names.START_TASK, ports, given, _CODE, {"parameters": {names.STARTED: _TEXT}}
                 ),
                 "dependentTasks": [names.BUNDLE_TASK],
             },
             names.RUN_TASK: {
                 **self._dag_task(
-                    names.RUN_TASK, "run", around, {**ports, names.STARTED: _TEXT}, {**given, **started}, CODE
+                    names.RUN_TASK, "run", around, {**ports, names.STARTED: _TEXT}, {**given, **started}, _CODE
                 ),
                 "dependentTasks": [names.BUNDLE_TASK, names.START_TASK],
             },
@@ -202,7 +202,7 @@ class _Compiler:
         """A DAG as a task of the one around it."""
         self.components[f"comp-{task}"] = {
             "dag": {"tasks": dag.tasks, **({"outputs": dag.outputs} if dag.outputs else {})},
-            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}},
+            "inputDefinitions": {"parameters": ports, "artifacts": {names.BUNDLE: _ARTIFACT}},
             **({"outputDefinitions": dag.definitions} if dag.outputs else {}),
         }
         return {
@@ -231,7 +231,7 @@ class _Compiler:
     def _hook_task(self, kind: str, task: str, ports: Json, given: Json, code: Json, outputs: Json) -> Json:
         options = step_options(self.options, None)
         container = executors.container(kind, f"comp-{task}", self.form, options, None)
-        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT}}
+        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: _ARTIFACT}}
         self._component(task, inputs, outputs, container, executors.kubernetes(None, options))
         return {
             "componentRef": {"name": f"comp-{task}"},
@@ -282,7 +282,7 @@ class _Compiler:
         if self._caches(step):
             task["cachingOptions"] = {"enableCache": True}
         else:
-            parameters[names.TIME] = RUN_TIME  # another time would be another key of the cache
+            parameters[names.TIME] = _RUN_TIME  # another time would be another key of the cache
         return task
 
     def _caches(self, step: Step) -> bool:
@@ -304,12 +304,12 @@ class _Compiler:
         artifacts = [names.port(item.name) for item in step.inputs if isinstance(item.source, FromStep)]
         inputs = {
             "parameters": {names.STEP: _TEXT, **parameters, **({} if self._caches(step) else {names.TIME: _TEXT})},
-            "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], ARTIFACT),
+            "artifacts": dict.fromkeys([names.BUNDLE, *artifacts], _ARTIFACT),
         }
         outputs: Json = {}
         if step.outputs:
             outputs["parameters"] = {names.port(name): _TEXT for name in step.outputs}
-            outputs["artifacts"] = {names.artifact(name): ARTIFACT for name in step.outputs}
+            outputs["artifacts"] = {names.artifact(name): _ARTIFACT for name in step.outputs}
         if task == names.pipeline(self.plan.name):  # kfp's loader would take this component for the whole pipeline
             task = f"{task}--step"
         container = executors.container("step", f"comp-{task}", self.form, options, step.resources)
@@ -380,7 +380,7 @@ def _add_output(dag: _Dag, name: str, producer: str, port: str) -> None:
     dag.outputs.setdefault("parameters", {})[name] = parameter
     dag.outputs.setdefault("artifacts", {})[f"{name}__data"] = artifact
     dag.definitions.setdefault("parameters", {})[name] = {**_TEXT}
-    dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = ARTIFACT
+    dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = _ARTIFACT
 
 
 def _passed_on(outputs: Mapping[str, Any], task: str) -> Json:

@@ -77,7 +77,7 @@ class Pipelines:
             warnings.warn(warning, UserWarning, stacklevel=6)
         if compiled.bundle_url:
             _put(compiled.bundle, compiled.bundle_url)
-        text = spec.text(compiled)
+        text = spec.compact(compiled)
         digest = hashlib.sha256(text.encode()).hexdigest()
         pipeline = self._pipeline_id(bundle.plan)
         if owns and (newest := self.newest(bundle.plan)):

@@ -17,18 +17,11 @@ __all__ = ["encoded", "is_large", "with_launcher", "without_prose"]
 _LARGE = 120_000  # leaves room for what stands around it
 _LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
 
-_PARTS = (
-    "__init__.py",
-    "launcher.py",
-    "attempts.py",
-    "names.py",
-    "retries.py",
-    "parameters.py",
-    "orchestrator.py",
-    "connection.py",
-    "capabilities.py",
-)
+_PARTS = ("__init__.py", "attempts.py", "launcher.py", "names.py", "parameters.py", "retries.py")
 _USERS = ("code/", "objects/")
+# What a script needs that makes an orchestrator when it is imported.
+_MADE = ("capabilities.py", "connection.py", "orchestrator.py")
+_MAKES = re.compile(rb"flowyml_kubeflow|Kubeflow|['\"]kubeflow['\"]")
 # What a script does when it is imported, beside making an orchestrator, for which more of the package is needed.
 _DEEPER = re.compile(
     rb"flowyml_kubeflow\.|KubeflowLocal|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\("
@@ -65,7 +58,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
             contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
     contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
     folder = files("flowyml_kubeflow")
-    contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in _PARTS})
+    parts = (*_PARTS, *(_MADE if any(_MAKES.search(data) for data in users) else ()))
+    contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts})
     return bundle.repacked(
         {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}
     )
@@ -89,7 +83,7 @@ def is_large(bundle: Bundle) -> bool:
 
 @lru_cache(512)
 def without_prose(source: bytes) -> bytes:
-    r"""Python without comments and docstrings, which are a quarter of the compressed bytes; lines keep their numbers.
+    r"""Python without comments and docstrings, a quarter of the compressed bytes; lines keep their numbers.
 
     >>> without_prose(b'def f():  # why\n    \"\"\"What.\n\n    More.\n    \"\"\"\n    return "# kept"\n')
     b'def f():\n    ""\n\n\n\n    return "# kept"\n'

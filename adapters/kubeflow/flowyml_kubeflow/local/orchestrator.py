@@ -106,7 +106,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         compiled = compile_pipeline(bundle, form=_FORMS[self.runner])
         spec.validate(compiled)
         local = replace(compiled, spec=for_kfp_local(compiled.spec, run_id, runner=self.runner), platform={})
-        (fresh / "pipeline.yaml").write_text(spec.text(local), "utf-8")
+        (fresh / "pipeline.yaml").write_text(spec.compact(local), "utf-8")
         (fresh / "bundle.pyz").write_bytes(compiled.bundle.data)
         RunFolder(fresh).write("parameters.json", parameters)
         request = self._request(bundle, run.path.name, run_id, parameters)
