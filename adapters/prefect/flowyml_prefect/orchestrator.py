@@ -123,6 +123,7 @@ class PrefectOrchestrator(Orchestrator):
             "name": run_id,
             "idempotency_key": run_id,
             "parameters": given,
+            "enforce_parameter_schema": False,  # they were checked; the server would first check the schema itself
             "labels": {**deployed.labels, "flowyml.run_id": run_id, **code_labels(bundle)},
         }
         with turn() if self._is_embedded() else nullcontext():
