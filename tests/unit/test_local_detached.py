@@ -21,48 +21,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import RunnablePipeline
-from tests.waiting import is_running, wait_until
-
-COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> LocalOrchestrator:
-    return LocalOrchestrator(store=tmp_path / "runs.db")
-
-
-def finished(local: LocalOrchestrator, run_id: str) -> Any:
-    return local.attach(run_id).wait_for_completion(timeout=30, poll_interval=0.1)
-
-
-def beating(folder: Path, seconds: float = 60) -> Pipeline:
-    """One step that notes its process id and then beats; a second one that never gets its turn."""
-    place = str(folder)
-
-    @step(outputs=["done"])
-    def beat() -> bool:
-        import os
-        import pathlib
-        import time
-
-        (pathlib.Path(place) / "pid").write_text(f"{os.getpid()}\n")
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with (pathlib.Path(place) / "beats").open("a") as file:
-                file.write("x")
-            time.sleep(0.02)
-        return True
-
-    @step
-    def after(done: bool) -> None:
-        return
-
-    return Pipeline("beating").add_step(beat).add_step(after)
-
-
-def process_id(folder: Path) -> int:
-    path = folder / "pid"
-    return int(wait_until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text()))
+from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, finished
+from tests.waiting import wait_until
 
 
 def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
@@ -237,125 +197,6 @@ def test_a_script_with_arguments_of_its_own(tmp_path: Path, rest: str, end: str)
     assert end in done.stdout, done.stderr
 
 
-def test_cancel_kills_the_process_and_what_it_started(local: LocalOrchestrator, tmp_path: Path) -> None:
-    place = str(tmp_path)
-
-    @step
-    def sleep() -> None:
-        import pathlib
-        import subprocess
-
-        program = subprocess.Popen(["sleep", "300"])
-        (pathlib.Path(place) / "pid").write_text(f"{program.pid}\n")
-        program.wait()
-
-    handle = Pipeline("sleeping").add_step(sleep).submit(on=local)
-    program = process_id(tmp_path)
-    row = local.store.get(handle.job_id)
-    assert handle.status is ExecutionStatus.RUNNING
-    assert is_running(row.pid)
-    assert handle.cancel() is True
-    assert handle.status is CANCELLED
-    assert handle.step_statuses() == {"sleep": CANCELLED}
-    wait_until(lambda: not is_running(program) and not is_running(row.pid))
-    assert handle.cancel() is False
-
-
-def test_cancel_fires_the_last_hook(local: LocalOrchestrator, tmp_path: Path) -> None:
-    from flowyml.core.hooks import PipelineHook
-
-    place = str(tmp_path)
-
-    class Farewell(PipelineHook):
-        def on_pipeline_end(self, pipeline_name: str, run_id: str, status: Any, duration: float) -> None:
-            import pathlib
-
-            (pathlib.Path(place) / "farewell").write_text(str(status))
-
-    pipeline = beating(tmp_path)
-    pipeline.hooks = (Farewell(),)
-    handle = pipeline.submit(on=local)
-    process_id(tmp_path)
-    handle.cancel()
-    assert handle.status is CANCELLED
-    assert wait_until(lambda: (tmp_path / "farewell").exists() and (tmp_path / "farewell").read_text()) == "CANCELLED"
-
-
-def test_sigterm_is_a_cancellation(local: LocalOrchestrator, tmp_path: Path) -> None:
-    handle = beating(tmp_path).submit(on=local)
-    os.kill(process_id(tmp_path), signal.SIGTERM)
-    handle.wait_for_completion(timeout=90, poll_interval=0.05)
-    assert handle.status is CANCELLED
-    assert handle.step_statuses() == {"beat": CANCELLED, "after": CANCELLED}
-
-
-def test_a_step_stuck_in_a_thread_ends_with_the_process(
-    local: LocalOrchestrator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two steps, so that one of them runs in a helper's thread, where no signal interrupts a sleep.
-
-    The run is not measured by coverage: on CPython 3.11 no traced thread begins a call while an exception waits for
-    one that sleeps. Such a process cannot end itself; the canceller then does it, after 10 s.
-    """
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-    place = str(tmp_path)
-
-    def stuck(name: str) -> Any:
-        def sleep() -> None:
-            import pathlib
-            import time
-
-            (pathlib.Path(place) / name).write_text("")
-            time.sleep(300)
-
-        return step(name=name)(sleep)
-
-    handle = Pipeline("stuck").add_step(stuck("a")).add_step(stuck("b")).submit(on=local)
-    wait_until(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists())
-    pid = local.store.get(handle.job_id).pid
-    started = time.monotonic()
-    assert handle.cancel()
-    assert time.monotonic() - started < 60, "the steps sleep for five minutes"
-    assert handle.status is CANCELLED
-    assert set(handle.step_statuses().values()) == {CANCELLED}
-    wait_until(lambda: not is_running(pid))
-
-
-def test_a_killed_process_does_not_stay_running(local: LocalOrchestrator, tmp_path: Path) -> None:
-    handle = beating(tmp_path).submit(on=local)
-    wait_until(lambda: handle.step_statuses()["beat"] is ExecutionStatus.RUNNING)
-    os.kill(process_id(tmp_path), signal.SIGKILL)
-    handle.wait_for_completion(timeout=90, poll_interval=0.05)
-    assert (handle.status, handle.raw_status) == (FAILED, "crashed")
-    assert handle.error is not None
-    assert "died in the middle of the run" in handle.error
-    assert handle.step_statuses() == {"beat": FAILED, "after": CANCELLED}
-    assert local.runs()[0].raw_status == "crashed"
-
-
-def test_a_killed_blocking_run_does_not_stay_running(tmp_path: Path) -> None:
-    script = tmp_path / "blocking.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import time
-        from flowyml import Pipeline, step
-        from flowyml.orchestrators import LocalOrchestrator
-
-        @step
-        def wait():
-            time.sleep(60)
-
-        Pipeline("blocking").add_step(wait).run(on=LocalOrchestrator(store={str(tmp_path / "runs.db")!r}), run_id="b")
-        """)
-    )
-    local = LocalOrchestrator(store=tmp_path / "runs.db")
-    process = subprocess.Popen([sys.executable, str(script)])
-    wait_until(lambda: local.store.find("b") and local.step_runs("b")[0].status is ExecutionStatus.RUNNING)
-    process.kill()
-    process.wait()
-    assert local.get_run("b").raw_status == "crashed"
-
-
 def test_ctrl_c_says_that_a_run_is_being_stopped_when_that_takes_a_while(tmp_path: Path) -> None:
     script = tmp_path / "slow.py"
     script.write_text(
@@ -379,33 +220,6 @@ def test_ctrl_c_says_that_a_run_is_being_stopped_when_that_takes_a_while(tmp_pat
     assert errors.splitlines()[0] == "The run is cancelled: stopping its steps …"
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
     assert local.get_run("s").status is CANCELLED
-
-
-def test_ctrl_c_in_a_script(tmp_path: Path) -> None:
-    script = tmp_path / "blocking.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import time
-        from flowyml import Pipeline, step
-        from flowyml.orchestrators import LocalOrchestrator
-
-        def sleep():
-            for _ in range(3000):
-                time.sleep(0.02)
-
-        pipeline = Pipeline("blocking").add_step(step(name="a")(sleep)).add_step(step(name="b")(sleep))
-        pipeline.run(on=LocalOrchestrator(store={str(tmp_path / "runs.db")!r}), run_id="b")
-        """)
-    )
-    local = LocalOrchestrator(store=tmp_path / "runs.db")
-    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: local.store.find("b") and local.step_runs("b")[1].status is ExecutionStatus.RUNNING)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == -signal.SIGINT
-    assert errors.splitlines()[-1] == "KeyboardInterrupt"
-    assert (local.get_run("b").status, local.get_run("b").error) == (CANCELLED, "The run was interrupted.")
-    assert {run.status for run in local.step_runs("b")} == {CANCELLED}
 
 
 SUBMITTER = """
@@ -493,23 +307,6 @@ def test_another_python_process_reads_it_all(local: LocalOrchestrator, tmp_path:
     assert answer[:4] == [run_id, "COMPLETED", {"a": 5}, ["hello"]]
 
 
-def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
-    @step
-    def abort() -> None:
-        import os
-
-        os.write(2, b"free(): invalid pointer\n")
-        os.abort()
-
-    handle = Pipeline("aborting").add_step(abort).submit(on=local)
-    handle.wait_for_completion(timeout=90, poll_interval=0.05)
-    assert (handle.status, handle.raw_status) == (FAILED, "crashed")
-    assert handle.error is not None
-    assert handle.error.endswith("Its last words: free(): invalid pointer")
-    assert [line.message for line in handle.logs()] == ["free(): invalid pointer"]
-    assert not local.store.folder_of(handle.job_id).exists()
-
-
 FORKS = """
 import os, sys
 from flowyml import Pipeline, step
@@ -558,13 +355,3 @@ def test_a_child_that_a_step_forks_ends_by_itself(tmp_path: Path, way: str, time
     assert "the hook's child ended with 5" in done.stdout[done.stdout.index("log") :]
     for words in ("LookupError: the child has failed", "why"):
         assert words in (done.stdout if way == "submit" else done.stderr)
-
-
-def test_a_run_that_is_cancelled_before_its_process_is_known(local: LocalOrchestrator) -> None:
-    """The record then still names the process that submits, which must not be hurt."""
-    from flowyml.core.process_identity import this_process
-
-    local.store.add("early", "p", ["a"], {}, this_process(), detached=True)
-    assert local.cancel("early")
-    assert local.get_run("early").status is ExecutionStatus.QUEUED
-    assert local.store.begin("early", this_process()) is False

@@ -38,11 +38,6 @@ def nothing_is_left_running() -> Iterator[None]:
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> LocalOrchestrator:
-    return LocalOrchestrator(store=tmp_path / "runs.db")
-
-
-@pytest.fixture
 def processes(tmp_path: Path) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
 
@@ -293,52 +288,6 @@ def test_a_stop_does_not_wait_until_slow_code_is_loaded(local: LocalOrchestrator
         sys.path.remove(str(tmp_path))
 
 
-@pytest.mark.parametrize("fork", ["1", "0"])
-def test_modules_from_a_path_that_the_script_has_added(tmp_path: Path, fork: str) -> None:
-    """And values of a class of the script, from a thread to a process and back."""
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "mylib.py").write_text("ONE = 1")
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "script.py").write_text(
-        "import sys\nif __name__ == '__main__':\n    sys.path.append('../lib')\nimport mylib\n"
-        "from dataclasses import dataclass\n"
-        "from flowyml import Pipeline, step\nfrom flowyml.orchestrators import LocalOrchestrator\n"
-        "@dataclass\nclass Pair:\n    a: int\n    b: int\n"
-        "@step(outputs=['pair'])\ndef make():\n    return Pair(1, 2)\n"
-        "@step(outputs=['swapped'], timeout=60)\ndef swap(pair):\n"
-        "    assert type(pair) is Pair\n    return Pair(pair.b, pair.a + mylib.ONE)\n"
-        "if __name__ == '__main__':\n"
-        "    pipeline = Pipeline('p').add_step(make).add_step(swap)\n"
-        "    for workers in ('threads', 'processes'):\n"
-        "        result = pipeline.run(on=LocalOrchestrator(store='runs.db', workers=workers))\n"
-        "        print(result['swapped'] == Pair(2, 2), result.error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path / "app", capture_output=True, text=True, timeout=120,
-        env={**os.environ, "FLOWYML_FORK": fork},
-    )  # fmt: skip
-    assert done.stdout == "True None\n" * 2, done.stderr
-
-
-def test_a_worker_imports_little_of_the_orchestrator_that_a_script_names(tmp_path: Path) -> None:
-    """Its machinery takes as long to load as all the rest of a worker does."""
-    (tmp_path / "names_it.py").write_text(
-        "import sys\nfrom flowyml import Pipeline, step\nfrom flowyml.orchestrators import LocalOrchestrator\n"
-        "local = LocalOrchestrator(workers='processes')\n"
-        "@step\ndef loaded() -> list[str]:\n"
-        "    return sorted(name for name in sys.modules if name.startswith('flowyml.orchestrators.local.'))\n"
-        "if __name__ == '__main__':\n"
-        "    print(*Pipeline('lean').add_step(loaded).run(on=local)['loaded'])\n"
-    )
-    environment = {**os.environ, "FLOWYML_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "names_it.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    loaded = done.stdout.split()
-    assert "flowyml.orchestrators.local.orchestrator" in loaded
-    assert not {f"flowyml.orchestrators.local.{room}" for room in ("run", "work", "engine", "detached")} & {*loaded}
-
-
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "file"))
@@ -372,55 +321,6 @@ def test_a_store_that_cannot_be_written_is_no_fault_of_the_value(
     assert "output 'x' cannot be handed to other steps. Artifact /proc/nope/" in done.stderr
     assert "That is the store of artifacts: FLOWYML_ARTIFACTS names another." in done.stderr
     assert "can be pickled" not in done.stderr
-
-
-def test_a_file_that_did_not_come_along_is_named(tmp_path: Path) -> None:
-    code = """
-from pathlib import Path
-from flowyml import Pipeline, step
-@step(timeout=30)
-def reads() -> str:
-    return (Path(__file__).parent / "data" / "rows.csv").read_text()
-print(Pipeline("reading", include=[]).add_step(reads).run().error)
-print(Pipeline("reading", include=["data/*.csv"]).add_step(reads).run()["reads"])
-"""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "rows.csv").write_text("1,2")
-    (tmp_path / "reading.py").write_text(code)
-    done = subprocess.run([sys.executable, "reading.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
-    assert first.endswith("It did not come along with the code: give the pipeline include=['data/rows.csv']")
-    assert second == "1,2"
-
-
-def test_in_a_package_it_is_named_as_include_takes_it(tmp_path: Path) -> None:
-    code = """
-from pathlib import Path
-from flowyml import Pipeline, step
-@step(timeout=30)
-def reads() -> str:
-    return (Path(__file__).parent / "rows.csv").read_text()
-@step(timeout=30)
-def reads_above() -> str:
-    return (Path(__file__).parents[1] / "rows.csv").read_text()
-if __name__ == "__main__":
-    print(Pipeline("reading").add_step(reads).run().error)
-    print(Pipeline("reading", include=["rows.csv"]).add_step(reads).run()["reads"])
-    print(Pipeline("reading").add_step(reads_above).run().error)
-"""
-    package = tmp_path / "pkg"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "rows.csv").write_text("1,2")
-    (package / "reading.py").write_text(code)
-    command = [sys.executable, "-m", "pkg.reading"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    first, second, third = done.stdout.splitlines()
-    assert first.endswith("It did not come along with the code: give the pipeline include=['rows.csv']")
-    assert second == "1,2"
-    assert third.endswith(
-        "rows.csv did not come along with the code: include=[…] takes only what stands beside the pipeline"
-    )
 
 
 class SetsUp(PipelineHook):
@@ -476,45 +376,3 @@ def test_an_error_that_sqlite_cannot_hold_is_recorded(processes: LocalOrchestrat
     assert not result.success
     (recorded,) = processes.step_runs("lone")
     assert recorded.error == "ValueError: bad \\ud83d name"
-
-
-def printed_by(folder: Path, name: str, body: str, *arguments: str) -> str:
-    """What a script prints that runs in a process of its own: steps, and at the end a line for ``__main__``."""
-    *steps, last = body.strip().splitlines()
-    code = ["from flowyml import Pipeline, step", *steps, "if __name__ == '__main__':", f"    {last}"]
-    (folder / name).write_text("\n".join(code))
-    start = folder / "started_by_a_link.py"
-    start.symlink_to(name)
-    command = [sys.executable, start.name, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_library_may_use_what_does_not_travel(tmp_path: Path) -> None:
-    """A room that stays at home is that of the installed FlowyML."""
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "drawing.py").write_text("import flowyml.graph.lines\ndrawn = flowyml.graph.lines.__name__\n")
-    body = """
-import sys; sys.path.append("lib")
-import drawing
-@step(timeout=30)
-def drawn() -> str:
-    return drawing.drawn
-print(Pipeline("draws").add_step(drawn).run().raise_for_status()["drawn"])
-"""
-    assert printed_by(tmp_path, "uses_it.py", body) == "flowyml.graph.lines\n"
-
-
-def test_a_script_that_is_started_by_a_link_finds_its_arguments_in_every_process(tmp_path: Path) -> None:
-    body = """
-import sys
-@step(outputs=["here"])
-def here() -> list[str]:
-    return sys.argv[1:]
-@step(timeout=30)
-def apart(here: list[str]) -> list[list[str]]:
-    return [here, sys.argv[1:]]
-print(Pipeline("counts").add_step(here).add_step(apart).run().raise_for_status()["apart"])
-"""
-    assert printed_by(tmp_path, "release_7.py", body, "--rows", "7") == "[['--rows', '7'], ['--rows', '7']]\n"

@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import gc
-import io
-import json
-import logging
-import math
 import re
-import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import ConfigurationError, DefinitionError, OutputNotKeptError, StepError
+from flowyml.core.errors import ConfigurationError, StepError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.observability import MetricsCollector, set_metrics_collector
-from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import PipelineResult, Run
+from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.base import RunnablePipeline, check_same_run
-from flowyml.orchestrators.local import run
-from flowyml.orchestrators.local.outputs import read, record
+from flowyml.orchestrators.base import RunnablePipeline
+from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, chain
 
-COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> LocalOrchestrator:
-    return LocalOrchestrator(store=tmp_path / "runs.db")
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    """No thread outlives a run, and the streams are the very ones that were there before."""
-    threads, streams, factory = threading.enumerate(), (sys.stdout, sys.stderr), logging.getLogRecordFactory()
-    yield
-    assert threading.enumerate() == threads
-    assert (sys.stdout, sys.stderr) == streams
-    assert logging.getLogRecordFactory() is factory
-
-
-def chain(length: int) -> Pipeline:
-    pipeline = Pipeline(f"chain of {length}")
-    pipeline.add_step(step(name="s0", outputs=["v0"])(lambda: 0))
-    for number in range(1, length):
-        pipeline.add_step(_add_one(number))
-    return pipeline
-
-
-def _add_one(number: int) -> Any:
-    names: dict[str, Any] = {}
-    exec(f"def add(v{number - 1}): return v{number - 1} + 1", names)  # inputs go by the name of the argument
-    return step(name=f"s{number}", outputs=[f"v{number}"])(names["add"])
+pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
 
 
 @pytest.mark.slow
@@ -271,100 +234,6 @@ def test_the_orchestrators_own_policy(tmp_path: Path, caplog: pytest.LogCaptureF
     assert Pipeline("covered").add_step(flaky).run(on=local)["count"] == 2
 
 
-def test_prints_and_log_records_are_noted_by_step_and_still_shown(
-    local: LocalOrchestrator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    log = logging.getLogger("mine")
-
-    @step(outputs=["a"])
-    def talk() -> int:
-        print("out", 1)
-        print("err", file=sys.stderr)
-        print("no line end", end="")
-        print("12%\r13%\r100%", file=sys.stderr)
-        log.warning("careful: %s", "hot")
-        return 1
-
-    @step
-    def also_talk(a: int) -> None:
-        sys.stdout.writelines(["two\n", "lines\n"])
-
-    result = Pipeline("talkative").add_step(talk).add_step(also_talk).run(on=local)
-    captured = capsys.readouterr()
-    assert captured.out == "out 1\nno line endtwo\nlines\n"
-    assert captured.err.startswith("err\n12%\r13%\r100%\n")
-    lines = [(line.step, line.level, line.message) for line in local.logs(result.run_id)]
-    assert lines == [
-        ("talk", "INFO", "out 1"), ("talk", "INFO", "err"), ("talk", "INFO", "100%"),
-        ("talk", "WARNING", "careful: hot"), ("talk", "INFO", "no line end"),
-        ("also_talk", "INFO", "two"), ("also_talk", "INFO", "lines"),
-    ]  # fmt: skip
-
-
-def test_lines_of_steps_in_many_threads_stay_apart(local: LocalOrchestrator) -> None:
-    pipeline = Pipeline("chorus")
-
-    def sing(name: str) -> Any:
-        def singing() -> None:
-            for number in range(20):
-                print(name, number)
-                time.sleep(0.0005)
-
-        return step(name=name)(singing)
-
-    for number in range(6):
-        pipeline.add_step(sing(f"voice {number}"))
-    lines = list(local.logs(pipeline.run(on=local).run_id))
-    for number in range(6):
-        heard = [line.message for line in lines if line.step == f"voice {number}"]
-        assert heard == [f"voice {number} {count}" for count in range(20)]
-
-
-def test_hostile_text_is_recorded(local: LocalOrchestrator) -> None:
-    @step(outputs=["text"])
-    def say() -> str:
-        print("nul \0 and ü and 🚀")
-        return "\ud800 \0 '; DROP TABLE runs; --"
-
-    result = Pipeline('it\'s "quoted"').add_step(say).run(on=local)
-    assert [line.message for line in local.logs(result.run_id)] == ["nul \\x00 and ü and 🚀"]
-    assert local.outputs(result.run_id) == result.outputs
-
-
-def test_a_closed_standard_output(local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
-    @step(outputs=["a"])
-    def quiet() -> int:
-        print("to nobody")
-        return 1
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", None)
-        result = Pipeline("headless").add_step(quiet).run(on=local)
-        assert sys.stdout is None
-    assert result.success
-    assert [line.message for line in local.logs(result.run_id)] == ["to nobody"]
-    closed = io.StringIO()
-    closed.close()
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", closed)
-        error = Pipeline("headless").add_step(quiet).run(on=local).error
-    assert error == "step 'quiet' failed: ValueError: I/O operation on closed file"
-
-
-def test_a_stream_that_a_step_replaces_for_good_stays(local: LocalOrchestrator) -> None:
-    before, mine = sys.stdout, io.StringIO()
-
-    @step
-    def replace() -> None:
-        sys.stdout = mine
-
-    try:
-        Pipeline("replacing").add_step(replace).run(on=local)
-        assert sys.stdout is mine
-    finally:
-        sys.stdout = before
-
-
 class Journal(PipelineHook):
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -451,214 +320,6 @@ def test_runs_are_listed_newest_first(local: LocalOrchestrator) -> None:
     assert (run.job_id, run.status, run.raw_status) == ("run-1", COMPLETED, "completed")
     assert run.created_at is not None
     assert 0 < run.duration_seconds < 5
-
-
-def test_the_same_run_id_with_other_parameters_warns(
-    local: LocalOrchestrator, caplog: pytest.LogCaptureFixture
-) -> None:
-    @step(outputs=["double"])
-    def double(rows: int) -> int:
-        return 2 * rows
-
-    pipeline = Pipeline("once", context=context(rows=1)).add_step(double)
-    assert [pipeline.run({"rows": 5}, on=local, run_id="one")["double"] for _ in range(2)] == [10, 10]
-    assert not caplog.records
-    assert pipeline.run({"rows": 6}, on=local, run_id="one")["double"] == 10
-    assert pipeline.submit({"rows": 7}, on=local, run_id="one").outputs == {"double": 10}
-    assert [record.getMessage() for record in caplog.records] == [
-        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}, which is returned; nothing runs with "
-        f"{{'rows': {rows}}}. Give that run another id."
-        for rows in (6, 7)
-    ]
-
-
-def test_the_same_run_id_again_gives_the_first_result(local: LocalOrchestrator) -> None:
-    calls: list[int] = []
-
-    @step(outputs=["count"])
-    def count() -> int:
-        calls.append(1)
-        return len(calls)
-
-    pipeline = Pipeline("once").add_step(count)
-    first = pipeline.run(on=local, run_id="one")
-    second = pipeline.run(on=local, run_id="one")
-    assert (first["count"], second["count"], len(calls)) == (1, 1, 1)
-    with pytest.raises(DefinitionError, match="belongs to a run of 'once'"):
-        chain(1).run(on=local, run_id="one")
-
-
-@pytest.mark.parametrize("workers", ["threads", "processes"])
-def test_the_same_run_id_with_other_code_is_refused(tmp_path: Path, workers: Literal["threads", "processes"]) -> None:
-    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
-    rate = 2
-
-    def helper() -> int:
-        return 1
-
-    def pipeline(function: Callable[[], int]) -> Pipeline:
-        return Pipeline("once").add_step(step(name="count", outputs=["count"])(function))
-
-    assert pipeline(lambda: rate + helper()).run(on=local, run_id="one")["count"] == 3
-    assert pipeline(lambda: rate + helper()).submit(on=local, run_id="one").outputs == {"count": 3}
-    for other in (lambda: rate + helper() + 1, lambda: rate):
-        with pytest.raises(DefinitionError, match="run_id='one' belongs to a run of 'once' with other code"):
-            pipeline(other).run(on=local, run_id="one")
-        with pytest.raises(DefinitionError, match="with other code: its steps"):
-            pipeline(other).submit(on=local, run_id="one")
-    rate = 3
-    with pytest.raises(DefinitionError, match="with other code"):
-        pipeline(lambda: rate + helper()).run(on=local, run_id="one")
-
-
-def test_the_same_run_id_from_another_project_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    found = Run(
-        job_id="1", run_id="one", pipeline="train", status=COMPLETED, raw_status="completed",
-        origin=Origin("acme", "train.py"), code_digest="a" * 64,
-    )  # fmt: skip
-    other = Origin("other", "train.py")
-    check_same_run(found, "train", {}, origin=found.origin, code_digest="a" * 64)
-    check_same_run(found, "train", {})
-    assert caplog.messages == []
-    check_same_run(found, "train", {}, origin=other, code_digest="a" * 64)  # a copy of the folder, with the same code
-    check_same_run(replace(found, code_digest=None), "train", {}, origin=found.origin, code_digest="a" * 64)
-    same, unknown = caplog.messages
-    assert "a run of the same code from acme: train.py, which is returned; this 'train' comes from other" in same
-    assert "run_id='one' belongs to an existing run, which is returned; its code was not recorded" in unknown
-    for digest in (None, "b" * 64):
-        with pytest.raises(DefinitionError, match=r"from acme: train\.py; this 'train' comes from other: train\.py"):
-            check_same_run(found, "train", {}, origin=other, code_digest=digest)
-    with pytest.raises(DefinitionError, match=r"with other code: .* \(version aaaaaaaa, now bbbbbbbb\)"):
-        check_same_run(found, "train", {}, origin=found.origin, code_digest="b" * 64)
-
-
-def test_two_threads_with_one_run_id(local: LocalOrchestrator) -> None:
-    calls: list[int] = []
-    results: list[PipelineResult] = []
-
-    @step(outputs=["count"])
-    def count() -> int:
-        calls.append(1)
-        time.sleep(0.2)
-        return len(calls)
-
-    pipeline = Pipeline("race").add_step(count)
-    pipeline.compile()
-    threads = [
-        threading.Thread(target=lambda: results.append(pipeline.run(on=local, run_id="shared"))) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [result["count"] for result in results] == [1] * 4
-
-
-def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, tmp_path: Path) -> None:
-    class Small:
-        pass
-
-    @step(outputs=["plain", "big_integer", "pair", "large", "lock", "small"])
-    def make() -> tuple[Any, ...]:
-        return {"a": [1, None]}, 2**70, (1, 2), "x" * 100_000, threading.Lock(), Small()
-
-    pipeline = Pipeline("outputs").add_step(make)
-    result = pipeline.run(on=local)
-    assert len(result["large"]) == 100_000
-    kept = local.outputs(result.run_id)
-    assert kept == {"plain": {"a": [1, None]}, "big_integer": 2**70, "pair": (1, 2)} | {"small": kept["small"]}
-    with pytest.raises(OutputNotKeptError, match=r"only small values are, and this is a large str.*keep_outputs=True"):
-        kept["large"]
-    with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
-        kept["lock"]
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_outputs_that_json_cannot_carry_end_no_run(tmp_path: Path, keep: bool) -> None:
-    class Hostile(list[int]):
-        def __len__(self) -> int:
-            raise ZeroDivisionError
-
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            raise ZeroDivisionError
-
-    @step(outputs=["huge", "deep", "hostile", "plain"])
-    def make() -> tuple[Any, ...]:
-        deep: list[Any] = []
-        for _ in range(100_000):  # Python 3.12 has raised the limit of pickle from about 1,000 to 10,000
-            deep = [deep]
-        return math.factorial(2000), deep, Hostile(), 1
-
-    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=keep)
-    result = Pipeline("odd").add_step(make).run(on=local)
-    assert result["huge"] == math.factorial(2000)
-    assert local.get_run(result.run_id).status is COMPLETED
-    kept = local.outputs(result.run_id)
-    assert (kept["huge"], kept["plain"]) == (math.factorial(2000), 1)
-    for name in ("deep", "hostile"):
-        with pytest.raises(OutputNotKeptError, match=f"Output '{name}' .* kept"):
-            kept[name]
-
-
-def test_an_end_is_recorded_whatever_goes_wrong_with_the_outputs(
-    local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, "record", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        chain(1).run(on=local, run_id="a")
-    assert local.get_run("a").status is COMPLETED
-
-
-def test_a_result_outlives_a_full_disk(tmp_path: Path) -> None:
-    """The limit on the size of files is to SQLite what a full disk is: the transaction is over when it fails."""
-    code = """
-import resource, sys, time
-from flowyml import Pipeline, step
-from flowyml.orchestrators import LocalOrchestrator
-
-def fill():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-    print("a line to record")
-    time.sleep(0.5)
-    return 42
-
-local = LocalOrchestrator(store=sys.argv[1])
-print(Pipeline("full").add_step(step(name="a", outputs=["x"])(fill)).run(on=local, run_id="r")["x"])
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(local.get_run("r").status)
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "a line to record\n42\nRUNNING\n", done.stderr
-    assert done.stderr.count("trying again while it lasts") == 1
-    assert "Run 'r' ended COMPLETED; that could not be recorded. The record of local runs, " in done.stderr
-    assert "cannot rollback" not in done.stderr
-
-
-def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    @step(outputs=["large", "lock"])
-    def make() -> tuple[Any, ...]:
-        return "x" * 100_000, threading.Lock()
-
-    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
-    kept = local.outputs(Pipeline("keeping").add_step(make).run(on=local).run_id)
-    assert kept["large"] == "x" * 100_000
-    with pytest.raises(OutputNotKeptError, match="could not be kept"):
-        kept["lock"]
-
-
-@pytest.mark.parametrize("value", [b"x" * 300_000, "x" * 300_000, (1, "x" * 300_000), list(range(100_000))])
-def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Path, value: object) -> None:
-    plan, name = chain(1).compile(), "v0"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path))
-        entry = record(plan, "limited", {name: value}, max_bytes=200_000)
-        assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
-        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert read("limited", json.dumps(record(plan, "limited", {name: value}, max_bytes=1e6))) == {name: value}
 
 
 def test_a_subclass_may_do_things_before_and_after(tmp_path: Path) -> None:
@@ -791,11 +452,3 @@ def test_a_store_of_a_newer_flowyml(local: LocalOrchestrator) -> None:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(ConfigurationError, match="newer FlowyML"):
         local.runs()
-
-
-def test_an_empty_run_id_is_no_id(local: LocalOrchestrator) -> None:
-    """As from ``os.environ.get("RUN_ID", "")``: a new id each time would lose what the user meant by it."""
-    pipeline = Pipeline("empty id").add_step(step(name="one")(lambda: 1))
-    for start in (pipeline.run, pipeline.submit):
-        with pytest.raises(DefinitionError, match="it is empty"):
-            start(on=local, run_id="")

@@ -33,11 +33,6 @@ from tests.waiting import wait_until
 quietly = pytest.mark.filterwarnings("ignore:.*nothing will fire.*:UserWarning")
 
 
-@pytest.fixture
-def local(tmp_path: Path) -> LocalOrchestrator:
-    return LocalOrchestrator(store=tmp_path / "runs.db")
-
-
 def noting(folder: Path) -> Pipeline:
     place = str(folder / "fired")
 

@@ -1,0 +1,61 @@
+"""Pipelines and questions that several tests of the local orchestrator share."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from flowyml import Pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.orchestrators import LocalOrchestrator
+from tests.waiting import wait_until
+
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+
+
+def chain(length: int) -> Pipeline:
+    pipeline = Pipeline(f"chain of {length}")
+    pipeline.add_step(step(name="s0", outputs=["v0"])(lambda: 0))
+    for number in range(1, length):
+        pipeline.add_step(_add_one(number))
+    return pipeline
+
+
+def _add_one(number: int) -> Any:
+    names: dict[str, Any] = {}
+    exec(f"def add(v{number - 1}): return v{number - 1} + 1", names)  # inputs go by the name of the argument
+    return step(name=f"s{number}", outputs=[f"v{number}"])(names["add"])
+
+
+def beating(folder: Path, seconds: float = 60) -> Pipeline:
+    """One step that notes its process id and then beats; a second one that never gets its turn."""
+    place = str(folder)
+
+    @step(outputs=["done"])
+    def beat() -> bool:
+        import os
+        import pathlib
+
+        (pathlib.Path(place) / "pid").write_text(f"{os.getpid()}\n")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with (pathlib.Path(place) / "beats").open("a") as file:
+                file.write("x")
+            time.sleep(0.02)
+        return True
+
+    @step
+    def after(done: bool) -> None:
+        return
+
+    return Pipeline("beating").add_step(beat).add_step(after)
+
+
+def process_id(folder: Path) -> int:
+    path = folder / "pid"
+    return int(wait_until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text()))
+
+
+def finished(local: LocalOrchestrator, run_id: str) -> Any:
+    return local.attach(run_id).wait_for_completion(timeout=30, poll_interval=0.1)

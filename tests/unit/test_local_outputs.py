@@ -1,0 +1,129 @@
+"""Outputs of a blocking run: which are kept, and what the disk and a value may do to them."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.core.errors import OutputNotKeptError
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import run
+from flowyml.orchestrators.local.outputs import read, record
+from tests.unit.local_runs import COMPLETED, chain
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+
+
+def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, tmp_path: Path) -> None:
+    class Small:
+        pass
+
+    @step(outputs=["plain", "big_integer", "pair", "large", "lock", "small"])
+    def make() -> tuple[Any, ...]:
+        return {"a": [1, None]}, 2**70, (1, 2), "x" * 100_000, threading.Lock(), Small()
+
+    pipeline = Pipeline("outputs").add_step(make)
+    result = pipeline.run(on=local)
+    assert len(result["large"]) == 100_000
+    kept = local.outputs(result.run_id)
+    assert kept == {"plain": {"a": [1, None]}, "big_integer": 2**70, "pair": (1, 2)} | {"small": kept["small"]}
+    with pytest.raises(OutputNotKeptError, match=r"only small values are, and this is a large str.*keep_outputs=True"):
+        kept["large"]
+    with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
+        kept["lock"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_outputs_that_json_cannot_carry_end_no_run(tmp_path: Path, keep: bool) -> None:
+    class Hostile(list[int]):
+        def __len__(self) -> int:
+            raise ZeroDivisionError
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            raise ZeroDivisionError
+
+    @step(outputs=["huge", "deep", "hostile", "plain"])
+    def make() -> tuple[Any, ...]:
+        deep: list[Any] = []
+        for _ in range(100_000):  # Python 3.12 has raised the limit of pickle from about 1,000 to 10,000
+            deep = [deep]
+        return math.factorial(2000), deep, Hostile(), 1
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=keep)
+    result = Pipeline("odd").add_step(make).run(on=local)
+    assert result["huge"] == math.factorial(2000)
+    assert local.get_run(result.run_id).status is COMPLETED
+    kept = local.outputs(result.run_id)
+    assert (kept["huge"], kept["plain"]) == (math.factorial(2000), 1)
+    for name in ("deep", "hostile"):
+        with pytest.raises(OutputNotKeptError, match=f"Output '{name}' .* kept"):
+            kept[name]
+
+
+def test_an_end_is_recorded_whatever_goes_wrong_with_the_outputs(
+    local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chain(1).run(on=local, run_id="a")
+    assert local.get_run("a").status is COMPLETED
+
+
+def test_a_result_outlives_a_full_disk(tmp_path: Path) -> None:
+    """The limit on the size of files is to SQLite what a full disk is: the transaction is over when it fails."""
+    code = """
+import resource, sys, time
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+def fill():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    print("a line to record")
+    time.sleep(0.5)
+    return 42
+
+local = LocalOrchestrator(store=sys.argv[1])
+print(Pipeline("full").add_step(step(name="a", outputs=["x"])(fill)).run(on=local, run_id="r")["x"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(local.get_run("r").status)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "a line to record\n42\nRUNNING\n", done.stderr
+    assert done.stderr.count("trying again while it lasts") == 1
+    assert "Run 'r' ended COMPLETED; that could not be recorded. The record of local runs, " in done.stderr
+    assert "cannot rollback" not in done.stderr
+
+
+def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @step(outputs=["large", "lock"])
+    def make() -> tuple[Any, ...]:
+        return "x" * 100_000, threading.Lock()
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True)
+    kept = local.outputs(Pipeline("keeping").add_step(make).run(on=local).run_id)
+    assert kept["large"] == "x" * 100_000
+    with pytest.raises(OutputNotKeptError, match="could not be kept"):
+        kept["lock"]
+
+
+@pytest.mark.parametrize("value", [b"x" * 300_000, "x" * 300_000, (1, "x" * 300_000), list(range(100_000))])
+def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Path, value: object) -> None:
+    plan, name = chain(1).compile(), "v0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path))
+        entry = record(plan, "limited", {name: value}, max_bytes=200_000)
+        assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert read("limited", json.dumps(record(plan, "limited", {name: value}, max_bytes=1e6))) == {name: value}

@@ -1,0 +1,110 @@
+"""What steps of a blocking run print and log: by step, in order, and still shown."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+
+
+def test_prints_and_log_records_are_noted_by_step_and_still_shown(
+    local: LocalOrchestrator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("mine")
+
+    @step(outputs=["a"])
+    def talk() -> int:
+        print("out", 1)
+        print("err", file=sys.stderr)
+        print("no line end", end="")
+        print("12%\r13%\r100%", file=sys.stderr)
+        log.warning("careful: %s", "hot")
+        return 1
+
+    @step
+    def also_talk(a: int) -> None:
+        sys.stdout.writelines(["two\n", "lines\n"])
+
+    result = Pipeline("talkative").add_step(talk).add_step(also_talk).run(on=local)
+    captured = capsys.readouterr()
+    assert captured.out == "out 1\nno line endtwo\nlines\n"
+    assert captured.err.startswith("err\n12%\r13%\r100%\n")
+    lines = [(line.step, line.level, line.message) for line in local.logs(result.run_id)]
+    assert lines == [
+        ("talk", "INFO", "out 1"), ("talk", "INFO", "err"), ("talk", "INFO", "100%"),
+        ("talk", "WARNING", "careful: hot"), ("talk", "INFO", "no line end"),
+        ("also_talk", "INFO", "two"), ("also_talk", "INFO", "lines"),
+    ]  # fmt: skip
+
+
+def test_lines_of_steps_in_many_threads_stay_apart(local: LocalOrchestrator) -> None:
+    pipeline = Pipeline("chorus")
+
+    def sing(name: str) -> Any:
+        def singing() -> None:
+            for number in range(20):
+                print(name, number)
+                time.sleep(0.0005)
+
+        return step(name=name)(singing)
+
+    for number in range(6):
+        pipeline.add_step(sing(f"voice {number}"))
+    lines = list(local.logs(pipeline.run(on=local).run_id))
+    for number in range(6):
+        heard = [line.message for line in lines if line.step == f"voice {number}"]
+        assert heard == [f"voice {number} {count}" for count in range(20)]
+
+
+def test_hostile_text_is_recorded(local: LocalOrchestrator) -> None:
+    @step(outputs=["text"])
+    def say() -> str:
+        print("nul \0 and ü and 🚀")
+        return "\ud800 \0 '; DROP TABLE runs; --"
+
+    result = Pipeline('it\'s "quoted"').add_step(say).run(on=local)
+    assert [line.message for line in local.logs(result.run_id)] == ["nul \\x00 and ü and 🚀"]
+    assert local.outputs(result.run_id) == result.outputs
+
+
+def test_a_closed_standard_output(local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
+    @step(outputs=["a"])
+    def quiet() -> int:
+        print("to nobody")
+        return 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        result = Pipeline("headless").add_step(quiet).run(on=local)
+        assert sys.stdout is None
+    assert result.success
+    assert [line.message for line in local.logs(result.run_id)] == ["to nobody"]
+    closed = io.StringIO()
+    closed.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        error = Pipeline("headless").add_step(quiet).run(on=local).error
+    assert error == "step 'quiet' failed: ValueError: I/O operation on closed file"
+
+
+def test_a_stream_that_a_step_replaces_for_good_stays(local: LocalOrchestrator) -> None:
+    before, mine = sys.stdout, io.StringIO()
+
+    @step
+    def replace() -> None:
+        sys.stdout = mine
+
+    try:
+        Pipeline("replacing").add_step(replace).run(on=local)
+        assert sys.stdout is mine
+    finally:
+        sys.stdout = before

@@ -1,0 +1,131 @@
+"""A run id is one run: again, with other parameters or code, and from many threads at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.errors import DefinitionError
+from flowyml.core.origin import Origin
+from flowyml.core.runs import PipelineResult, Run
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.base import check_same_run
+from tests.unit.local_runs import COMPLETED, chain
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")
+
+
+def test_the_same_run_id_with_other_parameters_warns(
+    local: LocalOrchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    @step(outputs=["double"])
+    def double(rows: int) -> int:
+        return 2 * rows
+
+    pipeline = Pipeline("once", context=context(rows=1)).add_step(double)
+    assert [pipeline.run({"rows": 5}, on=local, run_id="one")["double"] for _ in range(2)] == [10, 10]
+    assert not caplog.records
+    assert pipeline.run({"rows": 6}, on=local, run_id="one")["double"] == 10
+    assert pipeline.submit({"rows": 7}, on=local, run_id="one").outputs == {"double": 10}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"run_id='one' belongs to a run with the parameters {{'rows': 5}}, which is returned; nothing runs with "
+        f"{{'rows': {rows}}}. Give that run another id."
+        for rows in (6, 7)
+    ]
+
+
+def test_the_same_run_id_again_gives_the_first_result(local: LocalOrchestrator) -> None:
+    calls: list[int] = []
+
+    @step(outputs=["count"])
+    def count() -> int:
+        calls.append(1)
+        return len(calls)
+
+    pipeline = Pipeline("once").add_step(count)
+    first = pipeline.run(on=local, run_id="one")
+    second = pipeline.run(on=local, run_id="one")
+    assert (first["count"], second["count"], len(calls)) == (1, 1, 1)
+    with pytest.raises(DefinitionError, match="belongs to a run of 'once'"):
+        chain(1).run(on=local, run_id="one")
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_the_same_run_id_with_other_code_is_refused(tmp_path: Path, workers: Literal["threads", "processes"]) -> None:
+    local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
+    rate = 2
+
+    def helper() -> int:
+        return 1
+
+    def pipeline(function: Callable[[], int]) -> Pipeline:
+        return Pipeline("once").add_step(step(name="count", outputs=["count"])(function))
+
+    assert pipeline(lambda: rate + helper()).run(on=local, run_id="one")["count"] == 3
+    assert pipeline(lambda: rate + helper()).submit(on=local, run_id="one").outputs == {"count": 3}
+    for other in (lambda: rate + helper() + 1, lambda: rate):
+        with pytest.raises(DefinitionError, match="run_id='one' belongs to a run of 'once' with other code"):
+            pipeline(other).run(on=local, run_id="one")
+        with pytest.raises(DefinitionError, match="with other code: its steps"):
+            pipeline(other).submit(on=local, run_id="one")
+    rate = 3
+    with pytest.raises(DefinitionError, match="with other code"):
+        pipeline(lambda: rate + helper()).run(on=local, run_id="one")
+
+
+def test_the_same_run_id_from_another_project_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    found = Run(
+        job_id="1", run_id="one", pipeline="train", status=COMPLETED, raw_status="completed",
+        origin=Origin("acme", "train.py"), code_digest="a" * 64,
+    )  # fmt: skip
+    other = Origin("other", "train.py")
+    check_same_run(found, "train", {}, origin=found.origin, code_digest="a" * 64)
+    check_same_run(found, "train", {})
+    assert caplog.messages == []
+    check_same_run(found, "train", {}, origin=other, code_digest="a" * 64)  # a copy of the folder, with the same code
+    check_same_run(replace(found, code_digest=None), "train", {}, origin=found.origin, code_digest="a" * 64)
+    same, unknown = caplog.messages
+    assert "a run of the same code from acme: train.py, which is returned; this 'train' comes from other" in same
+    assert "run_id='one' belongs to an existing run, which is returned; its code was not recorded" in unknown
+    for digest in (None, "b" * 64):
+        with pytest.raises(DefinitionError, match=r"from acme: train\.py; this 'train' comes from other: train\.py"):
+            check_same_run(found, "train", {}, origin=other, code_digest=digest)
+    with pytest.raises(DefinitionError, match=r"with other code: .* \(version aaaaaaaa, now bbbbbbbb\)"):
+        check_same_run(found, "train", {}, origin=found.origin, code_digest="b" * 64)
+
+
+def test_two_threads_with_one_run_id(local: LocalOrchestrator) -> None:
+    calls: list[int] = []
+    results: list[PipelineResult] = []
+
+    @step(outputs=["count"])
+    def count() -> int:
+        calls.append(1)
+        time.sleep(0.2)
+        return len(calls)
+
+    pipeline = Pipeline("race").add_step(count)
+    pipeline.compile()
+    threads = [
+        threading.Thread(target=lambda: results.append(pipeline.run(on=local, run_id="shared"))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result["count"] for result in results] == [1] * 4
+
+
+def test_an_empty_run_id_is_no_id(local: LocalOrchestrator) -> None:
+    """As from ``os.environ.get("RUN_ID", "")``: a new id each time would lose what the user meant by it."""
+    pipeline = Pipeline("empty id").add_step(step(name="one")(lambda: 1))
+    for start in (pipeline.run, pipeline.submit):
+        with pytest.raises(DefinitionError, match="it is empty"):
+            start(on=local, run_id="")
