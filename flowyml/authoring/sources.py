@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.data_files import chosen_files, read_included
-from flowyml.authoring.function_versions import code_version
-from flowyml.authoring.pickles import pickled
 from flowyml.authoring.steps import Step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.modules import is_installed, shipped_name, source_file, travels
@@ -56,6 +54,8 @@ def collect(
     origin: Origin,
 ) -> Bundle:
     """Build the bundle of a plan: its modules, its data files, and what must be pickled."""
+    from flowyml.authoring.function_versions import code_version
+    from flowyml.authoring.pickles import pickled
     from flowyml.orchestrators.registry import worker_packages
     from flowyml.plan.bundle import build
 
