@@ -18,15 +18,15 @@ def main() -> int:
     if sys.version_info < MINIMUM:
         sys.exit(f"This bundle needs Python {MINIMUM[0]}.{MINIMUM[1]} or newer; this is {sys.version.split()[0]}.")
     bundle = Path(__file__).absolute().parent
-    folder = unpack_bundle(bundle)
+    folder = unpacked(bundle)
     sys.path[0] = str(folder)
     from flowyml.runtime.cli import main as command
 
     return command(folder, bundle, sys.argv[1:])
 
 
-def unpack_bundle(bundle: Path) -> Path:
-    """The folder that holds the files of a bundle. DAG files of Airflow call it too, found by ``run_path``."""
+def unpacked(bundle: Path) -> Path:
+    """The folder that holds the files of a bundle. Airflow's DAG files, which stay deployed, call it by this name."""
     unpacking = ModuleType("unpacking")  # without the packages that it is in
     zipimporter(f"{bundle}/flowyml/runtime").exec_module(unpacking)
     folder: Path = unpacking.unpack_bundle(bundle)
