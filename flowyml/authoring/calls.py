@@ -3,69 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+from flowyml.authoring.grouping import Grouping
+from flowyml.authoring.later import CallOutput, EitherValue, Expression, ItemValue, Later, ParameterValue
 from flowyml.authoring.places import Place, errors_at, place_of, users_line
 from flowyml.authoring.steps import Step, recorder
 from flowyml.core.errors import DefinitionError, FlowymlError
-from flowyml.plan.model import Constant, FromParameter, FromStep, PipelineOutput, Source
+from flowyml.plan.groups import Group, Loop, Section
+from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source
+from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.parameters import is_json, is_too_deep, own_copy, too_deep
+from flowyml.plan.types import plain
 
-__all__ = ["Call", "CallOutput", "Given", "record_calls"]
-
-
-class _Later:
-    """Stands for a value that is known only when the pipeline runs."""
-
-    __slots__ = ("source",)
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    def _refuse(self, *_: Any) -> Any:
-        raise DefinitionError(
-            f"{self!r} has no value while the pipeline is put together. Decide, loop and compute inside a step."
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # whoever looks for a protocol is told that it has none
-            raise AttributeError(name)
-        self._refuse()
-
-    # Whatever would need the value, by an operator or a built-in function. Without a refusal `==` would be false and
-    # an f-string would hold the words of `repr`, and a pipeline would go wrong in silence.
-    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = __str__ = __format__ = _refuse
-    __int__ = __float__ = __index__ = __round__ = __abs__ = __neg__ = __pos__ = __invert__ = _refuse
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _refuse
-    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = _refuse
-    __and__ = __or__ = __xor__ = __lshift__ = __rshift__ = __rand__ = __ror__ = __rxor__ = _refuse
-    __hash__ = object.__hash__
-
-
-class CallOutput(_Later):
-    """The output of a step that was called in a pipeline's function."""
-
-    source: FromStep
-
-    def __iter__(self) -> NoReturn:
-        raise DefinitionError(
-            f"{self.source.step!r} gives one output, {self.source.output!r}; to unpack it, name its parts: "
-            f"@step(outputs=['a', 'b']). To loop over it, do so inside a step."
-        )
-
-    def __repr__(self) -> str:
-        return f"<output {self.source.output!r} of step {self.source.step!r}>"
-
-
-class ParameterValue(_Later):
-    """A parameter of the pipeline, as its function sees it."""
-
-    source: FromParameter
-
-    def __repr__(self) -> str:
-        return f"<parameter {self.source.name!r}>"
+__all__ = ["Call", "Given", "Recorded", "Recorder", "as_later", "list_source", "record_calls"]
 
 
 Given = Source | Sequence[Source]
@@ -75,7 +28,7 @@ Given = Source | Sequence[Source]
 class Call(NamedTuple):
     """One step of the pipeline with what its parameters were given, and the line that says so.
 
-    ``bound`` is None in a pipeline by names.
+    ``bound`` is None in a pipeline by names. ``group`` is the innermost group that it is in.
     """
 
     step: Step[..., Any]
@@ -83,35 +36,101 @@ class Call(NamedTuple):
     outputs: tuple[str, ...]
     bound: Mapping[str, Given] | None = None
     place: Place | None = None
+    group: str = ""
 
 
-class _Recorder:
-    def __init__(self) -> None:
+class Recorded(NamedTuple):
+    """What the function of a pipeline put together. ``returned`` is None where it returned nothing."""
+
+    calls: Sequence[Call]
+    groups: Sequence[Group] = ()
+    returned: tuple[PipelineOutput, ...] | None = None
+
+
+class Recorder:
+    """Takes note of what the function of a pipeline calls."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.calls: list[Call] = []
-        self.names: set[str] = set()
-        self.count: dict[str, int] = {}
+        self.grouping = Grouping()
+        self._names: set[str] = set()
+        self._count: dict[str, int] = {}
+        self._prefix = ""
+        self._context: Mapping[str, Any] = {}
+        self._inside: list[object] = [function]
 
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        name = self._free_name(step.name)
-        outputs = step.outputs if step.step_options.outputs is not None or not step.outputs else (name,)
-        self.calls.append(Call(step, name, outputs, _bind(step, name, args, kwargs), users_line()))
+        """Note one step, and give what stands for its outputs."""
+        name = self._free_name(f"{self._prefix}{step.name}")
+        return self._added(step, name, _bind(step, name, args, kwargs))
+
+    def record_map(self, step: Step[..., Any], fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Any:
+        """Note one step that runs for each item of the lists in ``over``."""
+        name = self._free_name(f"{self._prefix}{step.name}")
+        who = f"step {name!r}: map"
+        lists = tuple(Input(key, list_source(f"{who}({key}=…)", value)) for key, value in over.items())
+        options = step.step_options
+        loop = Loop(name=name, over=lists, max_parallel=options.max_parallel, on_item_error=options.on_item_error)
+        with self.grouping.open(loop) as made:
+            items = {item.name: ItemValue(FromItem(made.name, item.name)) for item in lists}
+            return self._added(step, name, _bind(step, name, (), {**fixed, **items}))
+
+    @contextmanager
+    def section(
+        self, pipeline: str, description: str, context: Mapping[str, Any], function: object
+    ) -> Iterator[None]:  # fmt: skip
+        """What is recorded within belongs to a pipeline that is called here; ``context`` fills what calls leave out."""
+        if any(function is each for each in self._inside):
+            raise DefinitionError(f"Pipeline {pipeline!r} calls itself, and would never be put together.")
+        before = self._prefix, self._context
+        self._inside.append(function)
+        wanted = Section(name=f"{self._prefix}{pipeline}", pipeline=pipeline, description=description)
+        with self.grouping.open(wanted) as made:
+            self._prefix, self._context = f"{made.name}.", context
+            try:
+                yield
+            finally:
+                self._prefix, self._context = before
+                self._inside.pop()
+
+    def record_wired(self, call: Call, wired: PlanStep, value_of: Callable[[Source], Any]) -> dict[Source, Any]:
+        """Note a step of a pipeline by names, which is wired already, and give what stands for its outputs."""
+        name = self._free_name(f"{self._prefix}{wired.name}")
+        bound: dict[str, Any] = {}
+        for item in wired.inputs:
+            value = value_of(item.source)
+            if item.into:
+                bound.setdefault(item.into, []).append(value)
+            else:
+                bound[item.name] = value
+        self._added(call.step, name, {key: _given(name, key, value) for key, value in bound.items()}, wired.outputs)
+        return {FromStep(wired.name, output): CallOutput(FromStep(name, output)) for output in wired.outputs}
+
+    def _added(
+        self, step: Step[..., Any], name: str, bound: dict[str, Given], outputs: tuple[str, ...] | None = None
+    ) -> Any:
+        if outputs is None:
+            own = step.outputs if step.step_options.outputs is not None else ()
+            outputs = own or ((name.removeprefix(self._prefix),) if step.outputs else ())
+        left_out = step.signature.parameters.keys() & self._context.keys() - bound.keys()
+        bound.update({key: Constant(own_copy(self._context[key])) for key in sorted(left_out)})
+        self.grouping.note_step()
+        self.calls.append(Call(step, name, outputs, bound, users_line(), self.grouping.current))
         values = tuple(CallOutput(FromStep(name, output)) for output in outputs)
         return values[0] if len(values) == 1 else values or None
 
     def _free_name(self, wanted: str) -> str:
         name = wanted
-        while name in self.names:
-            self.count[wanted] = self.count.get(wanted, 1) + 1
-            name = f"{wanted}_{self.count[wanted]}"
-        self.names.add(name)
+        while name in self._names:
+            self._count[wanted] = self._count.get(wanted, 1) + 1
+            name = f"{wanted}_{self._count[wanted]}"
+        self._names.add(name)
         return name
 
 
-def record_calls(
-    function: Callable[..., Any], parameters: Mapping[str, FromParameter]
-) -> tuple[list[Call], tuple[PipelineOutput, ...] | None]:
-    """Call ``function`` once and give the steps it called, and the outputs it returned (None: it returned nothing)."""
-    recording = _Recorder()
+def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromParameter]) -> Recorded:
+    """Call ``function`` once and give what it put together."""
+    recording = Recorder(function)
     token = recorder.set(recording)
     try:
         with errors_at(place_of(function)):
@@ -123,7 +142,30 @@ def record_calls(
         raise DefinitionError(
             f"The function of a pipeline only puts steps together: write {function.__name__!r} without async."
         )
-    return recording.calls, _outputs(function.__name__, returned)
+    return Recorded(recording.calls, recording.grouping.groups, _outputs(function.__name__, returned))
+
+
+def as_later(who: str, parameter: str, value: object) -> Later:
+    """What a pipeline that is called in another one sees of an argument. Raises ``DefinitionError``."""
+    if isinstance(value, Later):
+        return value
+    if is_too_deep(plain(value)) or not is_json(plain(value)):
+        raise DefinitionError(
+            f"{who}: parameter {parameter!r} was given {value!r:.80}. Give it an output of a step, a parameter, or "
+            f"plain JSON."
+        )
+    return ParameterValue(Constant(own_copy(plain(value))))
+
+
+def list_source(who: str, value: object) -> Source:
+    """Where the items of a loop come from. Raises ``DefinitionError`` for what is no list."""
+    if isinstance(value, Later):
+        return value.source
+    if isinstance(value, list | tuple) and not is_too_deep(value) and is_json(list(value)):
+        return Constant(own_copy(list(value)))
+    raise DefinitionError(
+        f"{who} goes over an output of a step, a parameter or a list of plain JSON, and was given {value!r:.80}."
+    )
 
 
 def _called(function: Callable[..., Any], parameters: Mapping[str, ParameterValue]) -> Any:
@@ -154,14 +196,19 @@ def _bind(step: Step[..., Any], name: str, args: tuple[Any, ...], kwargs: Mappin
 
 
 def _given(step: str, parameter: str, value: Any) -> Given:
-    if type(value) is list and any(isinstance(item, _Later) for item in value):
+    if type(value) is list and any(isinstance(item, Later) for item in value):
         return [_source(step, parameter, item) for item in value]
     return _source(step, parameter, value)
 
 
 def _source(step: str, parameter: str, value: Any) -> Source:
-    if isinstance(value, _Later):
+    if isinstance(value, Later):
         return value.source
+    if isinstance(value, Expression):
+        raise DefinitionError(
+            f"step {step!r}: parameter {parameter!r} was given the condition {value}. Compute it inside a step; "
+            f"conditions are for when(…)."
+        )
     if is_too_deep(value):
         raise DefinitionError(f"step {step!r}: {too_deep(f'parameter {parameter!r}')}")
     if is_json(value):
@@ -182,7 +229,7 @@ def _holds_outputs(value: Any) -> bool:
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list | tuple | set):
-        return isinstance(value, _Later)
+        return isinstance(value, Later)
     return any(map(_holds_outputs, value))
 
 
@@ -193,9 +240,9 @@ def _outputs(function: str, returned: Any) -> tuple[PipelineOutput, ...] | None:
         pairs = list(returned.items())
     else:
         values = returned if isinstance(returned, tuple | list) else (returned,)
-        pairs = [(value.source.output if isinstance(value, CallOutput) else "?", value) for value in values]
+        pairs = [(_output_name(value), value) for value in values]
     for name, value in pairs:
-        if not isinstance(value, CallOutput):
+        if not isinstance(value, CallOutput | EitherValue):
             raise DefinitionError(
                 f"Pipeline function {function!r} returns {value!r:.60}. Return outputs of steps, or a dict of them."
             )
@@ -204,3 +251,11 @@ def _outputs(function: str, returned: Any) -> tuple[PipelineOutput, ...] | None:
                 f"Pipeline function {function!r} returns two outputs named {name!r}. Return a dict that names each."
             )
     return tuple(PipelineOutput(str(name), value.source) for name, value in pairs)
+
+
+def _output_name(value: object) -> str:
+    """How an output is called that the function returns without a name; either of several, if they are called alike."""
+    if isinstance(value, CallOutput):
+        return value.source.output
+    names = {output.output for output in value.source.outputs} if isinstance(value, EitherValue) else set()
+    return names.pop() if len(names) == 1 else "either"

@@ -9,11 +9,13 @@ from dataclasses import replace
 
 from flowyml.authoring.calls import Call, Given
 from flowyml.authoring.places import errors_at
+from flowyml.authoring.scopes import around, check_scopes, check_seen
 from flowyml.authoring.sources import function_reference
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.plain_text import storable_text
-from flowyml.plan.model import FromParameter, FromStep, Input, PipelineOutput, Source, Step
+from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, outputs_in
+from flowyml.plan.model import FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
 from flowyml.plan.types import is_rich, spell_out, wanted
 
 __all__ = ["compile_outputs", "compile_steps", "with_types"]
@@ -21,29 +23,46 @@ __all__ = ["compile_outputs", "compile_steps", "with_types"]
 _REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def compile_steps(pipeline: str, calls: Sequence[Call], injected: Iterable[str]) -> tuple[Step, ...]:
-    """The steps in a topological order, ties in the order in which they were added.
+def compile_steps(
+    pipeline: str, calls: Sequence[Call], injected: Iterable[str], groups: Sequence[Group] = ()
+) -> tuple[Step, ...]:
+    """The steps in a topological order, ties in the order in which they were added; those that clean up come last.
 
     ``injected`` are the run parameters that fill parameters of the same name. Raises ``DefinitionError``.
     """
-    wiring = _Wiring(pipeline, calls, frozenset(injected))
-    return _in_order(pipeline, [wiring.step(call) for call in calls])
+    wiring = _Wiring(pipeline, calls, frozenset(injected), groups)
+    steps = [wiring.step(call) for call in calls]
+    structure = Groups(groups, steps)
+    if structure.by_name or any(map(has_control_flow, steps)):
+        check_scopes(structure, {call.name: call for call in calls}, steps)
+    return _in_order(pipeline, structure, steps)
 
 
-def with_types(steps: Sequence[Step], calls: Sequence[Call], types: Mapping[str, object]) -> tuple[Step, ...]:
+def has_control_flow(step: Step) -> bool:
+    """Whether a step has options that FlowyML before control flow does not know."""
+    return step.run_if != "all_success" or bool(step.group)
+
+
+def with_types(
+    steps: Sequence[Step], calls: Sequence[Call], types: Mapping[str, object], groups: Sequence[Group] = ()
+) -> tuple[Step, ...]:
     """The same steps, where inputs from parameters of these ``types`` are marked, for workers to make values of JSON.
 
     Raises ``DefinitionError`` for a step that takes one without saying so.
     """
     by_name = {call.name: call for call in calls}
-    return tuple(_with_types(step, by_name[step.name], types) for step in steps) if types else tuple(steps)
+    lists: dict[Source, Source] = {
+        FromItem(loop.name, item.name): item.source for loop in groups if isinstance(loop, Loop) for item in loop.over
+    }
+    return tuple(_with_types(step, by_name[step.name], types, lists) for step in steps) if types else tuple(steps)
 
 
-def _with_types(step: Step, call: Call, types: Mapping[str, object]) -> Step:
+def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapping[Source, Source]) -> Step:
     hint_of = wanted(call.step.function)
     inputs = []
     for item in step.inputs:
-        kind = types.get(item.source.name) if isinstance(item.source, FromParameter) else None
+        source = lists.get(item.source, item.source)  # an item is of its list's type
+        kind = types.get(source.name) if isinstance(source, FromParameter) else None
         if kind is not None and not is_rich(hint_of(item)):
             shown = getattr(kind, "__name__", str(kind))
             with errors_at(call.place):
@@ -57,17 +76,34 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object]) -> Step:
     return replace(step, inputs=tuple(inputs))
 
 
-def compile_outputs(pipeline: str, steps: Sequence[Step], wanted: Sequence[str] | None) -> tuple[PipelineOutput, ...]:
-    """The outputs of the pipeline: those ``wanted``, else every output that no step consumes."""
-    sources = [FromStep(step.name, output) for step in steps for output in step.outputs]
+def compile_outputs(
+    pipeline: str,
+    structure: Groups,
+    steps: Sequence[Step],
+    wanted: Sequence[str] | None,
+    returned: Sequence[PipelineOutput] | None,
+) -> tuple[PipelineOutput, ...]:
+    """The outputs of the pipeline: those ``returned`` or ``wanted``, else every output that no step consumes.
+
+    What may not come to be, in a branch or a clean-up, is no output by itself.
+    """
+    if returned:
+        for output in returned:
+            check_seen(structure, output.source, "", f"Pipeline {pipeline!r} returns {output.name!r}, which")
+        return tuple(returned)
+    certain = [
+        step for step in steps if not any(isinstance(group, Branch | Cleanup) for group in around(structure, step))
+    ]
     if wanted is not None:
-        found = {source.output: source for source in sources}
+        found = {output: FromStep(step.name, output) for step in certain for output in step.outputs}
         if unknown := [name for name in wanted if name not in found]:
             raise DefinitionError(
                 f"Pipeline {pipeline!r}: no step produces {', '.join(map(repr, unknown))}.{_hint(unknown[0], found)}"
             )
         return tuple(PipelineOutput(name, found[name]) for name in wanted)
-    consumed = {item.source for step in steps for item in step.inputs}
+    used = [item.source for step in steps for item in step.inputs]
+    consumed = set(outputs_in([*used, *(source for group in structure for source in structure.sources(group))]))
+    sources = [FromStep(step.name, output) for step in certain for output in step.outputs]
     left = [source for source in sources if source not in consumed]
     times = Counter(source.output for source in left)
     return tuple(PipelineOutput(s.output if times[s.output] == 1 else f"{s.step}.{s.output}", s) for s in left)
@@ -76,8 +112,11 @@ def compile_outputs(pipeline: str, steps: Sequence[Step], wanted: Sequence[str] 
 class _Wiring:
     """Knows who produces what."""
 
-    def __init__(self, pipeline: str, calls: Sequence[Call], injected: frozenset[str]) -> None:
+    def __init__(
+        self, pipeline: str, calls: Sequence[Call], injected: frozenset[str], groups: Sequence[Group]
+    ) -> None:  # fmt: skip
         self.pipeline = pipeline
+        self.structure = Groups(groups, ())
         self.injected = injected
         self.names = {call.name for call in calls}
         self.producers: dict[str, FromStep] = {}
@@ -94,24 +133,34 @@ class _Wiring:
 
     def _step(self, call: Call) -> Step:
         options = call.step.step_options
-        for earlier in options.after:
-            if earlier not in self.names:
-                raise DefinitionError(
-                    f"step {call.name!r} comes after {earlier!r}, which is no step.{_hint(earlier, self.names)}"
-                )
         return Step(
             name=call.name,
             function=function_reference(call.step, call.name),
             inputs=tuple(self._inputs(call)),
             outputs=call.outputs,
-            after=options.after,
+            after=tuple(self._earlier(call, name) for name in options.after),
             retry=options.retry,
             timeout_seconds=options.timeout,
             resources=options.resources,
             tags=options.tags,
             description=storable_text(options.description),
             options=options.engines,
+            group=call.group,
+            run_if="all_done" if self._at_end(call) and options.run_if == "all_success" else options.run_if,
         )
+
+    def _at_end(self, call: Call) -> bool:
+        return self.structure.is_cleanup(call.group)
+
+    def _earlier(self, call: Call, name: str) -> str:
+        """The step that ``after`` names: within a pipeline that is called in another, first of that pipeline."""
+        sections = [group for group in self.structure.path(call.group) if f"{group}.{name}" in self.names]
+        found = f"{sections[-1]}.{name}" if sections else name
+        if found not in self.names:
+            raise DefinitionError(
+                f"step {call.name!r} comes after {name!r}, which is no step.{_hint(name, self.names)}"
+            )
+        return found
 
     def _inputs(self, call: Call) -> Iterable[Input]:
         parameters = call.step.signature.parameters
@@ -192,14 +241,15 @@ def _filled(name: str, given: Given) -> Iterable[Input]:
         yield Input(name, given)
 
 
-def _in_order(pipeline: str, steps: Sequence[Step]) -> tuple[Step, ...]:
+def _in_order(pipeline: str, structure: Groups, steps: Sequence[Step]) -> tuple[Step, ...]:
     """Kahn's algorithm, stable."""
     by_name = {step.name: step for step in steps}
-    waiting = {step.name: len(step.upstream) for step in steps}
+    upstream = {step.name: structure.upstream(step) for step in steps}
+    waiting = {name: len(earlier) for name, earlier in upstream.items()}
     following: dict[str, list[str]] = {step.name: [] for step in steps}
-    for step in steps:
-        for name in step.upstream:
-            following[name].append(step.name)
+    for step, names in upstream.items():
+        for name in names:
+            following[name].append(step)
     ready = deque(name for name, count in waiting.items() if not count)
     ordered: list[Step] = []
     while ready:
@@ -210,15 +260,15 @@ def _in_order(pipeline: str, steps: Sequence[Step]) -> tuple[Step, ...]:
             if not waiting[later]:
                 ready.append(later)
     if len(ordered) < len(steps):
-        raise CycleError(f"Pipeline {pipeline!r}: steps wait for one another: {_circle(by_name, waiting)}.")
-    return tuple(ordered)
+        raise CycleError(f"Pipeline {pipeline!r}: steps wait for one another: {_circle(upstream, waiting)}.")
+    return tuple(sorted(ordered, key=lambda step: structure.is_cleanup(step.group)))
 
 
-def _circle(steps: Mapping[str, Step], waiting: Mapping[str, int]) -> str:
+def _circle(upstream: Mapping[str, Sequence[str]], waiting: Mapping[str, int]) -> str:
     """One circle among the steps that still wait, written ``a -> b -> a``."""
     seen: list[str] = [next(name for name, count in waiting.items() if count)]
     while True:
-        name = next(earlier for earlier in steps[seen[-1]].upstream if waiting[earlier])
+        name = next(earlier for earlier in upstream[seen[-1]] if waiting[earlier])
         if name in seen:
             return " -> ".join(reversed([*seen[seen.index(name) :], name]))
         seen.append(name)

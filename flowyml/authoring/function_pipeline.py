@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
-from flowyml.authoring.calls import Call, record_calls
+from flowyml.authoring.calls import Call, Recorded, Recorder, as_later, record_calls
 from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
@@ -15,7 +15,9 @@ from flowyml.authoring.run_parameters import declared_parameter, type_hints, typ
 from flowyml.authoring.steps import Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
+from flowyml.plan.groups import Group
 from flowyml.plan.model import FromParameter, Parameter, PipelineOutput
+from flowyml.plan.types import plain
 
 __all__ = ["FunctionPipeline", "pipeline"]
 
@@ -30,34 +32,49 @@ class FunctionPipeline(Pipeline):
         self.__name__ = function.__name__
         self.__module__ = function.__module__
         self._place = place_of(function) or self._place
-        self._recorded: tuple[Sequence[Call], tuple[PipelineOutput, ...] | None] | None = None
+        self._recorded: Recorded | None = None
         self._version = ""
 
     @names_its_place
     def add_step(self, step: Step[..., Any]) -> Pipeline:
         raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
 
-    def _record(self) -> tuple[Sequence[Call], tuple[PipelineOutput, ...] | None]:
+    def _record(self) -> Recorded:
         version = version_in_notebook(self.function)
-        if self._recorded is None or version != self._version or not _are_newest(self._recorded[0]):
+        if self._recorded is None or version != self._version or not _are_newest(self._recorded.calls):
             sources = {name: FromParameter(name) for name in inspect.signature(self.function).parameters}
             if both := sorted(set(sources) & set(self.context)):
                 raise DefinitionError(
                     f"Pipeline {self.name!r}: {', '.join(both)} is both a parameter and in the context."
                 )
-            calls, returned = record_calls(self.function, sources)
-            self._recorded = [call._replace(step=newest(call.step)) for call in calls], returned
+            made = record_calls(self.function, sources)
+            self._recorded = made._replace(calls=[call._replace(step=newest(call.step)) for call in made.calls])
             self._version = version
         return self._recorded
 
     def _all_calls(self) -> Sequence[Call]:
-        return self._record()[0]
+        return self._record().calls
 
     def _returned(self) -> tuple[PipelineOutput, ...] | None:
-        returned = self._record()[1]
+        returned = self._record().returned
         if returned is not None and self.outputs is not None:
             raise DefinitionError(f"Pipeline {self.name!r} returns its outputs; drop outputs=[…].")
         return returned
+
+    def _groups(self) -> Sequence[Group]:
+        return self._record().groups
+
+    def _defaults_in_another(self) -> Mapping[str, Any]:
+        return {name: plain(value) for name, value in self.context.items()}
+
+    def _recorded_in(self, recording: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        try:
+            bound = inspect.signature(self.function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise DefinitionError(f"Pipeline {self.name!r}: {error}.") from error
+        bound.apply_defaults()
+        values = {name: as_later(f"Pipeline {self.name!r}", name, value) for name, value in bound.arguments.items()}
+        return self.function(**values)
 
     def _own_types(self) -> Mapping[str, object]:
         hints = type_hints(self.function)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from flowyml.authoring.calls import Call
+from flowyml.authoring.calls import Call, Recorder
 from flowyml.authoring.context import Context
 from flowyml.authoring.data_files import checked_globs
 from flowyml.authoring.notebooks import newest
@@ -18,17 +18,26 @@ from flowyml.authoring.options import engine_options, names_unknown_options, tak
 from flowyml.authoring.origins import defining_file, origin_of
 from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, put_place, users_line
 from flowyml.authoring.run_parameters import annotation_of, context_parameter
-from flowyml.authoring.steps import Step, check_names, check_timeout
+from flowyml.authoring.steps import Step, check_names, check_timeout, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
 from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
 from flowyml.core.plain_text import storable_text
-from flowyml.plan.model import Parameter, PipelineOutput, Plan
+from flowyml.plan.groups import Group, Groups
+from flowyml.plan.model import (
+    FLAT_SCHEMA_VERSION,
+    SCHEMA_VERSION,
+    FromParameter,
+    Parameter,
+    PipelineOutput,
+    Plan,
+    Source,
+)
 from flowyml.plan.model import Step as PlanStep
 from flowyml.plan.names import check_name
 from flowyml.plan.parameters import check_values
-from flowyml.plan.types import is_rich
+from flowyml.plan.types import is_rich, plain
 from flowyml.runtime.code import Code
 
 if TYPE_CHECKING:
@@ -290,6 +299,9 @@ class Pipeline:
     def _returned(self) -> tuple[PipelineOutput, ...] | None:
         return None
 
+    def _groups(self) -> Sequence[Group]:
+        return ()
+
     def _own_types(self) -> Mapping[str, object]:
         return {}
 
@@ -304,24 +316,27 @@ class Pipeline:
         return bool(self._calls)
 
     def _compiled(self) -> Plan:
-        from flowyml.authoring.compiler import compile_outputs, compile_steps, with_types
+        from flowyml.authoring.compiler import compile_outputs, compile_steps, has_control_flow, with_types
 
         calls = self._all_calls()
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
-        steps = compile_steps(self.name, calls, self.context)
+        groups = self._groups()
+        steps = compile_steps(self.name, calls, self.context, groups)
         types = {**self._own_types(), **self._context_types(calls, steps)}
         context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
             name=self.name,
-            steps=with_types(steps, calls, {name: kind for name, kind in types.items() if is_rich(kind)}),
+            steps=with_types(steps, calls, {name: kind for name, kind in types.items() if is_rich(kind)}, groups),
             parameters=(*self._own_parameters(), *context.values()),
-            outputs=self._returned() or compile_outputs(self.name, steps, self.outputs),
+            outputs=compile_outputs(self.name, Groups(groups, steps), steps, self.outputs, self._returned()),
             hooks=tuple(_class_name(type(hook)) for hook in self.hooks),
             timeout_seconds=self.timeout,
             tags=self.tags,
             description=storable_text(self.description),
             options=self.engines,
+            groups=tuple(groups),
+            schema_version=SCHEMA_VERSION if groups or any(map(has_control_flow, steps)) else FLAT_SCHEMA_VERSION,
         )
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
@@ -351,12 +366,50 @@ class Pipeline:
             outputs=Outputs(), step_results={}, duration_seconds=0.0,
         )  # fmt: skip
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """A pipeline is no function: it always raises ``DefinitionError``."""
-        raise DefinitionError(
-            f"Pipeline {self.name!r} is not called. Run it with {self.name}.run(); in the function of another "
-            f"pipeline, call its steps."
-        )
+    @names_its_place
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Within the function of another pipeline: put this pipeline's steps in there, as a group of its name.
+
+        Arguments are its parameters; an output of a step can be given for each. Gives what its function returns; for a
+        pipeline by names its outputs, a dict when there are several. Hooks, a timeout and engine options are for whole
+        runs: a pipeline that has some is refused. Raises ``DefinitionError``, also anywhere else.
+        """
+        recording = recorder.get()
+        if not isinstance(recording, Recorder):
+            raise DefinitionError(
+                f"Pipeline {self.name!r} is called only within the function of another pipeline. Run it with "
+                f"{self.name}.run()."
+            )
+        if mine := [name for name in ("hooks", "timeout", "engines") if getattr(self, name)]:
+            raise DefinitionError(
+                f"Pipeline {self.name!r} has {' and '.join(mine)}, which are for whole runs. Give them to the pipeline "
+                f"that calls it."
+            )
+        with recording.section(self.name, self.description, self._defaults_in_another(), self._home() or self):
+            return self._recorded_in(recording, args, kwargs)
+
+    def _defaults_in_another(self) -> Mapping[str, Any]:
+        return {}
+
+    def _recorded_in(self, recording: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Wired by names here, and recorded as calls."""
+        from flowyml.authoring.compiler import compile_outputs, compile_steps
+
+        if args:
+            raise DefinitionError(f"Pipeline {self.name!r} takes its parameters by name: {self.name}(rows=…).")
+        if strangers := sorted(kwargs.keys() - self.context.keys()):
+            raise DefinitionError(
+                f"Pipeline {self.name!r} has no parameter {strangers[0]!r}. It has {', '.join(self.context) or 'none'}."
+            )
+        calls = {call.name: call for call in self._all_calls()}
+        steps = compile_steps(self.name, list(calls.values()), self.context)
+        given = {**{name: plain(value) for name, value in self.context.items()}, **kwargs}
+        made: dict[Source, Any] = {FromParameter(name): value for name, value in given.items()}
+        for step in steps:
+            made |= recording.record_wired(calls[step.name], step, made.__getitem__)
+        outputs = compile_outputs(self.name, Groups((), steps), steps, self.outputs, None)
+        values = {output.name: made[output.source] for output in outputs}
+        return next(iter(values.values())) if len(values) == 1 else values
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name!r}>"

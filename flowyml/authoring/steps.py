@@ -14,6 +14,7 @@ from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.model import RUN_IF
 from flowyml.plan.names import check_name
 
 P = ParamSpec("P")
@@ -26,6 +27,7 @@ class CallRecorder(Protocol):
     """Takes note of the steps that are called while a pipeline is built from its function."""
 
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
+    def record_map(self, step: Step[..., Any], fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Any: ...
 
 
 recorder: ContextVar[CallRecorder | None] = ContextVar("flowyml_recorder", default=None)
@@ -44,6 +46,9 @@ class StepOptions:
     resources: ResourceRequirements | None = None
     tags: tuple[str, ...] = ()
     description: str = ""
+    run_if: str = "all_success"
+    max_parallel: int | None = None
+    on_item_error: str = "fail"
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -72,6 +77,23 @@ class Step(Generic[P, R]):
         if recording is None:
             return self.function(*args, **kwargs)
         return recording.record(self, args, kwargs)
+
+    @names_its_place
+    def map(self, **over: Any) -> list[R]:
+        """Run the step once for each item of a list: ``scores = train.map(config=configs)``.
+
+        A list is an output of a step, a parameter, or plain JSON. Several go in step, item by item, and must be equally
+        long. What takes ``scores`` gets the list of all items' outputs, in order. ``options(max_parallel=…,
+        on_item_error=…)`` are those of ``for_each``.
+
+        Raises ``DefinitionError``.
+        """
+        return Partial(self, {}).map(**over)
+
+    @names_its_place
+    def partial(self, **fixed: Any) -> Partial[R]:
+        """Fill some parameters with the same value for all items: ``train.partial(data=data).map(config=configs)``."""
+        return Partial(self, fixed)
 
     @property
     def name(self) -> str:
@@ -140,6 +162,9 @@ class Step(Generic[P, R]):
         retry: int | OrchestratorRetryPolicy | None = None,
         timeout: float | None = None,
         resources: ResourceRequirements | None = None,
+        run_if: str | None = None,
+        max_parallel: int | None = None,
+        on_item_error: str | None = None,
     ) -> Step[P, R]:
         """The same function as another step: what is given here replaces what ``@step`` said."""
         changed: dict[str, Any] = {
@@ -149,6 +174,9 @@ class Step(Generic[P, R]):
             "retry": _retry(retry, self.name),
             "timeout": check_timeout(timeout, f"step {self.name!r}"),
             "resources": resources,
+            "run_if": run_if and check_run_if(run_if, f"step {self.name!r}"),
+            "max_parallel": check_max_parallel(max_parallel, f"step {self.name!r}"),
+            "on_item_error": on_item_error and check_item_error(on_item_error, f"step {self.name!r}"),
         }
         return self._changed({key: value for key, value in changed.items() if value is not None})
 
@@ -173,6 +201,27 @@ class Step(Generic[P, R]):
         return f"<step {self.name!r}>"
 
 
+class Partial(Generic[R]):
+    """A step of which some parameters have the same value for all items of a fan-out. Made by ``Step.partial``."""
+
+    def __init__(self, step: Step[..., R], fixed: Mapping[str, Any]) -> None:
+        self.step = step
+        self.fixed = fixed
+
+    @names_its_place
+    def map(self, **over: Any) -> list[R]:
+        """The same as ``Step.map`` for the other parameters."""
+        who = f"step {self.step.name!r}"
+        if not over:
+            raise DefinitionError(f"{who}: map(…) takes the parameters that differ from item to item: map(config=…).")
+        if both := sorted(set(over) & set(self.fixed)):
+            raise DefinitionError(f"{who}: {', '.join(map(repr, both))} is both fixed and mapped.")
+        recording = recorder.get()
+        if recording is None:
+            raise DefinitionError(f"{who}: map(…) stands in the function of a @pipeline.")
+        return cast("list[R]", recording.record_map(self.step, self.fixed, over))
+
+
 @overload
 def step(function: Callable[P, R], /) -> Step[P, R]: ...
 @overload
@@ -187,6 +236,9 @@ def step(
     resources: ResourceRequirements | Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
     description: str | None = None,
+    run_if: str = "all_success",
+    max_parallel: int | None = None,
+    on_item_error: str = "fail",
     **engines: Mapping[str, Any],
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 @names_unknown_options("step")
@@ -203,6 +255,9 @@ def step(
     resources: ResourceRequirements | Mapping[str, Any] | None = None,
     tags: Iterable[str] = (),
     description: str | None = None,
+    run_if: str = "all_success",
+    max_parallel: int | None = None,
+    on_item_error: str = "fail",
     **engines: Mapping[str, Any],
 ) -> Any:
     """Make a step of a function.
@@ -212,7 +267,12 @@ def step(
     ``outputs`` names what the function returns: one name for the value, several for the parts of a tuple; left out,
     there is one output with the step's name. ``after`` names steps that come first. ``retry`` counts retries, or is a
     policy. ``timeout`` is in seconds and makes the step run in a process of its own. ``description`` defaults to the
-    first line of the docstring. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
+    first line of the docstring.
+
+    ``run_if`` says when it runs, by the ends of the steps that it waits for, in Airflow's words: ``"all_done"``. With
+    any but ``"all_success"``, what it takes from other steps needs a default in the function, for when they did not
+    complete. ``max_parallel`` and ``on_item_error`` are for ``map``. Options for one engine go under its name:
+    ``airflow={"pool": "gpu"}``.
 
     Raises ``DefinitionError`` for options that make no sense.
 
@@ -239,6 +299,9 @@ def step(
             resources=requirements,
             tags=check_names(tags, "tags", f"step {shown!r}"),
             description=_first_line(function) if description is None else description,
+            run_if=check_run_if(run_if, f"step {shown!r}"),
+            max_parallel=check_max_parallel(max_parallel, f"step {shown!r}"),
+            on_item_error=check_item_error(on_item_error, f"step {shown!r}"),
             engines=engine_options(engines, f"step {shown!r}"),
         )
         return made
@@ -268,6 +331,27 @@ def check_timeout(seconds: object, who: str) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
         raise DefinitionError(f"{who}: timeout={seconds!r} must be a number of seconds above 0.")
     return seconds
+
+
+def check_run_if(rule: str, who: str) -> str:
+    """Give the rule back if it is one of ``RUN_IF``."""
+    if rule not in RUN_IF:
+        raise DefinitionError(f"{who}: run_if={rule!r} must be one of {', '.join(RUN_IF)}.")
+    return rule
+
+
+def check_max_parallel(number: object, who: str) -> int | None:
+    """Give the number back if it is one of items, or None."""
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        raise DefinitionError(f"{who}: max_parallel={number!r} must be a number of items, at least 1.")
+    return number
+
+
+def check_item_error(rule: str, who: str) -> str:
+    """Give the rule back if it is ``"fail"`` or ``"continue"``."""
+    if rule not in ("fail", "continue"):
+        raise DefinitionError(f"{who}: on_item_error={rule!r} must be 'fail' or 'continue'.")
+    return rule
 
 
 def _inputs(given: object, step: Step[..., Any], who: str) -> Mapping[str, str | tuple[str, ...]] | None:

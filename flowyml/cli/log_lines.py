@@ -34,7 +34,7 @@ class LogPrinter:
         if self._brief and not line.step:
             return
         self._timed = self._timed or line.time is not None
-        step = cut(safe_line(line.step), _LONGEST_STEP)
+        step = cut(safe_line(line.label), _LONGEST_STEP)
         self._step = max(self._step, width(step))
         time = f"{line.time.astimezone():%H:%M:%S}" if line.time else ""
         level = cut(safe_line(line.level), _LEVEL)

@@ -96,7 +96,9 @@ def graph(
         plan = load(file).compile()
         path = None if output is None else _write_drawing(output, _drawn(plan, form, out), form, force)
         if as_json:
-            steps = [{"name": step.name, "after": step.upstream, "outputs": step.outputs} for step in plan]
+            steps = [
+                {"name": step.name, "after": plan.structure.upstream(step), "outputs": step.outputs} for step in plan
+            ]
             where = {} if path is None else {"path": str(path)}
             out.document({"pipeline": plan.name, "steps": steps, **where})
         elif path is None:

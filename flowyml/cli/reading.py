@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -12,12 +12,15 @@ from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, T
 from flowyml.cli.output import Output, note, print_error
 from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
 from flowyml.core.errors import FlowymlError
-from flowyml.core.runs import Run, StepRun
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import Run, StepRun, folded
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["cancel", "logs", "outputs", "runs", "status", "watch"]
+
+_BAD = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 
 _WIDE = 70
 """Columns of a terminal from which `runs` shows whole times and durations."""
@@ -59,17 +62,25 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
             ("STEP", "STATUS", "TOOK", "ATTEMPT", ""),
             (
                 (
-                    step.name,
+                    step.label,
                     status_word(step.status),
                     f"{step.duration_seconds:.1f} s" if step.started_at else "",
                     step.attempt or "",
                     (step.error or "").partition("\n")[0],
                 )
-                for step in steps
+                for step in _with_failed_items(steps)
             ),
         )
         if run.error:
             print_error(run.error)
+
+
+def _with_failed_items(steps: Sequence[StepRun]) -> Iterator[StepRun]:
+    """A line for each step; for one in a loop also one for each item that failed."""
+    for step in folded(steps):
+        yield step
+        if step.items:
+            yield from (item for item in steps if item.name == step.name and item.status in _BAD)
 
 
 def watch(job: Job, on: On = None, timeout: Timeout = None, as_json: AsJson = False) -> int:
@@ -85,7 +96,9 @@ def logs(
     job: Job,
     on: On = None,
     follow: Annotated[bool, Option(("--follow", "-f"), "Go on until the run ends.")] = False,
-    step: Annotated[str | None, Option(("--step",), "Only the lines of one step.", metavar="NAME")] = None,
+    step: Annotated[
+        str | None, Option(("--step",), "Only the lines of one step, or of one item: train[3].", metavar="NAME")
+    ] = None,
     as_json: Annotated[bool, Option(("--json",), "Print a JSON object for each line.")] = False,
 ) -> None:
     """Print what a run printed and logged."""
@@ -98,7 +111,7 @@ def logs(
             _check_step(step, orchestrator.step_runs(job_id))
         printer = LogPrinter(out.log_line)
         for line in orchestrator.logs(job_id, follow=follow):
-            if step is not None and line.step != step:
+            if step is not None and step not in (line.step, line.label):
                 continue
             if as_json:
                 out.json_line(plain_log(line))

@@ -60,12 +60,19 @@ def plain_step(step: StepRun) -> dict[str, Any]:
         "ended_at": _iso(step.ended_at),
         "duration_seconds": round(step.duration_seconds, 6),
         "error": step.error,
+        "index": list(step.index),
     }
 
 
 def plain_log(line: LogLine) -> dict[str, Any]:
     """A log line as JSON."""
-    return {"time": _iso(line.time), "step": line.step, "level": line.level, "message": line.message}
+    return {
+        "time": _iso(line.time),
+        "step": line.step,
+        "index": list(line.index),
+        "level": line.level,
+        "message": line.message,
+    }
 
 
 def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.plain_text import safe_line, safe_log, wants_colours
-from flowyml.core.runs import Run, StepRun
+from flowyml.core.runs import Run, StepRun, folded
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -68,7 +68,7 @@ def show_progress(
         picture = _Picture(pipeline, run_id, console, tail)
 
         def update(run: Run, steps: Sequence[StepRun]) -> None:
-            live.update(picture.of(run, steps))
+            live.update(picture.of(run, folded(steps)))
 
         yield update
 
@@ -119,7 +119,7 @@ class _Lines:
     def __call__(self, run: Run, steps: Sequence[StepRun]) -> None:
         if not run.status.is_terminal:
             self._print_change("", self._name, run.status, run.duration_seconds)
-        for step in steps:
+        for step in folded(steps):
             self._print_change(step.name, f"{self._name}: {step.name}", step.status, step.duration_seconds)
         self._print_change("", self._name, run.status, run.duration_seconds)
 
@@ -154,7 +154,7 @@ class _Picture:
             note = _first_line(step.error) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
             table.add_row(
                 self._mark(step.status),
-                Text(safe_line(step.name), _MARKS[step.status][1]),
+                Text(safe_line(step.label), _MARKS[step.status][1]),
                 _seconds(step),
                 Text(safe_line(note), "dim"),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,12 @@ from flowyml.core.errors import OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 
-__all__ = ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun"]
+__all__ = ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "folded", "labelled"]
+
+
+def labelled(name: str, index: Sequence[int]) -> str:
+    """A step, or what else is in a loop, with the item that it works on: ``train[3]``."""
+    return f"{name}{''.join(f'[{number}]' for number in index)}"
 
 
 def elapsed(started_at: datetime | None, ended_at: datetime | None) -> float:
@@ -52,7 +57,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRun:
-    """One step of a run. ``attempt`` counts from 1; 0 while it has not begun."""
+    """One step of a run. ``attempt`` counts from 1; 0 while it has not begun.
+
+    A step in a loop has one for each item; ``index`` is the item's place in the list, one number for each loop around
+    it, and empty outside of all loops. ``items`` is for those that ``folded`` makes.
+    """
 
     name: str
     status: ExecutionStatus
@@ -61,6 +70,14 @@ class StepRun:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     error: str | None = None
+    index: tuple[int, ...] = ()
+    items: tuple[int, int] | None = None
+
+    @property
+    def label(self) -> str:
+        """The step with its item: ``train[3]``; for all items together ``train 37 of 200``."""
+        count = f" {self.items[0]} of {self.items[1]}" if self.items else ""
+        return f"{labelled(self.name, self.index)}{count}"
 
     @property
     def duration_seconds(self) -> float:
@@ -68,11 +85,45 @@ class StepRun:
         return elapsed(self.started_at, self.ended_at)
 
 
+def folded(steps: Iterable[StepRun]) -> list[StepRun]:
+    """The same with one for each step of a loop, for all its items: ``items`` is how many have ended, and all.
+
+    Its status is that of the items together: a failed one shows first, then those that run. Its error is that of the
+    first item that has one.
+    """
+    by_name: dict[str, list[StepRun]] = {}
+    for step in steps:
+        by_name.setdefault(step.name, []).append(step)
+    return [_folded(name, runs) if any(run.index for run in runs) else runs[0] for name, runs in by_name.items()]
+
+
+def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
+    ended = [run for run in runs if run.status.is_terminal]
+    begun = [run.started_at for run in runs if run.started_at]
+    worst = min(runs, key=lambda run: _SHOWN_FIRST.index(run.status))
+    status = worst.status
+    if status is ExecutionStatus.QUEUED and ended:
+        status = ExecutionStatus.RUNNING
+    done = len(ended) == len(runs)
+    error = next((f"{run.label}: {run.error}" for run in runs if run.error), None)
+    return StepRun(
+        name=name, status=status, raw_status=worst.raw_status, attempt=max(run.attempt for run in runs),
+        started_at=min(begun, default=None), error=error, items=(len(ended), len(runs)),
+        ended_at=max((run.ended_at for run in runs if run.ended_at), default=None) if done else None,
+    )  # fmt: skip
+
+
+_SHOWN_FIRST = (
+    ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT, ExecutionStatus.RUNNING, ExecutionStatus.QUEUED,
+    ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line that a run printed or logged. ``step`` is empty for what belongs to no step.
 
-    ``attempt`` counts from 1; it is 0 where the engine does not say.
+    ``attempt`` counts from 1; it is 0 where the engine does not say. ``index`` is that of the ``StepRun``.
     """
 
     message: str
@@ -80,6 +131,12 @@ class LogLine:
     level: str = "INFO"
     time: datetime | None = None
     attempt: int = 0
+    index: tuple[int, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The step with its item: ``train[3]``."""
+        return labelled(self.step, self.index)
 
 
 class Outputs(dict[str, Any]):

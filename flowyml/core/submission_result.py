@@ -13,7 +13,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_for
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import show_progress, wants_progress
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, folded
 
 __all__ = ["RunOperations", "SubmissionResult"]
 
@@ -95,12 +95,12 @@ class SubmissionResult:
         return self.orchestrator.outputs(self.job_id) if self.status.is_successful else Outputs()
 
     def step_runs(self) -> tuple[StepRun, ...]:
-        """The steps with attempts, times and errors."""
+        """The steps with attempts, times and errors; of a step in a loop each item by itself."""
         return self.orchestrator.step_runs(self.job_id)
 
     def step_statuses(self) -> dict[str, ExecutionStatus]:
         """The status of each step by name."""
-        return {step.name: step.status for step in self.step_runs()}
+        return {step.name: step.status for step in folded(self.step_runs())}
 
     def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
         """What the run printed and logged so far; with ``follow`` until it ends."""
@@ -147,7 +147,7 @@ class SubmissionResult:
             pipeline=self._run.pipeline,
             status=self._run.status,
             outputs=outputs,
-            step_results={step.name: _step_result(step) for step in self.step_runs()},
+            step_results={step.name: _step_result(step) for step in folded(self.step_runs())},
             duration_seconds=self._run.duration_seconds,
             error=self._run.error,
         )
@@ -214,5 +214,5 @@ def _is_seconds(value: object) -> bool:
 def _step_result(step: StepRun) -> StepResult:
     return StepResult(
         name=step.name, status=step.status, raw_status=step.raw_status, attempt=step.attempt,
-        started_at=step.started_at, ended_at=step.ended_at, error=step.error,
+        started_at=step.started_at, ended_at=step.ended_at, error=step.error, items=step.items,
     )  # fmt: skip

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.model import Plan, Step
+from flowyml.plan.values import steps_of
 
 __all__ = ["Link", "Slot", "layers_of", "place", "stages"]
 
@@ -47,10 +48,10 @@ def stages(plan: Plan) -> dict[str, int]:
     """The layer of each step: one after the last of those it waits for; a source stands just before its first user."""
     stage: dict[str, int] = {}
     for step in plan:
-        stage[step.name] = 1 + max((stage[name] for name in step.upstream), default=-1)
+        stage[step.name] = 1 + max((stage[name] for name in plan.structure.upstream(step)), default=-1)
     for step in plan:
         following = plan.downstream[step.name]
-        if following and not step.upstream:
+        if following and not plan.structure.upstream(step):
             stage[step.name] = min(stage[name] for name in following) - 1
     return stage
 
@@ -113,8 +114,7 @@ def _link(start: Slot, end: Slot, data: bool) -> None:
 
 
 def _passes_data(plan: Plan, start: str, end: str) -> bool:
-    inputs = plan.by_name[end].inputs
-    return any(isinstance(item.source, FromStep) and item.source.step == start for item in inputs)
+    return any(start in steps_of(source) for source in plan.structure.values(plan.by_name[end]))
 
 
 def _order(layers: list[list[Slot]]) -> None:

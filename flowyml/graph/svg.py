@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from flowyml.graph.layout import Link, Slot, layers_of, place
-from flowyml.graph.text import cut, width
-from flowyml.plan.model import Constant, FromParameter, FromStep, Plan, Source, Step
+from flowyml.graph.text import cut, title_of, width
+from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 
 __all__ = ["svg"]
 
@@ -55,7 +55,7 @@ def svg(plan: Plan) -> str:
     """The picture, left to right. A dashed line is an order without data; each box shows its details when hovered."""
     layers = layers_of(plan, lambda _: _HEIGHT, 6)
     place(layers, _GAP)
-    columns = list(_columns(layers))
+    columns = list(_columns(plan, layers))
     right = columns[-1][0] + columns[-1][1] + _MARGIN
     bottom = _HEADER + max(slot.position + slot.size / 2 for layer in layers for slot in layer) + _MARGIN
     notes = _parameters(plan)
@@ -68,7 +68,7 @@ def svg(plan: Plan) -> str:
         _text("note", _MARGIN, 55, notes),
         *(_line(link, columns) for layer in layers for slot in layer for link in slot.after),
         *(_passing(slot, columns) for layer in layers for slot in layer if slot.step is None),
-        *(_box(slot, slot.step, columns) for layer in layers for slot in layer if slot.step),
+        *(_box(plan, slot, slot.step, columns) for layer in layers for slot in layer if slot.step),
     ]
     size = f'viewBox="0 0 {across:.0f} {bottom:.0f}" width="{across:.0f}" height="{bottom:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="flowyml" role="img" {_FONT} {size}>'
@@ -90,24 +90,24 @@ def _tip() -> str:
     )
 
 
-def _columns(layers: Sequence[Sequence[Slot]]) -> Iterator[tuple[float, float]]:
+def _columns(plan: Plan, layers: Sequence[Sequence[Slot]]) -> Iterator[tuple[float, float]]:
     """Left edge and width of each layer."""
     left: float = _MARGIN
     for layer in layers:
-        wide = max((_box_width(slot.step) for slot in layer if slot.step), default=0.0)
+        wide = max((_box_width(plan, slot.step) for slot in layer if slot.step), default=0.0)
         yield left, wide
         left += wide + 52 + min(60, 2 * sum(len(slot.after) for slot in layer))
 
 
-def _box_width(step: Step) -> float:
-    name, note = cut(step.name, _LONGEST_NAME), cut(_note(step), _LONGEST_NAME)
+def _box_width(plan: Plan, step: Step) -> float:
+    name, note = cut(step.name, _LONGEST_NAME), cut(_note(plan, step), _LONGEST_NAME)
     return max(72, width(name) * _CELL + 30, width(note) * _SMALL_CELL + 30)
 
 
-def _box(slot: Slot, step: Step, columns: Sequence[tuple[float, float]]) -> str:
+def _box(plan: Plan, slot: Slot, step: Step, columns: Sequence[tuple[float, float]]) -> str:
     left, wide = columns[slot.layer]
     top = _HEADER + slot.position - _HEIGHT / 2
-    note = cut(_note(step), _LONGEST_NAME)
+    note = cut(_note(plan, step), _LONGEST_NAME)
     parts = [
         f"<g><title>{_safe(_details(step))}</title>",
         f'<rect {_drawn_as("box")} x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{_HEIGHT}" rx="7"/>',
@@ -143,9 +143,9 @@ def _kind(data: bool) -> str:
     return "line" if data else "line order"
 
 
-def _note(step: Step) -> str:
+def _note(plan: Plan, step: Step) -> str:
     """What a step gives, unless that is its name, and what it asks for."""
-    parts = []
+    parts = [title_of(plan.structure.by_name[name]) for name in plan.structure.path(step.group)]
     if step.outputs and step.outputs != (step.name,):
         parts.append(f"→ {', '.join(step.outputs)}")
     if step.retry and step.retry.max_attempts > 1:
@@ -171,6 +171,10 @@ def _source(source: Source) -> str:
             return f"parameter {name}"
         case Constant(value):
             return cut(repr(value), 60)
+        case FromItem(loop, _):
+            return f"item of {loop}"
+        case FromEither(outputs):
+            return " or ".join(map(_source, outputs))
 
 
 def _title(plan: Plan) -> str:

@@ -6,6 +6,7 @@ from flowyml.core.plain_text import safe_line
 from flowyml.graph.layout import Slot, layers_of, place, stages
 from flowyml.graph.lines import Canvas, Wire, tracks
 from flowyml.graph.text import cut, width
+from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.model import Plan, Step
 
 __all__ = ["terminal"]
@@ -13,6 +14,7 @@ __all__ = ["terminal"]
 _MOST_STEPS = 60
 _LONGEST_NAME = 32
 _GAP = 3
+_MARKS = {Loop: "⟳", Branch: "?", Cleanup: "⏏"}
 
 
 def terminal(plan: Plan, *, columns: int = 100) -> str:
@@ -24,12 +26,12 @@ def terminal(plan: Plan, *, columns: int = 100) -> str:
     boxes = _left_edges(layers)
     if max((left + int(slot.size) for slot, left in boxes.items()), default=0) > columns:
         return _listed(plan, columns)
-    return _drawn(layers, boxes) or _listed(plan, columns)
+    return _drawn(plan, layers, boxes) or _listed(plan, columns)
 
 
 def _box_width(plan: Plan, step: Step) -> int:
     """Room for the name, and for an arrow from each step before; odd, so that it has a middle."""
-    room = max(width(_name(step)) + 4, 2 * len(step.upstream) + 3)
+    room = max(width(_name(plan, step)) + 4, 2 * len(plan.structure.upstream(step)) + 3)
     return room if room % 2 else room + 1
 
 
@@ -48,13 +50,13 @@ def _left_edges(layers: list[list[Slot]]) -> dict[Slot, int]:
     return edges
 
 
-def _drawn(layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
+def _drawn(plan: Plan, layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
     """The drawing; None for a tangle, whose lines would lie on one another."""
     canvas, row = Canvas(), 0
     for index, layer in enumerate(layers):
         for slot in layer:
             if slot.step:
-                canvas.box(row, boxes[slot], int(slot.size), _name(slot.step))
+                canvas.box(row, boxes[slot], int(slot.size), _name(plan, slot.step))
         if index == len(layers) - 1:
             break
         wires = _wires(layer, layers[index + 1], boxes)
@@ -114,23 +116,25 @@ def _exit(slot: Slot, ends: list[int], taken: dict[int, Slot], boxes: dict[Slot,
 def _listed(plan: Plan, columns: int) -> str:
     """One line a step, by stage, each with those it waits for."""
     stage = stages(plan)
-    longest = max(width(_name(step)) for step in plan)
+    longest = max(width(_name(plan, step)) for step in plan)
     digits = len(str(max(stage.values()) + 1))
     lines = []
     for number in range(max(stage.values()) + 1):
         members = [step for step in plan if stage[step.name] == number]
         for index, step in enumerate(members):
             label = str(number + 1) if index == 0 else ""
-            name = _name(step)
+            name = _name(plan, step)
+            before = plan.structure.upstream(step)
             line = f"{label:>{digits}} {_branch(index, len(members))} {name}{' ' * (longest - width(name))}"
-            lines.append(
-                cut(safe_line(f"{line}  ← {', '.join(step.upstream)}"), columns) if step.upstream else line.rstrip()
-            )
+            lines.append(cut(safe_line(f"{line}  ← {', '.join(before)}"), columns) if before else line.rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _name(step: Step) -> str:
-    return cut(safe_line(step.name), _LONGEST_NAME)
+def _name(plan: Plan, step: Step) -> str:
+    """The name with a mark: of a loop, of a branch, of the end."""
+    around = [plan.structure.by_name[name] for name in plan.structure.path(step.group)]
+    marks = "".join(_MARKS[type(group)] for group in around if type(group) in _MARKS)
+    return cut(safe_line(f"{step.name} {marks}" if marks else step.name), _LONGEST_NAME)
 
 
 def _branch(index: int, members: int) -> str:

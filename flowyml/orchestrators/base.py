@@ -19,6 +19,7 @@ from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.groups import Branch, Cleanup, Loop, Section
 from flowyml.plan.marks import marked
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 from flowyml.runtime.loading import stop_if_loading
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
-    from flowyml.plan.model import Plan
+    from flowyml.plan.model import Plan, Step
     from flowyml.runtime.code import Code
 
 __all__ = [
@@ -437,6 +438,14 @@ def _checked_run_id(run_id: object) -> str:
     return check_name(run_id, "run")
 
 
+_FEATURES_OF_GROUPS: Mapping[type, Feature] = {
+    Loop: Feature.FAN_OUT,
+    Branch: Feature.BRANCHES,
+    Cleanup: Feature.CLEANUP,
+    Section: Feature.SUB_PIPELINES,
+}
+
+
 def _plan_needs(plan: Plan) -> dict[Feature, str]:
     """The features that a plan uses, each with the first of those who ask for it."""
     needs: dict[Feature, str] = {}
@@ -447,19 +456,27 @@ def _plan_needs(plan: Plan) -> dict[Feature, str]:
         needs[Feature.HOOKS] = f"{pipeline} has hooks"
     if plan.parameters:
         needs[Feature.PARAMETERS] = f"{pipeline} has parameters"
+    for group in plan.groups:
+        needs.setdefault(_FEATURES_OF_GROUPS[type(group)], f"{pipeline} has {group.name!r}")
     for step in plan:
-        who = f"step {step.name!r} asks for"
-        if step.retry and step.retry.max_attempts > 1:
-            needs.setdefault(Feature.STEP_RETRY, f"{who} {step.retry.max_attempts} attempts")
-            if step.retry.retryable_errors is not None:
-                needs.setdefault(Feature.RETRYABLE_ERRORS, f"{who} retryable_errors")
-        if step.timeout_seconds is not None:
-            needs.setdefault(Feature.STEP_TIMEOUT, f"{who} timeout={step.timeout_seconds:g}")
-        if step.resources and (step.resources.cpu or step.resources.memory):
-            needs.setdefault(Feature.RESOURCES_CPU_MEMORY, f"{who} cpu or memory")
-        if step.resources and step.resources.gpu:
-            needs.setdefault(Feature.RESOURCES_GPU, f"{who} gpu={step.resources.gpu}")
+        for feature, what in _step_needs(plan, step):
+            needs.setdefault(feature, f"step {step.name!r} asks for {what}")
     return needs
+
+
+def _step_needs(plan: Plan, step: Step) -> Iterator[tuple[Feature, str]]:
+    if step.run_if != "all_success" and not plan.structure.is_cleanup(step.group):
+        yield Feature.RUN_IF, f"run_if={step.run_if!r}"
+    if step.retry and step.retry.max_attempts > 1:
+        yield Feature.STEP_RETRY, f"{step.retry.max_attempts} attempts"
+        if step.retry.retryable_errors is not None:
+            yield Feature.RETRYABLE_ERRORS, "retryable_errors"
+    if step.timeout_seconds is not None:
+        yield Feature.STEP_TIMEOUT, f"timeout={step.timeout_seconds:g}"
+    if step.resources and (step.resources.cpu or step.resources.memory):
+        yield Feature.RESOURCES_CPU_MEMORY, "cpu or memory"
+    if step.resources and step.resources.gpu:
+        yield Feature.RESOURCES_GPU, f"gpu={step.resources.gpu}"
 
 
 def _schedule_needs(plan: Plan, schedule: Schedule) -> dict[Feature, str]:

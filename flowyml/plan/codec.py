@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowyml.core.errors import PlanError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.plan.model import (
-    SCHEMA_VERSION,
-    Constant,
-    FromParameter,
-    FromStep,
-    Input,
-    Parameter,
-    PipelineOutput,
-    Plan,
-    Source,
-    Step,
-)
+from flowyml.plan.conditions import AllOf, AnyOf, Compare, IsTrue, Not
+from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
+from flowyml.plan.model import SCHEMA_VERSION, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep
 
 __all__ = ["decode"]
 
-_SOURCES: Mapping[str, type[FromStep | FromParameter | Constant]] = {
-    cls.KIND: cls for cls in (FromStep, FromParameter, Constant)
+_KINDS: Mapping[str, type] = {
+    cls.KIND: cls
+    for cls in (
+        *(FromStep, FromParameter, Constant, FromItem, FromEither),
+        *(Compare, IsTrue, Not, AllOf, AnyOf),
+        *(Loop, Branch, Section, Cleanup),
+    )
 }
 
 
@@ -41,9 +38,9 @@ def decode(data: bytes | str) -> Plan:
             "steps": tuple(map(_step, plain["steps"])),
             "parameters": tuple(Parameter(**item) for item in plain.get("parameters", ())),
             "outputs": tuple(
-                PipelineOutput(item["name"], FromStep(item["source"]["step"], item["source"]["output"]))
-                for item in plain.get("outputs", ())
+                PipelineOutput(item["name"], _made(item["source"])) for item in plain.get("outputs", ())
             ),
+            "groups": tuple(map(_group, plain.get("groups", ()))),
             **_tuples(plain, "hooks", "tags"),
         })  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -55,17 +52,40 @@ def decode(data: bytes | str) -> Plan:
 def _step(plain: Mapping[str, Any]) -> Step:
     return Step(**{
         **plain,
-        "inputs": tuple(Input(**{**item, "source": _source(item["source"])}) for item in plain.get("inputs", ())),
+        "inputs": _inputs(plain.get("inputs", ())),
         "retry": OrchestratorRetryPolicy(**plain["retry"]) if "retry" in plain else None,
         "resources": ResourceRequirements(**plain["resources"]) if "resources" in plain else None,
         **_tuples(plain, "outputs", "after", "tags"),
     })  # fmt: skip
 
 
-def _source(plain: Mapping[str, Any]) -> Source:
-    values = dict(plain)
-    make: Callable[..., Source] = _SOURCES[values.pop("kind")]
-    return make(**values)
+def _inputs(plain: Sequence[Mapping[str, Any]]) -> tuple[Input, ...]:
+    return tuple(Input(**{**item, "source": _made(item["source"])}) for item in plain)
+
+
+def _group(plain: Mapping[str, Any]) -> Group:
+    over = {"over": _inputs(plain["over"])} if "over" in plain else {}
+    condition = {"condition": _made(plain["condition"])} if "condition" in plain else {}
+    made: Group = _KINDS[plain["kind"]](**{**_without_kind(plain), **over, **condition})
+    return made
+
+
+def _made(plain: Mapping[str, Any]) -> Any:
+    """A source or a condition, with what is in it. A constant's value is the user's, whatever it looks like."""
+    cls = _KINDS[plain["kind"]]
+    if cls is Constant:
+        return Constant(plain["value"])
+    return cls(**{name: _part(value) for name, value in _without_kind(plain).items()})
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_made, value))
+    return _made(value) if isinstance(value, Mapping) else value
+
+
+def _without_kind(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in plain.items() if name != "kind"}
 
 
 def _tuples(plain: Mapping[str, Any], *names: str) -> dict[str, tuple[str, ...]]:

@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.canonical import canonical_json
+from flowyml.plan.groups import Group, Groups
+from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
 
 __all__ = [
+    "FLAT_SCHEMA_VERSION",
+    "RUN_IF",
     "SCHEMA_VERSION",
     "Constant",
+    "FromEither",
+    "FromItem",
     "FromParameter",
     "FromStep",
     "Input",
@@ -28,35 +34,17 @@ __all__ = [
     "Step",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest that this FlowyML reads."""
 
+FLAT_SCHEMA_VERSION = 1
+"""That of a plan without control flow, which keeps its bytes."""
 
-@dataclass(frozen=True, slots=True)
-class FromStep:
-    """The value is an output of another step."""
-
-    KIND: ClassVar[str] = "step"
-    step: str
-    output: str
-
-
-@dataclass(frozen=True, slots=True)
-class FromParameter:
-    """The value is a parameter of the run."""
-
-    KIND: ClassVar[str] = "parameter"
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """The value is fixed in the pipeline: plain JSON."""
-
-    KIND: ClassVar[str] = "constant"
-    value: Any
-
-
-Source = FromStep | FromParameter | Constant
+RUN_IF = (
+    "all_success", "all_done", "all_failed", "one_failed", "one_success", "one_done", "none_failed",
+    "none_failed_min_one_success", "none_skipped", "always",
+)  # fmt: skip
+"""When a step runs, in Airflow's words, by the ends of the steps that it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +74,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class PipelineOutput:
-    """Output ``name`` of the pipeline is an output of a step."""
+    """Output ``name`` of the pipeline is an output of a step, or of whichever of several ran."""
 
     name: str
-    source: FromStep
+    source: FromStep | FromEither
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +87,8 @@ class Step:
     ``function`` tells the runtime what to call: ``"module:qualified.name"``, or ``"pickle:KEY"`` for a function that
     no worker could import, which then travels in the bundle. ``after`` names steps that come first without passing
     data. ``options`` are for single engines, by the engine's name.
+
+    ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``.
     """
 
     name: str
@@ -112,11 +102,13 @@ class Step:
     tags: tuple[str, ...] = ()
     description: str = ""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    group: str = ""
+    run_if: str = "all_success"
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """The steps that must complete first, each once, in the order of first mention."""
-        names = [item.source.step for item in self.inputs if isinstance(item.source, FromStep)]
+        """The steps that must end first, each once, in the order of first mention; those of its groups left out."""
+        names = [name for item in self.inputs for name in steps_of(item.source)]
         return tuple(dict.fromkeys((*names, *self.after)))
 
 
@@ -136,7 +128,8 @@ class Plan:
     tags: tuple[str, ...] = ()
     description: str = ""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
+    groups: tuple[Group, ...] = ()
+    schema_version: int = FLAT_SCHEMA_VERSION
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps)
@@ -147,11 +140,16 @@ class Plan:
         return {step.name: step for step in self.steps}
 
     @cached_property
+    def structure(self) -> Groups:
+        """Where the steps stand in the groups."""
+        return Groups(self.groups, self.steps)
+
+    @cached_property
     def downstream(self) -> Mapping[str, tuple[str, ...]]:
-        """For each step, the steps that wait for it."""
+        """For each step, the steps that wait for it, also by their groups."""
         following: dict[str, list[str]] = {step.name: [] for step in self.steps}
         for step in self.steps:
-            for name in step.upstream:
+            for name in self.structure.upstream(step):
                 following[name].append(step.name)
         return {name: tuple(names) for name, names in following.items()}
 

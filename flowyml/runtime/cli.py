@@ -67,7 +67,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     )  # fmt: skip
     try:
         with stoppable():
-            answer = worker.answer(step, inputs, given.attempt)
+            answer = worker.answer(step, inputs, given.attempt, tuple(map(int, filter(None, given.item.split("/")))))
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
@@ -147,6 +147,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step.add_argument("--also", action="append", default=[], help=argparse.SUPPRESS)  # where the engine put inputs
     step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # who reads the answer tells the failure
     step.add_argument("--attempt", type=int, default=1, metavar="N")
+    step.add_argument("--item", default="", metavar="N", help="which item of its loop, from 0; 3/7 in two loops")
     step.set_defaults(command=_run_step)
     hook = commands.add_parser("hook", help="fire an event on the pipeline's hooks", allow_abbrev=False)
     hook.add_argument("event", choices=EVENTS)

@@ -60,7 +60,10 @@ def _arguments(step: Step, function: Callable[..., Any], inputs: Mapping[str, An
         return inputs
     typed = _typed(step, function, inputs) if any(item.typed for item in step.inputs) else inputs
     arguments: dict[str, Any] = {}
+    missing = {item.into for item in step.inputs if item.into and item.name not in typed}
     for item in step.inputs:
+        if item.name not in typed or item.into in missing:
+            continue
         if item.into:
             arguments.setdefault(item.into, []).append(typed[item.name])
         else:
@@ -74,7 +77,7 @@ def _typed(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) 
     hints = wanted(function)
     values = dict(inputs)
     for item in step.inputs:
-        if item.typed:
+        if item.typed and item.name in inputs:
             try:
                 values[item.name] = revived(hints(item), inputs[item.name])
             except ParameterError as error:

@@ -99,4 +99,4 @@ def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
         worker.set_up_logging()
         fire_plain(worker.hooks, request["event"], request["body"])
         return {"outputs": {}}
-    return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"])
+    return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"], request["index"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -99,11 +99,12 @@ class StepProcesses:
         inputs: Mapping[str, Any],
         *,
         attempt: int = 1,
+        index: Sequence[int] = (),
         timeout: float | None = None,
         on_line: OnLine | None = None,
         stop: threading.Event | None = None,
     ) -> dict[str, Any]:
-        """Run one attempt of a step: packed inputs to packed outputs.
+        """Run one attempt of a step: packed inputs to packed outputs. ``index`` is its item's, for a step in a loop.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``timeout`` is
         in seconds, from the moment the process starts; loading the code, which comes before, may take as long again,
@@ -114,7 +115,7 @@ class StepProcesses:
         ``StepCrashedError`` for a process that died. Any exception that is raised in this thread meanwhile, such as a
         timeout of the caller's, kills the process before it goes on.
         """
-        request = {"kind": "step", "step": step, "attempt": attempt}
+        request = {"kind": "step", "step": step, "attempt": attempt, "index": list(index)}
         told = print_line if on_line is None else on_line
         answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, told, stop)
         if failure := answer.get("failure"):

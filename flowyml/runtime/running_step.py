@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ class CurrentRun:
 
     ``logical_date`` is the time on the schedule; without one, the time that the run was asked for. The
     data interval goes from the time before on the schedule to this one; without a schedule both its ends are None.
+
+    ``index`` is the place of the item that the step works on, one number for each loop around it, else empty.
     """
 
     run_id: str
@@ -28,6 +30,7 @@ class CurrentRun:
     logical_date: datetime
     data_interval_start: datetime | None = None
     data_interval_end: datetime | None = None
+    index: tuple[int, ...] = ()
 
 
 _current: ContextVar[CurrentRun | None] = ContextVar("flowyml_current_run", default=None)
@@ -49,11 +52,14 @@ def current_step() -> CurrentRun | None:
 
 
 @contextmanager
-def running(pipeline: str, run_id: str, step: str, dates: RunDates) -> Iterator[None]:
+def running(
+    pipeline: str, run_id: str, step: str, dates: RunDates, index: Sequence[int] = ()
+) -> Iterator[None]:  # fmt: skip
     """While this lasts, ``current_run()`` tells this step."""
     current = CurrentRun(
         run_id=run_id, pipeline=pipeline, step=step, logical_date=dates.logical_date,
         data_interval_start=dates.data_interval_start, data_interval_end=dates.data_interval_end,
+        index=tuple(index),
     )  # fmt: skip
     token = _current.set(current)
     try:

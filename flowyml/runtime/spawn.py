@@ -71,7 +71,8 @@ class SpawnedProcesses:
         if request["kind"] == "hook":
             return ["hook", request["event"], *common, f"--arguments={_in_file(folder / 'arguments', body)}"]
         return [
-            "step", "--quiet", *common, f"--attempt={request['attempt']}", f"--artifacts={self._config['artifacts']}",
+            "step", "--quiet", *common, f"--attempt={request['attempt']}",
+            f"--item={'/'.join(map(str, request['index']))}", f"--artifacts={self._config['artifacts']}",
             f"--place={self._config['place']}",
             f"--inputs={_in_file(folder / 'inputs', body)}",
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",

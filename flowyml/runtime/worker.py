@@ -24,8 +24,10 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import log_to_reader
 from flowyml.core.plain_text import storable_text
 from flowyml.core.retry_policy import error_names
+from flowyml.core.runs import labelled
 from flowyml.plan.codec import decode
-from flowyml.plan.model import Constant, FromStep, Input, Plan, Step
+from flowyml.plan.groups import Loop
+from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
@@ -107,29 +109,37 @@ class Worker:
             self._functions[step.name] = load_step(self.folder, step)
         return self._functions[step.name]
 
-    def perform(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:
+    def perform(
+        self, step: Step, packed: Mapping[str, Any], attempt: int = 1, index: Sequence[int] = ()
+    ) -> dict[str, Any]:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
         with pickles_decided(self._no_pickles):
-            return self._perform(step, packed, attempt)
+            return self._perform(step, packed, attempt, index)
 
-    def _perform(self, step: Step, packed: Mapping[str, Any], attempt: int) -> dict[str, Any]:
+    def _perform(
+        self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int]
+    ) -> dict[str, Any]:
         try:
             function = self.function(step)
             self.set_up_logging()
-            inputs = {item.name: self._input(step, item, packed) for item in step.inputs}
+            inputs = {
+                item.name: self._input(step, item, packed) for item in step.inputs if _is_given(step, item, packed)
+            }
         except StepStopped:  # whoever stops it tells the hooks
             raise
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)
             raise
-        with running(self.plan.name, self.run_id, step.name, self.dates):
-            keep = partial(self._packed, step, attempt)
+        with running(self.plan.name, self.run_id, step.name, self.dates, index):
+            keep = partial(self._packed, step, labelled(step.name, index), attempt)
             return run_step(step, function, inputs, self.hooks, keep=keep)
 
-    def answer(self, step: Step, packed: Mapping[str, Any], attempt: int = 1) -> dict[str, Any]:
+    def answer(
+        self, step: Step, packed: Mapping[str, Any], attempt: int = 1, index: Sequence[int] = ()
+    ) -> dict[str, Any]:
         """The same as plain JSON, a failure included, for another process. Raises ``StepStopped`` alone."""
         try:
-            return {"outputs": self.perform(step, packed, attempt)}
+            return {"outputs": self.perform(step, packed, attempt, index)}
         except StepStopped:
             raise
         except BaseException as error:
@@ -159,8 +169,10 @@ class Worker:
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
         """Only what a step produced is unpacked. Parameters and constants are plain, whatever they look like."""
-        if isinstance(item.source, FromStep):
-            return self._produced(step, item.name, item.source, packed)
+        if isinstance(item.source, FromItem):
+            return self._item(step, item, item.source, packed)
+        if isinstance(item.source, FromStep | FromEither):
+            return self._produced(step, item, packed)
         if isinstance(item.source, Constant):
             return packed.get(item.name, item.source.value)
         name = item.source.name
@@ -180,14 +192,42 @@ class Worker:
                 return as_declared(parameter.schema, value)
         return value
 
-    def _produced(self, step: Step, name: str, origin: FromStep, packed: Mapping[str, Any]) -> Any:
-        source = f"output {origin.output!r} of step {origin.step!r}"
-        if name in packed:
+    def _item(self, step: Step, item: Input, origin: FromItem, packed: Mapping[str, Any]) -> Any:
+        """An item is what its list is of: a step's, which is unpacked, or plain JSON."""
+        if isinstance(self._list_of(origin), FromStep | FromEither):
+            return self._produced(step, item, packed)
+        if item.name not in packed:
+            raise step_error(StepError, step, f"step {step.name!r} was not given {item.name!r}, its item of the loop.")
+        if is_too_deep(packed[item.name]):
+            raise ParameterError(too_deep(f"An item of loop {origin.loop!r}"))
+        return packed[item.name]
+
+    def _list_of(self, origin: FromItem) -> Source:
+        """What the list of an item comes from; an item may itself be a list that a loop within goes over."""
+        loop = self.plan.structure.by_name[origin.loop]
+        assert isinstance(loop, Loop)
+        found = next(each.source for each in loop.over if each.name == origin.name)
+        return self._list_of(found) if isinstance(found, FromItem) else found
+
+    def _produced(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
+        source = _described(item.source)
+        if item.name in packed:
             try:
-                return unpack(packed[name], self.store, *map(open_store, self.also), place=self.place)
+                return self._unpacked(packed[item.name], self._loops_of(step, item.source))
             except ArtifactError as error:
-                raise ArtifactError(f"step {step.name!r} cannot read {name!r}, {source}: {error}") from error
-        raise step_error(StepError, step, f"step {step.name!r} was not given {name!r}, {source}.")
+                raise ArtifactError(f"step {step.name!r} cannot read {item.name!r}, {source}: {error}") from error
+        raise step_error(StepError, step, f"step {step.name!r} was not given {item.name!r}, {source}.")
+
+    def _loops_of(self, step: Step, source: Source) -> Sequence[Loop]:
+        """The loops whose items' values come as a list."""
+        return self.plan.structure.loops_between(source.step, step.group) if isinstance(source, FromStep) else ()
+
+    def _unpacked(self, packed: Any, loops: Sequence[Loop]) -> Any:
+        if not loops:
+            return unpack(packed, self.store, *map(open_store, self.also), place=self.place)
+        if loops[0].on_item_error == "continue":
+            return [(index, self._unpacked(value, loops[1:])) for index, value in packed]
+        return [self._unpacked(value, loops[1:]) for value in packed]
 
     def _parameter(self, step: Step, name: str) -> Any:
         if name in self.parameters:
@@ -197,12 +237,12 @@ class Worker:
                 return parameter.default
         raise ParameterError(f"step {step.name!r} needs parameter {name!r} of the run, which has no default.")
 
-    def _packed(self, step: Step, attempt: int, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _packed(self, step: Step, label: str, attempt: int, outputs: Mapping[str, Any]) -> dict[str, Any]:
         packed = {}
         place = self.place or run_place("by-hand", self.plan.name, self.run_id)
         for name, value in outputs.items():
             try:
-                packed[name] = pack(value, self.store, key=partial(artifact_key, place, step.name, attempt, name))
+                packed[name] = pack(value, self.store, key=partial(artifact_key, place, label, attempt, name))
             except ArtifactError as error:
                 advice = (
                     "Return plain data, arrays, tables, or what can be pickled."
@@ -214,3 +254,21 @@ class Worker:
                     f"step {step.name!r}: output {name!r} cannot be handed to other steps. {error}. {advice}",
                 ) from error  # fmt: skip
         return packed
+
+
+def _is_given(step: Step, item: Input, packed: Mapping[str, Any]) -> bool:
+    """False for what may be missing and is: the default of the function stands in for it."""
+    may_be_missing = step.run_if != "all_success" and isinstance(item.source, FromStep | FromEither)
+    return not may_be_missing or item.name in packed
+
+
+def _described(source: Source) -> str:
+    match source:
+        case FromStep(step, output):
+            return f"output {output!r} of step {step!r}"
+        case FromEither(outputs):
+            return f"either of {' or '.join(map(_described, outputs))}"
+        case FromItem(loop, _):
+            return f"an item of loop {loop!r}"
+        case _:
+            return repr(source)

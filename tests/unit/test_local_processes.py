@@ -209,7 +209,7 @@ def cancelling(local: LocalOrchestrator, run_id: str, steps: int) -> threading.T
 
 
 def _running(local: LocalOrchestrator, number: int) -> int:
-    return sum(step.status == "RUNNING" for step in local.store.steps(number).values())
+    return sum(step.status == "RUNNING" for step in local.store.steps(number))
 
 
 def test_cancel_kills_processes(processes: LocalOrchestrator) -> None:

@@ -347,7 +347,7 @@ def cancelling(local: LocalOrchestrator, run_id: str, steps: int) -> threading.T
 
 
 def _running(local: LocalOrchestrator, number: int) -> int:
-    return sum(step.status == "RUNNING" for step in local.store.steps(number).values())
+    return sum(step.status == "RUNNING" for step in local.store.steps(number))
 
 
 def test_cancel_from_elsewhere_ends_steps_in_threads(local: LocalOrchestrator) -> None:

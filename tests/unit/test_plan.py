@@ -126,9 +126,9 @@ def test_what_is_no_plan_is_refused(data: bytes) -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade() -> None:
-    with pytest.raises(PlanError, match=r"schema 99; this FlowyML reads up to 1\. Upgrade"):
+    with pytest.raises(PlanError, match=r"schema 99; this FlowyML reads up to 2\. Upgrade"):
         decode(json.dumps({"schema_version": 99, "name": "p", "steps": []}))
-    assert SCHEMA_VERSION == 1
+    assert SCHEMA_VERSION == 2
 
 
 def test_a_policy_is_given_to_steps_without_one() -> None:

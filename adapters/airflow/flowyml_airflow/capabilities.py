@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CAPABILITIES"]
+
+_NOT_YET = "FlowyML does not compile it to Airflow yet; local runs have it."
 
 CAPABILITIES = Capabilities(
     "airflow",
@@ -18,6 +20,11 @@ CAPABILITIES = Capabilities(
             "The hook on_pipeline_end runs in Airflow's DAG processor, and not for a run that was cancelled: Airflow "
             "calls no callback then."
         ),
+        Feature.FAN_OUT: no(_NOT_YET),
+        Feature.BRANCHES: no(_NOT_YET),
+        Feature.RUN_IF: no(_NOT_YET),
+        Feature.CLEANUP: no(_NOT_YET),
+        Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "
             "or made with a start that has passed."

@@ -6,6 +6,8 @@ from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CLUSTER", "LOCAL_RUNNER"]
 
+_NOT_YET = "FlowyML does not compile it to Kubeflow yet; local runs have it"
+_BY_NAME = "its steps stand among the others, under its name: `prepare.load`"
 _FILE_ONLY = "its local runner keeps no schedules; use a cluster, or `flowyml schedule` on 'local'"
 
 CLUSTER = Capabilities(
@@ -37,6 +39,11 @@ CLUSTER = Capabilities(
             "KFP has no unique names: of submissions at once one run is kept, unless one dies meanwhile"
         ),
         Feature.ATTACH: yes,
+        Feature.FAN_OUT: no(_NOT_YET),
+        Feature.BRANCHES: no(_NOT_YET),
+        Feature.RUN_IF: no(_NOT_YET),
+        Feature.CLEANUP: no(_NOT_YET),
+        Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: partly("only with a fixed offset: KFP's time zone is the server's"),
@@ -65,6 +72,11 @@ LOCAL_RUNNER = Capabilities(
         Feature.OUTPUTS: yes,
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
+        Feature.FAN_OUT: no(_NOT_YET),
+        Feature.BRANCHES: no(_NOT_YET),
+        Feature.RUN_IF: no(_NOT_YET),
+        Feature.CLEANUP: no(_NOT_YET),
+        Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.SCHEDULE_CRON: no(_FILE_ONLY),
         Feature.SCHEDULE_INTERVAL: no(_FILE_ONLY),
         Feature.SCHEDULE_TIMEZONE: no(_FILE_ONLY),

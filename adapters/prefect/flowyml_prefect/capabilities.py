@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CAPABILITIES"]
+
+_NOT_YET = "FlowyML does not compile it to Prefect yet; local runs have it."
 
 CAPABILITIES = Capabilities(
     "prefect",
@@ -27,6 +29,11 @@ CAPABILITIES = Capabilities(
         Feature.OUTPUTS: yes,
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
+        Feature.FAN_OUT: no(_NOT_YET),
+        Feature.BRANCHES: no(_NOT_YET),
+        Feature.RUN_IF: no(_NOT_YET),
+        Feature.CLEANUP: no(_NOT_YET),
+        Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: yes,

@@ -9,8 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
@@ -23,15 +22,19 @@ from flowyml.core.errors import (
 )
 from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.schema import StepRow
+from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
 from flowyml.runtime.tracebacks import described
+from flowyml.runtime.walk import Decision, End, Opening, Walk
+from flowyml.runtime.walk import Node as Waiting
 
 __all__ = ["Engine", "error_text"]
 
 
 class Engine:
-    """Runs the nodes of one run to their ends.
+    """Runs the steps of one run to their ends, then those that clean up.
+
+    ``look`` finds out whether a branch is taken, and over which lists a loop goes.
 
     ``note`` is told each time a node's row changed, and ``failed`` each time an attempt failed, with the seconds until
     the next one, if there is one.
@@ -39,35 +42,50 @@ class Engine:
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        walk: Walk[Node],
         *,
         max_workers: int,
         note: Callable[[StepRow], object],
         failed: Callable[[Node, BaseException, float | None], None],
     ) -> None:
-        self.nodes = nodes
+        self.walk = walk
+        self.faults: list[str] = []
+        self.is_cleaning_up = False
         self.stop_event = threading.Event()
         self.stopping: str | None = None
         self._call: Callable[[Node], dict[str, Any]] = _not_begun
+        self._look: Callable[[Decision | Opening], Any] = _not_begun
         self._note = note
         self._report = failed
         self._max_helpers = max_workers - 1
         self._condition = threading.Condition()
-        self._ready = deque(node for node in nodes if not node.waits)
+        self._ready = walk.ready
         self._retries: list[tuple[float, int, Node]] = []
-        self._left = len(nodes)
         self._idle = 0
         self._helpers: list[threading.Thread] = []
         self._slots: list[Slot] = []
         self._broken: BaseException | None = None
 
-    def run(self, call: Callable[[Node], dict[str, Any]]) -> None:
+    def run(self, call: Callable[[Node], dict[str, Any]], look: Callable[[Decision | Opening], Any]) -> None:
         """Return when every step has ended and every thread too. ``call`` runs one attempt and gives its outputs.
 
         An interrupt of the calling thread (``KeyboardInterrupt``) stops the run, and is raised when it has stopped.
         """
+        self._call, self._look = call, look
+        with self._condition:
+            self._note_decided()
+        interrupt = self._work_together()
+        if self.walk.begin_finale():
+            stopped_by, self.stopping, self.is_cleaning_up = self.stopping, None, True
+            self.stop_event.clear()
+            interrupt = interrupt or self._work_together()
+            self.stopping = stopped_by or self.stopping
+        if reason := interrupt or self._broken:
+            raise reason
+
+    def _work_together(self) -> BaseException | None:
+        """Work until nothing is left, and give the interrupt that ended it."""
         interrupt: BaseException | None = None
-        self._call = call
         try:
             self._work()
         except BaseException as error:
@@ -75,14 +93,15 @@ class Engine:
             self.stop("cancelled")
         for helper in self._helpers:
             helper.join()
+        self._helpers.clear()
         self.end_the_rest()
-        if reason := interrupt or self._broken:
-            raise reason
+        return interrupt
 
     def stop(self, reason: str) -> None:
         """Begin no more steps and end those that run. ``reason`` becomes their raw status; the first one stands."""
         with self._condition:
             self.stopping = self.stopping or reason
+            self.walk.halt()
             self.stop_event.set()
             self._condition.notify_all()
         self.interrupt()
@@ -111,8 +130,32 @@ class Engine:
         self._slots.append(slot)
         node = self._next(None)
         while node is not None:
-            self._attempt(node, slot)
-            node = self._next(node)
+            if isinstance(node, Node):
+                self._attempt(node, slot)
+                node = self._next(node)
+            else:
+                assert isinstance(node, Decision | Opening)
+                self._decide(node)
+                node = self._next(None)
+
+    def _decide(self, node: Decision | Opening) -> None:
+        """Find out what a branch or a loop is about, and go on from there."""
+        try:
+            found = self._look(node)
+        except Exception as error:
+            with self._condition:
+                self.faults.append(str(error))
+                self.walk.ended(node, End.FAILED, f"{node.label!r} failed")
+                self._note_decided()
+            return
+        with self._condition:
+            if self.stopping:
+                self.walk.ended(node, End.FAILED)
+            elif isinstance(node, Opening):
+                self.walk.open(node, found)
+            else:
+                self.walk.ended(node, End.OK if found else End.SKIPPED)
+            self._note_decided()
 
     def _attempt(self, node: Node, slot: Slot) -> None:
         node.attempt += 1
@@ -163,17 +206,17 @@ class Engine:
         return policy.delays[node.attempt - 1] if retries else None
 
     def _mark(self, node: Node, row: StepRow) -> None:
-        node.row = row
-        self._note(row)
+        node.row = row._replace(item=item_of(node.index)) if node.index else row
+        self._note(node.row)
 
     # What they decide among themselves.
 
-    def _next(self, done: Node | None) -> Node | None:
+    def _next(self, done: Node | None) -> Waiting | None:
         """Book the step that was just run, and give the next one; wait until there is one. None: the run is over."""
         with self._condition:
             if done is not None:
                 self._book(done)
-            while self._left and not self.stopping:
+            while self.walk.left and not self.stopping:
                 if self._retries:
                     self._wake_retries()
                 if self._ready:
@@ -197,24 +240,29 @@ class Engine:
             heapq.heappush(self._retries, (node.due, node.position, node))
             self._condition.notify()
             return
-        self._left -= 1
-        node.release()
         if node.row.status == "COMPLETED":
-            node.forget_unused()
-            for follower in node.followers:
-                follower.waits -= 1
-                if not follower.waits:
-                    self._ready.append(follower)
-        elif not self.stopping:
-            self._skip_followers(node)
+            self.walk.ended(node, End.OK)
+        else:
+            self.walk.ended(node, End.FAILED, f"step {node.label!r} ended {node.row.status}")
+        self._note_decided()
 
-    def _skip_followers(self, node: Node) -> None:
+    def _note_decided(self) -> None:
+        """Mark the steps that will not run, and those of items that are to come."""
         now = time.time()
-        error = f"not run, since step {node.step.name!r} ended {node.row.status}"
-        for follower in node.still_waiting():
-            self._left -= 1
-            follower.release()
-            self._mark(follower, StepRow(follower.position, "CANCELLED", "upstream_failed", 0, None, now, error))
+        while self.walk.opened:
+            node = self.walk.opened.popleft()
+            self._mark(node, node.row)
+        while self.walk.decided:
+            node = self.walk.decided.popleft()
+            if node.end is End.OK:
+                row = StepRow(node.position, "COMPLETED", "no_items", 0, None, now)
+            elif node.end is End.SKIPPED:
+                row = StepRow(node.position, "COMPLETED", "skipped", 0, None, now)
+            else:
+                row = StepRow(
+                    node.position, "CANCELLED", "upstream_failed", 0, None, now, f"not run, since {node.cause}"
+                )
+            self._mark(node, row)
 
     def _wake_retries(self) -> None:
         while self._retries and self._retries[0][0] <= time.monotonic():
@@ -230,16 +278,17 @@ class Engine:
             helper.start()
 
     def end_the_rest(self) -> None:
-        """Mark what has not ended as cancelled."""
+        """Mark what has not ended as cancelled, but for what cleans up and has yet to begin."""
         reason = self.stopping or "cancelled"
-        for node in self.nodes:
-            if not node.ended:
+        self.walk.stop()
+        for node in self.walk.tasks:
+            if not node.ended and node.end is not None:
                 started, attempt = node.row.started, node.row.attempt
                 self._mark(node, StepRow(node.position, "CANCELLED", reason, attempt, started, time.time()))
 
 
-def _not_begun(node: Node) -> dict[str, Any]:
-    raise RuntimeError(f"step {node.step.name!r} was called before the run began")
+def _not_begun(node: Any) -> Any:
+    raise RuntimeError(f"{node.label!r} was called before the run began")
 
 
 def error_text(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from flowyml.core.runs import Run
 from flowyml.orchestrators.local.capture import beneath, leading_through
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.records import step_of
+from flowyml.orchestrators.local.records import in_order, step_of
 
 if TYPE_CHECKING:
     from flowyml.core.progress import Update
@@ -28,7 +28,6 @@ class LiveView:
     def __init__(self, run: Run, nodes: Sequence[Node]) -> None:
         self._run = run
         self._nodes = nodes
-        self._pause = 0.2 if len(nodes) < 500 else 1.0
         self._next = time.monotonic() + _PATIENCE_SECONDS
         self._update: Update | None = None
         self._stack = ExitStack()
@@ -40,7 +39,7 @@ class LiveView:
         elif now >= self._next:
             self._next = float("inf")  # for good, if drawing fails: that is told, and once is enough
             self._draw(self._run)
-            self._next = now + self._pause
+            self._next = now + (0.2 if len(self._nodes) < 500 else 1.0)
 
     def close(self, run: Run) -> None:
         """Draw the end of the run, if anything was drawn at all."""
@@ -50,7 +49,7 @@ class LiveView:
 
     def _draw(self, run: Run) -> None:
         update = self._update or self._begin()
-        update(run, [step_of(node.step.name, node.row) for node in self._nodes])
+        update(run, [step_of(node.step.name, node.row) for node in in_order(self._nodes)])
 
     def _begin(self) -> Update:
         from flowyml.core.above import Above

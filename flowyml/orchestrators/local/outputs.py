@@ -22,6 +22,7 @@ from flowyml.core.home import home
 from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
+from flowyml.plan.values import steps_of
 from flowyml.runtime.tracebacks import described
 
 __all__ = ["MAX_KEPT_BYTES", "read", "record"]
@@ -36,7 +37,11 @@ MAX_KEPT_BYTES = 1_000_000_000
 
 def record(plan: Plan, run_id: str, values: Mapping[str, Any], *, max_bytes: float) -> dict[str, Any]:
     """What is recorded: small values themselves, others as artifacts of up to ``max_bytes``, else why they are not."""
-    return {output.name: _record(plan.name, run_id, output, values[output.name], max_bytes) for output in plan.outputs}
+    return {
+        output.name: _record(plan.name, run_id, output, values[output.name], max_bytes)
+        for output in plan.outputs
+        if output.name in values  # not what was skipped
+    }
 
 
 def read(run_id: str, recorded: str) -> Outputs:
@@ -87,7 +92,7 @@ def _record(pipeline: str, run_id: str, output: PipelineOutput, value: Any, max_
         }
     try:
         place = run_place(f"local {platform.node()} {home()}", pipeline, run_id)
-        key = artifact_key(place, output.source.step, 1, f"output-{output.name}")
+        key = artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
         store = open_store()
         return {"artifact": pack(value, _LimitedStore(store, max_bytes), key=key), "store": store.url}
     except _TooLargeError:

@@ -47,11 +47,11 @@ class Recorder:
         self._thread = threading.Thread(target=self._loop, args=(tick,), name="flowyml-recorder", daemon=True)
         self._thread.start()
 
-    def sink(self, position: int | None) -> Sink:
-        """Where the step at ``position`` prints to; None is for what belongs to no step."""
+    def sink(self, position: int | None, item: str = "") -> Sink:
+        """Where the step at ``position`` prints to, working on ``item``; None is for what belongs to no step."""
 
         def line(level: str, message: str) -> None:
-            self._lines.append(Line(position, level, time.time(), storable_text(message)))
+            self._lines.append(Line(position, level, time.time(), storable_text(message), item))
 
         return Sink(line)
 
@@ -76,7 +76,7 @@ class Recorder:
                     logger.exception("Watching over a local run failed; trying again.")
 
     def _flush(self, db: sqlite3.Connection) -> None:
-        rows = {row.position: row for row in _taken(self._rows)}
+        rows = {(row.position, row.item): row for row in _taken(self._rows)}
         lines = _taken(self._lines)
         if not rows and not lines:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,27 @@ from typing import Any
 from flowyml.core.errors import FlowymlError, StepFailedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, folded
 from flowyml.orchestrators.local.capture import Sink, attributed
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
-from flowyml.orchestrators.local.schema import RunRow, StepRow
+from flowyml.orchestrators.local.schema import RunRow, StepRow, index_of
 from flowyml.orchestrators.local.store import Line
-from flowyml.plan.model import Plan
+from flowyml.plan.model import FromStep, Plan
 from flowyml.runtime.tracebacks import traceback_text
 
-__all__ = ["Outcome", "at", "log_failure", "log_line", "outcome_of", "result_of", "run_of", "step_of", "steps_of"]
+__all__ = [
+    "Outcome",
+    "at",
+    "in_order",
+    "log_failure",
+    "log_line",
+    "outcome_of",
+    "result_of",
+    "run_of",
+    "step_of",
+    "steps_of",
+]
 
 logger = logging.getLogger("flowyml.local")
 
@@ -31,11 +42,16 @@ Outcome = tuple[ExecutionStatus, str, str | None]
 _BAD = ("FAILED", "TIMEOUT")
 
 
-def outcome_of(plan: Plan, nodes: Sequence[Node], stopped: str | None) -> Outcome:
-    """A step that timed out makes the run ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout."""
-    if all(node.row.status == "COMPLETED" for node in nodes):
+def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped: str | None) -> Outcome:
+    """What the ends of its steps, and the ``faults`` of its branches and loops, make of a run.
+
+    A step that timed out makes it ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout. Items that
+    may fail, and what cleans up, do not count.
+    """
+    counted = [node for node in nodes if _counts(plan, node)]
+    if all(node.row.status == "COMPLETED" for node in counted):
         return ExecutionStatus.COMPLETED, "completed", None
-    failures = _failures(nodes)
+    failures = [*_failures(counted), *dict.fromkeys(faults)]
     if stopped == "timeout":
         late = f"The run took longer than the pipeline's timeout of {plan.timeout_seconds:g} s and was stopped."
         return ExecutionStatus.TIMEOUT, "timeout", "; ".join([late, *failures])
@@ -44,6 +60,18 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], stopped: str | None) -> Outcom
     if failures:
         return ExecutionStatus.FAILED, "failed", "; ".join(failures)
     return ExecutionStatus.CANCELLED, "cancelled", "A step was cancelled."
+
+
+def in_order(nodes: Iterable[Node]) -> list[Node]:
+    """As the plan has them; those of a loop come to be when its items are known."""
+    return sorted(nodes, key=lambda node: node.position)
+
+
+def _counts(plan: Plan, node: Node) -> bool:
+    if not node.step.group:
+        return True
+    may_fail = any(loop.on_item_error == "continue" for loop in plan.structure.loops(node.step.group))
+    return not may_fail and not plan.structure.is_cleanup(node.step.group)
 
 
 def _first_error(nodes: Sequence[Node]) -> BaseException | None:
@@ -58,26 +86,26 @@ def _failures(nodes: Sequence[Node]) -> list[str]:
 
 def _failure(node: Node) -> str:
     text = node.row.error or ""
-    who = f"step {node.step.name!r}"
+    who = f"step {node.label!r}"
     return text if who in text else f"{who} failed: {text}"
 
 
 def log_failure(
-    node: Node, error: BaseException, delay: float | None, sink: Callable[[int], Sink], code_folder: Path | None
+    node: Node, error: BaseException, delay: float | None, sink: Callable[[int, str], Sink], code_folder: Path | None
 ) -> None:  # fmt: skip
     """In the log of the step, and by way of logging on the terminal. ``delay`` is the time until the next attempt."""
     attempts = node.step.retry.max_attempts if node.step.retry else 1
     which = f" (attempt {node.attempt} of {attempts})" if attempts > 1 else ""
-    with attributed(sink(node.position)):
+    with attributed(sink(node.position, node.row.item)):
         if delay is None:
             text, who = _trace(error, code_folder), f"step {node.step.name!r} "
             if text.startswith(who):  # it names the step already
-                logger.error("Step %r %s%s", node.step.name, text.removeprefix(who), which)
+                logger.error("Step %r %s%s", node.label, text.removeprefix(who), which)
             else:
-                logger.error("Step %r failed%s: %s", node.step.name, which, text)
+                logger.error("Step %r failed%s: %s", node.label, which, text)
         else:
             text = error_text(error)
-            logger.warning("Step %r failed%s; trying again in %g s: %s", node.step.name, which, delay, text)
+            logger.warning("Step %r failed%s; trying again in %g s: %s", node.label, which, delay, text)
 
 
 def result_of(
@@ -87,25 +115,27 @@ def result_of(
     status, _, error = outcome
     of_steps: dict[str, dict[str, Any]] = {}
     for output in plan.outputs:
-        if output.name in outputs:
+        if output.name in outputs and isinstance(output.source, FromStep):
             of_steps.setdefault(output.source.step, {})[output.source.output] = outputs[output.name]
     return PipelineResult(
         run_id=row.run_id,
         pipeline=plan.name,
         status=status,
         outputs=Outputs(outputs if status.is_successful else {}),
-        step_results={node.step.name: _step_result(node, of_steps.get(node.step.name, {})) for node in nodes},
+        step_results={
+            run.name: _step_result(run, of_steps.get(run.name, {}))
+            for run in folded(step_of(node.step.name, node.row) for node in in_order(nodes))
+        },
         duration_seconds=seconds,
         error=error,
         exception=_first_error(nodes),
     )
 
 
-def _step_result(node: Node, outputs: Mapping[str, Any]) -> StepResult:
-    seen = step_of(node.step.name, node.row)
+def _step_result(seen: StepRun, outputs: Mapping[str, Any]) -> StepResult:
     return StepResult(
         name=seen.name, status=seen.status, raw_status=seen.raw_status, attempt=seen.attempt,
-        started_at=seen.started_at, ended_at=seen.ended_at, error=seen.error, outputs=outputs,
+        started_at=seen.started_at, ended_at=seen.ended_at, error=seen.error, items=seen.items, outputs=outputs,
     )  # fmt: skip
 
 
@@ -128,13 +158,17 @@ def run_of(row: RunRow) -> Run:
     )  # fmt: skip
 
 
-def steps_of(row: RunRow, steps: Mapping[int, StepRow]) -> tuple[StepRun, ...]:
-    """All steps of a run; of those that never began there is no row."""
+def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
+    """All steps of a run, each item of a loop by itself; of those that never began there is no row."""
     idle = "queued" if row.status in ("QUEUED", "RUNNING") else "not_started"
     status = "QUEUED" if idle == "queued" else "CANCELLED"
+    found: dict[int, list[StepRow]] = {}
+    for each in sorted(steps, key=lambda step: index_of(step.item)):
+        found.setdefault(each.position, []).append(each)
     return tuple(
-        step_of(name, steps.get(position) or StepRow(position, status, idle))
+        step_of(name, each)
         for position, name in enumerate(json.loads(row.steps))
+        for each in found.get(position) or [StepRow(position, status, idle)]
     )
 
 
@@ -142,14 +176,14 @@ def step_of(name: str, row: StepRow) -> StepRun:
     """One step."""
     return StepRun(
         name=name, status=ExecutionStatus[row.status], raw_status=row.raw_status, attempt=row.attempt,
-        started_at=at(row.started), ended_at=at(row.ended), error=row.error,
+        started_at=at(row.started), ended_at=at(row.ended), error=row.error, index=index_of(row.item),
     )  # fmt: skip
 
 
 def log_line(line: Line, names: list[str]) -> LogLine:
     """One log line. ``names`` are those of the steps in the plan's order."""
     step = "" if line.position is None else names[line.position]
-    return LogLine(line.message, step=step, level=line.level, time=at(line.time))
+    return LogLine(line.message, step=step, level=line.level, time=at(line.time), index=index_of(line.item))
 
 
 def at(seconds: float | None) -> datetime | None:

@@ -25,7 +25,7 @@ from flowyml.core.progress import wants_progress
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
-from flowyml.orchestrators.local.graph import nodes_of
+from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.outputs import record
@@ -36,12 +36,13 @@ from flowyml.orchestrators.local.sharing import warn_of_sharing
 from flowyml.orchestrators.local.step_call import StepCalls
 from flowyml.orchestrators.local.stopping import Watch
 from flowyml.orchestrators.local.store import Ending, RunStore
-from flowyml.plan.model import Plan
+from flowyml.plan.model import Plan, Step
 from flowyml.runtime.code import Code
 from flowyml.runtime.fork_client import Server
 from flowyml.runtime.parent_env import read_parent_env
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
+from flowyml.runtime.walk import End, Frame, Walk
 
 __all__ = ["LocalRun", "Settings"]
 
@@ -79,13 +80,11 @@ class LocalRun:
         self._store = store
         self._settings = settings
         self._values = settings.folder / "values"
-        self._nodes = nodes_of(plan, parameters)
-        for node in self._nodes:
-            node.apart = node.step.name in settings.apart
+        self._walk = Walk(plan, parameters, self._node)
         self._recorder = Recorder(store, row.number)
         self._sink = self._recorder.sink(None)
         self._engine = Engine(
-            self._nodes,
+            self._walk,
             max_workers=settings.max_workers,
             note=self._row_taker(),
             failed=partial(log_failure, sink=self._recorder.sink, code_folder=settings.host.code_folder),
@@ -94,6 +93,9 @@ class LocalRun:
         self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
         self._outputs: dict[str, Any] = {}
 
+    def _node(self, frame: Frame, step: Step, position: int) -> Node:
+        return Node(frame, step, position, apart=step.name in self._settings.apart)
+
     def execute(self) -> PipelineResult:
         """Run to the end and record it, whatever happens on the way."""
         with pickles_decided(decide_on_pickles()):
@@ -101,7 +103,7 @@ class LocalRun:
 
     def _execute(self) -> PipelineResult:
         alone = self._settings.host.alone
-        live_view = LiveView(run_of(self.row), self._nodes) if wants_progress() and not alone else None
+        live_view = LiveView(run_of(self.row), self._walk.tasks) if wants_progress() and not alone else None
         try:
             with capturing(self._sink if alone else None), attributed(self._sink):
                 try:
@@ -116,14 +118,14 @@ class LocalRun:
         finally:
             self._record_end()
         try:
-            return result_of(self.plan, self.row, self._nodes, self._outcome, self._outputs, self._seconds())
+            return result_of(self.plan, self.row, self._walk.tasks, self._outcome, self._outputs, self._seconds())
         finally:
             self._release_values()
 
     def abandon(self) -> None:
         """Record a stopped run whose steps go on regardless. For the recorder's thread, before it ends the process."""
         self._engine.end_the_rest()
-        self._outcome = outcome_of(self.plan, self._nodes, self._engine.stopping)
+        self._outcome = self._outcome_now()
         self._fire_end()
         self._record_end()
         self._settings.host.end()
@@ -134,18 +136,21 @@ class LocalRun:
         fire(self._hooks, "on_pipeline_start", self.plan.name, self.row.run_id, dict(self._parameters))
         work = StepCalls(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
-            self._settings.dates, share=self._settings.share,
+            self._parameters, self._settings.dates, share=self._settings.share,
         )  # fmt: skip
-        in_threads = {node.step.name for node in self._nodes if not node.apart}
+        in_threads = {step.name for step in self.plan if step.name not in self._settings.apart}
         if len(in_threads) > 1 and self._settings.max_workers > 1:
             with suppress(Exception):  # it looks into objects of the user's, and a warning must not end a run
                 warn_of_sharing(self.plan, code.functions, in_threads)
         with self._processes() as work.apart:
             self._recorder.start(self._ticker(live_view))
             self._settings.host.begun(self._engine)
-            self._engine.run(work.call)
-            self._outcome = outcome_of(self.plan, self._nodes, self._engine.stopping)
+            self._engine.run(work.call, work.look)
+            self._outcome = self._outcome_now()
             self._collect_outputs(work)
+
+    def _outcome_now(self) -> Outcome:
+        return outcome_of(self.plan, self._walk.tasks, self._engine.faults, self._engine.stopping)
 
     def _processes(self) -> AbstractContextManager[StepProcesses | None]:
         """The warm process that steps are forked from, if any of them runs apart."""
@@ -177,7 +182,7 @@ class LocalRun:
 
         def note(row: StepRow) -> None:
             self._recorder.note(row)
-            step = step_of(self._nodes[row.position].step.name, row)
+            step = step_of(self.plan.steps[row.position].name, row)
             if step.status.is_terminal:
                 measure("step_finished", self.plan.name, self.row.run_id, step.name, step.status, step.duration_seconds)
 
@@ -185,11 +190,9 @@ class LocalRun:
 
     def _collect_outputs(self, work: StepCalls) -> None:
         """The outputs of the pipeline that came to be; in a run that failed, those of the healthy branches."""
-        nodes = {node.step.name: node for node in self._nodes}
-        for output in self.plan.outputs:
-            node = nodes[output.source.step]
-            if node.row.status == "COMPLETED":
-                self._outputs[output.name] = work.live(node.values[output.source.output])
+        for name, (node, output) in self._walk.outputs.items():
+            if node.end is End.OK:
+                self._outputs[name] = work.live(node.values[output])
 
     def _note_fault(self, error: BaseException) -> None:
         """The caller's interrupt, or a fault outside of all steps, such as code that cannot be imported."""
@@ -236,9 +239,9 @@ class LocalRun:
     def _release_values(self) -> None:
         """The nodes hold one another, so they go late; the values of the user must not wait for that."""
         self._outputs = {}
-        for node in self._nodes:
-            node.values.clear()
+        for node in self._walk.tasks:
             node.error = None
+        self._walk.release()
 
     def _seconds(self) -> float:
         return time.time() - (self.row.started or self.row.created)

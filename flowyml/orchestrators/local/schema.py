@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["RunRow", "StepRow", "prepare", "transaction"]
+__all__ = ["RunRow", "StepRow", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 3
+VERSION = 4
 
 _TABLES = """
 CREATE TABLE runs (
@@ -50,6 +50,18 @@ ALTER TABLE runs ADD COLUMN code_digest TEXT;
 ALTER TABLE schedules ADD COLUMN origin TEXT
 """,
     3: "ALTER TABLE runs ADD COLUMN revision TEXT",
+    4: """
+ALTER TABLE steps RENAME TO steps_before;
+CREATE TABLE steps (
+    run INTEGER NOT NULL, position INTEGER NOT NULL, item TEXT NOT NULL DEFAULT '', status TEXT NOT NULL,
+    raw_status TEXT NOT NULL, attempt INTEGER NOT NULL, started REAL, ended REAL, error TEXT,
+    PRIMARY KEY (run, position, item)
+) WITHOUT ROWID;
+INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error)
+SELECT run, position, status, raw_status, attempt, started, ended, error FROM steps_before;
+DROP TABLE steps_before;
+ALTER TABLE lines ADD COLUMN item TEXT NOT NULL DEFAULT ''
+""",
 }
 
 
@@ -86,7 +98,7 @@ class RunRow(NamedTuple):
 
 
 class StepRow(NamedTuple):
-    """A step as it is stored. ``position`` is its place in the plan."""
+    """A step as it is stored. ``position`` is its place in the plan, ``item`` the one of the loops that it is in."""
 
     position: int
     status: str
@@ -95,11 +107,22 @@ class StepRow(NamedTuple):
     started: float | None = None
     ended: float | None = None
     error: str | None = None
+    item: str = ""
 
     @classmethod
     def columns(cls) -> str:
         """The columns of the table in the order of the fields."""
         return ", ".join(cls._fields)
+
+
+def item_of(index: Sequence[int]) -> str:
+    """An item as it is stored: ``3/7`` for the 7 of the inner loop within the 3 of the outer one."""
+    return "/".join(map(str, index))
+
+
+def index_of(item: str) -> tuple[int, ...]:
+    """What ``item_of`` was given."""
+    return tuple(map(int, item.split("/"))) if item else ()
 
 
 def prepare(db: sqlite3.Connection, path: Path) -> None:

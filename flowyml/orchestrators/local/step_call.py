@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import OutputError
+from flowyml.core.errors import OutputError, StepError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
-from flowyml.plan.model import Plan
+from flowyml.plan.conditions import holds
+from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.running_step import running
+from flowyml.runtime.tracebacks import described
+from flowyml.runtime.walk import Collected, Decision, Opening
+from flowyml.runtime.walk import Node as Waiting
 
 __all__ = ["Stored", "StepCalls", "goes_apart"]
 
@@ -52,14 +56,15 @@ class StepCalls:
     """
 
     def __init__(
-        self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event, sink: Callable[[int], Sink],
-        dates: RunDates, *, share: bool = False,
+        self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
+        sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
     ) -> None:  # fmt: skip
         self.apart: StepProcesses | None = None
         self._functions = code.functions
         self._hooks: tuple[PipelineHook, ...] = tuple(code.hooks)
         self._pipeline = pipeline
         self._run_id = run_id
+        self._parameters = parameters
         self._dates = dates
         self._share = share
         self._folder = folder
@@ -69,29 +74,75 @@ class StepCalls:
 
     def call(self, node: Node) -> dict[str, Any]:
         """The outputs of one attempt. Raises what the step raises."""
-        with attributed(self._sink(node.position)):
+        with attributed(self._sink(node.position, node.row.item)):
             return self._call_apart(node) if node.apart else self._call_here(node)
 
     def live(self, value: Any) -> Any:
         """What a thread works with."""
+        if isinstance(value, Collected):
+            return value.of([self.live(part) for part in value])
         return value.live(self._unpack) if type(value) is Stored else value
 
     def _call_here(self, node: Node) -> dict[str, Any]:
         given: dict[str, Any] = own_copy(node.fixed)  # what an attempt does to them is nobody else's business
-        for name, source, output in node.arguments:
+        for name, source, output in node.given():
             given[name] = self._taken(node, source, output)
         inputs = _as_declared(node, given)
-        with running(self._pipeline, self._run_id, node.step.name, self._dates):
+        with running(self._pipeline, self._run_id, node.step.name, self._dates, node.index):
             return distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
 
-    def _taken(self, node: Node, source: Node, output: str) -> Any:
+    def look(self, node: Decision | Opening) -> Any:
+        """Whether a branch is taken; for a loop, the lists that it goes over. Raises ``StepError``."""
+        return self._is_taken(node) if isinstance(node, Decision) else self._lists(node)
+
+    def _is_taken(self, node: Decision) -> bool:
+        def value_of(source: Source) -> Any:
+            if isinstance(source, FromParameter):
+                return self._parameters[source.name]
+            if isinstance(source, Constant):
+                return source.value
+            found, output = node.known[source]
+            return self.live(found.values[output])
+
+        for branch in node.branches:
+            try:
+                is_true = branch.condition is None or holds(branch.condition, value_of)
+            except Exception as error:
+                raise StepError(
+                    f"The condition of branch {branch.name!r} cannot be decided: {described(error)}"
+                ) from error
+            if is_true:
+                return branch is node.branches[-1]
+        return False
+
+    def _lists(self, node: Opening) -> dict[str, Sequence[Any]]:
+        found = {name: self._taken(node, source, output) for name, source, output in node.given()}
+        given: dict[str, Any] = {**own_copy(node.fixed), **found}
+        lists = {item.name: given[item.name] for item in node.loop.over}
+        for name, items in lists.items():
+            if not isinstance(items, list | tuple):
+                what = "over a value" if name == "item" else f"over {name!r}"
+                raise StepError(
+                    f"Loop {node.loop.name!r} goes {what} that is no list: {type(items).__name__}. Return a list."
+                )
+        if len({len(items) for items in lists.values()}) > 1:
+            shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
+            raise StepError(f"The lists of loop {node.loop.name!r} go in step and must be equally long: {shown}.")
+        return lists
+
+    def _taken(self, node: Waiting, source: Waiting, output: str) -> Any:
         """A value as it was returned: the value itself for its last consumer, and for the others a copy.
 
         A consumer that is tried again needs it once more, so only its last attempt gets it.
         """
         value = source.values[output]
-        is_last = source.uses[output] == 1 and (node.step.retry is None or node.attempt >= node.step.retry.max_attempts)
-        if self._share or is_last:
+        is_last = self._share or (source.uses[output] == 1 and _is_last_attempt(node))
+        return self._taken_value(value, is_last=is_last)
+
+    def _taken_value(self, value: Any, *, is_last: bool) -> Any:
+        if isinstance(value, Collected):
+            return value.of([self._taken_value(part, is_last=is_last) for part in value])
+        if is_last:
             return self.live(value)
         if type(value) is Stored and is_reference(value.packed):
             return self._unpack(value.packed)
@@ -100,33 +151,38 @@ class StepCalls:
     def _call_apart(self, node: Node) -> dict[str, Any]:
         assert self.apart is not None
         given = dict(node.fixed)  # plain JSON, which a process takes as it is
-        for name, source, output in node.arguments:
+        for name, source, output in node.given():
             given[name] = self._packed(node, source, output)
         inputs = _as_declared(node, given)
-        sink = self._sink(node.position)
+        sink = self._sink(node.position, node.row.item)
         packed = self.apart.run(
-            node.step.name, inputs, attempt=node.attempt, timeout=node.step.timeout_seconds,
+            node.step.name, inputs, attempt=node.attempt, index=node.index, timeout=node.step.timeout_seconds,
             on_line=partial(_pass_line, sink), stop=self._stop,
         )  # fmt: skip
         return {name: Stored(value) for name, value in packed.items()}
 
-    def _packed(self, node: Node, source: Node, output: str) -> Any:
+    def _packed(self, node: Node, source: Waiting, output: str) -> Any:
         """Store a value at most once, however many steps take it."""
-        with self._locks.setdefault((source.position, output), threading.Lock()):
-            value = source.values[output]
-            if type(value) is not Stored:
-                value = source.values[output] = Stored(self._pack(value, node, source, output), value)
-            return value.packed
+        with self._locks.setdefault((id(source), output), threading.Lock()):
+            value = source.values[output] = self._stored(source.values[output], node, source, output)
+            return _packed_parts(value)
 
-    def _pack(self, value: Any, node: Node, source: Node, output: str) -> Any:
+    def _stored(self, value: Any, node: Node, source: Waiting, output: str) -> Any:
+        if isinstance(value, Collected):
+            stored = Collected(self._stored(part, node, source, output) for part in value)
+            stored.indexes = value.indexes
+            return stored
+        return value if type(value) is Stored else Stored(self._pack(value, node, source, output), value)
+
+    def _pack(self, value: Any, node: Node, source: Waiting, output: str) -> Any:
         place = run_place("local", self._pipeline, self._run_id)
-        key = artifact_key(place, source.step.name, source.attempt, f"local-{output}")
+        key = artifact_key(place, source.label, getattr(source, "attempt", 0), f"local-{output}")
         try:
             return pack(value, open_store(self._folder), key=key)
         except Exception as cause:  # whatever a user's __reduce__ raises
             error = OutputError(
                 f"step {node.step.name!r} runs in a process of its own, and output {output!r} of step "
-                f"{source.step.name!r} cannot be handed to it: {error_text(cause)}. Return what can be pickled, or let "
+                f"{source.label!r} cannot be handed to it: {error_text(cause)}. Return what can be pickled, or let "
                 f"both run in threads, without a timeout."
             )
             error.step = node.step.name
@@ -138,7 +194,16 @@ class StepCalls:
 
 def _as_declared(node: Node, given: Mapping[str, Any]) -> dict[str, Any]:
     """In the plan's order, which a step sees in its ``**kwargs``."""
-    return {item.name: given[item.name] for item in node.step.inputs}
+    return {item.name: given[item.name] for item in node.step.inputs if item.name in given}
+
+
+def _is_last_attempt(node: Waiting) -> bool:
+    retry = node.step.retry if isinstance(node, Node) else None
+    return retry is None or (isinstance(node, Node) and node.attempt >= retry.max_attempts)
+
+
+def _packed_parts(value: Any) -> Any:
+    return value.of([_packed_parts(part) for part in value]) if isinstance(value, Collected) else value.packed
 
 
 def goes_apart(plan: Plan, workers: str) -> frozenset[str]:

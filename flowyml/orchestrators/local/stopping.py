@@ -114,6 +114,8 @@ class Watch:
         now = time.monotonic()
         if self._engine.stopping:
             self._press(now)
+        elif self._engine.is_cleaning_up:
+            pass  # the run is over: neither its deadline nor a request to cancel ends what cleans up
         elif self._deadline is not None and now >= self._deadline:
             self._engine.stop("timeout")
         elif now >= self._next_look:

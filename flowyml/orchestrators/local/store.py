@@ -32,12 +32,16 @@ _SILENCE_SECONDS = 120
 
 
 class Line(NamedTuple):
-    """One log line as it is stored: ``position`` is the step's place in the plan, None for what belongs to none."""
+    """One log line as it is stored: ``position`` is the step's place in the plan, None for what belongs to none.
+
+    ``item`` is the one of the loops that the step is in.
+    """
 
     position: int | None
     level: str
     time: float
     message: str
+    item: str = ""
 
 
 class Ending(NamedTuple):
@@ -162,17 +166,17 @@ class RunStore:
             )
             return [self._settled(db, RunRow(*row)) for row in rows.fetchall()]
 
-    def steps(self, number: int) -> dict[int, StepRow]:
-        """The steps that have begun or were decided, by their place in the plan."""
+    def steps(self, number: int) -> list[StepRow]:
+        """The steps that have begun or were decided, each item of a loop by itself."""
         with self.session() as db:
             rows = db.execute(f"SELECT {StepRow.columns()} FROM steps WHERE run = ?", (number,))
-            return {row[0]: StepRow(*row) for row in rows}
+            return [StepRow(*row) for row in rows]
 
     def lines(self, number: int, after: int = 0) -> list[tuple[int, Line]]:
         """The log lines after the one of that id, oldest first, each with its id."""
         with self.session() as db:
             rows = db.execute(
-                "SELECT id, position, level, time, message FROM lines WHERE run = ? AND id > ? ORDER BY id",
+                "SELECT id, position, level, time, message, item FROM lines WHERE run = ? AND id > ? ORDER BY id",
                 (number, after),
             )
             return [(row[0], Line(*row[1:])) for row in rows]
@@ -256,19 +260,19 @@ def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: 
 
 
 _WRITE_STEPS = """
-INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error)
+INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error, item)
 SELECT :run, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
-       json_extract(value, '$[6]')
+       json_extract(value, '$[6]'), json_extract(value, '$[7]')
 FROM json_each(:rows) WHERE true
-ON CONFLICT (run, position) DO UPDATE SET status = excluded.status, raw_status = excluded.raw_status,
+ON CONFLICT (run, position, item) DO UPDATE SET status = excluded.status, raw_status = excluded.raw_status,
        attempt = excluded.attempt, started = excluded.started, ended = excluded.ended, error = excluded.error
 """
 
 _WRITE_LINES = """
-INSERT INTO lines (run, position, level, time, message)
+INSERT INTO lines (run, position, level, time, message, item)
 SELECT :run, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-       json_extract(value, '$[3]')
+       json_extract(value, '$[3]'), json_extract(value, '$[4]')
 FROM json_each(:rows)
 """
 

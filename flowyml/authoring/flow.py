@@ -1,0 +1,126 @@
+"""Loops, branches and clean-up in the function of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar, cast
+
+from flowyml.authoring.calls import Recorder, list_source
+from flowyml.authoring.later import CallOutput, EitherValue, ItemValue, condition_of
+from flowyml.authoring.places import names_its_place
+from flowyml.authoring.steps import check_item_error, check_max_parallel, recorder
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.groups import Cleanup, Loop
+from flowyml.plan.model import Input
+from flowyml.plan.names import check_name
+from flowyml.plan.values import FromItem, FromStep
+
+__all__ = ["cleanup", "either", "elif_", "for_each", "otherwise", "when"]
+
+T = TypeVar("T")
+
+ITEM = "item"
+
+
+@names_its_place
+def for_each(
+    items: Iterable[T], *, name: str | None = None, max_parallel: int | None = None, on_item_error: str = "fail"
+) -> AbstractContextManager[T]:
+    """Run the steps of the block once for each item: ``with for_each(configs) as config:``.
+
+    ``items`` is an output of a step, a parameter or a list of plain JSON. An item goes on to the next step of the
+    block without waiting for the other items. Outside the block, an output of a step in it is the list of all items'
+    outputs, in order. At most ``max_parallel`` items run at a time. ``on_item_error="continue"`` lets the run succeed
+    when items fail; what takes the list then gets ``(index, value)`` of each item that succeeded. Blocks nest once.
+
+    Raises ``DefinitionError``.
+    """
+    recording = _recording("for_each")
+    source = list_source("for_each(…)", items)
+    shown = getattr(source, "output", None) or getattr(source, "name", ITEM)
+    loop = Loop(
+        name=check_name(name, "for_each") if name is not None else f"each of {shown}" if shown != ITEM else "each item",
+        over=(Input(ITEM, source),),
+        max_parallel=check_max_parallel(max_parallel, "for_each(…)"),
+        on_item_error=check_item_error(on_item_error, "for_each(…)"),
+    )
+
+    @contextmanager
+    def block() -> Iterator[T]:
+        with recording.grouping.open(loop) as made:
+            yield cast(T, ItemValue(FromItem(made.name, ITEM)))
+
+    return block()
+
+
+@names_its_place
+def when(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
+    """Run the steps of the block only if the condition holds: ``with when(score > 0.9):``.
+
+    A condition compares outputs of steps, parameters and plain JSON; conditions are joined by ``&``, ``|`` and ``~``,
+    or by ``all_of``, ``any_of`` and ``not_``; ``is_in`` stands for ``in``. An output or parameter by itself is a
+    condition too. Steps of a branch that is not taken are skipped: they are COMPLETED, with the raw status
+    ``skipped``. Their outputs can be used outside of the branch by ``either`` alone.
+
+    Raises ``DefinitionError``.
+    """
+    return _branch("when", condition, name, joins=False)
+
+
+@names_its_place
+def elif_(condition: object, *, name: str | None = None) -> AbstractContextManager[None]:
+    """Run the steps of the block if this condition holds and none of the branches right before it was taken."""
+    return _branch("elif_", condition, name, joins=True)
+
+
+@names_its_place
+def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
+    """Run the steps of the block if none of the branches right before it was taken."""
+    chosen = "otherwise" if name is None else check_name(name, "otherwise")
+    return _recording("otherwise").grouping.branch(chosen, None, joins=True)
+
+
+@names_its_place
+def either(*outputs: T) -> T:
+    """The value of whichever of these outputs' steps ran: ``best = either(retrained, current)``.
+
+    They stand in branches of which one is taken. If none ran, what takes the value is skipped.
+    """
+    _recording("either")
+    if len(outputs) < 2 or not all(isinstance(output, CallOutput) for output in outputs):
+        raise DefinitionError(f"either takes two or more outputs of steps, and was given {outputs!r:.120}.")
+    sources = tuple(cast(FromStep, cast(Any, output).source) for output in outputs)
+    from flowyml.plan.values import FromEither
+
+    return cast(T, EitherValue(FromEither(sources)))
+
+
+@names_its_place
+def cleanup(*, name: str = "clean-up") -> AbstractContextManager[None]:
+    """Run the steps of the block when all others have ended, also after a failure, a timeout or a cancellation.
+
+    How they end does not change how the run ends. An input that they take from another step needs a default in the
+    function, for when that step did not complete.
+    """
+    grouping = _recording("cleanup").grouping
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        with grouping.open(Cleanup(name=check_name(name, "cleanup"))):
+            yield
+
+    return block()
+
+
+def _branch(verb: str, condition: object, name: str | None, *, joins: bool) -> AbstractContextManager[None]:
+    made = condition_of(condition)
+    chosen = str(made) if name is None else check_name(name, verb)
+    return _recording(verb).grouping.branch(chosen, made, joins=joins)
+
+
+def _recording(verb: str) -> Recorder:
+    recording = recorder.get()
+    if not isinstance(recording, Recorder):
+        raise DefinitionError(f"{verb}(…) stands in the function of a @pipeline.")
+    return recording

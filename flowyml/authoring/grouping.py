@@ -1,0 +1,78 @@
+"""The groups that are open while a pipeline is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.conditions import Condition
+from flowyml.plan.groups import Branch, Cleanup, Group, Loop
+
+__all__ = ["Grouping"]
+
+
+class Grouping:
+    """Collects groups; what is added while one is open stands in it."""
+
+    def __init__(self) -> None:
+        self.groups: list[Group] = []
+        self._open: list[str] = [""]
+        self._choices: dict[str, str] = {}  # by the group around: the choice that another branch may still join
+        self._decided: set[str] = set()  # choices with an otherwise
+        self._count: dict[str, int] = {}
+
+    @property
+    def current(self) -> str:
+        """The innermost open group; empty for none."""
+        return self._open[-1]
+
+    def note_step(self) -> None:
+        """A step was added here: a branch that comes now begins a new choice."""
+        self._choices.pop(self.current, None)
+
+    @contextmanager
+    def open(self, group: Group) -> Iterator[Group]:
+        """Put a group in here, under a free name, and what is added within the context into the group."""
+        if isinstance(group, Loop) and sum(isinstance(each, Loop) for each in self._around()) > 1:
+            raise DefinitionError("A loop stands in a loop, and no deeper: let a step work on the innermost items.")
+        if isinstance(group, Cleanup) and self.current:
+            raise DefinitionError("cleanup() stands in no other group: it runs when the whole pipeline has ended.")
+        self._choices.pop(self.current, None)
+        made = replace(group, name=self._free(group.name), parent=self.current)
+        self.groups.append(made)
+        self._open.append(made.name)
+        try:
+            yield made
+        finally:
+            self._open.pop()
+            self._choices.pop(made.name, None)
+
+    @contextmanager
+    def branch(self, name: str, condition: Condition | None, *, joins: bool) -> Iterator[None]:
+        """A branch: the first of a choice, or one that ``joins`` the branch right before it."""
+        choice = self._choices.get(self.current, "")
+        if joins and (not choice or choice in self._decided):
+            what = "otherwise()" if condition is None else "elif_(…)"
+            after = "an otherwise(), which is the last" if choice else "no when(…) right before it in the same block"
+            raise DefinitionError(f"{what} has {after}.")
+        name = self._free(name)
+        around = self.current
+        with self.open(Branch(name=name, choice=choice if joins else name, condition=condition)) as made:
+            assert isinstance(made, Branch)
+            if condition is None:
+                self._decided.add(made.choice)
+            yield
+        self._choices[around] = made.choice
+
+    def _around(self) -> Iterator[Group]:
+        return (group for group in self.groups if group.name in self._open)
+
+    def _free(self, wanted: str) -> str:
+        names = {group.name for group in self.groups}
+        name = wanted
+        while name in names:
+            self._count[wanted] = self._count.get(wanted, 1) + 1
+            name = f"{wanted}_{self._count[wanted]}"
+        return name

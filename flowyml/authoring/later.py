@@ -1,0 +1,220 @@
+"""What stands for a value in the function of a pipeline, where none is known yet, and conditions made of such."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn, cast
+
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.conditions import AllOf, AnyOf, Compare, Condition, IsTrue, Not
+from flowyml.plan.parameters import is_json, own_copy
+from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
+
+__all__ = ["CallOutput", "EitherValue", "Expression", "ItemValue", "Later", "ParameterValue", "condition_of"]
+
+
+class Expression:
+    """A condition that is decided when the pipeline runs."""
+
+    __slots__ = ("condition",)
+
+    def __init__(self, condition: Condition) -> None:
+        self.condition = condition
+
+    def __and__(self, other: object) -> Expression:
+        return Expression(AllOf((self.condition, condition_of(other))))
+
+    def __or__(self, other: object) -> Expression:
+        return Expression(AnyOf((self.condition, condition_of(other))))
+
+    def __rand__(self, other: object) -> Expression:
+        return Expression(AllOf((condition_of(other), self.condition)))
+
+    def __ror__(self, other: object) -> Expression:
+        return Expression(AnyOf((condition_of(other), self.condition)))
+
+    def __invert__(self) -> Expression:
+        return Expression(Not(self.condition))
+
+    def __bool__(self) -> NoReturn:
+        raise DefinitionError(
+            f"{self} has no value while the pipeline is put together. Branch by `with when({self}):`; join conditions "
+            f"by &, | and ~, each in parentheses; write is_in(value, […]) for `in`."
+        )
+
+    def __str__(self) -> str:
+        return str(self.condition)
+
+    def __repr__(self) -> str:
+        return f"<condition {self.condition}>"
+
+
+class Later:
+    """Stands for a value that is known only when the pipeline runs. Comparing it makes a condition."""
+
+    __slots__ = ("source",)
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def _refuse(self, *_: Any) -> Any:
+        raise DefinitionError(
+            f"{self!r} has no value while the pipeline is put together. Compute inside a step; branch by when(…), and "
+            f"loop by for_each(…) or the step's map(…)."
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what looks for a protocol learns that there is none
+            raise AttributeError(name)
+        self._refuse()
+
+    # Whatever would need the value, by an operator or a built-in function. Without a refusal an f-string would hold
+    # the words of `repr`, and a pipeline would go wrong in silence.
+    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = __str__ = __format__ = _refuse
+    __int__ = __float__ = __index__ = __round__ = __abs__ = __neg__ = __pos__ = _refuse
+    __add__ = __sub__ = __mul__ = __truediv__ = __floordiv__ = __mod__ = __pow__ = __matmul__ = _refuse
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rmatmul__ = _refuse
+    __xor__ = __lshift__ = __rshift__ = __rxor__ = _refuse
+
+    def _compared(self, operator: str, other: object) -> Expression:
+        return Expression(Compare(operator, self.source, operand(other)))
+
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # as in SQLAlchemy and pandas
+        return self._compared("==", other)
+
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]
+        return self._compared("!=", other)
+
+    def __lt__(self, other: object) -> Expression:
+        return self._compared("<", other)
+
+    def __le__(self, other: object) -> Expression:
+        return self._compared("<=", other)
+
+    def __gt__(self, other: object) -> Expression:
+        return self._compared(">", other)
+
+    def __ge__(self, other: object) -> Expression:
+        return self._compared(">=", other)
+
+    def __and__(self, other: object) -> Expression:
+        return condition_value(self) & other
+
+    def __or__(self, other: object) -> Expression:
+        return condition_value(self) | other
+
+    def __rand__(self, other: object) -> Expression:
+        return condition_value(other) & self
+
+    def __ror__(self, other: object) -> Expression:
+        return condition_value(other) | self
+
+    def __invert__(self) -> Expression:
+        return ~condition_value(self)
+
+    __hash__ = object.__hash__
+
+
+class CallOutput(Later):
+    """The output of a step that was called in a pipeline's function."""
+
+    source: FromStep
+
+    def __iter__(self) -> NoReturn:
+        raise DefinitionError(
+            f"{self.source.step!r} gives one output, {self.source.output!r}; to unpack it, name its parts: "
+            f"@step(outputs=['a', 'b']). To work on each of its items, use for_each(…) or the map(…) of a step."
+        )
+
+    def __repr__(self) -> str:
+        return f"<output {self.source.output!r} of step {self.source.step!r}>"
+
+
+class ParameterValue(Later):
+    """A parameter of the pipeline, as its function sees it; a constant in a pipeline that another one calls."""
+
+    source: FromParameter | Constant
+
+    def __repr__(self) -> str:
+        return f"<{'constant' if isinstance(self.source, Constant) else 'parameter'} {_name(self.source)!r}>"
+
+
+class ItemValue(Later):
+    """The current item of a loop."""
+
+    source: FromItem
+
+    def __repr__(self) -> str:
+        return f"<item of {self.source.loop!r}>"
+
+
+class EitherValue(Later):
+    """The value of whichever of several branches ran."""
+
+    source: FromEither
+
+    def __repr__(self) -> str:
+        return f"<either of {', '.join(output.output for output in self.source.outputs)}>"
+
+
+def operand(value: object) -> Source:
+    """One side of a comparison. Raises ``DefinitionError`` for what a plan cannot hold."""
+    if isinstance(value, Later):
+        return value.source
+    if isinstance(value, Expression) or not is_json(value):
+        raise DefinitionError(
+            f"A condition compares outputs, parameters and plain JSON, and was given {value!r:.80}. Compute it in a "
+            f"step of its own."
+        )
+    return Constant(own_copy(value))
+
+
+def condition_of(value: object) -> Condition:
+    """What is asked for as a condition. Raises ``DefinitionError`` for what is known already."""
+    if isinstance(value, Expression):
+        return value.condition
+    if isinstance(value, Later):
+        return IsTrue(value.source)
+    raise DefinitionError(
+        f"A condition is about outputs of steps and parameters, and {value!r:.80} is known before the pipeline runs: "
+        f"decide it by `if`."
+    )
+
+
+def condition_value(value: object) -> Expression:
+    """The same as an expression, to be joined with others."""
+    return Expression(condition_of(value))
+
+
+# For type checkers a condition is a bool, as `score > 0.9` is one for them.
+
+
+def all_of(*conditions: object) -> bool:
+    """A condition that is true when all of these are: ``when(all_of(rows > 100, is_valid))``."""
+    return cast(bool, _joined(AllOf, conditions))
+
+
+def any_of(*conditions: object) -> bool:
+    """A condition that is true when one of these is."""
+    return cast(bool, _joined(AnyOf, conditions))
+
+
+def not_(condition: object) -> bool:
+    """A condition that is true when this one is not."""
+    return cast(bool, Expression(Not(condition_of(condition))))
+
+
+def is_in(value: object, among: object) -> bool:
+    """A condition that is true when ``value`` is in ``among``, a list or a step's output."""
+    among = list(among) if isinstance(among, tuple) else among
+    return cast(bool, Expression(Compare("in", operand(value), operand(among))))
+
+
+def _joined(kind: type[AllOf | AnyOf], conditions: Iterable[object]) -> Expression:
+    if not (given := tuple(map(condition_of, conditions))):
+        raise DefinitionError("Give at least one condition.")
+    return Expression(kind(given))
+
+
+def _name(source: FromParameter | Constant) -> object:
+    return source.name if isinstance(source, FromParameter) else source.value

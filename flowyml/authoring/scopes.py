@@ -1,0 +1,93 @@
+"""Which values can be seen from where: of loops, of branches, of steps that may not have run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+
+from flowyml.authoring.calls import Call
+from flowyml.authoring.places import errors_at
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop
+from flowyml.plan.model import Input, Step
+from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
+
+__all__ = ["around", "check_scopes", "check_seen"]
+
+
+def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
+    """Raise ``DefinitionError`` where a step or a group takes what it cannot see, or what may be missing."""
+    for step in steps:
+        with errors_at(calls[step.name].place):
+            for item in step.inputs:
+                check_seen(
+                    structure, item.source, step.group, f"step {step.name!r} takes {item.into or item.name!r}, which"
+                )
+            for name in step.after:
+                _refuse_cleanup(structure, name, step.group, f"step {step.name!r} comes after {name!r}, which")
+            if step.run_if != "all_success":
+                _check_defaults(step, calls[step.name])
+    for group in structure:
+        with errors_at(_place_in(structure, calls, group)):
+            for source in structure.sources(group):
+                check_seen(structure, source, group.parent, f"{group.name!r} depends on a value that")
+            if isinstance(group, Loop):
+                _check_lists(group)
+
+
+def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
+    """Raise ``DefinitionError`` if what stands in ``group`` cannot take a value; ``who`` begins the sentence."""
+    if isinstance(source, FromItem) and source.loop not in structure.path(group):
+        raise DefinitionError(f"{who} is the item of {source.loop!r}: it is known only within that loop.")
+    for name in steps_of(source):
+        _refuse_cleanup(structure, name, group, who)
+        between = structure.between(name, group)
+        if isinstance(source, FromStep) and (branch := _first_branch(between)):
+            raise DefinitionError(
+                f"{who} is of step {name!r} in branch {branch.name!r}, which may not be taken. Join the branches: "
+                f"either(…), or put the step that takes it into the branch."
+            )
+        if isinstance(source, FromEither) and any(isinstance(each, Loop) for each in between):
+            raise DefinitionError(f"{who} is either of outputs in a loop: call either(…) within the loop.")
+
+
+def around(structure: Groups, step: Step) -> Iterator[Group]:
+    """The groups around a step, the outermost first."""
+    return (structure.by_name[name] for name in structure.path(step.group))
+
+
+def _first_branch(groups: Sequence[Group]) -> Branch | None:
+    return next((group for group in groups if isinstance(group, Branch)), None)
+
+
+def _refuse_cleanup(structure: Groups, name: str, group: str, who: str) -> None:
+    if any(isinstance(each, Cleanup) for each in structure.between(name, group)):
+        raise DefinitionError(f"{who} is in cleanup(), which comes after all that is outside of it.")
+
+
+def _check_defaults(step: Step, call: Call) -> None:
+    """What a step takes from others may be missing: the function's default stands in for it."""
+    for name, parameter in call.step.signature.parameters.items():
+        is_taken = any(_may_be_missing(item) for item in step.inputs if name in (item.name, item.into))
+        if is_taken and parameter.default is inspect.Parameter.empty:
+            why = "it cleans up" if call.step.step_options.run_if != step.run_if else f"run_if={step.run_if!r}"
+            raise DefinitionError(
+                f"step {step.name!r} may run without {name!r}, since {why}: give it a default, {name}=None."
+            )
+
+
+def _may_be_missing(item: Input) -> bool:
+    return not isinstance(item.source, FromParameter | Constant | FromItem)
+
+
+def _check_lists(loop: Loop) -> None:
+    lengths = {item.name: len(item.source.value) for item in loop.over if isinstance(item.source, Constant)}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise DefinitionError(f"The lists of {loop.name!r} go in step and must be equally long: {shown}.")
+
+
+def _place_in(structure: Groups, calls: Mapping[str, Call], group: Group) -> tuple[str, int] | None:
+    """The line of the first step in a group."""
+    members = structure.members(group.name)
+    return calls[members[0]].place if members else None

@@ -1,0 +1,192 @@
+"""Groups of steps: what runs once for each item, only on a condition, as a pipeline of its own, or at the end.
+
+A plan holds its groups beside its steps; each step names the innermost group that it is in, and each group the one
+around it. ``Groups`` answers what adapters ask about them, so that none works it out anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
+
+from flowyml.plan.conditions import Condition, sources_in
+from flowyml.plan.values import FromEither, FromStep, Source, steps_of
+
+if TYPE_CHECKING:
+    from flowyml.plan.model import Input, Step
+
+__all__ = ["Branch", "Cleanup", "Group", "Groups", "Loop", "Section", "outputs_in"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """Its steps run once for each item of the lists that it goes ``over``, which are equally long.
+
+    ``max_parallel`` items run at a time; None: as many as the engine likes. With ``on_item_error`` ``"continue"``, what
+    takes the list of an output gets ``(index, value)`` of each item that succeeded, and a failed item does not fail
+    the run; with ``"fail"`` what takes the list does not run. Its other items run in either case.
+    """
+
+    KIND: ClassVar[str] = "loop"
+
+    name: str
+    parent: str = ""
+    over: tuple[Input, ...]
+    max_parallel: int | None = None
+    on_item_error: str = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """Its steps run if its condition holds, and none of the branches of the same choice before it was taken.
+
+    Without a condition it is taken when none before it was. Steps of a branch that is not taken are skipped.
+    """
+
+    KIND: ClassVar[str] = "branch"
+
+    name: str
+    parent: str = ""
+    choice: str
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A pipeline within a pipeline, which shows its steps together."""
+
+    KIND: ClassVar[str] = "section"
+
+    name: str
+    parent: str = ""
+    pipeline: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanup:
+    """Its steps run when all others have ended, however they did, and do not change how the run ends."""
+
+    KIND: ClassVar[str] = "cleanup"
+
+    name: str
+    parent: str = ""
+
+
+Group = Loop | Branch | Section | Cleanup
+
+
+class Groups:
+    """The groups of a plan, from the outermost inwards, and where its steps stand in them.
+
+    A *path* is the names of the groups around a step, the outermost first.
+    """
+
+    def __init__(self, groups: Sequence[Group], steps: Sequence[Step]) -> None:
+        self.by_name: Mapping[str, Group] = {group.name: group for group in groups}
+        self._steps = {step.name: step for step in steps}
+        self._paths: dict[str, tuple[str, ...]] = {"": ()}
+        for group in groups:  # a group comes after the one around it
+            self._paths[group.name] = (*self._paths[group.parent], group.name)
+        self._members: dict[str, list[str]] = {}
+        for step in steps:
+            for name in self._paths[step.group]:
+                self._members.setdefault(name, []).append(step.name)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.by_name.values())
+
+    def path(self, group: str) -> tuple[str, ...]:
+        """The path of what stands in ``group``; empty for the pipeline itself."""
+        return self._paths[group]
+
+    def path_of(self, step: str) -> tuple[str, ...]:
+        """The path of a step."""
+        return self._paths[self._steps[step].group]
+
+    def members(self, group: str) -> Sequence[str]:
+        """All steps in a group, those of groups within included, in the plan's order."""
+        return self._members.get(group, ())
+
+    def loops(self, group: str) -> tuple[Loop, ...]:
+        """The loops around what stands in ``group``, the outermost first."""
+        found = (self.by_name[name] for name in self._paths[group])
+        return tuple(each for each in found if isinstance(each, Loop))
+
+    def branches(self, group: str) -> tuple[Branch, ...]:
+        """The branches around what stands in ``group``, the outermost first."""
+        found = (self.by_name[name] for name in self._paths[group])
+        return tuple(each for each in found if isinstance(each, Branch))
+
+    def is_cleanup(self, group: str) -> bool:
+        """Whether what stands in ``group`` runs at the end."""
+        return any(isinstance(self.by_name[name], Cleanup) for name in self._paths[group])
+
+    def between(self, step: str, group: str) -> tuple[Group, ...]:
+        """The groups around a step that are not around what stands in ``group``."""
+        inner, outer = self.path_of(step), self._paths[group]
+        shared = 0
+        while shared < min(len(inner), len(outer)) and inner[shared] == outer[shared]:
+            shared += 1
+        return tuple(self.by_name[name] for name in inner[shared:])
+
+    def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
+        """The loops that what stands in ``group`` sees a step's output collected over, the outermost first."""
+        return tuple(each for each in self.between(step, group) if isinstance(each, Loop))
+
+    @cached_property
+    def choices(self) -> Mapping[str, Sequence[Branch]]:
+        """The branches of each choice, in the order in which they are tried."""
+        found: dict[str, list[Branch]] = {}
+        for group in self.by_name.values():
+            if isinstance(group, Branch):
+                found.setdefault(group.choice, []).append(group)
+        return found
+
+    def sources(self, group: Group) -> Iterator[Source]:
+        """The values that a group itself needs: its lists, or what its condition and those before it are about."""
+        if isinstance(group, Loop):
+            yield from (item.source for item in group.over)
+        elif isinstance(group, Branch):
+            for branch in self.choices[group.choice]:
+                yield from sources_in(branch.condition)
+                if branch.name == group.name:
+                    break
+
+    def values(self, step: Step) -> Iterator[Source]:
+        """The values that a step needs, those of the groups around it included."""
+        yield from (item.source for item in step.inputs)
+        for name in self._paths[step.group]:
+            yield from self.sources(self.by_name[name])
+
+    def upstream(self, step: Step) -> tuple[str, ...]:
+        """All steps that a step waits for, also by the groups around it, each once."""
+        needed = (name for source in self.values(step) for name in steps_of(source))
+        return tuple(dict.fromkeys((*step.upstream, *needed)))
+
+    @cached_property
+    def collected(self) -> frozenset[tuple[str, str]]:
+        """The loops and steps in them whose outputs, or ends, something outside of the loop waits for."""
+        found: set[tuple[str, str]] = set()
+        for group, name in self._uses():
+            found.update((loop.name, name) for loop in self.loops_between(name, group))
+        return frozenset(found)
+
+    def _uses(self) -> Iterable[tuple[str, str]]:
+        """Pairs of a group and a step that something in the group waits for."""
+        for step in self._steps.values():
+            yield from ((step.group, name) for name in step.upstream)
+        for group in self.by_name.values():
+            for source in self.sources(group):
+                yield from ((group.parent, name) for name in steps_of(source))
+
+
+def outputs_in(sources: Iterable[Source]) -> Iterator[FromStep]:
+    """The outputs among values, those of an ``either`` one by one."""
+    for source in sources:
+        if isinstance(source, FromStep):
+            yield source
+        elif isinstance(source, FromEither):
+            yield from source.outputs

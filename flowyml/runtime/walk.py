@@ -1,0 +1,706 @@
+"""The steps of one run on their way: which may run now, which never will, and where each finds its inputs.
+
+It decides and does nothing else: an engine takes what is ready, works on it, and says how it ended. All of that under
+one lock of the engine's, but for ``Opening`` and ``Decision``, whose values the engine looks up without it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from flowyml.core.runs import labelled
+from flowyml.plan.groups import Branch, Cleanup, Loop
+from flowyml.plan.model import Plan, Step
+from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
+
+__all__ = ["Collected", "Decision", "End", "Frame", "Node", "Opening", "Task", "Walk"]
+
+Index = tuple[int, ...]
+"""Which item of the loops around it a step works on, the outermost first; empty outside of all loops."""
+
+
+class End(Enum):
+    """How something ended, as far as it matters to what waits for it."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Collected(list[Any]):
+    """The values of all items of a loop, in order; with ``indexes`` those of the items that succeeded."""
+
+    indexes: Sequence[int] | None = None
+
+    def of(self, values: Sequence[Any]) -> list[Any]:
+        """What a step gets for these values: the list, or a list of pairs with their indexes."""
+        return list(values) if self.indexes is None else list(zip(self.indexes, values, strict=True))
+
+
+class Node:
+    """What others wait for. ``values`` are its outputs, and ``uses`` counts, for each, the consumers to come.
+
+    ``cause`` says what kept it from running.
+    """
+
+    __slots__ = ("arguments", "cause", "end", "fixed", "followers", "frame", "gate", "tally", "uses", "values", "waits")
+
+    rule = "all_success"
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.end: End | None = None
+        self.cause = ""
+        self.waits = 0
+        self.tally = {End.OK: 0, End.SKIPPED: 0, End.FAILED: 0}
+        self.gate: _Gate | None = None
+        self.followers: list[Node] = []
+        self.arguments: list[tuple[str, Node, str]] = []
+        self.fixed: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
+        self.uses: dict[str, int] = {}
+
+    @property
+    def label(self) -> str:
+        """A name for people, and for what is stored of it."""
+        raise NotImplementedError
+
+    def given(self) -> Iterator[tuple[str, Node, str]]:
+        """The arguments that are there, not those of steps that did not complete: a name, and where the value is."""
+        return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
+
+    def use(self, output: str) -> None:
+        """One consumer more."""
+        self.uses[output] = self.uses.get(output, 0) + 1
+
+    def drop(self, output: str) -> None:
+        """One consumer fewer; a value goes with its last one."""
+        left = self.uses[output] = self.uses[output] - 1
+        if not left:
+            self.values.pop(output, None)
+
+    def forget_unused(self) -> None:
+        """Let go of the outputs that nothing takes."""
+        for output in [name for name in self.values if not self.uses.get(name)]:
+            del self.values[output]
+
+
+class Task(Node):
+    """One step, or one item's turn of it, at ``position`` in the plan."""
+
+    __slots__ = ("index", "position", "started", "step")
+
+    def __init__(self, frame: Frame, step: Step, position: int) -> None:
+        super().__init__(frame)
+        self.step = step
+        self.position = position
+        self.index = frame.index
+        self.started = False
+
+    @property
+    def rule(self) -> str:  # type: ignore[override]
+        return self.step.run_if
+
+    @property
+    def label(self) -> str:
+        return labelled(self.step.name, self.index)
+
+
+class _Gate(Node):
+    """What must let others through before anything else counts for them."""
+
+    __slots__ = ("behind",)
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__(frame)
+        self.behind: list[Node] = []
+
+    @property
+    def label(self) -> str:
+        return "the end of all other steps"
+
+
+class Decision(_Gate):
+    """Whether a branch is taken: the last of ``branches``, which are tried one after the other."""
+
+    __slots__ = ("branches", "known")
+
+    def __init__(self, frame: Frame, branches: Sequence[Branch]) -> None:
+        super().__init__(frame)
+        self.branches = branches
+        self.known: dict[Source, tuple[Node, str]] = {}
+
+    @property
+    def label(self) -> str:
+        return labelled(self.branches[-1].name, self.frame.index)
+
+
+class Opening(Node):
+    """The beginning of a loop: it waits for the lists that the loop goes over."""
+
+    __slots__ = ("active", "frames_left", "held", "items", "loop", "next")
+
+    def __init__(self, frame: Frame, loop: Loop) -> None:
+        super().__init__(frame)
+        self.loop = loop
+        self.held: list[tuple[Node, str]] = []
+        self.items: Mapping[str, Sequence[Any]] = {}
+        self.next = self.active = self.frames_left = 0
+
+    @property
+    def label(self) -> str:
+        return labelled(self.loop.name, self.frame.index)
+
+
+class _Item(Node):
+    """One item of a loop: what its steps take as its values."""
+
+    __slots__ = ()
+
+    @property
+    def label(self) -> str:
+        return labelled(self.frame.loop, self.frame.index)
+
+
+class _Gather(Node):
+    """All items' outputs of a step in a loop, for what is outside of the loop."""
+
+    __slots__ = ("loop", "parts", "step")
+
+    def __init__(self, frame: Frame, loop: Loop, step: str) -> None:
+        super().__init__(frame)
+        self.loop = loop
+        self.step = step
+        self.parts: list[Node] = []
+
+    @property
+    def label(self) -> str:
+        return labelled(self.step, self.frame.index)
+
+
+class _Join(Node):
+    """The value of whichever of several outputs came to be."""
+
+    __slots__ = ("choices",)
+
+    def __init__(self, frame: Frame, choices: Sequence[tuple[Node, str]]) -> None:
+        super().__init__(frame)
+        self.choices = choices
+
+    @property
+    def label(self) -> str:
+        return " or ".join(node.label for node, _ in self.choices)
+
+
+class Frame:
+    """The run itself, or one item of a loop: the nodes that there is one of for it."""
+
+    __slots__ = ("decisions", "gathers", "index", "item", "left", "loop", "opening", "openings", "parent", "tasks")
+
+    def __init__(self, parent: Frame | None = None, opening: Opening | None = None, number: int = 0) -> None:
+        self.parent = parent
+        self.opening = opening
+        self.loop = opening.loop.name if opening else ""
+        self.index: Index = (*parent.index, number) if parent else ()
+        self.tasks: dict[str, Task] = {}
+        self.openings: dict[str, Opening] = {}
+        self.decisions: dict[str, Decision] = {}
+        self.gathers: dict[tuple[str, str], _Gather] = {}
+        self.item: Node = _Item(self)
+        self.left = 0
+
+    def at(self, depth: int) -> Frame:
+        """This frame or the one around it that is in ``depth`` loops."""
+        frame = self
+        while len(frame.index) > depth:
+            assert frame.parent is not None
+            frame = frame.parent
+        return frame
+
+
+class _Scope:
+    """What there is once for each item of a loop, or once a run."""
+
+    def __init__(self, plan: Plan, loop: str) -> None:
+        structure = plan.structure
+        inner = {group.name: _innermost_loop(structure.loops(group.name)) for group in structure}
+        inner[""] = ""
+        self.steps = [(at, step) for at, step in enumerate(plan.steps) if inner[step.group] == loop]
+        groups = [group for group in structure if inner[group.parent] == loop]
+        self.loops = [group for group in groups if isinstance(group, Loop)]
+        self.branches = [group for group in groups if isinstance(group, Branch)]
+        names = {group.name for group in self.loops}
+        taken = [name for output in plan.outputs for name in steps_of(output.source)]
+        returned = {(loop.name, name) for name in taken for loop in structure.loops_between(name, "")}
+        self.collected = sorted(pair for pair in structure.collected | returned if pair[0] in names)
+
+
+T = TypeVar("T", bound=Task)
+
+
+class Walk(Generic[T]):
+    """The nodes of one run. ``make`` makes its tasks; ``parameters`` are those of the run.
+
+    ``ready`` holds what can be worked on. Tasks that will never run are put into ``decided`` as they are found, with
+    ``end`` and ``cause``, and those of items that are to come into ``opened``. ``left`` counts what has not ended,
+    ``tasks`` are all that there are so far, and ``outputs`` says where those of the pipeline are found.
+    """
+
+    def __init__(
+        self, plan: Plan, parameters: Mapping[str, Any], make: Callable[[Frame, Step, int], T]
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.ready: deque[Node] = deque()
+        self.decided: deque[T] = deque()
+        self.opened: deque[T] = deque()
+        self.tasks: list[T] = []
+        self.left = 0
+        self._parameters = parameters
+        self._make = make
+        self._structure = plan.structure
+        self._scopes: dict[str, _Scope] = {}
+        self._pending: deque[Node] = deque()
+        self.root = Frame()
+        self._finale = _Gate(self.root)  # what cleans up is behind it
+        self._stopped = False
+        self._build(self.root)
+        self.outputs: dict[str, tuple[Node, str]] = {}
+        for output in plan.outputs:
+            node, key = self.outputs[output.name] = self._node(self.root, "", output.source)
+            node.use(key)
+        self._settle()
+
+    # What an engine says.
+
+    def ended(self, node: Node, end: End, cause: str = "") -> None:
+        """A node that was ready has ended. ``values`` holds its outputs, and ``cause`` names a failure."""
+        if self._stopped:
+            node.end = end
+            self._end_quietly(node, cause)
+            return
+        self._end(node, end, cause)
+        self._settle()
+
+    def open(self, opening: Opening, lists: Mapping[str, Sequence[Any]]) -> None:
+        """The lists of a loop are there, equally long: its items begin."""
+        count = len(next(iter(lists.values())))
+        opening.items = lists
+        opening.frames_left = count
+        for (loop, _), gather in opening.frame.gathers.items():
+            if loop == opening.loop.name:
+                gather.waits += count  # and is left alone until this node has ended
+        if not count:
+            self._stand_in(opening, End.OK, "no items")
+        for number in range(count):
+            self.opened.extend(self._stand_ins(opening, (*opening.frame.index, number)))
+        self._begin_items(opening)
+        self._end(opening, End.OK, "")
+        self._settle()
+
+    def halt(self) -> None:
+        """Begin nothing more; what ends from now on decides nothing, but for what cleans up."""
+        self._stopped = True
+        self.ready.clear()
+
+    def stop(self) -> None:
+        """Halt, and end what has not ended; what cleans up may still run."""
+        self.halt()
+        for node in [node for node in self._unended() if not self._is_late(node)]:
+            self._end_quietly(node, "")
+        self.left = 0
+
+    def begin_finale(self) -> bool:
+        """Let what cleans up run, when all else has ended. False if there is nothing, or it has begun."""
+        if self._finale.end is not None or not self._finale.behind:
+            return False
+        self._stopped = False
+        self._finale.end = End.OK
+        late = [node for node in self._unended() if self._is_late(node)]
+        self.left += len(late)
+        for node in late:
+            self._judge(node)
+        self._settle()
+        return True
+
+    def _unended(self) -> Iterator[Node]:
+        frames = deque([self.root])
+        seen = {id(self.root)}
+        for task in self.tasks:
+            if id(task.frame) not in seen:
+                seen.add(id(task.frame))
+                frames.append(task.frame)
+        for frame in frames:
+            nodes = (*frame.tasks.values(), *frame.openings.values(), *frame.decisions.values())
+            yield from (node for node in nodes if node.end is None)
+
+    def _end_quietly(self, node: Node, cause: str) -> None:
+        """End it for what cleans up alone."""
+        node.end, node.cause = node.end or End.FAILED, cause
+        for follower in node.followers:
+            if isinstance(follower, _Gather | _Join):
+                if follower.end is None:
+                    self._end_quietly(follower, cause)
+            elif follower.end is None and self._is_late(follower):
+                follower.waits -= 1
+                follower.tally[node.end] += 1
+        node.followers.clear()
+
+    def _is_late(self, node: Node) -> bool:
+        """Whether a node is of what cleans up."""
+        if isinstance(node, Task):
+            return self._structure.is_cleanup(node.step.group)
+        if isinstance(node, Opening):
+            return self._structure.is_cleanup(node.loop.name)
+        return isinstance(node, Decision) and self._structure.is_cleanup(node.branches[-1].name)
+
+    def release(self) -> None:
+        """Let go of all values. The nodes hold one another, so they go late; the values must not wait for that."""
+        for frame in {id(task.frame): task.frame for task in self.tasks}.values():
+            for node in (*frame.tasks.values(), *frame.openings.values(), *frame.gathers.values(), frame.item):
+                node.values.clear()
+        for node, _ in self.outputs.values():
+            node.values.clear()
+
+    # Building.
+
+    def _scope(self, loop: str) -> _Scope:
+        if loop not in self._scopes:
+            self._scopes[loop] = _Scope(self.plan, loop)
+        return self._scopes[loop]
+
+    def _build(self, frame: Frame) -> None:
+        """Make the nodes of a frame, then tie them to one another and to those around."""
+        scope = self._scope(frame.loop)
+        nodes: list[Node] = []
+        for position, step in scope.steps:
+            task = self._make(frame, step, position)
+            frame.tasks[step.name] = task
+            self.tasks.append(task)
+            nodes.append(task)
+        frame.openings = {loop.name: Opening(frame, loop) for loop in scope.loops}
+        nodes.extend(frame.openings.values())
+        for branch in scope.branches:
+            choice = self._structure.choices[branch.choice]
+            made = Decision(frame, choice[: [each.name for each in choice].index(branch.name) + 1])
+            nodes.append(frame.decisions.setdefault(branch.name, made))
+        for loop_name, step_name in scope.collected:
+            opening = frame.openings[loop_name]
+            gather = frame.gathers[loop_name, step_name] = _Gather(frame, opening.loop, step_name)
+            gather.waits = 1
+            opening.followers.append(gather)
+        for node in nodes:
+            self._tie(node)
+        for node in nodes:
+            if self._finale.end is not None or not self._is_late(node):
+                self.left += 1
+                frame.left += 1
+                self._judge(node)
+
+    def _tie(self, node: Node) -> None:
+        frame = node.frame
+        if isinstance(node, Task):
+            group = node.step.group
+            for item in node.step.inputs:
+                self._take(node, group, item.name, item.source)
+            slots = [self._node(frame, group, FromStep(name, ""))[0] for name in node.step.after]
+        elif isinstance(node, Opening):
+            group = node.loop.parent
+            for item in node.loop.over:
+                self._take(node, group, item.name, item.source)
+            slots = []
+            self._hold(node)
+        else:
+            assert isinstance(node, Decision)
+            group, slots = node.branches[-1].parent, []
+            for source in self._structure.sources(node.branches[-1]):
+                self._take(node, group, "", source)
+        if gate := self._gate(frame, group):
+            node.gate = gate
+            gate.behind.append(node)
+        for waited_for in dict.fromkeys((*(source for _, source, _ in node.arguments), *slots)):
+            self._follow(node, waited_for)
+
+    def _take(self, node: Node, group: str, name: str, source: Source) -> None:
+        """Let a node have a value, as its argument ``name``; a decision has it by its source."""
+        if isinstance(source, FromParameter | Constant):
+            node.fixed[name] = self._parameters[source.name] if isinstance(source, FromParameter) else source.value
+            return
+        found, key = self._node(node.frame, group, source)
+        found.use(key)
+        node.arguments.append((name, found, key))
+        if isinstance(node, Decision):
+            node.known[source] = found, key
+
+    def _node(self, frame: Frame, group: str, source: Source) -> tuple[Node, str]:
+        """Where what stands in ``group`` finds a value: a node, and the name of the output there."""
+        match source:
+            case FromStep(step, output):
+                outside = self._structure.loops_between(step, group)
+                depth = len(self._structure.loops(self.plan.by_name[step].group)) - len(outside)
+                holder = frame.at(depth)
+                return (holder.gathers[outside[0].name, step] if outside else holder.tasks[step]), output
+            case FromItem(loop, name):
+                while frame.loop != loop:
+                    assert frame.parent is not None
+                    frame = frame.parent
+                return frame.item, name
+            case FromEither(outputs):
+                choices = [self._node(frame, group, output) for output in outputs]
+                join = _Join(frame, choices)
+                for chosen, key in choices:
+                    chosen.use(key)
+                    self._follow(join, chosen)
+                if not join.waits:
+                    self._end_join(join)
+                return join, ""
+        raise TypeError(source)
+
+    def _follow(self, node: Node, waited_for: Node) -> None:
+        if waited_for.end is None:
+            waited_for.followers.append(node)
+            node.waits += 1
+        else:
+            node.tally[waited_for.end] += 1
+            node.cause = node.cause or waited_for.cause
+
+    def _gate(self, frame: Frame, group: str) -> _Gate | None:
+        """The branch around what stands in ``group``, or the end of all else; not beyond the loop that it is in."""
+        for name in reversed(self._structure.path(group)):
+            around = self._structure.by_name[name]
+            if isinstance(around, Loop):
+                return None
+            if isinstance(around, Branch):
+                return frame.decisions[name]
+            if isinstance(around, Cleanup):
+                return self._finale
+        return None
+
+    def _hold(self, opening: Opening) -> None:
+        """Keep what a loop's steps take from outside of it until it has ended: how many items take it is not known."""
+        inside = set(self._structure.members(opening.loop.name))
+        around, parent = opening.frame, opening.loop.parent
+        for source in dict.fromkeys(self._sources_in(opening.loop)):
+            if isinstance(source, FromItem) and not self._is_item_of(source, around):
+                continue
+            for each in source.outputs if isinstance(source, FromEither) else (source,):
+                if not inside.intersection(steps_of(each)) and not isinstance(each, FromParameter | Constant):
+                    found, key = self._node(around, parent, each)
+                    found.use(key)
+                    opening.held.append((found, key))
+
+    def _sources_in(self, loop: Loop) -> Iterator[Source]:
+        for name in self._structure.members(loop.name):
+            yield from (item.source for item in self.plan.by_name[name].inputs)
+        for group in self._structure:
+            if loop.name in self._structure.path(group.parent):
+                yield from self._structure.sources(group)
+
+    @staticmethod
+    def _is_item_of(source: FromItem, frame: Frame | None) -> bool:
+        while frame is not None and frame.loop != source.loop:
+            frame = frame.parent
+        return frame is not None
+
+    # Deciding.
+
+    def _judge(self, node: Node) -> None:
+        """Let a node run, or end it, if that can be said now."""
+        if node.end is not None or (isinstance(node, Task) and node.started):
+            return
+        gate = node.gate.end if node.gate is not None else End.OK
+        if gate is not End.OK:
+            if gate is not None and node.gate is not None:
+                self._end(node, gate, node.gate.cause)
+            return
+        verdict = _verdict(node.rule, node.tally, node.waits)
+        if verdict is None:
+            return
+        if verdict is not End.OK:
+            self._end(node, verdict, node.cause)
+        else:
+            if isinstance(node, Task):
+                node.started = True
+            if node.frame.parent is None:
+                self.ready.append(node)
+            else:  # an item that has begun goes on before others begin, so that fewer values are held
+                self.ready.appendleft(node)
+
+    def _end(self, node: Node, end: End, cause: str) -> None:
+        if node.end is not None:
+            return
+        node.end, node.cause = end, cause
+        self._pending.append(node)
+
+    def _settle(self) -> None:
+        """Work off what has ended, until nothing follows from it any more."""
+        while self._pending:
+            node = self._pending.popleft()
+            if isinstance(node, Task) and not node.started:
+                self.decided.append(node)  # type: ignore[arg-type]
+            if isinstance(node, Task | Opening | Decision):
+                self._count_out(node)
+            if node.end is End.OK:
+                node.forget_unused()
+            for follower in node.followers:
+                self._tell(follower, node)
+            node.followers.clear()
+            for behind in node.behind if isinstance(node, _Gate) else ():
+                self._judge(behind)
+
+    def _count_out(self, node: Node) -> None:
+        for _, source, key in node.arguments:
+            source.drop(key)
+        self.left -= 1
+        if isinstance(node, Opening) and node.end is not End.OK:
+            assert node.end is not None
+            self._stand_in(node, node.end, node.cause)
+        if isinstance(node, Opening) and not node.frames_left:
+            self._let_go(node)
+        node.frame.left -= 1
+        if not node.frame.left and node.frame.opening is not None:
+            self._end_item(node.frame.opening)
+
+    def _tell(self, follower: Node, ended: Node) -> None:
+        assert ended.end is not None
+        follower.waits -= 1
+        follower.tally[ended.end] += 1
+        if ended.end is not End.OK:
+            follower.cause = follower.cause or ended.cause
+        if isinstance(follower, _Gather):
+            self._gathered(follower, ended)
+        elif isinstance(follower, _Join):
+            if not follower.waits:
+                self._end_join(follower)
+        else:
+            self._judge(follower)
+
+    def _end_join(self, join: _Join) -> None:
+        ran = next(((node, key) for node, key in join.choices if node.end is End.OK), None)
+        if ran is not None:
+            join.values[""] = ran[0].values[ran[1]]
+        for node, key in join.choices:
+            node.drop(key)
+        if ran is not None:
+            self._end(join, End.OK, "")
+        else:
+            self._end(join, End.FAILED if join.tally[End.FAILED] else End.SKIPPED, join.cause)
+
+    def _gathered(self, gather: _Gather, ended: Node) -> None:
+        if isinstance(ended, Opening) and ended.end is not End.OK:
+            assert ended.end is not None
+            self._end(gather, ended.end, ended.cause)
+            return
+        if gather.waits or gather.end is not None:
+            return
+        goes_on = gather.loop.on_item_error == "continue"
+        ok = [part for part in gather.parts if part.end is End.OK]
+        if gather.tally[End.FAILED] and not goes_on:
+            end = End.FAILED
+        elif gather.parts and not ok and not gather.tally[End.FAILED]:
+            end = End.SKIPPED
+        else:
+            end = End.OK
+            for output in gather.uses:
+                values = Collected(part.values[output] for part in ok)
+                values.indexes = [part.frame.index[-1] for part in ok] if goes_on else None
+                gather.values[output] = values
+        for part in gather.parts:
+            for output in gather.uses:
+                part.drop(output)
+        gather.parts = []
+        self._end(gather, end, gather.cause)
+
+    # Loops.
+
+    def _begin_items(self, opening: Opening) -> None:
+        limit = opening.loop.max_parallel or opening.frames_left
+        count = len(next(iter(opening.items.values()), ()))
+        while opening.next < count and opening.active < limit:
+            number = opening.next
+            opening.next += 1
+            opening.active += 1
+            frame = Frame(opening.frame, opening, number)
+            frame.item.values = {name: items[number] for name, items in opening.items.items()}
+            frame.item.end = End.OK
+            self._build(frame)
+            self._tie_parts(opening, frame)
+            frame.item.forget_unused()
+
+    def _tie_parts(self, opening: Opening, frame: Frame) -> None:
+        for (loop, step), gather in opening.frame.gathers.items():
+            if loop != opening.loop.name:
+                continue
+            part = self._node(frame, loop, FromStep(step, ""))[0]
+            for output in gather.uses:
+                part.use(output)
+            gather.parts.append(part)
+            part.followers.append(gather)
+
+    def _end_item(self, opening: Opening) -> None:
+        opening.frames_left -= 1
+        opening.active -= 1
+        if opening.frames_left:
+            self._begin_items(opening)
+        elif opening.end is not None:
+            self._let_go(opening)
+
+    def _let_go(self, opening: Opening) -> None:
+        for node, key in opening.held:
+            node.drop(key)
+        opening.held = []
+        opening.items = {}
+
+    def _stand_in(self, opening: Opening, end: End, cause: str) -> None:
+        """Tasks for the steps of a loop without items, so that each step has one."""
+        for task in self._stand_ins(opening, opening.frame.index):
+            task.end, task.cause = end, cause
+            self.tasks.append(task)
+            self.decided.append(task)
+
+    def _stand_ins(self, opening: Opening, index: Index) -> Iterable[T]:
+        for position, step in enumerate(self.plan.steps):
+            if step.name in self._structure.members(opening.loop.name):
+                task = self._make(opening.frame, step, position)
+                task.index = index
+                yield task
+
+
+def _innermost_loop(loops: Sequence[Loop]) -> str:
+    return loops[-1].name if loops else ""
+
+
+def _verdict(rule: str, tally: Mapping[End, int], waits: int) -> End | None:
+    """What a rule of ``RUN_IF`` makes of the ends so far: OK to run, another end not to, None to wait on.
+
+    As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only when all that is
+    waited for has ended, so that the order in which steps end changes nothing.
+    """
+    ok, skipped, failed = tally[End.OK], tally[End.SKIPPED], tally[End.FAILED]
+    if rule == "always" or not (ok or skipped or failed or waits):
+        return End.OK
+    early = {
+        "all_success": End.FAILED if failed else None,
+        "all_failed": End.SKIPPED if ok or skipped else None,
+        "one_failed": End.OK if failed else None,
+        "one_success": End.OK if ok else None,
+        "one_done": End.OK if ok or failed else None,
+        "none_failed": End.FAILED if failed else None,
+        "none_failed_min_one_success": End.FAILED if failed else None,
+        "none_skipped": End.SKIPPED if skipped else None,
+    }.get(rule)
+    if early is not None or waits:
+        return early
+    match rule:
+        case "all_success":
+            return End.SKIPPED if skipped else End.OK
+        case "one_failed" | "one_done":
+            return End.SKIPPED
+        case "one_success":
+            return End.FAILED if failed else End.SKIPPED
+        case "none_failed_min_one_success":
+            return End.OK if ok else End.SKIPPED
+        case _:
+            return End.OK
