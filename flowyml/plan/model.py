@@ -139,6 +139,11 @@ class Plan:
         """The steps by name."""
         return {step.name: step for step in self.steps}
 
+    @property
+    def step_outputs(self) -> tuple[tuple[str, FromStep], ...]:
+        """Names and sources of those outputs that are of one step: without branches, all."""
+        return tuple((item.name, item.source) for item in self.outputs if isinstance(item.source, FromStep))
+
     @cached_property
     def structure(self) -> Groups:
         """Where the steps stand in the groups."""

@@ -116,9 +116,7 @@ class Worker:
         with pickles_decided(self._no_pickles):
             return self._perform(step, packed, attempt, index)
 
-    def _perform(
-        self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int]
-    ) -> dict[str, Any]:
+    def _perform(self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int]) -> dict[str, Any]:
         try:
             function = self.function(step)
             self.set_up_logging()

@@ -213,7 +213,7 @@ class _Dag:
             "artifacts": self.options["artifacts"],
             "steps": [task_id(step.name) for step in self.plan],
             "timeout": self.plan.timeout_seconds,
-            "outputs": {out.name: [task_id(out.source.step), xcom_key(out.source.output)] for out in self.plan.outputs},
+            "outputs": {name: [task_id(out.step), xcom_key(out.output)] for name, out in self.plan.step_outputs},
             "hooks": bool(self.plan.hooks),
             "schedule": self.schedule.to_dict() if self.schedule else None,
         }

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
 from flowyml_airflow.dag_parts import NOTE
 from flowyml_airflow.names import task_id, xcom_key
 
@@ -29,7 +29,7 @@ def dag_docs(plan: Plan, options: Mapping[str, Any], version: str) -> str:
         _graph(plan),
         _table(("Parameter", "Type", "Default"), [_parameter(parameter) for parameter in plan.parameters]),
         _table(("Step", "Takes", "Gives"), [_step(step) for step in plan]),
-        _table(("Output", "XCom", "Task"), [_output(output) for output in plan.outputs]),
+        _table(("Output", "XCom", "Task"), [_output(name, source) for name, source in plan.step_outputs]),
         NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -82,9 +82,8 @@ def _taken(item: Input) -> str:
     return f"parameter {_code(item.source.name)}" if isinstance(item.source, FromParameter) else ""
 
 
-def _output(output: PipelineOutput) -> Sequence[str]:
-    source = output.source
-    return _code(output.name), _code(xcom_key(source.output)), _code(task_id(source.step))
+def _output(name: str, source: FromStep) -> Sequence[str]:
+    return _code(name), _code(xcom_key(source.output)), _code(task_id(source.step))
 
 
 def _code(text: str) -> str:

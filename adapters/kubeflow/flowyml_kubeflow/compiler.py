@@ -254,10 +254,9 @@ class _Compiler:
         """One task for each step. ``code`` is where its code comes from, ``first`` the task that has to give it."""
         tasks = {names.task(step.name): self._task(step, code, first) for step in self.plan}
         dag = _Dag(tasks)
-        for output in self.plan.outputs:
-            producer, port = names.task(output.source.step), names.port(output.source.output)
-            _add_output(dag, names.port(output.name), producer, port)
-            dag.definitions["parameters"][names.port(output.name)].update(described_output(output.name))
+        for name, source in self.plan.step_outputs:
+            _add_output(dag, names.port(name), names.task(source.step), names.port(source.output))
+            dag.definitions["parameters"][names.port(name)].update(described_output(name))
         return dag
 
     def _task(self, step: Step, code: Json, first: list[str]) -> Json:

@@ -172,9 +172,9 @@ class StepTask:
 
     def _tell(self, result: Result) -> None:
         """Those that are outputs of the pipeline."""
-        wanted = [output for output in self.plan.outputs if output.source.step == self.step.name]
+        wanted = {name: source.output for name, source in self.plan.step_outputs if source.step == self.step.name}
         if wanted:
-            shown = {output.name: json.loads(result.parameters[names.port(output.source.output)]) for output in wanted}
+            shown = {name: json.loads(result.parameters[names.port(output)]) for name, output in wanted.items()}
             self.journal.tell(outputs=shown)
 
 

@@ -169,7 +169,7 @@ def _parameters(step: Step) -> list[str]:
 def _flow(plan: Plan, names: _Names) -> str:
     """The flow: submit each step's task, in the plan's order, and wait for all."""
     steps = Group("{", [Pair(f"{text_literal(s.name)}: ", names.futures[s.name]) for s in plan], "}")
-    outputs = Group("{", [_output(o.name, o.source, names) for o in plan.outputs], "}")
+    outputs = Group("{", [_output(name, source, names) for name, source in plan.step_outputs], "}")
     finish = Group("return finish_run(", [steps, outputs, text_literal(outputs_key(plan.name))], ")")
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     lines = [
