@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import Enum
+from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
 from flowyml.core.runs import labelled
@@ -22,12 +22,12 @@ Index = tuple[int, ...]
 """Which item of the loops around it a step works on, the outermost first; empty outside of all loops."""
 
 
-class End(Enum):
+class End(IntEnum):
     """How something ended, as far as it matters to what waits for it."""
 
-    OK = "ok"
-    SKIPPED = "skipped"
-    FAILED = "failed"
+    OK = 0
+    SKIPPED = 1
+    FAILED = 2
 
 
 class Collected(list[Any]):
@@ -55,7 +55,7 @@ class Node:
         self.end: End | None = None
         self.cause = ""
         self.waits = 0
-        self.tally = {End.OK: 0, End.SKIPPED: 0, End.FAILED: 0}
+        self.tally = [0, 0, 0]  # how many that it waited for ended so, by End
         self.gate: _Gate | None = None
         self.followers: list[Node] = []
         self.arguments: list[tuple[str, Node, str]] = []
@@ -417,7 +417,7 @@ class Walk(Generic[T]):
             group, slots = node.branches[-1].parent, []
             for source in self._structure.sources(node.branches[-1]):
                 self._take(node, group, "", source)
-        if gate := self._gate(frame, group):
+        if group and (gate := self._gate(frame, group)):
             node.gate = gate
             gate.behind.append(node)
         for waited_for in dict.fromkeys((*(source for _, source, _ in node.arguments), *slots)):
@@ -437,6 +437,8 @@ class Walk(Generic[T]):
     def _node(self, frame: Frame, group: str, source: Source) -> tuple[Node, str]:
         """Where what stands in ``group`` finds a value: a node, and the name of the output there."""
         match source:
+            case FromStep(step, output) if not self._structure.by_name:
+                return self.root.tasks[step], output
             case FromStep(step, output):
                 outside = self._structure.loops_between(step, group)
                 depth = len(self._structure.loops(self.plan.by_name[step].group)) - len(outside)
@@ -672,17 +674,18 @@ def _innermost_loop(loops: Sequence[Loop]) -> str:
     return loops[-1].name if loops else ""
 
 
-def _verdict(rule: str, tally: Mapping[End, int], waits: int) -> End | None:
+def _verdict(rule: str, tally: Sequence[int], waits: int) -> End | None:
     """What a rule of ``RUN_IF`` makes of the ends so far: OK to run, another end not to, None to wait on.
 
     As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only when all that is
     waited for has ended, so that the order in which steps end changes nothing.
     """
-    ok, skipped, failed = tally[End.OK], tally[End.SKIPPED], tally[End.FAILED]
+    ok, skipped, failed = tally
+    if rule == "all_success":
+        return End.FAILED if failed else None if waits else End.SKIPPED if skipped else End.OK
     if rule == "always" or not (ok or skipped or failed or waits):
         return End.OK
     early = {
-        "all_success": End.FAILED if failed else None,
         "all_failed": End.SKIPPED if ok or skipped else None,
         "one_failed": End.OK if failed else None,
         "one_success": End.OK if ok else None,
@@ -694,8 +697,6 @@ def _verdict(rule: str, tally: Mapping[End, int], waits: int) -> End | None:
     if early is not None or waits:
         return early
     match rule:
-        case "all_success":
-            return End.SKIPPED if skipped else End.OK
         case "one_failed" | "one_done":
             return End.SKIPPED
         case "one_success":
