@@ -54,7 +54,9 @@ RUN_KEYS = {
     "job_id", "run_id", "pipeline", "orchestrator", "status", "raw_status", "created_at", "started_at", "ended_at",
     "duration_seconds", "error", "url", "parameters", "revision",
 }  # fmt: skip
-STEP_KEYS = {"name", "status", "raw_status", "attempt", "started_at", "ended_at", "duration_seconds", "error"}
+STEP_KEYS = {
+    "name", "index", "status", "raw_status", "attempt", "started_at", "ended_at", "duration_seconds", "error",
+}  # fmt: skip
 
 
 @dataclass
@@ -181,7 +183,7 @@ def test_a_detached_run_can_be_watched_and_read() -> None:
     assert re.search(r"^load +COMPLETED ", shown.out, re.MULTILINE)
 
     lines = [json.loads(line) for line in flowyml("logs", job, "-f", "--json").out.splitlines()]
-    assert {frozenset(line) for line in lines} == {frozenset({"time", "step", "level", "message"})}
+    assert {frozenset(line) for line in lines} == {frozenset({"time", "step", "index", "level", "message"})}
     assert ("load", "printed by a step") in {(line["step"], line["message"]) for line in lines}
     assert "load │ printed by a step" in flowyml("logs", job).out
     assert flowyml("logs", job, "--step", "tell").out == ""
