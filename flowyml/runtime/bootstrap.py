@@ -26,11 +26,24 @@ def main() -> int:
 
 
 def unpacked(bundle: Path) -> Path:
-    """The folder that holds the files of a bundle. Airflow's DAG files, which stay deployed, call it by this name."""
-    unpacking = ModuleType("unpacking")  # without the packages that it is in
-    zipimporter(f"{bundle}/flowyml/runtime").exec_module(unpacking)
-    folder: Path = unpacking.unpack_bundle(bundle)
+    """The folder that holds the files of a bundle. DAG files of Airflow that stay deployed call it by this name."""
+    folder: Path = _module(bundle, "unpacking").unpack_bundle(bundle)
     return folder
+
+
+def make_importable(bundle: Path) -> None:
+    """Put what a bundle holds first on the path. DAG files of Airflow call this, found by ``run_path``."""
+    folder = str(unpacked(bundle))
+    sys.path.insert(0, folder)
+    _module(bundle, "compiled").keep_compiled(folder)
+
+
+def _module(bundle: Path, name: str) -> ModuleType:
+    """A module of the runtime, straight from the bundle, without the packages that it is in."""
+    found = zipimporter(f"{bundle}/flowyml/runtime")
+    module = ModuleType(name)
+    found.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

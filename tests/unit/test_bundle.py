@@ -102,17 +102,23 @@ def test_write_and_read(tmp_path: Path) -> None:
     assert os.access(path, os.X_OK)
 
 
-def test_a_dag_file_unpacks_it_without_flowyml(tmp_path: Path) -> None:
-    """As the DAG files of Airflow do, which stay in use when FlowyML is upgraded."""
+def test_a_dag_file_makes_it_importable_without_flowyml(tmp_path: Path) -> None:
+    """As the DAG files of Airflow do. Modules are compiled once, also where Python is told to compile none."""
     bundle = build(PLAN).write(tmp_path)
-    found = "runpy.run_path(sys.argv[1], run_name='bundle')['unpacked'](pathlib.Path(sys.argv[1]))"
-    code = f"import pathlib, runpy, sys; folder = {found}; print(sys.modules.keys() & {{'flowyml'}}, folder)"
+    code = (
+        "import pathlib, runpy, sys\n"
+        "runpy.run_path(sys.argv[1], run_name='bundle')['make_importable'](pathlib.Path(sys.argv[1]))\n"
+        "print(sys.modules.keys() & {'flowyml'})\n"
+        "import flowyml\n"
+        "print(flowyml.__file__)"
+    )
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code, str(bundle)], capture_output=True, text=True, check=True,
+        [sys.executable, "-I", "-B", "-S", "-c", code, str(bundle)], capture_output=True, text=True, check=True,
         env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
     )  # fmt: skip
-    assert done.stdout.startswith(f"set() {tmp_path / 'cache'}")
-    assert Path(done.stdout.split()[1], "plan.json").is_file()
+    before, file = done.stdout.splitlines()
+    assert (before, Path(file).is_relative_to(tmp_path / "cache")) == ("set()", True)
+    assert list(Path(file).parent.glob("__pycache__/__init__.*.pyc"))
 
 
 def test_writing_again_leaves_the_file_alone_and_mends_a_torn_one(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_titles_of_hostile_pages(piece: str) -> None:
 def test_json_too_deep_to_read_is_no_answer() -> None:
     with web(lambda _: Reply(body=b"[" * 200_000)) as server:
         asked = client(server.url)
-        with pytest.raises(EngineError, match="not as the engine's API"):
+        with pytest.raises(EngineError, match="does not come from the engine's API"):
             asked.get("/x")
         asked.close()
         assert exchange(server.url).json() is None

@@ -37,7 +37,7 @@ WORKER = '''\
 def worker():
     """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
     if "flowyml_airflow" not in sys.modules:
-        sys.path.insert(0, str(run_path(str(BUNDLE), run_name="bundle")["unpacked"](BUNDLE)))
+        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
     from flowyml_airflow import worker
 
     return worker

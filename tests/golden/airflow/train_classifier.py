@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version 57297e38a24f.
+"""Pipeline 'train-classifier' as an Airflow DAG, version 3934ede9dcd0.
 
 Train two classifiers side by side, keep the better one.
 
@@ -73,7 +73,7 @@ ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the 
 def worker():
     """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
     if "flowyml_airflow" not in sys.modules:
-        sys.path.insert(0, str(run_path(str(BUNDLE), run_name="bundle")["unpacked"](BUNDLE)))
+        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
     from flowyml_airflow import worker
 
     return worker
@@ -101,7 +101,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:57297e38a24f"],
+    tags=["demo", "flowyml", "flowyml:3934ede9dcd0"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -155,4 +155,4 @@ with DAG(
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "57297e38a24f", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "3a470c14909968ed1039819b879bf8a4b2c01ae19433e4c475a9ebdc411d6af7"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "3934ede9dcd0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "fd0b6e988834d41f8d5c3639258e18384b3a059939c2a42352cf25bac2ba83cc"}
