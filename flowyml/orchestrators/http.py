@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from flowyml.core.web import Answer
 
-__all__ = ["ConflictError", "HttpClient", "NotFoundError", "RefusedError", "ServerTroubleError"]
+__all__ = ["ConflictError", "HttpClient", "NotFoundError", "ProxyLoginError", "RefusedError", "ServerTroubleError"]
 
 _BUSY = frozenset({429, 502, 503, 504})
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
@@ -48,6 +48,10 @@ class NotFoundError(EngineError, LookupError):
 
 class ConflictError(EngineError):
     """The engine answered 409: there is one already, made by another process or by a call whose answer was lost."""
+
+
+class ProxyLoginError(AuthenticationError):
+    """A proxy in front of the engine wants a login of its own, so that the engine was not asked at all."""
 
 
 class RefusedError(EngineError, ValueError):
@@ -127,7 +131,7 @@ class HttpClient:
         if target := answer.headers.get("location"):
             return self._moved(what, urljoin(self.url, target), path)
         if status in (401, 403, 407) or 300 <= status < 400:
-            return AuthenticationError(f"{what}. A proxy in front of {self.engine} requires a login of its own.")
+            return ProxyLoginError(f"{what}. A proxy in front of {self.engine} requires a login of its own.")
         if status >= 500:
             return ServerTroubleError(f"{what}. Its log says why.")
         return EngineError(f"{what}. A proxy or a login page answered, or the URL is another site's.")
@@ -294,7 +298,7 @@ class HttpClient:
         where = shown(target).partition("?")[0]
         if urlsplit(target).hostname == urlsplit(self.url).hostname and "login" not in where:
             return EngineError(f"{what}: it redirects to {where}. Give url={where.removesuffix(path)!r}.")
-        return AuthenticationError(
+        return ProxyLoginError(
             f"{what}: it redirects to {where}. A proxy in front of {self.engine} requires a login of its own, or it "
             f"has moved. Nothing was sent there."
         )

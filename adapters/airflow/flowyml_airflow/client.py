@@ -18,7 +18,7 @@ from urllib.parse import quote
 from flowyml.core.credentials import Login
 from flowyml.core.errors import AuthenticationError, EngineError, MissingExtraError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.http import ConflictError, HttpClient, RefusedError, ServerTroubleError
+from flowyml.orchestrators.http import ConflictError, HttpClient, ProxyLoginError, RefusedError, ServerTroubleError
 from flowyml.orchestrators.http import NotFoundError as NotThereError
 from flowyml_airflow.connection import Connection, Token, refusal
 from flowyml_airflow.log_events import LogEvent, log_events
@@ -66,7 +66,7 @@ class Transport(HttpClient):
         return self.credentials.renew(refused) if self.credentials else False
 
     def foreign_answer(self, answer: Answer, method: str, path: str) -> EngineError:
-        """Airflow 2 has a page, and no JSON, for a path that it does not know, such as Airflow 3's API."""
+        """Airflow 2 answers with a page instead of JSON for a path that it does not know, such as Airflow 3's API."""
         if answer.status == 404:
             return NotThereError(f"{self.engine} at {self.url} has no {path}. Is the address right?")
         return super().foreign_answer(answer, method, path)
@@ -97,11 +97,12 @@ class AirflowClient:
             who = {"username": login.username, "password": login.password.get()}
             try:
                 return str(self.transport.call("POST", "/auth/token", json=who, anonymous=True)["access_token"])
-            except AuthenticationError as error:
-                told = refusal(self.transport.connection, 401) if "page" not in str(error) else error
+            except ProxyLoginError:
+                raise
+            except AuthenticationError:
                 if not login.password.renew(who["password"] or ""):
-                    raise told from None
-        raise told
+                    break
+        raise refusal(self.transport.connection, 401)
 
     # DAGs.
 
@@ -153,9 +154,9 @@ class AirflowClient:
         except AuthenticationError:
             return None
         for entry in log["event_logs"]:
-            told = _told(entry.get("extra"))
-            if self._mark.keys() <= told.keys():
-                return bool(told.get("is_paused"))
+            asked = _call_of(entry)
+            if self._mark.keys() <= asked.keys():
+                return bool(asked.get("is_paused"))
         return None
 
     def was_paused_by_hand(self, dag_id: str) -> bool:
@@ -219,12 +220,12 @@ class AirflowClient:
         pages = self._pages(f"{self.api}/importErrors", "import_errors", order_by="-import_error_id")
         return next((error for error in pages if self._is_file(str(error["filename"]), filename)), None)
 
-    def _is_file(self, told: str, filename: str) -> bool:
+    def _is_file(self, path: str, filename: str) -> bool:
         """Whether Airflow means our file, and not one of the same name elsewhere.
 
         It tells the path below the root of a bundle, which is ``dags_folder`` or a folder above it.
         """
-        return f"/{self.dags_folder.rstrip('/')}/{filename}".endswith(f"/{told}")
+        return f"/{self.dags_folder.rstrip('/')}/{filename}".endswith(f"/{path}")
 
     # Runs.
 
@@ -305,7 +306,7 @@ class AirflowClient:
             return {}
         notes: dict[str, list[str]] = {}
         for entry in log["event_logs"]:
-            note = _told(entry.get("extra")).get("note")
+            note = _call_of(entry).get("note")
             if isinstance(note, str) and entry.get("run_id"):
                 notes.setdefault(entry["run_id"], []).append(note)
         return notes
@@ -402,14 +403,14 @@ def usable_id(name: str) -> bool:
 
 def quoted(part: str) -> str:
     if not usable_id(part) and part != "~":
-        raise EngineError(f"{part!r} is no id of Airflow's.")
+        raise EngineError(f"{part!r} cannot be the id of anything in Airflow.")
     return quote(part, safe="~")
 
 
-def _told(extra: str | None) -> dict[str, Any]:
-    """What an entry of the audit log tells about a call; nothing when it is no JSON."""
+def _call_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the call that an entry of the audit log records; empty where they are not JSON."""
     try:
-        told = json.loads(extra or "{}")
+        fields = json.loads(entry.get("extra") or "{}")
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return fields if isinstance(fields, dict) else {}

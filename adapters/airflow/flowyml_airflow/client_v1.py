@@ -57,10 +57,10 @@ class Airflow2Client(AirflowClient):
     def _pauses(self) -> Mapping[str, Any]:
         return {"event": "api.patch_dag", "order_by": "-when"}
 
-    def _is_file(self, told: str, filename: str) -> bool:
+    def _is_file(self, path: str, filename: str) -> bool:
         """Airflow 2 tells the whole path, on its machine, where a mounted folder or a bucket may have another name."""
         ours = f"{self.dags_folder.rpartition('://')[2].rstrip('/')}/{filename}"
-        return "/".join(ours.split("/")[-2:]) == "/".join(told.split("/")[-2:])
+        return "/".join(ours.split("/")[-2:]) == "/".join(path.split("/")[-2:])
 
     keeps_versions = False
 

@@ -260,7 +260,7 @@ class _Dag:
     def _start(self) -> Part:
         """The task of ``on_pipeline_start``. It is tried as often as the step that is tried most often.
 
-        Hooks are only told, so it fails for none of them, but where no step could run either.
+        A hook that raises does not fail it; it fails only where no step could run either.
         """
         policies = [step.retry for step in self.plan if step.retry]
         most = max(policies, key=lambda policy: policy.max_attempts, default=None)

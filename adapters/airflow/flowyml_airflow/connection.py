@@ -164,8 +164,8 @@ def expiry(token: str) -> datetime | None:
 
 def refusal(connection: Connection, status: int, *, known: bool = True) -> AuthenticationError:
     """What a 401 or 403 means, given who asked. Airflow 2 says 403 for a wrong password too: it is not ``known``."""
-    told = _refusal(f"Airflow at {connection.url}", connection.login, status, known)
-    return AuthenticationError(f"{told} {connection.login.note}".rstrip())
+    reason = _refusal(f"Airflow at {connection.url}", connection.login, status, known)
+    return AuthenticationError(f"{reason} {connection.login.note}".rstrip())
 
 
 def _refusal(where: str, login: Login, status: int, known: bool) -> str:

@@ -227,14 +227,14 @@ class Deployer:
         deadline, pause = time.monotonic() + seconds, 0.1
         errors = {before["timestamp"]: before} if before else {}
         what = f"waiting for Airflow to read {compiled.filename} from {folder.name}, for up to {seconds:g} s"
-        with show_waiting(what) as told:
+        with show_waiting(what) as show:
             while time.monotonic() < deadline and len(errors) < (3 if before else 1):
                 found = self.found(compiled.dag_id)
                 if found and self._has_parsed(compiled, found):
                     return
                 if error := self.client().import_error(compiled.filename):
                     errors[error["timestamp"]] = error
-                told()
+                show()
                 time.sleep(pause)
                 pause = min(pause * 1.5, 1)
         raise self._unparsed(folder, compiled, [error for error in errors.values() if error is not before], seconds)

@@ -91,7 +91,7 @@ class External:
 
 
 def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt("The step was told to end.")
+    raise KeyboardInterrupt("The step was asked to stop.")
 
 
 class Calls:

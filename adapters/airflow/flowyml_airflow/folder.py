@@ -57,12 +57,12 @@ class Folder(ABC):
 
     def _missing(self) -> ConfigurationError:
         return ConfigurationError(
-            f"dags_folder={self.name!r} is no folder. Give the one that Airflow reads its DAGs from."
+            f"dags_folder={self.name!r} is not a folder. Give the one that Airflow reads its DAGs from."
         )
 
 
 class LocalFolder(Folder):
-    """A folder of this machine, or one that is mounted. It must exist: a new one is none that Airflow reads."""
+    """A folder of this machine, or one that is mounted. It must exist: Airflow does not read a new one."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

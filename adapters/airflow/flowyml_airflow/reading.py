@@ -224,8 +224,9 @@ class RunReader:
             if event.error:
                 kind, said = str(event.error.get("exc_type", "")), str(event.error.get("exc_value", ""))
                 return _described(kind, said), kind.endswith(_LATE) or "ran longer than its timeout" in said
-        told = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
-        return (told[-1] if told else "the process of the task ended without a word; was its worker killed?"), False
+        errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
+        killed = "the process of the task ended without an error in its log; was its worker killed?"
+        return errors[-1] if errors else killed, False
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """The run with FlowyML's note that it was cancelled, also where people have written another note since."""

@@ -258,7 +258,7 @@ def _exceptions() -> ModuleType:
 
 
 def _interruptions() -> tuple[type[BaseException], ...]:
-    """What Airflow throws into a task that is too late, or that Airflow 2 was told to stop."""
+    """What Airflow throws into a task that is too late, or that Airflow 2 was asked to stop."""
     names = ("AirflowTaskTimeout", "AirflowTaskTerminated")
     return tuple(getattr(_exceptions(), name) for name in names if hasattr(_exceptions(), name))
 

@@ -92,7 +92,7 @@ def jwt(expires: int) -> str:
         (200, "text/html", LOGIN, EngineError, "a page titled 'Sign in to Corp'"),
         (200, "application/json", '{"status": "ok"}', EngineError, "without 'dag_runs', with {'status': 'ok'}"),
         (200, "application/json", '["ok"]', EngineError, "Something other than Airflow answers there"),
-        (200, "application/json", "", EngineError, "not as Airflow's API does"),
+        (200, "application/json", "", EngineError, "does not come from Airflow's API"),
         (302, "text/html", "", AuthenticationError, "A proxy in front of Airflow"),
         (403, "text/html", LOGIN, AuthenticationError, "A proxy in front of Airflow"),
         (502, "text/html", "<title>Bad gateway</title>", EngineUnreachableError, "cannot reach it"),

@@ -163,7 +163,7 @@ def test_a_connection_that_was_lost_is_made_anew(sftp: Sftp) -> None:
 
 @pytest.mark.parametrize(
     ("path", "password", "told"),
-    [("/dags", "wrong-word", "Authentication failed"), ("/no/such", PASSWORD, "is no folder")],
+    [("/dags", "wrong-word", "Authentication failed"), ("/no/such", PASSWORD, "is not a folder")],
 )
 def test_a_folder_on_sftp_that_cannot_be_used(sftp: Sftp, path: str, password: str, told: str) -> None:
     """Making an orchestrator asks nobody, so that runs can be read without it."""
@@ -232,7 +232,7 @@ def test_files_on_s3_are_never_seen_in_parts(s3: Any) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_not_made(s3: Any) -> None:
-    with pytest.raises(ConfigurationError, match="dags_folder='s3://dagz/team' is no folder"):
+    with pytest.raises(ConfigurationError, match="dags_folder='s3://dagz/team' is not a folder"):
         opened("s3://dagz/team").write("a.py", b"one")
     assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["dags"]
 
