@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flowyml.orchestrators import LocalOrchestrator
+from tests.unit.commands import PIPELINE
 
 
 @pytest.fixture
@@ -26,3 +28,19 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert threading.enumerate() == threads
     assert (sys.stdout, sys.stderr) == streams
     assert logging.getLogRecordFactory() is factory
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The working folder is the test's own and holds ``train.py``; what a command changes in this process goes back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.meta_path)
+    (tmp_path / "train.py").write_text(PIPELINE)
+    yield
+    # Those of libraries that this test was the first to import have to stay.
+    sys.meta_path[:] = [each for each in sys.meta_path if each in before or not each.__module__.startswith("flowyml")]
+    for name in ("train", "odd", "loud", "broken"):
+        sys.modules.pop(name, None)

@@ -1,0 +1,331 @@
+"""What goes wrong on the command line, and what a terminal, a pipe or a closed stream shows of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from flowyml.cli import main
+from flowyml.graph.text import width
+from tests.unit.commands import Done, command, flowyml
+
+pytestmark = pytest.mark.usefixtures("train")
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (("run", "gone.py"), 2, "UsageError"),
+        (("run", "train.py", "-p", "row=5"), 2, "ParameterError"),
+        (("run", "train.py", "-p", "rows=x"), 2, "ParameterError"),
+        (("run", "train.py", "--run-id", "a\nb"), 2, "DefinitionError"),
+        (("run", "train.py", "--on", "nope"), 4, "OrchestratorNotFoundError"),
+        (("run", "train.py", "--on", "http://127.0.0.1:1"), 3, "EngineUnreachableError"),
+        (("run", "train.py", "--on", "ftp://x"), 2, "ConfigurationError"),
+        (("status", "nope"), 4, "RunNotFoundError"),
+        (("watch", "nope"), 4, "RunNotFoundError"),
+        (("logs", "nope"), 4, "RunNotFoundError"),
+        (("outputs", "nope"), 4, "RunNotFoundError"),
+        (("cancel", "nope"), 4, "RunNotFoundError"),
+        (("schedule", "pause", "nope"), 4, "ScheduleNotFoundError"),
+        (("run", "train.py", "--detach", "--timeout", "3"), 2, "UsageError"),
+        (("run", "train.py", "--run-id", ""), 2, "UsageError"),
+        (("bundle", "train.py", "-o", "train.py"), 2, "UsageError"),
+        (("run",), 2, "MissingParameter"),
+        (("run", "train.py", "--nope"), 2, "NoSuchOption"),
+        (("nope",), 2, "UsageError"),
+    ],
+)
+def test_an_error_is_an_exit_code_and_an_object(arguments: tuple[str, ...], code: int, kind: str) -> None:
+    done = flowyml(*arguments, "--json")
+    assert (done.code, done.out) == (code, "")
+    assert done.error["exit_code"] == code
+    assert done.error["type"] == kind
+    assert done.error["message"]
+
+
+def test_errors_say_what_would_be_right() -> None:
+    Path("odd.py").write_text(
+        "from typing import Literal\nfrom flowyml import pipeline, step\n"
+        "@step(outputs=['a', 'b'])\ndef two(mode: str) -> int:\n    return 1\n"
+        "@pipeline\ndef odd(mode: Literal['x', 'y'] | None = 'x', sizes: dict[str, int] | None = None):\n"
+        "    two(mode)\n"
+    )
+    for arguments, said in {
+        ("-p", "mode=z"): "'mode': 'z' is not 'x' or 'y' or null.",
+        ("-p", 'sizes={"a": "b"}'): "'sizes'['a']: 'b' is not of type 'integer'.",
+        ("-p", "mode=x", "-p", "mode=y"): "-p mode: it is given twice.",
+    }.items():
+        done = flowyml("run", "odd.py", *arguments)
+        assert (done.code, said in done.err) == (2, True), done.err
+    done = command("run", "odd.py")
+    assert "Step 'two' declares 2 outputs ('a', 'b') and returned one int." in done.err
+    assert "step 'two': step" not in done.err
+    assert "failed: step" not in done.err
+    wrong = {
+        "FLOWYML_ORCHESTRATORS__L__ENGINE": "local",
+        "FLOWYML_ORCHESTRATORS__L__RETRY_POLICY": '{"max_attempts": 0}',
+    }
+    done = command("run", "odd.py", "--on", "l", **wrong)
+    assert "Value error" not in done.err
+    assert done.err.endswith("max_attempts must be a whole number from 1.\n")
+
+
+def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(tmp_path: Path) -> None:
+    Path("away").mkdir()
+    Path("away/shapes.py").write_text("class Shape:\n    pass\n")
+    Path("odd.py").write_text(
+        "from flowyml import pipeline, step\nimport shapes\n@step(outputs=['shape'])\ndef one():\n"
+        "    return shapes.Shape()\n@pipeline\ndef odd():\n    return one()\n"
+    )
+    ran = command("run", "odd.py", "--run-id", "shaped", PYTHONPATH=str(tmp_path / "away"))
+    assert ran.code == 0, ran.err
+    told = command("outputs", "shaped").out
+    assert "was kept, but its class cannot be imported here: ModuleNotFoundError: No module named 'shapes'." in told
+    assert "Set PYTHONPATH to the folder of its module" in told
+    there = command("outputs", "shaped", PYTHONPATH=str(tmp_path / "away"))
+    assert "shape = <shapes.Shape object" in there.out
+
+
+def test_an_output_of_a_scripts_own_class_is_read_where_the_script_can_be_imported(tmp_path: Path) -> None:
+    Path("away").mkdir()
+    Path("away/script.py").write_text(
+        "from flowyml import pipeline, step\nclass Shape:\n    pass\n@step(outputs=['shape'])\ndef one():\n"
+        "    return Shape()\n@pipeline\ndef shaping():\n    return one()\n"
+        "if __name__ == '__main__':\n    shaping.run(run_id='own').raise_for_status()\n"
+    )
+    subprocess.run([sys.executable, "away/script.py"], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert "cannot be imported here: ModuleNotFoundError: No module named 'script'." in command("outputs", "own").out
+    there = command("outputs", "own", PYTHONPATH=str(tmp_path / "away"))
+    assert "shape = <script.Shape object" in there.out
+
+
+def test_an_error_is_one_line_for_people_unless_they_debug() -> None:
+    done = flowyml("run", "train.py", "-p", "row=5")
+    assert done.err.splitlines()[-1].startswith("error: Parameters of pipeline 'training': there is no parameter 'row'")
+    assert "Traceback" not in done.err
+    debugged = command("run", "train.py", "-p", "row=5", FLOWYML_DEBUG="1")
+    assert debugged.code == 2
+    assert "Traceback" in debugged.err
+
+
+def test_a_file_that_cannot_be_loaded_shows_where() -> None:
+    Path("broken.py").write_text("x = 1\ny = x / 0\n")
+    done = flowyml("run", "broken.py")
+    assert done.code == 2
+    assert 'broken.py", line 2' in done.err
+    assert done.err.splitlines()[-1] == "error: broken.py cannot be loaded: ZeroDivisionError: division by zero"
+
+
+def test_a_server_that_is_no_engine() -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        done = command("runs", "--on", f"http://127.0.0.1:{server.server_port}", no_proxy="127.0.0.1")
+        server.shutdown()
+        thread.join()
+    assert done.code == 4
+    assert "No known engine answers at" in done.err
+    assert "/api/admin/version answered 404" in done.err
+
+
+def test_every_command_takes_the_short_id() -> None:
+    job = flowyml("run", "train.py", "--json").json["job_id"]
+    flowyml("run", "train.py", "--run-id", "a run with a long id of its own", "--json")
+    listed = [line.split()[0] for line in flowyml("runs").out.splitlines()[1:]]
+    assert listed[1] == job[-8:]
+    for words in (("status",), ("watch",), ("logs",), ("outputs",), ("cancel",)):
+        for given in (*listed, job):
+            assert flowyml(words[0], given).code == 0, (words, given)
+    assert flowyml("cancel", listed[1], "--json").json["job_id"] == job
+    assert flowyml("status", listed[0], "--json").json["run_id"] == "a run with a long id of its own"
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_runs_on_a_terminal_are_one_line_each(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    Path("odd.py").write_text(
+        "from flowyml import Pipeline, step\n@step(outputs=['value'])\ndef one() -> int:\n    return 1\n"
+        "p = Pipeline('a pipeline with quite a long name 日本語').add_step(one)\n"
+    )
+    flowyml("run", "odd.py")
+    flowyml("run", "train.py", "-p", "label=fail", "--run-id", "mine")
+
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with redirect_stdout(Terminal()) as out:
+        main(["runs"])
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in out.getvalue().splitlines()]
+    assert len(lines) == 3
+    assert max(width(line.rstrip()) for line in lines) <= columns
+    assert lines[1].split()[:3] == ["mine", "training", "FAILED"]
+    assert re.match(r"[0-9a-f]{8}  a pipeli.* COMPLETED ", lines[2])
+    assert ("TOOK" in lines[0]) == (columns >= 80)
+
+
+@pytest.mark.parametrize("name", ["[red]bold[/red]", '\'; drop "x"', "日本語 🙂", "../../etc/passwd", "n" * 150])
+def test_hostile_names_are_shown_as_they_are(name: str) -> None:
+    Path("odd.py").write_text(
+        "from flowyml import Pipeline, step\n@step(outputs=['value'])\ndef one() -> int:\n    return 1\n"
+        f"p = Pipeline({name!r}).add_step(one)\n"
+    )
+    assert flowyml("run", "odd.py", "--run-id", name, "--json").json["run_id"] == name
+    assert flowyml("runs").out.count(name) == 2
+    assert name in flowyml("status", name).out
+    assert flowyml("status", name, "--json").json["pipeline"] == name
+
+
+def test_what_an_encoding_lacks_is_shown_as_an_escape() -> None:
+    run = command("run", "train.py", "-p", "label=Größe", PYTHONIOENCODING="ascii")
+    assert (run.code, "Gr\\xf6\\xdfe: 3" in run.out) == (0, True), run.err
+    assert command("runs", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0").code == 0
+    job = json.loads(command("runs", "--json", PYTHONIOENCODING="ascii").out)[0]["job_id"]
+    logs = command("logs", job, PYTHONIOENCODING="ascii")
+    assert (logs.code, "load \\u2502 printed by a step" in logs.out) == (0, True), logs.err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    Path("loud.py").write_text(
+        "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n        print(n)\n"
+        "    return 1\n@pipeline\ndef loud():\n    return one()\n"
+    )
+    flowyml("run", "loud.py", "--run-id", "loud")
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m flowyml logs loud | head -n 1"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.endswith("0\n")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_step_does_not_fail_because_nobody_reads_what_it_prints() -> None:
+    Path("loud.py").write_text(
+        "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n"
+        "        print(n, flush=True)\n    return 1\n@pipeline\ndef loud():\n    return one()\n"
+    )
+    subprocess.run(
+        f"{sys.executable} -m flowyml run loud.py --run-id loud | head -n 1", shell=True, check=True,
+        capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert flowyml("status", "loud", "--json").json["status"] == "COMPLETED"
+    assert flowyml("logs", "loud").out.endswith("19999\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("graph train.py >&-", 0, ""),
+        ("run train.py >&-", 0, ""),
+        ("run train.py --json >&-", 0, ""),
+        ("runs 2>&-", 0, ""),
+        ("runs --json >/dev/full", 1, "No space left on device"),
+    ],
+)
+def test_streams_that_are_closed_or_full(words: str, code: int, told: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m flowyml {words}", shell=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "fault of FlowyML" not in done.stderr
+
+
+def test_a_file_of_the_users_that_hides_a_module(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "from flowyml import pipeline, step\n\n"
+        "@step\ndef one(n: int) -> int:\n    return n\n\n@pipeline\ndef hiding(n: int = 3):\n    return one(n)\n"
+    )
+    (tmp_path / "cloudpickle.py").write_text("dump = None\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "flowyml", "run", "train.py", "--detach"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{tmp_path / 'cloudpickle.py'} hides the module 'cloudpickle'" in done.stderr
+    assert "Rename that file." in done.stderr
+    assert "fault of FlowyML" not in done.stderr
+
+
+def test_a_record_that_cannot_be_written() -> None:
+    command = f"ulimit -f 0; {sys.executable} -m flowyml run train.py"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "The record of local runs, " in done.stderr
+    assert done.stderr.count("cannot be read or written: ") == 1
+    assert "fault of FlowyML" not in done.stderr
+
+
+def test_ctrl_c_while_it_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupt:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "flowyml.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "flowyml.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Interrupt(), *sys.meta_path])
+    assert flowyml("runs") == Done(130, "", "")
+
+
+# Help and terminals.
+
+
+def test_help_names_every_command() -> None:
+    done = flowyml("--help")
+    assert done.code == 0
+    for verb in ("run", "deploy", "compile", "bundle", "graph", "runs", "status", "watch", "logs", "outputs"):
+        assert re.search(rf"│ {verb} ", done.out), verb
+    assert flowyml().out == done.out
+    assert "--run-id" in flowyml("run", "-h").out
+    assert "create" in flowyml("schedule").out
+    assert flowyml("--version").out.startswith("flowyml 1.")
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours)
+
+
+def test_a_terminal_gets_progress_and_colours(terminal: tuple[int, int]) -> None:
+    ours, theirs = terminal
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowyml", "run", "train.py", "-p", "wait=1"],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(30) == 0
+    text = seen.decode()
+    assert "✓" in text
+    assert "\x1b[32mCOMPLETED\x1b[0m" in text

@@ -1,0 +1,178 @@
+"""Files, bundles, graphs, deployments and schedules from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.unit.commands import command, flowyml
+
+pytestmark = pytest.mark.usefixtures("train")
+
+
+# Making.
+
+
+def test_compile_to_the_plan() -> None:
+    printed = command("compile", "train.py", "--to", "plan")
+    assert json.loads(printed.out)["name"] == "training"
+    assert printed.err == "printed while loading\n"
+    document = command("compile", "train.py", "--to", "plan", "-o", "out.json", "--json").json
+    assert document == {"engine": "plan", "files": ["out.json"]}
+    unwritten = flowyml("compile", "train.py", "--to", "plan", "--json").json
+    assert (unwritten["files"], json.loads(unwritten["text"])["name"]) == ([], "training")
+    plan = json.loads(Path("out.json").read_text())
+    assert (plan["name"], plan["schema_version"]) == ("training", 1)
+
+
+def test_compile_to_an_engine_writes_the_main_file_as_named_and_the_rest_beside() -> None:
+    files = flowyml("compile", "train.py", "--to", "prefect", "-o", "flows/flow.py", "--json").json["files"]
+    assert files[0] == "flows/flow.py"
+    assert sorted(map(str, Path("flows").iterdir())) == sorted(files)
+    compile(Path("flows/flow.py").read_text(), "flow.py", "exec")
+    inside = flowyml("compile", "train.py", "--to", "prefect", "-o", "all/", "--json").json["files"]
+    assert len(inside) == len(files)
+    assert all(file.startswith("all/") for file in inside)
+    assert "@flow" in flowyml("compile", "train.py", "--to", "prefect").out
+
+
+def test_compile_to_what_has_no_files() -> None:
+    done = flowyml("compile", "train.py", "--to", "local")
+    assert done.code == 2
+    assert "there is nothing to compile to" in done.err
+
+
+@pytest.mark.parametrize("words", [("compile", "--to", "plan"), ("compile", "--to", "prefect"), ("graph",)])
+def test_nothing_is_written_over_the_source(words: tuple[str, ...]) -> None:
+    source = Path("train.py").read_bytes()
+    done = flowyml(words[0], "train.py", *words[1:], "-o", "./train.py")
+    assert done.code == 2
+    assert "train.py is source code of this pipeline" in done.err
+    assert Path("train.py").read_bytes() == source
+
+
+def test_a_graph_in_each_form() -> None:
+    assert "│ load  │" in flowyml("graph", "train.py").out
+    assert flowyml("graph", "train.py", "-f", "mermaid", "-o", "g.mmd").out.endswith("g.mmd\n")
+    assert Path("g.mmd").read_text().startswith("flowchart LR\n")
+    flowyml("graph", "train.py", "--format", "svg", "-o", "g.svg")
+    assert Path("g.svg").read_text().startswith("<svg ")
+    steps = [
+        {"name": "load", "after": [], "outputs": ["rows_loaded"]},
+        {"name": "tell", "after": ["load"], "outputs": ["message", "things"]},
+    ]
+    assert flowyml("graph", "train.py", "--json").json == {"pipeline": "training", "steps": steps}
+    assert flowyml("graph", "train.py", "--json", "-o", "g.svg", "-f", "svg").json["path"] == "g.svg"
+
+
+def test_a_place_that_cannot_be_written_is_one_error() -> None:
+    done = flowyml("compile", "train.py", "--to", "plan", "-o", "train.py/plan.json")
+    assert done.code == 2
+    assert "cannot be written" in done.err
+
+
+def test_deploy() -> None:
+    first = flowyml("deploy", "train.py", "--json").json
+    assert set(first) == {"name", "digest", "changed", "url", "also"}
+    assert first["changed"]
+    assert not flowyml("deploy", "train.py", "--json").json["changed"]
+    assert "training already deployed, version " in flowyml("deploy", "train.py").out
+
+
+# Schedules.
+
+
+def test_a_schedule_from_its_creation_to_its_end() -> None:
+    made = command(
+        "schedule", "create", "train.py", "weekly", "MON:09:00", "--timezone", "Europe/Berlin", "-p", "rows=9", "--json"
+    )
+    assert made.code == 0
+    assert "warning: The schedule is saved, but nothing will fire until" in made.err
+    info = made.json
+    assert set(info) == {"schedule_id", "pipeline", "orchestrator", "schedule", "paused", "next_runs", "drift"}
+    assert info["schedule"] == {"cron": "0 9 * * 1", "timezone": "Europe/Berlin", "parameters": {"rows": 9}}
+    assert datetime.fromisoformat(info["next_runs"][0]).hour == 9
+    name = info["schedule_id"]
+    assert [item["schedule_id"] for item in flowyml("schedule", "list", "--json").json] == [name]
+    assert flowyml("schedule", "pause", name, "--json").json["paused"]
+    assert "paused" in flowyml("schedule", "list").out
+    assert not flowyml("schedule", "resume", name, "--json").json["paused"]
+    assert flowyml("schedule", "delete", name, "--json").json == {"schedule_id": name, "deleted": True}
+    gone = flowyml("schedule", "delete", name, "--json")
+    assert gone.code == 4
+    assert gone.error["type"] == "ScheduleNotFoundError"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("daily", "25"), "daily takes an hour from 0 to 23, not 25"),
+        (("cron", "* * *"), "has 3 fields"),
+        (("interval", "often"), "interval takes seconds"),
+        (("interval", "1e400"), "interval=inf: use a number of seconds"),
+        (("daily", "3", "--timezone", "Mars/Base"), "Unknown time zone"),
+        (("daily", "3", "--start", "soon"), "--start 'soon' is not a time"),
+        (("daily", "3", "-p", "rows=x"), "'rows' must be of type integer"),
+        (("yearly", "3"), "'yearly'"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense(words: tuple[str, ...], message: str) -> None:
+    done = flowyml("schedule", "create", "train.py", *words)
+    assert done.code == 2
+    assert message in done.err
+    assert flowyml("schedule", "list", "--json").json == []
+
+
+def test_serve_fires_what_is_due() -> None:
+    command("schedule", "create", "train.py", "interval", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowyml", "schedule", "serve"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while not (found := flowyml("runs", "--json").json) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert found[0]["pipeline"] == "training"
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "serving the schedules in" in err
+    flowyml("watch", found[0]["job_id"])
+
+
+@pytest.mark.parametrize("engine", ["prefect", "kubeflow", "airflow", "plan"])
+def test_compile_writes_over_no_file_that_people_wrote_or_edited(engine: str) -> None:
+    """One rule for all formats: a comment that looks like FlowyML's mark is none."""
+    main = Path(flowyml("compile", "train.py", "--to", engine, "-o", "made/", "--json").json["files"][0])
+    again = ("compile", "train.py", "--to", engine, "-o", "made/")
+    assert flowyml(*again).code == 0, "its own file is replaced"
+    written = main.read_bytes()
+    main.write_bytes(b" " + written)
+    done = flowyml(*again)
+    assert (done.code, main.read_bytes()) == (2, b" " + written)
+    assert f"{main} was edited after FlowyML wrote it" in done.err
+    assert flowyml(*again, "--force").code == 0
+    assert main.read_bytes() == written
+    main.write_text("# flowyml: TODO\n")
+    for words in (again, (*again, "--force")):
+        done = flowyml(*words)
+        assert (done.code, main.read_text()) == (2, "# flowyml: TODO\n")
+        assert "was not written by FlowyML and would be lost" in done.err
+
+
+def test_a_bundle_takes_no_place_of_what_people_wrote() -> None:
+    path = Path(flowyml("bundle", "train.py", "--json").json["path"])
+    path.write_text("mine")
+    done = flowyml("bundle", "train.py")
+    assert (done.code, path.read_text()) == (2, "mine")
+    assert f"{path} was not written by FlowyML and would be lost" in done.err
