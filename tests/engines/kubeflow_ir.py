@@ -12,33 +12,34 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-__all__ = ["RULES", "faults"]
+from tests.engines.kubeflow_ir_model import (
+    ARGO_TAG,
+    FITS,
+    LABEL,
+    LABEL_KEY,
+    PLACEHOLDER,
+    TYPES,
+    WORDS,
+    Pipeline,
+    artifact_of,
+    artifact_selectors,
+    closure,
+    mounts_of,
+    parameter_selectors,
+    seconds,
+    source_faults,
+    type_of,
+    words,
+)
 
-Json = dict[str, Any]
+__all__ = ["RULES", "faults"]
 
 ARGUMENT = 131_072  # bytes of one argument, with the zero at its end; execve(2), MAX_ARG_STRLEN
 WORKFLOW = 1_048_576  # packer.MaxWorkflowSize
 ARGO_TASK = 900  # bytes of Argo's own in a workflow for each task, at least: two tasks of a DAG template
 EXECUTOR_INPUT = 700  # bytes of an artifact in the executor input, at least; kubeflow-backend notes: 710 to 780
-WORDS = {"and", "contains", "else", "false", "if", "in", "let", "matches", "nil", "not", "or", "true"}
-TYPES = {"NUMBER_INTEGER", "NUMBER_DOUBLE", "STRING", "BOOLEAN", "LIST", "STRUCT", "TASK_FINAL_STATUS", "TASK_CONFIG"}
-FITS: dict[str, Callable[[Any], bool]] = {
-    "NUMBER_INTEGER": lambda value: _is_number(value) and value == int(value),
-    "NUMBER_DOUBLE": lambda value: _is_number(value),
-    "STRING": lambda value: isinstance(value, str),
-    "BOOLEAN": lambda value: isinstance(value, bool),
-    "LIST": lambda value: isinstance(value, list),
-    "STRUCT": lambda value: isinstance(value, dict),
-}
-PLACEHOLDER = re.compile(r"\{\{\$\.(inputs|outputs)\.(parameters|artifacts)\['([^']*)'\]")
-ARGO_TAG = re.compile(r"\{\{\s*(?:=|(?:item|steps|inputs|outputs|pod|workflow|tasks)[.}])")
-LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def faults(documents: Sequence[Mapping[str, Any]], *, kfp: tuple[int, int] = (2, 17)) -> list[str]:
@@ -50,73 +51,6 @@ def faults(documents: Sequence[Mapping[str, Any]], *, kfp: tuple[int, int] = (2,
     pipeline = Pipeline(specs[0], platforms[0] if platforms else {}, kfp)
     found = [*the_protobufs_take_it(pipeline)]  # what does not fit them cannot be walked
     return found or [f"{rule.__name__}: {fault}" for rule in RULES[1:] for fault in rule(pipeline)]
-
-
-@dataclass
-class Dag:
-    """A DAG, and the component whose it is."""
-
-    name: str
-    component: Json
-    tasks: dict[str, Json]
-    outputs: Json
-
-    def before(self, task: str) -> set[str]:
-        """All tasks that have ended when this one begins."""
-        found: set[str] = set()
-        left = list(self.tasks[task].get("dependentTasks", ()))
-        while left:
-            name = left.pop()
-            if name not in found and name in self.tasks:
-                found.add(name)
-                left += self.tasks[name].get("dependentTasks", ())
-        return found
-
-
-@dataclass
-class Pipeline:
-    """The documents, as KFP's compiler walks them."""
-
-    spec: Json
-    platform: Json
-    kfp: tuple[int, int]
-
-    @cached_property
-    def components(self) -> dict[str, Json]:
-        return {"root": self.spec.get("root", {}), **self.spec.get("components", {})}
-
-    @cached_property
-    def executors(self) -> dict[str, Json]:
-        return dict(self.spec.get("deploymentSpec", {}).get("executors", {}))
-
-    @cached_property
-    def kubernetes(self) -> dict[str, Json]:
-        spec = self.platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
-        return dict(spec.get("executors", {}))
-
-    @cached_property
-    def dags(self) -> list[Dag]:
-        return [
-            Dag(name, item, item["dag"].get("tasks", {}), item["dag"].get("outputs", {}))
-            for name, item in self.components.items() if "dag" in item
-        ]  # fmt: skip
-
-    def tasks(self) -> Iterator[tuple[Dag, str, Json, Json]]:
-        """Each task, with its DAG, its name, itself and its component."""
-        for dag in self.dags:
-            for name, task in dag.tasks.items():
-                yield dag, name, task, self.component_of(task)
-
-    @cached_property
-    def iterated(self) -> set[str]:
-        """The components of loops, whose outputs are lists of what their tasks give."""
-        return {task["componentRef"]["name"] for _, _, task, _ in self.tasks() if "parameterIterator" in task}
-
-    def component_of(self, task: Mapping[str, Any]) -> Json:
-        return self.components.get(task.get("componentRef", {}).get("name", ""), {})
-
-    def container_of(self, component: Mapping[str, Any]) -> Json:
-        return dict(self.executors.get(component.get("executorLabel", ""), {}).get("container", {}))
 
 
 Rule = Callable[[Pipeline], Iterator[str]]
@@ -180,7 +114,7 @@ def components_end(pipeline: Pipeline) -> Iterator[str]:
     """No DAG holds itself. Source: v2/compiler/visitor.go, ``dfs``, which old releases have without the check."""
     below = {dag.name: {item["componentRef"]["name"] for item in dag.tasks.values() if "componentRef" in item}
              for dag in pipeline.dags}  # fmt: skip
-    yield from (f"DAG {name!r} holds itself" for name in below if name in _closure(below, name))
+    yield from (f"DAG {name!r} holds itself" for name in below if name in closure(below, name))
 
 
 def no_two_components_share_a_container(pipeline: Pipeline) -> Iterator[str]:
@@ -209,7 +143,7 @@ def containers_can_start(pipeline: Pipeline) -> Iterator[str]:
 def placeholders_lead_to_ports(pipeline: Pipeline) -> Iterator[str]:
     """Source: v2/component/launcher_v2.go, ``getPlaceholders``."""
     for name, component in pipeline.components.items():
-        for word in _words(pipeline.container_of(component)):
+        for word in words(pipeline.container_of(component)):
             for side, kind, port in PLACEHOLDER.findall(word):
                 if port not in component.get(f"{side[:-1]}Definitions", {}).get(kind, {}):
                     yield f"component {name!r} is started with {side}.{kind}[{port!r}], which it does not have"
@@ -260,7 +194,7 @@ def retries_are_argos(pipeline: Pipeline) -> Iterator[str]:
     for _, name, task, _ in pipeline.tasks():
         if policy := task.get("retryPolicy"):
             count, factor = policy.get("maxRetryCount", 0), policy.get("backoffFactor", 2.0)
-            times = [_seconds(policy.get(field, "0s")) for field in ("backoffDuration", "backoffMaxDuration")]
+            times = [seconds(policy.get(field, "0s")) for field in ("backoffDuration", "backoffMaxDuration")]
             if count < 0 or factor != int(factor) or factor < 1 or None in times:
                 yield f"task {name!r} is tried again as {policy}"
             elif times[0] is not None and times[1] is not None:
@@ -336,7 +270,7 @@ def inputs_come_from_somewhere(pipeline: Pipeline) -> Iterator[str]:
         where = f"of task {name!r} in {dag.name!r}"
         for kind in ("parameters", "artifacts"):
             for port, source in task.get("inputs", {}).get(kind, {}).items():
-                yield from (f"{port!r} {where} {what}" for what in _source_faults(pipeline, dag, name, kind, source))
+                yield from (f"{port!r} {where} {what}" for what in source_faults(pipeline, dag, name, kind, source))
 
 
 def inputs_have_the_type_of_their_source(pipeline: Pipeline) -> Iterator[str]:
@@ -344,7 +278,7 @@ def inputs_have_the_type_of_their_source(pipeline: Pipeline) -> Iterator[str]:
     for dag, name, task, component in pipeline.tasks():
         for port, source in task.get("inputs", {}).get("parameters", {}).items():
             wanted = component.get("inputDefinitions", {}).get("parameters", {}).get(port, {}).get("parameterType")
-            found = _type_of(pipeline, dag, source)
+            found = type_of(pipeline, dag, source)
             if "parameterExpressionSelector" not in source and found not in (None, wanted):
                 yield f"{port!r} of task {name!r} in {dag.name!r} is of type {wanted} and gets {found}"
             constant = source.get("runtimeValue", {}).get("constant")
@@ -357,7 +291,7 @@ def artifacts_have_the_type_of_their_source(pipeline: Pipeline) -> Iterator[str]
     for dag, name, task, component in pipeline.tasks():
         for port, source in task.get("inputs", {}).get("artifacts", {}).items():
             wanted = component.get("inputDefinitions", {}).get("artifacts", {}).get(port, {})
-            given = _artifact_of(pipeline, dag, source)
+            given = artifact_of(pipeline, dag, source)
             titles = [item.get("artifactType", {}).get("schemaTitle") for item in (wanted, given)]
             if titles[0] != titles[1] and "system.Artifact" not in titles and None not in titles:
                 yield f"{port!r} of task {name!r} in {dag.name!r} is a {titles[0]} and gets a {titles[1]}"
@@ -399,7 +333,7 @@ def outputs_come_from_somewhere(pipeline: Pipeline) -> Iterator[str]:
     """Each output of a DAG has its definition and a task that gives it. Source: v2/driver/resolve.go,
     ``resolveUpstreamParameters`` and ``resolveUpstreamArtifacts``."""
     for dag in pipeline.dags:
-        for kind, selectors in (("parameters", _parameter_selectors), ("artifacts", _artifact_selectors)):
+        for kind, selectors in (("parameters", parameter_selectors), ("artifacts", artifact_selectors)):
             given = dag.outputs.get(kind, {})
             defined = dag.component.get("outputDefinitions", {}).get(kind, {})
             for name in given.keys() ^ defined.keys():
@@ -411,7 +345,7 @@ def outputs_come_from_somewhere(pipeline: Pipeline) -> Iterator[str]:
                         yield f"output {name!r} of {dag.name!r} is {port!r} of {task!r}, which does not give it"
                     elif dag.name in pipeline.iterated:
                         continue  # its outputs are lists
-                    elif _kind(made[port]) != _kind(defined.get(name, made[port])):
+                    elif kind(made[port]) != kind(defined.get(name, made[port])):
                         yield f"output {name!r} of {dag.name!r} is of another type than {port!r} of {task!r}"
 
 
@@ -440,7 +374,7 @@ def volumes_are_told_apart(pipeline: Pipeline) -> Iterator[str]:
     """KFP names a volume after its claim, secret or config map, and a pod has each name once, and one volume at a path.
     Source: v2/driver/k8s.go, ``extendPodSpecPatch``; Kubernetes, core/validation, ``ValidateVolumes``."""
     for label, config in pipeline.kubernetes.items():
-        mounts = [*_mounts(config)]
+        mounts = [*mounts_of(config)]
         repeated = [name for name, times in Counter(name for name, _ in mounts).items() if times > 1]
         yield from (f"{label!r} has two volumes {name!r}" for name in repeated)
         paths = Counter(path for _, path in mounts)
@@ -495,91 +429,3 @@ RULES: tuple[Rule, ...] = (
     conditions_can_be_computed, iterations_have_items, outputs_come_from_somewhere, defaults_are_of_their_type,
     pods_are_those_of_executors, volumes_are_told_apart, variables_are_set_once, kubernetes_takes_the_pods,
 )  # fmt: skip
-
-
-def _source_faults(pipeline: Pipeline, dag: Dag, name: str, kind: str, source: Mapping[str, Any]) -> Iterator[str]:
-    singular = kind[:-1].title()
-    inputs = dag.component.get("inputDefinitions", {}).get(kind, {})
-    if (port := source.get(f"componentInput{singular}")) is not None:
-        if port not in inputs:
-            yield f"is {port!r} of its DAG, which does not take it"
-    elif output := source.get(f"taskOutput{singular}"):
-        producer, key = output.get("producerTask"), output.get(f"output{singular}Key")
-        if producer not in dag.before(name):
-            yield f"is of {producer!r}, which it does not wait for"
-        made = pipeline.component_of(dag.tasks.get(producer, {}))
-        if key not in made.get("outputDefinitions", {}).get(kind, {}):
-            yield f"is {key!r} of {producer!r}, which does not give it"
-    elif status := source.get("taskFinalStatus"):
-        if status.get("producerTask") not in dag.tasks[name].get("dependentTasks", ()):
-            yield f"is the status of {status.get('producerTask')!r}, which it does not wait for"
-    elif "constant" not in source.get("runtimeValue", {}):
-        yield f"comes from nowhere: {source}"
-
-
-def _type_of(pipeline: Pipeline, dag: Dag, source: Mapping[str, Any]) -> str | None:
-    """None where it cannot be known, as of what a loop has collected."""
-    if port := source.get("componentInputParameter"):
-        return _kind(dag.component.get("inputDefinitions", {}).get("parameters", {}).get(port, {}))
-    if output := source.get("taskOutputParameter"):
-        made = pipeline.component_of(dag.tasks.get(output["producerTask"], {})).get("outputDefinitions", {})
-        is_list = "parameterIterator" in dag.tasks.get(output["producerTask"], {})
-        return None if is_list else _kind(made.get("parameters", {}).get(output["outputParameterKey"], {}))
-    return "TASK_FINAL_STATUS" if "taskFinalStatus" in source else None
-
-
-def _artifact_of(pipeline: Pipeline, dag: Dag, source: Mapping[str, Any]) -> Json:
-    if port := source.get("componentInputArtifact"):
-        return dict(dag.component.get("inputDefinitions", {}).get("artifacts", {}).get(port, {}))
-    output = source.get("taskOutputArtifact", {})
-    made = pipeline.component_of(dag.tasks.get(output.get("producerTask", ""), {})).get("outputDefinitions", {})
-    return dict(made.get("artifacts", {}).get(output.get("outputArtifactKey", ""), {}))
-
-
-def _kind(about: Mapping[str, Any]) -> str | None:
-    return about.get("parameterType") or about.get("artifactType", {}).get("schemaTitle")
-
-
-def _parameter_selectors(output: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    one = [output["valueFromParameter"]] if "valueFromParameter" in output else []
-    for item in (*one, *output.get("valueFromOneof", {}).get("parameterSelectors", ())):
-        yield item["producerSubtask"], item["outputParameterKey"]
-
-
-def _artifact_selectors(output: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for item in output.get("artifactSelectors", ()):
-        yield item["producerSubtask"], item["outputArtifactKey"]
-
-
-def _mounts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The names of the volumes of a pod, where KFP gives them, and where they are."""
-    names = {"pvcMount": "constant", "secretAsVolume": "secretName", "configMapAsVolume": "configMapName",
-             "emptyDirMounts": "volumeName", "genericEphemeralVolume": "volumeName"}  # fmt: skip
-    for part, field in names.items():
-        for item in config.get(part, ()):
-            if name := item.get(field):
-                yield name, item.get("mountPath", "")
-
-
-def _closure(below: Mapping[str, set[str]], name: str) -> set[str]:
-    found: set[str] = set()
-    left = list(below.get(name, ()))
-    while left:
-        if (item := left.pop()) not in found:
-            found.add(item)
-            left += below.get(item, ())
-    return found
-
-
-def _words(container: Mapping[str, Any]) -> Iterator[str]:
-    values = [item.get("value", "") for item in container.get("env", ())]
-    yield from (word for word in (*container.get("command", ()), *container.get("args", ()), *values)
-                if isinstance(word, str))  # fmt: skip
-
-
-def _seconds(duration: str) -> float | None:
-    return float(duration[:-1]) if re.fullmatch(r"[0-9]+(\.[0-9]{1,9})?s", duration) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
