@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 __all__ = [
-    "StderrHandler", "get_logger", "level_of", "levels_here", "log_to_reader", "make_records", "parted", "with_level",
+    "StderrHandler", "get_logger", "level_of", "levels_here", "log_to_reader", "make_records", "parts", "with_level",
 ]  # fmt: skip
 
 _NAME = "flowyml.steps"
@@ -63,17 +63,21 @@ def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
         logging.getLogger().addHandler(_Marked() if marked else _Plain())
 
 
-def parted(line: str) -> tuple[str | None, str]:
-    """The level that a line is marked with, or None, and the line.
+def parts(line: str) -> list[tuple[str | None, str]]:
+    """A line of a process as what was printed, with None, and what was logged, with its level.
 
-    >>> parted("\\x1eWARNING\\x1eit rains"), parted("it rains")
-    (('WARNING', 'it rains'), (None, 'it rains'))
+    It is one or the other, unless a record came while a printed line had no end yet.
+
+    >>> parts("\\x1eWARNING\\x1eit rains"), parts("it rains")
+    ([('WARNING', 'it rains')], [(None, 'it rains')])
+    >>> parts("50 % \\x1eINFO\\x1ehalf done")
+    [(None, '50 % '), ('INFO', 'half done')]
     """
-    if line.startswith(_MARK):
-        level, mark, message = line[1:].partition(_MARK)
-        if mark and level in logging.getLevelNamesMapping():
-            return level, message
-    return None, line
+    printed, mark, rest = line.partition(_MARK)
+    level, end, message = rest.partition(_MARK)
+    if not (mark and end and level in logging.getLevelNamesMapping()):
+        return [(None, line)]
+    return [(None, printed), (level, message)] if printed else [(level, message)]
 
 
 def with_level(source: str, line: str) -> str:
@@ -113,7 +117,18 @@ class _Shown(_Plain):
 
 
 class _Marked(StderrHandler):
-    """Lines for a process that reads."""
+    """Lines for a process that reads, in the stream of what is printed: of two streams, a reader sees no order.
+
+    It is the stream of the process, also where a step has put another one in the place of ``sys.stdout``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stdout = sys.stdout
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]  # logging sets it
+        return sys.stderr if self._stdout is None or self._stdout.closed else self._stdout
 
     def format(self, record: logging.LogRecord) -> str:
         lines = super().format(record).splitlines() or [""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from flowyml.core.logs import parted, with_level
+from flowyml.core.logs import parts, with_level
 
 __all__ = ["Lines", "OnLine", "print_line"]
 
@@ -43,8 +43,8 @@ class Lines:
         self._on_line = lambda stream, line: None
 
     def _give(self, line: bytes) -> None:
-        level, text = parted(line.decode("utf-8", "replace").removesuffix("\r"))
-        self._on_line(level or self._stream, text)
+        for level, text in parts(line.decode("utf-8", "replace").removesuffix("\r")):
+            self._on_line(level or self._stream, text)
 
 
 def print_line(source: str, line: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowyml import get_logger
-from flowyml.core.logs import level_of, levels_here, make_records, parted
+from flowyml.core.logs import level_of, levels_here, make_records, parts
 from flowyml.runtime.lines import Lines
 
 SCRIPT = """
@@ -127,7 +127,7 @@ class TestLevels:
 
     @pytest.mark.parametrize("line", ["\x1eNONSENSE\x1ex", "\x1eWARNING x", "\x1e", "WARNING", ""])
     def test_what_bears_no_mark_is_a_line(self, line: str) -> None:
-        assert parted(line) == (None, line)
+        assert parts(line) == [(None, line)]
         assert level_of("stdout") == logging.INFO
 
     def test_lines_come_with_their_levels(self) -> None:

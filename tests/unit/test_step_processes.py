@@ -28,7 +28,7 @@ from flowyml.runtime.processes import StepProcesses
 from tests.waiting import is_running, wait_until
 
 CODE = """
-import ctypes, logging, os, signal, subprocess, sys, threading, time, warnings
+import contextlib, ctypes, io, logging, os, signal, subprocess, sys, threading, time, warnings
 from pathlib import Path
 
 print("loading", os.getpid())
@@ -99,6 +99,18 @@ def noise():
     print("no line break", end="")
     return "quiet"
 
+def in_turn():
+    logger = logging.getLogger("mine")
+    for number in range(500):
+        print("printed", number)
+        logger.warning("logged %d", number)
+    print("no line break ", end="")
+    logger.warning("logged in a line")
+    with contextlib.redirect_stdout(io.StringIO()) as own:
+        print("kept")
+        logger.warning("not kept")
+    assert own.getvalue() == "kept\\n"
+
 def live(file):
     print("first")
     while not Path(file).exists(): time.sleep(0.01)
@@ -136,6 +148,7 @@ PLAN = Plan(
         step("meet", "folder", "number"), step("double", "array"), step("end", "code"), step("killed", "number"),
         step("tidy", "file", "how", outputs=()),
         step("stuck", "file", outputs=()), step("live", "file", outputs=()), step("chatty", "lines", outputs=()),
+        step("in_turn", outputs=()),
         step("at_exit", outputs=()), step("family", "file", "stay"), step("pair", outputs=("a", "b")),
         Step(name="broken", function="broken:f"), Step(name="leaves", function="leaves:f"),
     ),
@@ -302,6 +315,16 @@ def test_lines_come_while_the_step_runs(processes: StepProcesses, tmp_path: Path
 
     processes.run("live", {"file": str(tmp_path / "go")}, timeout=30, on_line=on_line)
     assert seen[-2:] == ["first", "second"]
+
+
+def test_prints_and_log_records_keep_their_order(own_state: StepProcesses) -> None:
+    """Also with a record in the middle of a line, and where a step collects what it prints."""
+    lines = Lines()
+    own_state.run("in_turn", {}, on_line=lines)
+    in_turn = [pair for n in range(500) for pair in (("stdout", f"printed {n}"), ("WARNING", f"logged {n}"))]
+    assert lines[: len(in_turn)] == in_turn
+    rest = [("stdout", "no line break "), ("WARNING", "logged in a line"), ("WARNING", "not kept")]
+    assert lines[len(in_turn) :] == rest
 
 
 def test_megabytes_of_lines(processes: StepProcesses) -> None:

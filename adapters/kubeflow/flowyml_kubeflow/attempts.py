@@ -18,7 +18,7 @@ from typing import IO, Any, Self
 
 from flowyml.artifacts import run_place
 from flowyml.core.dates import RunDates
-from flowyml.core.logs import parted
+from flowyml.core.logs import parts
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
 from flowyml.plan.model import Step
 from flowyml.runtime.shutdown import GRACE
@@ -150,7 +150,7 @@ class Attempt:
         target = sys.stdout if stream == "stdout" else sys.stderr
 
         def give(lines: Sequence[str]) -> None:
-            logged = [parted(line) for line in lines]
+            logged = [part for line in lines for part in parts(line)]
             print(*printed(list(starmap(_with_level, logged))), sep="\n", file=target, flush=True)
             documents = (
                 {"stream": stream, "line": line, "level": level or "INFO", "attempt": self.number}

@@ -17,7 +17,7 @@ from flowyml.core.capabilities import Capabilities, Feature, no, yes
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import RunNotFoundError, UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.logs import parted
+from flowyml.core.logs import parts
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -156,7 +156,8 @@ class FolderOrchestrator(Orchestrator):
             ended = self.get_run(job_id).status.is_terminal
             path = self.folder / job_id / "log.jsonl"
             lines = path.read_text().split("\n")[:-1] if path.exists() else []  # the last one may be half written
-            yield from map(_log_line, lines[shown:])
+            for line in lines[shown:]:
+                yield from _log_lines(line)
             shown = len(lines)
             if ended or not follow:
                 return
@@ -196,10 +197,10 @@ def _step_run(name: str, task: Mapping[str, Any]) -> StepRun:
     )  # fmt: skip
 
 
-def _log_line(text: str) -> LogLine:
+def _log_lines(text: str) -> Iterator[LogLine]:
     line = json.loads(text)
-    level, message = parted(line["line"])  # a step's own logging comes with its level
-    return LogLine(message, step=line["task"], level=level or "INFO", time=_time(line["time"]))
+    for level, message in parts(line["line"]):  # a step's own logging comes with its level
+        yield LogLine(message, step=line["task"], level=level or "INFO", time=_time(line["time"]))
 
 
 def _time(seconds: float | None) -> datetime | None:
