@@ -26,9 +26,10 @@ from tests.engines.kubeflow_ir_model import (
     artifact_of,
     artifact_selectors,
     closure,
+    kind_of,
     mounts_of,
     parameter_selectors,
-    seconds,
+    seconds_of,
     source_faults,
     type_of,
     words,
@@ -194,7 +195,7 @@ def retries_are_argos(pipeline: Pipeline) -> Iterator[str]:
     for _, name, task, _ in pipeline.tasks():
         if policy := task.get("retryPolicy"):
             count, factor = policy.get("maxRetryCount", 0), policy.get("backoffFactor", 2.0)
-            times = [seconds(policy.get(field, "0s")) for field in ("backoffDuration", "backoffMaxDuration")]
+            times = [seconds_of(policy.get(field, "0s")) for field in ("backoffDuration", "backoffMaxDuration")]
             if count < 0 or factor != int(factor) or factor < 1 or None in times:
                 yield f"task {name!r} is tried again as {policy}"
             elif times[0] is not None and times[1] is not None:
@@ -345,7 +346,7 @@ def outputs_come_from_somewhere(pipeline: Pipeline) -> Iterator[str]:
                         yield f"output {name!r} of {dag.name!r} is {port!r} of {task!r}, which does not give it"
                     elif dag.name in pipeline.iterated:
                         continue  # its outputs are lists
-                    elif kind(made[port]) != kind(defined.get(name, made[port])):
+                    elif kind_of(made[port]) != kind_of(defined.get(name, made[port])):
                         yield f"output {name!r} of {dag.name!r} is of another type than {port!r} of {task!r}"
 
 

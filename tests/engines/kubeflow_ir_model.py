@@ -116,11 +116,11 @@ def source_faults(pipeline: Pipeline, dag: Dag, name: str, kind: str, source: Ma
 def type_of(pipeline: Pipeline, dag: Dag, source: Mapping[str, Any]) -> str | None:
     """None where it cannot be known, as of what a loop has collected."""
     if port := source.get("componentInputParameter"):
-        return kind(dag.component.get("inputDefinitions", {}).get("parameters", {}).get(port, {}))
+        return kind_of(dag.component.get("inputDefinitions", {}).get("parameters", {}).get(port, {}))
     if output := source.get("taskOutputParameter"):
         made = pipeline.component_of(dag.tasks.get(output["producerTask"], {})).get("outputDefinitions", {})
         is_list = "parameterIterator" in dag.tasks.get(output["producerTask"], {})
-        return None if is_list else kind(made.get("parameters", {}).get(output["outputParameterKey"], {}))
+        return None if is_list else kind_of(made.get("parameters", {}).get(output["outputParameterKey"], {}))
     return "TASK_FINAL_STATUS" if "taskFinalStatus" in source else None
 
 
@@ -132,7 +132,7 @@ def artifact_of(pipeline: Pipeline, dag: Dag, source: Mapping[str, Any]) -> Json
     return dict(made.get("artifacts", {}).get(output.get("outputArtifactKey", ""), {}))
 
 
-def kind(about: Mapping[str, Any]) -> str | None:
+def kind_of(about: Mapping[str, Any]) -> str | None:
     return about.get("parameterType") or about.get("artifactType", {}).get("schemaTitle")
 
 
@@ -173,7 +173,7 @@ def words(container: Mapping[str, Any]) -> Iterator[str]:
                 if isinstance(word, str))  # fmt: skip
 
 
-def seconds(duration: str) -> float | None:
+def seconds_of(duration: str) -> float | None:
     return float(duration[:-1]) if re.fullmatch(r"[0-9]+(\.[0-9]{1,9})?s", duration) else None
 
 
