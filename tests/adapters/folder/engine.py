@@ -1,8 +1,8 @@
 """An engine in a folder, as small as one can be. It knows nothing of FlowyML.
 
-``python engine.py FOLDER`` runs each job that appears in the folder as ``RUN/job.json``: its tasks one after another,
-each a command. It hands the results of tasks to those that need them, and writes what happened into ``state.json`` and
-``log.jsonl`` beside the job. A file ``cancel`` there stops the run.
+``python engine.py FOLDER`` runs each job that appears in the folder as ``RUN/job.json``, where RUN begins with no dot:
+its tasks one after another, each a command. It hands the results of tasks to those that need them, and writes what
+happened into ``state.json`` and ``log.jsonl`` beside the job. A file ``cancel`` there stops the run.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def serve(folder: Path) -> None:
     seen: set[Path] = set()
     while True:
         (folder / "alive").touch()
-        for job in folder.glob("*/job.json"):
-            if job not in seen:
-                seen.add(job)
-                threading.Thread(target=Run(job.parent).execute, daemon=True).start()
+        for run in folder.iterdir():
+            if run not in seen and not run.name.startswith(".") and (run / "job.json").exists():
+                seen.add(run)
+                threading.Thread(target=Run(run).execute, daemon=True).start()
         time.sleep(0.05)
 
 

@@ -134,7 +134,7 @@ class FolderOrchestrator(Orchestrator):
         )  # fmt: skip
 
     def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
-        found = [self.get_run(path.parent.name) for path in self.folder.glob("*/job.json")]
+        found = [self.get_run(job_id) for job_id in self._job_ids()]
         found = [run for run in found if pipeline in (None, run.pipeline)]
         return sorted(found, key=lambda run: run.created_at or EPOCH, reverse=True)[:limit]
 
@@ -176,10 +176,13 @@ class FolderOrchestrator(Orchestrator):
         seen = alive.stat().st_mtime if alive.exists() else 0
         return Health(reachable=time.time() - seen < 10, url=str(self.folder))
 
+    def _job_ids(self) -> list[str]:
+        folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+        return [path.name for path in folders if (path / "job.json").exists()]
+
     def _read(self, job_id: str, name: str) -> dict[str, Any]:
         """A file of a run. The engine writes the state when it begins."""
-        known = {path.parent.name for path in self.folder.glob("*/job.json")}
-        if job_id not in known:
+        if job_id not in self._job_ids():
             raise RunNotFoundError(f"No run in {self.folder} has the id {job_id!r}.")
         path = self.folder / job_id / name
         if name == "state.json" and not path.exists():
