@@ -60,7 +60,7 @@ def pack(value: Any, store: Store, *, key: str | Callable[[], str], inline_limit
             trouble = error
     if forbidden := why_no_pickles():
         raise NotPicklableError(
-            f"{type(value).__qualname__} takes a pickle, and pickles are not written here: {forbidden}"
+            f"{type(value).__qualname__} can only be pickled, and pickles are not written here: {forbidden}"
         ) from trouble
     raise NotPicklableError(f"{type(value).__qualname__} cannot be pickled: {trouble}") from trouble
 
@@ -78,14 +78,14 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
     if found.name == "pickle" and (forbidden := why_no_pickles()):
         raise ArtifactError(
             f"Artifact {shown(written.url)} is a pickle of a {packed[_REFERENCE].get('type', '?')}, and pickles are "
-            f"not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles where "
-            f"you trust whoever can write to the store."
+            f"not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles if you "
+            f"trust everyone who can write to the store."
         )
     is_here = store.holds(written.url)
     is_of_run = is_here and (not place or _is_of_run(written.url.removeprefix(f"{store.url}/"), place))
     holder = store if is_of_run else next((other for other in others if other.holds(written.url)), None)
     if holder is None and is_here:
-        raise ArtifactError(f"Artifact {shown(written.url)} is of another run, and is not read in this one.")
+        raise ArtifactError(f"Artifact {shown(written.url)} belongs to another run, and is not read in this one.")
     if holder is None:
         raise ArtifactError(
             f"Artifact {shown(written.url)} is not in {store.url}, the store of artifacts here, and is not read "
@@ -142,4 +142,6 @@ def _read_reference(reference: Any) -> tuple[Written, Format]:
         written = Written(str(reference["url"]), str(reference["sha256"]), int(reference["size"]))
         return written, FORMATS[reference["format"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"This refers to no artifact that can be read here: {reference!r:.200}") from error
+        raise ArtifactError(
+            f"This is not a reference to an artifact that can be read here: {reference!r:.200}"
+        ) from error

@@ -99,9 +99,9 @@ class Unpickler(pickle.Unpickler):
 
     def persistent_load(self, given: tuple[Any, ...]) -> set[Any] | frozenset[Any]:
         """A set of a bundle's pickle: its number, and where it occurs first what kind it is and what is in it."""
-        number, *told = given
-        if told:
-            mutable, items = told
+        number, *contents = given
+        if contents:
+            mutable, items = contents
             self._sets[number] = set(items) if mutable else frozenset(items)
         return self._sets[number]
 

@@ -87,6 +87,6 @@ def _errors(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ArtifactError(f"{what}: it is not there") from error
+        raise ArtifactError(f"{what}: it does not exist") from error
     except Exception as error:  # each filesystem has errors of its own
         raise ArtifactError(f"{what}: {type(error).__name__}: {error}") from error

@@ -72,20 +72,21 @@ class Store(ABC):
         """A file of this store with just what was written; a size or a hash that differs is an ``ArtifactError``.
 
         With ``once``, for a file that is mapped and may then be read in part, this process hashes it when it first sees
-        it, and again when its inode, its time of modification or that of its change, which nobody can set, differs.
+        it, and again when its inode, its time of modification or that of its change, which cannot be set, differs.
         """
         with self.local_copy(written.url) as path:
             found = path.stat()
             if found.st_size != written.size:
                 raise ArtifactError(
-                    f"Artifact {written.url} has {found.st_size} bytes, and {written.size} were written. "
-                    f"Run its step again."
+                    f"Artifact {written.url} has {found.st_size} bytes instead of the {written.size} that were "
+                    f"written. Run its step again."
                 )
             identity = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
             hashed = _known_hash(path, *identity) if once else _hash_of(path)
             if hashed != written.sha256:
                 raise ArtifactError(
-                    f"Artifact {written.url} is not what was written: its SHA-256 differs. Run its step again."
+                    f"Artifact {written.url} has changed: its SHA-256 differs from what was written. Run its step "
+                    f"again."
                 )
             yield path
 
@@ -115,7 +116,7 @@ class LocalStore(Store):
     def local_copy(self, url: str) -> Iterator[Path]:
         path = Path(url.removeprefix("file://"))
         if not path.is_file():
-            raise ArtifactError(f"Artifact {url} is not there: it was deleted, or another machine holds it.")
+            raise ArtifactError(f"Artifact {url} does not exist here: it was deleted, or is on another machine.")
         yield path
 
 

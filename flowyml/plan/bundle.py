@@ -205,9 +205,9 @@ def _contents(data: bytes, name: str, *beginnings: str) -> dict[str, bytes]:
             entries = [entry for entry in archive.infolist() if entry.filename.startswith(wanted)]
             contents = {entry.filename: archive.read(entry) for entry in entries}
     except _UNREADABLE as error:
-        raise PlanError(f"{name} is no bundle of FlowyML, or it is damaged: {error}") from error
+        raise PlanError(f"{name} is not a FlowyML bundle, or it is damaged: {error}") from error
     if "plan.json" not in contents:
-        raise PlanError(f"{name} is no bundle of FlowyML: it holds no plan.")
+        raise PlanError(f"{name} is not a FlowyML bundle: it contains no plan.")
     return contents
 
 
@@ -216,7 +216,7 @@ def _checked_path(path: str) -> str:
     plain = "/".join(parts) == path and path.isprintable() and "\\" not in path
     if not plain or not parts or parts[0] == "/" or ".." in parts:
         raise DefinitionError(
-            f"A file of a bundle cannot have the path {path!r}. Use a relative path, such as 'data/a.csv'."
+            f"A file in a bundle cannot have the path {path!r}. Use a relative path, such as 'data/a.csv'."
         )
     return path
 

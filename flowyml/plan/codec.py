@@ -32,7 +32,9 @@ def decode(data: bytes | str) -> Plan:
         plain = json.loads(data)
         version = plain["schema_version"]
         if version > SCHEMA_VERSION:
-            raise PlanError(f"This plan has schema {version}; this FlowyML reads up to {SCHEMA_VERSION}. Upgrade it.")
+            raise PlanError(
+                f"This plan has schema {version}; this FlowyML reads up to {SCHEMA_VERSION}. Upgrade FlowyML."
+            )
         return Plan(**{
             **plain,
             "steps": tuple(map(_step, plain["steps"])),
@@ -46,7 +48,7 @@ def decode(data: bytes | str) -> Plan:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, PlanError):
             raise
-        raise PlanError(f"This is no plan of FlowyML: {error!r}") from error
+        raise PlanError(f"This is not a FlowyML plan: {error!r}") from error
 
 
 def _step(plain: Mapping[str, Any]) -> Step:

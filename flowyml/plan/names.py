@@ -24,9 +24,11 @@ def check_name(name: object, what: str) -> str:
     "Überprüfung '1'"
     """
     if not isinstance(name, str):
-        raise DefinitionError(f"The name of a {what} is text, not {name!r}.")
+        raise DefinitionError(f"The name of a {what} must be a string, not {name!r}.")
     if not name or name != name.strip():
-        raise DefinitionError(f"{what} name {name!r}: it is empty, or has white space at an end. Choose another name.")
+        raise DefinitionError(
+            f"{what} name {name!r}: it is empty, or begins or ends with white space. Choose another name."
+        )
     if len(name) > MAX_NAME_LENGTH:
         raise DefinitionError(f"{what} name {name[:30]!r}… has {len(name)} characters. Use {MAX_NAME_LENGTH} at most.")
     if not name.isprintable():

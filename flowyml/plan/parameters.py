@@ -84,7 +84,7 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
         shown = annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
         raise DefinitionError(
             f"Parameter {name!r} has the type {shown}, which JSON cannot carry. Use int, float, str, bool, list, dict, "
-            f"date, datetime, Path, an Enum or a pydantic model, and make the {shown} of it inside a step."
+            f"date, datetime, Path, an Enum or a pydantic model, and create the {shown} from it inside a step."
         )
     from pydantic import PydanticUserError, TypeAdapter
 
@@ -94,8 +94,8 @@ def schema_of(annotation: object, name: str) -> Mapping[str, Any]:
         if error.code != "typed-dict-version":
             raise
         raise DefinitionError(
-            f"Parameter {name!r} has a type with a typing.TypedDict in it, of which Python before 3.12 does not tell "
-            f"enough. Take TypedDict from typing_extensions."
+            f"Parameter {name!r} has a type that contains a typing.TypedDict, which cannot be read before Python "
+            f"3.12. Import TypedDict from typing_extensions."
         ) from error
     return {key: value for key, value in schema.items() if key != "title"}
 
@@ -125,7 +125,7 @@ def _is_carried(annotation: Any) -> bool:
 
 
 def own_copy(value: Any) -> Any:
-    """The same plain JSON in lists and dicts of its own, so that nobody else sees what is done to them."""
+    """The same plain JSON in lists and dicts of its own, so that what is done to them stays here."""
     if type(value) is list:
         return [own_copy(item) for item in value]
     if type(value) is dict:
@@ -156,7 +156,7 @@ def too_deep(what: str) -> str:
     """What to say of it."""
     return (
         f"{what} has lists or dicts nested more than {DEEPEST} levels deep, which not every engine can carry. Make it "
-        f"flatter, or hand it on as text or a file."
+        f"flatter, or pass it as text or as a file."
     )
 
 
@@ -230,7 +230,7 @@ def _by_name(pipeline: str, parameters: Sequence[Parameter], values: object) -> 
         return {name: value if is_too_deep(value) else plain(value) for name, value in (values or {}).items()}
     name = parameters[0].name if parameters else "name"
     raise ParameterError(
-        f"Parameters of pipeline {pipeline!r} are given as a dict by name, such as {{{name!r}: …}}, not {values!r:.60}."
+        f"Parameters of pipeline {pipeline!r} must be a dict by name, such as {{{name!r}: …}}, not {values!r:.60}."
     )
 
 

@@ -73,11 +73,11 @@ def revived(annotation: Any, value: Any) -> Any:
         return _revived(annotation, value)
     except Exception as error:  # whatever a validator of the user's raises
         shown = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-        raise ParameterError(f"{value!r:.80} makes no {shown}: {error}") from error
+        raise ParameterError(f"{value!r:.80} is not a valid {shown}: {error}") from error
 
 
 def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
-    """Tells of each input the type that a function is annotated with for it; None where that cannot be told."""
+    """Gives for each input the type that a function is annotated with for it; None where that is unknown."""
     try:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError):  # a name that only type checkers see
@@ -119,5 +119,5 @@ def _revived(annotation: Any, value: Any) -> Any:
 
 
 def _is_model(kind: type) -> bool:
-    """Told by name: most workers never import pydantic."""
+    """Recognized by name: most workers never import pydantic."""
     return any((base.__module__, base.__name__) == ("pydantic.main", "BaseModel") for base in kind.__mro__)

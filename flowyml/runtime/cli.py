@@ -40,7 +40,7 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     given.again = shlex.join(["python", "-I", str(bundle), *_without_values(arguments)])
     sys.argv[1:] = []  # they are not for the user's modules, which may parse arguments of their own
-    end = End() if getattr(given, "answer", None) else None  # somebody waits for the end of this process
+    end = End() if getattr(given, "answer", None) else None  # another process waits for the end of this one
     try:
         code = int(given.command(root, plan, given))
     except _UsageError as error:
@@ -75,8 +75,8 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     if failure := answer.get("failure"):
         if given.quiet:
             return 1
-        told = f"step {step.name!r} of pipeline {plan.name!r} failed. To run it again:\n  {given.again}"
-        print(f"{failure['traceback']}\n{told}", file=sys.stderr)
+        message = f"step {step.name!r} of pipeline {plan.name!r} failed. To run it again:\n  {given.again}"
+        print(f"{failure['traceback']}\n{message}", file=sys.stderr)
         return 1
     outputs = json.dumps(answer["outputs"])
     if given.output:
@@ -145,7 +145,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step.add_argument("--artifacts", metavar="URL", help="the store of large outputs; by default FLOWYML_ARTIFACTS")
     step.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts
     step.add_argument("--also", action="append", default=[], help=argparse.SUPPRESS)  # where the engine put inputs
-    step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # who reads the answer tells the failure
+    step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the reader of the answer reports it
     step.add_argument("--attempt", type=int, default=1, metavar="N")
     step.add_argument("--item", default="", metavar="N", help="which item of its loop, from 0; 3/7 in two loops")
     step.set_defaults(command=_run_step)
@@ -185,7 +185,7 @@ def _listed(names: Sequence[str]) -> str:
 def _known_step(plan: Plan, given: argparse.Namespace) -> Step:
     name = given.same_step or given.step
     if name not in plan.by_name:
-        raise _UsageError(f"{name!r} is no step; the pipeline has {', '.join(map(repr, plan.by_name))}")
+        raise _UsageError(f"there is no step {name!r}; the pipeline has {', '.join(map(repr, plan.by_name))}")
     return plan.by_name[name]
 
 

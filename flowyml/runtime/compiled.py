@@ -33,7 +33,7 @@ def _compile(path: str) -> None:
     import py_compile
     from contextlib import suppress
 
-    with suppress(OSError, py_compile.PyCompileError):  # what is wrong with it, its import will tell
+    with suppress(OSError, py_compile.PyCompileError):  # its import will say what is wrong with it
         py_compile.compile(path, doraise=True)
 
 

@@ -44,7 +44,7 @@ def run_step(
         outputs = named_outputs(step, _call(step, function, inputs))
         _refuse_generators(step, outputs.values())
         kept = keep(outputs) if keep else outputs
-    except StepStopped:  # whoever stops it tells the hooks
+    except StepStopped:  # the process that stops it fires the hooks
         raise
     except BaseException as error:
         fire(hooks, "on_error", step.name, error)
@@ -132,7 +132,7 @@ def _refuse_generators(step: Step, values: Iterable[Any]) -> None:
     for value in values:
         if type(value) in _GENERATORS:
             kind = "a generator" if type(value) is GeneratorType else "an async generator"
-            message = f"step {step.name!r} returned {kind}. Let it gather what that yields, and return the list."
+            message = f"step {step.name!r} returned {kind}. Collect what it yields in a list, and return that."
             raise step_error(OutputError, step, message)
 
 

@@ -44,8 +44,8 @@ def run_child(
         code = 0
         try:
             with stoppable():
-                told = _answer(worker, request)
-            write_all(answer, json.dumps(told).encode())
+                result = _answer(worker, request)
+            write_all(answer, json.dumps(result).encode())
         except StepStopped:
             code = -signal.SIGTERM
         end.leave(code)

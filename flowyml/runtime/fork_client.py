@@ -156,7 +156,7 @@ class _Fork:
             if self._code is None:
                 try:
                     ended, status = os.waitpid(self.pid, os.WNOHANG)
-                except ChildProcessError:  # somebody else waited for it, or SIGCHLD is ignored; Popen says 0 too
+                except ChildProcessError:  # something else has waited for it, or SIGCHLD is ignored; Popen says 0 too
                     self._code = 0
                 else:
                     self._code = os.waitstatus_to_exitcode(status) if ended else None
@@ -201,7 +201,7 @@ class Server:
     def is_ready(self, seconds: float = 0) -> bool:
         """Whether it has loaded the code, or died of it; waits for some seconds at most."""
         poll = select.poll()
-        poll.register(self._ready, select.POLLIN)  # a byte that nobody reads, so that everybody sees it
+        poll.register(self._ready, select.POLLIN)  # its byte is never read, so that every caller sees it
         return self.closed or bool(poll.poll(seconds * 1000))
 
     def send(self, request: Mapping[str, Any], body: Any = None, files: Sequence[int] = ()) -> None:
@@ -253,7 +253,7 @@ class Server:
             file.close()
 
     def _send(self, data: bytes, files: Sequence[int]) -> None:
-        with self._lock, suppress(OSError):  # it is gone, which its children's pipes will tell
+        with self._lock, suppress(OSError):  # it is gone, as its children's pipes show
             socket.send_fds(self._control, [data], files)
 
 
@@ -339,7 +339,7 @@ class _Child:
         self._sinks = {}
 
     def _pump(self, seconds: float) -> bool:
-        """Read what comes within some seconds; true once the end was told."""
+        """Read what comes within some seconds; true once it has ended."""
         for number, _ in self._poll.poll(seconds * 1000):
             self._read(number)
         return self._end is not None
@@ -372,14 +372,14 @@ class _Child:
         *lines, rest = bytes(self._status).split(b"\n")
         self._status = bytearray(rest)
         for line in lines:
-            word, _, told = line.decode(errors="replace").partition(" ")
+            word, _, details = line.decode(errors="replace").partition(" ")
             if word == "pid":
-                pid, hooks, born = told.split(" ", 2)
+                pid, hooks, born = details.split(" ", 2)
                 self._process, self.hooks = ProcessIdentity(this_process().host, int(pid), born), int(hooks)
             elif word == "exit":
-                self._end = int(told)
+                self._end = int(details)
             else:
-                self._end = StepCrashedError(f"The process of {self._who} could not be started: {told}.")
+                self._end = StepCrashedError(f"The process of {self._who} could not be started: {details}.")
 
     def _server_died(self) -> None:
         """The child dies with it; here its group is killed once more, for what it has started."""
@@ -390,8 +390,8 @@ class _Child:
         elif self._process:
             self._end = StepCrashedError(f"The process that {self._who} was forked from died.")
         else:
-            told = f"The process that loads the code for {self._who} died:\n{self._server.last_words()}"
-            self._end = StepCrashedError(told.rstrip("\n:"))
+            message = f"The process that loads the code for {self._who} died:\n{self._server.last_words()}"
+            self._end = StepCrashedError(message.rstrip("\n:"))
 
     def _answered(self) -> dict[str, Any]:
         assert self._end is not None

@@ -27,7 +27,7 @@ def main() -> None:
     gc.disable()  # until the code is loaded: what imports make is there to stay
     folder = os.fsdecode(os.read(int(sys.argv[1]), 1 << 16))  # one datagram
     if not folder:
-        return  # whoever started this has ended
+        return  # the process that started this has ended
     sys.path.insert(0, folder)
     if sys.dont_write_bytecode:
         _keep_compiled(folder)

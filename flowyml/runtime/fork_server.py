@@ -40,7 +40,7 @@ _replaced: list[object] = []
 
 
 class _Child(NamedTuple):
-    """A running step, and the descriptor on which its end is told."""
+    """A running step, and the descriptor on which its end is reported."""
 
     number: int
     process: ProcessIdentity
@@ -55,7 +55,7 @@ class _Asked(NamedTuple):
 
 
 def main() -> NoReturn:
-    """Serve requests from one descriptor until the other side is gone; a byte on another tells that code is loaded."""
+    """Serve requests from one descriptor until the other side is gone; a byte on another says that code is loaded."""
     _serve_to_the_end(Path(__file__).parents[2], int(sys.argv[1]), int(sys.argv[2]), own_input=True)
 
 
@@ -69,9 +69,9 @@ def serve_from_fork(control: int, ready: int, output: int, host_packages: Collec
         os.dup2(output, 1)
         os.dup2(output, 2)
         _forget_the_parent()
-        if not (told := os.fsdecode(os.read(control, 1 << 16))):  # one datagram
+        if not (received := os.fsdecode(os.read(control, 1 << 16))):  # one datagram
             os._exit(0)  # the parent has ended
-        folder = Path(told)
+        folder = Path(received)
         _use_unpacked(folder, {*host_packages, "__main__", "flowyml"})
     except BaseException:
         traceback.print_exc()
@@ -80,7 +80,7 @@ def serve_from_fork(control: int, ready: int, output: int, host_packages: Collec
 
 
 def _forget_the_parent() -> None:
-    """What the parent wants to be told is its own affair."""
+    """Handlers of signals that the parent has set are not for this process."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
@@ -175,8 +175,8 @@ class _Server:
         """What is loaded is not copied when a child collects garbage; the death of a child wakes us."""
         sys.stdout.flush()
         sys.stderr.flush()
-        with suppress(OSError):  # no file: somebody reads it as it comes
-            self.early_output = os.pread(1, 1 << 20, 0)  # for the first child to repeat, so that somebody sees it
+        with suppress(OSError):  # no file: it is read as it comes
+            self.early_output = os.pread(1, 1 << 20, 0)  # the first child prints it again, so that it is seen
         faulthandler.enable()
         gc.freeze()
         gc.enable()
@@ -187,12 +187,12 @@ class _Server:
 
     @contextmanager
     def _ended_by_a_thread(self) -> Iterator[None]:
-        """While the user's code is loaded, which may take for ever, a thread sees to it that this ends in time."""
+        """While the user's code is loaded, which may take for ever, a thread ends this process with its parent."""
         done, do = os.pipe()
 
         def watch() -> None:
             poll = select.poll()
-            poll.register(self.control, 0)  # only that the other end is closed, which is always told
+            poll.register(self.control, 0)  # only whether the other end is closed, which is always reported
             poll.register(done, 0)
             while os.getppid() == self.parent:
                 ready = {number for number, _ in poll.poll(1000)}
@@ -245,7 +245,7 @@ class _Server:
         try:
             pid = fork()
         except OSError as error:
-            self._tell(status, f"failed {error}")
+            self._report(status, f"failed {error}")
             os.close(status)
         else:
             if pid == 0:
@@ -257,7 +257,7 @@ class _Server:
             self.early_output = b""
             process = identity_of(pid)
             self.children[pid] = _Child(request["number"], process, status)
-            self._tell(status, f"pid {pid} {len(self.worker.hooks)} {process.born}")
+            self._report(status, f"pid {pid} {len(self.worker.hooks)} {process.born}")
         for number in streams:
             os.close(number)
 
@@ -280,10 +280,10 @@ class _Server:
                     kill_all(asked.family)
                 _, status = os.waitpid(ended.si_pid, 0)
                 if child:
-                    self._tell(child.status, f"exit {os.waitstatus_to_exitcode(status)}")
+                    self._report(child.status, f"exit {os.waitstatus_to_exitcode(status)}")
                     os.close(child.status)
 
-    def _tell(self, number: int, line: str) -> None:
+    def _report(self, number: int, line: str) -> None:
         with suppress(BrokenPipeError):
             write_all(number, f"{line}\n".encode())
 

@@ -56,8 +56,8 @@ def load_step(folder: Path, step: Step) -> Callable[..., Any]:
     try:
         return load_function(folder, step.function)
     except SystemExit as exit_:  # as argparse does, which finds other arguments here, or none
-        told = f"the module of step {step.name!r} called sys.exit({exit_.code!r}) when it was imported"
-        raise step_error(StepError, step, f"{told}. Put that under `if __name__ == '__main__'`.") from exit_
+        message = f"the module of step {step.name!r} called sys.exit({exit_.code!r}) when it was imported"
+        raise step_error(StepError, step, f"{message}. Put that under `if __name__ == '__main__'`.") from exit_
 
 
 def load_function(folder: Path, reference: str) -> Callable[..., Any]:
@@ -97,7 +97,7 @@ def _bare(found: Any) -> Callable[..., Any]:
     if type(found).__module__ == "flowyml.authoring.steps":
         found = found.function
     if not callable(found):
-        raise PlanError(f"The plan refers to {found!r:.80}, which is no function.")
+        raise PlanError(f"The plan refers to {found!r:.80}, which is not a function.")
     return found  # type: ignore[no-any-return]  # callable() says so
 
 

@@ -116,22 +116,22 @@ class StepProcesses:
         timeout of the caller's, kills the process before it goes on.
         """
         request = {"kind": "step", "step": step, "attempt": attempt, "index": list(index)}
-        told = print_line if on_line is None else on_line
-        answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, told, stop)
+        take_line = print_line if on_line is None else on_line
+        answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, take_line, stop)
         if failure := answer.get("failure"):
             raise _raised(step, failure)
         outputs: dict[str, Any] = answer["outputs"]
         return outputs
 
     def fire(self, event: str, *arguments: object, on_line: OnLine | None = None, timeout: float = 60) -> None:
-        """Fire an event on the pipeline's hooks, in a process of its own. What goes wrong there is only told."""
-        told = print_line if on_line is None else on_line
+        """Fire an event on the pipeline's hooks, in a process of its own. What goes wrong there is only reported."""
+        take_line = print_line if on_line is None else on_line
         try:
             self._answer(
-                f"hook {event}", {"kind": "hook", "event": event}, plain_arguments(arguments), timeout, told, None
+                f"hook {event}", {"kind": "hook", "event": event}, plain_arguments(arguments), timeout, take_line, None
             )
         except StepError as error:
-            told("stderr", f"{error} The run goes on.")
+            take_line("stderr", f"{error} The run goes on.")
 
     def close(self) -> None:
         """End everything."""
@@ -170,7 +170,7 @@ class StepProcesses:
                 raise
 
     def _kill(self, child: _Child, request: Mapping[str, Any], error: BaseException, on_line: OnLine) -> None:
-        """Kill it, and tell the hooks, which it cannot do any more."""
+        """Kill it, and fire the hooks, which it can no longer do."""
         child.kill()
         if child.hooks and request["kind"] == "step" and not self._closed and isinstance(error, Exception):
             self.fire("on_error", request["step"], error, on_line=on_line)

@@ -42,7 +42,7 @@ def current_run() -> CurrentRun:
     A thread that a step has started itself is outside.
     """
     if (found := _current.get()) is None:
-        raise DefinitionError("current_run() was called where no step runs. Call it inside a step.")
+        raise DefinitionError("current_run() was called outside of a step. Call it inside one.")
     return found
 
 
@@ -55,7 +55,7 @@ def current_step() -> CurrentRun | None:
 def running(
     pipeline: str, run_id: str, step: str, dates: RunDates, index: Sequence[int] = ()
 ) -> Iterator[None]:  # fmt: skip
-    """While this lasts, ``current_run()`` tells this step."""
+    """While this lasts, ``current_run()`` gives this step."""
     current = CurrentRun(
         run_id=run_id, pipeline=pipeline, step=step, logical_date=dates.logical_date,
         data_interval_start=dates.data_interval_start, data_interval_end=dates.data_interval_end,

@@ -27,7 +27,7 @@ class Seeds:
         self._is_seeded = False
         self._state: tuple[Any, ...] | None = None
         self._randoms: WeakSet[random.Random] = WeakSet()  # those that were made without a seed
-        self._drawn: set[int] = set()  # from the system's randomness: what numpy seeds a generator with, unless told
+        self._drawn: set[int] = set()  # from the system's randomness: what numpy seeds a generator with by itself
         self._is_noticing = False
         self._numpys: list[Any] = []
 

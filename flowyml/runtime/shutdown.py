@@ -80,7 +80,7 @@ class End:
             self._unraisable(error)
             return
         left = ", ".join(_own_threads()) or "a hook of a library"
-        print(f"Still busy {_PATIENCE} s after the step had returned, and ended with it: {left}.", file=sys.stderr)
+        print(f"Ended {_PATIENCE} s after the step returned, although still running: {left}.", file=sys.stderr)
 
 
 class StepStopped(BaseException):

@@ -26,14 +26,14 @@ def crashed(who: str, exit_code: int, out_of_memory: OutOfMemory) -> StepCrashed
     """The error for a process that ended without an answer; a negative exit code is a signal."""
     if exit_code == -signal.SIGKILL and out_of_memory.happened():
         error: StepCrashedError = StepOutOfMemoryError(
-            f"The process of {who} was killed by the kernel: no memory was left. Give it more, or let it use less."
+            f"The process of {who} was killed by the kernel: out of memory. Give it more memory, or let it use less."
         )
     elif exit_code < 0:
         error = StepCrashedError(
             f"The process of {who} was killed by signal {-exit_code} ({_signal_name(-exit_code)})."
         )
     else:
-        error = StepCrashedError(f"The process of {who} ended with exit code {exit_code}, before it had returned.")
+        error = StepCrashedError(f"The process of {who} exited with code {exit_code} before the step returned.")
     error.exit_code = exit_code
     return error
 
@@ -46,13 +46,13 @@ def timed_out(who: str, seconds: float) -> StepTimeoutError:
 def loaded_too_long(who: str, seconds: float) -> StepTimeoutError:
     """The error for a process that is not begun, because the code it needs is still being loaded."""
     return StepTimeoutError(
-        f"{who} has a timeout, and its code was not loaded within {seconds:g} s. See what the modules do when they are "
-        f"imported, such as waiting for a lock or a server; do that inside the step."
+        f"{who} has a timeout, and its code was not loaded within {seconds:g} s. Check what its modules do when "
+        f"they are imported, such as waiting for a lock or a server, and move that into the step."
     )
 
 
 def cancelled(who: str) -> StepCancelledError:
-    """The error for a process that is killed because nobody wants its result any more."""
+    """The error for a process that is killed because its result is no longer wanted."""
     return StepCancelledError(f"{who} was stopped, because its run was cancelled.")
 
 

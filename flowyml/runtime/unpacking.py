@@ -76,7 +76,7 @@ def _unpack_into(cache: Path, data: bytes, digest: str) -> Path:
 
 
 def _is_whole(folder: Path, data: bytes) -> bool:
-    """Whether all that is in the bundle is there, byte by byte, and nobody else can have put a file beside it."""
+    """Whether all that is in the bundle is there, byte by byte, and no other user can have put a file beside it."""
     if not _is_own(folder):
         return False
     from io import BytesIO

@@ -123,7 +123,7 @@ class Worker:
             inputs = {
                 item.name: self._input(step, item, packed) for item in step.inputs if _is_given(step, item, packed)
             }
-        except StepStopped:  # whoever stops it tells the hooks
+        except StepStopped:  # the process that stops it fires the hooks
             raise
         except BaseException as error:
             fire(self.hooks, "on_error", step.name, error)
@@ -161,9 +161,9 @@ class Worker:
         home = self.folder / "code" / about.get("folder", "")  # globs count from the folder of the pipeline's file
         if not Path(wanted).is_relative_to(home):
             name = Path(wanted).relative_to(self.folder / "code").as_posix()
-            return f". {name} did not come along with the code: include=[…] takes only what stands beside the pipeline"
+            return f". {name} is not in the bundle: include=[…] takes only files beside the pipeline's own"
         name = Path(wanted).relative_to(home).as_posix()
-        return f". It did not come along with the code: give the pipeline include=[{name!r}]"
+        return f". It is not in the bundle: give the pipeline include=[{name!r}]"
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
         """Only what a step produced is unpacked. Parameters and constants are plain, whatever they look like."""
@@ -195,7 +195,7 @@ class Worker:
         if isinstance(self._list_of(origin), FromStep | FromEither):
             return self._produced(step, item, packed)
         if item.name not in packed:
-            raise step_error(StepError, step, f"step {step.name!r} was not given {item.name!r}, its item of the loop.")
+            raise step_error(StepError, step, f"step {step.name!r} did not get {item.name!r}, its item of the loop.")
         if is_too_deep(packed[item.name]):
             raise ParameterError(too_deep(f"An item of loop {origin.loop!r}"))
         return packed[item.name]
@@ -214,7 +214,7 @@ class Worker:
                 return self._unpacked(packed[item.name], self._loops_of(step, item.source))
             except ArtifactError as error:
                 raise ArtifactError(f"step {step.name!r} cannot read {item.name!r}, {source}: {error}") from error
-        raise step_error(StepError, step, f"step {step.name!r} was not given {item.name!r}, {source}.")
+        raise step_error(StepError, step, f"step {step.name!r} did not get {item.name!r}, {source}.")
 
     def _loops_of(self, step: Step, source: Source) -> Sequence[Loop]:
         """The loops whose items' values come as a list."""
@@ -249,7 +249,7 @@ class Worker:
                 )
                 raise step_error(
                     OutputError, step,
-                    f"step {step.name!r}: output {name!r} cannot be handed to other steps. {error}. {advice}",
+                    f"step {step.name!r}: output {name!r} cannot be passed to other steps. {error}. {advice}",
                 ) from error  # fmt: skip
         return packed
 

@@ -252,7 +252,13 @@ def test_without_pickles_a_step_that_needs_one_fails_and_says_so(monkeypatch: py
     monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
     result = odd_pipeline("no pickles").run(on=LocalOrchestrator(workers="processes"))
     assert not result.success
-    for words in ("'odd'", "output 'odd'", "set takes a pickle", "FLOWYML_ALLOW_PICKLE=0", "Return plain data, arrays"):
+    for words in (
+        "'odd'",
+        "output 'odd'",
+        "set can only be pickled",
+        "FLOWYML_ALLOW_PICKLE=0",
+        "Return plain data, arrays",
+    ):
         assert words in str(result.error)
 
 
@@ -389,5 +395,5 @@ def test_without_pickles_what_needs_none_travels(tmp_path: Path, monkeypatch: py
     store = open_store(tmp_path)
     for value in (b"x", "x" * 100_000, [1] * 100_000, np.arange(3), pd.DataFrame({"a": [1.5]})):
         assert type(unpack(pack(value, store, key="a"), store)) is type(value)
-    with pytest.raises(ArtifactError, match="takes a pickle"):
+    with pytest.raises(ArtifactError, match="can only be pickled"):
         pack(np.array([object()]), store, key="a")

@@ -62,7 +62,7 @@ def test_two_of_everything_on_airflow(
     assert [task("train", number, rows=rows) for number, rows in enumerate(loaded)] == [0, 1]
     if dags[0] != dags[1]:
         monkeypatch.setattr(worker, "_as_airflow", lambda step, error: error)  # Airflow is not installed here
-        with pytest.raises(FlowymlError, match="is of another run, and is not read in this one"):
+        with pytest.raises(FlowymlError, match="belongs to another run, and is not read in this one"):
             task("train", 1, rows=loaded[0])
 
 
@@ -78,7 +78,7 @@ def test_two_of_everything_in_step_processes(tmp_path: Path, monkeypatch: pytest
             loaded.append(steps.run("load", {})["rows"])
             assert steps.run("train", {"rows": loaded[-1]}) == {"first": seed}
             if place[1:] != ("p", "r"):
-                with pytest.raises(FlowymlError, match="is of another run"):
+                with pytest.raises(FlowymlError, match="belongs to another run"):
                     steps.run("train", {"rows": loaded[0]})
     assert len(files(tmp_path / "store")) == len(places)
     with StepProcesses(bundle, run_id="by-hand", artifacts=str(tmp_path / "store")) as steps:
@@ -108,6 +108,6 @@ def test_what_stands_under_another_digest_is_never_overwritten(tmp_path: Path) -
         assert [unpack(item, store) for item in packed] == [b"one", b"two", b"one"]
         assert packed[0] == packed[2] != packed[1]
         assert "/airflow/dag/run/step/1/out-" in packed[0]["$artifact"]["url"]
-        with pytest.raises(ArtifactError, match="of another run"):
+        with pytest.raises(ArtifactError, match="to another run"):
             unpack(packed[0], store, place=run_place("airflow", "dag", "run-2"))
         assert unpack(packed[0], store, place=run_place("another address", "dag", "run")) == b"one"

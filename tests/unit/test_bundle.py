@@ -142,7 +142,7 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
 def test_what_is_no_bundle_says_so(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.pyz"
     path.write_bytes(data)
-    with pytest.raises(PlanError, match=r"x\.pyz is no bundle of FlowyML"):
+    with pytest.raises(PlanError, match=r"x\.pyz is not a FlowyML bundle"):
         Bundle.read(path)
 
 

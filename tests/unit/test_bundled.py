@@ -66,5 +66,5 @@ def test_it_runs(pipeline: BundledPipeline) -> None:
 
 def test_a_file_that_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "x.pyz").write_bytes(b"?")
-    with pytest.raises(PlanError, match="is no bundle of FlowyML"):
+    with pytest.raises(PlanError, match="is not a FlowyML bundle"):
         BundledPipeline(tmp_path / "x.pyz")

@@ -174,7 +174,7 @@ def numbers() -> Iterator[int]:
     ],
 )
 def test_a_generator_is_no_output(outputs: tuple[str, ...], function: Callable[[], Any], kind: str) -> None:
-    told = f"step 's' returned {kind}. Let it gather what that yields, and return the list."
+    told = f"step 's' returned {kind}. Collect what it yields in a list, and return that."
     with pytest.raises(OutputError, match=re.escape(told)):
         run_step(step(*outputs), function, {})
 

@@ -136,7 +136,7 @@ def test_a_function_that_is_not_there_when_imported(tmp_path: Path, source: str)
 
 
 def test_what_is_no_function(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="refers to 3, which is no function"):
+    with pytest.raises(PlanError, match="refers to 3, which is not a function"):
         load(tmp_path, "steps_g:f", {"steps_g.py": "f = 3"})
 
 

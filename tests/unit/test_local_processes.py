@@ -318,7 +318,7 @@ def test_a_store_that_cannot_be_written_is_no_fault_of_the_value(
     path = Pipeline("large").add_step(step(name="big", outputs=["x"])(lambda: "x" * 200_000)).bundle().write(tmp_path)
     command = [sys.executable, str(path), "step", "big", "--artifacts", "/proc/nope"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "output 'x' cannot be handed to other steps. Artifact /proc/nope/" in done.stderr
+    assert "output 'x' cannot be passed to other steps. Artifact /proc/nope/" in done.stderr
     assert "That is the store of artifacts: FLOWYML_ARTIFACTS names another." in done.stderr
     assert "can be pickled" not in done.stderr
 

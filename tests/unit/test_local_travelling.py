@@ -71,7 +71,7 @@ print(Pipeline("reading", include=["data/*.csv"]).add_step(reads).run()["reads"]
     (tmp_path / "reading.py").write_text(code)
     done = subprocess.run([sys.executable, "reading.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
-    assert first.endswith("It did not come along with the code: give the pipeline include=['data/rows.csv']")
+    assert first.endswith("It is not in the bundle: give the pipeline include=['data/rows.csv']")
     assert second == "1,2"
 
 
@@ -98,11 +98,9 @@ if __name__ == "__main__":
     command = [sys.executable, "-m", "pkg.reading"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     first, second, third = done.stdout.splitlines()
-    assert first.endswith("It did not come along with the code: give the pipeline include=['rows.csv']")
+    assert first.endswith("It is not in the bundle: give the pipeline include=['rows.csv']")
     assert second == "1,2"
-    assert third.endswith(
-        "rows.csv did not come along with the code: include=[…] takes only what stands beside the pipeline"
-    )
+    assert third.endswith("rows.csv is not in the bundle: include=[…] takes only files beside the pipeline's own")
 
 
 def printed_by(folder: Path, name: str, body: str, *arguments: str) -> str:

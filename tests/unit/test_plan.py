@@ -121,7 +121,7 @@ def test_one_is_not_true() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b'{"schema_version":1,"x":2}'])
 def test_what_is_no_plan_is_refused(data: bytes) -> None:
-    with pytest.raises(PlanError, match="no plan of FlowyML"):
+    with pytest.raises(PlanError, match="not a FlowyML plan"):
         decode(data)
 
 
@@ -167,7 +167,7 @@ def test_a_typed_dict_of_the_standard_library_says_what_to_use() -> None:
         rows: int
 
     for annotation in (Plain, list[Plain]):
-        with pytest.raises(DefinitionError, match=r"Parameter 'value' .*Take TypedDict from typing_extensions\."):
+        with pytest.raises(DefinitionError, match=r"Parameter 'value' .*Import TypedDict from typing_extensions\."):
             schema_of(annotation, "value")
 
 

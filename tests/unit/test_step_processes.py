@@ -255,7 +255,7 @@ def test_out_of_memory_is_worth_a_retry_that_asks_for_it(processes: StepProcesse
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lock", "step 'lock': output 'x' cannot be handed to other steps. lock cannot be pickled: cannot pickle"),
+        ("lock", "step 'lock': output 'x' cannot be passed to other steps. lock cannot be pickled: cannot pickle"),
         ("pair", "step 'pair' declares 2 outputs ('a', 'b') and returned one int."),
     ],
 )
@@ -269,8 +269,8 @@ def test_outputs_that_will_not_do(processes: StepProcesses, name: str, message: 
 @pytest.mark.parametrize(
     ("name", "inputs", "message", "code"),
     [
-        ("end", {"code": 3}, "ended with exit code 3, before it had returned.", 3),
-        ("end", {"code": 0}, "ended with exit code 0, before it had returned.", 0),
+        ("end", {"code": 3}, "exited with code 3 before the step returned.", 3),
+        ("end", {"code": 0}, "exited with code 0 before the step returned.", 0),
         ("killed", {"number": 9}, "was killed by signal 9 (SIGKILL).", -9),
         ("killed", {"number": 15}, "was killed by signal 15 (SIGTERM).", -15),
         ("crash", {}, "was killed by signal 11 (SIGSEGV).", -11),

@@ -168,7 +168,7 @@ def test_there_and_back(kind: Any, value: Any) -> None:
 
 
 def test_what_makes_no_value_says_so() -> None:
-    with pytest.raises(ParameterError, match="'x' makes no date"):
+    with pytest.raises(ParameterError, match="'x' is not a valid date"):
         revived(date, "x")
-    with pytest.raises(ParameterError, match="3 makes no Colour"):
+    with pytest.raises(ParameterError, match="3 is not a valid Colour"):
         revived(Colour, 3)

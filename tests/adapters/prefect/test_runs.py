@@ -141,7 +141,7 @@ class TestRuns:
         artifact.unlink()
         outputs = make_prefect(artifacts=tmp_path).attach(handle.job_id).outputs
         assert outputs["note"] == "small"
-        with pytest.raises(OutputNotKeptError, match="is not there"):
+        with pytest.raises(OutputNotKeptError, match="does not exist here"):
             _ = outputs["numbers"]
 
     def test_logs_come_while_the_run_goes_on(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
