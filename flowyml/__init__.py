@@ -13,6 +13,7 @@ from flowyml.authoring.context import Context, context
 from flowyml.authoring.flow import cleanup, either, elif_, for_each, otherwise, when
 from flowyml.authoring.function_pipeline import pipeline
 from flowyml.authoring.later import all_of, any_of, is_in, not_
+from flowyml.authoring.named import If
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.authoring.steps import step
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
@@ -20,8 +21,8 @@ from flowyml.core.logs import get_logger
 from flowyml.runtime.running_step import CurrentRun, current_run
 
 __all__ = [
-    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "Pipeline", "__version__",
-    "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each", "get_logger", "is_in",
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "If", "Pipeline",
+    "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each", "get_logger", "is_in",
     "not_", "otherwise", "pipeline", "step", "when",
 ]  # fmt: skip
 

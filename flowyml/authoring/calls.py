@@ -28,7 +28,8 @@ Given = Source | Sequence[Source]
 class Call(NamedTuple):
     """One step of the pipeline with what its parameters were given, and the line that says so.
 
-    ``bound`` is None in a pipeline by names. ``group`` is the innermost group that it is in.
+    ``bound`` is None in a pipeline by names, and ``items`` are then the parameters that are items of a loop. ``group``
+    is the innermost group that it is in.
     """
 
     step: Step[..., Any]
@@ -37,6 +38,7 @@ class Call(NamedTuple):
     bound: Mapping[str, Given] | None = None
     place: Place | None = None
     group: str = ""
+    items: Mapping[str, Source] = {}
 
 
 class Recorded(NamedTuple):

@@ -14,8 +14,9 @@ from flowyml.authoring.sources import function_reference
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.plain_text import storable_text
+from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, outputs_in
-from flowyml.plan.model import FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
+from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
 from flowyml.plan.types import is_rich, spell_out, wanted
 
 __all__ = ["compile_outputs", "compile_steps", "with_types"]
@@ -25,17 +26,20 @@ _REQUIRED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_
 
 def compile_steps(
     pipeline: str, calls: Sequence[Call], injected: Iterable[str], groups: Sequence[Group] = ()
-) -> tuple[Step, ...]:
+) -> tuple[tuple[Step, ...], tuple[Group, ...]]:
     """The steps in a topological order, ties in the order in which they were added; those that clean up come last.
+
+    And the groups, where what they take by name is found.
 
     ``injected`` are the run parameters that fill parameters of the same name. Raises ``DefinitionError``.
     """
     wiring = _Wiring(pipeline, calls, frozenset(injected), groups)
     steps = [wiring.step(call) for call in calls]
+    groups = tuple(wiring.group(group) for group in groups)
     structure = Groups(groups, steps)
     if structure.by_name or any(map(has_control_flow, steps)):
         check_scopes(structure, {call.name: call for call in calls}, steps)
-    return _in_order(pipeline, structure, steps)
+    return _in_order(pipeline, structure, steps), groups
 
 
 def has_control_flow(step: Step) -> bool:
@@ -119,13 +123,14 @@ class _Wiring:
         self.structure = Groups(groups, ())
         self.injected = injected
         self.names = {call.name for call in calls}
-        self.producers: dict[str, FromStep] = {}
+        self.by_names = any(call.bound is None for call in calls)
+        self.producers: dict[str, list[tuple[FromStep, str]]] = {}
         self._check_names(calls)
         for call in calls:
             if call.bound is None:
                 with errors_at(call.place):
                     for output in call.outputs:
-                        self._claim(output, call.name)
+                        self._claim(output, call)
 
     def step(self, call: Call) -> Step:
         with errors_at(call.place):
@@ -148,6 +153,39 @@ class _Wiring:
             group=call.group,
             run_if="all_done" if self._at_end(call) and options.run_if == "all_success" else options.run_if,
         )
+
+    def group(self, group: Group) -> Group:
+        """The same group; in a pipeline by names, where what it names is found."""
+        if not self.by_names:
+            return group
+        if isinstance(group, Loop):
+            over = tuple(replace(item, source=self._named(item.source, group)) for item in group.over)
+            return replace(group, over=over)
+        if isinstance(group, Branch) and group.condition is not None:
+            return replace(group, condition=with_sources(group.condition, lambda source: self._named(source, group)))
+        return group
+
+    def _named(self, source: Source, group: Group) -> Source:
+        if not isinstance(source, FromParameter):
+            return source
+        found = self._found(source.name, group.parent)
+        if found is None and source.name not in self.injected:
+            known = {*self.producers, *self.injected}
+            raise DefinitionError(
+                f"Pipeline {self.pipeline!r}: {group.name!r} needs {source.name!r}, which no step produces and the "
+                f"context does not hold.{_hint(source.name, known)}"
+            )
+        return found or source
+
+    def _found(self, name: str, group: str) -> FromStep | FromEither | None:
+        """What produces an output, as seen from a group: a step, or whichever of several in branches that exclude
+        one another."""
+        producers = self.producers.get(name, [])
+        for source, inside in producers:
+            if not any(isinstance(each, Branch) for each in self.structure.beyond(inside, group)):
+                return source
+        sources = tuple(source for source, _ in producers)
+        return FromEither(sources) if len(sources) > 1 else sources[0] if sources else None
 
     def _at_end(self, call: Call) -> bool:
         return self.structure.is_cleanup(call.group)
@@ -183,8 +221,10 @@ class _Wiring:
     def _by_name(self, call: Call) -> Mapping[str, Given]:
         declared = call.step.step_options.inputs
         if declared is not None:
-            return {name: self._given(call, name, wanted) for name, wanted in declared.items()}
-        return {name: self.producers[name] for name in call.step.signature.parameters if name in self.producers}
+            return {**{name: self._given(call, name, wanted) for name, wanted in declared.items()}, **call.items}
+        names = [name for name in call.step.signature.parameters if name not in call.items]
+        found = ((name, self._found(name, call.group)) for name in names)
+        return {**{name: source for name, source in found if source is not None}, **call.items}
 
     def _given(self, call: Call, name: str, wanted: str | Sequence[str]) -> Given:
         if isinstance(wanted, str):
@@ -192,23 +232,25 @@ class _Wiring:
         return [self._source(call, name, each) for each in wanted]
 
     def _source(self, call: Call, name: str, wanted: str) -> Source:
-        if wanted in self.producers:
-            return self.producers[wanted]
+        if found := self._found(wanted, call.group):
+            return found
         if wanted in self.injected:
             return FromParameter(wanted)
         raise self._missing(call, name, wanted)
 
-    def _claim(self, output: str, step: str) -> None:
-        if earlier := self.producers.get(output):
-            raise DefinitionError(
-                f"Pipeline {self.pipeline!r}: {output!r} has two producers, step {earlier.step!r} and step {step!r}. "
-                f"Rename one: @step(outputs=[…]), or add_step(step.options(outputs=[…]))."
-            )
+    def _claim(self, output: str, call: Call) -> None:
+        step = call.name
+        for earlier, group in self.producers.get(output, ()):
+            if not self.structure.exclude(group, call.group):
+                raise DefinitionError(
+                    f"Pipeline {self.pipeline!r}: {output!r} has two producers, step {earlier.step!r} and step "
+                    f"{step!r}. Rename one: @step(outputs=[…]), or add_step(step.options(outputs=[…]))."
+                )
         if output in self.injected:
             raise DefinitionError(
                 f"Pipeline {self.pipeline!r}: {output!r} has two producers, step {step!r} and the context. Rename one."
             )
-        self.producers[output] = FromStep(step, output)
+        self.producers.setdefault(output, []).append((FromStep(step, output), call.group))
 
     def _check_names(self, calls: Sequence[Call]) -> None:
         if len(self.names) < len(calls):
@@ -221,10 +263,10 @@ class _Wiring:
         wanted = wanted or name
         if call.bound is not None:
             return DefinitionError(f"step {call.name!r} was called without {name!r}, which has no default.")
-        if wanted in self.producers:
+        if producers := self.producers.get(wanted):
             return DefinitionError(
                 f"Pipeline {self.pipeline!r}: step {call.name!r} needs {wanted!r}, which step "
-                f"{self.producers[wanted].step!r} produces and its own inputs=[…] leaves out. Add it there, or drop "
+                f"{producers[0][0].step!r} produces and its own inputs=[…] leaves out. Add it there, or drop "
                 f"inputs=[…]: then every parameter is looked up by its name."
             )
         return DefinitionError(

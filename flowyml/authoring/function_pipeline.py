@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, overload
 
 from flowyml.authoring.calls import Call, Recorded, Recorder, as_later, record_calls
@@ -12,7 +13,7 @@ from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.authoring.places import names_its_place, place_of
 from flowyml.authoring.run_parameters import declared_parameter, type_hints, type_of
-from flowyml.authoring.steps import Step
+from flowyml.authoring.steps import Mapped, Step
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.plan.groups import Group
@@ -36,8 +37,13 @@ class FunctionPipeline(Pipeline):
         self._version = ""
 
     @names_its_place
-    def add_step(self, step: Step[..., Any]) -> Pipeline:
+    def add_step(self, step: Step[..., Any] | Mapped | list[Any]) -> Pipeline:
         raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: call {step!r} there.")
+
+    def _branch(
+        self, condition: Callable[[Any], Any], name: str | None, *, joins: bool
+    ) -> AbstractContextManager[None]:
+        raise DefinitionError(f"Pipeline {self.name!r} is put together by its function: use flowyml.when there.")
 
     def _record(self) -> Recorded:
         version = version_in_notebook(self.function)

@@ -10,7 +10,10 @@ from flowyml.plan.conditions import AllOf, AnyOf, Compare, Condition, IsTrue, No
 from flowyml.plan.parameters import is_json, own_copy
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
-__all__ = ["CallOutput", "EitherValue", "Expression", "ItemValue", "Later", "ParameterValue", "condition_of"]
+__all__ = [
+    "CallOutput", "EitherValue", "Expression", "ItemValue", "Later", "ParameterValue", "all_of", "any_of",
+    "condition_of", "is_in", "not_",
+]  # fmt: skip
 
 
 class Expression:

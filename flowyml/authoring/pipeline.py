@@ -5,30 +5,34 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowyml.authoring.calls import Call, Recorder
+from flowyml.authoring.calls import Call, Recorder, list_source
 from flowyml.authoring.context import Context
 from flowyml.authoring.data_files import checked_globs
+from flowyml.authoring.grouping import Grouping
+from flowyml.authoring.named import If, named_condition
 from flowyml.authoring.notebooks import newest
 from flowyml.authoring.options import engine_options, names_unknown_options, takes_a_dict
 from flowyml.authoring.origins import defining_file, origin_of
 from flowyml.authoring.places import Place, errors_at, names_its_place, place_of, put_place, users_line
 from flowyml.authoring.run_parameters import annotation_of, context_parameter
-from flowyml.authoring.steps import Step, check_names, check_timeout, recorder
+from flowyml.authoring.steps import Mapped, Step, check_names, check_timeout, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
 from flowyml.core.hooks import PipelineHook, check_hook, fire
 from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
 from flowyml.core.plain_text import storable_text
-from flowyml.plan.groups import Group, Groups
+from flowyml.plan.groups import Group, Groups, Loop
 from flowyml.plan.model import (
     FLAT_SCHEMA_VERSION,
     SCHEMA_VERSION,
+    FromItem,
     FromParameter,
+    Input,
     Parameter,
     PipelineOutput,
     Plan,
@@ -105,6 +109,7 @@ class Pipeline:
         self._is_loaded = is_loading()  # by a command, as a script is loaded
         self._place = users_line()
         self._calls: list[Call] = []
+        self._grouping = Grouping()
         self._plan: Plan | None = None
         self._planned: list[Step[..., Any]] = []
 
@@ -118,13 +123,78 @@ class Pipeline:
             )
 
     @names_its_place
-    def add_step(self, step: Step[..., Any]) -> Pipeline:
-        """Add a step; returns the pipeline, so that calls can be chained."""
+    def add_step(self, step: Step[..., Any] | Mapped | list[Any]) -> Pipeline:
+        """Add a step; returns the pipeline, so that calls can be chained.
+
+        ``step.map(config="configs")`` adds a step that runs for each item of a list.
+        """
+        if isinstance(step, Mapped):
+            return self._add_mapped(step)
         if not isinstance(step, Step):
             raise DefinitionError(f"add_step takes a function with @step, not {step!r:.80}.")
-        self._calls.append(Call(step, step.name, step.outputs, place=_place_of(step) or users_line()))
-        self._plan = None
+        self._add(step, self._grouping.current)
         return self
+
+    def _add(self, step: Step[..., Any], group: str, items: Mapping[str, Source] = {}) -> None:
+        self._grouping.note_step()
+        place = _place_of(step) or users_line()
+        self._calls.append(Call(step, step.name, step.outputs, place=place, group=group, items=items))
+        self._plan = None
+
+    def _add_mapped(self, mapped: Mapped) -> Pipeline:
+        step = mapped.step
+        if mapped.fixed:
+            raise DefinitionError(
+                f"step {step.name!r}: partial(…) is for pipelines by calls; here the context fills what is the same "
+                f"for all items."
+            )
+        lists = tuple(
+            Input(name, FromParameter(value) if isinstance(value, str) else list_source(f"map({name}=…)", value))
+            for name, value in mapped.over.items()
+        )
+        options = step.step_options
+        loop = Loop(name=step.name, over=lists, max_parallel=options.max_parallel, on_item_error=options.on_item_error)
+        with self._grouping.open(loop) as made:
+            self._add(step, made.name, {item.name: FromItem(made.name, item.name) for item in lists})
+        return self
+
+    @names_its_place
+    def when(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
+        """Add the steps of the block to a branch: ``with pipeline.when(lambda it: it.score > 0.9):``.
+
+        The function gets an object with the outputs and parameters of the pipeline, by their names, and gives a
+        condition of them, as ``flowyml.when`` takes it. Steps in branches of one choice may have outputs of one name:
+        what takes the name gets that of whichever ran. Raises ``DefinitionError``.
+        """
+        return self._branch(condition, name, joins=False)
+
+    @names_its_place
+    def elif_(self, condition: Callable[[Any], Any], *, name: str | None = None) -> AbstractContextManager[None]:
+        """Add the steps of the block to a branch that is tried when none right before it was taken."""
+        return self._branch(condition, name, joins=True)
+
+    @names_its_place
+    def otherwise(self, *, name: str = "otherwise") -> AbstractContextManager[None]:
+        """Add the steps of the block to the branch that is taken when none right before it was."""
+        return self._grouping.branch(check_name(name, "otherwise"), None, joins=True)
+
+    @names_its_place
+    def add_control_flow(self, choice: If) -> Pipeline:
+        """Add a choice between two steps, as in FlowyML 0.x; ``with pipeline.when(…):`` does it for several."""
+        if not isinstance(choice, If):
+            raise DefinitionError(f"add_control_flow takes an If(…), not {choice!r:.80}.")
+        with self.when(choice.condition):
+            self.add_step(choice.then_step)
+        if choice.else_step is not None:
+            with self.otherwise():
+                self.add_step(choice.else_step)
+        return self
+
+    def _branch(
+        self, condition: Callable[[Any], Any], name: str | None, *, joins: bool
+    ) -> AbstractContextManager[None]:
+        made = named_condition(condition)
+        return self._grouping.branch(str(made) if name is None else check_name(name, "branch"), made, joins=joins)
 
     @property
     def steps(self) -> tuple[Step[..., Any], ...]:
@@ -300,7 +370,7 @@ class Pipeline:
         return None
 
     def _groups(self) -> Sequence[Group]:
-        return ()
+        return self._grouping.groups
 
     def _own_types(self) -> Mapping[str, object]:
         return {}
@@ -321,8 +391,7 @@ class Pipeline:
         calls = self._all_calls()
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
-        groups = self._groups()
-        steps = compile_steps(self.name, calls, self.context, groups)
+        steps, groups = compile_steps(self.name, calls, self.context, self._groups())
         types = {**self._own_types(), **self._context_types(calls, steps)}
         context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
@@ -335,7 +404,7 @@ class Pipeline:
             tags=self.tags,
             description=storable_text(self.description),
             options=self.engines,
-            groups=tuple(groups),
+            groups=groups,
             schema_version=SCHEMA_VERSION if groups or any(map(has_control_flow, steps)) else FLAT_SCHEMA_VERSION,
         )
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
@@ -401,8 +470,13 @@ class Pipeline:
             raise DefinitionError(
                 f"Pipeline {self.name!r} has no parameter {strangers[0]!r}. It has {', '.join(self.context) or 'none'}."
             )
+        if self._groups():
+            raise DefinitionError(
+                f"Pipeline {self.name!r} has branches or loops by names, which do not go into another pipeline. Write "
+                f"it as a function with @pipeline."
+            )
         calls = {call.name: call for call in self._all_calls()}
-        steps = compile_steps(self.name, list(calls.values()), self.context)
+        steps, _ = compile_steps(self.name, list(calls.values()), self.context)
         given = {**{name: plain(value) for name, value in self.context.items()}, **kwargs}
         made: dict[Source, Any] = {FromParameter(name): value for name, value in given.items()}
         for step in steps:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.places import names_its_place
@@ -20,7 +20,7 @@ from flowyml.plan.names import check_name
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["Step", "StepOptions", "step"]
+__all__ = ["Mapped", "Step", "StepOptions", "step"]
 
 
 class CallRecorder(Protocol):
@@ -84,7 +84,8 @@ class Step(Generic[P, R]):
 
         A list is an output of a step, a parameter, or plain JSON. Several go in step, item by item, and must be equally
         long. What takes ``scores`` gets the list of all items' outputs, in order. ``options(max_parallel=…,
-        on_item_error=…)`` are those of ``for_each``.
+        on_item_error=…)`` are those of ``for_each``. In a
+        pipeline by names, lists are given by name: ``add_step(train.map(config="configs"))``.
 
         Raises ``DefinitionError``.
         """
@@ -218,8 +219,16 @@ class Partial(Generic[R]):
             raise DefinitionError(f"{who}: {', '.join(map(repr, both))} is both fixed and mapped.")
         recording = recorder.get()
         if recording is None:
-            raise DefinitionError(f"{who}: map(…) stands in the function of a @pipeline.")
+            return cast("list[R]", Mapped(self.step, self.fixed, over))
         return cast("list[R]", recording.record_map(self.step, self.fixed, over))
+
+
+class Mapped(NamedTuple):
+    """A step with what it is to go over, for ``Pipeline.add_step``: there lists are given by their names."""
+
+    step: Step[..., Any]
+    fixed: Mapping[str, Any]
+    over: Mapping[str, Any]
 
 
 @overload

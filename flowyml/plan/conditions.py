@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
-__all__ = ["AllOf", "AnyOf", "Compare", "Condition", "IsTrue", "Not", "holds", "sources_in"]
+__all__ = ["AllOf", "AnyOf", "Compare", "Condition", "IsTrue", "Not", "holds", "sources_in", "with_sources"]
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -123,6 +123,19 @@ def sources_in(condition: Condition | None) -> Iterator[Source]:
         case AllOf(conditions) | AnyOf(conditions):
             for each in conditions:
                 yield from sources_in(each)
+
+
+def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condition:
+    """The same condition about other values."""
+    match condition:
+        case Compare(name, left, right):
+            return Compare(name, new(left), new(right))
+        case IsTrue(value):
+            return IsTrue(new(value))
+        case Not(inner):
+            return Not(with_sources(inner, new))
+        case AllOf(conditions) | AnyOf(conditions):
+            return type(condition)(tuple(with_sources(each, new) for each in conditions))
 
 
 def _shown(source: Source) -> str:

@@ -102,10 +102,6 @@ class Groups:
         """The path of what stands in ``group``; empty for the pipeline itself."""
         return self._paths[group]
 
-    def path_of(self, step: str) -> tuple[str, ...]:
-        """The path of a step."""
-        return self._paths[self._steps[step].group]
-
     def members(self, group: str) -> Sequence[str]:
         """All steps in a group, those of groups within included, in the plan's order."""
         return self._members.get(group, ())
@@ -126,7 +122,11 @@ class Groups:
 
     def between(self, step: str, group: str) -> tuple[Group, ...]:
         """The groups around a step that are not around what stands in ``group``."""
-        inner, outer = self.path_of(step), self._paths[group]
+        return self.beyond(self._steps[step].group, group)
+
+    def beyond(self, inside: str, group: str) -> tuple[Group, ...]:
+        """The groups around what stands in ``inside`` that are not around what stands in ``group``."""
+        inner, outer = self._paths[inside], self._paths[group]
         shared = 0
         while shared < min(len(inner), len(outer)) and inner[shared] == outer[shared]:
             shared += 1
@@ -135,6 +135,11 @@ class Groups:
     def loops_between(self, step: str, group: str) -> tuple[Loop, ...]:
         """The loops that what stands in ``group`` sees a step's output collected over, the outermost first."""
         return tuple(each for each in self.between(step, group) if isinstance(each, Loop))
+
+    def exclude(self, one: str, other: str) -> bool:
+        """Whether what stands in two groups never runs both: they are in different branches of one choice."""
+        mine = {branch.choice: branch.name for branch in self.branches(one)}
+        return any(mine.get(branch.choice, branch.name) != branch.name for branch in self.branches(other))
 
     @cached_property
     def choices(self) -> Mapping[str, Sequence[Branch]]:

@@ -1,0 +1,77 @@
+"""Conditions of pipelines by names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flowyml.authoring.later import CallOutput, Later, ParameterValue, condition_of
+from flowyml.authoring.steps import Step
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.conditions import Condition
+from flowyml.plan.values import FromParameter, FromStep
+
+__all__ = ["If", "named_condition"]
+
+
+@dataclass(frozen=True)
+class If:
+    """A choice between two steps, as FlowyML 0.x wrote it, for ``Pipeline.add_control_flow``."""
+
+    condition: Callable[[Any], Any]
+    then_step: Step[..., Any]
+    else_step: Step[..., Any] | None = None
+
+
+class _Named:
+    """The outputs and parameters of a pipeline by names: ``it.score``, ``it["score"]``.
+
+    And as 0.x had them: ``it.steps["evaluate"].outputs["score"]``.
+    """
+
+    def __getattr__(self, name: str) -> Later:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> Later:
+        return ParameterValue(FromParameter(name))
+
+    @property
+    def steps(self) -> _Steps:
+        return _Steps()
+
+
+class _Steps:
+    def __getitem__(self, step: str) -> _Outputs:
+        return _Outputs(step)
+
+
+class _Outputs:
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    @property
+    def outputs(self) -> _Outputs:
+        return self
+
+    def __getitem__(self, output: str) -> Later:
+        return CallOutput(FromStep(self._step, output))
+
+
+def named_condition(condition: Callable[[Any], Any]) -> Condition:
+    """What a function makes of the names of a pipeline. Raises ``DefinitionError`` where that is no condition."""
+    if not callable(condition):
+        raise DefinitionError(
+            f"A condition by names is a function: when(lambda it: it.score > 0.9), and this is {condition!r:.80}."
+        )
+    try:
+        return condition_of(condition(_Named()))
+    except DefinitionError:
+        raise
+    except Exception as error:
+        raise DefinitionError(
+            f"The condition raised {type(error).__name__}: {error}. It is called to see what it compares; what needs "
+            f"the values themselves goes into a step that gives True or False."
+        ) from error
