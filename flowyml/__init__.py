@@ -22,8 +22,8 @@ from flowyml.runtime.running_step import CurrentRun, current_run
 
 __all__ = [
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "If", "Pipeline",
-    "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each", "get_logger", "is_in",
-    "not_", "otherwise", "pipeline", "step", "when",
+    "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
+    "get_logger", "is_in", "not_", "otherwise", "pipeline", "step", "when",
 ]  # fmt: skip
 
 _REMOVED = {

@@ -14,8 +14,9 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 PUBLIC = {
     "flowyml": [
-        "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "Pipeline", "__version__",
-        "context", "current_run", "get_logger", "pipeline", "step",
+        "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "If", "Pipeline",
+        "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
+        "get_logger", "is_in", "not_", "otherwise", "pipeline", "step", "when",
     ],
     "flowyml.artifacts": [
         "Store", "artifact_key", "default_url", "is_reference", "open_store", "pack", "run_place", "unpack",
@@ -39,7 +40,9 @@ PUBLIC = {
     ],
     "flowyml.core.resources": ["ResourceRequirements"],
     "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],
-    "flowyml.core.runs": ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun"],
+    "flowyml.core.runs": [
+        "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "folded", "labelled",
+    ],
     "flowyml.core.schedule": ["Schedule", "ScheduleInfo"],
     "flowyml.core.submission_result": ["RunOperations", "SubmissionResult"],
     "flowyml.graph": ["mermaid", "svg", "terminal"],
@@ -58,8 +61,8 @@ PUBLIC = {
     "flowyml.orchestrators.targets": ["construct", "resolve", "target", "targets"],
     "flowyml.plan.bundle": ["Bundle", "build"],
     "flowyml.plan.model": [
-        "SCHEMA_VERSION", "Constant", "FromParameter", "FromStep", "Input", "Parameter", "PipelineOutput", "Plan",
-        "Source", "Step",
+        "FLAT_SCHEMA_VERSION", "RUN_IF", "SCHEMA_VERSION", "Constant", "FromEither", "FromItem", "FromParameter",
+        "FromStep", "Input", "Parameter", "PipelineOutput", "Plan", "Source", "Step",
     ],
     "flowyml.testing": [
         "DeploymentConformance", "FailureConformance", "LifeConformance", "OrchestratorConformance", "RunConformance",
