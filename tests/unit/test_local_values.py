@@ -44,6 +44,40 @@ def test_arrays_and_tables_are_copied() -> None:
     assert shared.outputs["seen"] == pytest.approx(6.6)
 
 
+def test_a_single_step_shares_its_outputs() -> None:
+    seen: list[list[int]] = []  # which live on, so that no other gets the id of one
+
+    def make() -> list[int]:
+        return [1]
+
+    def look(value: list[int]) -> None:
+        seen.append(value)
+
+    def run(**options: Any) -> set[int]:
+        seen.clear()
+        made = Pipeline("sharing").add_step(step(outputs=["value"], name="make", **options)(make))
+        for name in ("one", "two", "three"):
+            made.add_step(step(outputs=[], name=name)(look))
+        assert made.run(on=LocalOrchestrator()).success
+        return {id(value) for value in seen}
+
+    assert len(run()) > 1
+    assert len(run(local={"share": True})) == 1
+
+
+def test_options_of_a_step_under_local_are_checked() -> None:
+    def fails(**options: Any) -> str:
+        made = Pipeline("wrong").add_step(step(name="one", local=options)(lambda: 1))
+        with pytest.raises(DefinitionError) as caught:
+            made.run(on=LocalOrchestrator())
+        return str(caught.value)
+
+    assert "step 'one': local has no option 'shared'. Did you mean 'share'? Known: share. (" in fails(shared=True)
+    assert "step 'one': local share=1 is not True or False. (" in fails(share=1)
+    with pytest.raises(DefinitionError, match="is for steps"):
+        Pipeline("all", local={"share": True}).add_step(step(name="one")(lambda: 1)).run(on=LocalOrchestrator())
+
+
 def test_the_only_consumer_gets_the_value_itself_and_the_caller_too() -> None:
     seen: list[int] = []
 

@@ -19,7 +19,15 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.orchestrators.base import Deployment, Health, Orchestrator, RunnablePipeline, check_same_run, claim_new
+from flowyml.orchestrators.base import (
+    Deployment,
+    Health,
+    Orchestrator,
+    RunnablePipeline,
+    check_same_run,
+    claim_new,
+    located,
+)
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
 from flowyml.plan.names import check_name
@@ -51,7 +59,8 @@ class LocalOrchestrator(Orchestrator):
 
     ``execute``, which ``pipeline.run()`` calls, works in the caller's process; a submitted run gets a process of its
     own and goes on when the caller ends. Steps run in threads, and each gets a value as it was returned: the last that
-    takes it the value itself, the others a copy; with ``share=True`` all get the same object. With
+    takes it the value itself, the others a copy; with ``share=True`` all get the same object, and so do
+    those that take outputs of a step with ``local={"share": True}``. With
     ``workers="processes"`` each step runs in a process of its own, and so does, in any case, a step that may have to be
     killed: one with a timeout, or any step of a pipeline with a timeout. ``max_workers`` is how many run at a time, by
     default 32 threads, or as many processes as there are CPUs.
@@ -130,6 +139,15 @@ class LocalOrchestrator(Orchestrator):
         found = self.get_run(run_id)
         check_same_run(found, plan.name, parameters, origin=pipeline.origin, code_digest=code_digest)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
+
+    def plan(self, pipeline: RunnablePipeline) -> Plan:
+        """As every orchestrator's, with the options of steps under ``local`` checked."""
+        from flowyml.orchestrators.local.options import check_options
+
+        plan = super().plan(pipeline)
+        with located(pipeline):
+            check_options(plan)
+        return plan
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Start a process for the run, which needs nothing of this one any more."""

@@ -28,6 +28,7 @@ from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.live_view import LiveView
+from flowyml.orchestrators.local.options import sharing_steps
 from flowyml.orchestrators.local.outputs import record
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
@@ -137,6 +138,7 @@ class LocalRun:
         work = StepCalls(
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
             self._parameters, self._settings.dates, share=self._settings.share,
+            sharing=sharing_steps(self.plan),
         )  # fmt: skip
         in_threads = {step.name for step in self.plan if step.name not in self._settings.apart}
         if len(in_threads) > 1 and self._settings.max_workers > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,13 @@ class Stored:
 class StepCalls:
     """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts.
 
-    With ``share``, threads share the values themselves.
+    With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share.
     """
 
     def __init__(
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
+        sharing: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.apart: StepProcesses | None = None
         self._functions = code.functions
@@ -67,6 +68,7 @@ class StepCalls:
         self._parameters = parameters
         self._dates = dates
         self._share = share
+        self._sharing = sharing
         self._folder = folder
         self._stop = stop
         self._sink = sink
@@ -136,7 +138,8 @@ class StepCalls:
         A consumer that is tried again needs it once more, so only its last attempt gets it.
         """
         value = source.values[output]
-        is_last = self._share or (source.uses[output] == 1 and _is_last_attempt(node))
+        is_shared = self._share or _step_of(source) in self._sharing
+        is_last = is_shared or (source.uses[output] == 1 and _is_last_attempt(node))
         return self._taken_value(value, is_last=is_last)
 
     def _taken_value(self, value: Any, *, is_last: bool) -> Any:
@@ -190,6 +193,12 @@ class StepCalls:
 
     def _unpack(self, packed: Any) -> Any:
         return unpack(packed, open_store(self._folder))
+
+
+def _step_of(source: Waiting) -> str:
+    """The name of the step whose outputs these are; those of a loop's items are gathered under its name."""
+    step = getattr(source, "step", "")
+    return step if isinstance(step, str) else step.name
 
 
 def _as_declared(node: Node, given: Mapping[str, Any]) -> dict[str, Any]:
