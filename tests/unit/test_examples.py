@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,11 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.web import Reply, web
+
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SAID = {
+    "alert_webhook": "ALERT mean: ZeroDivisionError: division by zero",
+    "around_a_dag": "step 'load_warehouse' failed: LookupError: Which Airflow?",  # tests/adapters/airflow has one
+    "custom_orchestrator": "migrate-table: my turn, with {'rows': 5}\ntotal: 10",
     "daily_sales": "2026-01-31: 979.80 in all, shop 2 sold the most; 40 orders were rejected.",
+    "metrics": '{"pipeline": "measured", "step": "add_up", "status": "COMPLETED", "seconds": ',
+    "nightly_report": " visits",
+    "orders_to_parquet": "3 items, 35.80 in all, written to warehouse/sales-2026-01-31.parquet",
     "train_classifier": "tumours that it has never seen.",
     "tune_on_gpu": "{'rate': 0.01, ",
 }
@@ -31,3 +40,15 @@ def test_an_example_runs_as_a_script(example: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert SAID[example] in done.stdout
+
+
+def test_the_webhook_gets_the_alerts(tmp_path: Path) -> None:
+    with web(lambda _: Reply()) as hook:
+        subprocess.run(
+            [sys.executable, EXAMPLES / "alert_webhook.py"],
+            env={**os.environ, "FLOWYML_HOME": str(tmp_path), "ALERT_WEBHOOK": f"{hook.url}/hook"},
+            timeout=120, check=True,
+        )  # fmt: skip
+    texts = [json.loads(request.body)["text"] for request in hook.requests]
+    assert texts[0] == "mean: ZeroDivisionError: division by zero"
+    assert " ended FAILED after " in texts[1]

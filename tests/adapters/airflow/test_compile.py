@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -59,17 +62,26 @@ def one_step(**options: Any) -> Plan:
     return Plan(name="one", steps=(Step(name="only", function="m:f", outputs=("out",)),), **options)
 
 
-def example() -> Plan:
+def example(name: str = "train_classifier") -> Plan:
     sys.path.insert(0, str(ROOT / "examples"))
     try:
-        from train_classifier import train_classifier
+        (pipeline,) = [made for made in vars(import_module(name)).values() if isinstance(made, Pipeline)]
     finally:
         sys.path.pop(0)
-    return train_classifier.compile()
+    return pipeline.compile()
 
 
+def of_example(name: str) -> str:
+    """As it is deployed: the nightly one with its schedule."""
+    plan = example(name)
+    steps = tuple(replace(step, function=re.sub("^pickle:.*", "pickle:code", step.function)) for step in plan.steps)
+    nightly = Schedule.of("daily", "02:30", timezone="Europe/Berlin") if name == "nightly_report" else None
+    return text(replace(plan, steps=steps), nightly)  # a pickle's own name depends on the Python
+
+
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 GOLDEN_FILES = {
-    "train_classifier.py": lambda: text(example()),
+    **{f"{name}.py": partial(of_example, name) for name in EXAMPLES},
     "everything.py": lambda: text(
         dags.everything.compile(), Schedule.of("weekly", "MON:09:00", timezone="Europe/Berlin")
     ),

@@ -1,0 +1,89 @@
+"""Pipeline 'measured' as an Airflow DAG, version b8775d507979.
+
+Something to measure.
+
+```text
+╭─────────╮
+│ extract │
+╰────┬────╯
+╭────▼────╮
+│ add_up  │
+╰─────────╯
+```
+
+| Parameter | Type | Default |
+| --- | --- | --- |
+| `count` | integer | `1000` |
+
+| Step | Takes | Gives |
+| --- | --- | --- |
+| `extract` | parameter `count` | `rows` |
+| `add_up` | `rows` of `extract` | `total` |
+
+| Output | XCom | Task |
+| --- | --- | --- |
+| `total` | `total` | `add_up` |
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
+the bundle beside it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from runpy import run_path
+
+try:
+    from airflow.sdk import DAG, BaseOperator, Param
+except ImportError:  # Airflow 2
+    from airflow.models import DAG, BaseOperator, Param
+
+BUNDLE = Path(__file__).parent / "flowyml_bundles" / "measured-c08cc470.pyz"
+PYTHON = sys.executable  # runs the steps
+ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
+
+
+def worker():
+    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    if "flowyml_airflow" not in sys.modules:
+        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+    from flowyml_airflow import worker
+
+    return worker
+
+
+class Step(BaseOperator):
+    """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
+
+    template_fields = ("inputs",)
+    ui_color = "#e3f0ea"
+
+    def __init__(self, *, step, inputs=None, **arguments):
+        super().__init__(multiple_outputs=True, **arguments)
+        self.step = step
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+with DAG(
+    dag_id="measured",
+    description="Something to measure.",
+    doc_md=__doc__,
+    tags=["flowyml", "flowyml:b8775d507979"],
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    default_args={"retries": 0},
+    params={"count": Param(1000, type="integer")},
+):
+    extract = Step(task_id="extract", step="extract")
+    add_up = Step(task_id="add_up", step="add_up", inputs={"rows": extract.output["rows"]})
+
+# flowyml: {"pipeline": "measured", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b8775d507979", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "measured-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "add_up"], "timeout": null, "outputs": {"total": ["add_up", "total"]}, "hooks": false, "schedule": null, "digest": "942267e0d8e132f02b63ee5412818936bdd6813218f3bf2bb165486d0a824813"}

@@ -1,0 +1,107 @@
+"""Pipeline 'orders-to-parquet' as an Airflow DAG, version 9d1b99e6c2a8.
+
+One day's orders into the warehouse.
+
+```text
+ ╭─────────╮
+ │ extract │
+ ╰────┬────╯
+╭─────▼─────╮
+│ transform │
+╰─────┬─────╯
+  ╭───▼───╮
+  │ load  │
+  ╰───────╯
+```
+
+| Parameter | Type | Default |
+| --- | --- | --- |
+| `day` | string | `"2026-01-31"` |
+| `warehouse` | string | `"warehouse"` |
+
+| Step | Takes | Gives |
+| --- | --- | --- |
+| `extract` | parameter `day` | `orders` |
+| `transform` | `orders` of `extract` | `sales` |
+| `load` | `sales` of `transform`, parameter `day`, parameter `warehouse` | `written` |
+
+| Output | XCom | Task |
+| --- | --- | --- |
+| `written` | `written` | `load` |
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
+the bundle beside it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from runpy import run_path
+
+try:
+    from airflow.sdk import DAG, BaseOperator, Param
+except ImportError:  # Airflow 2
+    from airflow.models import DAG, BaseOperator, Param
+
+BUNDLE = Path(__file__).parent / "flowyml_bundles" / "orders-to-parquet-c08cc470.pyz"
+PYTHON = sys.executable  # runs the steps
+ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
+
+
+def worker():
+    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    if "flowyml_airflow" not in sys.modules:
+        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+    from flowyml_airflow import worker
+
+    return worker
+
+
+class Step(BaseOperator):
+    """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
+
+    template_fields = ("inputs",)
+    ui_color = "#e3f0ea"
+
+    def __init__(self, *, step, inputs=None, **arguments):
+        super().__init__(multiple_outputs=True, **arguments)
+        self.step = step
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+with DAG(
+    dag_id="orders-to-parquet",
+    description="One day's orders into the warehouse.",
+    doc_md=__doc__,
+    tags=["etl", "flowyml", "flowyml:9d1b99e6c2a8"],
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    default_args={"retries": 0},
+    params={"day": Param("2026-01-31", type="string"), "warehouse": Param("warehouse", type="string")},
+):
+    extract = Step(task_id="extract", step="extract", doc_md="All orders of one day.")
+    transform = Step(
+        task_id="transform",
+        step="transform",
+        inputs={"orders": extract.output["orders"]},
+        doc_md="Pieces and revenue of each item; orders without a price are left out.",
+    )
+    load = Step(
+        task_id="load",
+        step="load",
+        inputs={"sales": transform.output["sales"]},
+        doc_md="Write the day's file.",
+        retries=2,
+        retry_delay=timedelta(seconds=0),
+    )
+
+# flowyml: {"pipeline": "orders-to-parquet", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "9d1b99e6c2a8", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "orders-to-parquet-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "transform", "load"], "timeout": null, "outputs": {"written": ["load", "written"]}, "hooks": false, "schedule": null, "digest": "55ac8d3b459c3e2336c372e87a7f8b7fbc8960290f5fcdfc56284338ebf35431"}

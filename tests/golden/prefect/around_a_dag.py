@@ -1,0 +1,267 @@
+"""A FlowyML pipeline as a Prefect flow.
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
+flow; ``python flow.py`` runs it, ``python flow.py '{"rows": 5}'`` with these parameters. The code of the steps is in
+the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from httpx import HTTPError, HTTPStatusError
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+PIPELINE = "around-a-dag"
+BUNDLE = Path(__file__).resolve().with_name("around-a-dag-e3b0c442.pyz")
+sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
+
+from flowyml.artifacts import default_url, run_place  # noqa: E402
+from flowyml.core.dates import RunDates  # noqa: E402
+from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.logs import level_of  # noqa: E402
+from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.core.schedule import Schedule  # noqa: E402
+from flowyml.runtime.lines import OnLine  # noqa: E402
+from flowyml.runtime.processes import StepProcesses  # noqa: E402
+
+# Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
+# timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
+GRACE = 10
+logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
+
+Values = dict[str, Any]
+ENDED = {
+    "COMPLETED": ExecutionStatus.COMPLETED,
+    "CANCELLING": ExecutionStatus.CANCELLED,
+    "CANCELLED": ExecutionStatus.CANCELLED,
+}
+_work: ContextVar[Work] = ContextVar("_work")
+
+
+class Work:
+    """The processes that the steps of a run work in, and what ends them."""
+
+    def __init__(self, processes: StepProcesses) -> None:
+        self.processes = processes
+        self.stop = threading.Event()
+        self.ended: list[threading.Event] = []
+
+    def end(self) -> None:
+        """Stop the steps at work, and wait until they have ended."""
+        self.stop.set()
+        for event in self.ended:
+            event.wait(GRACE)
+
+
+@contextmanager
+def run_steps(**parameters: Any) -> Iterator[None]:
+    """The processes that the steps run in; they end with the flow, however it ends."""
+    run, store, dates = runtime.flow_run, default_url(), _dates()
+    place = run_place(f"prefect {run.id}", PIPELINE, run.name)
+    with (
+        working_folder(),
+        StepProcesses(
+            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates
+        ) as processes,
+    ):
+        work = Work(processes)
+        _work.set(work)
+        try:
+            yield
+        finally:
+            work.end()
+
+
+@contextmanager
+def working_folder() -> Iterator[None]:
+    """An empty folder for a run that a worker executes; that worker has put it into the folder of the code."""
+    if "PREFECT__FLOW_RUN_ID" not in os.environ or not Path.cwd().samefile(BUNDLE.parent):
+        yield
+        return
+    with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
+        yield
+
+
+def _dates() -> RunDates:
+    """When the run is for: the time on its schedule, else the one that it was asked for."""
+    context: Any = FlowRunContext.get()
+    flow_run = context.flow_run
+    moment = flow_run.expected_start_time or datetime.now(UTC)
+    schedule = _schedule(flow_run) if flow_run.auto_scheduled else None
+    return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
+
+
+def _schedule(flow_run: Any) -> Schedule | None:
+    """The schedule of the run's deployment, as FlowyML wrote it down there; None for one that FlowyML did not make."""
+    if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
+        with suppress(ImportError):
+            sys.modules["croniter"] = import_module("prefect._vendor.croniter")
+    kept = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
+    if not kept:
+        return None
+    rule, notes = kept[0].schedule, json.loads(kept[0].slug.removeprefix("flowyml") or "{}")
+    timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
+    if not timing:
+        seconds = getattr(rule, "interval", None)
+        timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
+    return Schedule(**timing, timezone=rule.timezone or "UTC")
+
+
+def _deployment(flow_run: Any) -> Any:
+    """A server that is busy or away for a moment must not change what the run is for."""
+    for pause in (1, 2, 4, 8, 16):
+        try:
+            with get_client(sync_client=True) as client:
+                return client.read_deployment(flow_run.deployment_id)
+        except (HTTPError, OSError) as error:
+            status = error.response.status_code if isinstance(error, HTTPStatusError) else 503
+            if status < 500 and status != 429:
+                raise
+            get_run_logger().info("Prefect's server does not answer (%s): asking again in %s s.", error, pause)
+            time.sleep(pause)
+    with get_client(sync_client=True) as client:
+        return client.read_deployment(flow_run.deployment_id)
+
+
+def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
+    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    work.ended.append(ended)
+    try:
+        attempt = runtime.task_run.run_count
+        return work.processes.run(
+            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=to_log(logger)
+        )
+    except StepError as error:
+        if work.stop.is_set():
+            return Cancelled(message=f"step {step!r} was stopped with its run.")
+        if trace := getattr(error, "traceback", ""):
+            logger.error("%s", trace.replace("\0", "\\x00"))
+        raise
+    finally:
+        ended.set()
+
+
+def to_log(logger: Any) -> OnLine:
+    """Lines of a step's process go to a logger, with their levels."""
+    return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
+
+
+def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
+    """A condition for retries: after these errors only, or after all."""
+    policy = OrchestratorRetryPolicy(retryable_errors=errors)
+
+    def condition(task: Any, task_run: Any, state: State[Any]) -> bool:
+        error: Any = state.result(raise_on_failure=False)
+        names = getattr(error, "names", ())
+        return policy.retries_on_names(names) if names else policy.retries_on(error)
+
+    return condition
+
+
+def finish_run(
+    steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
+) -> State[Any]:
+    """Wait for all steps. The first that failed fails the run; else the outputs become an artifact."""
+    for future in steps.values():
+        future.wait()
+    for step, future in steps.items():
+        if not future.state.is_completed() and not future.state.is_pending():
+            return Failed(message=f"step {step!r}: {_reason(future.state)}")
+    values = {name: future.result()[output] for name, (future, output) in outputs.items()}
+    if values:
+        table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
+        create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
+    return Completed()
+
+
+def _reason(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, StepError) else str(state.message or state.name)
+
+
+def on_start(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_start``, once in the life of a run."""
+    if flow_run.run_count <= 1:
+        _fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
+
+
+def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_end``."""
+    status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
+    if state.name == "TimedOut":
+        status = ExecutionStatus.TIMEOUT
+    since = flow_run.start_time or flow_run.expected_start_time
+    _fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
+
+
+def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
+    logger = flow_run_logger(flow_run, flow)
+    with working_folder(), StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=to_log(logger))
+
+
+# The steps, and the flow.
+
+
+@task(name="choose", task_run_name="choose", description="What is to be loaded; the DAG finds it in its `conf`.")
+def choose() -> Values | State[Any]:
+    return run_step("choose", {})
+
+
+@task(
+    name="load_warehouse",
+    task_run_name="load_warehouse",
+    description="Runs the Airflow DAG load_warehouse, waits for it and fails with it.",
+    retries=1,
+    retry_delay_seconds=[0],
+    retry_condition_fn=retry_on(None),
+    timeout_seconds=3600 + GRACE,
+)
+def load_warehouse(choose: Values) -> Values | State[Any]:
+    return run_step("load_warehouse", {"tables": choose["tables"]}, timeout=3600)
+
+
+@task(name="announce", task_run_name="announce", description="What the DAG's run was, and where to look at it.")
+def announce(load_warehouse: Values, choose: Values) -> Values | State[Any]:
+    return run_step("announce", {"load_warehouse": load_warehouse["load_warehouse"], "tables": choose["tables"]})
+
+
+@flow(name="around-a-dag")
+def around_a_dag() -> State[Any]:
+    with run_steps():
+        choose_future = choose.submit()
+        load_warehouse_future = load_warehouse.submit(choose_future)
+        announce_future = announce.submit(load_warehouse_future, choose_future)
+        return finish_run(
+            {"choose": choose_future, "load_warehouse": load_warehouse_future, "announce": announce_future},
+            {"message": (announce_future, "message")},
+            "around-a-dag-outputs",
+        )
+
+
+if __name__ == "__main__":
+    around_a_dag(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
