@@ -85,7 +85,7 @@ def collect(
     code = [*(data for path, data in files.content.items() if path.endswith(".py")), *objects.values()]
     return build(
         plan, files=files.content, objects=objects, main=main, origin=origin, versions=versions, folder=folder,
-        packages=worker_packages(code),
+        packages=worker_packages(code) - {path.partition("/")[0].removesuffix(".py") for path in files.content},
     )  # fmt: skip
 
 

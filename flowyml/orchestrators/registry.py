@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -90,15 +90,30 @@ def require_engine(factory: Factory) -> None:
 
 def worker_packages(code: Collection[bytes]) -> set[str]:
     """The packages of the orchestrators that code names, with those that these declare: workers load that code."""
+    points = [point for same_name in _entry_points().values() for point in same_name]
+    installed = [(point.value, partial(_declared_packages, point)) for point in points]
+    loaded = [(kind.__module__, partial(getattr, kind, "worker_packages")) for kind in _subclasses(Orchestrator)]
     found: set[str] = set()
-    for point in (point for points in _entry_points().values() for point in points):
-        package = point.value.partition(":")[0].partition(".")[0].strip()
+    for place, declared_by in [*installed, *loaded]:
+        package = re.split(r"[.:\s]", place.strip())[0]
         word = re.compile(rb"\b%s\b" % re.escape(package.encode()))
-        if package != "flowyml" and any(map(word.search, code)):
+        if package not in ("flowyml", "__main__") and any(map(word.search, code)):
             found.add(package)
             with suppress(FlowymlError):  # which is raised where the orchestrator is used
-                found.update(getattr(_import(point), "worker_packages", ()))
+                found.update(declared_by())
     return found
+
+
+def _declared_packages(point: EntryPoint) -> tuple[str, ...]:
+    return getattr(_import(point), "worker_packages", ())
+
+
+def _subclasses(kind: type) -> Iterator[type]:
+    """Those that this process has loaded, also without an entry point."""
+    found: type
+    for found in kind.__subclasses__():
+        yield found
+        yield from _subclasses(found)
 
 
 def not_found(name: str, known: tuple[str, ...]) -> str:

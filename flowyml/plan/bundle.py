@@ -230,7 +230,10 @@ def _runtime(left_out: frozenset[str]) -> Mapping[str, bytes]:
 @cache
 def _package(name: str) -> Mapping[str, bytes]:
     """The Python files of an installed package or module; nothing if there is none of that name."""
-    found = find_spec(name)
+    try:
+        found = find_spec(name)
+    except (ImportError, ValueError):  # a module that was made by hand
+        return {}
     if found is None:
         return {}
     if found.submodule_search_locations:

@@ -32,6 +32,17 @@ def greet():
 if __name__ == "__main__":
     print(Pipeline("greets").add_step(greet).bundle().write("."))
 """
+OWN = """
+from flowyml import Pipeline, step
+from flowyml.orchestrators import LocalOrchestrator
+
+class Script(LocalOrchestrator):
+    worker_packages = ("of_mine",)
+
+@step(outputs=["x"])
+def greet():
+    return Script.name
+"""
 
 
 @pytest.fixture
@@ -49,7 +60,12 @@ def installed(tmp_path: Path) -> Path:
     return site
 
 
-def test_the_adapter_of_a_third_party_travels_with_what_it_declares(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("declared", [True, False], ids=["with an entry point", "without one"])
+def test_the_adapter_of_a_third_party_travels_with_what_it_declares(
+    installed: Path, tmp_path: Path, declared: bool
+) -> None:
+    if not declared:
+        (installed / "acme_flows-1.0.dist-info" / "entry_points.txt").unlink()
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
@@ -62,6 +78,14 @@ def test_the_adapter_of_a_third_party_travels_with_what_it_declares(installed: P
     done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "out.json").read_text()) == {"x": ["acme", "hello"]}
+
+
+def test_what_stands_beside_the_script_travels_as_the_users_code(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    code = "from mine import Pipeline, greet\nprint(*Pipeline('greets').add_step(greet).bundle().files, sep='\\n')\n"
+    (tmp_path / "script.py").write_text(code)
+    made = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, text=True, capture_output=True, check=True)
+    assert [path for path in made.stdout.splitlines() if path.endswith("mine.py")] == ["code/mine.py"]
 
 
 def test_only_what_the_code_names_travels(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
