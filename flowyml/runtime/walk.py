@@ -68,6 +68,11 @@ class Node:
         """A name for people, and for what is stored of it."""
         raise NotImplementedError
 
+    @property
+    def plain(self) -> frozenset[str]:
+        """Which of ``values`` no step produced: items of parameters and constants, which are carried as they are."""
+        return frozenset()
+
     def given(self) -> Iterator[tuple[str, Node, str]]:
         """The arguments that are there, not those of steps that did not complete: a name, and where the value is."""
         return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
@@ -154,6 +159,12 @@ class Opening(Node):
     def label(self) -> str:
         return labelled(self.loop.name, self.frame.index)
 
+    @property
+    def plain_lists(self) -> frozenset[str]:
+        """The lists that no step produced; an item of such a list is as plain as the list."""
+        within = (name for name, source, key in self.arguments if key in source.plain)
+        return frozenset((*self.fixed, *within))
+
 
 class _Item(Node):
     """One item of a loop: what its steps take as its values."""
@@ -163,6 +174,10 @@ class _Item(Node):
     @property
     def label(self) -> str:
         return labelled(self.frame.loop, self.frame.index)
+
+    @property
+    def plain(self) -> frozenset[str]:
+        return self.frame.opening.plain_lists if self.frame.opening else frozenset()
 
 
 class _Gather(Node):

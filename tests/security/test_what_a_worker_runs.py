@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pytest
 
-from flowyml import Pipeline, pipeline, step
+from flowyml import Pipeline, either, for_each, otherwise, pipeline, step, when
 from flowyml.artifacts import open_store, pack, unpack
 from flowyml.core.errors import ArtifactError, FlowymlError
 from flowyml.orchestrators import LocalOrchestrator, Orchestrator
@@ -98,6 +98,93 @@ def test_a_parameter_is_data_on_local(forged: Reference, mark: Path, workers: st
     result = attacked("attacked", forged).run({"typed": forged}, on=LocalOrchestrator(workers=workers))
     assert result.success, result.error
     check(result, forged, mark)
+
+
+@step
+def same(item: Any) -> Any:
+    return item
+
+
+@step
+def shown(item: Any) -> str:
+    """A step that mapped over the list, or an item that was handed on."""
+    return json.dumps(item, sort_keys=True)
+
+
+def looped(typed: Any = None, inner: Any = None, fixed: Any = None) -> Any:
+    """A list of the attack by every way on which an item comes to a step."""
+    seen = {"mapped": shown.map(item=typed)}
+    with for_each(typed) as item:
+        with when(item != 1):
+            this = same(item)
+        with otherwise():
+            other = same(item)
+        seen["joined"] = shown(either(this, other))
+    with for_each(inner) as outer, for_each(outer) as item:
+        seen["nested"], seen["handed on"] = shown(item), shown(same(item))
+    with for_each(same(typed)) as item:
+        seen["produced"] = shown(item)
+    seen["fixed"] = shown.map(item=fixed)
+    return seen
+
+
+@pytest.mark.parametrize("how", ["threads", "processes", "without fork", "detached"])
+def test_an_item_of_a_parameter_is_data_on_local(
+    forged: Reference, mark: Path, how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also what is too large to travel within JSON: it once came as the reference under which it was stored."""
+    monkeypatch.setenv("FLOWYML_FORK", "0" if how == "without fork" else "1")
+    items = [forged, "x" * 100_000]
+
+    @pipeline(name="looped")
+    def attack(typed: Any = None, inner: Any = None) -> Any:
+        return looped(typed, inner, items)
+
+    on = LocalOrchestrator(store=tmp_path / "runs.db", workers="threads" if how == "threads" else "processes")
+    given = {"typed": items, "inner": [items]}
+    result: Any = wait(on, attack, given) if how == "detached" else attack.run(given, on=on)
+    assert result.success if how != "detached" else True, result.error
+    assert not mark.exists(), "an item of a parameter was unpickled"
+    wanted = [json.dumps(item, sort_keys=True) for item in items]
+    outputs = dict(result.outputs)
+    assert {name: outputs[name] for name in ("nested", "handed on")} == {"nested": [wanted], "handed on": [wanted]}
+    assert {name: outputs[name] for name in ("mapped", "joined", "produced", "fixed")} == dict.fromkeys(
+        ("mapped", "joined", "produced", "fixed"), wanted
+    )
+    assert not mark.exists(), "an item of a parameter was unpickled where the outputs are read"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_worker_unpacks_no_item_of_a_parameter(forged: Reference, mark: Path, tmp_path: Path, nested: bool) -> None:
+    """Whatever an engine hands it."""
+
+    @pipeline(name="handed")
+    def attack(typed: Any = None) -> Any:
+        with for_each(typed) as outer:
+            if not nested:
+                return {"seen": shown(outer)}
+            with for_each(outer) as item:
+                return {"seen": shown(item)}
+
+    bundle = attack.bundle().write(tmp_path)
+    with StepProcesses(bundle, run_id="r", artifacts=str(tmp_path / "store")) as steps:
+        packed = steps.run("shown", {"item": forged}, index=(0, 0) if nested else (0,))
+    assert packed == {"shown": json.dumps(forged, sort_keys=True)}
+    assert not mark.exists()
+
+
+def test_references_in_a_list_of_outputs_stay_within_the_run(forged: Reference, mark: Path, tmp_path: Path) -> None:
+    @pipeline(name="gathered")
+    def attack() -> Any:
+        return shown(same.map(item=[1, 2]))
+
+    bundle = attack.bundle().write(tmp_path)
+    with (
+        StepProcesses(bundle, run_id="r", artifacts=str(tmp_path / "values"), place="local/gathered/r") as steps,
+        pytest.raises(FlowymlError, match=r"bomb\.pkl is not in"),
+    ):
+        steps.run("shown", {"item": [1, forged]})
+    assert not mark.exists()
 
 
 def wait(orchestrator: Orchestrator, attack: Pipeline, parameters: Mapping[str, Any]) -> Any:

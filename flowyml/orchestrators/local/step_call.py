@@ -155,7 +155,8 @@ class StepCalls:
         assert self.apart is not None
         given = dict(node.fixed)  # plain JSON, which a process takes as it is
         for name, source, output in node.given():
-            given[name] = self._packed(node, source, output)
+            is_plain = output in source.plain  # a worker unpacks only what a step produced
+            given[name] = source.values[output] if is_plain else self._packed(node, source, output)
         inputs = _as_declared(node, given)
         sink = self._sink(node.position, node.row.item)
         packed = self.apart.run(
