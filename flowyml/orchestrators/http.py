@@ -157,8 +157,8 @@ class HttpClient:
         delays = iter(self.policy.delays if self.policy and again else ())
         while True:
             try:
-                answer = self._signed_in(method, target, json, again, anonymous)
-                return self._checked(answer, method, path)
+                answer = self._send_signed_in(method, target, json, again, anonymous)
+                return self._json_or_error(answer, method, path)
             except (EngineUnreachableError, ServerTroubleError) as error:
                 delay = next(delays, None)
                 final = isinstance(error.__cause__, ssl.SSLError) or not (self.policy and self.policy.retries_on(error))
@@ -173,18 +173,18 @@ class HttpClient:
         if pool is not None:
             pool.close()
 
-    def _signed_in(self, method: str, target: str, json: Any, again: bool, anonymous: bool) -> Answer:
+    def _send_signed_in(self, method: str, target: str, json: Any, again: bool, anonymous: bool) -> Answer:
         headers = {} if anonymous else self.headers()
-        answer = self._unless_busy(method, target, json, headers, again)
+        answer = self._send_until_free(method, target, json, headers, again)
         if answer.status in (401, 403) and not anonymous and self.renew(headers):
-            answer = self._unless_busy(method, target, json, self.headers(), again)
+            answer = self._send_until_free(method, target, json, self.headers(), again)
         return answer
 
-    def _unless_busy(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
+    def _send_until_free(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
         """An answer; of a server that says that it is busy, the one that it gives some moments later."""
         begun, pause, asked_pauses = time.monotonic(), 0.02, 0
         while True:
-            answer = self._sent(method, target, json, headers, again)
+            answer = self._send(method, target, json, headers, again)
             if answer.status not in _BUSY or not again:
                 return answer
             if wanted := _retry_after(answer):
@@ -198,21 +198,21 @@ class HttpClient:
             time.sleep(random.uniform(0.02, pause + 0.03))  # no secret: so that callers do not collide
             pause = min(2 * pause, 0.25)
 
-    def _sent(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
+    def _send(self, method: str, target: str, json: Any, headers: Mapping[str, str], again: bool) -> Answer:
         """One request; a second one if the server had closed the kept connection meanwhile."""
         import httpcore
 
         try:
             try:
-                return self._exchanged(method, target, json, headers)
+                return self._exchange(method, target, json, headers)
             except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
                 if not again:
                     raise
-                return self._exchanged(method, target, json, headers)
+                return self._exchange(method, target, json, headers)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
             raise self._unreachable(error) from (_tls_cause(error) or error)
 
-    def _exchanged(self, method: str, target: str, json: Any, headers: Mapping[str, str]) -> Answer:
+    def _exchange(self, method: str, target: str, json: Any, headers: Mapping[str, str]) -> Answer:
         from flowyml.core.web import LARGEST_ANSWER, Answer
 
         content = None if json is None else json_module.dumps(json).encode()
@@ -247,13 +247,13 @@ class HttpClient:
         if self._pool is None:
             with self._opening:
                 if self._pool is None:  # another thread may have been quicker
-                    self._pool = _opened(self.base(), self.tls)
+                    self._pool = _open_pool(self.base(), self.tls)
                     weakref.finalize(self, self._pool.close)  # an orchestrator made for one call is never closed
         return self._pool
 
     # What answers mean.
 
-    def _checked(self, answer: Answer, method: str, path: str) -> Any:
+    def _json_or_error(self, answer: Answer, method: str, path: str) -> Any:
         from flowyml.core.web import JsonObject
 
         status = answer.status
@@ -308,7 +308,7 @@ _until: ContextVar[float] = ContextVar("flowyml_http_until")
 _NO_JSON = object()
 
 
-def _opened(url: str, tls: Tls) -> httpcore.ConnectionPool:
+def _open_pool(url: str, tls: Tls) -> httpcore.ConnectionPool:
     """A pool of connections to one server, through the proxy that the environment names for it."""
     from urllib.request import getproxies, proxy_bypass
 

@@ -55,10 +55,10 @@ class Site:
         url = without_credentials(path) if "://" in path else self.url + path
         if url not in self.seen:
             own = url.startswith(f"{self.url}/")
-            self.seen[url] = self._asked(url, self.headers if own else {})
+            self.seen[url] = self._ask(url, self.headers if own else {})
         return self.seen[url]
 
-    def _asked(self, url: str, headers: Mapping[str, str]) -> Page:
+    def _ask(self, url: str, headers: Mapping[str, str]) -> Page:
         from flowyml.core.web import exchange
 
         asked: list[str] = []

@@ -185,7 +185,7 @@ class Deployments:
     ) -> Deployed:
         """Make the deployment of this name, or change what stands there if it differs."""
         plan, client = bundle.plan, self.client
-        folder = _published(bundle)
+        folder = _publish(bundle)
         labels = {"flowyml.pipeline": plan.name}
         flow = flow_name(plan.name)
         body = _body(bundle, target, folder, owner, found)
@@ -308,8 +308,8 @@ def published_folder(bundle: Bundle) -> Path:
     return prefect_home() / "flows" / f"{slug(bundle.plan.name)}-{bundle.digest[:16]}"
 
 
-def _published(bundle: Bundle) -> Path:
-    """That folder, filled."""
+def _publish(bundle: Bundle) -> Path:
+    """Write the compiled flow and its bundle there."""
     folder = published_folder(bundle)
     text = compile_flow(bundle)
     bundle.write(folder)

@@ -69,7 +69,7 @@ def main(run_id: str, entrypoint: str, log: Path) -> int:
     if connection is None:
         raise SystemExit("PREFECT_API_URL is not set.")
     client = PrefectClient(connection)
-    if not _eventually(lambda: client.claim(run_id)):
+    if not _call_patiently(lambda: client.claim(run_id)):
         return 0  # another process executes it, or it was cancelled
     code = _Attempt(client, run_id, entrypoint, log).execute()
     if code == 0:
@@ -162,7 +162,7 @@ class _Attempt:
         """A run whose engine ended without a word is cancelled, if that was asked for, and else crashed."""
         if self.has_ended:
             return 0
-        run = _eventually(lambda: self.client.run(self.run_id), _PATIENCE_SECONDS if code else _GRACE_SECONDS)
+        run = _call_patiently(lambda: self.client.run(self.run_id), _PATIENCE_SECONDS if code else _GRACE_SECONDS)
         if status_of(run.state_type, run.state_name).is_terminal:
             return 0
         if run.state_type == "CANCELLING":
@@ -173,7 +173,7 @@ class _Attempt:
 
     def _end(self, run: FlowRun, kind: str, name: str, message: str, status: ExecutionStatus) -> None:
         state = {"type": kind, "name": name, "message": message}
-        _eventually(lambda: self.client.set_state(self.run_id, state, force=True))
+        _call_patiently(lambda: self.client.set_state(self.run_id, state, force=True))
         self._fire_end(run, status)
 
     def _fire_end(self, run: FlowRun, status: ExecutionStatus) -> None:
@@ -228,7 +228,7 @@ def _has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
     return True
 
 
-def _eventually(call: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> Any:
+def _call_patiently(call: Callable[[], Any], patience: float = _PATIENCE_SECONDS) -> Any:
     """The answer of a call, for which a server that is down is given time to come back."""
     deadline = time.monotonic() + patience
     while True:

@@ -95,11 +95,11 @@ def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
     With ``start=False``, None when it is not running, or asks for no password. Raises ``EngineError`` when it cannot
     be started, or cannot be replaced by one that asks for a password.
     """
-    record = _usable(_read())
+    record = _usable(_read_record())
     if record is not None or not start:
         return record
     with _lock():
-        before = _read()
+        before = _read_record()
         if (record := _usable(before)) is not None:
             return record
         if before is not None and is_alive(before.server):
@@ -110,11 +110,11 @@ def embedded_server(*, start: bool = True) -> EmbeddedServer | None:
 def ensure_worker() -> None:
     """Start a worker of the embedded server's pool ``flowyml``, unless one runs."""
     with _lock():
-        record = _usable(_read())
+        record = _usable(_read_record())
         if record is None:
             raise EngineError("The embedded Prefect has stopped. Try again: it is started when it is needed.")
         if record.worker is None or not is_alive(record.worker):
-            _write(_with_worker(record))
+            _write_record(_start_worker(record))
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def stop_embedded_server() -> bool:
     under way go on: they report when the server is back.
     """
     with _lock():
-        record = _read()
+        record = _read_record()
         if record is None:
             return False
         worker_stopped = record.worker is not None and _stop(record.worker)
@@ -166,7 +166,7 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     print(f"Starting Prefect at {url} (some 10 s, once; `flowyml backends stop prefect` ends it) …", file=sys.stderr)
     _make_private(prefect_home())
     secret = (_password(prefect_home()) if before and before.url == url else None) or _make_password(prefect_home())
-    process = _detached(
+    process = _start_detached(
         "server", "server", "start", "--host", "127.0.0.1", "--port", str(port), umask=0o077, settings={
             "PREFECT_SERVER_API_AUTH_STRING": secret,
             "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": url,
@@ -177,8 +177,8 @@ def _start(before: EmbeddedServer | None) -> EmbeddedServer:
     _await_health(record, process)
     record = replace(record, ui=_newest_ui(url))
     if before is not None and before.worker is not None:
-        record = _worker_again(record, before.worker, knows_it=before.url == url)
-    _write(record)
+        record = _keep_or_start_worker(record, before.worker, knows_it=before.url == url)
+    _write_record(record)
     print(
         f"Prefect is ready: {url}{record.ui} (`flowyml backends sign-in prefect` shows its password)", file=sys.stderr
     )
@@ -216,28 +216,30 @@ def _retire(record: EmbeddedServer) -> None:
     _stop(record.server)
 
 
-def _worker_again(record: EmbeddedServer, worker: ProcessIdentity, *, knows_it: bool) -> EmbeddedServer:
+def _keep_or_start_worker(record: EmbeddedServer, worker: ProcessIdentity, *, knows_it: bool) -> EmbeddedServer:
     """The worker that outlived its server, if it knows the new one's address and password; else a new worker."""
     if knows_it and is_alive(worker):
         return replace(record, worker=worker)
     _stop(worker)
-    return _with_worker(record)
+    return _start_worker(record)
 
 
-def _with_worker(record: EmbeddedServer) -> EmbeddedServer:
+def _start_worker(record: EmbeddedServer) -> EmbeddedServer:
     client = PrefectClient(record.connection)
     try:
         client.ensure_process_pool(POOL)
     finally:
         client.close()
-    process = _detached(
+    process = _start_detached(
         "worker", "worker", "start", "--pool", POOL, "--name", "flowyml", "--install-policy", "never",
         settings=record.connection.environment,
     )  # fmt: skip
     return replace(record, worker=identity_of(process.pid))
 
 
-def _detached(name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1) -> subprocess.Popen[bytes]:
+def _start_detached(
+    name: str, *arguments: str, settings: Mapping[str, str], umask: int = -1
+) -> subprocess.Popen[bytes]:
     """One of Prefect's commands as a process that outlives this one, with no settings but ours."""
     folder = prefect_home()
     database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
@@ -292,7 +294,7 @@ def _usable(record: EmbeddedServer | None) -> EmbeddedServer | None:
     return record if record is not None and is_alive(record.server) and not record.is_open else None
 
 
-def _read() -> EmbeddedServer | None:
+def _read_record() -> EmbeddedServer | None:
     try:
         plain = json.loads(_record_path().read_text("utf-8"))
         worker = ProcessIdentity(**plain["worker"]) if plain["worker"] else None
@@ -302,7 +304,7 @@ def _read() -> EmbeddedServer | None:
         return None
 
 
-def _write(record: EmbeddedServer) -> None:
+def _write_record(record: EmbeddedServer) -> None:
     write_privately(_record_path(), json.dumps(asdict(record)))
 
 

@@ -82,9 +82,9 @@ from flowyml_prefect import server
 server.embedded_server()
 server.stop_embedded_server()
 (server.prefect_home() / "password").unlink(missing_ok=True)
-before = server._read()
+before = server._read_record()
 port = before.url.rpartition(":")[2]
-process = server._detached("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
+process = server._start_detached("server", "server", "start", "--host", "127.0.0.1", "--port", port, settings={})
 record = server.EmbeddedServer(before.url, identity_of(process.pid), asks_password=False)
 server._await_health(record, process)
 old = {"url": before.url, "server": asdict(record.server), "worker": None}
