@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["described", "traceback_text"]
+__all__ = ["described", "left_behind", "traceback_text"]
 
 _STDLIB = Path(os.__file__).parent
 _IMPORTING = ("<frozen importlib", f"{_STDLIB}/importlib/", str(Path(__file__).with_name("loading.py")))
@@ -22,6 +23,20 @@ def described(error: BaseException) -> str:
     except Exception:  # a __str__ of the user's that fails in turn
         return name
     return f"{name}: {text}" if text else name
+
+
+def left_behind(error: BaseException, bundle: Path) -> str:
+    """A word about a file that is missing since the bundle, unpacked in this folder, did not take it along."""
+    wanted, code = error.filename if isinstance(error, FileNotFoundError) else None, bundle / "code"
+    if not isinstance(wanted, str) or not Path(wanted).is_relative_to(code):
+        return ""
+    about = json.loads((bundle / "bundle.json").read_bytes())
+    home = code / about.get("folder", "")  # globs count from the folder of the pipeline's file
+    if not Path(wanted).is_relative_to(home):
+        name = Path(wanted).relative_to(code).as_posix()
+        return f". {name} is not in the bundle: include=[…] takes only files beside the pipeline's own"
+    name = Path(wanted).relative_to(home).as_posix()
+    return f". It is not in the bundle: give the pipeline include=[{name!r}]"
 
 
 def traceback_text(error: BaseException, code: Path | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
@@ -34,7 +33,7 @@ from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.running_step import running
 from flowyml.runtime.shutdown import StepStopped
-from flowyml.runtime.tracebacks import described, traceback_text
+from flowyml.runtime.tracebacks import described, left_behind, traceback_text
 
 __all__ = ["Worker"]
 
@@ -144,26 +143,13 @@ class Worker:
             return {"failure": self._failure(error)}
 
     def _failure(self, error: BaseException) -> dict[str, Any]:
-        message = str(error) if isinstance(error, FlowymlError) else described(error) + self._left_behind(error)
+        message = str(error) if isinstance(error, FlowymlError) else described(error) + left_behind(error, self.folder)
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
             "message": storable_text(message),  # it becomes a part of the engine's state of the run
             "names": error_names(error),
             "traceback": storable_text(traceback_text(error, self.folder / "code")),
         }
-
-    def _left_behind(self, error: BaseException) -> str:
-        """A word about a file that is beside the script, and was not taken along with it."""
-        wanted = error.filename if isinstance(error, FileNotFoundError) else None
-        if not isinstance(wanted, str) or not Path(wanted).is_relative_to(self.folder / "code"):
-            return ""
-        about = json.loads((self.folder / "bundle.json").read_bytes())
-        home = self.folder / "code" / about.get("folder", "")  # globs count from the folder of the pipeline's file
-        if not Path(wanted).is_relative_to(home):
-            name = Path(wanted).relative_to(self.folder / "code").as_posix()
-            return f". {name} is not in the bundle: include=[…] takes only files beside the pipeline's own"
-        name = Path(wanted).relative_to(home).as_posix()
-        return f". It is not in the bundle: give the pipeline include=[{name!r}]"
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
         """Only what a step produced is unpacked. Parameters and constants are plain, whatever they look like."""

@@ -53,7 +53,9 @@ def test_a_worker_imports_little_of_the_orchestrator_that_a_script_names(tmp_pat
     )
     loaded = done.stdout.split()
     assert "flowyml.orchestrators.local.orchestrator" in loaded
-    assert not {f"flowyml.orchestrators.local.{room}" for room in ("run", "work", "engine", "detached")} & {*loaded}
+    assert not {f"flowyml.orchestrators.local.{room}" for room in ("run", "step_call", "engine", "detached")} & {
+        *loaded
+    }
 
 
 def test_a_file_that_did_not_come_along_is_named(tmp_path: Path) -> None:
@@ -73,6 +75,25 @@ print(Pipeline("reading", include=["data/*.csv"]).add_step(reads).run()["reads"]
     first, second = done.stdout.splitlines()
     assert first.endswith("It is not in the bundle: give the pipeline include=['data/rows.csv']")
     assert second == "1,2"
+
+
+def test_in_a_thread_of_a_submitted_run_too(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from flowyml import Pipeline, step
+@step
+def reads() -> str:
+    return (Path(__file__).parent / "rows.csv").read_text()
+if __name__ == "__main__":
+    handle = Pipeline("reading").add_step(reads).submit()
+    print(handle.wait_for_completion(timeout=60).error)
+    print(handle.step_runs()[0].error)
+"""
+    (tmp_path / "rows.csv").write_text("1,2")
+    (tmp_path / "reading.py").write_text(code)
+    done = subprocess.run([sys.executable, "reading.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    for line in done.stdout.splitlines():
+        assert line.endswith("It is not in the bundle: give the pipeline include=['rows.csv']")
 
 
 def test_in_a_package_it_is_named_as_include_takes_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
+from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import (
@@ -24,7 +25,7 @@ from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
-from flowyml.runtime.tracebacks import described
+from flowyml.runtime.tracebacks import described, left_behind
 from flowyml.runtime.walk import Decision, End, Opening, Walk
 from flowyml.runtime.walk import Node as Waiting
 
@@ -36,8 +37,8 @@ class Engine:
 
     ``look`` finds out whether a branch is taken, and over which lists a loop goes.
 
-    ``note`` is told each time a node's row changed, and ``failed`` each time an attempt failed, with the seconds until
-    the next one, if there is one.
+    ``note`` is called each time a node's row changed, and ``failed`` each time an attempt failed, with the seconds
+    until the next one, if there is one. ``code_folder`` is where the code of a bundle is unpacked, if it is.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Engine:
         max_workers: int,
         note: Callable[[StepRow], object],
         failed: Callable[[Node, BaseException, float | None], None],
+        code_folder: Path | None = None,
     ) -> None:
         self.walk = walk
         self.faults: list[str] = []
@@ -57,6 +59,7 @@ class Engine:
         self._look: Callable[[Decision | Opening], Any] = _not_begun
         self._note = note
         self._report = failed
+        self._code_folder = code_folder
         self._max_helpers = max_workers - 1
         self._condition = threading.Condition()
         self._ready = walk.ready
@@ -182,7 +185,7 @@ class Engine:
         if delay is not None:
             node.due = time.monotonic() + delay
             status, raw = "QUEUED", "awaiting_retry"
-        text = error_text(error)
+        text = error_text(error, self._code_folder)
         self._mark(node, StepRow(node.position, status, raw, node.attempt, started, time.time(), text))
         if status != "CANCELLED":
             self._report(node, error, delay)
@@ -291,6 +294,11 @@ def _not_begun(node: Any) -> Any:
     raise RuntimeError(f"{node.label!r} was called before the run began")
 
 
-def error_text(error: BaseException) -> str:
-    """``ValueError: wrong shape``; FlowyML's own errors are sentences already."""
-    return str(error) if isinstance(error, StepError) and str(error) else described(error)
+def error_text(error: BaseException, code_folder: Path | None = None) -> str:
+    """``ValueError: wrong shape``; FlowyML's own errors are sentences already.
+
+    ``code_folder`` is that of an unpacked bundle which the code was loaded from, if it was.
+    """
+    if isinstance(error, StepError) and str(error):
+        return str(error)
+    return described(error) + (left_behind(error, code_folder.parent) if code_folder else "")

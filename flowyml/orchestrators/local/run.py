@@ -89,6 +89,7 @@ class LocalRun:
             max_workers=settings.max_workers,
             note=self._row_taker(),
             failed=partial(log_failure, sink=self._recorder.sink, code_folder=settings.host.code_folder),
+            code_folder=settings.host.code_folder,
         )
         self._hooks: Sequence[PipelineHook] = ()
         self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
