@@ -258,6 +258,7 @@ def say(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_one_run_id_submitted_by_many_processes_at_once(tmp_path: Path, local: LocalOrchestrator) -> None:
     processes = submitters(tmp_path, 4, 0.1)
     time.sleep(0.5)

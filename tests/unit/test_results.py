@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from flowyml import Pipeline, step
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
@@ -123,6 +125,7 @@ def test_a_pipeline_shows_its_graph_and_an_unfinished_one_itself() -> None:
     assert Pipeline("empty")._repr_html_() is None
 
 
+@pytest.mark.slow
 def test_only_a_notebook_draws(tmp_path: Path) -> None:
     @step
     def one() -> int:

@@ -423,6 +423,7 @@ def test_generators_of_a_module_draw_anew_in_each_step_unless_they_have_a_seed(
     assert (len(drawn) == 1) is same
 
 
+@pytest.mark.slow
 def test_worker_processes_of_libraries_end_with_the_step(kind: str, tmp_path: Path) -> None:
     """loky's idle for 300 s, unless the hook that it has registered with ``threading`` is called."""
     pytest.importorskip("joblib")
