@@ -31,7 +31,7 @@ _DEEPER = re.compile(
 _ENGINES = (
     "flowyml/authoring/git_revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/function_versions.py",
     "flowyml/runtime/fork_child.py", "flowyml/runtime/spawn.py", "flowyml/runtime/processes.py",
-    "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py",
+    "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py", "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
@@ -39,6 +39,9 @@ _ENGINES = (
 )  # fmt: skip
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py")
+# What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
+_COMPILERS = ("flowyml/authoring/compiler.py", "flowyml/authoring/scopes.py")
+_MAY_COMPILE = re.compile(rb"\.(?:compile|bundle|check_parameters|code|steps|_repr_html_)\b")
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 
@@ -56,6 +59,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
             contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
+    if not any(_MAY_COMPILE.search(data) for data in users):
+        contents = {path: data for path, data in contents.items() if path not in _COMPILERS}
     contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
     folder = files("flowyml_kubeflow")
     parts = (*_PARTS, *(_MADE if any(_MAKES.search(data) for data in users) else ()))
