@@ -137,6 +137,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
     try:
         with errors_at(place_of(function)):
             returned = _called(function, {name: ParameterValue(source) for name, source in parameters.items()})
+            recording.grouping.check_blocks()
     finally:
         recorder.reset(token)
     if inspect.iscoroutine(returned):

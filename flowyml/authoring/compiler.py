@@ -6,6 +6,7 @@ import inspect
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from flowyml.authoring.calls import Call, Given
 from flowyml.authoring.places import errors_at
@@ -65,10 +66,12 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
     hint_of = wanted(call.step.function)
     inputs = []
     for item in step.inputs:
-        source = lists.get(item.source, item.source)  # an item is of its list's type
+        source, depth = item.source, 0
+        while source in lists:  # an item is of its list's type
+            source, depth = lists[source], depth + 1
         kind = types.get(source.name) if isinstance(source, FromParameter) else None
         if kind is not None and not is_rich(hint_of(item)):
-            shown = getattr(kind, "__name__", str(kind))
+            shown = _shown_type(kind, depth)
             with errors_at(call.place):
                 raise DefinitionError(
                     f"step {step.name!r} takes {item.into or item.name!r}, which is a {shown} in the pipeline, and "
@@ -78,6 +81,13 @@ def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapp
     if any(item.typed for item in inputs) and step.function.startswith("pickle:"):
         spell_out(call.step.function)
     return replace(step, inputs=tuple(inputs))
+
+
+def _shown_type(kind: object, depth: int) -> str:
+    """A type for people; at a ``depth``, that of an item of lists within lists."""
+    for _ in range(depth):
+        kind = (get_args(kind) or (kind,))[0]
+    return str(kind) if get_args(kind) else str(getattr(kind, "__name__", kind))
 
 
 def compile_outputs(

@@ -51,7 +51,7 @@ def for_each(
         with recording.grouping.open(loop) as made:
             yield cast(T, ItemValue(FromItem(made.name, ITEM)))
 
-    return block()
+    return recording.grouping.block("for_each", block())
 
 
 @names_its_place
@@ -78,7 +78,8 @@ def elif_(condition: object, *, name: str | None = None) -> AbstractContextManag
 def otherwise(*, name: str | None = None) -> AbstractContextManager[None]:
     """Run the steps of the block if none of the branches right before it was taken."""
     chosen = "otherwise" if name is None else check_name(name, "otherwise")
-    return _recording("otherwise").grouping.branch(chosen, None, joins=True)
+    grouping = _recording("otherwise").grouping
+    return grouping.block("otherwise", grouping.branch(chosen, None, joins=True))
 
 
 @names_its_place
@@ -110,13 +111,14 @@ def cleanup(*, name: str = "clean-up") -> AbstractContextManager[None]:
         with grouping.open(Cleanup(name=check_name(name, "cleanup"))):
             yield
 
-    return block()
+    return grouping.block("cleanup", block())
 
 
 def _branch(verb: str, condition: object, name: str | None, *, joins: bool) -> AbstractContextManager[None]:
     made = condition_of(condition)
     chosen = str(made) if name is None else check_name(name, verb)
-    return _recording(verb).grouping.branch(chosen, made, joins=joins)
+    grouping = _recording(verb).grouping
+    return grouping.block(verb, grouping.branch(chosen, made, joins=joins))
 
 
 def _recording(verb: str) -> Recorder:

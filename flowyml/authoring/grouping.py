@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
+from flowyml.authoring.places import errors_at, users_line
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Condition
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop
 
-__all__ = ["Grouping"]
+__all__ = ["Block", "Grouping"]
+
+
+T = TypeVar("T")
+
+
+class Block(AbstractContextManager[T, None]):
+    """The block of a ``with for_each(…) as item:`` and its like. Without the ``with`` it would do nothing, unseen."""
+
+    def __init__(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> None:
+        self._verb = verb
+        self._inner = inner
+        self._place = users_line()
+        self._is_used = False
+
+    def __enter__(self) -> T:
+        self._is_used = True
+        return self._inner.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:  # fmt: skip
+        self._inner.__exit__(kind, error, trace)
+
+    def __iter__(self) -> NoReturn:
+        self._is_used = True
+        raise self._misused()
+
+    def check(self) -> None:
+        """Raise ``DefinitionError`` if it was never entered."""
+        if not self._is_used:
+            with errors_at(self._place):
+                raise self._misused()
+
+    def _misused(self) -> DefinitionError:
+        item = " as item" if self._verb == "for_each" else ""
+        inside = "" if self._verb in ("otherwise", "cleanup") else "…"
+        return DefinitionError(
+            f"{self._verb}({inside}) begins a block: write `with {self._verb}({inside}){item}:` and its steps below."
+        )
 
 
 class Grouping:
@@ -18,10 +60,21 @@ class Grouping:
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
+        self._blocks: list[Block[Any]] = []
         self._open: list[str] = [""]
         self._choices: dict[str, str] = {}  # by the group around: the choice that another branch may still join
         self._decided: set[str] = set()  # choices with an otherwise
         self._count: dict[str, int] = {}
+
+    def block(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> Block[T]:
+        """What the user enters by ``with``."""
+        self._blocks.append(made := Block(verb, inner))
+        return made
+
+    def check_blocks(self) -> None:
+        """Raise ``DefinitionError`` for a block that stands in no ``with``."""
+        for block in self._blocks:
+            block.check()
 
     @property
     def current(self) -> str:

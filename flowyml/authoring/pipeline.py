@@ -387,18 +387,21 @@ class Pipeline:
 
     def _compiled(self) -> Plan:
         from flowyml.authoring.compiler import compile_outputs, compile_steps, has_control_flow, with_types
+        from flowyml.authoring.scopes import check_loops
 
         calls = self._all_calls()
         if not calls:
             raise DefinitionError(f"Pipeline {self.name!r} has no steps. Add some with add_step(…).")
         steps, groups = compile_steps(self.name, calls, self.context, self._groups())
         types = {**self._own_types(), **self._context_types(calls, steps)}
+        structure = Groups(groups, steps)
+        check_loops(structure, {call.name: call for call in calls}, types)
         context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
             name=self.name,
             steps=with_types(steps, calls, {name: kind for name, kind in types.items() if is_rich(kind)}, groups),
             parameters=(*self._own_parameters(), *context.values()),
-            outputs=compile_outputs(self.name, Groups(groups, steps), steps, self.outputs, self._returned()),
+            outputs=compile_outputs(self.name, structure, steps, self.outputs, self._returned()),
             hooks=tuple(_class_name(type(hook)) for hook in self.hooks),
             timeout_seconds=self.timeout,
             tags=self.tags,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_origin
 
 from flowyml.authoring.calls import Call
 from flowyml.authoring.places import errors_at
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop
 from flowyml.plan.model import Input, Step
+from flowyml.plan.types import is_rich_leaf, returned_type
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
 
-__all__ = ["around", "check_scopes", "check_seen"]
+__all__ = ["around", "check_loops", "check_scopes", "check_seen"]
 
 
 def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
@@ -33,6 +35,38 @@ def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[S
                 check_seen(structure, source, group.parent, f"{group.name!r} depends on a value that")
             if isinstance(group, Loop):
                 _check_lists(group)
+
+
+def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object]) -> None:
+    """Raise ``DefinitionError`` where a loop goes over what is annotated as no list; ``types`` are of parameters."""
+    for group in structure:
+        for item in group.over if isinstance(group, Loop) else ():
+            kind, what = _annotated(structure, calls, types, item.source, group.parent)
+            if _is_no_list(kind):
+                shown = getattr(kind, "__name__", str(kind))
+                over = what if item.name == "item" else f"{item.name!r}, {what}"
+                with errors_at(_place_in(structure, calls, group)):
+                    raise DefinitionError(
+                        f"Loop {group.name!r} goes over {over}, which is of type {shown}. A loop goes over a list: "
+                        f"annotate it as list[…], or call the step once."
+                    )
+
+
+def _annotated(
+    structure: Groups, calls: Mapping[str, Call], types: Mapping[str, object], source: Source, group: str
+) -> tuple[object, str]:
+    """What a list is annotated as, and what it is; None where that is unknown."""
+    if isinstance(source, FromParameter):
+        return types.get(source.name), f"parameter {source.name!r}"
+    if isinstance(source, FromStep) and not structure.loops_between(source.step, group):
+        call = calls[source.step]
+        kind = returned_type(call.step.function) if len(call.outputs) == 1 else None
+        return kind, f"the output of step {source.step!r}"
+    return None, ""
+
+
+def _is_no_list(kind: object) -> bool:
+    return (get_origin(kind) or kind) in (bool, int, float, str, bytes, dict, set) or is_rich_leaf(kind)
 
 
 def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:

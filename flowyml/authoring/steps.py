@@ -19,6 +19,7 @@ from flowyml.plan.names import check_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
 
 __all__ = ["Mapped", "Step", "StepOptions", "step"]
 
@@ -78,8 +79,12 @@ class Step(Generic[P, R]):
             return self.function(*args, **kwargs)
         return recording.record(self, args, kwargs)
 
+    @overload
+    def map(self: Step[P, Awaitable[A]], **over: Any) -> list[A]: ...
+    @overload
+    def map(self, **over: Any) -> list[R]: ...
     @names_its_place
-    def map(self, **over: Any) -> list[R]:
+    def map(self, **over: Any) -> Any:
         """Run the step once for each item of a list: ``scores = train.map(config=configs)``.
 
         A list is an output of a step, a parameter, or plain JSON. Several go in step, item by item, and must be equally
@@ -91,8 +96,12 @@ class Step(Generic[P, R]):
         """
         return Partial(self, {}).map(**over)
 
+    @overload
+    def partial(self: Step[P, Awaitable[A]], **fixed: Any) -> Partial[A]: ...
+    @overload
+    def partial(self, **fixed: Any) -> Partial[R]: ...
     @names_its_place
-    def partial(self, **fixed: Any) -> Partial[R]:
+    def partial(self, **fixed: Any) -> Any:
         """Fill some parameters with the same value for all items: ``train.partial(data=data).map(config=configs)``."""
         return Partial(self, fixed)
 
@@ -205,7 +214,7 @@ class Step(Generic[P, R]):
 class Partial(Generic[R]):
     """A step of which some parameters have the same value for all items of a fan-out. Made by ``Step.partial``."""
 
-    def __init__(self, step: Step[..., R], fixed: Mapping[str, Any]) -> None:
+    def __init__(self, step: Step[..., Any], fixed: Mapping[str, Any]) -> None:
         self.step = step
         self.fixed = fixed
 

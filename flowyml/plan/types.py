@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Input
 
-__all__ = ["is_rich", "is_rich_leaf", "leaves", "plain", "revived", "spell_out", "wanted"]
+__all__ = ["is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived", "spell_out", "wanted"]
 
 
 def leaves(annotation: Any) -> Iterable[Any]:
@@ -78,10 +78,7 @@ def revived(annotation: Any, value: Any) -> Any:
 
 def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
     """Gives for each input the type that a function is annotated with for it; None where that is unknown."""
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # a name that only type checkers see
-        hints = {}
+    hints = _hints(function)
     code = getattr(inspect.unwrap(function), "__code__", None)
     others = code.co_varnames[code.co_argcount + code.co_kwonlyargcount :] if code else ()
 
@@ -91,6 +88,18 @@ def wanted(function: Callable[..., Any]) -> Callable[[Input], Any]:
         return (get_args(hint) or (None,))[0] if item.into else hint
 
     return of
+
+
+def returned_type(function: Callable[..., Any]) -> Any:
+    """The type that a function is annotated to return; None where that is unknown."""
+    return _hints(function).get("return")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # a name that only type checkers see
+        return {}
 
 
 def spell_out(function: Callable[..., Any]) -> None:

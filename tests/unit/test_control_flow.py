@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -256,6 +258,26 @@ def test_what_is_no_list_fails_the_loop(threads: LocalOrchestrator, value: objec
     assert result.status is FAILED
     assert message in str(result.error)
     assert steps_of(result, threads)["double"] == ("CANCELLED", "upstream_failed")
+
+
+def test_what_is_annotated_as_no_list_is_an_error_when_compiled() -> None:
+    @pipeline(name="over a number")
+    def over_a_parameter(count: int = 3) -> Any:
+        return double.map(n=count)
+
+    @pipeline(name="over one number")
+    def over_an_output() -> Any:
+        with for_each(total(numbers(3))) as n:  # type: ignore[arg-type]  # the mistake
+            double(n)
+
+    with pytest.raises(
+        DefinitionError, match=r"'double' goes over 'n', parameter 'count', which is of type int\..* line"
+    ):
+        over_a_parameter.compile()
+    with pytest.raises(
+        DefinitionError, match=r"goes over the output of step 'total', which is of type int\. .*list\[…\]"
+    ):
+        over_an_output.compile()
 
 
 def test_lists_of_different_lengths(threads: LocalOrchestrator) -> None:
@@ -584,6 +606,68 @@ def run_while(thread: threading.Thread, made: Pipeline, local: LocalOrchestrator
         thread.join()
 
 
+def test_clean_up_runs_after_an_interrupt(tmp_path: Path) -> None:
+    """Of the caller, as by Ctrl-C."""
+    mark = tmp_path / "mark"
+
+    @step
+    def interrupted(n: int) -> int:
+        raise KeyboardInterrupt
+
+    @step
+    def tidy(value: list[int] | None = None, *, path: str) -> None:
+        Path(path).write_text(f"tidied {value}")
+
+    @pipeline(name="interrupted")
+    def made(path: str = str(mark)) -> Any:
+        value = interrupted.map(n=numbers(3))
+        with cleanup():
+            tidy(value, path=path)
+
+    threads = LocalOrchestrator(store=tmp_path / "runs.db", max_workers=1)  # so that it is the calling thread
+    with pytest.raises(KeyboardInterrupt):
+        made.run(on=threads, run_id="stopped")
+    assert threads.get_run("stopped").status is CANCELLED
+    assert mark.read_text() == "tidied None"
+    assert {run.label: run.raw_status for run in threads.step_runs("stopped")} == {
+        "numbers": "completed",
+        **{f"interrupted[{n}]": "cancelled" for n in range(3)},
+        "tidy": "completed",
+    }
+
+
+def test_items_that_had_not_begun_when_the_process_died_did_not_fail(threads: LocalOrchestrator) -> None:
+    @step(max_parallel=1)
+    def die(n: int) -> int:
+        while not [run for run in threads.step_runs("dead") if run.index]:  # they are recorded a little later
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    @pipeline(name="dies in a loop")
+    def made() -> Any:
+        return die.map(n=[1, 2, 3])
+
+    handle = made.submit(on=threads, run_id="dead")
+    handle.wait_for_completion(timeout=120, poll_interval=0.05, progress=False)
+    assert (handle.status, handle.raw_status) == (FAILED, "crashed")
+    assert [run.status for run in handle.step_runs()] == [FAILED, CANCELLED, CANCELLED]
+
+
+def test_the_error_of_a_run_names_some_of_many_items(threads: LocalOrchestrator) -> None:
+    @step
+    def fail(n: int) -> int:
+        raise ValueError("no")
+
+    @pipeline(name="many fail")
+    def made() -> Any:
+        return fail.map(n=numbers(100))
+
+    error = str(made.run(on=threads).error)
+    assert error.startswith("step 'fail[0]' failed: ValueError: no; ")
+    assert error.endswith("step 'fail[19]' failed: ValueError: no; and 80 more")
+
+
 # Pipelines in pipelines.
 
 
@@ -769,6 +853,29 @@ def test_mistakes_are_named(body: Callable[[], Any], message: str) -> None:
     with pytest.raises(DefinitionError, match=message) as seen:
         pipeline(name="wrong")(body).compile()
     assert "test_control_flow.py, line" in str(seen.value)
+
+
+def not_entered() -> None:
+    when(total(numbers(3)) > 1)
+    total([1])
+
+
+def iterated() -> None:
+    for n in for_each([1]):  # type: ignore[attr-defined]  # the mistake
+        double(n)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (not_entered, r"when\(…\) begins a block: write `with when\(…\):` .*line \d+"),
+        (iterated, r"for_each\(…\) begins a block: write `with for_each\(…\) as item:` .*line \d+"),
+    ],
+)
+def test_a_block_without_a_with(body: Callable[[], None], message: str) -> None:
+    """It once did nothing: the steps of the branch ran in any case."""
+    with pytest.raises(DefinitionError, match=message):
+        pipeline(body).compile()
 
 
 def test_names_of_rules_and_limits() -> None:

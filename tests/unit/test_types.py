@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field
 
-from flowyml import Context, Pipeline, pipeline, step
+from flowyml import Context, Pipeline, for_each, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
@@ -144,6 +144,41 @@ def test_a_step_that_does_not_say_what_it_takes() -> None:
         DefinitionError, match=r"takes 'day', which is a date .* Annotate it there: day: date\..*line \d+"
     ):
         made.compile()
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_items_of_lists_and_of_lists_in_lists(workers: str, tmp_path: Path) -> None:
+    @step
+    def kinds(day: date, colour: Colour) -> str:
+        return f"{type(day).__name__} {colour}"
+
+    @step
+    def whole(window: Window) -> str:
+        return str(window.since)
+
+    @pipeline
+    def looping(days: list[date], colours: list[Colour], table: list[list[Window]]) -> Any:
+        with for_each(table) as row, for_each(row) as window:
+            since = whole(window)
+        return {"kinds": kinds.map(day=days, colour=colours), "since": since}
+
+    given = {"days": ["2026-01-31", date(2026, 2, 1)], "colours": ["red", Colour.BLUE], "table": [[SINCE], []]}
+    result = looping.run(given, on=LocalOrchestrator(store=tmp_path / "runs.db", workers=workers))
+    assert dict(result.outputs) == {"kinds": ["date Colour.RED", "date Colour.BLUE"], "since": [["2020-01-01"], []]}
+
+
+def test_a_step_that_does_not_say_what_its_items_are() -> None:
+    @step
+    def silent(day: int) -> object:
+        return day
+
+    @pipeline
+    def looping(days: list[list[date]]) -> Any:
+        with for_each(days) as week:
+            return silent.map(day=week)
+
+    with pytest.raises(DefinitionError, match=r"'day', which is a date .* Annotate it there: day: date\..*line \d+"):
+        looping.compile()
 
 
 @pytest.mark.parametrize("kind", [set, Odd, frozenset[int], dict[str, Odd], complex, tuple[date, date]])

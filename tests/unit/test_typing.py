@@ -12,7 +12,7 @@ import pytest
 CODE = """
 from typing import Any, assert_type
 
-from flowyml import Pipeline, pipeline, step
+from flowyml import Pipeline, cleanup, either, elif_, for_each, is_in, not_, otherwise, pipeline, step, when
 from flowyml.authoring.steps import Step
 
 
@@ -61,6 +61,36 @@ def training(rows: int = 3) -> dict[str, Any]:
 @pipeline(name="other", timeout=60)
 def other() -> Any:
     return fetch("x")
+
+
+@step
+def nothing(x: int) -> None: ...
+
+
+@pipeline
+def flowing(counts: list[int], urls: list[str]) -> Any:
+    assert_type(load.map(rows=counts), list[list[int]])
+    scores = add.partial(scale=2.0).map(numbers=load.map(rows=[1, 2]))
+    assert_type(scores, list[float])
+    add(scores)  # error: arg-type
+    assert_type(fetch.map(url=urls), list[list[int]])
+    assert_type(fetch.partial(x=1).map(url=urls), list[list[int]])
+    nothing.map(x=counts)
+    with for_each(load(3)) as rows:
+        assert_type(rows, int)
+        load(rows)
+        fetch(rows)  # error: call-overload
+    total = add([1])
+    with when((total > 0.5) & not_(is_in(total, [1.0]))):
+        one = add([2])
+    with elif_(total > 0.1):
+        two = add([3])
+    with otherwise():
+        nothing(1)
+    assert_type(either(one, two), float)
+    load(either(one, two))  # error: arg-type
+    with cleanup():
+        nothing(1)
 
 
 assert_type(training, Pipeline)

@@ -81,7 +81,8 @@ class Engine:
         if self.walk.begin_finale():
             stopped_by, self.stopping, self.is_cleaning_up = self.stopping, None, True
             self.stop_event.clear()
-            interrupt = interrupt or self._work_together()
+            later = self._work_together()  # also after an interrupt
+            interrupt = interrupt or later
             self.stopping = stopped_by or self.stopping
         if reason := interrupt or self._broken:
             raise reason

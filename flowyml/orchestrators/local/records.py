@@ -40,6 +40,8 @@ Outcome = tuple[ExecutionStatus, str, str | None]
 """The status, the engine's own word for it, and what went wrong."""
 
 _BAD = ("FAILED", "TIMEOUT")
+_SHOWN = 20
+"""How many failures the error of a run names: a loop may have thousands."""
 
 
 def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped: str | None) -> Outcome:
@@ -81,7 +83,9 @@ def _first_error(nodes: Sequence[Node]) -> BaseException | None:
 
 
 def _failures(nodes: Sequence[Node]) -> list[str]:
-    return [_failure(node) for node in nodes if node.row.status in _BAD]
+    failed = [node for node in nodes if node.row.status in _BAD]
+    shown = [_failure(node) for node in failed[:_SHOWN]]
+    return [*shown, f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else shown
 
 
 def _failure(node: Node) -> str:

@@ -244,7 +244,8 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
         ).fetchone()
         if ended:
             db.execute(
-                f"UPDATE steps SET status = ?, raw_status = ?, ended = ? WHERE run = ? AND {_UNFINISHED}",
+                "UPDATE steps SET status = CASE attempt WHEN 0 THEN 'CANCELLED' ELSE ? END, raw_status = ?, ended = ?"
+                f" WHERE run = ? AND {_UNFINISHED}",
                 (step_status, ending.raw_status, now, ended[0]),
             )
     return ended is not None
