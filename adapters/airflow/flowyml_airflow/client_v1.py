@@ -92,7 +92,7 @@ class Airflow2Client(AirflowClient):
 
     def api_client(self) -> ApiClient:
         raise UnsupportedFeatureError(
-            f"apache-airflow-client speaks no {self.api}, and Airflow {self.version} nothing else. Call its API with "
+            f"apache-airflow-client does not support {self.api}, the only API of Airflow {self.version}. Call it with "
             f"any HTTP client, or upgrade to Airflow 3."
         )
 

@@ -62,7 +62,7 @@ class Connection:
         """The URL. Raises ``ConfigurationError`` where none was given."""
         if not self.url:
             raise ConfigurationError(
-                "No Airflow is named. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
+                "No URL of an Airflow is set. Give AirflowOrchestrator(url=…), or set FLOWYML_AIRFLOW_URL."
             )
         return self.url
 
@@ -176,7 +176,7 @@ def _refusal(where: str, login: Login, status: int, known: bool) -> str:
     if login.username is not None:
         return f"{where} does not allow this to user {login.username!r}. Ask for the permission."
     if not login.token:
-        return f"{where} wants to know who asks. Give username=… and password=…, or token=…."
+        return f"{where} requires credentials. Give username=… and password=…, or token=…."
     ends = expiry(login.token.get() or "")
     if ends is not None and ends < datetime.now(UTC):
         return f"{where} refuses the token: it expired at {ends:%Y-%m-%d %H:%M:%S} UTC. Get a new one."

@@ -91,8 +91,9 @@ class Deployer:
         self._check_place(compiled, found, force)
         if self.folder is None:
             raise ConfigurationError(
-                f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and its REST API takes no code. "
-                f"Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that Airflow reads its DAGs from."
+                f"Airflow does not have this version of {compiled.bundle.plan.name!r}, and code cannot be "
+                f"uploaded over its REST API. Give AirflowOrchestrator(dags_folder=…): the folder, path or URL, that "
+                f"Airflow reads its DAGs from."
             )
         self._check_pools(compiled)
         self._proved.pop(compiled.dag_id, None)  # a file that was changed by hand carries the version, too
@@ -246,8 +247,8 @@ class Deployer:
             return EngineError(f"Airflow cannot import {compiled.filename}:\n{errors[-1]['stack_trace']}")
         if folder.read(compiled.filename) != compiled.files[compiled.filename]:
             return EngineError(
-                f"Somebody else has deployed {compiled.bundle.plan.name!r} meanwhile, and their version stays. Deploy "
-                f"again to replace it."
+                f"Another deployment of {compiled.bundle.plan.name!r} replaced this one before Airflow had read it. "
+                f"Deploy again to replace that one."
             )
         return WaitTimeoutError(
             f"Airflow at {self.client().transport.connection.url} has not read {compiled.filename} within "

@@ -101,8 +101,8 @@ class Calls:
         self.connection = Connection.to(url)
         if not self.connection.url:
             raise LookupError(
-                "Which Airflow? Set FLOWYML_AIRFLOW_URL on the worker, like https://airflow.example.org, or give "
-                "external_dag(…, url=…)."
+                "No URL of an Airflow is set. Set FLOWYML_AIRFLOW_URL on the worker, such as "
+                "https://airflow.example.org, or give external_dag(…, url=…)."
             )
         self.root = self.connection.url
         self.dag_id = dag_id
@@ -134,10 +134,10 @@ class Calls:
             body["logical_date"] = None
         status, found = self._call("POST", f"{self.dag}/dagRuns", body)
         if status >= 300 and status != 409:
-            raise RuntimeError(f"Airflow at {self.root} does not start {self.dag_id!r} ({status}): {found!s:.300}")
+            raise RuntimeError(f"Airflow at {self.root} did not start {self.dag_id!r} ({status}): {found!s:.300}")
 
     def fail(self, run_id: str) -> None:
-        """One quick try: who ends the step does not wait long."""
+        """Tries once, for a few seconds: a step that is asked to stop is killed soon after."""
         with suppress(Exception):
             self._answer("PATCH", self._run(run_id), {"state": "failed"}, self._headers(), timeout=5)
 
@@ -159,7 +159,7 @@ class Calls:
         for api in ("v2", "v1"):
             if self._patient("GET", f"/api/{api}/version")[0] == 200:
                 return api
-        raise LookupError(f"{self.root} answers, but not as Airflow does. Is the address right?")
+        raise LookupError(f"{self.root} responds, but is not an Airflow. Is the URL right?")
 
     def _log_in(self) -> str:
         """A new token. A password from a file or a command is read again when it is refused."""
@@ -225,6 +225,6 @@ class Calls:
         if answer.status >= 400:
             return answer.status, answer.body[:2000].decode("utf-8", "replace")
         raise RuntimeError(
-            f"{self.root} answered {path} with {answer.media_type or 'nothing'} ({answer.status}) and not as Airflow's "
-            f"API does. A proxy or a login page answered, or the URL is another site's."
+            f"{self.root} answered {path} with {answer.media_type or 'nothing'} ({answer.status}), which does not come "
+            f"from Airflow's API. A proxy or a login page answered, or the URL is another site's."
         )

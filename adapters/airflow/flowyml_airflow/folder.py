@@ -173,8 +173,8 @@ class FsspecFolder(Folder):
             _ = parts.port  # what stands for one is a part of the password
         except ValueError:
             raise ConfigurationError(
-                f"dags_folder={self.name!r}: its user name or password holds a character that no URL takes, such as / "
-                f"or #. Leave them out there, and give them by fsspec's configuration: FSSPEC_SFTP_PASSWORD=…, say."
+                f"dags_folder={self.name!r}: its user name or password contains a character that a URL cannot hold, "
+                f"such as / or #. Leave both out of the URL and set them for fsspec, such as FSSPEC_SFTP_PASSWORD=…."
             ) from None
         return parts.netloc.rpartition("@")[0]
 

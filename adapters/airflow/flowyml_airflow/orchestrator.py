@@ -375,7 +375,9 @@ class AirflowOrchestrator(Orchestrator):
                 return self.client.run(dag, run_id)
             except NotThereError:
                 pass
-        raise RunNotFoundError(f"Airflow at {self.connection.url} knows no run {job_id!r}. Job ids read DAG_ID/RUN_ID.")
+        raise RunNotFoundError(
+            f"Airflow at {self.connection.url} has no run {job_id!r}. Job ids have the form DAG_ID/RUN_ID."
+        )
 
     def _found(self, dag: str) -> Deployed:
         found = self._deployer.found(dag) if usable_id(dag) else None
@@ -388,7 +390,7 @@ class AirflowOrchestrator(Orchestrator):
         made = schedule_info(found, self._deployer.folder) if found else None
         if made is None:
             raise ScheduleNotFoundError(
-                f"Airflow at {self.connection.url} keeps no schedule {schedule_id!r} of FlowyML. "
+                f"Airflow at {self.connection.url} has no schedule {schedule_id!r} of FlowyML. "
                 "See `flowyml schedule list`."
             )
         return made
@@ -406,4 +408,4 @@ def _client(transport: Transport) -> AirflowClient:
             continue
         if isinstance(version, dict) and "version" in version:
             return kind(transport, str(version["version"]))
-    raise EngineError(f"{transport.connection.url} answers, but not as Airflow does. Is the address right?")
+    raise EngineError(f"{transport.connection.url} responds, but is not an Airflow. Is the URL right?")

@@ -35,7 +35,7 @@ def check_schedule(plan: Plan, schedule: Schedule | None) -> None:
     if schedule is None:
         return
     if schedule.catch_up and schedule.start is None:
-        raise ScheduleError(f"The schedule of {plan.name!r} catches up, so it needs a start: from when on?")
+        raise ScheduleError(f"The schedule of {plan.name!r} has catch_up=True, so it needs a start: give start=….")
     for parameter in plan.parameters:
         if parameter.required and parameter.name not in schedule.parameters:
             raise ScheduleError(

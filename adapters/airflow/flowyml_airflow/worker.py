@@ -223,8 +223,8 @@ def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, An
             upstream = task_id(item.source.step)
             if context["ti"].xcom_pull(task_ids=upstream, key="return_value") is None:
                 error = StepError(
-                    f"step {step.name!r} needs {item.name!r}, which task {upstream!r} did not leave: it did not run in "
-                    f"this run, or was marked as success by hand. Clear it, and Airflow runs both."
+                    f"step {step.name!r} needs {item.name!r}, which task {upstream!r} did not produce: it did not "
+                    f"run in this run, or was marked as success by hand. Clear it, and Airflow runs both."
                 )
                 error.step = step.name
                 raise error

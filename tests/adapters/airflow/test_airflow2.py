@@ -170,7 +170,7 @@ def test_what_it_cannot_do_says_so(airflow2: Airflow, orchestrator: AirflowOrche
     dag, given = orchestrator._dag_of("conformance greeting").dag["dag_id"], json.dumps({"name": "Ada's"})
     assert command[:4] == ["airflow", "dags", "backfill", dag]
     assert command[4:] == ["--start-date", now.isoformat(), "--end-date", now.isoformat(), "--conf", given]
-    with pytest.raises(UnsupportedFeatureError, match="speaks no /api/v1"):
+    with pytest.raises(UnsupportedFeatureError, match="does not support /api/v1"):
         orchestrator.api_client()
     with pytest.raises(AuthenticationError, match="wrong user name or password"):
         orchestrator_of(airflow2, password="wrong").runs()

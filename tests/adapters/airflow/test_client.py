@@ -183,7 +183,7 @@ def test_nobody_answers() -> None:
 def test_another_site_is_no_airflow() -> None:
     with site(lambda _: (404, "text/html", "<title>My blog</title>")) as url:
         health = AirflowOrchestrator(url, retry_policy=ONCE).health()
-    assert "not as Airflow does" in health.detail
+    assert "is not an Airflow" in health.detail
 
 
 def test_airflow_2_has_a_page_where_airflow_3_has_an_api() -> None:
@@ -286,7 +286,7 @@ def test_airflows_own_client_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> N
     older = {"/api/v1/version": (200, "application/json", json.dumps({"version": "2.11.2", "git_version": "x"}))}
     with (
         site(lambda request: older.get(request.path, (404, "application/json", "{}"))) as url,
-        pytest.raises(UnsupportedFeatureError, match=r"speaks no /api/v1, and Airflow 2\.11\.2 nothing else"),
+        pytest.raises(UnsupportedFeatureError, match=r"does not support /api/v1, the only API of Airflow 2\.11\.2"),
     ):
         AirflowOrchestrator(url, token="x").api_client()
 
@@ -302,7 +302,7 @@ def test_where_credentials_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWYML_AIRFLOW_URL", raising=False)
-    with pytest.raises(ConfigurationError, match="No Airflow is named"):
+    with pytest.raises(ConfigurationError, match="No URL of an Airflow is set"):
         Connection.to().checked_address()
     with pytest.raises(ConfigurationError, match="has no password"):
         Connection.to("http://h", username="ada")

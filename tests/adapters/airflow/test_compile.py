@@ -227,7 +227,7 @@ def test_a_schedule_needs_what_airflow_needs() -> None:
     required = one_step(parameters=(Parameter(name="day", required=True),))
     with pytest.raises(ScheduleError, match="Parameter 'day' of 'one' has no default"):
         text(required, Schedule.of("hourly", 1))
-    with pytest.raises(ScheduleError, match="catches up, so it needs a start"):
+    with pytest.raises(ScheduleError, match="has catch_up=True, so it needs a start"):
         text(one_step(), Schedule.of("hourly", 1, catch_up=True))
     assert 'Param("2026-01-01")' in text(required, Schedule.of("hourly", 1, parameters={"day": "2026-01-01"}))
 

@@ -262,7 +262,7 @@ def test_who_is_overtaken_while_deploying_is_told(airflow3: Airflow) -> None:
 
     orchestrator = orchestrator_of(airflow3)
     orchestrator._deployer = replace(orchestrator._deployer, folder=Overtaken(airflow3.dags_folder), timeout=3)
-    with pytest.raises(EngineError, match="Somebody else has deployed 'deploy contended' meanwhile"):
+    with pytest.raises(EngineError, match="Another deployment of 'deploy contended' replaced this one"):
         orchestrator.deploy_pipeline(pipeline)
     assert orchestrator_of(airflow3).deploy_pipeline(newer).changed is False
 

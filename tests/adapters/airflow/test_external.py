@@ -254,16 +254,16 @@ def fails(url: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
 def test_strange_answers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (200, "text/html", "<title>Sign in</title>")
     with site(Flaky(page)) as url:
-        assert "with text/html (200) and not as Airflow's API does" in fails(url, monkeypatch)
+        assert "with text/html (200), which does not come from Airflow's API" in fails(url, monkeypatch)
     with site(lambda _: (200, "application/json", '{"status": "ok"}')) as url:
         assert "without 'state', with {'status': 'ok'}. Another program answers there" in fails(url, monkeypatch)
     with site(lambda _: (200, "application/json", "[1]")) as url:
-        assert "with application/json (200) and not as Airflow's API does" in fails(url, monkeypatch)
+        assert "with application/json (200), which does not come from Airflow's API" in fails(url, monkeypatch)
     with site(lambda _: (404, "text/html", "my blog")) as url:
-        assert "answers, but not as Airflow does" in fails(url, monkeypatch)
+        assert "responds, but is not an Airflow" in fails(url, monkeypatch)
     assert "does not answer: " in fails("http://127.0.0.1:9", monkeypatch, patience=0)
     assert "is not the address of a server" in fails("airflow.example.org", monkeypatch)
-    assert "Which Airflow?" in fails("", monkeypatch)
+    assert "No URL of an Airflow is set" in fails("", monkeypatch)
 
 
 def test_nothing_is_sent_to_where_an_address_redirects(monkeypatch: pytest.MonkeyPatch) -> None:
