@@ -16,14 +16,16 @@ from tests.engines.browser import browser_page
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
-@step(outputs=["rows"])
-def first() -> int:
-    return 1
+def two_steps() -> Pipeline:
+    @step(outputs=["rows"])
+    def first() -> int:
+        return 1
 
+    @step(outputs=["answer"])
+    def then(rows: int) -> int:
+        return rows + 1
 
-@step(outputs=["answer"])
-def then(rows: int) -> int:
-    return rows + 1
+    return Pipeline("looked-at").add_step(first).add_step(then)
 
 
 @pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
@@ -32,8 +34,8 @@ def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(
 ) -> None:
     airflow: Airflow = request.getfixturevalue(engine)
     orchestrator = orchestrator_of(airflow)
-    handle = orchestrator.run_pipeline(Pipeline("looked-at").add_step(first).add_step(then), "seen-in-a-browser")
-    assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is ExecutionStatus.COMPLETED
+    handle = orchestrator.run_pipeline(two_steps(), "seen-in-a-browser")
+    assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
     assert handle.url is not None
     with browser_page(tmp_path) as page:
         page.goto(handle.url)
