@@ -44,10 +44,10 @@ class External:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the DAG once and tell how it went. Raises ``RuntimeError`` when it fails."""
         airflow = Calls(self.url, self.dag_id, self.patience)
-        run_id = self._begun(airflow, inputs)
+        run_id = self._begin(airflow, inputs)
         page = airflow.page(run_id)
         print(f"Airflow runs {self.dag_id}: {page}", flush=True)
-        if (state := self._waited(airflow, run_id)) != "success":
+        if (state := self._wait(airflow, run_id)) != "success":
             how = "failed" if state == "failed" else "lost its run"
             raise RuntimeError(f"The DAG {self.dag_id!r} {how}: see {page}")
         return {"dag_id": self.dag_id, "run_id": run_id, "state": state, "url": page}
@@ -60,7 +60,7 @@ class External:
         facts = json.dumps([step.pipeline, step.run_id, step.step, self.conf, inputs], sort_keys=True)
         return f"{prefix}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
-    def _begun(self, airflow: Calls, inputs: Mapping[str, Any]) -> str:
+    def _begin(self, airflow: Calls, inputs: Mapping[str, Any]) -> str:
         """The run id of the DAG's run: one that is under way or went well, else a new one."""
         ours = self._name(inputs)
         for number in itertools.count(1):
@@ -72,7 +72,7 @@ class External:
                 return run_id
         raise AssertionError("there is always another number")
 
-    def _waited(self, airflow: Calls, run_id: str) -> str:
+    def _wait(self, airflow: Calls, run_id: str) -> str:
         """How the DAG's run ended. A signal that ends this step fails it."""
         before = None
         with suppress(ValueError):  # signals go to the main thread only

@@ -58,7 +58,7 @@ def run_step(
     step = _plan(bundle).by_name[operator.step]
     _check_inputs(step, operator.inputs, context)
     inputs = {name: restored(value) for name, value in operator.inputs.items()}
-    with _processes(context, bundle, python, artifacts) as processes, _ended_with_parent():
+    with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
         try:
             outputs = processes.run(step.name, inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
             return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
@@ -83,7 +83,7 @@ def stop_step() -> None:
 
 
 @contextmanager
-def _ended_with_parent() -> Iterator[None]:
+def _end_with_parent() -> Iterator[None]:
     """Stop the step when the process that supervises this task is gone.
 
     Nobody takes its result then, nor can cancel it, and Airflow starts the next attempt. Airflow's own process of the
