@@ -12,14 +12,17 @@ from typing import Any
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "airflow_run_id", "dag_file", "dag_id",
-    "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id", "xcom_key",
+    "BUNDLES_FOLDER", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "TIMED_OUT", "airflow_run_id", "dag_file",
+    "dag_id", "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id",
+    "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
 BUNDLES_FOLDER = "flowyml_bundles"
 # The task that fires `on_pipeline_start`; a step of this name gets another id.
 START_TASK = "on_pipeline_start"
+# The class of what a task raises whose step took too long and is not tried again; the log tells it to the reader.
+TIMED_OUT = "StepTimedOut"
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # Airflow 2 keeps no versions of a DAG; there the conf holds the digest of the code that the run was submitted with.

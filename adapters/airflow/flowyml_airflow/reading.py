@@ -18,7 +18,15 @@ from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.log_events import LogEvent
-from flowyml_airflow.names import CODE_KEY, REVISION_KEY, START_TASK, given_run_id, parameters_of, pipeline_of
+from flowyml_airflow.names import (
+    CODE_KEY,
+    REVISION_KEY,
+    START_TASK,
+    TIMED_OUT,
+    given_run_id,
+    parameters_of,
+    pipeline_of,
+)
 from flowyml_airflow.status import DAG_RUN, failed_before, moment, run_status, task_status, timeout_of, was_cancelled
 from flowyml_airflow.xcoms import restored
 
@@ -32,7 +40,7 @@ _MACHINERY = (
     "local_task_job_runner.py", "task_command.py", "secrets_masker.py",
 )  # fmt: skip
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
-_LATE = "AirflowTaskTimeout"
+_LATE = ("AirflowTaskTimeout", TIMED_OUT)
 _SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
 LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
 _Key = tuple[datetime | None, str, str]
@@ -223,7 +231,7 @@ class RunReader:
         for event in reversed(events):
             if event.error:
                 kind, said = str(event.error.get("exc_type", "")), str(event.error.get("exc_value", ""))
-                return _described(kind, said), kind.endswith(_LATE) or "ran longer than its timeout" in said
+                return _described(kind, said), _class_of(kind) in _LATE
         errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
         killed = "the process of the task ended without an error in its log; was its worker killed?"
         return errors[-1] if errors else killed, False
@@ -332,9 +340,14 @@ def _frames(error: Mapping[str, Any]) -> list[str]:
     return [f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}' for frame in frames]
 
 
+def _class_of(kind: str) -> str:
+    """The name of a class, without its module."""
+    return kind.rpartition(".")[2]
+
+
 def _described(kind: str, said: str) -> str:
     """FlowyML's tasks raise Airflow's own exceptions, with the step's error in words."""
-    if kind.rpartition(".")[2] in ("AirflowException", "AirflowFailException") and said:
+    if _class_of(kind) in ("AirflowException", "AirflowFailException", TIMED_OUT) and said:
         return said
     return f"{kind}: {said}" if said else kind
 

@@ -32,7 +32,7 @@ from flowyml.plan.codec import decode
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
-from flowyml_airflow.names import given_run_id, parameters_of, task_id, xcom_key
+from flowyml_airflow.names import TIMED_OUT, given_run_id, parameters_of, task_id, xcom_key
 from flowyml_airflow.xcoms import carried, restored
 
 __all__ = ["finish_run", "run_step", "start_run", "stop_step"]
@@ -238,6 +238,8 @@ def _as_airflow(step: Step, error: StepError) -> Exception:
             return asked
     final = _is_final(step, error) and not isinstance(error, StepCancelledError)
     kind = exceptions.AirflowFailException if final else exceptions.AirflowException
+    if isinstance(error, StepTimeoutError):
+        kind = type(TIMED_OUT, (kind,), {"__module__": __name__})
     made: Exception = kind(str(error))
     return made
 
