@@ -223,7 +223,8 @@ class RunReader:
             )
         first = min(failed, key=lambda task: task["end_date"] or "9")
         who = "the hooks' on_pipeline_start" if _is_start(first) else f"step {_shown(first)!r}"
-        return f"{who}: {self._error(found, first)[0]}"
+        error = self._error(found, first)[0]
+        return error if error.startswith(who) else f"{who}: {error}"
 
     def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, bool]:
         """What the last attempt of a failed task said, and whether it took too long."""

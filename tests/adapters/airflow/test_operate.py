@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowyml import step
+from flowyml import Pipeline, step
 from flowyml.core.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -19,12 +19,14 @@ from flowyml.core.errors import (
     ParameterError,
 )
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.remote import RemoteOrchestrator, recognized_engine
 from flowyml.testing import pipelines
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import ConflictError
+from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.names import dag_file
 from tests.adapters.airflow.operating import foreign_dag, orchestrator_of, other_code, short, slow, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
@@ -373,6 +375,20 @@ def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(airflow3: Airflow,
     assert "IsADirectoryError" in (again.error or "")
 
 
+def test_a_timeout_that_is_not_tried_again_is_a_timeout(airflow3: Airflow) -> None:
+    @step(timeout=2, retry=OrchestratorRetryPolicy(max_attempts=3, retryable_errors=[ValueError]))
+    def sleep() -> None:
+        import time
+
+        time.sleep(60)
+
+    handle = orchestrator_of(airflow3).run_pipeline(Pipeline("operate late").add_step(sleep))
+    assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is ExecutionStatus.FAILED
+    (run,) = handle.step_runs()
+    assert (run.status, run.attempt) == (ExecutionStatus.TIMEOUT, 1)
+    assert handle.error == "step 'sleep' ran longer than its timeout and was stopped."
+
+
 def test_a_failure_before_the_steps_is_told(airflow3: Airflow, tmp_path: Path) -> None:
     """The bundle is gone from the worker: not even the hooks' own task can run."""
     orchestrator = orchestrator_of(airflow3)
@@ -380,7 +396,7 @@ def test_a_failure_before_the_steps_is_told(airflow3: Airflow, tmp_path: Path) -
     orchestrator.deploy_pipeline(pipeline)
     dag_id = orchestrator._deployer.compiled(pipeline.bundle(), None).dag_id
     source = (airflow3.dags_folder / f"{dag_id}.py").read_text()
-    (name,) = [line.split('"')[-2] for line in source.splitlines() if line.startswith("BUNDLE = ")]
+    name = facts_of(source)["bundle_file"]
     bundle = airflow3.dags_folder / "flowyml_bundles" / name
     hidden = bundle.rename(bundle.with_name(f".new-{name}"))
     try:
