@@ -376,7 +376,7 @@ def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(airflow3: Airflow,
 
 
 def test_a_timeout_that_is_not_tried_again_is_a_timeout(airflow3: Airflow) -> None:
-    @step(timeout=2, retry=OrchestratorRetryPolicy(max_attempts=3, retryable_errors=[ValueError]))
+    @step(timeout=15, retry=OrchestratorRetryPolicy(max_attempts=3, retryable_errors=[ValueError]))
     def sleep() -> None:
         import time
 
