@@ -73,7 +73,7 @@ class SpawnedProcesses:
         return [
             "step", "--quiet", *common, f"--attempt={request['attempt']}",
             f"--item={'/'.join(map(str, request['index']))}", f"--artifacts={self._config['artifacts']}",
-            f"--place={self._config['place']}",
+            f"--place={self._config['place']}", *(f"--also={folder}" for folder in self._config.get("also", ())),
             f"--inputs={_in_file(folder / 'inputs', body)}",
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
             f"--dates={json.dumps(self._config['dates'])}",
@@ -99,7 +99,7 @@ class _Child:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 start_new_session=True, **options,
             )  # fmt: skip
-        self._identity = identity_of(self._process.pid)
+        self.identity = identity_of(self._process.pid)
         pipes = (("stdout", self._process.stdout), ("stderr", self._process.stderr))
         self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes]
         for reader in self._readers:
@@ -134,7 +134,7 @@ class _Child:
 
     def _ask(self) -> None:
         family, deadline = descendants(self._process.pid), time.monotonic() + GRACE
-        if not hasattr(os, "killpg") or not signal_process(self._identity, signal.SIGTERM):
+        if not hasattr(os, "killpg") or not signal_process(self.identity, signal.SIGTERM):
             return
         while time.monotonic() < deadline and not self._has_ended():
             self._pump(_SLICE)
@@ -142,7 +142,7 @@ class _Child:
 
     def _kill_tree(self) -> None:
         if hasattr(os, "killpg"):
-            kill_tree(self._identity)
+            kill_tree(self.identity)
         else:
             self._process.kill()
 

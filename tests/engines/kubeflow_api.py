@@ -464,6 +464,9 @@ class _Runs:
             step = begun[_step_name(task)]
             attempts = [attempt["attempt"] for attempt in folder.attempts(path.rpartition(".")[2])]
             workflow.add(path, step, attempts, is_cached=path.rpartition(".")[2] in self.state.cached)
+        for path in workflow.hooks:
+            for attempt in folder.attempts(path.rpartition(".")[2])[-1:]:
+                workflow.add(path, _Hook.of(attempt), [attempt["attempt"]], is_cached=False)
         return workflow
 
     def _version(self, run: Any) -> Json:
@@ -524,6 +527,21 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Hook:
+    """A hook of the pipeline that ran, as a step ran."""
+
+    started_at: datetime
+    ended_at: datetime | None
+    raw_status: str
+
+    @classmethod
+    def of(cls, attempt: Json) -> _Hook:
+        ended = attempt.get("ended")
+        moments = [datetime.fromtimestamp(moment, UTC) if moment else None for moment in (attempt["started"], ended)]
+        return cls(moments[0] or _now(), moments[1], "SUCCEEDED" if ended else "RUNNING")
+
+
 class _Workflow:
     """The nodes of the Argo workflow that KFP makes of a run, as far as its API tells of them.
 
@@ -536,7 +554,10 @@ class _Workflow:
         self.run_id = run_id
         self.spec = spec
         self.kubernetes = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
-        self.steps = dict(_below(spec, spec["root"]["dag"], f"{name}.root"))
+        found = dict(_below(spec, spec["root"]["dag"], f"{name}.root"))
+        self.hooks = [path for path in found if path.endswith((names.START_TASK, names.END_TASK))]
+        self.tasks = found
+        self.steps = {path: task for path, task in found.items() if path not in self.hooks}
         self.pods: dict[str, tuple[str, int]] = {}
         self._nodes: dict[str, Json] = {}
 
@@ -551,7 +572,7 @@ class _Workflow:
         self._add(path, state, step, [f"{path}.executor"])
         if is_cached:
             self._add(f"{path}.executor", "SKIPPED", step, after)
-        elif "retryPolicy" in self.steps[path]:
+        elif "retryPolicy" in self.tasks[path]:
             pods = [f"{path}.executor({number})" for number in range(len(attempts))]
             self._add(f"{path}.executor", state, step, pods)
             for pod, attempt in zip(pods, attempts, strict=True):
@@ -567,9 +588,9 @@ class _Workflow:
 
     def _pod(self, path: str, task: str, attempt: int, state: str, step: Any, children: list[str]) -> None:
         self._add(path, state, step, children)
-        component = self.steps[path.rpartition(".")[0]]["componentRef"]["name"]
+        component = self.tasks[path.rpartition(".")[0]]["componentRef"]["name"]
         template = "system-container-impl"
-        if "retryPolicy" in self.steps[path.rpartition(".")[0]]:
+        if "retryPolicy" in self.tasks[path.rpartition(".")[0]]:
             template = f"retry-{template}"
         label = self.spec["components"][component]["executorLabel"]
         metadata = self.kubernetes.get("executors", {}).get(label, {}).get("podMetadata")
@@ -596,12 +617,18 @@ class _Workflow:
 
 
 def _below(spec: Json, dag: Json, path: str) -> Iterator[tuple[str, Json]]:
-    """The tasks of steps by the names of their nodes, at any depth."""
+    """The tasks of steps and of hooks by the names of their nodes, at any depth.
+
+    The end hook is a hook of Argo's as well, whose node is called after the task that it follows, with ``.onExit``; its
+    own nodes are below that. Sources: KFP, argocompiler/dag.go; Argo, ``runOnExitNode``.
+    """
     for name, task in dag["tasks"].items():
         component = spec["components"][task["componentRef"]["name"]]
         if "dag" in component:
             yield from _below(spec, component["dag"], f"{path}.{name}")
-        elif names.STEP in task.get("inputs", {}).get("parameters", {}):
+        elif name == names.END_TASK:
+            yield f"{path}.{names.STEPS_TASK}.onExit.{name}", task
+        elif name == names.START_TASK or names.STEP in task.get("inputs", {}).get("parameters", {}):
             yield f"{path}.{name}", task
 
 
@@ -702,7 +729,7 @@ def _in_a_pod(line: Json) -> str:
     if line["stream"] == "result":
         return str(line["line"])
     level = line.get("level", "INFO")
-    return printed([line["line"] if level == "INFO" else f"{level}: {line['line']}"])[0]
+    return printed(line["line"] if level == "INFO" else f"{level}: {line['line']}")
 
 
 def _as_dags_end(spec: Json, cached: set[str]) -> Json:

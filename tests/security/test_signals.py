@@ -25,7 +25,7 @@ from flowyml.core.process_identity import (
     this_process,
 )
 from flowyml.runtime.process_tree import descendants, kill_tree
-from flowyml_kubeflow.attempts import LOCAL, _end
+from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.supervisor import stop_steps
 from tests.waiting import wait_until
@@ -195,23 +195,3 @@ def test_kfps_local_runner_ends_a_group_without_its_leader_if_it_is_its_own(
             wait_until(lambda: not same_process(child))
         else:
             assert same_process(child)
-
-
-def test_an_attempt_on_kubeflow_signals_no_group_that_took_the_number_of_its_own() -> None:
-    """Its process has been waited for when what it left behind is ended, and the number may be another's."""
-    with started("pass") as ended, started() as other:
-        ended.wait(60)
-        ended.pid = other.pid
-        _end(ended, as_if_used_again(identity_of(other.pid)))
-        assert born(other.pid) is not None
-        assert other.poll() is None
-
-
-def test_an_attempt_on_kubeflow_ends_what_its_process_left_behind() -> None:
-    with started(with_a_child("sys.exit()")) as process:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
-        leader = identity_of(process.pid)
-        process.wait(60)
-        _end(process, leader)
-        wait_until(lambda: born(child) is None)

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import selectors
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any
 
 from flowyml.artifacts import run_place
 from flowyml.core.dates import RunDates
-from flowyml.core.logs import parts
-from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
+from flowyml.core.errors import StepError
+from flowyml.core.logs import level_of, with_level
+from flowyml.core.retry_policy import error_names
 from flowyml.plan.model import Step
-from flowyml.runtime.shutdown import GRACE
+from flowyml.runtime.lines import OnLine
+from flowyml.runtime.spawn import SpawnedProcesses
 
-__all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_hook", "leveled", "printed"]
+__all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed"]
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 ARTIFACTS = "FLOWYML_ARTIFACTS"
 RESULT = "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `tell` writes it
 _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
-_SAFE_PATH = "PYTHONSAFEPATH"  # set for KFP's local runner, and not meant for what a step starts
-_CHUNK = 1 << 16  # bytes read at once: after each, the clock is looked at
-_PIPE = 1 << 20  # bytes that a pipe holds at most; source: pipe(7)
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG; source: prctl(2)
 
 
 @dataclass(frozen=True)
@@ -45,9 +39,12 @@ class Journal:
     def of(cls, task: str) -> Journal:
         """The journal of a task; on a cluster one that writes nothing, since KFP itself keeps all that."""
         run = os.environ.get(LOCAL)
-        if not run:
-            return cls(None)
-        folder = Path(run) / "steps" / task
+        return cls.below(Path(run), task) if run else cls(None)
+
+    @classmethod
+    def below(cls, run: Path, task: str) -> Journal:
+        """The journal of a task in the folder of its run."""
+        folder = run / "steps" / task
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
@@ -63,6 +60,17 @@ class Journal:
             with (self.folder / name).open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"time": time.time(), **facts}) + "\n" for facts in documents)
 
+    def log(self, attempt: int) -> OnLine:
+        """Takes lines of a user's code: into the pod's log, and into the journal."""
+
+        def on_line(source: str, line: str) -> None:
+            target = sys.stdout if source == "stdout" else sys.stderr
+            level = logging.getLevelName(level_of(source))
+            print(printed(line if level == "INFO" else with_level(source, line)), file=target, flush=True)
+            self.write("log.jsonl", {"stream": source, "line": line, "level": level, "attempt": attempt})
+
+        return on_line
+
     def tell(self, **result: Any) -> None:
         """Leave the outputs of the pipeline, or a failure, in the log: KFP's API gives neither."""
         line = RESULT + json.dumps(result, separators=(",", ":"))
@@ -77,7 +85,7 @@ def _lines(path: Path) -> list[str]:
 
 
 class Attempt:
-    """Runs the bundle's ``step`` command. Afterwards there are ``outputs``, or a ``failure``."""
+    """One try of a step, in a process of its own. Afterwards there are ``outputs``, or a ``failure``."""
 
     def __init__(
         self, bundle: Path, pipeline: str, step: Step, scratch: Path, journal: Journal, dates: RunDates
@@ -97,109 +105,56 @@ class Attempt:
 
         Inputs stand there too, or in one of the folders ``brought``.
         """
-        answer = self.scratch / "answer.json"
-        (self.scratch / "inputs.json").write_text(json.dumps(inputs))
+        processes = SpawnedProcesses(sys.executable, self.bundle, self._config(brought))
+        request = {"kind": "step", "step": self.step.name, "attempt": self.number, "index": ()}
         started = time.time()
-        with subprocess.Popen(
-            self._command(answer, brought), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=_environment(), start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  # there is one thread
-        ) as process:  # fmt: skip
-            leader = identity_of(process.pid)
-            about = {"group": leader.pid, "born": leader.born}
-            self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
-            timed_out = not self._watch(process, leader)
-            exit_code = process.wait()
-        self._read(answer, exit_code, timed_out)
+        try:
+            with processes.child(f"step {self.step.name!r}", request, inputs, self.journal.log(self.number)) as child:
+                about = {"group": child.identity.pid, "born": child.identity.born}
+                self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
+                answer = child.wait(self.step.timeout_seconds, None)
+                self.outputs, self.failure = answer.get("outputs", {}), answer.get("failure")
+        except StepError as error:
+            self._lost(error)
         self.journal.write("attempts.jsonl", {"attempt": self.number, "ended": time.time(), "failure": self.failure})
         if self.failure:
             self.journal.tell(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
-    def _command(self, answer: Path, brought: Sequence[Path]) -> list[str]:
+    def _config(self, brought: Sequence[Path]) -> dict[str, Any]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
         run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
-        place = run_place(f"kubeflow-{os.urandom(8).hex()}", self.pipeline, run_id)  # a pod does not learn its KFP's id
-        return [
-            sys.executable, str(self.bundle), "step", "--inputs", f"@{self.scratch / 'inputs.json'}",
-            "--answer", str(answer), "--artifacts", store, "--attempt", str(self.number),
+        return {
+            "run_id": run_id, "artifacts": store, "parameters": {}, "caller": {}, "dates": self.dates.plain(),
+            # A pod does not learn its KFP's id.
+            "place": run_place(f"kubeflow-{os.urandom(8).hex()}", self.pipeline, run_id),
             # What KFP took from its cache stands where an earlier run has put it.
-            f"--place={place}", *(f"--also={folder}" for folder in dict.fromkeys((store, *brought))),
-            "--run-id", run_id, f"--dates={json.dumps(self.dates.plain())}", "--", self.step.name,
-        ]  # fmt: skip
+            "also": [str(folder) for folder in dict.fromkeys((store, *brought))],
+        }  # fmt: skip
 
-    def _watch(self, process: subprocess.Popen[bytes], leader: ProcessIdentity) -> bool:
-        """Pass on what it prints until it ends; False when it took too long, and was killed."""
-        deadline = time.monotonic() + self.step.timeout_seconds if self.step.timeout_seconds else None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        in_time = True
-        with _Streams({process.stdout: self._printed("stdout"), process.stderr: self._printed("stderr")}) as streams:
-            while in_time and process.poll() is None:
-                streams.pump(0.05)
-                in_time = not deadline or time.monotonic() < deadline
-            if not in_time and signal_process(leader, signal.SIGTERM):
-                late = time.monotonic() + GRACE
-                while process.poll() is None and time.monotonic() < late:
-                    streams.pump(0.05)
-            _end(process, leader)  # and whatever it has left behind, which may print for ever
-            for _ in range(_PIPE // _CHUNK):
-                streams.pump(0)
-        return in_time
-
-    def _printed(self, stream: str) -> Callable[[Sequence[str]], None]:
-        target = sys.stdout if stream == "stdout" else sys.stderr
-
-        def give(lines: Sequence[str]) -> None:
-            logged = [part for line in lines for part in parts(line)]
-            print(*printed(list(starmap(_with_level, logged))), sep="\n", file=target, flush=True)
-            documents = (
-                {"stream": stream, "line": line, "level": level or "INFO", "attempt": self.number}
-                for level, line in logged
-            )
-            self.journal.write("log.jsonl", *documents)
-
-        return give
-
-    def _read(self, answer: Path, exit_code: int, timed_out: bool) -> None:
-        if timed_out:
-            limit = f"{self.step.timeout_seconds:g} s"
-            self._lost(
-                "StepTimeoutError", f"step {self.step.name!r} ran longer than its timeout of {limit} and was stopped."
-            )
-        elif not answer.exists():
-            how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
-            self._lost(
-                "StepCrashedError", f"The process of step {self.step.name!r} {how} before the step had returned."
-            )
-        else:
-            told = json.loads(answer.read_text())
-            self.outputs, self.failure = told.get("outputs", {}), told.get("failure")
-
-    def _lost(self, error: str, message: str) -> None:
+    def _lost(self, error: StepError) -> None:
         """The step's process cannot call its hooks any more, so they are called here."""
-        self.failure = {"kind": error, "message": message, "names": [error, "StepError"], "traceback": ""}
+        kind, message = type(error).__name__, str(error)
+        self.failure = {"kind": kind, "message": message, "names": error_names(error), "traceback": ""}
         print(message, file=sys.stderr, flush=True)
-        fire_hook(self.bundle, "on_error", self.step.name, {"type": error, "message": message, "step": self.step.name})
+        arguments = (self.step.name, {"type": kind, "message": message, "step": self.step.name})
+        _fire(self.bundle, "on_error", arguments, self.journal.log(self.number))
 
 
-def fire_hook(bundle: Path, event: str, *arguments: object) -> None:
-    """Call the pipeline's hooks; what they raise never changes the outcome of a run.
-
-    Their arguments are in a file, since Linux takes 128 KiB in one argument of a command (execve(2), MAX_ARG_STRLEN).
-    """
-    with tempfile.TemporaryDirectory(prefix="flowyml-hook-") as folder:
-        given, output = Path(folder) / "arguments.json", Path(folder) / "output"
-        given.write_text(json.dumps(arguments))
-        command = [sys.executable, str(bundle), "hook", event, "--arguments", f"@{given}"]
-        with output.open("wb") as file:
-            subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=_environment())
-        lines = _text(output.read_bytes()).splitlines()
-        print(*printed(lines), sep="\n", end="\n" if lines else "", flush=True)
+def fire_pipeline_hooks(bundle: Path, event: str, arguments: Sequence[object], journal: Journal) -> None:
+    """Call the pipeline's hooks as a task of its own; what they raise never changes the outcome of a run."""
+    number, started = journal.next_attempt(), time.time()
+    journal.write("attempts.jsonl", {"attempt": number, "started": started})
+    _fire(bundle, event, arguments, journal.log(number))
+    journal.write("attempts.jsonl", {"attempt": number, "ended": time.time(), "failure": None})
 
 
-def _with_level(level: str | None, line: str) -> str:
-    """A line of a pod's log: what is more or less than INFO says so."""
-    return line if level in (None, "INFO") else f"{level}: {line}"
+def _fire(bundle: Path, event: str, arguments: Sequence[object], on_line: OnLine) -> None:
+    processes = SpawnedProcesses(sys.executable, bundle, {"run_id": "", "caller": {}})
+    try:
+        with processes.child(f"hook {event}", {"kind": "hook", "event": event}, list(arguments), on_line) as child:
+            child.wait(None, None)
+    except StepError as error:
+        on_line("stderr", f"{error} The run goes on.")
 
 
 def leveled(line: str) -> tuple[str, str]:
@@ -212,74 +167,10 @@ def leveled(line: str) -> tuple[str, str]:
     return (level, message) if colon and level in _LEVELS else ("INFO", line)
 
 
-def printed(lines: Sequence[str]) -> list[str]:
-    """Lines of a user's code as the pod's log gets them: none is taken for what the launcher itself tells.
+def printed(line: str) -> str:
+    """A line of a user's code as the pod's log gets it: none is taken for what the launcher itself tells.
 
-    >>> printed(["done", 'flowyml-result {"outputs":{}}'])
-    ['done', ' flowyml-result {"outputs":{}}']
+    >>> printed("done"), printed('flowyml-result {"outputs":{}}')
+    ('done', ' flowyml-result {"outputs":{}}')
     """
-    return [f" {line}" if line.startswith(RESULT) else line for line in lines]
-
-
-def _environment() -> dict[str, str]:
-    if LOCAL not in os.environ:
-        return dict(os.environ)
-    return {name: value for name, value in os.environ.items() if name != _SAFE_PATH}
-
-
-class _Streams:
-    """Pipes in, whole lines out."""
-
-    def __init__(self, sinks: Mapping[IO[bytes], Callable[[Sequence[str]], None]]) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._rest: dict[int, bytes] = {}
-        self._sinks = {pipe.fileno(): sink for pipe, sink in sinks.items()}
-        for number in self._sinks:
-            os.set_blocking(number, False)
-            self._rest[number] = b""
-            self._selector.register(number, selectors.EVENT_READ)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, rest in self._rest.items():
-            if rest:
-                self._sinks[number]([_text(rest)])
-        self._selector.close()
-
-    def pump(self, seconds: float) -> None:
-        """Give out what is there, or comes within the time: one piece of it, for there may be no end of it."""
-        if not self._selector.get_map():
-            time.sleep(seconds)
-            return
-        for key, _ in self._selector.select(seconds):
-            number = key.fd
-            *whole, self._rest[number] = (self._rest[number] + self._read(number)).split(b"\n")
-            if whole:
-                self._sinks[number]([_text(line).removesuffix("\r") for line in whole])
-
-    def _read(self, number: int) -> bytes:
-        try:
-            data = os.read(number, _CHUNK)
-        except BlockingIOError:
-            return b""
-        if not data:
-            self._selector.unregister(number)
-        return data
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "replace")
-
-
-def _end(process: subprocess.Popen[Any], leader: ProcessIdentity) -> None:
-    if not signal_group(leader, signal.SIGKILL):  # as where the process table cannot be read
-        process.kill()
-
-
-def _die_with_parent() -> None:
-    """No step outlives the task that runs it."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    return f" {line}" if line.startswith(RESULT) else line

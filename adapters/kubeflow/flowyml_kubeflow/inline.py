@@ -30,7 +30,7 @@ _DEEPER = re.compile(
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (
     "flowyml/authoring/git_revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/function_versions.py",
-    "flowyml/runtime/fork_child.py", "flowyml/runtime/spawn.py", "flowyml/runtime/processes.py",
+    "flowyml/runtime/fork_child.py", "flowyml/runtime/processes.py",
     "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py", "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",

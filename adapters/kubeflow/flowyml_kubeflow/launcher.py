@@ -25,7 +25,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import LOCAL, Attempt, Journal, fire_hook
+from flowyml_kubeflow.attempts import LOCAL, Attempt, Journal, fire_pipeline_hooks
 from flowyml_kubeflow.parameters import restored
 from flowyml_kubeflow.retries import delays_in_pod
 
@@ -87,6 +87,8 @@ def component(kind: str, given: Mapping[str, Any], artifacts: Mapping[str, Any])
 def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:
     with ZipFile(bundle) as archive:
         plan = decode(archive.read("plan.json"))
+    if LOCAL in os.environ:
+        os.environ.pop("PYTHONSAFEPATH", None)  # set for KFP's local runner, and not meant for what a step starts
     if kind == "start":
         return _start(bundle, plan, given)
     if kind == "end":
@@ -98,7 +100,8 @@ def _perform(kind: str, bundle: Path, given: Mapping[str, Any]) -> Result:
 
 def _start(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     parameters = {item.name: _parameter(plan, item.name, names.port(item.name), given) for item in plan.parameters}
-    fire_hook(bundle, "on_pipeline_start", plan.name, _run_id(given), parameters)
+    arguments = (plan.name, _run_id(given), parameters)
+    fire_pipeline_hooks(bundle, "on_pipeline_start", arguments, Journal.of(names.START_TASK))
     return Result({names.STARTED: repr(time.time())})
 
 
@@ -106,7 +109,8 @@ def _end(bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
     values = given["inputs"]["parameterValues"]
     status = _STATUS.get(values[names.STATUS]["state"], "FAILED")
     duration = max(time.time() - float(values[names.STARTED]), 1e-6)
-    fire_hook(bundle, "on_pipeline_end", plan.name, _run_id(given), status, duration)
+    arguments = (plan.name, _run_id(given), status, duration)
+    fire_pipeline_hooks(bundle, "on_pipeline_end", arguments, Journal.of(names.END_TASK))
     return Result()
 
 

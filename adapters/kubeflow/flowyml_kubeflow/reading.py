@@ -41,6 +41,7 @@ Json = dict[str, Any]
 
 _FOLLOW = 1.0  # seconds between looks at the logs of a run
 _PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
+_HOOKS = (names.START_TASK, names.END_TASK)
 _EXECUTOR = "executor"  # the task in which a step's container runs; source: KFP, argocompiler/container.go
 _IMPL = "system-container-impl"  # its template
 _FNV_PRIME, _WORD = 0x01000193, 0xFFFFFFFF  # of FNV-1a with 32 bits
@@ -183,7 +184,7 @@ class Runs:
             run = self.fetch(job_id)
             grows = follow and not self.status(run).is_terminal
             tasks = Tasks(run, self.pipelines.spec_of(run))
-            for task, step in tasks.steps.items():
+            for task, step in tasks.logged.items():
                 for pod in tasks.pods(task):
                     printed = self._log(job_id, pod, grows=grows) or ()
                     lines = [line for line in printed if not line.startswith(RESULT)]
@@ -246,11 +247,16 @@ class Tasks:
     def __init__(self, run: Any, version: Mapping[str, Any]) -> None:
         pipeline, platform = documents(version)
         details = list((run.run_details.task_details or ()) if run.run_details else ())
-        self._tasks = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
-        self.steps = {task: names.step_shown(str(item["taskInfo"]["name"]), task) for task, item in self._tasks.items()}
+        steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
+        self.steps = {task: names.step_shown(str(item["taskInfo"]["name"]), task) for task, item in steps.items()}
+        hooks = {name: task for dag in _dags(pipeline) for name, task in dag["tasks"].items() if name in _HOOKS}
+        self._tasks = {**steps, **hooks}
+        self.logged = {name: "" for name in _HOOKS[:1] if name in hooks} | self.steps
+        self.logged |= {name: "" for name in _HOOKS[1:] if name in hooks}
+        """The tasks whose pods run a user's code, in order, with the step's name or nothing."""
         self._pipeline = pipeline
         self._executors = _executors(pipeline, platform)
-        self._by_name = {item.display_name: item for item in details if item.display_name in self.steps}
+        self._by_name = {item.display_name: item for item in details if item.display_name in self._tasks}
         self._skipped = [item for item in details if item.display_name == _EXECUTOR and item.state == "SKIPPED"]
         self._nodes = {child for item in details for child in _children(item)}
 

@@ -23,13 +23,15 @@ from flowyml.core.errors import (
     UnsupportedFeatureError,
 )
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.logs import get_logger
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.testing import OrchestratorConformance, pipelines
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
 IS_REAL = "FLOWYML_TEST_KFP_URL" in os.environ
@@ -136,7 +138,7 @@ def test_processes_with_one_run_id_make_one_run(
     name = run_id("both")
     code = f"""
 from flowyml.testing import pipelines
-from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 mine = KubeflowOrchestrator(**{kfp_api.options!r})
 mine.client.api, mine.deploy_pipeline(pipelines.counting({str(shared)!r}))
 print("ready", flush=True)
@@ -219,6 +221,30 @@ def test_logs_are_found_by_the_names_of_pods(
     assert said == [("talking", "out of the pod"), ("after", "the other pod")]
     assert handle.outputs == {"after": 2}
     assert [step_run.attempt for step_run in handle.step_runs()] == [1, 1]
+
+
+def talking_hooks() -> Pipeline:
+    class Talks(PipelineHook):
+        def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Any) -> None:
+            print("the start of", pipeline_name)
+
+        def on_pipeline_end(self, pipeline_name: str, run_id: str, status: Any, duration_seconds: float) -> None:
+            get_logger().warning("the end: %s", status)
+
+    pipeline = Pipeline("talking hooks", hooks=[Talks()])
+    return pipeline.add_step(step(name="between")(lambda: print("between")))
+
+
+@pytest.mark.parametrize("where", ["cluster", "local runner"])
+def test_what_hooks_of_the_pipeline_print_is_in_the_log(orchestrator: KubeflowOrchestrator, where: str) -> None:
+    """It belongs to no step."""
+    here = orchestrator if where == "cluster" else KubeflowLocalOrchestrator()
+    handle = here.run_pipeline(talking_hooks(), run_id("talks")).wait_for_completion(RUN, 0.5)
+    said = [(line.step, line.level, line.message) for line in handle.logs() if "e" in line.message]
+    assert said == [
+        ("", "INFO", "the start of talking hooks"), ("between", "INFO", "between"),
+        ("", "WARNING", "the end: COMPLETED"),
+    ], handle.error  # fmt: skip
 
 
 @pytest.mark.parametrize("ends_in_a_pod", [True, False])

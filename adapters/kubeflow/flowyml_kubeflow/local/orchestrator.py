@@ -275,7 +275,7 @@ def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
     found = []
     for task in run.steps():
         lines = [line for line in run.lines(task, "log.jsonl") if line["stream"] != "result"]
-        step = run.request()["steps"].get(task, task)
+        step = run.request()["steps"].get(task, "")  # a hook of the pipeline belongs to no step
         found += [
             (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), _time(line["time"])))
             for line in lines[seen.get(task, 0) :]

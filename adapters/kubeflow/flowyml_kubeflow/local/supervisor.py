@@ -19,7 +19,8 @@ from typing import Any
 
 from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_group, signal_process
 from flowyml.runtime.shutdown import GRACE
-from flowyml_kubeflow.attempts import LOCAL, fire_hook
+from flowyml_kubeflow import names
+from flowyml_kubeflow.attempts import LOCAL, Journal, fire_pipeline_hooks
 from flowyml_kubeflow.local.folder import RunFolder
 
 __all__ = ["main", "stop_steps"]
@@ -146,7 +147,8 @@ def _fire_end_hook(folder: RunFolder, ending: str) -> None:
         return
     status = {"CANCELED": "CANCELLED"}.get(ending, ending)
     duration = time.time() - folder.read("started.json")["time"]
-    fire_hook(folder.bundle, "on_pipeline_end", request["pipeline"], request["run_id"], status, duration)
+    arguments = (request["pipeline"], request["run_id"], status, duration)
+    fire_pipeline_hooks(folder.bundle, "on_pipeline_end", arguments, Journal.below(folder.path, names.END_TASK))
 
 
 if __name__ == "__main__":
