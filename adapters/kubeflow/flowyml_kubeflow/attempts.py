@@ -25,7 +25,9 @@ __all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leve
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 ARTIFACTS = "FLOWYML_ARTIFACTS"
-RESULT = "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `tell` writes it
+RESULT = (
+    "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `publish` writes it
+)
 _LEVELS = ("DEBUG", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -49,7 +51,7 @@ class Journal:
         return cls(folder)
 
     def next_attempt(self) -> int:
-        """KFP tells no task which of its attempts this is; the local runner's journal does."""
+        """The number of the next attempt. KFP does not give it to a task; the local runner's journal has it."""
         if self.folder is None:
             return 1
         return sum(1 for line in _lines(self.folder / "attempts.jsonl") if "started" in line) + 1
@@ -71,7 +73,7 @@ class Journal:
 
         return on_line
 
-    def tell(self, **result: Any) -> None:
+    def publish(self, **result: Any) -> None:
         """Leave the outputs of the pipeline, or a failure, in the log: KFP's API gives neither."""
         line = RESULT + json.dumps(result, separators=(",", ":"))
         if self.folder:
@@ -118,7 +120,7 @@ class Attempt:
             self._lost(error)
         self.journal.write("attempts.jsonl", {"attempt": self.number, "ended": time.time(), "failure": self.failure})
         if self.failure:
-            self.journal.tell(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
+            self.journal.publish(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
     def _config(self, brought: Sequence[Path]) -> dict[str, Any]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
@@ -168,7 +170,7 @@ def leveled(line: str) -> tuple[str, str]:
 
 
 def printed(line: str) -> str:
-    """A line of a user's code as the pod's log gets it: none is taken for what the launcher itself tells.
+    """A line of a user's code as the pod's log gets it: none is taken for what the launcher itself writes.
 
     >>> printed("done"), printed('flowyml-result {"outputs":{}}')
     ('done', ' flowyml-result {"outputs":{}}')

@@ -21,8 +21,10 @@ CLUSTER = Capabilities(
             "delays in whole seconds; KFP multiplies them by whole numbers only and caps none, so that retries with "
             "other delays happen inside the step's pod"
         ),
-        Feature.RETRYABLE_ERRORS: partly("KFP knows no condition, so these retries happen inside the step's pod"),
-        Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log tells of the timeout"),
+        Feature.RETRYABLE_ERRORS: partly(
+            "KFP has no condition for retries, so these retries happen inside the step's pod"
+        ),
+        Feature.STEP_TIMEOUT: partly("KFP reports the step as FAILED; its log names the timeout"),
         Feature.PIPELINE_TIMEOUT: no("KFP has none for a pipeline; give the steps timeouts"),
         Feature.HOOKS: partly(
             "as tasks before and after the steps, the last in an exit handler; they cost two pods, and `retry_run` "
@@ -30,7 +32,7 @@ CLUSTER = Capabilities(
         ),
         Feature.RESOURCES_CPU_MEMORY: yes,
         Feature.RESOURCES_GPU: yes,
-        Feature.CANCEL: partly("KFP calls a stopped run FAILED; FlowyML tells it by the run's history"),
+        Feature.CANCEL: partly("KFP calls a stopped run FAILED; FlowyML reads the run's history"),
         Feature.LOGS: partly("while KFP has the logs of the pods"),
         Feature.OUTPUTS: partly(
             "from the steps' logs; large ones through KFP's UI, or from an artifact store that you can read too"

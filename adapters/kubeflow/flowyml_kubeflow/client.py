@@ -30,7 +30,7 @@ _SERVICES = {  # of the official client, by what an operation's name begins with
 
 
 class NotFoundError(EngineError):
-    """KFP knows nothing of that id."""
+    """KFP has nothing of that id."""
 
 
 class AmbiguousError(EngineUnreachableError):

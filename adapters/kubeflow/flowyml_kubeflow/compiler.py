@@ -1,7 +1,7 @@
 """Plan and bundle to KFP's intermediate representation: pure, the same bytes for the same plan, without kfp.
 
 The code of all steps stands in the file once, in a task of its own that hands it to the others as an artifact. So steps
-can have images and resources of their own, and KFP can tell the inputs and outputs of each.
+can have images and resources of their own, and KFP shows the inputs and outputs of each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.urls import refuse_credentials
+from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
@@ -30,7 +31,7 @@ _TEXT = {"parameterType": "STRING"}
 # Where a task finds the code: in the task that gives it, or in the DAG around it.
 _CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
 _INNER_CODE: Json = {"componentInputArtifact": names.BUNDLE}
-# What tells a hook its run: the display name of the run, which KFP leaves empty in those of a recurring run, and the
+# What a hook gets for its run: the display name of the run, which KFP leaves empty in those of a recurring run, and the
 # name of its workflow, which such a run has for a display name. Source: KFP, template/v2_template.go.
 _RUN_NAMES: Json = {
     names.RUN: {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}},
@@ -122,11 +123,11 @@ class _Compiler:
         return Compiled(spec, platform, self.bundle, self.url)
 
     def _description(self) -> Json:
-        said = [self.plan.description] if self.plan.description else []
+        lines = [self.plan.description] if self.plan.description else []
         if names.pipeline(self.plan.name) != self.plan.name:
-            said.insert(0, self.plan.name)
+            lines.insert(0, self.plan.name)
         # No reader of YAML takes half of a surrogate pair, and there is no meaning in one.
-        return {"description": "\n".join(said).encode("utf-8", "replace").decode()} if said else {}
+        return {"description": "\n".join(lines).encode("utf-8", "replace").decode()} if lines else {}
 
     def _root(self, dag: _Dag) -> Json:
         root: Json = {"dag": {"tasks": dag.tasks}}
@@ -241,8 +242,8 @@ class _Compiler:
 
     def _last_task(self, steps: _Dag) -> Json:
         """A task that does nothing, in a pod, after all steps: only a pod has KFP count the tasks of its DAG that are
-        done, so that a DAG whose last step came from the cache stays RUNNING, and that is what an exit handler is
-        told. Source: KFP, component/launcher_v2.go."""
+        done, so that a DAG whose last step came from the cache stays RUNNING, and that is what an exit handler
+        gets. Source: KFP, component/launcher_v2.go."""
         followed = {name for task in steps.tasks.values() for name in task.get("dependentTasks", ())}
         last = self._hook_task("last", names.LAST_TASK, {}, {}, _INNER_CODE, {})
         ends = [name for name in steps.tasks if name not in followed]
@@ -252,7 +253,10 @@ class _Compiler:
 
     def _steps(self, code: Json, first: list[str]) -> _Dag:
         """One task for each step. ``code`` is where its code comes from, ``first`` the task that has to give it."""
-        tasks = {names.task(step.name): self._task(step, code, first) for step in self.plan}
+        tasks: Json = {}
+        for step in self.plan:
+            with of_step(step.name):
+                tasks[names.task(step.name)] = self._task(step, code, first)
         dag = _Dag(tasks)
         for name, source in self.plan.step_outputs:
             _add_output(dag, names.port(name), names.task(source.step), names.port(source.output))
@@ -360,7 +364,7 @@ def _check_number(step: Step, taken: int) -> None:
 
 
 def _duration(seconds: float) -> str:
-    """As protobuf writes it, which knows no exponents.
+    """As protobuf writes it, without exponents.
 
     >>> _duration(1_000_000), _duration(0.5), _duration(1e-05)
     ('1000000s', '0.5s', '0.00001s')

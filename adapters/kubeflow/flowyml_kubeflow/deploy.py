@@ -191,7 +191,7 @@ class Pipelines:
 
     def parameters_of(self, item: Any) -> Json:
         """The parameters of a run or recurring run by the names and with the types that they have in FlowyML, which the
-        pipeline's file tells."""
+        pipeline's file holds."""
         given: Json = (item.runtime_config.parameters or {}) if item.runtime_config else {}
         reference = item.pipeline_version_reference
         if not given or not (item.pipeline_spec or (reference and reference.pipeline_version_id)):

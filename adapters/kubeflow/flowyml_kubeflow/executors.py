@@ -109,11 +109,11 @@ given = json.loads(sys.argv[1])
 bundle(*sys.argv[2:])
 (artifact,) = given["outputs"]["artifacts"]["code__"]["artifacts"]
 name = artifact.get("name", "code__")
-told = {"name": name, "uri": artifact["uri"], "metadata": {"sha256": sys.argv[3]}}
+found = {"name": name, "uri": artifact["uri"], "metadata": {"sha256": sys.argv[3]}}
 output = given["outputs"]["outputFile"]
 os.makedirs(os.path.dirname(output), exist_ok=True)
 with open(output, "w") as file:
-    json.dump({"artifacts": {"code__": {"artifacts": [told]}}}, file)
+    json.dump({"artifacts": {"code__": {"artifacts": [found]}}}, file)
 """
 _UNPACK_COMPONENT = """
 

@@ -22,8 +22,8 @@ from flowyml_kubeflow.reading import Runs
 __all__ = ["RunsByName"]
 
 _LOOKS = (0.1, 0.5, 1.0, 2.0)  # seconds between looks for what a lost answer may have made
-_SETTLES = 0.5  # seconds in which somebody else may take back a run that has just been created
-_PATIENCE = 10  # looks, a slice apart, for those to go who have to
+_SETTLES = 0.5  # seconds in which another process may delete the run that it has just created
+_PATIENCE = 10  # looks, a slice apart, until the others are deleted
 _SLICE = 0.2
 _ROUNDS = 5
 
@@ -58,8 +58,8 @@ class RunsByName:
         raise EngineError(f"Too many submissions of run {run_id!r} at the same time: none came first. Try again.")
 
     def _settled(self, run_id: str) -> Any:
-        """The one run of that name. Of several all but one are taken back; and one that has not begun is looked at
-        twice, since its maker may take it back."""
+        """The one run of that name. Of several all but one are deleted soon; and one that has not begun is looked at
+        twice, since the process that made it may delete it."""
         runs = self.runs.named(run_id)
         if runs and any(run.state in (None, "PENDING") for run in runs):
             time.sleep(_SETTLES)
@@ -86,7 +86,7 @@ class RunsByName:
         raise AssertionError
 
     def _is_kept(self, run_id: str, created: str) -> bool:
-        """Whether there is no other, perhaps after those that are younger have gone."""
+        """Whether there is no other, perhaps after younger ones were deleted."""
         for _ in range(_PATIENCE):
             runs = [str(run.run_id) for run in self.runs.named(run_id)]
             if runs == [created]:

@@ -50,7 +50,7 @@ class Result:
 
 
 class TaskFailed(Exception):
-    """The step failed, and all has been said about it."""
+    """The step failed, and its failure has been published."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -121,8 +121,8 @@ class StepTask:
         self.bundle = bundle
         self.plan = plan
         self.given = given
-        told = given["inputs"]["parameterValues"][names.STEP]
-        self.step = plan.by_name.get(told) or next(step for step in plan if names.constant(step.name) == told)
+        name = given["inputs"]["parameterValues"][names.STEP]
+        self.step = plan.by_name.get(name) or next(step for step in plan if names.constant(step.name) == name)
         self.journal = Journal.of(names.task(self.step.name))
 
     def run(self) -> Result:
@@ -171,15 +171,15 @@ class StepTask:
             shown = packed if not is_reference(packed) else _with_url(packed, attempt.scratch, target["uri"])
             result.parameters[names.port(output)] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
         shutil.rmtree(attempt.scratch, ignore_errors=True)
-        self._tell(result)
+        self._publish(result)
         return result
 
-    def _tell(self, result: Result) -> None:
+    def _publish(self, result: Result) -> None:
         """Those that are outputs of the pipeline."""
         wanted = {name: source.output for name, source in self.plan.step_outputs if source.step == self.step.name}
         if wanted:
             shown = {name: json.loads(result.parameters[names.port(output)]) for name, output in wanted.items()}
-            self.journal.tell(outputs=shown)
+            self.journal.publish(outputs=shown)
 
 
 def _worth_it(policy: OrchestratorRetryPolicy | None, failure: Mapping[str, Any]) -> bool:
@@ -187,7 +187,7 @@ def _worth_it(policy: OrchestratorRetryPolicy | None, failure: Mapping[str, Any]
 
 
 def _parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any:
-    """The value of a run's parameter, with its exact type where that can be told."""
+    """The value of a run's parameter, with its exact type where that is known."""
     if exact := os.environ.get(LOCAL):  # kfp.local turns integers in lists into floats, so they come beside it
         values = json.loads((Path(exact) / "parameters.json").read_text())
         if name in values:
@@ -203,7 +203,7 @@ def _run_id(given: Mapping[str, Any]) -> str:
 
 
 def _dates(time: Any) -> RunDates:
-    """When the run is for; now where an older KFP does not tell, and for a step that may come from the cache."""
+    """When the run is for; now where an older KFP does not say, and for a step that may come from the cache."""
     with suppress(TypeError, ValueError):
         return RunDates(logical_date=datetime.fromisoformat(time))
     return RunDates()

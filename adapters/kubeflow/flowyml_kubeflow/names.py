@@ -76,7 +76,7 @@ def port(name: str) -> str:
 
 
 def constant(step: str) -> str:
-    """What tells a task which step it is: the name, or what KFP does not take for a placeholder.
+    """What identifies its step to a task: the name, or what KFP does not take for a placeholder.
 
     >>> constant("Train model"), constant("{{$.pipeline_job_name}}")
     ('Train model', 'pipeline-job-name-00159226')

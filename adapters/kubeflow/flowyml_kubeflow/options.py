@@ -72,6 +72,9 @@ _CHECKS: Mapping[str, tuple[str, Any]] = {
     "str | None": ("text", lambda value: isinstance(value, str) and value != ""),
 }
 _TYPES = {item.name: str(item.type) for item in fields(StepOptions)}
+# kfp-kubernetes' format has it; no function of that library writes it, and no driver of KFP's reads it (2.14 to 2.17).
+# Source: KFP, v2/driver/k8s.go, ``extendPodSpecPatch``.
+_NOT_IN_KFP = dict.fromkeys(("pod_affinity", "pod_anti_affinity"), ": KFP does not read affinity between pods")
 _QUANTITIES = {"cpu_request", "cpu_limit", "memory_request", "memory_limit"}
 _PULLS = ("Always", "IfNotPresent", "Never")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[MGTPE]|[KMGTPE]i)?")  # source: Kubernetes, resource.Quantity
@@ -92,13 +95,13 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     _check(given, who, _TYPES.keys() | _PIPELINE_ONLY)
     form = given.get("form", FORMS[0])
     if form not in FORMS:
-        raise UnknownOptionError(f"{who}: kubeflow form={form!r} is none of {' and '.join(map(repr, FORMS))}.")
+        raise UnknownOptionError(f"{who}: kubeflow form={form!r} must be {' or '.join(map(repr, FORMS))}.")
     if not isinstance(store := given.get("bundle_store", ""), str):
-        raise UnknownOptionError(f"{who}: kubeflow bundle_store={store!r} is no URL.")
+        raise UnknownOptionError(f"{who}: kubeflow bundle_store={store!r} is not a URL.")
     refuse_credentials(store, f"{who}: kubeflow bundle_store")
     limit = given.get("max_concurrency", 1)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 10:
-        raise UnknownOptionError(f"{who}: kubeflow max_concurrency={limit!r} is no number of runs from 1 to 10.")
+        raise UnknownOptionError(f"{who}: kubeflow max_concurrency={limit!r} is not a number of runs from 1 to 10.")
     return given
 
 
@@ -125,13 +128,13 @@ def step_options(pipeline: Mapping[str, Any], step: Step | None) -> StepOptions:
     return StepOptions(**merged)
 
 
-def empty_dir(told: str) -> tuple[str, str]:
+def empty_dir(text: str) -> tuple[str, str]:
     """Medium and size of an empty folder.
 
     >>> empty_dir("5Gi"), empty_dir("memory:1Gi"), empty_dir("memory"), empty_dir("")
     (('', '5Gi'), ('Memory', '1Gi'), ('Memory', ''), ('', ''))
     """
-    medium, _, size = told.partition(":") if told.startswith(_MEMORY) else ("", "", told)
+    medium, _, size = text.partition(":") if text.startswith(_MEMORY) else ("", "", text)
     return medium.title(), size
 
 
@@ -143,7 +146,7 @@ def _joined(kind: str, values: list[Any]) -> Any:
 
 def _check(given: Mapping[str, Any], who: str, known: Any) -> None:
     if unknown := sorted(given.keys() - set(known)):
-        hint = " (an option of the whole pipeline)" if unknown[0] in _PIPELINE_ONLY else ""
+        hint = " (an option of the whole pipeline)" if unknown[0] in _PIPELINE_ONLY else _NOT_IN_KFP.get(unknown[0], "")
         raise UnknownOptionError(
             f"{who}: kubeflow has no option {', '.join(map(repr, unknown))}{hint}. Known: {', '.join(sorted(known))}."
         )

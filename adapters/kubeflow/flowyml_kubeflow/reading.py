@@ -98,7 +98,7 @@ class Runs:
         )  # fmt: skip
 
     def status(self, run: Any) -> ExecutionStatus:
-        """KFP says FAILED of a run that it has terminated. The state before that one tells, but it may be missing: it
+        """KFP says FAILED of a run that it has terminated. The state before that one shows it, but may be missing: it
         is in the history only if KFP's agent saw the workflow in between (source: ``RunStore.TerminateRun``)."""
         if run.state == "CANCELING":
             self.terminated.add(str(run.run_id))
@@ -111,8 +111,8 @@ class Runs:
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
         for task in sorted(failed, key=lambda task: str(tasks.ended(task))):
             failure = self._result(run, tasks, task).get("failure")
-            said = failure["message"] if failure else "failed; its log is gone"
-            return f"step {tasks.steps[task]!r}: {said}"
+            message = failure["message"] if failure else "failed; its log is gone"
+            return f"step {tasks.steps[task]!r}: {message}"
         return _message(run)
 
     def newest(self, pipeline: str | None, limit: int) -> list[Run]:
@@ -140,7 +140,7 @@ class Runs:
                 step_status = ExecutionStatus.TIMEOUT
             elif (
                 not failure and status is ExecutionStatus.CANCELLED
-            ):  # it was stopped before it could tell of a failure
+            ):  # it was stopped before it could publish a failure
                 step_status, error = ExecutionStatus.CANCELLED, None
         return StepRun(
             name=tasks.steps[task], status=step_status, raw_status=state or "PENDING",

@@ -37,7 +37,7 @@ class RecurringRuns:
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """KFP cannot change a recurring run. One that is as it should be goes on; else a new one is made, asleep, the
-        old one retired, the new one woken. One that somebody paused stays paused, unless ``force`` is set.
+        old one retired, the new one woken. One that was paused stays paused, unless ``force`` is set.
 
         Raises ``OwnershipError`` where the recurring run is of another project's pipeline.
         """

@@ -1,7 +1,7 @@
 """Schedules as KFP's recurring runs, and back.
 
 KFP's cron has six fields, seconds first: five would be read with the minutes as seconds, and fire hourly what was
-meant daily (KFP issue 2318). Its time zone is one setting of the server, UTC unless somebody changed it.
+meant daily (KFP issue 2318). Its time zone is one setting of the server, UTC unless an administrator changed it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def kfp_cron(schedule: Schedule) -> str:
         if not all(_FIELD.fullmatch(part) for part in field.split(",")):
             raise UnsupportedFeatureError(f"cron {schedule.cron!r}: KFP's scheduler does not know {field!r}.")
     numbers = _numbers(schedule.cron)
-    written = [_written(*told) for told in zip(fields, numbers, _SIZES, strict=True)]
+    written = [_written(*parts) for parts in zip(fields, numbers, _SIZES, strict=True)]
     # For KFP's scheduler ``*/2`` is a star, beside which the weekday decides alone (robfig/cron, getField, dayMatches).
     written[2] = _list(numbers[2], 31)
-    written[4] = _list(numbers[4], 7)  # names become numbers, and Sunday is 0: KFP's scheduler knows no 7
+    written[4] = _list(numbers[4], 7)  # names become numbers, and Sunday is 0: KFP's scheduler does not take 7
     found = ["0", *(written if _is_utc(schedule) else _in_utc(schedule, written, numbers))]
     if len(found) != 6 or not all(found):  # KFP would read all of them one place off
         raise UnsupportedFeatureError(f"The schedule is {schedule}, for which FlowyML finds no six fields: {found}.")

@@ -23,7 +23,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 # What JSON writes and not every reader of YAML takes for the same: characters that YAML wants escaped (1.2, 5.1), and
 # numbers such as 1e-05, which are text in YAML 1.1.
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|[:,\\[]-?[0-9.]+e[-+]")
-_WORKFLOW = 1_048_576  # bytes of a workflow with what it tells of its nodes; source: Argo, packer.MaxWorkflowSize
+_WORKFLOW = 1_048_576  # bytes of a workflow with the states of its nodes; source: Argo, packer.MaxWorkflowSize
 _NEAR = 0.7
 # What Argo adds for each task: its driver and templates, and three nodes as it packs them; estimated.
 _ARGO_TASK = 1_700

@@ -426,9 +426,9 @@ def test_the_last_hook_is_told_the_status_in_whatever_words_kfp_has(state: str, 
         ({"packages": "pandas"}, "packages='pandas' is not a list of texts"),
         ({"secrets": {"A": "no-key"}}, "write it as 'name-of-the-secret/key'"),
         ({"tolerations": [{"kee": "x"}]}, "a toleration has no 'kee'"),
-        ({"form": "wasm"}, "form='wasm' is none of 'container' and 'python'"),
-        ({"max_concurrency": 11}, "max_concurrency=11 is no number"),
-        ({"bundle_store": 1}, "bundle_store=1 is no URL"),
+        ({"form": "wasm"}, "form='wasm' must be 'container' or 'python'"),
+        ({"max_concurrency": 11}, "max_concurrency=11 is not a number"),
+        ({"bundle_store": 1}, "bundle_store=1 is not a URL"),
         (
             {"cpu_request": "2 cores"},
             "cpu='2 cores' is not a Kubernetes quantity. Write it like 2 or 500m.",
@@ -448,6 +448,10 @@ def test_the_last_hook_is_told_the_status_in_whatever_words_kfp_has(state: str, 
         ({"node_affinity": [{"weight": 0}]}, "weight=0 must be a number from 1 to 100"),
         ({"node_affinity": [{"match": []}]}, "a node_affinity has no 'match'"),
         ({"node_affinity": [{"match_fields": [{"key": "a", "operator": "Is"}]}]}, "an operator that is none of In, "),
+        (
+            {"pod_affinity": []},
+            "kubeflow has no option 'pod_affinity': KFP does not read affinity between pods. Known:",
+        ),
         ({"security_context": {"privileged": True}}, "a security_context has no 'privileged'"),
         ({"security_context": {"run_as_user": -1}}, "run_as_user=-1 must be the number of a user or group"),
         ({"tolerations": [{"operator": "Exists", "value": "x"}]}, "of operator 'Exists' takes no value"),
@@ -471,6 +475,8 @@ def test_an_option_of_the_pipeline_is_none_of_a_step() -> None:
 def test_packages_belong_to_the_python_form() -> None:
     with pytest.raises(DefinitionError, match="nothing is installed in the container form"):
         compiled(kubeflow={"packages": ["pandas"]})
+    with pytest.raises(DefinitionError, match=r"'load'.*test_compiler\.py, line [0-9]+\)$"):
+        KubeflowOrchestrator().compile_pipeline(Pipeline("x", kubeflow={"packages": ["pandas"]}).add_step(load))
     made = compiled(kubeflow={"packages": ["pandas>=2", "x'; rm -rf /"], "form": "python"})
     assert "'pandas>=2' 'x'\"'\"'; rm -rf /'" in container(made)["command"][2]
 

@@ -79,7 +79,7 @@ class RunFolder:
         return self.read("result.json")
 
     def outcome(self) -> Json:
-        """What KFP's process said at its end."""
+        """What KFP's process wrote at its end."""
         return self.read("outcome.json")
 
     def end(self, state: str, error: str | None) -> None:
@@ -101,7 +101,7 @@ class RunFolder:
         (self.path / "cancel").touch()
 
     def is_cancelled(self) -> bool:
-        """Whether somebody asked."""
+        """Whether cancellation was requested."""
         return (self.path / "cancel").exists()
 
     def is_supervised(self) -> bool:
