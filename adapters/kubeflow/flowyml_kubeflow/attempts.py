@@ -109,15 +109,17 @@ class Attempt:
         """
         processes = SpawnedProcesses(sys.executable, self.bundle, self._config(brought))
         request = {"kind": "step", "step": self.step.name, "attempt": self.number, "index": ()}
-        started = time.time()
+        started, on_line = time.time(), self.journal.log(self.number)
         try:
-            with processes.child(f"step {self.step.name!r}", request, inputs, self.journal.log(self.number)) as child:
+            with processes.child(f"step {self.step.name!r}", request, inputs, on_line) as child:
                 about = {"group": child.identity.pid, "born": child.identity.born}
                 self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
                 answer = child.wait(self.step.timeout_seconds, None)
                 self.outputs, self.failure = answer.get("outputs", {}), answer.get("failure")
         except StepError as error:
-            self._lost(error)
+            self._lost(error, on_line)
+        for line in self.failure["traceback"].splitlines() if self.failure else ():
+            on_line("stderr", line)
         self.journal.write("attempts.jsonl", {"attempt": self.number, "ended": time.time(), "failure": self.failure})
         if self.failure:
             self.journal.publish(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
@@ -133,13 +135,13 @@ class Attempt:
             "also": [str(folder) for folder in dict.fromkeys((store, *brought))],
         }  # fmt: skip
 
-    def _lost(self, error: StepError) -> None:
+    def _lost(self, error: StepError, on_line: OnLine) -> None:
         """The step's process cannot call its hooks any more, so they are called here."""
         kind, message = type(error).__name__, str(error)
         self.failure = {"kind": kind, "message": message, "names": error_names(error), "traceback": ""}
-        print(message, file=sys.stderr, flush=True)
+        on_line("stderr", message)
         arguments = (self.step.name, {"type": kind, "message": message, "step": self.step.name})
-        _fire(self.bundle, "on_error", arguments, self.journal.log(self.number))
+        _fire(self.bundle, "on_error", arguments, on_line)
 
 
 def fire_pipeline_hooks(bundle: Path, event: str, arguments: Sequence[object], journal: Journal) -> None:
