@@ -140,6 +140,7 @@ PLAN = Plan(
     name="processes",
     parameters=(Parameter(name="rows", default=100),),
     steps=(
+        *(Step(name=name, function="code_of_steps:pid") for name in ("s", "source")),  # which no test runs
         Step(
             name="add", function="code_of_steps:add", outputs=("x",),
             inputs=(Input("a", FromStep("s", "a")), Input("b", Constant(10)), Input("rows", FromParameter("rows"))),
