@@ -13,7 +13,7 @@ from flowyml.authoring.steps import check_item_error, check_max_parallel, record
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.groups import Cleanup, Loop
 from flowyml.plan.model import Input
-from flowyml.plan.names import check_name
+from flowyml.plan.names import MAX_NAME_LENGTH, check_name
 from flowyml.plan.values import FromItem, FromStep
 
 __all__ = ["cleanup", "either", "elif_", "for_each", "otherwise", "when"]
@@ -116,9 +116,14 @@ def cleanup(*, name: str = "clean-up") -> AbstractContextManager[None]:
 
 def _branch(verb: str, condition: object, name: str | None, *, joins: bool) -> AbstractContextManager[None]:
     made = condition_of(condition)
-    chosen = str(made) if name is None else check_name(name, verb)
+    chosen = _cut(str(made)) if name is None else check_name(name, verb)
     grouping = _recording(verb).grouping
     return grouping.block(verb, grouping.branch(chosen, made, joins=joins))
+
+
+def _cut(text: str) -> str:
+    """A condition as a name, which is at most as long as those that are given."""
+    return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 1]}…"
 
 
 def _recording(verb: str) -> Recorder:

@@ -2,7 +2,7 @@
 
 >>> score = FromStep("train", "score")
 >>> good = AllOf((Compare(">", score, Constant(0.9)), Not(Compare("in", score, Constant([1.0])))))
->>> holds(good, {score: 0.95}.__getitem__)
+>>> holds(good, lambda source: source.value if isinstance(source, Constant) else 0.95)
 True
 >>> print(good)
 score > 0.9 and not (score in [1.0])
@@ -18,6 +18,9 @@ from typing import Any, ClassVar
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
 __all__ = ["AllOf", "AnyOf", "Compare", "Condition", "IsTrue", "Not", "holds", "sources_in", "with_sources"]
+
+_SHOWN = 60
+"""How many characters of a constant a condition shows."""
 
 OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -147,4 +150,5 @@ def _shown(source: Source) -> str:
         case FromParameter(name) | FromItem(_, name):
             return name
         case Constant(value):
-            return repr(value)
+            text = repr(value)  # a list may have thousands of items, and this names a branch
+            return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -273,6 +273,7 @@ class Walk(Generic[T]):
         self.opened: deque[T] = deque()
         self.tasks: list[T] = []
         self.left = 0
+        self._limited: list[Opening] = []
         self._parameters = parameters
         self._make = make
         self._structure = plan.structure
@@ -312,13 +313,23 @@ class Walk(Generic[T]):
         for number in range(count):
             self.opened.extend(self._stand_ins(opening, (*opening.frame.index, number)))
         self._begin_items(opening)
+        if opening.next < count:
+            self._limited.append(opening)
         self._end(opening, End.OK, "")
         self._settle()
+
+    def to_come(self) -> Iterator[T]:
+        """Tasks for the items that have not begun, as in ``opened``. May be asked for by another thread."""
+        for opening in tuple(self._limited):
+            count = len(next(iter(opening.items.values()), ()))
+            for number in range(opening.next, count):
+                yield from self._stand_ins(opening, (*opening.frame.index, number))
 
     def halt(self) -> None:
         """Begin nothing more; what ends from now on decides nothing, but for what cleans up."""
         self._stopped = True
         self.ready.clear()
+        self._limited.clear()
 
     def stop(self) -> None:
         """Halt, and end what has not ended; what cleans up may still run."""

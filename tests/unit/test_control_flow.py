@@ -35,6 +35,7 @@ from flowyml.core.runs import PipelineResult, StepRun, folded
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from flowyml.plan.model import RUN_IF, Plan
+from flowyml.runtime.walk import End, Opening, Task, Walk
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 
@@ -258,6 +259,43 @@ def test_what_is_no_list_fails_the_loop(threads: LocalOrchestrator, value: objec
     assert result.status is FAILED
     assert message in str(result.error)
     assert steps_of(result, threads)["double"] == ("CANCELLED", "upstream_failed")
+
+
+def test_the_record_of_nested_loops_has_each_item_once(threads: LocalOrchestrator) -> None:
+    """What stood in for the items within while they were not known is gone."""
+
+    @pipeline(name="nested record")
+    def made() -> Any:
+        with for_each([[1, 2], []], max_parallel=1) as row, for_each(row) as n:
+            return {"all": double(n)}
+
+    result = made.run(on=threads)
+    assert result["all"] == [[2, 4], []]
+    assert [(run.label, run.status, run.raw_status) for run in threads.step_runs(result.run_id)] == [
+        ("double[0][0]", COMPLETED, "completed"),
+        ("double[0][1]", COMPLETED, "completed"),
+        ("double[1]", COMPLETED, "no_items"),
+    ]
+
+
+def test_items_that_have_not_begun_are_known() -> None:
+    """So that the terminal shows 1 of 4, not 1 of 1, however few may run at a time."""
+
+    @pipeline(name="to come")
+    def made() -> Any:
+        return double.options(max_parallel=1).map(n=[1, 2, 3, 4])
+
+    walk = Walk(made.compile(), {}, Task)
+    opening = walk.ready.popleft()
+    assert isinstance(opening, Opening)
+    walk.open(opening, {"n": [1, 2, 3, 4]})
+    assert [task.label for task in (*walk.tasks, *walk.to_come())] == [f"double[{n}]" for n in range(4)]
+    task = walk.ready.popleft()
+    task.values = {"double": 2}
+    walk.ended(task, End.OK)
+    assert [task.label for task in (*walk.tasks, *walk.to_come())] == [f"double[{n}]" for n in range(4)]
+    walk.stop()
+    assert not list(walk.to_come())
 
 
 def test_what_is_annotated_as_no_list_is_an_error_when_compiled() -> None:
@@ -876,6 +914,22 @@ def test_a_block_without_a_with(body: Callable[[], None], message: str) -> None:
     """It once did nothing: the steps of the branch ran in any case."""
     with pytest.raises(DefinitionError, match=message):
         pipeline(body).compile()
+
+
+def test_a_long_condition_makes_no_long_name() -> None:
+    @pipeline(name="long condition")
+    def made() -> Any:
+        count = total(numbers(3))
+        with when(is_in(count, list(range(2000)))):
+            double(count)
+        with when(any_of(*(count == n for n in range(200)))):
+            double(count)
+
+    first, second = (group.name for group in made.compile().groups)
+    assert first.startswith("total in [0, 1, 2, ")
+    assert first.endswith("…")
+    assert len(first) < 80
+    assert len(second) == 200
 
 
 def test_names_of_rules_and_limits() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,6 +11,7 @@ from flowyml.core.runs import Run
 from flowyml.orchestrators.local.capture import beneath, leading_through
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.records import in_order, step_of
+from flowyml.runtime.walk import Walk
 
 if TYPE_CHECKING:
     from flowyml.core.progress import Update
@@ -25,9 +25,9 @@ _PATIENCE_SECONDS = 0.5
 class LiveView:
     """Called again and again by the recorder's thread. It makes way for a debugger."""
 
-    def __init__(self, run: Run, nodes: Sequence[Node]) -> None:
+    def __init__(self, run: Run, walk: Walk[Node]) -> None:
         self._run = run
-        self._nodes = nodes
+        self._walk = walk
         self._next = time.monotonic() + _PATIENCE_SECONDS
         self._update: Update | None = None
         self._stack = ExitStack()
@@ -39,7 +39,7 @@ class LiveView:
         elif now >= self._next:
             self._next = float("inf")  # for good, if drawing fails: that is told, and once is enough
             self._draw(self._run)
-            self._next = now + (0.2 if len(self._nodes) < 500 else 1.0)
+            self._next = now + (0.2 if len(self._walk.tasks) < 500 else 1.0)
 
     def close(self, run: Run) -> None:
         """Draw the end of the run, if anything was drawn at all."""
@@ -49,7 +49,8 @@ class LiveView:
 
     def _draw(self, run: Run) -> None:
         update = self._update or self._begin()
-        update(run, [step_of(node.step.name, node.row) for node in in_order(self._nodes)])
+        nodes = in_order((*self._walk.tasks, *self._walk.to_come()))
+        update(run, [step_of(node.step.name, node.row) for node in nodes])
 
     def _begin(self) -> Update:
         from flowyml.core.above import Above

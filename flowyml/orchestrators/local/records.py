@@ -167,12 +167,15 @@ def steps_of(row: RunRow, steps: Iterable[StepRow]) -> tuple[StepRun, ...]:
     idle = "queued" if row.status in ("QUEUED", "RUNNING") else "not_started"
     status = "QUEUED" if idle == "queued" else "CANCELLED"
     found: dict[int, list[StepRow]] = {}
-    for each in sorted(steps, key=lambda step: index_of(step.item)):
-        found.setdefault(each.position, []).append(each)
+    for each in sorted(steps, key=lambda step: index_of(step.item), reverse=True):
+        later = found.setdefault(each.position, [])
+        index = index_of(each.item)
+        if not later or index != index_of(later[-1].item)[: len(index)]:  # else it stood in for those of a loop within
+            later.append(each)
     return tuple(
         step_of(name, each)
         for position, name in enumerate(json.loads(row.steps))
-        for each in found.get(position) or [StepRow(position, status, idle)]
+        for each in reversed(found.get(position) or [StepRow(position, status, idle)])
     )
 
 

@@ -105,7 +105,7 @@ class LocalRun:
 
     def _execute(self) -> PipelineResult:
         alone = self._settings.host.alone
-        live_view = LiveView(run_of(self.row), self._walk.tasks) if wants_progress() and not alone else None
+        live_view = LiveView(run_of(self.row), self._walk) if wants_progress() and not alone else None
         try:
             with capturing(self._sink if alone else None), attributed(self._sink):
                 try:
