@@ -55,6 +55,12 @@ class Client:
 
         return getattr(kfp_server_api, name)(**fields)
 
+    def has_model(self, name: str) -> bool:
+        """Whether the official client that is installed has a model, which older ones may lack."""
+        import kfp_server_api
+
+        return hasattr(kfp_server_api, name)
+
     def read(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """A call that changes nothing, or the same when repeated: it is made again when the answer was lost."""
         for pause in _PAUSES:

@@ -141,9 +141,9 @@ class RecurringRuns:
         for item in self.named(schedule_id):
             if running := self._would_stop(item.recurring_run_id):
                 raise EngineError(
-                    f"KFP at {self.client.connection.where} is older than 2.16 and stops the runs of a deleted "
-                    f"schedule, such as {running[0]!r}, which is in progress. Pause schedule {schedule_id!r} and "
-                    f"delete it when they have ended, or cancel them first."
+                    f"KFP at {self.client.connection.where}, or the kfp that is installed here, is older than 2.16, "
+                    f"where KFP stops the runs of a deleted schedule, such as {running[0]!r}, which is in progress. "
+                    f"Pause schedule {schedule_id!r} and delete it when they have ended, or cancel them first."
                 )
             self._delete(item.recurring_run_id)
 
@@ -159,12 +159,17 @@ class RecurringRuns:
 
         Source: KFP, common/util/workflow.go; KFP issues 7421 and 12573.
         """
-        if self.client.connection.version >= _KEEPS_RUNS:
+        if self._keeps_runs:
             return []
         return [str(run.run_id) for run in self._runs_of(recurring_run_id) if run.state not in _ENDED]
 
+    @property
+    def _keeps_runs(self) -> bool:
+        """Whether deleting a recurring run can keep its runs: KFP can, and so can the official client here."""
+        return self.client.connection.version >= _KEEPS_RUNS and self.client.has_model("V2beta1DeletePropagationPolicy")
+
     def _delete(self, recurring_run_id: str) -> None:
-        how = {"propagation_policy": "ORPHAN"} if self.client.connection.version >= _KEEPS_RUNS else {}
+        how = {"propagation_policy": "ORPHAN"} if self._keeps_runs else {}
         with contextlib.suppress(NotFoundError):
             self.client.read("recurring_run_service_delete_recurring_run", recurring_run_id, **how)
 

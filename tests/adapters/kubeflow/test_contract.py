@@ -215,7 +215,7 @@ def test_the_lists_hold_all_that_the_adapter_uses() -> None:
         attributes |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     operations = {text for text in texts if re.fullmatch(r"[a-z_]+_service_[a-z_]+|upload_[a-z_]+", text)}
     assert operations == OPERATIONS.keys()
-    assert {text for text in texts if re.fullmatch(r"V2beta1\w+", text)} <= FIELDS.keys()
+    assert {text for text in texts if re.fullmatch(r"V2beta1\w+", text)} <= FIELDS.keys() | VALUES.keys()
     models = [item for item in vars(kfp_server_api).values() if hasattr(item, "openapi_types")]
     fields = {field for model in models for field in model.openapi_types}
     listed = {field for found in FIELDS.values() for field in found}

@@ -73,7 +73,7 @@ def test_runs_in_progress_survive_a_new_schedule(fake: Any, kfp_api: Any, versio
     waited_for(lambda: (shared / "beats").stat().st_size > beats)
     assert orchestrator.get_run(fired.job_id).status is ExecutionStatus.RUNNING
     if version < "2.16":
-        with pytest.raises(EngineError, match=r"older than 2\.16 and stops the runs of a deleted schedule"):
+        with pytest.raises(EngineError, match=r"is older than 2\.16, where KFP stops the runs of a deleted schedule"):
             orchestrator.delete_schedule(made.schedule_id)
     orchestrator.cancel(fired.job_id)
     waited_for(lambda: orchestrator.get_run(fired.job_id).status.is_terminal)
@@ -223,3 +223,12 @@ def test_the_ui_says_in_other_words_which_release_is_behind_it(fake: Any, kfp_ap
     health = kfp_api.orchestrator().health()
     assert not health.reachable
     assert "its API server does not" in health.detail
+
+
+def test_an_older_client_cannot_have_runs_kept(fake: Any, kfp_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases of ``kfp_server_api`` before 2.16 refuse the parameter."""
+    import kfp_server_api
+
+    assert kfp_api.orchestrator().recurring._keeps_runs
+    monkeypatch.delattr(kfp_server_api, "V2beta1DeletePropagationPolicy")
+    assert not kfp_api.orchestrator().recurring._keeps_runs
