@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.engines.prefect import PrefectServer
-from tests.unit.test_prometheus import WRITE, prometheus, until, values
+from tests.unit.test_prometheus import WRITE, prometheus, values
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -36,4 +37,4 @@ def test_a_process_that_ends_after_its_run_has_sent_its_metrics(prefect: Prefect
         script.write_text(SCRIPT.format(endpoint=endpoint, server=prefect.url))
         subprocess.run([sys.executable, script], env={**os.environ}, check=True, timeout=240)
         name = '{job="flowyml",pipeline="measured on Prefect"}'
-        until(lambda: values(endpoint, f"sum(flowyml_runs_total{name})") == [1])
+        wait_until(lambda: values(endpoint, f"sum(flowyml_runs_total{name})") == [1])
