@@ -115,7 +115,7 @@ def _dates() -> RunDates:
 
 
 def _schedule(flow_run: Any) -> Schedule | None:
-    """The schedule of the run's deployment, as FlowyML wrote it down there; None for one of somebody else's."""
+    """The schedule of the run's deployment, as FlowyML wrote it down there; None for one that FlowyML did not make."""
     if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
         with suppress(ImportError):
             sys.modules["croniter"] = import_module("prefect._vendor.croniter")
