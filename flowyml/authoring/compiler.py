@@ -206,7 +206,7 @@ class _Wiring:
         found = f"{sections[-1]}.{name}" if sections else name
         if found not in self.names:
             raise DefinitionError(
-                f"step {call.name!r} comes after {name!r}, which is no step.{_hint(name, self.names)}"
+                f"step {call.name!r} comes after {name!r}, which is not a step.{_hint(name, self.names)}"
             )
         return found
 

@@ -29,8 +29,8 @@ def revision_of(file: str | None) -> str | None:
 @lru_cache(8)
 def _asked(root: Path, path: Path | None, stamps: tuple[int, ...]) -> str | None:
     """Ask git, again when one of the ``stamps`` is another: asking takes longer than a small run."""
-    told = _git(root, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
-    lines = (told or "").splitlines()
+    status = _git(root, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    lines = (status or "").splitlines()
     commit = next((line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)), "(initial)")
     if commit == "(initial)":
         return None

@@ -518,5 +518,5 @@ def _resolve(on: str | Orchestrator | None) -> Orchestrator:
 
 def _checked_hooks(hooks: Iterable[PipelineHook], who: str) -> tuple[PipelineHook, ...]:
     if not isinstance(hooks, Iterable):
-        raise DefinitionError(f"{who}: hooks={hooks!r:.80} is no list. Write hooks=[…], even for a single one.")
+        raise DefinitionError(f"{who}: hooks={hooks!r:.80} is not a list. Write hooks=[…], even for a single one.")
     return tuple(check_hook(hook, who) for hook in hooks)

@@ -213,7 +213,7 @@ def test_an_input_that_the_function_does_not_take() -> None:
 
 
 def test_after_an_unknown_step() -> None:
-    with pytest.raises(DefinitionError, match=r"comes after 'lod', which is no step. Did you mean 'load'"):
+    with pytest.raises(DefinitionError, match=r"comes after 'lod', which is not a step. Did you mean 'load'"):
         training().add_step(bounds.options(after=["lod"])).compile()
 
 
@@ -252,7 +252,7 @@ def test_a_single_name_needs_no_list() -> None:
         ({"tags": 5}, r"Pipeline 'p': tags=5 must be a list of names"),
         ({"outputs": ["model", "model"]}, r"Pipeline 'p': outputs names one thing twice: 'model', 'model'"),
         ({"include": ["/abs/*"]}, r"include='/abs/\*' is absolute. Globs are relative to the folder"),
-        ({"hooks": PipelineHook()}, r"Pipeline 'p': hooks=.* is no list. Write hooks=\[…\]"),
+        ({"hooks": PipelineHook()}, r"Pipeline 'p': hooks=.* is not a list. Write hooks=\[…\]"),
         ({"hooks": [5]}, r"Pipeline 'p': 5 is not a PipelineHook"),
         ({"context": {"rows"}}, r"context=\{'rows'\} is not a mapping. Write Context\(rows=100\)"),
         ({"context": ["rows"]}, r"context=\['rows'\] is not a mapping"),

@@ -248,7 +248,7 @@ def test_loops_nest_and_collect_lists_of_lists(local: LocalOrchestrator) -> None
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [("text", "goes over 'n' that is no list: str"), ({"a": 1}, "no list: dict"), (None, "no list: NoneType")],
+    [("text", "goes over 'n' that is not a list: str"), ({"a": 1}, "not a list: dict"), (None, "not a list: NoneType")],
 )
 def test_what_is_no_list_fails_the_loop(threads: LocalOrchestrator, value: object, message: str) -> None:
     @pipeline(name="no list")

@@ -37,7 +37,7 @@ class LiveView:
         if "pdb" in sys.modules:
             self._end()
         elif now >= self._next:
-            self._next = float("inf")  # for good, if drawing fails: that is told, and once is enough
+            self._next = float("inf")  # for good, if drawing fails, which is reported once
             self._draw(self._run)
             self._next = now + (0.2 if len(self._walk.tasks) < 500 else 1.0)
 

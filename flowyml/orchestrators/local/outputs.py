@@ -165,7 +165,7 @@ def _small_pickle(value: Any) -> bytes | None:
 
 
 def _is_small(value: Any) -> bool:
-    """Whether it is worth writing as JSON, told without walking through millions of items."""
+    """Whether it is worth writing as JSON, found out without walking through millions of items."""
     left = _SMALL
     parts = [value]
     while parts and left >= 0:

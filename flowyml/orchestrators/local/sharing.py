@@ -35,7 +35,7 @@ _MOST = 200  # functions that are looked through at the start of a run
 _WORDS = {path.split(".")[1] for path in _CHANGES} | {"seed", "set_state", "random", "pyplot"}
 _ROOTS = ("random.", "numpy.random.", "os.", "contextlib.chdir", "locale.setlocale", "time.tzset", _PLOTS)
 
-_told: set[CodeType] = set()
+_warned: set[CodeType] = set()
 
 
 def warn_of_sharing(plan: Plan, functions: Mapping[str, Callable[..., Any]], in_threads: Collection[str]) -> None:
@@ -43,14 +43,14 @@ def warn_of_sharing(plan: Plan, functions: Mapping[str, Callable[..., Any]], in_
     looked_at: set[CodeType] = set()
     for step in plan:
         function = _plain(functions.get(step.name))
-        if step.name not in in_threads or function is None or function.__code__ in looked_at | _told:
+        if step.name not in in_threads or function is None or function.__code__ in looked_at | _warned:
             continue
         looked_at.add(function.__code__)
         if len(looked_at) > _MOST:
             return
         what = _shared(function)
         if what and (other := _beside(plan, step.name, in_threads)):
-            _told.add(function.__code__)
+            _warned.add(function.__code__)
             logger.warning(
                 "Step %r uses %s, which all threads of a process share, and step %r may run at the same time. Run it "
                 "with LocalOrchestrator(workers='processes'), or one after the other (after=…).",

@@ -125,7 +125,7 @@ class StepCalls:
             if not isinstance(items, list | tuple):
                 what = "over a value" if name == "item" else f"over {name!r}"
                 raise StepError(
-                    f"Loop {node.loop.name!r} goes {what} that is no list: {type(items).__name__}. Return a list."
+                    f"Loop {node.loop.name!r} goes {what} that is not a list: {type(items).__name__}. Return a list."
                 )
         if len({len(items) for items in lists.values()}) > 1:
             shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())

@@ -72,7 +72,7 @@ class RunStore:
         The last connection to close tidies the file, which takes a while: a session around several calls does so once.
         """
         held: sqlite3.Connection | None = getattr(self._held, "db", None)
-        with _trouble_told(self.path):
+        with _errors_named(self.path):
             if held is not None:
                 yield held
                 return
@@ -197,17 +197,17 @@ class RunStore:
 
 
 @contextmanager
-def _trouble_told(path: Path) -> Iterator[None]:
+def _errors_named(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if isinstance(error.__cause__, sqlite3.DatabaseError):  # told by a session within
+        if isinstance(error.__cause__, sqlite3.DatabaseError):  # raised by a session within
             raise
         if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            told = (
+            message = (
                 f"The record of local runs, {path}, cannot be read or written: {error}. See to the disk, and try again."
             )
-            raise type(error)(told) from error
+            raise type(error)(message) from error
         raise ConfigurationError(
             f"The record of local runs, {path}, is damaged or not a SQLite file: {error}. Move it away: FlowyML "
             f"then starts a new one; `sqlite3 {path} .recover` saves what can still be read."
