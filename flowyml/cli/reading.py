@@ -66,7 +66,7 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
                     status_word(step.status),
                     f"{step.duration_seconds:.1f} s" if step.started_at else "",
                     step.attempt or "",
-                    (step.error or "").partition("\n")[0],
+                    step.note,
                 )
                 for step in _with_failed_items(steps)
             ),
@@ -168,8 +168,11 @@ def _attached(orchestrator: Orchestrator, given: str) -> SubmissionResult:
 
 
 def _check_step(name: str, steps: Sequence[StepRun]) -> None:
-    names = [step.name for step in steps]
-    if names and name not in names:
+    """A step or an item of one; while a step has not ended, its items may not be known yet."""
+    names = list(dict.fromkeys(step.name for step in steps))
+    known = {*names, *(step.label for step in steps)}
+    is_to_come = any(name.startswith(f"{step.name}[") and not step.status.is_terminal for step in steps)
+    if names and name not in known and not is_to_come:
         raise UsageError(f"This run has no step {name!r}. It has: {', '.join(names)}.")
 
 

@@ -57,8 +57,7 @@ def html_of(result: PipelineResult) -> str:
 
 def _step_row(step: StepRun) -> Sequence[str]:
     took = f"{step.duration_seconds:.1f} s" if step.started_at else ""
-    line = (step.error or "").partition("\n")[0]
-    return _text(step.name), _word(step.status), took, str(step.attempt or ""), _text(line)
+    return _text(step.name), _word(step.status), took, str(step.attempt or ""), _text(step.note)
 
 
 def _error(error: str | None) -> str:

@@ -151,7 +151,7 @@ class _Picture:
         table = Table.grid(padding=(0, 1))
         shown = self._chosen(steps)
         for step in shown:
-            note = _first_line(step.error) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
+            note = _first_line(step.note) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
             table.add_row(
                 self._mark(step.status),
                 Text(safe_line(step.label), _MARKS[step.status][1]),

@@ -74,6 +74,13 @@ class StepRun:
     items: tuple[int, int] | None = None
 
     @property
+    def note(self) -> str:
+        """Why it did not complete, or did not run: the first line of its error, else ``skipped`` or ``no items``."""
+        if self.error:
+            return self.error.partition("\n")[0]
+        return self.raw_status.replace("_", " ") if self.raw_status in _DID_NOT_RUN else ""
+
+    @property
     def label(self) -> str:
         """The step with its item: ``train[3]``; for all items together ``train 37 of 200``."""
         count = f" {self.items[0]} of {self.items[1]}" if self.items else ""
@@ -100,7 +107,7 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
 def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
     ended = [run for run in runs if run.status.is_terminal]
     begun = [run.started_at for run in runs if run.started_at]
-    worst = min(runs, key=lambda run: _SHOWN_FIRST.index(run.status))
+    worst = min(runs, key=lambda run: (_SHOWN_FIRST.index(run.status), run.raw_status in _DID_NOT_RUN))
     status = worst.status
     if status is ExecutionStatus.QUEUED and ended:
         status = ExecutionStatus.RUNNING
@@ -112,6 +119,8 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
         ended_at=max((run.ended_at for run in runs if run.ended_at), default=None) if done else None,
     )  # fmt: skip
 
+
+_DID_NOT_RUN = ("skipped", "no_items")
 
 _SHOWN_FIRST = (
     ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT, ExecutionStatus.RUNNING, ExecutionStatus.QUEUED,

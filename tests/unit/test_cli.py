@@ -240,3 +240,18 @@ def test_a_target_that_cannot_be_used_is_one_line_of_backends() -> None:
 def test_stopping_a_server_that_does_not_run() -> None:
     assert flowyml("backends", "stop", "local", "--json").json == {"engine": "local", "stopped": False}
     assert flowyml("backends", "stop", "nope").code == 4
+
+
+def test_the_lines_of_one_item() -> None:
+    Path("loop.py").write_text(
+        "from flowyml import pipeline, step, when\n\n\n@step(max_parallel=1)\ndef say(n: int) -> int:\n"
+        "    print('item', n)\n    return n\n\n\n@pipeline\ndef loop(count: int = 2):\n"
+        "    with when(count > 2):\n        say.options(name='more')(count)\n    return say.map(n=[4, 5])\n"
+    )
+    job = flowyml("run", "loop.py", "--json").json["job_id"]
+    assert re.findall(r"item \d", flowyml("logs", job, "--step", "say[1]").out) == ["item 5"]
+    assert re.findall(r"item \d", flowyml("logs", job, "--step", "say").out) == ["item 4", "item 5"]
+    for typo in ("say[2]", "sya"):
+        wrong = flowyml("logs", job, "--step", typo)
+        assert (wrong.code, wrong.err) == (2, f"error: This run has no step {typo!r}. It has: more, say.\n")
+    assert re.search(r"^more +COMPLETED +skipped$", flowyml("status", job).out, re.MULTILINE)
