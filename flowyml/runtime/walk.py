@@ -277,6 +277,7 @@ class Walk(Generic[T]):
         self._parameters = parameters
         self._make = make
         self._structure = plan.structure
+        self._positions = {step.name: position for position, step in enumerate(plan.steps)}
         self._scopes: dict[str, _Scope] = {}
         self._pending: deque[Node] = deque()
         self.root = Frame()
@@ -364,7 +365,7 @@ class Walk(Generic[T]):
 
     def _end_quietly(self, node: Node, cause: str) -> None:
         """End it for what cleans up alone."""
-        node.end, node.cause = node.end or End.FAILED, cause
+        node.end, node.cause = End.FAILED if node.end is None else node.end, cause
         for follower in node.followers:
             if isinstance(follower, _Gather | _Join):
                 if follower.end is None:
@@ -689,11 +690,10 @@ class Walk(Generic[T]):
             self.decided.append(task)
 
     def _stand_ins(self, opening: Opening, index: Index) -> Iterable[T]:
-        for position, step in enumerate(self.plan.steps):
-            if step.name in self._structure.members(opening.loop.name):
-                task = self._make(opening.frame, step, position)
-                task.index = index
-                yield task
+        for name in self._structure.members(opening.loop.name):
+            task = self._make(opening.frame, self.plan.by_name[name], self._positions[name])
+            task.index = index
+            yield task
 
 
 def _innermost_loop(loops: Sequence[Loop]) -> str:

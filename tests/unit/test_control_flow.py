@@ -1101,3 +1101,23 @@ def test_mistakes_by_names() -> None:
         twice.add_step(hold).compile()
     with pytest.raises(DefinitionError, match="needs 'config_list', which no step produces"):
         Pipeline("p", context={"rate": 1}).add_step(train.map(config="config_list")).compile()
+
+
+def test_what_completes_while_a_run_stops_is_there_for_the_clean_up() -> None:
+    @pipeline(name="stopping")
+    def made() -> Any:
+        a, b = add(1), add(2)
+        with cleanup():
+            same(a)
+            same.options(name="other")(b)
+
+    walk = Walk(made.compile(), {}, Task)
+    first, second = walk.ready.popleft(), walk.ready.popleft()
+    walk.halt()
+    first.values = {"add": 1}
+    walk.ended(first, End.OK)
+    walk.stop()
+    assert second.end is End.FAILED
+    assert walk.begin_finale()
+    given = {node.label: [key for _, _, key in node.given()] for node in walk.ready}
+    assert given == {"same": ["add"], "other": []}
