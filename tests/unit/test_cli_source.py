@@ -128,7 +128,7 @@ def test_a_bundle() -> None:
         load(f"{path}:other")
     with pytest.raises(UsageError, match="no such file"):
         load("gone.pyz")
-    with pytest.raises(PlanError, match="no bundle"):
+    with pytest.raises(PlanError, match="is not a FlowyML bundle"):
         load(write("junk", "junk.pyz"))
 
 

@@ -175,7 +175,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(ConfigurationError, match="The working folder has been deleted"):
+    with pytest.raises(ConfigurationError, match="The working folder was deleted"):
         targets()
 
 

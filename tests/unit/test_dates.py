@@ -74,7 +74,7 @@ def test_an_interval_that_no_schedule_gives_must_be_given(tmp_path: Path, marker
 
 
 def test_outside_of_a_step_there_is_no_run() -> None:
-    with pytest.raises(DefinitionError, match="Call it inside a step"):
+    with pytest.raises(DefinitionError, match="Call it inside one"):
         flowyml.current_run()
 
 
