@@ -119,7 +119,7 @@ def test_a_wire_that_is_missing_is_in_the_line_of_the_function() -> None:
 
 
 def test_parameters_are_a_dict() -> None:
-    with pytest.raises(ParameterError, match=r"given as a dict by name, such as \{'n': …\}, not 3"):
+    with pytest.raises(ParameterError, match=r"must be a dict by name, such as \{'n': …\}, not 3"):
         counting.run(3)  # type: ignore[arg-type]
     with pytest.raises(UnknownOptionError, match=r"schedule\(parameters=\{'n': 3\}\)"):
         counting.schedule("daily", 3, n=3)  # type: ignore[call-arg]
