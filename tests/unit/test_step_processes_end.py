@@ -91,7 +91,8 @@ def plan(**changes: Any) -> Plan:
     names = ("fine", "fail", "end", "numbers", "fit", "leave_threads", "never_end")
     steps = [Step(name=name, function=f"code_of_ends:{name}", outputs=("x",)) for name in names]
     family = Step(name="family", function="code_of_ends:family", inputs=(Input("file", FromStep("s", "file")),))
-    return Plan(name="ends", steps=(*steps, family), **changes)
+    source = Step(name="s", function="code_of_ends:fine", outputs=("file",))
+    return Plan(name="ends", steps=(source, *steps, family), **changes)
 
 
 def made(folder: Path, code: str = CODE, *, hooks: bool = False, **changes: Any) -> Path:
