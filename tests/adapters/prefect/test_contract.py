@@ -19,6 +19,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -26,6 +27,7 @@ from jsonschema import Draft202012Validator
 import flowyml_prefect
 from flowyml import Pipeline, step
 from flowyml.core.schedule import Schedule
+from flowyml_prefect.automations import AUTOMATIONS
 from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.control_channel import ControlChannel
 from tests.adapters.prefect.samples import wait_for
@@ -203,6 +205,9 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     assert here.step_runs(handle.job_id)
     assert here.runs("in the contract")
     assert here.client.flow_name(here.client.run(handle.job_id).flow_id)
+
+    # Those of FlowyML may have been made by an earlier test of this server.
+    here.client.ensure_automation({**AUTOMATIONS[0], "name": f"of the contract, {uuid4()}", "enabled": False})
 
     pooled = make_prefect(work_pool="contract")
     pooled.client.ensure_process_pool("contract")
