@@ -9,12 +9,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -29,6 +25,7 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator, RemoteOrchestrator
 from flowyml.testing.pipelines import greeting
 from flowyml_prefect import PrefectOrchestrator
+from tests.engines.prometheus import page, pushgateway
 
 BLOCKS = Path(__file__).parent / "seed"
 GUIDE = Path(__file__).resolve().parents[2] / "shared" / "seed" / "migration-guide.txt"
@@ -242,49 +239,17 @@ def test_schedules_on_prefect(prefect_url: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def pushgateway() -> Iterator[str]:
-    program = shutil.which("prometheus-pushgateway")
-    if program is None:
-        pytest.skip("needs prometheus-pushgateway, which `make test` installs where it may")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    server = subprocess.Popen([program, f"--web.listen-address={address}"], stderr=subprocess.DEVNULL)
-    try:
-        _wait_for(f"http://{address}/-/ready")
-        yield f"http://{address}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            _read(url)
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def _read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return str(answer.read().decode())
-
-
-@pytest.fixture
 def _no_collector_afterwards() -> Iterator[None]:
     yield
     set_metrics_collector(None)
 
 
 @pytest.mark.usefixtures("_no_collector_afterwards")
-def test_metrics_reach_a_pushgateway(pushgateway: str) -> None:
-    run(block("metrics", push=pushgateway))
-    assert greeting().run().success
-    metrics = _read(f"{pushgateway}/metrics")
+def test_metrics_reach_a_pushgateway() -> None:
+    with pushgateway() as url:
+        run(block("metrics", push=url))
+        assert greeting().run().success
+        metrics = page(f"{url}/metrics")
     assert re.search(
         r'^flowyml_runs_total\{.*job="flowyml",pipeline="conformance greeting",status="COMPLETED"\} 1$',
         metrics,

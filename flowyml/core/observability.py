@@ -14,7 +14,7 @@ from flowyml.core.loading import is_loading
 from flowyml.core.urls import shown, shown_in
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from prometheus_client import CollectorRegistry, Counter, Histogram
 
     from flowyml.core.prometheus_push import Destination
 
@@ -77,7 +77,8 @@ class PrometheusMetricsCollector(MetricsCollector):
     ``endpoint`` is a URL; what answers there decides the way. A Pushgateway is pushed to. A Prometheus server gets the
     samples by its remote-write receiver, with an ``instance`` for each process; where that is off,
     ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Where nothing answers, runs
-    go on and a warning is logged. A user and a password in the URL are sent to it with each request.
+    go on and a warning is logged. A user and a password in the URL are sent to it with each request. A worker that loads
+    the script which sets the collector sends nothing, and needs no ``prometheus-client``.
 
     Give a ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is sent.
     ``timeout_seconds`` limits each request.
@@ -93,28 +94,49 @@ class PrometheusMetricsCollector(MetricsCollector):
         registry: CollectorRegistry | None = None,
         timeout_seconds: float = 5,
     ) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Histogram
-
         self.endpoint = endpoint if endpoint is None or "://" in endpoint else f"http://{endpoint}"
         self.job_name = job_name
         self.timeout_seconds = timeout_seconds
-        self.registry = registry or CollectorRegistry()
-        self._runs = Counter("flowyml_runs", "Finished runs.", ["pipeline", "status"], registry=self.registry)
-        self._run_seconds = Histogram(
-            "flowyml_run_duration_seconds", "Duration of runs.", ["pipeline"],
-            registry=self.registry, buckets=self._BUCKETS,
-        )  # fmt: skip
-        self._step_seconds = Histogram(
-            "flowyml_step_duration_seconds", "Duration of steps.", ["pipeline", "step", "status"],
-            registry=self.registry, buckets=self._BUCKETS,
+        if registry is not None:
+            self.registry = registry
+        if registry is not None or not is_loading():
+            _ = self._metrics  # an exporter shows them from now on, and what is missing is known at once
+
+    @cached_property
+    def registry(self) -> CollectorRegistry:
+        """Where the metrics are kept."""
+        from prometheus_client import CollectorRegistry
+
+        return CollectorRegistry()
+
+    @cached_property
+    def _metrics(self) -> tuple[Counter, Histogram, Histogram]:
+        """Of runs, of their durations and of those of steps.
+
+        Made when they are needed where a worker loads the user's code: it measures nothing, and may lack the library.
+        """
+        from prometheus_client import Counter, Histogram
+
+        return (
+            Counter("flowyml_runs", "Finished runs.", ["pipeline", "status"], registry=self.registry),
+            Histogram(
+                "flowyml_run_duration_seconds", "Duration of runs.", ["pipeline"],
+                registry=self.registry, buckets=self._BUCKETS,
+            ),
+            Histogram(
+                "flowyml_step_duration_seconds", "Duration of steps.", ["pipeline", "step", "status"],
+                registry=self.registry, buckets=self._BUCKETS,
+            ),
         )  # fmt: skip
 
     def step_finished(self, pipeline: str, run_id: str, step: str, status: ExecutionStatus, duration: float) -> None:
-        self._step_seconds.labels(pipeline, step, status.name).observe(duration)
+        _, _, step_seconds = self._metrics
+        step_seconds.labels(pipeline, step, status.name).observe(duration)
 
     def run_finished(self, pipeline: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
-        self._runs.labels(pipeline, status.name).inc()
-        self._run_seconds.labels(pipeline).observe(duration)
+        runs, run_seconds, _ = self._metrics
+        runs.labels(pipeline, status.name).inc()
+        run_seconds.labels(pipeline).observe(duration)
         if self.endpoint is not None:
             self._send(self.endpoint)
 

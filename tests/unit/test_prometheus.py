@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
-import urllib.parse
-import urllib.request
+import venv
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,68 +15,14 @@ from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.observability import PrometheusMetricsCollector, get_metrics_collector, set_metrics_collector
 from flowyml.testing.pipelines import greeting
+from tests.engines.prometheus import METERED, WRITE, is_pushed, prometheus, pushgateway, run_metered, values
 from tests.waiting import wait_until
-
-WRITE = "--web.enable-remote-write-receiver"
-SCRIPT = """
-import sys
-from flowyml import pipeline, step
-from flowyml.core.observability import PrometheusMetricsCollector, set_metrics_collector
-
-set_metrics_collector(PrometheusMetricsCollector(endpoint="{url}", job_name="flowyml"))
-
-@step
-def one() -> int:
-    return 1
-
-@pipeline
-def short():
-    return one()
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["submit"]:
-        print(short.submit().job_id)
-    else:
-        short.run()
-"""
 
 
 @pytest.fixture(autouse=True)
 def _no_collector_afterwards() -> Iterator[None]:
     yield
     set_metrics_collector(None)
-
-
-@contextmanager
-def prometheus(folder: Path, *flags: str) -> Iterator[str]:
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("needs prometheus, which `make test` installs where it may")
-    (folder / "prometheus.yml").write_text("global: {}\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [
-        program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={address}", *flags,
-    ]  # fmt: skip
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: answers(f"http://{address}/-/ready"))
-        yield f"http://{address}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def answers(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
-        return bool(answer.status == 200)
-    return False
-
-
-def values(url: str, query: str) -> list[float]:
-    with urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10) as answer:
-        return [float(series["value"][1]) for series in json.load(answer)["data"]["result"]]
 
 
 def test_a_prometheus_server_gets_the_samples(tmp_path: Path) -> None:
@@ -99,13 +40,28 @@ def test_a_prometheus_server_gets_the_samples(tmp_path: Path) -> None:
         assert seconds > 0
 
         # Processes that end right after, one of them started by another: each counts for itself.
-        script = tmp_path / "short.py"
-        script.write_text(SCRIPT.format(url=url))
-        environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home")}
         for words in ([], [], ["submit"]):
-            subprocess.run([sys.executable, str(script), *words], env=environment, check=True, timeout=60)
+            run_metered(tmp_path, url, "short", *words, FLOWYML_HOME=str(tmp_path / "home"))
         wait_until(lambda: values(url, 'sum(flowyml_runs_total{pipeline="short"})') == [3])
         assert len(values(url, 'flowyml_runs_total{pipeline="short",status="COMPLETED"}')) == 3
+
+
+@pytest.mark.parametrize("words", [(), ("submit",)], ids=["run", "submit"])
+def test_a_pushgateway_gets_those_of_a_process_that_ends_right_after(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with pushgateway() as url:
+        run_metered(tmp_path, url, "short", *words, FLOWYML_HOME=str(tmp_path / "home"))
+        wait_until(lambda: is_pushed(url, "short"))
+
+
+def test_a_worker_needs_no_library_for_a_collector_that_the_script_sets(tmp_path: Path) -> None:
+    """It loads the script and measures nothing; a pod, and Airflow's own Python, have no prometheus-client."""
+    venv.EnvBuilder().create(tmp_path / "bare")
+    (tmp_path / "short.py").write_text(METERED.format(url="http://127.0.0.1:9", name="short"))
+    write = "from pathlib import Path; from short import short; print(short.bundle().write(Path.cwd()))"
+    made = subprocess.run([sys.executable, "-c", write], cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = [tmp_path / "bare/bin/python", "-I", made.stdout.strip(), "step", "one"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, '{"one": 1}\n'), done.stderr
 
 
 def test_a_server_without_a_receiver_is_an_error_that_names_the_flag(
@@ -117,7 +73,7 @@ def test_a_server_without_a_receiver_is_an_error_that_names_the_flag(
         assert get_metrics_collector() is None
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", list(sys.path))
-        (tmp_path / "unmeasured.py").write_text(SCRIPT.format(url=url))
+        (tmp_path / "unmeasured.py").write_text(METERED.format(url=url, name="unmeasured"))
         assert main(["run", "unmeasured.py"]) == 2
         assert f"error: The Prometheus server at {url} accepts no samples" in capsys.readouterr().err
 

@@ -1,0 +1,23 @@
+"""Metrics of runs on Airflow reach Prometheus and Pushgateway from a process that ends right after its run.
+
+Airflow's own Python has no prometheus-client, and its workers load the script that sets the collector all the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engines.airflow import PASSWORD, USERNAME, Airflow
+from tests.engines.prometheus import check_both
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+
+def test_a_process_that_ends_after_its_run_has_sent_its_metrics(airflow3: Airflow, tmp_path: Path) -> None:
+    check_both(
+        tmp_path, "measured_on_airflow", FLOWYML_ORCHESTRATOR="airflow", FLOWYML_AIRFLOW_URL=airflow3.url,
+        FLOWYML_AIRFLOW_USERNAME=USERNAME, FLOWYML_AIRFLOW_PASSWORD=PASSWORD,
+        FLOWYML_AIRFLOW_DAGS_FOLDER=str(airflow3.dags_folder),
+    )  # fmt: skip

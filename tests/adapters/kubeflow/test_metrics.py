@@ -1,0 +1,15 @@
+"""Metrics of runs by KFP's local runner reach Prometheus and Pushgateway from a process that ends right after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engines.prometheus import check_both
+
+pytestmark = [pytest.mark.kubeflow, pytest.mark.slow]
+
+
+def test_a_process_that_ends_after_its_run_has_sent_its_metrics(tmp_path: Path) -> None:
+    check_both(tmp_path, "measured_on_kfp_local", FLOWYML_ORCHESTRATOR="kubeflow-local")

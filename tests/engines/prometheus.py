@@ -1,0 +1,134 @@
+"""A real Prometheus and a real Pushgateway for tests, Debian's own, on 127.0.0.1, and gone after the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.waiting import wait_until
+
+__all__ = [
+    "METERED", "WRITE", "check_both", "is_pushed", "page", "prometheus", "pushgateway", "run_metered", "values",
+]  # fmt: skip
+
+WRITE = "--web.enable-remote-write-receiver"
+
+METERED = """
+import sys
+from flowyml import pipeline, step
+from flowyml.core.observability import PrometheusMetricsCollector, set_metrics_collector
+
+set_metrics_collector(PrometheusMetricsCollector(endpoint="{url}", job_name="flowyml"))
+
+@step
+def one() -> int:
+    return 1
+
+@pipeline
+def {name}():
+    return one()
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["submit"]:
+        print({name}.submit().job_id)
+    else:
+        {name}.run()
+"""
+"""A script as the guide has it, whose process ends right after its run. Workers import it, and so does its set-up."""
+
+
+def check_both(folder: Path, name: str, **environment: str) -> None:
+    """Run that script as a process of its own, once for each kind of server, and wait until the run counts there."""
+    with prometheus(folder, WRITE) as url:
+        run_metered(folder, url, name, **environment)
+        wait_until(lambda: values(url, f'flowyml_runs_total{{job="flowyml",pipeline="{name}"}}') == [1])
+        wait_until(lambda: values(url, f'sum(flowyml_step_duration_seconds_count{{pipeline="{name}"}})') == [1])
+    with pushgateway() as url:
+        run_metered(folder, url, name, **environment)
+        wait_until(lambda: is_pushed(url, name))
+
+
+def run_metered(folder: Path, url: str, name: str, *words: str, **environment: str) -> None:
+    """Run the script, whose pipeline has that name, and see it succeed."""
+    script = folder / f"{name}.py"
+    script.write_text(METERED.format(url=url, name=name))
+    done = subprocess.run(
+        [sys.executable, script, *words], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "failed" in done.stderr) == (0, False), done.stderr
+
+
+def is_pushed(url: str, name: str) -> bool:
+    """Whether a Pushgateway has one completed run of that pipeline."""
+    counted = rf'^flowyml_runs_total\{{.*job="flowyml",pipeline="{name}",status="COMPLETED"\}} 1$'
+    return re.search(counted, page(f"{url}/metrics"), re.MULTILINE) is not None
+
+
+@contextmanager
+def prometheus(folder: Path, *flags: str) -> Iterator[str]:
+    """A server with these flags, by its URL."""
+    (folder / "prometheus.yml").write_text("global: {}\n")
+    address = _free()
+    options = [
+        f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={address}", *flags,
+    ]  # fmt: skip
+    with _running("prometheus", options, address) as url:
+        yield url
+
+
+@contextmanager
+def pushgateway() -> Iterator[str]:
+    """A Pushgateway, by its URL."""
+    address = _free()
+    with _running("prometheus-pushgateway", [f"--web.listen-address={address}"], address) as url:
+        yield url
+
+
+def values(url: str, query: str) -> list[float]:
+    """What a Prometheus server answers to a query: the value of each series."""
+    answer = json.loads(page(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"))
+    return [float(series["value"][1]) for series in answer["data"]["result"]]
+
+
+def page(url: str) -> str:
+    """The text at a URL."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+@contextmanager
+def _running(name: str, options: list[str], address: str) -> Iterator[str]:
+    program = shutil.which(name)
+    if program is None:
+        pytest.skip(f"needs {name}, which `make test` installs where it may")
+    server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _is_ready(address))
+        yield f"http://{address}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _free() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _is_ready(address: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
