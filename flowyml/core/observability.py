@@ -77,8 +77,8 @@ class PrometheusMetricsCollector(MetricsCollector):
     ``endpoint`` is a URL; what answers there decides the way. A Pushgateway is pushed to. A Prometheus server gets the
     samples by its remote-write receiver, with an ``instance`` for each process; where that is off,
     ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Where nothing answers, runs
-    go on and a warning is logged. A user and a password in the URL are sent to it with each request. A worker that loads
-    the script which sets the collector sends nothing, and needs no ``prometheus-client``.
+    go on and a warning is logged. A user and a password in the URL are sent to it with each request. Workers load the
+    script that sets the collector too; they send nothing, and need no ``prometheus-client``.
 
     Give a ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is sent.
     ``timeout_seconds`` limits each request.

@@ -137,15 +137,15 @@ def test_run_with_a_timeout_stops_waiting_and_the_run_goes_on() -> None:
     assert flowyml("cancel", "slow", "--json").json["cancelled"]
 
 
-def started(run_id: str, wait: float) -> subprocess.Popen[str]:
-    """A run in a command of its own, whose second step waits when this returns."""
+def started(run_id: str, wait: float, *words: str, until: str = "by a child") -> subprocess.Popen[str]:
+    """A run in a command of its own, whose second step waits when this returns, or soon after."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "flowyml", "run", "train.py", "-p", f"wait={wait}", "--run-id", run_id],
+        [sys.executable, "-u", "-m", "flowyml", "run", "train.py", "-p", f"wait={wait}", "--run-id", run_id, *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
-        if "by a child" in line:
+        if until in line:
             break
     time.sleep(0.3)
     return process
@@ -158,6 +158,17 @@ def test_ctrl_c_stops_a_run_here() -> None:
     assert process.returncode == 130
     assert "Traceback" not in err
     assert flowyml("status", "stopped", "--json").json["status"] == "CANCELLED"
+
+
+def test_a_run_in_another_process_streams_its_lines_and_ctrl_c_cancels_it() -> None:
+    """As on an engine: with a limit for the waiting, the run is submitted."""
+    process = started("away", 60, "--timeout", "600", until="load │ printed by a step")
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted: cancelling run away on local, job away …\nTo see its end: flowyml watch away\n" in err
+    assert "Traceback" not in err
+    assert flowyml("watch", "away", "--json").json["status"] == "CANCELLED"
 
 
 def test_a_run_in_another_command_is_told_to_stop() -> None:

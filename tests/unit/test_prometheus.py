@@ -59,7 +59,7 @@ def test_a_worker_needs_no_library_for_a_collector_that_the_script_sets(tmp_path
     (tmp_path / "short.py").write_text(METERED.format(url="http://127.0.0.1:9", name="short"))
     write = "from pathlib import Path; from short import short; print(short.bundle().write(Path.cwd()))"
     made = subprocess.run([sys.executable, "-c", write], cwd=tmp_path, capture_output=True, text=True, check=True)
-    command = [tmp_path / "bare/bin/python", "-I", made.stdout.strip(), "step", "one"]
+    command = [str(tmp_path / "bare/bin/python"), "-I", made.stdout.strip(), "step", "one"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, '{"one": 1}\n'), done.stderr
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +72,38 @@ def test_the_same_run_id_from_two_processes_is_one_execution(
     time.sleep(3)  # a second execution would have begun by now
     assert (tmp_path / "done").read_text() == "x"
 
+
+@pytest.mark.parametrize("by_command", [False, True], ids=["run", "the command"])
+def test_ctrl_c_cancels_the_run_and_says_how_to_see_its_end(
+    orchestrator: PrefectOrchestrator, prefect: PrefectServer, tmp_path: Path, *, by_command: bool
+) -> None:
+    run_id = f"interrupted-{by_command}"
+    script = tmp_path / "interrupted.py"
+    script.write_text(_WAITER.format(folder=str(tmp_path), run_id=run_id, url=prefect.url))
+    words = ["-u", "-m", "flowyml", "run", script, "--on", prefect.url, "--run-id", run_id]
+    caller = subprocess.Popen(
+        [sys.executable, *(words if by_command else [script])],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    step_process(tmp_path)
+    os.killpg(caller.pid, signal.SIGINT)
+    _, errors = caller.communicate(timeout=120)
+    assert caller.returncode == (130 if by_command else -signal.SIGINT)
+    (run,) = orchestrator.runs(run_id, limit=1)
+    assert f"Interrupted: cancelling run {run_id} on prefect, job {run.job_id} …\n" in errors
+    assert f"To see its end: flowyml watch {run.job_id} --on {prefect.url if by_command else 'prefect'}\n" in errors
+    handle = orchestrator.attach(run.job_id).wait_for_completion(60, 0.2)
+    assert handle.status is ExecutionStatus.CANCELLED
+
+
+_WAITER = """
+from tests.adapters.prefect.samples import sleeping
+from flowyml_prefect import PrefectOrchestrator
+
+pipeline = sleeping({folder!r}, 600, name={run_id!r})
+if __name__ == "__main__":
+    pipeline.run(on=PrefectOrchestrator({url!r}), run_id={run_id!r})
+"""
 
 _CALLER = """
 import os, signal
