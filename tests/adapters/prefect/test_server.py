@@ -73,6 +73,24 @@ from flowyml_prefect import PrefectOrchestrator
 print(json.dumps([run.url, run.run_id]))
 """
 
+_DEPLOY = """
+from flowyml import Pipeline, step
+from flowyml_prefect import PrefectOrchestrator
+
+print(PrefectOrchestrator().deploy_pipeline(Pipeline("looked at").add_step(step(name="five")(lambda: 5))).url)
+"""
+
+_SUBMIT_MANY = """
+import json
+from flowyml import Pipeline, step
+from flowyml_prefect import PrefectOrchestrator
+
+orchestrator = PrefectOrchestrator(work_pool="many")  # without a worker: the server has enough to do
+orchestrator.client.ensure_process_pool("many")
+many = Pipeline("many").add_step(step(name="five")(lambda: 5))
+print(json.dumps([orchestrator.run_pipeline(many).job_id for _ in range(10)]))
+"""
+
 _OPEN = """
 import json
 from dataclasses import asdict
@@ -315,6 +333,12 @@ def test_its_url_is_enough_for_its_owner(home: Path) -> None:
     assert _output(_start(home, listed))[0] == "True"
 
 
+def test_many_processes_submit_at_once_and_none_fails(home: Path) -> None:
+    """SQLite takes one writer: Prefect answered 503 to some, or that its database is locked."""
+    submitted = [json.loads(_output(process)[0]) for process in [_start(home, _SUBMIT_MANY) for _ in range(6)]]
+    assert len({job for jobs in submitted for job in jobs}) == 60
+
+
 def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(home: Path, tmp_path: Path) -> None:
     url, run_id = json.loads(_output(_start(home, _NEWEST))[0])
     command = [sys.executable, "-m", "flowyml", "backends", "sign-in", "prefect"]
@@ -332,6 +356,8 @@ def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(home: Path, tmp_pa
         page.get_by_text("Completed").first.wait_for()
         page.goto(url)
         page.get_by_text(run_id).first.wait_for()  # once is enough
+        page.goto(_output(_start(home, _DEPLOY))[0])
+        page.get_by_text("looked at").first.wait_for()
 
 
 def test_it_stops_with_its_worker(home: Path) -> None:
