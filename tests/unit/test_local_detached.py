@@ -20,7 +20,7 @@ from flowyml.core.errors import DefinitionError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, finished
 from tests.waiting import wait_until
 
@@ -89,6 +89,24 @@ def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
     assert lines[0].startswith("Step 'broken' failed: Traceback")
     assert lines[-1] == "ValueError: no luck"
     assert not any("flowyml" in line for line in lines)
+
+
+def test_a_failing_run_that_is_submitted_and_waited_for_names_the_command_that_shows_its_log(
+    local: LocalOrchestrator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `run(on=…)` does on engines."""
+
+    @step
+    def broken() -> None:
+        raise ValueError("no luck")
+
+    pipeline = Pipeline("failing").add_step(broken)
+    assert Orchestrator.execute(local, pipeline, "unlucky", {}).status is FAILED
+    (said,) = caplog.messages
+    assert said == (
+        "Run 'unlucky' of 'failing' ended FAILED: step 'broken' failed: ValueError: no luck\n"
+        "Its log, with the traceback: flowyml logs unlucky"
+    )
 
 
 @pytest.mark.parametrize("keep", [True, None, False])
