@@ -218,14 +218,16 @@ def _is_interval(value: object) -> bool:
 
 
 def _check_cron(expression: str) -> None:
-    from croniter import CroniterBadDateError, CroniterError, croniter
-
     if not isinstance(expression, str):
         raise ScheduleError(f"cron={expression!r} is not text. Write five fields: minute hour day month weekday.")
     if len(expression.split()) != 5:
         raise ScheduleError(
             f"cron {expression!r} has {len(expression.split())} fields. Write five: minute hour day month weekday."
         )
+    try:
+        from croniter import CroniterBadDateError, CroniterError, croniter
+    except ImportError:  # on a worker, which loads a script that was checked where the pipeline was submitted
+        return
     try:
         croniter(expression, datetime.now(UTC)).get_next(datetime)
     except CroniterBadDateError as error:

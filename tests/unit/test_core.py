@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -228,6 +230,16 @@ class TestSchedule:
             LocalOrchestrator().schedule_pipeline(Pipeline("past").add_step(step(print)), past)
         replace(past, catch_up=True).check_future()
         Schedule.of("daily", 0).check_future()
+
+    def test_a_script_that_holds_one_is_loaded_where_nothing_is_installed(self) -> None:
+        """As in a pod, which has Python alone."""
+        folder = Path(errors.__file__).parents[2]
+        code = f"import sys; sys.path.insert(0, {str(folder)!r}); from flowyml.core.schedule import Schedule; "
+        made = "print(Schedule.of('daily', '03:30'), 'croniter' in sys.modules); import croniter"
+        command = [sys.executable, "-I", "-S", "-c", code + made]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.stdout == "cron 30 3 * * * UTC False\n", done.stderr
+        assert "No module named 'croniter'" in done.stderr
 
     def test_intervals_are_anchored(self) -> None:
         start = datetime(2026, 1, 1, tzinfo=UTC)
