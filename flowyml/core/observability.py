@@ -77,8 +77,10 @@ class PrometheusMetricsCollector(MetricsCollector):
     ``endpoint`` is a URL; what answers there decides the way. A Pushgateway is pushed to. A Prometheus server gets the
     samples by its remote-write receiver, with an ``instance`` for each process; where that is off,
     ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Where nothing answers, runs
-    go on and a warning is logged. A user and a password in the URL are sent to it with each request. Workers load the
-    script that sets the collector too; they send nothing, and need no ``prometheus-client``.
+    go on and a warning is logged. A user and a password in the URL are sent to it with each request.
+
+    Workers of an engine load the script that sets the collector too. They send nothing, and need no
+    ``prometheus-client``; so a run that no process of yours waits for, such as a scheduled one, is not measured there.
 
     Give a ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is sent.
     ``timeout_seconds`` limits each request.
@@ -99,8 +101,10 @@ class PrometheusMetricsCollector(MetricsCollector):
         self.timeout_seconds = timeout_seconds
         if registry is not None:
             self.registry = registry
+        self._made: tuple[Counter, Histogram, Histogram] | None = None
+        self._making = threading.Lock()
         if registry is not None or not is_loading():
-            _ = self._metrics  # an exporter shows them from now on, and what is missing is known at once
+            self._metrics()  # an exporter shows them from now on, and what is missing is known at once
 
     @cached_property
     def registry(self) -> CollectorRegistry:
@@ -109,12 +113,17 @@ class PrometheusMetricsCollector(MetricsCollector):
 
         return CollectorRegistry()
 
-    @cached_property
     def _metrics(self) -> tuple[Counter, Histogram, Histogram]:
         """Of runs, of their durations and of those of steps.
 
         Made when they are needed where a worker loads the user's code: it measures nothing, and may lack the library.
         """
+        with self._making:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def _make(self) -> tuple[Counter, Histogram, Histogram]:
         from prometheus_client import Counter, Histogram
 
         return (
@@ -130,11 +139,11 @@ class PrometheusMetricsCollector(MetricsCollector):
         )  # fmt: skip
 
     def step_finished(self, pipeline: str, run_id: str, step: str, status: ExecutionStatus, duration: float) -> None:
-        _, _, step_seconds = self._metrics
+        _, _, step_seconds = self._metrics()
         step_seconds.labels(pipeline, step, status.name).observe(duration)
 
     def run_finished(self, pipeline: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
-        runs, run_seconds, _ = self._metrics
+        runs, run_seconds, _ = self._metrics()
         runs.labels(pipeline, status.name).inc()
         run_seconds.labels(pipeline).observe(duration)
         if self.endpoint is not None:
