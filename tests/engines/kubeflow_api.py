@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -381,6 +381,7 @@ class _Runs:
     def __init__(self, state: State) -> None:
         self.state = state
         self.local = KubeflowLocalOrchestrator(folder=state.folder)
+        self._kept: dict[tuple[str, str], _Kept] = {}
 
     def create(self, body: Any, at: datetime | None = None) -> Any:
         """A run, or with a time one of a recurring run."""
@@ -439,8 +440,19 @@ class _Runs:
     def retry(self, run: Any) -> None:
         if self.refreshed(run).state != "FAILED":
             raise Refused(400, "Failed precondition: only failed runs can be retried")
-        self.local.retry_run(self._folder(run).path.name)
+        folder = self._folder(run)
+        for task in folder.steps():
+            self._kept[run.run_id, task] = kept = self._kept_of(run, task).after(folder.attempts(task))
+            if task == names.END_TASK and kept.has_succeeded:
+                local = json.loads(folder.pipeline.read_text("utf-8"))
+                for dag in [local["root"], *local["components"].values()]:
+                    dag.get("dag", {}).get("tasks", {}).pop(task, None)
+                folder.pipeline.write_text(json.dumps(local, ensure_ascii=False), "utf-8")
+        self.local.retry_run(folder.path.name)
         run.error = None
+
+    def _kept_of(self, run: Any, task: str) -> _Kept:
+        return self._kept.get((run.run_id, task), _Kept())
 
     def log(self, run_id: str, pod: str) -> str:
         run = self.state.runs[run_id]
@@ -460,13 +472,19 @@ class _Runs:
         spec, platform = self._spec(run), self._version(run).get("platform_spec", {})
         workflow = _Workflow(f"{spec['pipelineInfo']['name']}-{run.run_id[:5]}", run.run_id, spec, platform)
         begun = {step.name: step for step in self.local.step_runs(folder.path.name)}
-        for path, task in workflow.steps.items():
-            step = begun[_step_name(task)]
-            attempts = [attempt["attempt"] for attempt in folder.attempts(path.rpartition(".")[2])]
-            workflow.add(path, step, attempts, is_cached=path.rpartition(".")[2] in self.state.cached)
-        for path in workflow.hooks:
-            for attempt in folder.attempts(path.rpartition(".")[2])[-1:]:
-                workflow.add(path, _Hook.of(attempt), [attempt["attempt"]], is_cached=False)
+        is_over = bool(folder.result())
+        for path in [*workflow.steps, *workflow.hooks]:
+            task = path.rpartition(".")[2]
+            attempts, kept = folder.attempts(task), self._kept_of(run, task)
+            if not attempts:
+                continue
+            is_step = path in workflow.steps
+            step = begun[_step_name(workflow.steps[path])] if is_step else _Hook.of(attempts[-1], is_over=is_over)
+            pods = kept.pods(attempt["attempt"] for attempt in attempts)
+            if pods:
+                workflow.add(path, step, pods, is_cached=task in self.state.cached)
+            elif not is_over and is_step:
+                workflow.add_again(path, step)
         return workflow
 
     def _version(self, run: Any) -> Json:
@@ -499,6 +517,9 @@ class _Runs:
             "{{$.pipeline_job_resource_name}}", json.dumps(run.display_name)[1:-1]
         )
         local = for_kfp_local(json.loads(text), display, runner="subprocess")
+        for dag in [local["root"], *local["components"].values()]:
+            if task := dag.get("dag", {}).get("tasks", {}).get(names.START_TASK):
+                task["cachingOptions"] = {"enableCache": True}  # kept in a retry, as the steps are
         folder.pipeline.write_text(json.dumps(local, ensure_ascii=False), "utf-8")  # YAML joins no surrogates
         folder.write("parameters.json", {})
         wanted = spec["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -536,10 +557,41 @@ class _Hook:
     raw_status: str
 
     @classmethod
-    def of(cls, attempt: Json) -> _Hook:
+    def of(cls, attempt: Json, *, is_over: bool) -> _Hook:
+        """Its launcher writes down that it ended, unless it is killed."""
         ended = attempt.get("ended")
         moments = [datetime.fromtimestamp(moment, UTC) if moment else None for moment in (attempt["started"], ended)]
-        return cls(moments[0] or _now(), moments[1], "SUCCEEDED" if ended else "RUNNING")
+        state = "SUCCEEDED" if ended else "FAILED" if is_over else "RUNNING"
+        return cls(moments[0] or _now(), moments[1], state)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What of a task outlives a retry of its run, by the numbers of its attempts in the journal.
+
+    A task that succeeded is kept, a hook's too, without its attempts that failed; one that failed begins anew. Pods
+    that failed are deleted, and their logs with them. Source: KFP, common/util/workflow.go, ``GenerateRetryExecution``
+    (which drops only nodes called after the workflow with ``.onExit``, and the end hook's is not); ``RetryRun``.
+    """
+
+    has_succeeded: bool = False
+    before: int = 0  # attempts of earlier tries of the run, which no node remembers
+    deleted: frozenset[int] = frozenset()
+
+    def after(self, attempts: list[Json]) -> _Kept:
+        """What the next retry keeps."""
+        if "ended" not in attempts[-1] or attempts[-1].get("failure"):
+            return _Kept(before=attempts[-1]["attempt"])
+        failed = {item["attempt"] for item in attempts if item.get("failure")}
+        return _Kept(True, self.before, self.deleted | failed)
+
+    def pods(self, numbers: Iterable[int]) -> dict[int, int]:
+        """Argo's number of each attempt that still has a node, from 0, with its number in the journal."""
+        return {
+            number - self.before - 1: number
+            for number in numbers
+            if number > self.before and number not in self.deleted
+        }
 
 
 class _Workflow:
@@ -561,10 +613,13 @@ class _Workflow:
         self.pods: dict[str, tuple[str, int]] = {}
         self._nodes: dict[str, Json] = {}
 
-    def add(self, path: str, step: Any, attempts: list[int], *, is_cached: bool) -> None:
-        """The driver of a step, its node, and below that its executor with the attempts."""
-        if not attempts:
-            return
+    def add_again(self, path: str, step: Any) -> None:
+        """A step of a run that is retried, until it begins: its node, a DAG, runs again, with nothing below it yet."""
+        self._add(f"{path}-driver", "SUCCEEDED", step, [path])
+        self._add(path, "RUNNING", step, [])
+
+    def add(self, path: str, step: Any, attempts: dict[int, int], *, is_cached: bool) -> None:
+        """The driver of a step, its node, and below that its executor with the attempts, by Argo's numbers of them."""
         state = "FAILED" if step.raw_status in ("TIMEOUT", "CANCELED") else step.raw_status
         dag, _, task = path.rpartition(".")
         after = [f"{dag}.{other}-driver" for other in self._after(path)]
@@ -573,13 +628,13 @@ class _Workflow:
         if is_cached:
             self._add(f"{path}.executor", "SKIPPED", step, after)
         elif "retryPolicy" in self.tasks[path]:
-            pods = [f"{path}.executor({number})" for number in range(len(attempts))]
+            pods = [f"{path}.executor({number})" for number in attempts]
             self._add(f"{path}.executor", state, step, pods)
-            for pod, attempt in zip(pods, attempts, strict=True):
+            for pod, attempt in zip(pods, attempts.values(), strict=True):
                 is_last = pod == pods[-1]
                 self._pod(pod, task, attempt, state if is_last else "FAILED", step, after if is_last else [])
         else:
-            self._pod(f"{path}.executor", task, attempts[-1], state, step, after)
+            self._pod(f"{path}.executor", task, [*attempts.values()][-1], state, step, after)
 
     def _after(self, path: str) -> list[str]:
         dag, _, task = path.rpartition(".")

@@ -28,7 +28,7 @@ CLUSTER = Capabilities(
         Feature.PIPELINE_TIMEOUT: no("KFP has none for a pipeline; give the steps timeouts"),
         Feature.HOOKS: partly(
             "as tasks before and after the steps, the last in an exit handler; they cost two pods, and `retry_run` "
-            "calls on_pipeline_end only if it had not run before"
+            "calls on_pipeline_end again only if its task had failed"
         ),
         Feature.RESOURCES_CPU_MEMORY: yes,
         Feature.RESOURCES_GPU: yes,

@@ -144,7 +144,8 @@ class Runs:
                 step_status, error = ExecutionStatus.CANCELLED, None
         return StepRun(
             name=tasks.steps[task], status=step_status, raw_status=state or "PENDING",
-            attempt=max(len(pods), 1) if begun else 0, started_at=_utc(tasks.started(task)) if begun else None,
+            attempt=(pods[-1].attempt if pods else 1) if begun else 0,
+            started_at=_utc(tasks.started(task)) if begun else None,
             ended_at=_utc(tasks.ended(task)) if begun else None, error=error,
         )  # fmt: skip
 
@@ -235,10 +236,11 @@ class UiStore(Store):
 
 @dataclass(frozen=True)
 class Pod:
-    """One attempt of a step: Argo's id of its node, and what the pod may be called, the likeliest first."""
+    """One attempt of a step: Argo's id of its node, what the pod may be called, the likeliest first, and its number."""
 
     node: str
     names: tuple[str, ...]
+    attempt: int
 
 
 class Tasks:
@@ -276,14 +278,21 @@ class Tasks:
         below = _children(self._by_name[task]) if task in self._by_name else []
         if self.is_cached(task):
             return []
-        return [Pod(node, self._names(task, node)) for child in below for node in self._attempts(child)]
+        return [
+            Pod(node, self._names(task, node), attempt)
+            for child in below
+            for attempt, node in self._attempts(task, child)
+        ]
 
-    def _attempts(self, executor: str) -> list[str]:
-        """With a retry policy, Argo puts the attempts below the executor; else the executor is the one attempt."""
-        found: list[str] = []
-        while (node := node_id(f"({len(found)})", after=executor)) in self._nodes:
-            found.append(node)
-        return found or [executor]
+    def _attempts(self, task: str, executor: str) -> list[tuple[int, str]]:
+        """With a retry policy, Argo puts the attempts below the executor; else the executor is the one attempt.
+
+        When a run is retried, KFP deletes the failed attempts of a step that succeeded, so the first may be missing.
+        Source: KFP, ``GenerateRetryExecution``.
+        """
+        most = self._tasks[task].get("retryPolicy", {}).get("maxRetryCount", -1) + 1
+        nodes = [(number + 1, node_id(f"({number})", after=executor)) for number in range(most)]
+        return [item for item in nodes if item[1] in self._nodes] or [(1, executor)]
 
     def _names(self, task: str, node: str) -> tuple[str, ...]:
         """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last is that of Argo before 3.4."""

@@ -403,31 +403,6 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
     assert "The bundle of the pipeline is not the one that was compiled: its SHA-256 differs." in log
 
 
-def test_a_failed_run_goes_on_from_where_it_failed(orchestrator: KubeflowOrchestrator, shared: Path) -> None:
-    @step(outputs=["first"])
-    def first(folder: str) -> int:
-        with (Path(folder) / "first").open("a") as file:
-            file.write("x")
-        return 1
-
-    @step(outputs=["second"])
-    def second(first: int, folder: str) -> int:
-        if not (Path(folder) / "mended").exists():
-            raise OSError("not yet")
-        return first + 1
-
-    pipeline = Pipeline("retried", context=context(folder=str(shared))).add_step(first).add_step(second)
-    handle = orchestrator.run_pipeline(pipeline, run_id("retried")).wait_for_completion(RUN, 0.5)
-    assert handle.status is ExecutionStatus.FAILED
-    assert "step 'second': OSError: not yet" in str(handle.error)
-    (shared / "mended").touch()
-    orchestrator.retry_run(handle.job_id)
-    again = orchestrator.attach(handle.job_id).wait_for_completion(RUN, 0.5)
-    assert again.outputs == {"second": 2}
-    assert handle.refresh().status is ExecutionStatus.COMPLETED
-    assert (shared / "first").read_text() == "x"
-
-
 def test_stopping_a_run_twice_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path) -> None:
     """KFP refuses the second time, and calls the run FAILED in the end; whoever looks sees that it was stopped."""
     handle = orchestrator.run_pipeline(pipelines.beating(str(shared)), run_id("stopped"))

@@ -95,6 +95,13 @@ def test_the_executor_holds_the_attempts() -> None:
     assert found.pods("a")[1].names[0] == f"wf-retry-system-container-impl-{attempts[1].removeprefix('wf-')}"
 
 
+def test_the_first_attempt_may_have_been_deleted() -> None:
+    """As KFP does when it retries a run, of whose steps this one had succeeded."""
+    executor, second = at("wf.root.a.executor"), at("wf.root.a.executor(1)")
+    found = tasks(detail("a", executor), detail("executor", second), retryPolicy={"maxRetryCount": 2})
+    assert [(pod.node, pod.attempt) for pod in found.pods("a")] == [(second, 2)]
+
+
 def test_an_executor_that_was_skipped_is_no_pod_where_the_step_may_be_cached() -> None:
     details = [detail("a", at("wf.root.a.executor")), detail("executor", state="SKIPPED")]
     cached = tasks(*details, cachingOptions={"enableCache": True})
