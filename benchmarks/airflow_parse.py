@@ -21,18 +21,18 @@ from benchmarks.airflow_parse import plan
 from flowyml.plan.bundle import build
 from flowyml_airflow.compiler import compile_dag
 
-told = {}
+measured = {}
 compile_dag(build(plan(10)))
 for count in (1000, 5000):
     bundle = build(plan(count))
     bundle.plan.canonical
     started = time.process_time()
     text = compile_dag(bundle).text
-    told[f"seconds_{count}"] = time.process_time() - started
+    measured[f"seconds_{count}"] = time.process_time() - started
     started = time.process_time()
     json.dumps(json.loads(bundle.plan.canonical))
-    told[f"json_{count}"] = time.process_time() - started
-print(json.dumps(told))
+    measured[f"json_{count}"] = time.process_time() - started
+print(json.dumps(measured))
 """
 
 PARSING = """

@@ -42,7 +42,7 @@ def rows() -> Iterator[Row]:
             deploy_timeout=120,
         )  # fmt: skip
         (airflow.dags_folder / "native.py").write_text(NATIVE)
-        own = {"python": f"{airflow.python.parent}/../bin/python"}  # the same, told in another way
+        own = {"python": f"{airflow.python.parent}/../bin/python"}  # the same path, written in another way
         for name, options in (("step", {}), ("step_other", own)):
             orchestrator.deploy_pipeline(Pipeline(name, airflow=options).add_step(step(name="one")(lambda: 1)))
         taken: dict[str, list[float]] = {"native": [], "step": [], "step_other": []}

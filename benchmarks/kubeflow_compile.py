@@ -20,7 +20,7 @@ def plan(count):
         steps.append(Step(name=f"work-{number}", function="m:f", inputs=inputs, outputs=("value",)))
     return Plan(name="big", steps=tuple(steps))
 
-told = {}
+measured = {}
 bundle = build(plan(10))
 spec.validate(compile_pipeline(bundle))  # imports protobuf
 for count in (1000, 5000):
@@ -32,12 +32,12 @@ for count in (1000, 5000):
     checked = time.process_time()
     text = spec.compact(compiled)
     done = time.process_time()
-    told[f"seconds_{count}"] = done - started
-    told[f"spec_{count}"], told[f"validate_{count}"] = made - started, checked - made
-    told[f"megabytes_{count}"] = len(text) / 1e6
-    told[f"block_{count}"] = len(spec.text(compiled)) / 1e6
+    measured[f"seconds_{count}"] = done - started
+    measured[f"spec_{count}"], measured[f"validate_{count}"] = made - started, checked - made
+    measured[f"megabytes_{count}"] = len(text) / 1e6
+    measured[f"block_{count}"] = len(spec.text(compiled)) / 1e6
 assert "kfp" not in sys.modules
-print(json.dumps(told))
+print(json.dumps(measured))
 """
 
 THEIRS = """
@@ -56,14 +56,14 @@ def build(count):
             last = work(value=last.output)
     return big
 
-told = {}
+measured = {}
 started = time.process_time()
 big = build(1000)
 with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
     compiler.Compiler().compile(big, file.name)
-    told["seconds_1000"] = time.process_time() - started
-    told["megabytes_1000"] = len(open(file.name).read()) / 1e6
-print(json.dumps(told))
+    measured["seconds_1000"] = time.process_time() - started
+    measured["megabytes_1000"] = len(open(file.name).read()) / 1e6
+print(json.dumps(measured))
 """
 
 

@@ -63,7 +63,7 @@ def _reading(orchestrator: Orchestrator, api: str) -> Iterator[Row]:
 
 
 def _created(raw: httpx.Client, path: str, key: str) -> None:
-    """On SQLite, Prefect answers 503 when two of its own transactions meet; whoever calls it must ask again."""
+    """On SQLite, Prefect answers 503 when two of its own transactions meet; the caller must ask again."""
     while raw.post(path, json={"idempotency_key": key}).status_code == 503:
         time.sleep(0.03)
 
@@ -72,7 +72,7 @@ def _in_turns(*calls: Callable[[int], object]) -> list[list[float]]:
     """Milliseconds of each call, the first few left out.
 
     The order changes each time, and the server is left to finish what a call has set off, events and their records:
-    else whoever comes second pays for it.
+    else the second call pays for it.
     """
     turns: list[tuple[Callable[[int], object], list[float]]] = [(call, []) for call in calls]
     for number in range(COUNT + 5):

@@ -56,10 +56,10 @@ def cell(engine: Capabilities, feature: Feature) -> str:
 
 def notes(title: str, engine: Capabilities) -> list[str]:
     """What is partly or not there, in the adapter's own words."""
-    told = [feature for feature in Feature if engine[feature].note]
+    noted = [feature for feature in Feature if engine[feature].note]
     lines = [
         f"- **{feature.value}: {MARKS[engine[feature].level].lower()}.** {_sentence(engine, feature)}"
-        for feature in told
+        for feature in noted
     ]
     return ["", f"## {title} {{ #{engine.orchestrator} }}", "", *lines] if lines else []
 

@@ -143,7 +143,7 @@ def warn(later: Sequence[str]) -> list[str]:
     if later:
         print(f"\n{'!' * 30} PASSED AT A LATER TRY ONLY, with the machine to itself {'!' * 30}")
     for test in later:
-        why = FLAKY.get(test, "not known: its first failure is above. Mend it, or name it in FLAKY with the reason.")
+        why = FLAKY.get(test, "not known: its first failure is above. Fix it, or name it in FLAKY with the reason.")
         say(f"WARNING: {test}\n         {why}")
     return [test for test in later if test not in FLAKY]
 

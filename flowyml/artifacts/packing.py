@@ -33,8 +33,8 @@ def run_place(instance: str, pipeline: str, run_id: str) -> str:
 def artifact_key(place: str, step: str, attempt: int, output: str) -> str:
     """Where the output of an attempt stands in a store, whatever the names are; ``place`` is its run's.
 
-    It ends in a digest of the content: where two engines cannot be told apart, and have a run of one name each, nothing
-    is written over what the other wrote.
+    It ends in a digest of the content: where two engines look the same, and have a run of one name each, neither
+    writes over what the other wrote.
     """
     return f"{place}/{slug(step)}/{attempt}/{slug(output)}-{CONTENT}"
 

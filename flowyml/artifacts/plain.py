@@ -13,7 +13,7 @@ __all__ = ["is_plain"]
 def is_plain(value: Any, depth: int = 0) -> bool:
     """True for what comes back just as it was, through any engine.
 
-    That leaves out tuples, NaN and keys that are no text, which JSON changes; integers beyond 64 bits, NUL characters
+    That leaves out tuples, NaN and keys that are not text, which JSON changes; integers beyond 64 bits, NUL characters
     and lone surrogates, which some engines and databases refuse; and what is nested more than a hundred deep.
     """
     kind = type(value)

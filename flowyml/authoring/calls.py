@@ -161,7 +161,7 @@ def as_later(who: str, parameter: str, value: object) -> Later:
 
 
 def list_source(who: str, value: object) -> Source:
-    """Where the items of a loop come from. Raises ``DefinitionError`` for what is no list."""
+    """Where the items of a loop come from. Raises ``DefinitionError`` for anything but a list."""
     if isinstance(value, Later):
         return value.source
     if isinstance(value, list | tuple) and not is_too_deep(value) and is_json(list(value)):

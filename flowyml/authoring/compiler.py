@@ -99,7 +99,7 @@ def compile_outputs(
 ) -> tuple[PipelineOutput, ...]:
     """The outputs of the pipeline: those ``returned`` or ``wanted``, else every output that no step consumes.
 
-    What may not come to be, in a branch or a clean-up, is no output by itself.
+    What may not come to be, in a branch or a clean-up, does not become an output by itself.
     """
     if returned:
         for output in returned:

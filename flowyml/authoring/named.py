@@ -61,7 +61,7 @@ class _Outputs:
 
 
 def named_condition(condition: Callable[[Any], Any]) -> Condition:
-    """What a function makes of the names of a pipeline. Raises ``DefinitionError`` where that is no condition."""
+    """What a function makes of the names of a pipeline. Raises ``DefinitionError`` where that is not a condition."""
     if not callable(condition):
         raise DefinitionError(
             f"A condition by names is a function: when(lambda it: it.score > 0.9), and this is {condition!r:.80}."

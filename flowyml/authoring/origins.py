@@ -152,5 +152,5 @@ def _owner_and_name(url: str) -> str:
     elif re.match(r"[^/]+:", url):
         path = url.partition(":")[2]
     else:
-        path = url.rstrip("/").rpartition("/")[2]  # a path on this machine: its folders are nobody else's
+        path = url.rstrip("/").rpartition("/")[2]  # a path on this machine: other machines have other folders
     return "/".join(path.strip("/").removesuffix(".git").split("/")[-2:])

@@ -78,7 +78,7 @@ class Output:
 
     @property
     def columns(self) -> int | None:
-        """How wide the terminal is; None where the output is no terminal."""
+        """How wide the terminal is; None where the output is not a terminal."""
         from shutil import get_terminal_size
 
         return get_terminal_size((100, 24)).columns if self.stream.isatty() else None
@@ -118,7 +118,7 @@ class Output:
         buffer.flush()
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, cut: str | None = None) -> None:
-        """Columns for people; where the output is no terminal, nothing is cut, wrapped or coloured.
+        """Columns for people; where the output is not a terminal, nothing is cut, wrapped or coloured.
 
         On a terminal that is too narrow, cells are wrapped; or the column ``cut`` is cut, for one line a row.
         """

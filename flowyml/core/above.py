@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Above"]
 
-# What moves the cursor, erases, or shows and hides the cursor (ECMA-48, 8.3). Colours are no part of it.
+# What moves the cursor, erases, or shows and hides the cursor (ECMA-48, 8.3). Colours stay.
 _CURSOR = re.compile(r"\x1b\[[0-9;?]*[A-HJKSTfhlsu]")
 _AGAIN = re.compile(r"^(\r|\x1b\[[0-9]*[AF])|\x1b\[[0-9]*[AF]")  # what is written takes the place of what was
 

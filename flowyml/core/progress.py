@@ -46,7 +46,7 @@ def wants_progress() -> bool:
 def show_progress(
     pipeline: str, run_id: str, *, console: Console | None = None, tail: Callable[[], str] = str
 ) -> Iterator[Update]:
-    """Draw the steps live on standard error; where that is no terminal, write a line for each change.
+    """Draw the steps live on standard error; where that is not a terminal, write a line for each change.
 
     What is printed meanwhile appears above. Give a ``console`` to draw elsewhere; then nothing that is printed is
     led around the drawing. ``tail`` gives what is being printed, for a line below.

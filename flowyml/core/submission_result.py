@@ -182,7 +182,7 @@ class SubmissionResult:
         measure("run_finished", run.pipeline, run.run_id, run.status, run.duration_seconds)
 
     def _last_step_runs(self) -> tuple[StepRun, ...]:
-        """The steps of the ended run; none where the engine has gone since, which is no reason to lose the run."""
+        """The steps of the ended run; none where the engine has gone since: the run itself is not lost."""
         try:
             return self.step_runs()
         except EngineError as error:

@@ -23,7 +23,7 @@ __all__ = ["BundledPipeline"]
 class BundledPipeline:
     """Hand it to any orchestrator: ``orchestrator.run_pipeline(BundledPipeline("training-1f3a9c2e.pyz"))``.
 
-    Raises ``PlanError`` when the file is no bundle.
+    Raises ``PlanError`` when the file is not a bundle.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

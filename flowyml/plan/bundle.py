@@ -61,7 +61,7 @@ class Bundle:
     def code_digest(self) -> str:
         """SHA-256 of the user's part, the plan and the code, in hexadecimal: another FlowyML changes nothing of it.
 
-        What a pickled function or hook holds, such as a list that it fills, is no code and does not count.
+        What a pickled function or hook holds, such as a list that it fills, is data and does not count.
         """
         parts = sorted(_contents(self.data, self.filename, "code/").items())
         listed = [(path, hashlib.sha256(data).hexdigest()) for path, data in parts]

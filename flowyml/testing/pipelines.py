@@ -128,7 +128,7 @@ def mutating() -> Pipeline:
 
 
 def large() -> Pipeline:
-    """An output that is too large to go inline, and one that is no JSON."""
+    """An output that is too large to go inline, and one that is not JSON."""
 
     @step(outputs=["blob"])
     def make() -> bytes:
@@ -165,7 +165,7 @@ def gathering() -> Pipeline:
 
 
 def dated() -> Pipeline:
-    """Parameters that are no JSON: in a step they are what they are in the pipeline."""
+    """Parameters that JSON does not have: a step gets the types that the pipeline gave."""
 
     @step
     def week(day: date, at: datetime, folder: Path, more: list[date | None]) -> list[str]:

@@ -45,7 +45,7 @@ def test_trouble_is_told_once(store: RunStore) -> None:
     with pytest.raises(sqlite3.OperationalError) as told, store.session(), store.session() as db:
         db.execute("SELECT * FROM nowhere")
     assert str(told.value) == (
-        f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. See to the disk, "
+        f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. Check the disk, "
         f"and try again."
     )
 

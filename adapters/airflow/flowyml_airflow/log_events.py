@@ -55,7 +55,7 @@ def _time(item: Any) -> str | None:
 
 
 def _is_torn(item: Any) -> bool:
-    """Whether a worker is still writing this line: what is no whole JSON, Airflow hands on as if it were text.
+    """Whether a worker is still writing this line: Airflow hands on incomplete JSON as if it were text.
 
     Source: Airflow, ``file_task_handler._log_stream_to_parsed_log_stream``.
     """

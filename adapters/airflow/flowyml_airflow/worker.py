@@ -86,7 +86,7 @@ def stop_step() -> None:
 def _end_with_parent() -> Iterator[None]:
     """Stop the step when the process that supervises this task is gone.
 
-    Nobody takes its result then, nor can cancel it, and Airflow starts the next attempt. Airflow's own process of the
+    Its result is lost then, it cannot be cancelled, and Airflow starts the next attempt. Airflow's own process of the
     task does not look. The kernel's signal for it, PR_SET_PDEATHSIG, is left alone: it also comes when only the thread
     ends that has forked, and would kill a shell or a test that runs the task in its own process.
     """

@@ -113,7 +113,7 @@ class Client:
         return None if gone else lines
 
     def _bounded(self, answer: Any) -> bytes:
-        """The body of an answer; there may be no end of it."""
+        """The body of an answer, which may be endless."""
         try:
             body = bytes(answer.read(LARGEST_ANSWER + 1))
         finally:
@@ -133,7 +133,7 @@ class Client:
                 limit -= len(part)
                 write(part)
         finally:
-            answer.close()  # there may be no end of it
+            answer.close()  # it may be endless
         if limit < 0:
             raise EngineError(f"{shown(page)} at {self.connection.where} is larger than what was stored there.")
 

@@ -1,4 +1,4 @@
-"""Runs one submitted run, in a process that nobody waits for. Started by file name, from whatever Python has it."""
+"""Runs one submitted run, in a process that outlives its caller. Started by file name, from whatever Python has it."""
 
 from __future__ import annotations
 

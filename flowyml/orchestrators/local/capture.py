@@ -87,7 +87,7 @@ class Tee:
         return written
 
     def show(self, text: str) -> int:
-        """Pass text on, without a note. That nobody reads it is no fault of the step that prints."""
+        """Pass text on, without a note. A step does not fail because its output has no reader."""
         if not self._silent and self._stream is not None:
             _, end, rest = text.rpartition("\n")
             self.begun = (rest if end else self.begun + rest)[-_LONGEST_BEGUN:]
@@ -96,7 +96,7 @@ class Tee:
         return len(text)
 
     def isatty(self) -> bool:
-        """As the stream is; a stream that is not there is no terminal."""
+        """As the stream is; a missing stream is not a terminal."""
         return self._stream is not None and bool(self._stream.isatty())
 
     def writelines(self, lines: Any) -> None:
@@ -167,7 +167,7 @@ def leading_through(lead: Callable[[Any, str], Any]) -> Iterator[None]:
 def pass_on(name: str, line: str) -> None:
     """Show a line of a child process on the terminal; it is noted elsewhere."""
     tee = _Installed.streams[name][1]
-    with suppress(OSError, ValueError):  # closed, or a pipe that nobody reads
+    with suppress(OSError, ValueError):  # closed, or a pipe without a reader
         tee.show(f"{line}\n")
         tee.flush()
 

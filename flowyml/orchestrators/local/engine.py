@@ -1,6 +1,6 @@
 """Decide which step runs when. The workers do it among themselves; no thread is there only to schedule.
 
-The calling thread is the first worker. Another is started only when a step is ready that nobody is free for, so a
+The calling thread is the first worker. Another is started only when a step is ready and no worker is free, so a
 chain of steps runs wholly in the calling thread.
 """
 

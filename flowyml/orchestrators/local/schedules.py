@@ -173,7 +173,7 @@ class ScheduleStore:
 
 
 def warn_unless_served(store: ScheduleStore) -> None:
-    """A schedule that nobody looks at is the kind of thing that is found out weeks later."""
+    """Otherwise a schedule that no server fires goes unnoticed for weeks."""
     if not store.is_served():
         warnings.warn(
             "The schedule is saved, but nothing will fire until `flowyml schedule serve` runs on this machine.",

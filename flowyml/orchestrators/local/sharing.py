@@ -169,7 +169,7 @@ def _path_of(value: Any) -> str:
 
 @cache
 def _seeds(file: str) -> bool:
-    """Whether a file gives a seed to anything: without one, nobody counts on the same numbers."""
+    """Whether a file gives a seed to anything: without one, no code counts on the same numbers."""
     try:
         return _SEEDS.search(Path(file).read_bytes()) is not None
     except OSError:  # a notebook's cell

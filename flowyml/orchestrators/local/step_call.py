@@ -86,7 +86,7 @@ class StepCalls:
         return value.live(self._unpack) if type(value) is Stored else value
 
     def _call_here(self, node: Node) -> dict[str, Any]:
-        given: dict[str, Any] = own_copy(node.fixed)  # what an attempt does to them is nobody else's business
+        given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
         for name, source, output in node.given():
             given[name] = self._taken(node, source, output)
         inputs = _as_declared(node, given)

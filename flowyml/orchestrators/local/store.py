@@ -205,7 +205,7 @@ def _errors_named(path: Path) -> Iterator[None]:
             raise
         if not getattr(error, "sqlite_errorname", "").startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             message = (
-                f"The record of local runs, {path}, cannot be read or written: {error}. See to the disk, and try again."
+                f"The record of local runs, {path}, cannot be read or written: {error}. Check the disk, and try again."
             )
             raise type(error)(message) from error
         raise ConfigurationError(
