@@ -64,7 +64,7 @@ class Recorder:
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Note one step, and give what stands for its outputs."""
         name = self._free_name(f"{self._prefix}{step.name}")
-        return self._added(step, name, _bind(step, name, args, kwargs))
+        return self._add(step, name, _bind(step, name, args, kwargs))
 
     def record_map(self, step: Step[..., Any], fixed: Mapping[str, Any], over: Mapping[str, Any]) -> Any:
         """Note one step that runs for each item of the lists in ``over``."""
@@ -75,7 +75,7 @@ class Recorder:
         loop = Loop(name=name, over=lists, max_parallel=options.max_parallel, on_item_error=options.on_item_error)
         with self.grouping.open(loop) as made:
             items = {item.name: ItemValue(FromItem(made.name, item.name)) for item in lists}
-            return self._added(step, name, _bind(step, name, (), {**fixed, **items}))
+            return self._add(step, name, _bind(step, name, (), {**fixed, **items}))
 
     @contextmanager
     def section(
@@ -105,10 +105,10 @@ class Recorder:
                 bound.setdefault(item.into, []).append(value)
             else:
                 bound[item.name] = value
-        self._added(call.step, name, {key: _given(name, key, value) for key, value in bound.items()}, wired.outputs)
+        self._add(call.step, name, {key: _given(name, key, value) for key, value in bound.items()}, wired.outputs)
         return {FromStep(wired.name, output): CallOutput(FromStep(name, output)) for output in wired.outputs}
 
-    def _added(
+    def _add(
         self, step: Step[..., Any], name: str, bound: dict[str, Given], outputs: tuple[str, ...] | None = None
     ) -> Any:
         if outputs is None:
@@ -136,7 +136,7 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
     token = recorder.set(recording)
     try:
         with errors_at(place_of(function)):
-            returned = _called(function, {name: ParameterValue(source) for name, source in parameters.items()})
+            returned = _call_function(function, {name: ParameterValue(source) for name, source in parameters.items()})
             recording.grouping.check_blocks()
     finally:
         recorder.reset(token)
@@ -171,7 +171,7 @@ def list_source(who: str, value: object) -> Source:
     )
 
 
-def _called(function: Callable[..., Any], parameters: Mapping[str, ParameterValue]) -> Any:
+def _call_function(function: Callable[..., Any], parameters: Mapping[str, ParameterValue]) -> Any:
     try:
         return function(**parameters)
     except FlowymlError:

@@ -105,7 +105,7 @@ def _module(place: str) -> tuple[ModuleType, bool]:
         spec = _found(place)
     if spec is None or spec.loader is None:
         raise UsageError(f"{place}: there is no such file or module.")
-    return _executed(spec, place)
+    return _execute(spec, place)
 
 
 def _found(name: str) -> ModuleSpec | None:
@@ -132,10 +132,10 @@ def _of_file(path: Path) -> tuple[ModuleType, bool]:
         sys.path.insert(0, root)
     spec = spec_from_file_location(name, path.resolve())
     assert spec is not None
-    return _executed(spec, str(path))
+    return _execute(spec, str(path))
 
 
-def _executed(spec: ModuleSpec, place: str) -> tuple[ModuleType, bool]:
+def _execute(spec: ModuleSpec, place: str) -> tuple[ModuleType, bool]:
     module = sys.modules[spec.name] = module_from_spec(spec)
     assert spec.loader is not None
     with _Loading(place) as attempt:

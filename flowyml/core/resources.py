@@ -45,6 +45,25 @@ class ResourceRequirements:
         if isinstance(gpu, bool) or not isinstance(gpu, int) or gpu < 0:
             raise DefinitionError(f"gpu={self.gpu!r} is not a number of devices. Use a whole number, 0 or more.")
 
+    @property
+    def gpu_resource(self) -> str:
+        """What Kubernetes calls the device: a ``gpu_type`` with a slash, else NVIDIA's.
+
+        >>> ResourceRequirements(gpu=1, gpu_type="amd.com/gpu").gpu_resource
+        'amd.com/gpu'
+        """
+        return self.gpu_type if self.gpu_type and "/" in self.gpu_type else "nvidia.com/gpu"
+
+    @property
+    def gpu_labels(self) -> dict[str, str]:
+        """The labels of a node with such a GPU: a model of NVIDIA's is one, as its feature discovery writes it.
+
+        >>> ResourceRequirements(gpu=1, gpu_type="NVIDIA-A100").gpu_labels
+        {'nvidia.com/gpu.product': 'NVIDIA-A100'}
+        """
+        is_model = self.gpu and self.gpu_type and "/" not in self.gpu_type
+        return {"nvidia.com/gpu.product": str(self.gpu_type)} if is_model else {}
+
     @classmethod
     def coerce(
         cls, value: ResourceRequirements | Mapping[str, object] | None, *, stacklevel: int = 2

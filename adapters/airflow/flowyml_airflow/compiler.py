@@ -362,13 +362,12 @@ def _pod(resources: ResourceRequirements) -> Part:
     wanted = {"cpu": resources.cpu, "memory": resources.memory}
     requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
     limits = {"memory": resources.memory} if resources.memory else {}
-    kind = resources.gpu_type or ""
     if resources.gpu:
-        limits[kind if "/" in kind else "nvidia.com/gpu"] = str(resources.gpu)
+        limits[resources.gpu_resource] = str(resources.gpu)
     if limits:
         requests.append(Pair("limits=", value(limits)))
-    if resources.gpu and kind and "/" not in kind:
-        requests.append(Pair("selector=", value({"nvidia.com/gpu.product": kind})))
+    if resources.gpu_labels:
+        requests.append(Pair("selector=", value(resources.gpu_labels)))
     return Group("pod(", requests, ")")
 
 

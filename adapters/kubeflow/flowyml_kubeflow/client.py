@@ -76,7 +76,7 @@ class Client:
         def call() -> Any:
             return self._operation(operation)(*arguments, **options, **self._limits)
 
-        return self._called(call)
+        return self._call(call)
 
     def pages(self, operation: str, field: str, *arguments: Any, **options: Any) -> Iterator[Any]:
         """All entries of a list, page after page; ``field`` is theirs in the answer."""
@@ -188,9 +188,9 @@ class Client:
                 _return_http_data_only=True, **self._limits,
             )  # fmt: skip
 
-        return self._called(call)
+        return self._call(call)
 
-    def _called(self, call: Callable[[], Any]) -> Any:
+    def _call(self, call: Callable[[], Any]) -> Any:
         """One call; once more if the credentials were refused and fresh ones are there."""
         sign_in = self.connection.sign_in
         headers = sign_in.headers()

@@ -60,13 +60,13 @@ class Pipelines:
         self._versions: dict[tuple[str, str], Any] = {}
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
-        version, digest, changed = self.deployed(bundle, owns=True, force=force)
+        version, digest, changed = self.ensure_uploaded(bundle, owns=True, force=force)
         url = self.client.connection.page(
             f"pipelines/details/{version.pipeline_id}/version/{version.pipeline_version_id}"
         )
         return Deployment(name=bundle.plan.name, digest=digest, changed=changed, url=url)
 
-    def deployed(self, bundle: Bundle, *, owns: bool = False, force: bool = False) -> tuple[Any, str, bool]:
+    def ensure_uploaded(self, bundle: Bundle, *, owns: bool = False, force: bool = False) -> tuple[Any, str, bool]:
         """The version of the pipeline that is these very bytes; uploads it if KFP has none.
 
         A version that is deployed or scheduled ``owns`` the pipeline's name: raises ``OwnershipError`` where the
@@ -85,7 +85,7 @@ class Pipelines:
             check_replaceable(origin_of(newest), bundle.origin, what, force=force)
         usable = [digest[:16]] if owns else [digest[:16], f"{digest[:16]}{_OF_A_RUN}"]
         found = next((version for name in usable if (version := self._version(pipeline, name))), None)
-        made = found or self._uploaded(pipeline, usable[-1], text, _version_description(bundle))
+        made = found or self._upload(pipeline, usable[-1], text, _version_description(bundle))
         return self._reference(pipeline, made), digest, found is None
 
     def diff(self, bundle: Bundle) -> str:
@@ -163,7 +163,7 @@ class Pipelines:
         found = [item for item in answer.pipeline_versions or () if name in (item.name, item.display_name)]
         return str(found[0].pipeline_version_id) if found else None  # servers before 2.14 know display names only
 
-    def _uploaded(self, pipeline: str, name: str, text: str, description: str) -> str:
+    def _upload(self, pipeline: str, name: str, text: str, description: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pipeline.yaml"
             path.write_text(text, "utf-8")

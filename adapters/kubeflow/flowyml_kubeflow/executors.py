@@ -162,7 +162,7 @@ def bundle_container(bundle: Bundle, url: str | None, form: str, options: StepOp
 def kubernetes(step: Step | None, options: StepOptions) -> Json:
     """What Kubernetes does with the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig."""
     config: Json = {}
-    selector = {**_gpu_selector(step.resources if step else None), **options.node_selector}
+    selector = {**(step.resources.gpu_labels if step and step.resources else {}), **options.node_selector}
     if selector:
         config["nodeSelector"] = {"labels": selector}
     if options.tolerations:
@@ -225,7 +225,7 @@ def _resources(options: StepOptions, asked: ResourceRequirements | None) -> Json
             resources[name] = _cores(quantity) if name.startswith("cpu") else _gigabytes(quantity)
             resources[f"resource{name[0].upper()}{name[1:]}"] = quantity
     if asked and asked.gpu:
-        count, kind = str(asked.gpu), _gpu_resource(asked)
+        count, kind = str(asked.gpu), asked.gpu_resource
         resources["accelerator"] = {"count": count, "type": kind, "resourceCount": count, "resourceType": kind}
     return {"resources": resources} if resources else {}
 
@@ -240,17 +240,6 @@ def _gigabytes(quantity: str) -> float:
     assert match  # as ResourceRequirements has it
     base = 1024 if match[3] else 1000
     return float(Decimal(match[1]) * base ** " KMGTPE".index(match[2].upper() or " ") / 10**9)
-
-
-def _gpu_resource(asked: ResourceRequirements) -> str:
-    return asked.gpu_type if asked.gpu_type and "/" in asked.gpu_type else "nvidia.com/gpu"
-
-
-def _gpu_selector(asked: ResourceRequirements | None) -> dict[str, str]:
-    """A model of GPU is a label of the node, as NVIDIA's feature discovery writes it."""
-    if asked and asked.gpu and asked.gpu_type and "/" not in asked.gpu_type:
-        return {"nvidia.com/gpu.product": asked.gpu_type}
-    return {}
 
 
 def _variables(options: StepOptions) -> Json:

@@ -45,7 +45,7 @@ class RunsByName:
         """
         body = None
         for _ in range(_ROUNDS):
-            if found := self._settled(run_id):
+            if found := self._wait_for_one(run_id):
                 check(found)
                 return str(found.run_id)
             body = body or make()
@@ -57,7 +57,7 @@ class RunsByName:
             self._delete(created)
         raise EngineError(f"Too many submissions of run {run_id!r} at the same time: none came first. Try again.")
 
-    def _settled(self, run_id: str) -> Any:
+    def _wait_for_one(self, run_id: str) -> Any:
         """The one run of that name. Of several all but one are deleted soon; and one that has not begun is looked at
         twice, since the process that made it may delete it."""
         runs = self.runs.named(run_id)

@@ -151,7 +151,7 @@ class KubeflowOrchestrator(Orchestrator):
     def _new_run(self, bundle: Bundle, run_id: str, values: Mapping[str, Any]) -> Any:
         return self.client.model(
             "V2beta1Run", display_name=run_id, experiment_id=self.pipelines.experiment_id(),
-            pipeline_version_reference=self.pipelines.deployed(bundle)[0],
+            pipeline_version_reference=self.pipelines.ensure_uploaded(bundle)[0],
             runtime_config=self.client.model("V2beta1RuntimeConfig", parameters=values),
             service_account=self.service_account,
         )  # fmt: skip

@@ -47,7 +47,7 @@ class RecurringRuns:
             if older:
                 found = origin_of(self.pipelines.version_of(older[0]))
                 check_replaceable(found, bundle.origin, f"the schedule {name!r} on KFP", force=force)
-            version = self.pipelines.deployed(bundle, owns=True, force=force)[0]
+            version = self.pipelines.ensure_uploaded(bundle, owns=True, force=force)[0]
             body = self._recurring_run(bundle.plan, schedule, version, self._last_tick(schedule, older))
             kept = [item.recurring_run_id for item in older[:1] if _is_same(item, body)]
             wanted = kept[0] if kept else self._new_recurring(body, {item.recurring_run_id for item in older})

@@ -145,7 +145,7 @@ def main(folder: Path) -> int:
     store = RunStore(Path(job["store"]))
     try:
         with pickles_decided(job["caller"]["no_pickles"]):
-            ending = _executed(job, folder, host)
+            ending = _execute(job, folder, host)
     except BaseException as error:
         traceback.print_exc()
         ending = Ending("FAILED", "failed", error_text(error))
@@ -157,7 +157,7 @@ def main(folder: Path) -> int:
     return 0 if ending.status == "COMPLETED" else 1
 
 
-def _executed(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
+def _execute(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
     pipeline = BundledPipeline(job["bundle"])
     host.code_folder = pipeline.folder / "code"
     import_from(pipeline.folder)

@@ -148,7 +148,7 @@ class RunStore:
             row = db.execute(
                 f"SELECT {RunRow.columns()} FROM runs WHERE run_id = ?", (storable_text(run_id),)
             ).fetchone()
-            return self._settled(db, RunRow(*row)) if row else None
+            return self._settle(db, RunRow(*row)) if row else None
 
     def get(self, run_id: str) -> RunRow:
         """One run. Raises ``RunNotFoundError``."""
@@ -164,7 +164,7 @@ class RunStore:
                 " ORDER BY number DESC LIMIT :limit",
                 {"pipeline": pipeline and storable_text(pipeline), "limit": limit},
             )
-            return [self._settled(db, RunRow(*row)) for row in rows.fetchall()]
+            return [self._settle(db, RunRow(*row)) for row in rows.fetchall()]
 
     def steps(self, number: int) -> list[StepRow]:
         """The steps that have begun or were decided, each item of a loop by itself."""
@@ -181,7 +181,7 @@ class RunStore:
             )
             return [(row[0], Line(*row[1:])) for row in rows]
 
-    def _settled(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
+    def _settle(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
         """The same row, or, when the process that ran it is gone, that of a crashed run."""
         if row.status not in ("QUEUED", "RUNNING") or not _is_lost(row):
             return row
