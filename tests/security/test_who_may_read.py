@@ -261,11 +261,11 @@ def test_a_run_of_kfps_local_runner_is_private_in_a_folder_that_is_not(
 ) -> None:
     """``FLOWYML_HOME`` may be a folder that holds other things, too, and stays open."""
     pytest.importorskip("kfp")
-    from flowyml_kubeflow import KubeflowOrchestrator
+    from flowyml_kubeflow import KubeflowLocalOrchestrator
 
     monkeypatch.setenv("FLOWYML_HOME", str(place))
     (place / "notes.txt").write_text("anything")
     pipeline = Pipeline("private").add_step(step(name="say", outputs=["word"])(lambda: print("planted-line") or "word"))
-    assert pipeline.run(on=KubeflowOrchestrator()).success
+    assert pipeline.run(on=KubeflowLocalOrchestrator()).success
     assert (place / "kubeflow" / "runs").is_dir()
     assert read_by_another_user(place / "kubeflow" / "runs") == []

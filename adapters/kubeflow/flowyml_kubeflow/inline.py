@@ -37,8 +37,11 @@ _ENGINES = (
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
-# What only a terminal, a notebook or a repository needs. No pod imports it.
-_AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py")
+# What only a terminal, a notebook, a repository or pytest needs. No pod imports it.
+_AT_A_DESK = (
+    "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py",
+    *(f"flowyml/testing/{name}.py" for name in ("base", "deployments", "failures", "life", "runs", "suite")),
+)  # fmt: skip
 # What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
 _COMPILERS = ("flowyml/authoring/compiler.py", "flowyml/authoring/scopes.py")
 _MAY_COMPILE = re.compile(rb"\.(?:compile|bundle|check_parameters|code|steps|_repr_html_)\b")
