@@ -65,7 +65,7 @@ def commands(secret: str) -> list[str]:
 
 planted = Pipeline("planted", context=context(secret="nothing"), include=["**/*"]).add_step(commands)
 """
-BROKEN = re.compile(rb'(?<=[A-Za-z0-9+/]{100})(?:","|\n +- )(?=[A-Za-z0-9+/]{40})')
+BROKEN = re.compile(rb'(?<=[A-Za-z0-9+/]{100})(?:","|"?\n +- "?)(?=[A-Za-z0-9+/]{40})')
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{40,}={0,2}")
 
 
