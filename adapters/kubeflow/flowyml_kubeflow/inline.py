@@ -37,11 +37,11 @@ _ENGINES = (
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
-# What only a terminal, a notebook, a repository or pytest needs. No pod imports it.
-_AT_A_DESK = (
-    "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py",
-    *(f"flowyml/testing/{name}.py" for name in ("base", "deployments", "failures", "life", "runs", "suite")),
-)  # fmt: skip
+# What only a terminal, a notebook or a repository needs. No pod imports it.
+_AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py")
+# The conformance suite, beside its sample pipelines; and code that stands in a module of tests.
+_SUITE = tuple(f"flowyml/testing/{name}.py" for name in ("base", "deployments", "failures", "life", "runs", "suite"))
+_TESTS = re.compile(rb"Conformance|flowyml\.testing\.(?!pipelines)")
 # What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
 _COMPILERS = ("flowyml/authoring/compiler.py", "flowyml/authoring/scopes.py")
 _MAY_COMPILE = re.compile(rb"\.(?:compile|bundle|check_parameters|code|steps|_repr_html_)\b")
@@ -62,6 +62,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
             contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
+    if not any(_TESTS.search(data) for data in users):
+        contents = {path: data for path, data in contents.items() if path not in _SUITE}
     if not any(_MAY_COMPILE.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if path not in _COMPILERS}
     contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}

@@ -215,6 +215,17 @@ def test_what_makes_a_plan_comes_along_where_a_script_may_make_one(line: str, co
     assert ("flowyml/authoring/compiler.py" in held) == comes
 
 
+@pytest.mark.parametrize(
+    ("line", "comes"),
+    [("from flowyml.testing.pipelines import greeting", False), ("from flowyml.testing import RunConformance", True)],
+)
+def test_the_conformance_suite_comes_along_where_a_script_asks_for_it(line: str, comes: bool) -> None:
+    plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
+    held = with_launcher(build(plan, files={"m.py": f"{line}\n".encode()})).files
+    assert "flowyml/testing/pipelines.py" in held
+    assert ("flowyml/testing/suite.py" in held) == comes
+
+
 def test_steps_that_are_alike_share_a_component() -> None:
     twins = [step(name=f"twin {n}", outputs=[f"v{n}"])(lambda: 1) for n in range(2)]
     same = Plan(name="same", steps=tuple(Step(name=f"s{n}", function="m:f", outputs=("v",)) for n in range(5)))
