@@ -85,7 +85,7 @@ class Later:
     def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # as in SQLAlchemy and pandas
         return self._compared("==", other)
 
-    def __ne__(self, other: object) -> Expression:  # type: ignore[override]
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]  # as above
         return self._compared("!=", other)
 
     def __lt__(self, other: object) -> Expression:

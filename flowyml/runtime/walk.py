@@ -66,7 +66,7 @@ class Node:
     @property
     def label(self) -> str:
         """A name for people, and for what is stored of it."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of node has its own
 
     @property
     def plain(self) -> frozenset[str]:
@@ -106,7 +106,7 @@ class Task(Node):
         self.started = False
 
     @property
-    def rule(self) -> str:  # type: ignore[override]
+    def rule(self) -> str:  # type: ignore[override]  # a constant of the class for all other nodes
         return self.step.run_if
 
     @property
@@ -568,7 +568,7 @@ class Walk(Generic[T]):
         while self._pending:
             node = self._pending.popleft()
             if isinstance(node, Task) and not node.started:
-                self.decided.append(node)  # type: ignore[arg-type]
+                self.decided.append(node)  # type: ignore[arg-type]  # tasks are made by `make`, so they are of T
             if isinstance(node, Task | Opening | Decision):
                 self._count_out(node)
             if node.end is End.OK:

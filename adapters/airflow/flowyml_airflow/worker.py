@@ -165,7 +165,7 @@ def _place(context: Mapping[str, Any], bundle: Path) -> str:
 
 @cache
 def _address() -> str:
-    """Where this Airflow says that it is: it tells apart two that share a store."""
+    """Where this Airflow says that it is: two that share a store differ by it."""
     try:
         conf = import_module("airflow.configuration").conf
     except ImportError:  # in a test of this file
