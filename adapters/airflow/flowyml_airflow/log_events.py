@@ -20,7 +20,7 @@ _RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """One line of the log of an attempt. ``source`` is the program that wrote it, ``error`` is that of a failed attempt.
+    """One line of the log of an attempt. ``source`` is what wrote it, ``error`` is that of a failed attempt.
 
     ``may_grow`` is true where the line may not have been written to its end.
     """
@@ -89,7 +89,7 @@ def text_log_events(content: str) -> list[LogEvent]:
 
     Lines that begin with a time begin an event; other lines belong to the one before.
 
-    The last one may be half-written, or wait for more lines: Airflow leaves out the line break, by which one could know.
+    The last one may be half-written, or wait for more lines: Airflow leaves out the line break that ends it.
     """
     events: list[LogEvent] = []
     for line in _text(content).splitlines():
