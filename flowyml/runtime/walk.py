@@ -8,249 +8,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
-from flowyml.core.runs import labelled
 from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.model import Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
-
-__all__ = ["Collected", "Decision", "End", "Frame", "Node", "Opening", "Task", "Walk"]
-
-Index = tuple[int, ...]
-"""Which item of the loops around it a step works on, the outermost first; empty outside of all loops."""
-
-
-class End(IntEnum):
-    """How something ended, as far as it matters to what waits for it."""
-
-    OK = 0
-    SKIPPED = 1
-    FAILED = 2
-
-
-class Collected(list[Any]):
-    """The values of all items of a loop, in order; with ``indexes`` those of the items that succeeded."""
-
-    indexes: Sequence[int] | None = None
-
-    def of(self, values: Sequence[Any]) -> list[Any]:
-        """What a step gets for these values: the list, or a list of pairs with their indexes."""
-        return list(values) if self.indexes is None else list(zip(self.indexes, values, strict=True))
-
-
-class Node:
-    """What others wait for. ``values`` are its outputs, and ``uses`` counts, for each, the consumers to come.
-
-    ``cause`` says what kept it from running.
-    """
-
-    __slots__ = ("arguments", "cause", "end", "fixed", "followers", "frame", "gate", "tally", "uses", "values", "waits")
-
-    rule = "all_success"
-
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
-        self.end: End | None = None
-        self.cause = ""
-        self.waits = 0
-        self.tally = [0, 0, 0]  # how many that it waited for ended so, by End
-        self.gate: _Gate | None = None
-        self.followers: list[Node] = []
-        self.arguments: list[tuple[str, Node, str]] = []
-        self.fixed: dict[str, Any] = {}
-        self.values: dict[str, Any] = {}
-        self.uses: dict[str, int] = {}
-
-    @property
-    def label(self) -> str:
-        """A name for people, and for what is stored of it."""
-        raise NotImplementedError  # each kind of node has its own
-
-    @property
-    def plain(self) -> frozenset[str]:
-        """Which of ``values`` no step produced: items of parameters and constants, which are carried as they are."""
-        return frozenset()
-
-    def given(self) -> Iterator[tuple[str, Node, str]]:
-        """The arguments that are there, not those of steps that did not complete: a name, and where the value is."""
-        return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
-
-    def use(self, output: str) -> None:
-        """One consumer more."""
-        self.uses[output] = self.uses.get(output, 0) + 1
-
-    def drop(self, output: str) -> None:
-        """One consumer fewer; a value goes with its last one."""
-        left = self.uses[output] = self.uses[output] - 1
-        if not left:
-            self.values.pop(output, None)
-
-    def forget_unused(self) -> None:
-        """Let go of the outputs that nothing takes."""
-        for output in [name for name in self.values if not self.uses.get(name)]:
-            del self.values[output]
-
-
-class Task(Node):
-    """One step, or one item's turn of it, at ``position`` in the plan."""
-
-    __slots__ = ("index", "position", "started", "step")
-
-    def __init__(self, frame: Frame, step: Step, position: int) -> None:
-        super().__init__(frame)
-        self.step = step
-        self.position = position
-        self.index = frame.index
-        self.started = False
-
-    @property
-    def rule(self) -> str:  # type: ignore[override]  # a constant of the class for all other nodes
-        return self.step.run_if
-
-    @property
-    def label(self) -> str:
-        return labelled(self.step.name, self.index)
-
-
-class _Gate(Node):
-    """What must let others through before anything else counts for them."""
-
-    __slots__ = ("behind",)
-
-    def __init__(self, frame: Frame) -> None:
-        super().__init__(frame)
-        self.behind: list[Node] = []
-
-    @property
-    def label(self) -> str:
-        return "the end of all other steps"
-
-
-class Decision(_Gate):
-    """Whether a branch is taken: the last of ``branches``, which are tried one after the other."""
-
-    __slots__ = ("branches", "known")
-
-    def __init__(self, frame: Frame, branches: Sequence[Branch]) -> None:
-        super().__init__(frame)
-        self.branches = branches
-        self.known: dict[Source, tuple[Node, str]] = {}
-
-    @property
-    def label(self) -> str:
-        return labelled(self.branches[-1].name, self.frame.index)
-
-
-class Opening(Node):
-    """The beginning of a loop: it waits for the lists that the loop goes over."""
-
-    __slots__ = ("active", "frames_left", "held", "items", "loop", "next")
-
-    def __init__(self, frame: Frame, loop: Loop) -> None:
-        super().__init__(frame)
-        self.loop = loop
-        self.held: list[tuple[Node, str]] = []
-        self.items: Mapping[str, Sequence[Any]] = {}
-        self.next = self.active = self.frames_left = 0
-
-    @property
-    def label(self) -> str:
-        return labelled(self.loop.name, self.frame.index)
-
-    @property
-    def plain_lists(self) -> frozenset[str]:
-        """The lists that no step produced; an item of such a list is as plain as the list."""
-        within = (name for name, source, key in self.arguments if key in source.plain)
-        return frozenset((*self.fixed, *within))
-
-
-class _Item(Node):
-    """One item of a loop: what its steps take as its values."""
-
-    __slots__ = ()
-
-    @property
-    def label(self) -> str:
-        return labelled(self.frame.loop, self.frame.index)
-
-    @property
-    def plain(self) -> frozenset[str]:
-        return self.frame.opening.plain_lists if self.frame.opening else frozenset()
-
-
-class _Gather(Node):
-    """All items' outputs of a step in a loop, for what is outside of the loop."""
-
-    __slots__ = ("loop", "parts", "step")
-
-    def __init__(self, frame: Frame, loop: Loop, step: str) -> None:
-        super().__init__(frame)
-        self.loop = loop
-        self.step = step
-        self.parts: list[Node] = []
-
-    @property
-    def label(self) -> str:
-        return labelled(self.step, self.frame.index)
-
-
-class _Join(Node):
-    """The value of whichever of several outputs came to be."""
-
-    __slots__ = ("choices",)
-
-    def __init__(self, frame: Frame, choices: Sequence[tuple[Node, str]]) -> None:
-        super().__init__(frame)
-        self.choices = choices
-
-    @property
-    def label(self) -> str:
-        return " or ".join(node.label for node, _ in self.choices)
-
-
-class Frame:
-    """The run itself, or one item of a loop: the nodes that there is one of for it."""
-
-    __slots__ = ("decisions", "gathers", "index", "item", "left", "loop", "opening", "openings", "parent", "tasks")
-
-    def __init__(self, parent: Frame | None = None, opening: Opening | None = None, number: int = 0) -> None:
-        self.parent = parent
-        self.opening = opening
-        self.loop = opening.loop.name if opening else ""
-        self.index: Index = (*parent.index, number) if parent else ()
-        self.tasks: dict[str, Task] = {}
-        self.openings: dict[str, Opening] = {}
-        self.decisions: dict[str, Decision] = {}
-        self.gathers: dict[tuple[str, str], _Gather] = {}
-        self.item: Node = _Item(self)
-        self.left = 0
-
-    def at(self, depth: int) -> Frame:
-        """This frame or the one around it that is in ``depth`` loops."""
-        frame = self
-        while len(frame.index) > depth:
-            assert frame.parent is not None
-            frame = frame.parent
-        return frame
-
-
-class _Scope:
-    """What there is once for each item of a loop, or once a run."""
-
-    def __init__(self, plan: Plan, loop: str) -> None:
-        structure = plan.structure
-        inner = {group.name: _innermost_loop(structure.loops(group.name)) for group in structure}
-        inner[""] = ""
-        self.steps = [(at, step) for at, step in enumerate(plan.steps) if inner[step.group] == loop]
-        groups = [group for group in structure if inner[group.parent] == loop]
-        self.loops = [group for group in groups if isinstance(group, Loop)]
-        self.branches = [group for group in groups if isinstance(group, Branch)]
-        names = {group.name for group in self.loops}
-        taken = [name for output in plan.outputs for name in steps_of(output.source)]
-        returned = {(loop.name, name) for name in taken for loop in structure.loops_between(name, "")}
-        self.collected = sorted(pair for pair in structure.collected | returned if pair[0] in names)
+from flowyml.runtime.nodes import (
+    Collected,
+    Decision,
+    End,
+    Frame,
+    Gate,
+    Gather,
+    Index,
+    Join,
+    Node,
+    Opening,
+    Scope,
+    Task,
+    verdict,
+)
+
+__all__ = ["Walk"]
 
 
 T = TypeVar("T", bound=Task)
@@ -278,10 +57,10 @@ class Walk(Generic[T]):
         self._make = make
         self._structure = plan.structure
         self._positions = {step.name: position for position, step in enumerate(plan.steps)}
-        self._scopes: dict[str, _Scope] = {}
+        self._scopes: dict[str, Scope] = {}
         self._pending: deque[Node] = deque()
         self.root = Frame()
-        self._finale = _Gate(self.root)  # what cleans up is behind it
+        self._finale = Gate(self.root)  # what cleans up is behind it
         self._stopped = False
         self._build(self.root)
         self.outputs: dict[str, tuple[Node, str]] = {}
@@ -367,7 +146,7 @@ class Walk(Generic[T]):
         """End it for what cleans up alone."""
         node.end, node.cause = End.FAILED if node.end is None else node.end, cause
         for follower in node.followers:
-            if isinstance(follower, _Gather | _Join):
+            if isinstance(follower, Gather | Join):
                 if follower.end is None:
                     self._end_quietly(follower, cause)
             elif follower.end is None and self._is_late(follower):
@@ -393,9 +172,9 @@ class Walk(Generic[T]):
 
     # Building.
 
-    def _scope(self, loop: str) -> _Scope:
+    def _scope(self, loop: str) -> Scope:
         if loop not in self._scopes:
-            self._scopes[loop] = _Scope(self.plan, loop)
+            self._scopes[loop] = Scope(self.plan, loop)
         return self._scopes[loop]
 
     def _build(self, frame: Frame) -> None:
@@ -415,7 +194,7 @@ class Walk(Generic[T]):
             nodes.append(frame.decisions.setdefault(branch.name, made))
         for loop_name, step_name in scope.collected:
             opening = frame.openings[loop_name]
-            gather = frame.gathers[loop_name, step_name] = _Gather(frame, opening.loop, step_name)
+            gather = frame.gathers[loop_name, step_name] = Gather(frame, opening.loop, step_name)
             gather.waits = 1
             opening.followers.append(gather)
         for node in nodes:
@@ -478,7 +257,7 @@ class Walk(Generic[T]):
                 return frame.item, name
             case FromEither(outputs):
                 choices = [self._node(frame, group, output) for output in outputs]
-                join = _Join(frame, choices)
+                join = Join(frame, choices)
                 for chosen, key in choices:
                     chosen.use(key)
                     self._follow(join, chosen)
@@ -495,7 +274,7 @@ class Walk(Generic[T]):
             node.tally[waited_for.end] += 1
             node.cause = node.cause or waited_for.cause
 
-    def _gate(self, frame: Frame, group: str) -> _Gate | None:
+    def _gate(self, frame: Frame, group: str) -> Gate | None:
         """The branch around what stands in ``group``, or the end of all else; not beyond the loop that it is in."""
         for name in reversed(self._structure.path(group)):
             around = self._structure.by_name[name]
@@ -544,11 +323,11 @@ class Walk(Generic[T]):
             if gate is not None and node.gate is not None:
                 self._end(node, gate, node.gate.cause)
             return
-        verdict = _verdict(node.rule, node.tally, node.waits)
-        if verdict is None:
+        end = verdict(node.rule, node.tally, node.waits)
+        if end is None:
             return
-        if verdict is not End.OK:
-            self._end(node, verdict, node.cause)
+        if end is not End.OK:
+            self._end(node, end, node.cause)
         else:
             if isinstance(node, Task):
                 node.started = True
@@ -576,7 +355,7 @@ class Walk(Generic[T]):
             for follower in node.followers:
                 self._tell(follower, node)
             node.followers.clear()
-            for behind in node.behind if isinstance(node, _Gate) else ():
+            for behind in node.behind if isinstance(node, Gate) else ():
                 self._judge(behind)
 
     def _count_out(self, node: Node) -> None:
@@ -598,15 +377,15 @@ class Walk(Generic[T]):
         follower.tally[ended.end] += 1
         if ended.end is not End.OK:
             follower.cause = follower.cause or ended.cause
-        if isinstance(follower, _Gather):
+        if isinstance(follower, Gather):
             self._gathered(follower, ended)
-        elif isinstance(follower, _Join):
+        elif isinstance(follower, Join):
             if not follower.waits:
                 self._end_join(follower)
         else:
             self._judge(follower)
 
-    def _end_join(self, join: _Join) -> None:
+    def _end_join(self, join: Join) -> None:
         ran = next(((node, key) for node, key in join.choices if node.end is End.OK), None)
         if ran is not None:
             join.values[""] = ran[0].values[ran[1]]
@@ -617,7 +396,7 @@ class Walk(Generic[T]):
         else:
             self._end(join, End.FAILED if join.tally[End.FAILED] else End.SKIPPED, join.cause)
 
-    def _gathered(self, gather: _Gather, ended: Node) -> None:
+    def _gathered(self, gather: Gather, ended: Node) -> None:
         if isinstance(ended, Opening) and ended.end is not End.OK:
             assert ended.end is not None
             self._end(gather, ended.end, ended.cause)
@@ -694,40 +473,3 @@ class Walk(Generic[T]):
             task = self._make(opening.frame, self.plan.by_name[name], self._positions[name])
             task.index = index
             yield task
-
-
-def _innermost_loop(loops: Sequence[Loop]) -> str:
-    return loops[-1].name if loops else ""
-
-
-def _verdict(rule: str, tally: Sequence[int], waits: int) -> End | None:
-    """What a rule of ``RUN_IF`` makes of the ends so far: OK to run, another end not to, None to wait on.
-
-    As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only when all that is
-    waited for has ended, so that the order in which steps end changes nothing.
-    """
-    ok, skipped, failed = tally
-    if rule == "all_success":
-        return End.FAILED if failed else None if waits else End.SKIPPED if skipped else End.OK
-    if rule == "always" or not (ok or skipped or failed or waits):
-        return End.OK
-    early = {
-        "all_failed": End.SKIPPED if ok or skipped else None,
-        "one_failed": End.OK if failed else None,
-        "one_success": End.OK if ok else None,
-        "one_done": End.OK if ok or failed else None,
-        "none_failed": End.FAILED if failed else None,
-        "none_failed_min_one_success": End.FAILED if failed else None,
-        "none_skipped": End.SKIPPED if skipped else None,
-    }.get(rule)
-    if early is not None or waits:
-        return early
-    match rule:
-        case "one_failed" | "one_done":
-            return End.SKIPPED
-        case "one_success":
-            return End.FAILED if failed else End.SKIPPED
-        case "none_failed_min_one_success":
-            return End.OK if ok else End.SKIPPED
-        case _:
-            return End.OK

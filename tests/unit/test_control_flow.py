@@ -35,7 +35,8 @@ from flowyml.core.runs import PipelineResult, StepRun, folded
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
 from flowyml.plan.model import RUN_IF, Plan
-from flowyml.runtime.walk import End, Opening, Task, Walk
+from flowyml.runtime.nodes import End, Opening, Task
+from flowyml.runtime.walk import Walk
 
 COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 

@@ -31,7 +31,8 @@ _DEEPER = re.compile(
 _ENGINES = (
     "flowyml/authoring/git_revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/function_versions.py",
     "flowyml/runtime/fork_child.py", "flowyml/runtime/processes.py",
-    "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py", "flowyml/runtime/walk.py",
+    "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py",
+    "flowyml/runtime/nodes.py", "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",

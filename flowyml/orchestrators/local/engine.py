@@ -25,9 +25,10 @@ from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
+from flowyml.runtime.nodes import Decision, End, Opening
+from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.tracebacks import described, left_behind
-from flowyml.runtime.walk import Decision, End, Opening, Walk
-from flowyml.runtime.walk import Node as Waiting
+from flowyml.runtime.walk import Walk
 
 __all__ = ["Engine", "error_text"]
 

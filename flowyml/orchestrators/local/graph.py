@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.plan.model import Step
-from flowyml.runtime.walk import Frame, Task
+from flowyml.runtime.nodes import Frame, Task
 
 __all__ = ["Node"]
 

@@ -40,10 +40,11 @@ from flowyml.orchestrators.local.store import Ending, RunStore
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.code import Code
 from flowyml.runtime.fork_client import Server
+from flowyml.runtime.nodes import End, Frame
 from flowyml.runtime.parent_env import read_parent_env
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.tracebacks import traceback_text
-from flowyml.runtime.walk import End, Frame, Walk
+from flowyml.runtime.walk import Walk
 
 __all__ = ["LocalRun", "Settings"]
 

@@ -22,11 +22,11 @@ from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
 from flowyml.runtime.execution import run_step
+from flowyml.runtime.nodes import Collected, Decision, Opening
+from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.running_step import running
 from flowyml.runtime.tracebacks import described
-from flowyml.runtime.walk import Collected, Decision, Opening
-from flowyml.runtime.walk import Node as Waiting
 
 __all__ = ["Stored", "StepCalls", "goes_apart"]
 

@@ -1,0 +1,299 @@
+"""What a walk over a run goes along: a node for each step, loop, branch and item, and the frames that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+from flowyml.core.runs import labelled
+from flowyml.plan.groups import Branch, Loop
+from flowyml.plan.model import Plan, Step
+from flowyml.plan.values import Source, steps_of
+
+__all__ = [
+    "Collected",
+    "Decision",
+    "End",
+    "Frame",
+    "Gate",
+    "Gather",
+    "Index",
+    "Item",
+    "Join",
+    "Node",
+    "Opening",
+    "Task",
+    "verdict",
+]
+
+Index = tuple[int, ...]
+"""Which item of the loops around it a step works on, the outermost first; empty outside of all loops."""
+
+
+class End(IntEnum):
+    """How something ended, as far as it matters to what waits for it."""
+
+    OK = 0
+    SKIPPED = 1
+    FAILED = 2
+
+
+class Collected(list[Any]):
+    """The values of all items of a loop, in order; with ``indexes`` those of the items that succeeded."""
+
+    indexes: Sequence[int] | None = None
+
+    def of(self, values: Sequence[Any]) -> list[Any]:
+        """What a step gets for these values: the list, or a list of pairs with their indexes."""
+        return list(values) if self.indexes is None else list(zip(self.indexes, values, strict=True))
+
+
+class Node:
+    """What others wait for. ``values`` are its outputs, and ``uses`` counts, for each, the consumers to come.
+
+    ``cause`` says what kept it from running.
+    """
+
+    __slots__ = ("arguments", "cause", "end", "fixed", "followers", "frame", "gate", "tally", "uses", "values", "waits")
+
+    rule = "all_success"
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.end: End | None = None
+        self.cause = ""
+        self.waits = 0
+        self.tally = [0, 0, 0]  # how many that it waited for ended so, by End
+        self.gate: Gate | None = None
+        self.followers: list[Node] = []
+        self.arguments: list[tuple[str, Node, str]] = []
+        self.fixed: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
+        self.uses: dict[str, int] = {}
+
+    @property
+    def label(self) -> str:
+        """A name for people, and for what is stored of it."""
+        raise NotImplementedError  # each kind of node has its own
+
+    @property
+    def plain(self) -> frozenset[str]:
+        """Which of ``values`` no step produced: items of parameters and constants, which are carried as they are."""
+        return frozenset()
+
+    def given(self) -> Iterator[tuple[str, Node, str]]:
+        """The arguments that are there, not those of steps that did not complete: a name, and where the value is."""
+        return ((name, source, key) for name, source, key in self.arguments if source.end is End.OK)
+
+    def use(self, output: str) -> None:
+        """One consumer more."""
+        self.uses[output] = self.uses.get(output, 0) + 1
+
+    def drop(self, output: str) -> None:
+        """One consumer fewer; a value goes with its last one."""
+        left = self.uses[output] = self.uses[output] - 1
+        if not left:
+            self.values.pop(output, None)
+
+    def forget_unused(self) -> None:
+        """Let go of the outputs that nothing takes."""
+        for output in [name for name in self.values if not self.uses.get(name)]:
+            del self.values[output]
+
+
+class Task(Node):
+    """One step, or one item's turn of it, at ``position`` in the plan."""
+
+    __slots__ = ("index", "position", "started", "step")
+
+    def __init__(self, frame: Frame, step: Step, position: int) -> None:
+        super().__init__(frame)
+        self.step = step
+        self.position = position
+        self.index = frame.index
+        self.started = False
+
+    @property
+    def rule(self) -> str:  # type: ignore[override]  # a constant of the class for all other nodes
+        return self.step.run_if
+
+    @property
+    def label(self) -> str:
+        return labelled(self.step.name, self.index)
+
+
+class Gate(Node):
+    """What must let others through before anything else counts for them."""
+
+    __slots__ = ("behind",)
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__(frame)
+        self.behind: list[Node] = []
+
+    @property
+    def label(self) -> str:
+        return "the end of all other steps"
+
+
+class Decision(Gate):
+    """Whether a branch is taken: the last of ``branches``, which are tried one after the other."""
+
+    __slots__ = ("branches", "known")
+
+    def __init__(self, frame: Frame, branches: Sequence[Branch]) -> None:
+        super().__init__(frame)
+        self.branches = branches
+        self.known: dict[Source, tuple[Node, str]] = {}
+
+    @property
+    def label(self) -> str:
+        return labelled(self.branches[-1].name, self.frame.index)
+
+
+class Opening(Node):
+    """The beginning of a loop: it waits for the lists that the loop goes over."""
+
+    __slots__ = ("active", "frames_left", "held", "items", "loop", "next")
+
+    def __init__(self, frame: Frame, loop: Loop) -> None:
+        super().__init__(frame)
+        self.loop = loop
+        self.held: list[tuple[Node, str]] = []
+        self.items: Mapping[str, Sequence[Any]] = {}
+        self.next = self.active = self.frames_left = 0
+
+    @property
+    def label(self) -> str:
+        return labelled(self.loop.name, self.frame.index)
+
+    @property
+    def plain_lists(self) -> frozenset[str]:
+        """The lists that no step produced; an item of such a list is as plain as the list."""
+        within = (name for name, source, key in self.arguments if key in source.plain)
+        return frozenset((*self.fixed, *within))
+
+
+class Item(Node):
+    """One item of a loop: what its steps take as its values."""
+
+    __slots__ = ()
+
+    @property
+    def label(self) -> str:
+        return labelled(self.frame.loop, self.frame.index)
+
+    @property
+    def plain(self) -> frozenset[str]:
+        return self.frame.opening.plain_lists if self.frame.opening else frozenset()
+
+
+class Gather(Node):
+    """All items' outputs of a step in a loop, for what is outside of the loop."""
+
+    __slots__ = ("loop", "parts", "step")
+
+    def __init__(self, frame: Frame, loop: Loop, step: str) -> None:
+        super().__init__(frame)
+        self.loop = loop
+        self.step = step
+        self.parts: list[Node] = []
+
+    @property
+    def label(self) -> str:
+        return labelled(self.step, self.frame.index)
+
+
+class Join(Node):
+    """The value of whichever of several outputs came to be."""
+
+    __slots__ = ("choices",)
+
+    def __init__(self, frame: Frame, choices: Sequence[tuple[Node, str]]) -> None:
+        super().__init__(frame)
+        self.choices = choices
+
+    @property
+    def label(self) -> str:
+        return " or ".join(node.label for node, _ in self.choices)
+
+
+class Frame:
+    """The run itself, or one item of a loop: the nodes that there is one of for it."""
+
+    __slots__ = ("decisions", "gathers", "index", "item", "left", "loop", "opening", "openings", "parent", "tasks")
+
+    def __init__(self, parent: Frame | None = None, opening: Opening | None = None, number: int = 0) -> None:
+        self.parent = parent
+        self.opening = opening
+        self.loop = opening.loop.name if opening else ""
+        self.index: Index = (*parent.index, number) if parent else ()
+        self.tasks: dict[str, Task] = {}
+        self.openings: dict[str, Opening] = {}
+        self.decisions: dict[str, Decision] = {}
+        self.gathers: dict[tuple[str, str], Gather] = {}
+        self.item: Node = Item(self)
+        self.left = 0
+
+    def at(self, depth: int) -> Frame:
+        """This frame or the one around it that is in ``depth`` loops."""
+        frame = self
+        while len(frame.index) > depth:
+            assert frame.parent is not None
+            frame = frame.parent
+        return frame
+
+
+class Scope:
+    """What there is once for each item of a loop, or once a run."""
+
+    def __init__(self, plan: Plan, loop: str) -> None:
+        structure = plan.structure
+        inner = {group.name: _innermost_loop(structure.loops(group.name)) for group in structure}
+        inner[""] = ""
+        self.steps = [(at, step) for at, step in enumerate(plan.steps) if inner[step.group] == loop]
+        groups = [group for group in structure if inner[group.parent] == loop]
+        self.loops = [group for group in groups if isinstance(group, Loop)]
+        self.branches = [group for group in groups if isinstance(group, Branch)]
+        names = {group.name for group in self.loops}
+        taken = [name for output in plan.outputs for name in steps_of(output.source)]
+        returned = {(loop.name, name) for name in taken for loop in structure.loops_between(name, "")}
+        self.collected = sorted(pair for pair in structure.collected | returned if pair[0] in names)
+
+
+def verdict(rule: str, tally: Sequence[int], waits: int) -> End | None:
+    """What a rule of ``RUN_IF`` makes of the ends so far: OK to run, another end not to, None to wait on.
+
+    As Airflow decides (source: ``TriggerRuleDep`` in its ``ti_deps``), except that a skip counts only when all that is
+    waited for has ended, so that the order in which steps end changes nothing.
+    """
+    ok, skipped, failed = tally
+    if rule == "all_success":
+        return End.FAILED if failed else None if waits else End.SKIPPED if skipped else End.OK
+    if rule == "always" or not (ok or skipped or failed or waits):
+        return End.OK
+    early = {
+        "all_failed": End.SKIPPED if ok or skipped else None,
+        "one_failed": End.OK if failed else None,
+        "one_success": End.OK if ok else None,
+        "one_done": End.OK if ok or failed else None,
+        "none_failed": End.FAILED if failed else None,
+        "none_failed_min_one_success": End.FAILED if failed else None,
+        "none_skipped": End.SKIPPED if skipped else None,
+    }.get(rule)
+    if early is not None or waits:
+        return early
+    match rule:
+        case "one_failed" | "one_done":
+            return End.SKIPPED
+        case "one_success":
+            return End.FAILED if failed else End.SKIPPED
+        case "none_failed_min_one_success":
+            return End.OK if ok else End.SKIPPED
+        case _:
+            return End.OK
+
+
+def _innermost_loop(loops: Sequence[Loop]) -> str:
+    return loops[-1].name if loops else ""
