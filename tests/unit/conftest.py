@@ -20,6 +20,12 @@ def local(tmp_path: Path) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path / "runs.db")
 
 
+@pytest.fixture(params=["threads", "processes"])
+def both_ways(request: pytest.FixtureRequest, tmp_path: Path) -> LocalOrchestrator:
+    """Steps in threads, then in processes of their own."""
+    return LocalOrchestrator(store=tmp_path / "runs.db", workers=request.param)
+
+
 @pytest.fixture
 def nothing_is_left_behind() -> Iterator[None]:
     """No thread outlives a run, and the streams are the very ones that were there before."""

@@ -1,0 +1,222 @@
+"""Mistakes are named, with their line, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowyml import any_of, cleanup, either, for_each, is_in, otherwise, pipeline, step, when
+from flowyml.core.errors import CycleError, DefinitionError
+from tests.unit.control_flow import add, double, numbers, same, total
+
+
+def test_what_is_annotated_as_no_list_is_an_error_when_compiled() -> None:
+    @pipeline(name="over a number")
+    def over_a_parameter(count: int = 3) -> Any:
+        return double.map(n=count)
+
+    @pipeline(name="over one number")
+    def over_an_output() -> Any:
+        with for_each(total(numbers(3))) as n:  # type: ignore[arg-type]  # the mistake
+            double(n)
+
+    with pytest.raises(
+        DefinitionError, match=r"'double' goes over 'n', parameter 'count', which is of type int\..* line"
+    ):
+        over_a_parameter.compile()
+    with pytest.raises(
+        DefinitionError, match=r"goes over the output of step 'total', which is of type int\. .*list\[…\]"
+    ):
+        over_an_output.compile()
+
+
+def loop_outside() -> Any:
+    with for_each([1, 2]) as n:
+        add(n)
+    return add(n)
+
+
+def branch_outside() -> Any:
+    with when(add(1) > 1):
+        a = add(2)
+    return same(a)
+
+
+def own_output() -> Any:
+    with when(add(1) > 1):
+        return add(2)
+
+
+def otherwise_alone() -> Any:
+    add(1)
+    with otherwise():
+        add(2)
+
+
+def otherwise_after_a_step() -> Any:
+    with when(add(1) > 0):
+        add(2)
+    add(3)
+    with otherwise():
+        add(4)
+
+
+def three_loops() -> Any:
+    with for_each([1]) as a, for_each([1]) as b, for_each([1]) as c:
+        add(a, add(b, c))
+
+
+def no_default() -> Any:
+    double.options(run_if="all_done")(add(1))
+
+
+def cleanup_without_default() -> Any:
+    with cleanup():
+        double(add(1))
+
+
+def after_cleanup() -> Any:
+    with cleanup():
+        a = add(1)
+    return same(a)
+
+
+def python_if() -> Any:
+    return add(1) if add(1) > 3 else add(2)
+
+
+def known_condition() -> Any:
+    with when(3 > 2):
+        add(1)
+
+
+def no_list() -> Any:
+    return double.map(n=3)
+
+
+def unequal() -> Any:
+    return add.map(a=[1, 2], b=[1])
+
+
+def either_in_loop() -> Any:
+    with for_each([1, 2]) as n:
+        with when(add(n) > 1):
+            a = add(1)
+        with otherwise():
+            b = add(2)
+    return same(either(a, b))
+
+
+def one_either() -> Any:
+    return either(add(1))
+
+
+def nothing_mapped() -> Any:
+    return double.partial(n=1).map()
+
+
+def fixed_and_mapped() -> Any:
+    return add.partial(a=1).map(a=[1])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (loop_outside, "is the item of 'each item': it is known only within that loop"),
+        (branch_outside, r"is of step 'add_2' in branch 'add > 1', which may not be taken\. Join the branches"),
+        (own_output, "returns 'add_2', which is of step 'add_2' in branch"),
+        (otherwise_alone, r"otherwise\(\) has no when\(…\) right before it in the same block"),
+        (otherwise_after_a_step, r"otherwise\(\) has no when\(…\) right before it"),
+        (three_loops, "A loop stands in a loop, and no deeper"),
+        (no_default, "step 'double' may run without 'n', since run_if='all_done': give it a default, n=None"),
+        (cleanup_without_default, "step 'double' may run without 'n', since it cleans up"),
+        (after_cleanup, r"is in cleanup\(\), which comes after all that is outside of it"),
+        (python_if, r"add > 3 has no value while the pipeline is put together\. Branch by `with when\(add > 3\):`"),
+        (known_condition, "True is known before the pipeline runs: decide it by `if`"),
+        (no_list, r"map\(n=…\) goes over an output of a step, a parameter or a list of plain JSON, and was given 3"),
+        (unequal, "must be equally long: 'a' has 2, 'b' has 1"),
+        (either_in_loop, r"is either of outputs in a loop: call either\(…\) within the loop"),
+        (one_either, "either takes two or more outputs of steps"),
+        (nothing_mapped, r"map\(…\) takes the parameters that differ from item to item"),
+        (fixed_and_mapped, "'a' is both fixed and mapped"),
+    ],
+)
+def test_mistakes_are_named(body: Callable[[], Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message) as seen:
+        pipeline(name="wrong")(body).compile()
+    assert "test_control_flow_mistakes.py, line" in str(seen.value)
+
+
+def not_entered() -> None:
+    when(total(numbers(3)) > 1)
+    total([1])
+
+
+def iterated() -> None:
+    for n in for_each([1]):  # type: ignore[attr-defined]  # the mistake
+        double(n)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (not_entered, r"when\(…\) begins a block: write `with when\(…\):` .*line \d+"),
+        (iterated, r"for_each\(…\) begins a block: write `with for_each\(…\) as item:` .*line \d+"),
+    ],
+)
+def test_a_block_without_a_with(body: Callable[[], None], message: str) -> None:
+    """It once did nothing: the steps of the branch ran in any case."""
+    with pytest.raises(DefinitionError, match=message):
+        pipeline(body).compile()
+
+
+def test_a_long_condition_makes_no_long_name() -> None:
+    @pipeline(name="long condition")
+    def made() -> Any:
+        count = total(numbers(3))
+        with when(is_in(count, list(range(2000)))):
+            double(count)
+        with when(any_of(*(count == n for n in range(200)))):
+            double(count)
+
+    first, second = (group.name for group in made.compile().groups)
+    assert first.startswith("total in [0, 1, 2, ")
+    assert first.endswith("…")
+    assert len(first) < 80
+    assert len(second) == 200
+
+
+def test_names_of_rules_and_limits() -> None:
+    for bad, message in (
+        ({"run_if": "sometimes"}, "run_if='sometimes' must be one of all_success"),
+        ({"max_parallel": 0}, "max_parallel=0 must be a number of items"),
+        ({"on_item_error": "ignore"}, "on_item_error='ignore' must be 'fail' or 'continue'"),
+    ):
+        with pytest.raises(DefinitionError, match=message):
+            step(**bad)(lambda: 1)
+
+
+def test_outside_of_a_pipeline() -> None:
+    for call in (lambda: when(True), lambda: cleanup(), lambda: either(1, 2)):
+        with pytest.raises(DefinitionError):
+            call()
+
+
+def test_a_pipeline_that_calls_itself() -> None:
+    @pipeline
+    def endless() -> Any:
+        return endless()
+
+    with pytest.raises(DefinitionError, match="calls itself"):
+        endless.compile()
+
+
+def test_a_loop_over_what_waits_for_it() -> None:
+    @pipeline
+    def circle() -> Any:
+        return double.options(after=["last"]).map(n=[1]), same.options(name="last", after=["double"])(1)
+
+    with pytest.raises(CycleError):
+        circle.compile()

@@ -1,0 +1,91 @@
+"""Control flow in pipelines that are wired by names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flowyml import If, Pipeline, step
+from flowyml.core.errors import DefinitionError
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.plan.codec import decode
+
+
+@step(outputs=["configs"])
+def make_configs(count: int) -> list[int]:
+    return list(range(count))
+
+
+@step(outputs=["score"])
+def train(config: int, rate: int) -> int:
+    return config * rate
+
+
+@step(outputs=["best"])
+def best(score: list[int]) -> int:
+    return max(score)
+
+
+@step(outputs=["text"])
+def publish(best: int) -> str:
+    return f"published {best}"
+
+
+@step(outputs=["text"])
+def hold(best: int) -> str:
+    return f"held {best}"
+
+
+@step(outputs=["words"])
+def tell(text: str) -> str:
+    return text.upper()
+
+
+def by_names() -> Pipeline:
+    made = Pipeline("by names", context={"count": 3, "rate": 10, "limit": 15})
+    return made.add_step(make_configs).add_step(train.map(config="configs")).add_step(best)
+
+
+def test_a_pipeline_by_names_maps_and_branches(both_ways: LocalOrchestrator) -> None:
+    made = by_names()
+    with made.when(lambda it: it.best > it.limit):
+        made.add_step(publish)
+    with made.otherwise():
+        made.add_step(hold)
+    made.add_step(tell)
+    assert made.run(on=both_ways)["words"] == "PUBLISHED 20"
+    assert made.run({"rate": 1}, on=both_ways)["words"] == "HELD 2"
+    assert decode(made.compile().canonical) == made.compile()
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        lambda it: it["best"] > 15,
+        lambda context: context.steps["best"].outputs["best"] > 15,
+    ],
+)
+def test_the_choice_of_0_x(local: LocalOrchestrator, condition: Callable[[Any], Any]) -> None:
+    made = by_names().add_control_flow(If(condition=condition, then_step=publish, else_step=hold))
+    made.add_step(tell)
+    assert made.run(on=local)["words"] == "PUBLISHED 20"
+    assert made.run({"rate": 1}, on=local)["words"] == "HELD 2"
+
+
+def test_mistakes_by_names() -> None:
+    made = by_names()
+    with pytest.raises(DefinitionError, match="The condition raised TypeError: 'ParameterValue' object"):
+        made.when(lambda it: it.best() > 1)
+    with pytest.raises(DefinitionError, match="A condition by names is a function"):
+        made.when("best > 1")  # type: ignore[arg-type]
+    with made.when(lambda it: it.bets > 1):
+        made.add_step(publish)
+    with pytest.raises(DefinitionError, match=r"needs 'bets', which no step produces .* Did you mean 'best'"):
+        made.compile()
+    twice = by_names().add_step(publish)
+    with pytest.raises(DefinitionError, match="'text' has two producers, step 'publish' and step 'hold'"):
+        twice.add_step(hold).compile()
+    with pytest.raises(DefinitionError, match="needs 'config_list', which no step produces"):
+        Pipeline("p", context={"rate": 1}).add_step(train.map(config="config_list")).compile()
