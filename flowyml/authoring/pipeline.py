@@ -22,7 +22,7 @@ from flowyml.authoring.places import Place, errors_at, names_its_place, place_of
 from flowyml.authoring.run_parameters import annotation_of, context_parameter
 from flowyml.authoring.steps import Mapped, Step, check_names, check_timeout, recorder
 from flowyml.core.errors import DefinitionError, OverrideError
-from flowyml.core.hooks import PipelineHook, check_hook, fire
+from flowyml.core.hooks import PipelineHook, check_hook
 from flowyml.core.loading import is_loading
 from flowyml.core.modules import shipped_name
 from flowyml.core.plain_text import storable_text
@@ -234,7 +234,9 @@ class Pipeline:
         self._stop_if_loading("run")
         run_id = new_run_id(self.name) if run_id is None else run_id
         if not self._has_steps():
-            return self._run_nothing(run_id)
+            from flowyml.authoring.empty_run import run_nothing
+
+            return run_nothing(self.name, self.hooks, self.context, run_id)
         values = self.check_parameters(parameters)
         self._check_include()
         forced = {"force": True} if force else {}  # an execute() that a user overrides need not know it
@@ -419,25 +421,6 @@ class Pipeline:
         takers = [(call.step.function, item) for call in calls for item in wired[call.name]]
         return {name: annotation_of(name, takers, value) for name, value in self.context.items()}
 
-    def _run_nothing(self, run_id: str) -> PipelineResult:
-        """An empty pipeline is refused by every engine; here it starts and ends, as the 0.x guide shows it."""
-        import warnings
-
-        from flowyml.core.execution_status import ExecutionStatus
-        from flowyml.core.runs import Outputs, PipelineResult
-
-        warnings.warn(
-            f"Pipeline {self.name!r} has no steps, so nothing runs. Add some with add_step(…).",
-            UserWarning,
-            stacklevel=3,
-        )
-        fire(self.hooks, "on_pipeline_start", self.name, run_id, dict(self.context))
-        fire(self.hooks, "on_pipeline_end", self.name, run_id, ExecutionStatus.COMPLETED, 0.0)
-        return PipelineResult(
-            run_id=run_id, pipeline=self.name, status=ExecutionStatus.COMPLETED,
-            outputs=Outputs(), step_results={}, duration_seconds=0.0,
-        )  # fmt: skip
-
     @names_its_place
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Within the function of another pipeline: put this pipeline's steps in there, as a group of its name.
@@ -464,8 +447,7 @@ class Pipeline:
         return {}
 
     def _recorded_in(self, recording: Recorder, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Wired by names here, and recorded as calls."""
-        from flowyml.authoring.compiler import compile_outputs, compile_steps
+        from flowyml.authoring.nested import record_by_names
 
         if args:
             raise DefinitionError(f"Pipeline {self.name!r} takes its parameters by name: {self.name}(rows=…).")
@@ -478,15 +460,8 @@ class Pipeline:
                 f"Pipeline {self.name!r} has branches or loops by names, which do not go into another pipeline. Write "
                 f"it as a function with @pipeline."
             )
-        calls = {call.name: call for call in self._all_calls()}
-        steps, _ = compile_steps(self.name, list(calls.values()), self.context)
         given = {**{name: plain(value) for name, value in self.context.items()}, **kwargs}
-        made: dict[Source, Any] = {FromParameter(name): value for name, value in given.items()}
-        for step in steps:
-            made |= recording.record_wired(calls[step.name], step, made.__getitem__)
-        outputs = compile_outputs(self.name, Groups((), steps), steps, self.outputs, None)
-        values = {output.name: made[output.source] for output in outputs}
-        return next(iter(values.values())) if len(values) == 1 else values
+        return record_by_names(recording, self.name, self._all_calls(), self.context, given, self.outputs)
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.name!r}>"

@@ -222,6 +222,13 @@ def test_an_empty_pipeline_is_refused() -> None:
         Pipeline("p").compile()
 
 
+def test_an_empty_pipeline_runs_and_warns_at_the_line_of_the_call() -> None:
+    with pytest.warns(UserWarning, match=r"Pipeline 'p' has no steps, so nothing runs.*add_step") as seen:
+        result = Pipeline("p").run()
+    assert result.success
+    assert seen[0].filename == __file__
+
+
 def test_only_steps_can_be_added() -> None:
     with pytest.raises(DefinitionError, match=r"takes a function with @step"):
         Pipeline("p").add_step(len)  # type: ignore[arg-type]

@@ -39,12 +39,15 @@ _ENGINES = (
     "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
 # What only a terminal, a notebook or a repository needs. No pod imports it.
-_AT_A_DESK = ("flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/git_revisions.py")
+_AT_A_DESK = (
+    "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
+    "flowyml/authoring/git_revisions.py",
+)  # fmt: skip
 # The conformance suite, beside its sample pipelines; and code that stands in a module of tests.
 _SUITE = tuple(f"flowyml/testing/{name}.py" for name in ("base", "deployments", "failures", "life", "runs", "suite"))
 _TESTS = re.compile(rb"Conformance|flowyml\.testing\.(?!pipelines)")
 # What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
-_COMPILERS = ("flowyml/authoring/compiler.py", "flowyml/authoring/scopes.py")
+_COMPILERS = tuple(f"flowyml/authoring/{name}.py" for name in ("compiler", "nested", "scopes"))
 _MAY_COMPILE = re.compile(rb"\.(?:compile|bundle|check_parameters|code|steps|_repr_html_)\b")
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
