@@ -3,11 +3,8 @@
 One process a group, since each starts its engine once, and mostly waits for it. FLOWYML_TEST_JOBS says how many groups
 run at a time: one more than there are processors, unless it says otherwise.
 
-Tests start real engines and processes with deadlines, and a machine that has too much to do at that moment misses one
-now and then. So what failed runs again, at most twice, when all groups are done, with the machine to itself. What fails
-then has failed. What passes is printed as a warning at the very end, by name: it is a fault of the test or of FlowyML
-until somebody has found out. With FLOWYML_TEST_STRICT=1 it has failed too, unless FLAKY names it with a reason. That is
-not the rule yet, since no series of runs on a busy machine has shown that it could be kept.
+A test that fails has failed. Only those in FLAKY, each with its reason, run again, at most twice, when all groups are
+done and the machine has nothing else to do; what passes then is named at the very end.
 
 On every other Python of this machine, the tests run again whose outcome depends on the Python; with `--pythons` as the
 first option, these groups alone run, with all tests that need no engine.
@@ -34,7 +31,8 @@ ENGINES = {engine: f"tests/adapters/{engine}" for engine in ("airflow", "prefect
 PASSED, FAILED, NO_TEST = 0, 1, 5
 TRIES = 3
 
-# Tests that may pass at a later try only, by their id, and why they cannot be made stable.
+# Tests that may fail at first, by their id, and why they cannot be made stable: see "Run a part of the tests" in
+# CONTRIBUTING.md before you add one.
 FLAKY: Mapping[str, str] = {}
 
 # What depends on the Python: how functions, values and modules travel, processes, forks and threads.
@@ -84,14 +82,13 @@ def main(options: Sequence[str]) -> int:
     with ThreadPoolExecutor(jobs) as pool:
         done = list(pool.map(lambda group: run(group, options), groups))
     failed = [one for one in done if one.code not in (PASSED, NO_TEST)]
-    again = [last_try(one, options) for one in failed]
+    again = [tried_again(one, options) for one in failed]
     broken = [one for one in again if one.code != PASSED]
     report(failed, again, broken)
-    still = {test for one in again for test in one.failures}
-    unlisted = warn([test for one in failed for test in one.failures if test not in still])
+    name_flaky([test for one, last in zip(failed, again, strict=True) if last.code == PASSED for test in one.failures])
     if done and all(one.code == NO_TEST for one in done):
         return NO_TEST
-    return 1 if broken or (unlisted and os.environ.get("FLOWYML_TEST_STRICT")) else 0
+    return 1 if broken else 0
 
 
 def other_pythons(*, whole: bool = False) -> tuple[Group, ...]:
@@ -105,10 +102,10 @@ def other_pythons(*, whole: bool = False) -> tuple[Group, ...]:
     return tuple(Group(f"python{version}", tests, python) for version, python in found.items())
 
 
-def last_try(done: Done, options: Sequence[str]) -> Done:
-    """Run what failed again, until it passes or there were enough tries. Tests that could not be collected stay so."""
+def tried_again(done: Done, options: Sequence[str]) -> Done:
+    """Run what failed again if all of it is listed as flaky, until it passes or there were enough tries."""
     for number in range(2, TRIES + 1):
-        if done.code != FAILED:
+        if done.code != FAILED or not done.failures or any(test not in FLAKY for test in done.failures):
             break
         done = run(done.group, options, number)
     return done
@@ -138,14 +135,12 @@ def failures(cache: Path) -> tuple[str, ...]:
         return ()
 
 
-def warn(later: Sequence[str]) -> list[str]:
-    """Print the tests that passed at a later try only; gives those that no reason is known for."""
-    if later:
-        print(f"\n{'!' * 30} PASSED AT A LATER TRY ONLY, with the machine to itself {'!' * 30}")
-    for test in later:
-        why = FLAKY.get(test, "not known: its first failure is above. Fix it, or name it in FLAKY with the reason.")
-        say(f"WARNING: {test}\n         {why}")
-    return [test for test in later if test not in FLAKY]
+def name_flaky(tests: Sequence[str]) -> None:
+    """Print the listed tests that passed at a later try only."""
+    if tests:
+        print(f"\n{'!' * 30} PASSED AT A LATER TRY ONLY {'!' * 30}")
+    for test in tests:
+        say(f"WARNING: {test}\n         flaky: {FLAKY[test]}")
 
 
 def report(failed: Iterable[Done], again: Iterable[Done], broken: Iterable[Done]) -> None:
