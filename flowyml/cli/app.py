@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = {
     "logs": "reading:logs",
     "outputs": "reading:outputs",
     "cancel": "reading:cancel",
+    "retry": "reading:retry",
     "trigger": "operating:trigger",
     "clear": "operating:clear",
     "backfill": "operating:backfill",

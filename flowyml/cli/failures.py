@@ -22,6 +22,7 @@ from flowyml.core.errors import (
     ParameterError,
     PlanError,
     PluginError,
+    RetryRefusedError,
     RunNotFoundError,
     ScheduleError,
     ScheduleNotFoundError,
@@ -50,6 +51,7 @@ _CODES: Mapping[type[BaseException], int] = {
     ScheduleError: USAGE,
     ConfigurationError: USAGE,
     PlanError: USAGE,
+    RetryRefusedError: USAGE,
     UnsupportedFeatureError: USAGE,
     FlowymlError: FAILED,
     **dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Commands about runs that exist: ``runs``, ``status``, ``watch``, ``logs``, ``outputs``, ``cancel``."""
+"""Commands about runs that exist: ``runs``, ``status``, ``watch``, ``logs``, ``outputs``, ``cancel``, ``retry``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from flowyml.cli.output import Output, note, print_error
 from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
 from flowyml.core.errors import FlowymlError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.following import command_for
 from flowyml.core.runs import Run, StepRun, folded
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["cancel", "logs", "outputs", "runs", "status", "watch"]
+__all__ = ["cancel", "logs", "outputs", "retry", "runs", "status", "watch"]
 
 _BAD = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 
@@ -160,6 +161,26 @@ def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:
             out.line(f"nothing to cancel: it is {status}")
         else:
             out.line("cancelled" if status.is_terminal else "being cancelled: its work has been asked to stop")
+
+
+def retry(
+    job: Job,
+    on: On = None,
+    step: Annotated[
+        list[str] | None,
+        Option(("--step",), "Only this step, or one item of it: train[3]. Repeatable.", metavar="NAME"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run again what failed of a run and what waits for it, under the same id; do not wait for the end."""
+    with Output(as_json) as out:
+        orchestrator = resolve(on)
+        again = _attached(orchestrator, job).retry(step or None)
+        if as_json:
+            out.document(plain_run(again.run, orchestrator.name))
+            return
+        out.line(again.job_id)
+        note(f"running again; watch it with: {command_for('watch', again)}")
 
 
 def _attached(orchestrator: Orchestrator, given: str) -> SubmissionResult:

@@ -33,6 +33,7 @@ class Feature(StrEnum):
     RUN_IF = "Steps that run after failures or skips (run_if)"
     CLEANUP = "Clean-up, however the run ends"
     SUB_PIPELINES = "Pipelines in pipelines"
+    RETRY_RUN = "What failed of a run runs again (retry)"
     SCHEDULE_CRON = "Cron schedule"
     SCHEDULE_INTERVAL = "Interval schedule"
     SCHEDULE_TIMEZONE = "Schedule in a time zone"

@@ -19,6 +19,7 @@
     ├── PluginError                             a third-party orchestrator that cannot be loaded
     ├── RunNotFoundError (LookupError)          the engine knows no such run
     ├── ScheduleNotFoundError (LookupError)     the engine knows no such schedule
+    ├── RetryRefusedError                       nothing of the run can be run again: it goes on, or completed
     ├── WaitTimeoutError (TimeoutError)         waiting ended, the run goes on
     ├── EngineError                             the engine answered with an error
     │   ├── EngineUnreachableError (ConnectionError)
@@ -45,7 +46,8 @@ __all__ = [
     "FlowymlError", "DefinitionError", "CycleError", "UnknownOptionError", "OverrideError", "ParameterError",
     "ScheduleError", "ConfigurationError", "PlanError", "DeploymentError", "OwnershipError",
     "UnsupportedFeatureError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError", "RunNotFoundError",
-    "ScheduleNotFoundError", "WaitTimeoutError", "EngineError", "EngineUnreachableError", "AuthenticationError",
+    "ScheduleNotFoundError", "RetryRefusedError", "WaitTimeoutError", "EngineError",
+    "EngineUnreachableError", "AuthenticationError",
     "UnknownStateError", "ArtifactError", "NotPicklableError", "OutputNotKeptError", "StepError", "StepFailedError",
     "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError", "StepOutOfMemoryError",
 ]  # fmt: skip
@@ -125,6 +127,10 @@ class RunNotFoundError(FlowymlError, LookupError):
 
 class ScheduleNotFoundError(FlowymlError, LookupError):
     """The engine knows no schedule of this id."""
+
+
+class RetryRefusedError(FlowymlError):
+    """Nothing of a run can be run again: it goes on, it completed, or what that needs was not kept."""
 
 
 class WaitTimeoutError(FlowymlError, TimeoutError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ class RunOperations(Protocol):
     def outputs(self, job_id: str) -> Outputs: ...
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]: ...
     def cancel(self, job_id: str) -> bool: ...
+    def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult: ...
 
 
 class SubmissionResult:
@@ -109,6 +110,20 @@ class SubmissionResult:
     def cancel(self) -> bool:
         """Stop the run and its work. False when it had ended already."""
         return self.orchestrator.cancel(self.job_id)
+
+    def retry(self, steps: Sequence[str] | None = None) -> SubmissionResult:
+        """Run again what failed or was stopped, and what waits for it; nothing that completed. Returns at once.
+
+        The run keeps its ids, so this handle is that of the new attempt too; the same code runs with the same
+        parameters. ``steps`` are those to run again instead, of which what else failed stays as it is: of a step
+        in a loop the items that did not complete, or one item (``"train[3]"``); of a step that completed all of
+        it, and what comes after it.
+
+        Raises ``RetryRefusedError`` while the run goes on and when it completed, and ``UnsupportedFeatureError`` where
+        the engine cannot.
+        """
+        self._run = self.orchestrator.retry(self.job_id, steps=steps)._run
+        return self
 
     def wait_for_completion(
         self, timeout: float = 3600, poll_interval: float = 5, *, progress: bool | None = None

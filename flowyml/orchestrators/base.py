@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flowyml.core.capabilities import Capabilities, Feature
-from flowyml.core.errors import DefinitionError, UnsupportedFeatureError
+from flowyml.core.errors import DefinitionError, RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -185,6 +185,24 @@ class Orchestrator(ABC):
         """Where a run stands. Raises ``RunNotFoundError``."""
         return self.get_run(job_id).status
 
+    def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult:
+        """Run again what failed of a run; see ``SubmissionResult.retry``. Raises ``RunNotFoundError`` too."""
+        self.capabilities.require({Feature.RETRY_RUN: f"retry of run {job_id!r}"})
+        run = self.get_run(job_id)
+        if not run.status.is_terminal:
+            raise RetryRefusedError(
+                f"Run {run.run_id!r} is {run.status}: it can be run again when it has ended. Cancel it, or wait."
+            )
+        if run.status.is_successful:
+            raise RetryRefusedError(f"Run {run.run_id!r} completed: there is nothing to run again. Start a new run.")
+        if isinstance(steps, str):
+            steps = (steps,)
+        if steps is not None:
+            _check_steps(run, steps, self.step_runs(job_id))
+        self.run_again(job_id, None if steps is None else tuple(steps))
+        measure("run_started", run.pipeline, run.run_id, self.name)
+        return self.attach(job_id)
+
     def schedule_pipeline(self, pipeline: RunnablePipeline, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         """Deploy the pipeline with a schedule; doing so again updates it in place.
 
@@ -284,6 +302,15 @@ class Orchestrator(ABC):
     @abstractmethod
     def health(self) -> Health:
         """Whether the engine answers. Never raises for an engine that is down."""
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        """Start what failed of an ended run again, and return when the engine took the request.
+
+        From then on the run is not terminal. ``steps`` are names of steps and labels of items that the run has; None
+        stands for all that did not complete. What cannot be done raises ``RetryRefusedError``. For an engine that says
+        no to ``RETRY_RUN`` it is not called.
+        """
+        raise self._lacks("running parts of a run again")
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """Make a bundle known to the engine. ``ownership.check_replaceable`` says what it may replace."""
@@ -436,6 +463,16 @@ def _checked_run_id(run_id: object) -> str:
     if not isinstance(run_id, str) or len(run_id) > MAX_NAME_LENGTH:
         raise DefinitionError(f"run_id={run_id!r:.60} must be text of at most {MAX_NAME_LENGTH} characters.")
     return check_name(run_id, "run")
+
+
+def _check_steps(run: Run, steps: Sequence[str], found: Sequence[StepRun]) -> None:
+    names = dict.fromkeys(step.name for step in found)
+    known = {*names, *(step.label for step in found)}
+    if not steps:
+        raise RetryRefusedError(f"Run {run.run_id!r}: steps=[] names no step to run again. Leave it out for all.")
+    for name in steps:
+        if name not in known:
+            raise RetryRefusedError(f"Run {run.run_id!r} has no step {name!r}. It has: {', '.join(names)}.")
 
 
 _FEATURES_OF_GROUPS: Mapping[type, Feature] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +180,9 @@ class RemoteOrchestrator(Orchestrator):
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         self.adapter.clear(job_id, failed_only=failed_only)
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        self.adapter.run_again(job_id, steps)
 
     def backfill(
         self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any

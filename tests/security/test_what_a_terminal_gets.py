@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime
 from io import StringIO
@@ -83,6 +83,9 @@ class Hostile(Orchestrator):
 
     def cancel(self, job_id: str) -> bool:
         return True
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        warnings.warn(EVIL, UserWarning, stacklevel=2)
 
     def health(self) -> Health:
         return Health(reachable=True, version=EVIL, url=EVIL, detail=EVIL)
@@ -177,7 +180,8 @@ COMMANDS = [
     "runs --on hostile", "status x --on hostile", "status x --on failing", "status broken --on hostile",
     "watch x --on hostile", "watch x --on failing", "logs x --on hostile", "outputs x --on hostile",
     "outputs x text --on hostile", "outputs x odd --on hostile", f"outputs x {EVIL} --on hostile",
-    "outputs x --on failing", "cancel x --on hostile", "run mild.py --on hostile", "run mild.py --on failing",
+    "outputs x --on failing", "cancel x --on hostile",
+    "retry x --on failing", "run mild.py --on hostile", "run mild.py --on failing",
     "run mild.py -d --on hostile", "run rude.py", "deploy mild.py --on hostile",
     "deploy mild.py --dry-run --on hostile",
     "schedule create mild.py daily 3 --on hostile", "schedule list --on hostile", "schedule pause x --on hostile",

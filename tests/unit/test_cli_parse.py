@@ -73,6 +73,7 @@ LINES = [
     "backends sign-in prefect",
     "watch job-1 --timeout 1.5",
     "logs -f job-1 --step load",
+    "retry job-1 --step load --step train[3]",
     "outputs job-1 model",
     "runs -n 5 --pipeline p",
     "cancel job-1",

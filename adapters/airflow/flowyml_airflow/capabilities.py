@@ -25,6 +25,7 @@ CAPABILITIES = Capabilities(
         Feature.RUN_IF: no(_NOT_YET),
         Feature.CLEANUP: no(_NOT_YET),
         Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
+        Feature.RETRY_RUN: no("Not yet; local runs have it."),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "
             "or made with a start that has passed."

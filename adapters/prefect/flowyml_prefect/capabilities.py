@@ -34,6 +34,7 @@ CAPABILITIES = Capabilities(
         Feature.RUN_IF: no(_NOT_YET),
         Feature.CLEANUP: no(_NOT_YET),
         Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
+        Feature.RETRY_RUN: no("Not yet; local runs have it."),
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: yes,

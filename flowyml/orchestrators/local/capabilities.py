@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
@@ -33,6 +33,7 @@ CAPABILITIES = Capabilities(
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: yes,
+        Feature.RETRY_RUN: no("Not yet."),
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),
         Feature.SCHEDULE_INTERVAL: partly(_WHILE_SERVED),
         Feature.SCHEDULE_TIMEZONE: yes,
