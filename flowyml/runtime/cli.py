@@ -67,7 +67,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     )  # fmt: skip
     try:
         with stoppable():
-            answer = worker.answer(step, inputs, given.attempt, tuple(map(int, filter(None, given.item.split("/")))))
+            answer = worker.answer(step, inputs, given.attempt, _index(given))
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
@@ -84,6 +84,28 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     elif not given.answer:
         print(outputs)
     return 0
+
+
+def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
+    """Answer what a branch or a loop is about, for the process that walks over the run."""
+    worker = Worker(
+        root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, is_read=True,
+        caller=_json_object(given.caller, "--caller"),
+    )  # fmt: skip
+    try:
+        with stoppable():
+            answer = worker.answer_look(given.group, _json_object(given.inputs, "--inputs"), _index(given))
+    except StepStopped:
+        return -signal.SIGTERM
+    if given.answer:
+        Path(given.answer).write_text(json.dumps(answer))
+    else:
+        print(json.dumps(answer))
+    return 0
+
+
+def _index(given: argparse.Namespace) -> tuple[int, ...]:
+    return tuple(map(int, filter(None, given.item.split("/"))))
 
 
 def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
@@ -134,26 +156,30 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step = commands.add_parser("step", help="run one step", allow_abbrev=False)
     step.add_argument("step", metavar="STEP", nargs="?")
     step.add_argument("--step", dest="same_step", help=argparse.SUPPRESS)  # for names that begin with a dash
-    step.add_argument(
-        "--inputs", default="{}", metavar="JSON|@FILE", help="what other steps gave, by name of the input"
-    )
     step.add_argument("--parameters", default="{}", metavar="JSON|@FILE", help="parameters of the run")
     step.add_argument(
         "--dates", default="{}", metavar="JSON", help="logical_date, data_interval_start and _end; by default now"
     )
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
-    step.add_argument("--artifacts", metavar="URL", help="the store of large outputs; by default FLOWYML_ARTIFACTS")
-    step.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts
-    step.add_argument("--also", action="append", default=[], help=argparse.SUPPRESS)  # where the engine put inputs
     step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the reader of the answer reports it
     step.add_argument("--attempt", type=int, default=1, metavar="N")
-    step.add_argument("--item", default="", metavar="N", help="which item of its loop, from 0; 3/7 in two loops")
     step.set_defaults(command=_run_step)
+    look = commands.add_parser("look", allow_abbrev=False)  # for other processes; people do not see it
+    look.add_argument("--group")
+    look.set_defaults(command=_look)
+    for command in (step, look):
+        command.add_argument(
+            "--inputs", default="{}", metavar="JSON|@FILE", help="what other steps gave, by name of the input"
+        )
+        command.add_argument("--artifacts", metavar="URL", help="store of large outputs; by default FLOWYML_ARTIFACTS")
+        command.add_argument("--place", default="", help=argparse.SUPPRESS)  # of the run among the artifacts
+        command.add_argument("--also", action="append", default=[], help=argparse.SUPPRESS)  # where inputs are too
+        command.add_argument("--item", default="", metavar="N", help="which item of its loop, from 0; 3/7 in two loops")
     hook = commands.add_parser("hook", help="fire an event on the pipeline's hooks", allow_abbrev=False)
     hook.add_argument("event", choices=EVENTS)
     hook.add_argument("--arguments", default="[]", metavar="JSON|@FILE")
     hook.set_defaults(command=_run_hook)
-    for command in (step, hook):
+    for command in (step, look, hook):
         command.add_argument("--run-id", default="by-hand", metavar="ID")
         command.add_argument("--answer", help=argparse.SUPPRESS)
         command.add_argument("--caller", default="{}", help=argparse.SUPPRESS)
@@ -198,7 +224,7 @@ def _check_inputs(step: Step, inputs: dict[str, Any]) -> None:
     missing = [
         f"{item.name!r} (output {item.source.output!r} of step {item.source.step!r})"
         for item in step.inputs
-        if isinstance(item.source, FromStep) and item.name not in inputs
+        if isinstance(item.source, FromStep) and item.name not in inputs and step.run_if == "all_success"
     ]
     if missing:
         raise _UsageError(f"step {step.name!r} needs --inputs with {', '.join(missing)}")

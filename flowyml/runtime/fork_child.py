@@ -99,4 +99,6 @@ def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
         worker.set_up_logging()
         fire_plain(worker.hooks, request["event"], request["body"])
         return {"outputs": {}}
+    if request["kind"] == "look":
+        return worker.answer_look(request["group"], request["body"], request["index"])
     return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"], request["index"])

@@ -123,6 +123,27 @@ class StepProcesses:
         outputs: dict[str, Any] = answer["outputs"]
         return outputs
 
+    def look(
+        self,
+        group: str,
+        packed: Mapping[str, Any],
+        *,
+        index: Sequence[int] = (),
+        on_line: OnLine | None = None,
+        stop: threading.Event | None = None,
+    ) -> dict[str, Any]:
+        """What a branch or a loop is about, found out where the user's code is: see ``Worker.look``.
+
+        Raises ``StepFailedError``, and what ``run`` raises of a process that does not answer.
+        """
+        request = {"kind": "look", "group": group, "index": list(index)}
+        take_line = print_line if on_line is None else on_line
+        answer = self._answer(f"group {group!r}", request, dict(packed), None, take_line, stop)
+        if failure := answer.get("failure"):
+            raise _raised("", failure)
+        found: dict[str, Any] = answer["outputs"]
+        return found
+
     def fire(self, event: str, *arguments: object, on_line: OnLine | None = None, timeout: float = 60) -> None:
         """Fire an event on the pipeline's hooks, in a process of its own. What goes wrong there is only reported."""
         take_line = print_line if on_line is None else on_line

@@ -70,14 +70,17 @@ class SpawnedProcesses:
         ]  # fmt: skip
         if request["kind"] == "hook":
             return ["hook", request["event"], *common, f"--arguments={_in_file(folder / 'arguments', body)}"]
-        return [
-            "step", "--quiet", *common, f"--attempt={request['attempt']}",
+        common += [
             f"--item={'/'.join(map(str, request['index']))}", f"--artifacts={self._config['artifacts']}",
             f"--place={self._config['place']}", *(f"--also={folder}" for folder in self._config.get("also", ())),
             f"--inputs={_in_file(folder / 'inputs', body)}",
+        ]  # fmt: skip
+        if request["kind"] == "look":
+            return ["look", *common, f"--group={request['group']}"]
+        return [
+            "step", "--quiet", *common, f"--attempt={request['attempt']}", f"--step={request['step']}",
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
             f"--dates={json.dumps(self._config['dates'])}",
-            f"--step={request['step']}",
         ]  # fmt: skip
 
 

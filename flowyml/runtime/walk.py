@@ -290,21 +290,27 @@ class Walk(Generic[T]):
         """Keep what a loop's steps take from outside of it until it has ended: how many items take it is not known."""
         inside = set(self._structure.members(opening.loop.name))
         around, parent = opening.frame, opening.loop.parent
-        for source in dict.fromkeys(self._sources_in(opening.loop)):
+        taken = (
+            source for source in self._sources_in(opening.loop) if not isinstance(source, FromParameter | Constant)
+        )
+        for source in dict.fromkeys(taken):
             if isinstance(source, FromItem) and not self._is_item_of(source, around):
                 continue
             for each in source.outputs if isinstance(source, FromEither) else (source,):
-                if not inside.intersection(steps_of(each)) and not isinstance(each, FromParameter | Constant):
+                if not inside.intersection(steps_of(each)):
                     found, key = self._node(around, parent, each)
                     found.use(key)
                     opening.held.append((found, key))
 
     def _sources_in(self, loop: Loop) -> Iterator[Source]:
-        for name in self._structure.members(loop.name):
-            yield from (item.source for item in self.plan.by_name[name].inputs)
+        """The values that what stands in a loop takes, those aside that need no step: a list is not hashable."""
+        sources = [
+            item.source for name in self._structure.members(loop.name) for item in self.plan.by_name[name].inputs
+        ]
         for group in self._structure:
             if loop.name in self._structure.path(group.parent):
-                yield from self._structure.sources(group)
+                sources += self._structure.sources(group)
+        return (source for source in sources if not isinstance(source, FromParameter | Constant))
 
     @staticmethod
     def _is_item_of(source: FromItem, frame: Frame | None) -> bool:

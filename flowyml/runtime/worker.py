@@ -25,9 +25,10 @@ from flowyml.core.plain_text import storable_text
 from flowyml.core.retry_policy import error_names
 from flowyml.core.runs import labelled
 from flowyml.plan.codec import decode
-from flowyml.plan.groups import Loop
+from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
+from flowyml.runtime.deciding import checked_lists, is_taken
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
@@ -142,6 +143,56 @@ class Worker:
         except BaseException as error:
             return {"failure": self._failure(error)}
 
+    def look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
+        """For a branch, whether it is ``taken``; for a loop, its lists by name, each item of them packed.
+
+        ``packed`` are the values that this is about: those of a loop by the names of its lists, those of a branch by
+        their place among ``Groups.sources``, as text. ``index`` is that of the item which the group is in. Raises
+        ``StepError``.
+        """
+        with pickles_decided(self._no_pickles):
+            found = self.plan.structure.by_name[group]
+            if isinstance(found, Loop):
+                return self._lists(found, packed, index)
+            assert isinstance(found, Branch)
+            sources = list(self.plan.structure.sources(found))
+
+            def value_of(source: Source) -> Any:
+                if isinstance(source, Constant):
+                    return source.value
+                return self._value(source, found.parent, packed[str(sources.index(source))])
+
+            branches = self.plan.structure.choices[found.choice]
+            return {"taken": is_taken(branches[: branches.index(found) + 1], value_of)}
+
+    def _lists(self, loop: Loop, packed: Mapping[str, Any], index: Sequence[int]) -> dict[str, Any]:
+        values = {item.name: self._value(item.source, loop.parent, packed[item.name]) for item in loop.over}
+        place = self.place or run_place("by-hand", self.plan.name, self.run_id)
+        label = labelled(loop.name, index)
+        return {
+            name: [
+                pack(item, self.store, key=partial(artifact_key, place, label, 0, f"{name}-{number}"))
+                for number, item in enumerate(items)
+            ]
+            for name, items in checked_lists(loop, values).items()
+        }
+
+    def _value(self, source: Source, group: str, packed: Any) -> Any:
+        """A value as what stands in ``group`` sees it: only what a step produced is unpacked."""
+        origin = self._list_of(source) if isinstance(source, FromItem) else source
+        if isinstance(origin, FromStep | FromEither):
+            return self._unpacked(packed, self._loops_of(group, source))
+        return packed
+
+    def answer_look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
+        """The same as plain JSON, a failure included, for another process."""
+        try:
+            return {"outputs": self.look(group, packed, index)}
+        except StepStopped:
+            raise
+        except BaseException as error:
+            return {"failure": self._failure(error)}
+
     def _failure(self, error: BaseException) -> dict[str, Any]:
         message = str(error) if isinstance(error, FlowymlError) else described(error) + left_behind(error, self.folder)
         return {
@@ -197,14 +248,14 @@ class Worker:
         source = _described(item.source)
         if item.name in packed:
             try:
-                return self._unpacked(packed[item.name], self._loops_of(step, item.source))
+                return self._unpacked(packed[item.name], self._loops_of(step.group, item.source))
             except ArtifactError as error:
                 raise ArtifactError(f"step {step.name!r} cannot read {item.name!r}, {source}: {error}") from error
         raise step_error(StepError, step, f"step {step.name!r} did not get {item.name!r}, {source}.")
 
-    def _loops_of(self, step: Step, source: Source) -> Sequence[Loop]:
-        """The loops whose items' values come as a list."""
-        return self.plan.structure.loops_between(source.step, step.group) if isinstance(source, FromStep) else ()
+    def _loops_of(self, group: str, source: Source) -> Sequence[Loop]:
+        """The loops whose items' values come as a list to what stands in ``group``."""
+        return self.plan.structure.loops_between(source.step, group) if isinstance(source, FromStep) else ()
 
     def _unpacked(self, packed: Any, loops: Sequence[Loop]) -> Any:
         if not loops:

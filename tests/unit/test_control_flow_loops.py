@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flowyml import current_run, for_each, pipeline, step
+from flowyml import current_run, either, for_each, is_in, otherwise, pipeline, step, when
 from flowyml.core.runs import folded
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.runtime.nodes import End, Opening, Task
@@ -321,3 +321,16 @@ def test_the_values_of_a_loop_are_let_go(local: LocalOrchestrator) -> None:
     gc.collect()
     assert not any(ref() is not None for ref in alive)
     assert most[0] < 10
+
+
+def test_a_list_that_is_fixed_in_a_loop(both_ways: LocalOrchestrator) -> None:
+    @pipeline(name="fixed list")
+    def made() -> Any:
+        with for_each(numbers(2)) as n:
+            with when(is_in(n, [1, 2])):
+                inside = total([10, 20])
+            with otherwise():
+                other = same({"no": []})
+            return same.options(name="joined")(either(inside, other))
+
+    assert made.run(on=both_ways)["joined"] == [{"no": []}, 30]

@@ -10,23 +10,22 @@ from typing import Any
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import OutputError, StepError
+from flowyml.core.errors import OutputError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
-from flowyml.plan.conditions import holds
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
+from flowyml.runtime.deciding import checked_lists, is_taken
 from flowyml.runtime.execution import run_step
 from flowyml.runtime.nodes import Collected, Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.running_step import running
-from flowyml.runtime.tracebacks import described
 
 __all__ = ["Stored", "StepCalls", "goes_apart"]
 
@@ -106,31 +105,12 @@ class StepCalls:
             found, output = node.known[source]
             return self.live(found.values[output])
 
-        for branch in node.branches:
-            try:
-                is_true = branch.condition is None or holds(branch.condition, value_of)
-            except Exception as error:
-                raise StepError(
-                    f"The condition of branch {branch.name!r} cannot be decided: {described(error)}"
-                ) from error
-            if is_true:
-                return branch is node.branches[-1]
-        return False
+        return is_taken(node.branches, value_of)
 
     def _lists(self, node: Opening) -> dict[str, Sequence[Any]]:
         found = {name: self._taken(node, source, output) for name, source, output in node.given()}
         given: dict[str, Any] = {**own_copy(node.fixed), **found}
-        lists = {item.name: given[item.name] for item in node.loop.over}
-        for name, items in lists.items():
-            if not isinstance(items, list | tuple):
-                what = "over a value" if name == "item" else f"over {name!r}"
-                raise StepError(
-                    f"Loop {node.loop.name!r} goes {what} that is not a list: {type(items).__name__}. Return a list."
-                )
-        if len({len(items) for items in lists.values()}) > 1:
-            shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
-            raise StepError(f"The lists of loop {node.loop.name!r} go in step and must be equally long: {shown}.")
-        return lists
+        return checked_lists(node.loop, given)
 
     def _taken(self, node: Waiting, source: Waiting, output: str) -> Any:
         """A value as it was returned: the value itself for its last consumer, and for the others a copy.

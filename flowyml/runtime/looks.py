@@ -1,0 +1,80 @@
+"""What branches and loops are about, for an engine that carries packed values: see ``flowyml.artifacts.packing``.
+
+Plain values are looked at here, where no code of the user's is. All others are unpacked in a process of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowyml.artifacts import is_reference
+from flowyml.plan.conditions import sources_in
+from flowyml.plan.values import Constant, FromParameter, Source
+from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.nodes import Collected, Decision, Node, Opening
+from flowyml.runtime.processes import StepProcesses
+
+__all__ = ["Looks", "carried", "given_to"]
+
+
+class Looks:
+    """Looks at the packed values of one run, whose ``parameters`` these are."""
+
+    def __init__(self, processes: StepProcesses, parameters: Mapping[str, Any]) -> None:
+        self._processes = processes
+        self._parameters = parameters
+
+    def is_taken(self, node: Decision) -> bool:
+        """Whether a branch is taken. Raises ``StepError``."""
+        known = {source: found.values[output] for source, (found, output) in node.known.items()}
+
+        def value_of(source: Source) -> Any:
+            if isinstance(source, Constant):
+                return source.value
+            return self._parameters[source.name] if isinstance(source, FromParameter) else _plain(known[source])
+
+        if not any(_holds_reference(value) for value in known.values()):
+            return is_taken(node.branches, value_of)
+        sources = [source for branch in node.branches for source in sources_in(branch.condition)]
+        packed = {
+            str(place): self._parameters[source.name] if isinstance(source, FromParameter) else carried(known[source])
+            for place, source in enumerate(sources)
+            if not isinstance(source, Constant)
+        }
+        return bool(self._processes.look(node.branches[-1].name, packed, index=node.frame.index)["taken"])
+
+    def lists(self, node: Opening) -> dict[str, Sequence[Any]]:
+        """The lists that a loop goes over, item by item packed. Raises ``StepError``."""
+        given = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
+        plain = {*node.fixed, *(name for name, source, output in node.given() if output in source.plain)}
+        if all(name in plain or _has_packed_items(value) for name, value in given.items()):
+            return checked_lists(node.loop, given)
+        packed = {name: carried(value) for name, value in given.items()}
+        return self._processes.look(node.loop.name, packed, index=node.frame.index)
+
+
+def given_to(node: Node) -> dict[str, Any]:
+    """The packed inputs of a step that may run."""
+    return {**node.fixed, **{name: carried(source.values[output]) for name, source, output in node.given()}}
+
+
+def carried(value: Any) -> Any:
+    """A packed value as JSON: of the items of a loop, the list, or pairs with their indexes."""
+    return value.of([carried(part) for part in value]) if isinstance(value, Collected) else value
+
+
+def _plain(value: Any) -> Any:
+    """The value itself, where none of it is a reference; the same as ``carried`` but for what JSON would change."""
+    return value.of([_plain(part) for part in value]) if isinstance(value, Collected) else value
+
+
+def _holds_reference(value: Any) -> bool:
+    return any(map(_holds_reference, value)) if isinstance(value, Collected) else is_reference(value)
+
+
+def _has_packed_items(value: Any) -> bool:
+    """Whether the items of a list may be handed on as they are."""
+    if isinstance(value, Collected):
+        return value.indexes is None and not any(isinstance(part, Collected) for part in value)
+    return not is_reference(value) and not (isinstance(value, list) and any(map(is_reference, value)))

@@ -1,0 +1,153 @@
+"""A walk over packed values, as engines do it whose flow is a program of FlowyML's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flowyml import Pipeline, either, for_each, otherwise, pipeline, step, when
+from flowyml.artifacts import open_store, unpack
+from flowyml.core.errors import StepError
+from flowyml.runtime.looks import Looks, carried, given_to
+from flowyml.runtime.nodes import Decision, End, Opening, Task
+from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.walk import Walk
+from tests.unit.control_flow import fail_on, numbers, same, total
+
+
+@step
+def arrays(count: int) -> Any:
+    return [np.full(20_000, n) for n in range(count)]
+
+
+@step
+def large(n: int) -> Any:
+    return np.full(20_000, n)
+
+
+@step
+def references(count: int) -> list[dict[str, Any]]:
+    return [{"$artifact": n} for n in range(count)]
+
+
+@step
+def pairs(count: int) -> list[tuple[int, int]]:
+    return [(n, n) for n in range(count)]
+
+
+@step
+def kinds(value: Any) -> list[str]:
+    return [type(each).__name__ for each in value]
+
+
+@step
+def first(value: Any) -> int:
+    return int(value[0])
+
+
+def walked(made: Pipeline, tmp_path: Path, **parameters: Any) -> dict[str, Any]:
+    """The outputs of a pipeline, by a walk in one thread."""
+    bundle = made.bundle()
+    path, store = bundle.write(tmp_path), str(tmp_path / "artifacts")
+    walk: Walk[Task] = Walk(bundle.plan, parameters, Task)
+    with StepProcesses(path, run_id="one", artifacts=store, parameters=parameters) as processes:
+        looks = Looks(processes, parameters)
+        while walk.ready:
+            node = walk.ready.popleft()
+            try:
+                if isinstance(node, Opening):
+                    walk.open(node, looks.lists(node))
+                elif isinstance(node, Decision):
+                    walk.ended(node, End.OK if looks.is_taken(node) else End.SKIPPED)
+                else:
+                    assert isinstance(node, Task)
+                    node.values = processes.run(node.step.name, given_to(node), index=node.index)
+                    walk.ended(node, End.OK)
+            except StepError as error:
+                if not isinstance(node, Task):
+                    raise
+                walk.ended(node, End.FAILED, str(error))
+    found = {name: carried(node.values[key]) for name, (node, key) in walk.outputs.items() if node.end is End.OK}
+    return {name: unpack(value, open_store(store)) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("items", [numbers, arrays, references, pairs], ids=lambda made: made.name)
+@pytest.mark.parametrize("fork", ["0", "1"])
+def test_items_are_what_the_step_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: Any, fork: str
+) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", fork)
+
+    @pipeline(name="kinds")
+    def made() -> Any:
+        listed = items(2)
+        return {"whole": kinds(listed), "each": kinds(same.map(value=listed))}
+
+    found = walked(made, tmp_path)
+    kind = {"numbers": "int", "arrays": "ndarray", "references": "dict", "pairs": "tuple"}[items.name]
+    assert found == {"whole": [kind, kind], "each": [kind, kind]}
+
+
+def test_items_of_a_parameter_are_never_unpacked(tmp_path: Path) -> None:
+    @pipeline(name="plain")
+    def made(given: list[Any] = []) -> Any:
+        with for_each(given) as item:
+            with when(item == {"$artifact": 1}):
+                seen = kinds(item)
+            with otherwise():
+                other = same(item)
+            return same.options(name="last")(either(seen, other))
+
+    assert walked(made, tmp_path, given=[{"$artifact": 1}, 2]) == {"last": [["str"], 2]}
+
+
+def test_a_loop_over_what_another_one_collected(tmp_path: Path) -> None:
+    @pipeline(name="over collected")
+    def made() -> Any:
+        some = fail_on.options(name="some", on_item_error="continue").map(n=numbers(3))
+        return {
+            "arrays": first.map(value=large.map(n=[3, 4])),
+            "pairs": kinds(same.map(value=some)),
+            "nested": total.map(values=same.options(name="lists").map(value=[[1, 2], [3]])),
+        }
+
+    assert walked(made, tmp_path) == {"arrays": [3, 4], "pairs": ["tuple", "tuple"], "nested": [3, 3]}
+
+
+@pytest.mark.parametrize(
+    ("condition", "outcome"),
+    [(lambda it: it == 2, "yes"), (lambda it: it > "a", "TypeError"), (lambda it: it != 2, "no")],
+)
+def test_conditions_on_what_is_not_plain(tmp_path: Path, condition: Callable[[Any], Any], outcome: str) -> None:
+    @step
+    def numpy_number() -> Any:
+        return np.int64(2)
+
+    @pipeline(name="conditions")
+    def made(limit: int = 1) -> Any:
+        found = numpy_number()
+        with when((found > limit) & condition(found)):
+            yes = same("yes")
+        with otherwise():
+            no = same.options(name="other")("no")
+        return {"word": either(yes, no)}
+
+    if outcome == "TypeError":
+        with pytest.raises(StepError, match=r"The condition of branch .* cannot be decided"):
+            walked(made, tmp_path, limit=1)
+    else:
+        assert walked(made, tmp_path, limit=1) == {"word": outcome}
+
+
+@pytest.mark.parametrize("given", [5, "text"])
+def test_what_is_not_a_list(tmp_path: Path, given: object) -> None:
+    @pipeline(name="no list")
+    def made() -> Any:
+        return same.map(value=same.options(name="made")(given))
+
+    with pytest.raises(StepError, match="that is not a list"):
+        walked(made, tmp_path)
