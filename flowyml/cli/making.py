@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import AsJson, File, Option
@@ -87,32 +87,53 @@ def bundle(
 def graph(
     file: File,
     form: Annotated[Literal["terminal", "mermaid", "svg"], Option(("--format", "-f"), "What to draw.")] = "terminal",
+    expand: Annotated[bool, Option(("--expand",), "Open the pipelines that the pipeline calls.")] = False,
     output: OutputPath = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the steps of a pipeline, or list them as JSON."""
+    """Draw the steps of a pipeline, or list them as JSON.
+
+    A pipeline that it calls is one box, unless --expand opens it; JSON has all steps, and the groups around them.
+    """
     with Output(as_json) as out:
         plan = load(file).compile()
-        path = None if output is None else _write_drawing(output, _drawn(plan, form, out), form, force)
+        path = None if output is None else _write_drawing(output, _drawn(plan, form, expand, out), form, force)
         if as_json:
-            steps = [
-                {"name": step.name, "after": plan.structure.upstream(step), "outputs": step.outputs} for step in plan
-            ]
             where = {} if path is None else {"path": str(path)}
-            out.document({"pipeline": plan.name, "steps": steps, **where})
+            out.document({"pipeline": plan.name, **_listed(plan), **where})
         elif path is None:
-            out.raw(_drawn(plan, form, out))
+            out.raw(_drawn(plan, form, expand, out))
         else:
             out.line(str(path))
 
 
-def _drawn(plan: Plan, form: str, out: Output) -> bytes:
+def _listed(plan: Plan) -> dict[str, Any]:
+    """Steps and groups as JSON."""
+    from flowyml.graph.text import title_of
+
+    steps = [
+        {
+            "name": step.name,
+            "after": plan.structure.upstream(step),
+            "outputs": step.outputs,
+            "group": step.group or None,
+        }
+        for step in plan
+    ]
+    groups = [
+        {"name": group.name, "kind": group.KIND, "title": title_of(group), "group": group.parent or None}
+        for group in plan.groups
+    ]
+    return {"steps": steps, "groups": groups}
+
+
+def _drawn(plan: Plan, form: str, expand: bool, out: Output) -> bytes:
     from flowyml.graph import mermaid, svg, terminal
 
     if form == "terminal":
-        return terminal(plan, columns=_columns(out)).encode()
-    return (mermaid if form == "mermaid" else svg)(plan).encode()
+        return terminal(plan, columns=_columns(out), expand=expand).encode()
+    return (mermaid if form == "mermaid" else svg)(plan, expand=expand).encode()
 
 
 def _write_drawing(path: Path, data: bytes, form: str, force: bool) -> Path:

@@ -1,35 +1,49 @@
-"""Where the steps of a graph stand: in layers by longest path, ordered and placed so that lines are short.
+"""Where the nodes of a graph stand: in layers by longest path, ordered and placed so that lines are short.
 
-A line that passes layers on its way is a slot in each of them too; all such lines of one step share one slot, so that
-they run together until they branch off.
+A line that passes layers on its way is a slot in each of them too; all such lines that leave a node together share one
+slot, so that they run together until they branch off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from flowyml.plan.model import Plan, Step
-from flowyml.plan.values import steps_of
-
-__all__ = ["Link", "Slot", "layers_of", "place", "stages"]
+__all__ = ["Line", "Link", "Slot", "layers_of", "place", "stages"]
 
 _SWEEPS = 12
 _MOST_PASSING = 5000
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """From one node to another; without ``data`` it only says what comes first.
+
+    Lines of one ``origin`` leave a node together. ``leave`` and ``enter`` are where, measured from the nodes' middles.
+    Unless it ``arrives``, it goes on within the node.
+    """
+
+    start: str
+    end: str
+    data: bool = True
+    arrives: bool = True
+    origin: str = ""
+    leave: float = 0.0
+    enter: float = 0.0
+
+
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place in a layer: a step, or, where ``step`` is None, the line of ``source`` on its way to later layers.
+    """A place in a layer: a node, or, where ``is_node`` is false, a line from ``node`` on its way to later layers.
 
     ``size`` and ``position`` (of its middle) are measured along the layer.
     """
 
-    source: str
+    node: str
     layer: int
     size: float
-    step: Step | None = None
+    is_node: bool = True
     position: float = 0.0
     before: list[Link] = field(default_factory=list)
     after: list[Link] = field(default_factory=list)
@@ -37,39 +51,72 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Link:
-    """A piece of a line, from one layer to the next. Without ``data`` it only says what comes first."""
+    """A piece of a line, from one layer to the next. ``leave`` and ``enter`` are measured from the slots' middles.
+
+    It has a tip where it ``arrives``.
+    """
 
     start: Slot
     end: Slot
     data: bool
+    arrives: bool
+    leave: float = 0.0
+    enter: float = 0.0
+
+    @property
+    def begins(self) -> float:
+        """Where it begins, along the layer."""
+        return self.start.position + self.leave
+
+    @property
+    def ends(self) -> float:
+        """Where it ends, along the layer."""
+        return self.end.position + self.enter
 
 
-def stages(plan: Plan) -> dict[str, int]:
-    """The layer of each step: one after the last of those it waits for; a source stands just before its first user."""
+def stages(
+    nodes: Iterable[str], lines: Iterable[Line], first: Collection[str] = (), last: Collection[str] = ()
+) -> dict[str, int]:
+    """The layer of each node: one after the last of those before it; a source stands just before its first user.
+
+    ``nodes`` are in a topological order. Those of ``first`` share the first layer, those of ``last`` the last one.
+    """
+    before: dict[str, list[str]] = {name: [] for name in nodes}
+    after: dict[str, list[str]] = {name: [] for name in before}
+    for line in lines:
+        before[line.end].append(line.start)
+        after[line.start].append(line.end)
     stage: dict[str, int] = {}
-    for step in plan:
-        stage[step.name] = 1 + max((stage[name] for name in plan.structure.upstream(step)), default=-1)
-    for step in plan:
-        following = plan.downstream[step.name]
-        if following and not plan.structure.upstream(step):
-            stage[step.name] = min(stage[name] for name in following) - 1
-    return stage
+    for name, starts in before.items():
+        at_least = 1 if first and name not in first else 0
+        stage[name] = max((stage[start] + 1 for start in starts), default=at_least)
+    for name, ends in after.items():
+        if ends and not before[name] and name not in first:
+            stage[name] = min(stage[end] for end in ends) - 1
+    end = max((stage[name] for name in stage if name not in last), default=-1) + 1
+    return stage | dict.fromkeys(last, end)
 
 
-def layers_of(plan: Plan, size: Callable[[Step], float], line: float) -> list[list[Slot]]:
-    """Layers of slots with their links, ordered so that few lines cross."""
-    stage = stages(plan)
+def layers_of(
+    nodes: Mapping[str, float],
+    lines: Sequence[Line],
+    line_size: float,
+    first: Collection[str] = (),
+    last: Collection[str] = (),
+) -> list[list[Slot]]:
+    """Layers of slots with their links, ordered so that few lines cross; ``nodes`` are names and sizes, as ``stages``
+    takes them."""
+    stage = stages(nodes, lines, first, last)
     layers: list[list[Slot]] = [[] for _ in range(max(stage.values(), default=-1) + 1)]
-    slots = {step.name: Slot(step.name, stage[step.name], size(step), step) for step in plan}
+    slots = {name: Slot(name, stage[name], size) for name, size in nodes.items()}
     for slot in slots.values():
         layers[slot.layer].append(slot)
-    passing = sum(
-        max((stage[name] for name in following), default=stage[start]) - stage[start] - 1
-        for start, following in plan.downstream.items()
-        if following
-    )
-    for step in plan:
-        _connect(plan, slots, layers, slots[step.name], line if passing <= _MOST_PASSING else None)
+    together: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        together.setdefault((line.start, line.origin), []).append(line)
+    passing = sum(max(stage[line.end] for line in group) - stage[start] - 1 for (start, _), group in together.items())
+    for group in together.values():
+        _connect(slots, layers, group, line_size if passing <= _MOST_PASSING else None)
     _order(layers)
     return layers
 
@@ -81,40 +128,37 @@ def place(layers: Sequence[Sequence[Slot]], gap: float) -> None:
     for sweep in range(_SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
             _settle(layer, gap, _wanted(layer, sweep % 2 == 0))
+    if layers:
+        _settle(layers[-1], gap, _wanted(layers[-1], before=True))  # what moved in the last sweep leads there
     left = min((slot.position - slot.size / 2 for layer in layers for slot in layer), default=0.0)
     for layer in layers:
         for slot in layer:
             slot.position -= left
 
 
-def _connect(plan: Plan, slots: dict[str, Slot], layers: list[list[Slot]], start: Slot, line: float | None) -> None:
-    """Link a step to those that follow it, through slots in the layers between."""
-    ends = [slots[name] for name in plan.downstream[start.source]]
-    data = {end.source: _passes_data(plan, start.source, end.source) for end in ends}
-    if line is None:
-        for end in ends:
-            _link(start, end, data[end.source])
+def _connect(slots: Mapping[str, Slot], layers: list[list[Slot]], lines: Sequence[Line], size: float | None) -> None:
+    """Link a node to those that lines which leave it together lead to, through slots in the layers between."""
+    start, leave = slots[lines[0].start], lines[0].leave
+    if size is None:
+        for line in lines:
+            _link(Link(start, slots[line.end], line.data, line.arrives, leave, line.enter))
         return
-    here = start
-    while ends:
-        for end in (end for end in ends if end.layer == here.layer + 1):
-            _link(here, end, data[end.source])
-        ends = [end for end in ends if end.layer > here.layer + 1]
-        if ends:
-            passing = Slot(start.source, here.layer + 1, line)
+    here, left = start, list(lines)
+    while left:
+        for line in left:
+            if slots[line.end].layer == here.layer + 1:
+                _link(Link(here, slots[line.end], line.data, line.arrives, leave, line.enter))
+        left = [line for line in left if slots[line.end].layer > here.layer + 1]
+        if left:
+            passing = Slot(start.node, here.layer + 1, size, is_node=False)
             layers[passing.layer].append(passing)
-            _link(here, passing, any(data[end.source] for end in ends))
-            here = passing
+            _link(Link(here, passing, any(line.data for line in left), arrives=False, leave=leave))
+            here, leave = passing, 0.0
 
 
-def _link(start: Slot, end: Slot, data: bool) -> None:
-    link = Link(start, end, data)
-    start.after.append(link)
-    end.before.append(link)
-
-
-def _passes_data(plan: Plan, start: str, end: str) -> bool:
-    return any(start in steps_of(source) for source in plan.structure.values(plan.by_name[end]))
+def _link(link: Link) -> None:
+    link.start.after.append(link)
+    link.end.before.append(link)
 
 
 def _order(layers: list[list[Slot]]) -> None:
@@ -145,22 +189,23 @@ def _middle(slot: Slot, before: bool | None) -> float:
     """The mean position of the neighbours on one side; of those on the other side where there are none."""
     sides = (slot.before, slot.after) if before else (slot.after, slot.before)
     if links := sides[0] or sides[1]:
-        return sum(link.start.position if link.end is slot else link.end.position for link in links) / len(links)
+        wanted = (link.begins - link.enter if link.end is slot else link.ends - link.leave for link in links)
+        return sum(wanted) / len(links)
     return slot.position
 
 
 def _wanted(layer: Sequence[Slot], before: bool) -> list[float]:
-    """Where each slot would stand if it were alone: passing lines go straight on, unlinked steps stay with the rest."""
+    """Where each slot would stand if it were alone: passing lines go straight on, unlinked nodes stay with the rest."""
     linked = [slot.position for slot in layer if slot.before or slot.after]
     middle = sum(linked) / len(linked) if linked else 0.0
     return [_straight(slot, before) if slot.before or slot.after else middle for slot in layer]
 
 
 def _straight(slot: Slot, before: bool) -> float:
-    if slot.step is None:
+    if not slot.is_node:
         ends = [link.start for link in slot.before] if before else [link.end for link in slot.after]
         for end in ends:
-            if end.step is None:
+            if not end.is_node:
                 return end.position
     return _middle(slot, before)
 
@@ -169,7 +214,7 @@ def _crossings(layers: Sequence[Sequence[Slot]]) -> int:
     """How many pairs of links cross, counted as inversions by merge sort."""
     total = 0
     for layer in layers[:-1]:
-        ends = [link.end.position for slot in layer for link in sorted(slot.after, key=lambda link: link.end.position)]
+        ends = [link.ends for slot in layer for link in sorted(slot.after, key=lambda link: (link.leave, link.ends))]
         total += _inversions(ends)[0]
     return total
 
@@ -214,6 +259,6 @@ def _settle(layer: Sequence[Slot], gap: float, wanted: Sequence[float]) -> None:
 
 
 def _weight(slot: Slot) -> float:
-    if slot.step is None:
+    if not slot.is_node:
         return 4.0
     return 1.0 if slot.before or slot.after else 0.001

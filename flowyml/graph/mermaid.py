@@ -4,49 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from flowyml.graph.arrows import Arrow, arrows, framed
+from flowyml.graph.closing import Shown, shown
 from flowyml.graph.text import title_of
-from flowyml.plan.groups import outputs_in
-from flowyml.plan.model import Plan, Step
+from flowyml.plan.model import Plan
 
 __all__ = ["mermaid"]
 
 
-def mermaid(plan: Plan) -> str:
+def mermaid(plan: Plan, *, expand: bool = False) -> str:
     """The text of a flowchart. No name can end its label: what Mermaid could take for syntax becomes a code.
 
-    A dotted arrow is an order without data; an arrow has a label where its step has several outputs.
+    A dotted arrow is an order without data; an arrow has a label where its step has several outputs. Loops, branches
+    and clean-up are subgraphs; so are sub-pipelines with ``expand``, else each is one node.
     """
-    ids = {step.name: f"s{index}" for index, step in enumerate(plan)}
-    lines = ["flowchart LR", *_boxes(plan, ids, "", "    ")]
+    picture = shown(plan, expand=expand)
+    ids = {step.name: f"s{index}" for index, step in enumerate(picture.plan)}
+    groups = {group.name: f"g{index}" for index, group in enumerate(picture.plan.groups)}
+    lines = ["flowchart LR", *_boxes(picture, ids, groups, "", "    ")]
     lines += [
-        f"    {ids[name]} {_arrow(plan, plan.by_name[name], step)} {ids[step.name]}"
-        for step in plan
-        for name in plan.structure.upstream(step)
+        f"    {ids[arrow.start]} {_shape(picture.plan, arrow)} {(groups if arrow.is_group else ids)[arrow.end]}"
+        for arrow in arrows(picture.plan, framed(picture.plan))
     ]
     return "\n".join(lines) + "\n"
 
 
-def _boxes(plan: Plan, ids: Mapping[str, str], group: str, indent: str) -> Iterator[str]:
+def _boxes(
+    picture: Shown, ids: Mapping[str, str], groups: Mapping[str, str], around: str, indent: str
+) -> Iterator[str]:
     """The steps of a group, and the groups within it around theirs."""
-    for step in plan:
-        if step.group == group:
-            yield f'{indent}{ids[step.name]}["{_escaped(step.name)}"]'
-    for number, inner in enumerate(plan.groups):
-        if inner.parent == group and plan.structure.members(inner.name):
-            yield f'{indent}subgraph g{number}["{_escaped(title_of(inner))}"]'
-            yield from _boxes(plan, ids, inner.name, f"{indent}    ")
+    for step in picture.plan:
+        if step.group == around:
+            label = f'["{_escaped(step.name)}"]'
+            yield f"{indent}{ids[step.name]}{f'[{label}]' if step.name in picture.closed else label}"
+    for inner in picture.plan.groups:
+        if inner.parent == around and picture.plan.structure.members(inner.name):
+            yield f'{indent}subgraph {groups[inner.name]}["{_escaped(title_of(inner))}"]'
+            yield from _boxes(picture, ids, groups, inner.name, f"{indent}    ")
             yield f"{indent}end"
 
 
-def _arrow(plan: Plan, start: Step, end: Step) -> str:
-    carried = list(dict.fromkeys(_carried(plan, start, end)))
-    if not carried:
+def _shape(plan: Plan, arrow: Arrow) -> str:
+    if not arrow.outputs:
         return "-.->"
-    return f'-->|"{_escaped(", ".join(carried))}"|' if len(start.outputs) > 1 else "-->"
-
-
-def _carried(plan: Plan, start: Step, end: Step) -> Iterator[str]:
-    return (output.output for output in outputs_in(plan.structure.values(end)) if output.step == start.name)
+    has_several = len(plan.by_name[arrow.start].outputs) > 1
+    return f'-->|"{_escaped(", ".join(arrow.outputs))}"|' if has_several else "-->"
 
 
 def _escaped(text: str) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from flowyml.core.plain_text import safe_line
-from flowyml.graph.layout import Slot, layers_of, place, stages
+from flowyml.graph.arrows import lines_of
+from flowyml.graph.closing import Shown, shown
+from flowyml.graph.layout import Line, Slot, layers_of, place, stages
 from flowyml.graph.lines import Canvas, Wire, tracks
-from flowyml.graph.text import cut, width
+from flowyml.graph.text import cut, title_of, width
 from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.model import Plan, Step
 
@@ -15,24 +20,37 @@ _MOST_STEPS = 60
 _LONGEST_NAME = 32
 _GAP = 3
 _MARKS = {Loop: "⟳", Branch: "?", Cleanup: "⏏"}
+_CLOSED = "⊞"
+_MOST_GROUPS = 20
 
 
-def terminal(plan: Plan, *, columns: int = 100) -> str:
-    """The graph, top to bottom; as a list of stages when that is wider than ``columns``, or too much to follow."""
-    if len(plan.steps) > _MOST_STEPS:
-        return _listed(plan, columns)
-    layers = layers_of(plan, lambda step: _box_width(plan, step), 1)
+def terminal(plan: Plan, *, columns: int = 100, expand: bool = False) -> str:
+    """The graph, top to bottom; as a list of stages when that is wider than ``columns``, or too much to follow.
+
+    Steps have marks for the groups around them, which lines below say in words. A sub-pipeline is one box, with
+    ``expand`` its steps.
+    """
+    picture = shown(plan, expand=expand)
+    return _steps(picture, columns) + _legend(picture, columns)
+
+
+def _steps(picture: Shown, columns: int) -> str:
+    if len(picture.plan.steps) > _MOST_STEPS:
+        return _listed(picture, columns)
+    lines = lines_of(picture.plan)
+    layers = layers_of(_box_widths(picture, lines), lines, 1)
     place(layers, _GAP)
     boxes = _left_edges(layers)
     if max((left + int(slot.size) for slot, left in boxes.items()), default=0) > columns:
-        return _listed(plan, columns)
-    return _drawn(plan, layers, boxes) or _listed(plan, columns)
+        return _listed(picture, columns)
+    return _drawn(picture, layers, boxes) or _listed(picture, columns)
 
 
-def _box_width(plan: Plan, step: Step) -> int:
+def _box_widths(picture: Shown, lines: Iterable[Line]) -> dict[str, float]:
     """Room for the name, and for an arrow from each step before; odd, so that it has a middle."""
-    room = max(width(_name(plan, step)) + 4, 2 * len(plan.structure.upstream(step)) + 3)
-    return room if room % 2 else room + 1
+    arrows = Counter(line.end for line in lines)
+    rooms = {step.name: max(width(_name(picture, step)) + 4, 2 * arrows[step.name] + 3) for step in picture.plan}
+    return {name: room if room % 2 else room + 1 for name, room in rooms.items()}
 
 
 def _left_edges(layers: list[list[Slot]]) -> dict[Slot, int]:
@@ -42,7 +60,7 @@ def _left_edges(layers: list[list[Slot]]) -> dict[Slot, int]:
         for slot in layer:
             edges[slot] = round(slot.position - slot.size / 2)
         for index, slot in enumerate(layer):
-            if slot.step is None and (before := slot.before[0].start).step is None:
+            if not slot.is_node and not (before := slot.before[0].start).is_node:
                 left = edges[layer[index - 1]] + layer[index - 1].size if index else -1
                 right = edges[layer[index + 1]] if index + 1 < len(layer) else left + 1000
                 if abs(edges[before] - edges[slot]) <= 2 and left < edges[before] < right - 1:
@@ -50,13 +68,13 @@ def _left_edges(layers: list[list[Slot]]) -> dict[Slot, int]:
     return edges
 
 
-def _drawn(plan: Plan, layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
+def _drawn(picture: Shown, layers: list[list[Slot]], boxes: dict[Slot, int]) -> str | None:
     """The drawing; None for a tangle, whose lines would lie on one another."""
     canvas, row = Canvas(), 0
     for index, layer in enumerate(layers):
         for slot in layer:
-            if slot.step:
-                canvas.box(row, boxes[slot], int(slot.size), _name(plan, slot.step))
+            if slot.is_node:
+                canvas.box(row, boxes[slot], int(slot.size), _name(picture, picture.plan.by_name[slot.node]))
         if index == len(layers) - 1:
             break
         wires = _wires(layer, layers[index + 1], boxes)
@@ -75,10 +93,10 @@ def _wires(layer: list[Slot], following: list[Slot], boxes: dict[Slot, int]) -> 
     for slot in following:
         links = sorted(slot.before, key=lambda link: link.start.position)
         for link, column in zip(links, _entries(slot, [boxes[link.start] for link in links], boxes), strict=True):
-            ports[link.start][column] = slot.step is not None
+            ports[link.start][column] = slot.is_node
     taken = {column: slot for slot, columns in ports.items() for column in columns}
     return [
-        Wire(_exit(slot, list(columns), taken, boxes), columns, slot.step is not None)
+        Wire(_exit(slot, list(columns), taken, boxes), columns, slot.is_node)
         for slot, columns in ports.items()
         if columns
     ]
@@ -88,7 +106,7 @@ def _entries(slot: Slot, starts: list[int], boxes: dict[Slot, int]) -> list[int]
     """The columns where lines enter: straight down if there is one, side by side in the middle if there are more."""
     left, size = boxes[slot], int(slot.size)
     middle = left + size // 2
-    if slot.step is None:
+    if not slot.is_node:
         return [left]
     if len(starts) == 1:
         start = slot.before[0].start
@@ -103,7 +121,7 @@ def _exit(slot: Slot, ends: list[int], taken: dict[int, Slot], boxes: dict[Slot,
     """The column where the line leaves: straight down if it can, never above the entry of another line."""
     left, size = boxes[slot], int(slot.size)
     middle = left + size // 2
-    if slot.step is None:
+    if not slot.is_node:
         return left
     inside = range(left + 1, left + size - 1)
     straight = sorted((column for column in ends if column in inside), key=lambda column: abs(column - middle))
@@ -113,28 +131,51 @@ def _exit(slot: Slot, ends: list[int], taken: dict[int, Slot], boxes: dict[Slot,
     return next((column for column in near if taken.get(column, slot) is slot), middle)
 
 
-def _listed(plan: Plan, columns: int) -> str:
+def _listed(picture: Shown, columns: int) -> str:
     """One line a step, by stage, each with those it waits for."""
-    stage = stages(plan)
-    longest = max(width(_name(plan, step)) for step in plan)
+    plan, arrows = picture.plan, lines_of(picture.plan)
+    stage = stages([step.name for step in plan], arrows)
+    before: dict[str, list[str]] = {}
+    for arrow in arrows:
+        before.setdefault(arrow.end, []).append(arrow.start)
+    longest = max(width(_name(picture, step)) for step in plan)
     digits = len(str(max(stage.values()) + 1))
+    members: dict[int, list[Step]] = {}
+    for step in plan:
+        members.setdefault(stage[step.name], []).append(step)
     lines = []
-    for number in range(max(stage.values()) + 1):
-        members = [step for step in plan if stage[step.name] == number]
-        for index, step in enumerate(members):
+    for number in sorted(members):
+        for index, step in enumerate(members[number]):
             label = str(number + 1) if index == 0 else ""
-            name = _name(plan, step)
-            before = plan.structure.upstream(step)
-            line = f"{label:>{digits}} {_branch(index, len(members))} {name}{' ' * (longest - width(name))}"
-            lines.append(cut(safe_line(f"{line}  ← {', '.join(before)}"), columns) if before else line.rstrip())
+            name = _name(picture, step)
+            line = f"{label:>{digits}} {_branch(index, len(members[number]))} {name}{' ' * (longest - width(name))}"
+            if step.name in before:
+                line = cut(safe_line(f"{line}  ← {', '.join(before[step.name])}"), columns)
+            lines.append(line.rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _name(plan: Plan, step: Step) -> str:
-    """The name with a mark: of a loop, of a branch, of the end."""
-    around = [plan.structure.by_name[name] for name in plan.structure.path(step.group)]
-    marks = "".join(_MARKS[type(group)] for group in around if type(group) in _MARKS)
+def _name(picture: Shown, step: Step) -> str:
+    """The name with marks: of a loop, of a branch, of the end, of a pipeline in the pipeline."""
+    structure = picture.plan.structure
+    around = (_MARKS.get(type(structure.by_name[name]), "") for name in structure.path(step.group))
+    marks = "".join(around) + (_CLOSED if step.name in picture.closed else "")
     return cut(safe_line(f"{step.name} {marks}" if marks else step.name), _LONGEST_NAME)
+
+
+def _legend(picture: Shown, columns: int) -> str:
+    """A line for each group, with its steps and the groups in it; nothing for a plan without groups."""
+    structure = picture.plan.structure
+    lines = []
+    for group in structure:
+        inside = [step.name for step in picture.plan if step.group == group.name]
+        inside += [title_of(inner) for inner in structure if inner.parent == group.name]
+        if structure.members(group.name) and type(group) in _MARKS:
+            lines.append(f"{_MARKS[type(group)]} {title_of(group)}: {', '.join(inside)}")
+    lines += [f"{_CLOSED} pipeline {name}: {', '.join(inside)}" for name, inside in picture.closed.items()]
+    if len(lines) > _MOST_GROUPS:
+        lines = [*lines[: _MOST_GROUPS - 1], f"  … {len(lines) - _MOST_GROUPS + 1} more"]
+    return "".join(f"{cut(safe_line(line), columns)}\n" for line in ["", *lines]) if lines else ""
 
 
 def _branch(index: int, members: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
+from flowyml.plan.values import FromEither, FromParameter, FromStep, Source
 
 __all__ = ["cut", "title_of", "width"]
 
@@ -38,19 +40,42 @@ def _cells(char: str) -> int:
 
 
 def title_of(group: Group) -> str:
-    """A group in words: ``each of configs``, ``if score > 0.9``."""
+    """A group in words: ``each rate of configs``, ``if score > 0.9``."""
     match group:
         case Loop(max_parallel=int(most)):
             return f"{_each(group)}, {most} at a time"
         case Loop():
             return _each(group)
-        case Branch(condition=None) | Cleanup():
-            return group.name
-        case Branch():
-            return f"{'if' if group.choice == group.name else 'else if'} {group.name}"
-        case Section():
+        case Branch(condition=None):
+            return _unnumbered(group.name, "otherwise")
+        case Branch(condition=condition):
+            verb = "if" if group.choice == group.name else "else if"
+            return f"{verb} {_unnumbered(group.name, str(condition))}"
+        case Section() | Cleanup():
             return group.name
 
 
 def _each(loop: Loop) -> str:
-    return loop.name if loop.name.startswith("each ") else f"each item of {loop.name}"
+    if loop.name.startswith("each "):
+        return loop.name
+    if [item.name for item in loop.over] == ["item"]:  # a block with a name
+        return f"each item of {loop.name}"
+    lists = ", ".join(name for item in loop.over if (name := _list_name(item.source)))
+    return f"each {', '.join(item.name for item in loop.over)}{' of ' if lists else ''}{lists}"
+
+
+def _list_name(source: Source) -> str:
+    match source:
+        case FromStep(_, output):
+            return output
+        case FromParameter(name):
+            return name
+        case FromEither(outputs):
+            return " or ".join(output.output for output in outputs)
+        case _:
+            return ""
+
+
+def _unnumbered(name: str, text: str) -> str:
+    """The text that a name was made of; the name itself where a person chose it."""
+    return text if re.fullmatch(rf"{re.escape(text)}_\d+", name) else name

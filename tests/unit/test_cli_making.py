@@ -66,11 +66,45 @@ def test_a_graph_in_each_form() -> None:
     flowyml("graph", "train.py", "--format", "svg", "-o", "g.svg")
     assert Path("g.svg").read_text().startswith("<svg ")
     steps = [
-        {"name": "load", "after": [], "outputs": ["rows_loaded"]},
-        {"name": "tell", "after": ["load"], "outputs": ["message", "things"]},
+        {"name": "load", "after": [], "outputs": ["rows_loaded"], "group": None},
+        {"name": "tell", "after": ["load"], "outputs": ["message", "things"], "group": None},
     ]
-    assert flowyml("graph", "train.py", "--json").json == {"pipeline": "training", "steps": steps}
+    assert flowyml("graph", "train.py", "--json").json == {"pipeline": "training", "steps": steps, "groups": []}
     assert flowyml("graph", "train.py", "--json", "-o", "g.svg", "-f", "svg").json["path"] == "g.svg"
+
+
+NESTED = """
+from flowyml import for_each, pipeline, step
+
+@step
+def load(day: str) -> int:
+    return len(day)
+
+@pipeline
+def daily(day: str = "monday"):
+    return load(day)
+
+@pipeline
+def weekly():
+    with for_each(["monday", "friday"], name="days") as day:
+        daily(day)
+"""
+
+
+def test_a_graph_opens_the_pipelines_within() -> None:
+    Path("nested.py").write_text(NESTED)
+    assert "daily ⟳⊞" in flowyml("graph", "nested.py:weekly").out
+    assert "daily.load ⟳" in flowyml("graph", "nested.py:weekly", "--expand").out
+    assert 's0["daily.load"]' in flowyml("graph", "nested.py:weekly", "--expand", "-f", "mermaid").out
+    assert ">daily.load<" in flowyml("graph", "nested.py:weekly", "--expand", "-f", "svg").out
+    assert flowyml("graph", "nested.py:weekly", "--json").json == {
+        "pipeline": "weekly",
+        "steps": [{"name": "daily.load", "after": [], "outputs": ["load"], "group": "daily"}],
+        "groups": [
+            {"name": "days", "kind": "loop", "title": "each item of days", "group": None},
+            {"name": "daily", "kind": "section", "title": "daily", "group": "days"},
+        ],
+    }
 
 
 def test_a_place_that_cannot_be_written_is_one_error() -> None:

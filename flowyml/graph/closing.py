@@ -1,0 +1,117 @@
+"""Sub-pipelines as single nodes: what a graph shows unless it is asked to open them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+
+from flowyml.plan.conditions import with_sources
+from flowyml.plan.groups import Branch, Group, Groups, Loop, Section
+from flowyml.plan.model import FromEither, FromStep, Input, Plan, Source, Step
+
+__all__ = ["Shown", "shown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A plan as it is drawn. ``closed`` names the steps within each of its steps that is a sub-pipeline."""
+
+    plan: Plan
+    closed: Mapping[str, Sequence[str]]
+
+
+def shown(plan: Plan, *, expand: bool = False) -> Shown:
+    """The plan with each outermost sub-pipeline as one step; as it is with ``expand``.
+
+    As it is too where a sub-pipeline waits for a step that waits for the same sub-pipeline.
+    """
+    within = {} if expand else {step.name: name for step in plan if (name := _outermost(plan.structure, step))}
+    if not within:
+        return Shown(plan, {})
+    return _Closing(plan, within).shown() or Shown(plan, {})
+
+
+def _outermost(structure: Groups, step: Step) -> str:
+    return next((name for name in structure.path(step.group) if isinstance(structure.by_name[name], Section)), "")
+
+
+class _Closing:
+    def __init__(self, plan: Plan, within: Mapping[str, str]) -> None:
+        taken = {step.name for step in plan if step.name not in within}
+        names = {section: f"{section} (pipeline)" if section in taken else section for section in within.values()}
+        self.plan = plan
+        self.sections = {name: section for section, name in names.items()}
+        self.node = {step.name: names.get(within.get(step.name, ""), step.name) for step in plan}
+
+    def shown(self) -> Shown | None:
+        steps = {step.name: self._renamed(step) for step in self.plan if self.node[step.name] == step.name}
+        steps |= {name: self._closed(name) for name in self.sections}
+        groups = [self._group(group) for group in self.plan.groups if not self._is_inside(group)]
+        structure = Groups(groups, list(steps.values()))
+        try:
+            order = list(TopologicalSorter({name: structure.upstream(steps[name]) for name in steps}).static_order())
+        except CycleError:
+            return None
+        plan = replace(self.plan, steps=tuple(steps[name] for name in order), groups=tuple(groups), outputs=())
+        members = {name: tuple(self.plan.structure.members(section)) for name, section in self.sections.items()}
+        return Shown(plan, members)
+
+    def _closed(self, name: str) -> Step:
+        """One step for a sub-pipeline: it takes what its steps and groups take from outside."""
+        structure, section = self.plan.structure, self.plan.structure.by_name[self.sections[name]]
+        members = [self.plan.by_name[member] for member in structure.members(section.name)]
+        inside = [group for group in self.plan.groups if section.name in structure.path(group.name)]
+        sources = [item.source for step in members for item in step.inputs]
+        sources += [source for group in inside for source in structure.sources(group)]
+        taken = dict.fromkeys(self._source(source) for source in sources if self._is_outside(source, name))
+        after = dict.fromkeys(self.node[each] for step in members for each in step.after)
+        return Step(
+            name=name, function="",
+            inputs=tuple(Input(f"input {number}", source) for number, source in enumerate(taken)),
+            outputs=tuple(dict.fromkeys(self._given(name))),
+            after=tuple(each for each in after if each != name),
+            description=section.description if isinstance(section, Section) else "",
+            group=section.parent,
+        )  # fmt: skip
+
+    def _given(self, name: str) -> Iterator[str]:
+        """The outputs of its steps that something outside takes, or the pipeline gives."""
+        for step in self.plan:
+            if self.node[step.name] != name:
+                yield from self._from(name, [item.source for item in step.inputs])
+        yield from self._from(name, [output.source for output in self.plan.outputs])
+
+    def _from(self, name: str, sources: Sequence[Source]) -> Iterator[str]:
+        for source in sources:
+            outputs = source.outputs if isinstance(source, FromEither) else (source,)
+            yield from (each.output for each in outputs if isinstance(each, FromStep) and self.node[each.step] == name)
+
+    def _is_outside(self, source: Source, name: str) -> bool:
+        made = self._source(source)
+        outputs = made.outputs if isinstance(made, FromEither) else (made,)
+        return any(isinstance(each, FromStep) and each.step != name for each in outputs)
+
+    def _is_inside(self, group: Group) -> bool:
+        return any(section in self.plan.structure.path(group.name) for section in self.sections.values())
+
+    def _renamed(self, step: Step) -> Step:
+        after = dict.fromkeys(self.node[name] for name in step.after)
+        return replace(step, inputs=self._inputs(step.inputs), after=tuple(after))
+
+    def _group(self, group: Group) -> Group:
+        if isinstance(group, Loop):
+            return replace(group, over=self._inputs(group.over))
+        if isinstance(group, Branch) and group.condition is not None:
+            return replace(group, condition=with_sources(group.condition, self._source))
+        return group
+
+    def _inputs(self, inputs: Sequence[Input]) -> tuple[Input, ...]:
+        return tuple(replace(item, source=self._source(item.source)) for item in inputs)
+
+    def _source(self, source: Source) -> Source:
+        if isinstance(source, FromStep):
+            return replace(source, step=self.node[source.step])
+        if isinstance(source, FromEither):
+            return FromEither(tuple(replace(output, step=self.node[output.step]) for output in source.outputs))
+        return source
