@@ -288,7 +288,7 @@ def test_old_resources_still_work_and_say_so() -> None:
 # Subclasses.
 
 
-def test_a_subclass_with_its_own_run_is_told_to_override_the_orchestrator() -> None:
+def test_a_subclass_with_its_own_run_gets_an_error_that_names_the_orchestrator() -> None:
     with pytest.raises(TypeError, match=r"MyPipeline overrides Pipeline\.run\(\).*LocalOrchestrator.*execute"):
         run(block("subclass_old"))
 

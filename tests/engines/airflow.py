@@ -154,7 +154,7 @@ class Airflow:
         return (self.home / f"{name}.log").read_text(errors="replace")
 
     def health(self) -> dict[str, str]:
-        """Each component's own word: ``{"scheduler": "healthy", …}``; empty while nobody answers."""
+        """Each component's own word: ``{"scheduler": "healthy", …}``; empty while there is no answer."""
         page = "/api/v2/monitor/health" if self.major == 3 else "/health"
         try:
             with urllib.request.urlopen(self.url + page, timeout=5) as answer:

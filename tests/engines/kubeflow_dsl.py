@@ -54,7 +54,7 @@ def split(whole: str) -> NamedTuple("Parts", [("head", str), ("rest", dict)]):
 
 
 @component
-def told(status: dsl.PipelineTaskFinalStatus):
+def report(status: dsl.PipelineTaskFinalStatus):
     print(status.state)
 
 
@@ -133,7 +133,7 @@ def one_of(text: str = "yes") -> str:
 
 @dsl.pipeline(name="at-exit")
 def at_exit(text: str = "x"):
-    end = told()
+    end = report()
     with dsl.ExitHandler(end, name="all of it"):
         shout(word=text)
 

@@ -195,9 +195,9 @@ def test_without_the_extra_the_error_holds_the_command_that_helps(source: Path, 
         "try: print(resolve('prefect'))\n"
         "except MissingExtraError as error: print(error)\n"
     )
-    told = _run(python, "-I", "-c", ask, cwd=tmp_path)
-    assert "'prefect'" in told
-    command = told[told.index("pip install") :].strip()
+    message = _run(python, "-I", "-c", ask, cwd=tmp_path)
+    assert "'prefect'" in message
+    command = message[message.index("pip install") :].strip()
     assert command == "pip install 'flowyml[prefect]'"
 
     # The public index has another project of this name: the command must keep to the flowyml that is installed.

@@ -251,7 +251,7 @@ def test_a_local_run_leaves_none_anywhere(project: Path, tmp_path: Path, monkeyp
         monkeypatch.setenv("FLOWYML_ORCHESTRATORS__LOCAL__WORKERS", workers)
         done = command("run", *words[:-1], workers, "--json", home=home)
         assert done.returncode == 0, done.stderr
-        # The command line of whoever typed it is theirs; no process that FlowyML starts has it.
+        # A user's own command line is theirs; no process that FlowyML starts has it.
         listed = [line for line in json.loads(done.stdout)["outputs"]["commands"] if "-p\0secret=" not in line]
         assert not found("\n".join(listed))
         assert not found(done.stderr)

@@ -144,7 +144,7 @@ def test_an_error_that_engines_could_not_keep_is_kept_as_text(tmp_path: Path) ->
     assert caught.value.traceback.isascii()
 
 
-def test_an_id_that_is_no_text_is_an_id_that_is_not_there(tmp_path: Path) -> None:
+def test_an_id_that_is_not_text_is_unknown(tmp_path: Path) -> None:
     """An argument of a command that is not UTF-8 becomes halves of surrogate pairs, which SQLite does not take."""
     local, name = LocalOrchestrator(store=tmp_path / "runs.db"), "\udcff\udcfe"
     assert local.runs(name) == []

@@ -206,7 +206,7 @@ def test_a_parameter_is_data_on_prefect(prefect: PrefectServer, forged: Referenc
 def test_a_forged_output_on_prefect_is_not_followed(
     prefect: PrefectServer, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever may write to Prefect's API may write artifacts, and not therefore run code where outputs are read."""
+    """A user who may write to Prefect's API may write artifacts, but not run code where outputs are read."""
     from flowyml_prefect import PrefectOrchestrator
     from flowyml_prefect.names import outputs_key
 

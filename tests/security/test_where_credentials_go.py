@@ -155,7 +155,7 @@ def fails(orchestrator: Any) -> str:
 
 
 def locked(request: Recorded) -> Reply:
-    """An Airflow 3 that lets nobody in."""
+    """An Airflow 3 that refuses every login."""
     if request.path == "/api/v2/version":
         return Reply(body=b'{"version": "3.3.2", "git_version": "x"}')
     return Reply(401, b'{"detail": "who asks?"}')
@@ -176,10 +176,10 @@ def test_the_environments_credentials_of_airflow_go_nowhere_else(
         resolve("evil"),
         resolve("airflow", url=thief.url),
     ):
-        told = fails(orchestrator)
-        assert f"FLOWYML_AIRFLOW_{secret}" in told
-        assert "were not sent here" in told
-        assert TOKEN not in told
+        message = fails(orchestrator)
+        assert f"FLOWYML_AIRFLOW_{secret}" in message
+        assert "were not sent here" in message
+        assert TOKEN not in message
     check(thief)
 
 
@@ -256,12 +256,12 @@ def test_a_refusal_says_what_was_withheld(thief: Web, monkeypatch: pytest.Monkey
     thief.reply = locked
     Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="airflow"\nurl="{HOME}"\ntoken="{TOKEN}"')
     monkeypatch.setenv("FLOWYML_ORCHESTRATORS__PROD__URL", thief.url)
-    told = fails(resolve("prod"))
-    assert f"token belongs to {HOME}" in told
-    assert "flowyml.toml: [orchestrators.prod]" in told
+    message = fails(resolve("prod"))
+    assert f"token belongs to {HOME}" in message
+    assert "flowyml.toml: [orchestrators.prod]" in message
     monkeypatch.delenv("FLOWYML_ORCHESTRATORS__PROD__URL")
     assert f"token belongs to {HOME}" in fails(resolve("prod", url=thief.url))
-    check(thief, None, told)
+    check(thief, None, message)
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists() or os.geteuid() != 0, reason="only root can be another user")

@@ -88,7 +88,7 @@ def test_several_outputs_are_unpacked() -> None:
     assert [output.name for output in split.compile().outputs] == ["model", "high"]
 
 
-def test_outputs_of_one_name_are_told_apart_when_none_is_returned() -> None:
+def test_outputs_of_one_name_get_their_steps_names_when_none_is_returned() -> None:
     @pipeline
     def loose() -> None:
         train(load(1))

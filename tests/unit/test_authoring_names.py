@@ -351,7 +351,7 @@ def test_parameters_are_checked(values: dict[str, object], message: str) -> None
 
 
 @pytest.mark.parametrize("value", ["caf\udce9.csv", ["\ud83d\ude00"], {"\ud800": 1}])
-def test_half_a_surrogate_pair_is_no_text(value: object) -> None:
+def test_half_a_surrogate_pair_is_refused(value: object) -> None:
     """Python makes it of a file name that is not UTF-8. Some databases refuse it, others give back something else."""
 
     @step

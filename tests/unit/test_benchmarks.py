@@ -16,7 +16,7 @@ def test_one_room_is_measured_on_request() -> None:
     assert options(["local", "--json"]).rooms == ["local"]
 
 
-def test_an_unknown_room_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_room_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         options(["locla"])
     assert "unknown: locla; there are " in capsys.readouterr().err

@@ -103,7 +103,7 @@ def test_write_and_read(tmp_path: Path) -> None:
 
 
 def test_a_dag_file_makes_it_importable_without_flowyml(tmp_path: Path) -> None:
-    """As the DAG files of Airflow do. Modules are compiled once, also where Python is told to compile none."""
+    """As the DAG files of Airflow do. Modules are compiled once, also where Python is set to write no bytecode."""
     bundle = build(PLAN).write(tmp_path)
     code = (
         "import pathlib, runpy, sys\n"
@@ -139,7 +139,7 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no zip", b"PK\x05\x06" + b"\0" * 18])
-def test_what_is_no_bundle_says_so(tmp_path: Path, data: bytes) -> None:
+def test_an_invalid_bundle_raises_an_error_that_says_so(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.pyz"
     path.write_bytes(data)
     with pytest.raises(PlanError, match=r"x\.pyz is not a FlowyML bundle"):

@@ -64,7 +64,7 @@ def test_it_runs(pipeline: BundledPipeline) -> None:
     assert result.outputs == {"n": 8}
 
 
-def test_a_file_that_is_no_bundle(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "x.pyz").write_bytes(b"?")
     with pytest.raises(PlanError, match="is not a FlowyML bundle"):
         BundledPipeline(tmp_path / "x.pyz")

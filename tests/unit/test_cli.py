@@ -174,7 +174,7 @@ def test_a_run_in_another_process_streams_its_lines_and_ctrl_c_cancels_it() -> N
     assert flowyml("watch", "away", "--json").json["status"] == "CANCELLED"
 
 
-def test_a_run_in_another_command_is_told_to_stop() -> None:
+def test_cancel_stops_a_run_of_another_command() -> None:
     process = started("elsewhere", 3)  # a step in a thread is stopped once its sleep is over
     assert flowyml("cancel", "elsewhere").out == "being cancelled: its work has been asked to stop\n"
     process.communicate(timeout=30)

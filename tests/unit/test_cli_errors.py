@@ -95,9 +95,9 @@ def test_an_output_whose_class_is_elsewhere_says_how_to_read_it(tmp_path: Path) 
     )
     ran = command("run", "odd.py", "--run-id", "shaped", PYTHONPATH=str(tmp_path / "away"))
     assert ran.code == 0, ran.err
-    told = command("outputs", "shaped").out
-    assert "was kept, but its class cannot be imported here: ModuleNotFoundError: No module named 'shapes'." in told
-    assert "Set PYTHONPATH to the folder of its module" in told
+    message = command("outputs", "shaped").out
+    assert "was kept, but its class cannot be imported here: ModuleNotFoundError: No module named 'shapes'." in message
+    assert "Set PYTHONPATH to the folder of its module" in message
     there = command("outputs", "shaped", PYTHONPATH=str(tmp_path / "away"))
     assert "shape = <shapes.Shape object" in there.out
 
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_loaded_shows_where() -> None:
     assert done.err.splitlines()[-1] == "error: broken.py cannot be loaded: ZeroDivisionError: division by zero"
 
 
-def test_a_server_that_is_no_engine() -> None:
+def test_a_server_that_is_not_an_engine() -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(404)
@@ -208,7 +208,7 @@ def test_what_an_encoding_lacks_is_shown_as_an_escape() -> None:
     assert (logs.code, "load \\u2502 printed by a step" in logs.out) == (0, True), logs.err
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_a_reader_that_leaves_causes_no_error() -> None:
     Path("loud.py").write_text(
         "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n        print(n)\n"
         "    return 1\n@pipeline\ndef loud():\n    return one()\n"
@@ -222,7 +222,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_step_does_not_fail_because_nobody_reads_what_it_prints() -> None:
+def test_a_step_does_not_fail_when_its_prints_are_not_read() -> None:
     Path("loud.py").write_text(
         "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n"
         "        print(n, flush=True)\n    return 1\n@pipeline\ndef loud():\n    return one()\n"
@@ -236,7 +236,7 @@ def test_a_step_does_not_fail_because_nobody_reads_what_it_prints() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         ("graph train.py >&-", 0, ""),
         ("run train.py >&-", 0, ""),
@@ -245,12 +245,12 @@ def test_a_step_does_not_fail_because_nobody_reads_what_it_prints() -> None:
         ("runs --json >/dev/full", 1, "No space left on device"),
     ],
 )
-def test_streams_that_are_closed_or_full(words: str, code: int, told: str) -> None:
+def test_streams_that_are_closed_or_full(words: str, code: int, message: str) -> None:
     done = subprocess.run(
         f"{sys.executable} -m flowyml {words}", shell=True, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == code
-    assert told in done.stderr
+    assert message in done.stderr
     assert "fault of FlowyML" not in done.stderr
 
 

@@ -179,7 +179,7 @@ def test_a_working_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monke
         targets()
 
 
-def test_an_unknown_target_is_told_with_targets_and_engines() -> None:
+def test_an_unknown_target_raises_an_error_that_lists_targets_and_engines() -> None:
     write('[orchestrators.prod]\nengine = "toy"\n')
     with pytest.raises(OrchestratorNotFoundError, match=r"Did you mean 'prod'\? Known: .*prod.*toy"):
         resolve("prd")

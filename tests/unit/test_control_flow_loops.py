@@ -179,7 +179,7 @@ def test_loops_nest_and_collect_lists_of_lists(both_ways: LocalOrchestrator) -> 
     ("value", "message"),
     [("text", "goes over 'n' that is not a list: str"), ({"a": 1}, "not a list: dict"), (None, "not a list: NoneType")],
 )
-def test_what_is_no_list_fails_the_loop(local: LocalOrchestrator, value: object, message: str) -> None:
+def test_a_value_that_is_not_a_list_fails_the_loop(local: LocalOrchestrator, value: object, message: str) -> None:
     @pipeline(name="no list")
     def made() -> Any:
         return total(double.map(n=step(name="items")(lambda: value)()))

@@ -286,7 +286,7 @@ class TestErrors:
 
 class TestCapabilities:
     table = Capabilities(
-        "toy", {Feature.LOGS: yes, Feature.HOOKS: no("nobody calls them"), Feature.CANCEL: partly("slowly")}
+        "toy", {Feature.LOGS: yes, Feature.HOOKS: no("nothing calls them"), Feature.CANCEL: partly("slowly")}
     )
 
     def test_all_lacks_come_in_one_error(self) -> None:
@@ -296,7 +296,7 @@ class TestCapabilities:
                 Feature.RESOURCES_GPU: "step 'train' asks for gpu=1",
             })  # fmt: skip
         assert len(seen.value.lacks) == 2
-        assert "pipeline 'p' has hooks: lifecycle hooks; 'toy' cannot: nobody calls them" in str(seen.value)
+        assert "pipeline 'p' has hooks: lifecycle hooks; 'toy' cannot: nothing calls them" in str(seen.value)
         assert "step 'train' asks for gpu=1" in str(seen.value)
 
     def test_what_is_not_said_counts_as_no(self) -> None:
@@ -461,15 +461,15 @@ class TestNames:
         assert identifier(name) not in ("None", "_")
 
 
-def test_what_is_waited_for_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_waited_for_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("FLOWYML_PROGRESS", "0")
-    with show_waiting("waiting for [bold]Airflow") as told:
-        told()
+    with show_waiting("waiting for [bold]Airflow") as show:
+        show()
     assert caplog.messages == [], "only what takes a while is worth a line"
     monkeypatch.setattr("flowyml.core.progress._A_WHILE", -1)
-    with show_waiting("waiting for [bold]Airflow") as told:
-        told()
-        told()
+    with show_waiting("waiting for [bold]Airflow") as show:
+        show()
+        show()
     assert caplog.messages == ["waiting for [bold]Airflow"]
 
 
@@ -479,6 +479,6 @@ def test_what_is_waited_for_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("FLOWYML_PROGRESS", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", stream)
-    with show_waiting("waiting for [bold]Airflow") as told:
-        told()
+    with show_waiting("waiting for [bold]Airflow") as show:
+        show()
     assert "waiting for [bold]Airflow" in stream.getvalue()

@@ -23,8 +23,8 @@ from flowyml.runtime.processes import StepProcesses
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-@step(outputs=["told"])
-def tell(day: str) -> dict[str, Any]:
+@step(outputs=["seen"])
+def describe(day: str) -> dict[str, Any]:
     run = current_run()
     return {
         "day": day, "pipeline": run.pipeline, "run": run.run_id, "step": run.step, "date": run.logical_date.isoformat(),
@@ -33,14 +33,14 @@ def tell(day: str) -> dict[str, Any]:
 
 
 @step(outputs=["again"])
-def tell_apart(told: dict[str, Any], since: str) -> list[str]:
+def compare(seen: dict[str, Any], since: str) -> list[str]:
     return [since, current_run().logical_date.isoformat()]
 
 
 @pipeline(name="dated")
 def dated(day: str = LOGICAL_DATE, since: str = "the beginning") -> Any:
-    told = tell(day)
-    return told, tell_apart(told, since)
+    seen = describe(day)
+    return seen, compare(seen, since)
 
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
@@ -48,29 +48,29 @@ def test_a_run_by_hand_is_for_the_moment_and_has_no_interval(tmp_path: Path, wor
     before = datetime.now(UTC)
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
     result = dated.run(on=local, run_id="by-hand")
-    told, again = result.outputs["told"], result.outputs["again"]
-    assert before <= datetime.fromisoformat(told["date"]) <= datetime.now(UTC)
-    assert told["day"] == told["date"] == again[1]
-    assert (told["pipeline"], told["run"], told["step"]) == ("dated", "by-hand", "tell")
-    assert (told["from"], told["to"]) == ("None", "None")
+    seen, again = result.outputs["seen"], result.outputs["again"]
+    assert before <= datetime.fromisoformat(seen["date"]) <= datetime.now(UTC)
+    assert seen["day"] == seen["date"] == again[1]
+    assert (seen["pipeline"], seen["run"], seen["step"]) == ("dated", "by-hand", "describe")
+    assert (seen["from"], seen["to"]) == ("None", "None")
     assert local.get_run("by-hand").parameters["day"] == LOGICAL_DATE
 
 
 def test_a_given_value_wins(tmp_path: Path) -> None:
     result = dated.run({"day": "2026-03-01"}, on=LocalOrchestrator(store=tmp_path / "runs.db"))
-    assert result.outputs["told"]["day"] == "2026-03-01"
+    assert result.outputs["seen"]["day"] == "2026-03-01"
 
 
 @pytest.mark.parametrize("marker", [DATA_INTERVAL_START, DATA_INTERVAL_END])
 def test_an_interval_that_no_schedule_gives_must_be_given(tmp_path: Path, marker: str) -> None:
     local = LocalOrchestrator(store=tmp_path / "runs.db")
-    made = Pipeline("since", context={"day": marker}).add_step(tell)
+    made = Pipeline("since", context={"day": marker}).add_step(describe)
     with pytest.raises(
         ParameterError, match=r"'day' is filled with data_interval_.* by a schedule, and this run has none"
     ):
         made.run(on=local)
     assert local.runs() == []
-    assert made.run({"day": "2026-03-01"}, on=local).outputs["told"]["day"] == "2026-03-01"
+    assert made.run({"day": "2026-03-01"}, on=local).outputs["seen"]["day"] == "2026-03-01"
 
 
 def test_outside_of_a_step_there_is_no_run() -> None:
@@ -83,9 +83,9 @@ def test_steps_in_fresh_processes_know_it_too(tmp_path: Path, monkeypatch: pytes
     dates = Schedule(cron="0 3 * * *").dates_at(datetime(2026, 3, 2, 3, tzinfo=UTC))
     bundle = dated.bundle().write(tmp_path)
     with StepProcesses(bundle, run_id="r", artifacts=str(tmp_path), dates=dates) as processes:
-        told = processes.run("tell", {})["told"]
-    assert told["day"] == "2026-03-02T03:00:00+00:00"
-    assert (told["from"], told["to"]) == ("2026-03-01 03:00:00+00:00", "2026-03-02 03:00:00+00:00")
+        seen = processes.run("describe", {})["seen"]
+    assert seen["day"] == "2026-03-02T03:00:00+00:00"
+    assert (seen["from"], seen["to"]) == ("2026-03-01 03:00:00+00:00", "2026-03-02 03:00:00+00:00")
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_each_run_that_is_made_up_for_has_its_own_dates(tmp_path: Path) -> None:
         ends = [start + timedelta(hours=number) for number in range(3)]
         for end in ends:
             handle = _eventually(local, f"{made.schedule_id}-{end:%Y%m%dT%H%M%SZ}")
-            assert handle.wait_for_completion(timeout=60, poll_interval=0.1).outputs["told"]["to"] == str(end)
-            assert handle.outputs["told"]["day"] == end.isoformat()
+            assert handle.wait_for_completion(timeout=60, poll_interval=0.1).outputs["seen"]["to"] == str(end)
+            assert handle.outputs["seen"]["day"] == end.isoformat()
             assert handle.outputs["again"] == [(end - timedelta(hours=1)).isoformat(), end.isoformat()]
     finally:
         stop.set()

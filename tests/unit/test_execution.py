@@ -24,7 +24,7 @@ class Pair(NamedTuple):
     second: int
 
 
-class Told(PipelineHook):
+class Recorder(PipelineHook):
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
 
@@ -89,46 +89,46 @@ def test_a_wrong_number_of_outputs(returned: Any, came: str) -> None:
 
 
 def test_hooks_fire_around_it_and_a_broken_one_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    told = Told()
-    assert run_step(step("x"), lambda a: a + 1, {"a": 1}, [Broken(), told]) == {"x": 2}
-    assert told.events == [("start", "s", {"a": 1}), ("end", "s", {"x": 2})]
+    recorder = Recorder()
+    assert run_step(step("x"), lambda a: a + 1, {"a": 1}, [Broken(), recorder]) == {"x": 2}
+    assert recorder.events == [("start", "s", {"a": 1}), ("end", "s", {"x": 2})]
     assert "Hook Broken.on_step_start failed; the run goes on." in caplog.text
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt("no")])
-def test_errors_are_told_and_raised_as_they_are(error: BaseException) -> None:
+def test_errors_reach_hooks_and_are_raised_unchanged(error: BaseException) -> None:
     def fail() -> None:
         raise error
 
-    told = Told()
+    recorder = Recorder()
     with pytest.raises(type(error)) as caught:
-        run_step(step("x"), fail, {}, [told])
+        run_step(step("x"), fail, {}, [recorder])
     assert caught.value is error
-    assert told.events == [("start", "s", {}), ("error", "s", "no")]
+    assert recorder.events == [("start", "s", {}), ("error", "s", "no")]
 
 
-def test_outputs_that_do_not_match_are_told_too() -> None:
-    told = Told()
+def test_outputs_that_do_not_match_reach_hooks_as_an_error() -> None:
+    recorder = Recorder()
     with pytest.raises(OutputError):
-        run_step(step("a", "b"), lambda: 1, {}, [told])
-    assert [event[0] for event in told.events] == ["start", "error"]
+        run_step(step("a", "b"), lambda: 1, {}, [recorder])
+    assert [event[0] for event in recorder.events] == ["start", "error"]
 
 
 def test_what_cannot_be_kept_fails_the_step() -> None:
-    told = Told()
+    recorder = Recorder()
 
     def keep(outputs: dict[str, Any]) -> dict[str, Any]:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        run_step(step("x"), lambda: 1, {}, [told], keep=keep)
-    assert told.events[-1] == ("error", "s", "disk full")
+        run_step(step("x"), lambda: 1, {}, [recorder], keep=keep)
+    assert recorder.events[-1] == ("error", "s", "disk full")
 
 
 def test_what_is_kept_is_given_back_and_hooks_see_the_values() -> None:
-    told = Told()
-    assert run_step(step("x"), lambda: 1, {}, [told], keep=lambda outputs: {"x": "kept"}) == {"x": "kept"}
-    assert told.events[-1] == ("end", "s", {"x": 1})
+    recorder = Recorder()
+    assert run_step(step("x"), lambda: 1, {}, [recorder], keep=lambda outputs: {"x": "kept"}) == {"x": "kept"}
+    assert recorder.events[-1] == ("end", "s", {"x": 1})
 
 
 @pytest.mark.parametrize("code", [0, 3, "enough", None])
@@ -173,9 +173,9 @@ def numbers() -> Iterator[int]:
         (("x", "y"), lambda: (1, numbers()), "a generator"),
     ],
 )
-def test_a_generator_is_no_output(outputs: tuple[str, ...], function: Callable[[], Any], kind: str) -> None:
-    told = f"step 's' returned {kind}. Collect what it yields in a list, and return that."
-    with pytest.raises(OutputError, match=re.escape(told)):
+def test_a_generator_is_refused_as_an_output(outputs: tuple[str, ...], function: Callable[[], Any], kind: str) -> None:
+    message = f"step 's' returned {kind}. Collect what it yields in a list, and return that."
+    with pytest.raises(OutputError, match=re.escape(message)):
         run_step(step(*outputs), function, {})
 
 

@@ -162,7 +162,7 @@ def test_a_thousand_steps_are_drawn_at_once() -> None:
 
 
 @pytest.mark.skipif(shutil.which("rsvg-convert") is None, reason="librsvg2-bin is not installed")
-def test_a_picture_has_its_colours_in_programs_that_are_no_browser() -> None:
+def test_a_picture_has_its_colours_outside_of_browsers() -> None:
     picture = svg(plan_of({"load": (), "train": ("load",)}, after={"train": ("load",)}))
     drawn = subprocess.run(
         ["rsvg-convert", "--format=svg"], input=picture.encode(), capture_output=True, check=True, timeout=60

@@ -152,7 +152,7 @@ def test_an_endless_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("status", [200, 302, 401, 404, 500])
-def test_a_hostile_page_stalls_nobody(status: int) -> None:
+def test_a_hostile_page_does_not_stall_the_reader(status: int) -> None:
     with web(lambda _: Reply(status, HOSTILE, media_type="text/html")) as server:
         asked = client(server.url)
         begin = time.process_time()
@@ -170,7 +170,7 @@ def test_titles_of_hostile_pages(piece: str) -> None:
     assert time.process_time() - begin < 20
 
 
-def test_json_too_deep_to_read_is_no_answer() -> None:
+def test_json_that_is_nested_too_deeply_is_refused() -> None:
     with web(lambda _: Reply(body=b"[" * 200_000)) as server:
         asked = client(server.url)
         with pytest.raises(EngineError, match="does not come from the engine's API"):
@@ -179,7 +179,7 @@ def test_json_too_deep_to_read_is_no_answer() -> None:
         assert exchange(server.url).json() is None
 
 
-def test_an_answer_that_breaks_off_is_no_answer() -> None:
+def test_a_truncated_answer_is_refused() -> None:
     with web(lambda _: Reply(headers={"Content-Length": "100"})) as server:
         with pytest.raises((OSError, HTTPException)):
             exchange(server.url)
@@ -252,16 +252,16 @@ def test_a_certificate_of_the_client(private: Authority, tmp_path: Path) -> None
             known.close()
 
 
-def test_files_that_are_no_certificates(tmp_path: Path) -> None:
+def test_invalid_certificate_files(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.pem"
     wrong.write_text("no certificate")
-    for tls, told in (
+    for tls, message in (
         (Tls(ca_file=wrong), r"ca_file=.*wrong.pem.* is not a PEM file"),
         (Tls(ca_file=tmp_path / "missing.pem"), "No such file"),
         (Tls(client_cert=wrong), "client_cert=.* is not a PEM file"),
         (Tls(client_cert=(wrong, wrong)), "client_cert=.* is not a PEM file"),
     ):
-        with pytest.raises(ConfigurationError, match=told):
+        with pytest.raises(ConfigurationError, match=message):
             tls.context()
     assert Tls().context().verify_mode is ssl.CERT_REQUIRED
 
@@ -304,7 +304,7 @@ def test_a_password_from_a_command() -> None:
 def test_secrets_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "two").write_text("hunter2\nhunter2")
-    for options, told in (
+    for options, message in (
         ({"file": tmp_path / "missing"}, "token_file=.*missing' cannot be read: No such file"),
         ({"file": tmp_path / "empty"}, "token_file gave nothing"),
         ({"file": tmp_path / "two"}, "token_file has blanks, control characters"),
@@ -313,7 +313,7 @@ def test_secrets_that_cannot_be_read(tmp_path: Path) -> None:
         ({"command": "flowyml-no-such-command"}, "token_command cannot be run"),
         ({"command": "'"}, "token_command cannot be run"),
     ):
-        with pytest.raises(ConfigurationError, match=told) as caught:
+        with pytest.raises(ConfigurationError, match=message) as caught:
             Secret("token", **options).get()  # type: ignore[arg-type]
         assert "hunter2" not in str(caught.value)
     with pytest.raises(ConfigurationError, match="token and token_file are both given"):

@@ -135,7 +135,7 @@ def test_a_function_that_is_not_there_when_imported(tmp_path: Path, source: str)
         load(tmp_path, "steps_f:f", {"steps_f.py": source})
 
 
-def test_what_is_no_function(tmp_path: Path) -> None:
+def test_names_of_things_that_are_not_functions(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="refers to 3, which is not a function"):
         load(tmp_path, "steps_g:f", {"steps_g.py": "f = 3"})
 
@@ -173,7 +173,7 @@ def test_loading_is_of_this_thread_only() -> None:
     stop_if_loading("p", "run")
 
 
-def test_the_cache_is_private_and_forgets_what_nobody_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_private_and_drops_what_is_unused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

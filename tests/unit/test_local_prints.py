@@ -79,7 +79,7 @@ def test_hostile_text_is_recorded(local: LocalOrchestrator) -> None:
 def test_a_closed_standard_output(local: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
     @step(outputs=["a"])
     def quiet() -> int:
-        print("to nobody")
+        print("unread")
         return 1
 
     with monkeypatch.context() as patch:
@@ -87,7 +87,7 @@ def test_a_closed_standard_output(local: LocalOrchestrator, monkeypatch: pytest.
         result = Pipeline("headless").add_step(quiet).run(on=local)
         assert sys.stdout is None
     assert result.success
-    assert [line.message for line in local.logs(result.run_id)] == ["to nobody"]
+    assert [line.message for line in local.logs(result.run_id)] == ["unread"]
     closed = io.StringIO()
     closed.close()
     with monkeypatch.context() as patch:

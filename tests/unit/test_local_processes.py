@@ -299,7 +299,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pyte
             start(on=LocalOrchestrator(workers="processes"))
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_gets_an_error_that_names_the_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with the random user ids of some container platforms."""
 
     def unknown(uid: int) -> None:
@@ -312,7 +312,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         home()
 
 
-def test_a_store_that_cannot_be_written_is_no_fault_of_the_value(
+def test_a_store_that_cannot_be_written_is_not_blamed_on_the_value(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = Pipeline("large").add_step(step(name="big", outputs=["x"])(lambda: "x" * 200_000)).bundle().write(tmp_path)
@@ -334,13 +334,13 @@ def test_what_a_hook_sets_up_is_there_for_steps_in_processes(
     processes: LocalOrchestrator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SET_UP_BY_A_HOOK", "before")
-    told = step(name="told", outputs=["told"])(lambda: os.environ["SET_UP_BY_A_HOOK"])
-    pipeline = Pipeline("set up", hooks=[SetsUp()]).add_step(told)
+    seen = step(name="seen", outputs=["seen"])(lambda: os.environ["SET_UP_BY_A_HOOK"])
+    pipeline = Pipeline("set up", hooks=[SetsUp()]).add_step(seen)
     for run_id in ("first", "second"):
-        assert pipeline.run(on=processes, run_id=run_id)["told"] == run_id
+        assert pipeline.run(on=processes, run_id=run_id)["seen"] == run_id
 
 
-def test_a_process_that_a_thread_has_forked_keeps_nobody_waiting(local: LocalOrchestrator) -> None:
+def test_a_process_that_a_thread_has_forked_delays_nothing(local: LocalOrchestrator) -> None:
     """It has a copy of all that is open, the way to the warm process included."""
     left: list[int] = []
 

@@ -123,7 +123,7 @@ def test_two_threads_with_one_run_id(local: LocalOrchestrator) -> None:
     assert [result["count"] for result in results] == [1] * 4
 
 
-def test_an_empty_run_id_is_no_id(local: LocalOrchestrator) -> None:
+def test_an_empty_run_id_is_refused(local: LocalOrchestrator) -> None:
     """As from ``os.environ.get("RUN_ID", "")``: a new id each time would lose what the user meant by it."""
     pipeline = Pipeline("empty id").add_step(step(name="one")(lambda: 1))
     for start in (pipeline.run, pipeline.submit):

@@ -74,7 +74,7 @@ def served(local: LocalOrchestrator, servers: int = 1) -> Iterator[None]:
         assert threading.enumerate() == before
 
 
-def test_a_schedule_that_nobody_serves_warns(local: LocalOrchestrator, tmp_path: Path) -> None:
+def test_a_schedule_without_a_server_warns(local: LocalOrchestrator, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="flowyml schedule serve") as caught:
         made = noting(tmp_path).schedule("daily", 3, on=local)
     assert caught[0].filename == __file__
@@ -181,7 +181,7 @@ def test_without_catch_up_what_was_missed_is_left_out(local: LocalOrchestrator, 
 
 
 @quietly
-def test_a_run_that_cannot_be_started_is_told_and_left_out(
+def test_a_run_that_cannot_be_started_is_logged_and_left_out(
     local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noting(tmp_path).schedule("interval", 1, on=local)
@@ -211,7 +211,7 @@ def test_a_damaged_schedule_does_not_keep_the_others_from_firing(local: LocalOrc
 
 
 @quietly
-def test_a_schedule_that_cannot_be_planned_is_told(
+def test_a_schedule_that_cannot_be_planned_is_logged(
     local: LocalOrchestrator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     noting(tmp_path).schedule("interval", 1, on=local)

@@ -41,10 +41,10 @@ def test_threads_have_sessions_of_their_own(store: RunStore) -> None:
     assert found == [False]
 
 
-def test_trouble_is_told_once(store: RunStore) -> None:
-    with pytest.raises(sqlite3.OperationalError) as told, store.session(), store.session() as db:
+def test_a_broken_database_is_reported_once(store: RunStore) -> None:
+    with pytest.raises(sqlite3.OperationalError) as caught, store.session(), store.session() as db:
         db.execute("SELECT * FROM nowhere")
-    assert str(told.value) == (
+    assert str(caught.value) == (
         f"The record of local runs, {store.path}, cannot be read or written: no such table: nowhere. Check the disk, "
         f"and try again."
     )

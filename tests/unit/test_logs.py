@@ -112,7 +112,7 @@ class TestLevels:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
 
-    def test_what_is_set_here_is_told(self) -> None:
+    def test_settings_of_this_process_are_passed_on(self) -> None:
         logging.getLogger("team.a").setLevel(logging.DEBUG)
         assert levels_here()["team.a"] == logging.DEBUG
         assert get_logger().name not in levels_here()

@@ -70,7 +70,7 @@ def test_what_people_wrote_is_theirs(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["flow.py", "graph.mmd", "graph.svg"])
-def test_lines_that_git_ends_in_another_way_are_no_edit(name: str) -> None:
+def test_line_endings_that_git_changes_do_not_count_as_an_edit(name: str) -> None:
     data = marked(b"one\ntwo\n", name, FACTS).replace(b"\n", b"\r\n")
     mark = mark_of(data)
     assert mark is not None

@@ -1,4 +1,4 @@
-"""Where a pipeline comes from, and what that decides: the same project and file, whoever's machine it is."""
+"""Where a pipeline comes from, and what that decides: the same project and file on any machine."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_one_is_not_true() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff", b'{"schema_version":1,"x":2}'])
-def test_what_is_no_plan_is_refused(data: bytes) -> None:
+def test_invalid_plans_are_refused(data: bytes) -> None:
     with pytest.raises(PlanError, match="not a FlowyML plan"):
         decode(data)
 

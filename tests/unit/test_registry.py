@@ -88,7 +88,7 @@ def test_an_orchestrator_resolves_to_itself() -> None:
         (5, "on=5 is not an orchestrator. Give one, the name of an engine or target"),
     ],
 )
-def test_what_is_no_orchestrator(on: Any, message: str) -> None:
+def test_invalid_orchestrators(on: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         resolve(on)
 
@@ -149,7 +149,7 @@ def test_a_plugin_with_a_wrong_attribute_is_broken(install: Install) -> None:
         registry.load("broken")
 
 
-def test_a_plugin_that_is_no_class_is_broken(install: Install) -> None:
+def test_a_plugin_that_is_not_a_class_is_broken(install: Install) -> None:
     install("broken", "Made = 3")
     with pytest.raises(PluginError, match="is not callable"):
         registry.load("broken")
@@ -195,7 +195,7 @@ def test_a_plugin_that_lacks_a_module_of_its_own_is_broken(install: Install) -> 
         registry.load("argo")
 
 
-def test_two_packages_with_one_name_are_told_apart(install: Install) -> None:
+def test_two_packages_with_one_name_are_distinguished(install: Install) -> None:
     install("twin", GOOD, dist="first-twin")
     install("twin", GOOD, dist="second-twin")
     with pytest.raises(PluginError, match="first-twin and second-twin both declare an orchestrator 'twin'"):

@@ -178,7 +178,7 @@ def test_an_engine_whose_extra_is_missing_is_recognized_all_the_same(url: str) -
         _ = RemoteOrchestrator(url, engine="needy").name
 
 
-def test_a_server_that_no_engine_knows_is_told_with_all_that_was_seen(url: str) -> None:
+def test_an_unknown_server_is_reported_with_all_that_was_seen(url: str) -> None:
     with pytest.raises(OrchestratorNotFoundError, match=f"No known engine answers at {url}") as caught:
         _ = RemoteOrchestrator(url).name
     message = str(caught.value)
@@ -188,7 +188,7 @@ def test_a_server_that_no_engine_knows_is_told_with_all_that_was_seen(url: str) 
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_server_that_wants_a_login_is_told_with_how_to_give_one(url: str, status: int) -> None:
+def test_a_server_that_wants_a_login_is_reported_with_how_to_give_one(url: str, status: int) -> None:
     Pages.pages["/"] = (200, "text/html", b"the UI, which everybody may see")
     Pages.pages["/toy"] = (status, "application/json", b"{}")
     remote = RemoteOrchestrator(url.replace("//", "//me:hunter2@") + "?token=hunter2")
@@ -203,7 +203,7 @@ def test_a_server_that_wants_a_login_is_told_with_how_to_give_one(url: str, stat
     assert (health.reachable, health.detail) == (False, message)
 
 
-def test_a_login_page_is_told_with_its_address(url: str) -> None:
+def test_a_login_page_is_reported_with_its_address(url: str) -> None:
     Pages.pages["/toy"] = (302, "text/html", b"/login?state=hunter2")
     Pages.pages["/login?state=hunter2"] = (200, "text/html", b"<h1>Sign in</h1>")
     with pytest.raises(OrchestratorNotFoundError) as caught:
@@ -212,7 +212,7 @@ def test_a_login_page_is_told_with_its_address(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_redirect_into_silence_is_told_as_that(url: str) -> None:
+def test_a_redirect_to_a_dead_address_is_reported_as_one(url: str) -> None:
     nowhere = f"127.0.0.1:{closed_port()}/login"
     Pages.pages["/"] = (302, "text/html", f"http://{nowhere}?state=hunter2".encode())
     with pytest.raises(
@@ -222,7 +222,7 @@ def test_a_redirect_into_silence_is_told_as_that(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_an_answer_of_the_wrong_shape_is_no_recognition(url: str) -> None:
+def test_an_answer_of_the_wrong_shape_is_not_recognized(url: str) -> None:
     Pages.pages["/toy"] = (200, "application/json", b"{not json")
     with pytest.raises(OrchestratorNotFoundError):
         _ = RemoteOrchestrator(url).name
@@ -263,7 +263,7 @@ def test_a_server_that_never_answers_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize("url", ["server:8000", "ftp://server", "http://", "", 7, None, "http://a:b", "http://[::1"])
-def test_what_is_no_url_is_refused_at_once(url: Any) -> None:
+def test_invalid_urls_are_refused_at_once(url: Any) -> None:
     with pytest.raises(ConfigurationError, match="not the address of a server"):
         RemoteOrchestrator(url)
 
@@ -283,7 +283,7 @@ def test_no_credential_is_shown() -> None:
 @pytest.mark.parametrize(
     "url", ["me:hunter2@h:4200", "http://me:/hunter2@h:x", "http://me:?hunter2@h", "x://me:#hunter2@h"]
 )
-def test_no_credential_is_shown_of_what_is_no_url(url: str) -> None:
+def test_no_credential_of_an_invalid_url_is_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="not the address of a server") as wrong:
         checked_url(url.replace("me:", "me:hunter2"))
     assert "hunter2" not in str(wrong.value)

@@ -102,8 +102,8 @@ def pythons() -> list[str]:
     candidates = [*Path.home().glob(".pyenv/versions/3.1[0-9].*/bin/python"), *filter(None, map(shutil.which, NAMES))]
     for path in map(str, candidates):
         code = "import sys; print(*sys.version_info[:2])"
-        told = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False).stdout.split()
-        version = tuple(map(int, told))
+        printed = subprocess.run([path, "-c", code], capture_output=True, text=True, check=False).stdout.split()
+        version = tuple(map(int, printed))
         if version >= (3, 11) and version not in found.values():
             found[path] = version
     return list(found)
@@ -285,7 +285,7 @@ def test_hooks_that_cannot_be_loaded_do_not_stop_a_step(tmp_path: Path) -> None:
 
 
 def test_a_parameter_that_looks_like_a_reference_is_just_a_parameter(bundle: Path, tmp_path: Path) -> None:
-    """Whoever may start a run with parameters of their choice cannot have a worker read files."""
+    """A user who may start runs with parameters of their choice cannot have a worker read files."""
     reference = {
         "$artifact": {"url": f"file://{tmp_path}/x.pkl", "format": "pickle", "sha256": "", "size": 0, "type": ""}
     }
@@ -300,7 +300,7 @@ def test_a_parameter_of_another_type_than_declared(bundle: Path, rows: object) -
     assert f"ParameterError: Parameter 'rows' of the run must be of type integer, not {rows!r}" in done.stderr
 
 
-def test_an_old_python_is_told_which_one_is_needed(bundle: Path) -> None:
+def test_an_old_python_says_which_one_is_needed(bundle: Path) -> None:
     candidates = [*map(str, Path.home().glob(".pyenv/versions/3.[89].*/bin/python")), "/usr/bin/python3.9"]
     old = next((path for path in candidates if os.access(path, os.X_OK)), None)
     if old is None:

@@ -192,8 +192,8 @@ if __name__ == "__main__":
 def test_a_script_and_the_command_make_the_same_bundle(tmp_path: Path) -> None:
     (tmp_path / "dep.py").write_text(DEPLOYED.replace("HOOKS", "hooks = []"))
     digests = {run(["dep.py"], tmp_path, PYTHONHASHSEED=seed).strip() for seed in ("1", "2")}
-    told = run(["-m", "flowyml", "deploy", "dep.py:plain", "--on", "local", "--json"], tmp_path, PYTHONHASHSEED="3")
-    assert digests == {json.loads(told)["digest"]}
+    printed = run(["-m", "flowyml", "deploy", "dep.py:plain", "--on", "local", "--json"], tmp_path, PYTHONHASHSEED="3")
+    assert digests == {json.loads(printed)["digest"]}
     [path] = (tmp_path / "home" / "bundles").iterdir()
     assert run(["-I", str(path), "step", "load"], tmp_path) == '{"load": 1}\n'
 

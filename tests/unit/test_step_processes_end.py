@@ -69,7 +69,7 @@ def never_end():
 """
 
 
-class Told(PipelineHook):
+class Printing(PipelineHook):
     def on_step_start(self, step_name: str, inputs: Any) -> None:
         print("start", step_name)
 
@@ -100,10 +100,10 @@ def made(folder: Path, code: str = CODE, *, hooks: bool = False, **changes: Any)
     if hooks:
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
         try:
-            objects["hooks"] = cloudpickle.dumps((Told(),))
+            objects["hooks"] = cloudpickle.dumps((Printing(),))
         finally:
             cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-        changes["hooks"] = ("Told",)
+        changes["hooks"] = ("Printing",)
     return build(plan(**changes), files={"code_of_ends.py": code.encode()}, objects=objects).write(folder)
 
 
@@ -135,8 +135,8 @@ def test_step_hooks_fire_in_the_process_of_the_step(hooked: StepProcesses) -> No
     hooked.run("fine", {}, on_line=lines)
     with pytest.raises(StepFailedError):
         hooked.run("fail", {}, on_line=lines)
-    told = [line for line in lines if line != "loading the module"]
-    assert told == ["start fine", "end fine {'x': 1}", "start fail", "error fail ValueError None"]
+    printed = [line for line in lines if line != "loading the module"]
+    assert printed == ["start fine", "end fine {'x': 1}", "start fail", "error fail ValueError None"]
 
 
 def test_the_killer_tells_the_hooks_of_a_killed_step(hooked: StepProcesses, tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ def test_pipeline_hooks_with_statuses_and_failures_of_their_own(hooked: StepProc
     hooked.fire("on_pipeline_start", "ends", "run", {"rows": 1}, on_line=lines)
     hooked.fire("on_pipeline_end", "ends", "run", ExecutionStatus.FAILED, 1.5, on_line=lines)
     hooked.fire("on_error", "fine", KeyError("k"), on_line=lines)
-    told = [line for line in lines if not line.startswith((" ", "Traceback", "loading"))]
-    logged = ["Hook Told.on_pipeline_end failed; the run goes on.", "RuntimeError: hooks may fail"]
-    assert sorted(told) == [  # two streams have no order between them
+    printed = [line for line in lines if not line.startswith((" ", "Traceback", "loading"))]
+    logged = ["Hook Printing.on_pipeline_end failed; the run goes on.", "RuntimeError: hooks may fail"]
+    assert sorted(printed) == [  # two streams have no order between them
         *(logged if kind != "here" else []),  # a fork logs where this process does
         "error fine StepError ",
         "pipeline end FAILED 1.5",
@@ -457,7 +457,7 @@ def test_a_warm_step_takes_milliseconds(tmp_path: Path) -> None:
     assert min(times) < 0.2  # 10 ms on an idle machine; a fresh process takes half a second there
 
 
-def test_killed_for_memory_is_told_from_killed(tmp_path: Path) -> None:
+def test_killed_for_memory_is_distinguished_from_killed(tmp_path: Path) -> None:
     """The kernel's own counter decides, so here it only shows that an ordinary kill is none."""
     error = crashed("step 's'", -9, OutOfMemory())
     assert type(error) is StepCrashedError

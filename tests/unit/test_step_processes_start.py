@@ -104,7 +104,7 @@ def test_a_warm_process_whose_caller_is_gone_ends_before_it_has_a_bundle() -> No
     assert process.wait(20) == 0
 
 
-def test_an_old_python_is_told_which_one_is_needed() -> None:
+def test_an_old_python_says_which_one_is_needed() -> None:
     candidates = [*map(str, Path.home().glob(".pyenv/versions/3.[89].*/bin/python")), "/usr/bin/python3.9"]
     old = next((path for path in candidates if os.access(path, os.X_OK)), None)
     if old is None:
@@ -117,7 +117,7 @@ def test_an_old_python_is_told_which_one_is_needed() -> None:
 def test_streams_of_the_process_that_own_their_descriptors_cost_a_step_nothing(tmp_path: Path) -> None:
     """Airflow 3 gives a task such streams; one that is replaced closes its descriptor when nothing holds it."""
     one = Step(name="say", function="says:say", outputs=("x",))
-    code = b"import sys\ndef say():\n    print('said')\n    print('told', file=sys.stderr)\n    return 1\n"
+    code = b"import sys\ndef say():\n    print('said')\n    print('warned', file=sys.stderr)\n    return 1\n"
     bundle = build(Plan(name="says", steps=(one,)), files={"says.py": code}).write(tmp_path)
     script = f"""
 import io, os, sys
@@ -132,10 +132,10 @@ with StepProcesses(Path({str(bundle)!r}), run_id="r", artifacts={str(tmp_path)!r
 print(seen)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
-    told = [("stdout", "said"), ("stderr", "told")]
-    assert sorted(ast.literal_eval(done.stdout), key=str) == sorted([*told, {"x": 1}, *told, {"x": 1}], key=str), (
-        done.stderr
-    )
+    printed = [("stdout", "said"), ("stderr", "warned")]
+    assert sorted(ast.literal_eval(done.stdout), key=str) == sorted(
+        [*printed, {"x": 1}, *printed, {"x": 1}], key=str
+    ), done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")

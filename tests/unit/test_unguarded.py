@@ -1,4 +1,4 @@
-"""Work at module level of a script is told with its line, once; what sets something up is not."""
+"""A script that works at module level is warned of once, with the line; setting something up is not work."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_work(text: str) -> None:
         "for n in range(3):\n    @step(name=str(n))\n    def f(): ...", "def f():\n    print()", "not python",
     ],
 )  # fmt: skip
-def test_what_is_no_work(text: str) -> None:
+def test_code_that_only_sets_up_is_not_reported(text: str) -> None:
     assert work_in(text.encode()) == []
 
 
@@ -53,9 +53,9 @@ def test_a_script_and_a_command_warn_once_with_the_line(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(f"{HEAD}print('loaded')\nimport time\nSTAMP = time.time()\np.submit()\np.submit()\np.submit()\n")
     expected = "unguarded.py, line 6: `print('loaded')` runs again in every process that loads this file"
-    told = run(tmp_path, "unguarded.py")
-    assert told.count(expected) == 1
-    assert "So does line 8. Put it under `if __name__ == '__main__':`, or into a step." in told
+    printed = run(tmp_path, "unguarded.py")
+    assert printed.count(expected) == 1
+    assert "So does line 8. Put it under `if __name__ == '__main__':`, or into a step." in printed
     assert run(tmp_path, "-m", "flowyml", "bundle", "unguarded.py").count(expected) == 1
 
 

@@ -12,7 +12,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 
 class Telling(PipelineHook):
-    """Prints what it is told."""
+    """Prints what it is given."""
 
     def on_pipeline_start(self, pipeline_name: str, run_id: str, context: Any) -> None:
         print(f"HOOK start {pipeline_name} {dict(context)}")

@@ -1,4 +1,4 @@
-"""What answers instead of Airflow is told apart, and no credential is ever shown. A small server plays the stranger."""
+"""What answers instead of Airflow is recognized, and no credential is ever shown. A small server plays the stranger."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Answer = Callable[[BaseHTTPRequestHandler], tuple[int, str, str]]
 
 @contextmanager
 def site(answer: Answer, certificate: Path | None = None, location: str = "") -> Iterator[str]:
-    """A server that answers as told."""
+    """A server that gives the answers it is made with."""
 
     class Handler(BaseHTTPRequestHandler):
         def do(self) -> None:
@@ -87,7 +87,7 @@ def jwt(expires: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("status", "media_type", "body", "error", "told"),
+    ("status", "media_type", "body", "error", "message"),
     [
         (200, "text/html", LOGIN, EngineError, "a page titled 'Sign in to Corp'"),
         (200, "application/json", '{"status": "ok"}', EngineError, "without 'dag_runs', with {'status': 'ok'}"),
@@ -102,18 +102,18 @@ def jwt(expires: int) -> str:
         (500, "application/json", '{"detail":"database is locked"}', EngineError, "database is locked"),
     ],
 )
-def test_strange_answers_are_told_apart(
-    status: int, media_type: str, body: str, error: type[Exception], told: str
+def test_strange_answers_are_distinguished(
+    status: int, media_type: str, body: str, error: type[Exception], message: str
 ) -> None:
     with site(always(status, media_type, body)) as url:
         orchestrator = AirflowOrchestrator(url, token=jwt(10**9), retry_policy=ONCE)
-        with pytest.raises(error, match=told) as caught:
+        with pytest.raises(error, match=message) as caught:
             orchestrator.runs()
         assert jwt(10**9) not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("location", "error", "told"),
+    ("location", "error", "message"),
     [
         (
             "https://127.0.0.1:8443/af{path}",
@@ -128,9 +128,9 @@ def test_strange_answers_are_told_apart(
         ("/login?next=secret", AuthenticationError, r"/login\. A proxy in front of Airflow requires a login"),
     ],
 )
-def test_a_redirect_names_where_it_leads(location: str, error: type[Exception], told: str) -> None:
+def test_a_redirect_names_where_it_leads(location: str, error: type[Exception], message: str) -> None:
     with site(always(308, "text/html", ""), location=location) as url:
-        with pytest.raises(error, match=told) as caught:
+        with pytest.raises(error, match=message) as caught:
             AirflowOrchestrator(url, token="x", retry_policy=ONCE).runs()
         assert "secret" not in str(caught.value)
 
@@ -173,14 +173,14 @@ def test_secrets_that_are_mounted_end_with_a_line_break(monkeypatch: pytest.Monk
     assert Connection.to("http://h", username="ada").login.password.get() == "my secret "
 
 
-def test_nobody_answers() -> None:
+def test_an_address_without_a_server() -> None:
     orchestrator = AirflowOrchestrator("http://127.0.0.1:9", retry_policy=ONCE)
     with pytest.raises(EngineUnreachableError, match="does not answer"):
         orchestrator.runs()
     assert orchestrator.health().reachable is False
 
 
-def test_another_site_is_no_airflow() -> None:
+def test_another_site_is_not_taken_for_airflow() -> None:
     with site(lambda _: (404, "text/html", "<title>My blog</title>")) as url:
         health = AirflowOrchestrator(url, retry_policy=ONCE).health()
     assert "is not an Airflow" in health.detail
@@ -196,7 +196,7 @@ def test_airflow_2_has_a_page_where_airflow_3_has_an_api() -> None:
         assert AirflowOrchestrator(url, username="ada", password="x", retry_policy=ONCE).client.version == "2.11.0"
 
 
-def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+def test_a_certificate_of_an_unknown_authority(tmp_path: Path) -> None:
     pem = tmp_path / "both.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", pem, "-out", tmp_path / "cert.pem",

@@ -393,16 +393,16 @@ def test_trigger_rules_and_callbacks() -> None:
         node for node in ast.parse(dag).body if isinstance(node, ast.FunctionDef) and node.name == "callback"
     ]
     exec(compile(ast.Module([function], []), "dag.py", "exec"), made)
-    told: list[Any] = []
+    calls: list[Any] = []
     module = ModuleType("my_alerts")
-    vars(module).update(page=told.append, Slack=lambda text: lambda context: told.append((text, context)))
+    vars(module).update(page=calls.append, Slack=lambda text: lambda context: calls.append((text, context)))
     sys.modules["my_alerts"] = module
     try:
         made["callback"]("my_alerts.page")("context")
         made["callback"](*next(iter(notifier.items())))("context")
     finally:
         del sys.modules["my_alerts"]
-    assert told == ["context", ('it\'s "late"', "context")]
+    assert calls == ["context", ('it\'s "late"', "context")]
     hooked = text(Plan(name="hooked", steps=(Step(name="only", function="m:f"),), hooks=("h",), options=options))
     assert 'on_success_callback=[on_end, callback("my_alerts.ok")]' in hooked
 
@@ -432,7 +432,7 @@ def test_docs_show_graph_and_parameters() -> None:
     assert "| `s49` |  |  |\n| … | 10 more |  |" in docs
 
 
-def test_names_in_docs_are_no_markdown() -> None:
+def test_names_in_docs_are_escaped_for_markdown() -> None:
     names = ("a|b", "``` x", "*bold* <b>")
     docs = ast.get_docstring(ast.parse(text(Plan(name="n", steps=tuple(Step(name=n, function="m:f") for n in names)))))
     assert docs is not None

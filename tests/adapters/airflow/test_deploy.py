@@ -48,7 +48,7 @@ def test_deploying_waits_until_airflow_has_parsed_it_and_again_is_a_no_op(airflo
     assert facts_of(source)["bundle_file"] in {path.name for path in left}
 
 
-def test_a_missing_pool_is_told_before_anything_is_written(each: Airflow) -> None:
+def test_a_missing_pool_is_reported_before_anything_is_written(each: Airflow) -> None:
     @step(outputs=["made"], airflow={"pool": "no such/pool"})
     def work() -> int:
         return 1
@@ -251,7 +251,7 @@ def test_what_was_changed_by_hand_is_read_anew(airflow3: Airflow) -> None:
         assert is_untouched(client.source(dag))
 
 
-def test_who_is_overtaken_while_deploying_is_told(airflow3: Airflow) -> None:
+def test_a_deployment_that_is_overtaken_says_so(airflow3: Airflow) -> None:
     pipeline, newer = short("deploy contended"), short("deploy contended", answer=2)
 
     class Overtaken(LocalFolder):
@@ -279,7 +279,7 @@ def test_an_import_error_of_another_file_with_the_same_name_is_none_of_ours(each
     theirs.unlink()
 
 
-def test_a_new_error_is_told_where_an_old_one_was(airflow3: Airflow) -> None:
+def test_a_new_error_is_reported_where_an_old_one_was(airflow3: Airflow) -> None:
     orchestrator, pipeline = orchestrator_of(airflow3, deploy_timeout=8), short("deploy again broken")
     put(airflow3, dag_file(pipeline.name), marked(b"raise ValueError('the old airflow DAG')\n", "dag.py").decode())
     wait_until(lambda: orchestrator.client.import_error(dag_file(pipeline.name)))

@@ -201,7 +201,7 @@ def test_the_same_run_runs_the_dag_once_and_anew_after_a_failure(named: Airflow,
         return len(orchestrator_of(named).runs(dag_id))
 
     before = ran("legacy_good"), ran("legacy_bad")
-    for number in (1, 2):  # two engines that give one run id to one pipeline cannot be told from one that tries again
+    for number in (1, 2):  # two engines that give one run id to one pipeline look like one that tries again
         local = LocalOrchestrator(store=tmp_path / f"{number}.db")
         good = Pipeline("once").add_step(external_dag("legacy_good", poll_interval=0.5))
         assert local.execute(good, f"good-{tmp_path.name}", {}).success
@@ -226,7 +226,7 @@ def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp
 
 
 class Flaky:
-    """A fake of Airflow: it answers as told."""
+    """A fake of Airflow, with the answers that it is made with."""
 
     def __init__(self, *answers: tuple[int, str, str], api: str = "v2") -> None:
         self.answers = list(answers)
@@ -251,7 +251,7 @@ def fails(url: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
     return result.error or ""
 
 
-def test_strange_answers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strange_answers_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (200, "text/html", "<title>Sign in</title>")
     with site(Flaky(page)) as url:
         assert "with text/html (200), which does not come from Airflow's API" in fails(url, monkeypatch)

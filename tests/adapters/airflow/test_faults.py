@@ -146,7 +146,7 @@ def losing_answers(airflow: Airflow) -> Iterator[tuple[str, list[int]]]:
 
 
 def test_the_answer_to_a_submit_is_lost(airflow: Airflow, tmp_path: Path) -> None:
-    """Airflow has made the run, and nobody was told: asking again finds it."""
+    """Airflow has made the run, and its answer was lost: asking again finds it."""
     name = f"faults lost {tmp_path.name}"  # a test that is tried again must not meet its first run
     pipeline, run_id = slow(name, str(tmp_path), seconds=1), tmp_path.name
     orchestrator_of(airflow).deploy_pipeline(pipeline)
@@ -196,7 +196,7 @@ def test_the_process_of_a_step_is_killed(airflow: Airflow, tmp_path: Path) -> No
     assert [run.attempt for run in handle.step_runs()] == [2]
 
 
-def test_a_killed_process_without_a_retry_is_told(airflow: Airflow, tmp_path: Path) -> None:
+def test_a_killed_process_without_a_retry_is_reported(airflow: Airflow, tmp_path: Path) -> None:
     @step
     def dies() -> int:
         import os

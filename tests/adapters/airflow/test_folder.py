@@ -162,15 +162,15 @@ def test_a_connection_that_was_lost_is_made_anew(sftp: Sftp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "password", "told"),
+    ("path", "password", "message"),
     [("/dags", "wrong-word", "Authentication failed"), ("/no/such", PASSWORD, "is not a folder")],
 )
-def test_a_folder_on_sftp_that_cannot_be_used(sftp: Sftp, path: str, password: str, told: str) -> None:
-    """Making an orchestrator asks nobody, so that runs can be read without it."""
+def test_a_folder_on_sftp_that_cannot_be_used(sftp: Sftp, path: str, password: str, message: str) -> None:
+    """Making an orchestrator asks no server, so that runs can be read without it."""
     folder = AirflowOrchestrator("http://127.0.0.1:9", dags_folder=sftp.url(path, password))._deployer.folder
     assert folder is not None
     with pytest.raises(
-        ConfigurationError, match=f"dags_folder='sftp://127.0.0.1:{sftp.port}{path}' .*{told}"
+        ConfigurationError, match=f"dags_folder='sftp://127.0.0.1:{sftp.port}{path}' .*{message}"
     ) as caught:
         folder.write("a.py", b"one")
     assert password not in str(caught.value)

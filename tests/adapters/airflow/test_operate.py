@@ -54,7 +54,7 @@ def test_hostile_run_ids(airflow3: Airflow, run_id: str) -> None:
     assert first.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
 
 
-def test_hooks_are_told_the_run_id_that_was_given(airflow3: Airflow, tmp_path: Path) -> None:
+def test_hooks_get_the_run_id_that_was_given(airflow3: Airflow, tmp_path: Path) -> None:
     """Airflow takes neither blanks nor letters with marks, and knows the run by another id."""
     run_id = "nightly of müller, 1/2"
     handle = orchestrator_of(airflow3).run_pipeline(pipelines.hooked(str(tmp_path)), run_id)
@@ -389,7 +389,7 @@ def test_a_timeout_that_is_not_tried_again_is_a_timeout(airflow3: Airflow) -> No
     assert handle.error == "step 'sleep' ran longer than its timeout and was stopped."
 
 
-def test_a_failure_before_the_steps_is_told(airflow3: Airflow, tmp_path: Path) -> None:
+def test_a_failure_before_the_steps_is_reported(airflow3: Airflow, tmp_path: Path) -> None:
     """The bundle is gone from the worker: not even the hooks' own task can run."""
     orchestrator = orchestrator_of(airflow3)
     pipeline = pipelines.hooked(str(tmp_path))

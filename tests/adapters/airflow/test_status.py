@@ -59,7 +59,7 @@ def test_an_unknown_state_is_never_guessed() -> None:
         task_status({"state": "sleeping", "end_date": None}, run("running"))
 
 
-def test_a_failed_run_is_told_from_one_that_was_ended() -> None:
+def test_a_failed_run_is_distinguished_from_one_that_was_ended() -> None:
     assert run_status(run("failed")) is ExecutionStatus.FAILED
     assert run_status(run("failed"), timedelta(seconds=11)) is ExecutionStatus.FAILED
     assert run_status(run("failed"), timedelta(seconds=10)) is ExecutionStatus.TIMEOUT
@@ -89,7 +89,7 @@ def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "meant"),
+    ("given", "meant"),
     [
         ("PT4S", timedelta(seconds=4)),
         ("P1DT2H", timedelta(days=1, hours=2)),
@@ -97,5 +97,5 @@ def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:
         (None, None),
     ],
 )
-def test_the_timeout_of_a_dag(told: Any, meant: timedelta | None) -> None:
-    assert timeout_of({"dag_run_timeout": told}) == meant
+def test_the_timeout_of_a_dag(given: Any, meant: timedelta | None) -> None:
+    assert timeout_of({"dag_run_timeout": given}) == meant

@@ -31,15 +31,15 @@ def journal_of(folder: Path, context: dict[str, Any]) -> str:
 
 def test_the_end_of_a_run_of_which_airflow_tells_next_to_nothing(tmp_path: Path) -> None:
     """Source: Airflow, ``dag_processing.processor._execute_dag_callbacks``: the minimal context."""
-    told = journal_of(tmp_path, {"dag": None, "run_id": "bare", "reason": "timed_out"})
-    assert told == "pipeline_end bare TIMEOUT False\n"
+    journal = journal_of(tmp_path, {"dag": None, "run_id": "bare", "reason": "timed_out"})
+    assert journal == "pipeline_end bare TIMEOUT False\n"
 
 
 @pytest.mark.parametrize("conf", [{"rows": 3, "flowyml.run_id": "mine & yours/ü"}, {}, None])
-def test_hooks_are_told_the_run_id_that_was_given(tmp_path: Path, conf: dict[str, Any] | None) -> None:
+def test_hooks_get_the_run_id_that_was_given(tmp_path: Path, conf: dict[str, Any] | None) -> None:
     run = SimpleNamespace(conf=conf, start_date=None, end_date=None)
-    told = journal_of(tmp_path, {"run_id": "mine_yours", "reason": "success", "params": conf or {}, "dag_run": run})
-    assert told == f"pipeline_end {'mine & yours/ü' if conf else 'mine_yours'} COMPLETED False\n"
+    journal = journal_of(tmp_path, {"run_id": "mine_yours", "reason": "success", "params": conf or {}, "dag_run": run})
+    assert journal == f"pipeline_end {'mine & yours/ü' if conf else 'mine_yours'} COMPLETED False\n"
 
 
 def test_the_conf_of_a_run_wins_over_params(tmp_path: Path) -> None:

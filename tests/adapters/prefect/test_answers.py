@@ -84,7 +84,7 @@ def answering(pages: dict[str, list[Answer]]) -> Iterator[tuple[PrefectOrchestra
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_gateway_with_nobody_behind_it_is_silence(status: int) -> None:
+def test_a_gateway_without_a_server_counts_as_no_answer(status: int) -> None:
     with (
         answering({"": [(status, *NOBODY[1:])]}) as (orchestrator, _),
         pytest.raises(
@@ -94,7 +94,7 @@ def test_a_gateway_with_nobody_behind_it_is_silence(status: int) -> None:
         orchestrator.get_run(RUN)
 
 
-def test_waiting_outlasts_a_gateway_with_nobody_behind_it() -> None:
+def test_waiting_outlasts_a_gateway_without_a_server() -> None:
     answers = [flow_run("RUNNING"), *[NOBODY] * 60, flow_run("COMPLETED")]
     with answering({f"/flow_runs/{RUN}": answers, "": [json_answer([])]}) as (orchestrator, asked):
         handle = orchestrator.attach(RUN).wait_for_completion(60, 0.1, progress=False)
@@ -109,7 +109,7 @@ def test_waiting_for_one_that_stays_away_ends_in_time() -> None:
             handle.wait_for_completion(0.1, 0.1, progress=False)
 
 
-def test_following_outlasts_a_gateway_with_nobody_behind_it() -> None:
+def test_following_outlasts_a_gateway_without_a_server() -> None:
     pages = {
         f"/flow_runs/{RUN}": [*[flow_run("RUNNING")] * 3, *[NOBODY] * 60, flow_run("COMPLETED")],
         "/logs/filter": [
@@ -184,7 +184,7 @@ def test_without_a_version_it_is_not_healthy(version: Answer) -> None:
     ],
     ids=["prefect", "refused", "away", "stranger"],
 )
-def test_what_is_no_id_is_unknown_only_to_a_server_that_answers(
+def test_an_invalid_id_is_unknown_only_to_a_server_that_answers(
     pages: dict[str, list[Answer]],
     code: int,
     message: str,
@@ -197,7 +197,7 @@ def test_what_is_no_id_is_unknown_only_to_a_server_that_answers(
         assert message in capfd.readouterr().err
 
 
-def test_unknown_ids_are_told_apart_from_what_is_no_id() -> None:
+def test_unknown_ids_are_distinguished_from_invalid_ones() -> None:
     with answering({"/admin/version": [json_answer("3.9.1")]}) as (orchestrator, asked):
         with pytest.raises(RunNotFoundError, match=rf"has no run '{RUN}'\.$"):
             orchestrator.get_run(RUN)

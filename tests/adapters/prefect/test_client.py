@@ -88,13 +88,13 @@ def test_prefects_own_word_that_it_is_busy_is_believed_for_longer() -> None:
         (409, ConflictError, "answered 409"),
     ],
 )
-def test_errors_are_told_apart(status: int, error: type[EngineError], message: str) -> None:
+def test_errors_are_distinguished(status: int, error: type[EngineError], message: str) -> None:
     with answering(status) as (client, _), pytest.raises(EngineError, match=message) as caught:
         client.version()
     assert type(caught.value) is error
 
 
-def test_nobody_there() -> None:
+def test_an_address_without_a_server() -> None:
     client = PrefectClient(Connection("http://127.0.0.1:9/api"))
     assert not client.is_healthy()
     with pytest.raises(EngineUnreachableError, match=r"Prefect at http://127\.0\.0\.1:9/api does not answer"):

@@ -125,7 +125,7 @@ def test_the_command_line_shows_no_password(
 
 
 @pytest.mark.parametrize("url", ["", "h:4200", "ftp://h", "http://"])
-def test_what_is_no_address(url: str) -> None:
+def test_invalid_addresses(url: str) -> None:
     with pytest.raises(ConfigurationError, match="is not the address of a server"):
         Connection.to(url)
 

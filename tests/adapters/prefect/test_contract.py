@@ -299,7 +299,7 @@ except TerminationSignal:
 
 
 def test_the_control_channel_of_prefects_own_engine() -> None:
-    """An engine that was told so takes a SIGTERM for the end of a cancelled run; another one, for a crash."""
+    """An engine that is asked to cancel takes a SIGTERM for the end of a cancelled run; another, for a crash."""
     with ControlChannel() as channel:
         engine = subprocess.Popen(
             [sys.executable, "-c", ENGINE], env={**os.environ, **channel.environment}, stdout=subprocess.PIPE, text=True

@@ -167,7 +167,7 @@ def test_a_runner_that_waits_for_a_lost_server_can_be_ended(frail: PrefectServer
 
 
 @pytest.mark.parametrize("key", [None, "admin:wrong", "a-key-of-prefect-cloud"])
-def test_wrong_credentials_are_told_apart_and_never_shown(frail: PrefectServer, key: str | None) -> None:
+def test_wrong_credentials_are_distinguished_and_never_shown(frail: PrefectServer, key: str | None) -> None:
     orchestrator = PrefectOrchestrator(frail.url, api_key=key)
     with pytest.raises(AuthenticationError) as caught:
         orchestrator.runs()
@@ -198,7 +198,7 @@ def test_a_server_that_asks_for_a_password_is_recognized_without_one(frail: Pref
         orchestrator.adapter.close()
 
 
-def test_a_run_that_nobody_tends_does_not_stay_running(abandoned: tuple[SubmissionResult, float]) -> None:
+def test_a_run_without_its_process_does_not_stay_running(abandoned: tuple[SubmissionResult, float]) -> None:
     handle, killed = abandoned
     wait_for(lambda: handle.status.is_terminal, 150 - (time.monotonic() - killed))
     assert (handle.status, handle.raw_status) == (ExecutionStatus.FAILED, "Crashed")
@@ -220,7 +220,7 @@ def test_a_pools_run_whose_worker_died_before_it_began_does_not_stay_queued(make
     assert client.claim(claimed.job_id), "as a worker does, which then dies"
     wait_for(lambda: claimed.status.is_terminal)
     assert (claimed.status, claimed.error) == (ExecutionStatus.FAILED, NEVER_BEGAN_MESSAGE)
-    assert late.status is ExecutionStatus.QUEUED, "nobody has taken it, and somebody may"
+    assert late.status is ExecutionStatus.QUEUED, "no worker has taken it, and one still may"
     late.cancel()
 
 

@@ -18,7 +18,7 @@ Pool = Callable[[str], PrefectOrchestrator]
 
 @pytest.fixture(scope="module")
 def pool(make_prefect: Any) -> Pool:
-    """A work pool that nobody serves: what is submitted stays queued, and nothing has to be waited for."""
+    """A work pool without a worker: what is submitted stays queued, and nothing has to be waited for."""
 
     def made(name: str) -> PrefectOrchestrator:
         orchestrator: PrefectOrchestrator = make_prefect(work_pool=name)

@@ -102,7 +102,7 @@ class TestDeployments:
             for info in made:
                 orchestrator.delete_schedule(info.schedule_id)
 
-    def test_a_schedule_that_nobody_would_run(self, orchestrator: PrefectOrchestrator) -> None:
+    def test_a_schedule_that_no_worker_would_run(self, orchestrator: PrefectOrchestrator) -> None:
         with pytest.raises(ScheduleError, match="needs a work pool"):
             orchestrator.schedule_pipeline(adding("unserved"), Schedule.of("hourly", 0))
 
