@@ -56,18 +56,18 @@ def with_types(
     Raises ``DefinitionError`` for a step that takes one without saying so.
     """
     by_name = {call.name: call for call in calls}
-    lists: dict[Source, Source] = {
+    lists: dict[FromItem, Source] = {
         FromItem(loop.name, item.name): item.source for loop in groups if isinstance(loop, Loop) for item in loop.over
     }
     return tuple(_with_types(step, by_name[step.name], types, lists) for step in steps) if types else tuple(steps)
 
 
-def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapping[Source, Source]) -> Step:
+def _with_types(step: Step, call: Call, types: Mapping[str, object], lists: Mapping[FromItem, Source]) -> Step:
     hint_of = wanted(call.step.function)
     inputs = []
     for item in step.inputs:
         source, depth = item.source, 0
-        while source in lists:  # an item is of its list's type
+        while isinstance(source, FromItem):  # an item is of its list's type
             source, depth = lists[source], depth + 1
         kind = types.get(source.name) if isinstance(source, FromParameter) else None
         if kind is not None and not is_rich(hint_of(item)):

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def test_map_over_an_output_a_parameter_and_a_constant(both_ways: LocalOrchestra
     wanted = {"output": [0, 2, 4], "parameter": [10, 12], "constant": [101, 102], "zipped": [11, 22]}
     assert result.outputs == wanted, result.error
     assert made.run({"given": []}, on=both_ways)["parameter"] == []
+
+
+def test_constant_lists_beside_a_parameter_that_json_does_not_have(local: LocalOrchestrator) -> None:
+    """Compiling it once failed: TypeError: unhashable type: 'list'."""
+
+    @step
+    def weekday(day: date) -> str:
+        return f"{day:%A}"
+
+    @pipeline(name="weekdays")
+    def made(days: list[date] = [date(2026, 1, 31)]) -> Any:
+        return {"days": weekday.map(day=days), "constant": double.map(n=[1])}
+
+    assert made.run(on=local).outputs == {"days": ["Saturday"], "constant": [2]}
 
 
 def test_items_have_an_index_in_records_and_in_the_step(both_ways: LocalOrchestrator) -> None:
