@@ -23,17 +23,19 @@ if TYPE_CHECKING:
     from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
     from flowyml.testing.failures import FailureConformance
     from flowyml.testing.life import LifeConformance
+    from flowyml.testing.loops import FanOutConformance
     from flowyml.testing.runs import RunConformance
-    from flowyml.testing.suite import OrchestratorConformance
+    from flowyml.testing.suite import ControlFlowConformance, OrchestratorConformance
 
 __all__ = [
-    "DeploymentConformance", "FailureConformance", "LifeConformance", "OrchestratorConformance", "RunConformance",
-    "ScheduleConformance",
+    "ControlFlowConformance", "DeploymentConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
+    "OrchestratorConformance", "RunConformance", "ScheduleConformance",
 ]  # fmt: skip
 
 _MODULES = {
-    "DeploymentConformance": "deployments", "FailureConformance": "failures", "LifeConformance": "life",
-    "OrchestratorConformance": "suite", "RunConformance": "runs", "ScheduleConformance": "deployments",
+    "ControlFlowConformance": "suite", "DeploymentConformance": "deployments", "FailureConformance": "failures",
+    "FanOutConformance": "loops", "LifeConformance": "life", "OrchestratorConformance": "suite",
+    "RunConformance": "runs", "ScheduleConformance": "deployments",
 }  # fmt: skip
 
 

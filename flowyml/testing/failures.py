@@ -46,7 +46,7 @@ class FailureConformance(Conformance):
         assert "Traceback (most recent call last)" in log
         assert "site-packages" not in log  # nothing of the engine's own
 
-    @sample(lambda folder: pipelines.flaky(folder, _policy(3), failures=2), needs=Feature.STEP_RETRY)
+    @sample(lambda folder: pipelines.flaky(folder, _policy(3), failures=2), needs=[Feature.STEP_RETRY])
     def test_retries_until_it_works(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.run.outputs == {"attempt": 3}
@@ -54,7 +54,7 @@ class FailureConformance(Conformance):
 
     @sample(
         lambda folder: pipelines.flaky(folder, _policy(3, "Connection"), failures=9, error="ValueError"),
-        needs=Feature.RETRYABLE_ERRORS,
+        needs=[Feature.RETRYABLE_ERRORS],
     )
     def test_only_errors_that_are_worth_it_are_retried(self, done: Done) -> None:
         assert done.run.status is FAILED
@@ -62,7 +62,7 @@ class FailureConformance(Conformance):
 
     @sample(
         lambda folder: pipelines.flaky(folder, None, failures=1),
-        needs=Feature.STEP_RETRY,
+        needs=[Feature.STEP_RETRY],
         options={"retry_policy": _policy(2, "Connection")},
     )
     def test_the_orchestrators_policy_covers_steps_without_one(self, done: Done) -> None:

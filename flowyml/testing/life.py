@@ -30,7 +30,7 @@ class LifeConformance(Conformance):
 
     run_ids_span_pipelines = True
 
-    @sample(pipelines.hooked, needs=Feature.HOOKS)
+    @sample(pipelines.hooked, needs=[Feature.HOOKS])
     def test_hooks_see_a_run_that_goes_well(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert self.journal(done.folder, 4) == [
@@ -40,7 +40,7 @@ class LifeConformance(Conformance):
             f"pipeline_end {done.run.run_id} COMPLETED True",
         ]
 
-    @sample(lambda folder: pipelines.hooked(folder, fails=True), needs=Feature.HOOKS)
+    @sample(lambda folder: pipelines.hooked(folder, fails=True), needs=[Feature.HOOKS])
     def test_hooks_see_a_run_that_fails(self, done: Done) -> None:
         assert done.run.status is FAILED
         assert self.journal(done.folder, 4) == [

@@ -5,12 +5,22 @@ from __future__ import annotations
 from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
 from flowyml.testing.failures import FailureConformance
 from flowyml.testing.life import LifeConformance
+from flowyml.testing.loops import FanOutConformance
 from flowyml.testing.runs import RunConformance
 
-__all__ = ["OrchestratorConformance"]
+__all__ = ["ControlFlowConformance", "OrchestratorConformance"]
+
+
+class ControlFlowConformance(FanOutConformance):
+    """Loops, branches, steps that run although something failed, clean-up, and pipelines in pipelines."""
 
 
 class OrchestratorConformance(
-    RunConformance, FailureConformance, LifeConformance, DeploymentConformance, ScheduleConformance
+    RunConformance,
+    FailureConformance,
+    LifeConformance,
+    ControlFlowConformance,
+    DeploymentConformance,
+    ScheduleConformance,
 ):
     """The whole suite. Subclass it and override the fixture ``make_orchestrator``."""

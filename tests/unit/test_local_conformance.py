@@ -8,7 +8,7 @@ import pytest
 
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import OrchestratorConformance
+from flowyml.testing import ControlFlowConformance, OrchestratorConformance
 
 
 class TestLocal(OrchestratorConformance):
@@ -19,3 +19,15 @@ class TestLocal(OrchestratorConformance):
     def make_orchestrator(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Orchestrator]:
         store = tmp_path_factory.mktemp("store") / "runs.db"
         return lambda **options: LocalOrchestrator(store=store, **options)
+
+
+class TestControlFlowInProcesses(ControlFlowConformance):
+    """Each step in a process of its own."""
+
+    run_timeout = 30.0
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Orchestrator]:
+        store = tmp_path_factory.mktemp("store") / "runs.db"
+        return lambda **options: LocalOrchestrator(store=store, workers="processes", **options)

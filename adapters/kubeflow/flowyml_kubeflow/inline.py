@@ -43,8 +43,9 @@ _AT_A_DESK = (
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py",
 )  # fmt: skip
-# The conformance suite, beside its sample pipelines; and code that stands in a module of tests.
-_SUITE = tuple(f"flowyml/testing/{name}.py" for name in ("base", "deployments", "failures", "life", "runs", "suite"))
+# The conformance suite and its sample pipelines; and the code of a user's that names them.
+_SUITE = "flowyml/testing/"
+_SAMPLES = {b"flowyml.testing": ("__init__.py", "pipelines.py"), b"flowyml.testing.pipelines_": ("pipelines_",)}
 _TESTS = re.compile(rb"Conformance|flowyml\.testing\.(?!pipelines)")
 # What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
 _COMPILERS = tuple(f"flowyml/authoring/{name}.py" for name in ("compiler", "nested", "scopes"))
@@ -67,7 +68,11 @@ def with_launcher(bundle: Bundle) -> Bundle:
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
             contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
     if not any(_TESTS.search(data) for data in users):
-        contents = {path: data for path, data in contents.items() if path not in _SUITE}
+        named = [names for word, names in _SAMPLES.items() if any(word in data for data in users)]
+        kept = tuple(f"{_SUITE}{name}" for names in named for name in names)
+        contents = {
+            path: data for path, data in contents.items() if not path.startswith(_SUITE) or path.startswith(kept)
+        }
     if not any(_MAY_COMPILE.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if path not in _COMPILERS}
     contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}

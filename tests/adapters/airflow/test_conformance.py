@@ -1,4 +1,4 @@
-"""The suite of every orchestrator, on a real Airflow 3.3."""
+"""The suite of every orchestrator, on a real Airflow 3.3; its control flow on a real Airflow 2.11 too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowyml.testing import OrchestratorConformance
+from flowyml.testing import ControlFlowConformance, OrchestratorConformance
 from flowyml_airflow import AirflowOrchestrator
 from tests.engines.airflow import Airflow
 
@@ -23,10 +23,26 @@ class TestAirflow(OrchestratorConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, airflow3: Airflow) -> Callable[..., AirflowOrchestrator]:
-        def make(**options: Any) -> AirflowOrchestrator:
-            return AirflowOrchestrator(
-                airflow3.url, username=airflow3.username, password=airflow3.password,
-                dags_folder=airflow3.dags_folder, **options,
-            )  # fmt: skip
+        return _maker(airflow3)
 
-        return make
+
+@pytest.mark.timeout(1200)
+class TestControlFlowOnAirflow2(ControlFlowConformance):
+    """With SQLite it runs one task at a time, each in some seconds."""
+
+    run_timeout = 600.0
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, airflow2: Airflow) -> Callable[..., AirflowOrchestrator]:
+        return _maker(airflow2)
+
+
+def _maker(airflow: Airflow) -> Callable[..., AirflowOrchestrator]:
+    def make(**options: Any) -> AirflowOrchestrator:
+        return AirflowOrchestrator(
+            airflow.url, username=airflow.username, password=airflow.password, dags_folder=airflow.dags_folder,
+            **options,
+        )  # fmt: skip
+
+    return make

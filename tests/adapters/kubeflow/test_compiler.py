@@ -217,13 +217,18 @@ def test_what_makes_a_plan_comes_along_where_a_script_may_make_one(line: str, co
 
 @pytest.mark.parametrize(
     ("line", "comes"),
-    [("from flowyml.testing.pipelines import greeting", False), ("from flowyml.testing import RunConformance", True)],
+    [
+        ("print('hello')", []),
+        ("from flowyml.testing.pipelines import greeting", ["__init__", "pipelines"]),
+        ("from flowyml.testing.pipelines_loops import maps", ["__init__", "pipelines", "pipelines_loops"]),
+        ("from flowyml.testing import RunConformance", ["__init__", "loops", "pipelines", "pipelines_loops", "suite"]),
+    ],
 )
-def test_the_conformance_suite_comes_along_where_a_script_asks_for_it(line: str, comes: bool) -> None:
+def test_the_conformance_suite_comes_along_where_a_script_asks_for_it(line: str, comes: list[str]) -> None:
     plan = Plan(name="asks", steps=(Step(name="a", function="m:f"),))
     held = with_launcher(build(plan, files={"m.py": f"{line}\n".encode()})).files
-    assert "flowyml/testing/pipelines.py" in held
-    assert ("flowyml/testing/suite.py" in held) == comes
+    looked_for = ("__init__", "loops", "pipelines", "pipelines_loops", "suite")
+    assert [name for name in looked_for if f"flowyml/testing/{name}.py" in held] == comes
 
 
 def test_steps_that_are_alike_share_a_component() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import (
+    ControlFlowConformance,
     DeploymentConformance,
     FailureConformance,
     LifeConformance,
@@ -22,6 +23,15 @@ pytestmark = pytest.mark.prefect
 @pytest.mark.usefixtures("abandoned")
 class TestDetachedRuns(RunConformance, FailureConformance, LifeConformance):
     """Without a work pool. (The abandoned run waits beside them for its test among the faults.)"""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
+        return make_prefect
+
+
+class TestControlFlow(ControlFlowConformance):
+    """Without a work pool."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -1,0 +1,305 @@
+"""Sample pipelines with loops. Like all of them, each is made inside a function, so that its steps travel by value."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.testing.pipelines_parts import parts, wait_for
+
+__all__ = [
+    "continuing", "failing_items", "flaky_items", "item_by_item", "large_items", "limited", "maps", "no_list", "rows",
+    "slow_items", "unequal",
+]  # fmt: skip
+
+
+def maps(folder: str) -> Pipeline:
+    """A step for each item of lists of all kinds."""
+    _, numbers, double, add, total, same, _ = parts(folder)
+
+    @step
+    def late(n: int) -> int:
+        """The first items take the longest."""
+        import time
+
+        time.sleep(0.2 * n)
+        return n
+
+    @step
+    def where(n: int) -> list[int]:
+        from flowyml import current_run
+
+        print(f"at {n}")
+        return [n, *current_run().index]
+
+    @step(outputs=["low", "high"])
+    def bounds(n: int) -> tuple[int, int]:
+        return n - 1, n + 1
+
+    @step
+    def weekday(day: date) -> str:
+        return f"{day:%A}"
+
+    @step
+    def spoil(row: list[int], shared: list[list[int]]) -> int:
+        row.append(9)
+        shared.append(row)
+        return len(shared)
+
+    @step
+    def table() -> list[list[int]]:
+        return [[1], [2]]
+
+    @pipeline(name="conformance maps")
+    def made(given: list[int] = [5, 6], days: list[date] = [date(2026, 1, 31), date(2026, 2, 1)]) -> Any:
+        doubled = double.options(name="over output").map(n=numbers(3))
+        nothing = double.options(name="over nothing").map(n=numbers.options(name="no numbers")(0))
+        low, high = bounds.map(n=[10, 20])
+        noted = same.options(name="noted").map(value=[1, 2, 3])
+        same.options(name="after noted", after=["noted"])(0)
+        tables = table()
+        return {
+            "output": doubled,
+            "parameter": double.options(name="over parameter").map(n=given),
+            "constant": add.options(name="over constant").partial(b=100).map(a=[1, 2]),
+            "fixed": add.options(name="with fixed").partial(b=total.options(name="hundred")([60, 40])).map(a=[1, 2]),
+            "zipped": add.options(name="zipped").map(a=doubled, b=[10, 20, 30]),
+            "one": double.options(name="over one").map(n=[4]),
+            "nothing": nothing,
+            "total of nothing": total.options(name="total of nothing")(nothing),
+            "late": same.options(name="in order")(late.map(n=[3, 2, 1, 0])),
+            "empty values": same.options(name="empty values").map(value=[None, 0, "", False, []]),
+            "twice": double.options(name="twice").map(n=doubled),
+            "where": where.map(n=[7, 8, 9]),
+            "low": total.options(name="total of low")(low),
+            "high": high,
+            "noted": noted,
+            "weekdays": weekday.map(day=days),
+            "spoiled": spoil.partial(shared=tables).map(row=tables),
+            "unspoiled": same.options(name="unspoiled")(tables),
+        }
+
+    return made
+
+
+def rows(folder: str) -> Pipeline:
+    """Several steps for each item, and a loop in a loop."""
+    _, numbers, double, add, total, same, _ = parts(folder)
+
+    @pipeline(name="conformance rows")
+    def made(names: list[str] = ["Austria", "Chile"]) -> Any:
+        outside = total.options(name="outside")([60, 40])
+        with for_each(names, name="names") as name:
+            same.options(name="first")(name)
+            second = same.options(name="second", after=["first"])(name)
+        with for_each(numbers(3), name="outer") as n:
+            shifted = add.options(name="shifted")(n, outside)
+            with for_each(numbers.options(name="inner numbers")(n), name="inner") as m:
+                both = add.options(name="both")(double(n), m)
+            row = total.options(name="row")(both)
+        with for_each(numbers.options(name="none")(0), name="nothing") as none:
+            never = double.options(name="never again")(double.options(name="never")(none))
+        return {
+            "names": same.options(name="list of names")(second),
+            "shifted": shifted,
+            "both": both,
+            "row": total.options(name="total of rows")(row),
+            "never": same.options(name="list of nothing")(never),
+        }
+
+    return made
+
+
+def item_by_item(folder: str, patience: float = 30) -> Pipeline:
+    """The first step for the last item waits for the second step of the first one."""
+    wait = wait_for(folder, "second of the first", patience)
+
+    @step
+    def first(n: int) -> int:
+        if n == 1:
+            wait()
+        return n
+
+    @step
+    def second(n: int) -> int:
+        from pathlib import Path
+
+        if n == 0:
+            (Path(folder) / "second of the first").touch()
+        return n
+
+    @pipeline(name="conformance item by item")
+    def made() -> Any:
+        with for_each([0, 1]) as n:
+            return second(first(n))
+
+    return made
+
+
+def limited(folder: str) -> Pipeline:
+    """Items that show when they begin and end, of which two may run at a time; and steps of which one may."""
+    note, numbers, *_ = parts(folder)
+
+    def work(name: str, n: int) -> int:
+        import time
+
+        note(name, "begins", n)
+        time.sleep(0.3)
+        note(name, "ends", n)
+        return n
+
+    @step(max_parallel=2)
+    def mapped(n: int) -> int:
+        return work("mapped", n)
+
+    @step
+    def one(n: int) -> int:
+        return work("block", n)
+
+    @step
+    def two(n: int) -> int:
+        return work("block", n)
+
+    @pipeline(name="conformance limited")
+    def made() -> Any:
+        with for_each([0, 1, 2], max_parallel=1) as n:
+            block = two(one(n))
+        return {"mapped": mapped.map(n=numbers(5)), "block": block}
+
+    return made
+
+
+def failing_items(folder: str) -> Pipeline:
+    """One item of a map and of a block fails, and each has a consumer; something else runs beside them."""
+    _, _, _, add, _, same, risky = parts(folder)
+
+    @pipeline(name="conformance failing items")
+    def made() -> Any:
+        with for_each([1, -2, 3], name="items") as n:
+            checked = same.options(name="checked")(risky(n))
+        same.options(name="consumer")(checked)
+        same.options(name="beside")(add(1, 2))
+
+    return made
+
+
+def continuing(folder: str) -> Pipeline:
+    """Items that fail and are left out."""
+    _, numbers, double, _, _, same, risky = parts(folder)
+
+    def going_on(name: str) -> Any:
+        return risky.options(name=name, on_item_error="continue")
+
+    @pipeline(name="conformance continuing")
+    def made() -> Any:
+        with for_each([1, -2, 3], name="items", on_item_error="continue") as n:
+            checked = double(risky.options(name="first")(n))
+        return {
+            "some": same.options(name="some")(going_on("some fail").map(n=[7, -1, 9])),
+            "all": same.options(name="all")(going_on("all fail").map(n=[-1, -2])),
+            "none": same.options(name="none")(going_on("none fails").map(n=[5, 6])),
+            "empty": same.options(name="empty")(going_on("nothing").map(n=numbers(0))),
+            "block": same.options(name="block")(checked),
+        }
+
+    return made
+
+
+def unequal(folder: str) -> Pipeline:
+    """Two lists that differ in length, which only the run can know."""
+    _, numbers, _, add, _, same, _ = parts(folder)
+
+    @pipeline(name="conformance unequal")
+    def made() -> Any:
+        return same(add.map(a=numbers(3), b=numbers.options(name="two")(2)))
+
+    return made
+
+
+def no_list(folder: str) -> Pipeline:
+    """A loop over what turns out to be no list."""
+    _, _, double, _, _, same, _ = parts(folder)
+
+    @step
+    def text() -> Any:
+        return "text"
+
+    @pipeline(name="conformance no list")
+    def made() -> Any:
+        return same(double.map(n=text()))
+
+    return made
+
+
+def flaky_items(folder: str) -> Pipeline:
+    """One item succeeds when it is tried the third time."""
+    note, *_ = parts(folder)
+
+    @step(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=0.1))
+    def flaky(n: int) -> int:
+        from pathlib import Path
+
+        note("tries", n)
+        if n == 1 and (Path(folder) / "trace").read_text().count("tries 1\n") < 3:
+            raise ConnectionError("not yet")
+        return n
+
+    @pipeline(name="conformance flaky items")
+    def made() -> Any:
+        return flaky.map(n=[0, 1, 2])
+
+    return made
+
+
+def slow_items(folder: str) -> Pipeline:
+    """One item takes too long, and is left out."""
+
+    @step(timeout=2, on_item_error="continue")
+    def slow(n: int) -> int:
+        import time
+
+        time.sleep(120 if n == 1 else 0)
+        return n
+
+    @pipeline(name="conformance slow items")
+    def made() -> Any:
+        return slow.map(n=[0, 1, 2])
+
+    return made
+
+
+def large_items(folder: str) -> Pipeline:
+    """Values that are too large to go inline, and no JSON: each item's own, and the list of them."""
+    _, numbers, *_ = parts(folder)
+
+    @step
+    def blob(n: int) -> bytes:
+        return bytes([n]) * (1 << 20)
+
+    @step
+    def longer(blob: bytes, fixed: bytes) -> bytes:
+        return blob + fixed[:1]
+
+    @step
+    def sizes(blobs: list[bytes]) -> list[Any]:
+        return [[len(each), each[0], each[-1]] for each in blobs]
+
+    @step
+    def halves() -> list[bytes]:
+        return [b"a" * (1 << 19), b"b" * (1 << 19)]
+
+    @step
+    def size(blob: bytes) -> int:
+        return len(blob)
+
+    @pipeline(name="conformance large items")
+    def made() -> Any:
+        fixed = blob.options(name="fixed")(9)
+        with for_each(numbers(2)) as n:
+            longest = longer(blob(n), fixed)
+        outside: Any = longest  # where it is the list of all
+        return {"sizes": sizes(outside), "halves": size.map(blob=halves())}
+
+    return made
