@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowyml.testing.branches import BranchConformance
     from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
     from flowyml.testing.failures import FailureConformance
     from flowyml.testing.life import LifeConformance
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
     from flowyml.testing.suite import ControlFlowConformance, OrchestratorConformance
 
 __all__ = [
-    "ControlFlowConformance", "DeploymentConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
-    "OrchestratorConformance", "RunConformance", "ScheduleConformance",
+    "BranchConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance", "FanOutConformance",
+    "LifeConformance", "OrchestratorConformance", "RunConformance", "ScheduleConformance",
 ]  # fmt: skip
 
 _MODULES = {
-    "ControlFlowConformance": "suite", "DeploymentConformance": "deployments", "FailureConformance": "failures",
-    "FanOutConformance": "loops", "LifeConformance": "life", "OrchestratorConformance": "suite",
-    "RunConformance": "runs", "ScheduleConformance": "deployments",
+    "BranchConformance": "branches", "ControlFlowConformance": "suite", "DeploymentConformance": "deployments",
+    "FailureConformance": "failures", "FanOutConformance": "loops", "LifeConformance": "life",
+    "OrchestratorConformance": "suite", "RunConformance": "runs", "ScheduleConformance": "deployments",
 }  # fmt: skip
 
 

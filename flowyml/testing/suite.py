@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowyml.testing.branches import BranchConformance
 from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
 from flowyml.testing.failures import FailureConformance
 from flowyml.testing.life import LifeConformance
@@ -11,7 +12,7 @@ from flowyml.testing.runs import RunConformance
 __all__ = ["ControlFlowConformance", "OrchestratorConformance"]
 
 
-class ControlFlowConformance(FanOutConformance):
+class ControlFlowConformance(FanOutConformance, BranchConformance):
     """Loops, branches, steps that run although something failed, clean-up, and pipelines in pipelines."""
 
 

@@ -66,8 +66,8 @@ PUBLIC = {
         "FromStep", "Input", "Parameter", "PipelineOutput", "Plan", "Source", "Step",
     ],
     "flowyml.testing": [
-        "ControlFlowConformance", "DeploymentConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
-        "OrchestratorConformance", "RunConformance", "ScheduleConformance",
+        "BranchConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance",
+        "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RunConformance", "ScheduleConformance",
     ],
     "flowyml_airflow": ["AirflowOrchestrator", "external_dag"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],

@@ -68,7 +68,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
             contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
     if not any(_TESTS.search(data) for data in users):
-        named = [names for word, names in _SAMPLES.items() if any(word in data for data in users)]
+        modules = [data for path, data in contents.items() if path.startswith("code/")]
+        named = [names for word, names in _SAMPLES.items() if any(word in data for data in modules)]
         kept = tuple(f"{_SUITE}{name}" for names in named for name in names)
         contents = {
             path: data for path, data in contents.items() if not path.startswith(_SUITE) or path.startswith(kept)

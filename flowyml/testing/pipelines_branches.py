@@ -1,0 +1,274 @@
+"""Sample pipelines with branches. Each is made inside a function, so that its steps travel by value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowyml import (
+    Pipeline,
+    all_of,
+    any_of,
+    either,
+    elif_,
+    for_each,
+    is_in,
+    not_,
+    otherwise,
+    pipeline,
+    step,
+    when,
+)
+from flowyml.testing.pipelines_parts import parts, wait_for
+
+__all__ = ["CONDITIONS", "beside", "choices", "conditions", "joins", "mixed", "taken_fails", "undecided"]
+
+CONDITIONS = {
+    "equal": True, "not equal": False, "less": False, "at most": True, "more": True, "at least": True,
+    "two outputs": True, "output and parameter": True, "two parameters": False, "text": True,
+    "and": False, "or": True, "not": False, "nested": True, "in": True, "not in": False, "in output": True,
+    "all of": True, "any of": True, "not_": True, "true output": True, "false output": False, "zero": False,
+    "empty list": False, "some text": True, "none": False, "none is none": True, "boolean parameter": True,
+}  # fmt: skip
+"""What each condition of the pipeline ``conditions`` comes to, for ``low=2``."""
+
+
+def choices(folder: str) -> Pipeline:
+    """Three chains of branches, of which each takes another branch; and branches in branches."""
+    _, _, _, add, _, same, _ = parts(folder)
+
+    def named(name: str) -> Any:
+        return same.options(name=name)
+
+    def chain(n: int) -> Any:
+        found = add.options(name=f"found {n}")(n)
+        with when(found < 3, name=f"{n} is low"):
+            low = named(f"low {n}")("low")
+        with elif_(found < 10, name=f"{n} is middling"):
+            middle = named(f"middle {n}")("middle")
+        with otherwise(name=f"{n} is high"):
+            high = named(f"high {n}")("high")
+        return named(f"taken {n}")(either(low, middle, high))
+
+    def nested(n: int) -> Any:
+        found = add.options(name=f"number {n}")(n)
+        with when(found > 1, name=f"{n} over 1"):
+            with when(found > 3, name=f"{n} over 3"):
+                big = named(f"big {n}")("big")
+            with otherwise(name=f"{n} up to 3"):
+                mid = named(f"mid {n}")("mid")
+            upper = named(f"upper {n}")(either(big, mid))
+        with otherwise(name=f"{n} up to 1"):
+            small = named(f"small {n}")("small")
+        return named(f"word {n}")(either(upper, small))
+
+    @pipeline(name="conformance choices")
+    def made() -> Any:
+        return {f"taken {n}": chain(n) for n in (1, 5, 50)} | {f"word {n}": nested(n) for n in (1, 2, 5)}
+
+    return made
+
+
+def conditions(folder: str) -> Pipeline:
+    """One branch for each condition of ``CONDITIONS``. A run gives ``low``; the step in the branch says that it ran."""
+    _, numbers, _, add, _, same, _ = parts(folder)
+
+    @step
+    def value(value: Any) -> Any:
+        return value
+
+    @pipeline(name="conformance conditions")
+    def made(low: int = 1, high: int = 3, on: bool = True, word: str = "a") -> Any:
+        three, four = add.options(name="three")(3), add.options(name="four")(4)
+        yes, no = (value.options(name=str(truth))(truth) for truth in (True, False))
+        nothing = value.options(name="[]")([])
+        text = value.options(name="b")("b")
+        none = value.options(name="None")(None)
+        zero = value.options(name="0")(0)
+        made = {
+            "equal": three == 3,
+            "not equal": three != 3,
+            "less": three < 3,
+            "at most": three <= 3,
+            "more": three > 2,
+            "at least": three >= 3,
+            "two outputs": three < four,
+            "output and parameter": three > low,
+            "two parameters": low > high,
+            "text": text > word,
+            "and": (three > 1) & (three < 3),
+            "or": (three < 1) | (three >= 3),
+            "not": ~(three > 1),
+            "nested": ((three > 5) | (four == 4)) & ~(low == high),
+            "in": is_in(three, [1, 2, 3]),
+            "not in": is_in(text, ["a", "c"]),
+            "in output": is_in(low, numbers(3)),
+            "all of": all_of(yes, three == 3, on),
+            "any of": any_of(no, three == 4, text == "b"),
+            "not_": not_(no),
+            "true output": yes,
+            "false output": no,
+            "zero": zero,
+            "empty list": nothing,
+            "some text": text,
+            "none": none,
+            "none is none": none == None,  # noqa: E711  # a condition on a value that a run makes
+            "boolean parameter": on,
+        }  # fmt: skip
+        for name, condition in made.items():
+            with when(condition, name=f"if {name}"):
+                same.options(name=name)(name)
+
+    return made
+
+
+def joins(folder: str) -> Pipeline:
+    """What follows branches, and what a skip reaches."""
+    _, _, _, add, _, same, _ = parts(folder)
+
+    def named(name: str) -> Any:
+        return same.options(name=name)
+
+    @pipeline(name="conformance joins")
+    def made() -> Any:
+        five = add.options(name="five")(5)
+        with when(five > 1, name="taken"):
+            none = named("gives none")(None)
+            zero = named("gives zero")(0)
+            named("alone")(1)
+        with otherwise(name="untaken"):
+            one = named("gives one")(1)
+            two = named(
+                "then two",
+            )(one)
+        with when(five > 9, name="never"):
+            never = named("never")(1)
+        with when(five > 99, name="never too"):
+            too = named("never too")(2)
+        nothing = either(never, too)
+        named("after nothing")(nothing)
+        named("after that")(named("takes nothing")(nothing))
+        named("follows a skipped step").options(after=["then two"])(0)
+        named("follows one that ran").options(after=["alone"])(0)
+        return {
+            "none": named("none joined")(either(none, one)),
+            "zero": named("zero joined")(either(two, zero)),
+            "of three": named("three joined")(either(never, too, zero)),
+            "both": named("both given")([either(none, one), either(zero, two), five]),
+            "of nothing": nothing,
+            "five": five,
+        }
+
+    return made
+
+
+def undecided(folder: str) -> Pipeline:
+    """A condition that raises, and something beside it."""
+    _, _, _, add, _, same, _ = parts(folder)
+
+    @pipeline(name="conformance undecided")
+    def made() -> Any:
+        with when(same.options(name="text")("text") > 3, name="large"):
+            a = same.options(name="then")(1)
+        with otherwise():
+            b = same.options(name="else")(2)
+        same.options(name="joined")(either(a, b))
+        same.options(name="beside")(add(1, 2))
+
+    return made
+
+
+def taken_fails(folder: str) -> Pipeline:
+    """A step of the branch that is taken fails."""
+    _, _, _, add, _, same, risky = parts(folder)
+
+    @pipeline(name="conformance taken fails")
+    def made() -> Any:
+        with when(add(1) == 1):
+            a = risky(-1)
+        with otherwise():
+            b = same.options(name="untaken")(2)
+        same.options(name="joined")(either(a, b))
+
+    return made
+
+
+def beside(folder: str, patience: float = 30) -> Pipeline:
+    """What a branch and a loop wait for waits in turn for a step beside them."""
+    wait = wait_for(folder, "beside", patience)
+
+    @step
+    def slow(n: int) -> int:
+        wait()
+        return n
+
+    @step
+    def aside() -> int:
+        from pathlib import Path
+
+        (Path(folder) / "beside").touch()
+        return 1
+
+    @pipeline(name="conformance beside")
+    def made() -> Any:
+        with when(slow(1) == 1):
+            branch = slow.options(name="in branch")(2)
+        with otherwise():
+            other = slow.options(name="otherwise")(3)
+        return {
+            "branch": either(branch, other),
+            "items": slow.options(name="item").map(n=[1]),
+            "aside": aside(),
+        }  # fmt: skip
+
+    return made
+
+
+def mixed(folder: str) -> Pipeline:
+    """Branches in loops and loops in branches."""
+    _, numbers, double, add, total, same, _ = parts(folder)
+
+    def named(name: str) -> Any:
+        return same.options(name=name)
+
+    @pipeline(name="conformance mixed")
+    def made(limit: int = 1) -> Any:
+        with for_each(numbers(4), name="items") as n:
+            found = add.options(name="found")(n)
+            with when(found > limit, name="above"):
+                with when(found > 2, name="far above"):
+                    far = named("far")("far")
+                with otherwise(name="just above"):
+                    near = named("near")("near")
+                above = named("above")(either(far, near))
+            with otherwise(name="below"):
+                below = named("below")("below")
+            word = named("word")(either(above, below))
+            with when(found == 1, name="one"):
+                one = named("is one")(n)
+            with when(found == 2, name="two"):
+                two = named("is two")(n)
+            with when(found > 10, name="ten"):
+                ten = named("is ten")(n)
+            with when(found > 20, name="twenty"):
+                twenty = named("is twenty")(n)
+            some = named("some")(either(one, two))
+            none = named("no item")(either(ten, twenty))
+        five = add.options(name="five")(5)
+        with when(five > limit, name="taken"):
+            doubled = double.options(name="in the taken").map(n=numbers.options(name="two numbers")(2))
+            taken = named("list of the taken")(doubled)
+            inside = total.options(name="inside")(doubled)
+            with for_each([1, 2], name="in taken") as m, when(add.options(name="m")(m) == 2, name="m is 2"):
+                named("m is two")(m)
+        with otherwise(name="untaken"):
+            tripled = double.options(name="in the untaken").map(n=numbers.options(name="three numbers")(3))
+            untaken = named("list of the untaken")(tripled)
+        return {
+            "words": named("words")(word),
+            "some": named("list of some")(some),
+            "none": named("list of none")(none),
+            "taken": named("list of a branch")(either(taken, untaken)),
+            "inside": either(inside, untaken),
+        }
+
+    return made
