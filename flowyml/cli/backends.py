@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from flowyml.cli.failures import UsageError
-from flowyml.cli.options import Argument, AsJson
+from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
+from flowyml.cli.source import load
+from flowyml.cli.verdicts import Lack, Verdict, verdict
 from flowyml.core.capabilities import Capabilities, Feature, Level
 from flowyml.core.errors import ConfigurationError, FlowymlError
 from flowyml.orchestrators import registry
@@ -40,9 +43,24 @@ class Backend:
     capabilities: Capabilities | None = None
 
 
-def backends(as_json: AsJson = False) -> None:
+def backends(
+    run: Annotated[
+        str | None,
+        Option(("--for",), "Say which of them can run a pipeline, and what rules the others out.", "FILE[:NAME]"),
+    ] = None,
+    matrix: Annotated[bool, Option(("--matrix",), "Only what each can do; no engine is asked.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the engines: installed, reachable, and what each can do."""
     with Output(as_json) as out:
+        if run is not None and matrix:
+            raise UsageError("--for and --matrix are two questions: ask one of them.")
+        if run is not None:
+            _tell_who_can_run(out, run, as_json)
+            return
+        if matrix:
+            _tell_matrix(out, as_json)
+            return
         found = _all()
         if as_json:
             out.document([_plain(backend) for backend in found])
@@ -50,7 +68,7 @@ def backends(as_json: AsJson = False) -> None:
         headers = ("BACKEND", "ENGINE", "STATE", "VERSION", "WHERE")
         out.table(headers, [_row(backend) for backend in found])
         out.line()
-        _tell_capabilities(out, found)
+        _draw_capabilities(out, {each.engine: each.capabilities for each in found if each.capabilities})
         note("flowyml backends show NAME explains each partly and no")
 
 
@@ -113,10 +131,55 @@ def _engine(name: str) -> type[Orchestrator]:
 
 
 def _all() -> list[Backend]:
+    return list(map(_examined, _named()))
+
+
+def _named() -> list[Target]:
     """Every engine, then every configured target of another name."""
     configured = targets()
     names = [*registry.declared(), *(name for name in configured if name not in registry.declared())]
-    return [_examined(configured.get(name) or Target(name, name)) for name in names]
+    return [configured.get(name) or Target(name, name) for name in names]
+
+
+def _tell_matrix(out: Output, as_json: bool) -> None:
+    engines: dict[str, Capabilities] = {}
+    for name in registry.declared():
+        with suppress(FlowymlError):  # a broken plug-in, which `flowyml backends` reports
+            if can := getattr(registry.load(name), "capabilities", None):
+                engines[name] = can
+    if as_json:
+        features = [{"name": feature.name, "title": feature.value} for feature in Feature]
+        out.document({"features": features, "engines": {name: _table(can) for name, can in engines.items()}})
+        return
+    _draw_capabilities(out, engines)
+
+
+def _tell_who_can_run(out: Output, file: str, as_json: bool) -> None:
+    pipeline = load(file)
+    plan = pipeline.compile()
+    found = [verdict(backend, pipeline, plan) for backend in _named()]
+    if as_json:
+        out.document({"pipeline": plan.name, "backends": [_plain_verdict(each) for each in found]})
+        return
+    out.table(("BACKEND", "ENGINE", "RUNS IT"), [(each.name, each.engine, _answer(each)) for each in found])
+    rows = [
+        (each.name, lack.steps_shown, lack.title, _mark(level), lack.reason)
+        for level, lacks in ((Level.NO, "lacks"), (Level.PARTLY, "limits"))
+        for each in found
+        for lack in getattr(each, lacks)
+    ]
+    if rows:
+        out.line()
+        out.table(("BACKEND", "STEP", "NEEDS", "", "WHY"), rows)
+
+
+def _answer(found: Verdict) -> Word:
+    if found.lacks:
+        return Word("no", "red")
+    if found.problem:
+        return Word(f"not known: {found.problem}", "yellow")
+    asked = "" if found.install is None else f", after {found.install}"
+    return Word(f"yes, within limits{asked}" if found.limits else f"yes{asked}", "green")
 
 
 def _examined(found: Target) -> Backend:
@@ -153,8 +216,7 @@ def _row(backend: Backend) -> Sequence[object]:
     )
 
 
-def _tell_capabilities(out: Output, found: Sequence[Backend]) -> None:
-    engines = {backend.engine: backend.capabilities for backend in found if backend.capabilities}
+def _draw_capabilities(out: Output, engines: Mapping[str, Capabilities]) -> None:
     rows = [(feature.value, *(_mark(can[feature].level) for can in engines.values())) for feature in Feature]
     out.table(("FEATURE", *(engine.upper() for engine in engines)), rows)
 
@@ -176,9 +238,26 @@ def _plain(backend: Backend) -> dict[str, Any]:
         "version": health.version if health else None,
         "url": health.url if health else None,
         "detail": (health.detail if health else "") or None,
-        "capabilities": {
-            feature.name: {"level": can[feature].level.value, "note": can[feature].note or None} for feature in Feature
-        }
-        if (can := backend.capabilities)
-        else None,
+        "capabilities": _table(backend.capabilities) if backend.capabilities else None,
     }
+
+
+def _table(can: Capabilities) -> dict[str, Any]:
+    return {feature.name: {"level": can[feature].level.value, "note": can[feature].note or None} for feature in Feature}
+
+
+def _plain_verdict(found: Verdict) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "engine": found.engine,
+        "can_run": found.can_run,
+        "install": found.install,
+        "problem": found.problem,
+        "lacks": [_plain_lack(lack) for lack in found.lacks],
+        "limits": [_plain_lack(lack) for lack in found.limits],
+    }
+
+
+def _plain_lack(lack: Lack) -> dict[str, Any]:
+    feature = lack.feature.name if lack.feature else None
+    return {"feature": feature, "title": lack.title, "steps": list(lack.steps), "reason": lack.reason}

@@ -19,7 +19,7 @@ from flowyml.core.errors import DefinitionError, RetryRefusedError, UnsupportedF
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.plan.groups import Branch, Cleanup, Loop, Section
+from flowyml.orchestrators.needs import first_of_each
 from flowyml.plan.marks import marked
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
 from flowyml.runtime.loading import stop_if_loading
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
-    from flowyml.plan.model import Plan, Step
+    from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
 
 __all__ = [
-    "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
-    "of_step",
+    "Deployment", "Health", "NoFileFormatError", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run",
+    "claim_new", "located", "of_step",
 ]  # fmt: skip
 
 logger = logging.getLogger("flowyml.orchestrators")
@@ -72,6 +72,10 @@ class RunnablePipeline(Protocol):
 
     def locate(self, error: DefinitionError) -> None:
         """Have an error, such as one of an engine's compiler, name file and line of its step, else of the pipeline."""
+
+
+class NoFileFormatError(UnsupportedFeatureError):
+    """An engine takes no files: there is nothing to compile a pipeline to, and it may run it all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +236,7 @@ class Orchestrator(ABC):
         something that can do more or less. Raises ``UnsupportedFeatureError``.
         """
         plan = pipeline.compile().with_retry_policy(self.retry_policy)
-        type(self).capabilities.require(_plan_needs(plan))
+        type(self).capabilities.require(first_of_each(plan))
         with located(pipeline):
             files = self.compile_files(pipeline.bundle(plan))
         return {name: marked(data, name) for name, data in files.items()}
@@ -240,7 +244,7 @@ class Orchestrator(ABC):
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         """The plan as this orchestrator would run it: with its retry policy, and checked against what it can do."""
         plan = pipeline.compile().with_retry_policy(self.retry_policy)
-        self.capabilities.require(_plan_needs(plan))
+        self.capabilities.require(first_of_each(plan))
         return plan
 
     # What an adapter provides.
@@ -255,7 +259,7 @@ class Orchestrator(ABC):
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         """The files that this engine would be given, by name, the main file first. Pure: no engine, no network."""
-        raise UnsupportedFeatureError(f"{self.name!r} has no file format of its own: there is nothing to compile to.")
+        raise NoFileFormatError(f"{self.name!r} has no file format of its own: there is nothing to compile to.")
 
     @classmethod
     def stop_server(cls) -> bool:
@@ -473,47 +477,6 @@ def _check_steps(run: Run, steps: Sequence[str], found: Sequence[StepRun]) -> No
     for name in steps:
         if name not in known:
             raise RetryRefusedError(f"Run {run.run_id!r} has no step {name!r}. It has: {', '.join(names)}.")
-
-
-_FEATURES_OF_GROUPS: Mapping[type, Feature] = {
-    Loop: Feature.FAN_OUT,
-    Branch: Feature.BRANCHES,
-    Cleanup: Feature.CLEANUP,
-    Section: Feature.SUB_PIPELINES,
-}
-
-
-def _plan_needs(plan: Plan) -> dict[Feature, str]:
-    """The features that a plan uses, each with the first of those who ask for it."""
-    needs: dict[Feature, str] = {}
-    pipeline = f"pipeline {plan.name!r}"
-    if plan.timeout_seconds is not None:
-        needs[Feature.PIPELINE_TIMEOUT] = f"{pipeline} asks for timeout={plan.timeout_seconds:g}"
-    if plan.hooks:
-        needs[Feature.HOOKS] = f"{pipeline} has hooks"
-    if plan.parameters:
-        needs[Feature.PARAMETERS] = f"{pipeline} has parameters"
-    for group in plan.groups:
-        needs.setdefault(_FEATURES_OF_GROUPS[type(group)], f"{pipeline} has {group.name!r}")
-    for step in plan:
-        for feature, what in _step_needs(plan, step):
-            needs.setdefault(feature, f"step {step.name!r} asks for {what}")
-    return needs
-
-
-def _step_needs(plan: Plan, step: Step) -> Iterator[tuple[Feature, str]]:
-    if step.run_if != "all_success" and not plan.structure.is_cleanup(step.group):
-        yield Feature.RUN_IF, f"run_if={step.run_if!r}"
-    if step.retry and step.retry.max_attempts > 1:
-        yield Feature.STEP_RETRY, f"{step.retry.max_attempts} attempts"
-        if step.retry.retryable_errors is not None:
-            yield Feature.RETRYABLE_ERRORS, "retryable_errors"
-    if step.timeout_seconds is not None:
-        yield Feature.STEP_TIMEOUT, f"timeout={step.timeout_seconds:g}"
-    if step.resources and (step.resources.cpu or step.resources.memory):
-        yield Feature.RESOURCES_CPU_MEMORY, "cpu or memory"
-    if step.resources and step.resources.gpu:
-        yield Feature.RESOURCES_GPU, f"gpu={step.resources.gpu}"
 
 
 def _schedule_needs(plan: Plan, schedule: Schedule) -> dict[Feature, str]:

@@ -14,6 +14,7 @@ from pathlib import Path, PosixPath
 
 import pytest
 
+from flowyml.core.capabilities import Feature
 from tests.unit.commands import RUN_KEYS, STEP_KEYS, command, flowyml
 
 pytestmark = pytest.mark.usefixtures("train")
@@ -249,6 +250,95 @@ def test_a_target_that_cannot_be_used_is_one_line_of_backends() -> None:
     assert flowyml("run", "train.py", "--json").json["status"] == "COMPLETED"
     wrong = flowyml("run", "train.py", "--on", "un")
     assert (wrong.code, "there is no engine 'spark'" in wrong.err) == (2, True)
+
+
+TIRED = """
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+
+class Tired(Orchestrator):
+    name = "tired"
+    capabilities = Capabilities("tired", {
+        Feature.STEP_RETRY: partly("Twice."), Feature.FAN_OUT: no("It runs a step once."), Feature.PARAMETERS: yes,
+    })
+    submit = get_run = runs = step_runs = outputs = logs = cancel = health = None
+"""
+LOOPS = """
+from flowyml import pipeline, step
+
+@step(retry=3)
+def load(day: str) -> int:
+    return len(day)
+
+@step(local={"share": True})
+def total(lengths: list[int]) -> int:
+    return sum(lengths)
+
+@pipeline
+def week(days: list[str] = ["monday"]):
+    return total(load.map(day=days))
+
+@pipeline
+def day():
+    return load("monday")
+"""
+
+
+def test_backends_say_who_can_run_a_file_and_which_step_rules_the_others_out(tmp_path: Path) -> None:
+    (tmp_path / "tired_plugin.py").write_text(TIRED)
+    metadata = tmp_path / "tired-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tired\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[flowyml.orchestrators]\ntired = tired_plugin:Tired\n")
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    Path("loops.py").write_text(LOOPS)
+    said = command("backends", "--for", "loops.py:week", "--json", PYTHONPATH=path).json
+    found = {item["name"]: item for item in said["backends"]}
+    assert said["pipeline"] == "week"
+    assert found["local"] == {
+        "name": "local", "engine": "local", "can_run": True, "install": None, "problem": None, "lacks": [],
+        "limits": [],
+    }  # fmt: skip
+    lack, limit = found["tired"]["lacks"], found["tired"]["limits"]
+    title = "Fan-out over a list (map, for_each)"
+    assert lack == [{"feature": "FAN_OUT", "title": title, "steps": ["load"], "reason": "It runs a step once."}]
+    assert [(item["feature"], item["steps"], item["reason"]) for item in limit] == [("STEP_RETRY", ["load"], "Twice.")]
+    assert not found["tired"]["can_run"]
+    text = command("backends", "--for", "loops.py:week", PYTHONPATH=path).out
+    assert re.search(r"^local +local +yes$", text, re.MULTILINE)
+    assert re.search(r"^tired +tired +no$", text, re.MULTILINE)
+    assert re.search(r"^tired +load +Fan-out over .* no +It runs a step once\.$", text, re.MULTILINE)
+    text = command("backends", "--for", "loops.py:day", PYTHONPATH=path).out
+    assert re.search(r"^tired +tired +yes, within limits$", text, re.MULTILINE)
+
+
+def test_what_only_the_compiler_of_an_engine_finds_rules_it_out_too() -> None:
+    Path("wrong.py").write_text(LOOPS.replace('{"share": True}', '{"shared": 1}'))
+    found = {item["name"]: item for item in flowyml("backends", "--for", "wrong.py:week", "--json").json["backends"]}
+    (lack,) = found["local"]["lacks"]
+    assert (lack["feature"], lack["steps"]) == (None, ["total"])
+    assert "'shared'" in lack["reason"]
+    assert "wrong.py, line 14" in lack["reason"]
+
+
+def test_a_target_that_cannot_be_used_is_one_line_of_who_can_run_a_file() -> None:
+    Path("flowyml.toml").write_text('[orchestrators.un]\nengine = "spark"\n')
+    said = flowyml("backends", "--for", "train.py", "--json").json["backends"]
+    (un,) = [item for item in said if item["name"] == "un"]
+    assert (un["can_run"], "there is no engine 'spark'" in un["problem"]) == (False, True)
+    assert re.search(r"^un +spark +not known: ", flowyml("backends", "--for", "train.py").out, re.MULTILINE)
+
+
+def test_the_matrix_holds_every_feature_of_every_engine() -> None:
+    said = flowyml("backends", "--matrix", "--json").json
+    names = [feature.name for feature in Feature]
+    assert [feature["name"] for feature in said["features"]] == names
+    assert {"airflow", "kubeflow", "kubeflow-local", "local", "prefect"} <= set(said["engines"])
+    assert all(list(table) == names for table in said["engines"].values())
+    assert said["engines"]["local"]["FAN_OUT"] == {"level": "yes", "note": None}
+    assert re.search(r"^GPU requests ", flowyml("backends", "--matrix").out, re.MULTILINE)
+    both = flowyml("backends", "--matrix", "--for", "train.py")
+    assert (both.code, "ask one of them" in both.err) == (2, True)
 
 
 def test_stopping_a_server_that_does_not_run() -> None:

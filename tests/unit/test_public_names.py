@@ -49,8 +49,8 @@ PUBLIC = {
     "flowyml.graph": ["mermaid", "svg", "terminal"],
     "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
     "flowyml.orchestrators.base": [
-        "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
-        "of_step",
+        "Deployment", "Health", "NoFileFormatError", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run",
+        "claim_new", "located", "of_step",
     ],
     "flowyml.orchestrators.bundled": ["BundledPipeline"],
     "flowyml.orchestrators.local": ["LocalOrchestrator"],

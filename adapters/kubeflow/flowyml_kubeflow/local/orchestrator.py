@@ -21,18 +21,13 @@ from typing import Any, ClassVar
 
 from flowyml.artifacts import open_store
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.errors import (
-    ConfigurationError,
-    EngineError,
-    RunNotFoundError,
-    UnsupportedFeatureError,
-)  # fmt: skip
+from flowyml.core.errors import ConfigurationError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import Health, Orchestrator, check_same_run
+from flowyml.orchestrators.base import Health, NoFileFormatError, Orchestrator, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
@@ -87,7 +82,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
         self.folder = Path(folder) if folder else home() / "kubeflow" / "runs"
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
-        raise UnsupportedFeatureError("KFP's local runner has no file format of its own: compile for 'kubeflow'.")
+        raise NoFileFormatError("KFP's local runner has no file format of its own: compile for 'kubeflow'.")
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Claim the run by its folder, which only one process can create, and start a process that runs it."""

@@ -1,0 +1,68 @@
+"""What a plan asks of an engine, and who asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from flowyml.core.capabilities import Feature
+from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
+from flowyml.plan.model import Plan, Step
+
+__all__ = ["Need", "first_of_each", "needs_of"]
+
+_FEATURES_OF_GROUPS: Mapping[type[Group], Feature] = {
+    Loop: Feature.FAN_OUT,
+    Branch: Feature.BRANCHES,
+    Cleanup: Feature.CLEANUP,
+    Section: Feature.SUB_PIPELINES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A feature that a plan uses. ``who`` begins a sentence; ``steps`` are those it is for: none for the whole run."""
+
+    feature: Feature
+    who: str
+    steps: tuple[str, ...] = ()
+
+
+def needs_of(plan: Plan) -> Iterator[Need]:
+    """All that a plan asks for: of the run, then of each group, then of each step."""
+    pipeline = f"pipeline {plan.name!r}"
+    if plan.timeout_seconds is not None:
+        yield Need(Feature.PIPELINE_TIMEOUT, f"{pipeline} asks for timeout={plan.timeout_seconds:g}")
+    if plan.hooks:
+        yield Need(Feature.HOOKS, f"{pipeline} has hooks")
+    if plan.parameters:
+        yield Need(Feature.PARAMETERS, f"{pipeline} has parameters")
+    for group in plan.groups:
+        members = tuple(plan.structure.members(group.name))
+        yield Need(_FEATURES_OF_GROUPS[type(group)], f"{pipeline} has {group.name!r}", members)
+    for step in plan:
+        for feature, what in _step_needs(plan, step):
+            yield Need(feature, f"step {step.name!r} asks for {what}", (step.name,))
+
+
+def first_of_each(plan: Plan) -> dict[Feature, str]:
+    """The features that a plan uses, each with the first of those who ask for it."""
+    needs: dict[Feature, str] = {}
+    for need in needs_of(plan):
+        needs.setdefault(need.feature, need.who)
+    return needs
+
+
+def _step_needs(plan: Plan, step: Step) -> Iterator[tuple[Feature, str]]:
+    if step.run_if != "all_success" and not plan.structure.is_cleanup(step.group):
+        yield Feature.RUN_IF, f"run_if={step.run_if!r}"
+    if step.retry and step.retry.max_attempts > 1:
+        yield Feature.STEP_RETRY, f"{step.retry.max_attempts} attempts"
+        if step.retry.retryable_errors is not None:
+            yield Feature.RETRYABLE_ERRORS, "retryable_errors"
+    if step.timeout_seconds is not None:
+        yield Feature.STEP_TIMEOUT, f"timeout={step.timeout_seconds:g}"
+    if step.resources and (step.resources.cpu or step.resources.memory):
+        yield Feature.RESOURCES_CPU_MEMORY, "cpu or memory"
+    if step.resources and step.resources.gpu:
+        yield Feature.RESOURCES_GPU, f"gpu={step.resources.gpu}"
