@@ -100,20 +100,20 @@ def logs(
     step: Annotated[
         str | None, Option(("--step",), "Only the lines of one step, or of one item: train[3].", metavar="NAME")
     ] = None,
+    index: Annotated[
+        str | None, Option(("--index",), "With --step, only those of one item; 1,2 in two loops.", metavar="NUMBER")
+    ] = None,
     as_json: Annotated[bool, Option(("--json",), "Print a JSON object for each line.")] = False,
 ) -> None:
     """Print what a run printed and logged."""
     from flowyml.cli.log_lines import LogPrinter
 
     with Output(as_json) as out:
-        orchestrator = resolve(on)
-        job_id = find_run(orchestrator, job).job_id
-        if step is not None:
-            _check_step(step, orchestrator.step_runs(job_id))
+        if index is not None and step is None:
+            raise UsageError("--index is that of an item of a step: name it with --step.")
+        found = _attached(resolve(on), job).logs(follow=follow, step=step, index=_numbers(index))
         printer = LogPrinter(out.log_line)
-        for line in orchestrator.logs(job_id, follow=follow):
-            if step is not None and step not in (line.step, line.label):
-                continue
+        for line in found:
             if as_json:
                 out.json_line(plain_log(line))
             else:
@@ -188,13 +188,13 @@ def _attached(orchestrator: Orchestrator, given: str) -> SubmissionResult:
     return SubmissionResult(orchestrator, run.job_id, run=run)
 
 
-def _check_step(name: str, steps: Sequence[StepRun]) -> None:
-    """A step or an item of one; while a step has not ended, its items may not be known yet."""
-    names = list(dict.fromkeys(step.name for step in steps))
-    known = {*names, *(step.label for step in steps)}
-    is_to_come = any(name.startswith(f"{step.name}[") and not step.status.is_terminal for step in steps)
-    if names and name not in known and not is_to_come:
-        raise UsageError(f"This run has no step {name!r}. It has: {', '.join(names)}.")
+def _numbers(index: str | None) -> tuple[int, ...] | None:
+    if index is None:
+        return None
+    try:
+        return tuple(map(int, index.split(",")))
+    except ValueError:
+        raise UsageError(f"--index {index!r} is not a number, or two with a comma between.") from None
 
 
 def _list_runs(out: Output, found: Sequence[Run]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from flowyml.core.errors import OutputNotKeptError
+from flowyml.core.errors import DefinitionError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 
-__all__ = ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "folded", "labelled"]
+__all__ = ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded", "labelled"]
 
 
 def labelled(name: str, index: Sequence[int]) -> str:
@@ -92,6 +93,29 @@ class StepRun:
         return elapsed(self.started_at, self.ended_at)
 
 
+def find_item(
+    steps: Sequence[StepRun], step: str, index: int | Sequence[int] | None = None
+) -> tuple[str, tuple[int, ...]]:
+    """The name and index of a step that is asked for by name and index, or as ``train[3]``.
+
+    While a step has not ended, its items may not be known yet. Raises ``DefinitionError`` for what ``steps`` lack.
+    """
+    names = list(dict.fromkeys(each.name for each in steps))
+    labelled_item = _ITEM.fullmatch(step) if index is None and step not in names else None
+    if labelled_item:
+        step, index = labelled_item[1], tuple(map(int, re.findall(r"\d+", labelled_item[2])))
+    wanted = () if index is None else (index,) if isinstance(index, int) else tuple(index)
+    runs = [each for each in steps if each.name == step]
+    if names and not runs:
+        raise DefinitionError(f"This run has no step {labelled(step, wanted)!r}. It has: {', '.join(names)}.")
+    is_known = any(each.index[: len(wanted)] == wanted or not each.status.is_terminal for each in runs)
+    if names and not is_known:
+        count = len(runs) if any(each.index for each in runs) else 0
+        items = f"Its indexes go up to {labelled('', runs[-1].index)}" if count else "It has no items"
+        raise DefinitionError(f"This run has no step {labelled(step, wanted)!r}. {items}.")
+    return step, wanted
+
+
 def folded(steps: Iterable[StepRun]) -> list[StepRun]:
     """The same with one for each step of a loop, for all its items: ``items`` is how many have ended, and all.
 
@@ -120,6 +144,8 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
     )  # fmt: skip
 
 
+_ITEM = re.compile(r"(.+?)((?:\[\d+\])+)")
+
 _DID_NOT_RUN = ("skipped", "no_items")
 
 _SHOWN_FIRST = (
@@ -146,6 +172,10 @@ class LogLine:
     def label(self) -> str:
         """The step with its item: ``train[3]``."""
         return labelled(self.step, self.index)
+
+    def is_of(self, step: str, index: tuple[int, ...] = ()) -> bool:
+        """Whether it is of a step; with ``index`` of an item, or of one within that one."""
+        return self.step == step and self.index[: len(index)] == index
 
 
 class Outputs(dict[str, Any]):

@@ -13,7 +13,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_for
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import show_progress, wants_progress
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, folded
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, find_item, folded
 
 __all__ = ["RunOperations", "SubmissionResult"]
 
@@ -31,6 +31,9 @@ class RunOperations(Protocol):
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]: ...
     def outputs(self, job_id: str) -> Outputs: ...
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]: ...
+    def logs_of_step(
+        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
+    ) -> Iterator[LogLine]: ...
     def cancel(self, job_id: str) -> bool: ...
     def retry(self, job_id: str, *, steps: Sequence[str] | None = None) -> SubmissionResult: ...
 
@@ -103,9 +106,22 @@ class SubmissionResult:
         """The status of each step by name."""
         return {step.name: step.status for step in folded(self.step_runs())}
 
-    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
-        """What the run printed and logged so far; with ``follow`` until it ends."""
-        return self.orchestrator.logs(self.job_id, follow=follow)
+    def logs(
+        self, *, follow: bool = False, step: str | None = None, index: int | Sequence[int] | None = None
+    ) -> Iterator[LogLine]:
+        """What the run printed and logged so far; with ``follow`` until it ends.
+
+        With ``step`` only that of one step; with ``index`` too, or as ``step="train[3]"``, that of one item of its
+        loop. A step in two loops has two numbers, and the first alone means all items within that one.
+
+        Raises ``DefinitionError`` for a step or an item that the run does not have.
+        """
+        if step is None:
+            if index is not None:
+                raise DefinitionError(f"logs: index={index!r} is that of an item of a step. Name it: step=….")
+            return self.orchestrator.logs(self.job_id, follow=follow)
+        name, item = find_item(self.step_runs(), step, index)
+        return self.orchestrator.logs_of_step(self.job_id, name, item, follow=follow)
 
     def cancel(self) -> bool:
         """Stop the run and its work. False when it had ended already."""

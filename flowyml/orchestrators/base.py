@@ -299,6 +299,12 @@ class Orchestrator(ABC):
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """The lines so far, oldest first; with ``follow`` until the run ends."""
 
+    def logs_of_step(
+        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
+    ) -> Iterator[LogLine]:
+        """The lines of one step, of one item with its ``index``. Override it where the engine can be asked for less."""
+        return (line for line in self.logs(job_id, follow=follow) if line.is_of(step, index))
+
     @abstractmethod
     def cancel(self, job_id: str) -> bool:
         """Stop a run and its work; returns when the engine took the request. False when it had ended already."""

@@ -143,6 +143,11 @@ class RemoteOrchestrator(Orchestrator):
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self.adapter.logs(job_id, follow=follow)
 
+    def logs_of_step(
+        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
+    ) -> Iterator[LogLine]:
+        return self.adapter.logs_of_step(job_id, step, index, follow=follow)
+
     def cancel(self, job_id: str) -> bool:
         return self.adapter.cancel(job_id)
 

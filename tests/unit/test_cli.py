@@ -355,7 +355,15 @@ def test_the_lines_of_one_item() -> None:
     job = flowyml("run", "loop.py", "--json").json["job_id"]
     assert re.findall(r"item \d", flowyml("logs", job, "--step", "say[1]").out) == ["item 5"]
     assert re.findall(r"item \d", flowyml("logs", job, "--step", "say").out) == ["item 4", "item 5"]
-    for typo in ("say[2]", "sya"):
-        wrong = flowyml("logs", job, "--step", typo)
-        assert (wrong.code, wrong.err) == (2, f"error: This run has no step {typo!r}. It has: more, say.\n")
+    assert re.findall(r"item \d", flowyml("logs", job, "--step", "say", "--index", "1").out) == ["item 5"]
+    for words, reason in [
+        (("--step", "sya"), "This run has no step 'sya'. It has: more, say."),
+        (("--step", "say[2]"), "This run has no step 'say[2]'. Its indexes go up to [1]."),
+        (("--step", "say", "--index", "2"), "This run has no step 'say[2]'. Its indexes go up to [1]."),
+        (("--step", "more", "--index", "0"), "This run has no step 'more[0]'. It has no items."),
+        (("--step", "say", "--index", "two"), "--index 'two' is not a number, or two with a comma between."),
+        (("--index", "1"), "--index is that of an item of a step: name it with --step."),
+    ]:
+        wrong = flowyml("logs", job, *words)
+        assert (wrong.code, wrong.err) == (2, f"error: {reason}\n")
     assert re.search(r"^more +COMPLETED +skipped$", flowyml("status", job).out, re.MULTILINE)

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from flowyml import current_run, either, for_each, is_in, otherwise, pipeline, step, when
-from flowyml.core.runs import folded
+from flowyml.core.errors import DefinitionError
+from flowyml.core.runs import find_item, folded
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.base import Orchestrator
 from flowyml.runtime.nodes import End, Opening, Task
 from flowyml.runtime.walk import Walk
 from tests.unit.control_flow import CANCELLED, COMPLETED, FAILED, add, double, fail_on, numbers, same, steps_of, total
@@ -68,6 +70,41 @@ def test_items_have_an_index_in_records_and_in_the_step(both_ways: LocalOrchestr
     assert {(line.label, line.message) for line in both_ways.logs(result.run_id)} == {
         (f"where[{n}]", f"at {n}") for n in (0, 1, 2)
     }
+
+
+def test_the_log_of_a_step_and_of_an_item(local: LocalOrchestrator) -> None:
+    @step
+    def where(n: int, m: int) -> None:
+        print(f"{n} and {m}")
+
+    @pipeline(name="logs of items")
+    def made() -> None:
+        with for_each(list(range(12))) as n, for_each([0, 1]) as m:
+            where(n, m)
+            double(m)
+
+    run = local.attach(made.run(on=local).run_id)
+
+    def lines(**which: Any) -> set[str]:
+        found = {line.message for line in run.logs(**which)}
+        step_name, item = find_item(run.step_runs(), which["step"], which.get("index"))
+        assert found == {line.message for line in Orchestrator.logs_of_step(local, run.job_id, step_name, item)}
+        return found
+
+    assert len(lines(step="where")) == 24
+    assert lines(step="where", index=(1, 0)) == {"1 and 0"}
+    assert lines(step="where[11][1]") == {"11 and 1"}
+    assert lines(step="where", index=1) == {"1 and 0", "1 and 1"}
+    assert lines(step="double") == set()
+    assert list(run.logs(step="where", index=3, follow=True)) == list(run.logs(step="where", index=3))
+    for wrong, reason in [
+        ({"step": "there"}, "no step 'there'. It has: where, double."),
+        ({"step": "where", "index": 12}, r"no step 'where\[12\]'. Its indexes go up to \[11\]\[1\]."),
+        ({"step": "where", "index": (1, 2)}, r"no step 'where\[1\]\[2\]'"),
+        ({"index": 1}, "is that of an item of a step"),
+    ]:
+        with pytest.raises(DefinitionError, match=reason):
+            run.logs(**wrong)
 
 
 def test_an_empty_list_completes_with_an_empty_list(both_ways: LocalOrchestrator) -> None:

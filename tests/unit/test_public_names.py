@@ -42,7 +42,7 @@ PUBLIC = {
     "flowyml.core.resources": ["ResourceRequirements"],
     "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],
     "flowyml.core.runs": [
-        "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "folded", "labelled",
+        "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded", "labelled",
     ],
     "flowyml.core.schedule": ["Schedule", "ScheduleInfo"],
     "flowyml.core.submission_result": ["RunOperations", "SubmissionResult"],

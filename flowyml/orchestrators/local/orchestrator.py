@@ -264,16 +264,22 @@ class LocalOrchestrator(Orchestrator):
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """What steps printed and logged, and the tracebacks of failures."""
-        row = self.store.get(job_id)
-        return self._lines(row, json.loads(row.steps), follow)
+        return self._lines(self.store.get(job_id), None, follow)
 
-    def _lines(self, row: RunRow, names: list[str], follow: bool) -> Iterator[LogLine]:
+    def logs_of_step(
+        self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
+    ) -> Iterator[LogLine]:
+        """The lines of one step or item; others are not read."""
+        row = self.store.get(job_id)
+        return self._lines(row, (json.loads(row.steps).index(step), index), follow)
+
+    def _lines(self, row: RunRow, of: tuple[int, tuple[int, ...]] | None, follow: bool) -> Iterator[LogLine]:
         from flowyml.orchestrators.local import records
 
-        last = 0
+        names, last = json.loads(row.steps), 0
         while True:
             ended = row.status not in ("QUEUED", "RUNNING")
-            for number, line in self.store.lines(row.number, last):
+            for number, line in self.store.lines(row.number, last, of):
                 last = number
                 yield records.log_line(line, names)
             if ended or not follow:

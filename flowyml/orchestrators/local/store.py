@@ -21,7 +21,7 @@ from flowyml.core.home import data_folder, open_private, private_file
 from flowyml.core.origin import Origin
 from flowyml.core.plain_text import storable_text
 from flowyml.core.process_identity import ProcessIdentity, is_alive
-from flowyml.orchestrators.local.schema import RunRow, StepRow, prepare, transaction
+from flowyml.orchestrators.local.schema import RunRow, StepRow, item_of, prepare, transaction
 from flowyml.plan.names import slug
 
 __all__ = ["Ending", "Line", "RunStore", "connect", "finish", "unread_output", "write"]
@@ -172,14 +172,23 @@ class RunStore:
             rows = db.execute(f"SELECT {StepRow.columns()} FROM steps WHERE run = ?", (number,))
             return [StepRow(*row) for row in rows]
 
-    def lines(self, number: int, after: int = 0) -> list[tuple[int, Line]]:
-        """The log lines after the one of that id, oldest first, each with its id."""
+    def lines(
+        self, number: int, after: int = 0, of: tuple[int, tuple[int, ...]] | None = None
+    ) -> list[tuple[int, Line]]:
+        """The log lines after the one of that id, oldest first, each with its id; ``of`` a step, at its place in the
+        plan, and an item of it or of the items within that one."""
+        query = "SELECT id, position, level, time, message, item FROM lines WHERE run = ? AND id > ?"
+        values: list[object] = [number, after]
+        if of is not None:
+            position, index = of
+            query, values = f"{query} AND position = ?", [*values, position]
+            if index:
+                query, values = (
+                    f"{query} AND (item = ? OR item LIKE ?)",
+                    [*values, item_of(index), f"{item_of(index)}/%"],
+                )
         with self.session() as db:
-            rows = db.execute(
-                "SELECT id, position, level, time, message, item FROM lines WHERE run = ? AND id > ? ORDER BY id",
-                (number, after),
-            )
-            return [(row[0], Line(*row[1:])) for row in rows]
+            return [(row[0], Line(*row[1:])) for row in db.execute(f"{query} ORDER BY id", values)]
 
     def _settle(self, db: sqlite3.Connection, row: RunRow) -> RunRow:
         """The same row, or, when the process that ran it is gone, that of a crashed run."""
