@@ -22,21 +22,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowyml.testing.branches import BranchConformance
     from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
+    from flowyml.testing.ends import CleanupConformance, RunIfConformance
     from flowyml.testing.failures import FailureConformance
     from flowyml.testing.life import LifeConformance
     from flowyml.testing.loops import FanOutConformance
+    from flowyml.testing.nesting import SubPipelineConformance
     from flowyml.testing.runs import RunConformance
     from flowyml.testing.suite import ControlFlowConformance, OrchestratorConformance
 
 __all__ = [
-    "BranchConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance", "FanOutConformance",
-    "LifeConformance", "OrchestratorConformance", "RunConformance", "ScheduleConformance",
+    "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance",
+    "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RunConformance", "RunIfConformance",
+    "ScheduleConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
 _MODULES = {
-    "BranchConformance": "branches", "ControlFlowConformance": "suite", "DeploymentConformance": "deployments",
-    "FailureConformance": "failures", "FanOutConformance": "loops", "LifeConformance": "life",
-    "OrchestratorConformance": "suite", "RunConformance": "runs", "ScheduleConformance": "deployments",
+    "BranchConformance": "branches", "CleanupConformance": "ends", "ControlFlowConformance": "suite",
+    "DeploymentConformance": "deployments", "FailureConformance": "failures", "FanOutConformance": "loops",
+    "LifeConformance": "life", "OrchestratorConformance": "suite", "RunConformance": "runs",
+    "RunIfConformance": "ends", "ScheduleConformance": "deployments", "SubPipelineConformance": "nesting",
 }  # fmt: skip
 
 

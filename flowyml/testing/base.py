@@ -60,8 +60,9 @@ class Done:
 class sample:  # noqa: N801  # it is used as a decorator
     """Give a test the fixture ``done``: a run of this pipeline, submitted beside those of the tests around it.
 
-    The pipeline is made for a folder, and submitted with parameters to an orchestrator with options. Where a feature
-    that it ``needs`` is lacking, the test is that the pipeline is refused. Several tests may look at one run::
+    The pipeline is made for a folder, and submitted with parameters to an orchestrator with options. ``settings`` names
+    attributes of the suite that ``make`` takes too. Where a feature that it ``needs`` is lacking, the test is that the
+    pipeline is refused. Several tests may look at one run::
 
         maps = sample(pipelines.maps, needs=[Feature.FAN_OUT])
 
@@ -69,10 +70,11 @@ class sample:  # noqa: N801  # it is used as a decorator
         def test_…(self, done: Done) -> None: …
     """
 
-    make: Callable[[str], Pipeline]
+    make: Callable[..., Pipeline]
     needs: Sequence[Feature] = ()
     parameters: Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Sequence[str] = ()
 
     def __call__(self, test: Test) -> Test:
         test.sample = self  # type: ignore[attr-defined]  # read from the test's function again
@@ -135,7 +137,7 @@ class _Ahead:
             (need, support) for need in one.needs if (support := orchestrator.capabilities[need]).level is Level.NO
         ]
         said = [f"{need.value.lower()}; {orchestrator.name!r} cannot: {support.note}" for need, support in lacks]
-        name = one.make(tempfile.gettempdir()).name
+        name = self.made(one, tempfile.gettempdir()).name
         return [*said, *([self.suite.refused[name]] if name in self.suite.refused and not said else [])]
 
     def refusal(self, one: sample) -> str:
@@ -143,7 +145,7 @@ class _Ahead:
         reasons = self.reasons(one)
         if not reasons:
             return ""
-        orchestrator, pipeline = self.make(**one.options), one.make(tempfile.gettempdir())
+        orchestrator, pipeline = self.make(**one.options), self.made(one, tempfile.gettempdir())
         before = orchestrator.runs(pipeline.name)
         with pytest.raises(UnsupportedFeatureError) as refused:
             orchestrator.run_pipeline(pipeline, parameters=one.parameters)
@@ -152,10 +154,13 @@ class _Ahead:
         assert orchestrator.runs(pipeline.name) == before, "nothing was sent"
         return f"{orchestrator.name} refuses, as it says: {'; '.join(reasons)}"
 
+    def made(self, one: sample, folder: str) -> Pipeline:
+        return one.make(folder, **{name: getattr(self.suite, name) for name in one.settings})
+
     def submitted(self, one: sample) -> _Started:
         folder = self.new_folder()
         try:
-            handle = self.make(**one.options).run_pipeline(one.make(folder), parameters=one.parameters)
+            handle = self.make(**one.options).run_pipeline(self.made(one, folder), parameters=one.parameters)
         except Exception as error:  # it is the error of the sample's own test
             return _Started(folder, error=error)
         return _Started(folder, handle)
@@ -171,12 +176,14 @@ class _Ahead:
 class Conformance:
     """The fixtures of the suite.
 
-    ``run_timeout`` is how long one small run may take, in seconds, and ``at_once`` how many of the sample pipelines the
-    engine is given at a time. ``refused`` is for an engine that does something partly: by the names of pipelines that
-    are beyond its limits, words of the error with which it refuses them.
+    ``run_timeout`` is how long one small run may take, ``patience`` how long a step waits for one that should run
+    beside it, both in seconds, and ``at_once`` how many of the sample pipelines the engine is given at a time.
+    ``refused`` is for an engine that does something partly: by the names of pipelines that are beyond its limits, words
+    of the error with which it refuses them.
     """
 
     run_timeout = 90.0
+    patience = 30
     at_once = 4
     refused: ClassVar[Mapping[str, str]] = {}
 
@@ -225,6 +232,12 @@ class Conformance:
     @classmethod
     def finish(cls, handle: SubmissionResult) -> SubmissionResult:
         return handle.wait_for_completion(timeout=cls.run_timeout, poll_interval=0.25)
+
+    def journal(self, folder: Path, lines: int) -> list[str]:
+        """What the hooks wrote; an engine may call the last one a moment after it reported the end."""
+        path = folder / "journal"
+        wait_until(lambda: path.exists() and path.read_text().count("\n") >= lines, 30, f"{lines} lines of hooks")
+        return path.read_text().splitlines()
 
     def needs(self, orchestrator: Orchestrator, feature: Feature, ask: Callable[[], object]) -> None:
         """Where the feature is lacking, prove that asking for it is refused: that is then the whole test, and counts as

@@ -107,7 +107,7 @@ class BranchConformance(Conformance):
     def test_a_skip_beside_a_failure_is_still_a_skip(self, done: Done) -> None:
         assert (done.steps["untaken"].status, done.steps["untaken"].raw_status) == (COMPLETED, "skipped")
 
-    @sample(pipelines.beside, needs=BOTH)
+    @sample(pipelines.beside, needs=BOTH, settings=["patience"])
     def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
         lack = orchestrator.capabilities[Feature.PARALLEL_STEPS]
         if lack.level is Level.NO and done.run.status is FAILED:

@@ -14,7 +14,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.resources import ResourceRequirements
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.testing import pipelines
-from flowyml.testing.base import Conformance, Done, sample, wait_until
+from flowyml.testing.base import Conformance, Done, sample
 
 __all__ = ["LifeConformance"]
 
@@ -103,9 +103,3 @@ class LifeConformance(Conformance):
     def needs_run_ids(self, orchestrator: Orchestrator, pipeline: Pipeline, run_id: str) -> None:
         """An engine that cannot find a run by its id has to refuse an id that it was given before."""
         self.needs(orchestrator, Feature.IDEMPOTENT_SUBMIT, lambda: orchestrator.run_pipeline(pipeline, run_id))
-
-    def journal(self, folder: Path, lines: int) -> list[str]:
-        """What the hooks wrote; an engine may call the last one a moment after it reported the end."""
-        path = folder / "journal"
-        wait_until(lambda: path.exists() and path.read_text().count("\n") >= lines, 30, f"{lines} lines of hooks")
-        return path.read_text().splitlines()

@@ -109,7 +109,7 @@ class FanOutConformance(Conformance):
         for n in range(2):
             assert done.index(f"first {n}") < done.index(f"second {n}")
 
-    @sample(pipelines.item_by_item, needs=[Feature.FAN_OUT])
+    @sample(pipelines.item_by_item, needs=[Feature.FAN_OUT], settings=["patience"])
     def test_an_item_does_not_wait_for_the_others(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"second": [0, 1]}
@@ -206,6 +206,20 @@ class FanOutConformance(Conformance):
     def test_large_values_pass_through_a_loop(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"sizes": [[2**20 + 1, 0, 9], [2**20 + 1, 1, 9]], "halves": [2**19, 2**19]}
+
+    @sample(pipelines.hooked_items, needs=[Feature.FAN_OUT, Feature.HOOKS])
+    def test_hooks_see_each_item(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        lines = self.journal(done.folder, 8)
+        assert (lines[0], lines[-1]) == (
+            f"pipeline_start {done.run.run_id} True", f"pipeline_end {done.run.run_id} COMPLETED True",
+        )  # fmt: skip
+        assert sorted(lines[1:-1]) == [
+            "error risky no -2",
+            "step_end risky {'risky': 1} True",
+            "step_end risky {'risky': 3} True",
+            *["step_start risky ['n']"] * 3,
+        ]
 
     def statuses(self, done: Done, *names: str) -> Mapping[str, ExecutionStatus]:
         """Those of all items of these steps, by label."""

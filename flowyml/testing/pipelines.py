@@ -15,8 +15,8 @@ from flowyml.core.hooks import PipelineHook
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 
 __all__ = [
-    "beating", "counting", "dated", "failing", "flaky", "gathering", "greeting", "hooked", "hostile", "large",
-    "meeting", "mutating", "talking", "timed", "values",
+    "beating", "counting", "dated", "failing", "flaky", "gathering", "greeting", "hooked", "hostile",
+    "journal", "large", "meeting", "mutating", "talking", "timed", "values",
 ]  # fmt: skip
 
 VALUES: dict[str, Any] = {
@@ -322,11 +322,13 @@ def hooked(folder: str, *, fails: bool = False) -> Pipeline:
         return 7
 
     name = "conformance hooks of a failure" if fails else "conformance hooks"
-    pipeline = Pipeline(name, hooks=[_broken(), _journal(folder)], context=context(fails=fails))
+    pipeline = Pipeline(name, hooks=[_broken(), journal(folder)], context=context(fails=fails))
     return pipeline.add_step(work)
 
 
-def _journal(folder: str) -> PipelineHook:
+def journal(folder: str) -> PipelineHook:
+    """Writes what hooks see into the file ``journal``, a line for each event."""
+
     class Journal(PipelineHook):
         def __init__(self, folder: str) -> None:
             self.folder = folder

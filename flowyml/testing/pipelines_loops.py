@@ -7,11 +7,12 @@ from typing import Any
 
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.testing.pipelines import journal
 from flowyml.testing.pipelines_parts import parts, wait_for
 
 __all__ = [
-    "continuing", "failing_items", "flaky_items", "item_by_item", "large_items", "limited", "maps", "no_list", "rows",
-    "slow_items", "unequal",
+    "continuing", "failing_items", "flaky_items", "hooked_items", "item_by_item", "large_items", "limited", "maps",
+    "no_list", "rows", "slow_items", "unequal",
 ]  # fmt: skip
 
 
@@ -266,6 +267,17 @@ def slow_items(folder: str) -> Pipeline:
     @pipeline(name="conformance slow items")
     def made() -> Any:
         return slow.map(n=[0, 1, 2])
+
+    return made
+
+
+def hooked_items(folder: str) -> Pipeline:
+    """Three items, of which one fails, with hooks that write down what they see."""
+    _, _, _, _, _, _, risky = parts(folder)
+
+    @pipeline(name="conformance hooked items", hooks=[journal(folder)])
+    def made(fails: bool = True) -> Any:
+        return risky.options(on_item_error="continue").map(n=[1, -2, 3])
 
     return made
 

@@ -21,12 +21,7 @@ COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 
 
 class RunConformance(Conformance):
-    """A run that goes well, and its handle.
-
-    ``patience`` is how long a step waits for one that should run beside it, in seconds.
-    """
-
-    patience = 30
+    """A run that goes well, and its handle."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from flowyml.testing.branches import BranchConformance
 from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
+from flowyml.testing.ends import CleanupConformance, RunIfConformance
 from flowyml.testing.failures import FailureConformance
 from flowyml.testing.life import LifeConformance
 from flowyml.testing.loops import FanOutConformance
+from flowyml.testing.nesting import SubPipelineConformance
 from flowyml.testing.runs import RunConformance
 
 __all__ = ["ControlFlowConformance", "OrchestratorConformance"]
 
 
-class ControlFlowConformance(FanOutConformance, BranchConformance):
+class ControlFlowConformance(
+    FanOutConformance, BranchConformance, RunIfConformance, CleanupConformance, SubPipelineConformance
+):
     """Loops, branches, steps that run although something failed, clean-up, and pipelines in pipelines."""
 
 

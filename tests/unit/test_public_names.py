@@ -66,8 +66,9 @@ PUBLIC = {
         "FromStep", "Input", "Parameter", "PipelineOutput", "Plan", "Source", "Step",
     ],
     "flowyml.testing": [
-        "BranchConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance",
-        "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RunConformance", "ScheduleConformance",
+        "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance",
+        "FailureConformance", "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RunConformance",
+        "RunIfConformance", "ScheduleConformance", "SubPipelineConformance",
     ],
     "flowyml_airflow": ["AirflowOrchestrator", "external_dag"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],
