@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -12,19 +12,16 @@ from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, T
 from flowyml.cli.output import Output, note, print_error
 from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
 from flowyml.core.errors import FlowymlError
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_for
-from flowyml.core.runs import Run, StepRun, folded
+from flowyml.core.runs import Run, StepRun, opened
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
 
 __all__ = ["cancel", "logs", "outputs", "retry", "runs", "status", "watch"]
 
-_BAD = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
-
 _WIDE = 70
-"""Columns of a terminal from which `runs` shows whole times and durations."""
+"""Columns of a terminal from which `runs` shows whole times and durations, and `status` a table."""
 
 
 def runs(
@@ -59,29 +56,26 @@ def status(job: Job, on: On = None, as_json: AsJson = False) -> None:
             out.line(run.url)
         if run.revision:
             out.line(f"code of commit {run.revision}")
-        out.table(
-            ("STEP", "STATUS", "TOOK", "ATTEMPT", ""),
-            (
-                (
-                    step.label,
-                    status_word(step.status),
-                    f"{step.duration_seconds:.1f} s" if step.started_at else "",
-                    step.attempt or "",
-                    step.note,
-                )
-                for step in _with_failed_items(steps)
-            ),
-        )
+        _list_steps(out, steps)
         if run.error:
             print_error(run.error)
 
 
-def _with_failed_items(steps: Sequence[StepRun]) -> Iterator[StepRun]:
-    """A line for each step; for one in a loop also one for each item that failed."""
-    for step in folded(steps):
-        yield step
-        if step.items:
-            yield from (item for item in steps if item.name == step.name and item.status in _BAD)
+def _list_steps(out: Output, steps: Sequence[StepRun]) -> None:
+    """A table; on a narrow terminal one line for each step, and its note below."""
+    rows = [(step, status_word(step.status), about) for step, about in opened(steps)]
+    if out.columns is None or out.columns >= _WIDE:
+        headers = ("STEP", "STATUS", "TOOK", "ATTEMPT", "")
+        out.table(headers, [(s.label, word, _took(s), s.attempt or "", about) for s, word, about in rows])
+        return
+    for step, word, about in rows:
+        out.line(step.short_label(out.columns - len(word) - 1), " ", word)
+        if about:
+            out.line("  ", about)
+
+
+def _took(step: StepRun) -> str:
+    return f"{step.duration_seconds:.1f} s" if step.started_at else ""
 
 
 def watch(job: Job, on: On = None, timeout: Timeout = None, as_json: AsJson = False) -> int:

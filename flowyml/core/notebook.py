@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import opened
 
 if TYPE_CHECKING:
     from flowyml.core.runs import PipelineResult, Run, StepRun
@@ -33,7 +34,7 @@ def run_html(run: Run, steps: Iterable[StepRun], watch: str) -> str:
     parts = [
         f"<div>{title}</div>",
         _error(run.error),
-        _table(_STEP_HEADERS, map(_step_row, steps)),
+        _table(_STEP_HEADERS, [_step_row(step, note) for step, note in opened(list(steps))]),
         "" if run.status.is_terminal else f"<div><code>{_text(watch)}</code></div>",
     ]
     return "\n".join(part for part in parts if part)
@@ -49,15 +50,15 @@ def html_of(result: PipelineResult) -> str:
         f"<div>{title}</div>",
         _error(result.error),
         f'<div style="overflow-x:auto">{result.graph}</div>' if result.graph else "",
-        _table(_STEP_HEADERS, map(_step_row, result.step_results.values())),
+        _table(_STEP_HEADERS, [_step_row(step, step.note) for step in result.step_results.values()]),
         _table(("output", "value"), outputs) if outputs else "",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _step_row(step: StepRun) -> Sequence[str]:
+def _step_row(step: StepRun, note: str) -> Sequence[str]:
     took = f"{step.duration_seconds:.1f} s" if step.started_at else ""
-    return _text(step.name), _word(step.status), took, str(step.attempt or ""), _text(step.note)
+    return _text(step.label), _word(step.status), took, str(step.attempt or ""), _text(note)
 
 
 def _error(error: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.plain_text import safe_line, safe_log, wants_colours
-from flowyml.core.runs import Run, StepRun, folded
+from flowyml.core.runs import Run, StepRun, labelled, opened
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -33,6 +33,7 @@ _MARKS = {
     ExecutionStatus.TIMEOUT: ("✗", "red"),
 }
 _FEW = 12
+_FAILED_ITEMS = 5  # of one step
 _BARS = 5  # lines of progress bars
 _A_WHILE = 10  # seconds
 
@@ -68,7 +69,7 @@ def show_progress(
         picture = _Picture(pipeline, run_id, console, tail)
 
         def update(run: Run, steps: Sequence[StepRun]) -> None:
-            live.update(picture.of(run, folded(steps)))
+            live.update(picture.of(run, list(opened(steps, _FAILED_ITEMS))))
 
         yield update
 
@@ -119,8 +120,9 @@ class _Lines:
     def __call__(self, run: Run, steps: Sequence[StepRun]) -> None:
         if not run.status.is_terminal:
             self._print_change("", self._name, run.status, run.duration_seconds)
-        for step in folded(steps):
-            self._print_change(step.name, f"{self._name}: {step.name}", step.status, step.duration_seconds)
+        for step, _ in opened(steps):
+            who = f"{self._name}: {labelled(step.name, step.index)}"
+            self._print_change(labelled(step.name, step.index), who, step.status, step.duration_seconds)
         self._print_change("", self._name, run.status, run.duration_seconds)
 
     def _print_change(self, key: str, who: str, status: ExecutionStatus, seconds: float) -> None:
@@ -142,23 +144,28 @@ class _Picture:
         self._tail = tail
         self._spinner = Spinner("dots", style="cyan")
 
-    def of(self, run: Run, steps: Sequence[StepRun]) -> RenderableType:
-        """What to draw now."""
+    def of(self, run: Run, rows: Sequence[tuple[StepRun, str]]) -> RenderableType:
+        """What to draw now, of steps with their notes."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table.grid(padding=(0, 1))
-        shown = self._chosen(steps)
-        for step in shown:
-            note = _first_line(step.note) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
+        shown, steps = self._chosen(rows), [step for step, _ in rows if not step.index]
+        half = self._console.width // 2
+        labels = [safe_line(step.short_label(half) if step.which else step.name) for step, _ in shown]
+        table.add_column()
+        table.add_column(no_wrap=max(map(len, labels), default=0) <= half)
+        for (step, about), label in zip(shown, labels, strict=True):
+            note = _first_line(about) or (step.raw_status if step.status is ExecutionStatus.CANCELLED else "")
+            one_line = bool(step.index or step.items)
             table.add_row(
                 self._mark(step.status),
-                Text(safe_line(step.label), _MARKS[step.status][1]),
+                Text(label, _MARKS[step.status][1]),
                 _seconds(step),
-                Text(safe_line(note), "dim"),
+                Text(safe_line(note), "dim", no_wrap=one_line, overflow="ellipsis" if one_line else None),
             )
-        if len(shown) < len(steps):
+        if len(shown) < len(rows):
             table.add_row("", Text(f"{_done(steps)} of {len(steps)} steps done", "dim"), "", "")
         title = Text.assemble(
             (safe_line(self._pipeline), "bold"), " ", (safe_line(self._run_id), "dim"),
@@ -167,13 +174,13 @@ class _Picture:
         bars = [Text.from_ansi(safe_log(line, colours=True)) for line in self._tail().splitlines()[-_BARS:]]
         return Group(title, table, *bars)
 
-    def _chosen(self, steps: Sequence[StepRun]) -> Sequence[StepRun]:
+    def _chosen(self, rows: Sequence[tuple[StepRun, str]]) -> Sequence[tuple[StepRun, str]]:
         room = max(_FEW, self._console.height - 8)
-        if len(steps) <= room:
-            return steps
+        if len(rows) <= room:
+            return rows
         by_interest: Mapping[ExecutionStatus, int] = {status: rank for rank, status in enumerate(_INTEREST)}
-        chosen = sorted(enumerate(steps), key=lambda item: (by_interest[item[1].status], -item[0]))[: room - 1]
-        return [step for _, step in sorted(chosen, key=lambda item: item[0])]
+        order = sorted(range(len(rows)), key=lambda at: (by_interest[rows[at][0].status], -at))
+        return [rows[at] for at in sorted(order[: room - 1])]
 
     def _mark(self, status: ExecutionStatus) -> Any:
         from rich.text import Text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,9 @@ from flowyml.core.errors import DefinitionError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 
-__all__ = ["LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded", "labelled"]
+__all__ = [
+    "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded", "labelled", "opened",
+]  # fmt: skip
 
 
 def labelled(name: str, index: Sequence[int]) -> str:
@@ -84,8 +86,17 @@ class StepRun:
     @property
     def label(self) -> str:
         """The step with its item: ``train[3]``; for all items together ``train 37 of 200``."""
-        count = f" {self.items[0]} of {self.items[1]}" if self.items else ""
-        return f"{labelled(self.name, self.index)}{count}"
+        return f"{self.name}{self.which}"
+
+    @property
+    def which(self) -> str:
+        """What the label says after the name: ``[3]``, or `` 37 of 200``."""
+        return f" {self.items[0]} of {self.items[1]}" if self.items else labelled("", self.index)
+
+    def short_label(self, most: int) -> str:
+        """The label in at most so many characters: its name is cut, never its count or index."""
+        room = most - len(self.which)
+        return self.label if len(self.name) <= room else f"{self.name[: max(1, room - 1)]}…{self.which}"
 
     @property
     def duration_seconds(self) -> float:
@@ -128,6 +139,22 @@ def folded(steps: Iterable[StepRun]) -> list[StepRun]:
     return [_folded(name, runs) if any(run.index for run in runs) else runs[0] for name, runs in by_name.items()]
 
 
+def opened(steps: Sequence[StepRun], most: int = 20) -> Iterator[tuple[StepRun, str]]:
+    """What people see of the steps: ``folded``, and below a step of a loop the first ``most`` items that failed.
+
+    Each with its note; that of all items together counts those that failed.
+    """
+    failed: dict[str, list[StepRun]] = {}
+    for step in steps:
+        if step.index and step.status in _BAD:
+            failed.setdefault(step.name, []).append(step)
+    for step in folded(steps):
+        items = failed.get(step.name, ()) if step.items else ()
+        more = f", the first {most} are shown" if len(items) > most else ""
+        yield step, f"{len(items)} failed{more}" if items else step.note
+        yield from ((item, item.note) for item in items[:most])
+
+
 def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
     ended = [run for run in runs if run.status.is_terminal]
     begun = [run.started_at for run in runs if run.started_at]
@@ -145,6 +172,8 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
 
 
 _ITEM = re.compile(r"(.+?)((?:\[\d+\])+)")
+
+_BAD = (ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT)
 
 _DID_NOT_RUN = ("skipped", "no_items")
 

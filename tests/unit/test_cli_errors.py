@@ -311,6 +311,52 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(ours)
 
 
+LOOP = """
+from flowyml import pipeline, step
+
+@step(on_item_error="continue")
+def train_a_model_with_a_long_name(n: int) -> int:
+    if n == 1:
+        raise ValueError("no")
+    return n
+
+@pipeline
+def loop():
+    return train_a_model_with_a_long_name.map(n=[0, 1, 2])
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_status_folds_items_and_opens_those_that_failed_on_any_terminal(
+    terminal: tuple[int, int], columns: int
+) -> None:
+    Path("loop.py").write_text(LOOP)
+    job = flowyml("run", "loop.py", "--json").json["job_id"]
+    ours, theirs = terminal
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowyml", "status", job],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "NO_COLOR": "1"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(30) == 0
+    lines = [line.rstrip() for line in seen.decode().splitlines()][1:]
+    if columns == 40:
+        assert lines == [
+            "train_a_model_with_a_long… 3 of 3 FAILED", "  1 failed",
+            "train_a_model_with_a_long_na…[1] FAILED", "  ValueError: no",
+        ]  # fmt: skip
+    else:
+        assert re.fullmatch(r"train_a_model_with_a_long_name 3 of 3 +FAILED +\d+\.\d s +1 +1 failed", lines[1])
+        assert re.fullmatch(r"train_a_model_with_a_long_name\[1\] +FAILED +\d+\.\d s +1 +ValueError: no", lines[2])
+
+
 def test_a_terminal_gets_progress_and_colours(terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
     process = subprocess.Popen(

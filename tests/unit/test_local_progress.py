@@ -17,7 +17,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.progress import show_progress
 from flowyml.core.runs import Run, StepRun
 
-RUNNING, COMPLETED = ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED
+RUNNING, COMPLETED, FAILED = ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 SCRIPT = """
@@ -104,6 +104,60 @@ def test_without_a_terminal_a_line_for_each_change(capsys: pytest.CaptureFixture
     ]  # fmt: skip
 
 
+def items(name: str, *statuses: ExecutionStatus) -> list[StepRun]:
+    return [
+        StepRun(
+            name=name, status=status, raw_status="", index=(n,),
+            error=f"ValueError: no {n}, whatever is tried" if status is FAILED else None,
+        )
+        for n, status in enumerate(statuses)
+    ]  # fmt: skip
+
+
+def drawn_at(width: int, seen: list[StepRun]) -> list[str]:
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    with show_progress("p", "r", console=Console(file=file, width=width, height=24)) as update:
+        update(RUN, seen)
+    return [line.rstrip() for line in file.getvalue().splitlines()[1:]]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_items_are_one_line_and_those_that_failed_have_their_own(width: int) -> None:
+    name = "train_with_a_long_name"
+    seen = [*steps(COMPLETED), *items(name, COMPLETED, FAILED, *[RUNNING] * 98)]
+    lines = drawn_at(width, seen)
+    assert len(lines) == 3
+    assert [line.split()[0] for line in lines] == ["✓", "✗", "✗"]
+    assert " 2 of 100 " in lines[1]
+    assert lines[1].endswith("1 failed")
+    assert "[1]" in lines[2]
+    assert "ValueError" in lines[2]
+    assert (name in lines[1]) == (width >= 80)
+
+
+def test_of_many_items_that_failed_the_first_are_shown() -> None:
+    lines = drawn_at(80, items("train", *[FAILED] * 1000))
+    assert lines[0] == "✗ train 1000 of 1000  1000 failed, the first 5 are shown"
+    assert [line.split()[1] for line in lines[1:]] == [f"train[{n}]" for n in range(5)]
+
+
+def test_without_a_terminal_a_loop_is_a_line_for_each_change_and_each_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with show_progress("p", "r") as update:
+        update(RUN, items("train", *[ExecutionStatus.QUEUED] * 3))
+        update(RUN, items("train", COMPLETED, RUNNING, RUNNING))
+        update(RUN, items("train", COMPLETED, FAILED, RUNNING))
+        update(replace(RUN, status=FAILED), items("train", COMPLETED, FAILED, COMPLETED))
+    assert capsys.readouterr().err.splitlines() == [
+        "p r RUNNING", "p r: train RUNNING", "p r: train FAILED", "p r: train[1] FAILED", "p r FAILED",
+    ]  # fmt: skip
+
+
 def test_of_many_steps_those_that_matter_are_drawn() -> None:
     import io
 
@@ -111,7 +165,7 @@ def test_of_many_steps_those_that_matter_are_drawn() -> None:
 
     file = io.StringIO()
     console = Console(file=file, width=80, height=24)
-    many = steps(*[COMPLETED] * 500, ExecutionStatus.FAILED, RUNNING, *[ExecutionStatus.QUEUED] * 500)
+    many = steps(*[COMPLETED] * 500, FAILED, RUNNING, *[ExecutionStatus.QUEUED] * 500)
     with show_progress("p", "r", console=console) as update:
         update(RUN, many)
     drawn = file.getvalue()

@@ -43,6 +43,7 @@ PUBLIC = {
     "flowyml.core.retry_policy": ["OrchestratorRetryPolicy", "error_names"],
     "flowyml.core.runs": [
         "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded", "labelled",
+        "opened",
     ],
     "flowyml.core.schedule": ["Schedule", "ScheduleInfo"],
     "flowyml.core.submission_result": ["RunOperations", "SubmissionResult"],

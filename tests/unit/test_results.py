@@ -106,6 +106,22 @@ def test_the_handle_of_a_run_shows_how_it_stands() -> None:
     assert EVIL in Tags(ended).text
 
 
+def test_the_handle_of_a_run_with_a_loop_shows_one_row_for_it_and_those_that_failed() -> None:
+    engine = Engine(Run(job_id="1", run_id="1", pipeline="p", status=ExecutionStatus.RUNNING, raw_status="r"))
+    states = [ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, *[ExecutionStatus.RUNNING] * 98]
+    items = [StepRun(name="fit", status=s, raw_status="", index=(n,), error=EVIL if n == 1 else None)
+             for n, s in enumerate(states)]  # fmt: skip
+    handle = SubmissionResult(cast(Any, engine), "1")
+    engine.step_runs = lambda job_id: tuple(items)  # type: ignore[method-assign]
+    html = handle._repr_html_()
+    assert html is not None
+    assert html.count("<tr>") == 3
+    assert "fit 2 of 100" in html
+    assert "fit[1]" in html
+    assert "1 failed" in html
+    assert EVIL in Tags(html).text
+
+
 def test_the_handle_of_an_engine_that_is_away_shows_its_text() -> None:
     engine = Engine(Run(job_id="1", run_id="1", pipeline="p", status=ExecutionStatus.RUNNING, raw_status="r"))
     handle = SubmissionResult(cast(Any, engine), "1")
