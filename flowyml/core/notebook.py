@@ -7,7 +7,6 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import opened
 
 if TYPE_CHECKING:
     from flowyml.core.runs import PipelineResult, Run, StepRun
@@ -26,15 +25,15 @@ _TABLE = 'style="border-collapse:collapse; margin:8px 0; font-size:inherit"'
 _CELL = 'style="text-align:left; vertical-align:top; padding:2px 16px 2px 0; white-space:pre-wrap"'
 
 
-def run_html(run: Run, steps: Iterable[StepRun], watch: str) -> str:
-    """The HTML for a submitted run: how it stands, and the command that watches it."""
+def run_html(run: Run, steps: Iterable[tuple[StepRun, str]], watch: str) -> str:
+    """The HTML for a submitted run: how it stands, its steps with their notes, and the command that watches it."""
     is_page = (run.url or "").startswith(("http://", "https://"))
     where = f', <a href="{escape(run.url or "", quote=True)}">{_text(run.url or "")}</a>' if is_page else ""
     title = f"<b>{_text(run.pipeline)}</b> {_word(run.status)}, run {_text(run.run_id)}{where}"
     parts = [
         f"<div>{title}</div>",
         _error(run.error),
-        _table(_STEP_HEADERS, [_step_row(step, note) for step, note in opened(list(steps))]),
+        _table(_STEP_HEADERS, [_step_row(step, note) for step, note in steps]),
         "" if run.status.is_terminal else f"<div><code>{_text(watch)}</code></div>",
     ]
     return "\n".join(part for part in parts if part)

@@ -13,7 +13,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_for
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import show_progress, wants_progress
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, find_item, folded
+from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, find_item, folded, opened
 
 __all__ = ["RunOperations", "SubmissionResult"]
 
@@ -233,7 +233,7 @@ class SubmissionResult:
         from flowyml.core.notebook import run_html
 
         try:
-            return run_html(self.run, self.step_runs(), command_for("watch", self))
+            return run_html(self.run, opened(self.step_runs()), command_for("watch", self))
         except EngineError:
             return None
 

@@ -350,7 +350,7 @@ def test_status_folds_items_and_opens_those_that_failed_on_any_terminal(
     if columns == 40:
         assert lines == [
             "train_a_model_with_a_long… 3 of 3 FAILED", "  1 failed",
-            "train_a_model_with_a_long_na…[1] FAILED", "  ValueError: no",
+            "train_a_model_with_a_long_name[1] FAILED", "  ValueError: no",
         ]  # fmt: skip
     else:
         assert re.fullmatch(r"train_a_model_with_a_long_name 3 of 3 +FAILED +\d+\.\d s +1 +1 failed", lines[1])
