@@ -155,7 +155,7 @@ class Decision(Gate):
 class Opening(Node):
     """The beginning of a loop: it waits for the lists that the loop goes over."""
 
-    __slots__ = ("active", "frames_left", "held", "items", "loop", "next")
+    __slots__ = ("active", "any_failed", "frames_left", "held", "items", "loop", "next")
 
     def __init__(self, frame: Frame, loop: Loop) -> None:
         super().__init__(frame)
@@ -163,6 +163,7 @@ class Opening(Node):
         self.held: list[tuple[Node, str]] = []
         self.items: Mapping[str, Sequence[Any]] = {}
         self.next = self.active = self.frames_left = 0
+        self.any_failed = False
 
     @property
     def label(self) -> str:
@@ -200,6 +201,17 @@ class Gather(Node):
         self.step = step
         self.parts: list[Node] = []
 
+    def drop(self, output: str) -> None:
+        """The items keep theirs as long as this does: a run that is retried has only theirs."""
+        super().drop(output)
+        if self.end is not None and not self.uses[output]:
+            self.let_go(output)
+
+    def let_go(self, output: str) -> None:
+        """The items need it no more for what is outside of the loop."""
+        for part in self.parts:
+            part.drop(output)
+
     @property
     def label(self) -> str:
         return labelled(self.step, self.frame.index)
@@ -213,6 +225,18 @@ class Join(Node):
     def __init__(self, frame: Frame, choices: Sequence[tuple[Node, str]]) -> None:
         super().__init__(frame)
         self.choices = choices
+
+    def drop(self, output: str) -> None:
+        """As with ``Gather``, the step that it is of keeps it as long."""
+        super().drop(output)
+        if self.end is not None and not self.uses[output]:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """None of the outputs is needed for this any more."""
+        for node, key in self.choices:
+            node.drop(key)
+        self.choices = ()
 
     @property
     def label(self) -> str:

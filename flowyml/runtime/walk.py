@@ -41,10 +41,15 @@ class Walk(Generic[T]):
     ``ready`` holds what can be worked on. Tasks that will never run are put into ``decided`` as they are found, with
     ``end`` and ``cause``, and those of items that are to come into ``opened``. ``left`` counts what has not ended,
     ``tasks`` are all that there are so far, and ``outputs`` says where those of the pipeline are found.
+
+    What failed, or did not run since something failed, keeps the values that it needs, so that it can run again in
+    another walk. There, ``make`` gives tasks with an ``end``, and their ``values``, for what has run before, and
+    ``past`` says how many items those loops have whose tasks have all run, None for one that was skipped.
     """
 
     def __init__(
-        self, plan: Plan, parameters: Mapping[str, Any], make: Callable[[Frame, Step, int], T]
+        self, plan: Plan, parameters: Mapping[str, Any], make: Callable[[Frame, Step, int], T],
+        past: Mapping[tuple[str, Index], int | None] = {},
     ) -> None:  # fmt: skip
         self.plan = plan
         self.ready: deque[Node] = deque()
@@ -59,6 +64,8 @@ class Walk(Generic[T]):
         self._positions = {step.name: position for position, step in enumerate(plan.steps)}
         self._scopes: dict[str, Scope] = {}
         self._pending: deque[Node] = deque()
+        self._past = past
+        self._reopened: deque[Opening] = deque()
         self.root = Frame()
         self._finale = Gate(self.root)  # what cleans up is behind it
         self._stopped = False
@@ -83,6 +90,12 @@ class Walk(Generic[T]):
     def open(self, opening: Opening, lists: Mapping[str, Sequence[Any]]) -> None:
         """The lists of a loop are there, equally long: its items begin."""
         count = len(next(iter(lists.values())))
+        for number in range(count):
+            self.opened.extend(self._stand_ins(opening, (*opening.frame.index, number)))
+        self._open(opening, lists, count)
+        self._settle()
+
+    def _open(self, opening: Opening, lists: Mapping[str, Sequence[Any]], count: int) -> None:
         opening.items = lists
         opening.frames_left = count
         for (loop, _), gather in opening.frame.gathers.items():
@@ -90,13 +103,18 @@ class Walk(Generic[T]):
                 gather.waits += count  # and is left alone until this node has ended
         if not count:
             self._stand_in(opening, End.OK, "no items")
-        for number in range(count):
-            self.opened.extend(self._stand_ins(opening, (*opening.frame.index, number)))
         self._begin_items(opening)
         if opening.next < count:
             self._limited.append(opening)
         self._end(opening, End.OK, "")
-        self._settle()
+
+    def _open_again(self, opening: Opening) -> None:
+        """A loop that is over: its tasks have their ends, and need no items."""
+        count = self._past[opening.loop.name, opening.frame.index]
+        if count is None:
+            self._end(opening, End.SKIPPED, "")
+        else:
+            self._open(opening, {"": [None] * count}, count)
 
     def to_come(self) -> Iterator[T]:
         """Tasks for the items that have not begun, as in ``opened``. May be asked for by another thread."""
@@ -167,6 +185,8 @@ class Walk(Generic[T]):
         for frame in {id(task.frame): task.frame for task in self.tasks}.values():
             for node in (*frame.tasks.values(), *frame.openings.values(), *frame.gathers.values(), frame.item):
                 node.values.clear()
+                for _, source, _ in node.arguments:
+                    source.values.clear()
         for node, _ in self.outputs.values():
             node.values.clear()
 
@@ -185,13 +205,18 @@ class Walk(Generic[T]):
             task = self._make(frame, step, position)
             frame.tasks[step.name] = task
             self.tasks.append(task)
-            nodes.append(task)
+            if task.end is None:
+                nodes.append(task)
+            elif task.end is End.FAILED:
+                self._note_failure(frame)
         frame.openings = {loop.name: Opening(frame, loop) for loop in scope.loops}
-        nodes.extend(frame.openings.values())
+        over = [each for each in frame.openings.values() if (each.loop.name, frame.index) in self._past]
+        nodes.extend(each for each in frame.openings.values() if each not in over)
         for branch in scope.branches:
             choice = self._structure.choices[branch.choice]
-            made = Decision(frame, choice[: [each.name for each in choice].index(branch.name) + 1])
-            nodes.append(frame.decisions.setdefault(branch.name, made))
+            frame.decisions[branch.name] = Decision(
+                frame, choice[: [each.name for each in choice].index(branch.name) + 1]
+            )
         for loop_name, step_name in scope.collected:
             opening = frame.openings[loop_name]
             gather = frame.gathers[loop_name, step_name] = Gather(frame, opening.loop, step_name)
@@ -199,6 +224,16 @@ class Walk(Generic[T]):
             opening.followers.append(gather)
         for node in nodes:
             self._tie(node)
+        has_past = bool(over) or any(task.end is not None for task in frame.tasks.values())
+        for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
+            if decision.behind or not has_past:
+                self._tie(decision)
+            else:
+                decision.end = End.SKIPPED  # all behind it has its end
+        nodes.extend(each for each in frame.decisions.values() if each.end is None)
+        self.left += len(over)
+        frame.left += len(over)
+        self._reopened.extend(over)
         for node in nodes:
             if self._finale.end is not None or not self._is_late(node):
                 self.left += 1
@@ -346,11 +381,24 @@ class Walk(Generic[T]):
         if node.end is not None:
             return
         node.end, node.cause = end, cause
+        if end is End.FAILED:
+            self._note_failure(node.frame)
+            if isinstance(node, Opening):
+                node.any_failed = True
         self._pending.append(node)
+
+    @staticmethod
+    def _note_failure(frame: Frame | None) -> None:
+        while frame is not None and frame.opening is not None:
+            frame.opening.any_failed = True
+            frame = frame.parent
 
     def _settle(self) -> None:
         """Work off what has ended, until nothing follows from it any more."""
-        while self._pending:
+        while self._pending or self._reopened:
+            if self._reopened:
+                self._open_again(self._reopened.popleft())
+                continue
             node = self._pending.popleft()
             if isinstance(node, Task) and not node.started:
                 self.decided.append(node)  # type: ignore[arg-type]  # tasks are made by `make`, so they are of T
@@ -365,8 +413,8 @@ class Walk(Generic[T]):
                 self._judge(behind)
 
     def _count_out(self, node: Node) -> None:
-        for _, source, key in node.arguments:
-            source.drop(key)
+        if node.end is not End.FAILED and not isinstance(node, Opening):
+            self._drop_arguments(node)
         self.left -= 1
         if isinstance(node, Opening) and node.end is not End.OK:
             assert node.end is not None
@@ -376,6 +424,11 @@ class Walk(Generic[T]):
         node.frame.left -= 1
         if not node.frame.left and node.frame.opening is not None:
             self._end_item(node.frame.opening)
+
+    @staticmethod
+    def _drop_arguments(node: Node) -> None:
+        for _, source, key in node.arguments:
+            source.drop(key)
 
     def _tell(self, follower: Node, ended: Node) -> None:
         assert ended.end is not None
@@ -393,14 +446,14 @@ class Walk(Generic[T]):
 
     def _end_join(self, join: Join) -> None:
         ran = next(((node, key) for node, key in join.choices if node.end is End.OK), None)
-        if ran is not None:
+        if ran is not None and join.uses.get("", 1):
             join.values[""] = ran[0].values[ran[1]]
-        for node, key in join.choices:
-            node.drop(key)
         if ran is not None:
             self._end(join, End.OK, "")
         else:
             self._end(join, End.FAILED if join.tally[End.FAILED] else End.SKIPPED, join.cause)
+        if not join.uses.get("", 1):
+            join.let_go()
 
     def _gathered(self, gather: Gather, ended: Node) -> None:
         if isinstance(ended, Opening) and ended.end is not End.OK:
@@ -417,15 +470,14 @@ class Walk(Generic[T]):
             end = End.SKIPPED
         else:
             end = End.OK
-            for output in gather.uses:
+            for output in (name for name, left in gather.uses.items() if left):
                 values = Collected(part.values[output] for part in ok)
                 values.indexes = [part.frame.index[-1] for part in ok] if goes_on else None
                 gather.values[output] = values
-        for part in gather.parts:
-            for output in gather.uses:
-                part.drop(output)
-        gather.parts = []
         self._end(gather, end, gather.cause)
+        for output, left in gather.uses.items():
+            if not left:
+                gather.let_go(output)
 
     # Loops.
 
@@ -442,6 +494,9 @@ class Walk(Generic[T]):
             self._build(frame)
             self._tie_parts(opening, frame)
             frame.item.forget_unused()
+            if not frame.left:  # all of it has run before
+                opening.frames_left -= 1
+                opening.active -= 1
 
     def _tie_parts(self, opening: Opening, frame: Frame) -> None:
         for (loop, step), gather in opening.frame.gathers.items():
@@ -451,19 +506,24 @@ class Walk(Generic[T]):
             for output in gather.uses:
                 part.use(output)
             gather.parts.append(part)
-            part.followers.append(gather)
+            if part.end is None:
+                part.followers.append(gather)
+            else:
+                self._tell(gather, part)
 
     def _end_item(self, opening: Opening) -> None:
         opening.frames_left -= 1
         opening.active -= 1
         if opening.frames_left:
             self._begin_items(opening)
-        elif opening.end is not None:
+        if not opening.frames_left and opening.end is not None:
             self._let_go(opening)
 
     def _let_go(self, opening: Opening) -> None:
-        for node, key in opening.held:
-            node.drop(key)
+        if not opening.any_failed:
+            self._drop_arguments(opening)
+            for node, key in opening.held:
+                node.drop(key)
         opening.held = []
         opening.items = {}
 
