@@ -224,13 +224,8 @@ class Walk(Generic[T]):
             opening.followers.append(gather)
         for node in nodes:
             self._tie(node)
-        has_past = bool(over) or any(task.end is not None for task in frame.tasks.values())
-        for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
-            if decision.behind or not has_past:
-                self._tie(decision)
-            else:
-                decision.end = End.SKIPPED  # all behind it has its end
-        nodes.extend(each for each in frame.decisions.values() if each.end is None)
+        has_past = len(nodes) < len(frame.tasks) + len(frame.openings)
+        nodes.extend(self._tied_decisions(frame, has_past=has_past))
         self.left += len(over)
         frame.left += len(over)
         self._reopened.extend(over)
@@ -239,6 +234,17 @@ class Walk(Generic[T]):
                 self.left += 1
                 frame.left += 1
                 self._judge(node)
+
+    def _tied_decisions(self, frame: Frame, *, has_past: bool) -> list[Decision]:
+        """Those that are to be made. What of a frame has been needs none."""
+        made = []
+        for decision in reversed(frame.decisions.values()):  # a branch comes after the one around it
+            if decision.behind or not has_past:
+                self._tie(decision)
+                made.append(decision)
+            else:
+                decision.end = End.SKIPPED
+        return made[::-1]
 
     def _tie(self, node: Node) -> None:
         frame = node.frame
@@ -381,11 +387,16 @@ class Walk(Generic[T]):
         if node.end is not None:
             return
         node.end, node.cause = end, cause
-        if end is End.FAILED:
+        if self._may_come_again(node):
             self._note_failure(node.frame)
             if isinstance(node, Opening):
                 node.any_failed = True
         self._pending.append(node)
+
+    @staticmethod
+    def _may_come_again(node: Node) -> bool:
+        """Whether it is decided anew when what failed runs again: it failed, or did not run since something did."""
+        return node.end is End.FAILED or (node.end is End.SKIPPED and bool(node.cause))
 
     @staticmethod
     def _note_failure(frame: Frame | None) -> None:
@@ -413,7 +424,7 @@ class Walk(Generic[T]):
                 self._judge(behind)
 
     def _count_out(self, node: Node) -> None:
-        if node.end is not End.FAILED and not isinstance(node, Opening):
+        if not isinstance(node, Opening) and not self._may_come_again(node):
             self._drop_arguments(node)
         self.left -= 1
         if isinstance(node, Opening) and node.end is not End.OK:

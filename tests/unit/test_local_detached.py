@@ -282,7 +282,7 @@ def test_one_run_id_submitted_by_many_processes_at_once(tmp_path: Path, local: L
     time.sleep(0.5)
     for process in processes:
         say(process)
-    answers = [process.communicate("\n", timeout=20)[0] for process in processes]
+    answers = [process.communicate("\n", timeout=90)[0] for process in processes]
     assert answers == ["shared\n"] * 4
     assert finished(local, "shared").status is COMPLETED
     assert (tmp_path / "executions").read_text() == "x"

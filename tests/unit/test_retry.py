@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, cleanup, either, for_each, otherwise, pipeline, step, when
 from flowyml.core.capabilities import Capabilities, Feature, Support, no, yes
 from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
+from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import detached
+from tests.unit.local_runs import CANCELLED, COMPLETED, FAILED, beating, process_id
 
 
 class Engine(LocalOrchestrator):
@@ -64,3 +72,345 @@ def test_what_the_engine_is_asked_for() -> None:
     handle.retry(steps=["load"])
     handle.retry("load")
     assert engine.asked == [None, ("load",), ("load",)]
+
+
+def traced(folder: Path, name: str) -> int:
+    """How often a step of that name has begun, this time included; its file ``fail`` says how often it fails."""
+    with (folder / name).open("a") as file:
+        file.write("x")
+    times = len((folder / name).read_text())
+    if times <= int((folder / f"{name}.fail").read_text() if (folder / f"{name}.fail").exists() else "0"):
+        raise ValueError(f"{name} fails")
+    return times
+
+
+def times(folder: Path, *names: str) -> list[int]:
+    return [len((folder / name).read_text()) if (folder / name).exists() else 0 for name in names]
+
+
+def fail(folder: Path, name: str, times: int = 1) -> None:
+    (folder / f"{name}.fail").write_text(str(times))
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    (tmp_path / "notes").mkdir()
+    return tmp_path / "notes"
+
+
+@step
+def load(folder: str) -> list[int]:
+    traced(Path(folder), "load")
+    return [3, 1, 2]
+
+
+@step
+def train(folder: str, rows: list[int]) -> list[int]:
+    rows.sort()
+    traced(Path(folder), "train")
+    return rows
+
+
+@step
+def report(folder: str, rows: list[int], trained: list[int]) -> str:
+    traced(Path(folder), "report")
+    return f"{rows} {trained}"
+
+
+@step
+def beside(folder: str) -> int:
+    return traced(Path(folder), "beside")
+
+
+@pipeline
+def chain(folder: str) -> Any:
+    rows = load(folder)
+    return {"report": report(folder, rows, train(folder, rows)), "beside": beside(folder)}
+
+
+WORKERS = pytest.mark.parametrize("workers", ["threads", "processes"])
+
+
+@WORKERS
+@pytest.mark.parametrize("detached", [False, True], ids=["run", "submit"])
+def test_what_failed_runs_again_and_nothing_that_completed(
+    notes: Path, workers: Literal["threads", "processes"], detached: bool
+) -> None:
+    local = LocalOrchestrator(workers=workers)
+    fail(notes, "train")
+    if detached:
+        handle = chain.submit({"folder": str(notes)}, on=local)
+    else:
+        handle = local.attach(chain.run({"folder": str(notes)}, on=local).run_id)
+    handle.wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.status is FAILED
+    assert times(notes, "load", "train", "report", "beside") == [1, 1, 0, 1]
+    run_id = handle.run_id
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "load", "train", "report", "beside") == [1, 2, 1, 1]
+    assert handle.outputs == {"report": "[3, 1, 2] [1, 2, 3]", "beside": 1}
+    assert handle.run_id == run_id
+    assert {each.name: each.attempt for each in handle.step_runs()} == {
+        "load": 1, "train": 2, "report": 1, "beside": 1,
+    }  # fmt: skip
+    with pytest.raises(RetryRefusedError, match="completed"):
+        handle.retry()
+
+
+@step
+def items(folder: str) -> list[dict[str, int]]:
+    traced(Path(folder), "items")
+    return [{"n": number} for number in range(4)]
+
+
+@step
+def first(folder: str, item: dict[str, int]) -> dict[str, int]:
+    number = item.pop("n")  # an item is its step's own
+    traced(Path(folder), f"first{number}")
+    return {"n": number * 10}
+
+
+@step
+def second(folder: str, item: dict[str, int]) -> int:
+    number = item.pop("n")
+    traced(Path(folder), f"second{number}")
+    return number + 1
+
+
+@step
+def total(folder: str, values: list[int]) -> int:
+    traced(Path(folder), "total")
+    return sum(values)
+
+
+@pipeline
+def looped(folder: str) -> Any:
+    with for_each(items(folder), max_parallel=2) as item:
+        done = second(folder, first(folder, item))
+    return {"total": total(folder, done), "values": done}
+
+
+@WORKERS
+def test_only_the_failed_items_of_a_loop_run_again(notes: Path, workers: Literal["threads", "processes"]) -> None:
+    fail(notes, "second20")
+    fail(notes, "first3")
+    handle = looped.submit({"folder": str(notes)}, on=LocalOrchestrator(workers=workers))
+    assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is FAILED
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "items", *(f"first{n}" for n in range(4))) == [1, 1, 1, 1, 2]
+    assert times(notes, "total", "second0", "second10", "second20", "second30") == [1, 1, 1, 2, 1]
+    assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31]}
+    attempts = {each.label: each.attempt for each in handle.step_runs()}
+    assert (attempts["first[3]"], attempts["second[3]"], attempts["second[2]"], attempts["first[2]"]) == (2, 1, 2, 1)
+
+
+def test_a_loop_that_completed_is_left_alone_and_its_list_is_there(notes: Path) -> None:
+    fail(notes, "total", 2)
+    handle = LocalOrchestrator().attach(looped.run({"folder": str(notes)}).run_id)
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is FAILED
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "items", "first0", "second0", "total") == [1, 1, 1, 3]
+    assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31]}
+    assert {each.label: each.attempt for each in handle.step_runs()}["total"] == 3
+
+
+@step
+def is_good(folder: str) -> bool:
+    return traced(Path(folder), "is_good") > 0
+
+
+@step
+def publish(folder: str) -> str:
+    traced(Path(folder), "publish")
+    return "published"
+
+
+@step
+def hold(folder: str) -> str:
+    traced(Path(folder), "hold")
+    return "held"
+
+
+@step
+def announce(folder: str, what: str) -> str:
+    traced(Path(folder), "announce")
+    return what.upper()
+
+
+@step(run_if="one_failed")
+def alert(folder: str, what: str = "") -> None:
+    traced(Path(folder), "alert")
+
+
+@step(run_if="all_failed")
+def never(folder: str, good: bool = True, what: str = "") -> None:
+    traced(Path(folder), "never")
+
+
+@step
+def tidy(folder: str) -> None:
+    traced(Path(folder), "tidy")
+
+
+@pipeline
+def branched(folder: str) -> Any:
+    good = is_good(folder)
+    with when(good):
+        published = publish(folder)
+    with otherwise():
+        held = hold(folder)
+    said = announce(folder, either(published, held))
+    alert(folder, said)
+    never(folder, good, said)
+    with cleanup():
+        tidy(folder)
+    return said
+
+
+def statuses(handle: SubmissionResult) -> dict[str, str]:
+    return {each.name: each.raw_status for each in handle.step_runs()}
+
+
+def test_branches_handlers_and_what_cleans_up(notes: Path) -> None:
+    fail(notes, "announce")
+    handle = LocalOrchestrator().attach(branched.run({"folder": str(notes)}).run_id)
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "is_good", "publish", "hold", "announce", "alert", "never") == [1, 1, 0, 2, 1, 0]
+    assert times(notes, "tidy") == [2]
+    assert handle.outputs == {"announce": "PUBLISHED"}
+    assert statuses(handle)["hold"] == statuses(handle)["never"] == "skipped"
+
+
+def test_what_was_not_decided_is(notes: Path) -> None:
+    fail(notes, "is_good")
+    handle = LocalOrchestrator().attach(branched.run({"folder": str(notes)}).run_id)
+    assert statuses(handle)["publish"] == "upstream_failed"
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "is_good", "publish", "hold", "announce") == [2, 1, 0, 1]
+    assert statuses(handle)["hold"] == "skipped"
+
+
+def test_named_steps(notes: Path) -> None:
+    """One that failed alone, an item, and one that completed with all that comes after it."""
+    fail(notes, "train")
+    fail(notes, "beside")
+    handle = LocalOrchestrator().attach(chain.run({"folder": str(notes)}).run_id)
+    handle.retry(["beside"]).wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.status is FAILED
+    assert times(notes, "load", "train", "report", "beside") == [1, 1, 0, 2]
+    assert statuses(handle) == {
+        "load": "completed", "train": "failed", "report": "upstream_failed", "beside": "completed",
+    }  # fmt: skip
+    assert "train fails" in str(handle.error)
+    handle.retry(["load"]).wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.status is COMPLETED, handle.error
+    assert times(notes, "load", "train", "report", "beside") == [2, 2, 1, 2]
+
+
+def test_a_named_item(notes: Path) -> None:
+    fail(notes, "first1", 2)
+    fail(notes, "first3")
+    handle = LocalOrchestrator().attach(looped.run({"folder": str(notes)}).run_id)
+    handle.retry("first[3]").wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.status is FAILED
+    assert times(notes, "first1", "first3", "second30", "total") == [1, 2, 1, 0]
+    handle.retry().wait_for_completion(timeout=90, poll_interval=0.1)
+    assert times(notes, "first1", "first3", "second30", "total") == [2, 2, 1, 0]
+    assert handle.retry("first").wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "first1", "first3", "second10", "total") == [3, 2, 1, 1]
+
+
+@step
+def model(folder: str) -> object:
+    traced(Path(folder), "model")
+
+    class Model:
+        rows = 7
+
+    return Model()
+
+
+@step
+def use(folder: str, model: object) -> int:
+    traced(Path(folder), "use")
+    return model.rows  # type: ignore[attr-defined, no-any-return]  # the test's own class
+
+
+@pipeline
+def modelled(folder: str) -> Any:
+    return use(folder, model(folder))
+
+
+def test_what_cannot_be_known_is_made_anew(notes: Path) -> None:
+    """A step in a thread had the object itself, and may have changed it before it failed."""
+    fail(notes, "use")
+    handle = LocalOrchestrator().attach(modelled.run({"folder": str(notes)}).run_id)
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "model", "use") == [2, 2]
+    assert handle.outputs == {"use": 7}
+
+
+@step
+def killed(folder: str, rows: list[int]) -> int:
+    if traced(Path(folder), "killed") == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return len(rows)
+
+
+@pipeline
+def crashing(folder: str) -> Any:
+    return killed(folder, load(folder))
+
+
+def test_a_run_whose_process_died(notes: Path) -> None:
+    handle = crashing.submit({"folder": str(notes)}).wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.raw_status == "crashed"
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert (times(notes, "load", "killed"), handle.outputs) == ([2, 2], {"killed": 3})
+
+
+def test_a_cancelled_run_goes_on(notes: Path, tmp_path: Path) -> None:
+    handle = beating(tmp_path, seconds=1).submit()
+    process_id(tmp_path)
+    handle.cancel()
+    assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is CANCELLED
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+
+
+def test_code_that_cannot_travel_is_said_to_be_the_reason(notes: Path) -> None:
+    lock = threading.Lock()
+
+    @step
+    def locked() -> None:
+        with lock:
+            raise ValueError("no")
+
+    run = Pipeline("locked").add_step(locked).run()
+    with pytest.raises(RetryRefusedError, match=r"its code was not kept: .*lock"):
+        LocalOrchestrator().attach(run.run_id).retry()
+
+
+def test_two_at_once_start_one(notes: Path) -> None:
+    fail(notes, "load")
+    local = LocalOrchestrator()
+    row = local.store.get(chain.run({"folder": str(notes)}, on=local).run_id)
+    detached.start_again(local.store, row, None)
+    with pytest.raises(RetryRefusedError, match="by another process just now"):
+        detached.start_again(local.store, row, None)
+    handle = local.attach(row.run_id).wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.status is COMPLETED, handle.error
+    assert (local.store.job(row.number), local.store.kept(row.number)) == (None, [])
+
+
+def test_the_step_s_own_retries_begin_anew(notes: Path) -> None:
+    folder = str(notes)
+
+    @step(retry=2)
+    def flaky() -> None:
+        traced(Path(folder), "flaky")
+
+    fail(notes, "flaky", 4)
+    handle = LocalOrchestrator().attach(Pipeline("flaky").add_step(flaky).run().run_id)
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert [each.attempt for each in handle.step_runs()] == [5]
+    assert "(attempt 4 of 6); trying again" in "\n".join(line.message for line in handle.logs())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
@@ -33,7 +33,10 @@ CAPABILITIES = Capabilities(
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: yes,
-        Feature.RETRY_RUN: no("Not yet."),
+        Feature.RETRY_RUN: partly(
+            "What a step returned is made anew if it is too large for the record, or if a step in a thread had it and "
+            "may have changed it before it failed."
+        ),
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),
         Feature.SCHEDULE_INTERVAL: partly(_WHILE_SERVED),
         Feature.SCHEDULE_TIMEZONE: yes,

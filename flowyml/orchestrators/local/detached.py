@@ -12,31 +12,32 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from flowyml.artifacts.allowed import pickles_decided
+from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import StepCancelledError
+from flowyml.core.errors import RetryRefusedError, StepCancelledError
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_process, this_process
 from flowyml.orchestrators.bundled import BundledPipeline
+from flowyml.orchestrators.local.again import to_run_again
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
-from flowyml.orchestrators.local.schema import RunRow
-from flowyml.orchestrators.local.store import Ending, Line, RunStore, unread_output, write
+from flowyml.orchestrators.local.schema import RunRow, item_of
+from flowyml.orchestrators.local.store import Ending, Line, RunStore, clear_folder, unread_output, write
+from flowyml.plan.bundle import Bundle
 from flowyml.runtime.loading import import_from, loading
 from flowyml.runtime.parent_env import apply_parent_env, read_parent_env
 from flowyml.runtime.process_tree import kill_tree
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.local.orchestrator import LocalOrchestrator
-    from flowyml.plan.bundle import Bundle
 
-__all__ = ["end_process", "main", "pickled", "reap", "start_run"]
+__all__ = ["end_process", "job_of", "main", "pickled", "reap", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
 
@@ -73,24 +74,72 @@ def _start_run(
         revision=bundle.revision,
     ):  # fmt: skip
         return False
-    folder = store.folder_of(run_id)
     try:
-        private_folder(folder)
-        job = {
-            "run_id": run_id, "store": str(store.path), "bundle": str(path), "parameters": parameters,
-            "caller": read_parent_env(), "dates": dates.plain(),
-        }  # fmt: skip
-        with open_private(folder / "job.json", "w") as file:
-            json.dump(job, file)
-        with open_private(folder / "orchestrator.pkl") as file:
-            file.write(orchestrator)
-        owner = _launch(folder)
+        job = job_of(path, dates)
+        store.keep_job(run_id, job, orchestrator)
+        owner = _start(store, run_id, parameters, job, orchestrator)
     except BaseException:
         store.forget(run_id)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(store.folder_of(run_id), ignore_errors=True)
         raise
     store.hand_over(run_id, owner)
     return True
+
+
+def job_of(bundle: Path, dates: RunDates) -> dict[str, Any]:
+    """What starts a run whenever it is started, but for its parameters, which the record has."""
+    return {"bundle": str(bundle), "caller": read_parent_env(), "dates": dates.plain()}
+
+
+def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> None:
+    """Start the process of a run that has ended once more. Raises ``RetryRefusedError``."""
+    job, orchestrator = _kept_job(store, row)
+    plan = Bundle.read(job["bundle"]).plan
+    again, gone = to_run_again(plan, store.steps(row.number), store.kept(row.number), chosen)
+    if not again and not gone:
+        raise RetryRefusedError(f"Run {row.run_id!r} has no step that could run again.")
+    positions = {step.name: position for position, step in enumerate(plan)}
+    rows, forgotten = ([(positions[name], item_of(index)) for name, index in turns] for turns in (again, gone))
+    with store.session():
+        if not store.again(row.number, this_process(), rows, forgotten):
+            raise RetryRefusedError(f"Run {row.run_id!r} has been started again by another process just now.")
+        try:
+            job["caller"]["no_pickles"] = decide_on_pickles()
+            owner = _start(store, row.run_id, json.loads(row.parameters), job, orchestrator)
+        except BaseException as error:
+            store.finish(row.run_id, Ending("FAILED", "failed", f"It could not be started again: {error_text(error)}"))
+            clear_folder(store.folder_of(row.run_id))
+            raise
+        store.hand_over(row.run_id, owner)
+
+
+def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
+    kept = store.job(row.number)
+    if kept is None and row.raw_status == "crashed":
+        why = "it ran in the process that called run(), which died with it"
+    elif kept is None:
+        why = "the run is from before FlowyML kept it"
+    elif "lacks" in kept[0]:
+        why = kept[0]["lacks"]
+    elif not Path(kept[0]["bundle"]).is_file():
+        why = f"its bundle, {kept[0]['bundle']}, is gone"
+    else:
+        return kept[0], kept[1] or b""
+    raise RetryRefusedError(
+        f"Run {row.run_id!r} cannot be run again, since its code was not kept: {why}. Start a new run."
+    )
+
+
+def _start(
+    store: RunStore, run_id: str, parameters: Mapping[str, Any], job: Mapping[str, Any], orchestrator: bytes
+) -> ProcessIdentity:  # fmt: skip
+    folder = store.folder_of(run_id)
+    private_folder(folder)
+    with open_private(folder / "job.json", "w") as file:
+        json.dump({"run_id": run_id, "store": str(store.path), "parameters": parameters, **job}, file)
+    with open_private(folder / "orchestrator.pkl") as file:
+        file.write(orchestrator)
+    return _launch(folder)
 
 
 def _launch(folder: Path) -> ProcessIdentity:
@@ -151,7 +200,7 @@ def main(folder: Path) -> int:
         ending = Ending("FAILED", "failed", error_text(error))
     if store.finish(job["run_id"], ending):  # it was not recorded yet: execute() never came to do so
         host.record_output(store)
-    shutil.rmtree(folder, ignore_errors=True)
+    clear_folder(folder, all_of_it=ending.status == "COMPLETED")
     if host.is_stopped:
         host.end()
     return 0 if ending.status == "COMPLETED" else 1
@@ -207,7 +256,7 @@ class _Detached(Host):
 
     def end(self) -> None:
         """End at once, and with this process whatever its steps have started and left running."""
-        shutil.rmtree(self._output.parent, ignore_errors=True)
+        clear_folder(self._output.parent)
         sys.stdout.flush()
         sys.stderr.flush()
         if os.getpgrp() == os.getpid():

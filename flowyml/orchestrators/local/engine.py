@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
-from flowyml.runtime.nodes import Decision, End, Opening
+from flowyml.runtime.nodes import Decision, End, Index, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.tracebacks import described, left_behind
 from flowyml.runtime.walk import Walk
@@ -40,6 +40,7 @@ class Engine:
 
     ``note`` is called each time a node's row changed, and ``failed`` each time an attempt failed, with the seconds
     until the next one, if there is one. ``code_folder`` is where the code of a bundle is unpacked, if it is.
+    Of steps that are ``known``, by their positions and items, the record has a row from an earlier try.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Engine:
         note: Callable[[StepRow], object],
         failed: Callable[[Node, BaseException, float | None], None],
         code_folder: Path | None = None,
+        known: Container[tuple[int, Index]] = (),
     ) -> None:
         self.walk = walk
         self.faults: list[str] = []
@@ -61,6 +63,7 @@ class Engine:
         self._note = note
         self._report = failed
         self._code_folder = code_folder
+        self._known = known
         self._max_helpers = max_workers - 1
         self._condition = threading.Condition()
         self._ready = walk.ready
@@ -204,11 +207,11 @@ class Engine:
     def _delay(self, node: Node, error: BaseException) -> float | None:
         """Seconds until the next attempt; None when there is none."""
         policy = node.step.retry
-        if policy is None or self.stopping or node.attempt >= policy.max_attempts:
+        if policy is None or self.stopping or node.attempt >= node.max_attempts:
             return None
         names = error.names if isinstance(error, StepFailedError) and error.names else error_names(error)
         retries = policy.retries_on_names(names)
-        return policy.delays[node.attempt - 1] if retries else None
+        return policy.delays[node.attempt - node.before - 1] if retries else None
 
     def _mark(self, node: Node, row: StepRow) -> None:
         node.row = row._replace(item=item_of(node.index)) if node.index else row
@@ -256,7 +259,8 @@ class Engine:
         now = time.time()
         while self.walk.opened:
             node = self.walk.opened.popleft()
-            self._mark(node, node.row)
+            if (node.position, node.index) not in self._known:
+                self._mark(node, node.row)
         while self.walk.decided:
             node = self.walk.decided.popleft()
             if node.end is End.OK:

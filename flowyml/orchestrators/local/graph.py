@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from flowyml.orchestrators.local.again import Done, Recorded
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.plan.model import Step
-from flowyml.runtime.nodes import Frame, Task
+from flowyml.runtime.nodes import End, Frame, Task
 
 __all__ = ["Node"]
 
@@ -12,15 +13,28 @@ __all__ = ["Node"]
 class Node(Task):
     """One step, or one item's turn of it, on its way through a run. ``row`` is what the store has of it."""
 
-    __slots__ = ("apart", "attempt", "due", "error", "row")
+    __slots__ = ("apart", "attempt", "before", "due", "error", "row")
 
     def __init__(self, frame: Frame, step: Step, position: int, *, apart: bool) -> None:
         super().__init__(frame, step, position)
         self.apart = apart
-        self.attempt = 0
+        self.attempt = self.before = 0  # before: those of the run's earlier tries
         self.due = 0.0
         self.error: BaseException | None = None
         self.row = StepRow(position, "QUEUED", "queued", item=item_of(self.index))
+
+    def recall(self, done: Done) -> None:
+        """Go on from what the record has of it."""
+        self.row, self.end = done.row, done.end
+        self.attempt = self.before = done.row.attempt
+        self.values = {name: Recorded(entry) for name, entry in done.entries.items()}
+        if done.end is End.FAILED:
+            self.cause = f"step {self.label!r} ended {done.row.status}"
+
+    @property
+    def max_attempts(self) -> int:
+        """How many there may be, with those of earlier tries."""
+        return self.before + (self.step.retry.max_attempts if self.step.retry else 1)
 
     @property
     def ended(self) -> bool:

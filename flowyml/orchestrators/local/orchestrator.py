@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
@@ -38,7 +39,8 @@ from flowyml.runtime.loading import is_loading
 if TYPE_CHECKING:
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
-    from flowyml.orchestrators.local.run import Settings
+    from flowyml.orchestrators.local.again import Past
+    from flowyml.orchestrators.local.run import LocalRun, Settings
     from flowyml.orchestrators.local.schedules import ScheduleStore
     from flowyml.orchestrators.local.schema import RunRow
     from flowyml.orchestrators.local.store import RunStore
@@ -135,7 +137,12 @@ class LocalOrchestrator(Orchestrator):
             with store.session():
                 if self._begin(store, plan, run_id, parameters, pipeline, code_digest):
                     measure("run_started", plan.name, run_id, self.name)
-                    return LocalRun(plan, store.get(run_id), filled, store, settings).execute()
+                    run = LocalRun(plan, store.get(run_id), filled, store, settings)
+                    try:
+                        return run.execute()
+                    finally:
+                        if not run.is_completed and not self.host.alone:
+                            self._keep_job(pipeline, run, bundle, dates)
         found = self.get_run(run_id)
         check_same_run(found, plan.name, parameters, origin=pipeline.origin, code_digest=code_digest)
         return self.attach(run_id).wait_for_completion(timeout=float("inf"), poll_interval=0.5).result()
@@ -158,6 +165,25 @@ class LocalOrchestrator(Orchestrator):
             found = records.run_of(self.store.get(run_id))
             check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         return run_id
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        """Start a process that goes on with the run, whichever process it ran in before."""
+        from flowyml.orchestrators.local import detached
+
+        detached.start_again(self.store, self.store.get(job_id), steps)
+
+    def _keep_job(self, pipeline: RunnablePipeline, run: LocalRun, bundle: Bundle | None, dates: RunDates) -> None:
+        """What a retry of a run in this process needs: its code and this orchestrator, or why there are none."""
+        from flowyml.orchestrators.local import detached
+
+        job: dict[str, Any]
+        try:
+            made = bundle or pipeline.bundle(run.plan)
+            job, orchestrator = detached.job_of(_write_bundle(made), dates), detached.pickled(self)
+        except Exception as error:  # whatever the class of a value raises that functions refer to
+            job, orchestrator = {"lacks": str(error)}, b""
+        with suppress(sqlite3.Error, ConfigurationError):  # as with the end of the run: its result is worth more
+            self.store.keep_job(run.row.run_id, job, orchestrator)
 
     def cancel(self, job_id: str) -> bool:
         """Stop a run: a submitted one and all its children within seconds, else see ``capabilities``."""
@@ -201,7 +227,18 @@ class LocalOrchestrator(Orchestrator):
             host=self.host,
             dates=dates,
             share=self.share,
+            past=self._past(plan, run_id),
         )
+
+    def _past(self, plan: Plan, run_id: str) -> Past:
+        """What earlier tries of this process's run left: a run that is retried has rows of steps before it begins."""
+        from flowyml.orchestrators.local.again import Past, past_of
+
+        if self.host.run_id != run_id:
+            return Past()
+        number = self.store.get(run_id).number
+        rows = self.store.steps(number)
+        return past_of(plan, rows, self.store.kept(number)) if rows else Past()
 
     def _max_output_bytes(self) -> float:
         """The most bytes that an output may have to be kept as an artifact."""
@@ -289,8 +326,6 @@ class LocalOrchestrator(Orchestrator):
 
     def health(self) -> Health:
         """Whether the record can be read and written."""
-        import sqlite3
-
         path = str(self.store.path)
         try:
             with self.store.session() as db:

@@ -25,11 +25,12 @@ from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.plan.values import steps_of
 from flowyml.runtime.tracebacks import described
 
-__all__ = ["MAX_KEPT_BYTES", "read", "record"]
+__all__ = ["MAX_KEPT_BYTES", "SMALL", "entry_of", "read", "record", "value_of"]
 
 logger = logging.getLogger("flowyml.local")
 
-_SMALL = 65536
+SMALL = 65536
+"""The most bytes of what is recorded without an artifact."""
 
 MAX_KEPT_BYTES = 1_000_000_000
 """The most that an output of a submitted run may have to be kept without being asked for."""
@@ -53,7 +54,7 @@ def read(run_id: str, recorded: str) -> Outputs:
             not_kept[name] = reason
             continue
         try:
-            values[name] = _value(entry)
+            values[name] = value_of(entry)
         except (ImportError, AttributeError) as error:  # its class is not to be found
             not_kept[name] = (
                 f"Output {name!r} of run {run_id!r} was kept, but its class cannot be imported here: "
@@ -64,7 +65,8 @@ def read(run_id: str, recorded: str) -> Outputs:
     return Outputs(values, not_kept=not_kept)
 
 
-def _value(entry: Mapping[str, Any]) -> Any:
+def value_of(entry: Mapping[str, Any]) -> Any:
+    """The value that an entry stands for. Raises ``ArtifactError``, and whatever the class of the value raises."""
     if "pickle" in entry:
         if forbidden := why_no_pickles():
             raise ArtifactError(f"it is a pickle, and pickles are not read here: {forbidden}")
@@ -73,6 +75,19 @@ def _value(entry: Mapping[str, Any]) -> Any:
 
 
 def _record(pipeline: str, run_id: str, output: PipelineOutput, value: Any, max_bytes: float) -> dict[str, Any]:
+    def key() -> str:
+        place = run_place(f"local {platform.node()} {home()}", pipeline, run_id)
+        return artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
+
+    return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes)
+
+
+def entry_of(
+    what: str, value: Any, store: Callable[[], Store], key: Callable[[], str], max_bytes: float
+) -> dict[str, Any]:  # fmt: skip
+    """What is recorded of a value: itself where it is small, a reference to an artifact of up to ``max_bytes``, which
+    is written to a store under a key, or why it is not kept.
+    """
     if _is_small(value) and is_plain(value):
         return {"value": value}
     forbidden = why_no_pickles()
@@ -81,36 +96,33 @@ def _record(pipeline: str, run_id: str, output: PipelineOutput, value: Any, max_
         return {"pickle": base64.b64encode(data).decode(), **main}
     if forbidden and not max_bytes:
         return {
-            "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: the record holds {_kind(value)} as a "
-            f"pickle, and pickles are not written here: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays "
-            f"and tables without one."
+            "not_kept": f"{what} was not kept: the record holds {_kind(value)} as a pickle, and pickles are not "
+            f"written here: {forbidden}. LocalOrchestrator(keep_outputs=True) keeps arrays and tables without one."
         }
     if not max_bytes:
         return {
-            "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: only small values are, and this is "
-            f"{_kind(value)}. Run it with LocalOrchestrator(keep_outputs=True) to keep it."
+            "not_kept": f"{what} was not kept: only small values are, and this is {_kind(value)}. Run it with "
+            f"LocalOrchestrator(keep_outputs=True) to keep it."
         }
     try:
-        place = run_place(f"local {platform.node()} {home()}", pipeline, run_id)
-        key = artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
-        store = open_store()
-        return {"artifact": pack(value, _LimitedStore(store, max_bytes), key=key), "store": store.url}
+        opened = store()
+        return {"artifact": pack(value, _LimitedStore(opened, max_bytes), key=key), "store": opened.url}
     except _TooLargeError:
         return {
-            "not_kept": f"Output {output.name!r} of run {run_id!r} was not kept: {_kind(value)} of more than "
-            f"{max_bytes / 1e9:g} GB. Run it with LocalOrchestrator(keep_outputs=True) to keep it, or let the step "
-            f"write it to storage and return where it is."
+            "not_kept": f"{what} was not kept: {_kind(value)} of more than {max_bytes / 1e9:g} GB. Run it with "
+            f"LocalOrchestrator(keep_outputs=True) to keep it, or let the step write it to storage and return where "
+            f"it is."
         }
     except Exception as error:  # whatever the class of the value raises when it is written
-        logger.warning("Output %r of run %r could not be kept: %s", output.name, run_id, described(error))
-        return {"not_kept": f"Output {output.name!r} of run {run_id!r} could not be kept: {described(error)}"}
+        logger.warning("%s could not be kept: %s", what, described(error))
+        return {"not_kept": f"{what} could not be kept: {described(error)}"}
 
 
 class _Limited(io.BytesIO):
     """A file that refuses to become large, so that nothing large is pickled to its end in vain."""
 
     def write(self, data: Any) -> int:
-        if self.tell() + memoryview(data).nbytes > _SMALL:
+        if self.tell() + memoryview(data).nbytes > SMALL:
             raise _TooLargeError
         return super().write(data)
 
@@ -166,7 +178,7 @@ def _small_pickle(value: Any) -> bytes | None:
 
 def _is_small(value: Any) -> bool:
     """Whether it is worth writing as JSON, found out without walking through millions of items."""
-    left = _SMALL
+    left = SMALL
     parts = [value]
     while parts and left >= 0:
         part = parts.pop()

@@ -98,8 +98,7 @@ def log_failure(
     node: Node, error: BaseException, delay: float | None, sink: Callable[[int, str], Sink], code_folder: Path | None
 ) -> None:  # fmt: skip
     """In the log of the step, and by way of logging on the terminal. ``delay`` is the time until the next attempt."""
-    attempts = node.step.retry.max_attempts if node.step.retry else 1
-    which = f" (attempt {node.attempt} of {attempts})" if attempts > 1 else ""
+    which = f" (attempt {node.attempt} of {node.max_attempts})" if node.max_attempts > 1 else ""
     with attributed(sink(node.position, node.row.item)):
         if delay is None:
             text, who = _trace(error, code_folder), f"step {node.step.name!r} "

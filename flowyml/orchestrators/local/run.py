@@ -16,27 +16,28 @@ from typing import Any
 from flowyml.artifacts import run_place
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import ConfigurationError
+from flowyml.core.errors import ConfigurationError, OutputNotKeptError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import private_folder
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import wants_progress
 from flowyml.core.runs import PipelineResult
+from flowyml.orchestrators.local.again import Past, Recorded, kept_rows
 from flowyml.orchestrators.local.capture import attributed, capturing
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.options import sharing_steps
-from flowyml.orchestrators.local.outputs import record
+from flowyml.orchestrators.local.outputs import SMALL, record
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
 from flowyml.orchestrators.local.schema import RunRow, StepRow
 from flowyml.orchestrators.local.sharing import warn_of_sharing
 from flowyml.orchestrators.local.step_call import StepCalls
 from flowyml.orchestrators.local.stopping import Watch
-from flowyml.orchestrators.local.store import Ending, RunStore
+from flowyml.orchestrators.local.store import KEPT, Ending, RunStore
 from flowyml.plan.model import Plan, Step
 from flowyml.runtime.code import Code
 from flowyml.runtime.fork_client import Server
@@ -49,6 +50,9 @@ from flowyml.runtime.walk import Walk
 __all__ = ["LocalRun", "Settings"]
 
 logger = logging.getLogger("flowyml.local")
+
+_COPIED = 100_000_000
+"""The most bytes of an array or a table that is copied before a step in a thread gets it, which may fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Settings:
     host: Host = field(default_factory=Host)
     dates: RunDates = field(default_factory=RunDates)
     share: bool = False
+    past: Past = field(default_factory=Past)
 
 
 class LocalRun:
@@ -82,7 +87,7 @@ class LocalRun:
         self._store = store
         self._settings = settings
         self._values = settings.folder / "values"
-        self._walk = Walk(plan, parameters, self._node)
+        self._walk = Walk(plan, parameters, self._node, settings.past.loops)
         self._recorder = Recorder(store, row.number)
         self._sink = self._recorder.sink(None)
         self._engine = Engine(
@@ -91,13 +96,23 @@ class LocalRun:
             note=self._row_taker(),
             failed=partial(log_failure, sink=self._recorder.sink, code_folder=settings.host.code_folder),
             code_folder=settings.host.code_folder,
+            known=settings.past.turns,
         )
         self._hooks: Sequence[PipelineHook] = ()
         self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
         self._outputs: dict[str, Any] = {}
+        self._recorded: dict[str, Any] = {}
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether it has ended so."""
+        return self._outcome[0] is ExecutionStatus.COMPLETED
 
     def _node(self, frame: Frame, step: Step, position: int) -> Node:
-        return Node(frame, step, position, apart=step.name in self._settings.apart)
+        node = Node(frame, step, position, apart=step.name in self._settings.apart)
+        if done := self._settings.past.turns.get((position, frame.index)):
+            node.recall(done)
+        return node
 
     def execute(self) -> PipelineResult:
         """Run to the end and record it, whatever happens on the way."""
@@ -141,6 +156,7 @@ class LocalRun:
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
             self._parameters, self._settings.dates, share=self._settings.share,
             sharing=sharing_steps(self.plan),
+            max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED),
         )  # fmt: skip
         in_threads = {step.name for step in self.plan if step.name not in self._settings.apart}
         if len(in_threads) > 1 and self._settings.max_workers > 1:
@@ -149,9 +165,21 @@ class LocalRun:
         with self._processes() as work.apart:
             self._recorder.start(self._ticker(live_view))
             self._settings.host.begun(self._engine)
-            self._engine.run(work.call, work.look)
-            self._outcome = self._outcome_now()
+            try:
+                self._engine.run(work.call, work.look)
+            finally:
+                self._outcome = self._outcome_now()
+                if not self.is_completed:
+                    self._keep_values(work)
             self._collect_outputs(work)
+
+    def _keep_values(self, work: StepCalls) -> None:
+        """Record the outputs that what failed will need when the run is retried. A record is not worth a run."""
+        folder, max_bytes = self._settings.folder / KEPT, self._settings.max_output_bytes
+        try:
+            self._store.keep(self.row.number, kept_rows(self._walk.tasks, work.kept, folder, max_bytes))
+        except Exception as error:
+            logger.warning("Outputs of run %r were not kept for a retry: %s", self.row.run_id, error_text(error))
 
     def _outcome_now(self) -> Outcome:
         return outcome_of(self.plan, self._walk.tasks, self._engine.faults, self._engine.stopping)
@@ -195,8 +223,15 @@ class LocalRun:
     def _collect_outputs(self, work: StepCalls) -> None:
         """The outputs of the pipeline that came to be; in a run that failed, those of the healthy branches."""
         for name, (node, output) in self._walk.outputs.items():
-            if node.end is End.OK:
-                self._outputs[name] = work.live(node.values[output])
+            if node.end is not End.OK:
+                continue
+            if type(value := node.values[output]) is Recorded:
+                self._recorded[name] = value.entry
+                continue
+            try:
+                self._outputs[name] = work.live(value)
+            except OutputNotKeptError as error:  # of an item, in an earlier try
+                self._recorded[name] = {"not_kept": str(error)}
 
     def _note_fault(self, error: BaseException) -> None:
         """The caller's interrupt, or a fault outside of all steps, such as code that cannot be imported."""
@@ -221,7 +256,7 @@ class LocalRun:
             self._recorder.close()
             if status is ExecutionStatus.COMPLETED:
                 outputs = record(self.plan, self.row.run_id, self._outputs, max_bytes=self._settings.max_output_bytes)
-                ending = ending._replace(outputs=outputs)
+                ending = ending._replace(outputs={**outputs, **self._recorded})
         finally:
             self._finish(ending)
             self._tidy()
@@ -237,7 +272,7 @@ class LocalRun:
     def _tidy(self) -> None:
         if self._settings.bundle is not None:
             shutil.rmtree(self._values, ignore_errors=True)
-            with suppress(OSError):  # a detached process has more in it
+            with suppress(OSError):  # a detached process has more in it, and so has a run that can be retried
                 self._settings.folder.rmdir()
 
     def _release_values(self) -> None:

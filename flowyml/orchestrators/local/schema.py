@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["RunRow", "StepRow", "index_of", "item_of", "prepare", "transaction"]
+__all__ = ["KeptRow", "RunRow", "StepRow", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 4
+VERSION = 5
 
 _TABLES = """
 CREATE TABLE runs (
@@ -61,6 +61,13 @@ INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, e
 SELECT run, position, status, raw_status, attempt, started, ended, error FROM steps_before;
 DROP TABLE steps_before;
 ALTER TABLE lines ADD COLUMN item TEXT NOT NULL DEFAULT ''
+""",
+    5: """
+CREATE TABLE jobs (run INTEGER PRIMARY KEY, job TEXT NOT NULL, orchestrator BLOB);
+CREATE TABLE kept (
+    run INTEGER NOT NULL, position INTEGER NOT NULL, item TEXT NOT NULL, output TEXT NOT NULL, entry TEXT NOT NULL,
+    PRIMARY KEY (run, position, item, output)
+) WITHOUT ROWID
 """,
 }
 
@@ -113,6 +120,15 @@ class StepRow(NamedTuple):
     def columns(cls) -> str:
         """The columns of the table in the order of the fields."""
         return ", ".join(cls._fields)
+
+
+class KeptRow(NamedTuple):
+    """An output of a step that completed, in a run that did not. ``entry`` is JSON, as of an output of the run."""
+
+    position: int
+    item: str
+    output: str
+    entry: str
 
 
 def item_of(index: Sequence[int]) -> str:

@@ -13,10 +13,12 @@ from flowyml.core.dates import RunDates
 from flowyml.core.errors import OutputError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.logs import with_level
+from flowyml.orchestrators.local.again import Recorded
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
 from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
+from flowyml.orchestrators.local.loans import Loans
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
@@ -51,13 +53,14 @@ class Stored:
 class StepCalls:
     """Calls the steps of one run. ``folder`` holds the values that pass between processes, while the run lasts.
 
-    With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share.
+    With ``share``, threads share the values themselves; ``sharing`` are the steps whose outputs they share. ``loans``
+    knows of the values that steps were given themselves, of which those up to ``max_copied_bytes`` are copied before.
     """
 
     def __init__(
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
-        sharing: Collection[str] = (),
+        sharing: Collection[str] = (), max_copied_bytes: float = 0,
     ) -> None:  # fmt: skip
         self.apart: StepProcesses | None = None
         self._functions = code.functions
@@ -72,6 +75,7 @@ class StepCalls:
         self._stop = stop
         self._sink = sink
         self._locks: dict[tuple[int, str], threading.Lock] = {}
+        self.loans = Loans(max_copied_bytes)
 
     def call(self, node: Node) -> dict[str, Any]:
         """The outputs of one attempt. Raises what the step raises."""
@@ -82,15 +86,24 @@ class StepCalls:
         """What a thread works with."""
         if isinstance(value, Collected):
             return value.of([self.live(part) for part in value])
+        if type(value) is Recorded:
+            return value.read()
         return value.live(self._unpack) if type(value) is Stored else value
+
+    def kept(self, value: Any) -> Any:
+        """A value as its step returned it, for a run that is retried. Raises ``SpentError``."""
+        return self._unpack(value.packed) if type(value) is Stored else self.loans.as_returned(value)
 
     def _call_here(self, node: Node) -> dict[str, Any]:
         given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
+        lent: list[Any] = []
         for name, source, output in node.given():
-            given[name] = self._taken(node, source, output)
+            given[name] = self._taken(node, source, output, lent)
         inputs = _as_declared(node, given)
         with running(self._pipeline, self._run_id, node.step.name, self._dates, node.index):
-            return distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
+            outputs = distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
+        self.loans.returned(lent)
+        return outputs
 
     def look(self, node: Decision | Opening) -> Any:
         """Whether a branch is taken; for a loop, the lists that it goes over. Raises ``StepError``."""
@@ -112,20 +125,25 @@ class StepCalls:
         given: dict[str, Any] = {**own_copy(node.fixed), **found}
         return checked_lists(node.loop, given)
 
-    def _taken(self, node: Waiting, source: Waiting, output: str) -> Any:
+    def _taken(self, node: Waiting, source: Waiting, output: str, lent: list[Any] | None = None) -> Any:
         """A value as it was returned: the value itself for its last consumer, and for the others a copy.
 
-        A consumer that is tried again needs it once more, so only its last attempt gets it.
+        A consumer that is tried again needs it once more, so only its last attempt gets it. What it gets itself is
+        added to ``lent``.
         """
         value = source.values[output]
         is_shared = self._share or _step_of(source) in self._sharing
         is_last = is_shared or (source.uses[output] == 1 and _is_last_attempt(node))
-        return self._taken_value(value, is_last=is_last)
+        return self._taken_value(value, is_last=is_last, lent=None if is_shared else lent)
 
-    def _taken_value(self, value: Any, *, is_last: bool) -> Any:
+    def _taken_value(self, value: Any, *, is_last: bool, lent: list[Any] | None) -> Any:
         if isinstance(value, Collected):
-            return value.of([self._taken_value(part, is_last=is_last) for part in value])
+            return value.of([self._taken_value(part, is_last=is_last, lent=lent) for part in value])
+        if type(value) is Recorded:
+            return value.read()
         if is_last:
+            if lent is not None and type(value) is not Stored and self.loans.lend(value):
+                lent.append(value)
             return self.live(value)
         if type(value) is Stored and is_reference(value.packed):
             return self._unpack(value.packed)
@@ -156,6 +174,8 @@ class StepCalls:
             stored = Collected(self._stored(part, node, source, output) for part in value)
             stored.indexes = value.indexes
             return stored
+        if type(value) is Recorded:
+            return Stored(self._pack(value.read(), node, source, output))
         return value if type(value) is Stored else Stored(self._pack(value, node, source, output), value)
 
     def _pack(self, value: Any, node: Node, source: Waiting, output: str) -> Any:

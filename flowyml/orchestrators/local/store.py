@@ -21,10 +21,13 @@ from flowyml.core.home import data_folder, open_private, private_file
 from flowyml.core.origin import Origin
 from flowyml.core.plain_text import storable_text
 from flowyml.core.process_identity import ProcessIdentity, is_alive
-from flowyml.orchestrators.local.schema import RunRow, StepRow, item_of, prepare, transaction
+from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow, item_of, prepare, transaction
 from flowyml.plan.names import slug
 
-__all__ = ["Ending", "Line", "RunStore", "connect", "finish", "unread_output", "write"]
+__all__ = ["KEPT", "Ending", "Line", "RunStore", "clear_folder", "connect", "finish", "unread_output", "write"]
+
+KEPT = "kept"
+"""The part of a run's folder that stays when the run did not complete."""
 
 _UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _SILENCE_SECONDS = 120
@@ -140,6 +143,64 @@ class RunStore:
             asked = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {_UNFINISHED}", (run_id,))
             return asked.rowcount == 1
 
+    # What running again needs.
+
+    def keep_job(self, run_id: str, job: Mapping[str, Any], orchestrator: bytes | None) -> None:
+        """Keep what starts the run's process again, until the run has completed."""
+        with self.session() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO jobs (run, job, orchestrator) SELECT number, ?, ? FROM runs WHERE run_id = ?",
+                (_json(job), orchestrator, run_id),
+            )
+
+    def job(self, number: int) -> tuple[dict[str, Any], bytes | None] | None:
+        """What ``keep_job`` kept, if it did."""
+        with self.session() as db:
+            found = db.execute("SELECT job, orchestrator FROM jobs WHERE run = ?", (number,)).fetchone()
+            return (json.loads(found[0]), found[1]) if found else None
+
+    def keep(self, number: int, values: Iterable[KeptRow]) -> None:
+        """Keep outputs of steps."""
+        with self.session() as db, transaction(db):
+            db.executemany(
+                "INSERT OR REPLACE INTO kept (run, position, item, output, entry) VALUES (?,?,?,?,?)",
+                ((number, *row) for row in values),
+            )
+
+    def kept(self, number: int) -> list[KeptRow]:
+        """The outputs of steps that were kept."""
+        with self.session() as db:
+            rows = db.execute("SELECT position, item, output, entry FROM kept WHERE run = ?", (number,))
+            return [KeptRow(*row) for row in rows]
+
+    def again(
+        self, number: int, owner: ProcessIdentity, steps: Iterable[tuple[int, str]], gone: Iterable[tuple[int, str]]
+    ) -> bool:
+        """Queue an ended run once more, and of it ``steps``, by their positions and items; of those ``gone``, nothing
+        stays. False when it is queued already, runs, or has completed.
+        """
+        with self.session() as db, transaction(db):
+            queued = db.execute(
+                "UPDATE runs SET status = 'QUEUED', raw_status = 'queued', ended = NULL, error = NULL, outputs = '{}',"
+                " cancel = 0, detached = 1, host = ?, pid = ?, born = ?, heartbeat = ?"
+                f" WHERE number = ? AND NOT {_UNFINISHED} AND status != 'COMPLETED'",
+                (*_owner(owner), time.time(), number),
+            )
+            if queued.rowcount != 1:
+                return False
+            steps, gone = list(steps), list(gone)
+            db.executemany(
+                "UPDATE steps SET status = 'QUEUED', raw_status = 'queued', started = NULL, ended = NULL, error = NULL"
+                " WHERE run = ? AND position = ? AND item = ?",
+                ((number, *step) for step in steps),
+            )
+            for table in ("kept", "steps"):
+                db.executemany(
+                    f"DELETE FROM {table} WHERE run = ? AND position = ? AND item = ?",
+                    ((number, *step) for step in ((*steps, *gone) if table == "kept" else gone)),
+                )
+            return True
+
     # Runs are read.
 
     def find(self, run_id: str) -> RunRow | None:
@@ -200,7 +261,7 @@ class RunStore:
         if finish(db, row.run_id, ending):
             now = time.time()
             write(db, row.number, (), [Line(None, "INFO", now, storable_text(line)) for line in last_words])
-            shutil.rmtree(folder, ignore_errors=True)
+            clear_folder(folder)
         fresh = db.execute(f"SELECT {RunRow.columns()} FROM runs WHERE number = ?", (row.number,)).fetchone()
         return RunRow(*fresh) if fresh else row
 
@@ -257,6 +318,9 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
                 f" WHERE run = ? AND {_UNFINISHED}",
                 (step_status, ending.raw_status, now, ended[0]),
             )
+        if ended and ending.status == "COMPLETED":
+            db.execute("DELETE FROM jobs WHERE run = ?", ended)
+            db.execute("DELETE FROM kept WHERE run = ?", ended)
     return ended is not None
 
 
@@ -312,6 +376,16 @@ def unread_output(folder: Path) -> bytes:
             return data
     except (OSError, ValueError):
         return b""
+
+
+def clear_folder(folder: Path, *, all_of_it: bool = False) -> None:
+    """Remove the folder of a run that has ended, but for the values that it needs to run again."""
+    if all_of_it or not (folder / KEPT).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.name != KEPT:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _crash(row: RunRow, last_words: Sequence[str]) -> Ending:

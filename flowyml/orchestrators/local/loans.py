@@ -1,0 +1,98 @@
+"""Values that steps in threads were given themselves: how they were before, in case that the run is retried."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import pathlib
+import sys
+import threading
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from flowyml.orchestrators.local.copies import own
+
+__all__ = ["Loans", "SpentError"]
+
+_IMMUTABLE = (
+    type(None), bool, int, float, complex, str, bytes, datetime.date, datetime.datetime, datetime.time,
+    datetime.timedelta, decimal.Decimal, uuid.UUID, enum.Enum, pathlib.PurePath,
+)  # fmt: skip
+_MOST_PARTS = 10_000
+_SPENT = object()
+
+
+class SpentError(Exception):
+    """The value may have been changed."""
+
+
+class Loans:
+    """What is lent, and a copy of each that is small or an array or table of up to ``max_bytes``."""
+
+    def __init__(self, max_bytes: float) -> None:
+        self._max_bytes = max_bytes
+        self._copies: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def lend(self, value: Any) -> bool:
+        """Note that a step gets this very value. False for what cannot be changed, which need not be noted."""
+        if isinstance(value, _IMMUTABLE):
+            return False
+        copied = own(value) if _size(value) <= self._max_bytes or _is_light(value) else _SPENT
+        with self._lock:
+            self._copies[id(value)] = copied if copied is not value else _SPENT
+        return True
+
+    def returned(self, values: Iterable[Any]) -> None:
+        """The step that had these has done well: nothing will need them again."""
+        with self._lock:
+            for value in values:
+                self._copies.pop(id(value), None)
+
+    def as_returned(self, value: Any) -> Any:
+        """A value, which may be a list of lent ones, as it was. Raises ``SpentError`` where that is not known."""
+        if id(value) in self._copies:
+            copied = self._copies[id(value)]
+            if copied is _SPENT:
+                raise SpentError
+            return copied
+        if self._copies and type(value) in (list, tuple) and any(id(part) in self._copies for part in value):
+            return type(value)(self.as_returned(part) for part in value)
+        return value
+
+
+def _size(value: Any) -> float:
+    """The bytes of an array or a table; infinite for what is neither."""
+    arrays, tables = sys.modules.get("numpy"), sys.modules.get("pandas")
+    if type(value) is getattr(arrays, "ndarray", None):
+        return float("inf") if value.dtype.hasobject else float(value.nbytes)
+    if type(value) is getattr(tables, "DataFrame", None):
+        return float(value.memory_usage().sum())
+    return float(value.nbytes) if type(value) is getattr(tables, "Series", None) else float("inf")
+
+
+def _is_light(value: Any) -> bool:
+    """Whether it is made of few parts, all of them plain collections, data classes or what cannot be changed."""
+    parts, left = [value], _MOST_PARTS
+    while parts:
+        part = parts.pop()
+        left -= 1
+        if isinstance(part, _IMMUTABLE):
+            continue
+        if type(part) in (list, tuple, set, frozenset):
+            left -= len(part)
+            inner: Iterable[Any] = part
+        elif type(part) is dict:
+            left -= 2 * len(part)
+            inner = (*part, *part.values()) if left >= 0 else ()
+        elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+            inner = [getattr(part, each.name, None) for each in dataclasses.fields(part)]
+        else:
+            return False
+        if left < 0:
+            return False
+        parts.extend(inner)
+    return True
