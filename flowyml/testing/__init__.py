@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowyml.testing.branches import BranchConformance
+    from flowyml.testing.chance import RandomFlowConformance
     from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
     from flowyml.testing.ends import CleanupConformance, RunIfConformance
     from flowyml.testing.failures import FailureConformance
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance",
-    "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RunConformance", "RunIfConformance",
-    "ScheduleConformance", "SubPipelineConformance",
+    "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RandomFlowConformance", "RunConformance",
+    "RunIfConformance", "ScheduleConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
 _MODULES = {
     "BranchConformance": "branches", "CleanupConformance": "ends", "ControlFlowConformance": "suite",
     "DeploymentConformance": "deployments", "FailureConformance": "failures", "FanOutConformance": "loops",
-    "LifeConformance": "life", "OrchestratorConformance": "suite", "RunConformance": "runs",
-    "RunIfConformance": "ends", "ScheduleConformance": "deployments", "SubPipelineConformance": "nesting",
+    "LifeConformance": "life", "OrchestratorConformance": "suite",
+    "RandomFlowConformance": "chance", "RunConformance": "runs", "RunIfConformance": "ends",
+    "ScheduleConformance": "deployments", "SubPipelineConformance": "nesting",
 }  # fmt: skip
 
 

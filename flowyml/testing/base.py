@@ -20,7 +20,7 @@ from flowyml.core.runs import StepRun
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 
-__all__ = ["Conformance", "Done", "MakeOrchestrator", "sample"]
+__all__ = ["Ahead", "Conformance", "Done", "MakeOrchestrator", "sample"]
 
 MakeOrchestrator = Callable[..., Orchestrator]
 Test = TypeVar("Test", bound=Callable[..., None])
@@ -92,7 +92,7 @@ class _Started:
     seen_by: set[str] = field(default_factory=set)
 
 
-class _Ahead:
+class Ahead:
     """Submits the samples of a class before their tests ask for them, a few at a time.
 
     An engine spends most of a small run waiting, so a few of them beside one another take little more than one.
@@ -214,18 +214,18 @@ class Conformance:
     @classmethod
     def ahead(
         cls, request: pytest.FixtureRequest, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]
-    ) -> Iterator[_Ahead]:
+    ) -> Iterator[Ahead]:
         """Submits the samples of those tests of the class that were selected."""
         tests = [
             item for item in request.session.items if isinstance(item, pytest.Function) and item.cls is request.cls
         ]
         samples = dict.fromkeys(test.function.sample for test in tests if hasattr(test.function, "sample"))
-        ahead = _Ahead(list(samples), cls, make_orchestrator, new_folder)
+        ahead = Ahead(list(samples), cls, make_orchestrator, new_folder)
         yield ahead
         ahead.stop()
 
     @pytest.fixture
-    def done(self, request: pytest.FixtureRequest, ahead: _Ahead) -> Done:
+    def done(self, request: pytest.FixtureRequest, ahead: Ahead) -> Done:
         """The run of the test's ``sample``, once it has ended."""
         return ahead.take(request.function.sample, request.node.nodeid)
 

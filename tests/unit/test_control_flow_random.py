@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flowyml import either, for_each, otherwise, pipeline, step, when
+from flowyml import pipeline
 from flowyml.orchestrators import LocalOrchestrator
-
-MISSING = object()
-Body = Callable[[Any], Any]
-
-
-class Language(Protocol):
-    """What a random pipeline is written in: once as calls of steps, once as plain Python."""
-
-    def add(self, a: Any, b: Any) -> Any: ...
-    def numbers(self, a: Any) -> Any: ...
-    def total(self, xs: Any) -> Any: ...
-    def map_add(self, xs: Any, b: Any) -> Any: ...
-    def each(self, xs: Any, body: Body) -> Any: ...
-    def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any: ...
-
+from flowyml.testing.pipelines_random import MISSING, Calls, Plain, build
 
 trace: list[tuple[Any, ...]] = []
 lock = threading.Lock()
@@ -39,75 +24,7 @@ def note(*what: Any) -> None:
         trace.append(what)
 
 
-@step
-def add(a: int, b: int) -> int:
-    note("add", a, b)
-    return (2 * a + b) % 97
-
-
-@step
-def numbers(a: int) -> list[int]:
-    note("numbers", a)
-    return list(range(a % 4))
-
-
-@step
-def total(xs: list[int]) -> int:
-    note("total", tuple(xs))
-    return sum(xs)
-
-
-class Calls:
-    """The pipeline as users write it."""
-
-    def add(self, a: Any, b: Any) -> Any:
-        return add(a, b)
-
-    def numbers(self, a: Any) -> Any:
-        return numbers(a)
-
-    def total(self, xs: Any) -> Any:
-        return total(xs)
-
-    def map_add(self, xs: Any, b: Any) -> Any:
-        return add.partial(b=b).map(a=xs)
-
-    def each(self, xs: Any, body: Body) -> Any:
-        with for_each(xs) as item:
-            return body(item)
-
-    def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
-        with when(x > limit):
-            a = then()
-        with otherwise():
-            b = other()
-        return either(a, b)
-
-
-class Plain:
-    """The same in plain Python: what is missing is skipped, and so is what takes it."""
-
-    def add(self, a: Any, b: Any) -> Any:
-        return MISSING if MISSING in (a, b) else add.function(a, b)
-
-    def numbers(self, a: Any) -> Any:
-        return MISSING if a is MISSING else numbers.function(a)
-
-    def total(self, xs: Any) -> Any:
-        return MISSING if xs is MISSING else total.function(xs)
-
-    def map_add(self, xs: Any, b: Any) -> Any:
-        return self.each(xs, lambda x: self.add(x, b))
-
-    def each(self, xs: Any, body: Body) -> Any:
-        if xs is MISSING:
-            return MISSING
-        found = [body(x) for x in xs]
-        kept = [x for x in found if x is not MISSING]
-        return kept if kept or not found else MISSING
-
-    def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
-        return MISSING if x is MISSING else then() if x > limit else other()
+CALLS, PLAIN = Calls(note), Plain(note)
 
 
 def block(depth: int, loops: int) -> st.SearchStrategy[Any]:
@@ -127,31 +44,6 @@ def block(depth: int, loops: int) -> st.SearchStrategy[Any]:
     return st.one_of(simple)
 
 
-def build(blocks: list[Any], to: Language, ints: list[Any], lists: list[Any]) -> Any:
-    """Put blocks together, each with values made before it; give the last number."""
-    ints, lists = list(ints), list(lists)
-    for kind, *rest in blocks:
-        if kind == "add":
-            ints.append(to.add(ints[rest[0] % len(ints)], ints[rest[1] % len(ints)]))
-        elif kind == "numbers":
-            lists.append(to.numbers(ints[rest[0] % len(ints)]))
-        elif kind == "choice":
-            at, limit, then, other = rest
-            a, b = (lambda which=which: build(which, to, ints, lists) for which in (then, other))
-            ints.append(to.choice(ints[at % len(ints)], limit, a, b))
-        elif not lists:
-            lists.append(to.numbers(ints[rest[0] % len(ints)]))
-        elif kind == "total":
-            ints.append(to.total(lists[rest[0] % len(lists)]))
-        elif kind == "map_add":
-            lists.append(to.map_add(lists[rest[0] % len(lists)], ints[rest[1] % len(ints)]))
-        elif kind == "each":
-            lists.append(
-                to.each(lists[rest[0] % len(lists)], lambda x, body=rest[1]: build(body, to, [*ints, x], lists))
-            )
-    return to.add(ints[-1], ints[len(ints) // 2])
-
-
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path_factory.mktemp("random") / "runs.db")
@@ -162,7 +54,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> LocalOrchestrator:
 def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: int) -> None:
     @pipeline(name="random")
     def made(seed: int = 0) -> Any:
-        return {"last": build(blocks, Calls(), [seed], [])}
+        return {"last": build(blocks, CALLS, [seed], [])}
 
     plan = made.compile()
     assert type(plan).__name__ == "Plan"
@@ -170,7 +62,7 @@ def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: 
     result = made.run({"seed": seed}, on=local)
     seen = Counter(trace)
     trace.clear()
-    wanted = build(blocks, Plain(), [seed], [])
+    wanted = build(blocks, PLAIN, [seed], [])
     assert result.success, result.error
     assert seen == Counter(trace)
     assert result.outputs == ({} if wanted is MISSING else {"last": wanted})
@@ -190,8 +82,8 @@ def test_where_it_is(tmp_path: Path) -> None:
 
     @pipeline(name="in processes")
     def made(seed: int = 0) -> Any:
-        return {"last": build(blocks, Calls(), [seed], [])}
+        return {"last": build(blocks, CALLS, [seed], [])}
 
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     for seed in (3, 4):
-        assert made.run({"seed": seed}, on=local)["last"] == build(blocks, Plain(), [seed], [])
+        assert made.run({"seed": seed}, on=local)["last"] == build(blocks, PLAIN, [seed], [])

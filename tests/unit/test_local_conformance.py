@@ -8,7 +8,7 @@ import pytest
 
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import ControlFlowConformance, OrchestratorConformance
+from flowyml.testing import ControlFlowConformance, OrchestratorConformance, RandomFlowConformance
 
 
 class TestLocal(OrchestratorConformance):
@@ -21,7 +21,7 @@ class TestLocal(OrchestratorConformance):
         return lambda **options: LocalOrchestrator(store=store, **options)
 
 
-class TestControlFlowInProcesses(ControlFlowConformance):
+class TestControlFlowInProcesses(ControlFlowConformance, RandomFlowConformance):
     """Each step in a process of its own."""
 
     run_timeout = 30.0

@@ -68,8 +68,8 @@ PUBLIC = {
     ],
     "flowyml.testing": [
         "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance",
-        "FailureConformance", "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RunConformance",
-        "RunIfConformance", "ScheduleConformance", "SubPipelineConformance",
+        "FailureConformance", "FanOutConformance", "LifeConformance", "OrchestratorConformance",
+        "RandomFlowConformance", "RunConformance", "RunIfConformance", "ScheduleConformance", "SubPipelineConformance",
     ],
     "flowyml_airflow": ["AirflowOrchestrator", "external_dag"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import OrchestratorConformance
+from flowyml.testing import OrchestratorConformance, RandomFlowConformance
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 
 
 @pytest.mark.kubeflow
-class TestSubprocessRunner(OrchestratorConformance):
+class TestSubprocessRunner(OrchestratorConformance, RandomFlowConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls) -> Callable[..., Orchestrator]:

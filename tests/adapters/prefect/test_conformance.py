@@ -13,6 +13,7 @@ from flowyml.testing import (
     DeploymentConformance,
     FailureConformance,
     LifeConformance,
+    RandomFlowConformance,
     RunConformance,
     ScheduleConformance,
 )
@@ -30,7 +31,7 @@ class TestDetachedRuns(RunConformance, FailureConformance, LifeConformance):
         return make_prefect
 
 
-class TestControlFlow(ControlFlowConformance):
+class TestControlFlow(ControlFlowConformance, RandomFlowConformance):
     """Without a work pool."""
 
     @pytest.fixture(scope="class")

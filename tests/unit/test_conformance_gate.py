@@ -1,0 +1,93 @@
+"""What the conformance suite makes of an engine that refuses, of one that only says so, and of shared runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from flowyml.core.capabilities import Capabilities, Feature, no
+from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.base import RunnablePipeline
+from flowyml.plan.model import Plan
+from flowyml.testing import pipelines
+from flowyml.testing.base import Ahead, Conformance, sample
+from flowyml.testing.pipelines_loops import item_by_item
+
+LOOP = sample(item_by_item, needs=[Feature.FAN_OUT])
+
+
+class WithoutLoops(LocalOrchestrator):
+    capabilities: ClassVar = Capabilities(
+        "local", {**LocalOrchestrator.capabilities.support, Feature.FAN_OUT: no("Why.")}
+    )
+
+
+class SaysSo(WithoutLoops):
+    """It denies loops, and runs them."""
+
+    def plan(self, pipeline: RunnablePipeline) -> Plan:
+        return pipeline.compile()
+
+
+class Partly(LocalOrchestrator):
+    """Its compiler refuses some loops."""
+
+    def plan(self, pipeline: RunnablePipeline) -> Plan:
+        if pipeline.name == "conformance item by item":
+            raise UnsupportedFeatureError("two steps an item are beyond it")
+        return super().plan(pipeline)
+
+
+def ahead(kind: type[LocalOrchestrator], folder: Path, *samples: sample, refused: Mapping[str, str] = {}) -> Ahead:
+    suite = type("Suite", (Conformance,), {"refused": refused})
+    return Ahead(samples, suite, lambda **options: kind(store=folder / "runs.db", **options), lambda: str(folder))
+
+
+def test_a_case_that_the_engine_lacks_is_an_expected_refusal(tmp_path: Path) -> None:
+    with pytest.raises(pytest.xfail.Exception, match=r"local refuses, as it says: fan-out .*'local' cannot: Why\."):
+        ahead(WithoutLoops, tmp_path, LOOP).take(LOOP, "test")
+    assert WithoutLoops(store=tmp_path / "runs.db").runs() == []
+
+
+def test_an_engine_that_can_do_what_it_denies_fails(tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        ahead(SaysSo, tmp_path, LOOP).take(LOOP, "test")
+
+
+def test_an_engine_that_refuses_what_it_says_it_can_fails(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedFeatureError, match="beyond it"):
+        ahead(Partly, tmp_path, LOOP).take(LOOP, "test")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "outcome"),
+    [
+        (Partly, "two steps an item", pytest.xfail.Exception),
+        (Partly, "three steps an item", AssertionError),
+        (LocalOrchestrator, "two steps an item", pytest.fail.Exception),
+    ],
+)
+def test_what_is_beyond_an_engines_limits_is_refused_in_these_words(
+    tmp_path: Path, kind: type[LocalOrchestrator], words: str, outcome: type[BaseException]
+) -> None:
+    taken = ahead(kind, tmp_path, LOOP, refused={"conformance item by item": words})
+    with pytest.raises(outcome):
+        taken.take(LOOP, "test")
+
+
+def test_tests_look_at_one_run_and_one_that_is_tried_again_at_another(tmp_path: Path) -> None:
+    greeting = sample(lambda _: pipelines.greeting())
+    taken = ahead(LocalOrchestrator, tmp_path, greeting)
+    first, other, again = (taken.take(greeting, test).run.run_id for test in ("first", "other", "first"))
+    assert first == other != again
+
+
+def test_settings_of_the_suite_reach_the_pipeline(tmp_path: Path) -> None:
+    seen: list[Any] = []
+    asking = sample(lambda folder, patience: seen.append(patience) or pipelines.greeting(), settings=["patience"])
+    ahead(LocalOrchestrator, tmp_path, asking).take(asking, "test")
+    assert set(seen) == {Conformance.patience}
