@@ -26,6 +26,8 @@ from typing import Any
 
 import psutil
 
+from tests.engines.processes import start_engine
+
 __all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow", "wait_until"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,11 +119,9 @@ class Airflow:
         locked" ends a scheduler on SQLite now and then.
         """
         with (self.home / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                ["sh", "-c", 'while :; do "$@"; sleep 1; done', "supervisor",
-                 str(self.python.with_name("airflow")), *_COMMANDS[self.major][name]],
-                env=self.environment, cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+            self.processes[name] = start_engine(
+                [str(self.python.with_name("airflow")), *_COMMANDS[self.major][name]],
+                env=self.environment, cwd=self.home, log=log, again=True,
             )  # fmt: skip
 
     def stop(self, name: str) -> None:

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.engines.processes import end_engine, start_engine
+
 __all__ = ["PrefectServer", "prefect_server"]
 
 _SETTINGS = {
@@ -68,7 +70,7 @@ class PrefectServer:
     def kill(self) -> None:
         """As a power cut would."""
         assert self.process is not None
-        _end(self.process, signal.SIGKILL)
+        end_engine(self.process, signal.SIGKILL)
 
     @contextmanager
     def worker(self, pool: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -80,15 +82,13 @@ class PrefectServer:
             yield process
         finally:
             self.workers.remove(process)
-            _end(process, signal.SIGTERM)
+            end_engine(process)
 
     def _run(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         self.home.mkdir(parents=True, exist_ok=True)
         with (self.home / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "prefect", *arguments], env=self.environment, cwd=self.home,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+            command = [sys.executable, "-m", "prefect", *arguments]
+            return start_engine(command, env=self.environment, cwd=self.home, log=log)
 
 
 @contextmanager
@@ -101,17 +101,7 @@ def prefect_server(tmp: Path, **settings: str) -> Iterator[PrefectServer]:
     finally:
         for process in (*server.workers, server.process):
             if process is not None:
-                _end(process, signal.SIGTERM)
-
-
-def _end(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """End a process group, and see that it is gone."""
-    for attempt, seconds in ((number, 15), (signal.SIGKILL, 5)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, attempt)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-            return
+                end_engine(process)
 
 
 def _free_port() -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.processes import end_engine, start_engine
 from tests.waiting import wait_until
 
 __all__ = [
@@ -114,13 +115,13 @@ def _running(name: str, options: list[str], address: str) -> Iterator[str]:
     program = shutil.which(name)
     if program is None:
         pytest.skip(f"needs {name}, which `make test` installs where it may")
-    server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with Path(os.devnull).open("wb") as log:
+        server = start_engine([program, *options], log=log)
     try:
         wait_until(lambda: _is_ready(address))
         yield f"http://{address}"
     finally:
-        server.terminate()
-        server.wait()
+        end_engine(server)
 
 
 def _free() -> str:
