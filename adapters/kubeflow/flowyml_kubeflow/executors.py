@@ -93,7 +93,7 @@ def fetched(url):
     if url.split(":")[0] in ("http", "https", "file"):
         from urllib.request import urlopen
 
-        with urlopen(url) as response:
+        with urlopen(url, timeout=60) as response:
             return response.read()
     import fsspec
 
