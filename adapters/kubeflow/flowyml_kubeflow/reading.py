@@ -9,7 +9,6 @@ its own id nor its pod. Sources: ``Workflow.NodeStatuses`` and ``toApiPipelineTa
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_kubeflow import names
 from flowyml_kubeflow.attempts import RESULT, leveled
@@ -39,7 +39,6 @@ __all__ = ["Pod", "Runs", "Tasks", "UiStore", "node_id"]
 
 Json = dict[str, Any]
 
-_FOLLOW = 1.0  # seconds between looks at the logs of a run
 _PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
 _HOOKS = (names.START_TASK, names.END_TASK)
 _EXECUTOR = "executor"  # the task in which a step's container runs; source: KFP, argocompiler/container.go
@@ -180,21 +179,22 @@ class Runs:
         return None
 
     def logs(self, job_id: str, follow: bool) -> Iterator[LogLine]:
+        """The lines of a run, pod by pod; with ``follow`` until it has ended."""
         seen: dict[str, int] = {}
-        while True:
-            run = self.fetch(job_id)
-            grows = follow and not self.status(run).is_terminal
-            tasks = Tasks(run, self.pipelines.spec_of(run))
-            for task, step in tasks.logged.items():
-                for pod in tasks.pods(task):
-                    printed = self._log(job_id, pod, grows=grows) or ()
-                    lines = [line for line in printed if not line.startswith(RESULT)]
-                    fresh = map(leveled, lines[seen.get(pod.node, 0) :])
-                    yield from (LogLine(line, step, level) for level, line in fresh)
-                    seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
-            if not grows:
-                return
-            time.sleep(_FOLLOW)
+        return log_lines(lambda: self._new_lines(job_id, seen, follow=follow), follow=follow)
+
+    def _new_lines(self, job_id: str, seen: dict[str, int], *, follow: bool) -> Look:
+        run = self.fetch(job_id)
+        grows = follow and not self.status(run).is_terminal
+        tasks = Tasks(run, self.pipelines.spec_of(run))
+        for task, step in tasks.logged.items():
+            for pod in tasks.pods(task):
+                printed = self._log(job_id, pod, grows=grows) or ()
+                lines = [line for line in printed if not line.startswith(RESULT)]
+                fresh = map(leveled, lines[seen.get(pod.node, 0) :])
+                yield from (LogLine(line, step, level) for level, line in fresh)
+                seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
+        return not grows
 
 
 class UiStore(Store):

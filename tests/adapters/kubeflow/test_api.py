@@ -182,6 +182,25 @@ def test_reading_is_tried_again(kfp_api: Any, orchestrator: KubeflowOrchestrator
     assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
 
 
+def test_following_a_log_outlasts_a_server_that_does_not_answer(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator
+) -> None:
+    @step
+    def talking() -> None:
+        print("out of the pod")
+
+    handle = orchestrator.run_pipeline(Pipeline("outlasting").add_step(talking), run_id("outlasts"))
+    handle.wait_for_completion(RUN, 0.5)
+    kfp_api.fail("GET", "/runs/", status=503, times=3)  # a read is tried three times
+    try:
+        with pytest.raises(EngineUnreachableError):
+            list(handle.logs())
+        kfp_api.fail("GET", "/runs/", status=503, times=3)
+        assert [line.message for line in handle.logs(follow=True) if line.step] == ["out of the pod"]
+    finally:
+        kfp_api.state.faults.clear()
+
+
 @pytest.mark.parametrize("status", [400, 404, 500])
 def test_a_log_that_is_gone_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, status: int) -> None:
     """What a server says of a pod that is gone differs by its release. The output stood in the log."""

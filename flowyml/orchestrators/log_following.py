@@ -1,0 +1,38 @@
+"""Reading the log of a run on an engine: look by look, and through a time in which the engine does not answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+
+from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.runs import LogLine
+
+__all__ = ["Look", "log_lines"]
+
+Look = Generator[LogLine, None, bool]
+"""The lines that came since the last look; it returns whether all that were asked for have come."""
+
+_PATIENCE_SECONDS = 300
+
+
+def log_lines(
+    look: Callable[[], Look], *, follow: bool, pause: float = 1, silence: tuple[type[Exception], ...] = ()
+) -> Iterator[LogLine]:
+    """The lines of one look after another, ``pause`` seconds apart, until one returns that it was the last.
+
+    With ``follow``, an engine that does not answer is asked again for five minutes; ``silence`` are errors that mean
+    the same as ``EngineUnreachableError``.
+    """
+    silent: tuple[type[Exception], ...] = (EngineUnreachableError, *silence)
+    answered = time.monotonic()
+    complete = False
+    while not complete:
+        try:
+            complete = yield from look()
+            answered = time.monotonic()
+        except silent:
+            if not follow or time.monotonic() - answered > _PATIENCE_SECONDS:
+                raise
+        if not complete:
+            time.sleep(pause)
