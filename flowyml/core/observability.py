@@ -80,7 +80,10 @@ class PrometheusMetricsCollector(MetricsCollector):
     go on and a warning is logged. A user and a password in the URL are sent to it with each request.
 
     Workers of an engine load the script that sets the collector too. They send nothing, and need no
-    ``prometheus-client``; so a run that no process of yours waits for, such as a scheduled one, is not measured there.
+    ``prometheus-client``, so that a run counts once: where it is waited for. For runs that no process of yours waits
+    for, such as scheduled ones, give the pipeline a hook, whose ``on_pipeline_end(pipeline_name, run_id, status,
+    duration_seconds)`` makes a collector and calls its ``run_finished`` with the same values. It runs once a run, on a
+    worker, which then needs ``prometheus-client``.
 
     Give a ``registry`` to add these metrics to an exporter of your own; with ``endpoint=None`` nothing is sent.
     ``timeout_seconds`` limits each request.

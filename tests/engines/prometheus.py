@@ -21,7 +21,8 @@ from tests.engines.processes import end_engine, start_engine
 from tests.waiting import wait_until
 
 __all__ = [
-    "METERED", "WRITE", "check_both", "is_pushed", "page", "prometheus", "pushgateway", "run_metered", "values",
+    "METERED", "WRITE", "check_both", "check_hook", "is_pushed", "page", "prometheus", "pushgateway", "run_metered",
+    "values",
 ]  # fmt: skip
 
 WRITE = "--web.enable-remote-write-receiver"
@@ -49,6 +50,29 @@ if __name__ == "__main__":
 """
 """A script as the guide has it, whose process ends right after its run. Workers import it, and so does its set-up."""
 
+METERED_BY_HOOK = """
+from flowyml import pipeline, step
+from flowyml.core.hooks import PipelineHook
+from flowyml.core.observability import PrometheusMetricsCollector
+
+class Measure(PipelineHook):
+    def on_pipeline_end(self, pipeline_name, run_id, status, duration_seconds):
+        collector = PrometheusMetricsCollector(endpoint="{url}", job_name="flowyml")
+        collector.run_finished(pipeline_name, run_id, status, duration_seconds)
+
+@step
+def one() -> int:
+    return 1
+
+@pipeline(hooks=[Measure()], airflow={{"python": "{python}"}})  # Airflow's own Python has no prometheus-client
+def {name}():
+    return one()
+
+if __name__ == "__main__":
+    {name}.submit()
+"""
+"""The same for runs that no process waits for: a worker sends the metrics."""
+
 
 def check_both(folder: Path, name: str, **environment: str) -> None:
     """Run that script as a process of its own, once for each kind of server, and wait until the run counts there."""
@@ -61,10 +85,17 @@ def check_both(folder: Path, name: str, **environment: str) -> None:
         wait_until(lambda: is_pushed(url, name))
 
 
-def run_metered(folder: Path, url: str, name: str, *words: str, **environment: str) -> None:
+def check_hook(folder: Path, name: str, **environment: str) -> None:
+    """Submit a run whose hook sends its metrics, by a process that ends at once, and wait until the run counts."""
+    with pushgateway() as url:
+        run_metered(folder, url, name, text=METERED_BY_HOOK, **environment)
+        wait_until(lambda: is_pushed(url, name))
+
+
+def run_metered(folder: Path, url: str, name: str, *words: str, text: str = METERED, **environment: str) -> None:
     """Run the script, whose pipeline has that name, and see it succeed."""
     script = folder / f"{name}.py"
-    script.write_text(METERED.format(url=url, name=name))
+    script.write_text(text.format(url=url, name=name, python=sys.executable))
     done = subprocess.run(
         [sys.executable, script, *words], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )

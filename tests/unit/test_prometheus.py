@@ -15,7 +15,7 @@ from flowyml.cli import main
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.observability import PrometheusMetricsCollector, get_metrics_collector, set_metrics_collector
 from flowyml.testing.pipelines import greeting
-from tests.engines.prometheus import METERED, WRITE, is_pushed, prometheus, pushgateway, run_metered, values
+from tests.engines.prometheus import METERED, WRITE, check_hook, is_pushed, prometheus, pushgateway, run_metered, values
 from tests.waiting import wait_until
 
 
@@ -51,6 +51,10 @@ def test_a_pushgateway_gets_those_of_a_process_that_ends_right_after(tmp_path: P
     with pushgateway() as url:
         run_metered(tmp_path, url, "short", *words, FLOWYML_HOME=str(tmp_path / "home"))
         wait_until(lambda: is_pushed(url, "short"))
+
+
+def test_a_hook_measures_runs_that_no_process_waits_for(tmp_path: Path) -> None:
+    check_hook(tmp_path, "unattended", FLOWYML_HOME=str(tmp_path / "home"))
 
 
 def test_a_worker_needs_no_library_for_a_collector_that_the_script_sets(tmp_path: Path) -> None:

@@ -10,14 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.engines.airflow import PASSWORD, USERNAME, Airflow
-from tests.engines.prometheus import check_both
+from tests.engines.prometheus import check_both, check_hook
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
 def test_a_process_that_ends_after_its_run_has_sent_its_metrics(airflow3: Airflow, tmp_path: Path) -> None:
-    check_both(
-        tmp_path, "measured_on_airflow", FLOWYML_ORCHESTRATOR="airflow", FLOWYML_AIRFLOW_URL=airflow3.url,
-        FLOWYML_AIRFLOW_USERNAME=USERNAME, FLOWYML_AIRFLOW_PASSWORD=PASSWORD,
-        FLOWYML_AIRFLOW_DAGS_FOLDER=str(airflow3.dags_folder),
-    )  # fmt: skip
+    check_both(tmp_path, "measured_on_airflow", **environment(airflow3))
+
+
+def test_a_hook_measures_runs_that_no_process_waits_for(airflow3: Airflow, tmp_path: Path) -> None:
+    check_hook(tmp_path, "unattended_on_airflow", **environment(airflow3))
+
+
+def environment(airflow: Airflow) -> dict[str, str]:
+    return {
+        "FLOWYML_ORCHESTRATOR": "airflow", "FLOWYML_AIRFLOW_URL": airflow.url, "FLOWYML_AIRFLOW_USERNAME": USERNAME,
+        "FLOWYML_AIRFLOW_PASSWORD": PASSWORD, "FLOWYML_AIRFLOW_DAGS_FOLDER": str(airflow.dags_folder),
+    }  # fmt: skip
