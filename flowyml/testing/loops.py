@@ -71,6 +71,11 @@ class FanOutConformance(Conformance):
         assert sorted(lines) == [("where", (n,), f"at {n + 7}") for n in range(3)]
 
     @maps
+    def test_the_log_of_one_item(self, done: Done) -> None:
+        messages = [line.message for line in done.run.logs(step="where", index=1)]
+        assert [message for message in messages if message.startswith("at ")] == ["at 8"]
+
+    @maps
     def test_a_step_after_a_loop_waits_for_all_items(self, done: Done) -> None:
         last = done.index("after noted")
         assert all(done.index(f"noted {n}") < last for n in range(3))
