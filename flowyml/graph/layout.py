@@ -121,15 +121,18 @@ def layers_of(
     return layers
 
 
-def place(layers: Sequence[Sequence[Slot]], gap: float) -> None:
-    """Give every slot its position: near the slots it is linked to, no two closer than ``gap``; the first at 0."""
+def place(layers: Sequence[Sequence[Slot]], gap: float, *, straight_out: bool = False) -> None:
+    """Give every slot its position: near the slots it is linked to, no two closer than ``gap``; the first at 0.
+
+    With ``straight_out`` those of the last layer, where lines only leave, follow what leads to them.
+    """
     for layer in layers:
         _settle(layer, gap, [slot.position for slot in layer])
     for sweep in range(_SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
             _settle(layer, gap, _wanted(layer, sweep % 2 == 0))
-    if layers:
-        _settle(layers[-1], gap, _wanted(layers[-1], before=True))  # what moved in the last sweep leads there
+    if straight_out:
+        _settle(layers[-1], gap, _wanted(layers[-1], before=True))
     left = min((slot.position - slot.size / 2 for layer in layers for slot in layer), default=0.0)
     for layer in layers:
         for slot in layer:

@@ -135,7 +135,7 @@ class _Picture:
         sizes = {node: _size(node, inner) for node in level.nodes}
         lines = [_line_of(piece, inner) for piece in level.pieces]
         layers = layers_of(sizes, lines, 6, level.ports("in"), level.ports("out"))
-        place(layers, _GAP)
+        place(layers, _GAP, straight_out=bool(level.ports("out")))
         columns = list(self._columns(group, layers, inner))
         right = columns[-1].left + columns[-1].width
         if group:

@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flowyml import Pipeline
+from flowyml.orchestrators import LocalOrchestrator
 from tests.engines.web import Reply, web
 
 pytestmark = pytest.mark.slow
@@ -24,6 +28,13 @@ SAID = {
     "metrics": '{"pipeline": "measured", "step": "add_up", "status": "COMPLETED", "seconds": ',
     "nightly_report": " visits",
     "orders_to_parquet": "3 items, 35.80 in all, written to warehouse/sales-2026-01-31.parquet",
+    "quality_gate": (
+        "published: 21.5 degrees\n800 of 1000 readings can be used\nheld back: only 80% can be used\n"
+        "600 of 1000 readings can be used\nALERT only 60% of the readings can be used; at least 70% must be\n"
+        "refused: 60% can be used\n"
+    ),
+    "sales_by_country": "2026-01-31: 3,780.62 EUR in 4 countries, most of it in US",
+    "search_rates": "rate 0.0224 leaves an error of 0.0043, found in search 2",
     "train_classifier": "tumours that it has never seen.",
     "tune_on_gpu": "{'rate': 0.01, ",
 }
@@ -41,6 +52,38 @@ def test_an_example_runs_as_a_script(example: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert SAID[example] in done.stdout
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("example", "parameters", "gives", "skipped"),
+    [
+        ("search_rates", {}, {"report": "rate 0.0224 leaves an error of 0.0043, found in search 2"}, {"report"}),
+        (
+            "search_rates",
+            {"target": 0.2},
+            {"report": "rate 0.016 leaves an error of 0.1142, found in search 1"},
+            {"near", "train_near", "pick_near", "report_near"},
+        ),
+        ("quality_gate", {}, {"message": "published: 21.5 degrees"}, {"hold", "alert"}),
+        ("quality_gate", {"broken": 40}, {"message": "refused: 60% can be used"}, {"publish", "describe", "hold"}),
+        (
+            "sales_by_country",
+            {"countries": ["AT"]},
+            {"report": "2026-01-31: 948.13 EUR in 1 countries, most of it in AT"},
+            set(),
+        ),
+    ],
+)
+def test_an_example_with_loops_or_branches(
+    example: str, parameters: dict[str, Any], gives: dict[str, str], skipped: set[str], workers: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.syspath_prepend(EXAMPLES)
+    (pipeline,) = [made for made in vars(import_module(example)).values() if isinstance(made, Pipeline)]
+    result = pipeline.run(parameters, on=LocalOrchestrator(store=tmp_path / "runs.db", workers=workers))
+    assert dict(result.outputs) == gives
+    assert {name for name, step in result.step_results.items() if step.raw_status == "skipped"} == skipped
 
 
 def test_the_webhook_gets_the_alerts(tmp_path: Path) -> None:

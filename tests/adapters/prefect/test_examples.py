@@ -16,7 +16,9 @@ from flowyml import Pipeline
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.names import slug
 from flowyml_prefect.compiler import compile_flow
+from flowyml_prefect.orchestrator import PrefectOrchestrator
 from tests.engines.prefect import PrefectServer
+from tests.refusals import xfail_if_refused
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
@@ -39,6 +41,7 @@ def test_the_flow_of_an_example(example: str, update_golden: bool, monkeypatch: 
     """From its plan alone, so that a golden file changes with the compiler and not with the code of FlowyML."""
     monkeypatch.syspath_prepend(EXAMPLES)
     (pipeline,) = [made for made in vars(import_module(example)).values() if isinstance(made, Pipeline)]
+    xfail_if_refused(pipeline.compile(), PrefectOrchestrator)
     text = compile_flow(Bundle(pipeline.compile(), b""))
     golden = GOLDEN / f"{slug(example, separator='_')}.py"
     if update_golden:
