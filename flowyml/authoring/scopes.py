@@ -42,7 +42,7 @@ def check_loops(structure: Groups, calls: Mapping[str, Call], types: Mapping[str
     for group in structure:
         for item in group.over if isinstance(group, Loop) else ():
             kind, what = _annotated(structure, calls, types, item.source, group.parent)
-            if _is_no_list(kind):
+            if _is_not_a_list(kind):
                 shown = getattr(kind, "__name__", str(kind))
                 over = what if item.name == "item" else f"{item.name!r}, {what}"
                 with errors_at(_place_in(structure, calls, group)):
@@ -65,7 +65,7 @@ def _annotated(
     return None, ""
 
 
-def _is_no_list(kind: object) -> bool:
+def _is_not_a_list(kind: object) -> bool:
     return (get_origin(kind) or kind) in (bool, int, float, str, bytes, dict, set) or is_rich_leaf(kind)
 
 

@@ -159,7 +159,8 @@ class Step(Generic[P, R]):
             return inspect.signature(self.function)
         except ValueError as error:  # some of those that are written in C
             raise DefinitionError(
-                f"step {self.name!r}: Python cannot tell the parameters of {self.function!r}. Wrap it in a function."
+                f"step {self.name!r}: {self.function!r} has no signature that Python can read, so its parameters are "
+                f"unknown. Wrap it in a function."
             ) from error
 
     @names_its_place

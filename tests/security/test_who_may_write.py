@@ -15,6 +15,8 @@ from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
 from flowyml.core.errors import ArtifactError, FlowymlError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.runtime.processes import StepProcesses
+from tests.engines.prefect import PrefectServer
+from tests.engines.s3 import fake_s3
 
 
 @step(outputs=["rows"])
@@ -98,6 +100,33 @@ def test_two_users_of_a_local_store(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert local.outputs("today")["rows"][0][0] == number
     tops = {path.relative_to(tmp_path / "store").parts[0] for path in files(tmp_path / "store")}
     assert len(tops) == 2, "one user's folder would be in the other's way"
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.kubeflow
+def test_three_engines_on_one_bucket(prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pipeline under one run id on each, all at once: each run's steps and readers find its own values."""
+    pytest.importorskip("kfp")
+    from fsspec import filesystem
+
+    from flowyml_kubeflow import KubeflowLocalOrchestrator
+    from flowyml_prefect import PrefectOrchestrator
+
+    nightly = Pipeline("nightly", context={"seed": 1}, outputs=["rows", "first"]).add_step(load).add_step(train)
+    with fake_s3("shared") as environment:
+        for name, value in {**environment, "FLOWYML_ARTIFACTS": "s3://shared/all"}.items():
+            monkeypatch.setenv(name, value)
+        engines = [
+            PrefectOrchestrator(prefect.url), KubeflowLocalOrchestrator(),
+            LocalOrchestrator(keep_outputs=True, workers="processes"),
+        ]  # fmt: skip
+        runs = [nightly.submit({"seed": number}, on=engine, run_id="today") for number, engine in enumerate(engines)]
+        for number, run in enumerate(runs):
+            assert run.wait_for_completion(240, 0.5).status.is_successful, run.error
+            assert run.outputs["first"] == run.outputs["rows"][0][0] == number
+        found = [path.split("/")[2] for path in filesystem("s3").find("shared/all")]
+        assert len(found) == len(set(found)) == len(engines), "each engine has one file, in a folder of its own"
 
 
 def test_what_stands_under_another_digest_is_never_overwritten(tmp_path: Path) -> None:
