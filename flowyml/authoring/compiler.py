@@ -44,8 +44,13 @@ def compile_steps(
 
 
 def has_control_flow(step: Step) -> bool:
-    """Whether a step has options that FlowyML before control flow does not know."""
+    """Whether other steps decide when, how often and whether a step runs."""
     return step.run_if != "all_success" or bool(step.group)
+
+
+def is_flat(step: Step) -> bool:
+    """Whether FlowyML before control flow and secrets would read this step rightly."""
+    return not has_control_flow(step) and not step.secrets
 
 
 def with_types(
@@ -161,6 +166,7 @@ class _Wiring:
             description=storable_text(options.description),
             options=options.engines,
             group=call.group,
+            secrets=options.secrets,
             run_if="all_done" if self._at_end(call) and options.run_if == "all_success" else options.run_if,
         )
 
@@ -213,12 +219,15 @@ class _Wiring:
     def _inputs(self, call: Call) -> Iterable[Input]:
         parameters = call.step.signature.parameters
         given = call.bound if call.bound is not None else self._by_name(call)
+        by_secrets = call.step.step_options.secrets
+        if both := by_secrets.keys() & given.keys():
+            raise DefinitionError(f"step {call.name!r}: {min(both)!r} is filled by a secret, and cannot be given.")
         for name, parameter in parameters.items():
             if parameter.kind is parameter.POSITIONAL_ONLY:
                 raise DefinitionError(f"step {call.name!r}: wiring is by name, so {name!r} cannot be positional-only.")
             if name in given:
                 yield from _filled(name, given[name])
-            elif parameter.kind not in _REQUIRED:
+            elif name in by_secrets or parameter.kind not in _REQUIRED:
                 continue
             elif name in self.injected:
                 yield Input(name, FromParameter(name))
@@ -232,7 +241,8 @@ class _Wiring:
         declared = call.step.step_options.inputs
         if declared is not None:
             return {**{name: self._given(call, name, wanted) for name, wanted in declared.items()}, **call.items}
-        names = [name for name in call.step.signature.parameters if name not in call.items]
+        filled = {*call.items, *call.step.step_options.secrets}
+        names = [name for name in call.step.signature.parameters if name not in filled]
         found = ((name, self._found(name, call.group)) for name in names)
         return {**{name: source for name, source in found if source is not None}, **call.items}
 

@@ -388,7 +388,7 @@ class Pipeline:
         return bool(self._calls)
 
     def _compiled(self) -> Plan:
-        from flowyml.authoring.compiler import compile_outputs, compile_steps, has_control_flow, with_types
+        from flowyml.authoring.compiler import compile_outputs, compile_steps, is_flat, with_types
         from flowyml.authoring.scopes import check_loops
 
         calls = self._all_calls()
@@ -410,7 +410,7 @@ class Pipeline:
             description=storable_text(self.description),
             options=self.engines,
             groups=groups,
-            schema_version=SCHEMA_VERSION if groups or any(map(has_control_flow, steps)) else FLAT_SCHEMA_VERSION,
+            schema_version=FLAT_SCHEMA_VERSION if not groups and all(map(is_flat, steps)) else SCHEMA_VERSION,
         )
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -12,16 +13,20 @@ from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast,
 from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
+from flowyml.core.near_names import did_you_mean
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.model import RUN_IF
 from flowyml.plan.names import check_name
+from flowyml.plan.secrets import check_reference
 
 P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 
 __all__ = ["Mapped", "Step", "StepOptions", "step"]
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 class CallRecorder(Protocol):
@@ -50,6 +55,7 @@ class StepOptions:
     run_if: str = "all_success"
     max_parallel: int | None = None
     on_item_error: str = "fail"
+    secrets: Mapping[str, str] = field(default_factory=dict)
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -143,6 +149,11 @@ class Step(Generic[P, R]):
         return self.step_options.resources
 
     @property
+    def secrets(self) -> Mapping[str, str]:
+        """Names of secrets, by the parameter or the environment variable that each fills."""
+        return dict(self.step_options.secrets)
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """The tags that engines show."""
         return self.step_options.tags
@@ -176,6 +187,7 @@ class Step(Generic[P, R]):
         run_if: str | None = None,
         max_parallel: int | None = None,
         on_item_error: str | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> Step[P, R]:
         """The same function as another step: what is given here replaces what ``@step`` said."""
         changed: dict[str, Any] = {
@@ -188,6 +200,7 @@ class Step(Generic[P, R]):
             "run_if": run_if and check_run_if(run_if, f"step {self.name!r}"),
             "max_parallel": check_max_parallel(max_parallel, f"step {self.name!r}"),
             "on_item_error": on_item_error and check_item_error(on_item_error, f"step {self.name!r}"),
+            "secrets": None if secrets is None else _secrets(secrets, self, self.name),
         }
         return self._changed({key: value for key, value in changed.items() if value is not None})
 
@@ -258,6 +271,7 @@ def step(
     run_if: str = "all_success",
     max_parallel: int | None = None,
     on_item_error: str = "fail",
+    secrets: Mapping[str, str] = {},
     **engines: Mapping[str, Any],
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 @names_unknown_options("step")
@@ -277,6 +291,7 @@ def step(
     run_if: str = "all_success",
     max_parallel: int | None = None,
     on_item_error: str = "fail",
+    secrets: Mapping[str, str] = {},
     **engines: Mapping[str, Any],
 ) -> Any:
     """Make a step of a function.
@@ -290,8 +305,9 @@ def step(
 
     ``run_if`` says when it runs, by the ends of the steps that it waits for, in Airflow's words: ``"all_done"``. With
     any but ``"all_success"``, what it takes from other steps needs a default in the function, for when they did not
-    complete. ``max_parallel`` and ``on_item_error`` are for ``map``. Options for one engine go under its name:
-    ``airflow={"pool": "gpu"}``.
+    complete. ``max_parallel`` and ``on_item_error`` are for ``map``. ``secrets`` fills parameters, or environment
+    variables of the step's process, from the engine's store of secrets: ``{"password": "warehouse/password"}``. Such a
+    step runs in a process of its own. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
 
     Raises ``DefinitionError`` for options that make no sense.
 
@@ -321,6 +337,7 @@ def step(
             run_if=check_run_if(run_if, f"step {shown!r}"),
             max_parallel=check_max_parallel(max_parallel, f"step {shown!r}"),
             on_item_error=check_item_error(on_item_error, f"step {shown!r}"),
+            secrets=_secrets(secrets, made, shown),
             engines=engine_options(engines, f"step {shown!r}"),
         )
         return made
@@ -357,6 +374,26 @@ def check_run_if(rule: str, who: str) -> str:
     if rule not in RUN_IF:
         raise DefinitionError(f"{who}: run_if={rule!r} must be one of {', '.join(RUN_IF)}.")
     return rule
+
+
+def _secrets(given: object, step: Step[..., Any], who: str) -> dict[str, str]:
+    """Names of secrets by what they fill: a parameter of the function, or an environment variable."""
+    if not isinstance(given, Mapping):
+        raise DefinitionError(
+            f"step {who!r}: secrets={given!r:.80} must be a dict: {{'password': 'warehouse/password'}}."
+        )
+    parameters = step.signature.parameters if given else {}
+    for name, reference in given.items():
+        try:
+            check_reference(reference, f"step {who!r}: secrets")
+        except ValueError as error:
+            raise DefinitionError(str(error)) from None
+        if name not in parameters and not (isinstance(name, str) and _VARIABLE.fullmatch(name)):
+            raise DefinitionError(
+                f"step {who!r}: secrets names {name!r}, which is neither a parameter of the function nor an "
+                f"environment variable in capitals.{did_you_mean(str(name), parameters)}"
+            )
+    return dict(given)
 
 
 def check_max_parallel(number: object, who: str) -> int | None:

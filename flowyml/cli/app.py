@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, str] = {
     "schedule resume": "schedules:resume",
     "schedule delete": "schedules:delete",
     "schedule serve": "schedules:serve",
+    "secrets check": "secrets:check",
     "backends": "backends:backends",
     "backends show": "backends:show",
     "backends sign-in": "backends:sign_in",
@@ -54,9 +55,14 @@ _PANELS = {
     "reading": "Look at runs",
     "operating": "Operate what is deployed",
     "schedules": "Schedule",
+    "secrets": "Engines",
     "backends": "Engines",
 }
-_GROUPS = {"schedule": "Let an engine run pipelines by the clock.", "backends": ""}
+_GROUPS = {
+    "schedule": "Let an engine run pipelines by the clock.",
+    "secrets": "Look for the secrets that steps name.",
+    "backends": "",
+}
 
 
 def read(arguments: Sequence[str]) -> Call:

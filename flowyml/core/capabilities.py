@@ -34,6 +34,7 @@ class Feature(StrEnum):
     CLEANUP = "Clean-up, however the run ends"
     SUB_PIPELINES = "Pipelines in pipelines"
     RETRY_RUN = "What failed of a run runs again (retry)"
+    SECRETS = "Secrets by name"
     SCHEDULE_CRON = "Cron schedule"
     SCHEDULE_INTERVAL = "Interval schedule"
     SCHEDULE_TIMEZONE = "Schedule in a time zone"

@@ -30,6 +30,7 @@
     │   └── OutputNotKeptError (LookupError)    the value was not kept; the message says how to keep it
     └── StepError (RuntimeError)                a step did not produce its outputs
         ├── StepFailedError                     the step's function raised, in another process
+        ├── MissingSecretError (LookupError)    a secret that the step needs is not there
         ├── OutputError (TypeError)             wrong number of outputs, or one that cannot be stored
         ├── StepTimeoutError (TimeoutError)
         ├── StepCancelledError
@@ -49,7 +50,8 @@ __all__ = [
     "ScheduleNotFoundError", "RetryRefusedError", "WaitTimeoutError", "EngineError",
     "EngineUnreachableError", "AuthenticationError",
     "UnknownStateError", "ArtifactError", "NotPicklableError", "OutputNotKeptError", "StepError", "StepFailedError",
-    "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError", "StepOutOfMemoryError",
+    "MissingSecretError", "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError",
+    "StepOutOfMemoryError",
 ]  # fmt: skip
 
 
@@ -169,6 +171,10 @@ class StepError(FlowymlError, RuntimeError):
     """A step did not produce its outputs. ``step`` names it."""
 
     step: str = ""
+
+
+class MissingSecretError(StepError, LookupError):
+    """A secret that a step needs is not in the store of secrets of the engine that runs it."""
 
 
 class StepFailedError(StepError):

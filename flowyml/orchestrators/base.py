@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -22,6 +22,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.orchestrators.needs import first_of_each
 from flowyml.plan.marks import marked
 from flowyml.plan.names import MAX_NAME_LENGTH, check_name, slug
+from flowyml.plan.secrets import check_names
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
@@ -130,8 +131,12 @@ class Orchestrator(ABC):
     target: str | None = None
     """What ``--on`` takes to find this orchestrator, where that is not ``name``: a configured target, a URL."""
 
-    def __init__(self, *, retry_policy: OrchestratorRetryPolicy | None = None) -> None:
+    def __init__(
+        self, *, retry_policy: OrchestratorRetryPolicy | None = None, secrets: Mapping[str, str] = {}
+    ) -> None:  # fmt: skip
         self.retry_policy = retry_policy
+        self.secrets = check_names(secrets)
+        """How this engine's store calls secrets that pipelines name otherwise."""
         self.login: Login | None = None  # who asks; an adapter that signs in sets it
 
     # What users call.
@@ -235,7 +240,7 @@ class Orchestrator(ABC):
         They are for the engine itself, so what counts is what its class can do, also where this object runs them by
         something that can do more or less. Raises ``UnsupportedFeatureError``.
         """
-        plan = pipeline.compile().with_retry_policy(self.retry_policy)
+        plan = self._own_plan(pipeline)
         type(self).capabilities.require(first_of_each(plan))
         with located(pipeline):
             files = self.compile_files(pipeline.bundle(plan))
@@ -243,9 +248,12 @@ class Orchestrator(ABC):
 
     def plan(self, pipeline: RunnablePipeline) -> Plan:
         """The plan as this orchestrator would run it: with its retry policy, and checked against what it can do."""
-        plan = pipeline.compile().with_retry_policy(self.retry_policy)
+        plan = self._own_plan(pipeline)
         self.capabilities.require(first_of_each(plan))
         return plan
+
+    def _own_plan(self, pipeline: RunnablePipeline) -> Plan:
+        return pipeline.compile().with_retry_policy(self.retry_policy).with_secret_names(self.secrets)
 
     # What an adapter provides.
 
@@ -321,6 +329,10 @@ class Orchestrator(ABC):
         no to ``RETRY_RUN`` it is not called.
         """
         raise self._lacks("running parts of a run again")
+
+    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
+        """Which of these secrets the engine's store lacks, each with what to do."""
+        raise UnsupportedFeatureError(f"{self.name!r} cannot look secrets up from here.")
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """Make a bundle known to the engine. ``ownership.check_replaceable`` says what it may replace."""

@@ -54,9 +54,10 @@ class RemoteOrchestrator(Orchestrator):
         *,
         engine: str | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
+        secrets: Mapping[str, str] = {},
         **options: Any,
     ) -> None:
-        super().__init__(retry_policy=retry_policy)
+        super().__init__(retry_policy=retry_policy, secrets=secrets)
         self.url = checked_url(url)
         self.engine = engine
         self._options = options
@@ -72,7 +73,7 @@ class RemoteOrchestrator(Orchestrator):
                 if self.engine is None
                 else f"{name!r} needs an extra that is not installed: {command}"
             )
-        made = factory(url=self.url, retry_policy=self.retry_policy, **self._options)
+        made = factory(url=self.url, retry_policy=self.retry_policy, secrets=self.secrets, **self._options)
         made.target = shown(self.url)
         return made
 

@@ -38,7 +38,7 @@ SCHEMA_VERSION = 2
 """The newest that this FlowyML reads."""
 
 FLAT_SCHEMA_VERSION = 1
-"""That of a plan without control flow, which keeps its bytes."""
+"""That of a plan without control flow and secrets, which keeps its bytes."""
 
 RUN_IF = (
     "all_success", "all_done", "all_failed", "one_failed", "one_success", "one_done", "none_failed",
@@ -88,7 +88,8 @@ class Step:
     no worker could import, which then travels in the bundle. ``after`` names steps that come first without passing
     data. ``options`` are for single engines, by the engine's name.
 
-    ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``.
+    ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by
+    the argument or the environment variable that the value of each fills on the worker.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Step:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     group: str = ""
     run_if: str = "all_success"
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -169,6 +171,18 @@ class Plan:
         import hashlib
 
         return hashlib.sha256(self.canonical).hexdigest()
+
+    def with_secret_names(self, names: Mapping[str, str]) -> Plan:
+        """The same plan, where secrets have the names that one target's store gives them."""
+        if not names or not any(step.secrets for step in self.steps):
+            return self
+        steps = (
+            replace(step, secrets={key: names.get(name, name) for key, name in step.secrets.items()})
+            if step.secrets
+            else step
+            for step in self.steps
+        )
+        return replace(self, steps=tuple(steps))
 
     def with_retry_policy(self, policy: OrchestratorRetryPolicy | None) -> Plan:
         """The same plan, where steps without a policy of their own get this one."""

@@ -15,18 +15,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowyml.core.errors import MissingSecretError
 from flowyml.core.plain_text import safe_text
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import too_deep
 from flowyml.runtime.hooks import EVENTS, fire_plain
+from flowyml.runtime.secrets import from_environment, secrets_of
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
 __all__ = ["main"]
 
 
-_PRIVATE = ("--inputs", "--parameters", "--artifacts", "--also", "--caller")
+_PRIVATE = ("--inputs", "--secrets", "--parameters", "--artifacts", "--also", "--caller")
 
 
 class _UsageError(Exception):
@@ -67,7 +69,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     )  # fmt: skip
     try:
         with stoppable():
-            answer = worker.answer(step, inputs, given.attempt, _index(given))
+            answer = worker.answer(step, inputs, given.attempt, _index(given), _secrets(step, given))
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
@@ -106,6 +108,18 @@ def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 def _index(given: argparse.Namespace) -> tuple[int, ...]:
     return tuple(map(int, filter(None, given.item.split("/"))))
+
+
+def _secrets(step: Step, given: argparse.Namespace) -> dict[str, str]:
+    """Those that another process hands over, in a file that goes at once; by hand, those of the environment."""
+    if given.secrets is not None:
+        secrets = _json_object(given.secrets, "--secrets")
+        Path(given.secrets[1:]).unlink(missing_ok=True)
+        return secrets
+    try:
+        return secrets_of(step.name, step.secrets, from_environment)
+    except MissingSecretError as error:
+        raise _UsageError(str(error)) from error
 
 
 def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
@@ -161,6 +175,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
         "--dates", default="{}", metavar="JSON", help="logical_date, data_interval_start and _end; by default now"
     )
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
+    step.add_argument("--secrets", type=_file, help=argparse.SUPPRESS)  # values, only in a file
     step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the reader of the answer reports it
     step.add_argument("--attempt", type=int, default=1, metavar="N")
     step.set_defaults(command=_run_step)
@@ -252,6 +267,13 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise _UsageError(f"{option} takes a JSON object, such as '{{\"rows\": 5}}'")
     return values
+
+
+def _file(text: str) -> str:
+    """A command line is for all users of a machine to read."""
+    if not text.startswith("@"):
+        raise argparse.ArgumentTypeError("secrets stand in a file, or in the environment")
+    return text
 
 
 def _watch(number: str) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from inspect import isawaitable
 from itertools import islice
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from flowyml.core.errors import OutputError, ParameterError, StepError
 from flowyml.core.forks import ForksEndHere
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
+from flowyml.runtime.secrets import Mask
 from flowyml.runtime.shutdown import StepStopped
 
 __all__ = ["named_outputs", "run_step", "step_error"]
@@ -30,8 +32,11 @@ def run_step(
     hooks: Sequence[PipelineHook] = (),
     *,
     keep: Callable[[Outputs], Outputs] | None = None,
+    secrets: Mapping[str, str] = {},
 ) -> Outputs:
     """Call the function, await it if it is async, and give its outputs by name. Hooks fire around it.
+
+    ``secrets`` fill arguments, or else environment variables of this process; hooks never get their values.
 
     ``keep`` turns the outputs into what is given back, such as references to stored values; what it raises counts as
     the step's own failure. Raises what the function raises, and ``OutputError``.
@@ -41,17 +46,25 @@ def run_step(
         inputs = _arguments(step, function, inputs)
         if hooks:
             fire(hooks, "on_step_start", step.name, inputs)
+        if secrets:
+            inputs = {**inputs, **_secret_arguments(function, secrets)}
         outputs = named_outputs(step, _call(step, function, inputs))
         _refuse_generators(step, outputs.values())
         kept = keep(outputs) if keep else outputs
     except StepStopped:  # the process that stops it fires the hooks
         raise
     except BaseException as error:
-        fire(hooks, "on_error", step.name, error)
+        fire(hooks, "on_error", step.name, Mask(secrets.values()).error(error) if secrets else error)
         raise
     if hooks:
         fire(hooks, "on_step_end", step.name, outputs, time.perf_counter() - started)
     return kept
+
+
+def _secret_arguments(function: Callable[..., Any], secrets: Mapping[str, str]) -> dict[str, str]:
+    parameters = inspect.signature(function).parameters
+    os.environ.update({name: value for name, value in secrets.items() if name not in parameters})
+    return {name: value for name, value in secrets.items() if name in parameters}
 
 
 def _arguments(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -118,7 +131,7 @@ def _call(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -
     try:
         with ForksEndHere():
             returned = function(**inputs)
-            if isawaitable(returned):
+            if inspect.isawaitable(returned):
                 returned = _wait_for(returned)
     except SystemExit as exit_:  # it would end the process that runs other steps too
         message = f"step {step.name!r} called sys.exit({exit_.code!r}). Let it return, or raise an error."

@@ -101,4 +101,5 @@ def _answer(worker: Worker, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"outputs": {}}
     if request["kind"] == "look":
         return worker.answer_look(request["group"], request["body"], request["index"])
-    return worker.answer(worker.plan.by_name[request["step"]], request["body"], request["attempt"], request["index"])
+    step = worker.plan.by_name[request["step"]]
+    return worker.answer(step, request["body"], request["attempt"], request["index"], request["secrets"])

@@ -211,9 +211,9 @@ class Server:
             self._send(data, files)
             return
         with tempfile.TemporaryFile() as file:
-            file.write(json.dumps(body).encode())
+            file.write(data)
             file.seek(0)
-            self._send(json.dumps({**request, "body_in_file": True}).encode(), [*files, file.fileno()])
+            self._send(json.dumps({"in_file": True}).encode(), [*files, file.fileno()])
 
     def close(self) -> None:
         """End it; it ends its children. If it does not, it is killed, which kills them too.

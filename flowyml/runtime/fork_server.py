@@ -33,8 +33,8 @@ from flowyml.runtime.worker import Worker
 
 __all__ = ["DATAGRAM", "main", "serve_from_fork"]
 
-DATAGRAM = 65536  # bytes that one request has at most; a longer body stands in a file that comes with it
-_FILES = 5  # stdout, stderr, answer, status, and the long body
+DATAGRAM = 65536  # bytes that one request has at most; a longer one stands in a file that comes instead
+_FILES = 5  # stdout, stderr, answer, status, and the long request
 
 _replaced: list[object] = []
 
@@ -219,9 +219,9 @@ class _Server:
             if not data:
                 return
             request = json.loads(data)
-            if request.get("body_in_file"):
-                with os.fdopen(files.pop(), "rb") as body:
-                    request["body"] = json.loads(body.read())
+            if request.get("in_file"):
+                with os.fdopen(files.pop(), "rb") as whole:
+                    request = json.loads(whole.read())
             yield request, files
 
     def _handle(self, request: Mapping[str, Any], files: list[int]) -> None:

@@ -18,6 +18,7 @@ from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.lines import OnLine, print_line
+from flowyml.runtime.secrets import Mask, ReadSecret, from_environment, secrets_of
 from flowyml.runtime.spawn import SpawnedProcesses
 
 __all__ = ["StepProcesses", "starting_ahead"]
@@ -58,6 +59,8 @@ class StepProcesses:
 
     ``place`` is that of the run among the ``artifacts``: see ``run_place``.
 
+    ``read_secret`` gives this process the values of secrets, which it hands to the steps that name them.
+
     ``dates`` say when the run is for, by default now. With ``caller``, from ``read_parent_env()``, they import from
     where that process does, after the bundle. ``started`` is what ``starting_ahead()`` gave.
     """
@@ -76,6 +79,7 @@ class StepProcesses:
         fork_here: bool = False,
         host_packages: Collection[str] = (),
         dates: RunDates | None = None,
+        read_secret: ReadSecret = from_environment,
     ) -> None:
         for name, value in parameters.items():
             if is_too_deep(value):  # an engine's form takes what `flowyml` would have refused
@@ -91,6 +95,7 @@ class StepProcesses:
             self._children = ForkedProcesses(
                 bundle, config, python=python, ahead=started, host_packages=host_packages if fork_here else None
             )
+        self._read_secret = read_secret
         self._closed = False
 
     def run(
@@ -100,23 +105,28 @@ class StepProcesses:
         *,
         attempt: int = 1,
         index: Sequence[int] = (),
+        secrets: Mapping[str, str] = {},
         timeout: float | None = None,
         on_line: OnLine | None = None,
         stop: threading.Event | None = None,
     ) -> dict[str, Any]:
         """Run one attempt of a step: packed inputs to packed outputs. ``index`` is its item's, for a step in a loop.
 
-        Parameters and constants need not be among the inputs; those of the run and the plan are used. ``timeout`` is
+        Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are
+        the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is
         in seconds, from the moment the process starts; loading the code, which comes before, may take as long again,
         and a minute in any case. A fresh process loads it by itself, which counts. ``on_line`` gets what it prints,
         while it prints it, as ``("stdout", "a line")``; by default it is printed here. ``stop`` ends it.
 
-        Raises ``StepFailedError``, ``OutputError``, ``StepTimeoutError``, ``StepCancelledError``, and
-        ``StepCrashedError`` for a process that died. Any exception that is raised in this thread meanwhile, such as a
-        timeout of the caller's, kills the process before it goes on.
+        Raises ``MissingSecretError``, ``StepFailedError``, ``OutputError``, ``StepTimeoutError``,
+        ``StepCancelledError``, and ``StepCrashedError`` for a process that died. Any exception that is raised in this
+        thread meanwhile, such as a timeout of the caller's, kills the process before it goes on.
         """
-        request = {"kind": "step", "step": step, "attempt": attempt, "index": list(index)}
+        values = secrets_of(step, secrets, self._read_secret)
+        request = {"kind": "step", "step": step, "attempt": attempt, "index": list(index), "secrets": values}
         take_line = print_line if on_line is None else on_line
+        if values:
+            take_line = Mask(values.values()).lines(take_line)
         answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, take_line, stop)
         if failure := answer.get("failure"):
             raise _raised(step, failure)

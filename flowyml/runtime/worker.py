@@ -33,6 +33,7 @@ from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.running_step import running
+from flowyml.runtime.secrets import Mask
 from flowyml.runtime.shutdown import StepStopped
 from flowyml.runtime.tracebacks import described, left_behind, traceback_text
 
@@ -110,13 +111,20 @@ class Worker:
         return self._functions[step.name]
 
     def perform(
-        self, step: Step, packed: Mapping[str, Any], attempt: int = 1, index: Sequence[int] = ()
+        self,
+        step: Step,
+        packed: Mapping[str, Any],
+        attempt: int = 1,
+        index: Sequence[int] = (),
+        secrets: Mapping[str, str] = {},
     ) -> dict[str, Any]:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
         with pickles_decided(self._no_pickles):
-            return self._perform(step, packed, attempt, index)
+            return self._perform(step, packed, attempt, index, secrets)
 
-    def _perform(self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int]) -> dict[str, Any]:
+    def _perform(
+        self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
+    ) -> dict[str, Any]:
         try:
             function = self.function(step)
             self.set_up_logging()
@@ -129,19 +137,24 @@ class Worker:
             fire(self.hooks, "on_error", step.name, error)
             raise
         with running(self.plan.name, self.run_id, step.name, self.dates, index):
-            keep = partial(self._packed, step, labelled(step.name, index), attempt)
-            return run_step(step, function, inputs, self.hooks, keep=keep)
+            keep = partial(self._packed, step, labelled(step.name, index), attempt, secrets)
+            return run_step(step, function, inputs, self.hooks, keep=keep, secrets=secrets)
 
     def answer(
-        self, step: Step, packed: Mapping[str, Any], attempt: int = 1, index: Sequence[int] = ()
+        self,
+        step: Step,
+        packed: Mapping[str, Any],
+        attempt: int = 1,
+        index: Sequence[int] = (),
+        secrets: Mapping[str, str] = {},
     ) -> dict[str, Any]:
         """The same as plain JSON, a failure included, for another process. Raises ``StepStopped`` alone."""
         try:
-            return {"outputs": self.perform(step, packed, attempt, index)}
+            return {"outputs": self.perform(step, packed, attempt, index, secrets)}
         except StepStopped:
             raise
         except BaseException as error:
-            return {"failure": self._failure(error)}
+            return {"failure": self._failure(error, Mask(secrets.values()))}
 
     def look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
         """For a branch, whether it is ``taken``; for a loop, its lists by name, each item of them packed.
@@ -191,15 +204,15 @@ class Worker:
         except StepStopped:
             raise
         except BaseException as error:
-            return {"failure": self._failure(error)}
+            return {"failure": self._failure(error, Mask(()))}
 
-    def _failure(self, error: BaseException) -> dict[str, Any]:
+    def _failure(self, error: BaseException, mask: Mask) -> dict[str, Any]:
         message = str(error) if isinstance(error, FlowymlError) else described(error) + left_behind(error, self.folder)
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
-            "message": storable_text(message),  # it becomes a part of the engine's state of the run
+            "message": storable_text(mask.text(message)),  # it becomes a part of the engine's state of the run
             "names": error_names(error),
-            "traceback": storable_text(traceback_text(error, self.folder / "code")),
+            "traceback": storable_text(mask.text(traceback_text(error, self.folder / "code"))),
         }
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
@@ -272,8 +285,11 @@ class Worker:
                 return parameter.default
         raise ParameterError(f"step {step.name!r} needs parameter {name!r} of the run, which has no default.")
 
-    def _packed(self, step: Step, label: str, attempt: int, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _packed(
+        self, step: Step, label: str, attempt: int, secrets: Mapping[str, str], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
         packed = {}
+        mask = Mask(secrets.values())
         place = self.place or run_place("by-hand", self.plan.name, self.run_id)
         for name, value in outputs.items():
             try:
@@ -288,6 +304,12 @@ class Worker:
                     OutputError, step,
                     f"step {step.name!r}: output {name!r} cannot be passed to other steps. {error}. {advice}",
                 ) from error  # fmt: skip
+            if secrets and mask.finds(packed[name]):
+                raise step_error(
+                    OutputError, step,
+                    f"step {step.name!r}: output {name!r} holds the value of a secret. Outputs are kept, and engines "
+                    f"show them. Let each step that needs it name the secret: secrets=….",
+                )  # fmt: skip
         return packed
 
 

@@ -88,8 +88,9 @@ class AirflowOrchestrator(Orchestrator):
         ca_file: str | os.PathLike[str] | None = None,
         client_cert: ClientCertificate | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
+        secrets: Mapping[str, str] = {},
     ) -> None:
-        super().__init__(retry_policy=retry_policy)
+        super().__init__(retry_policy=retry_policy, secrets=secrets)
         self.connection = Connection.to(
             url, Tls.of(verify, ca_file, client_cert), username=username,
             password=password, password_file=password_file, password_command=password_command,

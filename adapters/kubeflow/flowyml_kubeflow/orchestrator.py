@@ -69,8 +69,9 @@ class KubeflowOrchestrator(Orchestrator):
         form: str | None = None,
         timeout: float = 30,
         retry_policy: OrchestratorRetryPolicy | None = None,
+        secrets: Mapping[str, str] = {},
     ) -> None:
-        super().__init__(retry_policy=retry_policy)
+        super().__init__(retry_policy=retry_policy, secrets=secrets)
         refuse_credentials(artifacts or "", "artifacts")
         sign_in = SignIn(
             Secret("token", token, token_file, token_command), credentials, Secret("cookies", cookies, cookies_file)

@@ -35,6 +35,7 @@ CAPABILITIES = Capabilities(
         Feature.CLEANUP: no(_NOT_YET),
         Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
         Feature.RETRY_RUN: no("Not yet; local runs have it."),
+        Feature.SECRETS: yes,
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: yes,

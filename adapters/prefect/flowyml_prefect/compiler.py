@@ -122,8 +122,9 @@ def _task(step: Step, names: _Names) -> str:
     arguments = [f"{names.tasks[name]}: Values" for name in _sources(step)]
     arguments += [f"{name}: {names.annotations[name]}" for name in _parameters(step)]
     inputs = Group("{", list(_inputs(step, names)), "}")
+    secrets = [Pair("secrets=", value(dict(step.secrets)))] if step.secrets else []
     timeout = [f"timeout={step.timeout_seconds!r}"] if step.timeout_seconds is not None else []
-    call = Group("return run_step(", [text_literal(step.name), inputs, *timeout], ")")
+    call = Group("return run_step(", [text_literal(step.name), inputs, *secrets, *timeout], ")")
     return (
         f"{source(Group('@task(', list(_task_options(step)), ')'))}\n"
         f"{source(Group(f'def {names.tasks[step.name]}(', arguments, ') -> Values | State[Any]:'))}\n"

@@ -72,6 +72,7 @@ class PrefectOrchestrator(Orchestrator):
         work_pool: str | None = None,
         *,
         retry_policy: OrchestratorRetryPolicy | None = None,
+        secrets: Mapping[str, str] = {},
         api_key: str | None = None,
         token: str | None = None,
         token_file: str | os.PathLike[str] | None = None,
@@ -85,7 +86,7 @@ class PrefectOrchestrator(Orchestrator):
         client_cert: ClientCertificate | None = None,
         artifacts: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(retry_policy=retry_policy)
+        super().__init__(retry_policy=retry_policy, secrets=secrets)
         login = Login.of(
             token=token, token_file=token_file, token_command=token_command, username=username,
             password=password, password_file=password_file, password_command=password_command,

@@ -37,6 +37,7 @@ CAPABILITIES = Capabilities(
             "What a step returned is made anew if it is too large for the record, or if a step in a thread had it and "
             "may have changed it before it failed."
         ),
+        Feature.SECRETS: yes,
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),
         Feature.SCHEDULE_INTERVAL: partly(_WHILE_SERVED),
         Feature.SCHEDULE_TIMEZONE: yes,

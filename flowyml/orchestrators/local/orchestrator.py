@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from flowyml.orchestrators.local.run import LocalRun, Settings
     from flowyml.orchestrators.local.schedules import ScheduleStore
     from flowyml.orchestrators.local.schema import RunRow
+    from flowyml.orchestrators.local.secrets import LocalSecrets
     from flowyml.orchestrators.local.store import RunStore
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
@@ -63,13 +64,16 @@ class LocalOrchestrator(Orchestrator):
     own and goes on when the caller ends. Steps run in threads, and each gets a value as it was returned: the last that
     takes it the value itself, the others a copy; with ``share=True`` all get the same object, and so do
     those that take outputs of a step with ``local={"share": True}``. With
-    ``workers="processes"`` each step runs in a process of its own, and so does, in any case, a step that may have to be
-    killed: one with a timeout, or any step of a pipeline with a timeout. ``max_workers`` is how many run at a time, by
-    default 32 threads, or as many processes as there are CPUs.
+    ``workers="processes"`` each step runs in a process of its own, and so does, in any case, a step with secrets, and
+    one that may have to be killed: with a timeout, or any step of a pipeline with a timeout. ``max_workers`` is how
+    many run at a time, by default 32 threads, or as many processes as there are CPUs.
 
     Runs are recorded in ``store``, a SQLite file, by default ``runs.db`` in FlowyML's data folder. Small outputs are
     recorded too. Large ones go to the artifact store: those of submitted runs, whose caller cannot have them otherwise,
     up to 1 GB each; with ``keep_outputs=True`` those of all runs, whatever their size, and with False none.
+
+    A secret is looked up in the environment (``FLOWYML_SECRET_WAREHOUSE_PASSWORD`` for ``"warehouse/password"``), then
+    in the file ``dotenv``, then in the system's keyring. ``secrets`` gives other names to some.
     """
 
     name = "local"
@@ -85,9 +89,11 @@ class LocalOrchestrator(Orchestrator):
         keep_outputs: bool | None = None,
         share: bool = False,
         store: str | os.PathLike[str] | None = None,
+        dotenv: str | os.PathLike[str] | None = None,
+        secrets: Mapping[str, str] = {},
         retry_policy: OrchestratorRetryPolicy | None = None,
     ) -> None:
-        super().__init__(retry_policy=retry_policy)
+        super().__init__(retry_policy=retry_policy, secrets=secrets)
         if workers not in _WORKERS:
             raise ConfigurationError(f"LocalOrchestrator: workers={workers!r} must be 'threads' or 'processes'.")
         if not _is_count(max_workers):
@@ -97,6 +103,7 @@ class LocalOrchestrator(Orchestrator):
         self.keep_outputs = keep_outputs
         self.share = share
         self._store = None if store is None else Path(store).expanduser().absolute()
+        self._dotenv = None if dotenv is None else Path(dotenv).expanduser().absolute()
         if not is_loading():  # workers import the modules of pipelines, and run none
             import_module("flowyml.orchestrators.local.run")  # now rather than in the first run
 
@@ -228,6 +235,7 @@ class LocalOrchestrator(Orchestrator):
             dates=dates,
             share=self.share,
             past=self._past(plan, run_id),
+            read_secret=self._read_secret,
         )
 
     def _past(self, plan: Plan, run_id: str) -> Past:
@@ -239,6 +247,18 @@ class LocalOrchestrator(Orchestrator):
         number = self.store.get(run_id).number
         rows = self.store.steps(number)
         return past_of(plan, rows, self.store.kept(number)) if rows else Past()
+
+    @property
+    def _read_secret(self) -> LocalSecrets:
+        from flowyml.orchestrators.local.secrets import LocalSecrets
+
+        return LocalSecrets(self._dotenv)
+
+    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
+        """Which are missing here, each with what to do. A submitted run has the environment of this process."""
+        from flowyml.runtime.secrets import missing
+
+        return missing(references, self._read_secret)
 
     def _max_output_bytes(self) -> float:
         """The most bytes that an output may have to be kept as an artifact."""

@@ -44,6 +44,7 @@ from flowyml.runtime.fork_client import Server
 from flowyml.runtime.nodes import End, Frame
 from flowyml.runtime.parent_env import read_parent_env
 from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml.runtime.tracebacks import traceback_text
 from flowyml.runtime.walk import Walk
 
@@ -73,6 +74,7 @@ class Settings:
     dates: RunDates = field(default_factory=RunDates)
     share: bool = False
     past: Past = field(default_factory=Past)
+    read_secret: ReadSecret = from_environment
 
 
 class LocalRun:
@@ -193,6 +195,7 @@ class LocalRun:
             self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values),
             place=run_place("local", self.plan.name, self.row.run_id), parameters=self._parameters,
             caller=read_parent_env(), started=self._settings.started, dates=self._settings.dates,
+            read_secret=self._settings.read_secret,
         )  # fmt: skip
 
     def _ticker(self, live_view: LiveView | None) -> Callable[[sqlite3.Connection], None]:

@@ -158,8 +158,8 @@ class StepCalls:
         inputs = _as_declared(node, given)
         sink = self._sink(node.position, node.row.item)
         packed = self.apart.run(
-            node.step.name, inputs, attempt=node.attempt, index=node.index, timeout=node.step.timeout_seconds,
-            on_line=partial(_pass_line, sink), stop=self._stop,
+            node.step.name, inputs, attempt=node.attempt, index=node.index, secrets=node.step.secrets,
+            timeout=node.step.timeout_seconds, on_line=partial(_pass_line, sink), stop=self._stop,
         )  # fmt: skip
         return {name: Stored(value) for name, value in packed.items()}
 
@@ -217,9 +217,10 @@ def _packed_parts(value: Any) -> Any:
 
 
 def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
-    """The steps that run in processes of their own: those that may have to be killed, or all when asked."""
+    """The steps that run in processes of their own: those that may have to be killed, those with secrets, or all when
+    asked."""
     everything = workers == "processes" or plan.timeout_seconds is not None
-    return frozenset(step.name for step in plan if everything or step.timeout_seconds is not None)
+    return frozenset(step.name for step in plan if everything or step.timeout_seconds is not None or step.secrets)
 
 
 def _pass_line(sink: Sink, source: str, line: str) -> None:

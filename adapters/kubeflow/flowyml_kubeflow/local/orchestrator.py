@@ -73,8 +73,9 @@ class KubeflowLocalOrchestrator(Orchestrator):
         runner_options: Mapping[str, Any] = {},
         folder: str | os.PathLike[str] | None = None,
         retry_policy: OrchestratorRetryPolicy | None = None,
+        secrets: Mapping[str, str] = {},
     ) -> None:
-        super().__init__(retry_policy=retry_policy)
+        super().__init__(retry_policy=retry_policy, secrets=secrets)
         if runner not in _FORMS:
             raise ConfigurationError(f"runner={runner!r}: KFP's local runners are {' and '.join(map(repr, _FORMS))}.")
         self.runner = runner

@@ -1,0 +1,63 @@
+"""Where local runs find secrets: the environment, a ``.env`` file, the system's keyring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flowyml.core.errors import ConfigurationError, MissingExtraError, MissingSecretError
+from flowyml.core.settings import is_of_another_user
+from flowyml.plan.secrets import variable_of
+
+__all__ = ["KEYRING_SERVICE", "LocalSecrets"]
+
+KEYRING_SERVICE = "flowyml"
+
+
+class LocalSecrets:
+    """Reads secrets by name, in this order: ``FLOWYML_SECRET_…`` in the environment, in ``dotenv``, the keyring."""
+
+    def __init__(self, dotenv: Path | None = None) -> None:
+        self._dotenv = dotenv
+
+    def __call__(self, reference: str) -> str:
+        """The value. Raises ``MissingSecretError``, and ``ConfigurationError`` for a file that cannot be used."""
+        from flowyml.runtime.secrets import from_environment
+
+        try:
+            return from_environment(reference)
+        except MissingSecretError:
+            if value := self._in_file().get(variable_of(reference)) or _in_keyring(reference):
+                return value
+        file = f" in the environment or in {self._dotenv}" if self._dotenv else " in the environment"
+        raise MissingSecretError(
+            f"There is no secret {reference!r}: set {variable_of(reference)}{file}, or with flowyml[secrets] installed "
+            f"run `keyring set {KEYRING_SERVICE} {reference}`."
+        )
+
+    def _in_file(self) -> dict[str, str | None]:
+        if self._dotenv is None:
+            return {}
+        if not self._dotenv.is_file():
+            raise ConfigurationError(f"dotenv={str(self._dotenv)!r}: there is no such file.")
+        if is_of_another_user(self._dotenv):
+            raise ConfigurationError(f"dotenv={str(self._dotenv)!r} belongs to another user.")
+        try:
+            from dotenv import dotenv_values
+        except ImportError as error:
+            raise MissingExtraError("dotenv= needs python-dotenv: pip install 'flowyml[secrets]'.") from error
+        return dotenv_values(self._dotenv, interpolate=False)
+
+
+def _in_keyring(reference: str) -> str | None:
+    """None where there is no keyring, as on most servers."""
+    try:
+        import keyring
+        import keyring.errors
+    except ImportError:
+        return None
+    try:
+        return keyring.get_password(KEYRING_SERVICE, reference)
+    except keyring.errors.NoKeyringError:
+        return None
+    except keyring.errors.KeyringError as error:
+        raise MissingSecretError(f"The keyring does not give secret {reference!r}: {error}.") from error

@@ -1,0 +1,51 @@
+"""References to secrets. A plan holds names of secrets, never a value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from flowyml.core.errors import ConfigurationError
+
+__all__ = ["check_names", "check_reference", "slug_of", "variable_of"]
+
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,252}")
+
+
+def check_reference(reference: object, who: str) -> str:
+    """The reference, if it is one: ``"warehouse/password"``. Raises ``ValueError``."""
+    if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
+        raise ValueError(
+            f"{who}: {reference!r:.80} does not name a secret. A name has letters, digits and _ . : / @ -, and begins "
+            f"with a letter or digit: 'warehouse/password'."
+        )
+    return reference
+
+
+def check_names(names: object) -> dict[str, str]:
+    """What a target calls secrets, by what pipelines call them. Raises ``ConfigurationError``."""
+    if not isinstance(names, Mapping):
+        raise ConfigurationError(f"secrets={names!r:.80} must be a table: {{'warehouse/password': 'its name there'}}.")
+    try:
+        pairs = names.items()
+        return {check_reference(ours, "secrets"): check_reference(theirs, "secrets") for ours, theirs in pairs}
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def slug_of(reference: str) -> str:
+    """What a secret is called where names are of small letters, digits and dashes.
+
+    >>> slug_of("warehouse/Password_2")
+    'warehouse-password-2'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", reference.lower()).strip("-")
+
+
+def variable_of(reference: str) -> str:
+    """The environment variable that holds a secret where the environment is the store.
+
+    >>> variable_of("warehouse/password")
+    'FLOWYML_SECRET_WAREHOUSE_PASSWORD'
+    """
+    return "FLOWYML_SECRET_" + re.sub(r"[^A-Z0-9]+", "_", reference.upper())

@@ -1,0 +1,140 @@
+"""A step that does its best to show its secret: afterwards all that FlowyML wrote and showed is searched for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowyml.cli import main
+from tests.security.test_planted_secrets import unpacked
+
+NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
+VALUE = "planted-as/secret+18&more"
+SHOWS = """
+import base64, json, os, subprocess, sys, textwrap
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+from flowyml import Pipeline, get_logger, step
+from flowyml.core.hooks import PipelineHook
+
+def forms(value: str) -> list[str]:
+    coded = base64.b64encode(f"user:{value}".encode()).decode()
+    return [value, repr(value), json.dumps({"key": value}), quote(value, safe=""), quote_plus(value), coded,
+            base64.urlsafe_b64encode(value.encode()).decode(), *textwrap.wrap(value, 9), *textwrap.wrap(coded, 13)]
+
+@step(secrets={"password": "warehouse/password", "WAREHOUSE": "warehouse/password"})
+def shows(password: str = "") -> list[str]:
+    commands = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                commands.append((folder / "cmdline").read_bytes().decode("utf-8", "replace"))
+            except OSError:
+                pass
+    for form in forms(password):
+        print("shown:", form)
+        print(form, file=sys.stderr)
+        get_logger().warning("logged: %s", form)
+    print(password, end="")
+    print(password, end="\\r", flush=True)
+    sys.stdout.write(password[:12]); sys.stdout.flush(); sys.stdout.write(password[12:] + "\\n")
+    os.write(1, (password + "\\n").encode())
+    subprocess.run([sys.executable, "-c", "import os; print(os.environ['WAREHOUSE'])"], check=True)
+    return [command for command in commands if password in command]
+
+@step(secrets={"password": "warehouse/password"}, after="shows")
+def fails(password: str = "") -> None:
+    class Refused(Exception):
+        pass
+    try:
+        raise Refused(f"refused: {password}")
+    except Refused as error:
+        error.add_note(f"tried with {password}")
+        raise RuntimeError({"connection": f"u:{password}@host"}) from error
+
+@step(secrets={"password": "warehouse/password"}, after="shows")
+def gives(password: str = "") -> dict[str, list[str]]:
+    return {"urls": [f"https://u:{password}@host"]}
+
+shown = Pipeline("shown").add_step(shows).add_step(fails).add_step(gives)
+alone = Pipeline("alone").add_step(shows)
+"""
+
+
+def holds(data: bytes | str) -> bool:
+    raw = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+    pieces = (VALUE.encode(), VALUE[4:16].encode(), VALUE[-12:].encode())
+    return any(piece in place for place in unpacked(raw) for piece in pieces)
+
+
+def test_the_search_finds_it() -> None:
+    assert holds(json.dumps({"a": VALUE}))
+    assert not holds("planted")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "shows.py").write_text(SHOWS)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv(VARIABLE, VALUE)
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flowyml", *words], env={**os.environ, **environment}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fork", ["1", "0"])
+@pytest.mark.parametrize("detached", [False, True], ids=["run", "submitted"])
+def test_a_local_run_shows_and_keeps_nothing(project: Path, fork: str, detached: bool) -> None:
+    shown = ""
+    for name, code in (("shown", 1), ("alone", 0)):
+        words = ("--detach",) if detached else ()
+        done = command("run", f"shows.py:{name}", "--run-id", name, *words, FLOWYML_FORK=fork)
+        watched = command("watch", name)
+        assert watched.returncode == code, watched.stderr
+        shown += done.stdout + done.stderr + watched.stdout + watched.stderr
+        for word in ("logs", "status", "outputs"):
+            read = command(word, name)
+            shown += read.stdout + read.stderr
+    assert shown.count("***") > 20
+    assert "RuntimeError" in shown
+    assert not holds(shown)
+    assert json.loads(command("outputs", "alone", "--json").stdout)["shows"] == []  # no command line held it
+    files = [path for path in (project / "home").rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if holds(path.read_bytes())] == []
+
+
+def test_no_file_of_an_engine_holds_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "shows.py:alone", "-o", str(project / "made")]) == 0
+    assert main(["compile", "shows.py:alone", "--to", "plan", "-o", str(project / "made" / "plan.json")]) == 0
+    assert NAME in (project / "made" / "plan.json").read_text()
+    assert [path for path in (project / "made").iterdir() if holds(path.read_bytes())] == []
+
+
+def test_by_hand_a_command_line_is_no_place_for_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "shows.py:alone", "-o", str(project / "made")]) == 0
+    bundle = next((project / "made").iterdir())
+    words = [sys.executable, str(bundle), "step", "shows"]
+    refused = subprocess.run(
+        [*words, "--secrets", json.dumps({"password": VALUE})], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "secrets stand in a file, or in the environment" in refused.stderr
+    given = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert given.returncode == 0, given.stderr
+    without = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    missing = subprocess.run(words, capture_output=True, text=True, check=False, env=without)
+    assert missing.returncode == 2
+    assert f"step 'shows': There is no secret 'warehouse/password': set {VARIABLE}" in missing.stderr

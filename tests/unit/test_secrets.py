@@ -1,0 +1,353 @@
+"""Secrets by name: what may be written, where local runs find them, and what is shown in their place."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.cli import main
+from flowyml.core.errors import (
+    ConfigurationError,
+    DefinitionError,
+    MissingSecretError,
+    UnsupportedFeatureError,
+)
+from flowyml.core.hooks import PipelineHook
+from flowyml.orchestrators.local import LocalOrchestrator
+from flowyml.orchestrators.local.secrets import KEYRING_SERVICE, LocalSecrets
+from flowyml.orchestrators.targets import resolve
+from flowyml.plan.codec import decode
+from flowyml.plan.secrets import variable_of
+from flowyml.runtime.secrets import Mask
+from tests.adapters.folder.flowyml_folder import FolderOrchestrator
+
+NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
+VALUE = "s3cr&t pass/wörd+long"
+
+
+@step(secrets={"password": NAME})
+def load(rows: int, password: str = "") -> tuple[int, int]:
+    print(f"connecting with {password}")
+    return rows, len(password)
+
+
+@step(secrets={"WAREHOUSE_LENGTH": NAME})
+def from_environment() -> int:
+    return len(os.environ["WAREHOUSE_LENGTH"])
+
+
+@step(secrets={"password": NAME})
+def fails(password: str = "") -> None:
+    raise ValueError(f"cannot sign in as app:{password}")
+
+
+@step(secrets={"password": NAME})
+def gives_away(password: str = "") -> dict[str, str]:
+    return {"url": f"postgresql://app:{password}@warehouse"}
+
+
+@step(secrets={"password": NAME})
+def of_item(item: int, password: str = "") -> int:
+    return item * len(password)
+
+
+@pipeline
+def etl(rows: int = 3) -> Any:
+    return load(rows), from_environment()
+
+
+@pipeline
+def loop() -> Any:
+    with for_each([1, 2]) as item:
+        lengths = of_item(item)
+    return lengths  # noqa: RET504  # outside the loop it is the list
+
+
+def one(of: Any, **options: Any) -> Pipeline:
+    return Pipeline("one", **options).add_step(of)
+
+
+@pytest.fixture
+def value(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(VARIABLE, VALUE)
+    return VALUE
+
+
+class TestWhatMayBeWritten:
+    def test_the_plan_holds_the_name(self) -> None:
+        plan = etl.compile()
+        assert plan.by_name["load"].secrets == {"password": NAME}
+        assert [item.name for item in plan.by_name["load"].inputs] == ["rows"]
+        assert decode(plan.canonical) == plan
+        assert plan.schema_version == 2  # FlowyML before secrets would run the step without its password
+
+    def test_a_plan_without_secrets_keeps_its_schema(self) -> None:
+        @step
+        def plain() -> int:
+            return 1
+
+        assert one(plain).compile().schema_version == 1
+
+    def test_a_step_can_be_read_and_changed(self) -> None:
+        assert load.secrets == {"password": NAME}
+        assert load.options(secrets={"password": "test/password"}).secrets == {"password": "test/password"}
+        assert load(2, password="by hand") == (2, 7)
+
+    @pytest.mark.parametrize("reference", ["", "a b", "/x", "ä", "x" * 300, "a\n", 3, None, "${x}", "a'b"])
+    def test_names_are_plain(self, reference: Any) -> None:
+        with pytest.raises(DefinitionError, match="does not name a secret"):
+            step(secrets={"password": reference})(lambda password: None)
+
+    def test_what_it_fills_is_there(self) -> None:
+        with pytest.raises(DefinitionError, match=r"names 'pasword'.*Did you mean 'password'"):
+            step(secrets={"pasword": NAME})(load.function)
+        with pytest.raises(DefinitionError, match="must be a dict"):
+            step(secrets=[NAME])(load.function)  # type: ignore[call-overload]
+
+    def test_it_cannot_be_given_as_well(self) -> None:
+        @pipeline
+        def twice() -> Any:
+            return load(1, password="x")
+
+        with pytest.raises(DefinitionError, match="'password' is filled by a secret"):
+            twice.compile()
+
+    def test_by_names_no_output_fills_it(self) -> None:
+        @step
+        def password() -> str:
+            return "not this one"
+
+        plan = Pipeline("p").add_step(password).add_step(fails).compile()
+        assert plan.by_name["fails"].inputs == ()
+
+    def test_an_engine_that_cannot_refuses(self, tmp_path: Path) -> None:
+        with pytest.raises(UnsupportedFeatureError, match=r"step 'load' asks for secret 'warehouse/password'"):
+            FolderOrchestrator(tmp_path).run_pipeline(etl)
+
+
+class TestLocalRuns:
+    @pytest.mark.parametrize("workers", ["threads", "processes"])
+    def test_arguments_and_variables_are_filled(self, workers: Any, value: str) -> None:
+        result = etl.run(on=LocalOrchestrator(workers=workers))
+        assert result.outputs == {"load": (3, len(value)), "from_environment": len(value)}
+        assert "WAREHOUSE_LENGTH" not in os.environ
+
+    def test_where_fork_is_unavailable(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FLOWYML_FORK", "0")
+        assert etl.run().outputs["from_environment"] == len(value)
+
+    def test_a_submitted_run(self, value: str) -> None:
+        job = etl.submit()
+        assert job.wait_for_completion(60).result().outputs["from_environment"] == len(value)
+        lines = [line.message for line in job.logs()]
+        assert "connecting with ***" in lines
+
+    def test_items_of_a_loop(self, value: str) -> None:
+        assert loop.run().outputs == {"of_item": [len(value), 2 * len(value)]}
+
+    def test_a_long_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(VARIABLE, "long" * 20_000)  # more than fits beside a request
+        assert one(from_environment).run().outputs == {"from_environment": 80_000}
+
+    def test_a_missing_one_fails_its_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(VARIABLE, raising=False)
+        result = etl.run()
+        assert not result.success
+        assert f"step 'load': There is no secret 'warehouse/password': set {VARIABLE}" in str(result.error)
+
+    def test_a_target_has_names_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FLOWYML_SECRET_PROD_PW", "12345")
+        result = one(from_environment).run(on=LocalOrchestrator(secrets={NAME: "prod/pw"}))
+        assert result.outputs == {"from_environment": 5}
+
+    def test_errors_do_not_show_it(self, value: str) -> None:
+        result = one(fails).run()
+        assert str(result.error).endswith("ValueError: cannot sign in as app:***")
+
+    def test_an_output_that_holds_it_is_refused(self, value: str) -> None:
+        result = one(gives_away).run()
+        assert "output 'gives_away' holds the value of a secret" in str(result.error)
+
+    def test_hooks_never_get_it(self, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOOK_WRITES_TO", str(tmp_path / "seen.txt"))
+        assert not one(fails, hooks=[Writes()]).run().success
+        seen = (tmp_path / "seen.txt").read_text().splitlines()
+        assert seen == ["fails was given {}", "StepFailedError: ValueError: cannot sign in as app:***"]
+
+
+class Writes(PipelineHook):
+    """Writes down what it gets, where nothing is masked."""
+
+    def on_step_start(self, step_name: str, inputs: Any) -> None:
+        self._write(f"{step_name} was given {inputs}")
+
+    def on_error(self, step_name: str, error: BaseException) -> None:
+        self._write(f"{type(error).__name__}: {error}")
+
+    def _write(self, text: str) -> None:
+        with Path(os.environ["HOOK_WRITES_TO"]).open("a") as file:
+            file.write(f"{text}\n")
+
+
+class TestWhereLocalRunsLook:
+    def test_a_file_that_settings_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "flowyml.toml").write_text(
+            '[orchestrators.local]\ndotenv = "secrets.env"\n[orchestrators.local.secrets]\n"warehouse/password" = "w"\n'
+        )
+        (tmp_path / "secrets.env").write_text("FLOWYML_SECRET_W='from ${HOME} file'\n")
+        (tmp_path / "below").mkdir()
+        monkeypatch.chdir(tmp_path / "below")
+        assert one(from_environment).run(on=resolve("local")).outputs == {"from_environment": len("from ${HOME} file")}
+
+    def test_the_environment_comes_first(self, tmp_path: Path, value: str) -> None:
+        file = tmp_path / ".env"
+        file.write_text(f"{VARIABLE}=other\n")
+        assert LocalSecrets(file)(NAME) == value
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match="there is no such file"):
+            LocalSecrets(tmp_path / ".env")(NAME)
+
+    def test_the_keyring_of_the_system(self, memory_keyring: dict[tuple[str, str], str]) -> None:
+        memory_keyring[KEYRING_SERVICE, NAME] = "from the keyring"
+        assert LocalSecrets()(NAME) == "from the keyring"
+
+    def test_a_machine_without_a_keyring(self) -> None:
+        keyring = pytest.importorskip("keyring")
+        fail = pytest.importorskip("keyring.backends.fail")
+        before = keyring.get_keyring()
+        keyring.set_keyring(fail.Keyring())
+        try:
+            with pytest.raises(MissingSecretError, match=r"keyring set flowyml warehouse/password"):
+                LocalSecrets()(NAME)
+        finally:
+            keyring.set_keyring(before)
+
+    @pytest.mark.parametrize("names", [["a"], {"a b": "c"}, {"a": ""}])
+    def test_wrong_names_of_a_target(self, names: Any) -> None:
+        with pytest.raises(ConfigurationError, match="secret"):
+            LocalOrchestrator(secrets=names)
+
+    def test_check_says_which_are_missing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "named.py"
+        file.write_text(
+            "from flowyml import Pipeline, step\n"
+            "@step(secrets={'TOKEN': 'api/token', 'OTHER': 'warehouse/password'})\ndef fetch() -> int:\n    return 1\n"
+            "named = Pipeline('named').add_step(fetch)\n"
+        )
+        monkeypatch.setenv(VARIABLE, VALUE)
+        assert main(["secrets", "check", str(file), "--json"]) == 4
+        shown = json.loads(capsys.readouterr().out)
+        assert [(each["secret"], each["steps"], each["found"]) for each in shown] == [
+            ("api/token", ["fetch"], False), (NAME, ["fetch"], True),
+        ]  # fmt: skip
+        monkeypatch.setenv("FLOWYML_SECRET_API_TOKEN", "t0ken")
+        assert main(["secrets", "check", str(file)]) == 0
+        shown = capsys.readouterr()
+        assert "api/token" in shown.out
+        assert VALUE not in shown.out + shown.err
+
+
+@pytest.fixture
+def memory_keyring() -> Any:
+    keyring = pytest.importorskip("keyring")
+    backend = pytest.importorskip("keyring.backend")
+    kept: dict[tuple[str, str], str] = {}
+
+    class Memory(backend.KeyringBackend):  # type: ignore[misc, name-defined]
+        priority = 1
+
+        def get_password(self, service: str, username: str) -> str | None:
+            return kept.get((service, username))
+
+        def set_password(self, service: str, username: str, password: str) -> None:
+            kept[service, username] = password
+
+    before = keyring.get_keyring()
+    keyring.set_keyring(Memory())
+    yield kept
+    keyring.set_keyring(before)
+
+
+def wrapped(width: int) -> Callable[[str], str]:
+    return lambda text: "\n".join(textwrap.wrap(text, width, break_on_hyphens=False) or [""])
+
+
+FORMS: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "json": json.dumps,
+    "repr": repr,
+    "quoted": lambda text: quote(text, safe=""),
+    "plus": quote_plus,
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "after a user": lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
+    "url-safe": lambda text: base64.urlsafe_b64encode(f"u:{text}".encode()).decode(),
+    "in lines": wrapped(7),
+    "base64 in lines": lambda text: wrapped(11)(base64.b64encode(text.encode()).decode()),
+}
+
+
+class TestMasks:
+    @pytest.mark.parametrize("form", FORMS)
+    def test_every_form(self, form: str) -> None:
+        value = "correct-horse%battery/staple"
+        shown = Mask([value]).text(f"before {FORMS[form](value)} after")
+        assert "***" in shown
+        assert shown.startswith("before")
+        assert shown.endswith("after")
+        for piece in (value[index : index + 6] for index in range(len(value) - 5)):
+            assert FORMS[form](piece).strip("'\"") not in shown
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60), st.integers(5, 20))
+    def test_whatever_it_is_and_however_it_is_broken(self, value: str, width: int) -> None:
+        lines = [value[index : index + width] for index in range(0, len(value), width)]
+        got: list[str] = []
+        take = Mask([value]).lines(lambda source, line: got.append(line))
+        for line in ("before", f"x{lines[0]}", *lines[1:], "after"):
+            take("stdout", line)
+        assert got[0] == "before"
+        shown = "".join(got[1:-1])
+        assert value not in shown
+        assert all(part not in shown for part in lines if len(part) >= 5)
+
+    def test_a_key_of_several_lines(self) -> None:
+        key = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEAAoIBAQ\n-----END KEY-----\n"
+        got: list[str] = []
+        take = Mask([key]).lines(lambda source, line: got.append(line))
+        for line in f"the key:\n{key}done".split("\n"):
+            take("stdout", line)
+        assert got == ["the key:", "***", "***", "***", "***", "done"]
+
+    def test_streams_are_followed_by_themselves(self) -> None:
+        got: list[tuple[str, str]] = []
+        take = Mask(["abcdefghij"]).lines(lambda source, line: got.append((source, line)))
+        for source, line in (("stdout", "x abcdef"), ("stderr", "warning"), ("stdout", "ghij y")):
+            take(source, line)
+        assert got == [("stdout", "x ***"), ("stderr", "warning"), ("stdout", "*** y")]
+
+    def test_ordinary_text_stays(self) -> None:
+        text = "epoch 3\nloss 0.1\n\n  indented\nabc"
+        assert Mask(["zzzzzzzzzz", "abc"]).text(text) == text  # three characters would mask half a log
+
+    def test_an_error_without_it_stays_itself(self) -> None:
+        error = ValueError("no")
+        assert Mask(["abcdef"]).error(error) is error
+
+    def test_variables_have_plain_names(self) -> None:
+        assert variable_of("conn:ware-house.extra.key") == "FLOWYML_SECRET_CONN_WARE_HOUSE_EXTRA_KEY"
