@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from flowyml.artifacts.allowed import decide_on_pickles
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
+from flowyml.core.errors import MissingSecretError, OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
 from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
@@ -122,9 +122,13 @@ class StepProcesses:
         ``StepCancelledError``, and ``StepCrashedError`` for a process that died. Any exception that is raised in this
         thread meanwhile, such as a timeout of the caller's, kills the process before it goes on.
         """
-        values = secrets_of(step, secrets, self._read_secret)
-        request = {"kind": "step", "step": step, "attempt": attempt, "index": list(index), "secrets": values}
         take_line = print_line if on_line is None else on_line
+        try:
+            values = secrets_of(step, secrets, self._read_secret)
+        except MissingSecretError as error:
+            self.fire("on_error", step, error, on_line=take_line)
+            raise
+        request = {"kind": "step", "step": step, "attempt": attempt, "index": list(index), "secrets": values}
         if values:
             take_line = Mask(values.values()).lines(take_line)
         answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, take_line, stop)

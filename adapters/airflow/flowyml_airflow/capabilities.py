@@ -24,6 +24,7 @@ CAPABILITIES = Capabilities(
         Feature.BRANCHES: no(_NOT_YET),
         Feature.RUN_IF: no(_NOT_YET),
         Feature.CLEANUP: no(_NOT_YET),
+        Feature.SECRETS: yes,
         Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
         Feature.RETRY_RUN: no("Not yet; local runs have it."),
         Feature.SCHEDULE_CATCH_UP: partly(

@@ -207,8 +207,19 @@ class AirflowClient:
 
     def has_pool(self, name: str) -> bool:
         """Whether a pool exists; True where the user may not ask."""
+        return self._has("pools", name)
+
+    def has_connection(self, name: str) -> bool:
+        """Whether a connection is in Airflow's database; True where the user may not ask."""
+        return self._has("connections", name)
+
+    def has_variable(self, name: str) -> bool:
+        """Whether a variable is in Airflow's database; True where the user may not ask."""
+        return self._has("variables", name)
+
+    def _has(self, kind: str, name: str) -> bool:
         try:
-            self.transport.get(f"{self.api}/pools/{quoted(name)}")
+            self.transport.get(f"{self.api}/{kind}/{quoted(name)}")
         except NotThereError:
             return False
         except AuthenticationError:

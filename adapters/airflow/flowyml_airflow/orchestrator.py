@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -30,6 +30,7 @@ from flowyml_airflow.folder import open_folder
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.schedule import since
+from flowyml_airflow.secrets import place_of
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
 
 if TYPE_CHECKING:
@@ -207,6 +208,15 @@ class AirflowOrchestrator(Orchestrator):
         if not was_cancelled(ended):  # Airflow 2 tells no `queued_at`, and the run has started meanwhile
             self.client.note(dag, run_id, cancelled_note(ended, failed))
         return True
+
+    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
+        """Those that Airflow's database lacks. Its API does not ask a secrets backend, nor the workers' environment."""
+        places = {reference: place_of(reference) for reference in references}
+        return {
+            reference: f"{reference}: Airflow's database has no {place}. A secrets backend may have it."
+            for reference, place in places.items()
+            if not (self.client.has_connection(place.name) if place.field else self.client.has_variable(place.name))
+        }
 
     def health(self) -> Health:
         try:

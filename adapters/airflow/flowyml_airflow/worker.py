@@ -32,7 +32,9 @@ from flowyml.plan.codec import decode
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml_airflow.names import TIMED_OUT, given_run_id, parameters_of, task_id, xcom_key
+from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.xcoms import carried, restored
 
 __all__ = ["finish_run", "run_step", "start_run", "stop_step"]
@@ -58,9 +60,12 @@ def run_step(
     step = _plan(bundle).by_name[operator.step]
     _check_inputs(step, operator.inputs, context)
     inputs = {name: restored(value) for name, value in operator.inputs.items()}
-    with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
+    read_secret = read_ahead(step.secrets.values())
+    with _processes(context, bundle, python, artifacts, read_secret) as processes, _end_with_parent():
         try:
-            outputs = processes.run(step.name, inputs, attempt=_attempt(context), on_line=_log, stop=_stop)
+            outputs = processes.run(
+                step.name, inputs, attempt=_attempt(context), secrets=step.secrets, on_line=_log, stop=_stop
+            )
             return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
         except StepError as error:
             _drop_unread_answers()
@@ -145,7 +150,13 @@ def _status(context: Mapping[str, Any]) -> ExecutionStatus:
     return ExecutionStatus.COMPLETED if reason == "success" else ExecutionStatus.FAILED
 
 
-def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> StepProcesses:
+def _processes(
+    context: Mapping[str, Any],
+    bundle: Path,
+    python: str,
+    artifacts: str | None,
+    read_secret: ReadSecret = from_environment,
+) -> StepProcesses:
     """Forked from this process where the steps' interpreter is Airflow's own.
 
     All of Airflow works there as it does here: its context, and its line to the task's supervisor or to its database.
@@ -154,6 +165,7 @@ def _processes(context: Mapping[str, Any], bundle: Path, python: str, artifacts:
         bundle, run_id=_run_id(context), artifacts=artifacts or default_url(), place=_place(context, bundle),
         parameters=_parameters(context), dates=_dates(context), python=python,
         fork_here=Path(python).absolute() == Path(sys.executable).absolute(), host_packages=("airflow",),
+        read_secret=read_secret,
     )  # fmt: skip
 
 

@@ -1,0 +1,111 @@
+"""Secrets of steps from Airflow's connections and variables. What a task's process needs of it stands here too.
+
+``warehouse/password`` is the field ``password`` of connection ``warehouse``: fields are ``uri``, ``host``, ``login``,
+``password``, ``schema``, ``port`` and ``extra.KEY``. Any other name is that of a variable. ``conn:warehouse.password``
+and ``var:NAME`` say so in full. Airflow's secrets backends are asked as for every connection and variable (source:
+airflow.apache.org/docs/apache-airflow/stable/security/secrets/secrets-backend/index.html).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from flowyml.core.errors import MissingSecretError
+from flowyml.runtime.secrets import ReadSecret
+
+__all__ = ["Place", "place_of", "read_ahead"]
+
+_FIELDS = ("uri", "host", "login", "password", "schema", "port")
+
+
+class Place(NamedTuple):
+    """Where a secret is: a field of a connection, or with an empty field a variable."""
+
+    name: str
+    field: str = ""
+
+    def __str__(self) -> str:
+        return f"field {self.field!r} of connection {self.name!r}" if self.field else f"variable {self.name!r}"
+
+
+def place_of(reference: str) -> Place:
+    """What a reference names.
+
+    >>> place_of("warehouse/password"), place_of("conn:warehouse.extra.key"), place_of("api/token")
+    (Place(name='warehouse', field='password'), Place(name='warehouse', field='extra.key'), Place(name='api/token', field=''))
+    """
+    kind, colon, rest = reference.partition(":")
+    if colon and kind == "var":
+        return Place(rest)
+    if colon and kind == "conn":
+        name, _, field = rest.partition(".extra.") if ".extra." in rest else rest.rpartition(".")
+        return Place(name or field, f"extra.{field}" if ".extra." in rest else field if name else "uri")
+    name, _, field = reference.partition("/")
+    is_field = field in _FIELDS or (field.startswith("extra.") and len(field) > len("extra."))
+    return Place(name, field) if is_field else Place(reference)
+
+
+def read_ahead(references: Iterable[str]) -> ReadSecret:
+    """Read these now, and hand them out later.
+
+    Airflow 3 has one line from a task to its supervisor, which a process that is forked from the task's shares: so this
+    process asks before there is another.
+    """
+    found: dict[str, str | MissingSecretError] = {}
+    for reference in references:
+        try:
+            found[reference] = _read(reference)
+        except MissingSecretError as error:
+            found[reference] = error
+
+    def read(reference: str) -> str:
+        value = found[reference]
+        if isinstance(value, MissingSecretError):
+            raise value
+        return value
+
+    return read
+
+
+def _read(reference: str) -> str:
+    place = place_of(reference)
+    try:
+        value = _of_connection(place) if place.field else _sdk("Variable").get(place.name)
+    except Exception as error:  # each Airflow has its own for what is not there: KeyError, AirflowNotFoundException …
+        raise MissingSecretError(_missing(reference, place, f" {type(error).__name__}")) from None
+    if value in (None, ""):
+        raise MissingSecretError(_missing(reference, place))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _missing(reference: str, place: Place, why: str = "") -> str:
+    return (
+        f"There is no secret {reference!r}: Airflow gave no {place}.{f' It raised{why}.' if why else ''} Create it in "
+        f"Airflow, or give the secret another name for this target: [orchestrators.NAME.secrets] in flowyml.toml."
+    )
+
+
+def _of_connection(place: Place) -> Any:
+    connection = _sdk("Connection").get(place.name)
+    if place.field == "uri":
+        return connection.get_uri()
+    if place.field.startswith("extra."):
+        return connection.extra_dejson.get(place.field.removeprefix("extra."))
+    return getattr(connection, place.field, None)
+
+
+def _sdk(name: str) -> Any:
+    """Airflow 3's class of that name; Airflow 2's in the same shape."""
+    try:
+        return getattr(import_module("airflow.sdk"), name)
+    except ImportError:
+        return _Airflow2Connections if name == "Connection" else getattr(import_module("airflow.models"), name)
+
+
+class _Airflow2Connections:
+    @staticmethod
+    def get(name: str) -> Any:
+        return import_module("airflow.hooks.base").BaseHook.get_connection(name)

@@ -1,0 +1,91 @@
+"""Secrets of steps from Airflow's connections and variables, on both Airflows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow.secrets import Place, place_of
+from tests.adapters.airflow.operating import orchestrator_of
+from tests.engines.airflow import Airflow, airflow_python
+from tests.security.test_what_a_secret_shows import VALUE, holds
+
+ON_AIRFLOW = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(
+    ("reference", "place"),
+    [
+        ("warehouse/password", Place("warehouse", "password")),
+        ("warehouse/extra.key.of", Place("warehouse", "extra.key.of")),
+        ("warehouse/extra.", Place("warehouse/extra.")),
+        ("warehouse/pass", Place("warehouse/pass")),
+        ("token", Place("token")),
+        ("var:warehouse/password", Place("warehouse/password")),
+        ("conn:warehouse.password", Place("warehouse", "password")),
+        ("conn:ware.house.host", Place("ware.house", "host")),
+        ("conn:warehouse.extra.key", Place("warehouse", "extra.key")),
+        ("conn:warehouse", Place("warehouse", "uri")),
+    ],
+)
+def test_what_a_name_means(reference: str, place: Place) -> None:
+    assert place_of(reference) == place
+
+
+@pytest.fixture(params=[pytest.param("airflow3", marks=ON_AIRFLOW), pytest.param("airflow2", marks=ON_AIRFLOW)])
+def airflow(request: pytest.FixtureRequest) -> Airflow:
+    found: Airflow = request.getfixturevalue(request.param)
+    found.command(
+        "connections", "add", "flowyml_warehouse", "--conn-type", "generic", "--conn-password", VALUE,
+        "--conn-extra", json.dumps({"key": "key of the extra"}), check=False,  # there since the last try
+    )  # fmt: skip
+    found.command("variables", "set", "flowyml/token", "token of the variable")
+    return found
+
+
+@step(secrets={"password": "flowyml_warehouse/password", "key": "renamed", "TOKEN": "flowyml/token"})
+def reads(password: str = "", key: str = "") -> list[int]:
+    import os
+
+    print(f"signing in with {password}, {key}")
+    return [len(password), len(key), len(os.environ["TOKEN"])]
+
+
+@step(secrets={"password": "flowyml_warehouse/password"})
+def fails(password: str = "") -> None:
+    raise ValueError(f"cannot sign in: app:{password}")
+
+
+@step(secrets={"password": "flowyml_nowhere/password"})
+def lacks(password: str = "") -> None:
+    pass
+
+
+NAMES = {"renamed": "conn:flowyml_warehouse.extra.key"}
+
+
+@pytest.mark.parametrize("python", ["", "other"])
+def test_values_reach_the_step_alone(airflow: Airflow, python: str, tmp_path: Path) -> None:
+    """Also one whose interpreter is another, where nothing of Airflow is."""
+    (tmp_path / "python").symlink_to(shutil.which("python3.11") or airflow_python(2).resolve())
+    options = {"airflow": {"python": str(tmp_path / "python")}} if python else {}
+    made = Pipeline(f"secrets read {python}".strip(), **options).add_step(reads).add_step(fails).add_step(lacks)
+    orchestrator = orchestrator_of(airflow, secrets=NAMES)
+    handle = orchestrator.run_pipeline(made)
+    handle.wait_for_completion(timeout=240, poll_interval=1)
+    by_name = {run.name: run for run in handle.step_runs()}
+    assert by_name["reads"].status is ExecutionStatus.COMPLETED, by_name["reads"].error
+    assert handle.outputs["reads"] == [len(VALUE), len("key of the extra"), len("token of the variable")]
+    lines = "\n".join(line.message for line in handle.logs())
+    assert "signing in with ***, ***" in lines
+    assert "ValueError: cannot sign in: app:***" in lines
+    assert "There is no secret 'flowyml_nowhere/password': Airflow gave no field 'password' of connection" in lines
+    assert not holds(lines)
+    assert orchestrator.missing_secrets(["flowyml_warehouse/host", "flowyml_none/host", "flowyml/none"]).keys() == {
+        "flowyml_none/host", "flowyml/none",
+    }  # fmt: skip
