@@ -13,7 +13,14 @@ from typing import Any, Protocol, Self
 
 from flowyml.artifacts.allowed import decide_on_pickles
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import MissingSecretError, OutputError, ParameterError, StepCancelledError, StepError, StepFailedError
+from flowyml.core.errors import (
+    MissingSecretError,
+    OutputError,
+    ParameterError,
+    StepCancelledError,
+    StepError,
+    StepFailedError,
+)
 from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments

@@ -110,7 +110,9 @@ def test_a_local_run_shows_and_keeps_nothing(project: Path, fork: str, detached:
     assert shown.count("***") > 20
     assert "RuntimeError" in shown
     assert not holds(shown)
-    assert json.loads(command("outputs", "alone", "--json").stdout)["shows"] == []  # no command line held it
+    outputs = command("outputs", "alone", "--json")
+    assert outputs.returncode == 0, outputs.stderr
+    assert json.loads(outputs.stdout)["shows"] == []  # no command line held it
     files = [path for path in (project / "home").rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if holds(path.read_bytes())] == []

@@ -34,8 +34,8 @@ class Place(NamedTuple):
 def place_of(reference: str) -> Place:
     """What a reference names.
 
-    >>> place_of("warehouse/password"), place_of("conn:warehouse.extra.key"), place_of("api/token")
-    (Place(name='warehouse', field='password'), Place(name='warehouse', field='extra.key'), Place(name='api/token', field=''))
+    >>> place_of("warehouse/password"), place_of("api/token")
+    (Place(name='warehouse', field='password'), Place(name='api/token', field=''))
     """
     kind, colon, rest = reference.partition(":")
     if colon and kind == "var":

@@ -31,6 +31,7 @@ Meaning = TypeVar("Meaning")
 TAG = "flowyml"
 _LOCKED_SECONDS = 60
 _PAGE = 200
+_SECRET = "secret"  # the slug of its type of block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +149,14 @@ class PrefectClient(HttpClient):
     def version(self) -> str:
         """The server's version."""
         return self._understood(_text, self.get("/admin/version"))
+
+    def has_secret_block(self, name: str) -> bool:
+        """Whether there is a Secret block of this name. Its value is not asked for."""
+        try:
+            self.get(f"/block_types/slug/{_SECRET}/block_documents/name/{quote(name, safe='')}")
+        except NotFoundError:
+            return False
+        return True
 
     # Flows and deployments.
 

@@ -26,10 +26,10 @@ from typing import Any
 from httpx import HTTPError, HTTPStatusError
 from prefect import get_run_logger, runtime
 from prefect.artifacts import create_table_artifact
-from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -86,7 +86,12 @@ def run_steps(**parameters: Any) -> Iterator[None]:
     with (
         working_folder(),
         StepProcesses(
-            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates,
+            BUNDLE,
+            run_id=run.name,
+            artifacts=store,
+            place=place,
+            parameters=parameters,
+            dates=dates,
             read_secret=secret_block,
         ) as processes,
     ):
@@ -153,10 +158,12 @@ def secret_block(reference: str) -> str:
     """The value of a Secret block, for the process of one step."""
     name = slug_of(reference)
     try:
-        value = Secret.load(name, _sync=True).get()
-    except ValueError as error:
-        message = f"There is no secret {reference!r}: Prefect has no Secret block {name!r} that can be read. Create it."
-        raise MissingSecretError(message) from error
+        with get_client(sync_client=True) as client:
+            value = client.read_block_document_by_name(name, block_type_slug="secret").data["value"]
+    except ObjectNotFound:
+        raise MissingSecretError(
+            f"There is no secret {reference!r}: Prefect has no Secret block {name!r}. Create it there."
+        ) from None
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn, check_same_run, claim_new
 from flowyml.orchestrators.http import ConflictError, NotFoundError
+from flowyml.plan.secrets import slug_of
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import FlowRun, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow
@@ -179,6 +180,15 @@ class PrefectOrchestrator(Orchestrator):
         return not self.get_run(job_id).status.is_terminal
 
     # The engine.
+
+    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
+        """Those without a Secret block."""
+        names = {reference: slug_of(reference) for reference in references}
+        return {
+            reference: f"{reference}: Prefect has no Secret block {name!r}. Create it."
+            for reference, name in names.items()
+            if not self.client.has_secret_block(name)
+        }
 
     def health(self) -> Health:
         try:

@@ -29,6 +29,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -39,11 +40,12 @@ sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compil
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.core.dates import RunDates  # noqa: E402
-from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
+from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 
@@ -84,7 +86,13 @@ def run_steps(**parameters: Any) -> Iterator[None]:
     with (
         working_folder(),
         StepProcesses(
-            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates
+            BUNDLE,
+            run_id=run.name,
+            artifacts=store,
+            place=place,
+            parameters=parameters,
+            dates=dates,
+            read_secret=secret_block,
         ) as processes,
     ):
         work = Work(processes)
@@ -146,14 +154,29 @@ def _deployment(flow_run: Any) -> Any:
         return client.read_deployment(flow_run.deployment_id)
 
 
-def run_step(step: str, inputs: Values, *, timeout: float | None = None) -> Values | State[Any]:
+def secret_block(reference: str) -> str:
+    """The value of a Secret block, for the process of one step."""
+    name = slug_of(reference)
+    try:
+        with get_client(sync_client=True) as client:
+            value = client.read_block_document_by_name(name, block_type_slug="secret").data["value"]
+    except ObjectNotFound:
+        raise MissingSecretError(
+            f"There is no secret {reference!r}: Prefect has no Secret block {name!r}. Create it there."
+        ) from None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def run_step(
+    step: str, inputs: Values, *, secrets: Mapping[str, str] = {}, timeout: float | None = None
+) -> Values | State[Any]:
     """One attempt of a step, by its task. What it prints goes to the log of the task run."""
     logger, work, ended = get_run_logger(), _work.get(), threading.Event()
     work.ended.append(ended)
     try:
         attempt = runtime.task_run.run_count
         return work.processes.run(
-            step, inputs, attempt=attempt, timeout=timeout, stop=work.stop, on_line=to_log(logger)
+            step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=to_log(logger)
         )
     except StepError as error:
         if work.stop.is_set():

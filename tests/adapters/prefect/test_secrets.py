@@ -1,0 +1,94 @@
+"""Secrets of steps from Prefect's Secret blocks, on a real server."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml_prefect import PrefectOrchestrator
+from tests.adapters.prefect.conftest import MakeOrchestrator
+from tests.engines.prefect import PrefectServer
+from tests.security.test_what_a_secret_shows import VALUE, holds
+
+pytestmark = pytest.mark.prefect
+
+
+@step(secrets={"password": "Warehouse/pass_word", "TOKEN": "renamed"})
+def reads(password: str = "") -> list[Any]:
+    import os
+
+    print(f"signing in with {password}")
+    return [len(password), len(os.environ["TOKEN"])]
+
+
+@step(secrets={"password": "Warehouse/pass_word"})
+def fails(password: str = "") -> None:
+    raise ValueError(f"cannot sign in: app:{password}")
+
+
+@step(secrets={"password": "nowhere/password"})
+def lacks(password: str = "") -> None:
+    pass
+
+
+def save(server: PrefectServer, name: str, value: Any) -> None:
+    """As the UI does it."""
+
+    def call(path: str, body: Any = None, method: str = "POST") -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{server.url}{path}",
+            data,
+            {"Content-Type": "application/json"},
+            method=method if body is not None else "GET",
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    kind = call("/block_types/slug/secret")["id"]
+    schema = call("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]["id"]
+    call(
+        "/block_documents/", {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": schema}
+    )
+
+
+@pytest.fixture(scope="module")
+def renaming(prefect: PrefectServer, make_prefect: MakeOrchestrator) -> PrefectOrchestrator:
+    save(prefect, "warehouse-pass-word", VALUE)
+    save(prefect, "token-in-json", {"token": "t0ken"})
+    return make_prefect(secrets={"renamed": "token in json".replace(" ", "/")})
+
+
+def test_values_reach_the_step_alone(renaming: PrefectOrchestrator) -> None:
+    made = Pipeline("secrets read").add_step(reads).add_step(fails).add_step(lacks)
+    handle = renaming.run_pipeline(made)
+    handle.wait_for_completion(timeout=120, poll_interval=0.5)
+    by_name = {run.name: run for run in handle.step_runs()}
+    assert by_name["reads"].status is ExecutionStatus.COMPLETED, by_name["reads"].error
+    assert handle.outputs["reads"] == [len(VALUE), len(json.dumps({"token": "t0ken"}))]
+    lines = "\n".join(line.message for line in handle.logs())
+    assert "signing in with ***" in lines
+    assert "ValueError: cannot sign in: app:***" in lines
+    assert "There is no secret 'nowhere/password': Prefect has no Secret block 'nowhere-password'" in lines
+    assert not holds(lines)
+    shown = repr([handle.error, *(run.error for run in handle.step_runs())])
+    assert not holds(shown)
+
+
+def test_the_flow_names_them_and_holds_none(renaming: PrefectOrchestrator) -> None:
+    text = renaming.compile_pipeline(Pipeline("secrets named").add_step(reads))["flow.py"].decode()
+    assert "'token/in/json'" in text
+    assert "'Warehouse/pass_word'" in text
+    assert not holds(text)
+
+
+def test_check_asks_for_no_value(renaming: PrefectOrchestrator) -> None:
+    missing = renaming.missing_secrets(["Warehouse/pass_word", "nowhere/password"])
+    assert missing == {
+        "nowhere/password": "nowhere/password: Prefect has no Secret block 'nowhere-password'. Create it."
+    }
