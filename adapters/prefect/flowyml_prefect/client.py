@@ -31,7 +31,7 @@ Meaning = TypeVar("Meaning")
 TAG = "flowyml"
 _LOCKED_SECONDS = 60
 _PAGE = 200
-_SECRET = "secret"  # the slug of its type of block
+_SECRET_BLOCKS = "secret"  # noqa: S105  # the slug of their type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ class PrefectClient(HttpClient):
     def has_secret_block(self, name: str) -> bool:
         """Whether there is a Secret block of this name. Its value is not asked for."""
         try:
-            self.get(f"/block_types/slug/{_SECRET}/block_documents/name/{quote(name, safe='')}")
+            self.get(f"/block_types/slug/{_SECRET_BLOCKS}/block_documents/name/{quote(name, safe='')}")
         except NotFoundError:
             return False
         return True

@@ -39,13 +39,12 @@ def lacks(password: str = "") -> None:
 def save(server: PrefectServer, name: str, value: Any) -> None:
     """As the UI does it."""
 
-    def call(path: str, body: Any = None, method: str = "POST") -> Any:
+    def call(path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
-            f"{server.url}{path}",
+            f"{server.url}/api{path}",
             data,
             {"Content-Type": "application/json"},
-            method=method if body is not None else "GET",
         )
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
