@@ -74,14 +74,15 @@ def test_values_reach_the_step_alone(airflow: Airflow, python: str, tmp_path: Pa
     """Also one whose interpreter is another, where nothing of Airflow is."""
     (tmp_path / "python").symlink_to(shutil.which("python3.11") or airflow_python(2).resolve())
     options = {"airflow": {"python": str(tmp_path / "python")}} if python else {}
-    made = Pipeline(f"secrets read {python}".strip(), **options).add_step(reads).add_step(fails).add_step(lacks)
     orchestrator = orchestrator_of(airflow, secrets=NAMES)
-    handle = orchestrator.run_pipeline(made)
-    handle.wait_for_completion(timeout=240, poll_interval=1)
-    by_name = {run.name: run for run in handle.step_runs()}
-    assert by_name["reads"].status is ExecutionStatus.COMPLETED, by_name["reads"].error
-    assert handle.outputs["reads"] == [len(VALUE), len("key of the extra"), len("token of the variable")]
-    lines = "\n".join(line.message for line in handle.logs())
+    read = orchestrator.run_pipeline(Pipeline(f"secrets read {python}".strip(), **options).add_step(reads))
+    failing = orchestrator.run_pipeline(
+        Pipeline(f"secrets fail {python}".strip(), **options).add_step(fails).add_step(lacks)
+    )
+    assert read.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.COMPLETED, read.error
+    assert read.outputs["reads"] == [len(VALUE), len("key of the extra"), len("token of the variable")]
+    assert failing.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
+    lines = "\n".join(line.message for handle in (read, failing) for line in handle.logs())
     assert "signing in with ***, ***" in lines
     assert "ValueError: cannot sign in: app:***" in lines
     assert "There is no secret 'flowyml_nowhere/password': Airflow gave no field 'password' of connection" in lines

@@ -64,18 +64,18 @@ def renaming(prefect: PrefectServer, make_prefect: MakeOrchestrator) -> PrefectO
 
 
 def test_values_reach_the_step_alone(renaming: PrefectOrchestrator) -> None:
-    made = Pipeline("secrets read").add_step(reads).add_step(fails).add_step(lacks)
-    handle = renaming.run_pipeline(made)
-    handle.wait_for_completion(timeout=120, poll_interval=0.5)
-    by_name = {run.name: run for run in handle.step_runs()}
-    assert by_name["reads"].status is ExecutionStatus.COMPLETED, by_name["reads"].error
-    assert handle.outputs["reads"] == [len(VALUE), len(json.dumps({"token": "t0ken"}))]
-    lines = "\n".join(line.message for line in handle.logs())
+    read = renaming.run_pipeline(Pipeline("secrets read").add_step(reads))
+    failing = renaming.run_pipeline(Pipeline("secrets fail").add_step(fails).add_step(lacks))
+    assert read.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.COMPLETED, read.error
+    assert read.outputs["reads"] == [len(VALUE), len(json.dumps({"token": "t0ken"}))]
+    lines = "\n".join(line.message for line in read.logs())
     assert "signing in with ***" in lines
+    assert failing.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.FAILED
+    lines += "\n".join(line.message for line in failing.logs())
     assert "ValueError: cannot sign in: app:***" in lines
     assert "There is no secret 'nowhere/password': Prefect has no Secret block 'nowhere-password'" in lines
     assert not holds(lines)
-    shown = repr([handle.error, *(run.error for run in handle.step_runs())])
+    shown = repr([failing.error, *(run.error for run in failing.step_runs())])
     assert not holds(shown)
 
 
