@@ -16,7 +16,7 @@ from flowyml.core.runs import labelled
 from flowyml.orchestrators.local.copies import own
 from flowyml.orchestrators.local.outputs import entry_of, value_of
 from flowyml.orchestrators.local.schema import KeptRow, StepRow, index_of, item_of
-from flowyml.plan.groups import Loop, outputs_in
+from flowyml.plan.groups import Branch, Loop, outputs_in
 from flowyml.plan.model import Plan
 from flowyml.plan.values import steps_of
 from flowyml.runtime.nodes import End, Index, Task
@@ -241,14 +241,29 @@ class _Choice:
                     self._add((later, index))
 
     def _stays_skipped(self, turn: Turn) -> bool:
-        """By its rule for what had ended first, and stays as it is."""
+        """By its branch, which was not taken, or by its rule for what ended first: where that stays as it is."""
         step = self._plan.by_name[turn[0]]
+        if any(self._was_not_taken(branch, turn) for branch in self._plan.structure.branches(step.group)):
+            return True
         rule = {"all_failed": _completed, "none_skipped": _skipped}.get(step.run_if)
         return rule is not None and any(
             rule(self._record.turns[name][index])
             for name in step.upstream
             for index in self._record.matching(name, turn)
             if (name, index) not in self._again
+        )
+
+    def _was_not_taken(self, branch: Branch, turn: Turn) -> bool:
+        structure, record = self._plan.structure, self._record
+        is_decided = not any(
+            (source.step, index) in self._again
+            for source in outputs_in(structure.sources(branch))
+            for index in record.matching(source.step, turn)
+        )
+        return is_decided and all(
+            _skipped(record.turns[name][index])
+            for name in structure.members(branch.name)
+            for index in record.matching(name, turn)
         )
 
 
