@@ -74,23 +74,28 @@ class SubPipelineConformance(Conformance):
         }  # fmt: skip
 
     @in_groups
-    @pytest.mark.parametrize(
-        ("output", "wanted"), [("sums", [2, 6]), ("grades", ["small", "large"]), ("taken", "large")]
-    )
+    @pytest.mark.parametrize(("output", "wanted"), [("sum", 6), ("grades", ["small", "large"]), ("taken", "large")])
     def test_loops_and_branches_around_and_in_such_pipelines(self, done: Done, output: str, wanted: Any) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs[output] == wanted
-
-    @in_groups
-    def test_steps_of_such_pipelines_have_indexes(self, done: Done) -> None:
-        labels = [label for label in done.steps if label.startswith("doubled.double")]
-        assert labels == [f"doubled.double{at}" for at in ("[0][0]", "[0][1]", "[1][0]", "[1][1]", "[1][2]")]
 
     @in_groups
     def test_such_a_pipeline_in_a_branch_that_is_not_taken_is_skipped(self, done: Done) -> None:
         runs = [run for name, run in done.steps.items() if name.startswith("graded_3.")]
         assert {(run.status, run.raw_status) for run in runs} == {(COMPLETED, "skipped")}
         assert len(runs) == 4
+
+    @in_groups
+    def test_steps_of_such_a_pipeline_in_a_loop_have_an_index(self, done: Done) -> None:
+        labels = [label for label in done.steps if label.startswith("graded.grade")]
+        assert labels == ["graded.grade[0]", "graded.grade[1]"]
+
+    @sample(pipelines.nested_rows, needs=[Feature.SUB_PIPELINES, Feature.FAN_OUT])
+    def test_such_a_pipeline_with_a_loop_in_a_loop(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.outputs == {"sums": [2, 6]}
+        labels = [label for label in done.steps if label.startswith("doubled.double")]
+        assert labels == [f"doubled.double{at}" for at in ("[0][0]", "[0][1]", "[1][0]", "[1][1]", "[1][2]")]
 
     @by_names
     def test_the_branch_that_is_taken_by_names(self, done: Done) -> None:

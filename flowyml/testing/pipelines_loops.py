@@ -11,8 +11,8 @@ from flowyml.testing.pipelines import journal
 from flowyml.testing.pipelines_parts import parts, wait_for
 
 __all__ = [
-    "continuing", "failing_items", "flaky_items", "hooked_items", "item_by_item", "large_items", "limited", "maps",
-    "no_list", "rows", "slow_items", "unequal",
+    "blocks", "continuing", "failing_items", "flaky_items", "hooked_items", "item_by_item", "large_items", "limited",
+    "maps", "no_list", "rows", "slow_items", "unequal",
 ]  # fmt: skip
 
 
@@ -85,30 +85,40 @@ def maps(folder: str) -> Pipeline:
     return made
 
 
-def rows(folder: str) -> Pipeline:
-    """Several steps for each item, and a loop in a loop."""
+def blocks(folder: str) -> Pipeline:
+    """Several steps for each item."""
     _, numbers, double, add, total, same, _ = parts(folder)
 
-    @pipeline(name="conformance rows")
+    @pipeline(name="conformance blocks")
     def made(names: list[str] = ["Austria", "Chile"]) -> Any:
         outside = total.options(name="outside")([60, 40])
         with for_each(names, name="names") as name:
             same.options(name="first")(name)
             second = same.options(name="second", after=["first"])(name)
-        with for_each(numbers(3), name="outer") as n:
-            shifted = add.options(name="shifted")(n, outside)
-            with for_each(numbers.options(name="inner numbers")(n), name="inner") as m:
-                both = add.options(name="both")(double(n), m)
-            row = total.options(name="row")(both)
+        with for_each(numbers(3), name="numbers") as n:
+            shifted = add.options(name="shifted")(double(n), outside)
         with for_each(numbers.options(name="none")(0), name="nothing") as none:
             never = double.options(name="never again")(double.options(name="never")(none))
         return {
             "names": same.options(name="list of names")(second),
             "shifted": shifted,
-            "both": both,
-            "row": total.options(name="total of rows")(row),
             "never": same.options(name="list of nothing")(never),
         }
+
+    return made
+
+
+def rows(folder: str) -> Pipeline:
+    """A loop in a loop."""
+    _, numbers, double, add, total, *_ = parts(folder)
+
+    @pipeline(name="conformance rows")
+    def made() -> Any:
+        with for_each(numbers(3), name="outer") as n:
+            with for_each(numbers.options(name="inner numbers")(n), name="inner") as m:
+                both = add.options(name="both")(double(n), m)
+            row = total.options(name="row")(both)
+        return {"both": both, "row": total.options(name="total of rows")(row)}
 
     return made
 

@@ -7,7 +7,7 @@ from typing import Any
 from flowyml import If, Pipeline, either, for_each, otherwise, pipeline, step, when
 from flowyml.testing.pipelines_parts import parts
 
-__all__ = ["choice_of_old", "flows_by_names", "nested", "nested_failing", "nested_in_groups"]
+__all__ = ["choice_of_old", "flows_by_names", "nested", "nested_failing", "nested_in_groups", "nested_rows"]
 
 
 def nested(folder: str) -> Pipeline:
@@ -92,17 +92,35 @@ def nested_in_groups(folder: str) -> Pipeline:
     @pipeline(name="conformance nested in groups")
     def made(limit: int = 1) -> Any:
         with for_each([2, 3], name="counts") as count:
-            sums = doubled(count)
             grades = graded(count)
         with when(add.options(name="two")(2) > limit, name="taken"):
             taken = graded(5)
+            in_branch = doubled(3)
         with otherwise(name="untaken"):
             untaken = graded(0)
+            never = doubled(2)
         return {
-            "sums": same.options(name="list of sums")(sums),
+            "sum": either(in_branch, never),
             "grades": same.options(name="list of grades")(grades),
             "taken": same.options(name="grade of a branch")(either(taken, untaken)),
         }
+
+    return made
+
+
+def nested_rows(folder: str) -> Pipeline:
+    """A pipeline with a loop that is called in a loop."""
+    _, numbers, double, _, total, same, _ = parts(folder)
+
+    @pipeline(name="doubled")
+    def doubled(count: int) -> Any:
+        return total(double.map(n=numbers(count)))
+
+    @pipeline(name="conformance nested rows")
+    def made() -> Any:
+        with for_each([2, 3], name="counts") as count:
+            sums = doubled(count)
+        return {"sums": same.options(name="list of sums")(sums)}
 
     return made
 
