@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowyml.artifacts import unpack
@@ -18,18 +18,21 @@ def read_outputs(
     packed: Mapping[str, Any],
     *stores: Store,
     lost: Mapping[str, str] = {},
+    loops: Mapping[str, Sequence[str]] = {},
     explain: Callable[[str, Any, ArtifactError], str] | None = None,
 ) -> Outputs:
     """Unpack the outputs of a run from ``stores``, by name.
 
-    Reading one that cannot be had raises ``OutputNotKeptError`` with the reason: that in ``lost`` for those that the
-    engine has no more, and for an unreadable artifact what ``explain`` makes of its name, reference and error.
+    Those in ``loops`` are lists of the items' values, packed one by one; it has the loops' ``on_item_error``, the
+    outermost loop first. Reading one that cannot be had raises ``OutputNotKeptError`` with the reason: that in ``lost``
+    for those that the engine has no more, and for an unreadable artifact what ``explain`` makes of its name, reference
+    and error.
     """
     values: dict[str, Any] = {}
     not_kept = dict(lost)
     for name, value in packed.items():
         try:
-            values[name] = unpack(value, *stores)
+            values[name] = _unpacked(value, loops.get(name, ()), stores)
         except ArtifactError as error:
             not_kept[name] = (
                 explain(name, value, error)
@@ -37,3 +40,11 @@ def read_outputs(
                 else f"Output {name!r} of run {run_id!r} cannot be read here: {error}"
             )
     return Outputs(values, not_kept=not_kept)
+
+
+def _unpacked(packed: Any, loops: Sequence[str], stores: Sequence[Store]) -> Any:
+    if not loops:
+        return unpack(packed, *stores)
+    if loops[0] == "continue":
+        return [(index, _unpacked(value, loops[1:], stores)) for index, value in packed]
+    return [_unpacked(value, loops[1:], stores) for value in packed]

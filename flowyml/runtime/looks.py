@@ -25,8 +25,18 @@ class Looks:
         self._processes = processes
         self._parameters = parameters
 
+    def look(self, node: Node) -> Any:
+        """Whether a branch is taken; for a loop, the lists that it goes over, item by item packed.
+
+        Raises ``StepError``.
+        """
+        if isinstance(node, Opening):
+            return self.lists(node)
+        assert isinstance(node, Decision)
+        return self.is_taken(node)
+
     def is_taken(self, node: Decision) -> bool:
-        """Whether a branch is taken. Raises ``StepError``."""
+        """Whether a branch is taken."""
         known = {source: found.values[output] for source, (found, output) in node.known.items()}
 
         def value_of(source: Source) -> Any:
@@ -45,7 +55,7 @@ class Looks:
         return bool(self._processes.look(node.branches[-1].name, packed, index=node.frame.index)["taken"])
 
     def lists(self, node: Opening) -> dict[str, Sequence[Any]]:
-        """The lists that a loop goes over, item by item packed. Raises ``StepError``."""
+        """The lists that a loop goes over."""
         given = {**node.fixed, **{name: source.values[output] for name, source, output in node.given()}}
         plain = {*node.fixed, *(name for name, source, output in node.given() if output in source.plain)}
         if all(name in plain or _has_packed_items(value) for name, value in given.items()):

@@ -6,28 +6,26 @@ Every name that a user chose stands in the text as a literal that ``layout`` wro
 
 from __future__ import annotations
 
-import ast
 import builtins
 import keyword
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier
 from flowyml_prefect.names import flow_name, outputs_key
+from flowyml_prefect.outline import outline
+from flowyml_prefect.parts import common_text, defined_names
 
-__all__ = ["compile_flow", "flow_function", "task_functions"]
+__all__ = ["compile_flow", "flow_function", "has_control_flow", "task_functions"]
 
-_RESERVED = frozenset({"run_step", "run_steps", "finish_run", "return_state", "wait_for"})
-_IMPORT = "from prefect import get_run_logger, runtime\n"
-_FULL_IMPORT = "from prefect import flow, get_run_logger, runtime, task\n"
+_RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
 _SETTINGS = 'PIPELINE = ""\nBUNDLE = Path(__file__)\n'
 _MAIN = 'if __name__ == "__main__":\n    {}(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{{}}"))\n'
 _MOST_DELAYS = 50  # Prefect takes no more, and repeats the last one
@@ -41,12 +39,13 @@ def compile_flow(bundle: Bundle) -> str:
     """The text of ``flow.py``, which stands beside the bundle's file. Raises ``DefinitionError``."""
     plan = bundle.plan
     names = _Names(plan)
+    walks = has_control_flow(plan)
     settings = (
         f"PIPELINE = {text_literal(plan.name)}\n"
         f"BUNDLE = Path(__file__).resolve().with_name({text_literal(bundle.filename)})\n"
     )
-    parts = [_common().replace(_SETTINGS, settings)]
-    parts += [_task(step, names) for step in plan]
+    parts = [common_text(walks=walks).replace(_SETTINGS, settings)]
+    parts += [_turn(step, names) if walks else _task(step, names) for step in plan]
     parts += [_flow(plan, names), _MAIN.format(names.flow)]
     return "\n\n".join(parts)
 
@@ -66,7 +65,13 @@ class _Names:
 
     def __init__(self, plan: Plan) -> None:
         self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
-        self._taken = {*self.parameters, *_RESERVED, *_module_names(), *keyword.kwlist, *dir(builtins)}
+        self._taken = {
+            *self.parameters,
+            *_RESERVED,
+            *defined_names(walks=has_control_flow(plan)),
+            *keyword.kwlist,
+            *dir(builtins),
+        }
         self.flow = self._fresh(_readable(plan.name))
         self.annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
         self.tasks = {step.name: self._fresh(_readable(step.name)) for step in plan}
@@ -93,28 +98,19 @@ def _checked_parameter(parameter: Parameter) -> str:
     return name
 
 
-@cache
-def _common() -> str:
-    text = files("flowyml_prefect").joinpath("flow_parts.py").read_text("utf-8")
-    return text.replace(_IMPORT, _FULL_IMPORT).rstrip() + "\n"
+def has_control_flow(plan: Plan) -> bool:
+    """Whether more than the order of its steps says which of them run."""
+    groups = any(isinstance(group, Loop | Branch | Cleanup) for group in plan.groups)
+    return groups or any(step.run_if != "all_success" for step in plan)
 
 
-@cache
-def _module_names() -> frozenset[str]:
-    """What the common part imports and defines."""
-    return frozenset(name for node in ast.parse(_common()).body for name in _defined(node))
-
-
-def _defined(node: ast.stmt) -> Iterator[str]:
-    match node:
-        case ast.Import(names=imported) | ast.ImportFrom(names=imported):
-            yield from (item.asname or item.name for item in imported)
-        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-            yield name
-        case ast.AnnAssign(target=ast.Name(id=name)):
-            yield name
-        case ast.Assign(targets=targets):
-            yield from (target.id for target in targets if isinstance(target, ast.Name))
+def _turn(step: Step, names: _Names) -> str:
+    """A decorated function for one step of a flow with control flow."""
+    return (
+        f"{source(Group('@task(', list(_task_options(step, '{turn}')), ')'))}\n"
+        f"def {names.tasks[step.name]}(turn: Turn) -> Values | State[Any]:\n"
+        "    return run_step(turn)\n"
+    )
 
 
 def _task(step: Step, names: _Names) -> str:
@@ -132,9 +128,9 @@ def _task(step: Step, names: _Names) -> str:
     )
 
 
-def _task_options(step: Step) -> Iterator[Part]:
+def _task_options(step: Step, shown: str = "") -> Iterator[Part]:
     yield f"name={text_literal(step.name)}"
-    yield f"task_run_name={text_literal(step.name.replace('{', '{{').replace('}', '}}'))}"
+    yield f"task_run_name={text_literal(shown or step.name.replace('{', '{{').replace('}', '}}'))}"
     if step.description:
         yield f"description={text_literal(step.description)}"
     if step.tags:
@@ -168,10 +164,7 @@ def _parameters(step: Step) -> list[str]:
 
 
 def _flow(plan: Plan, names: _Names) -> str:
-    """The flow: submit each step's task, in the plan's order, and wait for all."""
-    steps = Group("{", [Pair(f"{text_literal(s.name)}: ", names.futures[s.name]) for s in plan], "}")
-    outputs = Group("{", [_output(name, source, names) for name, source in plan.step_outputs], "}")
-    finish = Group("return finish_run(", [steps, outputs, text_literal(outputs_key(plan.name))], ")")
+    """The flow: its body within the processes that its steps work in."""
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     lines = [
         source(Group("@flow(", list(_flow_options(plan)), ")")),
@@ -180,10 +173,25 @@ def _flow(plan: Plan, names: _Names) -> str:
         ),
         *(line for parameter in plan.parameters if _holds_reference(parameter.default) for line in _late(parameter)),
         f"    {source(run, 1)}",
-        *(f"        {source(_submission(step, names), 2)}" for step in plan),
-        f"        {source(finish, 2)}",
+        *(f"        {line}" for line in (_walked if has_control_flow(plan) else _submitted)(plan, names)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _submitted(plan: Plan, names: _Names) -> Iterator[str]:
+    """Submit each step's task, in the plan's order, and wait for all."""
+    steps = Group("{", [Pair(f"{text_literal(s.name)}: ", names.futures[s.name]) for s in plan], "}")
+    outputs = Group("{", [_output(name, source, names) for name, source in plan.step_outputs], "}")
+    yield from (source(_submission(step, names), 2) for step in plan)
+    yield source(Group("return finish_run(", [steps, outputs, text_literal(outputs_key(plan.name))], ")"), 2)
+
+
+def _walked(plan: Plan, names: _Names) -> Iterator[str]:
+    """Say what runs when, and leave it to the walk over the plan."""
+    tasks = Group("{", [Pair(f"{text_literal(s.name)}: ", names.tasks[s.name]) for s in plan], "}")
+    parameters = Group("{", [Pair(f"{text_literal(name)}: ", name) for name in names.parameters], "}")
+    yield from (f"# {line}" for line in outline(plan))
+    yield source(Group("return run_all(", [tasks, parameters, text_literal(outputs_key(plan.name))], ")"), 2)
 
 
 def _flow_options(plan: Plan) -> Iterator[Part]:

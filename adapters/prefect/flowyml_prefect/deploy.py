@@ -32,6 +32,7 @@ from flowyml_prefect.names import deployment_name, flow_name, plan_key
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.schedule import is_ours
 from flowyml_prefect.server import prefect_home
+from flowyml_prefect.steps import planned_rows
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
@@ -211,8 +212,7 @@ class Deployments:
 
     def _keep_plan(self, plan: Plan, version: str) -> None:
         """The steps of each version as an artifact: for people, and for handles in processes that have no plan."""
-        functions = task_functions(plan)
-        table = [{"step": step.name, "after": ", ".join(step.upstream), "task": functions[step.name]} for step in plan]
+        table = planned_rows(plan, task_functions(plan))
         self.client.create_artifact(
             {"key": plan_key(plan.name), "type": "table", "data": table, "description": version}
         )

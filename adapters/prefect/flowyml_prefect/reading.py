@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import EngineUnreachableError
-from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient, TaskRun
+from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
 from flowyml_prefect.names import flow_name, outputs_key, plan_key
-from flowyml_prefect.status import status_of, step_status_of
+from flowyml_prefect.status import status_of
+from flowyml_prefect.steps import TASK_RUNS, Planned, after_the_end, error_text, index_of, step_runs, went_wrong
 
 if TYPE_CHECKING:
     from flowyml.plan.bundle import Bundle
@@ -34,12 +33,6 @@ _PATIENCE_SECONDS = 300
 """How long following the log of a run goes on while the server does not answer."""
 
 _LAST_LINE = "Finished in state "
-_WRAPPERS = re.compile(
-    r"^(Task run encountered an exception|Flow run encountered an exception:?|Task run failed due to timeout:)\s+"
-    r"(Step\w+Error: |OutputError: )?"
-)
-_REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
-
 
 _PROJECT, _MODULE, _CODE, _REVISION = "flowyml.project", "flowyml.module", "flowyml.code", "flowyml.revision"
 
@@ -61,7 +54,7 @@ class RunReader:
 
     client: PrefectClient
     _pipelines: dict[str, str] = field(default_factory=dict, init=False)
-    _plans: dict[tuple[str, str], tuple[tuple[str, str], ...]] = field(default_factory=dict, init=False)
+    _plans: dict[tuple[str, str], tuple[Planned, ...]] = field(default_factory=dict, init=False)
 
     def record(self, run: FlowRun) -> Run:
         """A flow run in FlowyML's terms."""
@@ -69,7 +62,7 @@ class RunReader:
         return Run(
             job_id=run.id, run_id=_run_id(run), pipeline=self._pipeline(run),
             status=status, raw_status=run.state_name, created_at=run.created, started_at=run.start_time,
-            ended_at=run.end_time, error=_error(run.message, run.state_name) if _went_wrong(status) else None,
+            ended_at=run.end_time, error=error_text(run.message, run.state_name) if went_wrong(status) else None,
             url=f"{self.client.connection.ui_url}/runs/flow-run/{run.id}", parameters=run.parameters,
             origin=_origin(run.labels), code_digest=run.labels.get(_CODE), revision=run.labels.get(_REVISION),
         )  # fmt: skip
@@ -94,14 +87,15 @@ class RunReader:
         status = status_of(run.state_type, run.state_name)
         plan = self._plan(run)
         while True:
-            found = {task.function: task for task in self.client.task_runs(run.id)}
-            names = plan or tuple((task.name, task.function) for task in found.values())
-            steps = tuple(_step_run(name, found.get(function)) for name, function in names)
-            settled = all(step.status.is_terminal for step in steps)
+            found = self.client.task_runs(run.id)
+            known = plan or [Planned(task.name, task.function) for task in found]
+            steps = step_runs(known, found, run.labels)
+            is_whole = len(found) >= int(run.labels.get(TASK_RUNS, 0))
+            settled = is_whole and all(step.status.is_terminal for step in steps)
             if not status.is_terminal or settled or _is_settled(run):
                 break
             time.sleep(0.2)
-        return tuple(_after_the_end(step, status, run.end_time) for step in steps) if status.is_terminal else steps
+        return tuple(after_the_end(step, status, run.end_time) if status.is_terminal else step for step in steps)
 
     def outputs(self, run: FlowRun, artifacts: str | None) -> Outputs:
         """The pipeline's outputs; those that are gone from the artifact store tell why when they are read."""
@@ -110,14 +104,15 @@ class RunReader:
 
         table = _table(self.client.artifact_of_run(outputs_key(self._pipeline(run)), run.id))
         packed = {row["output"]: json.loads(row["value"]) for row in table}
-        return read_outputs(_run_id(run), packed, open_store(artifacts))
+        loops = {row["output"]: row["loops"].split(", ") for row in table if row.get("loops")}
+        return read_outputs(_run_id(run), packed, open_store(artifacts), loops=loops)
 
     def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
         """The lines of a run. Prefect sends them in batches, so the last come after the end.
 
         Following outlasts a server that is away for a while: it is asked again from where it was.
         """
-        names: dict[str, str] = {}
+        names: dict[str, tuple[str, tuple[int, ...]]] = {}
         seen: set[str] = set()
         latest: datetime | None = None
         complete = False
@@ -144,20 +139,23 @@ class RunReader:
                 return
             time.sleep(0.3 if over else 1)
 
-    def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, str]) -> list[LogLine]:
+    def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, tuple[str, tuple[int, ...]]]) -> list[LogLine]:
         self._learn_steps(run_id, {log.task_run_id for log in logs if log.task_run_id}, names)
-        return [
-            LogLine(log.message, names.get(log.task_run_id or "", ""), logging.getLevelName(log.level), log.time)
-            for log in logs
-            if not _is_machinery(log)
-        ]
+        lines = []
+        for log in logs:
+            if not _is_machinery(log):
+                step, index = names.get(log.task_run_id or "", ("", ()))
+                lines.append(LogLine(log.message, step, logging.getLevelName(log.level), log.time, index=index))
+        return lines
 
-    def _learn_steps(self, run_id: str, wanted: set[str], names: dict[str, str]) -> None:
+    def _learn_steps(self, run_id: str, wanted: set[str], names: dict[str, tuple[str, tuple[int, ...]]]) -> None:
         """Find the steps of task runs, which Prefect may record after their first log lines."""
         deadline = time.monotonic() + _LAG_WHEN_CUT_SHORT.total_seconds()
         while wanted - names.keys():
-            steps = {function: step for step, function in self._plan(self.client.run(run_id))}
-            names.update({task.id: steps.get(task.function, task.name) for task in self.client.task_runs(run_id)})
+            steps = {planned.function: planned.step for planned in self._plan(self.client.run(run_id))}
+            for task in self.client.task_runs(run_id):
+                step = steps.get(task.function, task.name)
+                names[task.id] = step, index_of(task, step)
             if not wanted - names.keys() or time.monotonic() > deadline:
                 return
             time.sleep(0.2)
@@ -170,7 +168,7 @@ class RunReader:
             self._pipelines[run.flow_id] = self.client.flow_name(run.flow_id)
         return self._pipelines[run.flow_id]
 
-    def _plan(self, run: FlowRun) -> tuple[tuple[str, str], ...]:
+    def _plan(self, run: FlowRun) -> tuple[Planned, ...]:
         """The steps of the version that runs, each with the function of its task; empty where none was deployed."""
         if run.version is None:
             return ()
@@ -179,7 +177,7 @@ class RunReader:
         if key not in self._plans:
             for artifact in self.client.artifacts(plan_key(pipeline)):
                 version = str(artifact["description"])
-                steps = tuple((row["step"], row["task"]) for row in _table(artifact["data"]))
+                steps = tuple(map(Planned.of, _table(artifact["data"])))
                 self._plans.setdefault((pipeline, version), steps)
             self._plans.setdefault(key, ())
         return self._plans[key]
@@ -191,38 +189,6 @@ def _is_machinery(log: Log) -> bool:
     if text.startswith("Task run failed with exception: "):
         return "flowyml.core.errors.Step" in text
     return text.startswith("Engine execution exited with ") and "prefect.exceptions.FailedRun: step " in text
-
-
-def _step_run(name: str, task: TaskRun | None) -> StepRun:
-    if task is None:
-        return StepRun(name=name, status=ExecutionStatus.QUEUED, raw_status="")
-    status = step_status_of(task.state_type, task.state_name)
-    return StepRun(
-        name=name, status=status, raw_status=task.state_name, attempt=task.run_count, started_at=task.start_time,
-        ended_at=task.end_time, error=_error(task.message, task.state_name) if _went_wrong(status) else None,
-    )  # fmt: skip
-
-
-def _after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None) -> StepRun:
-    """A step cannot go on after its run: one that was at work shares its fate, one that waited was cancelled."""
-    if step.status.is_terminal:
-        return step
-    from dataclasses import replace
-
-    was_at_work = step.status is ExecutionStatus.RUNNING and run.is_failed
-    status = ExecutionStatus.FAILED if was_at_work else ExecutionStatus.CANCELLED
-    return replace(step, status=status, ended_at=(step.ended_at or ended_at) if step.started_at else None)
-
-
-def _went_wrong(status: ExecutionStatus) -> bool:
-    return status.is_terminal and not status.is_successful
-
-
-def _error(message: str, name: str) -> str:
-    """The error itself, without what Prefect puts around it."""
-    plain = _WRAPPERS.sub("", message)
-    match = _REPR.match(plain)
-    return (match["message"] if match else plain) or name
 
 
 def _is_settled(run: FlowRun) -> bool:

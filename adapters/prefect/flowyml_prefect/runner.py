@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,16 +28,20 @@ from flowyml.core.errors import EngineError, EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import open_private
 from flowyml.core.process_identity import identity_of, signal_group
+from flowyml.plan.groups import Cleanup
+from flowyml.plan.model import Plan
 from flowyml_prefect.automations import SILENT_MESSAGE
 from flowyml_prefect.client import FlowRun, PrefectClient
 from flowyml_prefect.connection import Connection
 from flowyml_prefect.control_channel import ControlChannel
 from flowyml_prefect.status import status_of
+from flowyml_prefect.steps import TASK_RUNS
 
 __all__ = ["launch", "main"]
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 30
+_CLEANUP_SECONDS = 3600  # for the steps that clean up in a run that was cancelled
 _PATIENCE_SECONDS = 3600  # with a server that is down while the flow goes on
 
 
@@ -155,8 +159,18 @@ class _Attempt:
         if self.channel.say_cancelled():
             with suppress(ProcessLookupError):
                 engine.send_signal(signal.SIGTERM)
-            _has_ended(engine, _GRACE_SECONDS)
+            self._await_end(engine)
         engine.kill_group()
+
+    def _await_end(self, engine: _Engine) -> None:
+        """Give the engine time to end, and first the steps that clean up; the flow's label says that they are over."""
+        deadline = time.monotonic() + (_CLEANUP_SECONDS if self._cleans_up() else _GRACE_SECONDS)
+        has_cleaned_up_since: float | None = None
+        while not _has_ended(engine, _POLL_SECONDS) and time.monotonic() < deadline:
+            run = self._look()
+            if run is not None and TASK_RUNS in run.labels:
+                has_cleaned_up_since = has_cleaned_up_since or time.monotonic()
+                deadline = min(deadline, has_cleaned_up_since + _GRACE_SECONDS)
 
     def _conclude(self, code: int) -> int:
         """A run whose engine ended without a word is cancelled, if that was asked for, and else crashed."""
@@ -178,15 +192,24 @@ class _Attempt:
 
     def _fire_end(self, run: FlowRun, status: ExecutionStatus) -> None:
         """The hooks that the engine did not live to fire."""
-        from flowyml.plan.bundle import Bundle
         from flowyml.runtime.processes import StepProcesses
 
-        for path in Path(self.entrypoint).parent.glob("*.pyz"):
-            plan = Bundle.read(path).plan
+        for bundle, plan in self._bundles():
             if plan.hooks and run.start_time:
                 seconds = time.time() - run.start_time.timestamp()
-                with StepProcesses(path, run_id=run.name, artifacts="") as processes:
+                with StepProcesses(bundle, run_id=run.name, artifacts="") as processes:
                     processes.fire("on_pipeline_end", plan.name, run.name, status, seconds)
+
+    def _cleans_up(self) -> bool:
+        """Whether steps run after a cancellation."""
+        return any(isinstance(group, Cleanup) for _, plan in self._bundles() for group in plan.groups)
+
+    def _bundles(self) -> Iterator[tuple[Path, Plan]]:
+        """What stands beside the flow, which is one bundle, with its plan."""
+        from flowyml.plan.bundle import Bundle
+
+        for path in Path(self.entrypoint).parent.glob("*.pyz"):
+            yield path, Bundle.read(path).plan
 
     def _last_words(self) -> str:
         with suppress(OSError):

@@ -13,21 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.bundle import Bundle, build
+from flowyml.plan.conditions import Compare
+from flowyml.plan.groups import Branch, Cleanup, Loop, Section
 from flowyml.plan.layout import source, text_literal, value
-from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml.plan.model import (
+    Constant,
+    FromEither,
+    FromItem,
+    FromParameter,
+    FromStep,
+    Input,
+    Parameter,
+    PipelineOutput,
+    Plan,
+    Step,
+)
 from flowyml_prefect import PrefectOrchestrator
 from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
 from flowyml_prefect.names import flow_name
 from flowyml_prefect.parameters import given_parameters, parameter_schema, read_parameters
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "prefect" / "training.py"
+GOLDEN = Path(__file__).parents[2] / "golden" / "prefect"
 
 TRAINING = Plan(
     name="training",
@@ -69,15 +82,61 @@ TRAINING = Plan(
 )
 
 
+SEARCH = Plan(
+    name="search",
+    parameters=(Parameter(name="rates", schema={"type": "array"}, required=True),),
+    steps=(
+        Step(
+            name="train", function="search:train", inputs=(Input("rate", FromItem("train", "rate")),),
+            outputs=("score",), retry=OrchestratorRetryPolicy(max_attempts=2), group="train",
+        ),
+        Step(name="best", function="search:best", inputs=(Input("scores", FromStep("train", "score")),),
+             outputs=("score", "rate")),
+        Step(name="publish", function="search:publish", inputs=(Input("rate", FromStep("best", "rate")),),
+             outputs=("text",), group="good"),
+        Step(name="hold", function="search:hold", outputs=("text",), group="bad"),
+        Step(
+            name="tell", function="search:tell", outputs=(), timeout_seconds=60, run_if="all_done",
+            inputs=(Input("text", FromEither((FromStep("publish", "text"), FromStep("hold", "text")))),),
+        ),
+        Step(name="tidy.up", function="search:tidy", group="tidy", run_if="all_done"),
+    ),
+    groups=(
+        Loop(name="train", over=(Input("rate", FromParameter("rates")),), max_parallel=4, on_item_error="continue"),
+        Branch(name="good", choice="c", condition=Compare(">", FromStep("best", "score"), Constant(0.9))),
+        Branch(name="bad", choice="c"),
+        Cleanup(name="cleanup"),
+        Section(name="tidy", parent="cleanup", pipeline="tidy"),
+    ),
+    outputs=(PipelineOutput("scores", FromStep("train", "score")),),
+    schema_version=2,
+)  # fmt: skip
+
+
 def compiled(plan: Plan) -> str:
     return compile_flow(Bundle(plan, b"the bytes of a bundle"))
 
 
-def test_golden(update_golden: bool) -> None:
+@pytest.mark.parametrize("plan", [TRAINING, SEARCH], ids=lambda plan: plan.name)
+def test_golden(plan: Plan, update_golden: bool) -> None:
+    golden = GOLDEN / f"{plan.name}.py"
     if update_golden:
-        GOLDEN.parent.mkdir(parents=True, exist_ok=True)
-        GOLDEN.write_text(compiled(TRAINING), "utf-8")
-    assert compiled(TRAINING) == GOLDEN.read_text("utf-8")
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(compiled(plan), "utf-8")
+    assert compiled(plan) == golden.read_text("utf-8")
+
+
+def test_what_control_flow_adds_is_imported_as_ruff_would() -> None:
+    """Neither more nor less than is used, each block in ruff's order."""
+    ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F401,F821,I", "-"]
+    subprocess.run(ruff, input=compiled(SEARCH), text=True, check=True, encoding="utf-8", capture_output=True)
+
+
+def test_a_pipeline_in_a_pipeline_alone_is_no_control_flow() -> None:
+    plan = replace(
+        TRAINING, groups=(Section(name="in", pipeline="in"),), steps=tuple(replace(s, group="in") for s in TRAINING)
+    )
+    assert compiled(plan) == compiled(TRAINING)
 
 
 def test_files_of_the_orchestrator() -> None:
@@ -156,6 +215,23 @@ values = st.recursive(
 )
 
 
+def with_control_flow(plan: Plan, name: str, constant: Any) -> Plan:
+    """The same steps: the first in a loop, the second in a branch of it, the last one at the end."""
+    loop = Loop(name=f"{name} loop", over=(Input(name, Constant([constant])),), max_parallel=2)
+    condition = Compare("==", FromItem(loop.name, name), Constant(constant))
+    branch = Branch(name=f"{name} branch", parent=loop.name, choice="c", condition=condition)
+    section = Section(name=f"{name} section", parent=branch.name, pipeline=name)
+    groups = (loop, branch, section, Cleanup(name=f"{name} end"))
+    placed = [replace(step, group=group.name) for step, group in zip(plan.steps, groups, strict=False)]
+    last = replace(placed[-1], run_if="all_done")
+    return replace(plan, steps=(*placed[:-1], last), groups=groups, outputs=())
+
+
+@st.composite
+def walked_plans(draw: st.DrawFn) -> Plan:
+    return with_control_flow(draw(plans()), draw(hostile), draw(values))
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Plans whose every name and text is as nasty as can be."""
@@ -188,7 +264,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @settings(max_examples=60, deadline=None)
-@given(plans())
+@given(plans() | walked_plans())
 def test_no_name_breaks_out(plan: Plan) -> None:
     module = loaded(plan)
     tasks = task_functions(plan)
@@ -198,11 +274,11 @@ def test_no_name_breaks_out(plan: Plan) -> None:
     assert flow.name == flow_name(plan.name)
     assert flow.fn.__defaults__ == (plan.parameters[0].default,)
     assert module["PIPELINE"] == plan.name
-    assert set(module) == {*common_names(), *tasks.values(), flow_function(plan)}
+    assert set(module) == {*common_names(plan), *tasks.values(), flow_function(plan)}
 
 
-@settings(max_examples=15, deadline=None)
-@given(plans())
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(plans() | walked_plans())
 def test_it_is_laid_out_as_ruff_would(plan: Plan) -> None:
     text = compiled(plan)
     assume(all(len(line.encode()) <= 120 for line in text.splitlines()))  # names of 200 characters fit in no line
@@ -233,9 +309,9 @@ def loaded(plan: Plan) -> Mapping[str, Any]:
     return {name: item for name, item in module.items() if not name.startswith("__")}
 
 
-def common_names() -> set[str]:
-    """What each compiled flow defines."""
-    plan = Plan(name="p", steps=(Step(name="s", function="m:f"),))
+def common_names(like: Plan) -> set[str]:
+    """What each compiled flow of this kind defines."""
+    plan = Plan(name="p", steps=(Step(name="s", function="m:f", run_if="always" if like.groups else "all_success"),))
     return set(loaded(plan)) - {flow_function(plan), *task_functions(plan).values()}
 
 

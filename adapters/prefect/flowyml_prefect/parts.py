@@ -1,0 +1,107 @@
+"""The text that all compiled flows begin with: imports, and the functions that steps and flow call.
+
+A flow without control flow has that of ``flow_parts``. In one with it, the functions of ``walk_parts`` replace two of
+those; the imports of both modules become one block, without those that nothing needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["common_text", "defined_names"]
+
+_IMPORT = "from prefect import get_run_logger, runtime\n"
+_FULL_IMPORT = "from prefect import flow, get_run_logger, runtime, task\n"
+_REPLACED = ("run_step", "finish_run")
+_AFTER_THE_BUNDLE = "  # noqa: E402"
+_END = "\n\n# The steps, and the flow."
+
+
+@cache
+def common_text(*, walks: bool) -> str:
+    """The text up to the steps of a flow; ``walks`` for one with control flow."""
+    text = _text("flow_parts.py").replace(_IMPORT, _FULL_IMPORT)
+    return _joined(text, _text("walk_parts.py")) if walks else text
+
+
+@cache
+def defined_names(*, walks: bool) -> frozenset[str]:
+    """What that imports and defines."""
+    return frozenset(name for node in ast.parse(common_text(walks=walks)).body for name in _defined(node))
+
+
+def _text(name: str) -> str:
+    return files("flowyml_prefect").joinpath(name).read_text("utf-8").rstrip() + "\n"
+
+
+def _joined(text: str, more: str) -> str:
+    """The first text with the functions of the second one."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and node.name in _REPLACED:
+            text = text.replace(f"{ast.get_source_segment(text, node)}\n\n\n", "")
+    body = "".join(more.splitlines(keepends=True)[_last_import(more) :]).strip()
+    imports = _imports(text, more)
+    needed = {node.id for source in (text, body) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    needed |= {"flow", "task", "annotations"}
+    first, second = (
+        list(_import_lines({m: n & needed for m, n in imports.items() if ours == m.startswith("flowyml")}))
+        for ours in (False, True)
+    )
+    engine = next(place for place, line in enumerate(first) if "prefect" in line or "httpx" in line)
+    first.insert(engine, "")
+    first.insert(1, "")
+    lines = text.removesuffix(f"{_END}\n").splitlines()
+    begin, end = lines.index(first[0]), lines.index('PIPELINE = ""')
+    later = [place for place, line in enumerate(lines) if line.endswith(_AFTER_THE_BUNDLE)]
+    lines[later[0] : later[-1] + 1] = [line + _AFTER_THE_BUNDLE for line in second]
+    lines[begin:end] = [*first, ""]
+    return "\n".join(lines) + f"\n\n\n{body}\n{_END}\n"
+
+
+def _imports(*texts: str) -> dict[str, set[str]]:
+    """The names that are imported from each module; none for ``import module``."""
+    found: dict[str, set[str]] = {}
+    for node in (node for text in texts for node in ast.parse(text).body):
+        if isinstance(node, ast.Import):
+            found.update({item.name: {item.name} for item in node.names})
+        elif isinstance(node, ast.ImportFrom) and not str(node.module).startswith("flowyml_prefect"):
+            found.setdefault(str(node.module), set()).update(item.name for item in node.names)
+    return found
+
+
+def _import_lines(imports: dict[str, set[str]]) -> Iterator[str]:
+    """As ruff sorts them."""
+
+    def place(module: str) -> tuple[bool, bool, bool, str]:
+        top = module.partition(".")[0]
+        return module != "__future__", top not in sys.stdlib_module_names, imports[module] != {module}, module
+
+    for module in sorted((module for module, names in imports.items() if names), key=place):
+        names = imports[module]
+        yield f"import {module}" if names == {module} else f"from {module} import {', '.join(_sorted_names(names))}"
+
+
+def _sorted_names(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+def _last_import(text: str) -> int:
+    return max(
+        node.end_lineno or 0 for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)
+    )  # fmt: skip
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    match node:
+        case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+            yield from (item.asname or item.name for item in imported)
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            yield name
+        case ast.Assign(targets=targets):
+            yield from (target.id for target in targets if isinstance(target, ast.Name))

@@ -1,0 +1,161 @@
+"""The steps of a run, and the items of those in loops, from its task runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import StepRun, labelled
+from flowyml.plan.model import Plan
+from flowyml_prefect.client import TaskRun
+from flowyml_prefect.status import step_status_of
+
+__all__ = [
+    "ITEMS",
+    "TASK_RUNS",
+    "Planned",
+    "after_the_end",
+    "error_text",
+    "index_of",
+    "planned_rows",
+    "step_runs",
+    "went_wrong",
+]
+
+ITEMS = "flowyml.items."
+"""Labels of a flow run, with the name of a loop behind it: how many items it has, where some have yet to begin."""
+
+TASK_RUNS = "flowyml.task_runs"
+"""The label with the number of task runs that an ended run with control flow has had."""
+
+_NOT_RUN: Mapping[tuple[str, str], str] = {
+    ("COMPLETED", "Skipped"): "skipped",
+    ("COMPLETED", "NoItems"): "no_items",
+    ("CANCELLED", "NotReady"): "upstream_failed",
+}
+_INDEX = re.compile(r"(\[\d+\])*")
+_WRAPPERS = re.compile(
+    r"^(Task run encountered an exception|Flow run encountered an exception:?|Task run failed due to timeout:)\s+"
+    r"(Step\w+Error: |OutputError: )?"
+)
+_REPR = re.compile(r"""^\w+Error\((['"])(?P<message>.*)\1\)$""", re.DOTALL)
+
+Index = tuple[int, ...]
+
+
+class Planned(NamedTuple):
+    """A step of the version that runs, the function of its task, and the loops around it, the outermost first."""
+
+    step: str
+    function: str
+    loops: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Planned:
+        """Read it from a row that ``planned_rows`` made."""
+        return cls(row["step"], row["task"], tuple(json.loads(row.get("loops") or "[]")))
+
+
+def planned_rows(plan: Plan, functions: Mapping[str, str]) -> list[dict[str, str]]:
+    """What is kept of a version's steps, as the rows of a table."""
+    rows = []
+    for step in plan:
+        row = {"step": step.name, "after": ", ".join(step.upstream), "task": functions[step.name]}
+        loops = [loop.name for loop in plan.structure.loops(step.group)]
+        rows.append({**row, "loops": json.dumps(loops)} if loops else row)
+    return rows
+
+
+def index_of(task: TaskRun, step: str) -> Index:
+    """Which item a task run was for: its name is the step's with the index behind it."""
+    rest = task.name.removeprefix(step)
+    return tuple(map(int, re.findall(r"\d+", rest))) if _INDEX.fullmatch(rest) else ()
+
+
+def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping[str, Any]) -> list[StepRun]:
+    """All steps in the plan's order, with the items that are known to come."""
+    found: dict[str, dict[Index, TaskRun]] = {}
+    steps = {planned.function: planned.step for planned in plan}
+    for task in tasks:
+        found.setdefault(task.function, {})[index_of(task, steps.get(task.function, task.name))] = task
+    items = _Items(plan, found, labels)
+    runs = []
+    for planned in plan:
+        mine = found.get(planned.function, {})
+        indexes = sorted({*mine, *items.expected(planned.loops)}) if planned.loops else [()]
+        runs += [_step_run(planned.step, index, mine.get(index)) for index in indexes]
+    return runs
+
+
+class _Items:
+    """Which items the loops of a run are known to have, as far as one of their steps, or a label, tells."""
+
+    def __init__(
+        self, plan: Sequence[Planned], found: Mapping[str, Mapping[Index, TaskRun]], labels: Mapping[str, Any]
+    ) -> None:
+        self._known: dict[tuple[str, ...], dict[Index, set[int]]] = {}
+        for planned in plan:
+            for index in found.get(planned.function, ()):
+                for depth in range(len(index)):
+                    self._add(planned.loops[: depth + 1], index[:depth], [index[depth]])
+        paths = {planned.loops[:depth] for planned in plan for depth in range(1, len(planned.loops) + 1)}
+        for path in sorted(paths, key=len):
+            for outer in self._all(path[:-1]):
+                if isinstance(count := labels.get(f"{ITEMS}{labelled(path[-1], outer)}"), int):
+                    self._add(path, outer, range(count))
+
+    def expected(self, loops: tuple[str, ...]) -> set[Index]:
+        """The items of a step in these loops; where an inner loop has not begun, that of the outer one."""
+        return set(self._all(loops))
+
+    def _add(self, path: tuple[str, ...], outer: Index, numbers: Iterable[int]) -> None:
+        self._known.setdefault(path, {}).setdefault(outer, set()).update(numbers)
+
+    def _all(self, path: tuple[str, ...]) -> Iterator[Index]:
+        if not path:
+            yield ()
+            return
+        for outer in self._all(path[:-1]):
+            numbers = self._known.get(path, {}).get(outer, ()) if len(outer) == len(path) - 1 else ()
+            yield from ((*outer, number) for number in numbers)
+            if not numbers:
+                yield outer
+
+
+def _step_run(name: str, index: Index, task: TaskRun | None) -> StepRun:
+    if task is None:
+        return StepRun(name=name, status=ExecutionStatus.QUEUED, raw_status="", index=index)
+    status = step_status_of(task.state_type, task.state_name)
+    error = error_text(task.message, task.state_name) if went_wrong(status) else None
+    if word := _NOT_RUN.get((task.state_type, task.state_name)):
+        return StepRun(name=name, status=status, raw_status=word, ended_at=task.end_time, error=error, index=index)
+    return StepRun(
+        name=name, status=status, raw_status=task.state_name, attempt=task.run_count, started_at=task.start_time,
+        ended_at=task.end_time, error=error, index=index,
+    )  # fmt: skip
+
+
+def after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None) -> StepRun:
+    """A step cannot go on after its run: one that was at work shares its fate, one that waited was cancelled."""
+    if step.status.is_terminal:
+        return step
+    was_at_work = step.status is ExecutionStatus.RUNNING and run.is_failed
+    status = ExecutionStatus.FAILED if was_at_work else ExecutionStatus.CANCELLED
+    return replace(step, status=status, ended_at=(step.ended_at or ended_at) if step.started_at else None)
+
+
+def went_wrong(status: ExecutionStatus) -> bool:
+    """Whether there is an error to tell."""
+    return status.is_terminal and not status.is_successful
+
+
+def error_text(message: str, name: str) -> str:
+    """The error itself, without what Prefect puts around it."""
+    plain = _WRAPPERS.sub("", message)
+    match = _REPR.match(plain)
+    return (match["message"] if match else plain) or name

@@ -1,0 +1,312 @@
+"""What a flow with loops, branches and rules has besides ``flow_parts``, whose place its functions take.
+
+``parts`` puts the two together: the text of this module below its imports becomes a part of the compiled flow.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from prefect import get_run_logger, runtime
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateDetails
+from prefect.futures import PrefectFuture
+from prefect.states import Cancelled, Completed, Failed
+
+from flowyml.core.errors import StepError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.parameters import days_of
+from flowyml.runtime.looks import Looks, carried, given_to
+from flowyml.runtime.nodes import End, Frame, Node, Opening, Task
+from flowyml.runtime.walk import Walk
+from flowyml_prefect.flow_parts import BUNDLE, ENDED, Values, Work, _dates, _reason, _work, to_log
+
+AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
+LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
+NAMED = 5  # failures, in the message of a run
+
+
+class Turn(Task):
+    """A step's turn to run, or that of an item: its task run bears the name of it, such as ``train[3]``."""
+
+    __slots__ = ("future", "inputs", "is_at_work", "line", "state", "stop")
+
+    def __init__(self, frame: Frame, step: Step, position: int) -> None:
+        super().__init__(frame, step, position)
+        self.future: PrefectFuture[Any] | None = None
+        self.inputs: Values = {}
+        self.is_at_work = False
+        self.line: State[Any] | None = None  # for those that have waited for it
+        self.state: State[Any] | None = None  # how it has ended, if it has run
+        self.stop = threading.Event()
+
+    def __str__(self) -> str:
+        return self.label
+
+    def __reduce__(self) -> Any:
+        return str, (self.label,)  # what Prefect takes it for in the key of a cache
+
+
+def run_step(turn: Turn) -> Values | State[Any]:
+    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    if turn.end is not None:
+        return without_running(turn)
+    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    work.ended.append(ended)
+    turn.is_at_work = True
+    try:
+        return work.processes.run(
+            turn.step.name,
+            turn.inputs,
+            attempt=runtime.task_run.run_count,
+            index=turn.index,
+            timeout=turn.step.timeout_seconds,
+            stop=turn.stop,
+            on_line=to_log(logger),
+        )
+    except StepError as error:
+        if turn.stop.is_set():
+            return Cancelled(message=f"step {turn.label!r} was stopped with its run.")
+        if trace := getattr(error, "traceback", ""):
+            logger.error("%s", trace.replace("\0", "\\x00"))
+        raise
+    finally:
+        turn.is_at_work = False
+        ended.set()
+
+
+def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any]:
+    """Run all steps by their tasks, as the plan in the bundle says, and give the state of the run.
+
+    The walk goes on in a thread, so that a signal to the flow breaks into none of it: what cleans up runs before the
+    flow ends.
+    """
+    walker = Walker(Bundle.read(BUNDLE).plan, tasks, parameters, _work.get())
+    threading.Thread(target=copy_context().run, args=(walker.run,), name="flowyml-walk", daemon=True).start()
+    try:
+        walker.over.wait()
+    except BaseException:
+        walker.stop()
+        walker.over.wait()
+        raise
+    finally:
+        label_run(runtime.flow_run.id, "flowyml.task_runs", walker.count)
+    return walker.state(key)
+
+
+class Walker:
+    """Submits the task of each step as soon as the step may run, and of each item."""
+
+    def __init__(self, plan: Plan, tasks: Mapping[str, Any], parameters: Values, work: Work) -> None:
+        parameters = _dates().filled(parameters, days_of(plan.parameters))
+        self.plan = plan
+        self.walk: Walk[Turn] = Walk(plan, parameters, Turn)
+        self.over = threading.Event()
+        self.count = 0  # of task runs
+        self._run_id = runtime.flow_run.id
+        self._tasks = tasks
+        self._work = work
+        self._looks = Looks(work.processes, parameters)
+        self._lookers = ThreadPoolExecutor(4, "flowyml-look")
+        self._news: SimpleQueue[tuple[Node, Any] | None] = SimpleQueue()
+        self._busy: set[Node] = set()
+        self._busy_items = 0
+        self._held: deque[Turn] = deque()  # items that wait until others have ended
+        self._turns: dict[tuple[str, tuple[int, ...]], list[Turn]] = {}
+        self._faults: list[str] = []
+        self._fault: BaseException | None = None
+        self._is_cleaning_up = False
+
+    def run(self) -> None:
+        """Run all, then what cleans up."""
+        try:
+            self._go_on()
+            if self.walk.begin_finale():
+                self._is_cleaning_up, self._work.stop = True, threading.Event()
+                self._go_on()
+        except BaseException as error:
+            self._fault = error
+        finally:
+            self._lookers.shutdown(wait=False, cancel_futures=True)
+            self.over.set()
+
+    def stop(self) -> None:
+        """End the steps at work and begin no others, but for what cleans up."""
+        if not self._is_cleaning_up:
+            self._work.stop.set()
+            self._news.put(None)
+
+    def state(self, key: str) -> State[Any]:
+        """How the run has ended. The outputs of one that completed become an artifact."""
+        if self._fault:
+            raise self._fault
+        if failures := [*self._failures(), *dict.fromkeys(self._faults)]:
+            more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
+            return Failed(message="; ".join([*failures[:NAMED], *more]))
+        if table := [self._row(*item) for item in self.walk.outputs.items() if item[1][0].end is End.OK]:
+            create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
+        return Completed()
+
+    def _row(self, name: str, place: tuple[Node, str]) -> dict[str, str]:
+        """An output of the pipeline, with what became of failed items in the loops that its list is from."""
+        node, output = place
+        source = next(each.source for each in self.plan.outputs if each.name == name)
+        loops = self.plan.structure.loops_between(source.step, "") if isinstance(source, FromStep) else ()
+        row = {"output": name, "value": json.dumps(carried(node.values[output]))}
+        return {**row, "loops": ", ".join(loop.on_item_error for loop in loops)} if loops else row
+
+    def _failures(self) -> Iterator[str]:
+        """Of what counts: not of items that may fail, and not of what cleans up."""
+        structure = self.plan.structure
+        for turn in self.walk.tasks:
+            state = turn.state if turn.end is End.FAILED else None
+            may_fail = any(loop.on_item_error == "continue" for loop in structure.loops(turn.step.group))
+            if state and not may_fail and not structure.is_cleanup(turn.step.group):
+                yield f"step {turn.label!r}: {_reason(state)}"
+
+    def _go_on(self) -> None:
+        """Until nothing is at work any more."""
+        self._begin()
+        while self._busy:
+            news = self._news.get()
+            if news is None:
+                self._halt()
+                break
+            self._take(*news)
+            self._begin()
+        self.walk.stop()
+
+    def _halt(self) -> None:
+        """Wait for the steps that are being stopped, and not for those that wait to be tried again."""
+        self.walk.halt()
+        self._held.clear()
+        while any(isinstance(node, Turn) and node.is_at_work for node in self._busy):
+            self._take_next(0.5)
+        while self._busy and self._take_next(0.5):
+            pass
+        self._busy.clear()
+
+    def _take_next(self, within: float) -> bool:
+        try:
+            news = self._news.get(timeout=within)
+        except Empty:
+            return False
+        if news is not None:
+            self._take(*news)
+        return True
+
+    def _begin(self) -> None:
+        """Begin what is ready. Of the items as many as can be at work, the next step of one that has begun first."""
+        items = []
+        while self.walk.ready:
+            node = self.walk.ready.popleft()
+            if not isinstance(node, Turn):
+                self._busy.add(node)
+                self._lookers.submit(self._look, node)
+            elif node.index:
+                items.append(node)
+            else:
+                self._submit(node)
+        self._held.extendleft(items)
+        while self._held and self._busy_items < AT_A_TIME:
+            self._submit(self._held.popleft())
+        while self.walk.decided:
+            self._submit(self.walk.decided.popleft())
+        self.walk.opened.clear()
+
+    def _submit(self, turn: Turn) -> None:
+        turn.inputs, turn.stop = (given_to(turn) if turn.end is None else {}), self._work.stop
+        self.count += 1
+        self._busy.add(turn)
+        self._busy_items += bool(turn.index)
+        turn.future = self._tasks[turn.step.name].submit(turn, wait_for=self._lines(turn))
+        details = StateDetails(task_run_id=turn.future.task_run_id)
+        turn.line = Completed(data=True, state_details=details)
+        turn.future.add_done_callback(lambda _: self._news.put((turn, None)))
+        for depth in range(len(turn.index) + 1):
+            self._turns.setdefault((turn.step.name, turn.index[:depth]), []).append(turn)
+
+    def _lines(self, turn: Turn) -> list[State[Any]]:
+        """What Prefect draws from what it has waited for."""
+        structure, lines = self.plan.structure, []
+        for name in structure.upstream(turn.step):
+            around = structure.loops(self.plan.by_name[name].group)
+            shared = len(around) - len(structure.loops_between(name, turn.step.group))
+            before = self._turns.get((name, turn.index[:shared]), ())
+            lines += [other.line for other in before[:LINES] if other.end is not None and other.line is not None]
+        return lines[:LINES]
+
+    def _look(self, node: Node) -> None:
+        try:
+            found = self._looks.look(node)
+        except Exception as error:
+            found = error
+        self._news.put((node, found))
+
+    def _take(self, node: Node, found: Any) -> None:
+        """Book what has ended, or what was found out."""
+        if node not in self._busy:
+            return
+        self._busy.discard(node)
+        if isinstance(node, Turn):
+            self._book(node)
+        elif isinstance(found, Exception):
+            self._faults.append(str(found))
+            self.walk.ended(node, End.FAILED, f"{node.label!r} failed")
+        elif isinstance(node, Opening):
+            self.walk.open(node, found)
+            count = len(next(iter(found.values())))
+            if count > min(node.loop.max_parallel or AT_A_TIME, AT_A_TIME):
+                self._lookers.submit(label_run, self._run_id, f"flowyml.items.{node.label}", count)
+        else:
+            self.walk.ended(node, End.OK if found else End.SKIPPED)
+
+    def _book(self, turn: Turn) -> None:
+        assert turn.future is not None
+        self._busy_items -= bool(turn.index)
+        if turn.end is not None:  # it did not run
+            return
+        turn.state, outputs = _ended(turn.future)
+        turn.future, turn.inputs = None, {}
+        if turn.state.is_completed():
+            turn.values = outputs
+            self.walk.ended(turn, End.OK)
+        else:
+            status = ExecutionStatus.TIMEOUT if turn.state.name == "TimedOut" else ENDED.get(turn.state.type.value)
+            self.walk.ended(turn, End.FAILED, f"step {turn.label!r} ended {status or ExecutionStatus.FAILED}")
+
+
+def _ended(future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
+    """The state of a task run, and what it returned."""
+    try:
+        future.wait()
+        state = future.state
+        return state, dict(future.result()) if state.is_completed() else {}
+    except Exception as error:
+        return Failed(message=str(error)), {}
+
+
+def without_running(turn: Turn) -> State[Any]:
+    """The state of a step that is not to run. Prefect takes a state for the newest one by its time."""
+    if turn.end is End.OK:
+        return Completed(name="NoItems", message="There were no items.")
+    if turn.end is End.SKIPPED:
+        return Completed(name="Skipped", message="Its branch was not taken, or what it takes was skipped.")
+    return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
+
+
+def label_run(run_id: Any, label: str, count: int) -> None:
+    """Note a number on the flow run, from which those who read it know what is to come; it may be missing."""
+    with suppress(Exception), get_client(sync_client=True) as client:
+        client.update_flow_run_labels(run_id, {label: count})

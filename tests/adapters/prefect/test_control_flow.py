@@ -1,0 +1,132 @@
+"""What people of Prefect see of loops, branches and clean-up: task runs, their names, states and lines."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import cleanup, either, otherwise, pipeline, step, when
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml_prefect import PrefectOrchestrator
+from tests.adapters.prefect.samples import wait_for
+
+pytestmark = pytest.mark.prefect
+
+
+@step
+def rates(count: int) -> list[int]:
+    return list(range(count))
+
+
+@step
+def train(rate: int) -> int:
+    return 10 * rate
+
+
+@step
+def best(scores: list[int]) -> int:
+    return max(scores)
+
+
+@step
+def word(value: Any = None) -> str:
+    return f"word {value}"
+
+
+def task_runs(orchestrator: PrefectOrchestrator, run_id: str) -> dict[str, dict[str, Any]]:
+    body = {"flow_runs": {"id": {"any_": [run_id]}}, "limit": 200}
+    return {plain["name"]: plain for plain in orchestrator.client.query("/task_runs/filter", body)}
+
+
+def test_task_runs_bear_the_names_of_items_and_lines_lead_to_them(orchestrator: PrefectOrchestrator) -> None:
+    @pipeline(name="prefect names")
+    def made(count: int = 3) -> Any:
+        top = best(train.map(rate=rates(count)))
+        with when(top > 100):
+            large = word(top)
+        with otherwise():
+            small = word.options(name="small")(top)
+        return either(large, small)
+
+    handle = made.submit(on=orchestrator)
+    assert handle.wait_for_completion(timeout=300).outputs == {"either": "word 20"}, handle.error
+    assert {run.status for run in handle.step_runs()} == {ExecutionStatus.COMPLETED}  # Prefect records them late
+    runs = task_runs(orchestrator, handle.job_id)
+    states = {name: (run["state_type"], run["state_name"]) for name, run in runs.items()}
+    done = ("COMPLETED", "Completed")
+    assert states == {
+        "rates": done, "train[0]": done, "train[1]": done, "train[2]": done, "best": done,
+        "word": ("COMPLETED", "Skipped"), "small": done,
+    }  # fmt: skip
+    ids = {run["id"]: name for name, run in runs.items()}
+    lines = {
+        name: {ids[each["id"]] for each in run["task_inputs"]["wait_for"]}
+        for name, run in runs.items()
+        if run["task_inputs"].get("wait_for")
+    }
+    assert lines == {
+        "train[0]": {"rates"}, "train[1]": {"rates"}, "train[2]": {"rates"},
+        "best": {"train[0]", "train[1]", "train[2]"}, "word": {"best"}, "small": {"best"},
+    }  # fmt: skip
+
+
+def test_items_that_have_not_begun_are_known(orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
+    """Without a task run yet; the label of the flow run says how many there are."""
+
+    @step(max_parallel=1)
+    def wait(n: int, folder: str) -> int:
+        (Path(folder) / f"{n}").touch()
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.05)
+        return n
+
+    @pipeline(name="prefect waiting items")
+    def made(folder: str) -> Any:
+        return wait.partial(folder=folder).map(n=rates(3))
+
+    handle = made.submit({"folder": str(tmp_path)}, on=orchestrator)
+    wait_for(lambda: (tmp_path / "0").exists())
+    wait_for(lambda: [run.label for run in handle.step_runs()][1:] == ["wait[0]", "wait[1]", "wait[2]"])
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "go").touch()
+    assert handle.wait_for_completion(timeout=300).outputs == {"wait": [0, 1, 2]}, handle.error
+
+
+@pytest.mark.parametrize("ending", ["cancel", "timeout"])
+def test_the_flow_ends_when_it_has_cleaned_up(orchestrator: PrefectOrchestrator, tmp_path: Path, ending: str) -> None:
+    """A step that sleeps before its next attempt is not waited for."""
+
+    @step(retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=600))
+    def flaky() -> None:
+        raise ValueError("not yet")
+
+    @step
+    def sleep(folder: str) -> None:
+        (Path(folder) / "begun").touch()
+        time.sleep(600)
+
+    @step
+    def tidy(folder: str) -> None:
+        time.sleep(2)
+        (Path(folder) / "tidy").touch()
+
+    @pipeline(name=f"prefect clean up after {ending}", timeout=20 if ending == "timeout" else None)
+    def made(folder: str) -> None:
+        flaky()
+        sleep(folder)
+        with cleanup():
+            tidy(folder)
+
+    handle = made.submit({"folder": str(tmp_path)}, on=orchestrator)
+    wait_for(lambda: (tmp_path / "begun").exists())
+    if ending == "cancel":
+        handle.cancel()
+    wanted = {"cancel": ExecutionStatus.CANCELLED, "timeout": ExecutionStatus.TIMEOUT}[ending]
+    assert handle.wait_for_completion(timeout=200).status is wanted
+    assert (tmp_path / "tidy").exists()
+    runs = {run.name: run.status for run in handle.step_runs()}
+    assert (runs["sleep"], runs["tidy"]) == (ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED)

@@ -1,0 +1,67 @@
+"""The records of steps and of their items, as they follow from a run's task runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flowyml.plan.groups import Loop
+from flowyml.plan.model import Constant, Input, Plan, Step
+from flowyml_prefect.client import TaskRun
+from flowyml_prefect.steps import Planned, index_of, planned_rows, step_runs
+
+PLAN = [
+    Planned("begin", "begin"),
+    Planned("train", "train", ("train",)),
+    Planned("test", "test", ("train", "tests")),
+    Planned("end", "end"),
+]
+
+
+def task(name: str, state: str = "COMPLETED", word: str = "Completed") -> TaskRun:
+    return TaskRun(
+        id=name, name=name, function=name.partition("[")[0], state_type=state, state_name=word, message="",
+        run_count=1, start_time=None, end_time=None,
+    )  # fmt: skip
+
+
+def labels(tasks: Iterable[TaskRun], **known: int) -> list[str]:
+    return [run.label for run in step_runs(PLAN, tasks, {f"flowyml.items.{name}": n for name, n in known.items()})]
+
+
+def test_before_a_loop_has_begun() -> None:
+    assert labels([]) == ["begin", "train", "test", "end"]
+
+
+def test_items_are_in_order_and_those_to_come_are_known() -> None:
+    found = [task("begin"), task("train[10]"), task("train[2]"), task("test[2][1]"), task("test[2][0]")]
+    assert labels(found) == ["begin", "train[2]", "train[10]", "test[2][0]", "test[2][1]", "test[10]", "end"]
+    known = {"flowyml.items.train": 3, "flowyml.items.tests[1]": 2}
+    assert [run.label for run in step_runs(PLAN, [task("train[0]")], known)] == [
+        "begin", "train[0]", "train[1]", "train[2]", "test[0]", "test[1][0]", "test[1][1]", "test[2]", "end",
+    ]  # fmt: skip
+
+
+def test_what_did_not_run_has_no_attempt() -> None:
+    found = [
+        task("begin", "COMPLETED", "Skipped"), task("train", "COMPLETED", "NoItems"), task("test[0]"),
+        task("end", "CANCELLED", "NotReady"),
+    ]  # fmt: skip
+    runs = {run.label: (run.status.name, run.raw_status, run.attempt) for run in step_runs(PLAN, found, {})}
+    assert runs["begin"] == ("COMPLETED", "skipped", 0)
+    assert runs["train"] == ("COMPLETED", "no_items", 0)
+    assert runs["end"] == ("CANCELLED", "upstream_failed", 0)
+
+
+def test_names_with_brackets() -> None:
+    assert index_of(task("a[1][2][3]"), "a[1]") == (2, 3)
+    assert index_of(task("another[3]"), "a[1]") == ()
+
+
+def test_the_table_of_a_version() -> None:
+    """A plan without loops has the rows that it always had."""
+    step = Step(name="s", function="m:f")
+    flat = Plan(name="p", steps=(step,))
+    assert planned_rows(flat, {"s": "s_"}) == [{"step": "s", "after": "", "task": "s_"}]
+    loop = Loop(name="a, b", over=(Input("n", Constant([1])),))
+    looped = Plan(name="p", steps=(Step(name="s", function="m:f", group="a, b"),), groups=(loop,))
+    assert [Planned.of(row) for row in planned_rows(looped, {"s": "s_"})] == [Planned("s", "s_", ("a, b",))]

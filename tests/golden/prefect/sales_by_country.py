@@ -1,0 +1,540 @@
+"""A FlowyML pipeline as a Prefect flow.
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. It can be deployed like any
+flow; ``python flow.py`` runs it, ``python flow.py '{"rows": 5}'`` with these parameters. The code of the steps is in
+the bundle beside it. So a worker needs this folder, Prefect, and what the steps import, but no FlowyML.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir, contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from httpx import HTTPError, HTTPStatusError
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateDetails
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+PIPELINE = "sales-by-country"
+BUNDLE = Path(__file__).resolve().with_name("sales-by-country-e3b0c442.pyz")
+sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
+
+from flowyml.artifacts import default_url, run_place  # noqa: E402
+from flowyml.core.dates import RunDates  # noqa: E402
+from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
+from flowyml.core.logs import level_of  # noqa: E402
+from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.core.schedule import Schedule  # noqa: E402
+from flowyml.plan.bundle import Bundle  # noqa: E402
+from flowyml.plan.model import FromStep, Plan, Step  # noqa: E402
+from flowyml.plan.parameters import days_of  # noqa: E402
+from flowyml.runtime.lines import OnLine  # noqa: E402
+from flowyml.runtime.looks import Looks, carried, given_to  # noqa: E402
+from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
+from flowyml.runtime.processes import StepProcesses  # noqa: E402
+from flowyml.runtime.walk import Walk  # noqa: E402
+
+# Prefect's own timeout cannot interrupt a thread that waits. So each step works in a process, which is killed at the
+# timeout; Prefect's comes this many seconds later, in case that fails. Its warning about threads warns of nothing here.
+GRACE = 10
+logging.getLogger("prefect.task_runs").addFilter(lambda record: "running in a worker thread" not in str(record.msg))
+
+Values = dict[str, Any]
+ENDED = {
+    "COMPLETED": ExecutionStatus.COMPLETED,
+    "CANCELLING": ExecutionStatus.CANCELLED,
+    "CANCELLED": ExecutionStatus.CANCELLED,
+}
+_work: ContextVar[Work] = ContextVar("_work")
+
+
+class Work:
+    """The processes that the steps of a run work in, and what ends them."""
+
+    def __init__(self, processes: StepProcesses) -> None:
+        self.processes = processes
+        self.stop = threading.Event()
+        self.ended: list[threading.Event] = []
+
+    def end(self) -> None:
+        """Stop the steps at work, and wait until they have ended."""
+        self.stop.set()
+        for event in self.ended:
+            event.wait(GRACE)
+
+
+@contextmanager
+def run_steps(**parameters: Any) -> Iterator[None]:
+    """The processes that the steps run in; they end with the flow, however it ends."""
+    run, store, dates = runtime.flow_run, default_url(), _dates()
+    place = run_place(f"prefect {run.id}", PIPELINE, run.name)
+    with (
+        working_folder(),
+        StepProcesses(
+            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates
+        ) as processes,
+    ):
+        work = Work(processes)
+        _work.set(work)
+        try:
+            yield
+        finally:
+            work.end()
+
+
+@contextmanager
+def working_folder() -> Iterator[None]:
+    """An empty folder for a run that a worker executes; that worker has put it into the folder of the code."""
+    if "PREFECT__FLOW_RUN_ID" not in os.environ or not Path.cwd().samefile(BUNDLE.parent):
+        yield
+        return
+    with TemporaryDirectory(prefix="flowyml-", ignore_cleanup_errors=True) as folder, chdir(folder):
+        yield
+
+
+def _dates() -> RunDates:
+    """When the run is for: the time on its schedule, else the one that it was asked for."""
+    context: Any = FlowRunContext.get()
+    flow_run = context.flow_run
+    moment = flow_run.expected_start_time or datetime.now(UTC)
+    schedule = _schedule(flow_run) if flow_run.auto_scheduled else None
+    return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
+
+
+def _schedule(flow_run: Any) -> Schedule | None:
+    """The schedule of the run's deployment, as FlowyML wrote it down there; None for one that FlowyML did not make."""
+    if find_spec("croniter") is None:  # then Prefect's own under that name, or else the run has no interval
+        with suppress(ImportError):
+            sys.modules["croniter"] = import_module("prefect._vendor.croniter")
+    kept = [item for item in _deployment(flow_run).schedules if (item.slug or "").startswith("flowyml")]
+    if not kept:
+        return None
+    rule, notes = kept[0].schedule, json.loads(kept[0].slug.removeprefix("flowyml") or "{}")
+    timing = {name: notes[name] for name in ("cron", "interval_seconds") if name in notes}
+    if not timing:
+        seconds = getattr(rule, "interval", None)
+        timing = {"interval_seconds": seconds.total_seconds()} if seconds else {"cron": rule.cron}
+    return Schedule(**timing, timezone=rule.timezone or "UTC")
+
+
+def _deployment(flow_run: Any) -> Any:
+    """A server that is busy or away for a moment must not change what the run is for."""
+    for pause in (1, 2, 4, 8, 16):
+        try:
+            with get_client(sync_client=True) as client:
+                return client.read_deployment(flow_run.deployment_id)
+        except (HTTPError, OSError) as error:
+            status = error.response.status_code if isinstance(error, HTTPStatusError) else 503
+            if status < 500 and status != 429:
+                raise
+            get_run_logger().info("Prefect's server does not answer (%s): asking again in %s s.", error, pause)
+            time.sleep(pause)
+    with get_client(sync_client=True) as client:
+        return client.read_deployment(flow_run.deployment_id)
+
+
+def to_log(logger: Any) -> OnLine:
+    """Lines of a step's process go to a logger, with their levels."""
+    return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
+
+
+def retry_on(errors: list[str] | None) -> Callable[[Any, Any, State[Any]], bool]:
+    """A condition for retries: after these errors only, or after all."""
+    policy = OrchestratorRetryPolicy(retryable_errors=errors)
+
+    def condition(task: Any, task_run: Any, state: State[Any]) -> bool:
+        error: Any = state.result(raise_on_failure=False)
+        names = getattr(error, "names", ())
+        return policy.retries_on_names(names) if names else policy.retries_on(error)
+
+    return condition
+
+
+def finish_run(
+    steps: Mapping[str, PrefectFuture[Any]], outputs: Mapping[str, tuple[PrefectFuture[Any], str]], key: str
+) -> State[Any]:
+    """Wait for all steps. The first that failed fails the run; else the outputs become an artifact."""
+    for future in steps.values():
+        future.wait()
+    for step, future in steps.items():
+        if not future.state.is_completed() and not future.state.is_pending():
+            return Failed(message=f"step {step!r}: {_reason(future.state)}")
+    values = {name: future.result()[output] for name, (future, output) in outputs.items()}
+    if values:
+        table = [{"output": name, "value": json.dumps(value)} for name, value in values.items()]
+        create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
+    return Completed()
+
+
+def _reason(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, StepError) else str(state.message or state.name)
+
+
+def on_start(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_start``, once in the life of a run."""
+    if flow_run.run_count <= 1:
+        _fire(flow, flow_run, "on_pipeline_start", flow_run.parameters)
+
+
+def on_end(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Fire ``on_pipeline_end``."""
+    status = ENDED.get(state.type.value, ExecutionStatus.FAILED)
+    if state.name == "TimedOut":
+        status = ExecutionStatus.TIMEOUT
+    since = flow_run.start_time or flow_run.expected_start_time
+    _fire(flow, flow_run, "on_pipeline_end", status, (datetime.now(UTC) - since).total_seconds())
+
+
+def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
+    logger = flow_run_logger(flow_run, flow)
+    with working_folder(), StepProcesses(BUNDLE, run_id=flow_run.name, artifacts=default_url()) as processes:
+        processes.fire(event, PIPELINE, flow_run.name, *arguments, on_line=to_log(logger))
+
+
+AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
+LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
+NAMED = 5  # failures, in the message of a run
+
+
+class Turn(Task):
+    """A step's turn to run, or that of an item: its task run bears the name of it, such as ``train[3]``."""
+
+    __slots__ = ("future", "inputs", "is_at_work", "line", "state", "stop")
+
+    def __init__(self, frame: Frame, step: Step, position: int) -> None:
+        super().__init__(frame, step, position)
+        self.future: PrefectFuture[Any] | None = None
+        self.inputs: Values = {}
+        self.is_at_work = False
+        self.line: State[Any] | None = None  # for those that have waited for it
+        self.state: State[Any] | None = None  # how it has ended, if it has run
+        self.stop = threading.Event()
+
+    def __str__(self) -> str:
+        return self.label
+
+    def __reduce__(self) -> Any:
+        return str, (self.label,)  # what Prefect takes it for in the key of a cache
+
+
+def run_step(turn: Turn) -> Values | State[Any]:
+    """One attempt of a step, by its task. What it prints goes to the log of the task run."""
+    if turn.end is not None:
+        return without_running(turn)
+    logger, work, ended = get_run_logger(), _work.get(), threading.Event()
+    work.ended.append(ended)
+    turn.is_at_work = True
+    try:
+        return work.processes.run(
+            turn.step.name,
+            turn.inputs,
+            attempt=runtime.task_run.run_count,
+            index=turn.index,
+            timeout=turn.step.timeout_seconds,
+            stop=turn.stop,
+            on_line=to_log(logger),
+        )
+    except StepError as error:
+        if turn.stop.is_set():
+            return Cancelled(message=f"step {turn.label!r} was stopped with its run.")
+        if trace := getattr(error, "traceback", ""):
+            logger.error("%s", trace.replace("\0", "\\x00"))
+        raise
+    finally:
+        turn.is_at_work = False
+        ended.set()
+
+
+def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any]:
+    """Run all steps by their tasks, as the plan in the bundle says, and give the state of the run.
+
+    The walk goes on in a thread, so that a signal to the flow breaks into none of it: what cleans up runs before the
+    flow ends.
+    """
+    walker = Walker(Bundle.read(BUNDLE).plan, tasks, parameters, _work.get())
+    threading.Thread(target=copy_context().run, args=(walker.run,), name="flowyml-walk", daemon=True).start()
+    try:
+        walker.over.wait()
+    except BaseException:
+        walker.stop()
+        walker.over.wait()
+        raise
+    finally:
+        label_run(runtime.flow_run.id, "flowyml.task_runs", walker.count)
+    return walker.state(key)
+
+
+class Walker:
+    """Submits the task of each step as soon as the step may run, and of each item."""
+
+    def __init__(self, plan: Plan, tasks: Mapping[str, Any], parameters: Values, work: Work) -> None:
+        parameters = _dates().filled(parameters, days_of(plan.parameters))
+        self.plan = plan
+        self.walk: Walk[Turn] = Walk(plan, parameters, Turn)
+        self.over = threading.Event()
+        self.count = 0  # of task runs
+        self._run_id = runtime.flow_run.id
+        self._tasks = tasks
+        self._work = work
+        self._looks = Looks(work.processes, parameters)
+        self._lookers = ThreadPoolExecutor(4, "flowyml-look")
+        self._news: SimpleQueue[tuple[Node, Any] | None] = SimpleQueue()
+        self._busy: set[Node] = set()
+        self._busy_items = 0
+        self._held: deque[Turn] = deque()  # items that wait until others have ended
+        self._turns: dict[tuple[str, tuple[int, ...]], list[Turn]] = {}
+        self._faults: list[str] = []
+        self._fault: BaseException | None = None
+        self._is_cleaning_up = False
+
+    def run(self) -> None:
+        """Run all, then what cleans up."""
+        try:
+            self._go_on()
+            if self.walk.begin_finale():
+                self._is_cleaning_up, self._work.stop = True, threading.Event()
+                self._go_on()
+        except BaseException as error:
+            self._fault = error
+        finally:
+            self._lookers.shutdown(wait=False, cancel_futures=True)
+            self.over.set()
+
+    def stop(self) -> None:
+        """End the steps at work and begin no others, but for what cleans up."""
+        if not self._is_cleaning_up:
+            self._work.stop.set()
+            self._news.put(None)
+
+    def state(self, key: str) -> State[Any]:
+        """How the run has ended. The outputs of one that completed become an artifact."""
+        if self._fault:
+            raise self._fault
+        if failures := [*self._failures(), *dict.fromkeys(self._faults)]:
+            more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
+            return Failed(message="; ".join([*failures[:NAMED], *more]))
+        if table := [self._row(*item) for item in self.walk.outputs.items() if item[1][0].end is End.OK]:
+            create_table_artifact(table, key=key, description="The outputs of the pipeline, as JSON.")
+        return Completed()
+
+    def _row(self, name: str, place: tuple[Node, str]) -> dict[str, str]:
+        """An output of the pipeline, with what became of failed items in the loops that its list is from."""
+        node, output = place
+        source = next(each.source for each in self.plan.outputs if each.name == name)
+        loops = self.plan.structure.loops_between(source.step, "") if isinstance(source, FromStep) else ()
+        row = {"output": name, "value": json.dumps(carried(node.values[output]))}
+        return {**row, "loops": ", ".join(loop.on_item_error for loop in loops)} if loops else row
+
+    def _failures(self) -> Iterator[str]:
+        """Of what counts: not of items that may fail, and not of what cleans up."""
+        structure = self.plan.structure
+        for turn in self.walk.tasks:
+            state = turn.state if turn.end is End.FAILED else None
+            may_fail = any(loop.on_item_error == "continue" for loop in structure.loops(turn.step.group))
+            if state and not may_fail and not structure.is_cleanup(turn.step.group):
+                yield f"step {turn.label!r}: {_reason(state)}"
+
+    def _go_on(self) -> None:
+        """Until nothing is at work any more."""
+        self._begin()
+        while self._busy:
+            news = self._news.get()
+            if news is None:
+                self._halt()
+                break
+            self._take(*news)
+            self._begin()
+        self.walk.stop()
+
+    def _halt(self) -> None:
+        """Wait for the steps that are being stopped, and not for those that wait to be tried again."""
+        self.walk.halt()
+        self._held.clear()
+        while any(isinstance(node, Turn) and node.is_at_work for node in self._busy):
+            self._take_next(0.5)
+        while self._busy and self._take_next(0.5):
+            pass
+        self._busy.clear()
+
+    def _take_next(self, within: float) -> bool:
+        try:
+            news = self._news.get(timeout=within)
+        except Empty:
+            return False
+        if news is not None:
+            self._take(*news)
+        return True
+
+    def _begin(self) -> None:
+        """Begin what is ready. Of the items as many as can be at work, the next step of one that has begun first."""
+        items = []
+        while self.walk.ready:
+            node = self.walk.ready.popleft()
+            if not isinstance(node, Turn):
+                self._busy.add(node)
+                self._lookers.submit(self._look, node)
+            elif node.index:
+                items.append(node)
+            else:
+                self._submit(node)
+        self._held.extendleft(items)
+        while self._held and self._busy_items < AT_A_TIME:
+            self._submit(self._held.popleft())
+        while self.walk.decided:
+            self._submit(self.walk.decided.popleft())
+        self.walk.opened.clear()
+
+    def _submit(self, turn: Turn) -> None:
+        turn.inputs, turn.stop = (given_to(turn) if turn.end is None else {}), self._work.stop
+        self.count += 1
+        self._busy.add(turn)
+        self._busy_items += bool(turn.index)
+        turn.future = self._tasks[turn.step.name].submit(turn, wait_for=self._lines(turn))
+        details = StateDetails(task_run_id=turn.future.task_run_id)
+        turn.line = Completed(data=True, state_details=details)
+        turn.future.add_done_callback(lambda _: self._news.put((turn, None)))
+        for depth in range(len(turn.index) + 1):
+            self._turns.setdefault((turn.step.name, turn.index[:depth]), []).append(turn)
+
+    def _lines(self, turn: Turn) -> list[State[Any]]:
+        """What Prefect draws from what it has waited for."""
+        structure, lines = self.plan.structure, []
+        for name in structure.upstream(turn.step):
+            around = structure.loops(self.plan.by_name[name].group)
+            shared = len(around) - len(structure.loops_between(name, turn.step.group))
+            before = self._turns.get((name, turn.index[:shared]), ())
+            lines += [other.line for other in before[:LINES] if other.end is not None and other.line is not None]
+        return lines[:LINES]
+
+    def _look(self, node: Node) -> None:
+        try:
+            found = self._looks.look(node)
+        except Exception as error:
+            found = error
+        self._news.put((node, found))
+
+    def _take(self, node: Node, found: Any) -> None:
+        """Book what has ended, or what was found out."""
+        if node not in self._busy:
+            return
+        self._busy.discard(node)
+        if isinstance(node, Turn):
+            self._book(node)
+        elif isinstance(found, Exception):
+            self._faults.append(str(found))
+            self.walk.ended(node, End.FAILED, f"{node.label!r} failed")
+        elif isinstance(node, Opening):
+            self.walk.open(node, found)
+            count = len(next(iter(found.values())))
+            if count > min(node.loop.max_parallel or AT_A_TIME, AT_A_TIME):
+                self._lookers.submit(label_run, self._run_id, f"flowyml.items.{node.label}", count)
+        else:
+            self.walk.ended(node, End.OK if found else End.SKIPPED)
+
+    def _book(self, turn: Turn) -> None:
+        assert turn.future is not None
+        self._busy_items -= bool(turn.index)
+        if turn.end is not None:  # it did not run
+            return
+        turn.state, outputs = _ended(turn.future)
+        turn.future, turn.inputs = None, {}
+        if turn.state.is_completed():
+            turn.values = outputs
+            self.walk.ended(turn, End.OK)
+        else:
+            status = ExecutionStatus.TIMEOUT if turn.state.name == "TimedOut" else ENDED.get(turn.state.type.value)
+            self.walk.ended(turn, End.FAILED, f"step {turn.label!r} ended {status or ExecutionStatus.FAILED}")
+
+
+def _ended(future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
+    """The state of a task run, and what it returned."""
+    try:
+        future.wait()
+        state = future.state
+        return state, dict(future.result()) if state.is_completed() else {}
+    except Exception as error:
+        return Failed(message=str(error)), {}
+
+
+def without_running(turn: Turn) -> State[Any]:
+    """The state of a step that is not to run. Prefect takes a state for the newest one by its time."""
+    if turn.end is End.OK:
+        return Completed(name="NoItems", message="There were no items.")
+    if turn.end is End.SKIPPED:
+        return Completed(name="Skipped", message="Its branch was not taken, or what it takes was skipped.")
+    return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
+
+
+def label_run(run_id: Any, label: str, count: int) -> None:
+    """Note a number on the flow run, from which those who read it know what is to come; it may be missing."""
+    with suppress(Exception), get_client(sync_client=True) as client:
+        client.update_flow_run_labels(run_id, {label: count})
+
+
+# The steps, and the flow.
+
+
+@task(
+    name="extract",
+    task_run_name="{turn}",
+    description="The prices of the day's orders, in the money of the country.",
+)
+def extract(turn: Turn) -> Values | State[Any]:
+    return run_step(turn)
+
+
+@task(name="convert", task_run_name="{turn}", description="The same in euros.")
+def convert(turn: Turn) -> Values | State[Any]:
+    return run_step(turn)
+
+
+@task(name="load", task_run_name="{turn}", description="Into the warehouse; here they are only added up.")
+def load(turn: Turn) -> Values | State[Any]:
+    return run_step(turn)
+
+
+@task(name="report", task_run_name="{turn}", description="All countries together, once each is done.")
+def report(turn: Turn) -> Values | State[Any]:
+    return run_step(turn)
+
+
+@flow(name="sales-by-country", description="Two countries at a time.", validate_parameters=False)
+def sales_by_country(day: str = "2026-01-31", countries: list[Any] = ["AT", "CL", "JP", "US"]) -> State[Any]:
+    with run_steps(day=day, countries=countries):
+        # for each item of countries, 2 at a time:
+        #     extract(country=item, day=day)
+        #     convert(country=item, prices=extract)
+        #     load(country=item, euros=convert)
+        # report(sales=load, day=day)
+        return run_all(
+            {"extract": extract, "convert": convert, "load": load, "report": report},
+            {"day": day, "countries": countries},
+            "sales-by-country-outputs",
+        )
+
+
+if __name__ == "__main__":
+    sales_by_country(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
