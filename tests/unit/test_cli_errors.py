@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.cli import main
+from flowyml.core.home import home
 from flowyml.graph.text import width
 from tests.unit.commands import Done, command, flowyml
 
@@ -277,6 +279,16 @@ def test_a_record_that_cannot_be_written() -> None:
     assert "The record of local runs, " in done.stderr
     assert done.stderr.count("cannot be read or written: ") == 1
     assert "fault of FlowyML" not in done.stderr
+
+
+def test_a_folder_of_ours_that_may_not_be_read_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(home() / "local.db"))
+
+    monkeypatch.setattr("flowyml.orchestrators.local.LocalOrchestrator.runs", refuse)  # root may read everything
+    done = flowyml("runs")
+    assert done.code == 2
+    assert "FlowyML keeps its data there: give that folder to this user, or set FLOWYML_HOME" in done.err
 
 
 def test_ctrl_c_while_it_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:

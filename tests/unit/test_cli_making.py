@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.orchestrators import LocalOrchestrator, Orchestrator
 from tests.unit.commands import command, flowyml
 
 pytestmark = pytest.mark.usefixtures("train")
@@ -119,6 +120,20 @@ def test_deploy() -> None:
     assert first["changed"]
     assert not flowyml("deploy", "train.py", "--json").json["changed"]
     assert "training already deployed, version " in flowyml("deploy", "train.py").out
+
+
+def test_deploy_shows_what_would_change_and_changes_nothing() -> None:
+    for _ in range(2):  # the first has changed nothing
+        assert "A new bundle" in flowyml("deploy", "train.py", "--dry-run", "--json").json["diff"]
+    flowyml("deploy", "train.py")
+    assert flowyml("deploy", "train.py", "--dry-run").out == "Nothing would change.\n"
+
+
+def test_an_engine_that_cannot_show_what_would_change_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalOrchestrator, "diff", Orchestrator.diff)
+    done = flowyml("deploy", "train.py", "--dry-run")
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == "error: deploy --dry-run is not available on 'local'."
 
 
 # Schedules.
