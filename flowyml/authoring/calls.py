@@ -42,11 +42,15 @@ class Call(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """What the function of a pipeline put together. ``returned`` is None where it returned nothing."""
+    """What the function of a pipeline put together. ``returned`` is None where it returned nothing.
+
+    ``places`` are the lines of its blocks, by their groups.
+    """
 
     calls: Sequence[Call]
     groups: Sequence[Group] = ()
     returned: tuple[PipelineOutput, ...] | None = None
+    places: Mapping[str, Place] = {}
 
 
 class Recorder:
@@ -145,7 +149,8 @@ def record_calls(function: Callable[..., Any], parameters: Mapping[str, FromPara
         raise DefinitionError(
             f"The function of a pipeline only puts steps together: write {function.__name__!r} without async."
         )
-    return Recorded(recording.calls, recording.grouping.groups, _outputs(function.__name__, returned))
+    grouping = recording.grouping
+    return Recorded(recording.calls, grouping.groups, _outputs(function.__name__, returned), grouping.places)
 
 
 def as_later(who: str, parameter: str, value: object) -> Later:

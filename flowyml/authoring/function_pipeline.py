@@ -11,7 +11,7 @@ from flowyml.authoring.calls import Call, Recorded, Recorder, as_later, record_c
 from flowyml.authoring.notebooks import newest, version_in_notebook
 from flowyml.authoring.options import names_unknown_options
 from flowyml.authoring.pipeline import Pipeline
-from flowyml.authoring.places import names_its_place, place_of
+from flowyml.authoring.places import Place, names_its_place, place_of
 from flowyml.authoring.run_parameters import declared_parameter, type_hints, type_of
 from flowyml.authoring.steps import Mapped, Step
 from flowyml.core.errors import DefinitionError
@@ -69,6 +69,9 @@ class FunctionPipeline(Pipeline):
 
     def _groups(self) -> Sequence[Group]:
         return self._record().groups
+
+    def _places_of_groups(self) -> Mapping[str, Place]:
+        return self._record().places
 
     def _defaults_in_another(self) -> Mapping[str, Any]:
         return {name: plain(value) for name, value in self.context.items()}

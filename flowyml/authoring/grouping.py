@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
-from flowyml.authoring.places import errors_at, users_line
+from flowyml.authoring.places import Place, errors_at, users_line
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.conditions import Condition
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop
@@ -22,14 +22,18 @@ T = TypeVar("T")
 class Block(AbstractContextManager[T, None]):
     """The block of a ``with for_each(…) as item:`` and its like. Without the ``with`` it would do nothing, unseen."""
 
-    def __init__(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> None:
+    def __init__(
+        self, verb: str, inner: AbstractContextManager[T, bool | None], note_place: Callable[[Place | None], None]
+    ) -> None:
         self._verb = verb
+        self._note_place = note_place
         self._inner = inner
         self._place = users_line()
         self._is_used = False
 
     def __enter__(self) -> T:
         self._is_used = True
+        self._note_place(self._place)
         return self._inner.__enter__()
 
     def __exit__(
@@ -65,11 +69,17 @@ class Grouping:
         self._choices: dict[str, str] = {}  # by the group around: the choice that another branch may still join
         self._decided: set[str] = set()  # choices with an otherwise
         self._count: dict[str, int] = {}
+        self.places: dict[str, Place] = {}
+        """The lines of the blocks by their groups."""
+        self._place: Place | None = None
 
     def block(self, verb: str, inner: AbstractContextManager[T, bool | None]) -> Block[T]:
         """What the user enters by ``with``."""
-        self._blocks.append(made := Block(verb, inner))
+        self._blocks.append(made := Block(verb, inner, self._note_place))
         return made
+
+    def _note_place(self, place: Place | None) -> None:
+        self._place = place
 
     def check_blocks(self) -> None:
         """Raise ``DefinitionError`` for a block that stands in no ``with``."""
@@ -95,6 +105,8 @@ class Grouping:
         self._choices.pop(self.current, None)
         made = replace(group, name=self._free(group.name), parent=self.current)
         self.groups.append(made)
+        if self._place:
+            self.places[made.name], self._place = self._place, None
         self._open.append(made.name)
         try:
             yield made

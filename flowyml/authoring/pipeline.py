@@ -374,6 +374,9 @@ class Pipeline:
     def _groups(self) -> Sequence[Group]:
         return self._grouping.groups
 
+    def _places_of_groups(self) -> Mapping[str, Place]:
+        return self._grouping.places
+
     def _own_types(self) -> Mapping[str, object]:
         return {}
 
@@ -388,6 +391,7 @@ class Pipeline:
         return bool(self._calls)
 
     def _compiled(self) -> Plan:
+        from flowyml.authoring.annotations import check_annotations
         from flowyml.authoring.compiler import compile_outputs, compile_steps, is_flat, with_types
         from flowyml.authoring.scopes import check_loops
 
@@ -397,7 +401,8 @@ class Pipeline:
         steps, groups = compile_steps(self.name, calls, self.context, self._groups())
         types = {**self._own_types(), **self._context_types(calls, steps)}
         structure = Groups(groups, steps)
-        check_loops(structure, {call.name: call for call in calls}, types)
+        by_name = {call.name: call for call in calls}
+        check_loops(structure, by_name, types)
         context = {name: context_parameter(name, types[name], value) for name, value in self.context.items()}
         plan = Plan(
             name=self.name,
@@ -412,6 +417,8 @@ class Pipeline:
             groups=groups,
             schema_version=FLAT_SCHEMA_VERSION if not groups and all(map(is_flat, steps)) else SCHEMA_VERSION,
         )
+        if groups:
+            check_annotations(structure, by_name, types, steps, self._places_of_groups())
         defaults = {parameter.name: parameter.default for parameter in plan.parameters if not parameter.required}
         check_values(self.name, [parameter for parameter in plan.parameters if not parameter.required], defaults)
         return plan

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source
 
-__all__ = ["AllOf", "AnyOf", "Compare", "Condition", "IsTrue", "Not", "holds", "sources_in", "with_sources"]
+__all__ = ["AllOf", "AnyOf", "Compare", "Condition", "IsTrue", "Not", "holds", "shown", "sources_in", "with_sources"]
 
 _SHOWN = 60
 """How many characters of a constant a condition shows."""
@@ -44,7 +44,7 @@ class Compare:
     right: Source
 
     def __str__(self) -> str:
-        return f"{_shown(self.left)} {self.operator} {_shown(self.right)}"
+        return f"{shown(self.left)} {self.operator} {shown(self.right)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class IsTrue:
     value: Source
 
     def __str__(self) -> str:
-        return _shown(self.value)
+        return shown(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +141,13 @@ def with_sources(condition: Condition, new: Callable[[Source], Source]) -> Condi
             return type(condition)(tuple(with_sources(each, new) for each in conditions))
 
 
-def _shown(source: Source) -> str:
+def shown(source: Source) -> str:
+    """A value as conditions show it."""
     match source:
         case FromStep(_, output):
             return output
         case FromEither(outputs):
-            return f"either({', '.join(map(_shown, outputs))})"
+            return f"either({', '.join(map(shown, outputs))})"
         case FromParameter(name) | FromItem(_, name):
             return name
         case Constant(value):

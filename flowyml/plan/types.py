@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from flowyml.core.errors import ParameterError
 from flowyml.plan.model import Input
 
-__all__ = ["is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived", "spell_out", "wanted"]
+__all__ = ["is_model", "is_rich", "is_rich_leaf", "leaves", "plain", "returned_type", "revived", "spell_out", "wanted"]
 
 
 def leaves(annotation: Any) -> Iterable[Any]:
@@ -36,7 +36,7 @@ def is_rich_leaf(kind: Any) -> bool:
     """Whether values of this type become JSON, and are made of it again."""
     if not isinstance(kind, type):
         return False
-    return issubclass(kind, date | PurePath | Enum) or _is_model(kind)
+    return issubclass(kind, date | PurePath | Enum) or is_model(kind)
 
 
 def is_rich(annotation: Any) -> bool:
@@ -60,7 +60,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if type(value) is dict:
         return {key: plain(item) for key, item in value.items()}
-    return value.model_dump(mode="json") if _is_model(type(value)) else value
+    return value.model_dump(mode="json") if is_model(type(value)) else value
 
 
 def revived(annotation: Any, value: Any) -> Any:
@@ -120,13 +120,13 @@ def _revived(annotation: Any, value: Any) -> Any:
         return annotation.fromisoformat(value)
     if isinstance(annotation, type) and issubclass(annotation, PurePath | Enum):
         return annotation(value)
-    if isinstance(annotation, type) and _is_model(annotation):
+    if isinstance(annotation, type) and is_model(annotation):
         return annotation.model_validate_json(json.dumps(value))  # type: ignore[attr-defined]  # pydantic's
     from pydantic import TypeAdapter
 
     return TypeAdapter[Any](annotation).validate_json(json.dumps(value))
 
 
-def _is_model(kind: type) -> bool:
+def is_model(kind: type) -> bool:
     """Recognized by name: most workers never import pydantic."""
     return any((base.__module__, base.__name__) == ("pydantic.main", "BaseModel") for base in kind.__mro__)

@@ -76,6 +76,10 @@ def flowing(counts: list[int], urls: list[str]) -> Any:
     assert_type(fetch.map(url=urls), list[list[int]])
     assert_type(fetch.partial(x=1).map(url=urls), list[list[int]])
     nothing.map(x=counts)
+    add(either(load(1), load(2)))
+    either(load(1), load(2)).append("three")  # error: arg-type
+    assert_type(load.options(max_parallel=2).map(rows=counts), list[list[int]])
+    store(add.partial(scale=1.0).map(numbers=load.map(rows=counts)))  # error: call-overload
     with for_each(load(3)) as rows:
         assert_type(rows, int)
         load(rows)

@@ -1,0 +1,288 @@
+"""What annotations say of conditions and items is checked when a pipeline is compiled, and in doubt it may be right."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, NewType, Protocol, TypedDict
+
+import pytest
+
+from flowyml import Pipeline, either, elif_, for_each, is_in, otherwise, pipeline, step, when
+from flowyml.core.errors import DefinitionError
+from flowyml.orchestrators import LocalOrchestrator
+from tests.unit.control_flow import add, same
+
+HERE = Path(__file__).name
+Score = NewType("Score", float)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Money:
+    """Ordered, with numbers too."""
+
+    def __lt__(self, other: object) -> bool:
+        return True
+
+
+@dataclass
+class Config:
+    rate: float
+
+
+class Point(TypedDict):
+    x: int
+
+
+class HasRate(Protocol):
+    rate: float
+
+
+def giving(annotation: Any, **options: Any) -> Any:
+    def give() -> Any: ...
+
+    give.__annotations__["return"] = annotation
+    return step(give, **options) if options else step(give)
+
+
+def compiled(condition: Callable[..., Any]) -> None:
+    """A pipeline with this condition; it takes parameters of the pipeline by name."""
+
+    @pipeline(name="conditions")
+    def made(day: date = date(2026, 1, 1), count: int = 1, label: str = "a", colour: Colour = Colour.RED) -> None:
+        given = {"day": day, "count": count, "label": label, "colour": colour}
+        taken = {name: given[name] for name in inspect.signature(condition).parameters}
+        with when(condition(**taken)):
+            add(1)
+
+    made.compile()
+
+
+RIGHT: list[Callable[..., Any]] = [
+    lambda: giving(float)() > 0.9,
+    lambda: giving(bool)() > 0,
+    lambda: giving(Score)() > 0.9,
+    lambda: giving(Annotated[int, "of rows"])() > 0.9,
+    lambda: giving(Literal["a", 1])() > 0.9,
+    lambda: giving(float | None)() > 0.9,
+    lambda: giving(str)() > "a",
+    lambda: giving(list[int])() > [1],
+    lambda: giving(date)() > giving(date)(),
+    lambda: giving(Any)() > 0.9,
+    lambda: giving(Money)() > 0.9,
+    lambda: giving(int)() < giving(Money)(),
+    lambda: giving(HasRate)() == 3,
+    lambda: giving(dict)() == 3,
+    lambda: giving(str)() != 3,
+    lambda: giving(dict)(),
+    lambda: is_in(giving(int)(), [1, 2]),
+    lambda: is_in(giving(str)(), giving(dict)()),
+    lambda: is_in("a", giving(str)()),
+    lambda: giving(tuple[str, float], outputs=["name", "score"])()[1] > 0.9,
+    lambda: giving(tuple[float, ...], outputs=["low", "high"])()[1] > 0.9,
+    lambda day: day > "2026-01-01",
+    lambda count: count > 1.5,
+    lambda colour: colour == "red",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("condition", RIGHT)
+def test_what_may_be_compared_compiles(condition: Callable[..., Any]) -> None:
+    compiled(condition)
+
+
+WRONG: list[tuple[Callable[..., Any], str]] = [
+    (lambda: giving(dict)() > 3, "give > 3 would raise TypeError: give is dict and 3 is int"),
+    (lambda: giving(str)() > 0.9, "give is str and 0.9 is float"),
+    (lambda: giving(dict[str, int])() <= giving(dict)(), r"give is dict\[str, int\] and give_2 is dict"),
+    (lambda: giving(list[float])() > 0.9, r"give is list\[float\] and 0.9 is float"),
+    (lambda: giving(str | None)() > 0.9, r"give is str \| None and 0.9"),
+    (lambda: giving(Config)() > 0.9, "give is Config and 0.9"),
+    (lambda: giving(Colour)() > "red", "give is Colour and 'red' is str"),
+    (lambda: giving(date)() > "2026-01-01", "give is date and '2026-01-01' is str"),
+    (lambda: is_in(3, giving(int)()), "3 in give would raise TypeError: 3 is int and give is int"),
+    (lambda: is_in(3, giving(str)()), "3 is int and give is str"),
+    (lambda: ~((giving(int)() > 1) & (giving(str)() > 1)), "give_2 > 1 would .* give_2 is str"),
+    (lambda: giving(tuple[str, float], outputs=["name", "score"])()[0] > 0.9, "name is str"),
+    (lambda: (giving(int)() == 1) | (giving(str)() < 1), "give_2 is str"),
+    (lambda label: label > 3, "label is str and 3 is int"),
+    (lambda day: day > 3, "day is str and 3 is int"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("condition", "reason"), WRONG)
+def test_what_cannot_be_compared_is_an_error_with_its_line(condition: Callable[..., Any], reason: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"The condition .*{reason}.*{HERE}, line \d+\)"):
+        compiled(condition)
+
+
+def test_the_line_is_that_of_the_branch() -> None:
+    @pipeline(name="second branch")
+    def made(label: str = "a") -> None:
+        with when(label > "b"):
+            add(1)
+        with elif_(label > 3):
+            add(2)
+
+    line = made.function.__code__.co_firstlineno + 4
+    with pytest.raises(DefinitionError, match=rf"{HERE}, line {line}\)"):
+        made.compile()
+
+
+def test_what_a_loop_collects_is_a_list_outside_of_it_and_one_value_within() -> None:
+    number = giving(int)
+
+    @step
+    def of(n: int) -> int:
+        return n
+
+    @pipeline(name="within")
+    def within() -> None:
+        with for_each([1, 2]) as n, when(of(n) > 1):
+            add(n)
+
+    @pipeline(name="outside")
+    def outside() -> None:
+        with for_each([1, 2]) as n:
+            found = of(n)
+        with when(found > 1):
+            add(number())
+
+    @pipeline(name="item")
+    def item() -> None:
+        with for_each(["a", "b"]) as n, when(n > 1):
+            add(1)
+
+    within.compile()
+    with pytest.raises(DefinitionError, match=r"of is list\[int\] and 1 is int"):
+        outside.compile()
+    with pytest.raises(DefinitionError, match="item is str and 1 is int"):
+        item.compile()
+
+
+def test_what_either_gives_may_be_of_each_type() -> None:
+    def joined(other: Any) -> Pipeline:
+        @pipeline(name="joined")
+        def made(count: int = 1) -> None:
+            with when(count > 1):
+                a = giving(str, name="a")()
+            with otherwise():
+                b = giving(other, name="b")()
+            with when(either(a, b) > 3):
+                add(1)
+
+        return made
+
+    joined(int).compile()
+    with pytest.raises(DefinitionError, match=r"either\(a, b\) is str \| dict and 3 is int"):
+        joined(dict).compile()
+
+
+def test_a_condition_by_names_is_checked_too() -> None:
+    made = Pipeline("by names", context={"limit": "high"}).add_step(step(outputs=["score"])(lambda: 1.0))
+    with made.when(lambda it: it.limit > 3):
+        made.add_step(giving(int, name="then"))
+    with pytest.raises(DefinitionError, match="limit is str and 3 is int"):
+        made.compile()
+
+
+def mapped(given: Any, hint: Any) -> Pipeline:
+    def take(value: Any) -> None: ...
+
+    take.__annotations__["value"] = hint
+    taking = step(take)
+
+    @pipeline(name="mapped")
+    def made() -> None:
+        taking.map(value=given if isinstance(given, list) else giving(given.item)())
+
+    return made
+
+
+@dataclass
+class Returns:
+    item: Any
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        (Returns(list[Config]), Config),
+        (Returns(list[Config]), HasRate),
+        (Returns(list[Config]), Any),
+        (Returns(list[Config] | None), Config | str),
+        (Returns(list), Config),
+        (Returns(Sequence[int]), float),
+        (Returns(tuple[int, ...]), int),
+        (Returns(list[list[int]]), Sequence[int]),
+        (Returns(list[tuple[int, int]]), list[int]),
+        (Returns(list[Point]), dict),
+        ([{"x": 1}], Point),
+        ([1, 2], float),
+        ([1, "a"], str),
+        ([[1, 2]], tuple[int, int]),
+    ],
+)
+def test_items_that_may_be_what_a_step_takes_compile(given: Any, hint: Any) -> None:
+    mapped(given, hint).compile()
+
+
+@pytest.mark.parametrize(
+    ("given", "hint", "reason"),
+    [
+        (Returns(list[Config]), date, "as date, and the items of loop 'take' are Config"),
+        (Returns(list[Config]), str, "as str, and the items .* are Config"),
+        (Returns(list[str]), Config, "as Config, and the items .* are str"),
+        (Returns(list[list[int]]), list[str], r"as list\[str\], and the items .* are list\[int\]"),
+        (Returns(list[str | None]), int | float, r"as int \| float, and the items .* are str \| None"),
+        ([{"rate": 1}], Config, "as Config, and the items .* are dict"),
+        (["a", "b"], int, "as int, and the items .* are str"),
+    ],
+)
+def test_items_that_are_not_what_a_step_takes_are_an_error(given: Any, hint: Any, reason: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"step 'take' takes 'value' {reason}.*{HERE}, line \d+\)"):
+        mapped(given, hint).compile()
+
+
+def test_mapping_over_a_list_of_models_calls_the_step_with_a_model(tmp_path: Path) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    Settings = pydantic.create_model("Settings", rate=(float, ...))
+    Others = pydantic.create_model("Others", name=(str, ...))
+
+    rates = [Settings(rate=0.1), Settings(rate=0.2)]
+
+    def of_parameter(settings: Any = rates) -> Any:
+        return double.map(config=settings)
+
+    def doubled(config: Any) -> float:
+        assert isinstance(config, Settings)
+        return 2 * config.rate
+
+    of_parameter.__annotations__["settings"] = list[Settings]
+    doubled.__annotations__["config"] = Settings
+    double = step(doubled)
+    made = pipeline(name="settings")(of_parameter)
+    assert made.run(on=LocalOrchestrator(store=tmp_path / "runs.db"))["doubled"] == [0.2, 0.4]
+
+    doubled.__annotations__["config"] = Others
+    double = step(doubled)
+    with pytest.raises(DefinitionError, match="takes 'config' as Others, and the items of loop 'doubled' are Settings"):
+        pipeline(name="others")(of_parameter).compile()
+
+
+def test_a_loop_over_an_item_knows_its_type() -> None:
+    @pipeline(name="nested")
+    def made() -> None:
+        with for_each(giving(list[list[str]])()) as row, for_each(row) as cell:
+            add(cell)
+            same(row)
+
+    with pytest.raises(DefinitionError, match=r"step 'add' takes 'a' as int, and the items of loop .* are str"):
+        made.compile()
