@@ -16,6 +16,7 @@ import pytest
 from flowyml import Pipeline
 from flowyml.core.capabilities import Feature, Level
 from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import StepRun
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
@@ -49,6 +50,10 @@ class Done:
     def trace(self) -> Sequence[str]:
         path = self.folder / "trace"
         return path.read_text().splitlines() if path.exists() else []
+
+    def statuses(self, *names: str) -> Mapping[str, ExecutionStatus]:
+        """Those of all items of these steps, by label."""
+        return {label: run.status for label, run in self.steps.items() if run.name in names}
 
     def index(self, line: str) -> int:
         """Where in the trace a line stands; fails where it does not, or more than once."""

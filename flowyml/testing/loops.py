@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -139,7 +138,7 @@ class FanOutConformance(Conformance):
 
     @failing
     def test_what_follows_a_failed_item_does_not_run(self, done: Done) -> None:
-        assert self.statuses(done, "risky", "checked") == {
+        assert done.statuses("risky", "checked") == {
             "risky[0]": COMPLETED, "risky[1]": FAILED, "risky[2]": COMPLETED,
             "checked[0]": COMPLETED, "checked[1]": CANCELLED, "checked[2]": COMPLETED,
         }  # fmt: skip
@@ -151,7 +150,7 @@ class FanOutConformance(Conformance):
 
     @failing
     def test_what_takes_the_list_of_a_loop_that_failed_does_not_run(self, done: Done) -> None:
-        assert self.statuses(done, "consumer", "beside") == {"consumer": CANCELLED, "beside": COMPLETED}
+        assert done.statuses("consumer", "beside") == {"consumer": CANCELLED, "beside": COMPLETED}
         assert "consumer" not in done.trace
         assert "beside" in done.trace
 
@@ -172,7 +171,7 @@ class FanOutConformance(Conformance):
 
     @continuing
     def test_an_item_that_was_left_out_has_failed(self, done: Done) -> None:
-        assert self.statuses(done, "some fail", "first", "double") == {
+        assert done.statuses("some fail", "first", "double") == {
             "some fail[0]": COMPLETED, "some fail[1]": FAILED, "some fail[2]": COMPLETED,
             "first[0]": COMPLETED, "first[1]": FAILED, "first[2]": COMPLETED,
             "double[0]": COMPLETED, "double[1]": CANCELLED, "double[2]": COMPLETED,
@@ -182,13 +181,13 @@ class FanOutConformance(Conformance):
     def test_lists_of_different_lengths_fail_the_loop(self, done: Done) -> None:
         assert done.run.status is FAILED
         assert "must be equally long: 'a' has 3, 'b' has 2" in str(done.run.error)
-        assert self.statuses(done, "add", "same") == {"add": CANCELLED, "same": CANCELLED}
+        assert done.statuses("add", "same") == {"add": CANCELLED, "same": CANCELLED}
 
     @sample(pipelines.no_list, needs=[Feature.FAN_OUT])
     def test_what_is_no_list_fails_the_loop(self, done: Done) -> None:
         assert done.run.status is FAILED
         assert "'n' that is not a list: str" in str(done.run.error)
-        assert self.statuses(done, "double", "same") == {"double": CANCELLED, "same": CANCELLED}
+        assert done.statuses("double", "same") == {"double": CANCELLED, "same": CANCELLED}
 
     @sample(pipelines.flaky_items, needs=[Feature.FAN_OUT, Feature.STEP_RETRY])
     def test_each_item_is_tried_again_by_itself(self, done: Done) -> None:
@@ -205,15 +204,15 @@ class FanOutConformance(Conformance):
     def test_each_item_has_a_timeout_of_its_own(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert [list(pair) for pair in done.outputs["slow"]] == [[0, 0], [2, 2]]
-        assert self.statuses(done, "slow") == {"slow[0]": COMPLETED, "slow[1]": TIMEOUT, "slow[2]": COMPLETED}
+        assert done.statuses("slow") == {"slow[0]": COMPLETED, "slow[1]": TIMEOUT, "slow[2]": COMPLETED}
 
     @sample(pipelines.large_items, needs=[Feature.FAN_OUT])
     def test_large_values_pass_through_a_loop(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         assert done.outputs == {"sizes": [[2**20 + 1, 0, 9], [2**20 + 1, 1, 9]], "halves": [2**19, 2**19]}
 
-    @sample(pipelines.hooked_items, needs=[Feature.FAN_OUT, Feature.HOOKS])
-    def test_hooks_see_each_item(self, done: Done) -> None:
+    @sample(pipelines.hooked_items, needs=[Feature.FAN_OUT, Feature.BRANCHES, Feature.HOOKS])
+    def test_hooks_see_each_item_and_nothing_that_is_skipped(self, done: Done) -> None:
         assert done.run.status is COMPLETED, done.run.error
         lines = self.journal(done.folder, 8)
         assert (lines[0], lines[-1]) == (
@@ -225,7 +224,3 @@ class FanOutConformance(Conformance):
             "step_end risky {'risky': 3} True",
             *["step_start risky ['n']"] * 3,
         ]
-
-    def statuses(self, done: Done, *names: str) -> Mapping[str, ExecutionStatus]:
-        """Those of all items of these steps, by label."""
-        return {label: run.status for label, run in done.steps.items() if run.name in names}

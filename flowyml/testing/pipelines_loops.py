@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from flowyml import Pipeline, for_each, pipeline, step
+from flowyml import Pipeline, for_each, pipeline, step, when
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.testing.pipelines import journal
 from flowyml.testing.pipelines_parts import parts, wait_for
@@ -282,11 +282,13 @@ def slow_items(folder: str) -> Pipeline:
 
 
 def hooked_items(folder: str) -> Pipeline:
-    """Three items, of which one fails, with hooks that write down what they see."""
-    _, _, _, _, _, _, risky = parts(folder)
+    """Three items, of which one fails, and a step that is skipped, with hooks that write down what they see."""
+    *_, same, risky = parts(folder)
 
     @pipeline(name="conformance hooked items", hooks=[journal(folder)])
-    def made(fails: bool = True) -> Any:
+    def made(fails: bool = True, limit: int = 1) -> Any:
+        with when(limit > 9):
+            same.options(name="skipped")(1)
         return risky.options(on_item_error="continue").map(n=[1, -2, 3])
 
     return made

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from flowyml.testing import ControlFlowConformance, OrchestratorConformance
+from flowyml.testing import (
+    BranchConformance,
+    CleanupConformance,
+    FanOutConformance,
+    OrchestratorConformance,
+    RunIfConformance,
+    SubPipelineConformance,
+)
+from flowyml.testing.base import Conformance
 from flowyml_airflow import AirflowOrchestrator
 from tests.engines.airflow import Airflow
 
@@ -27,8 +35,21 @@ class TestAirflow(OrchestratorConformance):
 
 
 @pytest.mark.timeout(1200)
-class TestControlFlowOnAirflow2(ControlFlowConformance):
-    """With SQLite it runs one task at a time, each in some seconds."""
+class TestControlFlowOnAirflow2(Conformance):
+    """A selection: with SQLite it runs one task at a time, each in some seconds."""
+
+    test_blocks = FanOutConformance.test_several_steps_for_each_item
+    test_empty_blocks = FanOutConformance.test_every_step_of_a_loop_over_nothing_completes
+    test_failed_items = FanOutConformance.test_what_follows_a_failed_item_does_not_run
+    test_lists_of_failed_loops = FanOutConformance.test_what_takes_the_list_of_a_loop_that_failed_does_not_run
+    test_joins = BranchConformance.test_a_failure_in_the_taken_branch_fails_the_run_and_the_join
+    test_skips = BranchConformance.test_a_skip_beside_a_failure_is_still_a_skip
+    test_handlers = RunIfConformance.test_what_handles_a_failure_and_what_follows_it_complete
+    test_verdicts = RunIfConformance.test_a_failure_that_was_handled_still_fails_the_run
+    test_clean_up = CleanupConformance.test_clean_up_after_a_failure
+    test_failed_clean_up = CleanupConformance.test_a_clean_up_that_fails_does_not_hide_why_the_run_failed
+    test_nested = SubPipelineConformance.test_a_failure_in_such_a_pipeline_stops_what_depends_on_it
+    test_by_names = SubPipelineConformance.test_the_branch_that_is_taken_by_names
 
     run_timeout = 600.0
 
