@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Group", "Part", "Pair", "Text", "source", "text_literal", "value"]
+__all__ = ["LINE_LENGTH", "Group", "Part", "Pair", "Text", "source", "text_literal", "value"]
 
 LINE_LENGTH = 120
 _INDENT = "    "

@@ -6,8 +6,6 @@ from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
-_NOT_YET = "FlowyML does not compile it to Airflow yet; local runs have it."
-
 CAPABILITIES = Capabilities(
     "airflow",
     dict.fromkeys(Feature, yes)
@@ -20,12 +18,10 @@ CAPABILITIES = Capabilities(
             "The hook on_pipeline_end runs in Airflow's DAG processor, and not for a run that was cancelled: Airflow "
             "calls no callback then."
         ),
-        Feature.FAN_OUT: no(_NOT_YET),
-        Feature.BRANCHES: no(_NOT_YET),
-        Feature.RUN_IF: no(_NOT_YET),
-        Feature.CLEANUP: no(_NOT_YET),
-        Feature.SECRETS: yes,
-        Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
+        Feature.FAN_OUT: partly("A loop in a loop is refused: Airflow expands no task group within an expanded one."),
+        Feature.CLEANUP: partly(
+            "Refused for a pipeline with a timeout: Airflow runs no teardown when a run has taken too long."
+        ),
         Feature.RETRY_RUN: no("Not yet; local runs have it."),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "

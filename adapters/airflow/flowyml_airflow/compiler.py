@@ -1,54 +1,41 @@
 """Plan to the text of an Airflow DAG file: pure, the same text for the same plan, laid out as ruff would.
 
 Every name that a user chose stands in the text as a literal that ``layout`` wrote, within a docstring that escapes
-what could end it, or as an identifier that ``_Names`` made. So no name can break out, and none can hide a name that
+what could end it, or as an identifier that ``tasks`` made. So no name can break out, and none can hide a name that
 the file itself uses.
 """
 
 from __future__ import annotations
 
-import builtins
 import hashlib
-import keyword
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from flowyml.core.errors import DefinitionError
-from flowyml.core.resources import ResourceRequirements
-from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.schedule import Schedule
 from flowyml.core.urls import refuse_credentials
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.marks import marked
-from flowyml.plan.model import FromStep, Plan, Step
-from flowyml.plan.names import identifier
+from flowyml.plan.model import FromEither, FromStep, Plan
 from flowyml_airflow import dag_parts
-from flowyml_airflow.dag_docs import dag_docs, docstring, step_docs
-from flowyml_airflow.names import (
-    BUNDLES_FOLDER,
-    START_TASK,
-    dag_id,
-    development_id,
-    development_name,
-    task_id,
-    xcom_key,
-)
+from flowyml_airflow.dag_docs import dag_docs, docstring
+from flowyml_airflow.flow import Flow
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id, development_name, task_id, xcom_key
 from flowyml_airflow.options import (
     DAG_ARGUMENTS,
     DAG_CALLBACKS,
-    STEP_ARGUMENTS,
     TASK_ARGUMENTS,
     TASK_CALLBACKS,
-    callbacks,
     pipeline_options,
     step_options,
 )
 from flowyml_airflow.parameters import param
 from flowyml_airflow.schedule import check_schedule, delta, schedule_arguments, timetable_class
+from flowyml_airflow.tasks import TaskTexts, asks_for_pod, called_back, grows, tries_again
 
 __all__ = ["TAG", "CompiledDag", "compile_dag", "version_tag"]
 
@@ -58,11 +45,6 @@ TAG = "flowyml"  # every DAG that FlowyML compiled has it
 # bundle that is just being written has the second name: see `folder`.
 _IGNORE = b"[a-z0-9]*.pyz\n.new-*\n"
 _LONGEST_TAG = 100  # source: airflow.models.dag.DagTag
-_RESERVED = frozenset({
-    "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
-    "Path", "Start", "Step", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path", "sys",
-    "timedelta", "timezone", "worker",
-})  # fmt: skip
 
 
 def version_tag(version: str) -> str:
@@ -125,21 +107,6 @@ def _worker_files() -> Mapping[str, bytes]:
     return {f"{package.name}/{path.name}": path.read_bytes() for path in sorted(package.glob("*.py"))}
 
 
-class _Names:
-    """Variables for the tasks: no two are the same, and none hides another name."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._taken = {*_RESERVED, *keyword.kwlist, *dir(builtins)}
-        self.start = self._fresh("start")
-        self.tasks = {step.name: self._fresh(identifier(step.name)) for step in plan}
-
-    def _fresh(self, wanted: str) -> str:
-        while wanted in self._taken:
-            wanted += "_"
-        self._taken.add(wanted)
-        return wanted
-
-
 class _Dag:
     """The text of one DAG file, in the making."""
 
@@ -151,9 +118,9 @@ class _Dag:
         self.plan = bundle.plan
         self.schedule = schedule
         self.options = options
-        self.names = _Names(self.plan)
+        self.flow = Flow(self.plan)
         check_schedule(self.plan, schedule)
-        self._body = "".join(self._tasks())
+        self._body = "".join(TaskTexts(self.flow).text())
 
     def text(self, version: str) -> str:
         """The whole file. Its last line is FlowyML's mark, with the facts that are read back."""
@@ -167,14 +134,16 @@ class _Dag:
         imports = dag_parts.IMPORTS.format(datetime=self._datetime_names(), airflow=self._airflow_names())
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
+        imports += "".join(f"\n{part}" for part in self._flow_imports())
         blocks = [
             f"{docstring(dag_docs(self.plan, self.options, version))}\n{imports}\n{constants}",
             dag_parts.WORKER,
             dag_parts.STEP,
+            *self._flow_parts(),
         ]
         if self.plan.hooks:
             blocks.append(dag_parts.HOOKS)
-        if any(_grows(step.retry) for step in self.plan):
+        if any(grows(step.retry) for step in self.plan):
             blocks.append(dag_parts.BACKOFF)
         if self._asks_for_pods:
             blocks.append(dag_parts.POD)
@@ -182,9 +151,33 @@ class _Dag:
             blocks.append(dag_parts.CALLBACK)
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 
+    def _flow_imports(self) -> Iterator[str]:
+        if self._kinds & {"choice"}:
+            yield dag_parts.BRANCH_IMPORTS
+        if any(len(self.flow.members(loop)) > 1 for loop in self.flow.loops):
+            yield dag_parts.GROUP_IMPORTS
+        if self.flow.sections:
+            yield dag_parts.SECTION_IMPORTS
+
+    def _flow_parts(self) -> Iterator[str]:
+        if self.flow.loops:
+            yield dag_parts.ITEM_STEP
+        if "items" in self._kinds:
+            yield dag_parts.ITEMS
+        if "choice" in self._kinds:
+            yield dag_parts.CHOOSE
+        if self.flow.unsettled:
+            yield dag_parts.SETTLED
+        if self.flow.is_watched:
+            yield dag_parts.WATCHER
+
+    @property
+    def _kinds(self) -> set[str]:
+        return {task.kind for task in self.flow.tasks}
+
     @property
     def _asks_for_pods(self) -> bool:
-        return any(_asks_for_pod(step.resources) for step in self.plan)
+        return any(asks_for_pod(step.resources) for step in self.plan)
 
     def _airflow_names(self) -> str:
         return "DAG, BaseOperator, Param" if self.plan.parameters else "DAG, BaseOperator"
@@ -197,7 +190,7 @@ class _Dag:
     def _datetime_names(self) -> str:
         times = [self.plan.timeout_seconds, *(step.timeout_seconds for step in self.plan)]
         times += [self.schedule.interval_seconds] if self.schedule else []
-        has_delta = any(time is not None for time in times) or any(_tries_again(step.retry) for step in self.plan)
+        has_delta = any(time is not None for time in times) or any(tries_again(step.retry) for step in self.plan)
         return "datetime, timedelta, timezone" if has_delta else "datetime, timezone"
 
     def _facts(self, version: str) -> dict[str, Any]:
@@ -213,10 +206,39 @@ class _Dag:
             "artifacts": self.options["artifacts"],
             "steps": [task_id(step.name) for step in self.plan],
             "timeout": self.plan.timeout_seconds,
-            "outputs": {name: [task_id(out.step), xcom_key(out.output)] for name, out in self.plan.step_outputs},
+            "outputs": {out.name: self._place(out.source) for out in self.plan.outputs},
             "hooks": bool(self.plan.hooks),
             "schedule": self.schedule.to_dict() if self.schedule else None,
+            **self._flow_facts(),
         }
+
+    def _place(self, output: FromStep | FromEither) -> Any:
+        """Where an output is found: a task and a key; in a loop with its name; of either of several the list."""
+        if isinstance(output, FromEither):
+            return {"either": [self._place(each) for each in output.outputs]}
+        loops = self.plan.structure.loops_between(output.step, "")
+        return [task_id(output.step), xcom_key(output.output), *(loop.name for loop in loops)]
+
+    def _flow_facts(self) -> dict[str, Any]:
+        """What else is read back of loops, branches and the like: tasks that are no steps, and loops by their tasks."""
+        if not self.flow.has_control_flow:
+            return {}
+        helpers = [self.flow.id(task) for task in self.flow.tasks if task.kind != "step"]
+        loops = {
+            loop.name: {
+                "items": self.flow.ids.items[loop.name] if self.flow.has_items_task(loop) else None,
+                "steps": [task_id(name) for name in self.plan.structure.members(loop.name)],
+                **({"goes_on": True} if loop.on_item_error == "continue" else {}),
+            }
+            for loop in self.flow.loops
+        }
+        ids = self.flow.ids
+        helpers += [ids.settled] if self.flow.unsettled else []
+        watchers = [ids.watcher] if self.flow.is_watched else []
+        watched: dict[str, Any] = {"watcher": ids.watcher} if watchers else {}
+        if cleanup := [self.flow.id(task) for task in self.flow.tasks if self.flow.is_cleanup(task)]:
+            watched["cleanup"] = cleanup
+        return {"helpers": [*helpers, *watchers], **watched, **({"loops": loops} if loops else {})}
 
     def _arguments(self, version: str) -> Iterator[Part]:
         """The arguments of the DAG."""
@@ -237,90 +259,7 @@ class _Dag:
         if plan.parameters:
             given = self.schedule.parameters if self.schedule else {}
             yield Pair("params=", Group("{", [param(parameter, given) for parameter in plan.parameters], "}"))
-        yield from _callbacks(options, DAG_CALLBACKS, ["on_end"] if plan.hooks else [])
-
-    def _tasks(self) -> Iterator[str]:
-        """The steps in the plan's order, and then what waits for what without taking data from it."""
-        names = self.names.tasks
-        for step in self.plan:
-            call = Group("Step(", list(self._task(step)), ")")
-            yield f"    {source(Pair(f'{names[step.name]} = ', call), 1)}\n"
-        waits = [
-            _wait(names[step.name], [names[name] for name in _only_after(step)])
-            for step in self.plan
-            if _only_after(step)
-        ]
-        if self.plan.hooks:
-            roots = [names[step.name] for step in self.plan if not step.upstream]
-            yield f"    {source(Pair(f'{self.names.start} = ', self._start()), 1)}\n"
-            waits.insert(0, Pair(f"{self.names.start} >> ", _one_or_list(roots)))
-        if waits:
-            yield "\n" + "".join(f"    {source(wait, 1)}\n" for wait in waits)
-
-    def _start(self) -> Part:
-        """The task of ``on_pipeline_start``. It is tried as often as the step that is tried most often.
-
-        A hook that raises does not fail it; it fails only where no step could run either.
-        """
-        policies = [step.retry for step in self.plan if step.retry]
-        most = max(policies, key=lambda policy: policy.max_attempts, default=None)
-        return Group("Start(", [f'task_id="{START_TASK}"', *_retries(most)], ")")
-
-    def _task(self, step: Step) -> Iterator[Part]:
-        """The arguments of a step's task."""
-        options = step_options(step)
-        ours = task_id(step.name)
-        yield f"task_id={text_literal(ours)}"
-        if ours != step.name:
-            yield f"task_display_name={text_literal(step.name)}"
-        yield f"step={text_literal(step.name)}"
-        if inputs := list(self._inputs(step)):
-            yield Pair("inputs=", Group("{", inputs, "}"))
-        if docs := step_docs(step, options):
-            yield Pair("doc_md=", Text(docs))
-        yield from _retries(step.retry)
-        if step.timeout_seconds is not None:
-            yield f"execution_timeout={delta(step.timeout_seconds)}"
-        arguments = (*TASK_ARGUMENTS, *STEP_ARGUMENTS)
-        yield from (Pair(f"{name}=", value(options[name])) for name in arguments if name in options)
-        yield from _callbacks(options, TASK_CALLBACKS, [])
-        if step.resources and _asks_for_pod(step.resources):
-            yield Pair("executor_config=", _pod(step.resources))
-
-    def _inputs(self, step: Step) -> Iterator[Part]:
-        for item in step.inputs:
-            if isinstance(item.source, FromStep):
-                output = f"{self.names.tasks[item.source.step]}.output[{text_literal(xcom_key(item.source.output))}]"
-                yield Pair(f"{text_literal(item.name)}: ", output)
-
-
-def _callbacks(options: Mapping[str, Any], names: Iterable[str], before: list[Part]) -> Iterator[Part]:
-    """The arguments for callbacks; FlowyML's own, if any, are called first."""
-    for name in names:
-        calls = [*before, *(_callback(*item) for item in callbacks(options.get(name)))]
-        if calls:
-            yield Pair(f"{name}=", calls[0] if len(calls) == 1 else Group("[", calls, "]"))
-
-
-def _callback(place: str, arguments: Mapping[str, Any] | None) -> Part:
-    given = [value(dict(arguments))] if arguments is not None else []
-    return Group("callback(", [text_literal(place), *given], ")")
-
-
-def _only_after(step: Step) -> list[str]:
-    """The steps that come before this one and give it no data."""
-    given = {item.source.step for item in step.inputs if isinstance(item.source, FromStep)}
-    return [name for name in dict.fromkeys(step.after) if name not in given]
-
-
-def _wait(task: str, waits_for: list[str]) -> Part:
-    if len(waits_for) == 1:
-        return f"{waits_for[0]} >> {task}"
-    return Group("[", waits_for, f"] >> {task}")
-
-
-def _one_or_list(names: list[str]) -> Part:
-    return names[0] if len(names) == 1 else Group("[", names, "]")
+        yield from called_back(options, DAG_CALLBACKS, ["on_end"] if plan.hooks else [])
 
 
 def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
@@ -329,46 +268,6 @@ def _tags(plan: Plan, options: Mapping[str, Any], version: str) -> list[str]:
         if len(tag) > _LONGEST_TAG:
             raise DefinitionError(f"pipeline {plan.name!r}: tag {tag[:30]!r}… is longer than Airflow's {_LONGEST_TAG}.")
     return tags
-
-
-def _retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
-    """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
-    if policy is None or not _tries_again(policy):
-        return
-    yield f"retries={policy.max_attempts - 1}"
-    yield f"retry_delay={delta(policy.initial_delay_seconds)}"
-    if _grows(policy):
-        yield f"retry_exponential_backoff=backoff({float(policy.backoff_multiplier)!r})"
-        yield f"max_retry_delay={delta(policy.max_delay_seconds)}"
-
-
-def _tries_again(policy: OrchestratorRetryPolicy | None) -> bool:
-    return policy is not None and policy.max_attempts > 1
-
-
-def _grows(policy: OrchestratorRetryPolicy | None) -> bool:
-    """Whether the delay between attempts grows."""
-    if policy is None or policy.max_attempts <= 2:
-        return False
-    return policy.backoff_multiplier != 1 and bool(policy.initial_delay_seconds)
-
-
-def _asks_for_pod(resources: ResourceRequirements | None) -> bool:
-    return resources is not None and bool(resources.cpu or resources.memory or resources.gpu)
-
-
-def _pod(resources: ResourceRequirements) -> Part:
-    """Requests for all; limits for memory and for devices, which Kubernetes never shares."""
-    wanted = {"cpu": resources.cpu, "memory": resources.memory}
-    requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
-    limits = {"memory": resources.memory} if resources.memory else {}
-    if resources.gpu:
-        limits[resources.gpu_resource] = str(resources.gpu)
-    if limits:
-        requests.append(Pair("limits=", value(limits)))
-    if resources.gpu_labels:
-        requests.append(Pair("selector=", value(resources.gpu_labels)))
-    return Group("pod(", requests, ")")
 
 
 def _text_or(text: str | None, otherwise: str) -> str:

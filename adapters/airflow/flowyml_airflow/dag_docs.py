@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowyml.plan.model import Constant, FromParameter, FromStep, Input, Parameter, Plan, Step
+from flowyml.plan.groups import outputs_in
+from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
 from flowyml_airflow.dag_parts import NOTE
 from flowyml_airflow.names import task_id, xcom_key
 
@@ -29,7 +30,7 @@ def dag_docs(plan: Plan, options: Mapping[str, Any], version: str) -> str:
         _graph(plan),
         _table(("Parameter", "Type", "Default"), [_parameter(parameter) for parameter in plan.parameters]),
         _table(("Step", "Takes", "Gives"), [_step(step) for step in plan]),
-        _table(("Output", "XCom", "Task"), [_output(name, source) for name, source in plan.step_outputs]),
+        _table(("Output", "XCom", "Task"), [_output(each.name, each.source) for each in plan.outputs]),
         NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -70,20 +71,30 @@ def _parameter(parameter: Parameter) -> Sequence[str]:
 
 
 def _step(step: Step) -> Sequence[str]:
-    taken = [_taken(item) for item in step.inputs if not isinstance(item.source, Constant)]
-    from_steps = {item.source.step for item in step.inputs if isinstance(item.source, FromStep)}
+    taken = [_taken(item.source) for item in step.inputs if not isinstance(item.source, Constant)]
+    from_steps = {output.step for output in outputs_in(item.source for item in step.inputs)}
     waits = [f"after {_code(name)}" for name in step.after if name not in from_steps]
     return _code(step.name), ", ".join(dict.fromkeys([*taken, *waits])), ", ".join(map(_code, step.outputs))
 
 
-def _taken(item: Input) -> str:
-    if isinstance(item.source, FromStep):
-        return f"{_code(item.source.output)} of {_code(item.source.step)}"
-    return f"parameter {_code(item.source.name)}" if isinstance(item.source, FromParameter) else ""
+def _taken(source: Source) -> str:
+    match source:
+        case FromStep(step, output):
+            return f"{_code(output)} of {_code(step)}"
+        case FromEither(outputs):
+            return " or ".join(map(_taken, outputs))
+        case FromItem(loop, _):
+            return f"an item of {_code(loop)}"
+        case FromParameter(name):
+            return f"parameter {_code(name)}"
+        case _:
+            return ""
 
 
-def _output(name: str, source: FromStep) -> Sequence[str]:
-    return _code(name), _code(xcom_key(source.output)), _code(task_id(source.step))
+def _output(name: str, source: FromStep | FromEither) -> Sequence[str]:
+    outputs = list(outputs_in([source]))
+    keys, tasks = [xcom_key(each.output) for each in outputs], [task_id(each.step) for each in outputs]
+    return _code(name), " or ".join(map(_code, dict.fromkeys(keys))), " or ".join(map(_code, tasks))
 
 
 def _code(text: str) -> str:

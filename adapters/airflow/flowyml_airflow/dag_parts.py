@@ -5,7 +5,10 @@ They are text: they run in Airflow's environment, which is not this one, on Airf
 
 from __future__ import annotations
 
-__all__ = ["BACKOFF", "CALLBACK", "HOOKS", "IMPORTS", "NOTE", "POD", "STEP", "TIMETABLE", "WORKER"]
+__all__ = [
+    "BACKOFF", "BRANCH_IMPORTS", "CALLBACK", "CHOOSE", "GROUP_IMPORTS", "HOOKS", "IMPORTS", "ITEMS", "ITEM_STEP",
+    "NOTE", "POD", "SECTION_IMPORTS", "SETTLED", "STEP", "TIMETABLE", "WATCHER", "WORKER",
+]  # fmt: skip
 
 NOTE = """\
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
@@ -31,6 +34,29 @@ try:
     from airflow.sdk import {timetable}
 except ImportError:  # before Airflow 3.2
     from airflow.timetables.trigger import {timetable}
+"""
+
+BRANCH_IMPORTS = """\
+try:
+    from airflow.sdk import Label
+    from airflow.sdk.bases.branch import BaseBranchOperator
+except ImportError:  # Airflow 2
+    from airflow.operators.branch import BaseBranchOperator
+    from airflow.utils.edgemodifier import Label
+"""
+
+GROUP_IMPORTS = """\
+try:
+    from airflow.sdk import task_group
+except ImportError:  # Airflow 2
+    from airflow.decorators import task_group
+"""
+
+SECTION_IMPORTS = """\
+try:
+    from airflow.sdk import TaskGroup
+except ImportError:  # Airflow 2
+    from airflow.utils.task_group import TaskGroup
 """
 
 WORKER = '''\
@@ -60,6 +86,71 @@ class Step(BaseOperator):
 
     def on_kill(self):
         worker().stop_step()
+'''
+
+ITEM_STEP = '''\
+class ItemStep(Step):
+    """A step in a loop, mapped over the labels of its items. It takes its own item of each list, by its map index."""
+
+    template_fields = ("inputs", "item")
+
+    def __init__(self, *, item, **arguments):
+        super().__init__(**arguments)
+        self.item = item
+'''
+
+ITEMS = '''\
+class Items(BaseOperator):
+    """Lists the items of a loop by their labels, over which its tasks are mapped."""
+
+    template_fields = ("inputs",)
+
+    def __init__(self, *, loop, inputs=None, **arguments):
+        super().__init__(**arguments)
+        self.loop = loop
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+'''
+
+CHOOSE = '''\
+class Choose(BaseBranchOperator):
+    """Takes the first branch whose condition holds; the others are skipped."""
+
+    template_fields = ("inputs", "item")
+
+    def __init__(self, *, choice, branches, inputs=None, item=None, **arguments):
+        super().__init__(**arguments)
+        self.choice = choice
+        self.branches = branches
+        self.inputs = inputs or {}
+        self.item = item
+
+    def choose_branch(self, context):
+        return self.branches.get(worker().choose(self, context, BUNDLE, PYTHON, ARTIFACTS), [])
+
+    def on_kill(self):
+        worker().stop_step()
+'''
+
+WATCHER = '''\
+class Watcher(BaseOperator):
+    """Fails the run when a step failed, whatever ran after it."""
+
+    def execute(self, context):
+        raise RuntimeError("A step of this run failed.")
+'''
+
+SETTLED = '''\
+class Settled(BaseOperator):
+    """Comes after items that may fail without failing the run."""
+
+    def execute(self, context):
+        pass
 '''
 
 HOOKS = '''\

@@ -9,12 +9,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from flowyml.plan.groups import Branch, Loop, Section
+from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "TIMED_OUT", "airflow_run_id", "dag_file",
-    "dag_id", "development_id", "development_name", "given_run_id", "parameters_of", "pipeline_of", "task_id",
-    "xcom_key",
+    "BUNDLES_FOLDER", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "TIMED_OUT", "UPSTREAM_FAILED", "Ids",
+    "airflow_run_id", "dag_file", "dag_id", "development_id", "development_name", "given_run_id", "parameters_of",
+    "pipeline_of", "task_id", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
@@ -23,6 +25,8 @@ BUNDLES_FOLDER = "flowyml_bundles"
 START_TASK = "on_pipeline_start"
 # The class of what a task raises whose step took too long and is not tried again; the log tells it to the reader.
 TIMED_OUT = "StepTimedOut"
+# That of what a task raises whose trigger rule let it through although what its step waits for failed.
+UPSTREAM_FAILED = "UpstreamFailed"
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # Airflow 2 keeps no versions of a DAG; there the conf holds the digest of the code that the run was submitted with.
@@ -82,6 +86,39 @@ def task_id(step: str) -> str:
     return _id(step if step != START_TASK else f"{step} ")
 
 
+class Ids:
+    """The ids of all that a DAG has beside the tasks of its steps: no two are the same.
+
+    ``items`` are those of the tasks that count the items of a loop, ``choices`` of those that choose a branch, and
+    ``groups`` of the task groups for loops and for pipelines within pipelines; ``watcher`` fails a run in which a step
+    failed, and ``settled`` comes after items that may fail. The compiler and the worker make the same ids from the same
+    plan.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._taken = {START_TASK, *(task_id(step.name) for step in plan)}
+        self.items: dict[str, str] = {}
+        self.choices: dict[str, str] = {}
+        self.groups: dict[str, str] = {}
+        for group in plan.groups:
+            if isinstance(group, Loop):
+                self.items[group.name] = self._free(f"{_short(group.name)}_items")
+                self.groups[group.name] = self._free(_short(group.name))
+            elif isinstance(group, Section):
+                self.groups[group.name] = self._free(_short(group.name))
+            elif isinstance(group, Branch) and group.choice not in self.choices:
+                self.choices[group.choice] = self._free(f"choose_{_short(group.choice)}")
+        self.watcher, self.settled = self._free("watcher"), self._free("settled")
+
+    def _free(self, wanted: str) -> str:
+        found, number = wanted, 1
+        while found in self._taken:
+            number += 1
+            found = f"{wanted}_{number}"
+        self._taken.add(found)
+        return found
+
+
 def dag_file(pipeline: str) -> str:
     """The name of the DAG file.
 
@@ -125,6 +162,12 @@ def parameters_of(conf: Mapping[str, Any] | None) -> dict[str, Any]:
     {'rows': 3}
     """
     return {name: value for name, value in (conf or {}).items() if name not in _OURS}
+
+
+def _short(name: str) -> str:
+    """A readable part of an id; two names may share it."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")
+    return plain[:60] or "group"
 
 
 def _id(name: str) -> str:

@@ -13,16 +13,18 @@ from flowyml.artifacts import open_store
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun, labelled
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
+from flowyml_airflow.flow_reading import Seen, map_index, part_name
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import (
     CODE_KEY,
     REVISION_KEY,
     START_TASK,
     TIMED_OUT,
+    UPSTREAM_FAILED,
     given_run_id,
     parameters_of,
     pipeline_of,
@@ -91,9 +93,13 @@ class RunReader:
     def steps(self, found: Mapping[str, Any]) -> tuple[StepRun, ...]:
         """The steps in the order of the DAG file."""
         found = self._noted(found)
-        tasks = [task for task in self._tasks(found) if not _is_start(task)]
-        order = {task: number for number, task in enumerate(facts_of(self._source(found)).get("steps", ()))}
-        return tuple(self._step(task, found) for task in sorted(tasks, key=lambda task: order.get(task["task_id"], 0)))
+        facts = facts_of(self._source(found))
+        tasks = self._tasks(found)
+        shown = [task for task in tasks if not _is_start(task) and task["task_id"] not in facts.get("helpers", ())]
+        order = {task: number for number, task in enumerate(facts.get("steps", ()))}
+        shown.sort(key=lambda task: (order.get(task["task_id"], 0), map_index(task)))
+        seen = Seen(facts, tasks)
+        return tuple(self._step(task, found, has_no_items=seen.has_no_items(task["task_id"])) for task in shown)
 
     def identified(self, found: Mapping[str, Any]) -> Run:
         """The record with origin and digest of the code, where Airflow keeps the version that the run was made from."""
@@ -111,17 +117,30 @@ class RunReader:
         facts = facts_of(self._source(found))
         if not facts:
             return Outputs(self._returned(dag, run_id))
+        seen = Seen(facts, self._tasks(found)) if "helpers" in facts else None
         packed: dict[str, Any] = {}
         lost: dict[str, str] = {}
-        for name, (task, output) in facts.get("outputs", {}).items():
+        lists: dict[str, tuple[Sequence[str], Sequence[int]]] = {}
+        for name, place in facts.get("outputs", {}).items():
+            where = seen.place(place) if seen else place
+            if where is None:
+                continue
+            task, output = where[:2]
             try:
-                packed[name] = restored(self.client.xcom(dag, run_id, task, output))
+                if seen and where[2:]:
+                    lists[name] = where, (indexes := seen.completed(task))
+                    for index in indexes:
+                        packed[part_name(name, index)] = restored(self.client.xcom(dag, run_id, task, output, index))
+                else:
+                    packed[name] = restored(self.client.xcom(dag, run_id, task, output))
             except NotThereError:
+                lists.pop(name, None)
                 lost[name] = (
                     f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {task!r} "
                     f"any more. It was cleared, or the task was marked as success by hand."
                 )
-        return read_outputs(run_id, packed, open_store(self.artifacts), lost=lost)
+        read = read_outputs(run_id, packed, open_store(self.artifacts), lost=lost)
+        return seen.joined(read, lists) if seen else read
 
     def _returned(self, dag: str, run_id: str) -> dict[str, Any]:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""
@@ -193,16 +212,20 @@ class RunReader:
     def _tasks(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
         return self.client.task_instances(found["dag_id"], found["dag_run_id"])
 
-    def _step(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> StepRun:
+    def _step(self, task: Mapping[str, Any], found: Mapping[str, Any], *, has_no_items: bool) -> StepRun:
         status, error = task_status(task, found), None
+        raw = "no_items" if has_no_items else task["state"] or "none"
         if status.is_failed:
-            error, late = self._error(found, task)
-            status = ExecutionStatus.TIMEOUT if late else status
+            error, kind = self._error(found, task)
+            status = ExecutionStatus.TIMEOUT if kind in _LATE else status
+            if kind == UPSTREAM_FAILED:
+                status, raw = ExecutionStatus.CANCELLED, "upstream_failed"
         began = task["start_date"] is not None and task["state"] != "upstream_failed"
         return StepRun(
-            name=_shown(task),
+            name=_name(task),
+            index=_index(task),
             status=status,
-            raw_status=task["state"] or "none",
+            raw_status=raw,
             attempt=(task["try_number"] or 0) if began else 0,
             started_at=moment(task["start_date"]) if began else None,
             ended_at=moment(task["end_date"]),
@@ -216,7 +239,10 @@ class RunReader:
         if status is ExecutionStatus.TIMEOUT:
             timeout = self._about(found)[0]
             return f"The run took longer than its timeout of {timeout.total_seconds() if timeout else 0:g} s."
-        failed = [task for task in self._tasks(found) if task["state"] == "failed"]
+        facts = facts_of(self._source(found))
+        tasks = self._tasks(found)
+        seen = Seen(facts, tasks)
+        failed = [task for task in tasks if task["state"] == "failed" and seen.counts(task["task_id"])]
         if not failed:
             return (
                 "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
@@ -224,18 +250,20 @@ class RunReader:
         first = min(failed, key=lambda task: task["end_date"] or "9")
         who = "the hooks' on_pipeline_start" if _is_start(first) else f"step {_shown(first)!r}"
         error = self._error(found, first)[0]
+        if first["task_id"] in facts.get("helpers", ()):
+            return error
         return error if error.startswith(who) else f"{who}: {error}"
 
-    def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, bool]:
-        """What the last attempt of a failed task said, and whether it took too long."""
+    def _error(self, found: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[str, str]:
+        """What the last attempt of a failed task said, and the class of what it raised."""
         events = self._log(found, task, task["try_number"] or 1) or []
         for event in reversed(events):
             if event.error:
                 kind, said = str(event.error.get("exc_type", "")), str(event.error.get("exc_value", ""))
-                return _described(kind, said), _class_of(kind) in _LATE
+                return _described(kind, said), _class_of(kind)
         errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
         killed = "the process of the task ended without an error in its log; was its worker killed?"
-        return errors[-1] if errors else killed, False
+        return errors[-1] if errors else killed, ""
 
     def _noted(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """The run with FlowyML's note that it was cancelled, also where people have written another note since."""
@@ -306,10 +334,16 @@ def _version(found: Mapping[str, Any]) -> int | None:
     return max((item["version_number"] for item in found.get("dag_versions") or ()), default=None)
 
 
+def _name(task: Mapping[str, Any]) -> str:
+    return str(task.get("task_display_name") or task["task_id"])
+
+
+def _index(task: Mapping[str, Any]) -> tuple[int, ...]:
+    return (index,) if (index := map_index(task)) >= 0 else ()
+
+
 def _shown(task: Mapping[str, Any]) -> str:
-    name = task.get("task_display_name") or task["task_id"]
-    index: Sequence[Any] | int = task.get("map_index", -1)
-    return f"{name}[{index}]" if isinstance(index, int) and index >= 0 else str(name)
+    return labelled(_name(task), _index(task))
 
 
 def _is_start(task: Mapping[str, Any]) -> bool:
@@ -329,8 +363,8 @@ def _line(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
     if event.error and "\n" not in text:
         text = f"{text}: {_described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
         text = "\n".join([text, *_frames(event.error)])
-    step = "" if _is_start(task) else _shown(task)
-    return LogLine(text, step=step, level=event.level, time=event.time, attempt=attempt)
+    step, index = ("", ()) if _is_start(task) else (_name(task), _index(task))
+    return LogLine(text, step=step, level=event.level, time=event.time, attempt=attempt, index=index)
 
 
 def _frames(error: Mapping[str, Any]) -> list[str]:
@@ -348,7 +382,7 @@ def _class_of(kind: str) -> str:
 
 def _described(kind: str, said: str) -> str:
     """FlowyML's tasks raise Airflow's own exceptions, with the step's error in words."""
-    if _class_of(kind) in ("AirflowException", "AirflowFailException", TIMED_OUT) and said:
+    if _class_of(kind) in ("AirflowException", "AirflowFailException", TIMED_OUT, UPSTREAM_FAILED) and said:
         return said
     return f"{kind}: {said}" if said else kind
 

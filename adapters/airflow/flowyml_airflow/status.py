@@ -67,6 +67,8 @@ def run_status(run: Mapping[str, Any], timeout: timedelta | None = None) -> Exec
     any other way, so one that lasted that long was timed out. Raises ``UnknownStateError``.
     """
     status = _known(DAG_RUN, run["state"], "run")
+    if status.is_successful and _is_of_this_run(run):
+        return ExecutionStatus.CANCELLED  # Airflow let its teardowns run, and then went by them
     if not status.is_failed:
         return status
     if was_cancelled(run):
@@ -89,6 +91,11 @@ def was_cancelled(run: Mapping[str, Any]) -> bool:
     lines = (run.get("note") or "").splitlines()
     queued = [line.removeprefix(_QUEUED) for line in lines if line.startswith(_QUEUED)]
     return CANCELLED_NOTE in lines and queued[:1] in ([], [_queued(run)])
+
+
+def _is_of_this_run(run: Mapping[str, Any]) -> bool:
+    """Whether the note says which run it is of; a run that had ended well by then is not cancelled."""
+    return was_cancelled(run) and any(line.startswith(_QUEUED) for line in (run.get("note") or "").splitlines())
 
 
 def cancelled_note(run: Mapping[str, Any], failed: Iterable[str]) -> str:

@@ -11,17 +11,17 @@ import os
 import select
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from zipfile import ZipFile
 
-from flowyml.artifacts import default_url, run_place
+from flowyml.artifacts import default_url, is_reference, run_place
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
@@ -29,15 +29,20 @@ from flowyml.core.logs import level_of
 from flowyml.core.schedule import Schedule
 from flowyml.core.urls import without_credentials
 from flowyml.plan.codec import decode
+from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
-from flowyml.plan.model import FromStep, Plan, Step
+from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Source, Step
+from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
-from flowyml_airflow.names import TIMED_OUT, given_run_id, parameters_of, task_id, xcom_key
+from flowyml_airflow.flow import Flow, Task, label_of
+from flowyml_airflow.names import TIMED_OUT, UPSTREAM_FAILED, given_run_id, parameters_of, task_id, xcom_key
 from flowyml_airflow.secrets import read_ahead
+from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
 
-__all__ = ["finish_run", "run_step", "start_run", "stop_step"]
+__all__ = ["choose", "finish_run", "list_items", "run_step", "start_run", "stop_step"]
 
 # The task's own logger: what is written here is the log of the attempt in Airflow's UI.
 logger = logging.getLogger("airflow.task")
@@ -57,14 +62,14 @@ def run_step(
     fail its task does so.
     """
     _stop.clear()
-    step = _plan(bundle).by_name[operator.step]
-    _check_inputs(step, operator.inputs, context)
-    inputs = {name: restored(value) for name, value in operator.inputs.items()}
+    flow = _flow(bundle)
+    step = flow.plan.by_name[operator.step]
+    inputs, index = _inputs(flow, step, operator, context)
     read_secret = read_ahead(step.secrets.values())
     with _processes(context, bundle, python, artifacts, read_secret) as processes, _end_with_parent():
         try:
             outputs = processes.run(
-                step.name, inputs, attempt=_attempt(context), secrets=step.secrets, on_line=_log, stop=_stop
+                step.name, inputs, attempt=_attempt(context), index=index, secrets=step.secrets, on_line=_log, stop=_stop
             )
             return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
         except StepError as error:
@@ -80,6 +85,122 @@ def run_step(
             if _is_final(step, ended) and isinstance(ended, StepTimeoutError):
                 raise _as_airflow(step, ended) from error
             raise error.with_traceback(None) from None
+
+
+def list_items(
+    operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
+) -> list[str]:
+    """The labels of the items of a loop, which must be no more than Airflow maps over.
+
+    The items of a list that is stored elsewhere are left one by one, so that each task takes its own alone.
+    """
+    flow, task = _flow(bundle), Task("items", operator.loop)
+    upstream = _allowed(flow, task, context)
+    loop = flow.structure.by_name[operator.loop]
+    assert isinstance(loop, Loop)
+    given = {item.name: upstream.value(item.source, loop.parent) for item in loop.over}
+    if any(is_reference(given[item.name]) or upstream.is_apart(item.source, loop.parent) for item in loop.over):
+        lists = _looked(flow, loop.name, given, (), context, bundle, python, artifacts)
+        for name, items in lists.items():
+            for index, item in enumerate(items):
+                context["ti"].xcom_push(key=item_key(name, index), value=carried(item))
+    else:
+        lists = _sayable(checked_lists, loop, given)
+    count = len(next(iter(lists.values())))
+    most = import_module("airflow.configuration").conf.getint("core", "max_map_length", fallback=1024)
+    if count > most:
+        raise _exceptions().AirflowFailException(
+            f"Loop {loop.name!r} has {count} items, and this Airflow maps over {most} at most. Raise [core] "
+            f"max_map_length, or let a step work on several items."
+        )
+    labels = [[label_of(item) or str(index) for index, item in enumerate(items)] for items in lists.values()]
+    return [", ".join(parts) for parts in zip(*labels, strict=True)]
+
+
+def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
+    """The branch whose condition holds first; empty where none does, or a value is missing that is needed to tell."""
+    flow, task = _flow(bundle), Task("choice", operator.choice)
+    upstream = _allowed(flow, task, context)
+    branches = flow.structure.choices[operator.choice]
+    taken = ""
+    for number, branch in enumerate(branches, 1):
+        sources = list(flow.structure.sources(branch))
+        if any(upstream.end(source, branch.parent) is not End.OK for source in sources):
+            break
+        values: dict[Source, Any] = {
+            source: upstream.value(source, branch.parent) for source in sources if not isinstance(source, Constant)
+        }
+        if any(map(_holds_reference, values.values())):
+            index = () if flow.loop(task) is None else (upstream.index,)
+            packed = {
+                str(place): values[source] for place, source in enumerate(sources) if not isinstance(source, Constant)
+            }
+            is_true = _looked(flow, branch.name, packed, index, context, bundle, python, artifacts)["taken"]
+        else:
+            is_true = _sayable(is_taken, branches[:number], partial(_known, values))
+        if is_true:
+            taken = branch.name
+            break
+    context["ti"].xcom_push(key=TAKEN, value=taken)
+    return taken
+
+
+def _known(values: Mapping[Source, Any], source: Source) -> Any:
+    return source.value if isinstance(source, Constant) else values[source]
+
+
+def _sayable(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives; its error as one of Airflow's that is not tried again."""
+    try:
+        return function(*arguments)
+    except StepError as error:
+        raise _exceptions().AirflowFailException(str(error)) from None
+
+
+def _looked(
+    flow: Flow, group: str, packed: Mapping[str, Any], index: Sequence[int], context: Mapping[str, Any], bundle: Path,
+    python: str, artifacts: str | None,
+) -> Any:  # fmt: skip
+    """What a group is about, found out where the user's code is."""
+    _stop.clear()
+    with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
+        return _sayable(partial(processes.look, group, packed, index=index, on_line=_log, stop=_stop))
+
+
+def _holds_reference(value: Any) -> bool:
+    return is_reference(value) or (isinstance(value, list) and any(map(_holds_reference, value)))
+
+
+def _allowed(flow: Flow, task: Task, context: Mapping[str, Any]) -> Upstream:
+    """What a task finds of those before it. Skips the task, or fails it, where Airflow's trigger rule let it through
+    and what it stands for does not."""
+    upstream = Upstream(flow, context, _parameters(context))
+    if flow.is_checked(task):
+        end = upstream.decide(task)
+        if end is End.SKIPPED:
+            raise _exceptions().AirflowSkipException(f"{task.name} is skipped: what it waits for was.")
+        if end is End.FAILED:
+            kind = type(UPSTREAM_FAILED, (_exceptions().AirflowFailException,), {"__module__": __name__})
+            raise kind(f"{task.name} is not run: what it waits for failed.")
+    return upstream
+
+
+def _inputs(
+    flow: Flow, step: Step, operator: Any, context: Mapping[str, Any]
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The packed inputs of a step, and its index in a loop."""
+    task = flow.steps[step.name]
+    if not flow.is_checked(task) and not any(isinstance(item.source, FromItem) for item in step.inputs):
+        _check_inputs(flow, step, operator.inputs, context)
+        index = (int(context["ti"].map_index),) if flow.loop(task) else ()
+        return {name: restored(value) for name, value in operator.inputs.items()}, index
+    upstream = _allowed(flow, task, context)
+    inputs = {
+        item.name: upstream.value(item.source, step.group)
+        for item in step.inputs
+        if not isinstance(item.source, Constant | FromParameter) and upstream.end(item.source, step.group) is End.OK
+    }
+    return inputs, () if flow.loop(task) is None else (upstream.index,)
 
 
 def stop_step() -> None:
@@ -228,12 +349,13 @@ def _conf(context: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return conf
 
 
-def _check_inputs(step: Step, given: Mapping[str, Any], context: Mapping[str, Any]) -> None:
+def _check_inputs(flow: Flow, step: Step, given: Mapping[str, Any], context: Mapping[str, Any]) -> None:
     """Airflow gives None for an XCom that is not there, as when a task was marked as success by hand."""
     for item in step.inputs:
         if isinstance(item.source, FromStep) and given[item.name] is None:
             upstream = task_id(item.source.step)
-            if context["ti"].xcom_pull(task_ids=upstream, key="return_value") is None:
+            mapped = {"map_indexes": context["ti"].map_index} if flow.loop(flow.steps[item.source.step]) else {}
+            if context["ti"].xcom_pull(task_ids=upstream, key="return_value", **mapped) is None:
                 error = StepError(
                     f"step {step.name!r} needs {item.name!r}, which task {upstream!r} did not produce: it did not "
                     f"run in this run, or was marked as success by hand. Clear it, and Airflow runs both."
@@ -294,6 +416,11 @@ def _attempt(context: Mapping[str, Any]) -> int:
 def _plan(bundle: Path) -> Plan:
     with ZipFile(bundle) as archive:
         return decode(archive.read("plan.json"))
+
+
+@cache
+def _flow(bundle: Path) -> Flow:
+    return Flow(_plan(bundle))
 
 
 def _log(source: str, line: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from flowyml import Pipeline, pipeline, step
+from flowyml import Pipeline, cleanup, either, for_each, otherwise, pipeline, step, when
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -154,3 +154,72 @@ everything = (
     .add_step(fit)
     .add_step(clean_up)
 )
+
+
+@step
+def cities(count: int) -> list[str]:
+    return ["Graz", "Linz", "Wien"][:count]
+
+
+@step
+def measure(city: str, scale: int = 1) -> int:
+    print(f"measure {city}")
+    return len(city) * scale
+
+
+@step(retry=2)
+def refine(value: int) -> int:
+    return value + 1
+
+
+@step
+def sum_of(values: list[int]) -> int:
+    print(f"sum of {values}")
+    return sum(values)
+
+
+@step
+def tell(what: str, value: int = 0) -> str:
+    print(f"tell {what}")
+    return f"{what} {value}"
+
+
+@step(run_if="one_failed")
+def page(value: int = 0) -> None:
+    print("page somebody")
+
+
+@step
+def drop(name: str, value: int | None = None) -> None:
+    print(f"drop {name} {value}")
+
+
+@pipeline
+def survey(count: int = 2) -> Any:
+    """Measures cities."""
+    found = cities(count)
+    return sum_of(measure.options(max_parallel=2).partial(scale=10).map(city=found))
+
+
+@pipeline(name="flow", hooks=[Telling()])
+def flow(count: int = 3, limit: int = 100) -> Any:
+    """Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up."""
+    total = survey(count)
+    with for_each(["a", "{{ 1/0 }}"], name="letters", max_parallel=1) as letter:
+        raw = measure(letter)
+        with when(raw > 1, name="long"):
+            long = refine(raw)
+        with otherwise(name="short"):
+            short = tell.options(name="tell_short")(letter, raw)
+        either_way = tell.options(name="tell_either")("either", either(long, short))
+    with when(total > limit, name="many"):
+        many = tell.options(name="tell_many")("many", total)
+    with otherwise(name="few"):
+        few = tell.options(name="tell_few")("few", total)
+    said = tell.options(name="tell_all")(either(many, few))
+    page(total)
+    tolerant = measure.options(name="tolerant", on_item_error="continue").map(city=["x", "y"])
+    with cleanup():
+        drop("tables", total)
+        drop.options(name="drop_each").map(name=["one", "two"])
+    return {"said": said, "letters": either_way, "tolerant": tolerant}

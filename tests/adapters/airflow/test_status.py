@@ -67,6 +67,13 @@ def test_a_failed_run_is_distinguished_from_one_that_was_ended() -> None:
     assert run_status(run("success", note=CANCELLED_NOTE)) is ExecutionStatus.COMPLETED
 
 
+def test_a_cancelled_run_whose_teardowns_went_well_was_cancelled() -> None:
+    """Airflow calls it a success."""
+    note = cancelled_note(run("running"), [])
+    assert run_status(run("success", note=note)) is ExecutionStatus.CANCELLED
+    assert run_status({**run("success", note=note), "queued_at": "2026-02-02"}) is ExecutionStatus.COMPLETED
+
+
 def test_a_task_that_failed_before_its_run_was_cancelled_stays_failed() -> None:
     begun = run("running", note="a note of mine")
     note = cancelled_note(begun, ["early", "earlier"])

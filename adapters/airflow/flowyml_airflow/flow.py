@@ -1,0 +1,354 @@
+"""How the tasks of a DAG hang together: which wait for which, and by which trigger rule.
+
+This file travels in the bundle. The compiler writes it into the DAG file, and the worker goes by it where Airflow's own
+rules say something else than FlowyML's: see ``docs/control-flow.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from flowyml.artifacts import is_reference
+from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.plan.groups import Branch, Cleanup, Loop, Section, outputs_in
+from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Plan, Source, Step
+from flowyml.plan.values import steps_of
+from flowyml_airflow.names import Ids, task_id
+
+__all__ = ["Flow", "Task", "label_of"]
+
+_LONGEST_LABEL = 40
+_SKIPPING = frozenset({
+    "all_failed", "one_failed", "one_success", "one_done", "none_failed_min_one_success", "none_skipped",
+})  # fmt: skip
+"""The rules of ``run_if`` by which a step may be skipped."""
+_MOST_WRITTEN = 100  # items of a constant list that stand in the DAG file as labels
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task of the DAG: of a step, of what lists the items of a loop, or of what chooses a branch. ``name`` is that of
+    the step, the loop or the choice."""
+
+    kind: Literal["step", "items", "choice"]
+    name: str
+
+
+class Flow:
+    """The tasks of a plan. Raises ``UnsupportedFeatureError`` for a loop in a loop, and a clean-up with a timeout."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.structure = plan.structure
+        self.ids = Ids(plan)
+        self.steps = {step.name: Task("step", step.name) for step in plan}
+        for group in plan.groups:
+            if isinstance(group, Loop) and self.structure.loops(group.parent):
+                raise UnsupportedFeatureError(
+                    f"Loop {group.name!r} stands in loop {self.structure.loops(group.parent)[0].name!r}, and Airflow "
+                    f"does not expand a task group within an expanded one. Let a step work on the inner list."
+                )
+            if isinstance(group, Cleanup) and plan.timeout_seconds is not None:
+                raise UnsupportedFeatureError(
+                    f"Pipeline {plan.name!r} has a timeout and {group.name!r}, and Airflow runs no teardown when a run "
+                    f"has taken too long. Give its steps timeouts instead."
+                )
+
+    @cached_property
+    def has_control_flow(self) -> bool:
+        """Whether anything but plain steps is there."""
+        return bool(self.plan.groups) or any(step.run_if != "all_success" for step in self.plan)
+
+    @cached_property
+    def tasks(self) -> Sequence[Task]:
+        """All tasks, each after those that it waits for, else as the steps stand in the plan."""
+        found: dict[Task, None] = {}
+
+        def add(task: Task) -> None:
+            if task not in found:
+                for before in self._before(task):
+                    add(before)
+                found[task] = None
+
+        for task in self.steps.values():
+            add(task)
+        return tuple(found)
+
+    def _before(self, task: Task) -> Iterator[Task]:
+        """What must be written before a task: of one in a loop all that the loop waits for."""
+        if loop := self.loop(task):
+            for member in self.structure.members(loop.name):
+                for around in self._waited_for(self.steps[member]):
+                    if self.loop(around) != loop:
+                        yield around
+        yield from self._waited_for(task)
+
+    def _waited_for(self, task: Task) -> Iterator[Task]:
+        yield from self.upstream(task)
+        if gate := self.gate(task):
+            yield gate
+        if (loop := self.loop(task)) and self.has_items_task(loop):
+            yield Task("items", loop.name)
+
+    def id(self, task: Task) -> str:
+        """The task id."""
+        match task.kind:
+            case "step":
+                return task_id(task.name)
+            case "items":
+                return self.ids.items[task.name]
+            case _:
+                return self.ids.choices[task.name]
+
+    def group(self, task: Task) -> str:
+        """The group that a task stands in."""
+        match task.kind:
+            case "step":
+                return self.plan.by_name[task.name].group
+            case "items":
+                return self.structure.by_name[task.name].parent
+            case _:
+                return self.structure.choices[task.name][0].parent
+
+    def loop(self, task: Task) -> Loop | None:
+        """The loop around a task."""
+        return next(iter(self.structure.loops(self.group(task))), None)
+
+    def members(self, loop: Loop) -> Sequence[Task]:
+        """The tasks in a loop, in the order in which they are written."""
+        return [task for task in self.tasks if self.loop(task) == loop]
+
+    def sources(self, task: Task) -> Sequence[Source]:
+        """The values that a task takes, constants left out."""
+        match task.kind:
+            case "step":
+                found = [item.source for item in self.plan.by_name[task.name].inputs]
+            case "items":
+                found = list(self.structure.sources(self.structure.by_name[task.name]))
+            case _:
+                found = list(self.structure.sources(self.structure.choices[task.name][-1]))
+        return list(dict.fromkeys(source for source in found if not isinstance(source, Constant)))
+
+    def outputs(self, task: Task) -> Sequence[FromStep]:
+        """The outputs of steps that a task takes, those of the lists that its items are of included."""
+        return list(dict.fromkeys(outputs_in(self._origin(source) for source in self.sources(task))))
+
+    def upstream(self, task: Task) -> Sequence[Task]:
+        """The tasks of the steps that it waits for."""
+        names = [name for source in self.sources(task) for name in steps_of(self._origin(source))]
+        after = self.plan.by_name[task.name].after if task.kind == "step" else ()
+        return [self.steps[name] for name in dict.fromkeys((*names, *after))]
+
+    def only_after(self, task: Task) -> Sequence[Task]:
+        """Those of them of which it takes no value."""
+        given = {output.step for output in self.outputs(task)}
+        return [each for each in self.upstream(task) if each.name not in given]
+
+    def _origin(self, source: Source) -> Source:
+        return self.list_of(source) if isinstance(source, FromItem) else source
+
+    def list_of(self, source: FromItem) -> Source:
+        """What the list of an item comes from."""
+        loop = self.structure.by_name[source.loop]
+        assert isinstance(loop, Loop)
+        return next(item.source for item in loop.over if item.name == source.name)
+
+    # Branches.
+
+    def gate(self, task: Task) -> Task | None:
+        """The task that chooses the branch around a task; not beyond the loop that it is in."""
+        branch = self.branch(task)
+        return Task("choice", branch.choice) if branch else None
+
+    def branch(self, task: Task) -> Branch | None:
+        """The innermost branch around a task, within the loop that it is in."""
+        for name in reversed(self.structure.path(self.group(task))):
+            around = self.structure.by_name[name]
+            if isinstance(around, Loop):
+                return None
+            if isinstance(around, Branch):
+                return around
+        return None
+
+    def is_behind_gate(self, task: Task) -> bool:
+        """Whether the task that chooses its branch skips a task itself, and not those before it."""
+        branch = self.branch(task)
+        if branch is None:
+            return False
+        if task.kind != "step" or self.is_cleanup(task) or self.rule(task) != "all_success":
+            return True
+        before = self.upstream(task)
+        return not before or not all(branch.name in self.structure.path(self.group(each)) for each in before)
+
+    @cached_property
+    def behind(self) -> Mapping[tuple[str, str], Sequence[Task]]:
+        """By choice and branch, the tasks that the choice skips itself."""
+        found: dict[tuple[str, str], list[Task]] = {}
+        for task in self.tasks:
+            branch = self.branch(task)
+            if branch and self.is_behind_gate(task):
+                found.setdefault((branch.choice, branch.name), []).append(task)
+        return found
+
+    # Trigger rules.
+
+    def rule(self, task: Task) -> str:
+        """The trigger rule of a task: what it means, or where Airflow has no such rule a wider one."""
+        run_if = self.plan.by_name[task.name].run_if if task.kind == "step" else "all_success"
+        between, group = self.structure.loops_between, self.group(task)
+        collected = [loop for before in self.upstream(task) for loop in between(before.name, group)]
+        joins = any(isinstance(self._origin(source), FromEither) for source in self.sources(task))
+        if run_if != "all_success":
+            if not self.upstream(task):
+                return "all_success"
+            return "all_done" if collected or joins or self.gate(task) or self.loop(task) else run_if
+        if any(loop.on_item_error == "continue" for loop in collected):
+            return "all_done"
+        if collected or (task.kind == "choice" and len(self.upstream(task)) > 1):
+            return "none_failed"
+        if joins:
+            return "none_failed_min_one_success"
+        before = self.upstream(task)
+        may_be_skipped = len(before) > 1 and any(self._may_skip(each.name, group) for each in before)
+        return "none_failed" if may_be_skipped else "all_success"
+
+    def _may_skip(self, step: str, group: str) -> bool:
+        """Whether a step may be skipped where what stands in ``group`` is not: its failure must win over the skip.
+
+        Airflow skips a task as soon as one that it waits for was skipped; another may fail later.
+        """
+        beyond = any(isinstance(each, Branch) for each in self.structure.between(step, group))
+        return beyond or step in self._skippable
+
+    @cached_property
+    def _skippable(self) -> frozenset[str]:
+        """The steps that may be skipped though the branch around them is taken."""
+        found: set[str] = set()
+        for step in self.plan:
+            before = [name for name in step.upstream if name in self.plan.by_name]
+            joins = any(isinstance(item.source, FromEither) for item in step.inputs)
+            between = self.structure.between
+            beyond = any(isinstance(each, Branch) for name in before for each in between(name, step.group))
+            if step.run_if in _SKIPPING or joins or beyond or not found.isdisjoint(before):
+                found.add(step.name)
+        return frozenset(found)
+
+    def is_checked(self, task: Task) -> bool:
+        """Whether the worker decides, too, by the ends of what the task waits for."""
+        is_skipped_natively = self.loop(task) is None or self.branch(task) is None
+        return self.rule(task) != "all_success" or not is_skipped_natively or self.is_cleanup(task)
+
+    # Pipelines in pipelines.
+
+    @cached_property
+    def sections(self) -> Sequence[Section]:
+        """Those that are shown as task groups: outside of loops, which are task groups themselves."""
+        groups = self.plan.groups
+        return [each for each in groups if isinstance(each, Section) and not self.structure.loops(each.parent)]
+
+    def section(self, group: str) -> Section | None:
+        """The innermost of them around what stands in a group."""
+        around = [self.structure.by_name[name] for name in self.structure.path(group)]
+        return next((each for each in reversed(around) if isinstance(each, Section) and each in self.sections), None)
+
+    # Clean-up.
+
+    def is_cleanup(self, task: Task) -> bool:
+        """Whether a task runs when all others have ended, as a teardown."""
+        return self.structure.is_cleanup(self.group(task))
+
+    @cached_property
+    def first_of_cleanup(self) -> Sequence[Task]:
+        """The teardowns that wait for no other one."""
+        return [
+            task
+            for task in self.tasks
+            if self.is_cleanup(task) and not any(map(self.is_cleanup, self._waited_for(task)))
+        ]
+
+    @cached_property
+    def before_cleanup(self) -> Sequence[Task]:
+        """What all teardowns wait for. Tasks that choose are left out: they would skip the teardowns."""
+        return [task for task in self.tasks if task.kind != "choice" and not self.is_cleanup(task)]
+
+    # Loops.
+
+    @cached_property
+    def loops(self) -> Sequence[Loop]:
+        """All loops."""
+        return [group for group in self.plan.groups if isinstance(group, Loop)]
+
+    def has_items_task(self, loop: Loop) -> bool:
+        """Whether a task lists the items of a loop; else their labels stand in the DAG file."""
+        return self.written_labels(loop) is None
+
+    def written_labels(self, loop: Loop) -> list[str] | None:
+        """The labels of a short loop over constants, which nothing keeps from running."""
+        lists = [item.source.value for item in loop.over if isinstance(item.source, Constant)]
+        lengths = {len(items) for items in lists}
+        if len(lists) < len(loop.over) or len(lengths) != 1 or not 0 < lengths.copy().pop() <= _MOST_WRITTEN:
+            return None
+        labels = [", ".join(map(str, map(label_of, items))) for items in zip(*lists, strict=True)]
+        outside = Task("items", loop.name)
+        is_plain = not any("{" in label for label in labels) and sum(map(len, labels)) < 50
+        return labels if is_plain and self.branch(outside) is None else None
+
+    @cached_property
+    def unsettled(self) -> Sequence[Task]:
+        """Last tasks of loops whose failed items do not fail the run: another one must come after them."""
+        waited_for = {before for task in self.tasks for before in (*self.upstream(task), self.gate(task))}
+        return [
+            task
+            for task in self.steps.values()
+            if task not in waited_for
+            and (loop := self.loop(task))
+            and loop.on_item_error == "continue"
+            and not self.is_cleanup(task)
+        ]
+
+    @cached_property
+    def is_watched(self) -> bool:
+        """Whether a failed step might not fail the run, since the last tasks decide in Airflow."""
+        around = [group for group in self.plan.groups if not self.structure.is_cleanup(group.name)]
+        steps = [step for step in self.plan if not self.structure.is_cleanup(step.group)]
+        may_hide = any(
+            isinstance(group, Branch) or (isinstance(group, Loop) and group.on_item_error == "continue")
+            for group in around
+        ) or any(step.run_if != "all_success" for step in steps)
+        return may_hide and bool(self.watched)
+
+    @cached_property
+    def watched(self) -> Sequence[Task]:
+        """The tasks whose failure is the run's. Tasks that choose are left out: they would skip the watcher."""
+        return [task for task in self.tasks if task.kind != "choice" and self._counts(task)]
+
+    def _counts(self, task: Task) -> bool:
+        loop = self.loop(task)
+        goes_on = loop is not None and loop.on_item_error == "continue"
+        return not goes_on and not self.is_cleanup(task)
+
+    def roots(self) -> Sequence[Task]:
+        """The tasks that wait for nothing."""
+        found = [task for task in self.tasks if not list(self._waited_for(task))]
+        return [task for task in found if not self.is_cleanup(task)] or found
+
+    def step(self, task: Task) -> Step:
+        """The step of a task."""
+        return self.plan.by_name[task.name]
+
+
+def label_of(item: Any) -> str | None:
+    """How an item is called in Airflow's UI; None for one that is stored elsewhere.
+
+    >>> label_of("Chile"), label_of(0.1), label_of({"rate": 0.1, "rows": None})
+    ('Chile', '0.1', '{"rate": 0.1, "rows": null}')
+    """
+    if is_reference(item):
+        return None
+    text = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_LABEL else f"{line[: _LONGEST_LABEL - 1]}…"

@@ -1,0 +1,79 @@
+"""What became of loops and branches in a run: from the facts of its DAG file, and the states of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowyml.core.runs import Outputs
+
+__all__ = ["Seen", "map_index", "part_name"]
+
+Place = Sequence[str]
+"""A task and an XCom key, and the name of the loop that collects it, if one does."""
+
+
+class Seen:
+    """The tasks of one run, as Airflow lists them."""
+
+    def __init__(self, facts: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> None:
+        self._loops: Mapping[str, Mapping[str, Any]] = facts.get("loops", {})
+        self._beside = {*facts.get("cleanup", ()), facts.get("watcher")}
+        self._states: dict[str, dict[int, str | None]] = {}
+        for task in tasks:
+            self._states.setdefault(task["task_id"], {})[map_index(task)] = task["state"]
+
+    def has_no_items(self, task: str) -> bool:
+        """Whether a task of a loop did not run since its list is empty, which Airflow calls skipped."""
+        loop = next((loop for loop in self._loops.values() if task in loop["steps"]), None)
+        if loop is None or loop["items"] is None:
+            return False
+        return self._states.get(task) == {-1: "skipped"} and self._states.get(loop["items"]) == {-1: "success"}
+
+    def place(self, place: Any) -> Place | None:
+        """Where an output is: of several that of the first whose step ran. None where it was skipped."""
+        if isinstance(place, Mapping):
+            return next((found for each in place["either"] if (found := self.place(each))), None)
+        states = self._states.get(place[0], {})
+        if place[2:] and self.has_no_items(place[0]):
+            return list(place)
+        is_skipped = bool(states) and set(states.values()) == {"skipped"}
+        return None if is_skipped else list(place)
+
+    def completed(self, task: str) -> list[int]:
+        """The map indexes that completed."""
+        return sorted(index for index, state in self._states.get(task, {}).items() if state == "success")
+
+    def counts(self, task: str) -> bool:
+        """Whether a failure of a task is that of the run, and not what follows from one."""
+        goes_on = any(task in loop["steps"] and loop.get("goes_on") for loop in self._loops.values())
+        return not goes_on and task not in self._beside
+
+    def joined(self, read: Outputs, lists: Mapping[str, tuple[Place, Sequence[int]]]) -> Outputs:
+        """Outputs of which those of loops were read part by part: each list again, or what kept it from being read."""
+        values = {name: value for name, value in read.items() if not _is_part(name, lists)}
+        not_kept = {name: reason for name, reason in read.not_kept.items() if not _is_part(name, lists)}
+        for name, (place, indexes) in lists.items():
+            parts = [part_name(name, index) for index in indexes]
+            if lost := [read.not_kept[part] for part in parts if part in read.not_kept]:
+                not_kept[name] = lost[0]
+                continue
+            found = [read[part] for part in parts]
+            goes_on = self._loops[place[2]].get("goes_on")
+            values[name] = list(zip(indexes, found, strict=True)) if goes_on else found
+        return Outputs(values, not_kept=not_kept)
+
+
+def part_name(name: str, index: int) -> str:
+    """What one item of an output is called while it is read; no output has a name like it."""
+    return f"{name}\n{index}"
+
+
+def _is_part(name: str, lists: Mapping[str, Any]) -> bool:
+    return name.partition("\n")[0] in lists
+
+
+def map_index(task: Mapping[str, Any]) -> int:
+    """Which item a task works on; -1 for none."""
+    found = task.get("map_index", -1)
+    return found if isinstance(found, int) else -1

@@ -1,0 +1,363 @@
+"""The tasks of a DAG file as text: one for each step, those that loops and branches need, and what waits for what.
+
+Every name that a user chose stands in the text as a literal that ``layout`` wrote, or as an identifier that ``Names``
+made.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.plan.groups import Branch, Loop, Section
+from flowyml.plan.layout import LINE_LENGTH, Group, Pair, Part, Text, source, text_literal, value
+from flowyml.plan.model import FromEither, FromItem, FromStep, Plan, Source, Step
+from flowyml.plan.names import identifier
+from flowyml_airflow.dag_docs import step_docs
+from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.names import START_TASK, task_id, xcom_key
+from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, callbacks, step_options
+from flowyml_airflow.schedule import delta
+
+__all__ = ["TaskTexts", "asks_for_pod", "called_back", "grows", "tries_again"]
+
+_RESERVED = frozenset({
+    "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
+    "Path", "Start", "Step", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path", "sys",
+    "timedelta", "timezone", "worker",
+})  # fmt: skip
+_RESERVED_BY_FLOWS = frozenset({
+    "BaseBranchOperator", "Choose", "Items", "ItemStep", "Label", "Settled", "TaskGroup", "Watcher", "item",
+    "task_group",
+})  # fmt: skip
+# What makes a task run at the end: Airflow then ends the run as if it were not there.
+_TEARDOWN = ".as_teardown()"
+
+
+class _Names:
+    """Variables for the tasks: no two are the same, and none hides another name."""
+
+    def __init__(self, plan: Plan, flow: Flow) -> None:
+        self._taken = {*_RESERVED, *keyword.kwlist, *dir(builtins)}
+        if flow.has_control_flow:
+            self._taken |= _RESERVED_BY_FLOWS
+        self.start = self._fresh("start")
+        self._tasks = {Task("step", step.name): self._fresh(identifier(step.name)) for step in plan}
+        for task in flow.tasks:
+            if task not in self._tasks:
+                self._tasks[task] = self._fresh(identifier(flow.id(task)))
+        self.groups = {name: self._fresh(identifier(made)) for name, made in flow.ids.groups.items()}
+        self.watcher, self.settled, self.others = map(self._fresh, ("watcher", "settled", "others"))
+
+    def __getitem__(self, task: Task) -> str:
+        return self._tasks[task]
+
+    def of(self, tasks: Iterable[Task]) -> list[str]:
+        """The variables of some tasks."""
+        return [self._tasks[task] for task in tasks]
+
+    def _fresh(self, wanted: str) -> str:
+        while wanted in self._taken:
+            wanted += "_"
+        self._taken.add(wanted)
+        return wanted
+
+
+class TaskTexts:
+    """The text of the tasks of one plan."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.plan = flow.plan
+        self.names = _Names(self.plan, flow)
+
+    def text(self) -> Iterator[str]:
+        """All lines within the ``with DAG(…):``."""
+        for section in self.flow.sections:
+            yield _line(self._section(section))
+        written: set[str] = set()
+        for task in self.flow.tasks:
+            loop = self.flow.loop(task)
+            if loop is None:
+                yield _line(self._assigned(task))
+            elif loop.name not in written:
+                written.add(loop.name)
+                yield from self._loop(loop)
+        waits = list(self._waits())
+        if self.plan.hooks:
+            yield _line(Pair(f"{self.names.start} = ", self._start()))
+            waits.insert(0, Pair(f"{self.names.start} >> ", _one_or_list(self.names.of(self.flow.roots()))))
+        if self.flow.unsettled:
+            yield _line(_helper(self.names.settled, "Settled", self.flow.ids.settled, "all_done"))
+        if self.flow.is_watched:
+            yield _line(_helper(self.names.watcher, "Watcher", self.flow.ids.watcher, "one_failed"))
+        if waits:
+            yield "\n" + "".join(map(_line, waits))
+
+    # Tasks.
+
+    def _section(self, section: Section) -> Part:
+        """The task group of a pipeline within the pipeline."""
+        arguments: list[Part] = [text_literal(self.flow.ids.groups[section.name]), "prefix_group_id=False"]
+        arguments += [f"tooltip={text_literal(section.description.partition(chr(10))[0] or section.pipeline)}"]
+        arguments += self._within(section.parent, "parent_group")
+        return Group(f"{self.names.groups[section.name]} = TaskGroup(", arguments, ")")
+
+    def _within(self, group: str, argument: str = "task_group") -> list[Part]:
+        section = self.flow.section(group)
+        return [f"{argument}={self.names.groups[section.name]}"] if section else []
+
+    def _assigned(self, task: Task) -> Part:
+        within = self._within(self.flow.group(task))
+        match task.kind:
+            case "step":
+                call = Group("Step(", [*self._step(task), *within], self._end(task))
+            case "items":
+                call = Group("Items(", [*self._items(task), *within], self._end(task))
+            case _:
+                call = Group("Choose(", [*self._choice(task), *within], self._end(task))
+        return Pair(f"{self.names[task]} = ", call)
+
+    def _end(self, task: Task) -> str:
+        return f"){_TEARDOWN}" if self.flow.is_cleanup(task) else ")"
+
+    def _loop(self, loop: Loop) -> Iterator[str]:
+        """A mapped task for a loop of one step, else a mapped task group."""
+        members = self.flow.members(loop)
+        items = self._labels(loop)
+        label = ['map_index_template="{{ task.item }}"']
+        at_once = [f"max_active_tis_per_dagrun={loop.max_parallel}"] if loop.max_parallel is not None else []
+        if len(members) == 1:
+            task = members[0]
+            arguments = [*self._step(task), *label, *at_once, *self._within(loop.parent)]
+            mapped = Group("ItemStep.partial(", arguments, f").expand(item={items})")
+            yield _line(Pair(f"{self.names[task]} = ", mapped))
+            if self.flow.is_cleanup(task):
+                yield _line(f"{self.names[task]}{_TEARDOWN}")
+            return
+        made = self.flow.ids.groups[loop.name]
+        function = self.names.groups[loop.name]
+        group: list[Part] = [
+            f"group_id={text_literal(made)}",
+            "prefix_group_id=False",
+            f"tooltip={text_literal(loop.name)}",
+        ]
+        group += self._within(loop.parent, "parent_group")
+        yield f"\n{_line(Group('@task_group(', group, ')'))}    def {function}(item):\n"
+        for task in members:
+            if task.kind == "step":
+                call: Part = Group("ItemStep(", [*self._step(task), "item=item", *label, *at_once], self._end(task))
+            else:
+                call = Group("Choose(", [*self._choice(task), *label, *at_once, "item=item"], self._end(task))
+            yield _line(Pair(f"{self.names[task]} = ", call), 2)
+        names = self.names.of(members)
+        yield _line(_tuple("return ", names, ""), 2) + "\n"
+        yield _line(_tuple("", names, f" = {function}.expand(item={items})"))
+
+    def _labels(self, loop: Loop) -> str:
+        labels = self.flow.written_labels(loop)
+        if labels is None:
+            return f"{self.names[Task('items', loop.name)]}.output"
+        return source(value(labels))
+
+    def _step(self, task: Task) -> Iterator[Part]:
+        """The arguments of a step's task."""
+        step = self.flow.step(task)
+        options = step_options(step)
+        ours = task_id(step.name)
+        yield f"task_id={text_literal(ours)}"
+        if ours != step.name:
+            yield f"task_display_name={text_literal(step.name)}"
+        yield f"step={text_literal(step.name)}"
+        if inputs := list(self._inputs(step)):
+            yield Pair("inputs=", Group("{", inputs, "}"))
+        if docs := step_docs(step, options):
+            yield Pair("doc_md=", Text(docs))
+        yield from _retries(step.retry)
+        if step.timeout_seconds is not None:
+            yield f"execution_timeout={delta(step.timeout_seconds)}"
+        arguments = (*TASK_ARGUMENTS, *STEP_ARGUMENTS)
+        yield from (Pair(f"{name}=", value(options[name])) for name in arguments if name in options)
+        if "trigger_rule" not in options:
+            yield from self._rule(task)
+        yield from called_back(options, TASK_CALLBACKS, [])
+        if step.resources and asks_for_pod(step.resources):
+            yield Pair("executor_config=", _pod(step.resources))
+
+    def _items(self, task: Task) -> Iterator[Part]:
+        """The arguments of the task that lists the items of a loop."""
+        yield f"task_id={text_literal(self.flow.id(task))}"
+        yield f"loop={text_literal(task.name)}"
+        yield from self._taken(task)
+        yield from self._rule(task)
+
+    def _choice(self, task: Task) -> Iterator[Part]:
+        """The arguments of the task that chooses a branch."""
+        yield f"task_id={text_literal(self.flow.id(task))}"
+        yield f"task_display_name={text_literal(f'{task.name}?')}"
+        yield f"choice={text_literal(task.name)}"
+        branches = [
+            Pair(f"{text_literal(branch.name)}: ", value(list(map(self.flow.id, self._behind(branch)))))
+            for branch in self.flow.structure.choices[task.name]
+        ]
+        yield Pair("branches=", Group("{", branches, "}"))
+        yield from self._taken(task)
+        yield from self._rule(task)
+
+    def _rule(self, task: Task) -> Iterator[Part]:
+        if (rule := self.flow.rule(task)) != "all_success" and not self.flow.is_cleanup(task):
+            yield f"trigger_rule={text_literal(rule)}"
+
+    def _taken(self, task: Task) -> Iterator[Part]:
+        taken: list[Part] = [
+            Pair(f"{text_literal(f'{output.step}.{output.output}')}: ", self._output(output))
+            for output in self.flow.outputs(task)
+        ]
+        if taken:
+            yield Pair("inputs=", Group("{", taken, "}"))
+
+    def _inputs(self, step: Step) -> Iterator[Part]:
+        for item in step.inputs:
+            if (given := self._given(item.source)) is not None:
+                yield Pair(f"{text_literal(item.name)}: ", given)
+
+    def _given(self, origin: Source) -> Part | None:
+        match origin:
+            case FromStep():
+                return self._output(origin)
+            case FromEither(outputs):
+                return Group("[", [self._output(output) for output in outputs], "]")
+            case FromItem():
+                return self._given(self.flow.list_of(origin))
+            case _:
+                return None
+
+    def _output(self, output: FromStep) -> str:
+        return f"{self.names[Task('step', output.step)]}.output[{text_literal(xcom_key(output.output))}]"
+
+    def _start(self) -> Part:
+        """The task of ``on_pipeline_start``. It is tried as often as the step that is tried most often.
+
+        A hook that raises does not fail it; it fails only where no step could run either.
+        """
+        policies = [step.retry for step in self.plan if step.retry]
+        most = max(policies, key=lambda policy: policy.max_attempts, default=None)
+        return Group("Start(", [f'task_id="{START_TASK}"', *_retries(most)], ")")
+
+    # What waits for what, without taking data from it.
+
+    def _waits(self) -> Iterator[Part]:
+        for task in self.flow.tasks:
+            if before := self.names.of(self.flow.only_after(task)):
+                yield _wait(self.names[task], before)
+        for branch, behind in self._branches():
+            choose = self.names[Task("choice", branch.choice)]
+            yield _labelled(choose, f"Label({text_literal(branch.name)})", _one_or_list(self.names.of(behind)))
+        if self.flow.unsettled:
+            yield _wait(self.names.settled, self.names.of(self.flow.unsettled))
+        if self.flow.is_watched:
+            yield _wait(self.names.watcher, self.names.of(self.flow.watched))
+        before, first = self.names.of(self.flow.before_cleanup), self.names.of(self.flow.first_of_cleanup)
+        if before and len(first) > 1:
+            yield Pair(f"{self.names.others} = ", Group("[", before, "]"))
+            before = [self.names.others]
+        yield from (_wait(name, before) for name in first if before)
+
+    def _branches(self) -> Iterator[tuple[Branch, Sequence[Task]]]:
+        """Each branch with the tasks that its choice skips, in the order in which the choices are written."""
+        for task in self.flow.tasks:
+            for branch in self.flow.structure.choices[task.name] if task.kind == "choice" else ():
+                if behind := self._behind(branch):
+                    yield branch, behind
+
+    def _behind(self, branch: Branch) -> Sequence[Task]:
+        return self.flow.behind.get((branch.choice, branch.name), ())
+
+
+def _tuple(before: str, names: Sequence[str], after: str) -> Part:
+    """A tuple without parentheses, where it fits into a line."""
+    flat = f"{before}{', '.join(names)}{after}"
+    return flat if len(flat) <= LINE_LENGTH - 8 else Group(f"{before}(", names, f"){after}")
+
+
+def _labelled(choice: str, label: str, behind: Part) -> Part:
+    """``choice >> label >> behind``, as ruff breaks it where it is too long for a line."""
+    flat = Pair(f"{choice} >> {label} >> ", behind)
+    if "\n" not in source(flat, 1):
+        return flat
+    return f"(\n        {choice}\n        >> {label}\n        >> {source(behind, 2, lead=LINE_LENGTH)}\n    )"
+
+
+def _helper(name: str, kind: str, task: str, rule: str) -> Part:
+    return f'{name} = {kind}(task_id={text_literal(task)}, trigger_rule="{rule}")'
+
+
+def _line(part: Part, depth: int = 1) -> str:
+    return f"{'    ' * depth}{source(part, depth)}\n"
+
+
+def called_back(options: Mapping[str, Any], names: Iterable[str], before: list[Part]) -> Iterator[Part]:
+    """The arguments for callbacks; FlowyML's own, if any, are called first."""
+    for name in names:
+        calls = [*before, *(_callback(*item) for item in callbacks(options.get(name)))]
+        if calls:
+            yield Pair(f"{name}=", calls[0] if len(calls) == 1 else Group("[", calls, "]"))
+
+
+def _callback(place: str, arguments: Mapping[str, Any] | None) -> Part:
+    given = [value(dict(arguments))] if arguments is not None else []
+    return Group("callback(", [text_literal(place), *given], ")")
+
+
+def _wait(task: str, waits_for: list[str]) -> Part:
+    if len(waits_for) == 1:
+        return f"{waits_for[0]} >> {task}"
+    return Group("[", waits_for, f"] >> {task}")
+
+
+def _one_or_list(names: list[str]) -> Part:
+    return names[0] if len(names) == 1 else Group("[", names, "]")
+
+
+def _retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
+    """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
+    if policy is None or not tries_again(policy):
+        return
+    yield f"retries={policy.max_attempts - 1}"
+    yield f"retry_delay={delta(policy.initial_delay_seconds)}"
+    if grows(policy):
+        yield f"retry_exponential_backoff=backoff({float(policy.backoff_multiplier)!r})"
+        yield f"max_retry_delay={delta(policy.max_delay_seconds)}"
+
+
+def tries_again(policy: OrchestratorRetryPolicy | None) -> bool:
+    return policy is not None and policy.max_attempts > 1
+
+
+def grows(policy: OrchestratorRetryPolicy | None) -> bool:
+    """Whether the delay between attempts grows."""
+    if policy is None or policy.max_attempts <= 2:
+        return False
+    return policy.backoff_multiplier != 1 and bool(policy.initial_delay_seconds)
+
+
+def asks_for_pod(resources: ResourceRequirements | None) -> bool:
+    return resources is not None and bool(resources.cpu or resources.memory or resources.gpu)
+
+
+def _pod(resources: ResourceRequirements) -> Part:
+    """Requests for all; limits for memory and for devices, which Kubernetes never shares."""
+    wanted = {"cpu": resources.cpu, "memory": resources.memory}
+    requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
+    limits = {"memory": resources.memory} if resources.memory else {}
+    if resources.gpu:
+        limits[resources.gpu_resource] = str(resources.gpu)
+    if limits:
+        requests.append(Pair("limits=", value(limits)))
+    if resources.gpu_labels:
+        requests.append(Pair("selector=", value(resources.gpu_labels)))
+    return Group("pod(", requests, ")")

@@ -1,0 +1,222 @@
+"""What a task finds of those before it, in a run with loops and branches: how they ended, and what they left.
+
+It travels in the bundle, and asks Airflow 3 by the task's line to its supervisor, Airflow 2 in its database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from flowyml.plan.groups import Loop
+from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Source
+from flowyml.plan.parameters import as_declared
+from flowyml.runtime.nodes import End, verdict
+from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.names import task_id, xcom_key
+from flowyml_airflow.xcoms import restored
+
+__all__ = ["TAKEN", "Upstream", "item_key"]
+
+TAKEN = "taken"
+"""The XCom key of the branch that a task chose."""
+
+_ENDS = {
+    "success": End.OK,
+    "skipped": End.SKIPPED,
+    "failed": End.FAILED,
+    "upstream_failed": End.FAILED,
+    "removed": End.FAILED,
+}
+_UNMAPPED = -1
+
+
+def item_key(name: str, index: int) -> str:
+    """The XCom key of one item of a list that is stored elsewhere, item by item."""
+    return f"{xcom_key(name)}.{index}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A step of a loop, seen from outside: its end, and the items that completed."""
+
+    end: End | None
+    indexes: Sequence[int] = ()
+
+
+class Upstream:
+    """Seen by the task whose ``context`` this is."""
+
+    def __init__(self, flow: Flow, context: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+        self.flow = flow
+        self.index = int(getattr(context["ti"], "map_index", _UNMAPPED))
+        self._context = context
+        self._parameters = parameters
+        self._states: dict[str, Mapping[int, str | None]] = {}
+        self._parts: dict[str, _Parts] = {}
+
+    def decide(self, task: Task) -> End | None:
+        """Whether a task is to run (OK), by its branch and the ends of what it waits for; None while that is open."""
+        branch, gate = self.flow.branch(task), self.flow.gate(task)
+        if branch and gate:
+            end = self.end_of_task(gate, self._index_of(gate))
+            if end is not End.OK:
+                return end
+            if self.pull(self.flow.id(gate), TAKEN, self._index_of(gate)) != branch.name:
+                return End.SKIPPED
+        tally, waits = [0, 0, 0], 0
+        for end in self._ends(task):
+            if end is None:
+                waits += 1
+            else:
+                tally[end] += 1
+        run_if = self.flow.step(task).run_if if task.kind == "step" else "all_success"
+        if task.kind == "choice":  # it may be decided before a value that is missing is needed
+            return End.FAILED if tally[End.FAILED] else End.OK
+        return verdict(run_if, tally, waits)
+
+    def _ends(self, task: Task) -> list[End | None]:
+        """The end of each thing that a task waits for, once each."""
+        group = self.flow.group(task)
+        ends: dict[object, End | None] = {}
+        for number, source in enumerate(self.flow.sources(task)):
+            if isinstance(source, FromStep):
+                ends["step", source.step] = self.end(source, group)
+            elif isinstance(source, FromEither):
+                ends["either", number] = self.end(source, group)
+            elif isinstance(source, FromItem):
+                ends["item", source.loop] = End.OK
+        for name in self.flow.step(task).after if task.kind == "step" else ():
+            ends["step", name] = self.end(FromStep(name, ""), group)
+        return list(ends.values())
+
+    def end(self, source: Source, group: str) -> End | None:
+        """How what a value comes from ended, as what stands in ``group`` sees it; None while it has not."""
+        if isinstance(source, FromEither):
+            ends = [self.end(output, group) for output in source.outputs]
+            if End.OK in ends:
+                return End.OK
+            return None if None in ends else End.FAILED if End.FAILED in ends else End.SKIPPED
+        if not isinstance(source, FromStep):
+            return End.OK
+        if loop := self._collected_over(source, group):
+            return self._all_items(source.step, loop).end
+        task = self.flow.steps[source.step]
+        return self.end_of_task(task, self._index_of(task))
+
+    def value(self, source: Source, group: str) -> Any:
+        """A value, packed, of something that ended OK; of a parameter or a constant the value itself."""
+        match source:
+            case Constant(value):
+                return value
+            case FromParameter(name):
+                return self.parameter(name)
+            case FromItem():
+                return self._item(source)
+            case FromEither(outputs):
+                return next(self.value(each, group) for each in outputs if self.end(each, group) is End.OK)
+        if loop := self._collected_over(source, group):
+            return self._collected(source, loop)
+        task = self.flow.steps[source.step]
+        return self.pull(self.flow.id(task), xcom_key(source.output), self._index_of(task))
+
+    def parameter(self, name: str) -> Any:
+        """A parameter of the run."""
+        found = next(each for each in self.flow.plan.parameters if each.name == name)
+        value = self._parameters.get(name, found.default)
+        return value if value == found.default else as_declared(found.schema, value)
+
+    def pull(self, task: str, key: str, index: int = _UNMAPPED) -> Any:
+        """What a task left under a key; None for nothing."""
+        return restored(self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index))
+
+    def end_of_task(self, task: Task, index: int = _UNMAPPED) -> End | None:
+        """How a task ended, for an item; of one that was never expanded as a whole."""
+        states = self.states(self.flow.id(task))
+        state = states.get(index, states.get(_UNMAPPED))
+        return None if state is None else _ENDS.get(state)
+
+    def states(self, task: str) -> Mapping[int, str | None]:
+        """The states of a task by map index."""
+        if task not in self._states:
+            ask = _states_of_3 if hasattr(self._context["ti"], "get_task_states") else _states_of_2
+            self._states[task] = ask(self._context, task)
+        return self._states[task]
+
+    # Loops.
+
+    def _collected_over(self, source: FromStep, group: str) -> Loop | None:
+        return next(iter(self.flow.structure.loops_between(source.step, group)), None)
+
+    def _index_of(self, task: Task) -> int:
+        """Which instance of a task outside of all loops, or in this one, a task here sees."""
+        return self.index if self.flow.loop(task) else _UNMAPPED
+
+    def _all_items(self, step: str, loop: Loop) -> _Parts:
+        if step not in self._parts:
+            self._parts[step] = self._seen(step, loop)
+        return self._parts[step]
+
+    def _seen(self, step: str, loop: Loop) -> _Parts:
+        """As FlowyML's walk over a run gathers items: see ``flowyml.runtime.walk``."""
+        if self.flow.has_items_task(loop):
+            listed = self.end_of_task(Task("items", loop.name))
+            if listed is not End.OK:
+                return _Parts(listed)
+            if not self.pull(self.flow.ids.items[loop.name], "return_value"):
+                return _Parts(End.OK)
+        states = self.states(task_id(step))
+        ends = {index: _ENDS.get(state) if state else None for index, state in sorted(states.items())}
+        if None in ends.values():
+            return _Parts(None)
+        goes_on = loop.on_item_error == "continue"
+        ok = [index for index, end in ends.items() if end is End.OK]
+        if End.FAILED in ends.values():
+            return _Parts(End.OK, ok) if goes_on else _Parts(End.FAILED)
+        return _Parts(End.OK, ok) if ok else _Parts(End.SKIPPED)
+
+    def _collected(self, output: FromStep, loop: Loop) -> list[Any]:
+        """The values of all items, in order; with ``on_item_error="continue"`` pairs with their indexes."""
+        indexes = self._all_items(output.step, loop).indexes
+        key = xcom_key(output.output)
+        # One call, as a list also where it is one; XComs of an earlier try of a failed item are cleared by then.
+        found = list(self._context["ti"].xcom_pull(task_ids=[task_id(output.step)], key=key)) if indexes else []
+        if len(found) != len(indexes):
+            found = [self.pull(task_id(output.step), key, index) for index in indexes]
+        values = [restored(value) for value in found]
+        goes_on = loop.on_item_error == "continue"
+        return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
+
+    def _item(self, source: FromItem) -> Any:
+        """The item of this task: its place in the list is the map index."""
+        around = self.flow.structure.by_name[source.loop]
+        items = self.value(self.flow.list_of(source), around.parent)
+        if isinstance(items, list | tuple) and not self.is_apart(self.flow.list_of(source), around.parent):
+            return items[self.index]
+        return self.pull(self.flow.ids.items[source.loop], item_key(source.name, self.index))
+
+    def is_apart(self, source: Source, group: str) -> bool:
+        """Whether the items of a list are stored one by one: pairs with an index hold values that may be elsewhere."""
+        outputs = source.outputs if isinstance(source, FromEither) else (source,)
+        loops = [self._collected_over(each, group) for each in outputs if isinstance(each, FromStep)]
+        return any(loop.on_item_error == "continue" for loop in loops if loop)
+
+
+def _states_of_3(context: Mapping[str, Any], task: str) -> Mapping[int, str | None]:
+    """Keys are the task id, with the map index after an underscore. Source: Airflow, ``execution_api``."""
+    ti = context["ti"]
+    found = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task], run_ids=[ti.run_id]).get(ti.run_id, {})
+    states = {}
+    for key, state in found.items():
+        index = key.removeprefix(task).removeprefix("_")
+        states[int(index) if index else _UNMAPPED] = None if state is None else str(getattr(state, "value", state))
+    return states
+
+
+def _states_of_2(context: Mapping[str, Any], task: str) -> Mapping[int, str | None]:
+    run = context["ti"].get_dagrun()
+    with import_module("airflow.utils.session").create_session() as session:
+        found = [each for each in run.get_task_instances(session=session) if each.task_id == task]
+        return {each.map_index: None if each.state is None else str(each.state) for each in found}

@@ -1,0 +1,365 @@
+"""Pipeline 'flow' as an Airflow DAG, version 98c2c3c4b34b.
+
+Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
+
+```text
+         ╭───────────╮                 ╭─────────────╮       ╭───────────╮   ╭───────────────╮
+         │ measure ⟳ │                 │ tolerant ⟳  │       │ survey ⊞  │   │ drop_each ⏏⟳  │
+         ╰─────┬─────╯                 ╰─────────────╯       ╰─────┬─────╯   ╰───────────────╯
+      ╭────────┴────────╮                  ╭─────────────────┬─────┴────────┬────────────╮
+╭─────▼─────╮   ╭───────▼───────╮   ╭──────▼──────╮   ╭──────▼──────╮   ╭───▼───╮   ╭────▼────╮
+│ refine ⟳? │   │ tell_short ⟳? │   │ tell_many ? │   │ tell_few ?  │   │ page  │   │ drop ⏏  │
+╰─────┬─────╯   ╰┬──────────────╯   ╰──────┬──────╯   ╰──────┬──────╯   ╰───────╯   ╰─────────╯
+      ╰──────╮   │                         ╰──────╮   ╭──────╯
+       ╭─────▼───▼─────╮                      ╭───▼───▼───╮
+       │ tell_either ⟳ │                      │ tell_all  │
+       ╰───────────────╯                      ╰───────────╯
+
+⟳ each item of letters, 1 at a time: measure, tell_either, if long, short
+? if long: refine
+? short: tell_short
+? if many: tell_many
+? few: tell_few
+⟳ each city: tolerant
+⏏ clean-up: drop, each name
+⟳ each name: drop_each
+⊞ pipeline survey: survey.cities, survey.measure, survey.sum_of
+```
+
+| Parameter | Type | Default |
+| --- | --- | --- |
+| `count` | integer | `3` |
+| `limit` | integer | `100` |
+
+| Step | Takes | Gives |
+| --- | --- | --- |
+| `survey.cities` | parameter `count` | `cities` |
+| `measure` | an item of `letters` | `measure` |
+| `tolerant` | an item of `tolerant` | `tolerant` |
+| `survey.measure` | an item of `survey.measure` | `measure` |
+| `refine` | `measure` of `measure` | `refine` |
+| `tell_short` | an item of `letters`, `measure` of `measure` | `tell_short` |
+| `survey.sum_of` | `measure` of `survey.measure` | `sum_of` |
+| `tell_either` | `refine` of `refine` or `tell_short` of `tell_short` | `tell_either` |
+| `tell_many` | `sum_of` of `survey.sum_of` | `tell_many` |
+| `tell_few` | `sum_of` of `survey.sum_of` | `tell_few` |
+| `page` | `sum_of` of `survey.sum_of` |  |
+| `tell_all` | `tell_many` of `tell_many` or `tell_few` of `tell_few` | `tell_all` |
+| `drop_each` | an item of `drop_each` |  |
+| `drop` | `sum_of` of `survey.sum_of` |  |
+
+| Output | XCom | Task |
+| --- | --- | --- |
+| `said` | `tell_all` | `tell_all` |
+| `letters` | `tell_either` | `tell_either` |
+| `tolerant` | `tolerant` | `tolerant` |
+
+FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
+the bundle beside it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from runpy import run_path
+
+try:
+    from airflow.sdk import DAG, BaseOperator, Param
+except ImportError:  # Airflow 2
+    from airflow.models import DAG, BaseOperator, Param
+
+try:
+    from airflow.sdk import Label
+    from airflow.sdk.bases.branch import BaseBranchOperator
+except ImportError:  # Airflow 2
+    from airflow.operators.branch import BaseBranchOperator
+    from airflow.utils.edgemodifier import Label
+
+try:
+    from airflow.sdk import task_group
+except ImportError:  # Airflow 2
+    from airflow.decorators import task_group
+
+try:
+    from airflow.sdk import TaskGroup
+except ImportError:  # Airflow 2
+    from airflow.utils.task_group import TaskGroup
+
+BUNDLE = Path(__file__).parent / "flowyml_bundles" / "flow-c08cc470.pyz"
+PYTHON = sys.executable  # runs the steps
+ARTIFACTS = None  # takes large outputs; None: as FLOWYML_ARTIFACTS says on the workers
+
+
+def worker():
+    """FlowyML's side of a task, from the bundle: unpacked and loaded when a task runs, not when this file is parsed."""
+    if "flowyml_airflow" not in sys.modules:
+        run_path(str(BUNDLE), run_name="bundle")["make_importable"](BUNDLE)
+    from flowyml_airflow import worker
+
+    return worker
+
+
+class Step(BaseOperator):
+    """A step of the pipeline. Its inputs are outputs of other steps; parameters of the run reach it by themselves."""
+
+    template_fields = ("inputs",)
+    ui_color = "#e3f0ea"
+
+    def __init__(self, *, step, inputs=None, **arguments):
+        super().__init__(multiple_outputs=True, **arguments)
+        self.step = step
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().run_step(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+class ItemStep(Step):
+    """A step in a loop, mapped over the labels of its items. It takes its own item of each list, by its map index."""
+
+    template_fields = ("inputs", "item")
+
+    def __init__(self, *, item, **arguments):
+        super().__init__(**arguments)
+        self.item = item
+
+
+class Items(BaseOperator):
+    """Lists the items of a loop by their labels, over which its tasks are mapped."""
+
+    template_fields = ("inputs",)
+
+    def __init__(self, *, loop, inputs=None, **arguments):
+        super().__init__(**arguments)
+        self.loop = loop
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().list_items(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+class Choose(BaseBranchOperator):
+    """Takes the first branch whose condition holds; the others are skipped."""
+
+    template_fields = ("inputs", "item")
+
+    def __init__(self, *, choice, branches, inputs=None, item=None, **arguments):
+        super().__init__(**arguments)
+        self.choice = choice
+        self.branches = branches
+        self.inputs = inputs or {}
+        self.item = item
+
+    def choose_branch(self, context):
+        return self.branches.get(worker().choose(self, context, BUNDLE, PYTHON, ARTIFACTS), [])
+
+    def on_kill(self):
+        worker().stop_step()
+
+
+class Settled(BaseOperator):
+    """Comes after items that may fail without failing the run."""
+
+    def execute(self, context):
+        pass
+
+
+class Watcher(BaseOperator):
+    """Fails the run when a step failed, whatever ran after it."""
+
+    def execute(self, context):
+        raise RuntimeError("A step of this run failed.")
+
+
+class Start(BaseOperator):
+    """Fires ``on_pipeline_start`` of the pipeline's hooks."""
+
+    def execute(self, context):
+        worker().start_run(context, BUNDLE, PYTHON)
+
+
+def on_end(context):
+    """Fire ``on_pipeline_end`` of the pipeline's hooks."""
+    worker().finish_run(context, BUNDLE, PYTHON)
+
+
+with DAG(
+    dag_id="flow",
+    description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
+    doc_md=__doc__,
+    tags=["flowyml", "flowyml:98c2c3c4b34b"],
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    default_args={"retries": 0},
+    params={"count": Param(3, type="integer"), "limit": Param(100, type="integer")},
+    on_success_callback=on_end,
+    on_failure_callback=on_end,
+):
+    survey = TaskGroup("survey", prefix_group_id=False, tooltip="Measures cities.")
+    survey_cities_4b1da184 = Step(
+        task_id="survey_cities_4b1da184",
+        task_display_name="survey.cities",
+        step="survey.cities",
+        task_group=survey,
+    )
+    letters_items = Items(task_id="letters_items", loop="letters")
+
+    @task_group(group_id="letters", prefix_group_id=False, tooltip="letters")
+    def letters(item):
+        measure = ItemStep(
+            task_id="measure",
+            step="measure",
+            item=item,
+            map_index_template="{{ task.item }}",
+            max_active_tis_per_dagrun=1,
+        )
+        choose_long = Choose(
+            task_id="choose_long",
+            task_display_name="long?",
+            choice="long",
+            branches={"long": ["refine"], "short": ["tell_short"]},
+            inputs={"measure.measure": measure.output["measure"]},
+            map_index_template="{{ task.item }}",
+            max_active_tis_per_dagrun=1,
+            item=item,
+        )
+        refine = ItemStep(
+            task_id="refine",
+            step="refine",
+            inputs={"value": measure.output["measure"]},
+            retries=2,
+            retry_delay=timedelta(seconds=0),
+            item=item,
+            map_index_template="{{ task.item }}",
+            max_active_tis_per_dagrun=1,
+        )
+        tell_short = ItemStep(
+            task_id="tell_short",
+            step="tell_short",
+            inputs={"value": measure.output["measure"]},
+            item=item,
+            map_index_template="{{ task.item }}",
+            max_active_tis_per_dagrun=1,
+        )
+        tell_either = ItemStep(
+            task_id="tell_either",
+            step="tell_either",
+            inputs={"value": [refine.output["refine"], tell_short.output["tell_short"]]},
+            trigger_rule="none_failed_min_one_success",
+            item=item,
+            map_index_template="{{ task.item }}",
+            max_active_tis_per_dagrun=1,
+        )
+        return measure, choose_long, refine, tell_short, tell_either
+
+    measure, choose_long, refine, tell_short, tell_either = letters.expand(item=letters_items.output)
+    tolerant = ItemStep.partial(
+        task_id="tolerant",
+        step="tolerant",
+        map_index_template="{{ task.item }}",
+    ).expand(item=["x", "y"])
+    survey_measure_items = Items(
+        task_id="survey_measure_items",
+        loop="survey.measure",
+        inputs={"survey.cities.cities": survey_cities_4b1da184.output["cities"]},
+        task_group=survey,
+    )
+    survey_measure_c3fffa40 = ItemStep.partial(
+        task_id="survey_measure_c3fffa40",
+        task_display_name="survey.measure",
+        step="survey.measure",
+        inputs={"city": survey_cities_4b1da184.output["cities"]},
+        map_index_template="{{ task.item }}",
+        max_active_tis_per_dagrun=2,
+        task_group=survey,
+    ).expand(item=survey_measure_items.output)
+    survey_sum_of_a194c3e0 = Step(
+        task_id="survey_sum_of_a194c3e0",
+        task_display_name="survey.sum_of",
+        step="survey.sum_of",
+        inputs={"values": survey_measure_c3fffa40.output["measure"]},
+        trigger_rule="none_failed",
+        task_group=survey,
+    )
+    choose_many = Choose(
+        task_id="choose_many",
+        task_display_name="many?",
+        choice="many",
+        branches={"many": ["tell_many"], "few": ["tell_few"]},
+        inputs={"survey.sum_of.sum_of": survey_sum_of_a194c3e0.output["sum_of"]},
+    )
+    tell_many = Step(task_id="tell_many", step="tell_many", inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]})
+    tell_few = Step(task_id="tell_few", step="tell_few", inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]})
+    page = Step(
+        task_id="page",
+        step="page",
+        inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]},
+        trigger_rule="one_failed",
+    )
+    tell_all = Step(
+        task_id="tell_all",
+        step="tell_all",
+        inputs={"what": [tell_many.output["tell_many"], tell_few.output["tell_few"]]},
+        trigger_rule="none_failed_min_one_success",
+    )
+    drop_each = ItemStep.partial(
+        task_id="drop_each",
+        step="drop_each",
+        map_index_template="{{ task.item }}",
+    ).expand(item=["one", "two"])
+    drop_each.as_teardown()
+    drop = Step(task_id="drop", step="drop", inputs={"value": survey_sum_of_a194c3e0.output["sum_of"]}).as_teardown()
+    start = Start(task_id="on_pipeline_start", retries=2, retry_delay=timedelta(seconds=0))
+    settled = Settled(task_id="settled", trigger_rule="all_done")
+    watcher = Watcher(task_id="watcher", trigger_rule="one_failed")
+
+    start >> [survey_cities_4b1da184, letters_items, tolerant]
+    choose_long >> Label("long") >> refine
+    choose_long >> Label("short") >> tell_short
+    choose_many >> Label("many") >> tell_many
+    choose_many >> Label("few") >> tell_few
+    tolerant >> settled
+    [
+        survey_cities_4b1da184,
+        letters_items,
+        measure,
+        survey_measure_items,
+        survey_measure_c3fffa40,
+        refine,
+        tell_short,
+        survey_sum_of_a194c3e0,
+        tell_either,
+        tell_many,
+        tell_few,
+        page,
+        tell_all,
+    ] >> watcher
+    others = [
+        survey_cities_4b1da184,
+        letters_items,
+        measure,
+        tolerant,
+        survey_measure_items,
+        survey_measure_c3fffa40,
+        refine,
+        tell_short,
+        survey_sum_of_a194c3e0,
+        tell_either,
+        tell_many,
+        tell_few,
+        page,
+        tell_all,
+    ]
+    others >> drop_each
+    others >> drop
+
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "98c2c3c4b34b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey_cities_4b1da184", "measure", "tolerant", "survey_measure_c3fffa40", "refine", "tell_short", "survey_sum_of_a194c3e0", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "steps": ["survey_measure_c3fffa40"]}, "letters": {"items": "letters_items", "steps": ["measure", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "steps": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "steps": ["drop_each"]}}, "digest": "6c438c6289b0c7194d6069c8f9ba82792c22af87832605f024ad6bb3012432df"}
