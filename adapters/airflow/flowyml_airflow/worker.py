@@ -69,7 +69,13 @@ def run_step(
     with _processes(context, bundle, python, artifacts, read_secret) as processes, _end_with_parent():
         try:
             outputs = processes.run(
-                step.name, inputs, attempt=_attempt(context), index=index, secrets=step.secrets, on_line=_log, stop=_stop
+                step.name,
+                inputs,
+                attempt=_attempt(context),
+                index=index,
+                secrets=step.secrets,
+                on_line=_log,
+                stop=_stop,
             )
             return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
         except StepError as error:
