@@ -12,11 +12,12 @@ from flowyml.authoring.calls import Call, Given
 from flowyml.authoring.places import errors_at
 from flowyml.authoring.scopes import around, check_scopes, check_seen
 from flowyml.authoring.sources import function_reference
+from flowyml.authoring.together import check_together
 from flowyml.core.errors import CycleError, DefinitionError
 from flowyml.core.near_names import did_you_mean
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.conditions import with_sources
-from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, outputs_in
+from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, Section, outputs_in
 from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
 from flowyml.plan.types import is_rich, spell_out, wanted
 
@@ -40,6 +41,7 @@ def compile_steps(
     structure = Groups(groups, steps)
     if structure.by_name or any(map(has_control_flow, steps)):
         check_scopes(structure, {call.name: call for call in calls}, steps)
+    check_together(structure, {call.name: call for call in calls}, steps)
     return _in_order(pipeline, structure, steps), groups
 
 
@@ -49,8 +51,8 @@ def has_control_flow(step: Step) -> bool:
 
 
 def is_flat(step: Step) -> bool:
-    """Whether FlowyML before control flow and secrets would read this step rightly."""
-    return not has_control_flow(step) and not step.secrets
+    """Whether FlowyML before control flow, secrets and execution groups would read this step rightly."""
+    return not has_control_flow(step) and not step.secrets and not step.execution_group
 
 
 def with_types(
@@ -167,6 +169,7 @@ class _Wiring:
             options=options.engines,
             group=call.group,
             secrets=options.secrets,
+            execution_group=self._execution_group(call),
             run_if="all_done" if self._at_end(call) and options.run_if == "all_success" else options.run_if,
         )
 
@@ -202,6 +205,12 @@ class _Wiring:
                 return source
         sources = tuple(source for source, _ in producers)
         return FromEither(sources) if len(sources) > 1 else sources[0] if sources else None
+
+    def _execution_group(self, call: Call) -> str:
+        """A pipeline that is called in another has groups of its own in each call."""
+        name = call.step.step_options.execution_group
+        around = [each for each in self.structure.path(call.group) if isinstance(self.structure.by_name[each], Section)]
+        return f"{around[-1]}.{name}" if name and around else name
 
     def _at_end(self, call: Call) -> bool:
         return self.structure.is_cleanup(call.group)

@@ -56,6 +56,7 @@ class StepOptions:
     max_parallel: int | None = None
     on_item_error: str = "fail"
     secrets: Mapping[str, str] = field(default_factory=dict)
+    execution_group: str = ""
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -163,6 +164,11 @@ class Step(Generic[P, R]):
         """What the step does, in a line: as given, else the first line of the docstring."""
         return self.step_options.description
 
+    @property
+    def execution_group(self) -> str:
+        """The name of the group with which the step shares a task, a process or a pod; empty for none."""
+        return self.step_options.execution_group
+
     @functools.cached_property
     def signature(self) -> inspect.Signature:
         """The signature of the function."""
@@ -188,6 +194,7 @@ class Step(Generic[P, R]):
         max_parallel: int | None = None,
         on_item_error: str | None = None,
         secrets: Mapping[str, str] | None = None,
+        execution_group: str | None = None,
     ) -> Step[P, R]:
         """The same function as another step: what is given here replaces what ``@step`` said."""
         changed: dict[str, Any] = {
@@ -201,6 +208,7 @@ class Step(Generic[P, R]):
             "max_parallel": check_max_parallel(max_parallel, f"step {self.name!r}"),
             "on_item_error": on_item_error and check_item_error(on_item_error, f"step {self.name!r}"),
             "secrets": None if secrets is None else _secrets(secrets, self, self.name),
+            "execution_group": execution_group and check_name(execution_group, "execution group"),
         }
         return self._changed({key: value for key, value in changed.items() if value is not None})
 
@@ -272,6 +280,7 @@ def step(
     max_parallel: int | None = None,
     on_item_error: str = "fail",
     secrets: Mapping[str, str] = {},
+    execution_group: str | None = None,
     **engines: Mapping[str, Any],
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 @names_unknown_options("step")
@@ -292,6 +301,7 @@ def step(
     max_parallel: int | None = None,
     on_item_error: str = "fail",
     secrets: Mapping[str, str] = {},
+    execution_group: str | None = None,
     **engines: Mapping[str, Any],
 ) -> Any:
     """Make a step of a function.
@@ -307,7 +317,8 @@ def step(
     any but ``"all_success"``, what it takes from other steps needs a default in the function, for when they did not
     complete. ``max_parallel`` and ``on_item_error`` are for ``map``. ``secrets`` fills parameters, or environment
     variables of the step's process, from the engine's store of secrets: ``{"password": "warehouse/password"}``. Such a
-    step runs in a process of its own. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
+    step runs in a process of its own. Neighbouring steps with the same ``execution_group`` run in one task, process or
+    pod, one after the other. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
 
     Raises ``DefinitionError`` for options that make no sense.
 
@@ -338,6 +349,7 @@ def step(
             max_parallel=check_max_parallel(max_parallel, f"step {shown!r}"),
             on_item_error=check_item_error(on_item_error, f"step {shown!r}"),
             secrets=_secrets(secrets, made, shown),
+            execution_group=check_name(execution_group, "execution group") if execution_group else "",
             engines=engine_options(engines, f"step {shown!r}"),
         )
         return made

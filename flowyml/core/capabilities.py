@@ -33,6 +33,7 @@ class Feature(StrEnum):
     RUN_IF = "Steps that run after failures or skips (run_if)"
     CLEANUP = "Clean-up, however the run ends"
     SUB_PIPELINES = "Pipelines in pipelines"
+    EXECUTION_GROUPS = "Several steps in one task or process (execution_group)"
     RETRY_RUN = "What failed of a run runs again (retry)"
     SECRETS = "Secrets by name"
     SCHEDULE_CRON = "Cron schedule"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from flowyml.core.errors import DefinitionError
@@ -65,6 +65,24 @@ class ResourceRequirements:
         return {"nvidia.com/gpu.product": str(self.gpu_type)} if is_model else {}
 
     @classmethod
+    def largest(cls, several: Iterable[ResourceRequirements | None]) -> ResourceRequirements | None:
+        """What is enough for each of several, one at a time; None where none asks for anything.
+
+        >>> two = ResourceRequirements(cpu="500m", memory="1Gi"), ResourceRequirements(cpu="1", memory="900M", gpu=1)
+        >>> ResourceRequirements.largest(two)
+        ResourceRequirements(cpu='1', memory='1Gi', gpu=1, gpu_type=None)
+        """
+        asked = [each for each in several if each is not None]
+        if not asked:
+            return None
+        return cls(
+            cpu=max((each.cpu for each in asked if each.cpu), key=_amount, default=None),
+            memory=max((each.memory for each in asked if each.memory), key=_amount, default=None),
+            gpu=max(each.gpu for each in asked),
+            gpu_type=next((each.gpu_type for each in asked if each.gpu_type), None),
+        )
+
+    @classmethod
     def coerce(
         cls, value: ResourceRequirements | Mapping[str, object] | None, *, stacklevel: int = 2
     ) -> ResourceRequirements | None:
@@ -86,3 +104,13 @@ class ResourceRequirements:
                 f"resources has no {', '.join(map(repr, unknown))}. Known: {', '.join(sorted(known))}."
             )
         return cls(**value)  # type: ignore[arg-type]  # __post_init__ checks the values
+
+
+def _amount(quantity: str) -> float:
+    """A quantity as a number (source: Kubernetes, *Quantity*)."""
+    number = quantity.rstrip("mkKMGTPEi")
+    unit = quantity[len(number) :]
+    if unit == "m":
+        return float(number) / 1000
+    base = 1024 if unit.endswith("i") else 1000
+    return float(number) * float(base ** ("kMGTPE".index(unit[0].replace("K", "k")) + 1)) if unit else float(number)

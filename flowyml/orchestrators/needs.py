@@ -56,6 +56,8 @@ def first_of_each(plan: Plan) -> dict[Feature, str]:
 def _step_needs(plan: Plan, step: Step) -> Iterator[tuple[Feature, str]]:
     if step.run_if != "all_success" and not plan.structure.is_cleanup(step.group):
         yield Feature.RUN_IF, f"run_if={step.run_if!r}"
+    if step.execution_group:
+        yield Feature.EXECUTION_GROUPS, f"execution_group={step.execution_group!r}"
     if step.secrets:
         yield Feature.SECRETS, f"secret {next(iter(step.secrets.values()))!r}"
     if step.retry and step.retry.max_attempts > 1:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
+from flowyml.core.resources import ResourceRequirements
 from flowyml.plan.conditions import Condition, sources_in
 from flowyml.plan.values import FromEither, FromStep, Source, steps_of
 
 if TYPE_CHECKING:
     from flowyml.plan.model import Input, Step
 
-__all__ = ["Branch", "Cleanup", "Group", "Groups", "Loop", "Section", "outputs_in"]
+__all__ = ["Branch", "Cleanup", "Group", "Groups", "Loop", "Section", "Together", "outputs_in"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,20 @@ class Cleanup:
 
 
 Group = Loop | Branch | Section | Cleanup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """An execution group: its ``steps`` run in one task, process or pod, one after the other in the plan's order.
+
+    ``resources`` are the largest of its steps', ``timeout_seconds`` those of all of them together; None where one of
+    them has none. They stand in the same group of the others, and no step outside lies on a way from one to another.
+    """
+
+    name: str
+    steps: tuple[str, ...]
+    resources: ResourceRequirements | None = None
+    timeout_seconds: float | None = None
 
 
 class Groups:
@@ -141,6 +156,19 @@ class Groups:
         mine = {branch.choice: branch.name for branch in self.branches(one)}
         return any(mine.get(branch.choice, branch.name) != branch.name for branch in self.branches(other))
 
+    def step(self, name: str) -> Step:
+        """A step by its name."""
+        return self._steps[name]
+
+    @cached_property
+    def together(self) -> Mapping[str, Together]:
+        """The execution groups by name."""
+        found: dict[str, list[Step]] = {}
+        for step in self._steps.values():
+            if step.execution_group:
+                found.setdefault(step.execution_group, []).append(step)
+        return {name: _together(name, steps) for name, steps in found.items()}
+
     @cached_property
     def choices(self) -> Mapping[str, Sequence[Branch]]:
         """The branches of each choice, in the order in which they are tried."""
@@ -186,6 +214,16 @@ class Groups:
         for group in self.by_name.values():
             for source in self.sources(group):
                 yield from ((group.parent, name) for name in steps_of(source))
+
+
+def _together(name: str, steps: Sequence[Step]) -> Together:
+    times = [step.timeout_seconds for step in steps if step.timeout_seconds is not None]
+    return Together(
+        name=name,
+        steps=tuple(step.name for step in steps),
+        resources=ResourceRequirements.largest(step.resources for step in steps),
+        timeout_seconds=sum(times) if len(times) == len(steps) else None,
+    )
 
 
 def outputs_in(sources: Iterable[Source]) -> Iterator[FromStep]:

@@ -38,7 +38,7 @@ SCHEMA_VERSION = 2
 """The newest that this FlowyML reads."""
 
 FLAT_SCHEMA_VERSION = 1
-"""That of a plan without control flow and secrets, which keeps its bytes."""
+"""That of a plan without control flow, secrets and execution groups, which keeps its bytes."""
 
 RUN_IF = (
     "all_success", "all_done", "all_failed", "one_failed", "one_success", "one_done", "none_failed",
@@ -89,7 +89,8 @@ class Step:
     data. ``options`` are for single engines, by the engine's name.
 
     ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by
-    the argument or the environment variable that the value of each fills on the worker.
+    the argument or the environment variable that the value of each fills on the worker. Steps of one
+    ``execution_group`` run in one task, process or pod: see ``flowyml.plan.groups.Together``.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Step:
     group: str = ""
     run_if: str = "all_success"
     secrets: Mapping[str, str] = field(default_factory=dict)
+    execution_group: str = ""
 
     @property
     def upstream(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from flowyml.runtime.hooks import fire_plain
@@ -33,19 +33,23 @@ def run_child(
     early_output: bytes,
     own_input: bool,
 ) -> NoReturn:
-    """Never returns. ``streams`` are stdout, stderr and the answer; ``early_output`` is printed first.
+    """Never returns. ``streams`` are stdout, stderr and the answer, and where further requests come from, for a process
+    that is to ``hold`` after one; ``early_output`` is printed first.
 
     Without ``own_input`` it keeps the standard input of its parent.
     """
     try:
         end = End()
-        answer = _detach(streams, early_output, own_input)
-        seeds.reseed()
+        answer, *more = _detach(streams, early_output, own_input)
         code = 0
         try:
-            with stoppable():
-                result = _answer(worker, request)
-            write_all(answer, json.dumps(result).encode())
+            for each in _requests(request, more[0]) if more else (request,):
+                seeds.reseed()
+                with stoppable():
+                    result = _answer(worker, each)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                write_all(answer, json.dumps(result).encode() + (b"\n" if each.get("hold") else b""))
         except StepStopped:
             code = -signal.SIGTERM
         end.leave(code)
@@ -76,12 +80,23 @@ def write_all(number: int, data: bytes) -> None:
         view = view[os.write(number, view) :]
 
 
-def _detach(streams: Sequence[int], early_output: bytes, own_input: bool) -> int:
-    """Be a process group of one's own, with streams of one's own; gives the descriptor of the answer."""
+def _requests(first: Mapping[str, Any], more: int) -> Iterator[Mapping[str, Any]]:
+    """The first request, and while it is to hold, those that follow, until the other side closes the pipe."""
+    request: Mapping[str, Any] = first
+    with os.fdopen(more, "rb") as file:
+        while True:
+            yield request
+            if not request.get("hold") or not (line := file.readline()):
+                return
+            request = json.loads(line)
+
+
+def _detach(streams: Sequence[int], early_output: bytes, own_input: bool) -> list[int]:
+    """Be a process group of one's own, with streams of one's own; gives the descriptors of the answer and the rest."""
     os.setsid()
     _die_with_parent()
-    stdout, stderr, answer = streams
-    private = fcntl.fcntl(answer, fcntl.F_DUPFD_CLOEXEC, _PRIVATE)
+    stdout, stderr, *rest = streams
+    private = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _PRIVATE) for number in rest]
     if own_input:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)

@@ -55,23 +55,40 @@ class ForkedProcesses:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._server = self._start(ahead)
+        self._held: dict[str, _Child] = {}
         self._closed = False
 
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
-        """Fork a child for a request."""
-        request = {**request, "number": next(self._numbers)}
-        child = _Child(who, self._live_server(who), request, body, on_line)
+        """Fork a child for a request, or take the one that is held for steps ``together`` with this."""
+        together = request.get("together", "")
+        child = self._held.pop(together, None) if together else None
+        if child is None:
+            request = {**request, "number": next(self._numbers)}
+            child = _Child(who, self._live_server(who), request, body, on_line)
+        else:
+            child.take(who, request, body, on_line)
         try:
             yield child
         finally:
-            child.close()
+            if child.is_idle and not self._closed:
+                self._held[together] = child
+            else:
+                child.close()
+
+    def release(self, together: str) -> None:
+        """Let the child end that is held, if there is one."""
+        child = self._held.pop(together, None)
+        if child is not None:
+            child.release()
 
     def close(self) -> None:
         """End the warm process, and everything with it."""
         with self._lock:
             self._closed = True
         self._server.close()
+        while self._held:
+            self._held.popitem()[1].close()
 
     def _live_server(self, who: str) -> Server:
         with self._lock:
@@ -272,9 +289,11 @@ class _Child:
         self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]
         self._sinks: dict[int, Callable[[bytes], None]] = {}
         self._poll = select.poll()
+        self._more: int | None = None
+        self.is_idle = False
 
     def _start(self) -> None:
-        """Have it forked, with the far ends of four pipes."""
+        """Have it forked, with the far ends of four pipes, and of one for further requests if it is to hold."""
         theirs: list[int] = []
         try:
             for sink in (*(lines.feed for lines in self._lines), self._answer.extend, self._read_status):
@@ -283,6 +302,9 @@ class _Child:
                 self._sinks[ours] = sink
                 os.set_blocking(ours, False)
                 self._poll.register(ours, select.POLLIN)
+            if self._request.get("hold"):
+                far, self._more = os.pipe()
+                theirs.insert(-1, far)
             self._started = True
             self._server.send(self._request, self._body, theirs)
         finally:
@@ -291,10 +313,13 @@ class _Child:
 
     def wait(self, timeout: float | None, stop: threading.Event | None) -> dict[str, Any]:
         """Its answer. It is still running when this raises."""
-        self._wait_for_code(timeout, stop)
-        self._start()
+        if self._started:
+            self._ask_again()
+        else:
+            self._wait_for_code(timeout, stop)
+            self._start()
         deadline: float | None = None
-        while not self._pump(_SLICE):
+        while not self._pump(_SLICE) and not self._holds():
             if stop and stop.is_set():
                 raise cancelled(self._who)
             if timeout is not None and self._process is not None:
@@ -302,7 +327,44 @@ class _Child:
                 if time.monotonic() >= deadline:
                     raise timed_out(self._who, timeout)
         self._drain()
+        self.is_idle = self._holds()
         return self._answered()
+
+    def take(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> None:
+        """Have it work on another request; what it prints goes to another place from here on."""
+        self.is_idle = False
+        self._who, self._body = who, body
+        self._request = {**request, "number": self._request["number"]}
+        self._answer.clear()
+        self._lines = [Lines(stream, on_line) for stream in ("stdout", "stderr")]
+        for number, lines in zip(self._sinks, self._lines, strict=False):
+            self._sinks[number] = lines.feed
+
+    def release(self) -> None:
+        """Let it end as the process of a step does, and wait for that."""
+        self._close_more()
+        deadline = time.monotonic() + _PATIENCE + 1
+        while not self._pump(_SLICE) and time.monotonic() < deadline:
+            pass
+        self.kill()
+        self._drain()
+        self.close()
+
+    def _ask_again(self) -> None:
+        assert self._more is not None
+        data = memoryview(json.dumps({**self._request, "body": self._body}).encode() + b"\n")
+        with suppress(OSError):  # it has died, as its end shows
+            while data:
+                data = data[os.write(self._more, data) :]
+
+    def _holds(self) -> bool:
+        """Whether it has answered and waits for more."""
+        return self._end is None and bool(self._request.get("hold")) and self._answer.endswith(b"\n")
+
+    def _close_more(self) -> None:
+        if self._more is not None:
+            os.close(self._more)
+            self._more = None
 
     def _wait_for_code(self, timeout: float | None, stop: threading.Event | None) -> None:
         """The clock of a step starts when the code is loaded; that has a time of its own, in which large libraries fit.
@@ -334,6 +396,7 @@ class _Child:
             lines.mute()
 
     def close(self) -> None:
+        self._close_more()
         for number in self._sinks:
             os.close(number)
         self._sinks = {}
@@ -394,11 +457,11 @@ class _Child:
             self._end = StepCrashedError(message.rstrip("\n:"))
 
     def _answered(self) -> dict[str, Any]:
-        assert self._end is not None
         if isinstance(self._end, StepError):
             raise self._end
         try:
             answer: dict[str, Any] = json.loads(self._answer)
         except ValueError:
+            assert self._end is not None  # one that holds has answered
             raise crashed(self._who, self._end, self._server.out_of_memory) from None
         return answer

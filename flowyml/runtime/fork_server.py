@@ -34,7 +34,7 @@ from flowyml.runtime.worker import Worker
 __all__ = ["DATAGRAM", "main", "serve_from_fork"]
 
 DATAGRAM = 65536  # bytes that one request has at most; a longer one stands in a file that comes instead
-_FILES = 5  # stdout, stderr, answer, status, and the long request
+_FILES = 6  # stdout, stderr, answer, further requests, status, and the long request
 
 _replaced: list[object] = []
 

@@ -47,6 +47,7 @@ class _Children(Protocol):
     def child(
         self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine
     ) -> AbstractContextManager[_Child]: ...
+    def release(self, together: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -116,8 +117,13 @@ class StepProcesses:
         timeout: float | None = None,
         on_line: OnLine | None = None,
         stop: threading.Event | None = None,
+        together: str = "",
+        hold: bool = False,
     ) -> dict[str, Any]:
         """Run one attempt of a step: packed inputs to packed outputs. ``index`` is its item's, for a step in a loop.
+
+        Steps with the same name ``together``, of which no two may run at a time, share one process where it can be
+        forked: it waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
 
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are
         the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is
@@ -135,7 +141,11 @@ class StepProcesses:
         except MissingSecretError as error:
             self.fire("on_error", step, error, on_line=take_line)
             raise
-        request = {"kind": "step", "step": step, "attempt": attempt, "index": list(index), "secrets": values}
+        request: dict[str, Any] = {
+            "kind": "step", "step": step, "attempt": attempt, "index": list(index), "secrets": values
+        }  # fmt: skip
+        if together:
+            request.update(together=together, hold=hold)
         if values:
             take_line = Mask(values.values()).lines(take_line)
         answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, take_line, stop)
@@ -174,6 +184,10 @@ class StepProcesses:
             )
         except StepError as error:
             take_line("stderr", f"{error} The run goes on.")
+
+    def release(self, together: str) -> None:
+        """Let a process end that is held for steps of that name, if there is one."""
+        self._children.release(together)
 
     def close(self) -> None:
         """End everything."""

@@ -55,6 +55,9 @@ class SpawnedProcesses:
                 child.gone.set()
                 self._running.discard(child)
 
+    def release(self, together: str) -> None:
+        """No process is held here."""
+
     def close(self) -> None:
         """Have what still runs killed by the threads that wait for it."""
         self._closed = True

@@ -214,6 +214,20 @@ def test_a_loop_that_completed_is_left_alone_and_its_list_is_there(notes: Path) 
     assert {each.label: each.attempt for each in handle.step_runs()}["total"] == 3
 
 
+@pipeline
+def fixed(folder: str) -> Any:
+    with for_each([{"n": 0}, {"n": 1}]) as item:
+        done = second(folder, item)
+    return {"second": done}
+
+
+def test_a_loop_over_a_constant_list(notes: Path) -> None:
+    fail(notes, "second1")
+    handle = LocalOrchestrator().attach(fixed.run({"folder": str(notes)}).run_id)
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert (times(notes, "second0", "second1"), handle.outputs) == ([1, 2], {"second": [1, 2]})
+
+
 @step
 def is_good(folder: str) -> bool:
     return traced(Path(folder), "is_good") > 0

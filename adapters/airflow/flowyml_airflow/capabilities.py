@@ -22,6 +22,7 @@ CAPABILITIES = Capabilities(
         Feature.CLEANUP: partly(
             "Refused for a pipeline with a timeout: Airflow runs no teardown when a run has taken too long."
         ),
+        Feature.EXECUTION_GROUPS: no("Not yet; local runs have it."),
         Feature.RETRY_RUN: no("Not yet; local runs have it."),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "

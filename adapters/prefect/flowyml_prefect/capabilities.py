@@ -34,6 +34,7 @@ CAPABILITIES = Capabilities(
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
+        Feature.EXECUTION_GROUPS: no("Not yet; local runs have it."),
         Feature.RETRY_RUN: no("Not yet; local runs have it."),
         Feature.SECRETS: yes,
         Feature.SCHEDULE_CRON: yes,

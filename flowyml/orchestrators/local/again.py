@@ -120,13 +120,12 @@ class _Record:
 
     def _complete(self) -> None:
         """Each step has a turn, and each item one of each step, though a process that died wrote down only some."""
-        beside: dict[tuple[Loop, ...], set[Index]] = {}
-        for step in self.plan:
-            loops = self.plan.structure.loops(step.group)
-            beside.setdefault(loops, set()).update(i for i in self.turns[step.name] if len(i) == len(loops))
-        for step in self.plan:
-            turns, loops = self.turns[step.name], self.plan.structure.loops(step.group)
-            for index in beside[loops] or ({()} if not turns else ()):
+        beside: dict[tuple[str, ...], set[Index]] = {}
+        loops = {step.name: tuple(each.name for each in self.plan.structure.loops(step.group)) for step in self.plan}
+        for name, turns in self.turns.items():
+            beside.setdefault(loops[name], set()).update(index for index in turns if len(index) == len(loops[name]))
+        for name, turns in self.turns.items():
+            for index in beside[loops[name]] or ({()} if not turns else ()):
                 if not any(index[:depth] in turns for depth in range(len(index) + 1)):
                     turns[index] = None
 

@@ -68,17 +68,27 @@ class Engine:
         self._condition = threading.Condition()
         self._ready = walk.ready
         self._retries: list[tuple[float, int, Node]] = []
+        self._together: dict[str, list[Node]] = {}  # by the groups of which a step runs: those that wait for it
+        self._over: list[Node] = []  # of groups that have ended
+        self._release: Callable[[Node], object] = _not_begun
         self._idle = 0
         self._helpers: list[threading.Thread] = []
         self._slots: list[Slot] = []
         self._broken: BaseException | None = None
 
-    def run(self, call: Callable[[Node], dict[str, Any]], look: Callable[[Decision | Opening], Any]) -> None:
+    def run(
+        self,
+        call: Callable[[Node], dict[str, Any]],
+        look: Callable[[Decision | Opening], Any],
+        release: Callable[[Node], object],
+    ) -> None:
         """Return when every step has ended and every thread too. ``call`` runs one attempt and gives its outputs.
+
+        ``release`` is called with a step of each execution group that has ended.
 
         An interrupt of the calling thread (``KeyboardInterrupt``) stops the run, and is raised when it has stopped.
         """
-        self._call, self._look = call, look
+        self._call, self._look, self._release = call, look, release
         with self._condition:
             self._note_decided()
         interrupt = self._work_together()
@@ -138,6 +148,8 @@ class Engine:
         self._slots.append(slot)
         node = self._next(None)
         while node is not None:
+            while self._over:
+                self._release(self._over.pop())
             if isinstance(node, Node):
                 self._attempt(node, slot)
                 node = self._next(node)
@@ -227,14 +239,37 @@ class Engine:
             while self.walk.left and not self.stopping:
                 if self._retries:
                     self._wake_retries()
-                if self._ready:
-                    node = self._ready.popleft()
+                if node := self._taken():
                     if self._ready or self._retries:
                         self._call_for_help()
                     return node
                 self._wait()
             self._condition.notify_all()
             return None
+
+    def _taken(self) -> Waiting | None:
+        """The next that is ready; not a step of an execution group of which another one runs: that waits its turn."""
+        while self._ready:
+            node = self._ready.popleft()
+            if not isinstance(node, Node) or not node.together:
+                return node
+            if node.together not in self._together:
+                self._together[node.together] = []
+                return node
+            self._together[node.together].append(node)
+        return None
+
+    def _let_next(self, done: Node) -> None:
+        """The worker that ran a step of an execution group goes on with the group."""
+        self._ready.extendleft(reversed(self._together.pop(done.together, [])))
+        for node in [node for node in self._ready if isinstance(node, Node) and node.together == done.together][::-1]:
+            self._ready.remove(node)
+            self._ready.appendleft(node)
+
+    def _note_over(self, node: Node) -> None:
+        members = self.walk.plan.structure.together[node.step.execution_group].steps
+        if all(name in node.frame.tasks and node.frame.tasks[name].end is not None for name in members):
+            self._over.append(node)
 
     def _wait(self) -> None:
         self._idle += 1
@@ -246,12 +281,17 @@ class Engine:
     def _book(self, node: Node) -> None:
         if node.row.status == "QUEUED":
             heapq.heappush(self._retries, (node.due, node.position, node))
+            if node.together:
+                self._let_next(node)
             self._condition.notify()
             return
         if node.row.status == "COMPLETED":
             self.walk.ended(node, End.OK)
         else:
             self.walk.ended(node, End.FAILED, f"step {node.label!r} ended {node.row.status}")
+        if node.together:
+            self._let_next(node)
+            self._note_over(node)
         self._note_decided()
 
     def _note_decided(self) -> None:
@@ -272,6 +312,8 @@ class Engine:
                     node.position, "CANCELLED", "upstream_failed", 0, None, now, f"not run, since {node.cause}"
                 )
             self._mark(node, row)
+            if node.together:
+                self._note_over(node)
 
     def _wake_retries(self) -> None:
         while self._retries and self._retries[0][0] <= time.monotonic():

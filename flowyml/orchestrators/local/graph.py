@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowyml.core.runs import labelled
 from flowyml.orchestrators.local.again import Done, Recorded
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.plan.model import Step
@@ -13,7 +14,7 @@ __all__ = ["Node"]
 class Node(Task):
     """One step, or one item's turn of it, on its way through a run. ``row`` is what the store has of it."""
 
-    __slots__ = ("apart", "attempt", "before", "due", "error", "row")
+    __slots__ = ("apart", "attempt", "before", "due", "error", "row", "together")
 
     def __init__(self, frame: Frame, step: Step, position: int, *, apart: bool) -> None:
         super().__init__(frame, step, position)
@@ -21,6 +22,7 @@ class Node(Task):
         self.attempt = self.before = 0  # before: those of the run's earlier tries
         self.due = 0.0
         self.error: BaseException | None = None
+        self.together = labelled(step.execution_group, self.index) if step.execution_group else ""
         self.row = StepRow(position, "QUEUED", "queued", item=item_of(self.index))
 
     def recall(self, done: Done) -> None:

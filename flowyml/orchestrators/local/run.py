@@ -158,6 +158,7 @@ class LocalRun:
             self.plan.name, code, self.row.run_id, self._values, self._engine.stop_event, self._recorder.sink,
             self._parameters, self._settings.dates, share=self._settings.share,
             sharing=sharing_steps(self.plan),
+            together=self.plan.structure.together,
             max_copied_bytes=min(max(self._settings.max_output_bytes, SMALL), _COPIED),
         )  # fmt: skip
         in_threads = {step.name for step in self.plan if step.name not in self._settings.apart}
@@ -168,7 +169,7 @@ class LocalRun:
             self._recorder.start(self._ticker(live_view))
             self._settings.host.begun(self._engine)
             try:
-                self._engine.run(work.call, work.look)
+                self._engine.run(work.call, work.look, work.release)
             finally:
                 self._outcome = self._outcome_now()
                 if not self.is_completed:

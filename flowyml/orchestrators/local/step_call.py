@@ -19,6 +19,7 @@ from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.loans import Loans
+from flowyml.plan.groups import Together
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
@@ -60,7 +61,7 @@ class StepCalls:
     def __init__(
         self, pipeline: str, code: Code, run_id: str, folder: Path, stop: threading.Event,
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
-        sharing: Collection[str] = (), max_copied_bytes: float = 0,
+        sharing: Collection[str] = (), together: Mapping[str, Together] = {}, max_copied_bytes: float = 0,
     ) -> None:  # fmt: skip
         self.apart: StepProcesses | None = None
         self._functions = code.functions
@@ -71,6 +72,7 @@ class StepCalls:
         self._dates = dates
         self._share = share
         self._sharing = sharing
+        self._together = together
         self._folder = folder
         self._stop = stop
         self._sink = sink
@@ -160,8 +162,21 @@ class StepCalls:
         packed = self.apart.run(
             node.step.name, inputs, attempt=node.attempt, index=node.index, secrets=node.step.secrets,
             timeout=node.step.timeout_seconds, on_line=partial(_pass_line, sink), stop=self._stop,
+            together=node.together, hold=self._is_followed(node),
         )  # fmt: skip
         return {name: Stored(value) for name, value in packed.items()}
+
+    def _is_followed(self, node: Node) -> bool:
+        """Whether another step of its execution group may need its process."""
+        if not node.together:
+            return False
+        beside = (node.frame.tasks[name] for name in self._together[node.step.execution_group].steps)
+        return any(task is not node and task.end is None for task in beside)
+
+    def release(self, node: Node) -> None:
+        """The execution group of a step has ended, and its process may."""
+        if self.apart is not None:
+            self.apart.release(node.together)
 
     def _packed(self, node: Node, source: Waiting, output: str) -> Any:
         """Store a value at most once, however many steps take it."""
@@ -220,7 +235,11 @@ def goes_apart(plan: Plan, workers: str) -> frozenset[str]:
     """The steps that run in processes of their own: those that may have to be killed, those with secrets, or all when
     asked."""
     everything = workers == "processes" or plan.timeout_seconds is not None
-    return frozenset(step.name for step in plan if everything or step.timeout_seconds is not None or step.secrets)
+    alone = {step.name for step in plan if everything or step.timeout_seconds is not None or step.secrets}
+    for group in plan.structure.together.values():  # one process for all of them, or none
+        if alone.intersection(group.steps):
+            alone.update(group.steps)
+    return frozenset(alone)
 
 
 def _pass_line(sink: Sink, source: str, line: str) -> None:

@@ -1,0 +1,96 @@
+"""Steps of one execution group: whether they can run in one task, process or pod."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from flowyml.authoring.calls import Call
+from flowyml.authoring.places import errors_at
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.groups import Groups
+from flowyml.plan.model import Step
+
+__all__ = ["check_together"]
+
+
+def check_together(structure: Groups, calls: Mapping[str, Call], steps: Sequence[Step]) -> None:
+    """Raise ``DefinitionError`` for an execution group whose steps are not neighbours, or cannot share a process."""
+    if not structure.together:
+        return
+    earlier = {step.name: structure.upstream(step) for step in steps}
+    later: dict[str, list[str]] = {step.name: [] for step in steps}
+    for name, names in earlier.items():
+        for each in names:
+            later[each].append(name)
+    for group in structure.together.values():
+        first, *others = (structure.step(name) for name in group.steps)
+        for step in (first, *others):
+            with errors_at(calls[step.name].place):
+                _check_alone(step, structure)
+        for step in others:
+            with errors_at(calls[step.name].place):
+                _check_beside(step, first)
+                _check_options(step, [structure.step(name) for name in group.steps])
+        between = _reached(group.steps, later.__getitem__) & _reached(group.steps, earlier.__getitem__)
+        if strangers := [step.name for step in steps if step.name in between - set(group.steps)]:
+            with errors_at(calls[strangers[0]].place):
+                raise DefinitionError(
+                    f"step {strangers[0]!r} lies between steps of execution_group={group.name!r}, which run one after "
+                    f"the other in one process. Put it into the group, or leave {group.steps[-1]!r} out."
+                )
+
+
+def _check_alone(step: Step, structure: Groups) -> None:
+    who = f"step {step.name!r} is in execution_group={step.execution_group!r}"
+    if structure.is_cleanup(step.group):
+        raise DefinitionError(f"{who} and cleans up. What cleans up runs by itself: leave execution_group out.")
+    if step.secrets:
+        raise DefinitionError(f"{who} and has secrets, which no other step may see. Leave one of them out.")
+    if step.run_if != "all_success":
+        raise DefinitionError(
+            f"{who}, and has run_if={step.run_if!r}: a group begins when all that its steps wait for went well. Leave "
+            f"one of them out."
+        )
+
+
+def _check_beside(step: Step, first: Step) -> None:
+    if step.group != first.group:
+        places = [
+            f"{each.name!r} in {each.group!r}" if each.group else f"{each.name!r} in none" for each in (first, step)
+        ]
+        raise DefinitionError(
+            f"Steps of execution_group={step.execution_group!r} stand in different loops, branches or pipelines: "
+            f"{' and '.join(places)}. Those of one group stand in the same."
+        )
+
+
+def _check_options(step: Step, members: Iterable[Step]) -> None:
+    """What is set for a whole task or pod can be set once."""
+    for other in members:
+        if other is step:
+            return
+        for engine in sorted(step.options.keys() & other.options.keys() - {"local"}):
+            mine, theirs = step.options[engine], other.options[engine]
+            for name in sorted(mine.keys() & theirs.keys()):
+                if mine[name] != theirs[name]:
+                    raise DefinitionError(
+                        f"Steps {other.name!r} and {step.name!r} of execution_group={step.execution_group!r} run in "
+                        f"one task, and have different options for {engine}: {name}={theirs[name]!r:.60} and "
+                        f"{mine[name]!r:.60}. Give them the same, or leave one of them out of the group."
+                    )
+        kinds = {each.resources.gpu_type for each in (step, other) if each.resources and each.resources.gpu_type}
+        if len(kinds) > 1:
+            raise DefinitionError(
+                f"Steps {other.name!r} and {step.name!r} of execution_group={step.execution_group!r} ask for different "
+                f"GPUs: {' and '.join(sorted(kinds))}."
+            )
+
+
+def _reached(names: Iterable[str], ways: Callable[[str], Iterable[str]]) -> set[str]:
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        fresh = [name for name in ways(left.pop()) if name not in found]
+        found.update(fresh)
+        left += fresh
+    return found
