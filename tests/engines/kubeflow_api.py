@@ -33,7 +33,7 @@ from flowyml_kubeflow import KubeflowLocalOrchestrator, names
 from flowyml_kubeflow.attempts import printed
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
-from tests.engines import kubeflow_ir
+from tests.engines import kubeflow_ir, kubeflow_turns
 
 Json = dict[str, Any]
 CODES = {400: 3, 401: 16, 404: 5, 409: 6, 500: 13}
@@ -460,19 +460,29 @@ class _Runs:
         if pod not in (pods := self._workflow(run, folder).pods):
             raise Refused(500, f"Failed to read logs for run {run_id}: pods {pod!r} not found")
         task, attempt = pods[pod]
+        if isinstance(attempt, kubeflow_turns.Chunk):
+            return self._as_of_cluster(run, folder, attempt.log())
         lines = folder.lines(task, "log.jsonl")
         text = "".join(f"{_in_a_pod(line)}\n" for line in lines if line["attempt"] == attempt)
+        return self._as_of_cluster(run, folder, text)
+
+    def _as_of_cluster(self, run: Any, folder: RunFolder, text: str) -> str:
         if not self.state.is_ui:  # a test beside the API reads the folder of the run as KFP's own store
             return text
         # With the paths of a cluster. Source: v2/metadata/client.go, GenerateOutputURI
-        root = f"minio://mlpipeline/v2/artifacts/{self._spec(run)['pipelineInfo']['name']}/{run_id}"
+        root = f"minio://mlpipeline/v2/artifacts/{self._spec(run)['pipelineInfo']['name']}/{run.run_id}"
         return text.replace(f'"url":"{folder.path.as_uri()}', f'"url":"{root}')
 
     def _workflow(self, run: Any, folder: RunFolder) -> _Workflow:
         spec, platform = self._spec(run), self._version(run).get("platform_spec", {})
         workflow = _Workflow(f"{spec['pipelineInfo']['name']}-{run.run_id[:5]}", run.run_id, spec, platform)
-        begun = {step.name: step for step in self.local.step_runs(folder.path.name)}
         is_over = bool(folder.result())
+        if kubeflow_turns.has_flow(spec):
+            for path, task in kubeflow_turns.tasks_of(spec, spec["root"]["dag"], f"{workflow.name}.root"):
+                for chunk in kubeflow_turns.chunks_of(folder, path, task, is_over=is_over):
+                    workflow.add_turns(chunk)
+            return workflow
+        begun = {step.name: step for step in self.local.step_runs(folder.path.name)}
         for path in [*workflow.steps, *workflow.hooks]:
             task = path.rpartition(".")[2]
             attempts, kept = folder.attempts(task), self._kept_of(run, task)
@@ -528,6 +538,7 @@ class _Runs:
         folder.write("request.json", {
             "job_id": folder.path.name, "run_id": display or run.display_name, "pipeline": "", "created": time.time(),
             "runner": "subprocess", "options": {}, "timeout_seconds": None, "hooks": False, "parameters": {},
+            "flow": kubeflow_turns.has_flow(spec), "loops": {}, "cleans_up": False,
             "arguments": {**defaults, **(run.runtime_config.parameters or {})},
             "steps": {task: _step_name(item) for task, item in tasks.items()},
             "attempts": {task: item.get("retryPolicy", {}).get("maxRetryCount", 0) + 1 for task, item in tasks.items()},
@@ -610,7 +621,7 @@ class _Workflow:
         self.hooks = [path for path in found if path.endswith((names.START_TASK, names.END_TASK))]
         self.tasks = found
         self.steps = {path: task for path, task in found.items() if path not in self.hooks}
-        self.pods: dict[str, tuple[str, int]] = {}
+        self.pods: dict[str, tuple[str, Any]] = {}
         self._nodes: dict[str, Json] = {}
 
     def add_again(self, path: str, step: Any) -> None:
@@ -635,6 +646,13 @@ class _Workflow:
                 self._pod(pod, task, attempt, state if is_last else "FAILED", step, after if is_last else [])
         else:
             self._pod(f"{path}.executor", task, [*attempts.values()][-1], state, step, after)
+
+    def add_turns(self, chunk: kubeflow_turns.Chunk) -> None:
+        """The driver, node and pods of a step in a pipeline with control flow, of each chunk of items in a loop."""
+        self._add(f"{chunk.path}-driver", "SUCCEEDED", chunk, [chunk.path])
+        self._add(chunk.path, chunk.state, chunk, [f"{chunk.path}.executor"])
+        self._add(f"{chunk.path}.executor", chunk.state, chunk, [])
+        self.pods[f"{self.name}-system-container-impl-{_fnv(f'{chunk.path}.executor')}"] = (chunk.task, chunk)
 
     def _after(self, path: str) -> list[str]:
         dag, _, task = path.rpartition(".")

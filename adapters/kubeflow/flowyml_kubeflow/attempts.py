@@ -21,9 +21,10 @@ from flowyml.plan.model import Step
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import SpawnedProcesses
 
-__all__ = ["LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed"]
+__all__ = ["FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed"]
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
+FINALE = "finale"  # a file in that folder: the run was stopped, and only what cleans up is to run
 ARTIFACTS = "FLOWYML_ARTIFACTS"
 RESULT = (
     "flowyml-result "  # begins a line of a pod's log with what KFP's API has no field for; only `publish` writes it
@@ -62,6 +63,13 @@ class Journal:
             with (self.folder / name).open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps({"time": time.time(), **facts}) + "\n" for facts in documents)
 
+    def note(self, **facts: Any) -> None:
+        """Leave what else is to be known of a step's items: in the journal, or in the log."""
+        if self.folder:
+            self.write("notes.jsonl", facts)
+        else:
+            self.publish(note={"time": time.time(), **facts})
+
     def log(self, attempt: int) -> OnLine:
         """Takes lines of a user's code: into the pod's log, and into the journal."""
 
@@ -90,8 +98,9 @@ class Attempt:
     """One try of a step, in a process of its own. Afterwards there are ``outputs``, or a ``failure``."""
 
     def __init__(
-        self, bundle: Path, pipeline: str, step: Step, scratch: Path, journal: Journal, dates: RunDates
-    ) -> None:
+        self, bundle: Path, pipeline: str, step: Step, scratch: Path, journal: Journal, dates: RunDates,
+        index: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         self.bundle = bundle
         self.pipeline = pipeline
         self.step = step
@@ -99,6 +108,7 @@ class Attempt:
         self.journal = journal
         self.dates = dates
         self.number = journal.next_attempt()
+        self.index = tuple(index)
         self.outputs: dict[str, Any] = {}
         self.failure: dict[str, Any] | None = None
 
@@ -108,7 +118,7 @@ class Attempt:
         Inputs stand there too, or in one of the folders ``brought``.
         """
         processes = SpawnedProcesses(sys.executable, self.bundle, self._config(brought))
-        request = {"kind": "step", "step": self.step.name, "attempt": self.number, "index": ()}
+        request = {"kind": "step", "step": self.step.name, "attempt": self.number, "index": self.index}
         started, on_line = time.time(), self.journal.log(self.number)
         try:
             with processes.child(f"step {self.step.name!r}", request, inputs, on_line) as child:

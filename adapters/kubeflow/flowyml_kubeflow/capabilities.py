@@ -6,7 +6,6 @@ from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CLUSTER", "LOCAL_RUNNER"]
 
-_NOT_YET = "FlowyML does not compile it to Kubeflow yet; local runs have it"
 _BY_NAME = "its steps stand among the others, under its name: `prepare.load`"
 _FILE_ONLY = "its local runner keeps no schedules; use a cluster, or `flowyml schedule` on 'local'"
 
@@ -41,10 +40,19 @@ CLUSTER = Capabilities(
             "KFP has no unique names: of submissions at once one run is kept, unless one dies meanwhile"
         ),
         Feature.ATTACH: yes,
-        Feature.FAN_OUT: no(_NOT_YET),
-        Feature.BRANCHES: no(_NOT_YET),
-        Feature.RUN_IF: no(_NOT_YET),
-        Feature.CLEANUP: no(_NOT_YET),
+        Feature.FAN_OUT: partly(
+            "in 50 pods of a step at most, each of which works on its items one after another; loops within a loop run "
+            "inside those pods; an item that fails fails the last task of the run, and not its pod"
+        ),
+        Feature.BRANCHES: partly(
+            "the pod of each step decides whether it runs, and KFP shows a skipped step as done: what waits for a task "
+            "that KFP skips never starts, and of outputs of which one came to be KFP before 2.17 takes the last"
+        ),
+        Feature.RUN_IF: partly(
+            "a step that fails fails the last task of the run, and not its pod; not after a pod was lost: KFP starts "
+            "nothing that waits for a task that failed"
+        ),
+        Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.EXECUTION_GROUPS: no("not yet; local runs have it"),
         Feature.RETRY_RUN: no("not yet; local runs have it"),
@@ -76,10 +84,10 @@ LOCAL_RUNNER = Capabilities(
         Feature.OUTPUTS: yes,
         Feature.IDEMPOTENT_SUBMIT: yes,
         Feature.ATTACH: yes,
-        Feature.FAN_OUT: no(_NOT_YET),
-        Feature.BRANCHES: no(_NOT_YET),
-        Feature.RUN_IF: no(_NOT_YET),
-        Feature.CLEANUP: no(_NOT_YET),
+        Feature.FAN_OUT: yes,
+        Feature.BRANCHES: yes,
+        Feature.RUN_IF: yes,
+        Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.EXECUTION_GROUPS: no("not yet; local runs have it"),
         Feature.RETRY_RUN: no("not yet; local runs have it"),

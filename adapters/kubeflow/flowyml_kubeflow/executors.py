@@ -159,8 +159,11 @@ def bundle_container(bundle: Bundle, url: str | None, form: str, options: StepOp
     return {**start, **_image(options)}
 
 
-def kubernetes(step: Step | None, options: StepOptions) -> Json:
-    """What Kubernetes does with the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig."""
+def kubernetes(step: Step | None, options: StepOptions, *, is_limited: bool = True) -> Json:
+    """What Kubernetes does with the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig.
+
+    Pods that are not ``is_limited`` may run for ever.
+    """
     config: Json = {}
     selector = {**(step.resources.gpu_labels if step and step.resources else {}), **options.node_selector}
     if selector:
@@ -181,7 +184,7 @@ def kubernetes(step: Step | None, options: StepOptions) -> Json:
     if options.labels or options.annotations:
         parts = {"labels": dict(options.labels), "annotations": dict(options.annotations)}
         config["podMetadata"] = {name: part for name, part in parts.items() if part}
-    if step and (seconds := longest(step)):
+    if step and is_limited and (seconds := longest(step)):
         config["activeDeadlineSeconds"] = str(int(seconds) + 1 + _GRACE)
     return config
 

@@ -11,13 +11,15 @@ from io import StringIO
 from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, generate_tokens
 
 from flowyml.plan.bundle import Bundle
+from flowyml_kubeflow.flow import has_flow
 
 __all__ = ["encoded", "is_large", "with_launcher", "without_prose"]
 
 _LARGE = 120_000  # leaves room for what stands around it
 _LONGEST_ARGUMENT = 100_000  # Linux takes 131,071 bytes; source: execve(2), MAX_ARG_STRLEN
 
-_PARTS = ("__init__.py", "attempts.py", "launcher.py", "names.py", "parameters.py", "retries.py")
+_PARTS = ("__init__.py", "attempts.py", "files.py", "launcher.py", "names.py", "parameters.py", "retries.py")
+_FLOW = ("fates.py", "flow.py", "flow_names.py", "pods.py", "records.py")  # what control flow needs
 _USERS = ("code/", "objects/")
 # What a script needs that makes an orchestrator when it is imported.
 _MADE = ("capabilities.py", "connection.py", "orchestrator.py")
@@ -26,13 +28,14 @@ _MAKES = re.compile(rb"flowyml_kubeflow|Kubeflow|['\"]kubeflow['\"]")
 _DEEPER = re.compile(
     rb"flowyml_kubeflow\.|KubeflowLocal|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\("
 )
+_NODES = "flowyml/runtime/nodes.py"  # the words of control flow
 # The local engine with its step processes, what other engines' clients stand on, and what is said of code when it is
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (
     "flowyml/authoring/git_revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/function_versions.py",
     "flowyml/runtime/fork_child.py", "flowyml/runtime/processes.py",
     "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py",
-    "flowyml/runtime/nodes.py", "flowyml/runtime/walk.py",
+    _NODES, "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/log_following.py",
@@ -62,12 +65,13 @@ def with_launcher(bundle: Bundle) -> Bundle:
     """
     from importlib.resources import files
 
-    contents = bundle.files
+    contents, flow = bundle.files, has_flow(bundle.plan)
     users = [data for path, data in contents.items() if path.startswith(_USERS)]
     if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
-            contents = {path: data for path, data in contents.items() if not path.startswith(_ENGINES)}
+            needless = tuple(path for path in _ENGINES if not (flow and path == _NODES))
+            contents = {path: data for path, data in contents.items() if not path.startswith(needless)}
     if not any(_TESTS.search(data) for data in users):
         modules = [data for path, data in contents.items() if path.startswith("code/")]
         named = [names for word, names in _SAMPLES.items() if any(word in data for data in modules)]
@@ -79,7 +83,7 @@ def with_launcher(bundle: Bundle) -> Bundle:
         contents = {path: data for path, data in contents.items() if path not in _COMPILERS}
     contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
     folder = files("flowyml_kubeflow")
-    parts = (*_PARTS, *(_MADE if any(_MAKES.search(data) for data in users) else ()))
+    parts = (*_PARTS, *(_FLOW if flow else ()), *(_MADE if any(_MAKES.search(data) for data in users) else ()))
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts})
     return bundle.repacked(
         {path: without_prose(data) if path.startswith(_OURS) else data for path, data in contents.items()}

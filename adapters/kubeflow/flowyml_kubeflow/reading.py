@@ -1,20 +1,16 @@
 """What KFP knows of a run, in FlowyML's records: state, steps, errors, logs, outputs.
 
-A run's steps are among the nodes of the Argo workflow that KFP makes of a pipeline. KFP's API gives a task detail for
-each node: for a step its driver, a node of the step's name, below that a node ``executor``, which is the pod or
-holds the attempts, and whatever comes next. A detail says its display name and the ids of its children, but neither
-its own id nor its pod. Sources: ``Workflow.NodeStatuses`` and ``toApiPipelineTaskDetail`` of KFP's API server.
+``tasks`` finds the steps of a run, and their pods, in what KFP's API says.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from graphlib import TopologicalSorter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,23 +23,19 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
-from flowyml_kubeflow import names
+from flowyml_kubeflow import flow_names
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.client import Client, NotFoundError, equals
 from flowyml_kubeflow.deploy import Pipelines, facts, origin_of
-from flowyml_kubeflow.parameters import output_name
-from flowyml_kubeflow.spec import documents
 from flowyml_kubeflow.status import status_of, step_status_of
+from flowyml_kubeflow.tasks import Pod, Tasks
+from flowyml_kubeflow.turns import turns_of
 
-__all__ = ["Pod", "Runs", "Tasks", "UiStore", "node_id"]
+__all__ = ["Runs", "UiStore", "lines_by_item"]
 
 Json = dict[str, Any]
 
 _PAGE = 200  # runs, the most that KFP gives at once; source: KFP, list_request_util.go
-_HOOKS = (names.START_TASK, names.END_TASK)
-_EXECUTOR = "executor"  # the task in which a step's container runs; source: KFP, argocompiler/container.go
-_IMPL = "system-container-impl"  # its template
-_FNV_PRIME, _WORD = 0x01000193, 0xFFFFFFFF  # of FNV-1a with 32 bits
 _SOURCES = {"minio": "minio", "s3": "s3", "gs": "gcs"}  # source: KFP, frontend/server/handlers/artifacts.ts
 
 
@@ -107,6 +99,8 @@ class Runs:
     def _error(self, run: Any) -> str | None:
         """In the words of the first step that failed, if its log is still there."""
         tasks = Tasks(run, self.pipelines.spec_of(run))
+        for note in self._notes(run, tasks, flow_names.RESULT_TASK) if tasks.has_flow else ():
+            return str(note["failed"])
         failed = [task for task in tasks.steps if tasks.state(task) == "FAILED" and tasks.pods(task)]
         for task in sorted(failed, key=lambda task: str(tasks.ended(task))):
             failure = self._result(run, tasks, task).get("failure")
@@ -125,7 +119,29 @@ class Runs:
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run = self.fetch(job_id)
         status, tasks = self.status(run), Tasks(run, self.pipelines.spec_of(run))
+        if tasks.has_flow:
+            return tuple(turn for task in tasks.steps for turn in self._turns(run, status, tasks, task))
         return tuple(self._step_run(run, status, tasks, task) for task in tasks.steps)
+
+    def _turns(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> list[StepRun]:
+        """Those of a step in a pipeline with control flow; what the task itself says, where the pods' logs are gone."""
+        notes = self._notes(run, tasks, task)
+        if not notes and tasks.state(task) is not None and tasks.pods(task):
+            return [self._step_run(run, status, tasks, task)]
+        return turns_of(tasks.steps[task], notes, status, items=self._items(run, tasks, task))
+
+    def _items(self, run: Any, tasks: Tasks, task: str) -> int | None:
+        """How many items the loop of a step has, if that is known."""
+        loop = tasks.loops.get(task)
+        if not isinstance(loop, str):
+            return loop
+        opened = self._notes(run, tasks, loop)
+        return int(opened[-1]["opened"]) if opened else None
+
+    def _notes(self, run: Any, tasks: Tasks, task: str) -> list[Json]:
+        """What the pods of a task noted, in the order of their logs."""
+        found = [result for pod in tasks.pods(task) for result in self._results(run, pod)]
+        return [result["note"] for result in found if "note" in result]
 
     def _step_run(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> StepRun:
         state, pods = tasks.state(task), tasks.pods(task)
@@ -154,9 +170,9 @@ class Runs:
         packed: Json = {}
         lost: dict[str, str] = {}
         for task, wanted in tasks.outputs().items():
-            found = self._result(run, tasks, task).get("outputs", {})
-            packed.update(found)
-            if not found:
+            found = self._result(run, tasks, task).get("outputs")
+            packed.update(found or {})
+            if found is None:
                 lost.update({name: f"Output {name!r}: {_lost(tasks, task)}" for name in wanted})
         stores = open_store(self.artifacts), UiStore(self.client, job_id)
         return read_outputs(job_id, packed, *stores, lost=lost, explain=_unreadable)
@@ -164,11 +180,14 @@ class Runs:
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:
         """What the last attempt of a step that left anything left in its log."""
         for pod in reversed(tasks.pods(task)):
-            for line in reversed(self._log(str(run.run_id), pod) or ()):
-                if line.startswith(RESULT):
-                    result: Json = json.loads(line.removeprefix(RESULT))
+            for result in reversed(self._results(run, pod)):
+                if "note" not in result:
                     return result
         return {}
+
+    def _results(self, run: Any, pod: Pod) -> list[Json]:
+        lines = self._log(str(run.run_id), pod) or ()
+        return [json.loads(line.removeprefix(RESULT)) for line in lines if line.startswith(RESULT)]
 
     def _log(self, job_id: str, pod: Pod, *, grows: bool = False) -> list[str] | None:
         """The log of a pod, by the first of its possible names that KFP knows."""
@@ -190,11 +209,22 @@ class Runs:
         for task, step in tasks.logged.items():
             for pod in tasks.pods(task):
                 printed = self._log(job_id, pod, grows=grows) or ()
-                lines = [line for line in printed if not line.startswith(RESULT)]
-                fresh = map(leveled, lines[seen.get(pod.node, 0) :])
-                yield from (LogLine(line, step, level) for level, line in fresh)
+                lines = list(lines_by_item(printed))
+                for index, line in lines[seen.get(pod.node, 0) :]:
+                    level, message = leveled(line)
+                    yield LogLine(message, step, level, index=index)
                 seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
         return not grows
+
+
+def lines_by_item(printed: Sequence[str]) -> Iterator[tuple[tuple[int, ...], str]]:
+    """What users' code printed in a pod, with the item that it worked on: its notes say when another one begins."""
+    index: tuple[int, ...] = ()
+    for line in printed:
+        if not line.startswith(RESULT):
+            yield index, line
+        elif "index" in (note := json.loads(line.removeprefix(RESULT)).get("note", {})):
+            index = tuple(note["index"])
 
 
 class UiStore(Store):
@@ -234,149 +264,8 @@ class UiStore(Store):
             yield path
 
 
-@dataclass(frozen=True)
-class Pod:
-    """One attempt of a step: Argo's id of its node, what the pod may be called, the likeliest first, and its number."""
-
-    node: str
-    names: tuple[str, ...]
-    attempt: int
-
-
-class Tasks:
-    """The steps of a run by their tasks, at any depth of the pipeline."""
-
-    def __init__(self, run: Any, version: Mapping[str, Any]) -> None:
-        pipeline, platform = documents(version)
-        details = list((run.run_details.task_details or ()) if run.run_details else ())
-        steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
-        self.steps = {task: names.step_shown(str(item["taskInfo"]["name"]), task) for task, item in steps.items()}
-        hooks = {name: task for dag in _dags(pipeline) for name, task in dag["tasks"].items() if name in _HOOKS}
-        self._tasks = {**steps, **hooks}
-        self.logged = {name: "" for name in _HOOKS[:1] if name in hooks} | self.steps
-        self.logged |= {name: "" for name in _HOOKS[1:] if name in hooks}
-        """The tasks whose pods run a user's code, in order, with the step's name or nothing."""
-        self._pipeline = pipeline
-        self._executors = _executors(pipeline, platform)
-        self._by_name = {item.display_name: item for item in details if item.display_name in self._tasks}
-        self._skipped = [item for item in details if item.display_name == _EXECUTOR and item.state == "SKIPPED"]
-        self._nodes = {child for item in details for child in _children(item)}
-
-    def state(self, task: str) -> str | None:
-        return self._by_name[task].state if task in self._by_name else None
-
-    def started(self, task: str) -> datetime | None:
-        item = self._by_name.get(task)
-        return (item.start_time or item.create_time) if item else None
-
-    def ended(self, task: str) -> datetime | None:
-        item = self._by_name.get(task)
-        return item.end_time if item and status_of(item.state).is_terminal else None
-
-    def pods(self, task: str) -> list[Pod]:
-        """The attempts of a step, the first attempt first."""
-        below = _children(self._by_name[task]) if task in self._by_name else []
-        if self.is_cached(task):
-            return []
-        return [
-            Pod(node, self._names(task, node), attempt)
-            for child in below
-            for attempt, node in self._attempts(task, child)
-        ]
-
-    def _attempts(self, task: str, executor: str) -> list[tuple[int, str]]:
-        """With a retry policy, Argo puts the attempts below the executor; else the executor is the one attempt.
-
-        When a run is retried, KFP deletes the failed attempts of a step that succeeded, so the first may be missing.
-        Source: KFP, ``GenerateRetryExecution``.
-        """
-        most = self._tasks[task].get("retryPolicy", {}).get("maxRetryCount", -1) + 1
-        nodes = [(number + 1, node_id(f"({number})", after=executor)) for number in range(most)]
-        return [item for item in nodes if item[1] in self._nodes] or [(1, executor)]
-
-    def _names(self, task: str, node: str) -> tuple[str, ...]:
-        """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last is that of Argo before 3.4."""
-        workflow, _, number = node.rpartition("-")
-        return *(f"{workflow}-{template}-{number}" for template in self._templates(task)), node
-
-    def _templates(self, task: str) -> Iterator[str]:
-        """What KFP may call the template of a step, which differs by its release: newest and most special first.
-
-        Source: KFP, ``addContainerExecutorTemplate``.
-        """
-        retries = (f"retry-{_IMPL}", _IMPL) if "retryPolicy" in self._tasks[task] else (_IMPL,)
-        metadata = self._executors.get(self._tasks[task]["componentRef"]["name"], {}).get("podMetadata")
-        if metadata is not None:
-            counts = f"{len(metadata.get('annotations', ()))}-{len(metadata.get('labels', ()))}"
-            yield from (f"metadata-{counts}-{template}" for template in retries)
-        yield from retries
-
-    def is_cached(self, task: str) -> bool:
-        """Whether KFP took the step's outputs from its cache, so that no pod ran: its executor was skipped."""
-        caches = self._tasks[task].get("cachingOptions", {}).get("enableCache", False)
-        item = self._by_name.get(task)
-        if not caches or item is None or item.state != "SUCCEEDED":
-            return False
-        return any(item.start_time <= skipped.start_time <= item.end_time for skipped in self._skipped)
-
-    def outputs(self) -> dict[str, list[str]]:
-        """The steps that give outputs of the pipeline, with their names."""
-        found: dict[str, list[str]] = {}
-        definitions = self._pipeline["root"].get("outputDefinitions", {}).get("parameters", {})
-        for dag in _dags(self._pipeline):
-            for port, selector in dag.get("outputs", {}).get("parameters", {}).items():
-                producer = selector["valueFromParameter"]["producerSubtask"]
-                if producer in self.steps:
-                    found.setdefault(producer, []).append(output_name(port, definitions.get(port, {})))
-        return found
-
-
-def node_id(name: str, *, after: str) -> str:
-    """The id of the node whose name goes on with ``name`` after that of another node.
-
-    Argo's ids are the workflow's name and the FNV-1a hash of the node's; such a hash can be continued. Source: Argo,
-    ``Workflow.NodeID``.
-
-    >>> node_id("(0)", after="dag-diamond-xfww2-1522144194")  # as in an example of Argo's
-    'dag-diamond-xfww2-2043927737'
-    """
-    workflow, _, number = after.rpartition("-")
-    value = int(number)
-    for byte in name.encode():
-        value = ((value ^ byte) * _FNV_PRIME) & _WORD
-    return f"{workflow}-{value}"
-
-
-def _children(item: Any) -> list[str]:
-    return [child.pod_name for child in item.child_tasks or () if child.pod_name]
-
-
-def _executors(pipeline: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Json]:
-    """What the file asks Kubernetes for, by component."""
-    asked = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
-    labels = {name: item.get("executorLabel") for name, item in pipeline.get("components", {}).items()}
-    return {name: asked[label] for name, label in labels.items() if label in asked}
-
-
-def _dags(pipeline: Mapping[str, Any]) -> Iterator[Json]:
-    components = pipeline.get("components", {}).values()
-    return (item["dag"] for item in (pipeline["root"], *components) if "dag" in item)
-
-
-def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
-    """The tasks of steps, in topological order: KFP hands the file back with its entries in any order."""
-    tasks = dag["tasks"]
-    order = TopologicalSorter({name: sorted(item.get("dependentTasks", ())) for name, item in sorted(tasks.items())})
-    for name in order.static_order():
-        component = pipeline["components"].get(tasks[name]["componentRef"]["name"], {})
-        if "dag" in component:
-            yield from _step_tasks(pipeline, component["dag"])
-        elif names.STEP in tasks[name].get("inputs", {}).get("parameters", {}):
-            yield name, tasks[name]
-
-
 def _lost(tasks: Tasks, task: str) -> str:
-    step = tasks.steps[task]
+    step = tasks.steps.get(task, "the end of the run")
     if tasks.is_cached(task):
         return f"KFP took step {step!r} from its cache, so no pod ran and no log holds it. Run it with cache=False."
     return f"KFP no longer has the log of step {step!r}, in which it stands."

@@ -30,23 +30,32 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
-from flowyml.testing import OrchestratorConformance, pipelines
+from flowyml.testing import OrchestratorConformance, pipelines, pipelines_ends
+from flowyml.testing.base import wait_until
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
 IS_REAL = "FLOWYML_TEST_KFP_URL" in os.environ
-RUN = 900.0 if IS_REAL else OrchestratorConformance.run_timeout  # seconds; pods wait for nodes and images
+RUN = 900.0 if IS_REAL else 600.0  # seconds; pods wait for nodes and images
 
 pytestmark = [
     pytest.mark.kubeflow,
     pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),  # steps bring this large module along
-    *([pytest.mark.timeout(3 * RUN)] if IS_REAL else []),
+    pytest.mark.timeout(3 * RUN if IS_REAL else 900),
 ]
 
 
 class TestConformanceOverTheApi(OrchestratorConformance):
     run_timeout = RUN
     patience = 30 if IS_REAL else 2
+
+    @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)
+    def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:
+        handle = orchestrator.run_pipeline(pipelines_ends.tidied_late(folder))
+        wait_until((Path(folder) / "beats").exists, self.run_timeout, "the step begins")
+        assert handle.cancel() is True
+        assert self.finish(handle).status is ExecutionStatus.CANCELLED
+        assert (Path(folder) / "trace").exists()
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -13,7 +13,11 @@ from flowyml_kubeflow import KubeflowLocalOrchestrator
 
 
 @pytest.mark.kubeflow
+@pytest.mark.timeout(900)
 class TestSubprocessRunner(OrchestratorConformance, RandomFlowConformance):
+    run_timeout = 600.0  # a loop of three items is five processes, one after another
+    at_once = 3
+
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls) -> Callable[..., Orchestrator]:

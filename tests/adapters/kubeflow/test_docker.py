@@ -18,7 +18,7 @@ from flowyml.testing import OrchestratorConformance
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
-pytestmark = [pytest.mark.kubeflow, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kubeflow, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,8 @@ def docker_engine(load_engine: Callable[[str], Any]) -> Iterator[str]:
 
 
 class TestDockerRunner(OrchestratorConformance):
+    run_timeout = 600.0  # a loop of three items is five containers, one after another
+
     @pytest.fixture(scope="class")
     @classmethod
     def make_orchestrator(cls, docker_engine: str, load_engine: Callable[[str], Any]) -> Callable[..., Orchestrator]:

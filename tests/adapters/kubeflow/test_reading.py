@@ -13,7 +13,7 @@ from flowyml.plan.bundle import build
 from flowyml.plan.model import FromStep, PipelineOutput, Plan, Step
 from flowyml_kubeflow import names
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.reading import Tasks, node_id
+from flowyml_kubeflow.tasks import Tasks, node_id
 
 pytestmark = pytest.mark.kubeflow
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -13,6 +13,8 @@ from typing import Any
 
 from flowyml.core.files import write_whole
 from flowyml.core.process_identity import ProcessIdentity, this_process
+from flowyml_kubeflow import flow_names
+from flowyml_kubeflow.attempts import FINALE, RESULT
 
 __all__ = ["RunFolder"]
 
@@ -89,7 +91,7 @@ class RunFolder:
     def forget_the_end(self) -> None:
         """As if it had not ended, for another try."""
         os.utime(self.path / "request.json")
-        for name in ("started.json", "kfp.json", "result.json", "outcome.json", "cancel"):
+        for name in ("started.json", "kfp.json", "result.json", "outcome.json", "cancel", FINALE):
             (self.path / name).unlink(missing_ok=True)
 
     def waits_since(self) -> float:
@@ -99,6 +101,10 @@ class RunFolder:
     def ask_to_cancel(self) -> None:
         """The supervisor looks for this file."""
         (self.path / "cancel").touch()
+
+    def begin_finale(self) -> None:
+        """From now on only what cleans up is to run."""
+        (self.path / FINALE).touch()
 
     def is_cancelled(self) -> bool:
         """Whether cancellation was requested."""
@@ -116,7 +122,7 @@ class RunFolder:
         return False
 
     def steps(self) -> list[str]:
-        """The tasks that have begun, by name."""
+        """The tasks that have begun, by name; those of items in a loop end in ``--`` and the item's index."""
         folder = self.path / "steps"
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
@@ -149,7 +155,7 @@ class RunFolder:
         """What went wrong first, in the step's own words."""
         steps = self.request()["steps"]
         failures = [
-            (attempt["ended"], steps.get(task, task), attempt["failure"]["message"])
+            (attempt["ended"], steps.get(flow_names.turn_of(task)[0], task), attempt["failure"]["message"])
             for task in self.steps()
             for attempt in self.attempts(task)[-1:]
             if attempt.get("failure")
@@ -158,6 +164,21 @@ class RunFolder:
             return None
         _, step, message = min(failures)
         return f"step {step!r}: {message}"
+
+    def notes(self, task: str) -> list[Json]:
+        """What the pods of a step in a pipeline with control flow noted of its turns."""
+        return self.lines(task, "notes.jsonl")
+
+    def published(self, task: str) -> Json:
+        """The outputs of the pipeline that a task left."""
+        lines = [line["line"] for line in self.lines(task, "log.jsonl") if line["stream"] == "result"]
+        found: Json = json.loads(lines[-1].removeprefix(RESULT)) if lines else {}
+        return found
+
+    def verdict(self) -> str | None:
+        """What made a run with control flow fail, by its last task."""
+        notes = self.notes(flow_names.RESULT_TASK)
+        return str(notes[-1]["failed"]) if notes else None
 
     def last_words(self) -> str:
         """The end of what KFP's process printed."""

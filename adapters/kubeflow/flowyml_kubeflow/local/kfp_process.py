@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flowyml_kubeflow import names
+from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.local.folder import RunFolder
 
@@ -46,12 +46,13 @@ def main(arguments: list[str]) -> int:
         task = pipeline(**request["arguments"])
     except Exception as error:
         # A task that failed is a RuntimeError of kfp.local; one whose failure was lost is whatever comes of it later.
-        if not isinstance(error, RuntimeError) and not folder.first_failure():
+        failure = folder.verdict() or folder.first_failure()
+        if not isinstance(error, RuntimeError) and not failure:
             raise
         message = _COLOURS.sub("", str(error))
-        folder.write("outcome.json", {"state": "FAILED", "error": folder.first_failure() or message})
+        folder.write("outcome.json", {"state": "FAILED", "error": failure or message})
         return 1
-    if lost := folder.first_failure():
+    if not request["flow"] and (lost := folder.first_failure()):
         # kfp.local counts a container that was removed before it asked for its exit code as one that succeeded.
         folder.write("outcome.json", {"state": "FAILED", "error": lost})
         return 1
@@ -106,6 +107,8 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
     - It gives all tasks of a component one folder, where they overwrite their files (``construct_local_task_root``).
     - It names a run itself, with the time of day (``get_local_pipeline_resource_name``), and its time is each task's.
     - It hands a DAG no artifact when it hands it no parameter (``build_nested_dag_arguments``).
+    - It finds the items of a loop in the DAG around it alone, as a list, and takes what else comes from a task for the
+      item (``_run_parallel_for_task``, ``create_parameter_loop_iteration_task_spec``).
     - It would install packages into the caller's own environment (``SubprocessRunner(use_venv=False)``).
     """
     text = json.dumps(spec)
@@ -113,6 +116,7 @@ def for_kfp_local(spec: dict[str, Any], run_id: str, *, runner: str) -> dict[str
         text = text.replace(name, _escaped(run_id))
     local: dict[str, Any] = json.loads(text.replace(_SCHEDULE_TIME, datetime.now(UTC).isoformat()))
     _one_component_a_task(local)
+    _nest_loops(local)
     if names.RUN_TASK not in local["root"]["dag"]["tasks"]:
         _nest(local)
     if runner == "subprocess":
@@ -133,9 +137,49 @@ def _one_component_a_task(spec: dict[str, Any]) -> None:
             mine = f"comp-task--{name}"
             own[mine] = components[task["componentRef"]["name"]]
             task["componentRef"] = {"name": mine}
-            if "dag" not in own[mine] and name not in (names.START_TASK, names.END_TASK):
+            left = own[mine].get("outputDefinitions", {}).get("artifacts", {})
+            is_kept = name not in (names.START_TASK, names.END_TASK) and not any(map(flow_names.is_record, left))
+            if "dag" not in own[mine] and is_kept:
                 task["cachingOptions"] = {"enableCache": True}  # within the run, so that it can be retried
     spec["components"] = own
+
+
+def _nest_loops(spec: dict[str, Any]) -> None:
+    """Put each loop into a DAG of its own, to which its items come as a list."""
+    for component in [spec["root"], *spec["components"].values()]:
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            if port := task.get("parameterIterator", {}).get("items", {}).get("inputParameter"):
+                made = task["inputs"]["parameters"][port]["taskOutputParameter"]
+                producer = spec["components"][component["dag"]["tasks"][made["producerTask"]]["componentRef"]["name"]]
+                producer["outputDefinitions"]["parameters"][made["outputParameterKey"]] = {"parameterType": "LIST"}
+                component["dag"]["tasks"][name] = _around(spec, name, task, port)
+
+
+def _around(spec: dict[str, Any], name: str, task: dict[str, Any], items: str) -> dict[str, Any]:
+    inner = spec["components"][task["componentRef"]["name"]]
+    inner["inputDefinitions"]["parameters"][items] = {"parameterType": "LIST"}
+    ports = {
+        kind: {port: inner["inputDefinitions"][kind][port] for port in given}
+        for kind, given in task["inputs"].items()
+    }  # fmt: skip
+    passed = {
+        kind: {port: {f"componentInput{kind[:-1].title()}": port} for port in given}
+        for kind, given in task["inputs"].items()
+    }  # fmt: skip
+    outputs = {
+        port: {"artifactSelectors": [{"producerSubtask": name, "outputArtifactKey": port}]}
+        for port in inner.get("outputDefinitions", {}).get("artifacts", {})
+    }
+    looped = {**task, "inputs": passed}
+    looped.pop("dependentTasks")
+    spec["components"][f"comp-around--{name}"] = {
+        "dag": {"tasks": {name: looped}, "outputs": {"artifacts": outputs}}, "inputDefinitions": ports,
+        "outputDefinitions": inner.get("outputDefinitions", {}),
+    }  # fmt: skip
+    return {
+        "componentRef": {"name": f"comp-around--{name}"}, "dependentTasks": task["dependentTasks"],
+        "inputs": task["inputs"], "taskInfo": task["taskInfo"],
+    }  # fmt: skip
 
 
 def _nest(spec: dict[str, Any]) -> None:

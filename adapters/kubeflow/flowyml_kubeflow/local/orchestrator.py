@@ -21,30 +21,39 @@ from typing import Any, ClassVar
 
 from flowyml.artifacts import open_store
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.errors import ConfigurationError, EngineError, RunNotFoundError
+from flowyml.core.errors import ConfigurationError, EngineError, RunNotFoundError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import Health, NoFileFormatError, Orchestrator, check_same_run
+from flowyml.orchestrators.base import (
+    Health,
+    NoFileFormatError,
+    Orchestrator,
+    RunnablePipeline,
+    check_same_run,
+)  # fmt: skip
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.model import Step
+from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
-from flowyml_kubeflow import names, spec
+from flowyml_kubeflow import flow_names, names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
 from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.flow import Flow, has_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.status import status_of
+from flowyml_kubeflow.turns import turns_of
 
 __all__ = ["KubeflowLocalOrchestrator"]
 
 _JOB_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,119}")
 _FORMS = {"subprocess": "python", "docker": "container"}
+_LOOPS_FROM = (2, 16)  # the release of kfp
 _TO_START = 60  # seconds that a run may wait for its process before it counts as lost
 _SLICE = 0.1
 _DIED = (
@@ -84,6 +93,19 @@ class KubeflowLocalOrchestrator(Orchestrator):
 
     def compile_files(self, bundle: Bundle) -> Mapping[str, bytes]:
         raise NoFileFormatError("KFP's local runner has no file format of its own: compile for 'kubeflow'.")
+
+    def plan(self, pipeline: RunnablePipeline) -> Plan:
+        """As for any engine; KFP's local runner knows loops from kfp 2.16 on."""
+        from importlib import metadata
+
+        plan = super().plan(pipeline)
+        release = metadata.version("kfp")
+        if has_flow(plan) and tuple(map(int, release.split(".")[:2])) < _LOOPS_FROM:
+            raise UnsupportedFeatureError(
+                f"Pipeline {plan.name!r} has loops, branches or rules, which KFP's local runner has from kfp 2.16 on; "
+                f"here is kfp {release}. Upgrade it, or use a cluster."
+            )
+        return plan
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Claim the run by its folder, which only one process can create, and start a process that runs it."""
@@ -132,6 +154,9 @@ class KubeflowLocalOrchestrator(Orchestrator):
             "options": self.runner_options,
             "timeout_seconds": plan.timeout_seconds,
             "hooks": bool(plan.hooks),
+            "flow": has_flow(plan),
+            "cleans_up": any(map(Flow(plan).cleans_up, plan)),
+            "loops": _loops(plan),
             "parameters": dict(parameters),
             "arguments": {
                 names.port(name): _blank(argument(value, by_name[name])) for name, value in parameters.items()
@@ -171,13 +196,18 @@ class KubeflowLocalOrchestrator(Orchestrator):
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         status = self.get_run(job_id).status
         run = self._found(job_id)
-        return tuple(_step_run(run, task, name, status) for task, name in run.request()["steps"].items())
+        steps = run.request()["steps"].items()
+        if run.request().get("flow"):
+            return tuple(turn for task, name in steps for turn in _turns(run, task, name, status))
+        return tuple(_step_run(run, task, name, status) for task, name in steps)
 
     def outputs(self, job_id: str) -> Outputs:
         run = self._found(job_id)
         found, shown = run.result().get("outputs", {}), run.request()["outputs"]
         stores = (open_store(), open_store(run.root))
         packed = {name: json.loads(found[port]) for port, name in shown.items() if port in found}
+        if run.request().get("flow"):  # whose last task knows which came to be
+            packed = run.published(flow_names.RESULT_TASK).get("outputs", {})
         return read_outputs(job_id, packed, *stores)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
@@ -257,6 +287,25 @@ def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus)
     )  # fmt: skip
 
 
+def _turns(run: RunFolder, task: str, name: str, status: ExecutionStatus) -> list[StepRun]:
+    """Those of a step in a pipeline with control flow."""
+    items = run.request()["loops"].get(task)
+    if isinstance(items, str):
+        opened = run.notes(items)
+        items = opened[-1]["opened"] if opened else None
+    return turns_of(name, run.notes(task), status, items=items)
+
+
+def _loops(plan: Plan) -> dict[str, str | int]:
+    """The steps in loops, each with the task that will know how many items there are, or their number."""
+    flow = Flow(plan)
+    fixed = {loop.name: flow.fixed_items(loop.name) for loop in flow.loops}
+    steps = [(names.task(step.name), flow.loop_of(step.group)) for step in plan]
+    return {
+        task: flow_names.items_task(loop) if fixed[loop] is None else fixed[loop] or 0 for task, loop in steps if loop
+    }
+
+
 def _state(attempt: Mapping[str, Any], failure: Mapping[str, Any], *, may_retry: bool) -> str:
     if "ended" not in attempt:
         return "RUNNING"
@@ -271,9 +320,10 @@ def _new_lines(run: RunFolder, seen: dict[str, int]) -> list[LogLine]:
     found = []
     for task in run.steps():
         lines = [line for line in run.lines(task, "log.jsonl") if line["stream"] != "result"]
-        step = run.request()["steps"].get(task, "")  # a hook of the pipeline belongs to no step
+        of_step, index = flow_names.turn_of(task)
+        step = run.request()["steps"].get(of_step, "")  # a hook of the pipeline belongs to no step
         found += [
-            (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), _time(line["time"])))
+            (line["time"], LogLine(line["line"], step, line.get("level", "INFO"), _time(line["time"]), index=index))
             for line in lines[seen.get(task, 0) :]
         ]
         seen[task] = len(lines)

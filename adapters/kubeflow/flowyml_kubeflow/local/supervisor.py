@@ -59,13 +59,7 @@ def _supervise(folder: RunFolder) -> None:
     limit = request.get("timeout_seconds")
     deadline = time.monotonic() + limit if limit else None
     ending = None
-    with folder.log.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flowyml_kubeflow.local.kfp_process", str(folder.path)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(folder),
-        )  # fmt: skip
-        leader = identity_of(process.pid)
-        folder.write("kfp.json", {"group": leader.pid, "born": leader.born})
+    with _kfp(folder) as (process, leader):
         while process.poll() is None and ending is None:
             time.sleep(_SLICE)
             if folder.is_cancelled():
@@ -76,8 +70,32 @@ def _supervise(folder: RunFolder) -> None:
             folder.write("result.json", {**folder.outcome(), "time": time.time()})
             return
         _stop(process, leader, folder)
+    if request["cleans_up"]:
+        _clean_up(folder)
     folder.end(ending or "FAILED", _why(folder, ending, limit))
     _fire_end_hook(folder, ending or "FAILED")
+
+
+@contextmanager
+def _kfp(folder: RunFolder) -> Iterator[tuple[subprocess.Popen[bytes], ProcessIdentity]]:
+    """KFP's process, and the leader of its group."""
+    with folder.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flowyml_kubeflow.local.kfp_process", str(folder.path)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(folder),
+        )  # fmt: skip
+        leader = identity_of(process.pid)
+        folder.write("kfp.json", {"group": leader.pid, "born": leader.born})
+        yield process, leader
+
+
+def _clean_up(folder: RunFolder) -> None:
+    """Run the pipeline once more after it was stopped: steps that had completed give what they gave, what cleans up
+    runs, and all else counts as failed."""
+    folder.begin_finale()
+    with _kfp(folder) as (process, _):
+        process.wait()
+        stop_steps(folder)
 
 
 def _environment(folder: RunFolder) -> dict[str, str]:

@@ -1,0 +1,230 @@
+"""Whether a step runs, and with what, by what is known of others: skips, joins and missing inputs as in any run.
+
+The rules are those of ``flowyml.runtime.walk``, asked for one step at a time. It travels in the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flowyml.core.runs import labelled
+from flowyml.plan.conditions import holds
+from flowyml.plan.groups import Branch, Loop
+from flowyml.plan.model import FromParameter, Plan, Step
+from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source
+from flowyml.runtime.nodes import End, Index, verdict
+from flowyml_kubeflow.records import Entry, Items, Known
+
+__all__ = ["Fates", "Found"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A value, if its step ended well: packed, or ``plain`` where no step made it; a list over ``loops``."""
+
+    end: End
+    cause: str = ""
+    value: Any = None
+    plain: bool = False
+    loops: Sequence[Loop] = ()
+
+
+class Fates:
+    """Decides by what is ``known``. ``parameter`` gives a run's parameter by name, ``live`` the value of a packed one,
+    and ``pack`` the reverse. ``inside`` is the outermost loop that the pod stands in: what is around that loop was
+    decided where its items were prepared."""
+
+    def __init__(
+        self, plan: Plan, known: Known, parameter: Callable[[str], Any], live: Callable[[Any], Any],
+        pack: Callable[[Any], Any], inside: str = "",
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.structure = plan.structure
+        self.known = known
+        self.parameter = parameter
+        self.live = live
+        self.pack = pack
+        self.inside = inside
+        self._lists: dict[tuple[str, Index], Items] = {}
+        self._taken: dict[tuple[str, Index], tuple[End, str]] = {}
+
+    def of(self, step: Step, index: Index) -> tuple[End, str]:
+        """``OK`` for a step that is to run, else how it ends without, and why."""
+        end, cause = self.gate(step.group, index)
+        if end is not End.OK:
+            return end, cause
+        sources = [item.source for item in step.inputs]
+        ends = [*self._ends(sources, step.group, index), *self._after(step, index, sources)]
+        return self._verdict(step.run_if, ends)
+
+    def find(self, source: Source, group: str, index: Index) -> Found:
+        """A value as what stands in ``group`` gets it for an item."""
+        match source:
+            case FromParameter(name):
+                return Found(End.OK, value=self.parameter(name), plain=True)
+            case Constant(value):
+                return Found(End.OK, value=value, plain=True)
+            case FromItem(loop, name):
+                depth = len(self.structure.loops(loop)) - 1
+                items = self.items(loop, index[:depth])
+                return Found(End.OK, value=items.lists[name][index[depth]], plain=name in items.plain)
+            case FromStep(step, output):
+                beyond = self.structure.loops_between(step, group)
+                depth = len(self.structure.loops(self.plan.by_name[step].group)) - len(beyond)
+                return self._gathered(step, output, beyond, index[:depth])
+            case FromEither(outputs):
+                found = [self.find(each, group, index) for each in outputs]
+                return min(found, key=lambda each: (each.end is not End.OK, each.end is not End.FAILED))
+        raise TypeError(source)
+
+    def _gathered(self, step: str, output: str, loops: Sequence[Loop], prefix: Index) -> Found:
+        """An output of a step, as a list over these loops."""
+        entries = self.known.steps.get(step, {})
+        if (entry := entries.get(prefix)) is not None or not loops:
+            entry = entry or Entry(End.FAILED, f"{labelled(step, prefix)!r} left nothing")
+            value = [] if loops else entry.outputs.get(output)
+            return Found(entry.end, entry.cause, value, loops=loops)
+        numbers = sorted({index[len(prefix)] for index in entries if index[: len(prefix)] == prefix})
+        parts = [(number, self._gathered(step, output, loops[1:], (*prefix, number))) for number in numbers]
+        ok = [(number, part) for number, part in parts if part.end is End.OK]
+        failed = next((part for _, part in parts if part.end is End.FAILED), None)
+        goes_on = loops[0].on_item_error == "continue"
+        if failed is not None and not goes_on:
+            return failed
+        if not ok and failed is None:
+            return Found(End.SKIPPED, parts[0][1].cause if parts else "")
+        value = [[number, part.value] if goes_on else part.value for number, part in ok]
+        return Found(End.OK, value=value, loops=loops)
+
+    def value_of(self, found: Found) -> Any:
+        """The value itself."""
+        return found.value if found.plain else self._live(found.value, found.loops)
+
+    def _live(self, value: Any, loops: Sequence[Loop]) -> Any:
+        if not loops:
+            return self.live(value)
+        if loops[0].on_item_error == "continue":
+            return [(number, self._live(part, loops[1:])) for number, part in value]
+        return [self._live(part, loops[1:]) for part in value]
+
+    # What a step looks at.
+
+    def _ends(self, sources: Iterable[Source], group: str, index: Index) -> list[tuple[End, str]]:
+        """The ends of what values come from, each once: several outputs of a step are one."""
+        found: dict[object, tuple[End, str]] = {}
+        for number, source in enumerate(sources):
+            if isinstance(source, FromParameter | Constant):
+                continue
+            key = (
+                source.step
+                if isinstance(source, FromStep)
+                else ("item", source.loop)
+                if isinstance(source, FromItem)
+                else number
+            )
+            each = self.find(source, group, index)
+            found.setdefault(key, (each.end, each.cause))
+        return list(found.values())
+
+    def _after(self, step: Step, index: Index, sources: Sequence[Source]) -> list[tuple[End, str]]:
+        seen = {source.step for source in sources if isinstance(source, FromStep)}
+        return self._ends((FromStep(name, "") for name in step.after if name not in seen), step.group, index)
+
+    @staticmethod
+    def _verdict(rule: str, ends: Sequence[tuple[End, str]]) -> tuple[End, str]:
+        tally = [0, 0, 0]
+        for end, _ in ends:
+            tally[end] += 1
+        made = verdict(rule, tally, 0)
+        assert made is not None  # nothing is waited for any more
+        return made, next((cause for end, cause in ends if end is not End.OK), "") if made is not End.OK else ""
+
+    # The groups around it.
+
+    def gate(self, group: str, index: Index) -> tuple[End, str]:
+        """Whether the branches and loops around what stands in ``group`` let it run."""
+        path = self.structure.path(group)
+        for name in path[path.index(self.inside) + 1 if self.inside else 0 :]:
+            each = self.structure.by_name[name]
+            prefix = index[: len(self.structure.loops(each.parent))]
+            end, cause = End.OK, ""
+            if isinstance(each, Branch):
+                end, cause = self._decided(each, prefix)
+            elif isinstance(each, Loop):
+                items = self.items(name, prefix)
+                end, cause = items.end, items.cause
+            if end is not End.OK:
+                return end, cause
+        return End.OK, ""
+
+    def _decided(self, branch: Branch, prefix: Index) -> tuple[End, str]:
+        if (branch.name, prefix) not in self._taken:
+            self._taken[branch.name, prefix] = self._decide(branch, prefix)
+        return self._taken[branch.name, prefix]
+
+    def _decide(self, branch: Branch, prefix: Index) -> tuple[End, str]:
+        end, cause = self._verdict("all_success", self._ends(self.structure.sources(branch), branch.parent, prefix))
+        if end is not End.OK:
+            return end, cause
+
+        def value_of(source: Source) -> Any:
+            return self.value_of(self.find(source, branch.parent, prefix))
+
+        for each in self.structure.choices[branch.choice]:
+            try:
+                is_true = each.condition is None or holds(each.condition, value_of)
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                self._fail(branch.name, f"The condition of branch {each.name!r} cannot be decided: {what}")
+                return End.FAILED, f"{labelled(branch.name, prefix)!r} failed"
+            if is_true or each.name == branch.name:
+                return (End.OK if is_true and each.name == branch.name else End.SKIPPED), ""
+        return End.SKIPPED, ""
+
+    def items(self, loop: str, prefix: Index) -> Items:
+        """The lists of a loop, if it has begun."""
+        if not prefix and loop in self.known.loops:
+            return self.known.loops[loop]
+        if (loop, prefix) not in self._lists:
+            made = self.structure.by_name[loop]
+            assert isinstance(made, Loop)
+            self._lists[loop, prefix] = self._opened(made, prefix)
+        return self._lists[loop, prefix]
+
+    def _opened(self, loop: Loop, prefix: Index) -> Items:
+        end, cause = self._verdict("all_success", self._ends((item.source for item in loop.over), loop.parent, prefix))
+        if end is not End.OK:
+            return Items(end, cause)
+        try:
+            lists, plain = {}, []
+            for item in loop.over:
+                found = self.find(item.source, loop.parent, prefix)
+                lists[item.name] = self._split(loop, item.name, found)
+                if found.plain:
+                    plain.append(item.name)
+            if len({len(items) for items in lists.values()}) > 1:
+                shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
+                raise ValueError(f"The lists of loop {loop.name!r} go in step and must be equally long: {shown}.")
+        except Exception as error:  # whatever unpacking a user's value raises
+            self._fail(loop.name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+            return Items(End.FAILED, f"{labelled(loop.name, prefix)!r} failed")
+        return Items(End.OK, "", lists, tuple(plain))
+
+    def _fail(self, group: str, why: str) -> None:
+        """Have the run fail, unless it is the clean-up that did."""
+        if not self.structure.is_cleanup(group):
+            self.known.fail([why])
+
+    def _split(self, loop: Loop, name: str, found: Found) -> list[Any]:
+        """The items of a list. What one loop has collected is packed item by item already."""
+        if [each.on_item_error for each in found.loops] == ["fail"]:
+            return list(found.value)
+        value = self.value_of(found)
+        if not isinstance(value, list | tuple):
+            what = "over a value" if name == "item" else f"over {name!r}"
+            raise ValueError(
+                f"Loop {loop.name!r} goes {what} that is not a list: {type(value).__name__}. Return a list."
+            )
+        return list(value) if found.plain else [self.pack(item) for item in value]

@@ -1,0 +1,136 @@
+"""KFP's files, as a task sees them: what it gets and gives, by one JSON text, the *executor input*.
+
+It travels in the bundle. Source: KFP, *ExecutorInput* and *ExecutorOutput*.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts.packing import is_reference
+from flowyml.core.dates import RunDates
+from flowyml.plan.model import Plan
+from flowyml_kubeflow import names
+from flowyml_kubeflow.attempts import LOCAL
+from flowyml_kubeflow.parameters import restored
+
+__all__ = [
+    "Result", "TaskFailed", "Values", "artifact", "artifacts", "dates_of", "parameter", "path_of", "read", "run_id_of",
+    "store", "with_url", "write_parameters", "written",
+]  # fmt: skip
+
+Values = dict[str, Any]
+PACKED = "flowyml"  # the format of an artifact that holds JSON which stands for the value
+_FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
+
+
+@dataclass
+class Result:
+    """What a task gives: texts of parameters, and metadata of artifacts, by port."""
+
+    parameters: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, Values] = field(default_factory=dict)
+
+
+class TaskFailed(Exception):
+    """The step failed, and its failure has been published."""
+
+
+def parameter(plan: Plan, name: str, port: str, given: Mapping[str, Any]) -> Any:
+    """The value of a run's parameter, with its exact type where that is known."""
+    if exact := os.environ.get(LOCAL):  # kfp.local turns integers in lists into floats, so they come beside it
+        values = json.loads((Path(exact) / "parameters.json").read_text())
+        if name in values:
+            return values[name]
+    (parameter,) = (item for item in plan.parameters if item.name == name)
+    return restored(given["inputs"]["parameterValues"].get(port), parameter)
+
+
+def run_id_of(given: Mapping[str, Any]) -> str:
+    """The run's own name, or that of its workflow: runs of a recurring run are compiled without one."""
+    values = given["inputs"]["parameterValues"]
+    return str(values.get(names.RUN) or values.get(names.JOB, ""))
+
+
+def dates_of(time: Any) -> RunDates:
+    """When the run is for; now where an older KFP does not say, and for a step that may come from the cache."""
+    with suppress(TypeError, ValueError):
+        return RunDates(logical_date=datetime.fromisoformat(time))
+    return RunDates()
+
+
+def artifact(given: Mapping[str, Any], side: str, port: str) -> Values:
+    """What stands for an artifact: its name, URI and metadata."""
+    (found, *_) = artifacts(given, side, port)
+    return found
+
+
+def artifacts(given: Mapping[str, Any], side: str, port: str) -> list[Values]:
+    """All that a loop has collected."""
+    found: list[Values] = given[side]["artifacts"][port]["artifacts"]
+    return found
+
+
+def path_of(uri: str) -> Path:
+    """Where KFP's launcher has put an artifact, or will look for it."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Path(uri)
+    return Path("/" + rest.lstrip("/")) if scheme == "file" else Path("/", _FOLDERS.get(scheme, scheme), rest)
+
+
+def read(found: Mapping[str, Any]) -> Any:
+    """What stands for an input: the JSON in its file, or a reference to the file."""
+    path, metadata = path_of(found["uri"]), found.get("metadata") or {}
+    if metadata.get("format", PACKED) == PACKED:
+        return json.loads(path.read_text("utf-8"))
+    reference = {
+        "url": f"file://{path}",
+        "format": metadata["format"],
+        "sha256": metadata["sha256"],
+        "size": int(metadata["size"]),
+    }
+    return {"$artifact": reference}
+
+
+def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
+    """Put an output where KFP picks it up; gives the metadata that KFP keeps with it."""
+    path = path_of(target["uri"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if is_reference(packed) and (source := _inside(packed["$artifact"]["url"], scratch)):
+        shutil.move(source, path)
+        about = packed["$artifact"]
+        return {"format": about["format"], "sha256": about["sha256"], "size": str(about["size"]), "type": about["type"]}
+    written(path, json.dumps(packed, ensure_ascii=False))
+    return {"format": PACKED}
+
+
+def _inside(url: str, scratch: Path) -> Path | None:
+    path = Path(url.removeprefix("file://"))
+    return path if path.is_relative_to(scratch) else None
+
+
+def with_url(packed: Mapping[str, Any], scratch: Path, uri: str) -> Values:
+    about = packed["$artifact"]
+    url = uri if "://" in uri else f"file://{uri}"
+    return {"$artifact": {**about, "url": url} if _inside(about["url"], scratch) else about}
+
+
+def write_parameters(given: Mapping[str, Any], result: Result) -> None:
+    """Put the parameters of a result where KFP reads them."""
+    for name, text in result.parameters.items():
+        written(Path(given["outputs"]["parameters"][name]["outputFile"]), text)
+
+
+def written(path: Path, text: str) -> None:
+    """Write a file, in a folder that may not be there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")

@@ -1,0 +1,140 @@
+"""What becomes of a plan's loops, branches and rules in KFP: which pods there are, and what each takes from others.
+
+Each step is a container, which decides by what it gets whether its step runs. An outermost loop is three tasks: one pod
+prepares the items unless they are constants, KFP's loop has a pod of each step for each *chunk* of items, and one pod
+puts together what they left. Loops within run inside those pods. It travels in the bundle of a pipeline that has any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from flowyml.plan.groups import Loop, Section
+from flowyml.plan.model import FromParameter, Plan, Step
+from flowyml.plan.values import Constant, steps_of
+
+__all__ = ["Flow", "chunks", "has_flow"]
+
+# KFP describes the artifact of each pod of a loop to the task that puts them together in one argument, which holds
+# about 165; and a pod of a loop is about six nodes of Argo's workflow, of which some thousand fit.
+_ARTIFACTS, _NODES, _PODS = 150, 200, 50
+
+
+def has_flow(plan: Plan) -> bool:
+    """Whether a plan has what a flat KFP pipeline cannot say."""
+    grouped = any(not isinstance(group, Section) for group in plan.structure)
+    return grouped or any(step.run_if != "all_success" for step in plan)
+
+
+class Flow:
+    """A plan with control flow, as tasks of KFP."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.structure = plan.structure
+
+    @cached_property
+    def loops(self) -> Sequence[Loop]:
+        """The outermost loops."""
+        every = (group for group in self.structure if isinstance(group, Loop))
+        return [loop for loop in every if not self.structure.loops(loop.parent)]
+
+    def loop_of(self, group: str) -> str:
+        """The outermost loop around what stands in a group; empty outside of all loops."""
+        around = self.structure.loops(group)
+        return around[0].name if around else ""
+
+    def upstream(self, step: Step) -> Iterator[Step]:
+        """The steps that a step waits for, by its groups too; one that cleans up waits for all that do not."""
+        yield from (self.plan.by_name[name] for name in self.structure.upstream(step))
+        if self.cleans_up(step):
+            yield from self._last_before_cleanup
+
+    def cleans_up(self, step: Step) -> bool:
+        """Whether a step is of the clean-up, so that how it ends does not matter to the run."""
+        return self.structure.is_cleanup(step.group)
+
+    @cached_property
+    def _last_before_cleanup(self) -> list[Step]:
+        """The steps that nothing waits for but the clean-up."""
+        before = [step for step in self.plan if not self.cleans_up(step)]
+        waited_for = {name for step in before for name in self.structure.upstream(step)}
+        return [step for step in before if step.name not in waited_for]
+
+    def beside(self, step: Step) -> list[Step]:
+        """Those of them that stand in the same outermost loop, or like it in none."""
+        return [each for each in self.upstream(step) if self.loop_of(each.group) == self.loop_of(step.group)]
+
+    def members(self, loop: str) -> list[Step]:
+        """The steps of a loop."""
+        return [self.plan.by_name[name] for name in self.structure.members(loop)]
+
+    def from_outside(self, loop: str) -> list[Step]:
+        """The steps outside of an outermost loop whose ends anything in it looks at."""
+        found = (each for step in self.members(loop) for each in self.upstream(step))
+        return list({each.name: each for each in found if self.loop_of(each.group) != loop}.values())
+
+    def given_on(self, loop: str) -> list[Step]:
+        """The steps of a loop whose results something outside takes, at least the end of the run: those that no step of
+        the loop waits for, or that are outputs."""
+        wanted = {name for output in self.plan.outputs for name in steps_of(output.source)}
+        for step in self.plan:
+            if self.loop_of(step.group) != loop:
+                wanted.update(each.name for each in self.upstream(step) if self.loop_of(each.group) == loop)
+        return [step for step in self.members(loop) if step.name in wanted or not self.plan.downstream[step.name]]
+
+    def at_the_end(self) -> tuple[list[Step], list[Loop]]:
+        """The steps and loops whose ends the end of the run looks at."""
+        wanted = {name for output in self.plan.outputs for name in steps_of(output.source)}
+        last = [step for step in self.plan if step.name in wanted or not self.plan.downstream[step.name]]
+        loops = {self.loop_of(step.group) for step in last}
+        return [step for step in last if not self.loop_of(step.group)], [
+            each for each in self.loops if each.name in loops
+        ]
+
+    def fixed_items(self, loop: str) -> int | None:
+        """How many items a loop has, where the pipeline says it: then no pod has to prepare it."""
+        made = self.structure.by_name[loop]
+        assert isinstance(made, Loop)
+        lists = [item.source.value for item in made.over if isinstance(item.source, Constant)]
+        alone = not self.from_outside(loop) and not self.structure.branches(made.parent)
+        is_fixed = alone and len(lists) == len(made.over)
+        counts = {len(items) if isinstance(items, list) else -1 for items in lists}
+        return counts.pop() if is_fixed and len(counts) == 1 and min(counts) >= 0 else None
+
+    def parameters(self, step: Step) -> list[str]:
+        """The run's parameters that a step's pod needs, for its inputs or to decide whether it runs."""
+        return list(dict.fromkeys(each.name for each in self.structure.values(step) if isinstance(each, FromParameter)))
+
+    def ends_well(self, step: Step) -> bool:
+        """Whether the pod of a step succeeds even if the step fails, so that others can look at its end.
+
+        KFP starts nothing that waits for a task that failed, and Argo nothing more at all in that DAG.
+        """
+        return bool(self.loop_of(step.group)) or self._is_watched
+
+    @cached_property
+    def _is_watched(self) -> bool:
+        """Whether something runs although steps fail: a step with a rule of its own, clean-up, the hooks at the end."""
+        return bool(self.plan.hooks) or any(step.run_if != "all_success" for step in self.plan)
+
+    def may_fail(self, step: Step) -> bool:
+        """Whether the run may succeed although the step fails."""
+        loops = self.structure.loops(step.group)
+        return self.cleans_up(step) or any(loop.on_item_error == "continue" for loop in loops)
+
+    def most_chunks(self, loop: str) -> int:
+        """How many chunks of items a loop may have at most."""
+        given_on, members = len(self.given_on(loop)), len(self.members(loop))
+        return max(1, min(_PODS, _ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
+
+
+def chunks(count: int, most: int) -> list[str]:
+    """Which items each pod works on; KFP cannot put together what no pod left, so one has nothing to do.
+
+    >>> chunks(5, 3), chunks(2, 50), chunks(0, 50)
+    (['0:2', '2:4', '4:5'], ['0:1', '1:2'], ['0:0'])
+    """
+    size = -(-count // most) or 1
+    return [f"{first}:{min(first + size, count)}" for first in range(0, count, size)] or ["0:0"]

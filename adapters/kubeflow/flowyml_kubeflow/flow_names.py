@@ -1,0 +1,83 @@
+"""The names of what stands around a pipeline's steps where it has control flow, by the rules of ``names``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from flowyml_kubeflow.names import port, task
+
+__all__ = [
+    "CHUNK", "CHUNKS", "LOOP", "RESULT_TASK", "is_record", "items_task", "loop_task", "of_all", "of_items", "record",
+    "together_task", "turn", "turn_of",
+]  # fmt: skip
+
+# Ports.
+LOOP = "loop__"  # of which loop a task prepares the items, or puts the results together
+CHUNKS = "chunks__"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
+CHUNK = "chunk__"
+
+RESULT_TASK = "flowyml--result"  # the last one, which knows how it all ended
+
+_RECORD = "__record"
+_TURN = re.compile(r"(.+)--([0-9]+(?:-[0-9]+)*)")
+
+
+def record(name: str) -> str:
+    """The artifact that says how a step ended, with its outputs.
+
+    >>> record("train"), is_record(record("train")), is_record("train__data")
+    ('train__record', True, False)
+    """
+    return f"{port(name)}{_RECORD}"
+
+
+def is_record(given: str) -> bool:
+    """Whether a port is one of ``record``'s."""
+    return given.endswith(_RECORD)
+
+
+def loop_task(loop: str) -> str:
+    """The loop itself, which KFP shows with a run of it for each chunk of items.
+
+    >>> loop_task("train"), items_task("train"), together_task("train")
+    ('train--loop', 'train--items', 'train--all')
+    >>> of_items("train"), of_all("train")
+    ('train__items__record', 'train__all__record')
+    """
+    return f"{task(loop)}--loop"
+
+
+def items_task(loop: str) -> str:
+    """What prepares a loop: its items, and the chunks of them that a pod works on."""
+    return f"{task(loop)}--items"
+
+
+def together_task(loop: str) -> str:
+    """What puts the results of a loop's pods together."""
+    return f"{task(loop)}--all"
+
+
+def of_items(loop: str) -> str:
+    """The artifact of a loop's items, and of what else its steps take from outside of it."""
+    return f"{port(loop)}__items{_RECORD}"
+
+
+def turn(of_task: str, index: Sequence[int]) -> str:
+    """What keeps the turns of a step's items apart, where each has a place of its own.
+
+    >>> turn("train", (3, 0)), turn("train", ()), turn_of("train--3-0"), turn_of("train--items")
+    ('train--3-0', 'train', ('train', (3, 0)), ('train--items', ()))
+    """
+    return f"{of_task}--{'-'.join(map(str, index))}" if index else of_task
+
+
+def turn_of(name: str) -> tuple[str, tuple[int, ...]]:
+    """The task and the index of ``turn``."""
+    found = _TURN.fullmatch(name)
+    return (found[1], tuple(map(int, found[2].split("-")))) if found else (name, ())
+
+
+def of_all(loop: str) -> str:
+    """The artifact of how a loop's steps ended, for all items."""
+    return f"{port(loop)}__all{_RECORD}"

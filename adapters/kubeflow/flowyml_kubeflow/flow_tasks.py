@@ -1,0 +1,256 @@
+"""The tasks of a pipeline with control flow: see ``flow`` for what becomes of it in KFP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.orchestrators.base import of_step
+from flowyml.plan.groups import Loop
+from flowyml.plan.model import Parameter, Plan, Step
+from flowyml_kubeflow import executors, flow_names, names
+from flowyml_kubeflow.flow import Flow, chunks
+from flowyml_kubeflow.options import StepOptions, step_options
+from flowyml_kubeflow.parameters import described_output, kfp_type
+from flowyml_kubeflow.parts import (
+    ARTIFACT,
+    CODE,
+    INNER_CODE,
+    RUN_NAMES,
+    RUN_TIME,
+    TEXT,
+    Dag,
+    Json,
+    add_output,
+    check_number,
+    output_of,
+    retries,
+)
+
+__all__ = ["FlowTasks"]
+
+_LIST = {**ARTIFACT, "isArtifactList": True}
+MakeComponent = Callable[[str, Json, Json, Json, Json], None]
+
+
+class FlowTasks:
+    """Compiles the tasks. ``component`` adds a component with its container to the pipeline, by the name of its task;
+    ``components`` are all of them; ``first`` is what everything waits for."""
+
+    def __init__(
+        self, plan: Plan, options: Mapping[str, Any], form: str, component: MakeComponent, components: Json, first: str
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.flow = Flow(plan)
+        self.options = options
+        self.form = form
+        self.component = component
+        self.components = components
+        self.first = first
+        self.given: Mapping[str, Parameter] = {item.name: item for item in plan.parameters}
+
+    def dag(self) -> Dag:
+        """All tasks but those of the code and of the hooks at the start."""
+        dag = Dag()
+        for step in self.plan:
+            if loop := self.flow.loop_of(step.group):
+                if flow_names.loop_task(loop) not in dag.tasks:
+                    self._add_loop(dag, loop)
+            else:
+                dag.tasks[names.task(step.name)] = self._step(step, self._outside(self.flow.upstream(step)), CODE)
+        dag.tasks[flow_names.RESULT_TASK] = self._result(dag)
+        return dag
+
+    # Steps.
+
+    def _step(self, step: Step, records: Mapping[str, Json], code: Json) -> Json:
+        """A step, outside of loops or within, with the records of others that it looks at."""
+        with of_step(step.name):
+            check_number(step, len(records))
+            options = step_options(self.options, step)
+            in_loop = bool(self.flow.loop_of(step.group))
+            parameters: Json = {names.STEP: {"runtimeValue": {"constant": names.constant(step.name)}}}
+            for name in self.flow.parameters(step):
+                parameters[names.port(name)] = {"componentInputParameter": names.port(name)}
+            if in_loop:
+                parameters[flow_names.CHUNK] = {"componentInputParameter": flow_names.CHUNK}
+            caches = self._caches(step, options)
+            if not caches:
+                parameters[names.TIME] = RUN_TIME
+            made = self._task(
+                names.task(step.name), "turn", names.shown(step.name), parameters, records, code,
+                {"parameters": {names.port(name): TEXT for name in step.outputs},
+                 "artifacts": {flow_names.record(step.name): ARTIFACT}}, options, step,
+            )  # fmt: skip
+            return {
+                **made,
+                **({} if self.flow.ends_well(step) else retries(step)),
+                **({"cachingOptions": {"enableCache": True}} if caches else {}),
+            }
+
+    def _caches(self, step: Step, options: StepOptions) -> bool:
+        """Not where a step that failed would come from the cache."""
+        return bool((self.options.get("cache") or step.options) and options.cache) and not self.flow.ends_well(step)
+
+    def _task(
+        self, task: str, kind: str, shown: str, parameters: Json, records: Mapping[str, Json], code: Json,
+        outputs: Json, options: StepOptions, step: Step | None = None, *, lists: bool = False,
+    ) -> Json:  # fmt: skip
+        """A task and its component. ``records`` says where each comes from, by its port."""
+        ports = {port: self._port(port) for port in parameters}
+        record = _LIST if lists else ARTIFACT
+        inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(records, record)}}
+        in_loop = step is not None and bool(self.flow.loop_of(step.group))
+        container = executors.container(kind, f"comp-{task}", self.form, options, step.resources if step else None)
+        # How long a chunk of items may take is not known here; each item's process has its own timeout.
+        config = executors.kubernetes(step, options, is_limited=not in_loop)
+        self.component(task, inputs, {key: ports for key, ports in outputs.items() if ports}, container, config)
+        made = (source.get("taskOutputArtifact") for source in records.values())
+        depends = [source["producerTask"] for source in made if source]
+        if not depends and code is CODE:
+            depends = [self.first]
+        return {
+            "componentRef": {"name": f"comp-{task}"},
+            **({"dependentTasks": list(dict.fromkeys(depends))} if depends else {}),
+            "inputs": {"parameters": parameters, "artifacts": {names.BUNDLE: code, **records}},
+            "taskInfo": {"name": shown},
+        }
+
+    def _port(self, port: str) -> Json:
+        by_port = {names.port(name): parameter for name, parameter in self.given.items()}
+        return {"parameterType": kfp_type(by_port[port])} if port in by_port else {**TEXT}
+
+    def _outside(self, steps: Iterable[Step]) -> dict[str, Json]:
+        """Where the records of steps come from, for what stands in no loop: from the step, or from all of its loop."""
+        records = {}
+        for step in steps:
+            if loop := self.flow.loop_of(step.group):
+                records[flow_names.of_all(loop)] = _artifact(flow_names.together_task(loop), flow_names.of_all(loop))
+            else:
+                records[flow_names.record(step.name)] = _artifact(names.task(step.name), flow_names.record(step.name))
+        return records
+
+    # Loops.
+
+    def _add_loop(self, dag: Dag, name: str) -> None:
+        loop = self.flow.structure.by_name[name]
+        assert isinstance(loop, Loop)
+        if self.flow.fixed_items(name) is None:
+            dag.tasks[flow_names.items_task(name)] = self._items(name)
+        dag.tasks[flow_names.loop_task(name)] = self._loop(loop)
+        if given_on := self.flow.given_on(name):
+            dag.tasks[flow_names.together_task(name)] = self._together(name, given_on)
+
+    def _items(self, loop: str) -> Json:
+        """What prepares a loop. Its pod reads what the loop goes over, and what else its steps look at outside."""
+        of_all = (name for step in self.flow.members(loop) for name in self.flow.parameters(step))
+        parameters: Json = {names.port(name): {"componentInputParameter": names.port(name)} for name in of_all}
+        parameters[flow_names.LOOP] = {"runtimeValue": {"constant": names.constant(loop)}}
+        parameters[names.TIME] = RUN_TIME
+        outputs = {"parameters": {flow_names.CHUNKS: TEXT}, "artifacts": {flow_names.of_items(loop): ARTIFACT}}
+        return self._task(
+            flow_names.items_task(loop), "items", names.shown(f"{loop}: items"), parameters,
+            self._outside(self.flow.from_outside(loop)), CODE, outputs, step_options(self.options, None),
+        )  # fmt: skip
+
+    def _loop(self, loop: Loop) -> Json:
+        """The loop itself: KFP runs its DAG once for each chunk of items."""
+        inner, given = Dag(), self._items_given(loop.name)
+        parameters: Json = {}
+        for step in self.flow.members(loop.name):
+            records = {port: {"componentInputArtifact": port} for port in given}
+            for each in self.flow.beside(step):
+                port = flow_names.record(each.name)
+                records[port] = _artifact(names.task(each.name), port)
+            inner.tasks[names.task(step.name)] = self._step(step, records, INNER_CODE)
+            for name in self.flow.parameters(step):
+                parameters[names.port(name)] = {"componentInputParameter": names.port(name)}
+        items: Json = {"inputParameter": flow_names.CHUNKS}
+        if given:
+            parameters[flow_names.CHUNKS] = output_of(flow_names.items_task(loop.name), flow_names.CHUNKS)
+        else:
+            count = self.flow.fixed_items(loop.name) or 0
+            items = {"raw": json.dumps(chunks(count, self.flow.most_chunks(loop.name)))}
+        task = flow_names.loop_task(loop.name)
+        self._add_dag(task, inner, parameters, given, self.flow.given_on(loop.name))
+        return {
+            "componentRef": {"name": f"comp-{task}"},
+            "dependentTasks": [flow_names.items_task(loop.name) if given else self.first],
+            "inputs": {
+                **({"parameters": parameters} if parameters else {}),
+                "artifacts": {names.BUNDLE: CODE, **given},
+            },
+            "parameterIterator": {"itemInput": flow_names.CHUNK, "items": items},
+            **({"iteratorPolicy": {"parallelismLimit": loop.max_parallel}} if loop.max_parallel else {}),
+            "taskInfo": {"name": names.shown(loop.name)},
+        }
+
+    def _items_given(self, loop: str) -> dict[str, Json]:
+        """The artifact of a loop's items, and where it comes from; none where the pipeline says what they are."""
+        port = flow_names.of_items(loop)
+        is_fixed = self.flow.fixed_items(loop) is not None
+        return {} if is_fixed else {port: _artifact(flow_names.items_task(loop), port)}
+
+    def _add_dag(
+        self, task: str, dag: Dag, parameters: Iterable[str], artifacts: Iterable[str], given_on: Iterable[Step]
+    ) -> None:  # fmt: skip
+        """The component of a loop, which gives the records of some of its steps."""
+        outputs = {}
+        for step in given_on:
+            port = flow_names.record(step.name)
+            selector = {"producerSubtask": names.task(step.name), "outputArtifactKey": port}
+            outputs[port] = {"artifactSelectors": [selector]}
+        self.components[f"comp-{task}"] = {
+            "dag": {"tasks": dag.tasks, "outputs": {"artifacts": outputs}},
+            "inputDefinitions": {
+                "parameters": {**{port: self._port(port) for port in parameters}, flow_names.CHUNK: TEXT},
+                "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(artifacts, ARTIFACT)},
+            },
+            "outputDefinitions": {"artifacts": dict.fromkeys(outputs, _LIST)},
+        }
+
+    def _together(self, loop: str, given_on: Iterable[Step]) -> Json:
+        """What puts the records of a loop's pods together, so that others take one artifact."""
+        records = {flow_names.record(step.name): _artifact(flow_names.loop_task(loop), flow_names.record(step.name))
+                   for step in given_on}  # fmt: skip
+        if len(records) > 150:
+            raise UnsupportedFeatureError(
+                f"Loop {loop!r} has {len(records)} steps whose outputs are used outside of it or by no step; KFP "
+                f"describes those of all its pods in one argument, which Linux limits to 128 KiB: about 150. Split it."
+            )
+        outputs = {"artifacts": {flow_names.of_all(loop): ARTIFACT}}
+        parameters: Json = {flow_names.LOOP: {"runtimeValue": {"constant": names.constant(loop)}}}
+        return self._task(
+            flow_names.together_task(loop), "together", names.shown(f"{loop}: all items"), parameters, records, CODE,
+            outputs, step_options(self.options, None), lists=True,
+        )  # fmt: skip
+
+    # The end.
+
+    def _result(self, dag: Dag) -> Json:
+        """The last task: it gives the outputs of the pipeline, calls its hooks and fails the run if a step failed."""
+        steps, loops = self.flow.at_the_end()
+        members = [self.plan.by_name[self.flow.structure.members(loop.name)[0]] for loop in loops]
+        records = self._outside([*steps, *members])
+        parameters: Json = {names.TIME: RUN_TIME}
+        if self.plan.hooks:
+            parameters |= {**RUN_NAMES, names.STARTED: output_of(names.START_TASK, names.STARTED)}
+        outputs: Json = {"parameters": {}, "artifacts": {}}
+        for output in self.plan.outputs:
+            outputs["parameters"][names.port(output.name)] = TEXT
+            outputs["artifacts"][names.artifact(output.name)] = ARTIFACT
+            add_output(dag, names.port(output.name), flow_names.RESULT_TASK, names.port(output.name))
+            dag.definitions["parameters"][names.port(output.name)].update(described_output(output.name))
+        task = self._task(
+            flow_names.RESULT_TASK, "result", "the end of the run", parameters, records, CODE, outputs,
+            step_options(self.options, None),
+        )  # fmt: skip
+        if self.plan.hooks:
+            task["dependentTasks"] = list(dict.fromkeys((*task["dependentTasks"], names.START_TASK)))
+        return task
+
+
+def _artifact(task: str, port: str) -> Json:
+    return {"taskOutputArtifact": {"producerTask": task, "outputArtifactKey": port}}

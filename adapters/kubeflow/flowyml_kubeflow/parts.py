@@ -1,0 +1,107 @@
+"""Pieces of KFP's intermediate representation that all of a pipeline is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.plan.model import Step
+from flowyml_kubeflow import names
+from flowyml_kubeflow.retries import is_retried_by_kfp
+
+__all__ = [
+    "ARTIFACT", "CODE", "INNER_CODE", "RUN_NAMES", "RUN_TIME", "TEXT", "Dag", "Json", "add_output", "check_number",
+    "output_of", "passed_on", "retries",
+]  # fmt: skip
+
+Json = dict[str, Any]
+
+ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
+TEXT = {"parameterType": "STRING"}
+# Where a task finds the code: in the task that gives it, or in the DAG around it.
+CODE: Json = {"taskOutputArtifact": {"producerTask": names.BUNDLE_TASK, "outputArtifactKey": names.BUNDLE}}
+INNER_CODE: Json = {"componentInputArtifact": names.BUNDLE}
+# What a hook gets for its run: the display name of the run, which KFP leaves empty in those of a recurring run, and the
+# name of its workflow, which such a run has for a display name. Source: KFP, template/v2_template.go.
+RUN_NAMES: Json = {
+    names.RUN: {"runtimeValue": {"constant": "{{$.pipeline_job_name}}"}},
+    names.JOB: {"runtimeValue": {"constant": "{{$.pipeline_job_resource_name}}"}},
+}
+# The time on the schedule of a recurring run, that of its creation for any other. An older KFP leaves the text as it
+# is. Source: KFP, driver/executorplugin.
+RUN_TIME: Json = {"runtimeValue": {"constant": "{{$.pipeline_job_schedule_time_utc}}"}}
+# KFP describes all inputs and outputs of a task in one argument of its container, of 128 KiB at most (execve(2),
+# MAX_ARG_STRLEN). The bytes are those of a RuntimeArtifact in its JSON form with KFP's default MinIO.
+_ARGUMENT = 131_071
+_ARTIFACT_BYTES = 780
+_OUTPUT_BYTES = 860  # with the file of the parameter that shows it
+# Argo ends all retries that long after the first attempt began, and KFP tries nothing again where it is left out.
+# Source: Argo, operator.go, ``processNodeRetries``; KFP, argocompiler/container.go. It is what 32 bits hold.
+_FOR_EVER = "2147483647s"
+
+
+@dataclass
+class Dag:
+    """A DAG under construction, and the ports that it needs of the one around it."""
+
+    tasks: Json = field(default_factory=dict)
+    outputs: Json = field(default_factory=dict)
+    definitions: Json = field(default_factory=dict)
+
+
+def retries(step: Step) -> Json:
+    """KFP's own retries, where it can keep the policy."""
+    policy = step.retry
+    if policy is None or not is_retried_by_kfp(step):
+        return {}
+    return {
+        "retryPolicy": {
+            "maxRetryCount": policy.max_attempts - 1,
+            "backoffDuration": _duration(policy.initial_delay_seconds),
+            "backoffFactor": float(policy.backoff_multiplier),
+            "backoffMaxDuration": _FOR_EVER,
+        }
+    }
+
+
+def check_number(step: Step, taken: int) -> None:
+    """The code of the steps is one more artifact than those taken."""
+    if (taken + 1) * _ARTIFACT_BYTES + len(step.outputs) * _OUTPUT_BYTES > _ARGUMENT:
+        raise UnsupportedFeatureError(
+            f"step {step.name!r} takes {taken} values of other steps and gives {len(step.outputs)}; KFP describes all "
+            f"of them in one argument, which Linux limits to 128 KiB: about {_ARGUMENT // _OUTPUT_BYTES} together. "
+            f"Join them in groups, by steps between."
+        )
+
+
+def _duration(seconds: float) -> str:
+    """As protobuf writes it, without exponents.
+
+    >>> _duration(1_000_000), _duration(0.5), _duration(1e-05)
+    ('1000000s', '0.5s', '0.00001s')
+    """
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def output_of(task: str, port: str) -> Json:
+    return {"taskOutputParameter": {"producerTask": task, "outputParameterKey": port}}
+
+
+def add_output(dag: Dag, name: str, producer: str, port: str) -> None:
+    """An output of the pipeline: the parameter that shows it, and the artifact that holds it."""
+    parameter = {"valueFromParameter": {"producerSubtask": producer, "outputParameterKey": port}}
+    artifact = {"artifactSelectors": [{"producerSubtask": producer, "outputArtifactKey": f"{port}__data"}]}
+    dag.outputs.setdefault("parameters", {})[name] = parameter
+    dag.outputs.setdefault("artifacts", {})[f"{name}__data"] = artifact
+    dag.definitions.setdefault("parameters", {})[name] = {**TEXT}
+    dag.definitions.setdefault("artifacts", {})[f"{name}__data"] = ARTIFACT
+
+
+def passed_on(outputs: Mapping[str, Any], task: str) -> Json:
+    """The outputs of an inner DAG as those of the outer one."""
+    dag = Dag()
+    for name in outputs.get("parameters", {}):
+        add_output(dag, name, task, name)
+    return dag.outputs

@@ -1,0 +1,340 @@
+"""What the pods of a pipeline with control flow do: those of its steps, and those around its loops and at its end.
+
+It travels in the bundle of such a pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts import open_store, pack, unpack
+from flowyml.artifacts.packing import is_reference
+from flowyml.core.runs import labelled
+from flowyml.plan.groups import Loop
+from flowyml.plan.model import Plan
+from flowyml.plan.names import slug
+from flowyml.plan.parameters import days_of
+from flowyml.runtime.nodes import End, Index
+from flowyml_kubeflow import flow_names, names
+from flowyml_kubeflow.attempts import ARTIFACTS, FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks
+from flowyml_kubeflow.fates import Fates
+from flowyml_kubeflow.files import (
+    Result,
+    TaskFailed,
+    artifact,
+    artifacts,
+    dates_of,
+    parameter,
+    path_of,
+    run_id_of,
+    store,
+    with_url,
+)
+from flowyml_kubeflow.flow import Flow, chunks
+from flowyml_kubeflow.records import Entry, Items, Known
+from flowyml_kubeflow.retries import delays_in_pod
+
+__all__ = ["perform"]
+
+_SHOWN = 65536  # bytes of a parameter that shows an output
+_STOPPED = Items(End.FAILED, "the run was stopped")
+_RAW = {End.OK: "no_items", End.SKIPPED: "skipped", End.FAILED: "upstream_failed"}
+
+
+class _Pod:
+    """What all of them have: what other pods left, and a folder of its own."""
+
+    inside = ""
+
+    def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
+        self.bundle = bundle
+        self.plan = plan
+        self.given = given
+        self.flow = Flow(plan)
+        self.values: Mapping[str, Any] = given["inputs"].get("parameterValues", {})
+        self.dates = dates_of(self.values.get(names.TIME))
+        output = Path(given["outputs"]["outputFile"]).parent
+        output.mkdir(parents=True, exist_ok=True)
+        self.scratch = Path(tempfile.mkdtemp(dir=output, prefix=".flowyml-"))
+        self.known = Known(self.scratch)
+        for port in given["inputs"].get("artifacts", {}):
+            if flow_names.is_record(port):
+                for each in artifacts(given, "inputs", port):
+                    self.known.read(path_of(each["uri"]))
+        sys.path.append(f"{bundle}/code")  # for values of the user's classes
+        run = Path(os.environ[LOCAL]) if LOCAL in os.environ else None
+        self.is_finale = run is not None and (run / FINALE).exists()
+        self.kept = run / "records" / self._name() if run else None
+
+    def _name(self) -> str:
+        """What tells this pod from the others of its run."""
+        given = (self.values.get(port, "") for port in (names.STEP, flow_names.LOOP, flow_names.CHUNK))
+        return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
+
+    def _before(self) -> Known:
+        """What the same pod left when the run was tried before."""
+        found = Known(self.scratch)
+        if self.kept and self.kept.exists():
+            found.read(self.kept)
+        return found
+
+    @property
+    def fates(self) -> Fates:
+        """Decides by what is known."""
+        return Fates(self.plan, self.known, self._parameter, self._live, self._pack, self.inside)
+
+    def _parameter(self, name: str) -> Any:
+        value = parameter(self.plan, name, names.port(name), self.given)
+        return self.dates.filled({name: value}, days_of(self.plan.parameters))[name]
+
+    @property
+    def _stores(self) -> list[Any]:
+        """Those of the run, and the only places of this pod where other pods' values stand."""
+        return [*map(open_store, dict.fromkeys((self._store, *self._folders)))]
+
+    @property
+    def _store(self) -> str:
+        return os.environ.get(ARTIFACTS) or str(self.scratch / "store")
+
+    @property
+    def _folders(self) -> list[str]:
+        return [str(self.scratch / name) for name in ("given", "store")]
+
+    def _live(self, packed: Any) -> Any:
+        return unpack(self.known.here(packed), *self._stores)
+
+    def _pack(self, value: Any) -> Any:
+        number = sum(1 for _ in (self.scratch / "store").glob("*")) if (self.scratch / "store").exists() else 0
+        return pack(value, open_store(self.scratch / "store"), key=f"{number}-{os.urandom(4).hex()}")
+
+    def _leave(self, port: str, **what: Any) -> Result:
+        """The artifact for other pods; on the local runner also for this one, should the run be tried again."""
+        path = path_of(artifact(self.given, "outputs", port)["uri"])
+        self.known.write(path, **what)
+        if self.kept and not self.is_finale:
+            self.kept.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, self.kept)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        return Result(artifacts={port: {"format": "flowyml-record"}})
+
+    def _loop(self) -> Loop:
+        given = self.values[flow_names.LOOP]
+        return next(loop for loop in self.flow.loops if given in (loop.name, names.constant(loop.name)))
+
+
+class _ItemsPod(_Pod):
+    """Prepares a loop: its items, what else its steps take from outside, and which pod works on which items."""
+
+    def run(self) -> Result:
+        loop = self._loop()
+        items = self._before().loops.get(loop.name) or (_STOPPED if self.is_finale else self._items(loop))
+        self.known.loops[loop.name] = items
+        count = len(next(iter(items.lists.values()), ()))
+        parts = chunks(count, self.flow.most_chunks(loop.name))
+        if items.end is End.OK:
+            most = max(int(stop) - int(start) for start, _, stop in (part.partition(":") for part in parts))
+            print(f"Loop {loop.name!r}: {count} items, in {len(parts)} pods of each step, {most} or fewer in a pod.")
+            Journal.of(flow_names.items_task(loop.name)).note(opened=count)
+        result = self._leave(
+            flow_names.of_items(loop.name), loops=[loop.name],
+            steps=[step.name for step in self.flow.from_outside(loop.name)],
+        )  # fmt: skip
+        return Result({flow_names.CHUNKS: json.dumps(parts)}, result.artifacts)
+
+    def _items(self, loop: Loop) -> Items:
+        fates = self.fates
+        end, cause = fates.gate(loop.parent, ())
+        return fates.items(loop.name, ()) if end is End.OK else Items(end, cause)
+
+
+class _TogetherPod(_Pod):
+    """Puts together what the pods of a loop left."""
+
+    def run(self) -> Result:
+        loop = self._loop().name
+        return self._leave(flow_names.of_all(loop), steps=[step.name for step in self.flow.given_on(loop)])
+
+
+class _StepPod(_Pod):
+    """A step outside of loops, or a chunk of the items of one in a loop."""
+
+    def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
+        name = given["inputs"]["parameterValues"][names.STEP]
+        self.step = plan.by_name.get(name) or next(step for step in plan if names.constant(step.name) == name)
+        super().__init__(bundle, plan, given)
+        self.inside = self.flow.loop_of(self.step.group)
+        self.task = names.task(self.step.name)
+        self.journal = Journal.of(self.task)
+        self.entries = self.known.steps.setdefault(self.step.name, {})
+        self.decide = self.fates
+        self.earlier = self._before().steps.get(self.step.name, {})
+
+    def run(self) -> Result:
+        if not self.inside:
+            self._turn(())
+        else:
+            self._turns()
+        shown = {names.port(output): self._shown(output) for output in self.step.outputs}
+        left = self._leave(flow_names.record(self.step.name), steps=[self.step.name])
+        return Result(shown, left.artifacts)
+
+    def _turns(self) -> None:
+        items = self.decide.items(self.inside, ())
+        first, _, last = self.values[flow_names.CHUNK].partition(":")
+        if first == last:
+            self._without_turns((), items.end, items.cause)
+        for number in range(int(first), int(last)):
+            self._within((number,))
+
+    def _within(self, prefix: Index) -> None:
+        """The step's turn for an item, or all of its turns where it is in loops that are within the loop."""
+        loops = self.plan.structure.loops(self.step.group)
+        if len(prefix) == len(loops):
+            self._turn(prefix)
+            return
+        inner = loops[len(prefix)]
+        end, cause = self.decide.gate(inner.name, prefix)
+        count = len(next(iter(self.decide.items(inner.name, prefix).lists.values()), ())) if end is End.OK else 0
+        if not count:
+            self._without_turns(prefix, end, cause)
+        for number in range(count):
+            self._within((*prefix, number))
+
+    def _without_turns(self, prefix: Index, end: End, cause: str) -> None:
+        """Stand in for all items of a loop that has none, or did not begin."""
+        if self.is_finale and not self.flow.cleans_up(self.step):
+            self.entries[prefix] = Entry(end, cause)
+        else:
+            self._note_end(prefix, _RAW[end], cause, Entry(end, cause))
+
+    def _turn(self, index: Index) -> None:
+        if (kept := self.earlier.get(index)) and kept.end is End.OK:
+            self.entries[index] = kept
+            return
+        if self.is_finale and not self.flow.cleans_up(self.step):
+            self.entries[index] = Entry(End.FAILED, "the run was stopped")
+            return
+        end, cause = self.decide.of(self.step, index)
+        if end is not End.OK:
+            self._note_end(index, _RAW[end], cause, Entry(end, cause))
+            return
+        found = {item.name: self.decide.find(item.source, self.step.group, index) for item in self.step.inputs}
+        inputs = {
+            name: each.value if each.plain else self._here(each.value, each.loops)
+            for name, each in found.items()
+            if each.end is End.OK
+        }
+        self._attempts(index, inputs)
+
+    def _here(self, packed: Any, loops: Sequence[Loop]) -> Any:
+        """With all values where the step's process may read them; those of a loop's items stand in lists."""
+        if not loops:
+            return self.known.here(packed)
+        if loops[0].on_item_error == "continue":
+            return [[number, self._here(part, loops[1:])] for number, part in packed]
+        return [self._here(part, loops[1:]) for part in packed]
+
+    def _attempts(self, index: Index, inputs: Mapping[str, Any]) -> None:
+        journal = Journal.of(flow_names.turn(self.task, index))
+        retry = self.step.retry
+        delays = [*(retry.delays if retry and self.flow.ends_well(self.step) else delays_in_pod(self.step))]
+        made = 0
+        while True:
+            attempt = Attempt(self.bundle, self.plan.name, self.step, self.scratch, journal, self.dates, index)
+            attempt.number = max(made := made + 1, attempt.number)
+            self._note(index, attempt=attempt.number)
+            attempt.run(inputs, [Path(folder) for folder in self._folders])
+            if attempt.failure is None:
+                entry = Entry(End.OK, "", attempt.outputs)
+                self._note_end(index, "completed", "", entry, attempt.number)
+                return
+            if not delays or retry is None or not retry.retries_on_names(attempt.failure["names"]):
+                self._failed(index, attempt)
+                return
+            time.sleep(delays.pop(0))
+
+    def _failed(self, index: Index, attempt: Attempt) -> None:
+        assert attempt.failure is not None
+        label = labelled(self.step.name, index)
+        raw = "timeout" if attempt.failure["kind"] == "StepTimeoutError" else "failed"
+        message = attempt.failure["message"]
+        entry = Entry(End.FAILED, f"step {label!r} ended {raw.upper()}")
+        self._note_end(index, raw, message, entry, attempt.number)
+        if not self.flow.ends_well(self.step):
+            raise TaskFailed
+        if not self.flow.may_fail(self.step):
+            self.known.fail([f"step {label!r}: {message}"])
+
+    def _note_end(self, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0) -> None:
+        self.entries[index] = entry
+        self._note(index, ended=raw, attempt=attempt, error=error)
+
+    def _note(self, index: Index, **facts: Any) -> None:
+        self.journal.note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **facts)
+
+    def _shown(self, output: str) -> str:
+        """An output for KFP's UI: of a step in a loop the list of its items'."""
+        found = [entry.outputs.get(output) for _, entry in sorted(self.entries.items())]
+        text = json.dumps(found if self.inside else found[0], ensure_ascii=False, separators=(",", ":"))
+        return text if len(text) <= _SHOWN else json.dumps(f"{len(text)} characters")
+
+
+class _ResultPod(_Pod):
+    """The end of a run: hands out the outputs of the pipeline, calls the hooks, and fails if a step did."""
+
+    def run(self) -> Result:
+        result, published = Result(), dict[str, Any]()
+        for output in self.plan.outputs:
+            port, target = names.port(output.name), artifact(self.given, "outputs", names.artifact(output.name))
+            found = self.fates.find(output.source, "", ())
+            packed = self._packed(found) if found.end is End.OK else None
+            shown = with_url(packed, self.scratch, target["uri"]) if packed and is_reference(packed) else packed
+            result.artifacts[names.artifact(output.name)] = store(packed, target, self.scratch)
+            result.parameters[port] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+            if found.end is End.OK:
+                published[output.name] = shown
+        if self.is_finale:
+            return result
+        journal = Journal.of(flow_names.RESULT_TASK)
+        journal.publish(outputs=published)
+        failed = self.known.failed
+        if failed:
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            journal.note(failed=f"{failed[0]}{more}")
+            print(f"The run failed: {failed[0]}{more}", file=sys.stderr, flush=True)
+        self._fire_end(journal)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        if failed:
+            raise TaskFailed
+        return result
+
+    def _packed(self, found: Any) -> Any:
+        """One value, whose file stands in this pod's folder if it has one."""
+        if found.plain or not (found.loops or is_reference(found.value)):
+            return found.value
+        return self._pack(self.fates.value_of(found)) if found.loops else self.known.here(found.value)
+
+    def _fire_end(self, journal: Journal) -> None:
+        if self.plan.hooks:
+            status = "FAILED" if self.known.failed else "COMPLETED"
+            duration = max(time.time() - float(self.values[names.STARTED]), 1e-6)
+            arguments = (self.plan.name, run_id_of(self.given), status, duration)
+            fire_pipeline_hooks(self.bundle, "on_pipeline_end", arguments, journal)
+
+
+_KINDS: Mapping[str, type[_ItemsPod | _StepPod | _TogetherPod | _ResultPod]] = {
+    "items": _ItemsPod, "turn": _StepPod, "together": _TogetherPod, "result": _ResultPod,
+}  # fmt: skip
+
+
+def perform(kind: str, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> Result:
+    """What a pod of this kind does."""
+    return _KINDS[kind](bundle, plan, given).run()

@@ -1,0 +1,138 @@
+"""What the pods of a pipeline with control flow leave to one another: how steps ended, and their outputs, by item.
+
+One artifact, a zip file: ``record.json``, and beside it values that do not stand in JSON. It travels in the bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from flowyml.artifacts.packing import is_reference
+from flowyml.runtime.nodes import End, Index
+
+__all__ = ["Entry", "Items", "Known"]
+
+_DOCUMENT = "record.json"
+_INSIDE = "zip:"  # begins the URL of a value in such a file: its path and the name of the member
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a step ended, or an item's turn of it; ``cause`` says what kept it from ending well. Outputs are packed.
+
+    One that stands in for all items of a loop that has none, or never began, bears the index of what is around it.
+    """
+
+    end: End
+    cause: str = ""
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of an outermost loop, by the names of its lists: packed, or ``plain`` where no step made them."""
+
+    end: End
+    cause: str = ""
+    lists: Mapping[str, list[Any]] = field(default_factory=dict)
+    plain: tuple[str, ...] = ()
+
+
+class Known:
+    """What a pod knows of other pods, and adds to it. ``failed`` says what makes the run fail."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.steps: dict[str, dict[Index, Entry]] = {}
+        self.loops: dict[str, Items] = {}
+        self.failed: list[str] = []
+        self.scratch = scratch
+        self._extracted: dict[str, str] = {}
+
+    def read(self, path: Path) -> None:
+        """Add what another pod left."""
+        with ZipFile(path) as file:
+            document = json.loads(file.read(_DOCUMENT))
+        for name, entries in document["steps"].items():
+            found = self.steps.setdefault(name, {})
+            for key, (end, cause, outputs) in entries.items():
+                there = {output: _moved(value, path) for output, value in outputs.items()}
+                found[tuple(map(int, filter(None, key.split("/"))))] = Entry(End(end), cause, there)
+        for name, (end, cause, lists, plain) in document["loops"].items():
+            made = {
+                key: items if key in plain else [_moved(item, path) for item in items] for key, items in lists.items()
+            }
+            self.loops[name] = Items(End(end), cause, made, tuple(plain))
+        self.fail(document["failed"])
+
+    def fail(self, reasons: Iterable[str]) -> None:
+        """Add what makes the run fail, once each."""
+        self.failed = list(dict.fromkeys((*self.failed, *reasons)))
+
+    def write(self, path: Path, *, steps: Iterable[str] = (), loops: Iterable[str] = ()) -> None:
+        """Leave to others what is known of these."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ZipFile(path, "w") as file:
+            document = {
+                "steps": {
+                    name: {
+                        "/".join(map(str, index)): [
+                            each.end, each.cause, {key: self._kept(value, file) for key, value in each.outputs.items()}
+                        ]
+                        for index, each in self.steps.get(name, {}).items()
+                    }
+                    for name in steps
+                },
+                "loops": {name: self._kept_items(self.loops[name], file) for name in loops},
+                "failed": self.failed,
+            }  # fmt: skip
+            file.writestr(_DOCUMENT, json.dumps(document, ensure_ascii=False))
+
+    def _kept_items(self, items: Items, file: ZipFile) -> list[Any]:
+        lists = {
+            name: values if name in items.plain else [self._kept(value, file) for value in values]
+            for name, values in items.lists.items()
+        }
+        return [items.end, items.cause, lists, items.plain]
+
+    def _kept(self, packed: Any, file: ZipFile) -> Any:
+        """A value for the file; what stands in a file of its own here is put in."""
+        if not is_reference(packed):
+            return packed
+        about, member = packed["$artifact"], f"{len(file.namelist())}"
+        if about["url"].startswith(_INSIDE):
+            source, _, inside = about["url"].removeprefix(_INSIDE).rpartition("!")
+            with ZipFile(source) as other, other.open(inside) as data, file.open(member, "w", force_zip64=True) as copy:
+                shutil.copyfileobj(data, copy)
+        elif (path := Path(about["url"].removeprefix("file://"))).is_relative_to(self.scratch):
+            file.write(path, member)
+        else:
+            return packed
+        return {"$artifact": {**about, "url": f"{_INSIDE}{member}"}}
+
+    def here(self, packed: Any) -> Any:
+        """A packed value that a step can read: what stands in another pod's file is taken out of it."""
+        if not is_reference(packed) or not packed["$artifact"]["url"].startswith(_INSIDE):
+            return packed
+        url = packed["$artifact"]["url"]
+        if url not in self._extracted:
+            source, _, inside = url.removeprefix(_INSIDE).rpartition("!")
+            target = self.scratch / "given" / str(len(self._extracted))
+            target.parent.mkdir(exist_ok=True)
+            with ZipFile(source) as file, file.open(inside) as data, target.open("wb") as copy:
+                shutil.copyfileobj(data, copy)
+            self._extracted[url] = f"file://{target}"
+        return {"$artifact": {**packed["$artifact"], "url": self._extracted[url]}}
+
+
+def _moved(packed: Any, path: Path) -> Any:
+    """A value of a file, with the way to it."""
+    if not is_reference(packed) or not packed["$artifact"]["url"].startswith(_INSIDE):
+        return packed
+    member = packed["$artifact"]["url"].removeprefix(_INSIDE)
+    return {"$artifact": {**packed["$artifact"], "url": f"{_INSIDE}{path}!{member}"}}

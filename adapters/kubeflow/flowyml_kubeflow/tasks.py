@@ -1,0 +1,202 @@
+"""The tasks of a run among the nodes of the Argo workflow that KFP makes of a pipeline.
+
+KFP's API gives a task detail for each node: for a step its driver, a node of the step's name, below that a node
+``executor``, which is the pod or holds the attempts, and whatever comes next. In a loop there is all that for each
+chunk of its items. A detail says its display name and the ids of its children, but neither its own id nor its pod.
+Sources: ``Workflow.NodeStatuses`` and ``toApiPipelineTaskDetail`` of KFP's API server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from graphlib import TopologicalSorter
+from typing import Any
+
+from flowyml_kubeflow import flow_names, names
+from flowyml_kubeflow.parameters import output_name
+from flowyml_kubeflow.spec import documents
+from flowyml_kubeflow.status import status_of
+
+__all__ = ["Pod", "Tasks", "node_id"]
+
+Json = dict[str, Any]
+
+_HOOKS = (names.START_TASK, names.END_TASK, flow_names.RESULT_TASK)
+_EXECUTOR = "executor"  # the task in which a step's container runs; source: KFP, argocompiler/container.go
+_IMPL = "system-container-impl"  # its template
+_FNV_PRIME, _WORD = 0x01000193, 0xFFFFFFFF  # of FNV-1a with 32 bits
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One attempt of a step: Argo's id of its node, what the pod may be called, the likeliest first, and its number."""
+
+    node: str
+    names: tuple[str, ...]
+    attempt: int
+
+
+class Tasks:
+    """The steps of a run by their tasks, at any depth of the pipeline."""
+
+    def __init__(self, run: Any, version: Mapping[str, Any]) -> None:
+        pipeline, platform = documents(version)
+        details = list((run.run_details.task_details or ()) if run.run_details else ())
+        steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
+        self.steps = {task: names.step_shown(str(item["taskInfo"]["name"]), task) for task, item in steps.items()}
+        every = [item for dag in _dags(pipeline) for item in dag["tasks"].items()]
+        hooks = {name: task for name, task in every if name in _HOOKS}
+        self.has_flow = flow_names.RESULT_TASK in hooks
+        """Whether the pipeline has control flow: its pods then note what became of the steps."""
+        self.loops = dict(_loops(pipeline))
+        """The steps in loops, with the task that knows the items or, where the file says it, their number."""
+        openings = {name: task for name, task in every if name in self.loops.values()}
+        self._tasks = {**steps, **hooks, **openings}
+        self.logged = {name: "" for name in _HOOKS[:1] if name in hooks} | self.steps
+        self.logged |= {name: "" for name in _HOOKS[1:] if name in hooks}
+        """The tasks whose pods run a user's code, in order, with the step's name or nothing."""
+        self._pipeline = pipeline
+        self._executors = _executors(pipeline, platform)
+        self._by_name: dict[str, list[Any]] = {}
+        for item in details:
+            if item.display_name in self._tasks:
+                self._by_name.setdefault(item.display_name, []).append(item)
+        self._skipped = [item for item in details if item.display_name == _EXECUTOR and item.state == "SKIPPED"]
+        self._nodes = {child for item in details for child in _children(item)}
+
+    def state(self, task: str) -> str | None:
+        """Of a step that is in a loop, that of its last pod."""
+        return self._last(task).state if task in self._by_name else None
+
+    def started(self, task: str) -> datetime | None:
+        """When it began; in a loop, the last of its pods."""
+        item = self._last(task)
+        return (item.start_time or item.create_time) if item else None
+
+    def ended(self, task: str) -> datetime | None:
+        """When it ended; in a loop, the last of its pods."""
+        item = self._last(task)
+        return item.end_time if item and status_of(item.state).is_terminal else None
+
+    def _last(self, task: str) -> Any:
+        return max(self._by_name.get(task, ()), key=lambda item: str(item.start_time or item.create_time), default=None)
+
+    def pods(self, task: str) -> list[Pod]:
+        """The attempts of a step, the first attempt first; in a loop those of all its pods."""
+        below = [child for item in self._by_name.get(task, ()) for child in _children(item)]
+        if self.is_cached(task):
+            return []
+        return [
+            Pod(node, self._names(task, node), attempt)
+            for child in below
+            for attempt, node in self._attempts(task, child)
+        ]
+
+    def _attempts(self, task: str, executor: str) -> list[tuple[int, str]]:
+        """With a retry policy, Argo puts the attempts below the executor; else the executor is the one attempt.
+
+        When a run is retried, KFP deletes the failed attempts of a step that succeeded, so the first may be missing.
+        Source: KFP, ``GenerateRetryExecution``.
+        """
+        most = self._tasks[task].get("retryPolicy", {}).get("maxRetryCount", -1) + 1
+        nodes = [(number + 1, node_id(f"({number})", after=executor)) for number in range(most)]
+        return [item for item in nodes if item[1] in self._nodes] or [(1, executor)]
+
+    def _names(self, task: str, node: str) -> tuple[str, ...]:
+        """``WORKFLOW-TEMPLATE-HASH``. Source: KFP, ``RetrievePodName``; the last is that of Argo before 3.4."""
+        workflow, _, number = node.rpartition("-")
+        return *(f"{workflow}-{template}-{number}" for template in self._templates(task)), node
+
+    def _templates(self, task: str) -> Iterator[str]:
+        """What KFP may call the template of a step, which differs by its release: newest and most special first.
+
+        Source: KFP, ``addContainerExecutorTemplate``.
+        """
+        retries = (f"retry-{_IMPL}", _IMPL) if "retryPolicy" in self._tasks[task] else (_IMPL,)
+        metadata = self._executors.get(self._tasks[task]["componentRef"]["name"], {}).get("podMetadata")
+        if metadata is not None:
+            counts = f"{len(metadata.get('annotations', ()))}-{len(metadata.get('labels', ()))}"
+            yield from (f"metadata-{counts}-{template}" for template in retries)
+        yield from retries
+
+    def is_cached(self, task: str) -> bool:
+        """Whether KFP took the step's outputs from its cache, so that no pod ran: its executor was skipped."""
+        caches = self._tasks[task].get("cachingOptions", {}).get("enableCache", False)
+        item = self._last(task)
+        if not caches or item is None or item.state != "SUCCEEDED":
+            return False
+        return any(item.start_time <= skipped.start_time <= item.end_time for skipped in self._skipped)
+
+    def outputs(self) -> dict[str, list[str]]:
+        """The steps that give outputs of the pipeline, with their names."""
+        found: dict[str, list[str]] = {}
+        definitions = self._pipeline["root"].get("outputDefinitions", {}).get("parameters", {})
+        for dag in _dags(self._pipeline):
+            for port, selector in dag.get("outputs", {}).get("parameters", {}).items():
+                producer = selector["valueFromParameter"]["producerSubtask"]
+                if producer in self.steps or producer == flow_names.RESULT_TASK:
+                    found.setdefault(producer, []).append(output_name(port, definitions.get(port, {})))
+        return found
+
+
+def node_id(name: str, *, after: str) -> str:
+    """The id of the node whose name goes on with ``name`` after that of another node.
+
+    Argo's ids are the workflow's name and the FNV-1a hash of the node's; such a hash can be continued. Source: Argo,
+    ``Workflow.NodeID``.
+
+    >>> node_id("(0)", after="dag-diamond-xfww2-1522144194")  # as in an example of Argo's
+    'dag-diamond-xfww2-2043927737'
+    """
+    workflow, _, number = after.rpartition("-")
+    value = int(number)
+    for byte in name.encode():
+        value = ((value ^ byte) * _FNV_PRIME) & _WORD
+    return f"{workflow}-{value}"
+
+
+def _children(item: Any) -> list[str]:
+    return [child.pod_name for child in item.child_tasks or () if child.pod_name]
+
+
+def _executors(pipeline: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Json]:
+    """What the file asks Kubernetes for, by component."""
+    asked = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    labels = {name: item.get("executorLabel") for name, item in pipeline.get("components", {}).items()}
+    return {name: asked[label] for name, label in labels.items() if label in asked}
+
+
+def _dags(pipeline: Mapping[str, Any]) -> Iterator[Json]:
+    components = pipeline.get("components", {}).values()
+    return (item["dag"] for item in (pipeline["root"], *components) if "dag" in item)
+
+
+def _loops(pipeline: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
+    """Steps in loops, each with the task that prepares the loop, or the number of its items."""
+    for dag in _dags(pipeline):
+        for task in dag["tasks"].values():
+            if iterator := task.get("parameterIterator"):
+                component = pipeline["components"][task["componentRef"]["name"]]
+                for step in component["dag"]["tasks"]:
+                    yield step, _items_of(task, iterator["items"])
+
+
+def _items_of(task: Mapping[str, Any], items: Mapping[str, Any]) -> str | int:
+    if "raw" in items:
+        return int(json.loads(items["raw"])[-1].partition(":")[2])
+    return str(task["inputs"]["parameters"][items["inputParameter"]]["taskOutputParameter"]["producerTask"])
+
+
+def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
+    """The tasks of steps, in topological order: KFP hands the file back with its entries in any order."""
+    tasks = dag["tasks"]
+    order = TopologicalSorter({name: sorted(item.get("dependentTasks", ())) for name, item in sorted(tasks.items())})
+    for name in order.static_order():
+        component = pipeline["components"].get(tasks[name]["componentRef"]["name"], {})
+        if "dag" in component:
+            yield from _step_tasks(pipeline, component["dag"])
+        elif names.STEP in tasks[name].get("inputs", {}).get("parameters", {}):
+            yield name, tasks[name]

@@ -1,0 +1,64 @@
+"""What became of the steps of a pipeline with control flow, for each item, by what their pods noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import StepRun
+
+__all__ = ["turns_of"]
+
+# What a pod notes of the end of a turn, and what KFP calls a task that ended so, where it has a word for it.
+_ENDS = {
+    "completed": (ExecutionStatus.COMPLETED, "SUCCEEDED"),
+    "failed": (ExecutionStatus.FAILED, "FAILED"),
+    "timeout": (ExecutionStatus.TIMEOUT, "TIMEOUT"),
+    "skipped": (ExecutionStatus.COMPLETED, "skipped"),
+    "no_items": (ExecutionStatus.COMPLETED, "no_items"),
+    "upstream_failed": (ExecutionStatus.CANCELLED, "upstream_failed"),
+}
+
+
+def turns_of(
+    step: str, notes: Iterable[Mapping[str, Any]], run: ExecutionStatus, *, items: int | None = None
+) -> list[StepRun]:
+    """The turns of a step, in order. ``items`` is how many its outermost loop has, where that is known."""
+    by_index: dict[tuple[int, ...], list[Mapping[str, Any]]] = {}
+    for note in notes:
+        by_index.setdefault(tuple(note["index"]), []).append(note)
+    begun = {index[:1] for index in by_index}
+    by_index.update({(number,): [] for number in range(items or 0) if (number,) not in begun})
+    if not by_index:
+        by_index[()] = []
+    return [_turn(step, index, found, run) for index, found in sorted(by_index.items())]
+
+
+def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run: ExecutionStatus) -> StepRun:
+    begun = [note for note in notes if "ended" not in note]
+    ended = next((note for note in reversed(notes) if "ended" in note), None)
+    if ended and begun and begun[-1]["time"] > ended["time"]:
+        ended = None  # it was tried again
+    started_at = _time(begun[0]["time"]) if begun else None
+    attempt = int(begun[-1]["attempt"]) if begun else 0
+    if ended is None:
+        status, raw = (ExecutionStatus.RUNNING, "RUNNING") if begun else (ExecutionStatus.QUEUED, "PENDING")
+        if run.is_terminal:
+            status, raw = ExecutionStatus.CANCELLED, "CANCELED" if begun else "PENDING"
+        return StepRun(
+            name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at
+        )  # fmt: skip
+    status, raw = _ENDS[ended["ended"]]
+    error = ended["error"] or None
+    if raw == "upstream_failed":
+        error = f"not run, since {error}"
+    return StepRun(
+        name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at,
+        ended_at=_time(ended["time"]), error=None if raw == "skipped" else error,
+    )  # fmt: skip
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,138 @@
+"""Control flow as KFP's backend runs it: the compiled pipelines of the conformance suite, by a strict interpreter.
+
+Pods run in this process, one after another, so what needs a process of its own is for the other classes of the suite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.artifacts import open_store
+from flowyml.core.errors import RunNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.orchestrators.run_outputs import read_outputs
+from flowyml.plan.bundle import Bundle
+from flowyml.testing import RandomFlowConformance
+from flowyml.testing.branches import BranchConformance
+from flowyml.testing.ends import CleanupConformance, RunIfConformance
+from flowyml.testing.loops import FanOutConformance
+from flowyml_kubeflow import KubeflowOrchestrator, flow_names, names
+from flowyml_kubeflow.attempts import RESULT, leveled
+from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.reading import lines_by_item
+from flowyml_kubeflow.turns import turns_of
+
+Json = dict[str, Any]
+
+
+class Interpreted(KubeflowOrchestrator):
+    """Runs a pipeline to its end when it is submitted."""
+
+    folder: Path
+    backend: Any
+    ir: Any
+    ran: dict[str, tuple[Run, Bundle, Any]]
+
+    def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
+        from flowyml_kubeflow.parameters import arguments
+
+        compiled = compile_pipeline(bundle, store="s3://code")
+        for release in ((2, 14), (2, 17)):
+            assert self.ir.faults(compiled.documents, kfp=release) == []
+        folder = self.folder / run_id
+        folder.mkdir()
+        ran = self.backend.Backend(compiled, folder).run(arguments(bundle.plan, parameters), run_id)
+        status = ExecutionStatus.COMPLETED if ran.succeeded else ExecutionStatus.FAILED
+        failed = [note["failed"] for note in _notes(ran, flow_names.RESULT_TASK)]
+        error = failed[0] if failed else None if ran.succeeded else _failure(ran)
+        now = datetime.now(UTC)
+        run = Run(job_id=run_id, run_id=run_id, pipeline=bundle.plan.name, status=status, raw_status=status.name,
+                  created_at=now, started_at=now, ended_at=now, error=error)  # fmt: skip
+        self.ran[run_id] = run, bundle, ran
+        return run_id
+
+    def get_run(self, job_id: str) -> Run:
+        if job_id not in self.ran:
+            raise RunNotFoundError(job_id)
+        return self.ran[job_id][0]
+
+    def runs(self, pipeline: str | None = None, *, limit: int = 50) -> list[Run]:
+        return [run for run, _, _ in self.ran.values() if run.pipeline == pipeline]
+
+    def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
+        run, bundle, ran = self.ran[job_id]
+        return tuple(
+            turn for step in bundle.plan for turn in turns_of(step.name, _notes(ran, names.task(step.name)), run.status)
+        )
+
+    def outputs(self, job_id: str) -> Outputs:
+        _, _, ran = self.ran[job_id]
+        published = [one for one in _results(ran, flow_names.RESULT_TASK) if "outputs" in one]
+        return read_outputs(job_id, published[-1]["outputs"] if published else {}, open_store(self.folder / job_id))
+
+    def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
+        _, bundle, ran = self.ran[job_id]
+        for step in bundle.plan:
+            for printed in ran.logs.get(names.task(step.name), ()):
+                for index, line in lines_by_item(printed):
+                    level, message = leveled(line)
+                    yield LogLine(message, step.name, level, index=index)
+
+
+def _results(ran: Any, task: str) -> list[Json]:
+    lines = [line for pod in ran.logs.get(task, ()) for line in pod]
+    return [json.loads(line.removeprefix(RESULT)) for line in lines if line.startswith(RESULT)]
+
+
+def _notes(ran: Any, task: str) -> list[Json]:
+    return [one["note"] for one in _results(ran, task) if "note" in one]
+
+
+def _failure(ran: Any) -> str:
+    ended = [(task, note) for task in ran.logs for note in _notes(ran, task) if note.get("ended") == "failed"]
+    return f"step {ended[0][0]!r}: {ended[0][1]['error']}"
+
+
+_ONE_AT_A_TIME = "pods run in the test's process, one after another"
+
+
+@pytest.mark.kubeflow
+class TestBackend(
+    FanOutConformance, BranchConformance, RunIfConformance, CleanupConformance, RandomFlowConformance
+):  # fmt: skip
+    at_once = 1
+
+    @pytest.mark.skip(_ONE_AT_A_TIME)
+    def test_an_item_does_not_wait_for_the_others(self) -> None: ...  # type: ignore[override]
+
+    @pytest.mark.skip(_ONE_AT_A_TIME)
+    def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self) -> None: ...  # type: ignore[override]
+
+    @pytest.mark.skip(_ONE_AT_A_TIME)
+    def test_each_item_has_a_timeout_of_its_own(self) -> None: ...  # type: ignore[override]
+
+    @pytest.mark.skip(_ONE_AT_A_TIME)
+    def test_clean_up_after_a_cancellation(self) -> None: ...  # type: ignore[override]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(
+        cls, tmp_path_factory: pytest.TempPathFactory, load_engine: Callable[[str], Any]
+    ) -> Callable[..., Orchestrator]:
+        folder, ran = tmp_path_factory.mktemp("backend"), dict[str, Any]()
+        backend, ir = load_engine("kubeflow_backend"), load_engine("kubeflow_ir")
+
+        def make(**options: Any) -> Orchestrator:
+            made = Interpreted(**options)
+            made.folder, made.backend, made.ir, made.ran = folder, backend, ir, ran
+            return made
+
+        return make
