@@ -273,19 +273,8 @@ class PrefectClient(HttpClient):
 
     def runs(self, filters: Mapping[str, Any], limit: int) -> list[FlowRun]:
         """The newest runs that pass the filters."""
-        found: list[FlowRun] = []
-        while len(found) < limit:
-            body = {
-                **filters,
-                "sort": "EXPECTED_START_TIME_DESC",
-                "limit": min(limit - len(found), _PAGE),
-                "offset": len(found),
-            }
-            page = self.query("/flow_runs/filter", body)
-            found += (self._understood(FlowRun.of, plain) for plain in page)
-            if len(page) < body["limit"]:
-                break
-        return found
+        body = {**filters, "sort": "EXPECTED_START_TIME_DESC"}
+        return [self._understood(FlowRun.of, plain) for plain in self._pages("/flow_runs/filter", body, limit)]
 
     def task_runs(self, run_id: str) -> list[TaskRun]:
         """The task runs of a run, which Prefect records some seconds late."""
@@ -349,13 +338,15 @@ class PrefectClient(HttpClient):
         with self._writing:
             return self.call(method, path, json=body)
 
-    def _pages(self, path: str, body: Mapping[str, Any]) -> list[Any]:
+    def _pages(self, path: str, body: Mapping[str, Any], limit: int | None = None) -> list[Any]:
         found: list[Any] = []
-        while True:
-            page = self.query(path, {**body, "limit": _PAGE, "offset": len(found)})
+        while limit is None or len(found) < limit:
+            size = _PAGE if limit is None else min(_PAGE, limit - len(found))
+            page = self.query(path, {**body, "limit": size, "offset": len(found)})
             found += page
-            if len(page) < _PAGE:
-                return found
+            if len(page) < size:
+                break
+        return found
 
     def _understood(self, meaning: Callable[[Any], Meaning], answer: Any) -> Meaning:
         """What an answer means; an ``EngineError`` where it is not one that Prefect gives."""

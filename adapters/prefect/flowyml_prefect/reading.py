@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
 from flowyml_prefect.names import flow_name, outputs_key, plan_key
 from flowyml_prefect.status import status_of
@@ -28,9 +28,6 @@ _LAG = timedelta(seconds=10)
 
 _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 """The same for a run that did not come to its own end: some of them never come."""
-
-_PATIENCE_SECONDS = 300
-"""How long following the log of a run goes on while the server does not answer."""
 
 _LAST_LINE = "Finished in state "
 
@@ -108,36 +105,24 @@ class RunReader:
         return read_outputs(_run_id(run), packed, open_store(artifacts), loops=loops)
 
     def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
-        """The lines of a run. Prefect sends them in batches, so the last come after the end.
-
-        Following outlasts a server that is away for a while: it is asked again from where it was.
-        """
+        """The lines of a run. Prefect sends them in batches, so the last come after the end."""
         names: dict[str, tuple[str, tuple[int, ...]]] = {}
         seen: set[str] = set()
         latest: datetime | None = None
         complete = False
-        answered = time.monotonic()
-        while True:
-            try:
-                run = self.client.run(run_id)
-                new = [log for log in self.client.logs(run_id, latest and latest - _LAG) if log.id not in seen]
-                lines = self._lines(run_id, new, names)
-            except EngineUnreachableError:
-                if not follow or time.monotonic() - answered > _PATIENCE_SECONDS:
-                    raise
-                time.sleep(1)
-                continue
-            yield from lines
-            answered = time.monotonic()
-            over = status_of(run.state_type, run.state_name).is_terminal
+
+        def look() -> Look:
+            nonlocal latest, complete
+            run = self.client.run(run_id)
+            new = [log for log in self.client.logs(run_id, latest and latest - _LAG) if log.id not in seen]
+            yield from self._lines(run_id, new, names)
             seen.update(log.id for log in new)
             latest = new[-1].time if new else latest
             complete = complete or any(not log.task_run_id and log.message.startswith(_LAST_LINE) for log in new)
-            if not over and not follow:
-                return
-            if over and (complete or _is_settled(run)):
-                return
-            time.sleep(0.3 if over else 1)
+            over = status_of(run.state_type, run.state_name).is_terminal
+            return complete or _is_settled(run) if over else not follow
+
+        return log_lines(look, follow=follow, pause=0.5)
 
     def _lines(self, run_id: str, logs: Sequence[Log], names: dict[str, tuple[str, tuple[int, ...]]]) -> list[LogLine]:
         self._learn_steps(run_id, {log.task_run_id for log in logs if log.task_run_id}, names)

@@ -15,7 +15,8 @@ import pytest
 from flowyml.cli import main
 from flowyml.core.errors import EngineError, EngineUnreachableError, RunNotFoundError, ScheduleNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml_prefect import PrefectOrchestrator, reading
+from flowyml.orchestrators import log_following
+from flowyml_prefect import PrefectOrchestrator
 
 RUN = "5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"
 NOBODY = (502, "text/html", b"<html><head><title>502 Bad Gateway</title></head></html>")
@@ -125,7 +126,7 @@ def test_following_outlasts_a_gateway_without_a_server() -> None:
 
 @pytest.mark.parametrize("follow", [False, True])
 def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_PATIENCE_SECONDS", 1)
+    monkeypatch.setattr(log_following, "_PATIENCE_SECONDS", 1)
     with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NOBODY]}) as (orchestrator, _):
         lines = orchestrator.logs(RUN, follow=follow)
         with pytest.raises(EngineUnreachableError, match="502"):
