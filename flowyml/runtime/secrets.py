@@ -147,9 +147,9 @@ def _forms(value: str) -> Iterator[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
-    """The characters that stand for these bytes alone, wherever within encoded bytes they begin."""
+    """The characters that stand for these bytes, wherever within encoded bytes they begin."""
     for encode in (b64encode, urlsafe_b64encode):
-        yield encode(data).decode()
         for before, skipped in ((0, 0), (1, 2), (2, 3)):
-            coded = encode(b"\0" * before + data).decode().rstrip("=")
-            yield coded[skipped : len(coded) - ((before + len(data)) % 3 > 0)]
+            coded = encode(b"\0" * before + data).decode()[skipped:]
+            yield coded  # nothing follows them
+            yield coded.rstrip("=")[: -1 if coded.endswith("=") else None]

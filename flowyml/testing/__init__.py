@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from flowyml.testing.loops import FanOutConformance
     from flowyml.testing.nesting import SubPipelineConformance
     from flowyml.testing.runs import RunConformance
+    from flowyml.testing.secrets import SecretConformance
     from flowyml.testing.suite import ControlFlowConformance, OrchestratorConformance
 
 __all__ = [
     "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance",
     "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RandomFlowConformance", "RunConformance",
-    "RunIfConformance", "ScheduleConformance", "SubPipelineConformance",
+    "RunIfConformance", "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
 _MODULES = {
@@ -42,7 +43,7 @@ _MODULES = {
     "DeploymentConformance": "deployments", "FailureConformance": "failures", "FanOutConformance": "loops",
     "LifeConformance": "life", "OrchestratorConformance": "suite",
     "RandomFlowConformance": "chance", "RunConformance": "runs", "RunIfConformance": "ends",
-    "ScheduleConformance": "deployments", "SubPipelineConformance": "nesting",
+    "ScheduleConformance": "deployments", "SecretConformance": "secrets", "SubPipelineConformance": "nesting",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from flowyml.testing.life import LifeConformance
 from flowyml.testing.loops import FanOutConformance
 from flowyml.testing.nesting import SubPipelineConformance
 from flowyml.testing.runs import RunConformance
+from flowyml.testing.secrets import SecretConformance
 
 __all__ = ["ControlFlowConformance", "OrchestratorConformance"]
 
@@ -25,6 +26,7 @@ class OrchestratorConformance(
     FailureConformance,
     LifeConformance,
     ControlFlowConformance,
+    SecretConformance,
     DeploymentConformance,
     ScheduleConformance,
 ):

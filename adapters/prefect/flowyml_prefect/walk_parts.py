@@ -71,6 +71,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
             turn.inputs,
             attempt=runtime.task_run.run_count,
             index=turn.index,
+            secrets=turn.step.secrets,
             timeout=turn.step.timeout_seconds,
             stop=turn.stop,
             on_line=to_log(logger),

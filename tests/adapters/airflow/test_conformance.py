@@ -42,6 +42,19 @@ class TestAirflow(OrchestratorConformance):
     def make_orchestrator(cls, airflow3: Airflow) -> Callable[..., AirflowOrchestrator]:
         return _maker(airflow3)
 
+    @pytest.fixture(scope="class")
+    @classmethod
+    def keep_secret(cls, airflow3: Airflow) -> Callable[[str, str], None]:
+        """The password of a connection."""
+
+        def keep(reference: str, value: str) -> None:
+            name = reference.partition("/")[0]
+            airflow3.command(
+                "connections", "add", name, "--conn-type", "generic", "--conn-password", value, check=False
+            )  # there since the last try
+
+        return keep
+
 
 @pytest.mark.timeout(1200)
 class TestControlFlowOnAirflow2(Conformance):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_airflow.secrets import Place, place_of
 from tests.adapters.airflow.operating import orchestrator_of
+from tests.adapters.airflow.signing_in import fails, lacks, reads
 from tests.engines.airflow import Airflow, airflow_python
 from tests.security.test_what_a_secret_shows import VALUE, holds
 
@@ -46,24 +47,6 @@ def airflow(request: pytest.FixtureRequest) -> Airflow:
     )  # fmt: skip
     found.command("variables", "set", "flowyml/token", "token of the variable")
     return found
-
-
-@step(secrets={"password": "flowyml_warehouse/password", "key": "renamed", "TOKEN": "flowyml/token"})
-def reads(password: str = "", key: str = "") -> list[int]:
-    import os
-
-    print(f"signing in with {password}, {key}")
-    return [len(password), len(key), len(os.environ["TOKEN"])]
-
-
-@step(secrets={"password": "flowyml_warehouse/password"})
-def fails(password: str = "") -> None:
-    raise ValueError(f"cannot sign in: app:{password}")
-
-
-@step(secrets={"password": "flowyml_nowhere/password"})
-def lacks(password: str = "") -> None:
-    pass
 
 
 NAMES = {"renamed": "conn:flowyml_warehouse.extra.key"}

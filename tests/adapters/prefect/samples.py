@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 
@@ -13,8 +18,9 @@ from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.submission_result import SubmissionResult
+from tests.engines.prefect import PrefectServer
 
-__all__ = ["run_processes", "sleeping", "step_process", "wait_for"]
+__all__ = ["run_processes", "save_secret", "sleeping", "step_process", "wait_for"]
 
 
 class Journal(PipelineHook):
@@ -61,3 +67,25 @@ def run_processes(handle: SubmissionResult) -> list[psutil.Process]:
         if "flowyml_prefect.runner" in (process.info["cmdline"] or ()) and handle.job_id in process.info["cmdline"]
     ]  # fmt: skip
     return [*keepers, *(child for keeper in keepers for child in keeper.children())]
+
+
+def save_secret(server: PrefectServer, name: str, value: Any) -> None:
+    """Make a Secret block, as the UI does it; one that is there from the last try stays."""
+
+    def call(path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{server.url}/api{path}",
+            data,
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    kind = call("/block_types/slug/secret")["id"]
+    schema = call("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]["id"]
+    with suppress(HTTPError):  # 409
+        call(
+            "/block_documents/",
+            {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": schema},
+        )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flowyml.orchestrators.base import Orchestrator
+from flowyml.plan.secrets import slug_of
 from flowyml.testing import (
     ControlFlowConformance,
     DeploymentConformance,
@@ -16,7 +17,10 @@ from flowyml.testing import (
     RandomFlowConformance,
     RunConformance,
     ScheduleConformance,
+    SecretConformance,
 )
+from tests.adapters.prefect.samples import save_secret
+from tests.engines.prefect import PrefectServer
 
 pytestmark = pytest.mark.prefect
 
@@ -38,6 +42,20 @@ class TestControlFlow(ControlFlowConformance, RandomFlowConformance):
     @classmethod
     def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
         return make_prefect
+
+
+class TestSecrets(SecretConformance):
+    """In Secret blocks."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
+        return make_prefect
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def keep_secret(cls, prefect: PrefectServer) -> Callable[[str, str], None]:
+        return lambda reference, value: save_secret(prefect, slug_of(reference), value)
 
 
 class TestDeployments(DeploymentConformance, ScheduleConformance):

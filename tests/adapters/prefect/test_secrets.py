@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from flowyml import Pipeline, step
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml_prefect import PrefectOrchestrator
 from tests.adapters.prefect.conftest import MakeOrchestrator
+from tests.adapters.prefect.samples import save_secret
 from tests.engines.prefect import PrefectServer
 from tests.security.test_what_a_secret_shows import VALUE, holds
 
@@ -36,30 +36,10 @@ def lacks(password: str = "") -> None:
     pass
 
 
-def save(server: PrefectServer, name: str, value: Any) -> None:
-    """As the UI does it."""
-
-    def call(path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{server.url}/api{path}",
-            data,
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
-
-    kind = call("/block_types/slug/secret")["id"]
-    schema = call("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]["id"]
-    call(
-        "/block_documents/", {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": schema}
-    )
-
-
 @pytest.fixture(scope="module")
 def renaming(prefect: PrefectServer, make_prefect: MakeOrchestrator) -> PrefectOrchestrator:
-    save(prefect, "warehouse-pass-word", VALUE)
-    save(prefect, "token-in-json", {"token": "t0ken"})
+    save_secret(prefect, "warehouse-pass-word", VALUE)
+    save_secret(prefect, "token-in-json", {"token": "t0ken"})
     return make_prefect(secrets={"renamed": "token in json".replace(" ", "/")})
 
 
@@ -80,9 +60,9 @@ def test_values_reach_the_step_alone(renaming: PrefectOrchestrator) -> None:
 
 
 def test_the_flow_names_them_and_holds_none(renaming: PrefectOrchestrator) -> None:
-    text = renaming.compile_pipeline(Pipeline("secrets named").add_step(reads))["flow.py"].decode()
-    assert "'token/in/json'" in text
-    assert "'Warehouse/pass_word'" in text
+    text = next(iter(renaming.compile_pipeline(Pipeline("secrets named").add_step(reads)).values())).decode()
+    assert '"token/in/json"' in text
+    assert '"Warehouse/pass_word"' in text
     assert not holds(text)
 
 
