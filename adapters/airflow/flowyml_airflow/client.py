@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -334,6 +334,17 @@ class AirflowClient:
         body = {"dag_run_id": run_id, "only_failed": failed_only, "dry_run": False, "reset_dag_runs": True}
         answer = self.transport.call("POST", self._dag(dag_id, "clearTaskInstances"), json=body)
         return len(answer["task_instances"])
+
+    def clear_tasks(self, dag_id: str, run_id: str, wanted: Mapping[str, Collection[int] | None]) -> None:
+        """Let these tasks of an ended run run again: those of some map indexes, or with None all."""
+        marks: list[Any] = []
+        for task, indexes in wanted.items():
+            marks += [task] if indexes is None else [[task, index] for index in sorted(indexes)]
+        self._clear(dag_id, run_id, marks, only_failed=False, reset_dag_runs=True)
+
+    def _clear(self, dag_id: str, run_id: str, tasks: Sequence[Any], **options: bool) -> None:
+        body = {"dag_run_id": run_id, "task_ids": list(tasks), "dry_run": False, **options}
+        self.transport.call("POST", self._dag(dag_id, "clearTaskInstances"), json=body)
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task left. Raises ``NotThereError``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,18 @@ class Airflow2Client(AirflowClient):
 
     def note(self, dag_id: str, run_id: str, note: str) -> None:
         self.transport.call("PATCH", self._run(dag_id, run_id, "setNote"), json={"note": note})
+
+    def clear_tasks(self, dag_id: str, run_id: str, wanted: Mapping[str, Collection[int] | None]) -> None:
+        """Airflow 2 clears whole tasks, or what failed of them, and no single item.
+
+        The run is queued with the last call, so that nothing begins between the two.
+        """
+        whole = [task for task, indexes in wanted.items() if indexes is None]
+        parts = [task for task, indexes in wanted.items() if indexes is not None]
+        if whole:
+            self._clear(dag_id, run_id, whole, only_failed=False, reset_dag_runs=not parts)
+        if parts:
+            self._clear(dag_id, run_id, parts, only_failed=True, reset_dag_runs=True)
 
     @property
     def _as_json(self) -> Mapping[str, Any]:

@@ -227,7 +227,7 @@ class _Dag:
         loops = {
             loop.name: {
                 "items": self.flow.ids.items[loop.name] if self.flow.has_items_task(loop) else None,
-                "steps": [task_id(name) for name in self.plan.structure.members(loop.name)],
+                "tasks": [self.flow.id(task) for task in self.flow.members(loop)],
                 **({"goes_on": True} if loop.on_item_error == "continue" else {}),
             }
             for loop in self.flow.loops

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowyml.core.runs import Outputs
 
-__all__ = ["Seen", "map_index", "part_name"]
+__all__ = ["Seen", "index_of", "map_index", "name_of", "part_name"]
 
 Place = Sequence[str]
 """A task and an XCom key, and the name of the loop that collects it, if one does."""
@@ -25,7 +25,7 @@ class Seen:
 
     def has_no_items(self, task: str) -> bool:
         """Whether a task of a loop did not run since its list is empty, which Airflow calls skipped."""
-        loop = next((loop for loop in self._loops.values() if task in loop["steps"]), None)
+        loop = next((loop for loop in self._loops.values() if task in loop["tasks"]), None)
         if loop is None or loop["items"] is None:
             return False
         return self._states.get(task) == {-1: "skipped"} and self._states.get(loop["items"]) == {-1: "success"}
@@ -46,7 +46,7 @@ class Seen:
 
     def counts(self, task: str) -> bool:
         """Whether a failure of a task is that of the run, and not what follows from one."""
-        goes_on = any(task in loop["steps"] and loop.get("goes_on") for loop in self._loops.values())
+        goes_on = any(task in loop["tasks"] and loop.get("goes_on") for loop in self._loops.values())
         return not goes_on and task not in self._beside
 
     def joined(self, read: Outputs, lists: Mapping[str, tuple[Place, Sequence[int]]]) -> Outputs:
@@ -77,3 +77,13 @@ def map_index(task: Mapping[str, Any]) -> int:
     """Which item a task works on; -1 for none."""
     found = task.get("map_index", -1)
     return found if isinstance(found, int) else -1
+
+
+def name_of(task: Mapping[str, Any]) -> str:
+    """The name of a task's step."""
+    return str(task.get("task_display_name") or task["task_id"])
+
+
+def index_of(task: Mapping[str, Any]) -> tuple[int, ...]:
+    """The index of a task's item; empty for none."""
+    return (index,) if (index := map_index(task)) >= 0 else ()

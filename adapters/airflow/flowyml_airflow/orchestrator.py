@@ -10,7 +10,15 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from flowyml.core.errors import EngineError, FlowymlError, OwnershipError, RunNotFoundError, ScheduleNotFoundError
+from flowyml.core.errors import (
+    EngineError,
+    FlowymlError,
+    OwnershipError,
+    RetryRefusedError,
+    RunNotFoundError,
+    ScheduleNotFoundError,
+)
+from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
@@ -26,9 +34,11 @@ from flowyml_airflow.compiler import TAG, CompiledDag
 from flowyml_airflow.connection import Connection
 from flowyml_airflow.deploy import Deployer, schedule_info
 from flowyml_airflow.deployed import Deployed, has_schedule
+from flowyml_airflow.flow_reading import map_index
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.reading import RunReader
+from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.schedule import since
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
@@ -298,6 +308,26 @@ class AirflowOrchestrator(Orchestrator):
         with suppress(ConflictError):
             self.client.trigger(dag, dag_run_id, values if dag_run_id == run_id else {**values, RUN_ID_KEY: run_id})
         return self.attach(f"{dag}/{dag_run_id}")
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        """Clear tasks, as one does in Airflow's UI. On 2.11, where one item of a loop is to run, all that failed do."""
+        found = self._run(job_id)
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        tasks = self.client.task_instances(dag, run_id)
+        graph = {task["task_id"]: task["downstream_task_ids"] for task in self.client.tasks(dag)}
+        cancelled = self._reader.run(found, whole=False).status is ExecutionStatus.CANCELLED
+        marked = to_clear(tasks, graph, self._reader.facts(found), steps=steps, was_cancelled=cancelled)
+        if not marked:
+            raise RetryRefusedError(
+                f"Run {job_id!r} has no task that failed or was stopped: there is nothing to clear."
+            )
+        of_task: dict[str, set[int]] = {}
+        for task, index in marked:
+            of_task.setdefault(task, set()).add(index)
+        every = {task: {map_index(each) for each in tasks if each["task_id"] == task} for task in of_task}
+        self.client.clear_tasks(
+            dag, run_id, {task: None if indexes == every[task] else indexes for task, indexes in of_task.items()}
+        )
 
     def clear(self, job_id: str, *, failed_only: bool = True) -> None:
         """Run the tasks of a run again: those that failed and those that waited for them, or all.

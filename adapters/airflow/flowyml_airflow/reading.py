@@ -17,7 +17,7 @@ from flowyml.core.runs import LogLine, Outputs, Run, StepRun, labelled
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
-from flowyml_airflow.flow_reading import Seen, map_index, part_name
+from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of, part_name
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import (
     CODE_KEY,
@@ -222,8 +222,8 @@ class RunReader:
                 status, raw = ExecutionStatus.CANCELLED, "upstream_failed"
         began = task["start_date"] is not None and task["state"] != "upstream_failed"
         return StepRun(
-            name=_name(task),
-            index=_index(task),
+            name=name_of(task),
+            index=index_of(task),
             status=status,
             raw_status=raw,
             attempt=(task["try_number"] or 0) if began else 0,
@@ -297,6 +297,10 @@ class RunReader:
             return True  # it never began
         return any(event.error or any(words in event.message for words in _STOPPED) for event in events)
 
+    def facts(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What stands in the last line of the DAG file that a run was made from; nothing for a foreign one."""
+        return facts_of(self._source(found))
+
     def _source(self, found: Mapping[str, Any]) -> str:
         """The DAG file that a run was made from."""
         version = _version(found)
@@ -334,16 +338,8 @@ def _version(found: Mapping[str, Any]) -> int | None:
     return max((item["version_number"] for item in found.get("dag_versions") or ()), default=None)
 
 
-def _name(task: Mapping[str, Any]) -> str:
-    return str(task.get("task_display_name") or task["task_id"])
-
-
-def _index(task: Mapping[str, Any]) -> tuple[int, ...]:
-    return (index,) if (index := map_index(task)) >= 0 else ()
-
-
 def _shown(task: Mapping[str, Any]) -> str:
-    return labelled(_name(task), _index(task))
+    return labelled(name_of(task), index_of(task))
 
 
 def _is_start(task: Mapping[str, Any]) -> bool:
@@ -363,7 +359,7 @@ def _line(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
     if event.error and "\n" not in text:
         text = f"{text}: {_described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
         text = "\n".join([text, *_frames(event.error)])
-    step, index = ("", ()) if _is_start(task) else (_name(task), _index(task))
+    step, index = ("", ()) if _is_start(task) else (name_of(task), index_of(task))
     return LogLine(text, step=step, level=event.level, time=event.time, attempt=attempt, index=index)
 
 

@@ -27,8 +27,8 @@ def numbers(count: int = 3) -> list[int]:
 
 
 @step
-def double(n: int) -> int:
-    return 2 * n
+def double(n: Any) -> int:
+    return 2 * int(n)
 
 
 @step

@@ -1,4 +1,4 @@
-"""Pipeline 'flow' as an Airflow DAG, version 99e647da07ab.
+"""Pipeline 'flow' as an Airflow DAG, version d004141fa43b.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
@@ -195,7 +195,7 @@ with DAG(
     dag_id="flow",
     description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:99e647da07ab"],
+    tags=["flowyml", "flowyml:d004141fa43b"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -362,4 +362,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "99e647da07ab", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey_cities_4b1da184", "measure", "tolerant", "survey_measure_c3fffa40", "refine", "tell_short", "survey_sum_of_a194c3e0", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "steps": ["survey_measure_c3fffa40"]}, "letters": {"items": "letters_items", "steps": ["measure", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "steps": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "steps": ["drop_each"]}}, "digest": "dc946adb7c1650d4f7dd5f6b9bf59642e1af53bf82e8b91fce9ac69d8714faea"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "d004141fa43b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey_cities_4b1da184", "measure", "tolerant", "survey_measure_c3fffa40", "refine", "tell_short", "survey_sum_of_a194c3e0", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey_measure_c3fffa40"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "fe722b1bdda5d256b45e95a2b428bdbac4addd9a76ab5ac4a98250829e886d72"}

@@ -1,4 +1,4 @@
-"""Pipeline 'sales-by-country' as an Airflow DAG, version 3e19b23b7a0e.
+"""Pipeline 'sales-by-country' as an Airflow DAG, version 8cce36831e49.
 
 Two countries at a time.
 
@@ -119,7 +119,7 @@ with DAG(
     dag_id="sales-by-country",
     description="Two countries at a time.",
     doc_md=__doc__,
-    tags=["sales", "flowyml", "flowyml:3e19b23b7a0e"],
+    tags=["sales", "flowyml", "flowyml:8cce36831e49"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -170,4 +170,4 @@ with DAG(
         trigger_rule="none_failed",
     )
 
-# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "3e19b23b7a0e", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "steps": ["extract", "convert", "load"]}}, "digest": "398f0c21e39275a9917a2bbde75f4b4602e83d15b10e2d26370d6b9675b90615"}
+# flowyml: {"pipeline": "sales-by-country", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "8cce36831e49", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "sales-by-country-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["extract", "convert", "load", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": null, "helpers": ["country_items"], "loops": {"country": {"items": "country_items", "tasks": ["extract", "convert", "load"]}}, "digest": "f7965f73fd20beb2078bb47b36848de475325aa8fd8509327dd599062df49fa8"}
