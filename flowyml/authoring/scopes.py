@@ -26,7 +26,8 @@ def check_scopes(structure: Groups, calls: Mapping[str, Call], steps: Sequence[S
                     structure, item.source, step.group, f"step {step.name!r} takes {item.into or item.name!r}, which"
                 )
             for name in step.after:
-                _refuse_cleanup(structure, name, step.group, f"step {step.name!r} comes after {name!r}, which")
+                between = structure.between(name, step.group)
+                _refuse_cleanup(between, f"step {step.name!r} comes after {name!r}, which")
             if step.run_if != "all_success":
                 _check_defaults(step, calls[step.name])
     for group in structure:
@@ -74,8 +75,10 @@ def check_seen(structure: Groups, source: Source, group: str, who: str) -> None:
     if isinstance(source, FromItem) and source.loop not in structure.path(group):
         raise DefinitionError(f"{who} is the item of {source.loop!r}: it is known only within that loop.")
     for name in steps_of(source):
-        _refuse_cleanup(structure, name, group, who)
         between = structure.between(name, group)
+        if not between:
+            continue
+        _refuse_cleanup(between, who)
         if isinstance(source, FromStep) and (branch := _first_branch(between)):
             raise DefinitionError(
                 f"{who} is of step {name!r} in branch {branch.name!r}, which may not be taken. Join the branches: "
@@ -94,8 +97,8 @@ def _first_branch(groups: Sequence[Group]) -> Branch | None:
     return next((group for group in groups if isinstance(group, Branch)), None)
 
 
-def _refuse_cleanup(structure: Groups, name: str, group: str, who: str) -> None:
-    if any(isinstance(each, Cleanup) for each in structure.between(name, group)):
+def _refuse_cleanup(between: Sequence[Group], who: str) -> None:
+    if any(isinstance(each, Cleanup) for each in between):
         raise DefinitionError(f"{who} is in cleanup(), which comes after all that is outside of it.")
 
 

@@ -133,7 +133,7 @@ class Groups:
 
     def is_cleanup(self, group: str) -> bool:
         """Whether what stands in ``group`` runs at the end."""
-        return any(isinstance(self.by_name[name], Cleanup) for name in self._paths[group])
+        return group != "" and any(isinstance(self.by_name[name], Cleanup) for name in self._paths[group])
 
     def between(self, step: str, group: str) -> tuple[Group, ...]:
         """The groups around a step that are not around what stands in ``group``."""
@@ -141,6 +141,8 @@ class Groups:
 
     def beyond(self, inside: str, group: str) -> tuple[Group, ...]:
         """The groups around what stands in ``inside`` that are not around what stands in ``group``."""
+        if inside == group:  # as of most that a step takes
+            return ()
         inner, outer = self._paths[inside], self._paths[group]
         shared = 0
         while shared < min(len(inner), len(outer)) and inner[shared] == outer[shared]:
