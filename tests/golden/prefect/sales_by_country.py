@@ -32,6 +32,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateDetails
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -42,7 +43,7 @@ sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compil
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.core.dates import RunDates  # noqa: E402
-from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
@@ -50,6 +51,7 @@ from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.plan.bundle import Bundle  # noqa: E402
 from flowyml.plan.model import FromStep, Plan, Step  # noqa: E402
 from flowyml.plan.parameters import days_of  # noqa: E402
+from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.looks import Looks, carried, given_to  # noqa: E402
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
@@ -93,7 +95,13 @@ def run_steps(**parameters: Any) -> Iterator[None]:
     with (
         working_folder(),
         StepProcesses(
-            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates
+            BUNDLE,
+            run_id=run.name,
+            artifacts=store,
+            place=place,
+            parameters=parameters,
+            dates=dates,
+            read_secret=secret_block,
         ) as processes,
     ):
         work = Work(processes)
@@ -153,6 +161,19 @@ def _deployment(flow_run: Any) -> Any:
             time.sleep(pause)
     with get_client(sync_client=True) as client:
         return client.read_deployment(flow_run.deployment_id)
+
+
+def secret_block(reference: str) -> str:
+    """The value of a Secret block, for the process of one step."""
+    name = slug_of(reference)
+    try:
+        with get_client(sync_client=True) as client:
+            value = client.read_block_document_by_name(name, block_type_slug="secret").data["value"]
+    except ObjectNotFound:
+        raise MissingSecretError(
+            f"There is no secret {reference!r}: Prefect has no Secret block {name!r}. Create it there."
+        ) from None
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def to_log(logger: Any) -> OnLine:
