@@ -14,6 +14,7 @@ from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun, labelled
+from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
 from flowyml_airflow.deployed import facts_of
@@ -157,29 +158,18 @@ class RunReader:
     def logs(self, found: Mapping[str, Any], *, follow: bool) -> Iterator[LogLine]:
         """The lines of every attempt, oldest first; with ``follow`` as they come, until the run has ended."""
         tails: Tails = defaultdict(Tail)
-        while True:
-            try:
-                over = self.run(found).status.is_terminal
-                lines = self._new_lines(self._noted(found), tails, follow=follow)
-            except _SILENCE:
-                if not follow:
-                    raise
-                over, lines = False, []  # the server is being restarted, say
-            yield from lines
-            if not follow:
-                return
-            time.sleep(1)
-            if over:  # a worker may write its last lines a moment after the end
-                yield from self._new_lines(self._noted(found), tails, follow=False)
-                return
-            found = self._again(found)
+        over: bool | None = None  # not known before the first look, for which ``found`` is new enough
 
-    def _again(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The run as it is now; an Airflow that is silent for a moment says nothing new."""
-        try:
-            return self.client.run(found["dag_id"], found["dag_run_id"])
-        except _SILENCE:
-            return found
+        def look() -> Look:
+            nonlocal found, over
+            is_last = over is True  # a worker may write its last lines a moment after the end
+            if over is False:
+                found = self.client.run(found["dag_id"], found["dag_run_id"])
+            over = self.run(found).status.is_terminal
+            yield from self._new_lines(self._noted(found), tails, follow=follow and not is_last)
+            return is_last or not follow
+
+        return log_lines(look, follow=follow, silence=_SILENCE)
 
     def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
         """The lines that were not there before; with ``follow``, one that may be half-written is left for later."""
