@@ -14,35 +14,44 @@ from flowyml.testing.pipelines_random import expected, random_flow, seeds
 
 __all__ = ["RandomFlowConformance"]
 
-SEEDS = seeds(10)
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+
+SEEDS = [(seed, False) for seed in seeds(10)] + [(seed, True) for seed in seeds(5, fails=True)]
+"""Seeds, and whether some steps of the pipeline fail."""
 
 
 class RandomFlowConformance(Conformance):
-    """Ten random pipelines of nested loops and branches, which the engine is given together."""
-
-    at_once = len(SEEDS)
+    """Ten random pipelines of nested loops and branches, and five with failures too."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def flows(
         cls, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]
-    ) -> Iterator[Callable[[int, str], Done]]:
+    ) -> Iterator[Callable[[int, bool, str], Done]]:
+        both = [Feature.FAN_OUT, Feature.BRANCHES]
         samples = {
-            seed: sample(partial(random_flow, seed=seed), needs=[Feature.FAN_OUT, Feature.BRANCHES]) for seed in SEEDS
+            (seed, fails): sample(
+                partial(random_flow, seed=seed, fails=fails), needs=[*both, *([Feature.RUN_IF] if fails else [])]
+            )
+            for seed, fails in SEEDS
         }
         ahead = Ahead(list(samples.values()), cls, make_orchestrator, new_folder)
-        yield lambda seed, test: ahead.take(samples[seed], test)
+        yield lambda seed, fails, test: ahead.take(samples[seed, fails], test)
         ahead.stop()
 
-    @pytest.mark.parametrize("seed", SEEDS)
+    @pytest.mark.parametrize(("seed", "fails"), SEEDS)
     def test_a_random_pipeline(
-        self, request: pytest.FixtureRequest, flows: Callable[[int, str], Done], seed: int
+        self, request: pytest.FixtureRequest, flows: Callable[[int, bool, str], Done], seed: int, fails: bool
     ) -> None:
-        done = flows(seed, request.node.nodeid)
-        outputs, lines = expected(seed)
-        assert done.run.status is ExecutionStatus.COMPLETED, done.run.error
-        assert sorted(done.trace) == lines
-        assert done.outputs == outputs
-        ran = [run for run in done.steps.values() if run.raw_status not in ("skipped", "no_items")]
-        assert len(ran) == len(lines), "what did not run was skipped"
-        assert {run.status for run in done.steps.values()} == {ExecutionStatus.COMPLETED}
+        done = flows(seed, fails, request.node.nodeid)
+        wanted = expected(seed, fails=fails)
+        assert sorted(done.trace) == wanted.trace
+        assert done.run.status is (FAILED if wanted.failed else COMPLETED), done.run.error
+        assert done.outputs == wanted.outputs
+        ran = [
+            run for run in done.steps.values()
+            if run.status is not CANCELLED and run.raw_status not in ("skipped", "no_items")
+        ]  # fmt: skip
+        assert len(ran) == len(wanted.trace), "what did not run was skipped, or stopped by a failure"
+        if not wanted.failed and not fails:
+            assert {run.status for run in done.steps.values()} == {COMPLETED}

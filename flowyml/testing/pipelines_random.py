@@ -1,19 +1,32 @@
-"""Random nested loops and branches, as a pipeline and as plain Python, which says what the pipeline has to do."""
+"""Random nested loops, branches and failures, as a pipeline and as plain Python, which says what it has to do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count, islice
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from flowyml import Pipeline, either, for_each, otherwise, pipeline, step, when
 from flowyml.testing.pipelines_parts import parts
 
-__all__ = ["MISSING", "Calls", "Language", "Plain", "build", "drawn", "expected", "random_flow", "seeds"]
+__all__ = [
+    "BROKEN",
+    "MISSING",
+    "Calls",
+    "Expected",
+    "Language",
+    "Plain",
+    "build",
+    "drawn",
+    "expected",
+    "random_flow",
+    "seeds",
+]
 
-MISSING = object()
-"""The value of what did not run."""
+MISSING, BROKEN = object(), object()
+"""The values of what was skipped, and of what failed or could not run since something failed."""
 
 Blocks = Sequence[Any]
 Body = Callable[[Any], Any]
@@ -29,6 +42,9 @@ class Language(Protocol):
     def map_add(self, xs: Any, b: Any) -> Any: ...
     def each(self, xs: Any, body: Body) -> Any: ...
     def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any: ...
+    def risky(self, a: Any) -> Any: ...
+    def fallback(self, a: Any) -> Any: ...
+    def going_on(self, xs: Any, body: Body) -> Any: ...
 
 
 class Calls:
@@ -50,7 +66,26 @@ class Calls:
             note("total", *xs)
             return sum(xs)
 
-        self.steps: dict[str, Any] = {"add": add, "numbers": numbers, "total": total}
+        @step
+        def risky(a: int) -> int:
+            note("risky", a)
+            if a % 5 == 3:
+                raise ValueError(f"no {a}")
+            return a + 1
+
+        @step(run_if="all_done")
+        def fallback(a: int = -1) -> int:
+            note("fallback", a)
+            return a + 2
+
+        @step
+        def weigh(pairs: list[Any]) -> int:
+            note("weigh", *(f"{index}:{value}" for index, value in pairs))
+            weighed: int = sum((index + 1) * value for index, value in pairs) % 97
+            return weighed
+
+        made: list[Any] = [add, numbers, total, risky, fallback, weigh]
+        self.steps: dict[str, Any] = {each.name: each for each in made}
 
     def add(self, a: Any, b: Any) -> Any:
         return self.steps["add"](a, b)
@@ -75,109 +110,163 @@ class Calls:
             b = other()
         return either(a, b)
 
+    def risky(self, a: Any) -> Any:
+        return self.steps["risky"](a)
+
+    def fallback(self, a: Any) -> Any:
+        return self.steps["fallback"](a)
+
+    def going_on(self, xs: Any, body: Body) -> Any:
+        with for_each(xs, on_item_error="continue") as item:
+            value = body(item)
+        return self.steps["weigh"](value)
+
 
 class Plain:
-    """The same in plain Python: what is missing is skipped, and so is what takes it."""
+    """The same in plain Python. ``failed`` is whether the run has failed."""
 
     def __init__(self, note: Note) -> None:
         self.functions = {name: each.function for name, each in Calls(note).steps.items()}
+        self.failed = False
+        self.may_fail = 0
+
+    def call(self, name: str, *values: Any) -> Any:
+        """A step: where it takes what failed it cannot run, where it takes what was skipped it is skipped."""
+        for stopped in (BROKEN, MISSING):
+            if any(value is stopped for value in values):
+                return stopped
+        try:
+            return self.functions[name](*values)
+        except ValueError:
+            self.failed = self.failed or not self.may_fail
+            return BROKEN
 
     def add(self, a: Any, b: Any) -> Any:
-        return MISSING if MISSING in (a, b) else self.functions["add"](a, b)
+        return self.call("add", a, b)
 
     def numbers(self, a: Any) -> Any:
-        return MISSING if a is MISSING else self.functions["numbers"](a)
+        return self.call("numbers", a)
 
     def total(self, xs: Any) -> Any:
-        return MISSING if xs is MISSING else self.functions["total"](xs)
+        return self.call("total", xs)
+
+    def risky(self, a: Any) -> Any:
+        return self.call("risky", a)
+
+    def fallback(self, a: Any) -> Any:
+        return self.functions["fallback"](*([] if a in (MISSING, BROKEN) else [a]))
 
     def map_add(self, xs: Any, b: Any) -> Any:
         return self.each(xs, lambda x: self.add(x, b))
 
     def each(self, xs: Any, body: Body) -> Any:
-        if xs is MISSING:
-            return MISSING
+        if xs in (MISSING, BROKEN):
+            return xs
         found = [body(x) for x in xs]
+        if BROKEN in found:
+            return BROKEN
         kept = [x for x in found if x is not MISSING]
         return kept if kept or not found else MISSING
 
+    def going_on(self, xs: Any, body: Body) -> Any:
+        if xs in (MISSING, BROKEN):
+            return xs
+        self.may_fail += 1
+        found = [body(x) for x in xs]
+        self.may_fail -= 1
+        pairs = [(at, x) for at, x in enumerate(found) if x not in (MISSING, BROKEN)]
+        return self.call("weigh", MISSING if MISSING in found and not pairs and BROKEN not in found else pairs)
+
     def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
-        return MISSING if x is MISSING else then() if x > limit else other()
+        return x if x in (MISSING, BROKEN) else then() if x > limit else other()
 
 
 def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any]) -> Any:
     """Put blocks together, each with values made before it; give the last number."""
     ints, lists = list(ints), list(lists)
-    for kind, *rest in blocks:
-        if kind == "add":
-            ints.append(to.add(ints[rest[0] % len(ints)], ints[rest[1] % len(ints)]))
-        elif kind == "numbers":
-            lists.append(to.numbers(ints[rest[0] % len(ints)]))
-        elif kind == "choice":
-            at, limit, then, other = rest
-            a, b = (lambda which=which: build(which, to, ints, lists) for which in (then, other))
-            ints.append(to.choice(ints[at % len(ints)], limit, a, b))
-        elif not lists:
-            lists.append(to.numbers(ints[rest[0] % len(ints)]))
+    for kind, at, *more in blocks:
+        number, items = ints[at % len(ints)], lists[at % len(lists)] if lists else None
+        if kind == "choice":
+            then, other = (partial(build, which, to, ints, lists) for which in more[1:])
+            ints.append(to.choice(number, more[0], then, other))
+        elif kind in ("risky", "fallback"):
+            ints.append(getattr(to, kind)(number))
+        elif kind == "add":
+            ints.append(to.add(number, ints[more[0] % len(ints)]))
+        elif kind == "numbers" or items is None:
+            lists.append(to.numbers(number))
         elif kind == "total":
-            ints.append(to.total(lists[rest[0] % len(lists)]))
+            ints.append(to.total(items))
         elif kind == "map_add":
-            lists.append(to.map_add(lists[rest[0] % len(lists)], ints[rest[1] % len(ints)]))
-        elif kind == "each":
-
-            def body(x: Any, inner: Blocks = rest[1]) -> Any:
-                return build(inner, to, [*ints, x], lists)
-
-            lists.append(to.each(lists[rest[0] % len(lists)], body))
+            lists.append(to.map_add(items, ints[more[0] % len(ints)]))
+        else:
+            made = getattr(to, kind)(items, partial(_item, more[0], to, ints, lists))
+            (ints if kind == "going_on" else lists).append(made)
     return to.add(ints[-1], ints[len(ints) // 2])
 
 
-def drawn(random: Random, depth: int = 3, loops: int = 2, *, most: int = 5) -> list[Any]:
-    """Blocks at random, in at most so many branches and loops within one another."""
-    kinds = [
-        "add",
-        "numbers",
-        "total",
-        *(["choice"] if depth else []),
-        *(["map_add", "each"] if depth and loops else []),
-    ]
+def _item(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any], item: Any) -> Any:
+    return build(blocks, to, [*ints, item], lists)
+
+
+def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False, most: int = 5) -> list[Any]:
+    """Blocks at random, in at most so many branches and loops within one another; with ``fails`` some steps fail."""
+    kinds = ["add", "numbers", "total", *(["risky", "fallback"] if fails else []), *(["choice"] if depth else [])]
+    if depth and loops:
+        kinds += ["map_add", "each", *(["going_on"] if fails else [])]
     blocks: list[Any] = []
     for _ in range(random.randint(1, most)):
         kind, at = random.choice(kinds), random.randint(0, 9)
         if kind == "choice":
-            then, other = (drawn(random, depth - 1, loops, most=3) for _ in range(2))
+            then, other = (drawn(random, depth - 1, loops, fails=fails, most=3) for _ in range(2))
             blocks.append((kind, at, random.randint(0, 60), then, other))
-        elif kind == "each":
-            blocks.append((kind, at, drawn(random, depth - 1, loops - 1, most=3)))
+        elif kind in ("each", "going_on"):
+            blocks.append((kind, at, drawn(random, depth - 1, loops - 1, fails=fails, most=3)))
         else:
             blocks.append((kind, at, random.randint(0, 9)))
     return blocks
 
 
-def random_flow(folder: str, seed: int) -> Pipeline:
+def random_flow(folder: str, seed: int, *, fails: bool = False) -> Pipeline:
     """The pipeline of a seed, which leaves a trace of what ran with which inputs."""
     note, *_ = parts(folder)
-    blocks = drawn(Random(seed))  # noqa: S311  # nothing here is secret
+    blocks = _blocks(seed, fails)
 
-    @pipeline(name=f"conformance random {seed}")
+    @pipeline(name=f"conformance random {'failing ' if fails else ''}{seed}")
     def made(first: int = seed % 40) -> Any:
         return {"last": build(blocks, Calls(note), [first], [])}
 
     return made
 
 
-def expected(seed: int) -> tuple[dict[str, Any], list[str]]:
-    """The outputs of that pipeline, and the lines of its trace, sorted."""
+class Expected(NamedTuple):
+    """What comes of such a pipeline: whether it fails, its outputs, and the lines of its trace, sorted."""
+
+    failed: bool
+    outputs: dict[str, Any]
+    trace: list[str]
+
+
+def expected(seed: int, *, fails: bool = False) -> Expected:
+    """What the pipeline of a seed has to do."""
     lines: list[str] = []
-    last = build(drawn(Random(seed)), Plain(lambda *words: lines.append(" ".join(map(str, words)))), [seed % 40], [])  # noqa: S311  # as above
-    return {} if last is MISSING else {"last": last}, sorted(lines)
+    plain = Plain(lambda *words: lines.append(" ".join(map(str, words))))
+    last = build(_blocks(seed, fails), plain, [seed % 40], [])
+    has_outputs = not plain.failed and last not in (MISSING, BROKEN)
+    return Expected(plain.failed, {"last": last} if has_outputs else {}, sorted(lines))
 
 
-def seeds(how_many: int) -> list[int]:
+def seeds(how_many: int, *, fails: bool = False) -> list[int]:
     """Those of pipelines with a loop and a branch in which some steps run, and not too many for a slow engine."""
 
     def fits(seed: int) -> bool:
-        written = str(drawn(Random(seed)))  # noqa: S311  # as above
-        return "each" in written and "choice" in written and len(written) < 600 and 8 <= len(expected(seed)[1]) <= 20
+        written, trace = str(_blocks(seed, fails)), expected(seed, fails=fails).trace
+        some_fail = any(line.startswith("risky") and int(line.split()[1]) % 5 == 3 for line in trace)
+        return "each" in written and "choice" in written and 8 <= len(trace) <= 20 and some_fail is fails
 
-    return list(islice(filter(fits, count()), how_many))
+    sizes = (seed for seed in count() if len(str(_blocks(seed, fails))) < 600)
+    return list(islice(filter(fits, sizes), how_many))
+
+
+def _blocks(seed: int, fails: bool) -> list[Any]:
+    return drawn(Random(seed), fails=fails)  # noqa: S311  # nothing here is secret

@@ -1,4 +1,4 @@
-"""Random nested loops and branches do on local what a few lines of plain Python do."""
+"""Random nested loops, branches and failures do on local what a few lines of plain Python do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flowyml import pipeline
 from flowyml.orchestrators import LocalOrchestrator
-from flowyml.testing.pipelines_random import MISSING, Calls, Plain, build
+from flowyml.testing.pipelines_random import BROKEN, MISSING, Calls, Plain, build
 
 trace: list[tuple[Any, ...]] = []
 lock = threading.Lock()
@@ -30,6 +30,7 @@ CALLS, PLAIN = Calls(note), Plain(note)
 def block(depth: int, loops: int) -> st.SearchStrategy[Any]:
     number = st.integers(0, 9)
     simple = [
+        st.tuples(st.sampled_from(["risky", "fallback"]), number),
         st.tuples(st.just("add"), number, number),
         st.tuples(st.just("numbers"), number),
         st.tuples(st.just("total"), number),
@@ -40,7 +41,7 @@ def block(depth: int, loops: int) -> st.SearchStrategy[Any]:
         if loops:
             within = st.lists(st.deferred(lambda: block(depth - 1, loops - 1)), min_size=1, max_size=3)
             simple.append(st.tuples(st.just("map_add"), number, number))
-            simple.append(st.tuples(st.just("each"), number, within))
+            simple.append(st.tuples(st.sampled_from(["each", "going_on"]), number, within))
     return st.one_of(simple)
 
 
@@ -62,10 +63,11 @@ def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: 
     result = made.run({"seed": seed}, on=local)
     seen = Counter(trace)
     trace.clear()
+    PLAIN.failed = False
     wanted = build(blocks, PLAIN, [seed], [])
-    assert result.success, result.error
     assert seen == Counter(trace)
-    assert result.outputs == ({} if wanted is MISSING else {"last": wanted})
+    assert result.success is not PLAIN.failed, result.error
+    assert result.outputs == ({} if PLAIN.failed or wanted in (MISSING, BROKEN) else {"last": wanted})
 
 
 def test_where_it_is(tmp_path: Path) -> None:
