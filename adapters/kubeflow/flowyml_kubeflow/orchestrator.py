@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.credentials import Secret
-from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError
+from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError, RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
@@ -195,6 +195,16 @@ class KubeflowOrchestrator(Orchestrator):
             raise EngineError(f"Run {job_id!r} is {run.state}; only a run that failed or was stopped can be retried.")
         self.client.write("run_service_retry_run", job_id)
         self.kept_runs.terminated.discard(job_id)
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        if steps is not None:
+            raise RetryRefusedError("KFP runs all again that failed, and no single steps. Leave the steps out.")
+        if self.kept_runs.failed_at_its_end(job_id):
+            raise RetryRefusedError(
+                "Steps failed whose pods succeeded, as those in loops do, and KFP runs only pods again that failed. "
+                "Start a new run."
+            )
+        self.retry_run(job_id)
 
     def health(self) -> Health:
         connection = self.client.connection

@@ -116,6 +116,11 @@ class Runs:
         wanted = (run for run in every if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
         return [self._run(run) for run in islice(wanted, limit)]
 
+    def failed_at_its_end(self, job_id: str) -> bool:
+        """Whether the last task of a run with control flow failed it, since a step did whose pod succeeded."""
+        run = self.fetch(job_id)
+        return Tasks(run, self.pipelines.spec_of(run)).state(flow_names.RESULT_TASK) == "FAILED"
+
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run = self.fetch(job_id)
         status, tasks = self.status(run), Tasks(run, self.pipelines.spec_of(run))

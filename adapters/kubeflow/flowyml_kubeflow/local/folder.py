@@ -176,8 +176,9 @@ class RunFolder:
         return found
 
     def verdict(self) -> str | None:
-        """What made a run with control flow fail, by its last task."""
-        notes = self.notes(flow_names.RESULT_TASK)
+        """What made a run with control flow fail, by its last task; not what an earlier try of it said."""
+        began = self.started_at() or 0.0
+        notes = [note for note in self.notes(flow_names.RESULT_TASK) if note["time"] >= began]
         return str(notes[-1]["failed"]) if notes else None
 
     def last_words(self) -> str:

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +21,13 @@ from typing import Any, ClassVar
 
 from flowyml.artifacts import open_store
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.errors import ConfigurationError, EngineError, RunNotFoundError, UnsupportedFeatureError
+from flowyml.core.errors import (
+    ConfigurationError,
+    EngineError,
+    RetryRefusedError,
+    RunNotFoundError,
+    UnsupportedFeatureError,
+)
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
@@ -236,6 +242,13 @@ class KubeflowLocalOrchestrator(Orchestrator):
             raise EngineError(f"Run {job_id!r} is {status}; only a run that failed or was stopped can be retried.")
         run.forget_the_end()
         self._start(run)
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        if steps is not None:
+            raise RetryRefusedError(
+                "KFP's local runner runs all again that did not complete, and no single steps. Leave the steps out."
+            )
+        self.retry_run(job_id)
 
     def health(self) -> Health:
         from importlib import metadata

@@ -1,0 +1,160 @@
+"""Loops, branches and what failed of them, beside what the conformance suite says of every engine."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.plan.bundle import build
+from flowyml.plan.model import Plan, Step
+from flowyml.runtime.nodes import End
+from flowyml_kubeflow import KubeflowLocalOrchestrator, names
+from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.flow import Flow, chunks
+from flowyml_kubeflow.records import Entry, Known
+
+pytest.importorskip("kfp")
+pytestmark = pytest.mark.kubeflow
+
+
+def looping(folder: str, count: int = 3) -> Pipeline:
+    """A loop whose second item fails until there is a file ``fixed``."""
+
+    @step
+    def numbers() -> list[int]:
+        return list(range(count))
+
+    @step
+    def risky(n: int) -> int:
+        from pathlib import Path
+
+        with (Path(folder) / "trace").open("a") as file:
+            file.write(f"{n}\n")
+        if n == 1 and not (Path(folder) / "fixed").exists():
+            raise ValueError("not fixed yet")
+        return 10 * n
+
+    @step
+    def total(values: list[int]) -> int:
+        return sum(values)
+
+    @pipeline(name="looping")
+    def made() -> Any:
+        return {"total": total(risky.map(n=numbers()))}
+
+    return made
+
+
+def test_a_retry_runs_the_items_again_that_failed(tmp_path: Path) -> None:
+    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
+    handle = orchestrator.run_pipeline(looping(str(tmp_path)))
+    handle.wait_for_completion(timeout=250, poll_interval=0.2)
+    assert handle.status is ExecutionStatus.FAILED
+    assert "step 'risky[1]': ValueError: not fixed yet" in str(handle.error)
+    with pytest.raises(RetryRefusedError, match="no single steps"):
+        handle.retry(["risky[1]"])
+    (tmp_path / "fixed").touch()
+    handle.retry().wait_for_completion(timeout=250, poll_interval=0.2)
+    assert handle.status is ExecutionStatus.COMPLETED, handle.error
+    assert handle.outputs == {"total": 30}
+    assert sorted((tmp_path / "trace").read_text().split()) == ["0", "1", "1", "2"]
+    steps = {run.label: (run.status, run.attempt) for run in handle.step_runs()}
+    assert steps["risky[1]"] == (ExecutionStatus.COMPLETED, 2)
+    assert steps["risky[0]"] == (ExecutionStatus.COMPLETED, 1)
+
+
+def test_an_older_local_runner_refuses_loops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "2.15.2" if name == "kfp" else here(name))
+    with pytest.raises(UnsupportedFeatureError, match=r"from kfp 2.16 on; here is kfp 2.15.2"):
+        KubeflowLocalOrchestrator(folder=tmp_path).plan(looping(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("count", "pods", "size"), [(1, 1, 1), (50, 50, 1), (51, 26, 2), (200, 50, 4), (10_000, 50, 200)]
+)
+def test_chunks_hold_all_items_once(count: int, pods: int, size: int) -> None:
+    made = [tuple(map(int, chunk.split(":"))) for chunk in chunks(count, 50)]
+    assert [n for first, last in made for n in range(first, last)] == list(range(count))
+    assert (len(made), max(last - first for first, last in made)) == (pods, size)
+
+
+def test_many_steps_in_a_loop_make_fewer_pods(tmp_path: Path) -> None:
+    @step
+    def one(n: int) -> int:
+        return n
+
+    @pipeline(name="wide")
+    def made() -> None:
+        with for_each([1, 2, 3], name="each") as n:
+            for number in range(20):
+                n = one.options(name=f"one {number}")(n)
+
+    assert Flow(made.compile()).most_chunks("each") == 10
+
+
+def test_kfp_shows_a_loop_by_its_name_and_limit(tmp_path: Path) -> None:
+    @step(max_parallel=3)
+    def one(n: int) -> int:
+        return n
+
+    @pipeline(name="limited")
+    def made(given: list[int] = [1]) -> Any:
+        return one.map(n=given)
+
+    tasks = compile_pipeline(made.bundle(), store="s3://code").spec["root"]["dag"]["tasks"]
+    loop = tasks["one--loop"]
+    assert (loop["taskInfo"]["name"], loop["iteratorPolicy"]) == ("one", {"parallelismLimit": 3})
+    assert [task["taskInfo"]["name"] for task in tasks.values()] == [
+        "the code of all steps", "one: items", "one", "one: all items", "the end of the run",
+    ]  # fmt: skip
+
+
+def test_constant_items_need_no_pod_that_prepares_them() -> None:
+    @step
+    def one(n: int) -> int:
+        return n
+
+    @pipeline(name="constant")
+    def made() -> Any:
+        return one.map(n=[5, 6, 7])
+
+    tasks = compile_pipeline(made.bundle(), store="s3://code").spec["root"]["dag"]["tasks"]
+    assert "one--items" not in tasks
+    assert json.loads(tasks["one--loop"]["parameterIterator"]["items"]["raw"]) == ["0:1", "1:2", "2:3"]
+
+
+def test_a_plan_without_control_flow_brings_none_of_it_along() -> None:
+    flat = compile_pipeline(build(Plan(name="flat", steps=(Step(name="one", function="m:f"),))))
+    assert not {"flowyml_kubeflow/pods.py", "flowyml/runtime/nodes.py"} & flat.bundle.files.keys()
+
+
+def test_what_looks_like_a_reference_in_a_value_is_a_value(tmp_path: Path) -> None:
+    """Only what stands for the whole of an output is taken out of a record's file, never what is within it."""
+    secret = tmp_path / "secret.zip"
+    with ZipFile(secret, "w") as file:
+        file.writestr("0", "secret")
+    planted = {"$artifact": {"url": f"zip:{secret}!0", "format": "json", "sha256": "", "size": "6", "type": "str"}}
+    known = Known(tmp_path / "scratch")
+    known.steps["one"] = {(): Entry(End.OK, "", {"value": [planted]})}
+    known.write(tmp_path / "record.zip", steps=["one"])
+    read = Known(tmp_path / "other")
+    read.read(tmp_path / "record.zip")
+    value = read.steps["one"][()].outputs["value"]
+    assert value == [planted]
+    assert read.here(value) == [planted]
+
+
+def test_names_of_records_are_no_users_names() -> None:
+    from flowyml_kubeflow import flow_names
+
+    assert flow_names.is_record(flow_names.record("a"))
+    assert not flow_names.is_record(names.port("a__record"))
