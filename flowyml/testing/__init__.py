@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowyml.testing.again import ExecutionGroupConformance, RetryConformance
     from flowyml.testing.branches import BranchConformance
     from flowyml.testing.chance import RandomFlowConformance
     from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
@@ -33,14 +34,16 @@ if TYPE_CHECKING:
     from flowyml.testing.suite import ControlFlowConformance, OrchestratorConformance
 
 __all__ = [
-    "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance", "FailureConformance",
-    "FanOutConformance", "LifeConformance", "OrchestratorConformance", "RandomFlowConformance", "RunConformance",
-    "RunIfConformance", "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
+    "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance",
+    "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
+    "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance", "RunIfConformance",
+    "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
 _MODULES = {
     "BranchConformance": "branches", "CleanupConformance": "ends", "ControlFlowConformance": "suite",
-    "DeploymentConformance": "deployments", "FailureConformance": "failures", "FanOutConformance": "loops",
+    "DeploymentConformance": "deployments", "ExecutionGroupConformance": "again", "RetryConformance": "again",
+    "FailureConformance": "failures", "FanOutConformance": "loops",
     "LifeConformance": "life", "OrchestratorConformance": "suite",
     "RandomFlowConformance": "chance", "RunConformance": "runs", "RunIfConformance": "ends",
     "ScheduleConformance": "deployments", "SecretConformance": "secrets", "SubPipelineConformance": "nesting",

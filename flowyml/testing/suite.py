@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowyml.testing.again import ExecutionGroupConformance, RetryConformance
 from flowyml.testing.branches import BranchConformance
 from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
 from flowyml.testing.ends import CleanupConformance, RunIfConformance
@@ -26,6 +27,8 @@ class OrchestratorConformance(
     FailureConformance,
     LifeConformance,
     ControlFlowConformance,
+    ExecutionGroupConformance,
+    RetryConformance,
     SecretConformance,
     DeploymentConformance,
     ScheduleConformance,

@@ -8,7 +8,13 @@ import pytest
 
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import ControlFlowConformance, OrchestratorConformance, RandomFlowConformance
+from flowyml.testing import (
+    ControlFlowConformance,
+    ExecutionGroupConformance,
+    OrchestratorConformance,
+    RandomFlowConformance,
+    RetryConformance,
+)
 
 
 class TestLocal(OrchestratorConformance):
@@ -21,7 +27,9 @@ class TestLocal(OrchestratorConformance):
         return lambda **options: LocalOrchestrator(store=store, **options)
 
 
-class TestControlFlowInProcesses(ControlFlowConformance, RandomFlowConformance):
+class TestControlFlowInProcesses(
+    ControlFlowConformance, RandomFlowConformance, RetryConformance, ExecutionGroupConformance
+):
     """Each step in a process of its own."""
 
     run_timeout = 30.0

@@ -1,0 +1,83 @@
+"""Sample pipelines of which something fails once, and of steps that share a process. Their steps travel by value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.testing.pipelines_parts import parts
+
+__all__ = ["fails_once", "items_fail_once", "together"]
+
+
+def fails_once(folder: str) -> Pipeline:
+    """A step between two others fails the first time that it runs; one is beside them."""
+    note, numbers, _, _, total, same, _ = parts(folder)
+    flaky = _flaky(folder, note)
+
+    @pipeline(name="conformance fails once")
+    def made() -> Any:
+        listed = same.options(name="list")(numbers(4))
+        return {"total": total(flaky(listed)), "beside": same.options(name="beside")(7)}
+
+    return made
+
+
+def items_fail_once(folder: str) -> Pipeline:
+    """One item of a loop of two steps fails the first time."""
+    note, numbers, _, _, total, same, _ = parts(folder)
+    flaky = _flaky(folder, note)
+
+    @pipeline(name="conformance items fail once")
+    def made() -> Any:
+        with for_each(numbers(3)) as item:
+            done = flaky(same.options(name="first")(item))
+        return {"total": total(done)}
+
+    return made
+
+
+def together(folder: str) -> Pipeline:
+    """Two steps of an execution group, with one before and one after it."""
+    note, numbers, _, add, _, _, _ = parts(folder)
+
+    @step(execution_group="group")
+    def left(values: list[int]) -> int:
+        import os
+
+        note("left", os.getpid())
+        print("left was here")
+        return len(values)
+
+    @step(execution_group="group")
+    def right(left: int) -> int:
+        import os
+
+        note("right", os.getpid())
+        print("right was here")
+        return left + 1
+
+    @pipeline(name="conformance together")
+    def made() -> Any:
+        first = left(numbers(3))
+        return {"sum": add(first, right(first))}
+
+    return made
+
+
+def _flaky(folder: str, note: Any) -> Any:
+    @step
+    def flaky(value: Any) -> Any:
+        from pathlib import Path
+
+        from flowyml import current_run
+
+        index = current_run().index
+        note("flaky", *index)
+        failed = Path(folder) / "failed"
+        if index in ((), (1,)) and not failed.exists():
+            failed.touch()
+            raise ValueError("the first time")
+        return value
+
+    return flaky
