@@ -21,9 +21,11 @@ from flowyml.core.errors import (
     StepError,
     StepFailedError,
 )
+from flowyml.core.runs import labelled
 from flowyml.plan.parameters import is_too_deep, too_deep
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
+from flowyml.runtime.kept import KEEP, KeptOutputs
 from flowyml.runtime.lines import OnLine, print_line
 from flowyml.runtime.secrets import Mask, ReadSecret, from_environment, secrets_of
 from flowyml.runtime.spawn import SpawnedProcesses
@@ -96,6 +98,7 @@ class StepProcesses:
             "run_id": run_id, "artifacts": artifacts, "place": place, "parameters": dict(parameters),
             "caller": {"no_pickles": decide_on_pickles(), **caller}, "dates": (dates or RunDates()).plain(),
         }  # fmt: skip
+        self._kept = KeptOutputs(artifacts, place) if place and os.environ.get(KEEP) else None
         self._children: _Children
         if not _can_fork():
             self._children = SpawnedProcesses(python, bundle, config)
@@ -152,6 +155,8 @@ class StepProcesses:
         if failure := answer.get("failure"):
             raise _raised(step, failure)
         outputs: dict[str, Any] = answer["outputs"]
+        if self._kept is not None:
+            self._kept.keep(labelled(step, index), outputs)
         return outputs
 
     def look(

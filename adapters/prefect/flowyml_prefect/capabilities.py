@@ -6,8 +6,6 @@ from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
-_NOT_YET = "FlowyML does not compile it to Prefect yet; local runs have it."
-
 CAPABILITIES = Capabilities(
     "prefect",
     {
@@ -35,7 +33,10 @@ CAPABILITIES = Capabilities(
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
         Feature.EXECUTION_GROUPS: no("Not yet; local runs have it."),
-        Feature.RETRY_RUN: no("Not yet; local runs have it."),
+        Feature.RETRY_RUN: partly(
+            "Where the folder of the run's code is on this machine. With a work pool only pipelines with a loop, a "
+            "branch, run_if or clean-up: of others Prefect's workers would run all steps again."
+        ),
         Feature.SECRETS: yes,
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,

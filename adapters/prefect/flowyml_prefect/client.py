@@ -312,6 +312,10 @@ class PrefectClient(HttpClient):
         answer = self.write(f"/flow_runs/{run_id}/set_state", {"state": state, "force": force})
         return self._understood(lambda plain: str(plain["status"]), answer)
 
+    def label_run(self, run_id: str, labels: Mapping[str, Any]) -> None:
+        """Set labels of a run; others stay."""
+        self.write(f"/flow_runs/{run_id}/labels", dict(labels), method="PATCH")
+
     def record_process(self, run_id: str, process: str) -> None:
         """Note on a run which process executes it, as ``HOST:PID``."""
         self.write(f"/flow_runs/{run_id}", {"infrastructure_pid": process}, method="PATCH")

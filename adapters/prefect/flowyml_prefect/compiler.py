@@ -35,18 +35,21 @@ _ANNOTATIONS = {
 }  # fmt: skip
 
 
-def compile_flow(bundle: Bundle) -> str:
-    """The text of ``flow.py``, which stands beside the bundle's file. Raises ``DefinitionError``."""
+def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
+    """The text of ``flow.py``, which stands beside the bundle's file. Raises ``DefinitionError``.
+
+    With ``walks`` it is that of a flow with control flow, which can go on with a run, also for a plan without.
+    """
     plan = bundle.plan
+    walks = walks or has_control_flow(plan)
     names = _Names(plan)
-    walks = has_control_flow(plan)
     settings = (
         f"PIPELINE = {text_literal(plan.name)}\n"
         f"BUNDLE = Path(__file__).resolve().with_name({text_literal(bundle.filename)})\n"
     )
     parts = [common_text(walks=walks).replace(_SETTINGS, settings)]
     parts += [_turn(step, names) if walks else _task(step, names) for step in plan]
-    parts += [_flow(plan, names), _MAIN.format(names.flow)]
+    parts += [_flow(plan, names, walks), _MAIN.format(names.flow)]
     return "\n\n".join(parts)
 
 
@@ -163,7 +166,7 @@ def _parameters(step: Step) -> list[str]:
     return list(dict.fromkeys(item.source.name for item in step.inputs if isinstance(item.source, FromParameter)))
 
 
-def _flow(plan: Plan, names: _Names) -> str:
+def _flow(plan: Plan, names: _Names, walks: bool) -> str:
     """The flow: its body within the processes that its steps work in."""
     run = Group("with run_steps(", [f"{name}={name}" for name in names.parameters], "):")
     lines = [
@@ -173,7 +176,7 @@ def _flow(plan: Plan, names: _Names) -> str:
         ),
         *(line for parameter in plan.parameters if _holds_reference(parameter.default) for line in _late(parameter)),
         f"    {source(run, 1)}",
-        *(f"        {line}" for line in (_walked if has_control_flow(plan) else _submitted)(plan, names)),
+        *(f"        {line}" for line in (_walked if walks else _submitted)(plan, names)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flowyml.artifacts import default_url, open_store
-from flowyml.core.errors import ConfigurationError
+from flowyml.core.errors import ConfigurationError, RetryRefusedError
 from flowyml.core.files import write_whole
 from flowyml.core.origin import Origin
+from flowyml.core.runs import Run
 from flowyml.core.urls import refuse_credentials
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.plan.differences import bundle_difference, difference
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
+from flowyml.runtime.kept import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 from flowyml_prefect.client import TAG, PrefectClient
-from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
+from flowyml_prefect.compiler import compile_flow, flow_function, has_control_flow, task_functions
 from flowyml_prefect.names import deployment_name, flow_name, plan_key
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.schedule import is_ours
@@ -69,6 +71,7 @@ class Target:
         """Settings of the process of a flow."""
         return {
             "FLOWYML_ARTIFACTS": self.store,
+            KEEP: "1",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         }
 
@@ -130,6 +133,32 @@ class Deployments:
                 name = f"{name}, runs of {slug(str(bundle.origin or 'a bundle'))}"
                 found = self.client.deployment(flow, name)
         return self._remember(key, self._put(bundle, target, name, found, ours))
+
+    def entrypoint_of(self, run: Run, version: str, *, pooled: bool) -> str:
+        """Where the flow stands that goes on with a run. Raises ``RetryRefusedError``.
+
+        A flow without control flow cannot by itself: it does not ask what has been. So it gets another one beside it.
+        """
+        from flowyml.plan.bundle import Bundle
+
+        folder = _folder(run.pipeline, version)
+        found = next(folder.glob("*.pyz"), None)
+        if found is None:
+            raise RetryRefusedError(
+                f"Run {run.run_id!r} cannot be run again from here: {folder}, with its code, is on another machine, or "
+                f"was deleted."
+            )
+        bundle = Bundle.read(found)
+        if has_control_flow(bundle.plan):
+            return f"{folder / 'flow.py'}:{flow_function(bundle.plan)}"
+        if pooled:
+            raise RetryRefusedError(
+                f"Run {run.run_id!r} cannot be run again: its flow has no loop, branch or rule, so that a worker runs "
+                f"all of it. Prefect's own retry does that."
+            )
+        path = folder / "again.py"
+        write_whole(path, compile_flow(bundle, walks=True).encode())
+        return f"{path}:{flow_function(bundle.plan)}"
 
     def deploy(self, bundle: Bundle, target: Target, *, force: bool = False) -> Deployed:
         """Deploy, and move all that was deployed of this pipeline on other targets to this version too.
@@ -305,7 +334,11 @@ def _key(folder: Path) -> str:
 
 def published_folder(bundle: Bundle) -> Path:
     """Where flow.py and the bundle are put. A version has its own, so that a run under way keeps its code."""
-    return prefect_home() / "flows" / f"{slug(bundle.plan.name)}-{bundle.digest[:16]}"
+    return _folder(bundle.plan.name, bundle.digest[:16])
+
+
+def _folder(pipeline: str, version: str) -> Path:
+    return prefect_home() / "flows" / f"{slug(pipeline)}-{version}"
 
 
 def _publish(bundle: Bundle) -> Path:

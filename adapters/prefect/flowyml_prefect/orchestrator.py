@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn, check_same_run, claim_new
 from flowyml.orchestrators.http import ConflictError, NotFoundError
 from flowyml.plan.secrets import slug_of
+from flowyml_prefect.automations import DETACHED_TAG
 from flowyml_prefect.capabilities import CAPABILITIES
 from flowyml_prefect.client import FlowRun, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow
@@ -35,6 +37,7 @@ from flowyml_prefect.reading import RunReader, code_labels
 from flowyml_prefect.schedule import is_active, own_schedule, schedule_info, to_prefect
 from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server, turn
 from flowyml_prefect.status import status_of
+from flowyml_prefect.steps import RETRY, TASK_RUNS
 
 if TYPE_CHECKING:
     from flowyml.orchestrators.probe import Site
@@ -133,10 +136,7 @@ class PrefectOrchestrator(Orchestrator):
         record = self.reader.record(made)
         check_same_run(record, pipeline, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
         if target.pool is None and made.state_type == "SCHEDULED":
-            from flowyml_prefect import runner
-
-            environment = {**self.client.connection.environment, **target.environment}
-            runner.launch(made.id, deployed.entrypoint, environment, prefect_home() / "runs")
+            self._launch(made.id, deployed.entrypoint)
         self._just_made = {made.id: record}
         return made.id
 
@@ -178,6 +178,23 @@ class PrefectOrchestrator(Orchestrator):
         if answer != "ABORT":
             return True
         return not self.get_run(job_id).status.is_terminal
+
+    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
+        run = self._flow_run(job_id)
+        pooled = DETACHED_TAG not in run.tags
+        entrypoint = self.deployments.entrypoint_of(self.get_run(job_id), run.version or "", pooled=pooled)
+        self.client.label_run(run.id, {RETRY: json.dumps(steps), TASK_RUNS: 0})
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retried by FlowyML."}
+        self.client.set_state(run.id, state, force=True)
+        if not pooled:
+            self._launch(run.id, entrypoint)
+
+    def _launch(self, run_id: str, entrypoint: str) -> None:
+        """Have a process on this machine execute a run."""
+        from flowyml_prefect import runner
+
+        environment = {**self.client.connection.environment, **self._target().environment}
+        runner.launch(run_id, entrypoint, environment, prefect_home() / "runs")
 
     # The engine.
 

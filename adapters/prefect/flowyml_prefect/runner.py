@@ -168,7 +168,7 @@ class _Attempt:
         has_cleaned_up_since: float | None = None
         while not _has_ended(engine, _POLL_SECONDS) and time.monotonic() < deadline:
             run = self._look()
-            if run is not None and TASK_RUNS in run.labels:
+            if run is not None and run.labels.get(TASK_RUNS):
                 has_cleaned_up_since = has_cleaned_up_since or time.monotonic()
                 deadline = min(deadline, has_cleaned_up_since + _GRACE_SECONDS)
 

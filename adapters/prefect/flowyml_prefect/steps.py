@@ -17,6 +17,7 @@ from flowyml_prefect.status import step_status_of
 
 __all__ = [
     "ITEMS",
+    "RETRY",
     "TASK_RUNS",
     "Planned",
     "after_the_end",
@@ -32,6 +33,9 @@ ITEMS = "flowyml.items."
 
 TASK_RUNS = "flowyml.task_runs"
 """The label with the number of task runs that an ended run with control flow has had."""
+
+RETRY = "flowyml.retry"
+"""The label with what is to run again of a run that is retried: names as JSON, or null."""
 
 _NOT_RUN: Mapping[tuple[str, str], str] = {
     ("COMPLETED", "Skipped"): "skipped",
@@ -81,8 +85,10 @@ def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping
     """All steps in the plan's order, with the items that are known to come."""
     found: dict[str, dict[Index, TaskRun]] = {}
     steps = {planned.function: planned.step for planned in plan}
-    for task in tasks:
-        found.setdefault(task.function, {})[index_of(task, steps.get(task.function, task.name))] = task
+    for task in tasks:  # those of a retry come later
+        mine, index = found.setdefault(task.function, {}), index_of(task, steps.get(task.function, task.name))
+        attempts = 0 if (task.state_type, task.state_name) in _NOT_RUN else task.run_count
+        mine[index] = replace(task, run_count=attempts + (mine[index].run_count if index in mine else 0))
     items = _Items(plan, found, labels)
     runs = []
     for planned in plan:
@@ -133,7 +139,10 @@ def _step_run(name: str, index: Index, task: TaskRun | None) -> StepRun:
     status = step_status_of(task.state_type, task.state_name)
     error = error_text(task.message, task.state_name) if went_wrong(status) else None
     if word := _NOT_RUN.get((task.state_type, task.state_name)):
-        return StepRun(name=name, status=status, raw_status=word, ended_at=task.end_time, error=error, index=index)
+        return StepRun(
+            name=name, status=status, raw_status=word, attempt=task.run_count, ended_at=task.end_time, error=error,
+            index=index,
+        )  # fmt: skip
     return StepRun(
         name=name, status=status, raw_status=task.state_name, attempt=task.run_count, started_at=task.start_time,
         ended_at=task.end_time, error=error, index=index,

@@ -52,6 +52,12 @@ def test_what_did_not_run_has_no_attempt() -> None:
     assert runs["end"] == ("CANCELLED", "upstream_failed", 0)
 
 
+def test_attempts_are_counted_over_retries_of_the_run() -> None:
+    found = [task("begin", "FAILED", "Failed"), task("end", "CANCELLED", "NotReady"), task("begin"), task("end")]
+    runs = {run.label: (run.status.name, run.attempt) for run in step_runs(PLAN, found, {}) if run.attempt}
+    assert runs == {"begin": ("COMPLETED", 2), "end": ("COMPLETED", 1)}
+
+
 def test_names_with_brackets() -> None:
     assert index_of(task("a[1][2][3]"), "a[1]") == (2, 3)
     assert index_of(task("another[3]"), "a[1]") == ()

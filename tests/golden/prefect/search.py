@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -30,8 +31,10 @@ from httpx import HTTPError, HTTPStatusError
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateDetails
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -42,14 +45,17 @@ sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compil
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
 from flowyml.core.dates import RunDates  # noqa: E402
-from flowyml.core.errors import StepError  # noqa: E402
+from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
+from flowyml.orchestrators.continued import Before, Ended, before  # noqa: E402
 from flowyml.plan.bundle import Bundle  # noqa: E402
 from flowyml.plan.model import FromStep, Plan, Step  # noqa: E402
 from flowyml.plan.parameters import days_of  # noqa: E402
+from flowyml.plan.secrets import slug_of  # noqa: E402
+from flowyml.runtime.kept import KeptOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.looks import Looks, carried, given_to  # noqa: E402
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task  # noqa: E402
@@ -93,7 +99,13 @@ def run_steps(**parameters: Any) -> Iterator[None]:
     with (
         working_folder(),
         StepProcesses(
-            BUNDLE, run_id=run.name, artifacts=store, place=place, parameters=parameters, dates=dates
+            BUNDLE,
+            run_id=run.name,
+            artifacts=store,
+            place=place,
+            parameters=parameters,
+            dates=dates,
+            read_secret=secret_block,
         ) as processes,
     ):
         work = Work(processes)
@@ -153,6 +165,19 @@ def _deployment(flow_run: Any) -> Any:
             time.sleep(pause)
     with get_client(sync_client=True) as client:
         return client.read_deployment(flow_run.deployment_id)
+
+
+def secret_block(reference: str) -> str:
+    """The value of a Secret block, for the process of one step."""
+    name = slug_of(reference)
+    try:
+        with get_client(sync_client=True) as client:
+            value = client.read_block_document_by_name(name, block_type_slug="secret").data["value"]
+    except ObjectNotFound:
+        raise MissingSecretError(
+            f"There is no secret {reference!r}: Prefect has no Secret block {name!r}. Create it there."
+        ) from None
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def to_log(logger: Any) -> OnLine:
@@ -216,16 +241,18 @@ def _fire(flow: Any, flow_run: Any, event: str, *arguments: Any) -> None:
 
 AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
+NOT_RUN = ("Skipped", "NoItems", "NotReady")  # task runs that only show why a step did not run
 NAMED = 5  # failures, in the message of a run
 
 
 class Turn(Task):
     """A step's turn to run, or that of an item: its task run bears the name of it, such as ``train[3]``."""
 
-    __slots__ = ("future", "inputs", "is_at_work", "line", "state", "stop")
+    __slots__ = ("before", "future", "inputs", "is_at_work", "line", "state", "stop")
 
     def __init__(self, frame: Frame, step: Step, position: int) -> None:
         super().__init__(frame, step, position)
+        self.before = 0  # attempts in earlier ones of the run
         self.future: PrefectFuture[Any] | None = None
         self.inputs: Values = {}
         self.is_at_work = False
@@ -237,7 +264,7 @@ class Turn(Task):
         return self.label
 
     def __reduce__(self) -> Any:
-        return str, (self.label,)  # what Prefect takes it for in the key of a cache
+        return str, (f"{self.label} {self.before}",)  # what Prefect takes it for in the key of a cache
 
 
 def run_step(turn: Turn) -> Values | State[Any]:
@@ -251,8 +278,9 @@ def run_step(turn: Turn) -> Values | State[Any]:
         return work.processes.run(
             turn.step.name,
             turn.inputs,
-            attempt=runtime.task_run.run_count,
+            attempt=turn.before + runtime.task_run.run_count,
             index=turn.index,
+            secrets=turn.step.secrets,
             timeout=turn.step.timeout_seconds,
             stop=turn.stop,
             on_line=to_log(logger),
@@ -274,7 +302,8 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
     The walk goes on in a thread, so that a signal to the flow breaks into none of it: what cleans up runs before the
     flow ends.
     """
-    walker = Walker(Bundle.read(BUNDLE).plan, tasks, parameters, _work.get())
+    plan = Bundle.read(BUNDLE).plan
+    walker = Walker(plan, tasks, parameters, _work.get(), *what_has_been(plan, tasks))
     threading.Thread(target=copy_context().run, args=(walker.run,), name="flowyml-walk", daemon=True).start()
     try:
         walker.over.wait()
@@ -287,15 +316,50 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
     return walker.state(key)
 
 
+def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
+    """What has ended in earlier attempts of the flow run and stays, and how many task runs those had."""
+    run = runtime.flow_run
+    if run.run_count < 2:
+        return Before(), 0
+    steps = {task.fn.__name__: step for step, task in tasks.items()}
+    ended: dict[tuple[str, tuple[int, ...]], Ended] = {}
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+    task_runs: list[Any] = []
+    with get_client(sync_client=True) as client:
+        chosen = json.loads(str(client.read_flow_run(run.id).labels.get("flowyml.retry", "null")))
+        while page := client.read_task_runs(flow_run_filter=wanted, offset=len(task_runs), limit=200):
+            task_runs += page
+    label_run(run.id, "flowyml.retry", "null")  # a retry by Prefect's own button is of all that failed
+    for task_run in sorted(task_runs, key=lambda each: each.expected_start_time):
+        if step := steps.get(task_run.task_key.rpartition("-")[0]):
+            index = tuple(map(int, re.findall(r"\[(\d+)\]", task_run.name.removeprefix(step))))
+            earlier = ended.get((step, index))
+            attempts = 0 if task_run.state.name in NOT_RUN else task_run.run_count
+            attempts += earlier.attempt if earlier else 0
+            ended[step, index] = Ended(step, index, *_words(task_run.state), attempt=attempts)
+    kept = KeptOutputs(default_url(), run_place(f"prefect {run.id}", PIPELINE, run.name))
+    return before(plan, ended.values(), kept, chosen), len(task_runs)
+
+
+def _words(state: State[Any]) -> tuple[str, str]:
+    """A state in the words of FlowyML's own records."""
+    if state.is_completed():
+        return "COMPLETED", {"Skipped": "skipped", "NoItems": "no_items"}.get(str(state.name), "completed")
+    return ("FAILED", "failed") if state.is_failed() or state.is_crashed() else ("CANCELLED", "cancelled")
+
+
 class Walker:
     """Submits the task of each step as soon as the step may run, and of each item."""
 
-    def __init__(self, plan: Plan, tasks: Mapping[str, Any], parameters: Values, work: Work) -> None:
+    def __init__(
+        self, plan: Plan, tasks: Mapping[str, Any], parameters: Values, work: Work, past: Before, count: int
+    ) -> None:
         parameters = _dates().filled(parameters, days_of(plan.parameters))
         self.plan = plan
-        self.walk: Walk[Turn] = Walk(plan, parameters, Turn)
+        self._past = past
+        self.walk: Walk[Turn] = Walk(plan, parameters, self._turn, past.loops)
         self.over = threading.Event()
-        self.count = 0  # of task runs
+        self.count = count  # of task runs
         self._run_id = runtime.flow_run.id
         self._tasks = tasks
         self._work = work
@@ -309,6 +373,16 @@ class Walker:
         self._faults: list[str] = []
         self._fault: BaseException | None = None
         self._is_cleaning_up = False
+
+    def _turn(self, frame: Frame, step: Step, position: int) -> Turn:
+        turn = Turn(frame, step, position)
+        if found := self._past.turns.get((step.name, frame.index)):
+            ended, turn.values = found
+            turn.before, turn.end = ended.attempt, ended.end
+            if ended.end is End.FAILED:
+                turn.state = Failed(message="it failed in an earlier attempt, and was not asked to run again.")
+                turn.cause = f"step {turn.label!r} ended {ended.status}"
+        return turn
 
     def run(self) -> None:
         """Run all, then what cleans up."""
@@ -488,10 +562,10 @@ def without_running(turn: Turn) -> State[Any]:
     return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
 
 
-def label_run(run_id: Any, label: str, count: int) -> None:
-    """Note a number on the flow run, from which those who read it know what is to come; it may be missing."""
+def label_run(run_id: Any, label: str, value: int | str) -> None:
+    """Note on the flow run what those who read it go by; it may be missing."""
     with suppress(Exception), get_client(sync_client=True) as client:
-        client.update_flow_run_labels(run_id, {label: count})
+        client.update_flow_run_labels(run_id, {label: value})
 
 
 # The steps, and the flow.

@@ -1,0 +1,147 @@
+"""A run that goes on: another attempt of the same flow run, in which nothing that completed runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, cleanup, pipeline, step
+from flowyml.core.errors import RetryRefusedError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.submission_result import SubmissionResult
+from flowyml_prefect import PrefectOrchestrator
+
+pytestmark = pytest.mark.prefect
+
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+
+
+def steps() -> tuple[Any, Any, Any]:
+    """Each notes in ``folder`` that it ran; what is named in ``bad`` there fails."""
+
+    @step
+    def many(folder: str) -> list[int]:
+        with (Path(folder) / "log").open("a") as file:
+            file.write("many\n")
+        return [5, 6, 7]
+
+    @step
+    def each(n: int, folder: str) -> list[int]:
+        with (Path(folder) / "log").open("a") as file:
+            file.write(f"each {n}\n")
+        if (Path(folder) / f"bad {n}").exists():
+            raise ValueError(f"no {n}")
+        return [n] * 20_000  # more than travels inline
+
+    @step
+    def total(rows: list[list[int]], folder: str) -> int:
+        with (Path(folder) / "log").open("a") as file:
+            file.write("total\n")
+        return sum(map(len, rows))
+
+    return many, each, total
+
+
+def looped() -> Pipeline:
+    many, each, total = steps()
+
+    @step
+    def tidy(folder: str) -> None:
+        with (Path(folder) / "log").open("a") as file:
+            file.write("tidy\n")
+
+    @pipeline(name="prefect retried loop")
+    def made(folder: str) -> Any:
+        count = total(each.partial(folder=folder).map(n=many(folder)), folder)
+        with cleanup():
+            tidy(folder)
+        return count
+
+    return made
+
+
+def flat() -> Pipeline:
+    many, each, total = steps()
+
+    @step
+    def listed(one: list[int], other: list[int]) -> list[list[int]]:
+        return [one, other]
+
+    @pipeline(name="prefect retried")
+    def made(folder: str) -> Any:
+        many(folder)
+        one, other = each.options(name="one")(5, folder), each.options(name="other")(6, folder)
+        return total(listed(one, other), folder)
+
+    return made
+
+
+def log(folder: Path) -> list[str]:
+    lines = (folder / "log").read_text().splitlines()
+    (folder / "log").write_text("")
+    return sorted(lines)
+
+
+def ended(handle: SubmissionResult) -> dict[str, tuple[ExecutionStatus, int]]:
+    handle.wait_for_completion(timeout=300)
+    return {run.label: (run.status, run.attempt) for run in handle.step_runs()}
+
+
+def test_a_retry_runs_what_failed_and_what_waits_for_it(orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
+    (tmp_path / "bad 6").touch()
+    (tmp_path / "bad 7").touch()
+    handle = looped().submit({"folder": str(tmp_path)}, on=orchestrator)
+    assert ended(handle) == {
+        "many": (COMPLETED, 1), "each[0]": (COMPLETED, 1), "each[1]": (FAILED, 1), "each[2]": (FAILED, 1),
+        "total": (CANCELLED, 0), "tidy": (COMPLETED, 1),
+    }  # fmt: skip
+    assert log(tmp_path) == ["each 5", "each 6", "each 7", "many", "tidy"]
+
+    (tmp_path / "bad 6").unlink()
+    assert not handle.retry(steps=["each[1]"]).status.is_terminal
+    assert ended(handle) == {
+        "many": (COMPLETED, 1), "each[0]": (COMPLETED, 1), "each[1]": (COMPLETED, 2), "each[2]": (FAILED, 1),
+        "total": (CANCELLED, 0), "tidy": (COMPLETED, 2),
+    }  # fmt: skip
+    assert handle.status is FAILED
+    assert log(tmp_path) == ["each 6", "tidy"]
+
+    (tmp_path / "bad 7").unlink()
+    handle.retry()
+    assert ended(handle) == {
+        "many": (COMPLETED, 1), "each[0]": (COMPLETED, 1), "each[1]": (COMPLETED, 2), "each[2]": (COMPLETED, 2),
+        "total": (COMPLETED, 1), "tidy": (COMPLETED, 3),
+    }  # fmt: skip
+    assert handle.outputs == {"total": 60_000}, handle.error
+    assert log(tmp_path) == ["each 7", "tidy", "total"]
+    with pytest.raises(RetryRefusedError, match="completed"):
+        handle.retry()
+
+
+def test_a_pipeline_without_loops_is_retried_too(orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
+    (tmp_path / "bad 6").touch()
+    handle = flat().submit({"folder": str(tmp_path)}, on=orchestrator)
+    assert ended(handle)["other"] == (FAILED, 1)
+    assert log(tmp_path) == ["each 5", "each 6", "many"]
+    (tmp_path / "bad 6").unlink()
+    handle.retry()
+    assert ended(handle) == {
+        "many": (COMPLETED, 1), "one": (COMPLETED, 1), "other": (COMPLETED, 2), "listed": (COMPLETED, 1),
+        "total": (COMPLETED, 1),
+    }  # fmt: skip
+    assert handle.outputs == {"total": 40_000}, handle.error
+    assert log(tmp_path) == ["each 6", "total"]
+
+
+def test_a_worker_cannot_go_on_with_a_flow_that_does_not_ask(
+    make_prefect: Callable[..., PrefectOrchestrator], tmp_path: Path
+) -> None:
+    pooled = make_prefect(work_pool="retries")
+    pooled.client.ensure_process_pool("retries")
+    handle = flat().submit({"folder": str(tmp_path)}, on=pooled)
+    pooled.client.set_state(handle.job_id, {"type": "CANCELLED", "name": "Cancelled"}, force=True)
+    with pytest.raises(RetryRefusedError, match="its flow has no loop, branch or rule"):
+        handle.retry()

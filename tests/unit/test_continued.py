@@ -1,0 +1,82 @@
+"""What stays of a run that goes on in another process of its engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flowyml.orchestrators.continued import Ended, before
+from flowyml.plan.groups import Loop
+from flowyml.plan.model import Constant, FromItem, FromStep, Input, Plan, Step
+from flowyml.runtime.kept import KeptOutputs
+from flowyml.runtime.nodes import End, Task
+from flowyml.runtime.walk import Walk
+
+PLAN = Plan(
+    name="p",
+    steps=(
+        Step(name="first", function="m:f", outputs=("x",)),
+        Step(
+            name="each", function="m:f", outputs=("y",), group="loop",
+            inputs=(Input("n", FromItem("loop", "n")), Input("x", FromStep("first", "x"))),
+        ),
+        Step(name="last", function="m:f", inputs=(Input("ys", FromStep("each", "y")),)),
+    ),
+    groups=(Loop(name="loop", over=(Input("n", Constant([1, 2])),)),),
+)  # fmt: skip
+ENDED = [
+    Ended("first", (), "COMPLETED", "completed", 1), Ended("each", (0,), "COMPLETED", "completed", 2),
+    Ended("each", (1,), "FAILED", "failed", 1), Ended("last", (), "CANCELLED", "cancelled", 0),
+]  # fmt: skip
+
+
+def test_what_completed_stays_with_its_outputs(tmp_path: Path) -> None:
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    kept.keep("first", {"x": 1})
+    kept.keep("each[0]", {"y": {"$artifact": "…"}})
+    found = before(PLAN, ENDED, kept, None)
+    ends = {turn: (ended.end, ended.attempt, values) for turn, (ended, values) in found.turns.items()}
+    assert ends == {
+        ("first", ()): (End.OK, 1, {"x": 1}), ("each", (0,)): (End.OK, 2, {"y": {"$artifact": "…"}}),
+        ("each", (1,)): (None, 1, {}), ("last", ()): (None, 0, {}),
+    }  # fmt: skip
+    assert not found.loops, "one of its items is to come"
+
+
+def test_what_was_not_kept_is_made_again(tmp_path: Path) -> None:
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    kept.keep("each[0]", {"y": 5})
+    assert before(PLAN, ENDED, kept, None).turns["first", ()][0].end is None
+
+
+def test_what_is_not_asked_for_stays_failed(tmp_path: Path) -> None:
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    kept.keep("first", {"x": 1})
+    kept.keep("each[0]", {"y": 5})
+    chosen = before(PLAN, ENDED, kept, ["each[0]"])
+    assert {turn: ended.end for turn, (ended, _) in chosen.turns.items()} == {
+        ("first", ()): End.OK, ("each", (0,)): None, ("each", (1,)): End.FAILED, ("last", ()): None,
+    }  # fmt: skip
+
+
+def test_a_walk_goes_on_from_there(tmp_path: Path) -> None:
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    kept.keep("first", {"x": 1})
+    kept.keep("each[0]", {"y": 5})
+    found = before(PLAN, ENDED, kept, None)
+
+    def make(frame: object, step: Step, position: int) -> Task:
+        task = Task(frame, step, position)  # type: ignore[arg-type]  # a frame, whose class is the walk's
+        if turn := found.turns.get((step.name, task.index)):
+            task.end, task.values = turn[0].end, dict(turn[1])
+        return task
+
+    walk = Walk(PLAN, {}, make, found.loops)
+    (opening,) = walk.ready
+    walk.ready.clear()
+    walk.open(opening, {"n": [1, 2]})  # type: ignore[arg-type]  # the loop's
+    (again,) = walk.ready
+    assert again.label == "each[1]"
+
+
+def test_a_run_without_kept_outputs_has_none(tmp_path: Path) -> None:
+    assert KeptOutputs(str(tmp_path), "prefect/p/run").read("first") is None
