@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, context, step
+from flowyml.core.capabilities import Feature
 from flowyml.core.errors import (
     AuthenticationError,
     EngineUnreachableError,
@@ -30,8 +31,8 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
-from flowyml.testing import OrchestratorConformance, pipelines, pipelines_ends
-from flowyml.testing.base import wait_until
+from flowyml.testing import OrchestratorConformance, pipelines, pipelines_branches, pipelines_ends
+from flowyml.testing.base import Done, sample, wait_until
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
@@ -71,6 +72,11 @@ class TestConformanceOverTheApi(OrchestratorConformance):
     @pytest.mark.xfail(not IS_REAL, reason="the fake runs one task after another", strict=True)
     def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
         super().test_independent_steps_run_at_the_same_time(orchestrator, folder)
+
+    @sample(pipelines_branches.beside, needs=[Feature.BRANCHES, Feature.FAN_OUT], settings=["patience"])
+    @pytest.mark.xfail(not IS_REAL, reason="the fake runs one task after another", strict=True)
+    def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
+        super().test_a_step_beside_a_branch_and_a_loop_does_not_wait(done, orchestrator)
 
     def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
         """Of a zone that keeps its offset; others are refused, with the reason."""
