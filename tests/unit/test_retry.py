@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import pytest
 from flowyml import Pipeline, cleanup, either, for_each, otherwise, pipeline, step, when
 from flowyml.core.capabilities import Capabilities, Feature, Support, no, yes
 from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
+from flowyml.core.process_identity import ProcessIdentity, is_alive
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import detached
@@ -381,6 +383,26 @@ def test_a_run_whose_process_died(notes: Path) -> None:
     assert handle.raw_status == "crashed"
     assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
     assert (times(notes, "load", "killed"), handle.outputs) == ([2, 2], {"killed": 3})
+
+
+class Lingering(LocalOrchestrator):
+    """Its process stays for a while when its run has ended, and clears the run's folder then."""
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute(*args, **options)
+        finally:
+            time.sleep(2)
+
+
+def test_the_process_of_the_first_try_is_waited_for(notes: Path) -> None:
+    local = Lingering()
+    fail(notes, "load")
+    handle = chain.submit({"folder": str(notes)}, on=local).wait_for_completion(timeout=90, poll_interval=0.05)
+    row = local.store.get(handle.run_id)
+    handle.retry()
+    assert not is_alive(ProcessIdentity(row.host, row.pid, row.born))
+    assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
 
 
 def test_a_cancelled_run_goes_on(notes: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from flowyml.core.dates import RunDates
 from flowyml.core.errors import RetryRefusedError, StepCancelledError
 from flowyml.core.home import open_private, private_folder
 from flowyml.core.logs import make_records
-from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_process, this_process
+from flowyml.core.process_identity import ProcessIdentity, identity_of, is_alive, signal_process, this_process
 from flowyml.orchestrators.bundled import BundledPipeline
 from flowyml.orchestrators.local.again import to_run_again
 from flowyml.orchestrators.local.engine import Engine, error_text
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["end_process", "job_of", "main", "pickled", "reap", "start_again", "start_run"]
 
 _GRACE_SECONDS = 10
+_LEAVING_SECONDS = 30
 
 
 class _Process(subprocess.Popen[bytes]):
@@ -94,6 +95,7 @@ def job_of(bundle: Path, dates: RunDates) -> dict[str, Any]:
 def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> None:
     """Start the process of a run that has ended once more. Raises ``RetryRefusedError``."""
     job, orchestrator = _kept_job(store, row)
+    _wait_for_process(row)
     plan = Bundle.read(job["bundle"]).plan
     again, gone = to_run_again(plan, store.steps(row.number), store.kept(row.number), chosen)
     if not again and not gone:
@@ -111,6 +113,20 @@ def start_again(store: RunStore, row: RunRow, chosen: Sequence[str] | None) -> N
             clear_folder(store.folder_of(row.run_id))
             raise
         store.hand_over(row.run_id, owner)
+
+
+def _wait_for_process(row: RunRow) -> None:
+    """Until that of the try before is gone: it clears the run's folder when the end of the run is recorded already."""
+    owner = ProcessIdentity(row.host, row.pid, row.born)
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    while row.detached and owner != this_process() and is_alive(owner):
+        reap()
+        if time.monotonic() >= deadline:
+            raise RetryRefusedError(
+                f"Run {row.run_id!r} has ended, but its process (id {row.pid}) is still there. Try again when it has "
+                f"gone."
+            )
+        time.sleep(0.02)
 
 
 def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
