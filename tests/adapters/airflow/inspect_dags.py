@@ -41,6 +41,10 @@ def of_task(task, stored):
         "owner": task.owner,
         "doc": task.doc_md,
         "pod": of_pod(stored.executor_config),
+        "mapped": type(task).__name__ == "MappedOperator",
+        "group": task.task_group and task.task_group.group_id,
+        "teardown": task.is_teardown,
+        "rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
     }
 
 

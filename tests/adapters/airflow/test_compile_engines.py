@@ -168,6 +168,25 @@ def test_what_was_asked_for_arrives(loaded: Loaded, airflow: Airflow) -> None:
     assert {task["pod"] is None for task in dag["tasks"].values()} == {True}, "no executor here makes pods"
 
 
+def test_loops_branches_and_clean_up_are_airflows_own(airflow: Airflow, tmp_path: Path) -> None:
+    """On its own, since Airflow imports more of itself for it."""
+    dag = put(compile_dag(dags.flow.bundle()), tmp_path)
+    found = inspected(airflow, tmp_path)
+    assert found["errors"] == {}
+    assert not [name for name in found["imported"] if name.startswith("flowyml")]
+    tasks = found["dags"][dag.dag_id]["tasks"]
+    mapped = {name for name, task in tasks.items() if task["mapped"]}
+    assert mapped == {task_id("survey.measure"), "tolerant", "drop_each"}
+    groups = {name: task["group"] for name, task in tasks.items()}
+    assert {name for name, group in groups.items() if group == "letters"} == {
+        "measure", "choose_long", "refine", "tell_short", "tell_either",
+    }  # fmt: skip
+    assert groups[task_id("survey.cities")] == groups[task_id("survey.measure")] == "survey"
+    assert {name for name, task in tasks.items() if task["teardown"]} == {"drop", "drop_each"}
+    assert tasks["tell_all"]["rule"] == "none_failed_min_one_success"
+    assert "choose_many" not in tasks["watcher"]["upstream"], "it would skip what it does not choose"
+
+
 @pytest.mark.parametrize("executor", ["KubernetesExecutor", "CeleryExecutor,KubernetesExecutor"])
 def test_executors_that_make_pods_get_what_a_step_asks_for(
     with_kubernetes: Airflow, tmp_path: Path, executor: str
@@ -224,6 +243,18 @@ def test_values_parameters_and_hooks(airflow: Airflow) -> None:
     assert "HOOK start kleine Strecke/1 {'rows': 3}" in log
     assert "HOOK end of nothing: ['nothing']" in log
     assert "HOOK end kleine Strecke/1 COMPLETED True" in log
+
+
+def test_loops_branches_and_clean_up(airflow: Airflow) -> None:
+    state, log = run(airflow, compile_dag(dags.flow.bundle()))
+    assert state == "success", log
+    assert "sum of [40, 40, 40]" in log
+    assert "tell many" in log
+    assert "tell few" not in log
+    assert "drop tables 120" in log
+    assert "drop one" in log
+    assert "page somebody" not in log
+    assert "HOOK end flow COMPLETED True" in log
 
 
 def test_the_conf_of_a_run_wins_whatever_airflows_settings_are(airflow: Airflow) -> None:
