@@ -31,7 +31,7 @@ class FailureConformance(Conformance):
     """Runs that fail, retry, take too long, or are stopped."""
 
     @sample(lambda _: pipelines.failing())
-    def test_a_failure_is_told_and_stops_only_what_depends_on_it(self, done: Done) -> None:
+    def test_a_failure_is_reported_and_stops_only_what_depends_on_it(self, done: Done) -> None:
         handle = done.run
         assert handle.status is FAILED
         assert handle.error is not None

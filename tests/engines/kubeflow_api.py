@@ -1,7 +1,7 @@
 """A fake of KFP's v2beta1 API: for tests, since the real server needs a Kubernetes, a database and an object store.
 
 Its answers are made of the official client's own models, and it takes only what those models have. It executes runs
-through KFP's official local runner, keeps state, fires recurring runs, pages its lists, and can be told to fail. It
+through KFP's official local runner, keeps state, fires recurring runs, pages its lists, and can be made to fail. It
 refuses what the sources of KFP and Argo show that a real one refuses; each such rule names its source.
 """
 
@@ -114,11 +114,11 @@ def make_app(state: State) -> FastAPI:
         fault = state.fault(request.method, path)
         if fault and fault.before:
             await asyncio.sleep(fault.seconds)
-            return _refusal(fault.status, "Internal Server Error: told to fail before.")
+            return _refusal(fault.status, "Internal Server Error: made to fail before.")
         answer: Response = await call_next(request)
         if fault:
             await asyncio.sleep(fault.seconds)
-            return _refusal(fault.status, "Internal Server Error: told to fail after.")
+            return _refusal(fault.status, "Internal Server Error: made to fail after.")
         return answer
 
     @app.get("/apis/v2beta1/healthz")
@@ -806,13 +806,13 @@ def _in_a_pod(line: Json) -> str:
 
 
 def _as_dags_end(spec: Json, cached: set[str]) -> Json:
-    """The pipeline with the status that a hook is told of a DAG whose last tasks come from the cache: only a launcher
+    """The pipeline with the status that a hook gets of a DAG whose last tasks come from the cache: only a launcher
     has the tasks of its DAG counted, so that it stays RUNNING. Source: KFP, v2/component/launcher_v2.go."""
     for dag in [spec["root"], *spec["components"].values()]:
         for task in dag.get("dag", {}).get("tasks", {}).values():
             for source in task.get("inputs", {}).get("parameters", {}).values():
-                told = dag["dag"]["tasks"].get(source.get("taskFinalStatus", {}).get("producerTask"), {})
-                inner = spec["components"].get(told.get("componentRef", {}).get("name"), {}).get("dag", {})
+                producer = dag["dag"]["tasks"].get(source.get("taskFinalStatus", {}).get("producerTask"), {})
+                inner = spec["components"].get(producer.get("componentRef", {}).get("name"), {}).get("dag", {})
                 followed = {name for item in inner.get("tasks", {}).values() for name in item.get("dependentTasks", ())}
                 ends = inner.get("tasks", {}).keys() - followed
                 if ends and ends <= cached:

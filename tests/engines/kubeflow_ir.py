@@ -105,7 +105,7 @@ def components_are_there(pipeline: Pipeline) -> Iterator[str]:
             yield f"component {name!r} is to be either a DAG or an executor"
         label = component.get("executorLabel")
         if label and not pipeline.executors.get(label, {}).keys() & {"container", "importer"}:
-            yield f"component {name!r} has an executor {label!r}, which is no container and no importer"
+            yield f"component {name!r} has an executor {label!r}, which is neither a container nor an importer"
     for dag, name, task, _ in pipeline.tasks():
         if (reference := task.get("componentRef", {}).get("name")) not in pipeline.components:
             yield f"task {name!r} in {dag.name!r} is of the component {reference!r}, which is not there"
@@ -325,7 +325,7 @@ def iterations_have_items(pipeline: Pipeline) -> Iterator[str]:
             if (port := items.get("inputParameter")) and port not in task.get("inputs", {}).get("parameters", {}):
                 yield f"task {name!r} in {dag.name!r} iterates over {port!r}, which it is not given"
             if "raw" in items and not isinstance(json.loads(items["raw"]), list):
-                yield f"task {name!r} in {dag.name!r} iterates over what is no list"
+                yield f"task {name!r} in {dag.name!r} iterates over what is not a list"
             if iterator.get("itemInput") not in component.get("inputDefinitions", {}).get("parameters", {}):
                 yield f"task {name!r} in {dag.name!r} hands its items to {iterator.get('itemInput')!r}"
 
@@ -367,11 +367,11 @@ def defaults_are_of_their_type(pipeline: Pipeline) -> Iterator[str]:
 
 def pods_are_those_of_executors(pipeline: Pipeline) -> Iterator[str]:
     """Source: v2/compiler/visitor.go, ``dfs``, which looks each up by the label of its executor."""
-    yield from (f"the platform has {label!r}, which is no executor" for label in pipeline.kubernetes
+    yield from (f"the platform has {label!r}, which is not an executor" for label in pipeline.kubernetes
                 if label not in pipeline.executors)  # fmt: skip
 
 
-def volumes_are_told_apart(pipeline: Pipeline) -> Iterator[str]:
+def volumes_are_distinct(pipeline: Pipeline) -> Iterator[str]:
     """KFP names a volume after its claim, secret or config map, and a pod has each name once, and one volume at a path.
     Source: v2/driver/k8s.go, ``extendPodSpecPatch``; Kubernetes, core/validation, ``ValidateVolumes``."""
     for label, config in pipeline.kubernetes.items():
@@ -428,5 +428,5 @@ RULES: tuple[Rule, ...] = (
     a_driver_can_start, a_launcher_can_start, dependencies_are_there, inputs_are_those_of_the_component,
     inputs_come_from_somewhere, inputs_have_the_type_of_their_source, artifacts_have_the_type_of_their_source,
     conditions_can_be_computed, iterations_have_items, outputs_come_from_somewhere, defaults_are_of_their_type,
-    pods_are_those_of_executors, volumes_are_told_apart, variables_are_set_once, kubernetes_takes_the_pods,
+    pods_are_those_of_executors, volumes_are_distinct, variables_are_set_once, kubernetes_takes_the_pods,
 )  # fmt: skip

@@ -28,7 +28,7 @@ def kfp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("by", ["print", "log", "carriage return", "a child", "bytes that are no text"])
+@pytest.mark.parametrize("by", ["print", "log", "carriage return", "a child", "bytes that are not text"])
 def test_a_step_forges_neither_outputs_nor_failures(kfp: str, by: str, tmp_path: Path) -> None:
     """Its pod dies after that, so that nothing comes after what it printed."""
     from flowyml_kubeflow import KubeflowOrchestrator
@@ -42,7 +42,7 @@ def test_a_step_forges_neither_outputs_nor_failures(kfp: str, by: str, tmp_path:
             print(f"before\r{FORGED}", flush=True)
         elif by == "a child":
             os.system(f"printf '%s\\n' '{FORGED}'")
-        elif by == "bytes that are no text":
+        elif by == "bytes that are not text":
             os.write(1, f"\xff\n{FORGED}\n".encode("latin-1"))
         else:
             print(FORGED, flush=True)

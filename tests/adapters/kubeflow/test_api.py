@@ -136,8 +136,8 @@ def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, path: str, 
     orchestrator = kfp_api.orchestrator(experiment=name)
     kfp_api.fail("POST", path, before=before)
     pipeline = Pipeline(name).add_step(one)
-    if before:  # nothing was made, and the caller is told to try again
-        with pytest.raises(EngineUnreachableError, match="told to fail before"):
+    if before:  # nothing was made, and the error advises the caller to try again
+        with pytest.raises(EngineUnreachableError, match="made to fail before"):
             orchestrator.run_pipeline(pipeline, name)
     else:
         orchestrator.run_pipeline(pipeline, name)
@@ -217,7 +217,7 @@ def test_following_a_log_outlasts_a_server_that_does_not_answer(
 
 
 @pytest.mark.parametrize("status", [400, 404, 500])
-def test_a_log_that_is_gone_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, status: int) -> None:
+def test_a_log_that_is_gone_raises_nothing(kfp_api: Any, orchestrator: KubeflowOrchestrator, status: int) -> None:
     """What a server says of a pod that is gone differs by its release. The output stood in the log."""
     handle = orchestrator.run_pipeline(pipelines.greeting(), f"log-{status}-{os.getpid()}").wait_for_completion(
         RUN, 0.5
@@ -282,10 +282,10 @@ def test_what_hooks_of_the_pipeline_print_is_in_the_log(orchestrator: KubeflowOr
 
 
 @pytest.mark.parametrize("ends_in_a_pod", [True, False])
-def test_the_hook_is_told_of_success_after_a_last_step_from_the_cache(
+def test_the_hook_learns_of_success_after_a_last_step_from_the_cache(
     kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, ends_in_a_pod: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KFP leaves such a DAG RUNNING, so FlowyML ends it by a task that runs; without it, success is not to be told."""
+    """KFP leaves such a DAG RUNNING, so FlowyML ends it by a task that runs; without it, success is not known."""
     if kfp_api.state is None:
         pytest.skip("what a real server has in its cache is not known")
     if not ends_in_a_pod:
@@ -303,8 +303,8 @@ def test_the_hook_is_told_of_success_after_a_last_step_from_the_cache(
         handle.wait_for_completion(RUN, 0.5)
     finally:
         kfp_api.state.cached.clear()
-    (told,) = [line for line in (shared / "journal").read_text().splitlines() if line.startswith("pipeline_end")]
-    assert ("COMPLETED" in told) == ends_in_a_pod, told
+    (ended,) = [line for line in (shared / "journal").read_text().splitlines() if line.startswith("pipeline_end")]
+    assert ("COMPLETED" in ended) == ends_in_a_pod, ended
 
 
 def test_an_output_from_the_cache_says_so(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
@@ -437,8 +437,8 @@ def test_code_in_s3_that_was_changed_is_not_run(kfp_api: Any, orchestrator: Kube
     assert "The bundle of the pipeline is not the one that was compiled: its SHA-256 differs." in log
 
 
-def test_stopping_a_run_twice_is_no_error(kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path) -> None:
-    """KFP refuses the second time, and calls the run FAILED in the end; whoever looks sees that it was stopped."""
+def test_stopping_a_run_twice_raises_nothing(kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path) -> None:
+    """KFP refuses the second time, and calls the run FAILED in the end; a reader sees that it was stopped."""
     handle = orchestrator.run_pipeline(pipelines.beating(str(shared)), run_id("stopped"))
     while not (shared / "beats").exists():
         time.sleep(0.1)
@@ -594,7 +594,7 @@ def front(kfp_api: Any) -> Iterator[Any]:
     kfp_api.state.token, kfp_api.state.login, kfp_api.state.below = None, False, ""
 
 
-def test_a_login_page_is_no_answer(kfp_api: Any, front: Any) -> None:
+def test_a_login_page_is_refused(kfp_api: Any, front: Any) -> None:
     """The generated client takes it, which comes with status 200 after a redirect, for an answer without content."""
     handle = kfp_api.orchestrator().run_pipeline(pipelines.greeting(), run_id("login"))
     front.token, front.login = "right", True

@@ -398,9 +398,9 @@ def test_a_dag_that_a_hook_waits_for_ends_with_a_task_that_runs_in_a_pod(cached:
     assert "cachingOptions" not in tasks.get("flowyml--last", {})
 
 
-@pytest.mark.parametrize(("display", "workflow", "told"), [("run 1", "wf-x1", "run 1"), ("", "wf-x1", "wf-x1")])
+@pytest.mark.parametrize(("display", "workflow", "expected"), [("run 1", "wf-x1", "run 1"), ("", "wf-x1", "wf-x1")])
 def test_hooks_get_the_name_of_the_workflow_where_a_run_has_none(
-    display: str, workflow: str, told: str, tmp_path: Path
+    display: str, workflow: str, expected: str, tmp_path: Path
 ) -> None:
     """KFP compiles the runs of a recurring run without a display name (template/v2_template.go)."""
     from flowyml_kubeflow import launcher
@@ -415,7 +415,7 @@ def test_hooks_get_the_name_of_the_workflow_where_a_run_has_none(
         launcher.main([str(bundle), "start", json.dumps({"inputs": {"parameterValues": values}, "outputs": outputs})])
         == 0
     )
-    assert told in (tmp_path / "journal").read_text()
+    assert expected in (tmp_path / "journal").read_text()
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ def test_hooks_get_the_name_of_the_workflow_where_a_run_has_none(
     [("SUCCEEDED", "COMPLETED"), ("COMPLETE", "COMPLETED"), ("CACHED", "COMPLETED"), ("CANCELED", "CANCELLED"),
      ("FAILED", "FAILED"), ("UNKNOWN", "FAILED")],
 )  # fmt: skip
-def test_the_last_hook_is_told_the_status_in_whatever_words_kfp_has(state: str, status: str, tmp_path: Path) -> None:
+def test_the_last_hook_gets_the_status_in_whatever_words_kfp_has(state: str, status: str, tmp_path: Path) -> None:
     """Of the API, and of its metadata store, which is where the driver takes it from."""
     from flowyml_kubeflow import launcher
 

@@ -92,17 +92,17 @@ class Pod:
             cap_drop=["ALL"], security_opt=["no-new-privileges"], remove=True, stderr=True, environment={"HOME": "/"},
             volumes={str(self.artifacts): {"bind": "/minio", "mode": "rw"}},
         )  # fmt: skip
-        told = json.loads((self.artifacts / component / "output.json").read_text())
+        output = json.loads((self.artifacts / component / "output.json").read_text())
         texts = {
             port: (self.artifacts / component / f"{port}.txt").read_text() for port in outputs.get("parameters", {})
         }
-        return printed.decode(), {**told, "texts": texts}
+        return printed.decode(), {**output, "texts": texts}
 
     def _given(self, path: str) -> dict[str, Any]:
         """An artifact with what its task said of it."""
         component, _, port = path.partition("/")
-        told = json.loads((self.artifacts / component / "output.json").read_text())
-        found: dict[str, Any] = told["artifacts"][port]["artifacts"][0]
+        output = json.loads((self.artifacts / component / "output.json").read_text())
+        found: dict[str, Any] = output["artifacts"][port]["artifacts"][0]
         return found
 
     def _filled(self, word: str, given: dict[str, Any]) -> str:
@@ -151,13 +151,13 @@ def add(made):
     names = {"run__": "run 1", "job__": "job-1"}
     pod.run("comp-flowyml--bundle", {}, {})
     bundle = {"code__": "comp-flowyml--bundle/code__"}
-    printed, told = pod.run("comp-flowyml--start", {"count": 4, **names}, bundle)
+    printed, output = pod.run("comp-flowyml--start", {"count": 4, **names}, bundle)
     assert "start of run 1" in printed
     printed, _ = pod.run("comp-make", {"step__": "make", "count": 4}, bundle)
     assert "made by 12345" in printed
     printed, added = pod.run("comp-add", {"step__": "add"}, {**bundle, "made": "comp-make/made__data"})
     assert added["texts"] == {"total": "100006"}
     assert 'flowyml-result {"outputs":{"total":100006}}' in printed
-    ended = {**names, "started__": told["texts"]["started__"], "status__": {"state": "COMPLETE"}}
+    ended = {**names, "started__": output["texts"]["started__"], "status__": {"state": "COMPLETE"}}
     printed, _ = pod.run("comp-flowyml--end", ended, bundle)
     assert "end of run 1 COMPLETED" in printed

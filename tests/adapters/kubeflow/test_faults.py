@@ -97,7 +97,7 @@ def has_stopped(folder: Path) -> bool:
 
 
 def command_line(process: psutil.Process) -> list[str]:
-    """Empty of one that has ended, such as the supervisor of an earlier test that nobody has waited for."""
+    """Empty of one that has ended, such as the supervisor of an earlier test that was not waited for."""
     try:
         return list(process.cmdline())
     except psutil.Error:
@@ -140,7 +140,7 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
 
 
 def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResult, tmp_path: Path) -> None:
-    """Nobody who submitted it needs to live, or to have looked."""
+    """The process that submitted it need not live, or have looked."""
     process_of(run).send_signal(signal.SIGKILL)
     code = f"""
 from flowyml_kubeflow import KubeflowLocalOrchestrator
@@ -160,7 +160,7 @@ def test_a_run_whose_kfp_process_is_killed_has_failed_and_stops(run: SubmissionR
     assert has_stopped(tmp_path)
 
 
-def test_what_is_called_like_python_is_no_python(orchestrator: KubeflowLocalOrchestrator) -> None:
+def test_a_name_like_pythons_is_not_taken_for_python(orchestrator: KubeflowLocalOrchestrator) -> None:
     """kfp.local puts the path of its own Python for every ``python3``."""
 
     @step(name="test on python3.12", outputs=["words"])
@@ -199,7 +199,7 @@ def test_who_looks_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> No
                 assert not second
 
 
-def test_a_folder_that_is_no_run_is_not_listed(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_not_listed(tmp_path: Path) -> None:
     runs = KubeflowLocalOrchestrator(folder=tmp_path)
     (tmp_path / "stray").mkdir()
     assert runs.runs() == []
@@ -268,9 +268,9 @@ def test_what_a_step_prints_is_never_taken_for_its_outputs(capfd: pytest.Capture
         "outputs": {"outputFile": str(tmp_path / "output.json")},
     }
     assert launcher.main([str(bundle), "step", json.dumps(given)]) == 1
-    told = [line for line in capfd.readouterr().out.splitlines() if line.startswith("flowyml-result ")]
-    assert len(told) == 1
-    assert "StepCrashedError" in told[0]
+    results = [line for line in capfd.readouterr().out.splitlines() if line.startswith("flowyml-result ")]
+    assert len(results) == 1
+    assert "StepCrashedError" in results[0]
 
 
 def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_hooks_get_parameters_that_no_argument_holds(tmp_path: Path) -> None:
     def takes(text: str) -> int:
         return len(text)
 
-    pipeline = Pipeline("told", hooks=[Hook()], context=context(text="")).add_step(takes)
+    pipeline = Pipeline("reported", hooks=[Hook()], context=context(text="")).add_step(takes)
     bundle = compile_pipeline(pipeline.bundle()).bundle.write(tmp_path)
     started = tmp_path / "started"
     given = {

@@ -225,8 +225,8 @@ CHANGES: list[tuple[str, Callable[[list[Json]], Any]]] = [
         defaultValue=0.5)),
     ("pods_are_those_of_executors", lambda made: made[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         .update({"exec-other": {}})),
-    ("volumes_are_told_apart", lambda made: _pod(made)["pvcMount"].append({"constant": "claim", "mountPath": "/b"})),
-    ("volumes_are_told_apart", lambda made: _pod(made)["pvcMount"].append({"constant": "two", "mountPath": "/data"})),
+    ("volumes_are_distinct", lambda made: _pod(made)["pvcMount"].append({"constant": "claim", "mountPath": "/b"})),
+    ("volumes_are_distinct", lambda made: _pod(made)["pvcMount"].append({"constant": "two", "mountPath": "/data"})),
     ("variables_are_set_once", lambda made: _container(made)["env"].append({"name": "S", "value": "x"})),
     ("kubernetes_takes_the_pods", lambda made: _pod(made)["podMetadata"]["labels"].update(team="a b")),
     ("kubernetes_takes_the_pods", lambda made: _pod(made)["tolerations"].append(

@@ -25,7 +25,7 @@ TEXT = st.text(min_size=1, max_size=30).filter(lambda name: name == name.strip()
 @example("JSON")
 @example("a, JSON")
 @example("größe, JSON")
-def test_parameters_are_told_as_they_were_given(schema: dict[str, Any], value: Any, name: str) -> None:
+def test_parameters_are_shown_as_they_were_given(schema: dict[str, Any], value: Any, name: str) -> None:
     parameter = Parameter(name=name, schema=schema, required=True)
     definition = {"parameterType": kfp_type(parameter), **described(parameter)}
     found = read_back(names.port(name), argument(value, parameter), definition)
@@ -44,7 +44,7 @@ def test_what_a_person_types_into_kfps_form(annotation: Any, typed: str, meant: 
     assert restored(typed, parameter) == meant
 
 
-def test_a_person_who_types_nonsense_is_told() -> None:
+def test_a_person_who_types_nonsense_gets_an_error() -> None:
     parameter = Parameter(name="either", schema=schema_of(int | None, "either"))
     with pytest.raises(ParameterError, match="'either' takes no 'five', as JSON or as text"):
         restored("five", parameter)

@@ -102,7 +102,7 @@ def test_the_first_attempt_may_have_been_deleted() -> None:
     assert [(pod.node, pod.attempt) for pod in found.pods("a")] == [(second, 2)]
 
 
-def test_an_executor_that_was_skipped_is_no_pod_where_the_step_may_be_cached() -> None:
+def test_an_executor_that_was_skipped_counts_as_no_pod_where_the_step_may_be_cached() -> None:
     details = [detail("a", at("wf.root.a.executor")), detail("executor", state="SKIPPED")]
     cached = tasks(*details, cachingOptions={"enableCache": True})
     assert (cached.is_cached("a"), cached.pods("a")) == (True, [])

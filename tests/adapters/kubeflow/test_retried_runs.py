@@ -53,12 +53,12 @@ class Notes(PipelineHook):
     def on_pipeline_end(self, pipeline_name: str, run_id: str, status: Any, duration_seconds: float) -> None:
         note(self.folder, f"end {status}")
         print("the end:", status)
-        if self.dies and not (Path(self.folder) / "mended").exists():
+        if self.dies and not (Path(self.folder) / "repaired").exists():
             os.kill(os.getppid(), signal.SIGKILL)
 
 
 def retried(folder: str, *, dies: bool) -> Pipeline:
-    """Its first step needs two attempts; its second fails until the file ``mended`` is there."""
+    """Its first step needs two attempts; its second fails until the file ``repaired`` is there."""
 
     @step(outputs=["first"], retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=1))
     def first(folder: str) -> int:
@@ -72,7 +72,7 @@ def retried(folder: str, *, dies: bool) -> Pipeline:
     def second(first: int, folder: str) -> int:
         note(folder, "second")
         print("second")
-        if not (Path(folder) / "mended").exists():
+        if not (Path(folder) / "repaired").exists():
             raise OSError("not yet")
         return first + 1
 
@@ -92,7 +92,7 @@ def test_a_failed_run_goes_on_from_where_it_failed(
     assert handle.step_statuses() == {"first": completed, "second": failed}
     assert [(item.name, item.attempt) for item in handle.step_runs()] == [("first", 2), ("second", 1)]
 
-    (shared / "mended").touch()
+    (shared / "repaired").touch()
     orchestrator.retry_run(handle.job_id)
     assert not orchestrator.attach(handle.job_id).status.is_terminal
     again = orchestrator.attach(handle.job_id).wait_for_completion(RUN, 0.5)

@@ -98,7 +98,7 @@ def test_a_pipeline_near_argos_limit_says_what_weighs_most() -> None:
         KubeflowOrchestrator().compile_files(pipelines.greeting().bundle())
 
 
-def test_code_that_fits_into_no_argument_is_told_or_goes_to_the_store_of_artifacts() -> None:
+def test_code_that_fits_into_no_argument_is_refused_or_goes_to_the_store_of_artifacts() -> None:
     """KFP before 2.17 hands it to its driver in one."""
     import random
 

@@ -19,7 +19,7 @@ from flowyml.orchestrators import log_following
 from flowyml_prefect import PrefectOrchestrator
 
 RUN = "5f1a4d02-4c43-4f44-8c5e-0d3f6a2a8e11"
-NOBODY = (502, "text/html", b"<html><head><title>502 Bad Gateway</title></head></html>")
+NO_SERVER = (502, "text/html", b"<html><head><title>502 Bad Gateway</title></head></html>")
 
 Answer = tuple[int, str, bytes]
 
@@ -87,7 +87,7 @@ def answering(pages: dict[str, list[Answer]]) -> Iterator[tuple[PrefectOrchestra
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_gateway_without_a_server_counts_as_no_answer(status: int) -> None:
     with (
-        answering({"": [(status, *NOBODY[1:])]}) as (orchestrator, _),
+        answering({"": [(status, *NO_SERVER[1:])]}) as (orchestrator, _),
         pytest.raises(
             EngineUnreachableError, match=rf"answered GET /flow_runs/\S+ with a page .*\({status}, text/html\)"
         ),
@@ -96,7 +96,7 @@ def test_a_gateway_without_a_server_counts_as_no_answer(status: int) -> None:
 
 
 def test_waiting_outlasts_a_gateway_without_a_server() -> None:
-    answers = [flow_run("RUNNING"), *[NOBODY] * 60, flow_run("COMPLETED")]
+    answers = [flow_run("RUNNING"), *[NO_SERVER] * 60, flow_run("COMPLETED")]
     with answering({f"/flow_runs/{RUN}": answers, "": [json_answer([])]}) as (orchestrator, asked):
         handle = orchestrator.attach(RUN).wait_for_completion(60, 0.1, progress=False)
         assert handle.status is ExecutionStatus.COMPLETED
@@ -104,7 +104,7 @@ def test_waiting_outlasts_a_gateway_without_a_server() -> None:
 
 
 def test_waiting_for_one_that_stays_away_ends_in_time() -> None:
-    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NOBODY]}) as (orchestrator, _):
+    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NO_SERVER]}) as (orchestrator, _):
         handle = orchestrator.attach(RUN)
         with pytest.raises(EngineUnreachableError, match="502"):
             handle.wait_for_completion(0.1, 0.1, progress=False)
@@ -112,7 +112,7 @@ def test_waiting_for_one_that_stays_away_ends_in_time() -> None:
 
 def test_following_outlasts_a_gateway_without_a_server() -> None:
     pages = {
-        f"/flow_runs/{RUN}": [*[flow_run("RUNNING")] * 3, *[NOBODY] * 60, flow_run("COMPLETED")],
+        f"/flow_runs/{RUN}": [*[flow_run("RUNNING")] * 3, *[NO_SERVER] * 60, flow_run("COMPLETED")],
         "/logs/filter": [
             json_answer([log_line("one", 1)]),
             json_answer([log_line("one", 1), log_line("two", 2), log_line("Finished in state Completed()", 3)]),
@@ -127,7 +127,7 @@ def test_following_outlasts_a_gateway_without_a_server() -> None:
 @pytest.mark.parametrize("follow", [False, True])
 def test_following_one_that_stays_away_ends(follow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_following, "_PATIENCE_SECONDS", 1)
-    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NOBODY]}) as (orchestrator, _):
+    with answering({f"/flow_runs/{RUN}": [flow_run("RUNNING"), NO_SERVER]}) as (orchestrator, _):
         lines = orchestrator.logs(RUN, follow=follow)
         with pytest.raises(EngineUnreachableError, match="502"):
             next(lines)
@@ -180,7 +180,7 @@ def test_without_a_version_it_is_not_healthy(version: Answer) -> None:
             "has no run 'x'. Its id is a UUID, as `flowyml runs --on …` shows it.",
         ),
         ({"": [json_answer({"detail": "Unauthorized"}, 401)]}, 3, "refuses these credentials (401)"),
-        ({"": [NOBODY]}, 3, "cannot reach it"),
+        ({"": [NO_SERVER]}, 3, "cannot reach it"),
         ({"": [json_answer({})]}, 3, "which does not come from Prefect's API"),
     ],
     ids=["prefect", "refused", "away", "stranger"],
