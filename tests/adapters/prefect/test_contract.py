@@ -221,6 +221,7 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     waiting = pooled.run_pipeline(pipeline(2), "in the contract, waiting")
     assert pooled.client.claim(waiting.job_id)
     pooled.client.record_process(waiting.job_id, "here:1")
+    pooled.client.label_run(waiting.job_id, {"flowyml.retry": "null", "flowyml.task_runs": 0})
     assert waiting.cancel()
     pooled.client.set_state(waiting.job_id, {"type": "CANCELLED", "name": "Cancelled", "message": "x"}, force=True)
 
