@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowyml.artifacts import artifact_key, open_store
+from flowyml.artifacts.store import Store
 from flowyml.core.errors import OutputNotKeptError
+from flowyml.core.home import private_folder
 from flowyml.core.runs import labelled
 from flowyml.orchestrators.local.copies import own
 from flowyml.orchestrators.local.outputs import entry_of, value_of
@@ -96,10 +98,14 @@ def kept_rows(
                 continue
             with suppress(Exception):  # then its step runs again; whatever the class of the value raises
                 entry = entry_of(
-                    f"Output {output!r} of step {task.label!r}", as_returned(value), partial(open_store, folder),
+                    f"Output {output!r} of step {task.label!r}", as_returned(value), partial(_private_store, folder),
                     partial(artifact_key, "values", task.label, 1, output), max_bytes,
                 )  # fmt: skip
                 yield KeptRow(task.position, item_of(task.index), output, json.dumps(entry))
+
+
+def _private_store(folder: Path) -> Store:
+    return open_store(private_folder(folder))
 
 
 class _Record:

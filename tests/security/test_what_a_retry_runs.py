@@ -1,0 +1,78 @@
+"""What a failed run leaves for its retry: for its owner alone, and no way around what forbids pickles."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import pipeline, step
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.orchestrators import LocalOrchestrator
+
+
+@step
+def load(size: int) -> str:
+    return "x" * size
+
+
+@step
+def fails(folder: str, text: str) -> int:
+    place = Path(folder) / "failed"
+    if not place.exists():
+        place.touch()
+        raise ValueError("the first time")
+    return len(text)
+
+
+@pipeline
+def failing(folder: str, size: int = 10) -> Any:
+    return fails(folder, load(size))
+
+
+class Evil:
+    """Makes a file when it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+def test_a_planted_pickle_is_not_read_where_pickles_are_forbidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
+    local = LocalOrchestrator(store=tmp_path / "runs.db")
+    handle = local.attach(failing.run({"folder": str(tmp_path)}, on=local).run_id)
+    planted = {"pickle": base64.b64encode(pickle.dumps(Evil(str(tmp_path / "owned")))).decode()}
+    with local.store.session() as db:
+        assert db.execute("UPDATE kept SET entry = ?", (json.dumps(planted),)).rowcount == 1
+    handle.retry().wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.status is ExecutionStatus.FAILED
+    assert "pickles are not read here" in str(handle.error)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_what_is_kept_is_for_its_owner_and_goes_with_the_failure(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        local = LocalOrchestrator(store=tmp_path / "runs.db")
+        handle = failing.submit({"folder": str(tmp_path), "size": 200_000}, on=local)
+        assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is ExecutionStatus.FAILED
+    finally:
+        os.umask(before)
+    folder = local.store.folder_of(handle.run_id) / "kept"
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(kept) == 1
+    assert not folder.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is ExecutionStatus.COMPLETED
+    assert handle.outputs == {"fails": 200_000}
+    assert not kept[0].exists()
