@@ -21,7 +21,6 @@ from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import too_deep
 from flowyml.runtime.hooks import EVENTS, fire_plain
-from flowyml.runtime.secrets import from_environment, secrets_of
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
 
@@ -116,6 +115,10 @@ def _secrets(step: Step, given: argparse.Namespace) -> dict[str, str]:
         secrets = _json_object(given.secrets, "--secrets")
         Path(given.secrets[1:]).unlink(missing_ok=True)
         return secrets
+    if not step.secrets:
+        return {}
+    from flowyml.runtime.secrets import from_environment, secrets_of
+
     try:
         return secrets_of(step.name, step.secrets, from_environment)
     except MissingSecretError as error:

@@ -14,7 +14,6 @@ from flowyml.core.errors import OutputError, ParameterError, StepError
 from flowyml.core.forks import ForksEndHere
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
-from flowyml.runtime.secrets import Mask
 from flowyml.runtime.shutdown import StepStopped
 
 __all__ = ["named_outputs", "run_step", "step_error"]
@@ -54,11 +53,20 @@ def run_step(
     except StepStopped:  # the process that stops it fires the hooks
         raise
     except BaseException as error:
-        fire(hooks, "on_error", step.name, Mask(secrets.values()).error(error) if secrets else error)
+        fire(hooks, "on_error", step.name, _shown(error, secrets))
         raise
     if hooks:
         fire(hooks, "on_step_end", step.name, outputs, time.perf_counter() - started)
     return kept
+
+
+def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
+    """The error as hooks get it."""
+    if not secrets:
+        return error
+    from flowyml.runtime.secrets import Mask
+
+    return Mask(secrets.values()).error(error)
 
 
 def _secret_arguments(function: Callable[..., Any], secrets: Mapping[str, str]) -> dict[str, str]:

@@ -82,7 +82,7 @@ class SpawnedProcesses:
             return ["look", *common, f"--group={request['group']}"]
         return [
             "step", "--quiet", *common, f"--attempt={request['attempt']}", f"--step={request['step']}",
-            *([f"--secrets={_in_file(folder / 'secrets', request['secrets'])}"] if request.get("secrets") else ()),
+            *([f"--secrets={_in_file(folder / 'secrets', request['secrets'])}"] if request["secrets"] else ()),
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
             f"--dates={json.dumps(self._config['dates'])}",
         ]  # fmt: skip

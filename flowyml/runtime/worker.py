@@ -33,7 +33,6 @@ from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.running_step import running
-from flowyml.runtime.secrets import Mask
 from flowyml.runtime.shutdown import StepStopped
 from flowyml.runtime.tracebacks import described, left_behind, traceback_text
 
@@ -154,7 +153,7 @@ class Worker:
         except StepStopped:
             raise
         except BaseException as error:
-            return {"failure": self._failure(error, Mask(secrets.values()))}
+            return {"failure": self._failure(error, secrets)}
 
     def look(self, group: str, packed: Mapping[str, Any], index: Sequence[int] = ()) -> dict[str, Any]:
         """For a branch, whether it is ``taken``; for a loop, its lists by name, each item of them packed.
@@ -204,15 +203,16 @@ class Worker:
         except StepStopped:
             raise
         except BaseException as error:
-            return {"failure": self._failure(error, Mask(()))}
+            return {"failure": self._failure(error)}
 
-    def _failure(self, error: BaseException, mask: Mask) -> dict[str, Any]:
+    def _failure(self, error: BaseException, secrets: Mapping[str, str] = {}) -> dict[str, Any]:
+        shown = _without(secrets)
         message = str(error) if isinstance(error, FlowymlError) else described(error) + left_behind(error, self.folder)
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
-            "message": storable_text(mask.text(message)),  # it becomes a part of the engine's state of the run
+            "message": storable_text(shown(message)),  # it becomes a part of the engine's state of the run
             "names": error_names(error),
-            "traceback": storable_text(mask.text(traceback_text(error, self.folder / "code"))),
+            "traceback": storable_text(shown(traceback_text(error, self.folder / "code"))),
         }
 
     def _input(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
@@ -289,7 +289,6 @@ class Worker:
         self, step: Step, label: str, attempt: int, secrets: Mapping[str, str], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         packed = {}
-        mask = Mask(secrets.values())
         place = self.place or run_place("by-hand", self.plan.name, self.run_id)
         for name, value in outputs.items():
             try:
@@ -304,13 +303,28 @@ class Worker:
                     OutputError, step,
                     f"step {step.name!r}: output {name!r} cannot be passed to other steps. {error}. {advice}",
                 ) from error  # fmt: skip
-            if secrets and mask.finds(packed[name]):
+            if secrets and _holds(packed[name], secrets):
                 raise step_error(
                     OutputError, step,
                     f"step {step.name!r}: output {name!r} holds the value of a secret. Outputs are kept, and engines "
                     f"show them. Let each step that needs it name the secret: secrets=….",
                 )  # fmt: skip
         return packed
+
+
+def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:
+    """What takes the values of secrets out of a text."""
+    if not secrets:
+        return str
+    from flowyml.runtime.secrets import Mask
+
+    return Mask(secrets.values()).text
+
+
+def _holds(packed: Any, secrets: Mapping[str, str]) -> bool:
+    from flowyml.runtime.secrets import Mask
+
+    return Mask(secrets.values()).finds(packed)
 
 
 def _is_given(step: Step, item: Input, packed: Mapping[str, Any]) -> bool:

@@ -118,21 +118,34 @@ class Attempt:
         Inputs stand there too, or in one of the folders ``brought``.
         """
         processes = SpawnedProcesses(sys.executable, self.bundle, self._config(brought))
-        request = {"kind": "step", "step": self.step.name, "attempt": self.number, "index": self.index}
         started, on_line = time.time(), self.journal.log(self.number)
         try:
+            secrets, on_line = self._secrets(on_line)
+            about_step = {"step": self.step.name, "attempt": self.number, "index": self.index}
+            request = {"kind": "step", **about_step, "secrets": secrets}
             with processes.child(f"step {self.step.name!r}", request, inputs, on_line) as child:
                 about = {"group": child.identity.pid, "born": child.identity.born}
                 self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
                 answer = child.wait(self.step.timeout_seconds, None)
                 self.outputs, self.failure = answer.get("outputs", {}), answer.get("failure")
         except StepError as error:
+            if self.journal.next_attempt() == self.number:  # its process was not started
+                self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started})
             self._lost(error, on_line)
         for line in self.failure["traceback"].splitlines() if self.failure else ():
             on_line("stderr", line)
         self.journal.write("attempts.jsonl", {"attempt": self.number, "ended": time.time(), "failure": self.failure})
         if self.failure:
             self.journal.publish(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
+
+    def _secrets(self, on_line: OnLine) -> tuple[dict[str, str], OnLine]:
+        """The values of the step's secrets, and what takes its lines without them."""
+        if not self.step.secrets:
+            return {}, on_line
+        from flowyml.runtime.secrets import Mask, from_environment, secrets_of
+
+        secrets = secrets_of(self.step.name, self.step.secrets, from_environment)
+        return secrets, Mask(secrets.values()).lines(on_line)
 
     def _config(self, brought: Sequence[Path]) -> dict[str, Any]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")

@@ -13,12 +13,15 @@ from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Step
+from flowyml.plan.secrets import variable_of
 from flowyml_kubeflow import names
 from flowyml_kubeflow.inline import encoded
 from flowyml_kubeflow.options import StepOptions, empty_dir
 from flowyml_kubeflow.retries import delays_in_pod
 
 __all__ = ["bundle_container", "container", "kubernetes", "longest"]
+
+_SECRET = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+")
 
 Json = dict[str, Any]
 
@@ -172,7 +175,7 @@ def kubernetes(step: Step | None, options: StepOptions, *, is_limited: bool = Tr
         config["tolerations"] = [_toleration(item) for item in options.tolerations]
     if options.node_affinity:
         config["nodeAffinity"] = [_affinity(term) for term in options.node_affinity]
-    config |= {**_variables(options), **_volumes(options)}
+    config |= {**_variables(options, step), **_volumes(options)}
     if options.security_context:
         config["securityContext"] = {_CAMEL[name]: _text_of(value) for name, value in options.security_context.items()}
     if options.pull_policy:
@@ -245,21 +248,39 @@ def _gigabytes(quantity: str) -> float:
     return float(Decimal(match[1]) * base ** " KMGTPE".index(match[2].upper() or " ") / 10**9)
 
 
-def _variables(options: StepOptions) -> Json:
-    """Those of secrets and config maps."""
+def _variables(options: StepOptions, step: Step | None) -> Json:
+    """Those of secrets and config maps.
+
+    A secret that a step names may be missing: the step then fails with its name, where the pod would never start.
+    """
     config: Json = {}
     for part, kind, places in (
         ("secretAsEnv", "secret", options.secrets), ("configMapAsEnv", "configMap", options.config_maps),
     ):  # fmt: skip
         if places:
             config[part] = [_variable(kind, variable, place) for variable, place in places.items()]
+    if step and step.secrets:
+        named = [
+            _variable("secret", variable_of(reference), _checked_secret(step, reference), optional=True)
+            for reference in dict.fromkeys(step.secrets.values())
+        ]
+        config["secretAsEnv"] = [*config.get("secretAsEnv", ()), *named]
     return config
 
 
-def _variable(kind: str, variable: str, place: str) -> Json:
+def _checked_secret(step: Step, reference: str) -> str:
+    if not _SECRET.fullmatch(reference):
+        raise DefinitionError(
+            f"step {step.name!r}: secret {reference!r} is not of the form 'name-of-the-secret/key'. Give "
+            f"it one for this target: [orchestrators.NAME.secrets] in flowyml.toml."
+        )
+    return reference
+
+
+def _variable(kind: str, variable: str, place: str, *, optional: bool = False) -> Json:
     name, key = place.split("/")
     pairs = [{"envVar": variable, f"{kind}Key": key}]
-    return {"keyToEnv": pairs, "optional": False, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
+    return {"keyToEnv": pairs, "optional": optional, f"{kind}Name": name, f"{kind}NameParameter": _constant(name)}
 
 
 def _volumes(options: StepOptions) -> Json:

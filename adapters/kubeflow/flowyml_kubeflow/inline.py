@@ -47,6 +47,7 @@ _AT_A_DESK = (
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py",
 )  # fmt: skip
+_SECRETS = ("flowyml/runtime/secrets.py",)
 # The conformance suite and its sample pipelines; and the code of a user's that names them.
 _SUITE = "flowyml/testing/"
 _SAMPLES = {b"flowyml.testing": ("__init__.py", "pipelines.py"), b"flowyml.testing.pipelines_": ("pipelines_",)}
@@ -81,7 +82,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
         }
     if not any(_MAY_COMPILE.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if path not in _COMPILERS}
-    contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
+    needless = (*_AT_A_DESK, *(() if any(step.secrets for step in bundle.plan) else _SECRETS))
+    contents = {path: data for path, data in contents.items() if path not in needless}
     folder = files("flowyml_kubeflow")
     parts = (*_PARTS, *(_FLOW if flow else ()), *(_MADE if any(_MAKES.search(data) for data in users) else ()))
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts})

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -105,6 +105,11 @@ class KubeflowLocalOrchestrator(Orchestrator):
         from importlib import metadata
 
         plan = super().plan(pipeline)
+        if self.runner == "docker" and (named := next((step for step in plan if step.secrets), None)):
+            raise UnsupportedFeatureError(
+                f"step {named.name!r} names secrets, which containers of KFP's local runner do not get. "
+                f"Use runner='subprocess', or a cluster."
+            )
         release = metadata.version("kfp")
         if has_flow(plan) and tuple(map(int, release.split(".")[:2])) < _LOOPS_FROM:
             raise UnsupportedFeatureError(
@@ -112,6 +117,12 @@ class KubeflowLocalOrchestrator(Orchestrator):
                 f"here is kfp {release}. Upgrade it, or use a cluster."
             )
         return plan
+
+    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
+        """Which are missing in the environment of this process, each with what to do."""
+        from flowyml.runtime.secrets import from_environment, missing
+
+        return missing(references, from_environment)
 
     def submit(self, bundle: Bundle, run_id: str, parameters: Mapping[str, Any], *, force: bool = False) -> str:
         """Claim the run by its folder, which only one process can create, and start a process that runs it."""
