@@ -33,6 +33,7 @@ class Flow:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.structure = plan.structure
+        self._loop_of: dict[str, str] = {}
 
     @cached_property
     def loops(self) -> Sequence[Loop]:
@@ -42,8 +43,10 @@ class Flow:
 
     def loop_of(self, group: str) -> str:
         """The outermost loop around what stands in a group; empty outside of all loops."""
-        around = self.structure.loops(group)
-        return around[0].name if around else ""
+        if group not in self._loop_of:
+            around = self.structure.loops(group)
+            self._loop_of[group] = around[0].name if around else ""
+        return self._loop_of[group]
 
     def upstream(self, step: Step) -> Iterator[Step]:
         """The steps that a step waits for, by its groups too; one that cleans up waits for all that do not."""
@@ -78,11 +81,15 @@ class Flow:
     def given_on(self, loop: str) -> list[Step]:
         """The steps of a loop whose results something outside takes, at least the end of the run: those that no step of
         the loop waits for, or that are outputs."""
-        wanted = {name for output in self.plan.outputs for name in steps_of(output.source)}
+        return [step for step in self.members(loop) if step.name in self._given_on]
+
+    @cached_property
+    def _given_on(self) -> frozenset[str]:
+        found = {name for output in self.plan.outputs for name in steps_of(output.source)}
         for step in self.plan:
-            if self.loop_of(step.group) != loop:
-                wanted.update(each.name for each in self.upstream(step) if self.loop_of(each.group) == loop)
-        return [step for step in self.members(loop) if step.name in wanted or not self.plan.downstream[step.name]]
+            around = self.loop_of(step.group)
+            found.update(each.name for each in self.upstream(step) if self.loop_of(each.group) not in ("", around))
+        return frozenset(found.union(step.name for step in self.plan if not self.plan.downstream[step.name]))
 
     def at_the_end(self) -> tuple[list[Step], list[Loop]]:
         """The steps and loops whose ends the end of the run looks at."""

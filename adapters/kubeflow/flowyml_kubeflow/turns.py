@@ -42,7 +42,8 @@ def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run
     if ended and begun and begun[-1]["time"] > ended["time"]:
         ended = None  # it was tried again
     started_at = _time(begun[0]["time"]) if begun else None
-    attempt = int(begun[-1]["attempt"]) if begun else 0
+    # In a pod of its own, which KFP's retry makes, an attempt does not know those before it.
+    attempt = max(int(begun[-1]["attempt"]), len(begun)) if begun else 0
     if ended is None:
         status, raw = (ExecutionStatus.RUNNING, "RUNNING") if begun else (ExecutionStatus.QUEUED, "PENDING")
         if run.is_terminal:
