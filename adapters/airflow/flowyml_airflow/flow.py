@@ -210,8 +210,8 @@ class Flow:
             return "all_done"
         if collected or (task.kind == "choice" and len(self.upstream(task)) > 1):
             return "none_failed"
-        if joins:
-            return "none_failed_min_one_success"
+        if joins:  # in a mapped task group Airflow 3 would wait for all items before it made one, and skip them all
+            return "none_failed" if self.loop(task) else "none_failed_min_one_success"
         before = self.upstream(task)
         may_be_skipped = len(before) > 1 and any(self._may_skip(each.name, group) for each in before)
         return "none_failed" if may_be_skipped else "all_success"

@@ -200,6 +200,24 @@ def test_a_failure_wins_over_a_skip_that_came_first() -> None:
     assert rules_of(made)["last"] == "none_failed"
 
 
+def test_a_join_in_a_loop_does_not_wait_for_all_items() -> None:
+    """Airflow 3 makes no instance of a task with another rule until all that it waits for has ended for each item.
+
+    Source: ``TriggerRuleDep``, its ``is_fast_triggered``.
+    """
+
+    @pipeline(name="joined in a loop")
+    def made() -> Any:
+        with for_each([1, 2]) as n:
+            with when(double(n) > 2):
+                one = same.options(name="one")(n)
+            with otherwise():
+                other = same.options(name="other")(n)
+            same.options(name="joined")(either(one, other))
+
+    assert rules_of(made)["joined"] == "none_failed"
+
+
 def test_what_cleans_up_is_a_teardown_after_all_others() -> None:
     @pipeline(name="tidied")
     def made() -> Any:

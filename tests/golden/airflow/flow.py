@@ -1,4 +1,4 @@
-"""Pipeline 'flow' as an Airflow DAG, version d004141fa43b.
+"""Pipeline 'flow' as an Airflow DAG, version bd7e2909b1e8.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
@@ -195,7 +195,7 @@ with DAG(
     dag_id="flow",
     description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:d004141fa43b"],
+    tags=["flowyml", "flowyml:bd7e2909b1e8"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -254,7 +254,7 @@ with DAG(
             task_id="tell_either",
             step="tell_either",
             inputs={"value": [refine.output["refine"], tell_short.output["tell_short"]]},
-            trigger_rule="none_failed_min_one_success",
+            trigger_rule="none_failed",
             item=item,
             map_index_template="{{ task.item }}",
             max_active_tis_per_dagrun=1,
@@ -362,4 +362,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "d004141fa43b", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey_cities_4b1da184", "measure", "tolerant", "survey_measure_c3fffa40", "refine", "tell_short", "survey_sum_of_a194c3e0", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey_measure_c3fffa40"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "fe722b1bdda5d256b45e95a2b428bdbac4addd9a76ab5ac4a98250829e886d72"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "bd7e2909b1e8", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey_cities_4b1da184", "measure", "tolerant", "survey_measure_c3fffa40", "refine", "tell_short", "survey_sum_of_a194c3e0", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey_measure_c3fffa40"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "03db8a6814e91747cc9f978c5a16f1796ca5a1ddc947205e0e30bd93895acd76"}
