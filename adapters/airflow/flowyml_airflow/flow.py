@@ -81,11 +81,18 @@ class Flow:
     def _before(self, task: Task) -> Iterator[Task]:
         """What must be written before a task: of one in a loop all that the loop waits for."""
         if loop := self.loop(task):
-            for member in self.structure.members(loop.name):
-                for around in self._waited_for(self.steps[member]):
-                    if self.loop(around) != loop:
-                        yield around
+            yield from self._before_loops[loop.name]
         yield from self._waited_for(task)
+
+    @cached_property
+    def _before_loops(self) -> Mapping[str, Sequence[Task]]:
+        """What the steps of each loop wait for outside of it."""
+        found: dict[str, dict[Task, None]] = {}
+        for loop in self.loops:
+            members = (self.steps[member] for member in self.structure.members(loop.name))
+            waited_for = (around for member in members for around in self._waited_for(member))
+            found[loop.name] = dict.fromkeys(around for around in waited_for if self.loop(around) != loop)
+        return {name: tuple(tasks) for name, tasks in found.items()}
 
     def _waited_for(self, task: Task) -> Iterator[Task]:
         yield from self.upstream(task)
@@ -288,6 +295,13 @@ class Flow:
 
     def written_labels(self, loop: Loop) -> list[str] | None:
         """The labels of a short loop over constants, which nothing keeps from running."""
+        return self._labels[loop.name]
+
+    @cached_property
+    def _labels(self) -> Mapping[str, list[str] | None]:
+        return {loop.name: self._made_labels(loop) for loop in self.loops}
+
+    def _made_labels(self, loop: Loop) -> list[str] | None:
         lists = [item.source.value for item in loop.over if isinstance(item.source, Constant)]
         lengths = {len(items) for items in lists}
         if len(lists) < len(loop.over) or len(lengths) != 1 or not 0 < lengths.copy().pop() <= _MOST_WRITTEN:
