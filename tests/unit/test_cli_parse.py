@@ -94,6 +94,7 @@ LINES = [
     "backends show local",
     "backends stop prefect --json",
     "backends sign-in prefect",
+    "secrets check train.py --on prefect --json",
 ]
 
 
