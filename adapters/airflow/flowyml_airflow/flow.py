@@ -127,7 +127,15 @@ class Flow:
 
     def members(self, loop: Loop) -> Sequence[Task]:
         """The tasks in a loop, in the order in which they are written."""
-        return [task for task in self.tasks if self.loop(task) == loop]
+        return self._members.get(loop.name, ())
+
+    @cached_property
+    def _members(self) -> Mapping[str, Sequence[Task]]:
+        found: dict[str, list[Task]] = {}
+        for task in self.tasks:
+            if loop := self.loop(task):
+                found.setdefault(loop.name, []).append(task)
+        return found
 
     def sources(self, task: Task) -> Sequence[Source]:
         """The values that a task takes, constants left out."""
