@@ -7,7 +7,7 @@ from typing import Any
 from flowyml import Pipeline, for_each, get_logger, pipeline, step
 from flowyml.core.hooks import PipelineHook
 
-__all__ = ["MISSING", "NAME", "VALUE", "gives_secret", "lacks_secret", "loops_secret", "shows_secret", "tells_secret"]
+__all__ = ["MISSING", "NAME", "VALUE", "gives_secret", "lacks_secret", "loops_secret", "raises_secret", "shows_secret"]
 
 NAME, MISSING = "flowyml-conformance/password", "flowyml-nowhere/password"
 VALUE = "conformance: k3y/with+signs&more"
@@ -45,11 +45,11 @@ def shows_secret(folder: str) -> Pipeline:
     return Pipeline("conformance secret shows").add_step(shows).add_step(has_none)
 
 
-def tells_secret(folder: str) -> Pipeline:
+def raises_secret(folder: str) -> Pipeline:
     """A step that raises its secret, with hooks that write down what they get."""
 
     @step(secrets={"password": NAME})
-    def tells(number: int, password: str = "") -> None:
+    def raises(number: int, password: str = "") -> None:
         raise ValueError(f"cannot sign in as app:{password}")
 
     class Writes(PipelineHook):
@@ -65,7 +65,7 @@ def tells_secret(folder: str) -> Pipeline:
             with (Path(folder) / "journal").open("a") as file:
                 file.write(f"{text}\n")
 
-    return Pipeline("conformance secret tells", context={"number": 7}, hooks=[Writes()]).add_step(tells)
+    return Pipeline("conformance secret raises", context={"number": 7}, hooks=[Writes()]).add_step(raises)
 
 
 def gives_secret(folder: str) -> Pipeline:

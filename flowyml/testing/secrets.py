@@ -21,7 +21,7 @@ __all__ = ["SecretConformance"]
 COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
 
 _shown = sample(pipelines_secrets.shows_secret, needs=[Feature.SECRETS])
-_told = sample(pipelines_secrets.tells_secret, needs=[Feature.SECRETS, Feature.HOOKS])
+_raised = sample(pipelines_secrets.raises_secret, needs=[Feature.SECRETS, Feature.HOOKS])
 _given = sample(pipelines_secrets.gives_secret, needs=[Feature.SECRETS])
 _lacking = sample(pipelines_secrets.lacks_secret, needs=[Feature.SECRETS])
 _looped = sample(pipelines_secrets.loops_secret, needs=[Feature.SECRETS, Feature.FAN_OUT])
@@ -78,22 +78,22 @@ class SecretConformance(Conformance):
         shown = repr([*done.run.logs(), *done.run.step_runs(), done.outputs])
         assert not any(part in shown for part in (VALUE, VALUE[:14], VALUE[14:]))
 
-    @_told
+    @_raised
     def test_an_error_does_not_show_it(self, done: Done) -> None:
         assert done.run.status is FAILED
         assert "cannot sign in as app:***" in str(done.run.error)
         assert VALUE not in repr([done.run.error, *done.run.step_runs()])
 
-    @_told
+    @_raised
     def test_a_traceback_does_not_show_it(self, done: Done) -> None:
         lines = "\n".join(line.message for line in done.run.logs())
         assert "Traceback (most recent call last)" in lines
         assert VALUE not in lines
 
-    @_told
+    @_raised
     def test_hooks_do_not_get_it(self, done: Done) -> None:
         lines = self.journal(done.folder, 2)
-        assert lines[0] == "tells {'number': 7}"
+        assert lines[0] == "raises {'number': 7}"
         assert any("cannot sign in as app:***" in line for line in lines)
         assert VALUE not in "\n".join(lines)
 
