@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AirflowClient", "ConflictError", "NotThereError", "RefusedError", "ServerTroubleError", "Transport", "quoted",
-    "usable_id",
+    "usable_id", "with_display_names",
 ]  # fmt: skip
 
 _PAGE = 100  # Airflow gives no more at once, unless its [api] maximum_page_limit says otherwise
@@ -296,7 +296,7 @@ class AirflowClient:
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """The tasks of a run. Raises ``NotThereError``."""
         path = self._run(dag_id, run_id, "taskInstances")
-        return list(self._pages(path, "task_instances", **self._stable))
+        return with_display_names(list(self._pages(path, "task_instances", **self._stable)))
 
     @property
     def _stable(self) -> Mapping[str, Any]:
@@ -416,6 +416,18 @@ class AirflowClient:
 
     def _run(self, dag_id: str, run_id: str, *parts: str) -> str:
         return self._dag(dag_id, "dagRuns", run_id, *parts)
+
+
+def with_display_names(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Airflow 3 gives an item that never began the id of its task as the name that is shown; another item has it."""
+    names = {task["task_id"]: task["task_display_name"] for task in tasks if _has_display_name(task)}
+    return [
+        {**task, "task_display_name": names[task["task_id"]]} if task["task_id"] in names else task for task in tasks
+    ]
+
+
+def _has_display_name(task: Mapping[str, Any]) -> bool:
+    return task.get("task_display_name") not in (None, "", task["task_id"])
 
 
 def usable_id(name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.client import AirflowClient, with_display_names
 from flowyml_airflow.client_v1 import Airflow2Client
 from flowyml_airflow.retrying import to_clear
 
@@ -82,6 +82,16 @@ def test_named_steps_and_what_comes_after_them(steps: list[str], wanted: set[str
         **LOOP_FAILED, "train_2": "failed", "check_2": "upstream_failed", "beside": "failed",
     }  # fmt: skip
     assert cleared(states, steps) == wanted
+
+
+def test_items_that_never_began_have_their_step_s_name() -> None:
+    """Airflow 3 shows the id of the task instead."""
+    shown = with_display_names([
+        {"task_id": "is_ten_4662500a", "map_index": 0, "task_display_name": "is ten"},
+        {"task_id": "is_ten_4662500a", "map_index": 1, "task_display_name": "is_ten_4662500a"},
+        {"task_id": "five", "map_index": -1, "task_display_name": "five"},
+    ])  # fmt: skip
+    assert [task["task_display_name"] for task in shown] == ["is ten", "is ten", "five"]
 
 
 class Calls:
