@@ -126,7 +126,7 @@ class Ahead:
             del self.started[wanted]
         first = self.samples.index(wanted)
         for one in self.samples[first : first + self.suite.at_once]:
-            if one not in self.started and not self.reasons(one):
+            if one not in self.started and not self.reasons(one) and not (one is not wanted and self.is_running(one)):
                 self.started[one] = self.submitted(one)
         taken = self.started[wanted]
         taken.seen_by.add(test)
@@ -134,6 +134,12 @@ class Ahead:
             raise taken.error or AssertionError("submitting gave no handle")
         taken.done = taken.done or Done(self.suite.finish(taken.handle), Path(taken.folder))
         return taken.done
+
+    def is_running(self, one: sample) -> bool:
+        """Whether another sample of the same pipeline goes on: some engines run what was deployed last for both."""
+        name = self.made(one, tempfile.gettempdir()).name
+        going_on = [other for other, started in self.started.items() if started.handle and started.done is None]
+        return any(self.made(other, tempfile.gettempdir()).name == name for other in going_on)
 
     def reasons(self, one: sample) -> list[str]:
         """What the engine has to say when it refuses a sample; empty where it has to run it."""
