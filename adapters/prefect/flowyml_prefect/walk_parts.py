@@ -40,6 +40,7 @@ from flowyml_prefect.flow_parts import BUNDLE, ENDED, PIPELINE, Values, Work, _d
 AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
 NOT_RUN = ("Skipped", "NoItems", "NotReady")  # task runs that only show why a step did not run
+LABEL_SECONDS = 2
 NAMED = 5  # failures, in the message of a run
 
 
@@ -110,7 +111,7 @@ def run_all(tasks: Mapping[str, Any], parameters: Values, key: str) -> State[Any
         walker.over.wait()
         raise
     finally:
-        label_run(runtime.flow_run.id, "flowyml.task_runs", walker.count)
+        label_soon(runtime.flow_run.id, "flowyml.task_runs", walker.count)
     return walker.state(key)
 
 
@@ -358,6 +359,13 @@ def without_running(turn: Turn) -> State[Any]:
     if turn.end is End.SKIPPED:
         return Completed(name="Skipped", message="Its branch was not taken, or what it takes was skipped.")
     return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
+
+
+def label_soon(run_id: Any, label: str, value: int | str) -> None:
+    """Label it within seconds, or let it be: a server may still work off the events of many task runs."""
+    thread = threading.Thread(target=label_run, args=(run_id, label, value), daemon=True)
+    thread.start()
+    thread.join(LABEL_SECONDS)
 
 
 def label_run(run_id: Any, label: str, value: int | str) -> None:
