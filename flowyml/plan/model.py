@@ -15,6 +15,7 @@ from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.canonical import canonical_json
 from flowyml.plan.groups import Group, Groups
+from flowyml.plan.secrets import check_distinct
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
 
 __all__ = [
@@ -175,8 +176,11 @@ class Plan:
         return hashlib.sha256(self.canonical).hexdigest()
 
     def with_secret_names(self, names: Mapping[str, str]) -> Plan:
-        """The same plan, where secrets have the names that one target's store gives them."""
-        if not names or not any(step.secrets for step in self.steps):
+        """The same plan, where secrets have the names that one target's store gives them.
+
+        Raises ``DefinitionError`` for two that a store could not tell apart.
+        """
+        if not any(step.secrets for step in self.steps):
             return self
         steps = (
             replace(step, secrets={key: names.get(name, name) for key, name in step.secrets.items()})
@@ -184,7 +188,9 @@ class Plan:
             else step
             for step in self.steps
         )
-        return replace(self, steps=tuple(steps))
+        renamed = replace(self, steps=tuple(steps))
+        check_distinct(name for step in renamed.steps for name in step.secrets.values())
+        return renamed
 
     def with_retry_policy(self, policy: OrchestratorRetryPolicy | None) -> Plan:
         """The same plan, where steps without a policy of their own get this one."""

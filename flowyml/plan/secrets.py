@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from flowyml.core.errors import ConfigurationError
+from flowyml.core.errors import ConfigurationError, DefinitionError
 
-__all__ = ["check_names", "check_reference", "slug_of", "variable_of"]
+__all__ = ["check_distinct", "check_names", "check_reference", "forget_secrets", "slug_of", "variable_of"]
+
+_PREFIX = "FLOWYML_SECRET_"
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,252}")
 
@@ -33,6 +36,24 @@ def check_names(names: object) -> dict[str, str]:
         raise ConfigurationError(str(error)) from None
 
 
+def check_distinct(references: Iterable[str]) -> None:
+    """Refuse two names that a store could not tell apart. Raises ``DefinitionError``."""
+    known: dict[str, str] = {}
+    for reference in dict.fromkeys(references):
+        for name in (variable_of(reference), slug_of(reference)):
+            if known.setdefault(name, reference) != reference:
+                raise DefinitionError(
+                    f"The secrets {known[name]!r} and {reference!r} would both be {name}. Rename one of them, or give "
+                    f"it another name for this target: [orchestrators.NAME.secrets] in flowyml.toml."
+                )
+
+
+def forget_secrets() -> None:
+    """Take the secrets out of this process's environment: a step gets those that it names, and no other."""
+    for name in [name for name in os.environ if name.startswith(_PREFIX)]:
+        del os.environ[name]
+
+
 def slug_of(reference: str) -> str:
     """What a secret is called where names are of small letters, digits and dashes.
 
@@ -48,4 +69,4 @@ def variable_of(reference: str) -> str:
     >>> variable_of("warehouse/password")
     'FLOWYML_SECRET_WAREHOUSE_PASSWORD'
     """
-    return "FLOWYML_SECRET_" + re.sub(r"[^A-Z0-9]+", "_", reference.upper())
+    return _PREFIX + re.sub(r"[^A-Z0-9]+", "_", reference.upper())

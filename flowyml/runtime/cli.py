@@ -20,6 +20,7 @@ from flowyml.core.plain_text import safe_text
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
 from flowyml.plan.parameters import too_deep
+from flowyml.plan.secrets import forget_secrets
 from flowyml.runtime.hooks import EVENTS, fire_plain
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
 from flowyml.runtime.worker import Worker
@@ -27,7 +28,7 @@ from flowyml.runtime.worker import Worker
 __all__ = ["main"]
 
 
-_PRIVATE = ("--inputs", "--secrets", "--parameters", "--artifacts", "--also", "--caller")
+_PRIVATE = ("--inputs", "--parameters", "--artifacts", "--also", "--caller")
 
 
 class _UsageError(Exception):
@@ -89,6 +90,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
 
 def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     """Answer what a branch or a loop is about, for the process that walks over the run."""
+    forget_secrets()
     worker = Worker(
         root, run_id=given.run_id, artifacts=given.artifacts, also=given.also, place=given.place, is_read=True,
         caller=_json_object(given.caller, "--caller"),
@@ -110,11 +112,25 @@ def _index(given: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _secrets(step: Step, given: argparse.Namespace) -> dict[str, str]:
-    """Those that another process hands over, in a file that goes at once; by hand, those of the environment."""
-    if given.secrets is not None:
-        secrets = _json_object(given.secrets, "--secrets")
-        Path(given.secrets[1:]).unlink(missing_ok=True)
-        return secrets
+    """Those that another process hands over, as standard input; by hand, those of the environment.
+
+    The environment has none of them from then on.
+    """
+    try:
+        return _handed_over() if given.secrets else _in_environment(step)
+    finally:
+        forget_secrets()
+
+
+def _handed_over() -> dict[str, str]:
+    secrets: dict[str, str] = json.loads(sys.stdin.buffer.read())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # the step reads nothing of it
+    os.close(nothing)
+    return secrets
+
+
+def _in_environment(step: Step) -> dict[str, str]:
     if not step.secrets:
         return {}
     from flowyml.runtime.secrets import from_environment, secrets_of
@@ -130,6 +146,7 @@ def _run_hook(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     if not isinstance(arguments, list) or len(arguments) != len(names):
         raise _UsageError(f"{given.event} takes --arguments as a JSON list: [{', '.join(names)}]")
     caller = _json_object(given.caller, "--caller")
+    forget_secrets()
     worker = Worker(root, run_id=given.run_id, caller=caller, is_read=bool(given.answer))
     hooks = worker.hooks
     worker.set_up_logging()
@@ -178,7 +195,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
         "--dates", default="{}", metavar="JSON", help="logical_date, data_interval_start and _end; by default now"
     )
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
-    step.add_argument("--secrets", type=_file, help=argparse.SUPPRESS)  # values, only in a file
+    step.add_argument("--secrets", action="store_true", help=argparse.SUPPRESS)  # values come as standard input
     step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the reader of the answer reports it
     step.add_argument("--attempt", type=int, default=1, metavar="N")
     step.set_defaults(command=_run_step)
@@ -270,13 +287,6 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise _UsageError(f"{option} takes a JSON object, such as '{{\"rows\": 5}}'")
     return values
-
-
-def _file(text: str) -> str:
-    """A command line is for all users of a machine to read."""
-    if not text.startswith("@"):
-        raise argparse.ArgumentTypeError("secrets stand in a file, or in the environment")
-    return text
 
 
 def _watch(number: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, TypeVar
@@ -45,9 +46,9 @@ def run_step(
         inputs = _arguments(step, function, inputs)
         if hooks:
             fire(hooks, "on_step_start", step.name, inputs)
-        if secrets:
-            inputs = {**inputs, **_secret_arguments(function, secrets)}
-        outputs = named_outputs(step, _call(step, function, inputs))
+        with _filled(step, function, secrets) as arguments:
+            returned = _call(step, function, {**inputs, **arguments})
+        outputs = named_outputs(step, returned)
         _refuse_generators(step, outputs.values())
         kept = keep(outputs) if keep else outputs
     except StepStopped:  # the process that stops it fires the hooks
@@ -61,7 +62,7 @@ def run_step(
 
 
 def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
-    """The error as hooks get it."""
+    """The error as hooks get it: with secrets, its words alone."""
     if not secrets:
         return error
     from flowyml.runtime.secrets import Mask
@@ -69,10 +70,31 @@ def _shown(error: BaseException, secrets: Mapping[str, str]) -> BaseException:
     return Mask(secrets.values()).error(error)
 
 
-def _secret_arguments(function: Callable[..., Any], secrets: Mapping[str, str]) -> dict[str, str]:
-    parameters = inspect.signature(function).parameters
-    os.environ.update({name: value for name, value in secrets.items() if name not in parameters})
-    return {name: value for name, value in secrets.items() if name in parameters}
+@contextmanager
+def _filled(step: Step, function: Callable[..., Any], secrets: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The arguments that secrets fill; those that fill variables are in the environment meanwhile."""
+    if not secrets:
+        yield {}
+        return
+    parameters, before = inspect.signature(function).parameters, dict(os.environ)
+    try:
+        for name, value in secrets.items():
+            if name not in parameters:
+                _set_variable(step, name, value)
+        yield {name: value for name, value in secrets.items() if name in parameters}
+    finally:
+        for name in secrets.keys() - parameters.keys():
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
+
+
+def _set_variable(step: Step, name: str, value: str) -> None:
+    try:
+        os.environ[name] = value
+    except ValueError:
+        message = f"step {step.name!r}: the secret for {name} holds a character that no environment variable can hold."
+        raise step_error(StepError, step, message) from None
 
 
 def _arguments(step: Step, function: Callable[..., Any], inputs: Mapping[str, Any]) -> Mapping[str, Any]:

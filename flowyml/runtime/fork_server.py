@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from flowyml.core.forks import fork
 from flowyml.core.process_identity import ProcessIdentity, identity_of, signal_group, signal_process
+from flowyml.plan.secrets import forget_secrets
 from flowyml.runtime.fork_child import adopt_orphans, run_child, write_all
 from flowyml.runtime.loading import import_from
 from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
@@ -140,6 +141,7 @@ class _Server:
         if start is None:
             return
         adopt_orphans()
+        forget_secrets()
         _write_lines()
         self.worker = Worker(self.folder, **start[0]["body"], is_read=True)
         with self._ended_by_a_thread(), self.seeds.noticed():

@@ -152,6 +152,7 @@ class StepProcesses:
         if values:
             take_line = Mask(values.values()).lines(take_line)
         answer = self._answer(f"step {step!r}", request, dict(inputs), timeout, take_line, stop)
+        del values, request  # tools that report errors show the variables of the frames that an error went through
         if failure := answer.get("failure"):
             raise _raised(step, failure)
         outputs: dict[str, Any] = answer["outputs"]

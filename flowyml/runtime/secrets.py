@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from html import escape
 from json import dumps
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from flowyml.core.errors import MissingSecretError
+from flowyml.core.errors import MissingSecretError, StepFailedError
 from flowyml.plan.secrets import variable_of
 from flowyml.runtime.lines import OnLine
+from flowyml.runtime.tracebacks import described
 
 __all__ = ["Mask", "ReadSecret", "from_environment", "missing", "secrets_of"]
 
@@ -22,6 +24,10 @@ ReadSecret = Callable[[str], str]
 SHOWN = "***"
 _SHORTEST = 4
 """Characters of what is masked: shorter values, and shorter pieces at the end of a line, would mask half a log."""
+_WORD = 8
+"""Characters below which a value is masked as a whole word alone: a schema ``public`` is not in ``republican``."""
+
+_AFTER_SCHEME = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)  # of a URL, however it is written
 
 
 def from_environment(reference: str) -> str:
@@ -56,35 +62,47 @@ def missing(references: Iterable[str], read: ReadSecret) -> dict[str, str]:
 
 
 class Mask:
-    """Replaces values in text by ``***``: as they are, in JSON, in ``repr``, in base64 and in URL quoting.
+    """Replaces values in text by ``***``: as they are, in JSON, in ``repr``, in base64, in HTML and in URL quoting.
 
     Values of fewer than four characters are left.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        self._forms = sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, self._forms)) or r"(?!)")
+        self._values = frozenset(values)
+        forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
+        words = {value for value in self._values if len(value) < _WORD}
+        self._pattern = re.compile("|".join(map(_pattern_of(words), forms)) or r"(?!)")
+        self._starts: dict[str, list[str]] = {}
+        """The forms by their first characters, one to four of them: what ends a line is looked up here."""
+        for form in forms:
+            for length in range(1, _SHORTEST + 1):
+                self._starts.setdefault(form[:length], []).append(form)
+        self._longest = len(forms[0]) if forms else 0
 
     def text(self, text: str) -> str:
         """A text of several lines without the values, also where one is broken over lines."""
         follow = _Lines(self)
-        return "\n".join(map(follow.line, self._pattern.sub(SHOWN, text).split("\n")))
+        return "\n".join(map(follow.line, self.whole(text).split("\n")))
 
-    def error(self, error: BaseException) -> BaseException:
-        """The same error, or one with the same words where these hold a value."""
-        from flowyml.core.errors import StepFailedError
+    def whole(self, text: str) -> str:
+        """A text without the values that stand in it unbroken."""
+        return self._pattern.sub(SHOWN, text)
 
-        shown = str(error)
-        masked = self.text(shown)
-        return error if masked == shown else StepFailedError(f"{type(error).__name__}: {masked}")
+    def error(self, error: BaseException) -> StepFailedError:
+        """What an error says, without the values, and without what else it holds: causes, notes, local variables."""
+        return StepFailedError(self.text(described(error)))
 
     def finds(self, value: Any) -> bool:
-        """Whether plain JSON holds a value in one of its texts or keys."""
+        """Whether plain data holds a value in one of its texts, keys or numbers."""
         if isinstance(value, str):
-            return self._pattern.search(value) is not None
+            return self.text(value) != value
+        if isinstance(value, bytes):
+            return self.finds(value.decode("utf-8", "replace"))
         if isinstance(value, Mapping):
             return any(map(self.finds, value)) or any(map(self.finds, value.values()))
-        return isinstance(value, Collection) and any(map(self.finds, value))
+        if isinstance(value, list | tuple | set | frozenset):
+            return any(map(self.finds, value))
+        return isinstance(value, int | float) and not isinstance(value, bool) and str(value) in self._values
 
     def lines(self, on_line: OnLine) -> OnLine:
         """Takes lines as they are printed, and hands them on without the values. Each stream is followed by itself."""
@@ -94,6 +112,14 @@ class Mask:
             on_line(source, streams.setdefault(source == "stderr", _Lines(self)).line(line))
 
         return take
+
+    def begun(self, line: str) -> Iterator[tuple[int, str]]:
+        """Where the end of a line begins a form, and what would go on with it."""
+        for start in range(max(0, len(line) - self._longest), len(line)):
+            end = line[start:]
+            for form in self._starts.get(end[:_SHORTEST], ()):
+                if len(form) > len(end) and form.startswith(end):
+                    yield start, form[len(end) :]
 
 
 class _Lines:
@@ -107,42 +133,49 @@ class _Lines:
     def line(self, line: str) -> str:
         """The line without values."""
         indent = line[: len(line) - len(line.lstrip())]
-        shown, left, still = line[len(indent) :], "", []
-        for rest in self._begun:
-            if rest.startswith(shown) and len(rest) > len(shown) > 0:
+        shown, is_inside, still = line[len(indent) :], False, []
+        for rest in {form for begun in self._begun for form in (begun, begun.lstrip())}:
+            if 0 < len(shown) < len(rest) and rest.startswith(shown):
                 still.append(rest[len(shown) :])
-                left = SHOWN if len(shown) >= _SHORTEST else left
+                is_inside = is_inside or len(shown) >= _SHORTEST
             elif len(rest) >= _SHORTEST and shown.startswith(rest):
                 shown = SHOWN + shown[len(rest) :]
-        if left:
+        if is_inside:
             self._begun = still
-            return indent + left
-        shown, begun = self._ended(self._mask._pattern.sub(SHOWN, shown))
-        self._begun = [*still, *begun]
-        return indent + shown
+            return indent + SHOWN
+        shown = self._mask.whole(shown)
+        begun = list(self._mask.begun(shown))
+        self._begun = [*still, *(rest for _, rest in begun)]
+        hidden = [start for start, rest in begun if _gives_away(shown[start:], rest)]
+        return indent + (shown[: min(hidden)] + SHOWN if hidden else shown)
 
-    def _ended(self, line: str) -> tuple[str, list[str]]:
-        """The line with what may begin a value at its end masked, and what would go on with it."""
-        begun, longest = [], 0
-        for form in self._mask._forms:
-            for length in range(min(len(form) - 1, len(line)), 0, -1):
-                if line.endswith(form[:length]):
-                    begun.append(form[length:])
-                    longest = max(longest, length)
-                    break
-        return (line[:-longest] + SHOWN if longest >= _SHORTEST else line), begun
+
+def _gives_away(end: str, rest: str) -> bool:
+    """Whether the end of a line says something of a value: not the ``https`` of a URL, nor the dashes of a key."""
+    is_scheme = end.isalpha() and _AFTER_SCHEME.match(rest)
+    return len(end) >= _SHORTEST and not is_scheme and bool(end.strip("-"))
+
+
+def _pattern_of(words: Iterable[str]) -> Callable[[str], str]:
+    """The pattern of a form; those that are among ``words`` stand by themselves."""
+    alone = frozenset(words)
+    return lambda form: rf"(?<!\w){re.escape(form)}(?!\w)" if form in alone else re.escape(form)
 
 
 def _forms(value: str) -> Iterator[str]:
     """How a value, or a line of it, may be written. What is shorter than four characters is left out."""
     for part in {value, *value.splitlines()}:
         plain = part.strip()
-        data = plain.encode("utf-8", "surrogatepass")
         if len(plain) < _SHORTEST:
             continue
-        yield plain
-        yield from (dumps(plain)[1:-1], dumps(plain, ensure_ascii=False)[1:-1], repr(plain)[1:-1])
-        yield from (quote(data, safe=""), quote(data), quote_plus(data))
+        data = plain.encode("utf-8", "surrogatepass")
+        yield from (plain, os.fsencode(plain).decode("utf-8", "replace"), escape(plain), escape(plain, quote=False))
+        for text in (dumps(plain)[1:-1], dumps(plain, ensure_ascii=False)[1:-1]):
+            yield from (text, dumps(text, ensure_ascii=False)[1:-1], text.replace("/", r"\/"))
+        for text in (repr(plain)[1:-1], repr(data)[2:-1]):
+            yield from (text, text.replace(r"\'", "'").replace("'", r"\'"))
+        for text in (quote(data, safe=""), quote(data), quote_plus(data)):
+            yield from (text, re.sub("%..", lambda found: found[0].lower(), text))
         yield from (form for form in _in_base64(data) if len(form) >= _SHORTEST)
 
 

@@ -41,10 +41,10 @@ class SpawnedProcesses:
     @contextmanager
     def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
         """Start a process for a request."""
-        with tempfile.TemporaryDirectory(prefix="flowyml-") as folder:
+        with tempfile.TemporaryDirectory(prefix="flowyml-") as folder, _as_input(request.get("secrets")) as secrets:
             answer = Path(folder) / "answer.json"
             command = [*self._command, *self._arguments(request, body, Path(folder)), f"--answer={answer}"]
-            child = _Child(who, command, answer, on_line, self._hooks)
+            child = _Child(who, command, secrets, answer, on_line, self._hooks)
             self._running.add(child)
             if self._closed:
                 child.unwanted.set()
@@ -82,7 +82,7 @@ class SpawnedProcesses:
             return ["look", *common, f"--group={request['group']}"]
         return [
             "step", "--quiet", *common, f"--attempt={request['attempt']}", f"--step={request['step']}",
-            *([f"--secrets={_in_file(folder / 'secrets', request['secrets'])}"] if request["secrets"] else ()),
+            *(["--secrets"] if request["secrets"] else ()),
             f"--parameters={_in_file(folder / 'parameters', self._config['parameters'])}",
             f"--dates={json.dumps(self._config['dates'])}",
         ]  # fmt: skip
@@ -91,7 +91,9 @@ class SpawnedProcesses:
 class _Child:
     """One process, whose streams are read by two threads."""
 
-    def __init__(self, who: str, command: Sequence[str], answer: Path, on_line: OnLine, hooks: int) -> None:
+    def __init__(
+        self, who: str, command: Sequence[str], stdin: IO[bytes] | int, answer: Path, on_line: OnLine, hooks: int
+    ) -> None:  # fmt: skip
         self.hooks = hooks
         self.unwanted, self.gone = threading.Event(), threading.Event()
         self._who = who
@@ -103,8 +105,7 @@ class _Child:
         with _life_line() as (self._life, options):
             self._process = subprocess.Popen(
                 [*command, *(f"--life={number}" for number in options.get("pass_fds", ()))],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                start_new_session=True, **options,
+                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options,
             )  # fmt: skip
         self.identity = identity_of(self._process.pid)
         pipes = (("stdout", self._process.stdout), ("stderr", self._process.stderr))
@@ -200,6 +201,18 @@ def _life_line() -> Iterator[tuple[int | None, dict[str, Any]]]:
         yield ours, {"pass_fds": (theirs,)}
     finally:
         os.close(theirs)
+
+
+@contextmanager
+def _as_input(secrets: Mapping[str, str] | None) -> Iterator[IO[bytes] | int]:
+    """The values of secrets as the standard input of a process: in a file without a name, which no crash leaves."""
+    if not secrets:
+        yield subprocess.DEVNULL
+        return
+    with tempfile.TemporaryFile() as file:
+        file.write(json.dumps(secrets).encode())
+        file.seek(0)
+        yield file
 
 
 def _in_file(path: Path, value: Any) -> str:

@@ -211,7 +211,7 @@ class Worker:
         return {
             "kind": "output" if isinstance(error, OutputError) else "step",
             "message": storable_text(shown(message)),  # it becomes a part of the engine's state of the run
-            "names": error_names(error),
+            "names": list(map(shown, error_names(error))),
             "traceback": storable_text(shown(traceback_text(error, self.folder / "code"))),
         }
 
@@ -291,6 +291,12 @@ class Worker:
         packed = {}
         place = self.place or run_place("by-hand", self.plan.name, self.run_id)
         for name, value in outputs.items():
+            if secrets and _holds(value, secrets):
+                raise step_error(
+                    OutputError, step,
+                    f"step {step.name!r}: output {name!r} holds the value of a secret. Outputs are kept, and engines "
+                    f"show them. Let each step that needs it name the secret: secrets=….",
+                )  # fmt: skip
             try:
                 packed[name] = pack(value, self.store, key=partial(artifact_key, place, label, attempt, name))
             except ArtifactError as error:
@@ -303,12 +309,6 @@ class Worker:
                     OutputError, step,
                     f"step {step.name!r}: output {name!r} cannot be passed to other steps. {error}. {advice}",
                 ) from error  # fmt: skip
-            if secrets and _holds(packed[name], secrets):
-                raise step_error(
-                    OutputError, step,
-                    f"step {step.name!r}: output {name!r} holds the value of a secret. Outputs are kept, and engines "
-                    f"show them. Let each step that needs it name the secret: secrets=….",
-                )  # fmt: skip
         return packed
 
 
@@ -321,10 +321,10 @@ def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:
     return Mask(secrets.values()).text
 
 
-def _holds(packed: Any, secrets: Mapping[str, str]) -> bool:
+def _holds(value: Any, secrets: Mapping[str, str]) -> bool:
     from flowyml.runtime.secrets import Mask
 
-    return Mask(secrets.values()).finds(packed)
+    return Mask(secrets.values()).finds(value)
 
 
 def _is_given(step: Step, item: Input, packed: Mapping[str, Any]) -> bool:

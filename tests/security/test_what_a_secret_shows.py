@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.cli import main
+from flowyml.testing.base import wait_until
 from tests.security.test_planted_secrets import unpacked
 
 NAME, VARIABLE = "warehouse/password", "FLOWYML_SECRET_WAREHOUSE_PASSWORD"
@@ -63,6 +64,30 @@ def gives(password: str = "") -> dict[str, list[str]]:
 
 shown = Pipeline("shown").add_step(shows).add_step(fails).add_step(gives)
 alone = Pipeline("alone").add_step(shows)
+"""
+
+
+LOOKS = """
+import os
+from flowyml import Pipeline, step
+from flowyml.core.hooks import PipelineHook
+
+def seen():
+    return sorted(name for name in os.environ if name.startswith("FLOWYML_SECRET") or name == "PG")
+
+class Looks(PipelineHook):
+    def on_step_end(self, step_name, outputs, duration_seconds):
+        print("hook of", step_name, seen())
+
+@step(timeout=60)
+def without() -> list[str]:
+    return seen()
+
+@step(secrets={"PG": "warehouse/password"})
+def having() -> list[str]:
+    return seen()
+
+looks = Pipeline("looks", hooks=[Looks()]).add_step(without).add_step(having)
 """
 
 
@@ -125,15 +150,40 @@ def test_no_file_of_an_engine_holds_it(project: Path, capfd: pytest.CaptureFixtu
     assert [path for path in (project / "made").iterdir() if holds(path.read_bytes())] == []
 
 
+def test_a_step_has_no_variable_of_another_secret(project: Path) -> None:
+    """The environment is the store of local runs: processes of steps and hooks lose what they do not name."""
+    (project / "project" / "looks.py").write_text(LOOKS)
+    for fork in ("1", "0"):
+        done = command("run", "looks.py", "--json", FLOWYML_FORK=fork)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["outputs"] == {"without": [], "having": ["PG"]}
+        assert "hook of without []" in done.stderr
+        assert "hook of having []" in done.stderr
+
+
+def test_a_killed_run_leaves_no_file_with_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where fork is unavailable, values pass from process to process too."""
+    (project / "project" / "waits.py").write_text(
+        "import time\nfrom pathlib import Path\nfrom flowyml import Pipeline, step\n"
+        "@step(secrets={'password': 'warehouse/password'})\ndef waits(password: str = '') -> None:\n"
+        "    Path('began').touch()\n    time.sleep(600)\nwaiting = Pipeline('waiting').add_step(waits)\n"
+    )
+    (project / "tmp").mkdir()
+    environment = {**os.environ, "FLOWYML_FORK": "0", "TMPDIR": str(project / "tmp")}
+    with subprocess.Popen([sys.executable, "-m", "flowyml", "run", "waits.py"], env=environment) as run:
+        wait_until((project / "project" / "began").exists, 60, "the step begins")
+        run.kill()
+    left = [path for path in (project / "tmp").rglob("*") if path.is_file()]
+    assert left
+    assert [path for path in left if holds(path.read_bytes())] == []
+
+
 def test_by_hand_a_command_line_is_no_place_for_it(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["bundle", "shows.py:alone", "-o", str(project / "made")]) == 0
     bundle = next((project / "made").iterdir())
     words = [sys.executable, str(bundle), "step", "shows"]
-    refused = subprocess.run(
-        [*words, "--secrets", json.dumps({"password": VALUE})], capture_output=True, text=True, check=False
-    )
+    refused = subprocess.run([*words, f"--secrets={VALUE}"], capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "secrets stand in a file, or in the environment" in refused.stderr
     given = subprocess.run(words, capture_output=True, text=True, check=False)
     assert given.returncode == 0, given.stderr
     without = {name: value for name, value in os.environ.items() if name != VARIABLE}

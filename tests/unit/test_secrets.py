@@ -21,6 +21,7 @@ from flowyml.core.errors import (
     ConfigurationError,
     DefinitionError,
     MissingSecretError,
+    StepError,
     UnsupportedFeatureError,
 )
 from flowyml.core.hooks import PipelineHook
@@ -28,7 +29,9 @@ from flowyml.orchestrators.local import LocalOrchestrator
 from flowyml.orchestrators.local.secrets import KEYRING_SERVICE, LocalSecrets
 from flowyml.orchestrators.targets import resolve
 from flowyml.plan.codec import decode
+from flowyml.plan.model import Step
 from flowyml.plan.secrets import variable_of
+from flowyml.runtime.execution import run_step
 from flowyml.runtime.secrets import Mask
 from tests.adapters.folder.flowyml_folder import FolderOrchestrator
 
@@ -175,6 +178,33 @@ class TestLocalRuns:
         result = one(fails).run()
         assert str(result.error).endswith("ValueError: cannot sign in as app:***")
 
+    def test_names_of_a_target_count_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also in a submitted run, whose bundle has them already."""
+        monkeypatch.setenv("FLOWYML_SECRET_B", "22")
+        monkeypatch.setenv("FLOWYML_SECRET_C", "333")
+        swapping = LocalOrchestrator(secrets={NAME: "b", "b": "c"})
+        assert one(from_environment).run(on=swapping).outputs == {"from_environment": 2}
+        submitted = one(from_environment).submit(on=swapping)
+        assert submitted.wait_for_completion(60).result().outputs == {"from_environment": 2}
+
+    def test_two_names_of_one_secret_are_refused(self) -> None:
+        @step(secrets={"a": "db-prod/key", "b": "db/prod-key"})
+        def both(a: str = "", b: str = "") -> None: ...
+
+        with pytest.raises(DefinitionError, match=r"'db-prod/key' and 'db/prod-key' would both be FLOWYML_SECRET_DB"):
+            one(both).run()
+
+    def test_a_variable_that_cannot_be_set(self, tmp_path: Path) -> None:
+        with pytest.raises(StepError, match="the secret for TOKEN holds a character"):
+            run_step(Step(name="s", function="m:f"), lambda: None, {}, secrets={"TOKEN": "a\0b"})
+
+    def test_a_large_output_that_holds_it_is_refused(self, value: str) -> None:
+        @step(secrets={"password": NAME})
+        def many(password: str = "") -> list[str]:
+            return [*("text" for _ in range(30_000)), f"postgresql://app:{password}@host"]
+
+        assert "output 'many' holds the value of a secret" in str(one(many).run().error)
+
     def test_an_output_that_holds_it_is_refused(self, value: str) -> None:
         result = one(gives_away).run()
         assert "output 'gives_away' holds the value of a secret" in str(result.error)
@@ -216,6 +246,11 @@ class TestWhereLocalRunsLook:
         file = tmp_path / ".env"
         file.write_text(f"{VARIABLE}=other\n")
         assert LocalSecrets(file)(NAME) == value
+
+    def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
+        (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            LocalSecrets(tmp_path / ".env")(NAME)
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="there is no such file"):
@@ -345,9 +380,57 @@ class TestMasks:
         text = "epoch 3\nloss 0.1\n\n  indented\nabc"
         assert Mask(["zzzzzzzzzz", "abc"]).text(text) == text  # three characters would mask half a log
 
-    def test_an_error_without_it_stays_itself(self) -> None:
+    def test_of_an_error_only_its_words_are_left(self) -> None:
         error = ValueError("no")
-        assert Mask(["abcdef"]).error(error) is error
+        error.__cause__ = KeyError("abcdef")
+        shown = Mask(["abcdef"]).error(error)
+        assert str(shown) == "ValueError: no"
+        assert shown.__cause__ is None
+
+    def test_an_error_that_cannot_say_what_it_is(self) -> None:
+        class Mute(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no words")
+
+        assert str(Mask(["abcdef"]).error(Mute())) == "Mute"
+
+    @pytest.mark.parametrize(
+        ("value", "line"),
+        [
+            ("it's-a-secret", repr(["psql", "password='it's-a-secret' host=\"h\""])),
+            ("plänted-secret", repr("plänted-secret".encode())),
+            ("plänted\udcff-secret", "plänted\ufffd-secret"),
+            ('quote"d-secret', json.dumps(json.dumps({"a": 'quote"d-secret'}))),
+            ("a/b%c-secret", "a%2fb%25c-secret"),
+            ("a&b<c-secret", "<p>a&amp;b&lt;c-secret</p>"),
+            ("a/b/c-secret", r'{"a":"a\/b\/c-secret"}'),
+        ],
+    )
+    def test_other_ways_to_write_it(self, value: str, line: str) -> None:
+        shown = Mask([value]).text(line)
+        assert "***" in shown
+        assert "secret" not in shown
+
+    def test_a_break_at_a_space(self) -> None:
+        assert Mask(["Bearer eyJhbGciOiJIUzI1NiJ9"]).text("Bearer\neyJhbGciOiJIUzI1NiJ9 x") == "***\n*** x"
+
+    def test_a_short_value_is_a_word(self) -> None:
+        mask = Mask(["public", "https://app:key@host"])
+        assert mask.text("the republican schema public") == "the republican schema ***"
+        assert mask.text("it speaks https\n-----") == "it speaks https\n-----"
+        assert not mask.finds("the republican schema")
+
+    def test_what_is_found_in_an_output(self) -> None:
+        mask = Mask(["12345678", "correct-horse-battery"])
+        found = [12345678, ["x", {"correct-horse-battery": 1}], b"a correct-horse-battery", "correct-horse\n-battery"]
+        assert all(map(mask.finds, found))
+        assert not any(map(mask.finds, [True, 1234567, ["x"], {"y": None}, object()]))
+
+    def test_a_key_of_many_lines_is_looked_for_in_few_steps(self) -> None:
+        """Each line costs a few looks, however many forms there are: counted, not timed."""
+        key = "\n".join(base64.b64encode(os.urandom(48)).decode() for _ in range(100))
+        mask = Mask([key])
+        assert sum(1 for _ in mask.begun("an ordinary line of a log, with many words " * 5)) < 50
 
     def test_variables_have_plain_names(self) -> None:
         assert variable_of("conn:ware-house.extra.key") == "FLOWYML_SECRET_CONN_WARE_HOUSE_EXTRA_KEY"

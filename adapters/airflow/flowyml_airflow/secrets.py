@@ -94,7 +94,7 @@ def _of_connection(place: Place) -> Any:
         return connection.get_uri()
     if place.field.startswith("extra."):
         return connection.extra_dejson.get(place.field.removeprefix("extra."))
-    return getattr(connection, place.field, None)
+    return getattr(connection, place.field) if place.field in _FIELDS else None
 
 
 def _sdk(name: str) -> Any:

@@ -229,6 +229,7 @@ def _execute(job: Mapping[str, Any], folder: Path, host: _Detached) -> Ending:
     with loading():
         orchestrator: LocalOrchestrator = pickle.loads((folder / "orchestrator.pkl").read_bytes())
     orchestrator.host = host
+    orchestrator.secrets = {}  # the bundle's plan has this target's names already
     result = orchestrator.execute(pipeline, job["run_id"], job["parameters"])
     return Ending(result.status.name, result.status.name.lower(), result.error)
 

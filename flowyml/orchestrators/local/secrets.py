@@ -45,7 +45,10 @@ class LocalSecrets:
             from dotenv import dotenv_values
         except ImportError as error:
             raise MissingExtraError("dotenv= needs python-dotenv: pip install 'flowyml[secrets]'.") from error
-        return dotenv_values(self._dotenv, interpolate=False)
+        try:
+            return dotenv_values(self._dotenv, interpolate=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"dotenv={str(self._dotenv)!r} cannot be read: {error}.") from error
 
 
 def _in_keyring(reference: str) -> str | None:
