@@ -315,8 +315,9 @@ class AirflowOrchestrator(Orchestrator):
         dag, run_id = found["dag_id"], found["dag_run_id"]
         tasks = self.client.task_instances(dag, run_id)
         graph = {task["task_id"]: task["downstream_task_ids"] for task in self.client.tasks(dag)}
-        cancelled = self._reader.run(found, whole=False).status is ExecutionStatus.CANCELLED
-        marked = to_clear(tasks, graph, self._reader.facts(found), steps=steps, was_cancelled=cancelled)
+        status = self._reader.run(found, whole=False).status
+        stopped = status in (ExecutionStatus.CANCELLED, ExecutionStatus.TIMEOUT)
+        marked = to_clear(tasks, graph, self._reader.facts(found), steps=steps, was_stopped=stopped)
         if not marked:
             raise RetryRefusedError(
                 f"Run {job_id!r} has no task that failed or was stopped: there is nothing to clear."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from flowyml.core.runs import labelled
@@ -23,48 +23,55 @@ def to_clear(
     facts: Mapping[str, Any],
     *,
     steps: Sequence[str] | None,
-    was_cancelled: bool,
+    was_stopped: bool,
 ) -> set[Marker]:
     """What failed or was stopped, and what waits for it; with ``steps`` those, and what comes after them.
 
     ``tasks`` are those of the run, ``graph`` says what comes right after each. What was skipped is decided anew where
     it comes after something that runs again: Airflow skips it again by what its branch task has left. What watches the
-    run and what cleans up run again in any case.
+    run and what cleans up run again in any case. ``was_stopped`` is a run that was cancelled or took too long: Airflow
+    skips what had not ended then.
     """
     by_task: dict[str, dict[int, str | None]] = {}
     for each in tasks:
         by_task.setdefault(each["task_id"], {})[map_index(each)] = each["state"]
+    failed = _UNDONE if was_stopped else _FAILED
+    forced: set[Marker] = set()  # all that comes after these runs again, whether it completed or not
     if steps is None:
-        begun = {(task, index) for task, found in by_task.items() for index in found if found[index] in _FAILED}
-        everything = False
-        if was_cancelled:  # Airflow skips what has not begun then
-            begun |= {(task, index) for task, found in by_task.items() for index in found if found[index] in _UNDONE}
+        begun = {(task, index) for task, found in by_task.items() for index in found if found[index] in failed}
     else:
-        begun, everything = _named(tasks, steps)
+        begun, forced = _named(tasks, steps, {*failed, None})
     loops = [set(loop["tasks"]) for loop in facts.get("loops", {}).values()]
     found = set(begun)
     waiting = list(begun)
     while waiting:
-        task, index = waiting.pop()
+        task, index = marker = waiting.pop()
         for after in graph.get(task, ()):
             same_loop = any({task, after} <= loop for loop in loops)
             for other, state in by_task.get(after, {}).items():
                 is_reached = not same_loop or -1 in (index, other) or index == other
-                marker = after, other
-                if is_reached and marker not in found and (everything or state in _UNDONE):
-                    found.add(marker)
-                    waiting.append(marker)
+                later = after, other
+                is_forced = marker in forced and later not in forced
+                if is_reached and (is_forced or (later not in found and state in _UNDONE)):
+                    found.add(later)
+                    waiting.append(later)
+                    if is_forced:
+                        forced.add(later)
     always = {facts.get("watcher"), *facts.get("cleanup", ())}
     return found | {(task, index) for task in always & by_task.keys() for index in by_task[task]}
 
 
-def _named(tasks: Sequence[Mapping[str, Any]], steps: Sequence[str]) -> tuple[set[Marker], bool]:
-    """The tasks of these steps and items, and whether they completed, so that all that comes after runs again."""
+def _named(
+    tasks: Sequence[Mapping[str, Any]], steps: Sequence[str], failed: Container[str | None]
+) -> tuple[set[Marker], set[Marker]]:
+    """The tasks of these steps and items: those that failed or, where none did, all. The latter are given once more."""
     found: set[Marker] = set()
-    completed = True
+    completed: set[Marker] = set()
     for wanted in steps:
         named = [task for task in tasks if wanted in (name_of(task), labelled(name_of(task), index_of(task)))]
-        undone = [task for task in named if task["state"] in _UNDONE]
-        completed = completed and not undone
-        found |= {(task["task_id"], map_index(task)) for task in undone or named}
+        undone = [task for task in named if task["state"] in failed]
+        markers = {(task["task_id"], map_index(task)) for task in undone or named}
+        found |= markers
+        if not undone:
+            completed |= markers
     return found, completed

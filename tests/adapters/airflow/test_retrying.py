@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from flowyml.core.errors import RetryRefusedError
 from flowyml_airflow.client import AirflowClient, with_display_names
 from flowyml_airflow.client_v1 import Airflow2Client
+from flowyml_airflow.orchestrator import AirflowOrchestrator
 from flowyml_airflow.retrying import to_clear
 
 GRAPH = {
@@ -35,8 +37,8 @@ def tasks(**states: Any) -> list[dict[str, Any]]:
     return found
 
 
-def cleared(states: Mapping[str, Any], steps: list[str] | None = None, *, cancelled: bool = False) -> set[str]:
-    made = to_clear(tasks(**states), GRAPH, FACTS, steps=steps, was_cancelled=cancelled)
+def cleared(states: Mapping[str, Any], steps: list[str] | None = None, *, stopped: bool = False) -> set[str]:
+    made = to_clear(tasks(**states), GRAPH, FACTS, steps=steps, was_stopped=stopped)
     return {task if index < 0 else f"{task}_{index}" for task, index in made}
 
 
@@ -60,9 +62,9 @@ def test_what_was_skipped_is_decided_anew_only_after_what_runs_again() -> None:
     assert cleared(taken) == {"yes", "joined"}, "the untaken branch stays, and so does what completed"
 
 
-def test_a_cancelled_run_goes_on_with_what_had_not_begun() -> None:
-    stopped = {"load": "success", "beside": "failed", "train": "skipped", "total": "skipped", "watcher": "skipped"}
-    assert cleared(stopped, cancelled=True) == {"beside", "train", "total", "watcher"}
+def test_a_stopped_run_goes_on_with_what_had_not_begun() -> None:
+    states = {"load": "success", "beside": "failed", "train": "skipped", "total": "skipped", "watcher": "skipped"}
+    assert cleared(states, stopped=True) == {"beside", "train", "total", "watcher"}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,72 @@ def test_named_steps_and_what_comes_after_them(steps: list[str], wanted: set[str
         **LOOP_FAILED, "train_2": "failed", "check_2": "upstream_failed", "beside": "failed",
     }  # fmt: skip
     assert cleared(states, steps) == wanted
+
+
+def test_each_named_step_that_completed_takes_along_what_comes_after_it_alone() -> None:
+    states = {"load": "success", "train_0": "success", "beside": "failed", "after beside": "success"}
+    assert cleared(states, ["load", "beside"]) == {"load", "train_0", "beside"}
+    assert cleared(states, ["beside", "load"]) == {"load", "train_0", "beside"}
+    assert cleared({**states, "beside": "success"}, ["beside"]) == {"beside", "after beside"}
+
+
+def test_what_is_reached_from_a_failure_is_reached_from_what_completed_too() -> None:
+    states = {"load": "success", "train_0": "failed", "check_0": "upstream_failed", "total": "success"}
+    assert cleared(states, ["train", "load"]) == {"load", "train_0", "check_0", "total"}
+
+
+def test_an_item_that_was_skipped_has_not_failed() -> None:
+    states = {"train_0": "success", "train_1": "skipped", "check_0": "success", "check_1": "skipped"}
+    assert cleared(states, ["train"]) == {"train_0", "train_1", "check_0", "check_1"}
+    assert cleared(states, ["train"], stopped=True) == {"train_1", "check_1"}, "Airflow skips what it stops"
+
+
+class OneRun:
+    """A client that knows one run, of a DAG with a timeout of a minute, and keeps what it is to clear."""
+
+    def __init__(self, seconds: int) -> None:
+        self.cleared: dict[str, Any] = {}
+        self.run_ = {
+            "dag_id": "d", "dag_run_id": "r", "state": "failed", "note": None,
+            "start_date": "2026-01-01T00:00:00Z", "end_date": f"2026-01-01T00:{seconds // 60:02}:{seconds % 60:02}Z",
+        }  # fmt: skip
+        for time in ("queued_at", "run_after"):
+            self.run_[time] = self.run_["start_date"]
+
+    def run(self, dag: str, run_id: str) -> dict[str, Any]:
+        return self.run_
+
+    def dag(self, dag: str) -> dict[str, Any]:
+        return {"dag_id": dag, "dag_run_timeout": "PT1M"}
+
+    def source(self, dag: Any, version: int | None) -> str:
+        return ""
+
+    def notes_written(self, dag: str) -> dict[str, list[str]]:
+        return {}
+
+    def run_url(self, dag: str, run_id: str) -> str:
+        return ""
+
+    def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        return tasks(load="success", beside="skipped")
+
+    def tasks(self, dag: str) -> list[dict[str, Any]]:
+        after = {"load": ["beside"], "beside": []}
+        return [{"task_id": task, "downstream_task_ids": later} for task, later in after.items()]
+
+    def clear_tasks(self, dag: str, run_id: str, found: dict[str, Any]) -> None:
+        self.cleared = found
+
+
+def test_a_run_that_took_too_long_goes_on_with_what_airflow_skipped() -> None:
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:9", token="t")
+    orchestrator._client = late = OneRun(61)  # type: ignore[assignment]  # all that is asked of it
+    orchestrator.run_again("d/r", None)
+    assert late.cleared == {"beside": None}
+    orchestrator._client = OneRun(59)  # type: ignore[assignment]
+    with pytest.raises(RetryRefusedError, match="nothing to clear"):
+        orchestrator.run_again("d/r", None)
 
 
 def test_items_that_never_began_have_their_step_s_name() -> None:
