@@ -129,13 +129,15 @@ class RunReader:
             task, output = where[:2]
             try:
                 if seen and where[2:]:
-                    lists[name] = where, (indexes := seen.completed(task))
-                    for index in indexes:
-                        packed[part_name(name, index)] = restored(self.client.xcom(dag, run_id, task, output, index))
+                    indexes = seen.completed(task)
+                    packed |= {
+                        part_name(name, index): restored(self.client.xcom(dag, run_id, task, output, index))
+                        for index in indexes
+                    }  # all of them or, where one is not there, none
+                    lists[name] = where, indexes
                 else:
                     packed[name] = restored(self.client.xcom(dag, run_id, task, output))
             except NotThereError:
-                lists.pop(name, None)
                 lost[name] = (
                     f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {task!r} "
                     f"any more. It was cleared, or the task was marked as success by hand."

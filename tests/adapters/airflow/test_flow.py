@@ -13,11 +13,13 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import RUN_IF, FromItem, FromStep
 from flowyml.runtime.nodes import End
+from flowyml_airflow.client import NotThereError
 from flowyml_airflow.compiler import compile_dag
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.flow_reading import Seen, part_name
 from flowyml_airflow.names import Ids, task_id
+from flowyml_airflow.reading import RunReader
 from flowyml_airflow.upstream import TAKEN, Upstream
 
 
@@ -412,3 +414,31 @@ def test_lists_are_put_together_again() -> None:
     read = Outputs({part_name("all", 0): 1, part_name("all", 2): 3, "other": 4})
     joined = seen({}, made).joined(read, {"all": (["double", "double", "double"], [0, 2])})
     assert dict(joined) == {"all": [1, 3], "other": 4}
+
+
+def test_of_a_list_that_is_not_whole_no_part_is_read() -> None:
+    @pipeline(name="listed")
+    def made() -> Any:
+        return {"all": double.map(n=numbers()), "other": same(4)}
+
+    class Client:
+        """Of the third item nothing is kept."""
+
+        def source(self, dag: Any, version: int | None) -> str:
+            return compile_dag(made.bundle()).text
+
+        def dag(self, dag: str) -> dict[str, Any]:
+            return {}
+
+        def task_instances(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+            states = [("numbers", -1), ("double_items", -1), ("double", 0), ("double", 1), ("double", 2), ("same", -1)]
+            return [{"task_id": task, "map_index": index, "state": "success"} for task, index in states]
+
+        def xcom(self, dag: str, run_id: str, task: str, key: str, index: int = -1) -> int:
+            if index == 2:
+                raise NotThereError(404, "gone")
+            return 4
+
+    read = RunReader(Client()).outputs({"dag_id": "listed", "dag_run_id": "r"})  # type: ignore[arg-type]
+    assert dict(read) == {"other": 4}
+    assert list(read.not_kept) == ["all"]
