@@ -19,6 +19,7 @@ CAPABILITIES = Capabilities(
             "calls no callback then."
         ),
         Feature.FAN_OUT: partly("A loop in a loop is refused: Airflow expands no task group within an expanded one."),
+        Feature.RUN_IF: partly("`one_done` does not count a step that did not run since another failed."),
         Feature.CLEANUP: partly(
             "Refused for a pipeline with a timeout: Airflow runs no teardown when a run has taken too long."
         ),

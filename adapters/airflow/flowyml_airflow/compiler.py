@@ -220,7 +220,7 @@ class _Dag:
         return [task_id(output.step), xcom_key(output.output), *(loop.name for loop in loops)]
 
     def _flow_facts(self) -> dict[str, Any]:
-        """What else is read back of loops, branches and the like: tasks that are no steps, and loops by their tasks."""
+        """What else is read back of control flow: the tasks that stand for no step, and each loop's tasks."""
         if not self.flow.has_control_flow:
             return {}
         helpers = [self.flow.id(task) for task in self.flow.tasks if task.kind != "step"]
