@@ -107,6 +107,11 @@ class BranchConformance(Conformance):
     def test_a_skip_beside_a_failure_is_still_a_skip(self, done: Done) -> None:
         assert (done.steps["untaken"].status, done.steps["untaken"].raw_status) == (COMPLETED, "skipped")
 
+    @taken_fails
+    def test_a_branch_is_taken_though_what_a_later_condition_needs_failed(self, done: Done) -> None:
+        assert (done.steps["first"].status, done.steps["joined first"].status) == (COMPLETED, COMPLETED)
+        assert ["first" in done.trace, "joined first" in done.trace, "second" in done.trace] == [True, True, False]
+
     @sample(pipelines.beside, needs=BOTH, settings=["patience"])
     def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
         lack = orchestrator.capabilities[Feature.PARALLEL_STEPS]

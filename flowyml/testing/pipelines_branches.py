@@ -178,7 +178,7 @@ def undecided(folder: str) -> Pipeline:
 
 
 def taken_fails(folder: str) -> Pipeline:
-    """A step of the branch that is taken fails."""
+    """A step of the branch that is taken fails; and one that a condition needs which comes after the taken branch."""
     _, _, _, add, _, same, risky = parts(folder)
 
     @pipeline(name="conformance taken fails")
@@ -188,6 +188,12 @@ def taken_fails(folder: str) -> Pipeline:
         with otherwise():
             b = same.options(name="untaken")(2)
         same.options(name="joined")(either(a, b))
+        lost = risky.options(name="lost")(-1)
+        with when(add.options(name="known")(1) == 1, name="decided"):
+            c = same.options(name="first")(3)
+        with elif_(lost > 0, name="undecidable"):
+            d = same.options(name="second")(4)
+        same.options(name="joined first")(either(c, d))
 
     return made
 

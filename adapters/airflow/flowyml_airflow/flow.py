@@ -221,7 +221,7 @@ class Flow:
             if not self.upstream(task):
                 return "all_success"
             return "all_done" if collected or joins or self.gate(task) or self.loop(task) else run_if
-        if any(loop.on_item_error == "continue" for loop in collected):
+        if self._may_lack(task) or any(loop.on_item_error == "continue" for loop in collected):
             return "all_done"
         if collected or (task.kind == "choice" and len(self.upstream(task)) > 1):
             return "none_failed"
@@ -230,6 +230,14 @@ class Flow:
         before = self.upstream(task)
         may_be_skipped = len(before) > 1 and any(self._may_skip(each.name, group) for each in before)
         return "none_failed" if may_be_skipped else "all_success"
+
+    def _may_lack(self, task: Task) -> bool:
+        """Whether a choice may be made without something that it waits for, by a condition that comes before."""
+        if task.kind != "choice":
+            return False
+        first = self.structure.sources(self.structure.choices[task.name][0])
+        needed = {name for source in first for name in steps_of(self._origin(source))}
+        return any(before.name not in needed for before in self.upstream(task))
 
     def _may_skip(self, step: str, group: str) -> bool:
         """Whether a step may be skipped where what stands in ``group`` is not: its failure must win over the skip.

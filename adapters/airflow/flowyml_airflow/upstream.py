@@ -66,6 +66,8 @@ class Upstream:
                 return end
             if self.pull(self.flow.id(gate), TAKEN, self._index_of(gate)) != branch.name:
                 return End.SKIPPED
+        if task.kind == "choice":  # it may be made before a value that is missing is needed
+            return End.OK
         tally, waits = [0, 0, 0], 0
         for end in self._ends(task):
             if end is None:
@@ -73,8 +75,6 @@ class Upstream:
             else:
                 tally[end] += 1
         run_if = self.flow.step(task).run_if if task.kind == "step" else "all_success"
-        if task.kind == "choice":  # it may be decided before a value that is missing is needed
-            return End.FAILED if tally[End.FAILED] else End.OK
         return verdict(run_if, tally, waits)
 
     def _ends(self, task: Task) -> list[End | None]:

@@ -124,7 +124,10 @@ def list_items(
 
 
 def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
-    """The branch whose condition holds first; empty where none does, or a value is missing that is needed to tell."""
+    """The branch whose condition holds first; empty where none does, or a value is missing that is needed to tell.
+
+    Fails where such a value, or one that is needed after it, is missing since its step failed.
+    """
     flow, task = _flow(bundle), Task("choice", operator.choice)
     upstream = _allowed(flow, task, context)
     branches = flow.structure.choices[operator.choice]
@@ -132,6 +135,8 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
     for number, branch in enumerate(branches, 1):
         sources = list(flow.structure.sources(branch))
         if any(upstream.end(source, branch.parent) is not End.OK for source in sources):
+            if any(upstream.end(source, branch.parent) is End.FAILED for source in flow.sources(task)):
+                raise _upstream_failed(task)
             break
         values: dict[Source, Any] = {
             source: upstream.value(source, branch.parent) for source in sources if not isinstance(source, Constant)
@@ -186,9 +191,14 @@ def _allowed(flow: Flow, task: Task, context: Mapping[str, Any]) -> Upstream:
         if end is End.SKIPPED:
             raise _exceptions().AirflowSkipException(f"{task.name} is skipped: what it waits for was.")
         if end is End.FAILED:
-            kind = type(UPSTREAM_FAILED, (_exceptions().AirflowFailException,), {"__module__": __name__})
-            raise kind(f"{task.name} is not run: what it waits for failed.")
+            raise _upstream_failed(task)
     return upstream
+
+
+def _upstream_failed(task: Task) -> Exception:
+    kind = type(UPSTREAM_FAILED, (_exceptions().AirflowFailException,), {"__module__": __name__})
+    made: Exception = kind(f"{task.name} is not run: what it waits for failed.")
+    return made
 
 
 def _inputs(

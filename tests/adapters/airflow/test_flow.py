@@ -385,6 +385,30 @@ def test_a_step_runs_if_its_branch_is_taken(choice: str, taken: str | None, end:
     assert upstream(branched(), ti).decide(Task("step", "a")) is end
 
 
+def partly_known(first: str = "") -> Pipeline:
+    """The condition of the second branch needs what that of the first does not."""
+
+    @pipeline(name="partly known")
+    def made(go: bool = True) -> Any:
+        one, other = double(1), double.options(name="other")(2)
+        conditions = {"": one == 2, "parameter": go, "both": (one == 2) & (other == 4)}
+        with when(conditions[first], name="low"):
+            a = same.options(name="a")(1)
+        with elif_(other > 3, name="high"):
+            b = same.options(name="b")(2)
+        same.options(name="joined")(either(a, b))
+
+    return made
+
+
+@pytest.mark.parametrize(("first", "rule"), [("", "all_done"), ("parameter", "all_done"), ("both", "none_failed")])
+def test_a_choice_is_made_though_something_failed_that_it_may_not_need(first: str, rule: str) -> None:
+    made = partly_known(first)
+    assert rules_of(made)["choose_low"] == rule
+    ti = Ti({"double": "success", "other": "failed"})
+    assert upstream(made, ti).decide(Task("choice", "low")) is End.OK
+
+
 # What is read of a run.
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, either, elif_, pipeline, step, when
 from flowyml.core.hooks import PipelineHook
 from flowyml.testing import pipelines
 from flowyml_airflow import worker
 from flowyml_airflow.compiler import compile_dag
+from flowyml_airflow.upstream import TAKEN
 
 
 def bundle_in(folder: Path, pipeline: Pipeline | None = None) -> Path:
@@ -67,3 +68,71 @@ def test_a_hook_that_raises_fails_no_start_and_a_worker_that_can_run_nothing_doe
         worker.start_run(context, bundle, "/no/such/python")
     with pytest.raises(FileNotFoundError):
         worker.start_run(context, tmp_path / "no-such-bundle.pyz", sys.executable)
+
+
+@step
+def number(n: int) -> int:
+    return n
+
+
+@pipeline
+def chosen() -> Any:
+    one, other = number.options(name="one")(1), number.options(name="other")(2)
+    with when(one == 1, name="low"):
+        low = number.options(name="a")(1)
+    with elif_(other > 1, name="high"):
+        high = number.options(name="b")(2)
+    return number.options(name="joined")(either(low, high))
+
+
+class Ti:
+    """As much of Airflow 3's task instance as choosing a branch asks for."""
+
+    dag_id = run_id = "x"
+    map_index = -1
+
+    def __init__(self, states: dict[str, str], one: int) -> None:
+        self.states, self.one = states, one
+        self.pushed: dict[str, Any] = {}
+
+    def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> Any:
+        return {"x": {task: self.states[task] for task in task_ids}}
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> int:
+        return {"one": self.one, "other": 2}[task_ids]
+
+    def xcom_push(self, *, key: str, value: str) -> None:
+        self.pushed[key] = value
+
+
+class FailError(Exception): ...
+
+
+@pytest.mark.parametrize(
+    ("one", "states", "taken"),
+    [
+        (1, ("success", "success"), "low"),
+        (1, ("success", "failed"), "low"),
+        (1, ("success", "upstream_failed"), "low"),
+        (1, ("success", "skipped"), "low"),
+        (2, ("success", "success"), "high"),
+        (2, ("success", "skipped"), ""),
+        (2, ("success", "failed"), None),
+        (1, ("failed", "success"), None),
+        (1, ("skipped", "failed"), None),
+        (1, ("skipped", "success"), ""),
+    ],
+)
+def test_a_choice_fails_only_where_it_reaches_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: int, states: tuple[str, str], taken: str | None
+) -> None:
+    sdk = SimpleNamespace(AirflowFailException=FailError, AirflowSkipException=FailError)
+    monkeypatch.setitem(sys.modules, "airflow.sdk.exceptions", sdk)  # Airflow's own, which is not installed here
+    ti = Ti(dict(zip(("one", "other"), states, strict=True)), one)
+    operator, bundle = SimpleNamespace(choice="low"), bundle_in(tmp_path, chosen)
+    if taken is None:
+        with pytest.raises(FailError, match="low is not run: what it waits for failed"):
+            worker.choose(operator, {"ti": ti}, bundle, sys.executable, None)
+    else:
+        assert worker.choose(operator, {"ti": ti}, bundle, sys.executable, None) == taken
+        assert ti.pushed == {TAKEN: taken}
