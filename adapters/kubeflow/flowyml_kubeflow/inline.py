@@ -38,7 +38,8 @@ _ENGINES = (
     _NODES, "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
-    "flowyml/orchestrators/log_following.py",
+    "flowyml/orchestrators/log_following.py", "flowyml/orchestrators/continued.py",
+    "flowyml/runtime/kept.py", "flowyml/runtime/looks.py", "flowyml/runtime/seeds.py", "flowyml/plan/differences.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py",
 )  # fmt: skip
@@ -53,7 +54,9 @@ _SUITE = "flowyml/testing/"
 _SAMPLES = {b"flowyml.testing": ("__init__.py", "pipelines.py"), b"flowyml.testing.pipelines_": ("pipelines_",)}
 _TESTS = re.compile(rb"Conformance|flowyml\.testing\.(?!pipelines)")
 # What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
-_COMPILERS = tuple(f"flowyml/authoring/{name}.py" for name in ("compiler", "nested", "scopes"))
+_COMPILERS = tuple(
+    f"flowyml/authoring/{name}.py" for name in ("annotations", "compiler", "nested", "scopes", "together")
+)
 _MAY_COMPILE = re.compile(rb"\.(?:compile|bundle|check_parameters|code|steps|_repr_html_)\b")
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
