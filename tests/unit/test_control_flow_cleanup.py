@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, cleanup, pipeline, step
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import PipelineResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.runtime.nodes import End, Task
@@ -112,6 +113,40 @@ def test_clean_up_runs_after_an_interrupt(tmp_path: Path) -> None:
         **{f"interrupted[{n}]": "cancelled" for n in range(3)},
         "tidy": "completed",
     }
+
+
+def test_what_waits_for_its_next_attempt_does_not_run_during_the_clean_up(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    @step(retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0.1))
+    def flaky() -> None:
+        tries.append(1)
+        raise ValueError("no")
+
+    @step
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    @step
+    def tidy(value: int = 0) -> int:
+        time.sleep(0.15)
+        return value
+
+    @pipeline(name="waits")
+    def made() -> Any:
+        flaky()
+        interrupted()
+        with cleanup():
+            tidy.options(name="last")(tidy.options(name="next")(tidy(1)))
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", max_workers=1)  # it takes what waits between two of them
+    with pytest.raises(KeyboardInterrupt):
+        made.run(on=local, run_id="stopped")
+    assert tries == [1]
+    assert {run.label: run.raw_status for run in local.step_runs("stopped")} == {
+        "flaky": "cancelled", "interrupted": "cancelled", "tidy": "completed", "next": "completed",
+        "last": "completed",
+    }  # fmt: skip
 
 
 def test_what_completes_while_a_run_stops_is_there_for_the_clean_up() -> None:

@@ -16,6 +16,7 @@ from flowyml import Pipeline, cleanup, either, for_each, otherwise, pipeline, st
 from flowyml.core.capabilities import Capabilities, Feature, Support, no, yes
 from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.process_identity import ProcessIdentity, is_alive
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import detached
@@ -450,3 +451,26 @@ def test_the_step_s_own_retries_begin_anew(notes: Path) -> None:
     assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
     assert [each.attempt for each in handle.step_runs()] == [5]
     assert "(attempt 4 of 6); trying again" in "\n".join(line.message for line in handle.logs())
+
+
+def test_what_an_attempt_changes_is_as_it_was_for_the_next(notes: Path) -> None:
+    """Also where a run is tried again: of all attempts only the last one gets the object itself."""
+    folder = str(notes)
+
+    @step(name="load")
+    def loads() -> list[int]:
+        return [1, 2, 3]
+
+    @step(retry=OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0))
+    def change(load: list[int]) -> None:
+        with (Path(folder) / "seen").open("a") as file:
+            file.write(f"{load} ")
+        load.pop()
+        traced(Path(folder), "change")
+
+    fail(notes, "change", 3)
+    made = Pipeline("changes").add_step(loads).add_step(change)
+    handle = LocalOrchestrator().attach(made.run().run_id)
+    handle.retry(["load"]).wait_for_completion(timeout=90, poll_interval=0.1)
+    assert handle.status is COMPLETED, handle.error
+    assert (notes / "seen").read_text() == "[1, 2, 3] " * 4

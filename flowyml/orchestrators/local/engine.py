@@ -148,8 +148,11 @@ class Engine:
         self._slots.append(slot)
         node = self._next(None)
         while node is not None:
-            while self._over:
-                self._release(self._over.pop())
+            if self._over:
+                with self._condition:
+                    over, self._over = self._over, []
+                for each in over:
+                    self._release(each)
             if isinstance(node, Node):
                 self._attempt(node, slot)
                 node = self._next(node)
@@ -332,6 +335,7 @@ class Engine:
         """Mark what has not ended as cancelled, but for what cleans up and has yet to begin."""
         reason = self.stopping or "cancelled"
         self.walk.stop()
+        self._retries.clear()
         for node in self.walk.tasks:
             if not node.ended and node.end is not None:
                 started, attempt = node.row.started, node.row.attempt

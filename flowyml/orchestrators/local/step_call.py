@@ -223,8 +223,7 @@ def _as_declared(node: Node, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_last_attempt(node: Waiting) -> bool:
-    retry = node.step.retry if isinstance(node, Node) else None
-    return retry is None or (isinstance(node, Node) and node.attempt >= retry.max_attempts)
+    return not isinstance(node, Node) or node.attempt >= node.max_attempts
 
 
 def _packed_parts(value: Any) -> Any:
