@@ -33,7 +33,8 @@ def turns_of(
     by_index.update({(number,): [] for number in range(items or 0) if (number,) not in begun})
     if not by_index:
         by_index[()] = []
-    return [_turn(step, index, found, run) for index, found in sorted(by_index.items())]
+    stood_in = {index[:depth] for index in by_index for depth in range(len(index))}  # until the run was tried again
+    return [_turn(step, index, by_index[index], run) for index in sorted(by_index.keys() - stood_in)]
 
 
 def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run: ExecutionStatus) -> StepRun:

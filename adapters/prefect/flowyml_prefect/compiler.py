@@ -71,7 +71,7 @@ class _Names:
         self._taken = {
             *self.parameters,
             *_RESERVED,
-            *defined_names(walks=has_control_flow(plan)),
+            *defined_names(walks=True),  # also without control flow: a retry compiles the plan so
             *keyword.kwlist,
             *dir(builtins),
         }

@@ -93,8 +93,9 @@ def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping
     runs = []
     for planned in plan:
         mine = found.get(planned.function, {})
-        indexes = sorted({*mine, *items.expected(planned.loops)}) if planned.loops else [()]
-        runs += [_step_run(planned.step, index, mine.get(index)) for index in indexes]
+        indexes = {*mine, *items.expected(planned.loops)} if planned.loops else {()}
+        stood_in = {index[:depth] for index in indexes for depth in range(len(index))}  # until the run was tried again
+        runs += [_step_run(planned.step, index, mine.get(index)) for index in sorted(indexes - stood_in)]
     return runs
 
 

@@ -20,6 +20,7 @@ from flowyml_kubeflow import KubeflowLocalOrchestrator, names
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, chunks
 from flowyml_kubeflow.records import Entry, Known
+from flowyml_kubeflow.turns import turns_of
 
 pytest.importorskip("kfp")
 pytestmark = pytest.mark.kubeflow
@@ -158,3 +159,19 @@ def test_names_of_records_are_no_users_names() -> None:
 
     assert flow_names.is_record(flow_names.record("a"))
     assert not flow_names.is_record(names.port("a__record"))
+
+
+def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
+    """When the run was tried again, after what the list is from had failed."""
+
+    def note(*index: int, **facts: Any) -> dict[str, Any]:
+        return {"index": list(index), "attempt": 0, "error": "", "time": 1.0, **facts}
+
+    stood_in = note(ended="upstream_failed")
+    items = [note(0, ended="no_items"), note(1, 0, attempt=1), note(1, 1, attempt=1)]
+    for notes, known, expected in (
+        ([stood_in], None, ["train"]),
+        ([stood_in, *items], 3, ["train[0]", "train[1][0]", "train[1][1]", "train[2]"]),
+    ):
+        turns = turns_of("train", notes, ExecutionStatus.RUNNING, items=known)
+        assert [turn.label for turn in turns] == expected

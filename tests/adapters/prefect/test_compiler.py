@@ -113,8 +113,8 @@ SEARCH = Plan(
 )  # fmt: skip
 
 
-def compiled(plan: Plan) -> str:
-    return compile_flow(Bundle(plan, b"the bytes of a bundle"))
+def compiled(plan: Plan, *, walks: bool = False) -> str:
+    return compile_flow(Bundle(plan, b"the bytes of a bundle"), walks=walks)
 
 
 @pytest.mark.parametrize("plan", [TRAINING, SEARCH], ids=lambda plan: plan.name)
@@ -192,6 +192,15 @@ def test_steps_may_be_called_like_what_the_flow_uses(name: str) -> None:
     assert module[task_functions(plan)[name]].name == name
     assert module[flow_function(plan)].name == name
     assert callable(module["run_steps"])
+
+
+@pytest.mark.parametrize("name", ["before", "label_run", "carried", "re", "deque", "Walker"])
+def test_steps_may_be_called_like_what_a_retry_uses(name: str) -> None:
+    """A retry compiles a flat plan as one with control flow, by the names that the plan has had."""
+    plan = Plan(name=name, steps=(Step(name=name, function="m:f", outputs=("out",)),))
+    module = loaded(plan, walks=True)
+    assert module[task_functions(plan)[name]].name == module[flow_function(plan)].name == name
+    assert name not in (task_functions(plan)[name], flow_function(plan))
 
 
 @pytest.mark.parametrize(
@@ -298,12 +307,12 @@ def test_text_literals(text: str) -> None:
     assert "\n" not in text_literal(text)
 
 
-def loaded(plan: Plan) -> Mapping[str, Any]:
+def loaded(plan: Plan, *, walks: bool = False) -> Mapping[str, Any]:
     """What executing the compiled file defines; the bundle is not opened for that."""
     path = sys.path.copy()
     module: dict[str, Any] = {"__name__": "compiled", "__file__": str(Path("flow.py").absolute())}
     try:
-        exec(compile(compiled(plan), "flow.py", "exec", dont_inherit=True), module)
+        exec(compile(compiled(plan, walks=walks), "flow.py", "exec", dont_inherit=True), module)
     finally:
         sys.path[:] = path
     return {name: item for name, item in module.items() if not name.startswith("__")}

@@ -43,8 +43,8 @@ def test_items_are_in_order_and_those_to_come_are_known() -> None:
 
 def test_what_did_not_run_has_no_attempt() -> None:
     found = [
-        task("begin", "COMPLETED", "Skipped"), task("train", "COMPLETED", "NoItems"), task("test[0]"),
-        task("end", "CANCELLED", "NotReady"),
+        task("begin", "COMPLETED", "Skipped"), task("train", "COMPLETED", "NoItems"),
+        task("test", "COMPLETED", "NoItems"), task("end", "CANCELLED", "NotReady"),
     ]  # fmt: skip
     runs = {run.label: (run.status.name, run.raw_status, run.attempt) for run in step_runs(PLAN, found, {})}
     assert runs["begin"] == ("COMPLETED", "skipped", 0)
@@ -56,6 +56,15 @@ def test_attempts_are_counted_over_retries_of_the_run() -> None:
     found = [task("begin", "FAILED", "Failed"), task("end", "CANCELLED", "NotReady"), task("begin"), task("end")]
     runs = {run.label: (run.status.name, run.attempt) for run in step_runs(PLAN, found, {}) if run.attempt}
     assert runs == {"begin": ("COMPLETED", 2), "end": ("COMPLETED", 1)}
+
+
+def test_what_stood_in_for_items_is_gone_when_they_have_come_to_be() -> None:
+    """When the run was tried again, after what the list is from had failed."""
+    stood_in = [task("train", "CANCELLED", "NotReady"), task("test", "CANCELLED", "NotReady")]
+    found = [task("train[0]"), task("train[1]"), task("test[0]", "COMPLETED", "NoItems"), task("test[1][0]")]
+    items = ["train[0]", "train[1]", "test[0]", "test[1][0]"]
+    assert labels([*stood_in, *found]) == ["begin", *items, "end"]
+    assert labels(stood_in) == ["begin", "train", "test", "end"]
 
 
 def test_names_with_brackets() -> None:
