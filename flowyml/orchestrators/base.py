@@ -488,8 +488,10 @@ def _checked_run_id(run_id: object) -> str:
 
 
 def _check_steps(run: Run, steps: Sequence[str], found: Sequence[StepRun]) -> None:
+    from flowyml.core.runs import labelled
+
     names = dict.fromkeys(step.name for step in found)
-    known = {*names, *(step.label for step in found)}
+    known = {labelled(step.name, step.index[:depth]) for step in found for depth in range(len(step.index) + 1)}
     if not steps:
         raise RetryRefusedError(f"Run {run.run_id!r}: steps=[] names no step to run again. Leave it out for all.")
     for name in steps:

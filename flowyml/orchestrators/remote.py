@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +189,9 @@ class RemoteOrchestrator(Orchestrator):
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         self.adapter.run_again(job_id, steps)
+
+    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
+        return self.adapter.missing_secrets(references)
 
     def backfill(
         self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import socket
 import threading
@@ -157,6 +158,12 @@ def test_what_only_this_engine_can_do_is_there_too(toy_url: str) -> None:
     with pytest.raises(AttributeError, match="'RemoteOrchestrator' object has no attribute 'spim'"):
         remote.spim(2)
     assert copy.copy(remote).engine is None
+
+
+def test_what_adapters_override_is_forwarded() -> None:
+    composed = {"get_run_status", "retry", "schedule_pipeline", "deploy_pipeline"}  # of what is forwarded
+    methods = {name for name, item in vars(Orchestrator).items() if inspect.isfunction(item) and name[0] != "_"}
+    assert methods - vars(RemoteOrchestrator).keys() == composed
 
 
 def test_it_asks_once(toy_url: str) -> None:

@@ -77,6 +77,28 @@ def test_what_the_engine_is_asked_for() -> None:
     assert engine.asked == [None, ("load",), ("load",)]
 
 
+def test_an_item_of_a_loop_with_a_loop_in_it() -> None:
+    """Stands for all that is within it, as for ``logs``."""
+
+    @step
+    def fails_all(n: int, m: int) -> None:
+        raise ValueError(n, m)
+
+    @pipeline(name="nested")
+    def made() -> None:
+        with for_each([1, 2], name="outer") as n, for_each([3, 4], name="inner") as m:
+            fails_all(n, m)
+
+    engine = Engine()
+    handle = engine.attach(made.run().run_id)
+    for steps in (["fails_all"], ["fails_all[1]"], ["fails_all[1][0]"]):
+        handle.retry(steps=steps)
+    assert engine.asked == [("fails_all",), ("fails_all[1]",), ("fails_all[1][0]",)]
+    for missing in ("fails_all[2]", "fails_all[1][2]"):
+        with pytest.raises(RetryRefusedError, match="has no step"):
+            handle.retry(steps=[missing])
+
+
 def traced(folder: Path, name: str) -> int:
     """How often a step of that name has begun, this time included; its file ``fail`` says how often it fails."""
     with (folder / name).open("a") as file:
