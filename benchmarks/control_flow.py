@@ -9,9 +9,8 @@ from benchmarks.measure import Row, side_by_side
 COMPILE = """
 import json, time
 from flowyml import for_each, pipeline, step
-from flowyml.core.errors import UnsupportedFeatureError
+from flowyml.core.errors import NoFileFormatError, UnsupportedFeatureError
 from flowyml.orchestrators import registry
-from flowyml.orchestrators.base import NoFileFormatError
 from flowyml.orchestrators.config import Target
 from flowyml.orchestrators.targets import construct
 

@@ -6,9 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flowyml.core.capabilities import Capabilities, Feature, Level
-from flowyml.core.errors import ConfigurationError, DefinitionError, FlowymlError, UnsupportedFeatureError
+from flowyml.core.errors import (
+    ConfigurationError,
+    DefinitionError,
+    FlowymlError,
+    NoFileFormatError,
+    UnsupportedFeatureError,
+)
 from flowyml.orchestrators import registry
-from flowyml.orchestrators.base import NoFileFormatError, Orchestrator, RunnablePipeline
+from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from flowyml.orchestrators.config import Target
 from flowyml.orchestrators.needs import needs_of
 from flowyml.orchestrators.targets import construct

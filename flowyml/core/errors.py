@@ -14,6 +14,7 @@
     ├── DeploymentError                         a deployment or schedule that cannot be made
     │   └── OwnershipError (PermissionError)    another pipeline's is in its place, or somebody changed it by hand
     ├── UnsupportedFeatureError                 the plan needs what the engine lacks; nothing was sent
+    │   └── NoFileFormatError                   the engine takes no files: there is nothing to compile to
     ├── OrchestratorNotFoundError (LookupError) no orchestrator of that name, no engine at that URL
     ├── MissingExtraError (ImportError)         the engine's client library is not installed
     ├── PluginError                             a third-party orchestrator that cannot be loaded
@@ -46,8 +47,8 @@ from __future__ import annotations
 __all__ = [
     "FlowymlError", "DefinitionError", "CycleError", "UnknownOptionError", "OverrideError", "ParameterError",
     "ScheduleError", "ConfigurationError", "PlanError", "DeploymentError", "OwnershipError",
-    "UnsupportedFeatureError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError", "RunNotFoundError",
-    "ScheduleNotFoundError", "RetryRefusedError", "WaitTimeoutError", "EngineError",
+    "UnsupportedFeatureError", "NoFileFormatError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError",
+    "RunNotFoundError", "ScheduleNotFoundError", "RetryRefusedError", "WaitTimeoutError", "EngineError",
     "EngineUnreachableError", "AuthenticationError",
     "UnknownStateError", "ArtifactError", "NotPicklableError", "OutputNotKeptError", "StepError", "StepFailedError",
     "MissingSecretError", "OutputError", "StepTimeoutError", "StepCancelledError", "StepCrashedError",
@@ -109,6 +110,10 @@ class UnsupportedFeatureError(FlowymlError):
     """A plan needs features that an engine lacks. ``lacks`` holds one sentence for each of them."""
 
     lacks: tuple[str, ...] = ()
+
+
+class NoFileFormatError(UnsupportedFeatureError):
+    """An engine takes no files: there is nothing to compile a pipeline to, and it may run it all the same."""
 
 
 class OrchestratorNotFoundError(FlowymlError, LookupError):

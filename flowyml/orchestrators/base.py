@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flowyml.core.capabilities import Capabilities, Feature
-from flowyml.core.errors import DefinitionError, RetryRefusedError, UnsupportedFeatureError
+from flowyml.core.errors import DefinitionError, NoFileFormatError, RetryRefusedError, UnsupportedFeatureError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import measure
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from flowyml.runtime.code import Code
 
 __all__ = [
-    "Deployment", "Health", "NoFileFormatError", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run",
-    "claim_new", "located", "of_step",
+    "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
+    "of_step",
 ]  # fmt: skip
 
 logger = logging.getLogger("flowyml.orchestrators")
@@ -73,10 +73,6 @@ class RunnablePipeline(Protocol):
 
     def locate(self, error: DefinitionError) -> None:
         """Have an error, such as one of an engine's compiler, name file and line of its step, else of the pipeline."""
-
-
-class NoFileFormatError(UnsupportedFeatureError):
-    """An engine takes no files: there is nothing to compile a pipeline to, and it may run it all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ PUBLIC = {
     "flowyml.core.errors": [
         "FlowymlError", "DefinitionError", "CycleError", "UnknownOptionError", "OverrideError", "ParameterError",
         "ScheduleError", "ConfigurationError", "PlanError", "DeploymentError", "OwnershipError",
-        "UnsupportedFeatureError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError",
+        "UnsupportedFeatureError", "NoFileFormatError", "OrchestratorNotFoundError", "MissingExtraError", "PluginError",
         "RunNotFoundError", "ScheduleNotFoundError", "RetryRefusedError", "WaitTimeoutError", "EngineError",
         "EngineUnreachableError", "AuthenticationError", "UnknownStateError", "ArtifactError", "NotPicklableError",
         "OutputNotKeptError", "StepError", "StepFailedError", "MissingSecretError", "OutputError", "StepTimeoutError",
@@ -49,8 +49,8 @@ PUBLIC = {
     "flowyml.graph": ["mermaid", "svg", "terminal"],
     "flowyml.orchestrators": ["LocalOrchestrator", "Orchestrator", "RemoteOrchestrator"],
     "flowyml.orchestrators.base": [
-        "Deployment", "Health", "NoFileFormatError", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run",
-        "claim_new", "located", "of_step",
+        "Deployment", "Health", "Orchestrator", "RunnablePipeline", "SignIn", "check_same_run", "claim_new", "located",
+        "of_step",
     ],
     "flowyml.orchestrators.bundled": ["BundledPipeline"],
     "flowyml.orchestrators.local": ["LocalOrchestrator"],

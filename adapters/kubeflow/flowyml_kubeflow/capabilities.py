@@ -52,7 +52,7 @@ CLUSTER = Capabilities(
             "a step that fails fails the last task of the run, and not its pod; not after a pod was lost: KFP starts "
             "nothing that waits for a task that failed"
         ),
-        Feature.CLEANUP: yes,
+        Feature.CLEANUP: partly("not after the run was stopped, a pod was lost or an image could not be pulled"),
         Feature.SUB_PIPELINES: partly(_BY_NAME),
         Feature.EXECUTION_GROUPS: no("not yet; local runs have it"),
         Feature.RETRY_RUN: partly(

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flowyml.core.errors import StepError
 from flowyml.core.runs import labelled
-from flowyml.plan.conditions import holds
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source
+from flowyml.runtime.deciding import checked_lists, is_taken
 from flowyml.runtime.nodes import End, Index, verdict
+from flowyml.runtime.tracebacks import described
 from flowyml_kubeflow.records import Entry, Items, Known
 
 __all__ = ["Fates", "Found"]
@@ -172,16 +174,13 @@ class Fates:
         def value_of(source: Source) -> Any:
             return self.value_of(self.find(source, branch.parent, prefix))
 
-        for each in self.structure.choices[branch.choice]:
-            try:
-                is_true = each.condition is None or holds(each.condition, value_of)
-            except Exception as error:
-                what = f"{type(error).__name__}: {error}"
-                self._fail(branch.name, f"The condition of branch {each.name!r} cannot be decided: {what}")
-                return End.FAILED, f"{labelled(branch.name, prefix)!r} failed"
-            if is_true or each.name == branch.name:
-                return (End.OK if is_true and each.name == branch.name else End.SKIPPED), ""
-        return End.SKIPPED, ""
+        choices = self.structure.choices[branch.choice]
+        try:
+            taken = is_taken(choices[: choices.index(branch) + 1], value_of)
+        except StepError as error:
+            self._fail(branch.name, str(error))
+            return End.FAILED, f"{labelled(branch.name, prefix)!r} failed"
+        return End.OK if taken else End.SKIPPED, ""
 
     def items(self, loop: str, prefix: Index) -> Items:
         """The lists of a loop, if it has begun."""
@@ -198,33 +197,24 @@ class Fates:
         if end is not End.OK:
             return Items(end, cause)
         try:
-            lists, plain = {}, []
-            for item in loop.over:
-                found = self.find(item.source, loop.parent, prefix)
-                lists[item.name] = self._split(loop, item.name, found)
-                if found.plain:
-                    plain.append(item.name)
-            if len({len(items) for items in lists.values()}) > 1:
-                shown = ", ".join(f"{name!r} has {len(items)}" for name, items in lists.items())
-                raise ValueError(f"The lists of loop {loop.name!r} go in step and must be equally long: {shown}.")
-        except Exception as error:  # whatever unpacking a user's value raises
-            self._fail(loop.name, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+            found = {item.name: self.find(item.source, loop.parent, prefix) for item in loop.over}
+            given = {name: each.value if _is_split(each) else self.value_of(each) for name, each in found.items()}
+            lists = {name: self._packed(found[name], items) for name, items in checked_lists(loop, given).items()}
+        except Exception as error:  # whatever unpacking or packing a user's value raises
+            self._fail(loop.name, str(error) if isinstance(error, StepError) else described(error))
             return Items(End.FAILED, f"{labelled(loop.name, prefix)!r} failed")
-        return Items(End.OK, "", lists, tuple(plain))
+        return Items(End.OK, "", lists, tuple(name for name, each in found.items() if each.plain))
+
+    def _packed(self, found: Found, items: Sequence[Any]) -> list[Any]:
+        """The items of a list, each packed where a step made it."""
+        return list(items) if found.plain or _is_split(found) else [self.pack(item) for item in items]
 
     def _fail(self, group: str, why: str) -> None:
         """Have the run fail, unless it is the clean-up that did."""
         if not self.structure.is_cleanup(group):
             self.known.fail([why])
 
-    def _split(self, loop: Loop, name: str, found: Found) -> list[Any]:
-        """The items of a list. What one loop has collected is packed item by item already."""
-        if [each.on_item_error for each in found.loops] == ["fail"]:
-            return list(found.value)
-        value = self.value_of(found)
-        if not isinstance(value, list | tuple):
-            what = "over a value" if name == "item" else f"over {name!r}"
-            raise ValueError(
-                f"Loop {loop.name!r} goes {what} that is not a list: {type(value).__name__}. Return a list."
-            )
-        return list(value) if found.plain else [self.pack(item) for item in value]
+
+def _is_split(found: Found) -> bool:
+    """Whether it is what one loop has collected, which is packed item by item already."""
+    return [each.on_item_error for each in found.loops] == ["fail"]

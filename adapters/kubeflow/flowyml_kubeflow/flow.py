@@ -14,11 +14,11 @@ from flowyml.plan.groups import Loop, Section
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, steps_of
 
-__all__ = ["Flow", "chunks", "has_flow"]
+__all__ = ["MOST_ARTIFACTS", "Flow", "chunks", "has_flow"]
 
 # KFP describes the artifact of each pod of a loop to the task that puts them together in one argument, which holds
 # about 165; and a pod of a loop is about six nodes of Argo's workflow, of which some thousand fit.
-_ARTIFACTS, _NODES, _PODS = 150, 200, 50
+MOST_ARTIFACTS, _NODES, _PODS = 150, 200, 50
 
 
 def has_flow(plan: Plan) -> bool:
@@ -134,7 +134,7 @@ class Flow:
     def most_chunks(self, loop: str) -> int:
         """How many chunks of items a loop may have at most."""
         given_on, members = len(self.given_on(loop)), len(self.members(loop))
-        return max(1, min(_PODS, _ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
+        return max(1, min(_PODS, MOST_ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
 
 
 def chunks(count: int, most: int) -> list[str]:

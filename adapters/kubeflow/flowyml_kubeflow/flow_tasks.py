@@ -11,7 +11,7 @@ from flowyml.orchestrators.base import of_step
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_kubeflow import executors, flow_names, names
-from flowyml_kubeflow.flow import Flow, chunks
+from flowyml_kubeflow.flow import MOST_ARTIFACTS, Flow, chunks
 from flowyml_kubeflow.options import StepOptions, step_options
 from flowyml_kubeflow.parameters import described_output, kfp_type
 from flowyml_kubeflow.parts import (
@@ -215,10 +215,11 @@ class FlowTasks:
         """What puts the records of a loop's pods together, so that others take one artifact."""
         records = {flow_names.record(step.name): _artifact(flow_names.loop_task(loop), flow_names.record(step.name))
                    for step in given_on}  # fmt: skip
-        if len(records) > 150:
+        if len(records) > MOST_ARTIFACTS:
             raise UnsupportedFeatureError(
                 f"Loop {loop!r} has {len(records)} steps whose outputs are used outside of it or by no step; KFP "
-                f"describes those of all its pods in one argument, which Linux limits to 128 KiB: about 150. Split it."
+                f"describes those of all its pods in one argument, which Linux limits to 128 KiB: about "
+                f"{MOST_ARTIFACTS}. Split it."
             )
         outputs = {"artifacts": {flow_names.of_all(loop): ARTIFACT}}
         parameters: Json = {flow_names.LOOP: {"runtimeValue": {"constant": names.constant(loop)}}}

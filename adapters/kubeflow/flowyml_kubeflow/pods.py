@@ -5,6 +5,7 @@ It travels in the bundle of such a pipeline.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -64,6 +65,7 @@ class _Pod:
         output = Path(given["outputs"]["outputFile"]).parent
         output.mkdir(parents=True, exist_ok=True)
         self.scratch = Path(tempfile.mkdtemp(dir=output, prefix=".flowyml-"))
+        self.numbers = itertools.count()  # of the values that it packs
         self.known = Known(self.scratch)
         for port in given["inputs"].get("artifacts", {}):
             if flow_names.is_record(port):
@@ -112,8 +114,7 @@ class _Pod:
         return unpack(self.known.here(packed), *self._stores)
 
     def _pack(self, value: Any) -> Any:
-        number = sum(1 for _ in (self.scratch / "store").glob("*")) if (self.scratch / "store").exists() else 0
-        return pack(value, open_store(self.scratch / "store"), key=f"{number}-{os.urandom(4).hex()}")
+        return pack(value, open_store(self.scratch / "store"), key=f"{next(self.numbers)}-{os.urandom(4).hex()}")
 
     def _leave(self, port: str, **what: Any) -> Result:
         """The artifact for other pods; on the local runner also for this one, should the run be tried again."""

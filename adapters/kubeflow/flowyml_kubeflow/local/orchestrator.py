@@ -24,6 +24,7 @@ from flowyml.core.capabilities import Capabilities
 from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
+    NoFileFormatError,
     RetryRefusedError,
     RunNotFoundError,
     UnsupportedFeatureError,
@@ -33,13 +34,7 @@ from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
-from flowyml.orchestrators.base import (
-    Health,
-    NoFileFormatError,
-    Orchestrator,
-    RunnablePipeline,
-    check_same_run,
-)  # fmt: skip
+from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import Plan, Step
