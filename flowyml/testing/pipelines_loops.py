@@ -230,14 +230,14 @@ def unequal(folder: str) -> Pipeline:
 
 
 def no_list(folder: str) -> Pipeline:
-    """A loop over what turns out to be no list."""
+    """A loop over a value that is not a list."""
     _, _, double, _, _, same, _ = parts(folder)
 
     @step
     def text() -> Any:
         return "text"
 
-    @pipeline(name="conformance no list")
+    @pipeline(name="conformance not a list")
     def made() -> Any:
         return same(double.map(n=text()))
 
