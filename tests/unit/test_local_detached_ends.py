@@ -44,6 +44,29 @@ def test_cancel_kills_the_process_and_what_it_started(local: LocalOrchestrator, 
     assert handle.cancel() is False
 
 
+class SlowToArrive(LocalOrchestrator):
+    """Takes its time in the process of a run, before that has begun."""
+
+    folder = ""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        (Path(self.folder) / "arriving").touch()
+        time.sleep(300)
+
+
+def test_a_run_that_is_cancelled_while_its_process_starts(local: LocalOrchestrator, tmp_path: Path) -> None:
+    @step
+    def never() -> None: ...
+
+    slow = SlowToArrive(store=local.store.path)
+    slow.folder = str(tmp_path)
+    handle = Pipeline("never").add_step(never).submit(on=slow)
+    wait_until((tmp_path / "arriving").exists)
+    assert handle.cancel() is True
+    assert handle.status is CANCELLED, handle.error
+
+
 def test_cancel_fires_the_last_hook(local: LocalOrchestrator, tmp_path: Path) -> None:
     from flowyml.core.hooks import PipelineHook
 

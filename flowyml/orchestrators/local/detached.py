@@ -212,8 +212,11 @@ def main(folder: Path) -> int:
         with pickles_decided(job["caller"]["no_pickles"]):
             ending = _execute(job, folder, host)
     except BaseException as error:
-        traceback.print_exc()
-        ending = Ending("FAILED", "failed", error_text(error))
+        if host.is_stopped:  # before the run had begun to take notice
+            ending = Ending("CANCELLED", "cancelled", "The run was cancelled.")
+        else:
+            traceback.print_exc()
+            ending = Ending("FAILED", "failed", error_text(error))
     if store.finish(job["run_id"], ending):  # it was not recorded yet: execute() never came to do so
         host.record_output(store)
     clear_folder(folder, all_of_it=ending.status == "COMPLETED")

@@ -19,6 +19,8 @@ class Host:
     run_id: str | None = None
     code_folder: Path | None = None
     dates: RunDates | None = None
+    is_stopped = False
+    """Whether the process was asked to stop. Whatever goes wrong from then on is part of that."""
 
     def begun(self, engine: Engine) -> None:
         """The steps begin now."""

@@ -239,7 +239,7 @@ class LocalRun:
 
     def _note_fault(self, error: BaseException) -> None:
         """The caller's interrupt, or a fault outside of all steps, such as code that cannot be imported."""
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) or self._settings.host.is_stopped:
             self._outcome = ExecutionStatus.CANCELLED, "cancelled", "The run was interrupted."
             return
         self._outcome = ExecutionStatus.FAILED, "failed", error_text(error)
