@@ -29,7 +29,8 @@ class RetryConformance(Conformance):
         assert handle.outputs == {"total": 6, "beside": 7}
         assert Counter((Path(folder) / "trace").read_text().splitlines()) == {"list": 1, "flaky": 2, "beside": 1}
         attempts = {run.name: run.attempt for run in handle.step_runs()}
-        assert (attempts["flaky"], attempts["list"], attempts["total"]) == (2, 1, 1)
+        again = 2 if self.counts_retries else 1
+        assert [attempts[name] for name in ("flaky", "list", "total")] == [again, 1, 1], attempts
         with pytest.raises(RetryRefusedError, match="completed"):
             handle.retry()
 

@@ -190,13 +190,17 @@ class Conformance:
     ``run_timeout`` is how long one small run may take, ``patience`` how long a step waits for one that should run
     beside it, both in seconds, and ``at_once`` how many of the sample pipelines the engine is given at a time.
     ``refused`` is for an engine that does something partly: by the names of pipelines that are beyond its limits, words
-    of the error with which it refuses them.
+    of the error with which it refuses them. ``joins_beside_failures`` says that ``either`` has a value although a step
+    failed that only a later condition of the choice needs, ``counts_retries`` that attempts go on counting when a run
+    is retried.
     """
 
     run_timeout = 90.0
     patience = 30
     at_once = 4
     refused: ClassVar[Mapping[str, str]] = {}
+    joins_beside_failures = True
+    counts_retries = True
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -21,6 +21,7 @@ from flowyml.core.errors import (
     AuthenticationError,
     EngineUnreachableError,
     ParameterError,
+    RetryRefusedError,
     UnsupportedFeatureError,
 )
 from flowyml.core.execution_status import ExecutionStatus
@@ -31,7 +32,7 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
-from flowyml.testing import OrchestratorConformance, pipelines, pipelines_branches, pipelines_ends
+from flowyml.testing import OrchestratorConformance, pipelines, pipelines_again, pipelines_branches, pipelines_ends
 from flowyml.testing.base import Done, sample, wait_until
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
@@ -48,6 +49,8 @@ pytestmark = [
 
 class TestConformanceOverTheApi(OrchestratorConformance):
     run_timeout = RUN
+    joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
+    counts_retries = False  # KFP forgets the pods that it runs again
     patience = 30 if IS_REAL else 2
 
     @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)
@@ -57,6 +60,12 @@ class TestConformanceOverTheApi(OrchestratorConformance):
         assert handle.cancel() is True
         assert self.finish(handle).status is ExecutionStatus.CANCELLED
         assert (Path(folder) / "trace").exists()
+
+    def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, folder: str) -> None:
+        """Pods of loops succeed where their steps fail, and KFP runs only pods again that failed: it is refused."""
+        handle = self.finish(orchestrator.run_pipeline(pipelines_again.items_fail_once(folder)))
+        with pytest.raises(RetryRefusedError, match="KFP runs only pods again that failed"):
+            handle.retry()
 
     @pytest.fixture(scope="class")
     @classmethod
