@@ -32,7 +32,14 @@ from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.probe import Site
 from flowyml.orchestrators.remote import RemoteOrchestrator
-from flowyml.testing import OrchestratorConformance, pipelines, pipelines_again, pipelines_branches, pipelines_ends
+from flowyml.testing import (
+    OrchestratorConformance,
+    pipelines,
+    pipelines_again,
+    pipelines_branches,
+    pipelines_ends,
+    pipelines_loops,
+)
 from flowyml.testing.base import Done, sample, wait_until
 from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
@@ -86,6 +93,11 @@ class TestConformanceOverTheApi(OrchestratorConformance):
     @pytest.mark.xfail(not IS_REAL, reason="the fake runs one task after another", strict=True)
     def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
         super().test_a_step_beside_a_branch_and_a_loop_does_not_wait(done, orchestrator)
+
+    @sample(pipelines_loops.item_by_item, needs=[Feature.FAN_OUT], settings=["patience"])
+    @pytest.mark.xfail(not IS_REAL, reason="the fake runs one task after another", strict=True)
+    def test_an_item_does_not_wait_for_the_others(self, done: Done) -> None:
+        super().test_an_item_does_not_wait_for_the_others(done)
 
     def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
         """Of a zone that keeps its offset; others are refused, with the reason."""
