@@ -54,9 +54,9 @@ class Group:
 # The longest first, so that the last one to start is short.
 GROUPS = (
     Group("airflow", [ENGINES["airflow"]]),
+    Group("kubeflow", [ENGINES["kubeflow"]]),
     Group("prefect", [ENGINES["prefect"]]),
     Group("unit", ["tests/unit", "flowyml", "adapters"]),
-    Group("kubeflow", [ENGINES["kubeflow"]]),
     Group("others", ["tests", "--ignore=tests/unit", *(f"--ignore={folder}" for folder in ENGINES.values())]),
 )
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from flowyml.orchestrators.base import Orchestrator
-from flowyml.testing import OrchestratorConformance, RandomFlowConformance
+from flowyml.testing import OrchestratorConformance
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 
 
 @pytest.mark.kubeflow
 @pytest.mark.timeout(900)
-class TestSubprocessRunner(OrchestratorConformance, RandomFlowConformance):
+class TestSubprocessRunner(OrchestratorConformance):
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     run_timeout = 600.0  # a loop of three items is five processes, one after another
     at_once = 3

@@ -14,7 +14,18 @@ import pytest
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.bundle import build
 from flowyml.plan.model import FromParameter, FromStep, Input, Parameter, PipelineOutput, Plan, Step
-from flowyml.testing import OrchestratorConformance
+from flowyml.testing import (
+    BranchConformance,
+    CleanupConformance,
+    DeploymentConformance,
+    FailureConformance,
+    FanOutConformance,
+    LifeConformance,
+    RunConformance,
+    ScheduleConformance,
+    SecretConformance,
+    SubPipelineConformance,
+)
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.compiler import compile_pipeline
 
@@ -33,7 +44,17 @@ def docker_engine(load_engine: Callable[[str], Any]) -> Iterator[str]:
         yield host
 
 
-class TestDockerRunner(OrchestratorConformance):
+class TestDockerRunner(
+    RunConformance, FailureConformance, LifeConformance, DeploymentConformance, ScheduleConformance, SecretConformance
+):
+    """Of loops and branches a selection: each task is a container, one after another."""
+
+    test_blocks = FanOutConformance.test_several_steps_for_each_item
+    test_empty_blocks = FanOutConformance.test_every_step_of_a_loop_over_nothing_completes
+    test_joins = BranchConformance.test_a_failure_in_the_taken_branch_fails_the_run_and_the_join
+    test_by_names = SubPipelineConformance.test_the_branch_that_is_taken_by_names
+    test_clean_up = CleanupConformance.test_clean_up_after_a_failure
+
     run_timeout = 600.0  # a loop of three items is five containers, one after another
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
     refused: ClassVar = {
