@@ -14,7 +14,7 @@ from typing import Any
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.canonical import canonical_json
-from flowyml.plan.groups import Group, Groups
+from flowyml.plan.groups import Group, Groups, Section
 from flowyml.plan.secrets import check_distinct
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep, Source, steps_of
 
@@ -148,6 +148,12 @@ class Plan:
     def step_outputs(self) -> tuple[tuple[str, FromStep], ...]:
         """Names and sources of those outputs that are of one step: without branches, all."""
         return tuple((item.name, item.source) for item in self.outputs if isinstance(item.source, FromStep))
+
+    @property
+    def has_control_flow(self) -> bool:
+        """Whether more than the order of its steps says which of them run, and how often."""
+        grouped = any(not isinstance(group, Section) for group in self.groups)
+        return grouped or any(step.run_if != "all_success" for step in self.steps)
 
     @cached_property
     def structure(self) -> Groups:

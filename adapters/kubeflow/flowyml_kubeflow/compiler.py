@@ -15,7 +15,6 @@ from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
-from flowyml_kubeflow.flow import has_flow
 from flowyml_kubeflow.flow_tasks import FlowTasks
 from flowyml_kubeflow.inline import is_large, with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
@@ -103,14 +102,14 @@ class _Compiler:
         return Compiled(spec, platform, self.bundle, self.url)
 
     def _tasks(self) -> Dag:
-        if has_flow(self.plan):
+        if self.plan.has_control_flow:
             return self._with_flow()
         return self._with_hooks() if self.plan.hooks else self._steps(CODE, [names.BUNDLE_TASK])
 
     def _with_flow(self) -> Dag:
         """Loops, branches and rules: the last task calls the hooks at the end, since it knows how all steps ended.
 
-        An exit handler would not: KFP tells it the state of a DAG, and before 2.17 one with a loop in it stays RUNNING.
+        An exit handler would not: KFP hands it the state of a DAG, and before 2.17 one with a loop in it stays RUNNING.
         """
         first = names.START_TASK if self.plan.hooks else names.BUNDLE_TASK
         dag = FlowTasks(self.plan, self.options, self.form, self._component, self.components, first).dag()

@@ -10,21 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from flowyml.plan.groups import Loop, Section
+from flowyml.plan.groups import Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, steps_of
 
-__all__ = ["MOST_ARTIFACTS", "Flow", "chunks", "has_flow"]
+__all__ = ["MOST_ARTIFACTS", "Flow", "chunks"]
 
 # KFP describes the artifact of each pod of a loop to the task that puts them together in one argument, which holds
 # about 165; and a pod of a loop is about six nodes of Argo's workflow, of which some thousand fit.
 MOST_ARTIFACTS, _NODES, _PODS = 150, 200, 50
-
-
-def has_flow(plan: Plan) -> bool:
-    """Whether a plan has what a flat KFP pipeline cannot say."""
-    grouped = any(not isinstance(group, Section) for group in plan.structure)
-    return grouped or any(step.run_if != "all_success" for step in plan)
 
 
 class Flow:

@@ -11,7 +11,6 @@ from io import StringIO
 from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, generate_tokens
 
 from flowyml.plan.bundle import Bundle
-from flowyml_kubeflow.flow import has_flow
 
 __all__ = ["encoded", "is_large", "with_launcher", "without_prose"]
 
@@ -69,7 +68,7 @@ def with_launcher(bundle: Bundle) -> Bundle:
     """
     from importlib.resources import files
 
-    contents, flow = bundle.files, has_flow(bundle.plan)
+    contents, flow = bundle.files, bundle.plan.has_control_flow
     users = [data for path, data in contents.items() if path.startswith(_USERS)]
     if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}

@@ -77,7 +77,7 @@ class _Pod:
         self.kept = run / "records" / self._name() if run else None
 
     def _name(self) -> str:
-        """What tells this pod from the others of its run."""
+        """What is different in each pod of a run."""
         given = (self.values.get(port, "") for port in (names.STEP, flow_names.LOOP, flow_names.CHUNK))
         return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
 

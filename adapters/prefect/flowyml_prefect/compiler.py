@@ -15,7 +15,6 @@ from typing import Any
 
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier
@@ -23,7 +22,7 @@ from flowyml_prefect.names import flow_name, outputs_key
 from flowyml_prefect.outline import outline
 from flowyml_prefect.parts import common_text, defined_names
 
-__all__ = ["compile_flow", "flow_function", "has_control_flow", "task_functions"]
+__all__ = ["compile_flow", "flow_function", "task_functions"]
 
 _RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
 _SETTINGS = 'PIPELINE = ""\nBUNDLE = Path(__file__)\n'
@@ -41,7 +40,7 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     With ``walks`` it is that of a flow with control flow, which can go on with a run, also for a plan without.
     """
     plan = bundle.plan
-    walks = walks or has_control_flow(plan)
+    walks = walks or plan.has_control_flow
     names = _Names(plan)
     settings = (
         f"PIPELINE = {text_literal(plan.name)}\n"
@@ -99,12 +98,6 @@ def _checked_parameter(parameter: Parameter) -> str:
     if not name.isidentifier() or keyword.iskeyword(name) or name in _RESERVED or name.startswith("_"):
         raise DefinitionError(f"A Prefect flow cannot have a parameter called {name!r}. Choose another name.")
     return name
-
-
-def has_control_flow(plan: Plan) -> bool:
-    """Whether more than the order of its steps says which of them run."""
-    groups = any(isinstance(group, Loop | Branch | Cleanup) for group in plan.groups)
-    return groups or any(step.run_if != "all_success" for step in plan)
 
 
 def _turn(step: Step, names: _Names) -> str:

@@ -42,7 +42,7 @@ from flowyml.plan.names import slug
 from flowyml_kubeflow import flow_names, names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.flow import Flow, has_flow
+from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.supervisor import stop_steps
@@ -106,7 +106,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
                 f"Use runner='subprocess', or a cluster."
             )
         release = metadata.version("kfp")
-        if has_flow(plan) and tuple(map(int, release.split(".")[:2])) < _LOOPS_FROM:
+        if plan.has_control_flow and tuple(map(int, release.split(".")[:2])) < _LOOPS_FROM:
             raise UnsupportedFeatureError(
                 f"Pipeline {plan.name!r} has loops, branches or rules, which KFP's local runner has from kfp 2.16 on; "
                 f"here is kfp {release}. Upgrade it, or use a cluster."
@@ -166,7 +166,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
             "options": self.runner_options,
             "timeout_seconds": plan.timeout_seconds,
             "hooks": bool(plan.hooks),
-            "flow": has_flow(plan),
+            "flow": plan.has_control_flow,
             "cleans_up": any(map(Flow(plan).cleans_up, plan)),
             "loops": _loops(plan),
             "parameters": dict(parameters),
