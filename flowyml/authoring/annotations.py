@@ -213,7 +213,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _class(kind: Any) -> type | None:
-    """The class of an annotation without what is in brackets; None where that tells nothing."""
+    """The class of an annotation, without what is in brackets; None where any value may fit."""
     found = get_origin(kind) or kind
     if not isinstance(found, type) or found in (object, Any) or _is_typed_dict(found):
         return dict if isinstance(found, type) and _is_typed_dict(found) else None

@@ -124,7 +124,7 @@ def list_items(
 
 
 def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> str:
-    """The branch whose condition holds first; empty where none does, or a value is missing that is needed to tell.
+    """The branch whose condition holds first; empty where none does, or where a value is missing for it.
 
     Fails where such a value, or one that is needed after it, is missing since its step failed.
     """

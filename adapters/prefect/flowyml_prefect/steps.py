@@ -100,7 +100,7 @@ def step_runs(plan: Sequence[Planned], tasks: Iterable[TaskRun], labels: Mapping
 
 
 class _Items:
-    """Which items the loops of a run are known to have, as far as one of their steps, or a label, tells."""
+    """The items that the loops of a run are known to have, from the task runs of their steps and from labels."""
 
     def __init__(
         self, plan: Sequence[Planned], found: Mapping[str, Mapping[Index, TaskRun]], labels: Mapping[str, Any]
@@ -160,7 +160,7 @@ def after_the_end(step: StepRun, run: ExecutionStatus, ended_at: datetime | None
 
 
 def went_wrong(status: ExecutionStatus) -> bool:
-    """Whether there is an error to tell."""
+    """Whether it has ended, and not well."""
     return status.is_terminal and not status.is_successful
 
 

@@ -463,6 +463,6 @@ def test_of_a_list_that_is_not_whole_no_part_is_read() -> None:
                 raise NotThereError(404, "gone")
             return 4
 
-    read = RunReader(Client()).outputs({"dag_id": "listed", "dag_run_id": "r"})  # type: ignore[arg-type]
+    read = RunReader(Client()).outputs({"dag_id": "listed", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
     assert dict(read) == {"other": 4}
     assert list(read.not_kept) == ["all"]

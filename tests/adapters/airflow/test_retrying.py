@@ -147,7 +147,7 @@ def test_a_run_that_took_too_long_goes_on_with_what_airflow_skipped() -> None:
     orchestrator._client = late = OneRun(61)  # type: ignore[assignment]  # all that is asked of it
     orchestrator.run_again("d/r", None)
     assert late.cleared == {"beside": None}
-    orchestrator._client = OneRun(59)  # type: ignore[assignment]
+    orchestrator._client = OneRun(59)  # type: ignore[assignment]  # as above
     with pytest.raises(RetryRefusedError, match="nothing to clear"):
         orchestrator.run_again("d/r", None)
 
