@@ -47,6 +47,7 @@ _AT_A_DESK = (
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py",
 )  # fmt: skip
+# Needed by the local engine, and by plans with secrets.
 _SECRETS = ("flowyml/runtime/secrets.py",)
 # The conformance suite and its sample pipelines; and the code of a user's that names them.
 _SUITE = "flowyml/testing/"
@@ -70,10 +71,11 @@ def with_launcher(bundle: Bundle) -> Bundle:
 
     contents, flow = bundle.files, bundle.plan.has_control_flow
     users = [data for path, data in contents.items() if path.startswith(_USERS)]
+    secrets = () if any(step.secrets for step in bundle.plan) else _SECRETS
     if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
-            needless = tuple(path for path in _ENGINES if not (flow and path == _NODES))
+            needless = tuple(path for path in (*_ENGINES, *secrets) if not (flow and path == _NODES))
             contents = {path: data for path, data in contents.items() if not path.startswith(needless)}
     if not any(_TESTS.search(data) for data in users):
         modules = [data for path, data in contents.items() if path.startswith("code/")]
@@ -84,8 +86,7 @@ def with_launcher(bundle: Bundle) -> Bundle:
         }
     if not any(_MAY_COMPILE.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if path not in _COMPILERS}
-    needless = (*_AT_A_DESK, *(() if any(step.secrets for step in bundle.plan) else _SECRETS))
-    contents = {path: data for path, data in contents.items() if path not in needless}
+    contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
     folder = files("flowyml_kubeflow")
     parts = (*_PARTS, *(_FLOW if flow else ()), *(_MADE if any(_MAKES.search(data) for data in users) else ()))
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts})
