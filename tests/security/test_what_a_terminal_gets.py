@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, date, datetime
 from io import StringIO
@@ -86,6 +86,9 @@ class Hostile(Orchestrator):
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         warnings.warn(EVIL, UserWarning, stacklevel=2)
+
+    def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
+        return dict.fromkeys(references, f"{EVIL}\n{EVIL}")
 
     def health(self) -> Health:
         return Health(reachable=True, version=EVIL, url=EVIL, detail=EVIL)
@@ -169,10 +172,14 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "from flowyml import Pipeline, step\n@step\ndef one() -> int:\n    return 1\n"
         "p = Pipeline('mild').add_step(one)\n"
     )
+    (tmp_path / "secretive.py").write_text(
+        "from flowyml import Pipeline, step\n@step(secrets={'key': 'shop/key'})\ndef one(key: str) -> int:\n"
+        "    return 1\np = Pipeline('secretive').add_step(one)\n"
+    )
     (tmp_path / "rude.py").write_text(f"raise ValueError({EVIL!r})\n")
     build(HOSTILE_PLAN, files={"m.py": b"def f(): ..."}).write(tmp_path)
     yield
-    for name in ("mild", "rude"):
+    for name in ("mild", "rude", "secretive"):
         sys.modules.pop(name, None)
 
 
@@ -191,6 +198,7 @@ COMMANDS = [
     "compile BUNDLE --to prefect", "bundle BUNDLE", f"bundle mild.py -o {EVIL}",
     "trigger x --on hostile", "clear x --on hostile", "backfill x 2026-01-01 2026-01-02 --on hostile",
     "backends sign-in hostile", "backends stop hostile", "schedule serve --on hostile",
+    "secrets check secretive.py --on hostile", "secrets check BUNDLE --on hostile",
 ]  # fmt: skip
 
 
