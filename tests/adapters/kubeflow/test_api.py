@@ -85,17 +85,17 @@ class TestConformanceOverTheApi(OrchestratorConformance):
         make: Callable[..., Orchestrator] = kfp_api.orchestrator
         return make
 
-    @pytest.mark.xfail(not IS_REAL, reason="the fake runs one task after another", strict=True)
+    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
     def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
         super().test_independent_steps_run_at_the_same_time(orchestrator, folder)
 
     @sample(pipelines_branches.beside, needs=[Feature.BRANCHES, Feature.FAN_OUT], settings=["patience"])
-    @pytest.mark.xfail(not IS_REAL, reason="the fake runs one task after another", strict=True)
+    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
     def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
         super().test_a_step_beside_a_branch_and_a_loop_does_not_wait(done, orchestrator)
 
     @sample(pipelines_loops.item_by_item, needs=[Feature.FAN_OUT], settings=["patience"])
-    @pytest.mark.xfail(not IS_REAL, reason="the fake runs one task after another", strict=True)
+    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
     def test_an_item_does_not_wait_for_the_others(self, done: Done) -> None:
         super().test_an_item_does_not_wait_for_the_others(done)
 
@@ -551,10 +551,10 @@ def test_a_schedule_fires_at_the_time_of_its_zone(
     made = orchestrator.schedule_pipeline(pipeline, schedule)
     ahead = made.next_runs[0] - datetime.now(UTC)
     try:
-        kfp_api.state.ahead = ahead - timedelta(seconds=20)
+        kfp_api.state.ahead = ahead - timedelta(minutes=5)
         time.sleep(1)
         assert orchestrator.runs(name) == []
-        kfp_api.state.ahead = ahead + timedelta(days=1, seconds=20)
+        kfp_api.state.ahead = ahead + timedelta(days=1, minutes=5)
         waited_for(lambda: orchestrator.runs(name))
         time.sleep(1)
         assert len(orchestrator.runs(name)) == (2 if catch_up else 1)
@@ -731,9 +731,9 @@ def test_another_process_was_faster(kfp_api: Any, path: str) -> None:
 @pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
 def test_a_call_that_hangs_before_anything_is_made(kfp_api: Any, path: str) -> None:
     name = run_id("hanging")
-    impatient = kfp_api.orchestrator(experiment=name, timeout=1)
+    impatient = kfp_api.orchestrator(experiment=name, timeout=4)
     pipeline = Pipeline(name).add_step(step(name="one")(lambda: 1))
-    kfp_api.fail("POST", path, seconds=2)
+    kfp_api.fail("POST", path, seconds=6)
     with pytest.raises(EngineUnreachableError, match="does not answer"):
         impatient.run_pipeline(pipeline, name)
     assert impatient.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5).outputs == {"one": 1}
@@ -741,9 +741,9 @@ def test_a_call_that_hangs_before_anything_is_made(kfp_api: Any, path: str) -> N
 
 def test_a_call_that_hangs_before_the_run_is_made(kfp_api: Any) -> None:
     name = run_id("hanging")
-    impatient = kfp_api.orchestrator(timeout=1)
+    impatient = kfp_api.orchestrator(timeout=4)
     impatient.deploy_pipeline(pipelines.greeting())
-    kfp_api.fail("POST", "/runs$", seconds=2)
+    kfp_api.fail("POST", "/runs$", seconds=6)
     handle = impatient.run_pipeline(pipelines.greeting(), name).wait_for_completion(RUN, 0.5)
     assert handle.status is ExecutionStatus.COMPLETED
     assert [run.run_id for run in impatient.runs("conformance greeting")].count(name) == 1

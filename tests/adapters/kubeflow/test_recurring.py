@@ -23,7 +23,10 @@ pytestmark = [
     pytest.mark.kubeflow,
     pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),
 ]
-NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 @pytest.fixture
@@ -120,20 +123,25 @@ def test_parameters_and_names_of_any_length_are_scheduled(orchestrator: Kubeflow
         orchestrator.delete_schedule(made.schedule_id)
 
 
+DAY, SECOND, HOUR = timedelta(days=1), timedelta(seconds=1), timedelta(hours=1)
+
+
 @pytest.mark.parametrize(
-    ("schedule", "start"),
+    ("options", "wanted", "kept"),
     [
-        (Schedule(cron="0 6 * * *", start=NOW + timedelta(days=1)), NOW + timedelta(days=1, seconds=-1)),
-        (Schedule(cron="0 6 * * *", start=NOW - timedelta(days=1)), None),
-        (Schedule(cron="0 6 * * *", start=NOW - timedelta(days=1), catch_up=True), NOW - timedelta(days=1, seconds=1)),
-        (Schedule(interval_seconds=3600, start=NOW - timedelta(minutes=90)), NOW - timedelta(minutes=30)),
+        ({"cron": "0 6 * * *"}, DAY, DAY - SECOND),
+        ({"cron": "0 6 * * *"}, -DAY, None),
+        ({"cron": "0 6 * * *", "catch_up": True}, -DAY, -DAY - SECOND),
+        ({"interval_seconds": 3600}, -1.5 * HOUR, -0.5 * HOUR),
     ],
     ids=["to come", "passed", "catching up", "interval"],
 )
 def test_the_start_is_what_has_kfp_run_when_the_schedule_says(
-    orchestrator: KubeflowOrchestrator, schedule: Schedule, start: datetime | None
+    orchestrator: KubeflowOrchestrator, options: dict[str, Any], wanted: timedelta, kept: timedelta | None
 ) -> None:
     """KFP's first run is strictly after the start, and what was missed is made up for with one run at once."""
+    base = now()
+    schedule, start = Schedule(**options, start=base + wanted), None if kept is None else base + kept
     made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
     try:
         trigger = the_recurring_run(orchestrator, made.schedule_id).trigger
@@ -148,7 +156,7 @@ def test_a_new_schedule_catches_up_with_what_the_old_one_left(fake: Any, orchest
     """KFP would replay everything from the start."""
     name = unique("caught up")
     pipeline = Pipeline(name, kubeflow={"max_concurrency": 10}).add_step(step(name="one")(lambda: 1))
-    start = NOW.replace(hour=0, minute=0, second=0) - timedelta(days=2)
+    start = now().replace(hour=0, minute=0, second=0) - timedelta(days=2)
     made = orchestrator.schedule_pipeline(pipeline, Schedule(cron="0 0 * * *", start=start, catch_up=True))
     try:
         waited_for(lambda: len(orchestrator.runs(name)) == 3)
