@@ -1,0 +1,293 @@
+"""What an Airflow DAG file says, as data: the border between reading DAG files and writing pipelines from them.
+
+Nothing here knows how a file was read. Every argument keeps its source text and place beside its value, since what
+is written from a model carries the text over, and shows the place in its report. What is only known when Airflow
+parses the file (Variables, the environment) is `Symbolic`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "Argument",
+    "AssetRef",
+    "DagModel",
+    "DagWarning",
+    "FileModel",
+    "FunctionModel",
+    "GroupModel",
+    "Mapping",
+    "Place",
+    "Reference",
+    "Symbolic",
+    "TaskModel",
+    "Value",
+    "ValueEdge",
+]
+
+Value = Any
+"""Plain data (None, bool, int, float, str, bytes, list, tuple, dict, set, datetime's classes), or, at any depth of
+it, a `Symbolic`, `ValueEdge`, `AssetRef`, `Reference` or `FunctionModel`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands: ``path`` relative to the root that was read, ``line`` and ``end_line`` from 1."""
+
+    path: str
+    line: int
+    end_line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Symbolic:
+    """A value that the file does not say: ``source`` is the expression as it stands.
+
+    ``origin`` says where it comes from: ``variable:NAME``, ``env:NAME``, ``connection:NAME``, ``clock``, or "" for
+    what could not be evaluated. ``default`` is what the file gives where Airflow has none (``has_default``); then the
+    graph was read with it.
+    """
+
+    source: str
+    place: Place
+    origin: str = ""
+    default: Value = None
+    has_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A class, an instance or a function of another library: ``import_path`` is its full name.
+
+    ``call`` says that it is called with ``arguments``, as in ``CronTriggerTimetable("0 3 * * *", timezone="UTC")``.
+    """
+
+    import_path: str
+    source: str
+    place: Place
+    call: bool = False
+    arguments: tuple[Argument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AssetRef:
+    """An asset (dataset). ``kind`` is ``asset``, ``alias``, ``name``, ``uri``, or ``all`` / ``any`` of ``parts``.
+
+    >>> str(AssetRef("all", parts=(AssetRef("asset", "b"), AssetRef("asset", uri="s3://a"))))
+    'all(b,s3://a)'
+    """
+
+    kind: str
+    name: str = ""
+    uri: str = ""
+    parts: tuple[AssetRef, ...] = ()
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "all" | "any":
+                return f"{self.kind}({','.join(sorted(str(part) for part in self.parts))})"
+            case "alias":
+                return f"AssetAlias:{self.name}"
+            case "name":
+                return f"AssetNameRef:{self.name}"
+            case "uri":
+                return f"AssetUriRef:{self.uri}"
+        return self.name or self.uri
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a call. A positional one has its index as name: "0".
+
+    ``source`` is the expression as it stands in the file; ``inherited`` names where it was written if not in the call
+    itself: ``default_args`` of the DAG or of a group, ``class`` (an operator's own ``__init__``), ``override``.
+    """
+
+    name: str
+    source: str
+    place: Place
+    value: Value = None
+    inherited: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionModel:
+    """A function of the repository: ``place`` spans its whole text, decorators included.
+
+    ``module`` is its dotted name as files of the root import it ("" for the DAG file itself); ``name`` is
+    ``<lambda>`` for one without; ``closure`` names what it uses of a function around it.
+    """
+
+    name: str
+    place: Place
+    module: str = ""
+    parameters: tuple[str, ...] = ()
+    nested: bool = False
+    closure: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ValueEdge:
+    """What a task returned or pushed, taken as a value: ``task_id``'s XCom under ``key``.
+
+    ``path`` is what is done with it: ``("map", FunctionModel)``, ``("zip", [ValueEdge…])``, ``("concat", […])``.
+    """
+
+    task_id: str
+    key: str = "return_value"
+    path: tuple[tuple[str, Value], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """How a mapped task or group gets its items: ``kind`` is ``expand`` or ``expand_kwargs``."""
+
+    kind: str
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DagWarning:
+    """What a reader cannot be sure of, or could not find out. ``code`` is stable; ``text`` is for people.
+
+    The codes: ``unknown-loop``, ``unknown-condition``, ``unknown-id``, ``default-taken``, ``unknown-schedule``,
+    ``unknown-call``, ``unknown-import``, ``unknown-context``, ``unknown-edge``, ``steps``, ``raises``, ``unread``.
+    """
+
+    code: str
+    text: str
+    place: Place
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskModel:
+    """A task, as Airflow's DagBag would hold it.
+
+    ``task_id`` has the prefix of its groups; where ``id_known`` is false it has ``{…}`` in it and is not one that
+    Airflow would know. ``import_path`` is that of the operator class as the file imports it; ``decorator`` is
+    ``@task``, ``@task.branch`` and so on for a TaskFlow task. ``arguments`` are the operator's (the decorator's, with
+    those of ``.override``), ``call_arguments`` those of the function. Times are in seconds. A ``retries`` or time that
+    is not known is a `Symbolic`. ``own_class`` is the operator's class where the repository has it. ``inputs`` pairs
+    the name of an argument with each value of another task that is anywhere in it.
+    """
+
+    task_id: str
+    label: str
+    operator: str
+    import_path: str
+    place: Place
+    id_known: bool = True
+    decorator: str | None = None
+    arguments: tuple[Argument, ...] = ()
+    call_arguments: tuple[Argument, ...] = ()
+    function: FunctionModel | None = None
+    upstream: tuple[str, ...] = ()
+    edge_labels: tuple[tuple[str, str], ...] = ()
+    trigger_rule: Value = "all_success"
+    retries: Value = 0
+    retry_delay: Value = 300.0
+    execution_timeout: Value = None
+    mapping: Mapping | None = None
+    in_mapped_group: bool = False
+    group: str | None = None
+    setup: bool = False
+    teardown: bool = False
+    on_failure_fail_dagrun: bool = False
+    inputs: tuple[tuple[str, ValueEdge], ...] = ()
+    own_class: FunctionModel | None = None
+
+    @property
+    def mapped(self) -> bool:
+        """Whether it has an ``expand`` of its own."""
+        return self.mapping is not None
+
+    def argument(self, name: str) -> Argument | None:
+        """The operator's argument of this name, if it was given one."""
+        return next((one for one in self.arguments if one.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupModel:
+    """A TaskGroup: ``group_id`` has the prefix of the groups around it, ``parent`` is theirs."""
+
+    group_id: str
+    place: Place
+    parent: str | None = None
+    tooltip: str = ""
+    arguments: tuple[Argument, ...] = ()
+    function: FunctionModel | None = None
+    call_arguments: tuple[Argument, ...] = ()
+    mapping: Mapping | None = None
+    prefix_group_id: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagModel:
+    """A DAG: tasks in the order in which the file makes them.
+
+    ``schedule`` is one of the words ``None``, ``@once``, ``@continuous``, ``cron:0 3 * * *``, ``delta:SECONDS``,
+    ``dataset:all(…)``, ``timetable:CLASS``, or None where it is not known (``schedule_known``). ``schedule_omitted``:
+    the file gives none, which Airflow 2 takes as a day and Airflow 3 as no schedule. ``style`` is ``with``,
+    ``constructor`` or ``decorator``.
+    """
+
+    dag_id: str
+    path: str
+    place: Place
+    id_known: bool = True
+    style: str = "with"
+    schedule: str | None = "None"
+    schedule_known: bool = True
+    schedule_omitted: bool = False
+    schedule_argument: Argument | None = None
+    schedule_value: Value = None
+    timezone: str = "UTC"
+    start_date: Value = None
+    end_date: Value = None
+    catchup: bool | None = None
+    max_active_runs: Value = None
+    tags: tuple[str, ...] = ()
+    description: str | None = None
+    doc: str | None = None
+    params: tuple[tuple[str, Value], ...] = ()
+    default_args: tuple[Argument, ...] = ()
+    callbacks: tuple[Argument, ...] = ()
+    arguments: tuple[Argument, ...] = ()
+    function: FunctionModel | None = None
+    call_arguments: tuple[Argument, ...] = ()
+    tasks: tuple[TaskModel, ...] = ()
+    groups: tuple[GroupModel, ...] = ()
+    warnings: tuple[DagWarning, ...] = ()
+
+    def task(self, task_id: str) -> TaskModel | None:
+        """The task of this id."""
+        return next((one for one in self.tasks if one.task_id == task_id), None)
+
+    def edges(self) -> Iterator[tuple[str, str]]:
+        """Each pair of a task and one that waits for it."""
+        return ((upstream, task.task_id) for task in self.tasks for upstream in task.upstream)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileModel:
+    """A file that was read: its DAGs, or the ``reason`` why it has none.
+
+    ``path`` is relative to ``root``, with slashes. ``reads`` lists the other files that the DAGs stand on.
+    """
+
+    path: str
+    root: str
+    dags: tuple[DagModel, ...] = ()
+    reason: str | None = None
+    warnings: tuple[DagWarning, ...] = ()
+    reads: tuple[str, ...] = field(default=())
+    steps: int = 0
