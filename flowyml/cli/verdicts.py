@@ -91,11 +91,13 @@ def verdict(found: Target, pipeline: RunnablePipeline, plan: Plan) -> Verdict:
 
 def _of_level(can: Capabilities, plan: Plan, level: Level) -> Iterator[Lack]:
     steps: dict[Feature, dict[str, None]] = {}
+    hints: dict[Feature, str] = {}
     for need in needs_of(plan):
         if can[need.feature].level is level:
             steps.setdefault(need.feature, {}).update(dict.fromkeys(need.steps))
+            hints.setdefault(need.feature, need.instead)
     for feature, names in steps.items():
-        yield Lack(feature, tuple(names), can[feature].note)
+        yield Lack(feature, tuple(names), " ".join(filter(None, [can[feature].note, hints[feature]])))
 
 
 def _found_by_compiler(orchestrator: Orchestrator | None, pipeline: RunnablePipeline) -> Iterator[Lack]:

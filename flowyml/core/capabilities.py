@@ -36,6 +36,7 @@ class Feature(StrEnum):
     EXECUTION_GROUPS = "Several steps in one task or process (execution_group)"
     RETRY_RUN = "What failed of a run runs again (retry)"
     SECRETS = "Secrets by name"
+    OPERATORS = "Operators of Airflow as steps (airflow_operator)"
     SCHEDULE_CRON = "Cron schedule"
     SCHEDULE_INTERVAL = "Interval schedule"
     SCHEDULE_TIMEZONE = "Schedule in a time zone"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flowyml.core.capabilities import Feature
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.model import Plan, Step
+from flowyml.plan.opaque import operator_of
 
 __all__ = ["Need", "first_of_each", "needs_of"]
 
@@ -21,11 +22,15 @@ _FEATURES_OF_GROUPS: Mapping[type[Group], Feature] = {
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A feature that a plan uses. ``who`` begins a sentence; ``steps`` are those it is for: none for the whole run."""
+    """A feature that a plan uses. ``who`` begins a sentence; ``steps`` are those it is for: none for the whole run.
+
+    ``instead`` says what would need less.
+    """
 
     feature: Feature
     who: str
     steps: tuple[str, ...] = ()
+    instead: str = ""
 
 
 def needs_of(plan: Plan) -> Iterator[Need]:
@@ -40,9 +45,20 @@ def needs_of(plan: Plan) -> Iterator[Need]:
     for group in plan.groups:
         members = tuple(plan.structure.members(group.name))
         yield Need(_FEATURES_OF_GROUPS[type(group)], f"{pipeline} has {group.name!r}", members)
+    if operators := {step.name: found[1] for step in plan if (found := operator_of(step))}:
+        yield _of_operators(operators)
     for step in plan:
         for feature, what in _step_needs(plan, step):
             yield Need(feature, f"step {step.name!r} asks for {what}", (step.name,))
+
+
+def _of_operators(operators: Mapping[str, str]) -> Need:
+    """All steps that hold the pipeline back are named, and what could replace each."""
+    from flowyml.orchestrators.replacements import replacement  # stays at home: no pod makes such a step
+
+    each = [f"{name!r} is {path.rpartition('.')[2]} ({replacement(path)})" for name, path in operators.items()]
+    shown = "; ".join(each)
+    return Need(Feature.OPERATORS, f"step {shown}", tuple(operators), f"What could replace each: {shown}.")
 
 
 def first_of_each(plan: Plan) -> dict[Feature, str]:

@@ -71,7 +71,7 @@ PUBLIC = {
         "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance", "RunIfConformance",
         "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
     ],
-    "flowyml_airflow": ["AirflowOrchestrator", "external_dag"],
+    "flowyml_airflow": ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],
     "flowyml_kubeflow": ["KubeflowLocalOrchestrator", "KubeflowOrchestrator"],
     "flowyml_kubeflow.local.orchestrator": ["KubeflowLocalOrchestrator"],

@@ -1,5 +1,7 @@
 """FlowyML on Airflow: ``AirflowOrchestrator``, and ``external_dag`` for DAGs that exist already.
 
+``airflow_operator`` is for steps that are operators of Airflow's own, and ``imported`` for their arguments.
+
 Importing this package imports neither Airflow, nor its client, nor httpx.
 """
 
@@ -7,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["AirflowOrchestrator", "external_dag"]
+__all__ = ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported"]
 
 if TYPE_CHECKING:
     from flowyml_airflow.external import external_dag
+    from flowyml_airflow.operators import airflow_operator, imported
     from flowyml_airflow.orchestrator import AirflowOrchestrator
 
 
@@ -23,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from flowyml_airflow.external import external_dag
 
         return external_dag
+    if name in ("airflow_operator", "imported"):
+        from flowyml_airflow import operators
+
+        return getattr(operators, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -21,10 +21,10 @@ from flowyml.plan.bundle import Bundle
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.marks import marked
 from flowyml.plan.model import FromEither, FromStep, Plan
-from flowyml_airflow import dag_parts
+from flowyml_airflow import dag_parts, operator_texts
 from flowyml_airflow.dag_docs import dag_docs, docstring
 from flowyml_airflow.flow import Flow
-from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id, development_name, task_id, xcom_key
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id, development_name, task_id
 from flowyml_airflow.options import (
     DAG_ARGUMENTS,
     DAG_CALLBACKS,
@@ -120,7 +120,9 @@ class _Dag:
         self.options = options
         self.flow = Flow(self.plan)
         check_schedule(self.plan, schedule)
-        self._body = "".join(TaskTexts(self.flow).text())
+        texts = TaskTexts(self.flow)
+        self._body = "".join(texts.text())
+        self._operator_imports = texts.names.imports.text()
 
     def text(self, version: str) -> str:
         """The whole file. Its last line is FlowyML's mark, with the facts that are read back."""
@@ -131,16 +133,7 @@ class _Dag:
             f"ARTIFACTS = {_text_or(self.options['artifacts'], 'None')}  # takes large outputs; "
             f"None: as FLOWYML_ARTIFACTS says on the workers\n"
         )
-        imports = dag_parts.IMPORTS.format(datetime=self._datetime_names(), airflow=self._airflow_names())
-        if self.schedule:
-            imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
-        imports += "".join(f"\n{part}" for part in self._flow_imports())
-        blocks = [
-            f"{docstring(dag_docs(self.plan, self.options, version))}\n{imports}\n{constants}",
-            dag_parts.WORKER,
-            dag_parts.STEP,
-            *self._flow_parts(),
-        ]
+        blocks = [dag_parts.WORKER, *self._step_parts(), *self._flow_parts()]
         if self.plan.hooks:
             blocks.append(dag_parts.HOOKS)
         if any(grows(step.retry) for step in self.plan):
@@ -149,6 +142,15 @@ class _Dag:
             blocks.append(dag_parts.POD)
         if self._calls_back:
             blocks.append(dag_parts.CALLBACK)
+        airflow = [name for name in ("DAG", "BaseOperator") if name == "DAG" or any(name in block for block in blocks)]
+        imports = dag_parts.IMPORTS.format(
+            datetime=self._datetime_names(), airflow=", ".join([*airflow, *(["Param"] if self.plan.parameters else [])])
+        )
+        if self.schedule:
+            imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
+        imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
+        docs = docstring(dag_docs(self.plan, self.options, version, self.flow.key))
+        blocks.insert(0, f"{docs}\n{imports}\n{constants}")
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 
     def _flow_imports(self) -> Iterator[str]:
@@ -159,8 +161,13 @@ class _Dag:
         if self.flow.sections:
             yield dag_parts.SECTION_IMPORTS
 
+    def _step_parts(self) -> Iterator[str]:
+        """Beside operators of Airflow's own a task returns what its step did, for their templates."""
+        if len(self.flow.operators) < len(self.plan.steps):
+            yield dag_parts.STEP.format(multiple_outputs=not self.flow.operators)
+
     def _flow_parts(self) -> Iterator[str]:
-        if self.flow.loops:
+        if any(task.name not in self.flow.operators for loop in self.flow.loops for task in self.flow.members(loop)):
             yield dag_parts.ITEM_STEP
         if "items" in self._kinds:
             yield dag_parts.ITEMS
@@ -179,9 +186,6 @@ class _Dag:
     def _asks_for_pods(self) -> bool:
         return any(asks_for_pod(step.resources) for step in self.plan)
 
-    def _airflow_names(self) -> str:
-        return "DAG, BaseOperator, Param" if self.plan.parameters else "DAG, BaseOperator"
-
     @property
     def _calls_back(self) -> bool:
         callbacks = {*DAG_CALLBACKS, *TASK_CALLBACKS}
@@ -191,6 +195,7 @@ class _Dag:
         times = [self.plan.timeout_seconds, *(step.timeout_seconds for step in self.plan)]
         times += [self.schedule.interval_seconds] if self.schedule else []
         has_delta = any(time is not None for time in times) or any(tries_again(step.retry) for step in self.plan)
+        has_delta = has_delta or any(map(operator_texts.has_delta, self.plan))
         return "datetime, timedelta, timezone" if has_delta else "datetime, timezone"
 
     def _facts(self, version: str) -> dict[str, Any]:
@@ -217,7 +222,7 @@ class _Dag:
         if isinstance(output, FromEither):
             return {"either": [self._place(each) for each in output.outputs]}
         loops = self.plan.structure.loops_between(output.step, "")
-        return [task_id(output.step), xcom_key(output.output), *(loop.name for loop in loops)]
+        return [task_id(output.step), self.flow.key(output), *(loop.name for loop in loops)]
 
     def _flow_facts(self) -> dict[str, Any]:
         """What else is read back of control flow: the tasks that stand for no step, and each loop's tasks."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
 from flowyml_airflow.dag_parts import NOTE
-from flowyml_airflow.names import task_id, xcom_key
+from flowyml_airflow.names import task_id
 
 __all__ = ["dag_docs", "docstring", "step_docs"]
 
@@ -18,8 +18,8 @@ _MOST_LISTED = 50  # steps, say: a longer list helps no reader
 _LONGEST = 80  # characters of a name or a default in a table
 
 
-def dag_docs(plan: Plan, options: Mapping[str, Any], version: str) -> str:
-    """The docs of the DAG, in Markdown.
+def dag_docs(plan: Plan, options: Mapping[str, Any], version: str, key: Callable[[FromStep], str]) -> str:
+    """The docs of the DAG, in Markdown. ``key`` gives the XCom key of an output.
 
     The graph is text in a block of code: the UI of Airflow 3 and 2 draws no Mermaid and shows no SVG from within docs.
     """
@@ -30,7 +30,7 @@ def dag_docs(plan: Plan, options: Mapping[str, Any], version: str) -> str:
         _graph(plan),
         _table(("Parameter", "Type", "Default"), [_parameter(parameter) for parameter in plan.parameters]),
         _table(("Step", "Takes", "Gives"), [_step(step) for step in plan]),
-        _table(("Output", "XCom", "Task"), [_output(each.name, each.source) for each in plan.outputs]),
+        _table(("Output", "XCom", "Task"), [_output(each.name, each.source, key) for each in plan.outputs]),
         NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -91,9 +91,9 @@ def _taken(source: Source) -> str:
             return ""
 
 
-def _output(name: str, source: FromStep | FromEither) -> Sequence[str]:
+def _output(name: str, source: FromStep | FromEither, key: Callable[[FromStep], str]) -> Sequence[str]:
     outputs = list(outputs_in([source]))
-    keys, tasks = [xcom_key(each.output) for each in outputs], [task_id(each.step) for each in outputs]
+    keys, tasks = [key(each) for each in outputs], [task_id(each.step) for each in outputs]
     return _code(name), " or ".join(map(_code, dict.fromkeys(keys))), " or ".join(map(_code, tasks))
 
 

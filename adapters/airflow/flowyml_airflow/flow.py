@@ -16,8 +16,9 @@ from flowyml.artifacts import is_reference
 from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section, outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Plan, Source, Step
+from flowyml.plan.opaque import operator_of
 from flowyml.plan.values import steps_of
-from flowyml_airflow.names import Ids, task_id
+from flowyml_airflow.names import Ids, task_id, xcom_key
 
 __all__ = ["Flow", "Task", "label_of"]
 
@@ -172,6 +173,23 @@ class Flow:
         assert isinstance(loop, Loop)
         return next(item.source for item in loop.over if item.name == source.name)
 
+    # Operators of Airflow's own.
+
+    @cached_property
+    def operators(self) -> Mapping[str, str]:
+        """The import paths of the steps that are operators of Airflow's, by their names."""
+        return {step.name: found[1] for step in self.plan if (found := operator_of(step))}
+
+    def key(self, output: FromStep) -> str:
+        """The XCom key of an output: what an operator of Airflow's own returned is under Airflow's."""
+        return "return_value" if output.step in self.operators else xcom_key(output.output)
+
+    @cached_property
+    def handed_over(self) -> frozenset[FromStep]:
+        """The outputs of steps that operators of Airflow's own take."""
+        tasks = [self.steps[name] for name in self.operators]
+        return frozenset(output for task in tasks for output in self.outputs(task))
+
     # Branches.
 
     def gate(self, task: Task) -> Task | None:
@@ -218,9 +236,13 @@ class Flow:
         collected = [loop for before in self.upstream(task) for loop in between(before.name, group)]
         joins = any(isinstance(self._origin(source), FromEither) for source in self.sources(task))
         if run_if != "all_success":
+            if task.name in self.operators:
+                return run_if
             if not self.upstream(task):
                 return "all_success"
             return "all_done" if collected or joins or self.gate(task) or self.loop(task) else run_if
+        if task.name in self.operators and task.kind == "step":  # it is Airflow's in this too
+            return "all_success"
         if self._may_lack(task) or any(loop.on_item_error == "continue" for loop in collected):
             return "all_done"
         if collected or (task.kind == "choice" and len(self.upstream(task)) > 1):
@@ -307,7 +329,10 @@ class Flow:
 
     def has_items_task(self, loop: Loop) -> bool:
         """Whether a task lists the items of a loop; else their labels stand in the DAG file."""
-        return self.written_labels(loop) is None
+        return self.written_labels(loop) is None and not any(task.name in self.operators for task in self._only(loop))
+
+    def _only(self, loop: Loop) -> Sequence[Task]:
+        return [self.steps[name] for name in self.structure.members(loop.name)]
 
     def written_labels(self, loop: Loop) -> list[str] | None:
         """The labels of a short loop over constants, which nothing keeps from running."""

@@ -14,9 +14,9 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CODE_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "TIMED_OUT", "UPSTREAM_FAILED", "Ids",
-    "airflow_run_id", "dag_file", "dag_id", "development_id", "development_name", "given_run_id", "parameters_of",
-    "pipeline_of", "task_id", "xcom_key",
+    "BUNDLES_FOLDER", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "TIMED_OUT", "UPSTREAM_FAILED",
+    "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id", "development_name", "given_run_id",
+    "parameters_of", "pipeline_of", "plain_key", "task_id", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
@@ -31,6 +31,8 @@ UPSTREAM_FAILED = "UpstreamFailed"
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # Airflow 2 keeps no versions of a DAG; there the conf holds the digest of the code that the run was submitted with.
 CODE_KEY = "flowyml.code"
+# The XCom that says that a step ran, where what its task returns is what the step did: that may be nothing.
+RAN_KEY = "flowyml.ran"
 _OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY)
 
 # Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it
@@ -135,6 +137,15 @@ def xcom_key(output: str) -> str:
     ('model', 'groe_d353a267')
     """
     return _id(output if output != "return_value" else f"{output} ")
+
+
+def plain_key(output: str) -> str:
+    """The XCom key under which an operator of Airflow's own finds one of several outputs of a step.
+
+    >>> plain_key("model")
+    'model.plain'
+    """
+    return f"{xcom_key(output)}.plain"
 
 
 def airflow_run_id(run_id: str) -> str:

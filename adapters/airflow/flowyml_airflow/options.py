@@ -105,7 +105,12 @@ _PIPELINE: Mapping[str, Check] = {
     "python": _TEXT,
     "artifacts": _TEXT,
 }
-_STEP: Mapping[str, Check] = {**TASK_ARGUMENTS, **STEP_ARGUMENTS, **TASK_CALLBACKS, **_DOCS}
+# What `airflow_operator` writes.
+_OPERATOR: Mapping[str, Check] = {
+    "operator": ("the import path of an operator", _is_place),
+    "arguments": ("a dict", lambda value: isinstance(value, Mapping)),
+}
+_STEP: Mapping[str, Check] = {**TASK_ARGUMENTS, **STEP_ARGUMENTS, **TASK_CALLBACKS, **_DOCS, **_OPERATOR}
 
 
 def pipeline_options(plan: Plan) -> Mapping[str, Any]:

@@ -42,6 +42,7 @@ _MACHINERY = (
     "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py",
     "local_task_job_runner.py", "task_command.py", "secrets_masker.py",
 )  # fmt: skip
+_RETURNED = "return_value"
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 _SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
@@ -120,6 +121,7 @@ class RunReader:
             return Outputs(self._returned(dag, run_id))
         seen = Seen(facts, self._tasks(found)) if "helpers" in facts else None
         packed: dict[str, Any] = {}
+        plain: dict[str, Any] = {}
         lost: dict[str, str] = {}
         lists: dict[str, tuple[Sequence[str], Sequence[int]]] = {}
         for name, place in facts.get("outputs", {}).items():
@@ -135,15 +137,20 @@ class RunReader:
                         for index in indexes
                     }  # all of them or, where one is not there, none
                     lists[name] = where, indexes
+                elif output == _RETURNED:  # of an operator of Airflow's own
+                    plain[name] = self.client.xcom(dag, run_id, task, output)
                 else:
                     packed[name] = restored(self.client.xcom(dag, run_id, task, output))
             except NotThereError:
+                if output == _RETURNED:
+                    continue
                 lost[name] = (
                     f"Output {name!r} of run {run_id!r} is not kept: Airflow has no XCom {output!r} of task {task!r} "
                     f"any more. It was cleared, or the task was marked as success by hand."
                 )
         read = read_outputs(run_id, packed, open_store(self.artifacts), lost=lost)
-        return seen.joined(read, lists) if seen else read
+        read = seen.joined(read, lists) if seen else read
+        return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def _returned(self, dag: str, run_id: str) -> dict[str, Any]:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""

@@ -11,15 +11,17 @@ import keyword
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.groups import Branch, Loop, Section
 from flowyml.plan.layout import LINE_LENGTH, Group, Pair, Part, Text, source, text_literal, value
-from flowyml.plan.model import FromEither, FromItem, FromStep, Plan, Source, Step
+from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.plan.names import identifier
 from flowyml_airflow.dag_docs import step_docs
 from flowyml_airflow.flow import Flow, Task
-from flowyml_airflow.names import START_TASK, task_id, xcom_key
+from flowyml_airflow.names import START_TASK, plain_key, task_id
+from flowyml_airflow.operator_texts import Imports, arguments_of, keywords
 from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, callbacks, step_options
 from flowyml_airflow.schedule import delta
 
@@ -45,6 +47,7 @@ class _Names:
         self._taken = {*_RESERVED, *keyword.kwlist, *dir(builtins)}
         if flow.has_control_flow:
             self._taken |= _RESERVED_BY_FLOWS
+        self.imports = Imports(plan, self._fresh)
         self.start = self._fresh("start")
         self._tasks = {Task("step", step.name): self._fresh(identifier(step.name)) for step in plan}
         for task in flow.tasks:
@@ -114,6 +117,9 @@ class TaskTexts:
     def _assigned(self, task: Task) -> Part:
         within = self._within(self.flow.group(task))
         match task.kind:
+            case "step" if task.name in self.flow.operators:
+                made = [*self._operator(task), *keywords(self._handed(task)), *within]
+                call = Group(f"{self._kind(task)}(", made, self._end(task))
             case "step":
                 call = Group("Step(", [*self._step(task), *within], self._end(task))
             case "items":
@@ -128,6 +134,11 @@ class TaskTexts:
     def _loop(self, loop: Loop) -> Iterator[str]:
         """A mapped task for a loop of one step, else a mapped task group."""
         members = self.flow.members(loop)
+        if any(task.name in self.flow.operators for task in members):
+            yield _line(self._mapped_operator(loop, members))
+            if self.flow.is_cleanup(members[0]):
+                yield _line(f"{self.names[members[0]]}{_TEARDOWN}")
+            return
         items = self._labels(loop)
         label = ['map_index_template="{{ task.item }}"']
         at_once = [f"max_active_tis_per_dagrun={loop.max_parallel}"] if loop.max_parallel is not None else []
@@ -188,6 +199,89 @@ class TaskTexts:
         if step.resources and asks_for_pod(step.resources):
             yield Pair("executor_config=", _pod(step.resources))
 
+    # Operators of Airflow's own.
+
+    def _kind(self, task: Task) -> str:
+        return self.names.imports[self.flow.operators[task.name]]
+
+    def _operator(self, task: Task) -> Iterator[Part]:
+        """The arguments of an operator, but for those that are handed over when it runs."""
+        step = self.flow.step(task)
+        options, given = step_options(step), arguments_of(step)
+        ours = task_id(step.name)
+        yield f"task_id={text_literal(ours)}"
+        if ours != step.name:
+            yield f"task_display_name={text_literal(step.name)}"
+        handed = {item.into or item.name for item in step.inputs}
+        yield from self.names.imports.keywords({name: each for name, each in given.items() if name not in handed}, step)
+        if "retries" not in given:
+            yield from _retries(step.retry)
+        if step.timeout_seconds is not None and "execution_timeout" not in given:
+            yield f"execution_timeout={delta(step.timeout_seconds)}"
+        known = [name for name in (*TASK_ARGUMENTS, *STEP_ARGUMENTS) if name in options and name not in given]
+        yield from (Pair(f"{name}=", value(options[name])) for name in known)
+        if "trigger_rule" not in options:
+            yield from self._rule(task)
+
+    def _handed(self, task: Task) -> dict[str, Part]:
+        """What is handed over, by argument: values of the run, and of other steps."""
+        lists: dict[str, list[Part]] = {}
+        handed: dict[str, Part] = {}
+        for item in self.flow.step(task).inputs:
+            if isinstance(item.source, FromItem):
+                continue
+            if item.into:
+                lists.setdefault(item.into, []).append(self._plain(task, item.source))
+            else:
+                handed[item.name] = self._plain(task, item.source)
+        return handed | {name: Group("[", parts, "]") for name, parts in lists.items()}
+
+    def _plain(self, task: Task, origin: Source) -> Part:
+        match origin:
+            case Constant(constant):
+                return value(constant)
+            case FromParameter(name):
+                return text_literal(f"{{{{ params[{name!r}] }}}}")
+            case FromStep(step, output):
+                variable = f"{self.names[self.flow.steps[step]]}.output"
+                is_only = len(self.plan.by_name[step].outputs) == 1
+                return variable if is_only else f"{variable}[{text_literal(plain_key(output))}]"
+        raise self._beyond(task, "either(…) of several outputs. Join them in a step")
+
+    def _mapped_operator(self, loop: Loop, members: Sequence[Task]) -> Part:
+        """An operator for each item, by Airflow's own mapping."""
+        task, *others = members
+        if others:
+            raise self._beyond(next(each for each in members if each.name in self.flow.operators),
+                               f"one of several steps of loop {loop.name!r}. Map it alone")  # fmt: skip
+        fixed = [*self._operator(task), *keywords(self._handed(task))]
+        if loop.max_parallel is not None:
+            fixed.append(f"max_active_tis_per_dagrun={loop.max_parallel}")
+        sources = {item.name: item.source for item in loop.over}
+        if len(sources) == 1:
+            name, origin = next(iter(sources.items()))
+            if isinstance(origin, FromStep) and len(self.plan.by_name[origin.step].outputs) > 1:
+                raise self._beyond(
+                    task, f"each item of one of several outputs. Let a step return {origin.output!r} alone"
+                )
+            if isinstance(origin, FromParameter):
+                raise self._beyond(task, f"each item of parameter {origin.name!r}. Let a step list them")
+            over = next(keywords({name: self._plain(task, origin)}))
+            end = source(Group(").expand(", [over], ")"), 1)
+        else:
+            lists = [origin.value for origin in sources.values() if isinstance(origin, Constant)]
+            if len(lists) < len(sources) or len({len(each) for each in lists}) > 1:
+                raise self._beyond(task, "several lists that are not constants of one length. Let a step join them")
+            rows = [dict(zip(sources, row, strict=True)) for row in zip(*lists, strict=True)]
+            end = source(Group(").expand_kwargs(", [value(rows)], ")"), 1)
+        opening = f"{self._kind(task)}.partial("
+        return Pair(f"{self.names[task]} = ", Group(opening, [*fixed, *self._within(loop.parent)], end))
+
+    def _beyond(self, task: Task, what: str) -> UnsupportedFeatureError:
+        return UnsupportedFeatureError(f"step {task.name!r} is an operator of Airflow's, which cannot be given {what}.")
+
+    # What stands for no step.
+
     def _items(self, task: Task) -> Iterator[Part]:
         """The arguments of the task that lists the items of a loop."""
         yield f"task_id={text_literal(self.flow.id(task))}"
@@ -237,7 +331,7 @@ class TaskTexts:
                 return None
 
     def _output(self, output: FromStep) -> str:
-        return f"{self.names[Task('step', output.step)]}.output[{text_literal(xcom_key(output.output))}]"
+        return f"{self.names[Task('step', output.step)]}.output[{text_literal(self.flow.key(output))}]"
 
     def _start(self) -> Part:
         """The task of ``on_pipeline_start``. It is tried as often as the step that is tried most often.

@@ -5,7 +5,7 @@ It travels in the bundle, and asks Airflow 3 by the task's line to its superviso
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -49,11 +49,18 @@ class _Parts:
 class Upstream:
     """Seen by the task whose ``context`` this is."""
 
-    def __init__(self, flow: Flow, context: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        flow: Flow,
+        context: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        pack: Callable[[FromStep, Any, int], Any] = lambda output, value, index: value,
+    ) -> None:
         self.flow = flow
         self.index = int(getattr(context["ti"], "map_index", _UNMAPPED))
         self._context = context
         self._parameters = parameters
+        self._pack = pack
         self._states: dict[str, Mapping[int, str | None]] = {}
         self._parts: dict[str, _Parts] = {}
 
@@ -119,8 +126,14 @@ class Upstream:
                 return next(self.value(each, group) for each in outputs if self.end(each, group) is End.OK)
         if loop := self._collected_over(source, group):
             return self._collected(source, loop)
-        task = self.flow.steps[source.step]
-        return self.pull(self.flow.id(task), xcom_key(source.output), self._index_of(task))
+        return self._output(source, self._index_of(self.flow.steps[source.step]))
+
+    def _output(self, output: FromStep, index: int) -> Any:
+        """An output of a step; what an operator of Airflow's own returned is packed here, since it is any value."""
+        task, key = task_id(output.step), self.flow.key(output)
+        if output.step not in self.flow.operators:
+            return self.pull(task, key, index)
+        return self._pack(output, self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index), index)
 
     def parameter(self, name: str) -> Any:
         """A parameter of the run."""
@@ -180,6 +193,10 @@ class Upstream:
     def _collected(self, output: FromStep, loop: Loop) -> list[Any]:
         """The values of all items, in order; with ``on_item_error="continue"`` pairs with their indexes."""
         indexes = self._all_items(output.step, loop).indexes
+        if output.step in self.flow.operators:
+            values = [self._output(output, index) for index in indexes]
+            goes_on = loop.on_item_error == "continue"
+            return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
         key = xcom_key(output.output)
         # One call, as a list also where it is one; XComs of an earlier try of a failed item are cleared by then.
         found = list(self._context["ti"].xcom_pull(task_ids=[task_id(output.step)], key=key)) if indexes else []

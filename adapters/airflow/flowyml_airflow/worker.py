@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 from zipfile import ZipFile
 
-from flowyml.artifacts import default_url, is_reference, run_place
+from flowyml.artifacts import artifact_key, default_url, is_reference, open_store, pack, run_place
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
@@ -37,7 +37,16 @@ from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml_airflow.flow import Flow, Task, label_of
-from flowyml_airflow.names import TIMED_OUT, UPSTREAM_FAILED, given_run_id, parameters_of, task_id, xcom_key
+from flowyml_airflow.names import (
+    RAN_KEY,
+    TIMED_OUT,
+    UPSTREAM_FAILED,
+    given_run_id,
+    parameters_of,
+    plain_key,
+    task_id,
+    xcom_key,
+)
 from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
@@ -52,9 +61,7 @@ _GLANCE = 1  # seconds between looks at the parent
 _ANSWER = 0.1  # seconds in which the supervisor answers
 
 
-def run_step(
-    operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
-) -> dict[str, Any]:
+def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> Any:
     """One attempt of a step. Its outputs become one XCom each: small values themselves, large ones as references.
 
     Raises Airflow's ``AirflowFailException`` for an error that the step's retry policy does not name, so that Airflow
@@ -64,7 +71,7 @@ def run_step(
     _stop.clear()
     flow = _flow(bundle)
     step = flow.plan.by_name[operator.step]
-    inputs, index = _inputs(flow, step, operator, context)
+    inputs, index = _inputs(flow, step, operator, context, bundle, artifacts)
     read_secret = read_ahead(step.secrets.values())
     with _processes(context, bundle, python, artifacts, read_secret) as processes, _end_with_parent():
         try:
@@ -77,7 +84,7 @@ def run_step(
                 on_line=_log,
                 stop=_stop,
             )
-            return {xcom_key(name): carried(packed) for name, packed in outputs.items()}
+            return _handed_over(flow, step, operator, context, outputs)
         except StepError as error:
             _drop_unread_answers()
             raised = _as_airflow(step, error)
@@ -93,6 +100,29 @@ def run_step(
             raise error.with_traceback(None) from None
 
 
+def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], outputs: Mapping[str, Any]) -> Any:
+    """What a task returns to Airflow: its outputs by their XCom keys, for Airflow to leave one by one.
+
+    In a DAG with operators of Airflow's own they are left here, and the task returns what its step did, as plain JSON:
+    so these operators, and the templates in their arguments, find it as in any DAG.
+    """
+    keyed = {xcom_key(name): carried(packed) for name, packed in outputs.items()}
+    if operator.multiple_outputs:
+        return keyed
+    for name in outputs:
+        if is_reference(outputs[name]) and FromStep(step.name, name) in flow.handed_over:
+            raise _exceptions().AirflowFailException(
+                f"step {step.name!r} gives {name!r} to an operator of Airflow's, which takes plain JSON of up to "
+                f"64 KiB. Return less, or the path of a file."
+            )
+    plain = {name: None if is_reference(packed) else packed for name, packed in outputs.items()}
+    if len(plain) > 1:
+        keyed |= {plain_key(name): packed for name, packed in plain.items()}
+    for key, packed in {**keyed, RAN_KEY: True}.items():
+        context["ti"].xcom_push(key=key, value=packed)
+    return next(iter(plain.values())) if len(plain) == 1 else None
+
+
 def list_items(
     operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None
 ) -> list[str]:
@@ -101,7 +131,7 @@ def list_items(
     The items of a list that is stored elsewhere are left one by one, so that each task takes its own alone.
     """
     flow, task = _flow(bundle), Task("items", operator.loop)
-    upstream = _allowed(flow, task, context)
+    upstream = _allowed(flow, task, context, bundle, artifacts)
     loop = flow.structure.by_name[operator.loop]
     assert isinstance(loop, Loop)
     given = {item.name: upstream.value(item.source, loop.parent) for item in loop.over}
@@ -129,7 +159,7 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
     Fails where such a value, or one that is needed after it, is missing since its step failed.
     """
     flow, task = _flow(bundle), Task("choice", operator.choice)
-    upstream = _allowed(flow, task, context)
+    upstream = _allowed(flow, task, context, bundle, artifacts)
     branches = flow.structure.choices[operator.choice]
     taken = ""
     for number, branch in enumerate(branches, 1):
@@ -182,10 +212,10 @@ def _holds_reference(value: Any) -> bool:
     return is_reference(value) or (isinstance(value, list) and any(map(_holds_reference, value)))
 
 
-def _allowed(flow: Flow, task: Task, context: Mapping[str, Any]) -> Upstream:
+def _allowed(flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, artifacts: str | None) -> Upstream:
     """What a task finds of those before it. Skips the task, or fails it, where Airflow's trigger rule let it through
     and what it stands for does not."""
-    upstream = Upstream(flow, context, _parameters(context))
+    upstream = Upstream(flow, context, _parameters(context), partial(_packed, context, bundle, artifacts))
     if flow.is_checked(task):
         end = upstream.decide(task)
         if end is End.SKIPPED:
@@ -201,16 +231,28 @@ def _upstream_failed(task: Task) -> Exception:
     return made
 
 
+def _packed(
+    context: Mapping[str, Any], bundle: Path, artifacts: str | None, output: FromStep, value: Any, index: int
+) -> Any:
+    """What an operator of Airflow's own returned, as FlowyML's steps hand values on. None of it is ever a reference."""
+    place = _place(context, bundle)
+    key = artifact_key(place, output.step if index < 0 else f"{output.step}[{index}]", 1, output.output)
+    return pack(value, open_store(artifacts or default_url()), key=key)
+
+
 def _inputs(
-    flow: Flow, step: Step, operator: Any, context: Mapping[str, Any]
+    flow: Flow, step: Step, operator: Any, context: Mapping[str, Any], bundle: Path, artifacts: str | None
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """The packed inputs of a step, and its index in a loop."""
     task = flow.steps[step.name]
-    if not flow.is_checked(task) and not any(isinstance(item.source, FromItem) for item in step.inputs):
+    from_operators = any(output.step in flow.operators for output in flow.outputs(task))
+    if not (flow.is_checked(task) or from_operators) and not any(
+        isinstance(item.source, FromItem) for item in step.inputs
+    ):
         _check_inputs(flow, step, operator.inputs, context)
         index = (int(context["ti"].map_index),) if flow.loop(task) else ()
         return {name: restored(value) for name, value in operator.inputs.items()}, index
-    upstream = _allowed(flow, task, context)
+    upstream = _allowed(flow, task, context, bundle, artifacts)
     inputs = {
         item.name: upstream.value(item.source, step.group)
         for item in step.inputs
@@ -371,7 +413,8 @@ def _check_inputs(flow: Flow, step: Step, given: Mapping[str, Any], context: Map
         if isinstance(item.source, FromStep) and given[item.name] is None:
             upstream = task_id(item.source.step)
             mapped = {"map_indexes": context["ti"].map_index} if flow.loop(flow.steps[item.source.step]) else {}
-            if context["ti"].xcom_pull(task_ids=upstream, key="return_value", **mapped) is None:
+            key = RAN_KEY if flow.operators else "return_value"
+            if context["ti"].xcom_pull(task_ids=upstream, key=key, **mapped) is None:
                 error = StepError(
                     f"step {step.name!r} needs {item.name!r}, which task {upstream!r} did not produce: it did not "
                     f"run in this run, or was marked as success by hand. Clear it, and Airflow runs both."

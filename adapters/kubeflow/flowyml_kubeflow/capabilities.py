@@ -59,6 +59,7 @@ CLUSTER = Capabilities(
             "all that failed, and no single steps; not where steps failed whose pods succeeded, as those in loops"
         ),
         Feature.SECRETS: partly("a secret is named 'name-of-the-secret/key'"),
+        Feature.OPERATORS: no("they run on Airflow alone"),
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: partly("only with a fixed offset: KFP's time zone is the server's"),
@@ -95,6 +96,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.EXECUTION_GROUPS: no("not yet; local runs have it"),
         Feature.RETRY_RUN: partly("all that did not complete, and no single steps"),
         Feature.SECRETS: partly("from the environment of the process that submits, and not in containers"),
+        Feature.OPERATORS: no("they run on Airflow alone"),
         Feature.SCHEDULE_CRON: no(_FILE_ONLY),
         Feature.SCHEDULE_INTERVAL: no(_FILE_ONLY),
         Feature.SCHEDULE_TIMEZONE: no(_FILE_ONLY),

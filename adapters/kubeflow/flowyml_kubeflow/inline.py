@@ -45,7 +45,7 @@ _ENGINES = (
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
-    "flowyml/authoring/git_revisions.py",
+    "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
 )  # fmt: skip
 # Needed by the local engine, and by plans with secrets.
 _SECRETS = ("flowyml/runtime/secrets.py",)

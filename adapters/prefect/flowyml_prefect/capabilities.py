@@ -38,6 +38,7 @@ CAPABILITIES = Capabilities(
             "branch, run_if or clean-up: of others Prefect's workers would run all steps again."
         ),
         Feature.SECRETS: yes,
+        Feature.OPERATORS: no("They run on Airflow alone."),
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: yes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
@@ -41,6 +41,7 @@ CAPABILITIES = Capabilities(
             "may have changed it before it failed."
         ),
         Feature.SECRETS: yes,
+        Feature.OPERATORS: no("They run on Airflow alone."),
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),
         Feature.SCHEDULE_INTERVAL: partly(_WHILE_SERVED),
         Feature.SCHEDULE_TIMEZONE: yes,

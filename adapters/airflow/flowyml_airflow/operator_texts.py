@@ -1,0 +1,174 @@
+"""Operators of Airflow's own as text: what is imported for them, and how each is made.
+
+The names that stand in the text as code are import paths, checked here again since a plan may come from a file, and
+variables that are free. All values are literals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+from flowyml.plan.model import Step
+from flowyml.plan.opaque import operator_of
+from flowyml_airflow.operators import ARGUMENTS, is_path, split
+from flowyml_airflow.schedule import delta
+
+__all__ = ["Imports", "arguments_of", "has_delta", "keywords"]
+
+# Operators that Airflow 3 has in a provider and Airflow 2.11 in itself. The same plan compiles for both.
+_STANDARD = "airflow.providers.standard"
+_MOVED: Mapping[str, str] = {
+    f"{_STANDARD}.operators.bash": "airflow.operators.bash",
+    f"{_STANDARD}.operators.branch": "airflow.operators.branch",
+    f"{_STANDARD}.operators.datetime": "airflow.operators.datetime",
+    f"{_STANDARD}.operators.empty": "airflow.operators.empty",
+    f"{_STANDARD}.operators.latest_only": "airflow.operators.latest_only",
+    f"{_STANDARD}.operators.python": "airflow.operators.python",
+    f"{_STANDARD}.operators.smooth": "airflow.operators.smooth",
+    f"{_STANDARD}.operators.trigger_dagrun": "airflow.operators.trigger_dagrun",
+    f"{_STANDARD}.operators.weekday": "airflow.operators.weekday",
+    f"{_STANDARD}.sensors.bash": "airflow.sensors.bash",
+    f"{_STANDARD}.sensors.date_time": "airflow.sensors.date_time",
+    f"{_STANDARD}.sensors.external_task": "airflow.sensors.external_task",
+    f"{_STANDARD}.sensors.filesystem": "airflow.sensors.filesystem",
+    f"{_STANDARD}.sensors.python": "airflow.sensors.python",
+    f"{_STANDARD}.sensors.time": "airflow.sensors.time_sensor",
+    f"{_STANDARD}.sensors.time_delta": "airflow.sensors.time_delta",
+    f"{_STANDARD}.sensors.weekday": "airflow.sensors.weekday",
+}
+_NEW = {old: new for new, old in _MOVED.items()}
+
+
+def arguments_of(step: Step) -> Mapping[str, Any]:
+    """What the operator of a step is made with, encoded."""
+    found = operator_of(step)
+    given = step.options.get("airflow", {}).get(ARGUMENTS, {}) if found and found[0] == "airflow" else {}
+    if not isinstance(given, Mapping):
+        raise _wrong(step)
+    return given
+
+
+def has_delta(step: Step) -> bool:
+    """Whether an argument is a ``timedelta``."""
+    return any("$timedelta" in each for each in _tagged(arguments_of(step)))
+
+
+class Imports:
+    """What the operators of some steps need imported, and the variable of each. ``fresh`` gives free names."""
+
+    def __init__(self, steps: Iterable[Step], fresh: Callable[[str], str]) -> None:
+        self._names: dict[tuple[str, str], str] = {}
+        for step in steps:
+            for path in _paths(step):
+                if not is_path(path):
+                    raise _wrong(step, f"{path!r:.80} is no import path")
+                module, name, _ = split(path)
+                module = _NEW.get(module, module)
+                if (module, name) not in self._names:
+                    self._names[module, name] = fresh(name)
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __getitem__(self, path: str) -> str:
+        """The expression for a path."""
+        module, name, rest = split(path)
+        return self._names[_NEW.get(module, module), name] + rest
+
+    def text(self) -> str:
+        """The lines that import them."""
+        parts = [
+            _from(module, [key[1] for key in keys], self._names)
+            for module, keys in groupby(sorted(self._names), key=lambda key: key[0])
+        ]
+        return "".join(parts)
+
+    def part(self, encoded: Any, step: Step) -> Part:
+        """An argument that ``operators.encoded`` wrote, as source."""
+        if isinstance(encoded, list):
+            return Group("[", [self.part(each, step) for each in encoded], "]")
+        if not isinstance(encoded, Mapping):
+            return value(encoded)
+        if next(iter(encoded), "").startswith("$"):
+            return self._tagged(encoded, step)
+        return Group("{", [self._pair(key, each, step) for key, each in encoded.items()], "}")
+
+    def _tagged(self, encoded: Mapping[str, Any], step: Step) -> Part:
+        """What JSON has no word for."""
+        match encoded:
+            case {"$import": str(path)}:
+                return self[path]
+            case {"$call": [str(path), list(args), dict(kwargs)]}:
+                given = [*(self.part(each, step) for each in args), *self.keywords(kwargs, step)]
+                return Group(f"{self[path]}(", given, ")")
+            case {"$timedelta": int() | float() as seconds}:
+                return delta(seconds)
+            case {"$datetime": str(text)}:
+                return f"datetime.fromisoformat({text_literal(text)})"
+            case {"$tuple": list(items)}:
+                opening, closing = ("tuple([", "])") if len(items) == 1 else ("(", ")")
+                return Group(opening, [self.part(each, step) for each in items], closing)
+            case {"$set": list(items)}:
+                return Group("{", [self.part(each, step) for each in items], "}") if items else "set()"
+            case {"$dict": list(pairs)} if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+                return Group("{", [self._pair(key, each, step) for key, each in pairs], "}")
+        raise _wrong(step)
+
+    def keywords(self, given: Mapping[str, Any], step: Step) -> Iterator[Part]:
+        """Encoded values as keyword arguments."""
+        return keywords({name: self.part(each, step) for name, each in given.items()})
+
+    def _pair(self, key: Any, each: Any, step: Step) -> Part:
+        return Pair(f"{source(self.part(key, step))}: ", self.part(each, step))
+
+
+def keywords(given: Mapping[str, Part]) -> Iterator[Part]:
+    """Keyword arguments; names that are no identifiers stand in a dict."""
+    plain = {name: part for name, part in given.items() if is_path(f"_.{name}") and "." not in name}
+    yield from (Pair(f"{name}=", part) for name, part in plain.items())
+    if others := [Pair(f"{text_literal(name)}: ", part) for name, part in given.items() if name not in plain]:
+        yield Group("**{", others, "}")
+
+
+def _from(module: str, names: Sequence[str], variables: Mapping[tuple[str, str], str]) -> str:
+    what = ", ".join(
+        name if variables[module, name] == name else f"{name} as {variables[module, name]}" for name in names
+    )
+    if old := _MOVED.get(module):
+        return (
+            f"\ntry:\n    from {module} import {what}\n"
+            f"except ImportError:  # an Airflow that has it in itself\n    from {old} import {what}\n"
+        )
+    return f"\nfrom {module} import {what}\n"
+
+
+def _paths(step: Step) -> Iterator[str]:
+    found = operator_of(step)
+    if found is None:
+        return
+    yield found[1]
+    for each in _tagged(arguments_of(step)):
+        match each:
+            case {"$import": str(path)} | {"$call": [str(path), *_]}:
+                yield path
+
+
+def _tagged(encoded: Any) -> Iterator[Mapping[str, Any]]:
+    """All dicts within an encoded value."""
+    if isinstance(encoded, Mapping):
+        yield encoded
+        for each in encoded.values():
+            yield from _tagged(each)
+    elif isinstance(encoded, list):
+        for each in encoded:
+            yield from _tagged(each)
+
+
+def _wrong(step: Step, why: str = "they are not as airflow_operator writes them") -> DefinitionError:
+    made = DefinitionError(f"step {step.name!r}: the arguments of its operator cannot be compiled: {why}.")
+    made.step = step.name
+    return made

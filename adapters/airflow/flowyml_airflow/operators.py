@@ -1,0 +1,165 @@
+"""A step that is an operator of Airflow's: its import path and its arguments, as they stand in a DAG file."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from flowyml.core.errors import DefinitionError
+from flowyml.plan.model import RUN_IF
+from flowyml.plan.parameters import is_json, is_too_deep
+
+if TYPE_CHECKING:
+    from flowyml.authoring.steps import Step
+
+__all__ = ["ARGUMENTS", "Imported", "Made", "airflow_operator", "imported", "is_path", "split"]
+
+ARGUMENTS = "arguments"
+"""The key among the options of a step, beside ``operator``, of what the operator is made with."""
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*[.:][A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_OURS = ("dag", "task_group")
+_RULES_OF_AIRFLOW = ("all_skipped",)  # that `run_if` has no word for
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Something that Airflow's workers import; called, what it then gives. Made by ``imported``."""
+
+    path: str
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Made:
+        return Made(self, args, kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What something that is imported gives, when it is called with these arguments."""
+
+    of: Imported
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def imported(path: str) -> Imported:
+    """An argument of an operator that is no plain value: ``imported("airflow.models:Variable.get")("bucket")``.
+
+    ``path`` is that of a name in a module; a colon says where the module ends, and without one the last name is what is
+    imported. It is imported, and called, where Airflow reads the DAG file. Raises ``DefinitionError``.
+    """
+    if not is_path(path):
+        raise DefinitionError(f"imported({path!r:.80}) needs the path of a name in a module: 'package.module.Name'.")
+    return Imported(path)
+
+
+def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Step[..., Any]:
+    """A step that is an operator of Airflow's, by its import path and the arguments that a DAG file would give it.
+
+    Compiled to Airflow the step is that very operator; any other engine refuses the pipeline, and says what could
+    replace it. Arguments are plain JSON, Jinja templates among it, and also tuples, sets, ``timedelta`` and
+    ``datetime``; ``imported`` stands for all else. ``task_id`` is the name of the step. ``trigger_rule`` is its
+    ``run_if``. All others reach the operator as they stand: ``retries``, ``pool``, ``execution_timeout``. What it
+    waits for without taking values: ``.options(after=…)``.
+
+    In the function of a pipeline, call the step, with outputs of other steps for arguments that take them:
+    ``fetch(data=load())``. Its own output is what the operator returns, which must be plain JSON where a step takes it.
+    Hooks of steps do not run for it. Raises ``DefinitionError``.
+
+    >>> fetch = airflow_operator("airflow.providers.standard.operators.bash.BashOperator", task_id="fetch",
+    ...                          bash_command="date -d {{ ds }}", retries=2)
+    >>> fetch.name, fetch.outputs
+    ('fetch', ('fetch',))
+    """
+    from flowyml import step
+
+    who = f"airflow_operator({operator!r:.80})"
+    if not is_path(operator) or ":" in operator:
+        raise DefinitionError(f"{who} needs the import path of an operator: 'package.module.Operator'.")
+    if ours := [name for name in _OURS if name in arguments]:
+        raise DefinitionError(f"{who}: leave {ours[0]!r} out. The pipeline says where the task stands.")
+    rule = arguments.pop("trigger_rule", "all_success")
+    rule = str(getattr(rule, "value", rule))
+    options = {"operator": operator, ARGUMENTS: {name: encoded(value, who) for name, value in arguments.items()}}
+    if rule not in RUN_IF and rule not in _RULES_OF_AIRFLOW:
+        raise DefinitionError(f"{who}: trigger_rule={rule!r} is none of {', '.join((*RUN_IF, *_RULES_OF_AIRFLOW))}.")
+    if rule in _RULES_OF_AIRFLOW:
+        options["trigger_rule"] = rule
+    made: Any = step(
+        name=task_id, outputs=[task_id], inputs={}, run_if=rule if rule in RUN_IF else "all_success",
+        description=str(arguments.get("doc_md") or ""), airflow=options,
+    )  # fmt: skip
+    given: Step[..., Any] = made(_stand_in)
+    return given
+
+
+def _stand_in(**arguments: Any) -> Any:
+    """In the place of a function. The plan says that Airflow alone can run the step, so no other engine comes here."""
+    raise DefinitionError("This step is an operator of Airflow's, and runs on Airflow alone.")
+
+
+_stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)]
+)
+
+
+def is_path(path: object) -> bool:
+    """Whether something is the path of a name in a module, without a word of Python's own in it."""
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        return False
+    return not any(map(keyword.iskeyword, re.split("[.:]", path)))
+
+
+def split(path: str) -> tuple[str, str, str]:
+    """The module of a path, the name to import from it, and what follows that name.
+
+    >>> split("airflow.models:Variable.get"), split("our.hooks.Hook")
+    (('airflow.models', 'Variable', '.get'), ('our.hooks', 'Hook', ''))
+    """
+    module, colon, name = path.partition(":")
+    if not colon:
+        module, _, name = path.rpartition(".")
+    first, dot, rest = name.partition(".")
+    return module, first, dot + rest
+
+
+def encoded(value: Any, who: str) -> Any:
+    """An argument as plain JSON: what JSON lacks is a dict with one key that begins with ``$``.
+
+    >>> encoded({"wait": timedelta(minutes=1), "of": ("a", 1)}, "")
+    {'wait': {'$timedelta': 60.0}, 'of': {'$tuple': ['a', 1]}}
+    """
+    if is_too_deep(value):
+        raise DefinitionError(f"{who}: an argument is nested too deeply.")
+    if isinstance(value, list | tuple):
+        items = [encoded(each, who) for each in value]
+        return items if isinstance(value, list) else {"$tuple": items}
+    if isinstance(value, dict):
+        pairs = {key: encoded(each, who) for key, each in value.items()}
+        if any(not isinstance(key, str) or key.startswith("$") for key in pairs):
+            return {"$dict": [[encoded(key, who), each] for key, each in pairs.items()]}
+        return pairs
+    return value if is_json(value) else _tagged(value, who)
+
+
+def _tagged(value: Any, who: str) -> dict[str, Any]:
+    match value:
+        case Imported(path):
+            return {"$import": path}
+        case Made(of, args, kwargs):
+            given = {name: encoded(each, who) for name, each in kwargs.items()}
+            return {"$call": [of.path, [encoded(each, who) for each in args], given]}
+        case timedelta():
+            return {"$timedelta": value.total_seconds()}
+        case datetime():
+            return {"$datetime": value.isoformat()}
+        case set() | frozenset():
+            return {"$set": [encoded(each, who) for each in sorted(value, key=repr)]}
+    raise DefinitionError(
+        f"{who}: an argument is {value!r:.80}, which is not plain. Name what Airflow is to import: "
+        f"imported('module.name'), or imported('module.Class')(…)."
+    )

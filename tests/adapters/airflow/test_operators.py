@@ -1,0 +1,228 @@
+"""Steps that are operators of Airflow's own: on the real Airflows, in the compiled text, and refused elsewhere."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.errors import DefinitionError, FlowymlError, UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.needs import first_of_each
+from flowyml.orchestrators.replacements import PROVIDERS, READY_MADE
+from flowyml.plan.bundle import Bundle
+from flowyml_airflow import AirflowOrchestrator, airflow_operator, imported
+from flowyml_airflow.compiler import compile_dag
+from flowyml_kubeflow import KubeflowOrchestrator
+from flowyml_prefect import PrefectOrchestrator
+from tests.adapters.airflow import dags_operators as dags
+from tests.adapters.airflow.operating import orchestrator_of
+from tests.engines.airflow import Airflow
+
+COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+RUFF = Path(sys.executable).with_name("ruff")
+on_both = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(params=["airflow3", "airflow2"])
+def airflow(request: pytest.FixtureRequest) -> Airflow:
+    found: Airflow = request.getfixturevalue(request.param)
+    return found
+
+
+class TestRun:
+    pytestmark = on_both
+
+    def test_operators_take_and_give_values_beside_steps(self, airflow: Airflow) -> None:
+        handle = orchestrator_of(airflow).run_pipeline(dags.with_operators, parameters={"day": "friday"})
+        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
+        assert handle.outputs == {"shouted": "FRIDAY 3", "gathered": ["one", "two"], "said": "friday", "told": "/usr"}
+        assert {run.label: run.raw_status for run in handle.step_runs()} == dict.fromkeys(
+            [
+                "begin",
+                "count",
+                "commands",
+                "say the day",
+                "each[0]",
+                "each[1]",
+                "shout",
+                "gather",
+                "one_of_two",
+                "tell",
+            ],
+            "success",
+        )
+        said = [line.message for line in handle.logs(step="say the day")]
+        assert "on friday, 3 rows" in said
+
+    def test_what_an_operator_returns_chooses_the_branch(self, airflow: Airflow) -> None:
+        handle = orchestrator_of(airflow).run_pipeline(dags.branching)
+        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
+        assert {run.name: run.raw_status for run in handle.step_runs()} == {
+            "said": "success", "late": "success", "early": "skipped",
+        }  # fmt: skip
+
+    def test_one_that_fails_is_tried_again_and_fails_the_run(self, airflow: Airflow) -> None:
+        handle = orchestrator_of(airflow).run_pipeline(dags.failing)
+        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is FAILED
+        runs = {run.name: run for run in handle.step_runs()}
+        assert (runs["fails"].status, runs["fails"].attempt) == (FAILED, 2)
+        assert "exit code 3" in (runs["fails"].error or "")
+        assert "fails" in (handle.error or "")
+        assert runs["last"].status is COMPLETED
+
+
+def text_of(*steps: Any, name: str = "made") -> str:
+    made = Pipeline(name)
+    for each in steps:
+        made.add_step(each)
+    return compile_dag(made.bundle()).text
+
+
+def test_it_is_that_very_operator_again() -> None:
+    text = compile_dag(dags.with_operators.bundle()).text
+    assert "    from airflow.operators.bash import BashOperator\n" in text
+    assert "        retries=2,\n        retry_delay=timedelta(seconds=1),\n" in text
+    assert (
+        'BashOperator(task_id="last", bash_command="echo all is over", trigger_rule="all_done")'
+        in compile_dag(dags.failing.bundle()).text
+    )
+
+
+@pytest.mark.parametrize("made", [dags.with_operators, dags.branching, dags.failing, dags.objects])
+def test_what_is_written_imports_and_uses_its_names(made: Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "dag.py"
+    path.write_text(compile_dag(made.bundle()).text)
+    subprocess.run([RUFF, "check", "--isolated", "--select", "E4,E7,E9,F", path], check=True)
+
+
+def test_values_that_are_no_json_and_names_that_clash() -> None:
+    text = compile_dag(dags.objects.bundle()).text
+    assert "from our.hooks import DAG as DAG_\n" in text
+    assert "from airflow.models import Variable\n" in text
+    assert '**{"not-a-name": Variable.get("bucket", default_var=None)}' in text
+    assert "pairs=((1, 2), {3, 4})" in text
+    assert 'items=tuple(["a"])' in text
+    assert 'deep={"$call": ["os.system", ["x"], {}]}' in text  # a dict of the user's, and no call
+
+
+def test_an_orchestrators_retry_policy_and_a_timeout_hold_unless_the_operator_has_its_own() -> None:
+    bash = airflow_operator(dags.BASH, task_id="b", bash_command="true").options(retry=3, timeout=60)
+    assert " retries=3, " in text_of(bash).replace("\n       ", "")
+    assert "execution_timeout=timedelta(minutes=1)" in text_of(bash)
+    own = airflow_operator(dags.BASH, task_id="b", bash_command="true", retries=1).options(retry=3)
+    assert "retries=1)" in text_of(own)
+
+
+def test_a_trigger_rule_of_airflows_alone_is_kept() -> None:
+    assert 'trigger_rule="all_skipped"' in text_of(
+        airflow_operator(dags.EMPTY, task_id="e", trigger_rule="all_skipped")
+    )
+    with pytest.raises(DefinitionError, match=r"trigger_rule='dummy' is none of all_success, .*all_skipped"):
+        airflow_operator(dags.EMPTY, task_id="e", trigger_rule="dummy")
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "words"),
+    [
+        ("BashOperator", {}, "needs the import path of an operator"),
+        ("a.b; import os", {}, "needs the import path"),
+        ("a.class.B", {}, "needs the import path"),
+        ("a.b:C", {}, "needs the import path"),
+        ("a.B", {"dag": "x"}, "leave 'dag' out"),
+        ("a.B", {"f": len}, "which is not plain. Name what Airflow is to import: imported"),
+        ("a.B", {"f": [object()]}, "which is not plain"),
+    ],
+)
+def test_what_cannot_be_said_of_an_operator(path: str, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(DefinitionError, match=words):
+        airflow_operator(path, task_id="t", **arguments)
+
+
+@pytest.mark.parametrize("path", ["os.system('x')", "os", "a..b", "a.b\n", "ä.b", "a.lambda", 3, ""])
+def test_what_is_no_import_path(path: Any) -> None:
+    with pytest.raises(DefinitionError, match="needs the path of a name in a module"):
+        imported(path)
+
+
+def test_a_plan_that_another_hand_wrote_puts_no_code_into_the_file() -> None:
+    """A plan comes out of a bundle, which is a file: what the authoring function checks is checked again."""
+    bundle = dags.objects.bundle()
+    evil = "os.path import x\nimport os\nos.system('id') #.A"
+    for arguments in (
+        {"x": {"$import": evil}}, {"x": {"$call": [evil, [], {}]}}, {"x": {"$timedelta": "1)\nimport os"}},
+        {"x": {"$code": "x"}}, {"x": [{"$set": "abc"}]}, {"x": {"$dict": [[1]]}}, ["x"],
+    ):  # fmt: skip
+        with pytest.raises(FlowymlError, match=r"cannot be compiled|is not a dict"):
+            compile_dag(_with_options(bundle, {"operator": "our.B", "arguments": arguments}))
+    with pytest.raises(FlowymlError, match=r"no import path|not the import path"):
+        compile_dag(_with_options(bundle, {"operator": evil, "arguments": {}}))
+    text = compile_dag(
+        _with_options(bundle, {"operator": "our.B", "arguments": {"a=1)\nimport os#": '"""\nimport os', "ok": 1}})
+    ).text
+    tree = ast.parse(text)
+    assert "os" not in {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+
+
+def _with_options(bundle: Bundle, options: dict[str, Any]) -> Bundle:
+    plan = bundle.plan
+    changed = replace(plan, steps=(replace(plan.steps[0], options={"airflow": options}),))
+    return replace(bundle, plan=changed)
+
+
+def test_other_engines_name_each_step_and_what_could_replace_it(tmp_path: Path) -> None:
+    query = airflow_operator("airflow.providers.google.cloud.operators.bigquery.BigQueryOperator", task_id="query")
+    get = airflow_operator("airflow.providers.http.operators.http.HttpOperator", task_id="get", endpoint="x")
+    made = Pipeline("held back").add_step(query).add_step(get)
+    words = (
+        r"step 'query' is BigQueryOperator \(a step that calls the service's google-cloud client.*\); "
+        r"'get' is HttpOperator \(flowyml\.steps\.http\): .*They run on Airflow alone\."
+    )
+    for orchestrator in (LocalOrchestrator(store=tmp_path / "runs.db"), PrefectOrchestrator(url="http://127.0.0.1:1")):
+        with pytest.raises(UnsupportedFeatureError, match=words):
+            orchestrator.plan(made)
+    with pytest.raises(UnsupportedFeatureError, match="'get' is HttpOperator"):
+        KubeflowOrchestrator.capabilities.require(first_of_each(made.compile()))
+    AirflowOrchestrator.capabilities.require(first_of_each(made.compile()))
+    assert "query = BigQueryOperator(" in compile_dag(made.bundle()).text
+
+
+def test_what_airflow_cannot_hand_to_an_operator_is_refused() -> None:
+    @step
+    def rows(item: str) -> str:
+        return item
+
+    bash = airflow_operator(dags.BASH, task_id="b")
+
+    @pipeline
+    def several() -> None:
+        with for_each(["a", "b"]) as item:
+            bash.options(name="b")(bash_command=rows(item))
+
+    @pipeline
+    def of_a_parameter(commands: list[str]) -> None:
+        bash.map(bash_command=commands)
+
+    @pipeline
+    def of_two() -> None:
+        bash.map(bash_command=dags.one_of_two()[0])
+
+    for made, words in (
+        (several, "one of several steps of loop"),
+        (of_a_parameter, "Let a step list them"),
+        (of_two, "Let a step return 'folder' alone"),
+    ):
+        with pytest.raises(UnsupportedFeatureError, match=words):
+            compile_dag(made.bundle())
+
+
+def test_each_suggestion_is_a_phrase() -> None:
+    for words in (*READY_MADE.values(), *PROVIDERS.values()):
+        assert words.strip(".") == words != ""
