@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -31,6 +31,7 @@ Produce = Callable[[BinaryIO], None]
 CONTENT = "{content}"
 """In the last part of a key, it becomes the beginning of the content's SHA-256."""
 
+_TRIES = 100
 _SAFE_KEY = r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*"
 
 
@@ -100,10 +101,9 @@ class LocalStore(Store):
 
     def write(self, key: str, produce: Produce) -> Written:
         target = self.root / checked_key(key)
+        digest, size = "", 0
         try:
-            data_folder(target.parent)
-            digest, size = "", 0
-            with whole_file(target, buffering=0, named=lambda: by_content(target.name, digest)) as file:
+            with _in_its_folder(target, named=lambda: by_content(target.name, digest)) as file:
                 digest, size = write_hashed(file, produce)
         except OSError as error:
             if isinstance(error, ArtifactError):
@@ -118,6 +118,21 @@ class LocalStore(Store):
         if not path.is_file():
             raise ArtifactError(f"Artifact {url} does not exist here: it was deleted, or is on another machine.")
         yield path
+
+
+@contextmanager
+def _in_its_folder(target: Path, named: Callable[[], str]) -> Iterator[BinaryIO]:
+    """A file to write to. Its folder is made once more where another process found it empty, and removed it."""
+    with ExitStack() as stack:
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                data_folder(target.parent)
+                file = stack.enter_context(whole_file(target, buffering=0, named=named))
+                break
+            except FileNotFoundError:
+                if not left:
+                    raise
+        yield file
 
 
 @contextmanager

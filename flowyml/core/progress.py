@@ -17,7 +17,7 @@ from flowyml.core.runs import Run, StepRun, labelled, opened
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["Update", "console_on", "show_progress", "show_waiting", "wants_progress"]
+__all__ = ["Update", "console_on", "show_counting", "show_progress", "show_waiting", "wants_progress"]
 
 logger = logging.getLogger("flowyml.progress")
 
@@ -108,6 +108,33 @@ def show_waiting(what: str) -> Iterator[Callable[[], None]]:
 
     with console_on(sys.stderr).status(Text(safe_line(what))):
         yield lambda: None
+
+
+@contextmanager
+def show_counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how far a long work is. Call what it gives with the number of what was done so far.
+
+    On a terminal it is a spinner; elsewhere a line of the logger ``flowyml.progress``, every ten seconds.
+    """
+    last = time.monotonic()
+
+    def line(number: int) -> str:
+        return f"{what}: {number}" if total is None else f"{what}: {number} of {total}"
+
+    if not wants_progress():
+
+        def log(number: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > _A_WHILE:
+                last = time.monotonic()
+                logger.warning("%s", line(number))
+
+        yield log
+        return
+    from rich.text import Text
+
+    with console_on(sys.stderr).status(Text(safe_line(line(0)))) as status:
+        yield lambda number: status.update(Text(safe_line(line(number))))
 
 
 class _Lines:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from flowyml.core.credentials import Login
     from flowyml.core.origin import Origin
+    from flowyml.core.pruning import Bounds, Prunable, Pruned
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
@@ -379,6 +380,29 @@ class Orchestrator(ABC):
         ``options`` are the engine's own.
         """
         raise self._lacks("backfills")
+
+    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
+        """What FlowyML left of this engine's runs, each thing with the reason why it stays, if it does.
+
+        What something needs stays whatever its age: a run that is under way, a schedule, a deployment, a run that can
+        be run again, a cache. ``Prunable.remove`` looks again, since runs begin and end meanwhile.
+        """
+        return iter(())
+
+    def prune(
+        self, *, older_than: float = 30 * 86_400, max_bytes: int = 10_000_000_000, dry_run: bool = False
+    ) -> list[Pruned]:
+        """Remove what was not used for ``older_than`` seconds and nothing needs; gives what went, or could not go.
+
+        Of what can be made again, such as unpacked code, ``max_bytes`` stay at most: what was used last. With
+        ``dry_run`` nothing is removed, and ``freed`` is what would go.
+        """
+        from flowyml.core.pruning import Bounds, Pruned, prune
+
+        found = self.prunable(Bounds(older_than=older_than, max_bytes=max_bytes))
+        if dry_run:
+            return [Pruned(item=item, freed=item.bytes) for item in found if not item.kept]
+        return list(prune(list(found)))
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
         return UnsupportedFeatureError(

@@ -11,6 +11,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
@@ -78,11 +79,19 @@ class Bundle:
         return f"{slug(self.plan.name)}-{self.digest[:8]}.pyz"
 
     def write(self, directory: str | os.PathLike[str]) -> Path:
-        """Write the file into a folder, all or nothing; do nothing if it is there already."""
+        """Write the file into a folder, all or nothing; do nothing if it is there already.
+
+        Among FlowyML's data its time says when it was written last, whether it was there or not.
+        """
         folder = data_folder(Path(directory))
         path = folder / self.filename
         if path.is_file() and path.stat().st_size == len(self.data) and path.read_bytes() == self.data:
-            return path
+            if not is_data(folder):
+                return path
+            with suppress(OSError):
+                os.utime(path)  # it is used: what prunes goes by that
+            if path.is_file():
+                return path
         write_whole(path, self.data, 0o700 if is_data(folder) else 0o777)  # who may read it may run it
         return path
 

@@ -12,11 +12,14 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["unpack_bundle", "unpack_bundle_bytes"]
+__all__ = ["caches", "claimed", "unpack_bundle", "unpack_bundle_bytes"]
 
 _UNUSED_DAYS = 30
+_TRIES = 10
+_held: dict[str, int] = {}
 
 
 def unpack_bundle(bundle: str | Path) -> Path:
@@ -29,7 +32,7 @@ def unpack_bundle_bytes(data: bytes) -> Path:
     import hashlib
 
     digest = hashlib.sha256(data).hexdigest()
-    for cache in _caches():
+    for cache in caches():
         try:
             return _unpack_into(cache, data, digest)
         except OSError:  # no such home, read-only, full, or not only ours
@@ -37,7 +40,7 @@ def unpack_bundle_bytes(data: bytes) -> Path:
     return _unpack_temporarily(data)
 
 
-def _caches() -> Iterator[Path]:
+def caches() -> Iterator[Path]:
     """Folders of this user, in the order in which they are tried."""
     user = os.getuid() if hasattr(os, "getuid") else "user"
     homes = [Path(os.environ.get("XDG_CACHE_HOME") or "."), Path(os.path.expanduser("~/.cache"))]  # noqa: PTH111  # raises nothing
@@ -53,9 +56,15 @@ def _caches() -> Iterator[Path]:
 def _unpack_into(cache: Path, data: bytes, digest: str) -> Path:
     _make_private(cache)
     target = cache / digest
-    if _is_whole(target, data):
-        os.utime(target)
-        return target
+    for _ in range(_TRIES):
+        if _hold(target) and _is_whole(target, data):
+            os.utime(target)
+            return target
+        _make(cache, target, data)
+    raise OSError(f"{target} does not stay as it was unpacked")
+
+
+def _make(cache: Path, target: Path, data: bytes) -> None:
     import shutil
     import tempfile
 
@@ -72,7 +81,61 @@ def _unpack_into(cache: Path, data: bytes, digest: str) -> Path:
         for left in (fresh, Path(f"{fresh}.old")):
             shutil.rmtree(left, ignore_errors=True)
     _forget_unused(cache)
-    return target
+
+
+def _hold(folder: Path) -> bool:
+    """Lock what this process uses, for as long as it and what it forks live; false where the folder is not there.
+
+    Who removes unpacked code leaves alone what is locked. Where nothing can be locked, that is told by its age alone.
+    """
+    name = str(folder)
+    if name in _held and not _is_at(_held[name], folder):
+        os.close(_held.pop(name))
+    if name not in _held and (descriptor := _locked(folder, shared=True)) is not None:
+        _held[name] = descriptor
+    return _is_at(_held[name], folder) if name in _held else folder.is_dir()
+
+
+def _locked(folder: Path, *, shared: bool) -> int | None:
+    """A descriptor that holds the lock of a folder; None where there is no folder, or no lock. Raises
+    ``BlockingIOError`` where another process holds it, unless it is to be ``shared``: that waits for its turn.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except OSError:
+        return False
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether no process uses an unpacked bundle; while that is true, none begins to."""
+    try:
+        descriptor = _locked(folder, shared=False)
+    except BlockingIOError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _is_whole(folder: Path, data: bytes) -> bool:
@@ -142,6 +205,8 @@ def _forget_unused(cache: Path) -> None:
     for entry in cache.iterdir():
         try:
             if entry.lstat().st_mtime < oldest:
-                shutil.rmtree(entry, ignore_errors=True)
+                with claimed(entry) as is_free:
+                    if is_free:
+                        shutil.rmtree(entry, ignore_errors=True)
         except OSError:  # another process was faster
             continue

@@ -81,6 +81,7 @@ LINES = [
     "trigger etl -p day=monday --run-id a",
     "clear job-1 --all",
     "backfill etl 2026-03-01 2026-03-31 --on prod --json",
+    "prune --older-than 8w --max-size=2GB --dry-run --json",
     "schedule create train.py daily 03:00 --timezone Europe/Berlin --catch-up",
     "schedule list --on prefect",
     "schedule pause s",

@@ -45,7 +45,8 @@ _ENGINES = (
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
-    "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
+    "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py", "flowyml/core/durations.py",
+    "flowyml/core/pruning.py", "flowyml/core/removal.py", "flowyml/artifacts/housekeeping.py",
 )  # fmt: skip
 # Needed by the local engine, and by plans with secrets.
 _SECRETS = ("flowyml/runtime/secrets.py",)

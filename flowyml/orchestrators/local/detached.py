@@ -28,7 +28,7 @@ from flowyml.orchestrators.local.again import to_run_again
 from flowyml.orchestrators.local.engine import Engine, error_text
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.schema import RunRow, item_of
-from flowyml.orchestrators.local.store import Ending, Line, RunStore, clear_folder, unread_output, write
+from flowyml.orchestrators.local.store import PRUNED, Ending, Line, RunStore, clear_folder, unread_output, write
 from flowyml.plan.bundle import Bundle
 from flowyml.runtime.loading import import_from, loading
 from flowyml.runtime.parent_env import apply_parent_env, read_parent_env
@@ -131,7 +131,9 @@ def _wait_for_process(row: RunRow) -> None:
 
 def _kept_job(store: RunStore, row: RunRow) -> tuple[dict[str, Any], bytes]:
     kept = store.job(row.number)
-    if kept is None and row.raw_status == "crashed":
+    if row.raw_status == PRUNED:
+        why = "`flowyml prune` is removing the run"
+    elif kept is None and row.raw_status == "crashed":
         why = "it ran in the process that called run(), which died with it"
     elif kept is None:
         why = "the run is from before FlowyML kept it"

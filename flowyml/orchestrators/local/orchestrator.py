@@ -37,6 +37,7 @@ from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
 
 if TYPE_CHECKING:
+    from flowyml.core.pruning import Bounds, Prunable
     from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.orchestrators.local.again import Past
@@ -167,7 +168,7 @@ class LocalOrchestrator(Orchestrator):
         """Start a process for the run, which needs nothing of this one any more."""
         from flowyml.orchestrators.local import detached, records
 
-        path, orchestrator = _write_bundle(bundle), detached.pickled(self)
+        path, orchestrator = self._write_bundle(bundle), detached.pickled(self)
         if not detached.start_run(self.store, path, bundle, run_id, parameters, orchestrator):
             found = records.run_of(self.store.get(run_id))
             check_same_run(found, bundle.plan.name, parameters, origin=bundle.origin, code_digest=bundle.code_digest)
@@ -186,7 +187,7 @@ class LocalOrchestrator(Orchestrator):
         job: dict[str, Any]
         try:
             made = bundle or pipeline.bundle(run.plan)
-            job, orchestrator = detached.job_of(_write_bundle(made), dates), detached.pickled(self)
+            job, orchestrator = detached.job_of(self._write_bundle(made), dates), detached.pickled(self)
         except Exception as error:  # whatever the class of a value raises that functions refer to
             job, orchestrator = {"lacks": str(error)}, b""
         with suppress(sqlite3.Error, ConfigurationError):  # as with the end of the run: its result is worth more
@@ -229,7 +230,7 @@ class LocalOrchestrator(Orchestrator):
             folder=self.store.folder_of(run_id),
             code=pipeline.code if needs_code else lambda: Code({}),
             apart=apart,
-            bundle=_write_bundle(bundle) if bundle and apart else None,
+            bundle=self._write_bundle(bundle) if bundle and apart else None,
             started=started,
             host=self.host,
             dates=dates,
@@ -354,12 +355,33 @@ class LocalOrchestrator(Orchestrator):
             return Health(reachable=False, version=__version__, url=path, detail=str(error))
         return Health(reachable=True, version=__version__, url=path, facts={"runs": count})
 
+    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
+        """Runs with their logs and outputs, bundles, and unpacked code."""
+        from flowyml.orchestrators.local.pruning import prunable
+
+        return prunable(self.store, home(), bounds)
+
+    def _write_bundle(self, bundle: Bundle) -> Path:
+        """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` when it cannot be written."""
+        from flowyml.orchestrators.local.bundles import note_record
+
+        try:
+            path = bundle.write(home() / "bundles")
+            if self._store is not None:
+                note_record(path.parent, self._store)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The bundle of {bundle.plan.name!r} cannot be written to {home()}: {error}. Set FLOWYML_HOME to a "
+                f"folder that you can write to."
+            ) from error
+        return path
+
     # Schedules.
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         """Put the bundle among those that runs are started from, and have the pipeline's schedule run it."""
         is_new = not (home() / "bundles" / bundle.filename).exists()
-        path = _write_bundle(bundle)
+        path = self._write_bundle(bundle)
         moved = self._schedules.move(bundle.plan, str(path), bundle.origin, force=force)
         return Deployment(
             name=bundle.plan.name, digest=bundle.digest, changed=is_new or bool(moved), url=path.as_uri(),
@@ -382,7 +404,7 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local import detached
         from flowyml.orchestrators.local.schedules import warn_unless_served
 
-        path = _write_bundle(bundle)
+        path = self._write_bundle(bundle)
         made = self._schedules.put(
             bundle.plan.name, str(path), detached.pickled(self), schedule, origin=bundle.origin, force=force
         )
@@ -410,17 +432,6 @@ class LocalOrchestrator(Orchestrator):
         from flowyml.orchestrators.local.schedules import ScheduleStore
 
         return ScheduleStore(self.store)
-
-
-def _write_bundle(bundle: Bundle) -> Path:
-    """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` when it cannot be written."""
-    try:
-        return bundle.write(home() / "bundles")
-    except OSError as error:
-        raise ConfigurationError(
-            f"The bundle of {bundle.plan.name!r} cannot be written to {home()}: {error}. Set FLOWYML_HOME to a "
-            f"folder that you can write to."
-        ) from error
 
 
 def _is_count(value: object) -> bool:

@@ -18,14 +18,13 @@ from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
-from flowyml.core.home import home
 from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.plan.values import steps_of
 from flowyml.runtime.tracebacks import described
 
-__all__ = ["MAX_KEPT_BYTES", "SMALL", "entry_of", "read", "record", "value_of"]
+__all__ = ["MAX_KEPT_BYTES", "SMALL", "entry_of", "instance", "read", "record", "value_of"]
 
 logger = logging.getLogger("flowyml.local")
 
@@ -36,10 +35,17 @@ MAX_KEPT_BYTES = 1_000_000_000
 """The most that an output of a submitted run may have to be kept without being asked for."""
 
 
-def record(plan: Plan, run_id: str, values: Mapping[str, Any], *, max_bytes: float) -> dict[str, Any]:
-    """What is recorded: small values themselves, others as artifacts of up to ``max_bytes``, else why they are not."""
+def instance(path: Path) -> str:
+    """What tells the runs in a record apart from those in another one, on this machine or another."""
+    return f"local {platform.node()} {path}"
+
+
+def record(path: Path, plan: Plan, run_id: str, values: Mapping[str, Any], *, max_bytes: float) -> dict[str, Any]:
+    """What the record at a path holds of outputs: small values themselves, others as artifacts of up to ``max_bytes``,
+    else why they are not.
+    """
     return {
-        output.name: _record(plan.name, run_id, output, values[output.name], max_bytes)
+        output.name: _record(path, plan.name, run_id, output, values[output.name], max_bytes)
         for output in plan.outputs
         if output.name in values  # not what was skipped
     }
@@ -74,9 +80,11 @@ def value_of(entry: Mapping[str, Any]) -> Any:
     return unpack(entry["artifact"], open_store(entry.get("store"))) if "artifact" in entry else entry["value"]
 
 
-def _record(pipeline: str, run_id: str, output: PipelineOutput, value: Any, max_bytes: float) -> dict[str, Any]:
+def _record(
+    path: Path, pipeline: str, run_id: str, output: PipelineOutput, value: Any, max_bytes: float
+) -> dict[str, Any]:
     def key() -> str:
-        place = run_place(f"local {platform.node()} {home()}", pipeline, run_id)
+        place = run_place(instance(path), pipeline, run_id)
         return artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
 
     return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes)

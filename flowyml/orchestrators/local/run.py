@@ -259,7 +259,10 @@ class LocalRun:
             self._sink.close()
             self._recorder.close()
             if status is ExecutionStatus.COMPLETED:
-                outputs = record(self.plan, self.row.run_id, self._outputs, max_bytes=self._settings.max_output_bytes)
+                outputs = record(
+                    self._store.path, self.plan, self.row.run_id, self._outputs,
+                    max_bytes=self._settings.max_output_bytes,
+                )  # fmt: skip
                 ending = ending._replace(outputs={**outputs, **self._recorded})
         finally:
             self._finish(ending)

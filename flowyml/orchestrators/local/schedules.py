@@ -83,7 +83,7 @@ class ScheduleStore:
         return self.get(schedule_id)
 
     def move(self, plan: Plan, bundle: str, origin: Origin | None, *, force: bool) -> list[str]:
-        """Have the pipeline's schedule, if it has one, run another bundle; gives its id if that was changed.
+        """Note what is deployed, and have the pipeline's schedule, if it has one, run that; gives its id if it changed.
 
         Raises ``OwnershipError`` as ``put`` does, and ``ParameterError`` when the bundle does not take its parameters.
         """
@@ -93,6 +93,7 @@ class ScheduleStore:
             found = db.execute("SELECT schedule FROM schedules WHERE schedule_id = ?", (schedule_id,)).fetchone()
             if found:
                 check_values(plan.name, plan.parameters, json.loads(found[0]).get("parameters"))
+            db.execute("INSERT OR REPLACE INTO deployed (pipeline, bundle) VALUES (?,?)", (plan.name, bundle))
             moved = db.execute(
                 "UPDATE schedules SET bundle = :bundle, origin = :origin, version = version + 1"
                 " WHERE schedule_id = :id AND bundle != :bundle",

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["KeptRow", "RunRow", "StepRow", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 5
+VERSION = 6
 
 _TABLES = """
 CREATE TABLE runs (
@@ -69,6 +69,7 @@ CREATE TABLE kept (
     PRIMARY KEY (run, position, item, output)
 ) WITHOUT ROWID
 """,
+    6: "CREATE TABLE deployed (pipeline TEXT PRIMARY KEY, bundle TEXT NOT NULL)",
 }
 
 

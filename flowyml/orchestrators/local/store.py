@@ -24,12 +24,18 @@ from flowyml.core.process_identity import ProcessIdentity, is_alive
 from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow, item_of, prepare, transaction
 from flowyml.plan.names import slug
 
-__all__ = ["KEPT", "Ending", "Line", "RunStore", "clear_folder", "connect", "finish", "unread_output", "write"]
+__all__ = [
+    "KEPT", "PRUNED", "UNFINISHED", "Ending", "Line", "RunStore", "clear_folder", "connect", "finish", "unread_output",
+    "write",
+]  # fmt: skip
 
 KEPT = "kept"
 """The part of a run's folder that stays when the run did not complete."""
 
-_UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
+PRUNED = "pruned"
+"""The raw status of a run that is being removed: it can be read, and not be run again."""
+
+UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _SILENCE_SECONDS = 120
 """How long a process that cannot be looked at, such as one in another container, may say nothing."""
 
@@ -140,7 +146,7 @@ class RunStore:
     def request_cancel(self, run_id: str) -> bool:
         """Ask the process that runs it to stop. False when the run had ended."""
         with self.session() as db:
-            asked = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {_UNFINISHED}", (run_id,))
+            asked = db.execute(f"UPDATE runs SET cancel = 1 WHERE run_id = ? AND {UNFINISHED}", (run_id,))
             return asked.rowcount == 1
 
     # What running again needs.
@@ -183,8 +189,8 @@ class RunStore:
             queued = db.execute(
                 "UPDATE runs SET status = 'QUEUED', raw_status = 'queued', ended = NULL, error = NULL, outputs = '{}',"
                 " cancel = 0, detached = 1, host = ?, pid = ?, born = ?, heartbeat = ?"
-                f" WHERE number = ? AND NOT {_UNFINISHED} AND status != 'COMPLETED'",
-                (*_owner(owner), time.time(), number),
+                f" WHERE number = ? AND NOT {UNFINISHED} AND status != 'COMPLETED' AND raw_status != ?",
+                (*_owner(owner), time.time(), number, PRUNED),
             )
             if queued.rowcount != 1:
                 return False
@@ -309,13 +315,13 @@ def finish(db: sqlite3.Connection, run_id: str, ending: Ending) -> bool:
     with transaction(db):
         ended = db.execute(
             "UPDATE runs SET status = ?, raw_status = ?, error = ?, outputs = ?, ended = ?,"
-            f" started = coalesce(started, created) WHERE run_id = ? AND {_UNFINISHED} RETURNING number",
+            f" started = coalesce(started, created) WHERE run_id = ? AND {UNFINISHED} RETURNING number",
             (ending.status, ending.raw_status, error, _json(ending.outputs), now, run_id),
         ).fetchone()
         if ended:
             db.execute(
                 "UPDATE steps SET status = CASE attempt WHEN 0 THEN 'CANCELLED' ELSE ? END, raw_status = ?, ended = ?"
-                f" WHERE run = ? AND {_UNFINISHED}",
+                f" WHERE run = ? AND {UNFINISHED}",
                 (step_status, ending.raw_status, now, ended[0]),
             )
         if ended and ending.status == "COMPLETED":

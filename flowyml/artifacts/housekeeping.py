@@ -1,0 +1,113 @@
+"""What stands in a store of artifacts, and its removal: by the keys that FlowyML makes, and never above the root."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from flowyml.artifacts.remote import RemoteStore
+from flowyml.artifacts.store import LocalStore, Store
+from flowyml.core.errors import ArtifactError
+from flowyml.core.removal import files_below, remove, remove_empty
+
+__all__ = ["Stored", "discard", "is_artifact", "stored"]
+
+# The names that filesystems of fsspec give to the time of the last change.
+_MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+_KEY = re.compile(r"([a-z0-9][a-z0-9-]*/){4}[0-9]{1,6}/[a-z0-9][a-z0-9-]*-[0-9a-f]{16}(\.[a-z0-9.]{1,20})?")
+
+
+class Stored(NamedTuple):
+    """A file of a store: its key, its bytes, and when it was written, in seconds since 1970, where that is known."""
+
+    key: str
+    size: int
+    modified: float | None
+
+
+def is_artifact(key: str) -> bool:
+    """Whether a key is one that ``artifact_key`` makes of a run's place.
+
+    >>> is_artifact("local-1f3a9c2e/train/run-1/load/1/rows-0123456789abcdef.npy"), is_artifact("train/data.csv")
+    (True, False)
+    """
+    return _KEY.fullmatch(key) is not None
+
+
+def stored(store: Store, place: str) -> Iterator[Stored]:
+    """What stands below a place of a store. In a folder of this machine, only what is this user's, and no links.
+
+    Raises ``ArtifactError``.
+    """
+    if isinstance(store, LocalStore):
+        for found in files_below(store.root, *place.split("/")):
+            yield Stored("/".join(found.parts), found.size, found.modified)
+    elif isinstance(store, RemoteStore):
+        yield from _stored_remotely(store, place)
+
+
+def discard(store: Store, key: str, *, unless_since: float) -> int:
+    """Remove an artifact, if it is there, and give its bytes. One that was written at that time or later stays.
+
+    Raises ``ArtifactError``.
+    """
+    if not is_artifact(key):
+        return 0
+    if isinstance(store, LocalStore):
+        return _discard_here(store, key.split("/"), unless_since)
+    return _discard_remotely(store, key, unless_since) if isinstance(store, RemoteStore) else 0
+
+
+def _discard_here(store: LocalStore, parts: list[str], unless_since: float) -> int:
+    try:
+        freed = remove(store.root, *parts, unless_since=unless_since)
+        depths = range(len(parts) - 1, 0, -1)
+        any(not remove_empty(store.root, *parts[:depth]) for depth in depths)
+    except OSError as error:
+        raise ArtifactError(f"Artifact {store.url}/{'/'.join(parts)} could not be removed: {error}") from error
+    return freed
+
+
+def _stored_remotely(store: RemoteStore, place: str) -> Iterator[Stored]:
+    folder = f"{store.root}/{place}"
+    try:
+        store.filesystem.invalidate_cache()
+        found = store.filesystem.find(folder, detail=True)
+    except FileNotFoundError:
+        return
+    except Exception as error:  # each filesystem has errors of its own
+        raise ArtifactError(f"Artifacts at {store.url} cannot be listed: {type(error).__name__}: {error}") from error
+    for path, about in found.items():
+        if path.startswith(f"{folder}/"):  # whatever a server lists
+            yield Stored(path.removeprefix(f"{store.root}/"), int(about.get("size") or 0), _modified(about))
+
+
+def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
+    path, files = f"{store.root}/{key}", store.filesystem
+    try:
+        files.invalidate_cache()
+        about = files.info(path)
+        modified = _modified(about)
+        if about.get("type") != "file" or modified is None or modified >= unless_since:
+            return 0
+        files.rm_file(path)
+    except FileNotFoundError:
+        return 0
+    except Exception as error:  # each filesystem has errors of its own
+        raise ArtifactError(
+            f"Artifact {store.url}/{key} could not be removed: {type(error).__name__}: {error}"
+        ) from error
+    return int(about.get("size") or 0)
+
+
+def _modified(about: Mapping[str, Any]) -> float | None:
+    found = next((about[name] for name in _MODIFIED if about.get(name) is not None), None)
+    if isinstance(found, str):
+        with suppress(ValueError):
+            found = datetime.fromisoformat(found)
+    if isinstance(found, datetime):
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return float(found) if isinstance(found, int | float) else None

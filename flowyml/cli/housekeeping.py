@@ -1,0 +1,96 @@
+"""``flowyml prune``: remove what runs left behind and nothing needs any more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from flowyml.cli.options import AsJson, On, Option
+from flowyml.cli.output import Output, note, print_error
+from flowyml.orchestrators.targets import resolve
+
+__all__ = ["prune"]
+
+_FAILED = 1
+
+
+def prune(
+    older_than: Annotated[
+        str, Option(("--older-than",), "What was not used for so long goes: 12h, 30d, 8w.", metavar="AGE")
+    ] = "30d",
+    max_size: Annotated[
+        str,
+        Option(
+            ("--max-size",), "The most that stays of what can be made again, such as unpacked code.", metavar="SIZE"
+        ),
+    ] = "10GB",
+    dry_run: Annotated[bool, Option(("--dry-run",), "Show what would go and what stays; remove nothing.")] = False,
+    on: On = None,
+    as_json: AsJson = False,
+) -> int:
+    """Remove what runs left behind and nothing needs: 30 days after it was last used, unless --older-than says more.
+
+    Runs under way, schedules, deployments and runs that can be run again keep what they need. Exits with 1 when
+    something could not be removed.
+    """
+    from flowyml.core.durations import bytes_of, seconds_of, size_text
+    from flowyml.core.progress import show_counting
+    from flowyml.core.pruning import Bounds, Prunable, Pruned
+    from flowyml.core.pruning import prune as remove
+
+    with Output(as_json) as out:
+        bounds = Bounds(older_than=seconds_of(older_than), max_bytes=bytes_of(max_size))
+        orchestrator = resolve(on)
+        with show_counting("looking for what nothing needs") as count:
+            found: list[Prunable] = []
+            for item in orchestrator.prunable(bounds):
+                found.append(item)
+                count(len(found))
+        going = [item for item in found if not item.kept]
+        done: list[Pruned] = []
+        if not dry_run:
+            with show_counting("removing", len(going)) as count:
+                for pruned in remove(going):
+                    done.append(pruned)
+                    count(len(done))
+        if as_json:
+            out.document(_plain(found, done, dry_run))
+        else:
+            _print(out, found, done, dry_run)
+            size = sum(item.bytes for item in going) if dry_run else sum(each.freed for each in done)
+            note(f"{'would free' if dry_run else 'freed'} {size_text(size)}")
+        return _FAILED if any(each.problem for each in done) else 0
+
+
+def _print(out: Output, found: Sequence[Any], done: Sequence[Any], dry_run: bool) -> None:
+    from flowyml.core.durations import size_text
+
+    shown = [item for item in found if not item.kept] if dry_run else [each.item for each in done if not each.problem]
+    sizes = {id(each.item): each.freed for each in done}
+    rows = [
+        (item.kind, item.name, f"{item.used_at:%Y-%m-%d %H:%M}" if item.used else "", size_text(size))
+        for item in shown
+        if (size := sizes.get(id(item), item.bytes)) or dry_run
+    ]
+    if rows:
+        out.table(("KIND", "NAME", "LAST USED", "SIZE"), rows, cut="NAME")
+    kept = Counter((item.kind, item.kept) for item in found if item.kept)
+    for (kind, reason), number in sorted(kept.items()):
+        note(f"kept: {number} × {kind}: {reason}")
+    for each in done:
+        if each.problem:
+            print_error(f"{each.item.kind} {each.item.name}: {each.problem}")
+
+
+def _plain(found: Sequence[Any], done: Sequence[Any], dry_run: bool) -> dict[str, Any]:
+    results = {id(each.item): each for each in done}
+    items = []
+    for item in found:
+        result = results.get(id(item))
+        items.append({
+            "kind": item.kind, "name": item.name, "size": item.bytes,
+            "used_at": item.used_at.isoformat() if item.used else None, "kept": item.kept or None,
+            "freed": result.freed if result else 0, "problem": (result.problem or None) if result else None,
+        })  # fmt: skip
+    return {"dry_run": dry_run, "freed": sum(each.freed for each in done), "items": items}

@@ -1,0 +1,62 @@
+"""Spans of time and sizes as people write them: ``30d``, ``12h``, ``10GB``."""
+
+from __future__ import annotations
+
+import re
+
+from flowyml.core.errors import ConfigurationError
+
+__all__ = ["bytes_of", "seconds_of", "size_text", "span_text"]
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,6})?)"
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a number with a unit: s, m, h, d or w. Raises ``ConfigurationError``.
+
+    >>> seconds_of("30d"), seconds_of("1.5h")
+    (2592000.0, 5400.0)
+    """
+    found = re.fullmatch(rf"{_NUMBER}\s*([smhdw])", text.strip())
+    if found is None:
+        raise ConfigurationError(f"{text!r} is not a span of time. Write a number and s, m, h, d or w, as in 30d.")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def bytes_of(text: str) -> int:
+    """Bytes of a number with a unit: B, kB, MB, GB or TB. Raises ``ConfigurationError``.
+
+    >>> bytes_of("10GB"), bytes_of("1.5 kB")
+    (10000000000, 1500)
+    """
+    units = {unit.lower(): factor for unit, factor in _BYTES.items()}
+    found = re.fullmatch(rf"{_NUMBER}\s*([kmgt]?b)", text.strip().lower())
+    if found is None:
+        raise ConfigurationError(f"{text!r} is not a size. Write a number and B, kB, MB, GB or TB, as in 10GB.")
+    return int(float(found[1]) * units[found[2]])
+
+
+def size_text(size: int) -> str:
+    """A size for people.
+
+    >>> size_text(999), size_text(12_345), size_text(3_000_000_000)
+    ('999 B', '12.3 kB', '3.0 GB')
+    """
+    unit, factor = max(
+        ((unit, factor) for unit, factor in _BYTES.items() if factor <= max(size, 1)), key=lambda each: each[1]
+    )
+    return f"{size} B" if unit == "B" else f"{size / factor:.1f} {unit}"
+
+
+def span_text(seconds: float) -> str:
+    """A span of time for people, in the largest unit of which there are two or more.
+
+    >>> span_text(30 * 86400), span_text(90), span_text(0.5)
+    ('30 days', '90 seconds', '0.5 seconds')
+    """
+    for unit, factor in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * factor:
+            return f"{seconds / factor:.4g} {unit}"
+    return f"{seconds:.4g} seconds"

@@ -1,0 +1,90 @@
+"""What runs leave behind, what of it nothing needs any more, and its removal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from flowyml.core.durations import span_text
+
+__all__ = ["DEFAULT_AGE_SECONDS", "DEFAULT_MAX_BYTES", "Bounds", "Prunable", "Pruned", "bounded", "prune"]
+
+DEFAULT_AGE_SECONDS = 30 * 86_400.0
+"""What was not used for so long goes, if nothing needs it."""
+
+DEFAULT_MAX_BYTES = 10_000_000_000
+"""The most bytes that may stay of what can be made again: of unpacked code, and of a cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What may stay: what was used within ``older_than`` seconds before ``now`` (seconds since 1970).
+
+    Of what can be made again, the ``max_bytes`` stay that were used last.
+    """
+
+    older_than: float = DEFAULT_AGE_SECONDS
+    max_bytes: int = DEFAULT_MAX_BYTES
+    now: float = field(default_factory=time.time)
+
+    @property
+    def before(self) -> float:
+        """What was used at this time or later stays."""
+        return self.now - self.older_than
+
+    def keeps(self, used: float) -> str:
+        """Why something stays that was used last at that time; empty where its age is no reason."""
+        return f"used within {span_text(self.older_than)}" if used >= self.before else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prunable:
+    """One thing that takes up space: ``bytes`` of it, used last at ``used`` (seconds since 1970).
+
+    ``kept`` says why it stays, and is empty for what goes. ``remove`` looks again before it removes anything, and gives
+    the bytes that went: 0 where something needs it by now.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    used: float
+    kept: str = ""
+    remove: Callable[[], int] = field(repr=False, compare=False)
+
+    @property
+    def used_at(self) -> datetime:
+        """When it was used last."""
+        return datetime.fromtimestamp(self.used, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What became of one thing: ``freed`` bytes, or why it is still there."""
+
+    item: Prunable
+    freed: int = 0
+    problem: str = ""
+
+
+def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
+    """Things that can be made again: of those that only their age keeps, the oldest go beyond ``bounds.max_bytes``."""
+    left = bounds.max_bytes
+    for item in sorted(found, key=lambda each: -each.used):
+        fits = item.bytes <= left
+        left -= item.bytes if fits or item.kept else 0
+        is_young = item.kept == bounds.keeps(item.used) != ""
+        yield replace(item, kept="") if is_young and not fits else item
+
+
+def prune(items: Iterable[Prunable]) -> Iterator[Pruned]:
+    """Remove what nothing keeps, one after another. What cannot be removed is said, and the rest goes on."""
+    for item in items:
+        if item.kept:
+            continue
+        try:
+            yield Pruned(item=item, freed=item.remove())
+        except Exception as error:  # of a disk, a filesystem's library or a server
+            yield Pruned(item=item, problem=f"{type(error).__name__}: {error}")

@@ -1,0 +1,191 @@
+"""Remove files and folders that FlowyML made, below a folder that others may have left links and files of their own in.
+
+No link on the way is followed, nothing of another user's is removed, and what was used meanwhile comes back: a name is
+first changed to one that cannot be guessed, then looked at, then removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from flowyml.core.files import refuse_others_link
+
+__all__ = ["Found", "files_below", "names_in", "remove", "remove_empty", "remove_leftovers"]
+
+_GONE = ".gone-"
+_LEFT_AFTER = 3600  # seconds after which what another process was about to remove has been left behind
+_DEEPEST = 100  # folders in folders, each of which takes a descriptor
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_ELSEWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+class Found(NamedTuple):
+    """A file: the parts of its path below the root, its bytes, and when it was last written, in seconds since 1970."""
+
+    parts: tuple[str, ...]
+    size: int
+    modified: float
+
+
+def names_in(root: Path, *parts: str) -> list[str]:
+    """What stands in a folder below a root; nothing where there is none, or where a link leads to it."""
+    with suppress(OSError), _opened(root, parts) as folder:
+        return sorted(name for name in os.listdir(folder) if not name.startswith(_GONE))  # noqa: PTH208  # a descriptor
+    return []
+
+
+def files_below(root: Path, *parts: str) -> Iterator[Found]:
+    """The files at a path below a root, which may be one itself: all that are this user's. Links are left out."""
+    with suppress(OSError), _opened(root, parts[:-1]) as folder:
+        yield from _files(folder, parts[-1], parts, 0)
+
+
+def remove(root: Path, *parts: str, unless_since: float | None = None) -> int:
+    """Remove a file or a folder with all that is in it; gives the bytes that it had.
+
+    What was written or touched since ``unless_since`` stays, and so does what is not there or is not this user's, and a
+    link on the way. Links in a folder are removed, and what they lead to stays. A folder that holds files of another
+    user's stays with them.
+
+    Raises ``OSError`` where something cannot be removed.
+    """
+    try:
+        with _opened(root, parts[:-1]) as folder:
+            return _take_away(folder, parts[-1], unless_since)
+    except OSError as error:
+        if error.errno in _ELSEWHERE:
+            return 0
+        raise
+
+
+def remove_empty(root: Path, *parts: str) -> bool:
+    """Remove a folder in which nothing is, which may be made again at any time; False where it stays."""
+    try:
+        with _opened(root, parts[:-1]) as folder:
+            if not _ours(folder, parts[-1]):
+                return False
+            os.rmdir(parts[-1], dir_fd=folder)
+            return True
+    except OSError:
+        return False
+
+
+def remove_leftovers(root: Path, *parts: str) -> int:
+    """Finish what a process that died was about to remove from a folder; gives the bytes."""
+    freed = 0
+    with suppress(OSError), _opened(root, parts) as folder:
+        for name in os.listdir(folder):  # noqa: PTH208  # a descriptor
+            if name.startswith(_GONE) and _ours(folder, name) and _changed(folder, name) < time.time() - _LEFT_AFTER:
+                freed += _delete(folder, name, 0)
+    return freed
+
+
+@contextmanager
+def _opened(root: Path, parts: tuple[str, ...]) -> Iterator[int]:
+    """A folder as a descriptor. The root may be a link of the user's own; below it every folder is one, of this user's.
+
+    Raises ``OSError``.
+    """
+    refuse_others_link(root)
+    current = os.open(root, _FOLDER)
+    try:
+        for part in parts:
+            if part in ("", ".", "..") or "/" in part:
+                raise OSError(errno.ENOENT, "it is not below the root", part)
+            following = os.open(part, _FOLDER | _NO_LINK, dir_fd=current)
+            os.close(current)
+            current = following
+            if not _is_ours(os.fstat(current)):
+                raise OSError(errno.ENOENT, "it belongs to another user", part)
+        yield current
+    finally:
+        os.close(current)
+
+
+def _files(folder: int, name: str, parts: tuple[str, ...], depth: int) -> Iterator[Found]:
+    with suppress(OSError):
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not _is_ours(found):
+            return
+        if stat.S_ISREG(found.st_mode):
+            yield Found(parts, found.st_size, found.st_mtime)
+        if not stat.S_ISDIR(found.st_mode) or depth > _DEEPEST:
+            return
+        inner = os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
+        try:
+            for each in sorted(os.listdir(inner)):  # noqa: PTH208  # a descriptor
+                yield from _files(inner, each, (*parts, each), depth + 1)
+        finally:
+            os.close(inner)
+
+
+def _take_away(folder: int, name: str, unless_since: float | None) -> int:
+    if name in ("", ".", "..") or "/" in name or not _ours(folder, name):
+        return 0
+    gone = f"{_GONE}{os.urandom(8).hex()}"
+    try:
+        os.rename(name, gone, src_dir_fd=folder, dst_dir_fd=folder)
+    except FileNotFoundError:  # another process was faster
+        return 0
+    found = os.stat(gone, dir_fd=folder, follow_symlinks=False)
+    if not _is_ours(found) or (unless_since is not None and found.st_mtime >= unless_since):
+        try:
+            os.rename(gone, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:  # it was made anew in the meantime
+            _delete(folder, gone, 0)
+        return 0
+    return _delete(folder, gone, 0)
+
+
+def _delete(folder: int, name: str, depth: int) -> int:
+    """The bytes that went."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return 0
+    if not _is_ours(found):
+        return 0
+    if not stat.S_ISDIR(found.st_mode):
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        return found.st_size
+    if depth > _DEEPEST:
+        raise OSError(errno.ENAMETOOLONG, f"more than {_DEEPEST} folders stand in one another", name)
+    freed = 0
+    with suppress(FileNotFoundError):
+        inner = os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
+        try:
+            for each in os.listdir(inner):  # noqa: PTH208  # a descriptor
+                freed += _delete(inner, each, depth + 1)
+        finally:
+            os.close(inner)
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # files of another user's are in it
+                raise
+    return freed
+
+
+def _ours(folder: int, name: str) -> bool:
+    try:
+        return _is_ours(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _is_ours(found: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+
+
+def _changed(folder: int, name: str) -> float:
+    """When its name was changed last; its own time of modification stays when that happens."""
+    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime

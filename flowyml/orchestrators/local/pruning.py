@@ -1,0 +1,347 @@
+"""What local runs leave behind: their records and outputs, bundles, unpacked code."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flowyml.artifacts import default_url, open_store, run_place
+from flowyml.artifacts.housekeeping import Stored, discard, is_artifact, stored
+from flowyml.artifacts.store import Store
+from flowyml.core.errors import ArtifactError, ConfigurationError, PlanError
+from flowyml.core.process_identity import ProcessIdentity, is_alive
+from flowyml.core.pruning import Bounds, Prunable, bounded
+from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
+from flowyml.orchestrators.local.bundles import records
+from flowyml.orchestrators.local.outputs import instance
+from flowyml.orchestrators.local.schema import transaction
+from flowyml.orchestrators.local.store import PRUNED, UNFINISHED, RunStore
+from flowyml.plan.bundle import Bundle
+from flowyml.plan.names import slug
+from flowyml.runtime.unpacking import caches, claimed
+
+__all__ = ["prunable"]
+
+_BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
+_UNPACKED = re.compile("[0-9a-f]{64}")
+_UNDER_WAY = "it is under way"
+_LINES = 10_000  # that are deleted at once: a writer waits for that long
+_PAGES_FREE = 0.5  # of a file that is then made smaller
+_WORTH_IT, _TOO_LARGE = 1_000_000, 1_000_000_000  # bytes of it
+
+
+class _Run(NamedTuple):
+    number: int
+    run_id: str
+    pipeline: str
+    status: str
+    raw_status: str
+    used: float
+    process: ProcessIdentity
+    detached: bool
+
+
+def prunable(store: RunStore, home: Path, bounds: Bounds) -> Iterator[Prunable]:
+    """What stands in a record, and in FlowyML's data and cache folders, the runs first: they free what follows."""
+    remove_leftovers(home / "bundles")
+    remove_leftovers(store.folder_of("-").parent)
+    runs = _Runs(store, bounds)
+    yield from runs
+    yield from _left_folders(store, bounds)
+    yield from _left_artifacts(store, bounds)
+    yield from _bundles(store, home / "bundles", bounds, runs.going)
+    yield from _record(store, runs.going)
+    yield from bounded(_unpacked(bounds), bounds)
+
+
+@dataclass
+class _Runs:
+    """The runs of a record. What goes is in ``going`` when they were looked at."""
+
+    store: RunStore
+    bounds: Bounds
+
+    def __post_init__(self) -> None:
+        self.going: set[int] = set()
+
+    def __iter__(self) -> Iterator[Prunable]:
+        self._settle()
+        with self.store.session() as db:
+            rows = db.execute(
+                "SELECT number, run_id, pipeline, status, raw_status, coalesce(ended, started, created), host, pid,"
+                " born, detached FROM runs ORDER BY number"
+            )
+            runs = [
+                _Run(number, run_id, pipeline, status, raw, used, ProcessIdentity(host, pid, born), bool(detached))
+                for number, run_id, pipeline, status, raw, used, host, pid, born, detached in rows
+            ]
+            sizes = dict(
+                db.execute(
+                    "SELECT number, length(steps) + length(parameters) + length(outputs) + coalesce((SELECT"
+                    " sum(length(message) + 40) FROM lines WHERE run = number), 0) FROM runs"
+                ).fetchall()
+            )
+        for run in runs:
+            kept = self._kept(run)
+            if not kept:
+                self.going.add(run.number)
+            files = sum(found.size for found in files_below(*self._folder(run)))
+            large = sum(int(entry.get("size") or 0) for _, entry in self._artifacts(run))
+            yield Prunable(
+                kind="run", name=run.run_id, bytes=sizes.get(run.number, 0) + files + large, used=run.used, kept=kept,
+                remove=partial(self._remove, run),
+            )  # fmt: skip
+
+    def _settle(self) -> None:
+        """Runs whose process is gone have ended."""
+        with self.store.session() as db:
+            found = db.execute(f"SELECT run_id FROM runs WHERE {UNFINISHED}").fetchall()
+            for (run_id,) in found:
+                self.store.find(run_id)
+
+    def _kept(self, run: _Run) -> str:
+        if run.status in ("QUEUED", "RUNNING"):
+            return _UNDER_WAY
+        if kept := self.bounds.keeps(run.used):
+            return kept
+        return "its process is still there" if run.detached and is_alive(run.process) else ""
+
+    def _folder(self, run: _Run) -> tuple[Path, str]:
+        folder = self.store.folder_of(run.run_id)
+        return folder.parent, folder.name
+
+    def _remove(self, run: _Run) -> int:
+        """From the mark on nobody runs it again. Until all else is gone its row stays, so that who is killed here
+        leaves nothing that nobody knows of.
+        """
+        with self.store.session() as db:
+            marked = db.execute(
+                f"UPDATE runs SET raw_status = ? WHERE number = ? AND run_id = ? AND NOT {UNFINISHED}"
+                " AND coalesce(ended, started, created) < ?",
+                (PRUNED, run.number, run.run_id, self.bounds.before),
+            )
+            if marked.rowcount != 1:
+                return 0
+        freed = 0
+        for url, entry in self._artifacts(run):
+            freed += self._discard(run, url, entry)
+        freed += remove(*self._folder(run))
+        return freed + self._delete(run)
+
+    def _artifacts(self, run: _Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The outputs of a run that stand in a store, by their URLs."""
+        with self.store.session() as db:
+            row = db.execute("SELECT outputs FROM runs WHERE number = ? AND run_id = ?", run[:2]).fetchone()
+        for entry in json.loads(row[0] if row else "{}").values():
+            reference = (entry.get("artifact") or {}).get("$artifact")
+            if isinstance(reference, dict) and isinstance(reference.get("url"), str):
+                yield reference["url"], {**reference, "store": entry.get("store")}
+
+    def _discard(self, run: _Run, url: str, entry: Mapping[str, Any]) -> int:
+        """Only what this run wrote: another's may be an output of this one."""
+        store = open_store(entry["store"])
+        key = url.removeprefix(f"{store.url}/")
+        is_its_own = is_artifact(key) and key.split("/")[1:3] == run_place("", run.pipeline, run.run_id).split("/")[1:3]
+        if not store.holds(url) or not is_its_own:
+            return 0
+        return discard(store, key, unless_since=self.bounds.before)
+
+    def _delete(self, run: _Run) -> int:
+        """Rows, few at a time. A number is given again, so each statement makes sure that it is this run's."""
+        mine = "(SELECT 1 FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?)"
+        who = (run.number, run.run_id, PRUNED)
+        with self.store.session() as db:
+            freed = db.execute(
+                f"SELECT coalesce(sum(length(message)), 0) FROM lines WHERE run = ? AND EXISTS {mine}",
+                (run.number, *who),
+            ).fetchone()[0]
+            some = f"SELECT id FROM lines WHERE run = ? LIMIT {_LINES}"
+            while db.execute(f"DELETE FROM lines WHERE id IN ({some}) AND EXISTS {mine}", (run.number, *who)).rowcount:
+                pass
+            with transaction(db):
+                for table in ("lines", "steps", "kept", "jobs"):
+                    db.execute(f"DELETE FROM {table} WHERE run = ? AND EXISTS {mine}", (run.number, *who))
+                db.execute("DELETE FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?", who)
+        return int(freed)
+
+
+def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
+    """Folders of runs that the record does not know, such as of a process that was killed while it removed one."""
+    parent = store.folder_of("-").parent
+
+    def known() -> set[str]:
+        with store.session() as db:
+            return {store.folder_of(run_id).name for (run_id,) in db.execute("SELECT run_id FROM runs")}
+
+    def removed(name: str) -> int:
+        return 0 if name in known() else remove(parent, name, unless_since=bounds.before)
+
+    for name in sorted({*names_in(parent)} - known()):
+        found = list(files_below(parent, name))
+        used = max([each.modified for each in found], default=_modified(parent / name))
+        yield Prunable(
+            kind="folder", name=name, bytes=sum(each.size for each in found), used=used, kept=bounds.keeps(used),
+            remove=partial(removed, name),
+        )  # fmt: skip
+
+
+def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
+    """What runs of this record left in the store of artifacts, and the record does not know any more."""
+    place = run_place(instance(store.path), "-", "-").partition("/")[0]
+    with store.session() as db:
+        rows = db.execute("SELECT pipeline, run_id FROM runs").fetchall()
+    known = {run_place(instance(store.path), *row) for row in rows}
+    try:
+        shelf = open_store(default_url())
+        found = list(stored(shelf, place))
+    except ArtifactError as error:
+        yield _unreadable("artifact", place, error)
+        return
+    for each in found:
+        if "/".join(each.key.split("/")[:3]) not in known and is_artifact(each.key):
+            yield _artifact(shelf, each, bounds)
+
+
+def _artifact(shelf: Store, found: Stored, bounds: Bounds) -> Prunable:
+    used = found.modified if found.modified is not None else bounds.now
+    return Prunable(
+        kind="artifact", name=found.key, bytes=found.size, used=used,
+        kept=bounds.keeps(used) if found.modified is not None else "its age cannot be seen",
+        remove=partial(discard, shelf, found.key, unless_since=bounds.before),
+    )  # fmt: skip
+
+
+def _unreadable(kind: str, name: str, error: Exception) -> Prunable:
+    return Prunable(kind=kind, name=name, bytes=0, used=0.0, kept=f"it cannot be read: {error}", remove=int)
+
+
+def _bundles(store: RunStore, folder: Path, bounds: Bounds, going: set[int]) -> Iterator[Prunable]:
+    """What local runs are started from."""
+    needs = _needs(store, folder, going)
+    for name in filter(_BUNDLE.fullmatch, names_in(folder)):
+        found = next(files_below(folder, name), None)
+        if found is not None:
+            kept = needs(name) or bounds.keeps(found.modified) or _is_other(folder / name)
+            yield Prunable(
+                kind="bundle", name=name, bytes=found.size, used=found.modified, kept=kept,
+                remove=partial(_remove_bundle, store, folder, name, bounds),
+            )  # fmt: skip
+
+
+def _remove_bundle(store: RunStore, folder: Path, name: str, bounds: Bounds) -> int:
+    return 0 if _needs(store, folder, set())(name) else remove(folder, name, unless_since=bounds.before)
+
+
+def _needs(store: RunStore, folder: Path, going: set[int]) -> Callable[[str], str]:
+    """What says who needs a bundle by its name, as all records have it now; runs that are ``going`` need none."""
+    needed: dict[str, str] = {}
+    beginnings: set[str] = set()
+    unread = ""
+    for path in sorted({store.path, *records(folder), folder.parent / "runs.db"}):
+        if not path.exists():
+            continue
+        try:
+            with RunStore(path).session() as db:
+                _read_needs(db, going if path == store.path else set(), needed, beginnings)
+        except (sqlite3.Error, ConfigurationError) as error:
+            unread = f"another record cannot be asked whether it needs it: {error}"
+
+    def need(name: str) -> str:
+        return "a run under way is of its pipeline" if name[:-13] in beginnings else needed.get(name, unread)
+
+    return need
+
+
+def _read_needs(db: sqlite3.Connection, going: set[int], needed: dict[str, str], beginnings: set[str]) -> None:
+    for number, run_id, job in db.execute("SELECT run, run_id, job FROM jobs JOIN runs ON run = number"):
+        if number not in going and (bundle := json.loads(job).get("bundle")):
+            needed[Path(bundle).name] = f"run {run_id!r} may be run again"
+    for pipeline, bundle in db.execute("SELECT pipeline, bundle FROM deployed"):
+        needed[Path(bundle).name] = f"it is what is deployed of {pipeline!r}"
+    for schedule, bundle in db.execute("SELECT schedule_id, bundle FROM schedules"):
+        needed[Path(bundle).name] = f"schedule {schedule!r} runs it"
+    beginnings.update(
+        slug(pipeline) for (pipeline,) in db.execute(f"SELECT DISTINCT pipeline FROM runs WHERE {UNFINISHED}")
+    )
+
+
+def _is_other(path: Path) -> str:
+    """Why a file is not taken for a bundle of FlowyML's."""
+    with suppress(OSError, PlanError):
+        if Bundle.read(path).filename == path.name:
+            return ""
+    return "it is not a bundle as FlowyML writes them"
+
+
+def _record(store: RunStore, going: set[int]) -> Iterator[Prunable]:
+    """The room in the record's file that nothing uses, which later runs would use again."""
+    free = _free_bytes(store)
+    if going or free >= _WORTH_IT:
+        yield Prunable(
+            kind="record", name=store.path.name, bytes=free if free >= _WORTH_IT else 0, used=0.0,
+            remove=lambda: min(_shrink(store), free),
+        )  # fmt: skip
+
+
+def _free_bytes(store: RunStore) -> int:
+    with store.session() as db:
+        pages = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size"))
+        return int(next(pages)) * int(next(pages))
+
+
+def _shrink(store: RunStore) -> int:
+    """Write the record's file anew where half of it is free, and give the bytes that went. Nobody can write meanwhile,
+    so not while a run is under way, nor where that takes long.
+    """
+    free, before = _free_bytes(store), store.path.stat().st_size
+    if free < max(_WORTH_IT, before * _PAGES_FREE) or before > _TOO_LARGE:
+        return 0
+    with store.session() as db:
+        if db.execute(f"SELECT 1 FROM runs WHERE {UNFINISHED} LIMIT 1").fetchone():
+            return 0
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return max(before - store.path.stat().st_size, 0)
+
+
+def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
+    """Code that was unpacked for this user's processes, whatever engine started them."""
+    for cache in caches():
+        remove_leftovers(cache)
+        for name in filter(_UNPACKED.fullmatch, names_in(cache)):
+            with claimed(cache / name) as is_free:
+                used = _modified(cache / name)
+                kept = bounds.keeps(used) if is_free else "a process uses it"
+            size = sum(found.size for found in files_below(cache, name))
+            yield Prunable(
+                kind="code", name=f"{_pipeline_in(cache / name)} {name[:8]}", bytes=size, used=used, kept=kept,
+                remove=partial(_remove_unpacked, cache, name, used),
+            )  # fmt: skip
+
+
+def _remove_unpacked(cache: Path, name: str, used: float) -> int:
+    with claimed(cache / name) as is_free:
+        return remove(cache, name, unless_since=used + 1) if is_free else 0
+
+
+def _pipeline_in(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "plan.json").read_bytes())["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "?"
+
+
+def _modified(path: Path) -> float:
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0.0
+    return found.st_mtime if not stat.S_ISLNK(found.st_mode) else 0.0
