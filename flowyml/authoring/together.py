@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flowyml.authoring.calls import Call
 from flowyml.authoring.places import errors_at
@@ -17,11 +17,7 @@ def check_together(structure: Groups, calls: Mapping[str, Call], steps: Sequence
     """Raise ``DefinitionError`` for an execution group whose steps are not neighbours, or cannot share a process."""
     if not structure.together:
         return
-    earlier = {step.name: structure.upstream(step) for step in steps}
-    later: dict[str, list[str]] = {step.name: [] for step in steps}
-    for name, names in earlier.items():
-        for each in names:
-            later[each].append(name)
+    earlier, later = _as_one(structure, steps)
     for group in structure.together.values():
         first, *others = (structure.step(name) for name in group.steps)
         for step in (first, *others):
@@ -31,7 +27,7 @@ def check_together(structure: Groups, calls: Mapping[str, Call], steps: Sequence
             with errors_at(calls[step.name].place):
                 _check_beside(step, first)
                 _check_options(step, [structure.step(name) for name in group.steps])
-        between = _reached(group.steps, later.__getitem__) & _reached(group.steps, earlier.__getitem__)
+        between = _reached(group.steps, later) & _reached(group.steps, earlier)
         if strangers := [step.name for step in steps if step.name in between - set(group.steps)]:
             with errors_at(calls[strangers[0]].place):
                 raise DefinitionError(
@@ -86,11 +82,26 @@ def _check_options(step: Step, members: Iterable[Step]) -> None:
             )
 
 
-def _reached(names: Iterable[str], ways: Callable[[str], Iterable[str]]) -> set[str]:
+def _as_one(structure: Groups, steps: Sequence[Step]) -> tuple[Mapping[str, set[str]], Mapping[str, set[str]]]:
+    """The steps that come before each, and after it, where those of a group come before and after as one."""
+    own = {name: group.steps for group in structure.together.values() for name in group.steps}
+    earlier: dict[str, set[str]] = {step.name: set() for step in steps}
+    later: dict[str, set[str]] = {step.name: set() for step in steps}
+    for step in steps:
+        for name in structure.upstream(step):
+            for one in own.get(step.name, (step.name,)):
+                for other in own.get(name, (name,)):
+                    if one not in own.get(name, ()):
+                        earlier[one].add(other)
+                        later[other].add(one)
+    return earlier, later
+
+
+def _reached(names: Iterable[str], ways: Mapping[str, Iterable[str]]) -> set[str]:
     found: set[str] = set()
     left = list(names)
     while left:
-        fresh = [name for name in ways(left.pop()) if name not in found]
+        fresh = [name for name in ways[left.pop()] if name not in found]
         found.update(fresh)
         left += fresh
     return found

@@ -211,6 +211,16 @@ def test_what_cannot_be_a_group(options: dict[str, Any], why: str) -> None:
         one_and_two(**options).compile()
 
 
+def test_two_groups_that_wait_for_each_other() -> None:
+    """One task for each of them could not begin."""
+    made = Pipeline("crossed").add_step(step(name="a", execution_group="g")(lambda: 1))
+    made.add_step(step(name="b", execution_group="h")(lambda a: a))
+    made.add_step(step(name="c", execution_group="h")(lambda: 1))
+    made.add_step(step(name="d", execution_group="g")(lambda c: c))
+    with pytest.raises(DefinitionError, match="step 'b' lies between steps of execution_group='g'"):
+        made.compile()
+
+
 def test_one_task_has_one_set_of_options() -> None:
     one = step(name="one", execution_group="g", kubeflow={"image": "a"})(lambda: 1)
     two = step(name="two", execution_group="g", kubeflow={"image": "b"})(lambda one: one)
