@@ -30,6 +30,7 @@ PROGRAMS = {
         "chromium": "chromium",
         "prometheus": "prometheus",
         "prometheus-pushgateway": "prometheus-pushgateway",
+        "psql": "postgresql",
         "rsvg-convert": "librsvg2-bin",
     },
 }

@@ -9,7 +9,11 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-AIRFLOWS = {"airflow3": "apache-airflow>=3.3,<3.4\n", "airflow2": "apache-airflow==2.11.2\n"}
+# Each with what speaks with PostgreSQL.
+AIRFLOWS = {
+    "airflow3": "apache-airflow>=3.3,<3.4\nasyncpg\npsycopg2-binary\n",
+    "airflow2": "apache-airflow==2.11.2\nasyncpg\npsycopg2-binary\n",
+}
 COMPILE = [
     ROOT / ".tools/bin/uv", "pip", "compile", "--quiet", "--upgrade", "--universal", "--python-version", "3.11",
     "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--custom-compile-command", "make constraints",

@@ -1,4 +1,6 @@
-"""Real Airflows for tests, each in its own environment, on 127.0.0.1, with SQLite, and gone after the test.
+"""Real Airflows for tests, each in its own environment, on 127.0.0.1, and gone after the test.
+
+Their database is PostgreSQL, or SQLite where that is not installed.
 
 ``airflow3(tmp)`` and ``airflow2(tmp)`` are context managers. A test may ``stop``, ``kill`` and ``start`` each of the
 processes (``api-server``, ``scheduler``, ``dag-processor``; on 2: ``webserver``, ``scheduler``) as it likes.
@@ -26,6 +28,7 @@ from typing import Any
 
 import psutil
 
+from tests.engines.postgres import postgres
 from tests.engines.processes import start_engine
 
 __all__ = ["PASSWORD", "USERNAME", "Airflow", "airflow2", "airflow3", "airflow_python", "bare_airflow", "wait_until"]
@@ -62,6 +65,7 @@ class Airflow:
     port: int
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    database: str = ""
     username: str = USERNAME
     password: str = PASSWORD
 
@@ -78,6 +82,11 @@ class Airflow:
         return airflow_python(self.major)
 
     @property
+    def database_url(self) -> str:
+        server = postgres() if self.database else None
+        return server.url(self.database) if server else f"sqlite:///{self.home}/airflow.db?timeout=30"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What its processes see. Nothing of this checkout is importable there."""
         foreign = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "COVERAGE", "COV_")
@@ -87,7 +96,7 @@ class Airflow:
             "FLOWYML_AIRFLOW_URL": self.url,  # its workers know where they are
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags_folder),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=30",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database_url,
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "1",
             "AIRFLOW__CORE__MIN_SERIALIZED_DAG_FETCH_INTERVAL": "1",
@@ -115,8 +124,7 @@ class Airflow:
     def start(self, name: str) -> None:
         """Start one process, in a process group of its own; its output goes to ``home/NAME.log``.
 
-        It is started again when it ends by itself, as systemd or Kubernetes would: on a busy machine "database is
-        locked" ends a scheduler on SQLite now and then.
+        It is started again when it ends by itself, as systemd or Kubernetes would.
         """
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = start_engine(
@@ -182,9 +190,9 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60, *, every: floa
     return value
 
 
-def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}) -> Airflow:
+def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}, *, database: str = "") -> Airflow:
     """An Airflow with a database and no servers: for ``airflow dags test`` and for loading DAG files."""
-    airflow = Airflow(major, home, _free_port(), settings=settings)
+    airflow = Airflow(major, home, _free_port(), settings=settings, database=database)
     airflow.dags_folder.mkdir(parents=True, exist_ok=True)
     (home / "passwords.json").write_text(json.dumps({USERNAME: PASSWORD}))
     airflow.command("db", "migrate")
@@ -194,14 +202,14 @@ def bare_airflow(major: int, home: Path, settings: Mapping[str, str] = {}) -> Ai
 @contextmanager
 def airflow3(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
     """A running Airflow 3 with the LocalExecutor. ``settings`` are more environment variables."""
-    with _running(bare_airflow(3, tmp / "airflow3", settings)) as airflow:
+    with _running(bare_airflow(3, tmp / "airflow3", settings, database=_new_database())) as airflow:
         yield airflow
 
 
 @contextmanager
 def airflow2(tmp: Path, settings: Mapping[str, str] = {}) -> Iterator[Airflow]:
-    """A running Airflow 2.11 with the SequentialExecutor, the only one that works on SQLite, and basic auth."""
-    airflow = bare_airflow(2, tmp / "airflow2", settings)
+    """A running Airflow 2.11 with basic auth, and the LocalExecutor, or on SQLite the SequentialExecutor."""
+    airflow = bare_airflow(2, tmp / "airflow2", settings, database=_new_database())
     airflow.command(
         "users", "create", "--username", USERNAME, "--password", PASSWORD, "--role", "Admin",
         "--firstname", "A", "--lastname", "B", "--email", "a@example.org",
@@ -248,7 +256,7 @@ def _settings3(airflow: Airflow) -> dict[str, str]:
 
 def _settings2(airflow: Airflow) -> dict[str, str]:
     return {
-        "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor" if airflow.database else "SequentialExecutor",
         "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.basic_auth",
         "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(airflow.port),
@@ -265,8 +273,18 @@ def _settings2(airflow: Airflow) -> dict[str, str]:
 def _make_cheap(airflow: Airflow) -> None:
     """Airflow 2 checks the password at each request, for 0.1 s of a processor: the tests' one needs no strong hash."""
     digest = hashlib.pbkdf2_hmac("sha256", airflow.password.encode(), b"salt", 1).hex()
-    with closing(sqlite3.connect(airflow.home / "airflow.db")) as database, database:
-        database.execute("UPDATE ab_user SET password = ?", (f"pbkdf2:sha256:1$salt${digest}",))
+    statement = f"UPDATE ab_user SET password = 'pbkdf2:sha256:1$salt${digest}'"  # the digest is ours
+    server = postgres() if airflow.database else None
+    if server:
+        server.execute(airflow.database, statement)
+    else:
+        with closing(sqlite3.connect(airflow.home / "airflow.db")) as database, database:
+            database.execute(statement)
+
+
+def _new_database() -> str:
+    server = postgres()
+    return server.new_database() if server else ""
 
 
 _SECRET = secrets.token_hex(48)
