@@ -22,7 +22,7 @@ from flowyml_prefect.names import flow_name, outputs_key
 from flowyml_prefect.outline import outline
 from flowyml_prefect.parts import common_text, defined_names
 
-__all__ = ["compile_flow", "flow_function", "task_functions"]
+__all__ = ["compile_flow", "flow_function", "is_walked", "task_functions"]
 
 _RESERVED = frozenset({"run_step", "run_steps", "finish_run", "run_all", "turn", "return_state", "wait_for"})
 _SETTINGS = 'PIPELINE = ""\nBUNDLE = Path(__file__)\n'
@@ -37,10 +37,10 @@ _ANNOTATIONS = {
 def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     """The text of ``flow.py``, which stands beside the bundle's file. Raises ``DefinitionError``.
 
-    With ``walks`` it is that of a flow with control flow, which can go on with a run, also for a plan without.
+    With ``walks`` it is that of a flow that walks over its plan, and can go on with a run, also where it need not.
     """
     plan = bundle.plan
-    walks = walks or plan.has_control_flow
+    walks = walks or is_walked(plan)
     names = _Names(plan)
     settings = (
         f"PIPELINE = {text_literal(plan.name)}\n"
@@ -50,6 +50,11 @@ def compile_flow(bundle: Bundle, *, walks: bool = False) -> str:
     parts += [_turn(step, names) if walks else _task(step, names) for step in plan]
     parts += [_flow(plan, names, walks), _MAIN.format(names.flow)]
     return "\n\n".join(parts)
+
+
+def is_walked(plan: Plan) -> bool:
+    """Whether the flow walks over the plan itself: for control flow, and for steps that share a process."""
+    return plan.has_control_flow or bool(plan.structure.together)
 
 
 def flow_function(plan: Plan) -> str:

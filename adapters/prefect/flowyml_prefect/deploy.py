@@ -29,7 +29,7 @@ from flowyml.plan.names import slug
 from flowyml.runtime.kept import KEEP
 from flowyml_prefect.automations import AUTOMATIONS, DETACHED_TAG, HEARTBEAT_SECONDS
 from flowyml_prefect.client import TAG, PrefectClient
-from flowyml_prefect.compiler import compile_flow, flow_function, task_functions
+from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
 from flowyml_prefect.names import deployment_name, flow_name, plan_key
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.schedule import is_ours
@@ -149,7 +149,7 @@ class Deployments:
                 f"was deleted."
             )
         bundle = Bundle.read(found)
-        if bundle.plan.has_control_flow:
+        if is_walked(bundle.plan):
             return f"{folder / 'flow.py'}:{flow_function(bundle.plan)}"
         if pooled:
             raise RetryRefusedError(

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager, suppress
 from contextvars import ContextVar, copy_context
@@ -49,6 +49,7 @@ from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
+from flowyml.core.runs import labelled  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.orchestrators.continued import Before, Ended, before  # noqa: E402
 from flowyml.plan.bundle import Bundle  # noqa: E402
@@ -249,23 +250,31 @@ NAMED = 5  # failures, in the message of a run
 class Turn(Task):
     """A step's turn to run, or that of an item: its task run bears the name of it, such as ``train[3]``."""
 
-    __slots__ = ("before", "future", "inputs", "is_at_work", "line", "state", "stop")
+    __slots__ = ("before", "beside", "future", "inputs", "is_at_work", "line", "state", "stop", "together")
 
-    def __init__(self, frame: Frame, step: Step, position: int) -> None:
+    def __init__(self, frame: Frame, step: Step, position: int, beside: Sequence[str] = ()) -> None:
         super().__init__(frame, step, position)
         self.before = 0  # attempts in earlier ones of the run
+        self.beside = beside  # the steps of its execution group
         self.future: PrefectFuture[Any] | None = None
         self.inputs: Values = {}
         self.is_at_work = False
         self.line: State[Any] | None = None  # for those that have waited for it
         self.state: State[Any] | None = None  # how it has ended, if it has run
         self.stop = threading.Event()
+        self.together = labelled(step.execution_group, self.index) if beside else ""
 
     def __str__(self) -> str:
         return self.label
 
     def __reduce__(self) -> Any:
         return str, (f"{self.label} {self.before}",)  # what Prefect takes it for in the key of a cache
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether another step of its execution group may need its process."""
+        others = (self.frame.tasks[name] for name in self.beside)
+        return any(other is not self and other.end is None for other in others)
 
 
 def run_step(turn: Turn) -> Values | State[Any]:
@@ -285,6 +294,8 @@ def run_step(turn: Turn) -> Values | State[Any]:
             timeout=turn.step.timeout_seconds,
             stop=turn.stop,
             on_line=to_log(logger),
+            together=turn.together,
+            hold=turn.is_followed,
         )
     except StepError as error:
         if turn.stop.is_set():
@@ -370,13 +381,16 @@ class Walker:
         self._busy: set[Node] = set()
         self._busy_items = 0
         self._held: deque[Turn] = deque()  # items that wait until others have ended
+        self._together: dict[str, list[Turn]] = {}  # execution groups at work, each with those that wait for their turn
         self._turns: dict[tuple[str, tuple[int, ...]], list[Turn]] = {}
         self._faults: list[str] = []
         self._fault: BaseException | None = None
         self._is_cleaning_up = False
 
     def _turn(self, frame: Frame, step: Step, position: int) -> Turn:
-        turn = Turn(frame, step, position)
+        together = self.plan.structure.together
+        beside = together[step.execution_group].steps if step.execution_group else ()
+        turn = Turn(frame, step, position, beside)
         if found := self._past.turns.get((step.name, frame.index)):
             ended, turn.values = found
             turn.before, turn.end = ended.attempt, ended.end
@@ -448,6 +462,8 @@ class Walker:
         """Wait for the steps that are being stopped, and not for those that wait to be tried again."""
         self.walk.halt()
         self._held.clear()
+        for waiting in self._together.values():
+            waiting.clear()
         while any(isinstance(node, Turn) and node.is_at_work for node in self._busy):
             self._take_next(0.5)
         while self._busy and self._take_next(0.5):
@@ -483,6 +499,11 @@ class Walker:
         self.walk.opened.clear()
 
     def _submit(self, turn: Turn) -> None:
+        if turn.together and turn.end is None:
+            if turn.together in self._together:
+                self._together[turn.together].append(turn)
+                return
+            self._together[turn.together] = []
         turn.inputs, turn.stop = (given_to(turn) if turn.end is None else {}), self._work.stop
         self.count += 1
         self._busy.add(turn)
@@ -533,6 +554,7 @@ class Walker:
         assert turn.future is not None
         self._busy_items -= bool(turn.index)
         if turn.end is not None:  # it did not run
+            self._release(turn)
             return
         turn.state, outputs = _ended(turn.future)
         turn.future, turn.inputs = None, {}
@@ -542,6 +564,14 @@ class Walker:
         else:
             status = ExecutionStatus.TIMEOUT if turn.state.name == "TimedOut" else ENDED.get(turn.state.type.value)
             self.walk.ended(turn, End.FAILED, f"step {turn.label!r} ended {status or ExecutionStatus.FAILED}")
+        for waiting in self._together.pop(turn.together, ()):
+            self._submit(waiting)
+        self._release(turn)
+
+    def _release(self, turn: Turn) -> None:
+        """Let the process of an execution group end after its last step."""
+        if turn.together and not turn.is_followed:
+            self._work.processes.release(turn.together)
 
 
 def _ended(future: PrefectFuture[Any]) -> tuple[State[Any], Values]:
