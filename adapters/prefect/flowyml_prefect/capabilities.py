@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
