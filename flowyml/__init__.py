@@ -18,12 +18,13 @@ from flowyml.authoring.pipeline import Pipeline
 from flowyml.authoring.steps import step
 from flowyml.core.dates import DATA_INTERVAL_END, DATA_INTERVAL_START, LOGICAL_DATE
 from flowyml.core.logs import get_logger
+from flowyml.runtime.reporting import report
 from flowyml.runtime.running_step import CurrentRun, current_run
 
 __all__ = [
     "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "If", "Pipeline",
     "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-    "get_logger", "is_in", "not_", "otherwise", "pipeline", "step", "when",
+    "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
 ]  # fmt: skip
 
 _REMOVED = {

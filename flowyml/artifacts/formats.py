@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,27 +27,37 @@ from flowyml.artifacts.tables import (
     write_polars,
 )
 
-__all__ = ["FORMATS", "Format", "formats_for"]
+__all__ = ["ENTRY_POINTS", "FORMATS", "Format", "format_named", "formats_for"]
+
+logger = logging.getLogger("flowyml.artifacts")
+
+ENTRY_POINTS = "flowyml.formats"
+"""The group of entry points in which a package names its ``Format`` objects."""
 
 
 class Format(NamedTuple):
     """A way to write values, and to read them back.
 
     ``write`` may fail for some values; the next format is tried then. ``mapped`` files are read piece by piece, when
-    the value is used.
+    the value is used. ``takes`` says which values a format of a plug-in is for. A ``named`` one reads a file under the
+    name that the reference holds: its ``read`` takes that too.
     """
 
     name: str
     suffix: str
     write: Callable[[Any, BinaryIO], None]
-    read: Callable[[Path], Any]
+    read: Callable[..., Any]
     mapped: bool = False
+    takes: Callable[[Any], bool] | None = None
+    named: bool = False
 
 
 def formats_for(value: Any) -> Iterator[Format]:
     """The formats that may hold a value, the plainest first; pickles come last, and not where they are forbidden."""
     if name := _plainest(value):
         yield FORMATS[name]
+    elif plugged := _plugged(value):
+        yield plugged
     if why_no_pickles():
         return
     pickles = [FORMATS["pickle"], _PICKLE_BY_VALUE]
@@ -54,11 +68,50 @@ def _plainest(value: Any) -> str | None:
     kind = type(value)
     if kind is bytes or kind is str:
         return "bytes" if kind is bytes else "text"
+    if isinstance(value, Path):
+        return "folder" if value.is_dir() else "file" if value.is_file() else None
     if is_plain(value):
         return "json"
     if _is(value, "numpy", "ndarray"):
         return None if value.dtype.hasobject else "npy"
-    return _table(value)
+    return _table(value) or _library(value)
+
+
+def _library(value: Any) -> str | None:
+    """Formats of other libraries that run no code when they are read."""
+    if _is(value, "plotly.graph_objs", "Figure"):
+        return "plotly"
+    parts = list(value.values()) if type(value) is dict and all(type(key) is str for key in value) else [value]
+    if parts and all(_is(part, "torch", "Tensor") for part in parts):
+        return "torch"
+    if parts and type(value) is dict and all(_is(part, "numpy", "ndarray") for part in parts):
+        return "safetensors" if "__metadata__" not in value and find_spec("safetensors") else None
+    return None
+
+
+def format_named(name: str) -> Format:
+    """A format of FlowyML's own or of a plug-in. Raises ``KeyError``."""
+    return FORMATS[name] if name in FORMATS else _plug_ins()[name]
+
+
+def _plugged(value: Any) -> Format | None:
+    """The first plug-in that takes a value which no format of FlowyML's own does."""
+    return next((found for found in _plug_ins().values() if found.takes and found.takes(value)), None)
+
+
+@cache
+def _plug_ins() -> dict[str, Format]:
+    """By the names of their entry points; what cannot be loaded is left out, and named in the log."""
+    from importlib.metadata import entry_points
+
+    loaded = {}
+    for point in sorted(entry_points(group=ENTRY_POINTS)):
+        try:
+            found = point.load()
+            loaded[point.name] = Format(*found)._replace(name=point.name)
+        except Exception as error:  # whatever the module of a plug-in raises
+            logger.warning("The format %r of artifacts cannot be loaded: %r", point.name, error)
+    return {name: found for name, found in loaded.items() if name not in FORMATS}
 
 
 def _table(value: Any) -> str | None:
@@ -111,6 +164,15 @@ def _read_npy(path: Path) -> Any:
         return numpy.load(path, allow_pickle=False)
 
 
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module that few values need."""
+
+    def call(*arguments: Any) -> Any:
+        return getattr(import_module(f"flowyml.artifacts.{module}"), name)(*arguments)
+
+    return call
+
+
 FORMATS = {
     item.name: item
     for item in (
@@ -121,6 +183,16 @@ FORMATS = {
         Format("parquet", ".parquet", write_pandas, read_pandas),
         Format("parquet-arrow", ".parquet", write_arrow, read_arrow),
         Format("parquet-polars", ".parquet", write_polars, read_polars),
+        Format("file", ".file", _late("files", "write_file"), _late("files", "place_file"), named=True),
+        Format("folder", ".tar", _late("files", "write_folder"), _late("files", "place_folder"), named=True),
+        Format(
+            "safetensors",
+            ".safetensors",
+            _late("libraries", "write_safetensors"),
+            _late("libraries", "read_safetensors"),
+        ),
+        Format("torch", ".pt", _late("libraries", "write_torch"), _late("libraries", "read_torch")),
+        Format("plotly", ".json", _late("libraries", "write_plotly"), _late("libraries", "read_plotly")),
         Format("pickle", ".pkl", pickle_by_reference, read_pickle),
     )
 }

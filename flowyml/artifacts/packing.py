@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts.allowed import why_no_pickles
-from flowyml.artifacts.formats import FORMATS, Format, formats_for
+from flowyml.artifacts.formats import Format, format_named, formats_for
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import CONTENT, Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError
@@ -39,19 +40,24 @@ def artifact_key(place: str, step: str, attempt: int, output: str) -> str:
     return f"{place}/{slug(step)}/{attempt}/{slug(output)}-{CONTENT}"
 
 
-def pack(value: Any, store: Store, *, key: str | Callable[[], str], inline_limit: int = INLINE_LIMIT) -> Any:
+def pack(
+    value: Any, store: Store, *, key: str | Callable[[], str], inline_limit: int = INLINE_LIMIT,
+    face: Mapping[str, Any] = {},
+) -> Any:  # fmt: skip
     """JSON that stands for a value: the value itself if it is plain and at most ``inline_limit`` bytes, as JSON.
 
-    Anything else is stored under ``key``, or what that gives when it is called, and the JSON is a reference to it.
-    Raises ``ArtifactError`` when the value cannot be stored.
+    Anything else is stored under ``key``, or what that gives when it is called, and the JSON is a reference to it. So
+    is a value with a ``face``, as ``face_of`` gives it, which goes with the reference. Raises ``ArtifactError`` when
+    the value cannot be stored.
     """
-    if is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
+    if not face and is_plain(value) and not is_reference(value) and _fits(value, inline_limit):
         return value
     key = key if isinstance(key, str) else key()
     trouble: Exception | None = None
     for chosen in formats_for(value):
         try:
-            return _reference(value, chosen, store.write(f"{key}{chosen.suffix}", partial(chosen.write, value)))
+            written = store.write(f"{key}{chosen.suffix}", partial(chosen.write, value))
+            return _reference(value, chosen, written, {**_name_of(value), **face})
         except ArtifactError as error:
             if trouble is None:
                 raise
@@ -74,7 +80,8 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
     """
     if not is_reference(packed):
         return packed
-    written, found = _read_reference(packed[_REFERENCE])
+    reference = packed[_REFERENCE]
+    written, found = _read_reference(reference)
     if found.name == "pickle" and (forbidden := why_no_pickles()):
         raise ArtifactError(
             f"Artifact {shown(written.url)} is a pickle of a {packed[_REFERENCE].get('type', '?')}, and pickles are "
@@ -94,7 +101,7 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
         )
     with holder.fetch(written, once=found.mapped) as path:
         try:
-            return found.read(path)
+            return found.read(path, reference.get("name", "")) if found.named else found.read(path)
         except ArtifactError:
             raise
         except (ImportError, AttributeError) as error:
@@ -124,7 +131,12 @@ def _fits(value: Any, limit: int) -> bool:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) <= limit
 
 
-def _reference(value: Any, chosen: Format, written: Written) -> dict[str, Any]:
+def _name_of(value: Any) -> dict[str, str]:
+    """A file keeps its name."""
+    return {"name": value.name} if isinstance(value, Path) else {}
+
+
+def _reference(value: Any, chosen: Format, written: Written, face: Mapping[str, Any]) -> dict[str, Any]:
     kind = type(value)
     return {
         _REFERENCE: {
@@ -133,6 +145,7 @@ def _reference(value: Any, chosen: Format, written: Written) -> dict[str, Any]:
             "sha256": written.sha256,
             "size": written.size,
             "type": f"{kind.__module__}.{kind.__qualname__}",
+            **face,
         }
     }
 
@@ -140,7 +153,7 @@ def _reference(value: Any, chosen: Format, written: Written) -> dict[str, Any]:
 def _read_reference(reference: Any) -> tuple[Written, Format]:
     try:
         written = Written(str(reference["url"]), str(reference["sha256"]), int(reference["size"]))
-        return written, FORMATS[reference["format"]]
+        return written, format_named(reference["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"This is not a reference to an artifact that can be read here: {reference!r:.200}"

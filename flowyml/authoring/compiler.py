@@ -18,8 +18,9 @@ from flowyml.core.near_names import did_you_mean
 from flowyml.core.plain_text import storable_text
 from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Cleanup, Group, Groups, Loop, Section, outputs_in
+from flowyml.plan.kinds import kinds_annotated
 from flowyml.plan.model import FromEither, FromItem, FromParameter, FromStep, Input, PipelineOutput, Source, Step
-from flowyml.plan.types import is_rich, spell_out, wanted
+from flowyml.plan.types import is_rich, returned_type, spell_out, wanted
 
 __all__ = ["compile_outputs", "compile_steps", "with_types"]
 
@@ -51,8 +52,8 @@ def has_control_flow(step: Step) -> bool:
 
 
 def is_flat(step: Step) -> bool:
-    """Whether FlowyML before control flow, secrets and execution groups would read this step rightly."""
-    return not has_control_flow(step) and not step.secrets and not step.execution_group
+    """Whether FlowyML before control flow, secrets, execution groups and kinds would read this step rightly."""
+    return not has_control_flow(step) and not (step.secrets or step.execution_group or step.kinds)
 
 
 def with_types(
@@ -170,6 +171,7 @@ class _Wiring:
             group=call.group,
             secrets=options.secrets,
             execution_group=self._execution_group(call),
+            kinds=kinds_annotated(returned_type(call.step.function), call.outputs),
             run_if="all_done" if self._at_end(call) and options.run_if == "all_success" else options.run_if,
         )
 

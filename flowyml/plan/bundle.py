@@ -33,7 +33,7 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
 _UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, zlib.error)  # RuntimeError: encrypted, or another method
-_AT_HOME = ("cli", "graph", "testing")  # rooms that workers need only where a script imports them
+_AT_HOME = ("cli", "graph", "migration", "testing")  # rooms that workers need only where a script imports them
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,7 +91,8 @@ class Step:
 
     ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by
     the argument or the environment variable that the value of each fills on the worker. Steps of one
-    ``execution_group`` run in one task, process or pod: see ``flowyml.plan.groups.Together``.
+    ``execution_group`` run in one task, process or pod: see ``flowyml.plan.groups.Together``. ``kinds`` are those of
+    outputs whose annotation says one: see ``flowyml.plan.kinds``.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Step:
     run_if: str = "all_success"
     secrets: Mapping[str, str] = field(default_factory=dict)
     execution_group: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def upstream(self) -> tuple[str, ...]:

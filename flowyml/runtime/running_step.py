@@ -10,6 +10,7 @@ from datetime import datetime
 
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import DefinitionError
+from flowyml.runtime.reporting import reports
 
 __all__ = ["CurrentRun", "current_run", "current_step", "running"]
 
@@ -63,6 +64,7 @@ def running(
     )  # fmt: skip
     token = _current.set(current)
     try:
-        yield
+        with reports():
+            yield
     finally:
         _current.reset(token)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flowyml.artifacts import Store, artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
+from flowyml.artifacts.folders import files_here
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import (
     ArtifactError,
@@ -32,6 +33,7 @@ from flowyml.runtime.deciding import checked_lists, is_taken
 from flowyml.runtime.execution import run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
+from flowyml.runtime.reporting import reported
 from flowyml.runtime.running_step import running
 from flowyml.runtime.shutdown import StepStopped
 from flowyml.runtime.tracebacks import described, left_behind, traceback_text
@@ -118,7 +120,7 @@ class Worker:
         secrets: Mapping[str, str] = {},
     ) -> dict[str, Any]:
         """Run one attempt: packed inputs to packed outputs. Raises what the step raises, and ``OutputError``."""
-        with pickles_decided(self._no_pickles):
+        with pickles_decided(self._no_pickles), files_here():
             return self._perform(step, packed, attempt, index, secrets)
 
     def _perform(
@@ -297,8 +299,9 @@ class Worker:
                     f"step {step.name!r}: output {name!r} holds the value of a secret. Outputs are kept, and engines "
                     f"show them. Let each step that needs it name the secret: secrets=….",
                 )  # fmt: skip
+            key = partial(artifact_key, place, label, attempt, name)
             try:
-                packed[name] = pack(value, self.store, key=partial(artifact_key, place, label, attempt, name))
+                packed[name] = pack(value, self.store, key=key, face=self._face(step, name, value, key, secrets))
             except ArtifactError as error:
                 advice = (
                     "Return plain data, arrays, tables, or what can be pickled."
@@ -310,6 +313,17 @@ class Worker:
                     f"step {step.name!r}: output {name!r} cannot be passed to other steps. {error}. {advice}",
                 ) from error  # fmt: skip
         return packed
+
+    def _face(
+        self, step: Step, output: str, value: Any, key: Callable[[], str], secrets: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What people see of an output."""
+        facts, kind = reported(output), step.kinds.get(output, "")
+        try:
+            from flowyml.artifacts.faces import face_of
+        except ImportError:  # on Kubeflow, where code that names nothing of that kind goes without it
+            return {}
+        return face_of(value, self.store, key, kind=kind, facts=facts, mask=_without(secrets))
 
 
 def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:

@@ -16,7 +16,7 @@ PUBLIC = {
     "flowyml": [
         "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "If", "Pipeline",
         "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
-        "get_logger", "is_in", "not_", "otherwise", "pipeline", "step", "when",
+        "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
     ],
     "flowyml.artifacts": [
         "Store", "artifact_key", "default_url", "is_reference", "open_store", "pack", "run_place", "unpack",

@@ -97,6 +97,7 @@ def read(found: Mapping[str, Any]) -> Any:
         "format": metadata["format"],
         "sha256": metadata["sha256"],
         "size": int(metadata["size"]),
+        "name": metadata.get("file_name", ""),
     }
     return {"$artifact": reference}
 
@@ -108,7 +109,11 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
     if is_reference(packed) and (source := _inside(packed["$artifact"]["url"], scratch)):
         shutil.move(source, path)
         about = packed["$artifact"]
-        return {"format": about["format"], "sha256": about["sha256"], "size": str(about["size"]), "type": about["type"]}
+        named = {"file_name": about["name"]} if "name" in about else {}
+        return {
+            "format": about["format"], "sha256": about["sha256"], "size": str(about["size"]), "type": about["type"],
+            **named,
+        }  # fmt: skip
     written(path, json.dumps(packed, ensure_ascii=False))
     return {"format": PACKED}
 

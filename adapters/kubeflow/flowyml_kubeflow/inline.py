@@ -59,6 +59,15 @@ _COMPILERS = tuple(
     f"flowyml/authoring/{name}.py" for name in ("annotations", "compiler", "nested", "scopes", "together")
 )
 _MAY_COMPILE = re.compile(rb"\.(?:compile|bundle|check_parameters|code|steps|_repr_html_)\b")
+# What stores files and shows outputs to people; and the code of a user's that may give such.
+_FACES = ("flowyml/artifacts/faces.py", "flowyml/artifacts/files.py", "flowyml/artifacts/libraries.py")
+_MAY_BE_SHOWN = re.compile(
+    rb"Annotated|Path|report|joblib|keras|lightgbm|matplotlib|numpy|pandas|plotly|polars|pyarrow|sklearn|torch|xgboost"
+)
+# What sends metrics, for code that makes such a collector; and engines' clients, which also stand on the second.
+_PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
+_PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
+_KINDS = "flowyml/plan/kinds.py"  # for either
 _MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 
@@ -76,7 +85,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
     if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
-            needless = tuple(path for path in (*_ENGINES, *secrets) if not (flow and path == _NODES))
+            push = () if any(_PUSHES.search(data) for data in users) else _PUSH
+            needless = tuple(path for path in (*_ENGINES, *secrets, *push) if not (flow and path == _NODES))
             contents = {path: data for path, data in contents.items() if not path.startswith(needless)}
     if not any(_TESTS.search(data) for data in users):
         modules = [data for path, data in contents.items() if path.startswith("code/")]
@@ -85,8 +95,11 @@ def with_launcher(bundle: Bundle) -> Bundle:
         contents = {
             path: data for path, data in contents.items() if not path.startswith(_SUITE) or path.startswith(kept)
         }
-    if not any(_MAY_COMPILE.search(data) for data in users):
-        contents = {path: data for path, data in contents.items() if path not in _COMPILERS}
+    compiles = any(_MAY_COMPILE.search(data) for data in users)
+    is_shown = any(_MAY_BE_SHOWN.search(data) for data in users)
+    needless = (*(() if compiles else _COMPILERS), *(() if is_shown else _FACES))
+    needless = needless if compiles or is_shown else (*needless, _KINDS)
+    contents = {path: data for path, data in contents.items() if path not in needless}
     contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
     folder = files("flowyml_kubeflow")
     parts = (*_PARTS, *(_FLOW if flow else ()), *(_MADE if any(_MAKES.search(data) for data in users) else ()))

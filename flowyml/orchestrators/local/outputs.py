@@ -99,7 +99,8 @@ def entry_of(
     if _is_small(value) and is_plain(value):
         return {"value": value}
     forbidden = why_no_pickles()
-    if not forbidden and (data := _small_pickle(value)) is not None:
+    is_file = bool(max_bytes) and isinstance(value, Path) and value.exists()  # its content is kept, not where it is
+    if not forbidden and not is_file and (data := _small_pickle(value)) is not None:
         main = {"main": name} if b"__main__" in data and (name := shipped_name("__main__")) else {}
         return {"pickle": base64.b64encode(data).decode(), **main}
     if forbidden and not max_bytes:

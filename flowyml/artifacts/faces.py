@@ -1,0 +1,146 @@
+"""What people see of an output without reading it: its kind, facts about it, the head of a table, a picture.
+
+It goes with the reference to the stored value. So it is small, whatever the value is: engines keep it in databases.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts.optional import require
+from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.store import Store
+from flowyml.plan.kinds import kind_of
+
+__all__ = ["face_of"]
+
+logger = logging.getLogger("flowyml.artifacts")
+
+Text = Callable[[str], str]
+
+_ROWS, _COLUMNS, _CELL = 10, 12, 40  # of the head of a table
+_MOST_BYTES = 8000  # of a face, as JSON
+_LONGEST = 500  # characters of a text's beginning
+_WIDTH = 10  # inches at most of a picture's longer side; its height and width go together
+_NAMED_BY_FORMAT = frozenset({"text", "file", "folder", "table", "array"})
+_SAYS_IT_ITSELF = frozenset({"", "text", "metrics", "data"})
+
+
+def face_of(
+    value: Any, store: Store, key: Callable[[], str], *, kind: str = "", facts: Mapping[str, Any] = {}, mask: Text = str
+) -> dict[str, Any]:
+    """What a reference says beside where the value is; empty for plain values that show it themselves.
+
+    ``kind`` is that of the annotation, ``facts`` are what the step reported. ``mask`` takes secrets out of a text. What
+    cannot be shown is left out, with a line in the log: no step fails for it.
+    """
+    found = kind or kind_of(value)
+    if not facts and is_plain(value) and found in _SAYS_IT_ITSELF:
+        return {} if type(value) is not str or len(value) < _LONGEST else {"kind": found, **_of_text(value, mask)}
+    face: dict[str, Any] = {"kind": found}
+    if isinstance(value, Path):
+        face["name"] = mask(value.name)
+    try:
+        face |= _seen(value, found, store, key, mask)
+    except Exception as error:  # whatever the value's library raises
+        logger.warning("An output of kind %s is kept, and cannot be shown: %s: %s", found, type(error).__name__, error)
+    known = {**face.pop("facts", {}), **facts}
+    if known:
+        face["metadata"] = {mask(name): mask(fact) if isinstance(fact, str) else fact for name, fact in known.items()}
+    return _bounded(face)
+
+
+def _seen(value: Any, kind: str, store: Store, key: Callable[[], str], mask: Text) -> dict[str, Any]:
+    match kind:
+        case "table":
+            return _of_table(value, mask)
+        case "array":
+            return {"facts": {"shape": "×".join(map(str, value.shape)) or "()", "dtype": str(value.dtype)}}
+        case "figure":
+            return _of_figure(value, store, key)
+        case "metrics" if isinstance(value, Mapping):
+            return {"facts": {str(name)[:_CELL]: number for name, number in islice(value.items(), 100)}}
+        case "text" | "markdown" if isinstance(value, str):
+            return _of_text(value, mask)
+        case "file" if isinstance(value, Path) and value.is_file():
+            return {"facts": {}}
+        case "folder" if isinstance(value, Path):
+            return {"facts": {"files": sum(1 for found in islice(value.rglob("*"), 100_000) if found.is_file())}}
+        case "model":
+            return {"facts": {"class": f"{type(value).__module__}.{type(value).__qualname__}"}}
+    return {}
+
+
+def _of_text(text: str, mask: Text) -> dict[str, Any]:
+    return {"head": mask(text[: 4 * _LONGEST])[: 4 * _LONGEST]}
+
+
+def _of_table(table: Any, mask: Text) -> dict[str, Any]:
+    columns, rows, count = _head(table)
+    shown = [[mask(_cell(cell)) for cell in row[:_COLUMNS]] for row in rows]
+    more = {"more_columns": len(columns) - _COLUMNS} if len(columns) > _COLUMNS else {}
+    named = [mask(_cell(column)) for column in columns[:_COLUMNS]]
+    return {"facts": {"rows": count, "columns": len(columns)}, "head": {"columns": named, "rows": shown, **more}}
+
+
+def _head(table: Any) -> tuple[Sequence[Any], list[Sequence[Any]], int]:
+    """Columns, the first rows and how many there are, of a frame of pandas or Polars, a table of Arrow, or dicts."""
+    if isinstance(table, Sequence):
+        columns = list(dict.fromkeys(name for row in table[:_ROWS] for name in row))
+        return columns, [[row.get(name) for name in columns] for row in table[:_ROWS]], len(table)
+    if hasattr(table, "iloc"):
+        return list(table.columns), [list(row) for row in table.iloc[:_ROWS].itertuples(index=False)], len(table)
+    if hasattr(table, "to_pylist"):
+        first = table.slice(0, _ROWS)
+        return table.column_names, [list(row) for row in zip(*first.to_pydict().values(), strict=True)], table.num_rows
+    return table.columns, list(table.head(_ROWS).rows()), table.height
+
+
+def _cell(cell: Any) -> str:
+    text = "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+    return text if len(text) <= _CELL else f"{text[: _CELL - 1]}…"
+
+
+def _of_figure(figure: Any, store: Store, key: Callable[[], str]) -> dict[str, Any]:
+    """The picture is a file beside the value: PNG for matplotlib's, a page that stands alone for plotly's."""
+    if hasattr(figure, "savefig"):
+        longer = max(figure.get_size_inches())
+        dpi = min(100.0, 100.0 * _WIDTH / longer)
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
+        data, media, suffix = file.getvalue(), "image/png", ".png"
+    else:
+        page = require("plotly.io").to_html(figure, include_plotlyjs=True, full_html=True, div_id="figure")
+        data, media, suffix = page.encode(), "text/html", ".html"
+    written = store.write(f"{key()}{suffix}", lambda out: _write(out, data))
+    return {"picture": {"url": written.url, "sha256": written.sha256, "size": written.size, "media": media}}
+
+
+def _write(file: Any, data: bytes) -> None:
+    file.write(data)
+
+
+def _bounded(face: dict[str, Any]) -> dict[str, Any]:
+    """The face without what makes it too large: rows of the head first, then facts, the last first."""
+    for smaller in _smaller(face):
+        if len(json.dumps(smaller, ensure_ascii=False).encode("utf-8", "replace")) <= _MOST_BYTES:
+            return smaller
+    return {"kind": face["kind"]}
+
+
+def _smaller(face: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield face
+    head = face.get("head")
+    if isinstance(head, dict):
+        for count in (5, 2, 0):
+            yield {**face, "head": {**head, "rows": head["rows"][:count]}}
+    bare = {name: part for name, part in face.items() if name != "head"}
+    facts = list(face.get("metadata", {}).items())
+    for count in (len(facts), 20, 5, 0):
+        yield {**bare, "metadata": dict(facts[:count])}

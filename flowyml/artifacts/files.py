@@ -1,0 +1,140 @@
+"""Files and folders as outputs: a file as it is, a folder as a tar archive that is the same for the same content.
+
+What is read is copied, since a step may change its files. An archive may come from elsewhere, so it is unpacked as if
+by an enemy: regular files and folders alone, none outside of its folder, no more bytes than the archive itself has.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from flowyml.artifacts.folders import new_folder
+from flowyml.core.errors import ArtifactError
+
+__all__ = ["place_file", "place_folder", "safe_name", "write_file", "write_folder"]
+
+MOST_ENTRIES = 100_000
+"""Files and folders in a folder that is an output."""
+
+_LONGEST_NAME = 200  # bytes, of the 255 that file systems take
+_BLOCK = 1 << 20
+
+
+def write_file(path: Path, file: BinaryIO) -> None:
+    """The content of a file."""
+    try:
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, file, _BLOCK)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+
+
+def write_folder(path: Path, file: BinaryIO) -> None:
+    """A folder as a tar archive: sorted, without times and owners. Of permissions, only what may be executed stays.
+
+    Raises ``ArtifactError`` for links and other things that are neither a file nor a folder.
+    """
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for number, found in enumerate(_below(path)):
+            if number == MOST_ENTRIES:
+                raise ArtifactError(
+                    f"{path} has more than {MOST_ENTRIES:,} files. Put them into an archive, or let the step write "
+                    f"them to storage and return where they are, as text."
+                )
+            _add(archive, path, found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    try:
+        for found in sorted(folder.iterdir()):
+            yield found
+            if found.is_dir() and not found.is_symlink():
+                yield from _below(found)
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be read: {error}") from error
+
+
+def _add(archive: tarfile.TarFile, root: Path, found: Path) -> None:
+    name = found.relative_to(root).as_posix()
+    if found.is_symlink() or not (found.is_dir() or found.is_file()):
+        raise ArtifactError(
+            f"{root} holds {name!r}, which is a link or a device: only files and folders can be handed on. Copy what "
+            f"it leads to."
+        )
+    entry = tarfile.TarInfo(name)
+    try:
+        if found.is_dir():
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+            return
+        with found.open("rb") as source:
+            about = os.fstat(source.fileno())
+            entry.size, entry.mode = about.st_size, 0o755 if about.st_mode & 0o100 else 0o644
+            archive.addfile(entry, source)
+    except OSError as error:
+        raise ArtifactError(f"{found} cannot be read: {error}") from error
+
+
+def place_file(stored: Path, name: str) -> Path:
+    """A copy of a stored file under its own name, in a folder of its own."""
+    target = new_folder() / safe_name(name)
+    shutil.copyfile(stored, target)
+    return target
+
+
+def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
+    """A folder with what a stored archive holds. Raises ``ArtifactError`` for one that ``write_folder`` never made."""
+    root = (into or new_folder()) / safe_name(name)
+    root.mkdir()
+    left = stored.stat().st_size
+    try:
+        with tarfile.open(stored, "r:") as archive:
+            for number, entry in enumerate(archive):
+                left -= entry.size
+                if number == MOST_ENTRIES or left < 0:
+                    raise ArtifactError("The archive of a folder holds more than its own size, or too many files.")
+                _unpack(archive, entry, root)
+    except (tarfile.TarError, OSError, ValueError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"The archive of a folder cannot be unpacked: {error}") from error
+    return root
+
+
+def _unpack(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: Path) -> None:
+    """One entry. Nothing below ``root`` is a link, since none is made; so a name that leads down stays below it."""
+    leads_down = all(
+        part not in ("", ".", "..") and "\\" not in part and ":" not in part[:2] for part in entry.name.split("/")
+    )
+    if not leads_down or not (entry.isdir() or entry.type == tarfile.REGTYPE) or entry.issparse():
+        raise ArtifactError(
+            f"The archive of a folder holds {entry.name!r}, which is neither a file in it nor a folder."
+        )
+    target = root / entry.name
+    if entry.isdir():
+        target.mkdir()
+        return
+    source = archive.extractfile(entry)
+    assert source is not None
+    with source, target.open("xb") as file:
+        shutil.copyfileobj(source, file, _BLOCK)
+    if entry.mode & 0o100:
+        target.chmod(target.stat().st_mode | 0o111)
+
+
+def safe_name(name: Any) -> str:
+    """A file's name that leads nowhere else and shows what it is: separators and control characters become ``_``.
+
+    >>> safe_name("../../etc/passwd"), safe_name("..")
+    ('.._.._etc_passwd', 'file')
+    """
+    text = "".join(char if char.isprintable() and char not in '/\\:*?"<>|' else "_" for char in str(name)).strip()
+    while len(text.encode()) > _LONGEST_NAME:
+        stem, dot, suffix = text.rpartition(".")
+        text = f"{stem[:-1]}{dot}{suffix}" if stem and len(suffix) < 20 else text[:-1]
+    return text if text.strip(".") else "file"

@@ -1,0 +1,55 @@
+"""Where files that are read stand: in folders that live as long as the step which takes them, else as this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+__all__ = ["files_here", "new_folder"]
+
+_made: ContextVar[list[Path] | None] = ContextVar("flowyml_files", default=None)
+
+
+@contextmanager
+def files_here() -> Iterator[None]:
+    """Folders that are made while this lasts go with it."""
+    folders: list[Path] = []
+    token = _made.set(folders)
+    try:
+        yield
+    finally:
+        _made.reset(token)
+        for folder in folders:
+            _remove(folder)
+
+
+def new_folder() -> Path:
+    """An empty folder for its owner alone."""
+    import tempfile
+
+    made = _made.get()
+    if made is None:
+        return Path(tempfile.mkdtemp(dir=_of_this_process()))
+    made.append(Path(tempfile.mkdtemp(prefix="flowyml-files-")))
+    return made[-1]
+
+
+@cache
+def _of_this_process() -> Path:
+    """A folder that is removed when the process ends; not when one ends that was forked from it."""
+    import tempfile
+
+    folder, process = Path(tempfile.mkdtemp(prefix="flowyml-files-")), os.getpid()
+    atexit.register(lambda: _remove(folder) if os.getpid() == process else None)
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,75 @@
+"""What a step says of its outputs while it runs: ``report(rows=…, auc=…)``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import islice
+from typing import Any
+
+__all__ = ["MOST_FACTS", "fact", "report", "reported", "reports"]
+
+MOST_FACTS = 50
+"""How many facts an output may have; more are left out."""
+
+_LONGEST = 500  # characters of a fact, and a tenth of it of its name
+
+_reports: ContextVar[dict[str, dict[str, Any]] | None] = ContextVar("flowyml_reports", default=None)
+
+
+def report(output: str = "", /, **metadata: Any) -> None:
+    """Add facts to what the calling step returns: numbers, short texts. Engines show them, ``handle.artifacts()`` too.
+
+    With the name of an output they are of that one, else of all that the step returns. A later value of a name takes
+    the place of an earlier one. Of a text 500 characters are kept, of an output 50 facts. Outside of a step, as in a
+    test of its function, and in a thread that the step has started itself, nothing happens.
+
+    >>> report(rows=3)
+    """
+    if (found := _reports.get()) is not None:
+        found.setdefault(output, {}).update({name: fact(value) for name, value in metadata.items()})
+
+
+@contextmanager
+def reports() -> Iterator[None]:
+    """While this lasts, what is reported is that of one step."""
+    token = _reports.set({})
+    try:
+        yield
+    finally:
+        _reports.reset(token)
+
+
+def reported(output: str) -> dict[str, Any]:
+    """The facts of an output of the step that runs here."""
+    found = _reports.get() or {}
+    facts = {**found.get("", {}), **found.get(output, {})}
+    return {name[: _LONGEST // 10]: value for name, value in islice(facts.items(), MOST_FACTS)}
+
+
+def fact(value: Any) -> Any:
+    """A value as plain JSON of bounded size: numbers and truth values as they are, anything else as a short text.
+
+    >>> fact(0.5), fact(float("nan")), fact([1, 2])
+    (0.5, 'nan', '[1, 2]')
+    """
+    scalar = getattr(value, "item", None)  # a number of numpy's, or a tensor's
+    if callable(scalar) and getattr(value, "size", 0) == 1:
+        value = scalar()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        is_plain = abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+        return value + 0 if is_plain else str(value)[:_LONGEST]
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except Exception as error:  # whatever a user's __str__ raises: a fact is not worth a step
+        text = f"(no text: {type(error).__name__})"
+    text = text.replace("\0", "").encode("utf-8", "replace").decode()
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

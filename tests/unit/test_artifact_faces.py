@@ -1,0 +1,368 @@
+"""Files, folders, figures and models as outputs: each comes back, and what people see of it is small and safe."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+from flowyml import Pipeline, report, step
+from flowyml.artifacts import formats as formats_module
+from flowyml.artifacts import is_reference, open_store, pack, unpack
+from flowyml.artifacts.faces import face_of
+from flowyml.artifacts.files import safe_name
+from flowyml.artifacts.folders import files_here
+from flowyml.artifacts.formats import Format
+from flowyml.artifacts.store import Store
+from flowyml.core.errors import ArtifactError
+from flowyml.orchestrators.local.outputs import entry_of, value_of
+from flowyml.plan.kinds import kind_of, kinds_annotated
+from flowyml.runtime.reporting import MOST_FACTS, reported, reports
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def packed(value: Any, store: Store, **about: Any) -> dict[str, Any]:
+    face = face_of(value, store, lambda: "run/step/1/out-{content}", **about)
+    found = pack(value, store, key="run/step/1/out-{content}", face=face)
+    reference: dict[str, Any] = found["$artifact"] if is_reference(found) else {"value": found}
+    return reference
+
+
+def back(reference: dict[str, Any], store: Store) -> Any:
+    return unpack({"$artifact": reference}, store)
+
+
+def test_a_file_comes_back_with_its_name_and_its_content(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "Über den Wald.CSV"
+    path.write_bytes(b"a,b\n\x00\xff")
+    reference = packed(path, store)
+    assert (reference["kind"], reference["format"], reference["name"]) == ("file", "file", path.name)
+    path.unlink()
+    with files_here():
+        found = back(reference, store)
+        assert (found.name, found.read_bytes()) == ("Über den Wald.CSV", b"a,b\n\x00\xff")
+        found.write_text("a consumer changes its own copy")
+        assert back(reference, store).read_bytes() == b"a,b\n\x00\xff"
+    assert not found.exists()
+
+
+def test_a_folder_comes_back_and_is_the_same_bytes_whenever_it_was_written(store: Store, tmp_path: Path) -> None:
+    digests = set()
+    for name in ("first", "second"):
+        root = tmp_path / name / "model"
+        (root / "deep" / "empty").mkdir(parents=True)
+        for part in sorted(("deep/weights.bin", "config.json", "ä.txt"), reverse=name == "first"):
+            (root / part).write_text(part)
+        (root / "run.sh").write_text("#!/bin/sh\n")
+        (root / "run.sh").chmod(0o700 if name == "first" else 0o755)
+        reference = packed(root, store)
+        digests.add(reference["sha256"])
+    assert len(digests) == 1
+    assert reference["kind"] == "folder"
+    assert reference["metadata"] == {"files": 4}
+    with files_here():
+        found = back(reference, store)
+        assert found.name == "model"
+        names = sorted(each.relative_to(found).as_posix() for each in found.rglob("*"))
+        assert names == ["config.json", "deep", "deep/empty", "deep/weights.bin", "run.sh", "ä.txt"]
+        assert (found / "deep/weights.bin").read_text() == "deep/weights.bin"
+        assert (found / "run.sh").stat().st_mode & 0o100
+        assert not (found / "config.json").stat().st_mode & 0o100
+
+
+def test_a_folder_with_a_link_is_refused(store: Store, tmp_path: Path) -> None:
+    root = tmp_path / "model"
+    root.mkdir()
+    (root / "latest").symlink_to("/etc/passwd")
+    with pytest.raises(ArtifactError, match="'latest', which is a link"):
+        packed(root, store)
+
+
+def test_a_path_to_nothing_stays_a_path(store: Store) -> None:
+    assert back(packed(Path("not/there"), store), store) == Path("not/there")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"b": np.arange(6.0).reshape(2, 3), "a": np.array([1, 2], "int32")}, {"x": np.zeros((0, 3), bool)}],
+)
+def test_arrays_by_name_are_safetensors(store: Store, value: dict[str, Any]) -> None:
+    reference = packed(value, store)
+    found = back(reference, store)
+    assert reference["format"] == "safetensors"
+    assert list(found) == list(value)
+    for name, array in value.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_arrays_that_safetensors_would_change_are_pickled(store: Store) -> None:
+    for value in ({"a": np.array(1.0)}, {"a": np.array([1], ">i4")}, {"a": np.array(["x"])}):
+        reference = packed(value, store)
+        assert reference["format"] == "pickle"
+        found = back(reference, store)
+        assert found["a"].dtype == value["a"].dtype
+
+
+def test_a_figure_of_matplotlib_comes_back_and_has_a_picture(store: Store) -> None:
+    figure_module = pytest.importorskip("matplotlib.figure")
+    figure = figure_module.Figure(figsize=(50, 20))
+    figure.subplots().plot([1, 3, 2])
+    reference = packed(figure, store)
+    assert reference["kind"] == "figure"
+    picture = reference["picture"]
+    data = Path(picture["url"].removeprefix("file://")).read_bytes()
+    assert picture["media"] == "image/png"
+    assert len(data) == picture["size"]
+    assert data.startswith(b"\x89PNG")
+    assert int.from_bytes(data[16:20], "big") <= 1000
+    assert back(reference, store).axes[0].lines[0].get_ydata().tolist() == [1, 3, 2]
+
+
+def test_a_figure_of_plotly_is_json_and_has_a_page(store: Store) -> None:
+    graph_objects = pytest.importorskip("plotly.graph_objects")
+    figure = graph_objects.Figure(graph_objects.Scatter(y=[1, 3, 2]))
+    reference = packed(figure, store)
+    assert (reference["kind"], reference["format"]) == ("figure", "plotly")
+    page = Path(reference["picture"]["url"].removeprefix("file://")).read_text()
+    assert reference["picture"]["media"] == "text/html"
+    assert "<html>" in page
+    assert 'src="http' not in page
+    assert back(reference, store) == figure
+
+
+def test_the_head_of_a_table_is_short(store: Store) -> None:
+    pandas = pytest.importorskip("pandas")
+    polars = pytest.importorskip("polars")
+    arrow = pytest.importorskip("pyarrow")
+    columns = {f"c{number}": list(range(1000)) for number in range(20)} | {"text": ["x" * 5000] * 1000}
+    for table in (pandas.DataFrame(columns), polars.DataFrame(columns), arrow.table(columns)):
+        reference = packed(table, store)
+        assert (reference["kind"], reference["metadata"]) == ("table", {"rows": 1000, "columns": 21})
+        head = reference["head"]
+        assert head["columns"] == [f"c{number}" for number in range(12)]
+        assert head["more_columns"] == 9
+        assert head["rows"] == [[str(number)] * 12 for number in range(10)]
+    rows = [{"name": "a|<b>", "score": 0.123456789}, {"name": None}]
+    assert packed(rows, store, kind="table")["head"] == {
+        "columns": ["name", "score"],
+        "rows": [["a|<b>", "0.123457"], ["", ""]],
+    }
+    hidden = packed(pandas.DataFrame(columns), store, kind="data")
+    assert "head" not in hidden
+    assert "metadata" not in hidden
+
+
+def test_a_face_has_a_bound(store: Store) -> None:
+    facts = {f"{number}-{'n' * 40}": "v" * 500 for number in range(50)}
+    table = [{f"column {'c' * 30} {number}": "ä" * 200 for number in range(12)} for _ in range(10)]
+    for value in ("x", table):
+        reference = packed(value, store, kind="table" if value is table else "", facts=facts)
+        assert len(json.dumps(reference)) < 10_000
+        assert reference["kind"] in ("text", "table")
+
+
+def test_plain_values_without_facts_stay_what_they_were(store: Store) -> None:
+    for value in (None, 1, "short", [1], {"auc": 0.9}, {"a": "b"}):
+        assert packed(value, store) == {"value": value}
+    for value in (None, 1, "short", {"auc": 0.9}):
+        reference = packed(value, store, facts={"rows": 3})
+        assert reference["metadata"]["rows"] == 3
+        assert back(reference, store) == value
+
+
+def test_a_value_that_breaks_when_it_is_shown_is_kept(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    reference = packed(5, store, kind="array")
+    assert back(reference, store) == 5
+    assert "cannot be shown: AttributeError" in caplog.text
+
+
+def test_secrets_are_masked_in_what_is_shown(store: Store) -> None:
+    def mask(text: str) -> str:
+        return text.replace("hunter2", "***")
+
+    rows = [{"hunter2": "my hunter2"}]
+    reference = packed(rows, store, kind="table", facts={"dsn": "x:hunter2@y"}, mask=mask)
+    assert "hunter2" not in json.dumps(reference)
+    assert reference["metadata"]["dsn"] == "x:***@y"
+
+
+class NoText:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_what_is_reported_is_small_plain_and_of_one_step() -> None:
+    report(rows=1)  # outside of a step, nothing happens
+    with reports():
+        report(rows=np.int64(3), auc=np.float32(0.5), nan=math.nan, huge=2**70, deep=[1, {"a": 2}], bad=NoText())
+        report("model", auc=0.9, note="n" * 10_000)
+        found = reported("model")
+        assert found.pop("note") == "n" * 499 + "…"
+        assert found == {
+            "rows": 3, "auc": 0.9, "nan": "nan", "huge": str(2**70), "deep": "[1, {'a': 2}]",
+            "bad": "(no text: RuntimeError)",
+        }  # fmt: skip
+        assert reported("scores")["auc"] == 0.5
+        with reports():
+            assert reported("model") == {}
+        report(**{f"f{number}": number for number in range(1000)})
+        assert len(reported("scores")) == MOST_FACTS
+    assert reported("model") == {}
+
+
+def test_kinds_by_annotation() -> None:
+    frame: Any = pytest.importorskip("pandas").DataFrame
+    assert kinds_annotated(frame | None, ("a",)) == {"a": "table"}
+    assert kinds_annotated(np.ndarray, ("a",)) == {"a": "array"}
+    assert kinds_annotated(tuple[np.ndarray, ...], ("a", "b")) == {"a": "array", "b": "array"}
+    assert kinds_annotated(tuple[frame], ("a", "b")) == {}
+    assert kinds_annotated(Annotated[dict[str, Any], "a note", "model"], ("a",)) == {"a": "model"}
+    assert kinds_annotated(dict[str, str], ("a",)) == {}
+    assert kinds_annotated(None, ("a",)) == {}
+
+
+def test_models_are_known_by_their_classes() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    assert kind_of(linear_model.LogisticRegression()) == "model"
+    assert kinds_annotated(linear_model.LogisticRegression, ("a",)) == {"a": "model"}
+
+
+@step
+def annotated() -> Annotated[list[dict[str, int]], "table"]:
+    return [{"a": 1}]
+
+
+def test_the_plan_says_the_kind_and_a_plan_without_one_keeps_its_schema() -> None:
+    @step
+    def plain() -> int:
+        return 1
+
+    with_kind = Pipeline("kinds").add_step(annotated).compile()
+    assert with_kind.by_name["annotated"].kinds == {"annotated": "table"}
+    assert with_kind.schema_version > Pipeline("none").add_step(plain).compile().schema_version
+
+
+class Odd:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+
+def _write_odd(value: Odd, file: Any) -> None:
+    file.write(str(value.value).encode())
+
+
+def _read_odd(path: Path) -> Odd:
+    return Odd(int(path.read_text()))
+
+
+ODD = Format("ignored", ".odd", _write_odd, _read_odd, takes=lambda value: isinstance(value, Odd))
+STRAY = Format("json", ".json", _write_odd, _read_odd, takes=lambda value: True)
+
+
+@pytest.fixture
+def plug_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    def plug(**points: str) -> None:
+        found = [EntryPoint(name, value, formats_module.ENTRY_POINTS) for name, value in points.items()]
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda group: found)
+        formats_module._plug_ins.cache_clear()
+
+    monkeypatch.setitem(sys.modules, "odd_formats", sys.modules[__name__])
+    yield plug
+    formats_module._plug_ins.cache_clear()
+
+
+def test_formats_plug_in(
+    store: Store, plug_ins: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "no")
+    plug_ins(odd="odd_formats:ODD", json="odd_formats:STRAY", broken="odd_formats:no_such")
+    reference = packed(Odd(7), store)
+    assert reference["format"] == "odd"
+    assert back(reference, store).value == 7
+    assert packed({"a": 1}, store, facts={"b": 2})["format"] == "json"  # and not the stray of that name
+    assert "'broken' of artifacts cannot be loaded" in caplog.text
+    plug_ins()
+    with pytest.raises(ArtifactError, match="not a reference to an artifact that can be read here"):
+        back(reference, store)
+
+
+def test_a_submitted_run_keeps_the_file_and_one_in_this_process_its_path(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "report.txt"
+    path.write_text("kept")
+    kept = entry_of("it", path, lambda: store, lambda: "run/step/1/out-{content}", 1e9)
+    assert value_of(entry_of("it", path, lambda: store, lambda: "a", 0)) == path
+    path.unlink()
+    assert value_of(kept).read_text() == "kept"
+
+
+def archive(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as made:
+        for entry, data in entries:
+            entry.size = len(data)
+            made.addfile(entry, io.BytesIO(data))
+    return file.getvalue()
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, link
+    return made
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(entry("../outside"), b"x")],
+        [(entry("/tmp/outside"), b"x")],
+        [(entry("a/../../outside"), b"x")],
+        [(entry("C:\\outside"), b"x")],
+        [(entry("link", tarfile.SYMTYPE, "/etc"), b""), (entry("link/passwd"), b"x")],
+        [(entry("hard", tarfile.LNKTYPE, "/etc/passwd"), b"")],
+        [(entry("pipe", tarfile.FIFOTYPE), b"")],
+        [(entry("twice"), b"x"), (entry("twice"), b"y")],
+        [(entry("missing/parent"), b"x")],
+    ],
+)
+def test_an_archive_that_was_not_written_here_leads_nowhere(
+    store: Store, tmp_path: Path, entries: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    data = archive(*entries)
+    written = store.write("run/step/1/out.tar", lambda file: _written(file, data))
+    reference = {"url": written.url, "sha256": written.sha256, "size": written.size, "format": "folder", "name": "out"}
+    with files_here(), pytest.raises(ArtifactError, match="archive of a folder"):
+        back(reference, store)
+    assert not list(tmp_path.rglob("outside"))
+
+
+def _written(file: Any, data: bytes) -> None:
+    file.write(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/cron.d/x", "/etc/passwd", "..", "", "a\0b", "x" * 5000, "\x1b[31m.txt", "a\\b"]
+)
+def test_names_of_files_lead_nowhere(store: Store, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("x")
+    reference = packed(tmp_path / "file", store) | {"name": name}
+    with files_here():
+        found = back(reference, store)
+        assert found.read_text() == "x"
+        assert found.name == safe_name(name)
+        assert "/" not in found.name
+        assert len(found.name.encode()) <= 200
+        assert "\x1b" not in found.name
