@@ -1,0 +1,414 @@
+"""Functions, classes and modules of the root: calling them, making instances, importing them."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flowyml.migration.airflow.reader.files import Files, Refused
+from flowyml.migration.airflow.reader.machine import MISSING, Options
+from flowyml.migration.airflow.reader.statements import Abandoned, ContextCall, Return, Statements, Yields
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Bound,
+    Class,
+    Either,
+    Foreign,
+    Function,
+    Given,
+    Instance,
+    Module,
+    Native,
+    Raised,
+    Scope,
+    Soft,
+    Super,
+    Unknown,
+    hard,
+)
+
+__all__ = ["Calls"]
+
+
+class Calls(Statements):
+    """Calls, instances and imports."""
+
+    def __init__(self, files: Files, options: Options) -> None:
+        super().__init__(files, options)
+        self.yields = []
+        self.maybe = []
+        self.generators: dict[int, bool] = {}
+
+    def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
+        """``function(arguments)``."""
+        self.step()
+        match function:
+            case Native():
+                return function.call(self, arguments, node)
+            case Function():
+                return self._call_function(function, arguments, node)
+            case Bound():
+                owned = Arguments([Given(function.owner), *arguments.positional], arguments.named, arguments.open)
+                return self._call_function(function.function, owned, node)
+            case Class():
+                return self.instantiate(function, arguments, node)
+            case Foreign():
+                return self.world.call_foreign(function, arguments, node)
+        return self._call_other(function, arguments, node)
+
+    def _call_other(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
+        if isinstance(function, Soft):
+            return self.soft(self.call(function.value, arguments, node), function)
+        if isinstance(function, Either):
+            return self._call_either(function, arguments, node)
+        found = self.world.call_value(function, arguments, node)
+        if found is not MISSING:
+            return found
+        if isinstance(function, Instance) and function.cls is not None:
+            method = function.cls.find("__call__")
+            if isinstance(method, Function):
+                return self.call(Bound(method, function), arguments, node)
+        return self.world.call_unknown(function, arguments, node)
+
+    def _call_either(self, function: Either, arguments: Arguments, node: ast.AST) -> Any:
+        self.context.uncertain += 1
+        made = self.context.made
+        found = [self.call(option, arguments, node) for option in function.options]
+        self.context.uncertain -= 1
+        if self.context.made != made:
+            self.warn("unknown-condition", f"what `{self.source(node)[:80]}` calls is not known: all count", node)
+        return self.either(node, found)
+
+    # Functions
+
+    def _call_function(self, function: Function, arguments: Arguments, node: ast.AST) -> Any:
+        if self.too_deep:
+            self.warn("steps", f"calls nest too deeply in `{self.source(node)[:60]}`", node)
+            return self.unknown(node)
+        if function.context_manager:
+            return ContextCall(function, arguments)
+        if self._generates(function):
+            found: list[Any] = []
+            self.run(function, arguments, node, lambda value, _: found.append(value))
+            return found
+        if isinstance(function.node, ast.AsyncFunctionDef):
+            return self.unknown(node)
+        return self.run(function, arguments, node, self.nothing)
+
+    def _generates(self, function: Function) -> bool:
+        key = id(function.node)
+        if key not in self.generators:
+            self.generators[key] = _has_yield(function.node)
+        return self.generators[key]
+
+    def run(self, function: Function, arguments: Arguments, node: ast.AST, reader: Yields) -> Any:
+        """A function's body. ``reader`` gets what it yields."""
+        names = self.parameters(function, arguments, node)
+        scope = Scope(names, function.scope)
+        if function.owner is not None:
+            names["__class__"] = function.owner
+        self.yields.append(reader)
+        self.maybe.append([])
+        catching, self.catching = self.catching, list(self.catching)
+        try:
+            with self.inside(scope, function.module):
+                return self._body(function, node)
+        finally:
+            self.catching = catching
+            self.maybe.pop()
+            self.yields.pop()
+
+    def _body(self, function: Function, node: ast.AST) -> Any:
+        if isinstance(function.node, ast.Lambda):
+            return self.eval(function.node.body)
+        value: Any = None
+        try:
+            self.block(function.node.body)
+        except Return as left:
+            value = left.value
+        except Abandoned:
+            return self.either(function.node, self.maybe[-1]) if self.maybe[-1] else None
+        others = self.maybe[-1]
+        return self.either(function.node, [*others, value]) if others else value
+
+    def parameters(self, function: Function, arguments: Arguments, node: ast.AST) -> dict[str, Any]:
+        """What a function's parameters are bound to. One that is missing is not known."""
+        spec = function.node.args
+        names: dict[str, Any] = {}
+        positional = [one.arg for one in (*spec.posonlyargs, *spec.args)]
+        values = [given.value for given in arguments.positional]
+        names.update(zip(positional, values, strict=False))
+        keywords = {name: given.value for name, given in arguments.named.items()}
+        for name in (*positional, *(one.arg for one in spec.kwonlyargs)):
+            if name in keywords:
+                names[name] = keywords.pop(name)
+            elif name not in names:
+                names[name] = self._default(function, name, node)
+        if spec.vararg is not None:
+            names[spec.vararg.arg] = tuple(values[len(positional) :])
+        if spec.kwarg is not None:
+            names[spec.kwarg.arg] = keywords
+        return names
+
+    def _default(self, function: Function, name: str, node: ast.AST) -> Any:
+        if name in function.defaults:
+            return function.defaults[name]
+        return Unknown(name, self.place(node))
+
+    # Classes
+
+    def _class(self, node: ast.ClassDef) -> None:
+        bases = tuple(hard(self.eval(base)) for base in node.bases if not isinstance(base, ast.Starred))
+        names: dict[str, Any] = {}
+        cls = Class(node.name, node, self.module, tuple(one for one in bases if one is not None), names)
+        with self.inside(Scope(names, self.scope, kind="class"), self.module):
+            self.block(node.body)
+        for value in names.values():
+            if isinstance(value, Function) and value.owner is None:
+                value.owner = cls
+        self._shape_class(cls)
+        found: Any = cls
+        for decorator in reversed(node.decorator_list):
+            found = self.decorate(decorator, found, node)
+        self.bind(node.name, found)
+
+    def _shape_class(self, cls: Class) -> None:
+        foreign = {one.name for one in cls.foreign()}
+        if foreign & {"Enum", "IntEnum", "StrEnum", "Flag"}:
+            self._members(cls)
+        elif foreign & {"BaseModel", "NamedTuple", "TypedDict", "BaseSettings"}:
+            self.fields(cls)
+
+    def _members(self, cls: Class) -> None:
+        members: dict[str, Any] = {}
+        for name, value in list(cls.names.items()):
+            if name.startswith("_") or isinstance(value, Function):
+                continue
+            member = Instance(cls, {"name": name, "value": value, "_value_": value})
+            texts = [one.name for one in cls.foreign()] + [getattr(one, "name", "") for one in cls.bases]
+            if isinstance(value, str) and ("StrEnum" in texts or "str" in texts):
+                member.attributes["__text__"] = value if "StrEnum" in texts else f"{cls.name}.{name}"
+            members[name] = member
+            cls.names[name] = member
+        cls.names["__members__"] = members
+
+    def fields(self, cls: Class) -> Class:
+        """Gives a class the constructor of a dataclass or pydantic model."""
+        found: dict[str, Any] = {}
+        for base in reversed(cls.mro()):
+            if isinstance(base, Class):
+                for one in base.node.body:
+                    if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+                        found[one.target.id] = base.names.get(one.target.id, MISSING)
+        cls.fields = found
+        return cls
+
+    def instantiate(self, cls: Class, arguments: Arguments, node: ast.AST) -> Any:
+        """A new instance of a class of the root."""
+        members = cls.names.get("__members__")
+        if isinstance(members, dict) and len(arguments.positional) == 1:
+            return self._member(cls, members, hard(arguments.positional[0].value), node)
+        instance = self.world.allocate(cls, node)
+        init = cls.find("__init__")
+        if isinstance(init, Function):
+            names = [one.arg for one in (*init.node.args.args, *init.node.args.kwonlyargs)]
+            self.world.defaults(instance, arguments, names)
+            self.call(Bound(init, instance), arguments, node)
+        elif cls.fields is not None:
+            self._fill(cls, instance, arguments, node)
+        self.world.finish(instance, arguments, node)
+        return instance
+
+    def _member(self, cls: Class, members: dict[str, Any], value: Any, node: ast.AST) -> Any:
+        for member in members.values():
+            if member is value or member.attributes["value"] == value:
+                return member
+        return self.unknown(node) if isinstance(value, Unknown) else self.fail("ValueError", f"no {cls.name}", node)
+
+    def _fill(self, cls: Class, instance: Instance, arguments: Arguments, node: ast.AST) -> None:
+        assert cls.fields is not None
+        for index, (name, default) in enumerate(cls.fields.items()):
+            given = arguments.get(name, index)
+            instance.attributes[name] = self._made(default, node) if given is None else given.value
+        after = cls.find("__post_init__")
+        if isinstance(after, Function):
+            self.call(Bound(after, instance), Arguments(), node)
+        instance.attributes.setdefault("__items__", [instance.attributes[name] for name in cls.fields])
+
+    def _made(self, default: Any, node: ast.AST) -> Any:
+        """A field's default: ``field(default_factory=list)`` makes a new one each time."""
+        if default is MISSING:
+            return self.unknown(node)
+        called = getattr(default, "arguments", None)
+        if isinstance(default, Unknown) and isinstance(called, Arguments):
+            factory = called.value("default_factory")
+            if factory is not None:
+                return self.call(factory, Arguments(), node)
+            return called.value("default", 0, self.unknown(node))
+        return default
+
+    def make_super(self, node: ast.AST) -> Any:
+        """``super()``."""
+        scope: Scope | None = self.scope
+        while scope is not None and "__class__" not in scope.names:
+            scope = scope.parent
+        if scope is None or not scope.names:
+            return self.unknown(node)
+        return Super(scope.names["__class__"], next(iter(scope.names.values())))
+
+    # Modules
+
+    def imported(self, name: str, node: ast.AST) -> Any:
+        """``import name``."""
+        top = name.split(".", maxsplit=1)[0]
+        if top in ("airflow", "builtins") or (top in sys.stdlib_module_names and top != "this"):
+            return Foreign(name)
+        path = self.files.module(name)
+        if path is None:
+            return Foreign(name)
+        return self.load(name, path, node)
+
+    def submodule(self, module: Module, name: str) -> Any:
+        """A module below a package of the root."""
+        base = Path(module.path)
+        folder = base if base.is_dir() else base.parent
+        if base.name != "__init__.py" and not base.is_dir():
+            return None
+        for path in (folder / name / "__init__.py", folder / f"{name}.py", folder / name):
+            if name.isidentifier() and self.files.inside(str(path)) and path.exists():
+                return self.load(f"{module.name}.{name}", path, module.scope.names.get("__node__", ast.Pass()))
+        return None
+
+    def load(self, name: str, path: Path, node: ast.AST) -> Module:
+        """A module of the root, evaluated when it is first imported."""
+        key = str(path)
+        if key in self.modules:
+            return self.modules[key]
+        text = "" if path.is_dir() else self._read(path, node)
+        package = name if path.name == "__init__.py" or path.is_dir() else name.rpartition(".")[0]
+        scope = Scope({"__name__": name, "__file__": key, "__package__": package}, kind="module")
+        module = Module(name, key, self.files.relative(path), text, scope, package)
+        self.modules[key] = module
+        if text:
+            self._evaluate(module, node)
+        return module
+
+    def _read(self, path: Path, node: ast.AST) -> str:
+        try:
+            return self.files.text(path)
+        except Refused as error:
+            self.warn("unread", str(error), node)
+            return ""
+
+    def _evaluate(self, module: Module, node: ast.AST) -> None:
+        try:
+            tree = _parsed(module.text, module.place)
+        except SyntaxError as error:
+            self.warn("unread", f"{module.place}: {error.msg}", node)
+            return
+        module.scope.names["__doc__"] = ast.get_docstring(tree, clean=False)
+        if self.too_deep:
+            return
+        catching, self.catching = self.catching, []
+        try:
+            with self.inside(module.scope, module):
+                self.block(tree.body)
+        except (Return, Abandoned):
+            pass
+        except Raised as error:
+            self.catching = catching
+            if self.catches(error.kind):
+                raise
+            self.warn("raises", f"importing {module.name} raises {error}", node)
+        finally:
+            self.catching = catching
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        if node.module == "__future__":
+            return
+        name = self._absolute(node)
+        source = self._relative(node) if node.level else self.imported(name, node)
+        for alias in node.names:
+            if alias.name == "*":
+                self._star(source, name)
+            else:
+                self.bind(alias.asname or alias.name, self._member_of(source, name, alias.name, node))
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        parts = self.module.package.split(".") if self.module.package else []
+        parts = parts[: len(parts) - node.level + 1]
+        return ".".join([*parts, *([node.module] if node.module else [])])
+
+    def _relative(self, node: ast.ImportFrom) -> Any:
+        folder = Path(self.module.path).parent
+        for _ in range(node.level - 1):
+            folder = folder.parent
+        base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+        for path in (base / "__init__.py", base.with_name(base.name + ".py"), base):
+            if self.files.inside(str(path)) and path.exists():
+                return self.load(self._absolute(node) or base.name, path, node)
+        return Foreign(self._absolute(node) or "?")
+
+    def _star(self, source: Any, name: str) -> None:
+        if not isinstance(source, Module):
+            self.module.stars.append(source.path if isinstance(source, Foreign) else name)
+            return
+        names = source.scope.names
+        public = names.get("__all__")
+        for one, value in list(names.items()):
+            wanted = one in public if isinstance(public, (list, tuple)) else not str(one).startswith("_")
+            if wanted:
+                self.bind(one, value)
+        self.module.stars += source.stars
+
+    def _member_of(self, source: Any, module: str, name: str, node: ast.AST) -> Any:
+        if isinstance(source, Module):
+            if name in source.scope.names:
+                return source.scope.names[name]
+            found = self.submodule(source, name)
+            if found is not None:
+                return found
+            if source.stars:
+                return Foreign(f"{source.stars[-1]}.{name}")
+            if Path(source.path).is_dir() or not source.text.strip():
+                other = self.imported(f"{module}.{name}", node)
+                return other if isinstance(other, Module) else Foreign(f"{module}.{name}")
+            if self.catches("ImportError"):
+                raise Raised("ImportError", f"cannot import {name} from {module}")
+            return Foreign(f"{module}.{name}")
+        return self.attribute(source, name, node)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, name: str) -> ast.Module:
+    """`parse`, of a module that many DAG files import."""
+    return parse(text, name)
+
+
+def parse(text: str, name: str) -> ast.Module:
+    """The tree of a file. Raises SyntaxError, also for what nests too deeply or is no text."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text, filename=name)
+    except (RecursionError, MemoryError, ValueError) as error:
+        raise SyntaxError(f"cannot be parsed: {error}") from error
+
+
+def _has_yield(node: ast.AST) -> bool:
+    if isinstance(node, ast.Lambda):
+        return False
+    todo: list[ast.AST] = list(getattr(node, "body", []))
+    while todo:
+        one = todo.pop()
+        if isinstance(one, (ast.Yield, ast.YieldFrom)):
+            return True
+        if not isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+            todo.extend(ast.iter_child_nodes(one))
+    return False

@@ -1,0 +1,88 @@
+"""The evaluator as a whole: Python, Airflow's names, and a DAG file as its main module."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from flowyml.migration.airflow.reader.api import Airflow
+from flowyml.migration.airflow.reader.calls import Calls
+from flowyml.migration.airflow.reader.files import Files
+from flowyml.migration.airflow.reader.library import BUILTINS, format_text, sort_in_place
+from flowyml.migration.airflow.reader.machine import Options
+from flowyml.migration.airflow.reader.nodes import Dag
+from flowyml.migration.airflow.reader.statements import Abandoned, Break, Continue, Return
+from flowyml.migration.airflow.reader.values import Arguments, Module, OutOfSteps, Raised, Scope, hard
+
+__all__ = ["Evaluator"]
+
+
+class Evaluator(Calls):
+    """Reads one DAG file. After `execute`, ``dags`` are those that Airflow's DagBag would find."""
+
+    def __init__(self, files: Files, options: Options) -> None:
+        super().__init__(files, options)
+        self.airflow = Airflow(self)
+        self.world = self.airflow
+        self.builtins = BUILTINS
+        self.reason: str | None = None
+
+    def execute(self, tree: ast.Module, text: str) -> None:
+        """Evaluates the module. ``reason`` says why it ended early, if it did."""
+        path = self.files.start
+        names: dict[Any, Any] = {
+            "__name__": path.stem,
+            "__file__": str(path),
+            "__doc__": ast.get_docstring(tree, clean=False),
+        }
+        place = self.files.relative(path)
+        package = ".".join(place.split("/")[:-1])
+        module = Module("", str(path), place, text, Scope(names, kind="module"), package, main=True)
+        self.modules[str(path)] = module
+        self.module, self.scope = module, module.scope
+        end = ast.Pass(lineno=len(text.splitlines()) or 1, end_lineno=1, col_offset=0, end_col_offset=0)
+        try:
+            self.block(tree.body)
+        except Raised as error:
+            self.module, self.scope = module, module.scope
+            self.reason = f"importing it raises {error}"
+        except (Return, Abandoned, Break, Continue):
+            self.reason = "it ends early"
+        except OutOfSteps:
+            self.module, self.scope = module, module.scope
+            self.context.dags.clear()
+            self.warn("steps", f"evaluation stopped after {self.options.steps:,} steps: what follows is not read", end)
+        except RecursionError:
+            self.module, self.scope = module, module.scope
+            self.context.dags.clear()
+            self.warn("steps", "evaluation stopped: expressions nest too deeply", end)
+        self.module, self.scope = module, module.scope
+
+    @property
+    def dags(self) -> list[Dag]:
+        """The DAGs that the module holds or that registered themselves, in the order of their making."""
+        found = {id(hard(value)) for value in self.module.scope.names.values()}
+        for value in self.module.scope.names.values():
+            options = getattr(hard(value), "options", ())
+            found.update(id(one) for one in options if isinstance(one, Dag))
+        kept = [dag for dag in self.airflow.dags if dag.registered or id(dag) in found]
+        return [*kept, *(one for dag in kept for one in _below(dag) if one not in kept)]
+
+    def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
+        if name == "format" and isinstance(value, str):
+            return self.attempt(node, format_text, self, value, arguments, node)
+        if name == "format_map" and isinstance(value, str):
+            return self.unknown(node)
+        if name == "sort" and isinstance(value, list):
+            return sort_in_place(self, value, arguments, node)
+        return super().call_method(value, name, arguments, node)
+
+
+def _below(dag: Dag) -> list[Dag]:
+    """The DAGs that its SubDagOperators hold."""
+    found: list[Dag] = []
+    for task in dag.tasks.values():
+        inner = hard(task.arguments.value("subdag"))
+        if isinstance(inner, Dag) and inner not in found:
+            found += [inner, *_below(inner)]
+    return found

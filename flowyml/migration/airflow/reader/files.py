@@ -1,0 +1,239 @@
+"""What a DAG file may read: regular files under its root, of a bounded size; and the modules that it imports.
+
+The root is a boundary: a path that leads out of it, by ``..`` or by a link, is not read and not looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Files", "Refused", "find_root", "parse_json", "parse_yaml"]
+
+_BYTES = 2_000_000
+_ENTRIES = 5_000
+_DEPTH = 100
+_NODES = 200_000
+_LIKELY = ("", "plugins", "dags", "src", "config", "include", "lib")
+_MARKS: tuple[str, ...] = (
+    ".git",
+    "airflow.cfg",
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "docker-compose.yml",
+    "docker-compose.yaml",
+)
+_MARKS += ("Dockerfile", "requirements.txt", "airflow_settings.yaml", "README.md", ".airflowignore")
+
+
+class Refused(Exception):
+    """Not read: outside of the root, too large, or not what it should be."""
+
+
+class Files:
+    """Files below ``root``, as the DAG file ``start`` sees them."""
+
+    def __init__(self, root: Path, start: Path) -> None:
+        self.root = root.resolve()
+        self.start = start.resolve()
+        self.read: set[str] = set()
+        self._modules: dict[str, Path | None] = {}
+        self._upwards = [one for one in (self.start.parent, *self.start.parent.parents) if self._inside(one)]
+
+    def _inside(self, path: Path) -> bool:
+        return path == self.root or self.root in path.parents
+
+    def resolve(self, text: str) -> Path | None:
+        """The path that a file means, or None where it is not in the root. A relative one is looked for upwards."""
+        if "\0" in text or len(text) > 4096:
+            return None
+        if os.path.isabs(text):
+            path = Path(os.path.realpath(text))
+            return path if self._inside(path) else None
+        for folder in self.upwards():
+            path = Path(os.path.realpath(folder / text))
+            if self._inside(path) and path.exists():
+                return path
+        return None
+
+    def inside(self, text: str) -> bool:
+        """Whether a path, which need not exist, lies in the root: then what is there is known."""
+        return os.path.isabs(text) and "\0" not in text and self._inside(Path(os.path.realpath(text)))
+
+    def upwards(self) -> list[Path]:
+        """The folders from the DAG file's up to the root, nearest first."""
+        return self._upwards
+
+    def text(self, path: Path) -> str:
+        """What a file says. Raises Refused."""
+        real = Path(os.path.realpath(path))
+        if not self._inside(real) or not real.is_file():
+            raise Refused(f"{path} is not a file of the root")
+        with real.open("rb") as file:
+            data = file.read(_BYTES + 1)
+        if len(data) > _BYTES:
+            raise Refused(f"{path} has more than {_BYTES} bytes")
+        self.read.add(self.relative(real))
+        return data.decode("utf-8-sig", errors="replace")
+
+    def relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if self._inside(path) else path.name
+
+    def entries(self, path: Path) -> list[Path]:
+        """What is in a folder, by name. Raises Refused."""
+        if not self._inside(Path(os.path.realpath(path))) or not path.is_dir():
+            raise Refused(f"{path} is not a folder of the root")
+        found = sorted(path.iterdir())[:_ENTRIES]
+        return [one for one in found if self._inside(Path(os.path.realpath(one)))]
+
+    def glob(self, folder: Path, pattern: str) -> list[Path]:
+        """The files below a folder that fit a pattern. Raises Refused."""
+        if ".." in pattern.split("/") or os.path.isabs(pattern) or not pattern:
+            raise Refused(f"the pattern {pattern!r} leads out of its folder")
+        matcher = _pattern(pattern)
+        found: list[Path] = []
+        base = Path(os.path.realpath(folder))
+        todo, seen = [base], 0
+        while todo:
+            here = todo.pop()
+            for one in self.entries(here):
+                seen += 1
+                if seen > _ENTRIES:
+                    raise Refused(f"more than {_ENTRIES} files below {folder}")
+                if matcher.fullmatch(one.relative_to(base).as_posix()):
+                    found.append(one)
+                if one.is_dir() and not one.is_symlink() and ("/" in pattern or "**" in pattern):
+                    todo.append(one)
+        return sorted(found)
+
+    def module(self, name: str) -> Path | None:
+        """The file of a module, looked for where Airflow's path would have it: dags, plugins and the folders above."""
+        if name not in self._modules:
+            parts = name.split(".")
+            places = [os.path.join(folder, likely) for folder in self._upwards for likely in _LIKELY]
+            found = (_module_in(os.path.join(place, *parts)) for place in places)
+            path = next((one for one in found if one is not None), None) if all(map(str.isidentifier, parts)) else None
+            if path is not None and not self._inside(Path(os.path.realpath(path))):
+                path = None
+            self._modules[name] = path
+        return self._modules[name]
+
+
+def _module_in(base: str) -> Path | None:
+    if os.path.isfile(base + ".py"):
+        return Path(base + ".py")
+    if not os.path.isdir(base):
+        return None
+    package = os.path.join(base, "__init__.py")
+    if os.path.isfile(package):
+        return Path(package)
+    return Path(base) if _worth_importing(base) else None
+
+
+def _worth_importing(base: str) -> bool:
+    with os.scandir(base) as entries:
+        return any(one.name.endswith(".py") or one.is_dir() for one in entries)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A glob as a regular expression without nested repetition."""
+    out = ""
+    for part in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]*\]|.", text):
+        match part:
+            case "**/":
+                out += "(?:.*/)?"
+            case "**":
+                out += ".*"
+            case "*":
+                out += "[^/]*"
+            case "?":
+                out += "[^/]"
+            case _ if part.startswith("[") and len(part) > 2:
+                out += "[" + part[1:-1].replace("!", "^", 1).replace("\\", "\\\\") + "]"
+            case _:
+                out += re.escape(part)
+    return re.compile(out)
+
+
+def find_root(path: Path, given: Path | None = None) -> Path:
+    """The folder that a DAG file may read from: its repository, else what holds its dags folder, else its package's.
+
+    ``given`` is a folder that was asked for; the root is not below it.
+    """
+    start = path.resolve().parent
+    if any(one.name in ("site-packages", "dist-packages") for one in start.parents):
+        return start  # an installed example: what lies beside it is the library's own
+    chain = [start, *start.parents]
+    stop = {Path.home().resolve(), Path(start.anchor)}
+    chain = [folder for index, folder in enumerate(chain) if index < 12 and folder not in stop] or [start]
+    for folder in chain:
+        if folder in stop:
+            break
+        if (folder / ".git").exists():
+            return folder
+    if given is not None and given.resolve() in chain:
+        chain = chain[chain.index(given.resolve()) :]
+        return given.resolve()
+    dags = next((folder.parent for folder in chain if folder.name == "dags" and folder.parent in chain), None)
+    if dags is not None:
+        above = chain[chain.index(dags) : chain.index(dags) + 3]
+        return next((folder for folder in reversed(above) if _marked(folder)), dags)
+    package = start
+    while (package / "__init__.py").exists() and package.parent in chain:
+        package = package.parent
+    return package
+
+
+def _marked(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in _MARKS)
+
+
+def parse_json(text: str) -> Any:
+    """JSON of a bounded depth. Raises ValueError."""
+    _flat_enough(text)
+    return _counted(json.loads(text))
+
+
+def parse_yaml(text: str, every: bool = False) -> Any:
+    """YAML of plain tags, of a bounded depth and size with its aliases unfolded. Raises ValueError or YAMLError."""
+    import yaml  # type: ignore[import-untyped]
+
+    _flat_enough(text)
+    if max((line.count("- ") for line in text.splitlines()), default=0) > _DEPTH:
+        raise ValueError("lists are nested too deeply")
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    if every:
+        return [_counted(one) for one in yaml.load_all(text, loader)]
+    return _counted(yaml.load(text, loader))  # noqa: S506 a safe loader
+
+
+def _flat_enough(text: str) -> None:
+    depth = 0
+    for found in re.finditer(r"[\[\]{}]", text):
+        depth += 1 if found[0] in "[{" else -1
+        if depth > _DEPTH:
+            raise ValueError("brackets are nested too deeply")
+
+
+def _counted(value: Any) -> Any:
+    """The value, if it has no more than so many parts where each alias counts as what it stands for."""
+    sizes: dict[int, int] = {}
+
+    def size(one: Any, depth: int) -> int:
+        if depth > _DEPTH:
+            raise ValueError("nested too deeply")
+        if not isinstance(one, (list, dict, tuple, set)):
+            return 1 + (len(one) // 100 if isinstance(one, str) else 0)
+        if id(one) not in sizes:
+            sizes[id(one)] = _NODES  # a circle
+            parts = one.items() if isinstance(one, dict) else one
+            sizes[id(one)] = 1 + sum(size(part, depth + 1) for part in parts)
+        return sizes[id(one)]
+
+    if size(value, 0) > _NODES:
+        raise ValueError("too many values")
+    return value

@@ -1,0 +1,68 @@
+"""A DAG as a line of JSON, in the keys that ``flowyml import airflow --json`` prints."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from flowyml.migration.airflow.model import DagModel, FileModel, Symbolic, TaskModel
+
+__all__ = ["lines"]
+
+
+def lines(file: FileModel) -> Iterator[str]:
+    """One line for each DAG of a file, or one that says why it has none."""
+    if not file.dags:
+        row = {
+            "path": file.path,
+            "dag_id": None,
+            "reason": file.reason,
+            "warnings": [str(one) for one in file.warnings],
+        }
+        yield json.dumps(row)
+    for dag in file.dags:
+        yield json.dumps(_dag(dag), default=_other)
+
+
+def _dag(dag: DagModel) -> dict[str, Any]:
+    return {
+        "path": dag.path,
+        "dag_id": dag.dag_id,
+        "dag_id_known": dag.id_known,
+        "line": dag.place.line,
+        "schedule": dag.schedule if dag.schedule_known else "?",
+        "schedule_omitted": dag.schedule_omitted,
+        "timezone": dag.timezone,
+        "catchup": dag.catchup,
+        "tags": list(dag.tags),
+        "tasks": [_task(task) for task in dag.tasks],
+        "warnings": [str(one) for one in dag.warnings],
+    }
+
+
+def _task(task: TaskModel) -> dict[str, Any]:
+    return {
+        "task_id": task.task_id,
+        "task_id_known": task.id_known,
+        "operator": task.operator,
+        "module": task.import_path.rpartition(".")[0],
+        "line": task.place.line,
+        "upstream": list(task.upstream),
+        "trigger_rule": _plain(task.trigger_rule),
+        "retries": _plain(task.retries),
+        "retry_delay": _plain(task.retry_delay),
+        "execution_timeout": _plain(task.execution_timeout),
+        "mapped": task.mapped,
+        "in_mapped_group": task.in_mapped_group,
+        "group": task.group,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return "{" + value.source + "}" if isinstance(value, Symbolic) else value
+
+
+def _other(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else str(value)

@@ -1,0 +1,404 @@
+"""From what an evaluation made to the model: values, functions, tasks, groups, DAGs."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import zoneinfo
+from pathlib import PurePosixPath
+from typing import Any
+
+from flowyml.migration.airflow import model
+from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, FunctionModel, GroupModel, Place, TaskModel
+from flowyml.migration.airflow.reader import library
+from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom
+from flowyml.migration.airflow.reader.schedules import asset_ref, words
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Bound,
+    Class,
+    Foreign,
+    ForeignValue,
+    Function,
+    Given,
+    Instance,
+    Module,
+    Native,
+    Scope,
+    Soft,
+    Unknown,
+    hard,
+    shape,
+)
+
+__all__ = ["dag_model"]
+
+_DECORATORS = {
+    "@task": "_PythonDecoratedOperator",
+    "@task.virtualenv": "_PythonVirtualenvDecoratedOperator",
+    "@task.external_python": "_PythonExternalDecoratedOperator",
+    "@task.branch": "_BranchPythonDecoratedOperator",
+    "@task.branch_virtualenv": "_BranchPythonVirtualenvDecoratedOperator",
+    "@task.branch_external_python": "_BranchExternalPythonDecoratedOperator",
+    "@task.short_circuit": "_ShortCircuitDecoratedOperator",
+    "@task.sensor": "DecoratedSensorOperator",
+    "@task.bash": "_BashDecoratedOperator",
+    "@task.docker": "_DockerDecoratedOperator",
+    "@task.kubernetes": "_KubernetesDecoratedOperator",
+    "@task.kubernetes_cmd": "_KubernetesCmdDecoratedOperator",
+    "@task.pyspark": "_PySparkDecoratedOperator",
+    "@task.run_if": "_PythonDecoratedOperator",
+    "@task.skip_if": "_PythonDecoratedOperator",
+    "@asset": "_AssetMainOperator",
+}
+_CALLBACKS: tuple[str, ...] = ("on_success_callback", "on_failure_callback", "on_retry_callback", "on_execute_callback")
+_CALLBACKS += ("on_skipped_callback", "sla_miss_callback", "deadline")
+_DEEP = 12
+
+
+class Modelling:
+    """Makes the models of one file. ``here`` is the place that stands in where a value has none of its own."""
+
+    def __init__(self, here: Place) -> None:
+        self.here = here
+        self.count = 0
+
+    # Values
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """A value as the model has it."""
+        self.count += 1
+        if depth > _DEEP or self.count > 200_000:
+            return model.Symbolic("…", self.here)
+        if isinstance(value, (str, bytes, int, float, type(None), datetime.date, datetime.timedelta, datetime.time)):
+            return value
+        if isinstance(value, (list, tuple, set, frozenset)):
+            parts = [self.value(one, depth + 1) for one in value]
+            return parts if isinstance(value, list) else tuple(parts)
+        if isinstance(value, dict):
+            return {_key(key): self.value(one, depth + 1) for key, one in value.items()}
+        return self._special(value, depth)
+
+    def _special(self, value: Any, depth: int) -> Any:
+        match value:
+            case Soft():
+                default = self.value(value.value, depth + 1)
+                return model.Symbolic(value.source, value.place, value.origin, default, True)
+            case ForeignValue():
+                given = self.arguments(value.arguments or Arguments(), depth + 1)
+                return model.Reference(value.path, value.source, value.place, True, given)
+            case Unknown():
+                return model.Symbolic(value.source, value.place, value.origin)
+            case Foreign():
+                return model.Reference(value.path, value.name, self.here)
+            case XCom():
+                return self.xcom(value, depth)
+            case Task():
+                return model.ValueEdge(value.task_id)
+            case Asset():
+                return asset_ref(value)
+            case Function() | Bound() | TaskFactory() | library.PartialCall():
+                return self.function(value)
+            case Class():
+                return model.Reference(
+                    f"{value.module.name}.{value.name}", value.name, _place(value.module, value.node)
+                )
+        return self._other(value)
+
+    def _other(self, value: Any) -> Any:
+        if isinstance(value, PurePosixPath):
+            return str(value)
+        if isinstance(value, datetime.tzinfo):
+            return _zone(value)
+        if isinstance(value, MappedArgument):
+            return model.Symbolic(value.name, self.here, "mapped")
+        if isinstance(value, Native):
+            return model.Reference(value.name, value.name, self.here)
+        if isinstance(value, Instance) and value.cls is not None:
+            return model.Symbolic(value.cls.name + "(…)", self.here)
+        return model.Symbolic(type(value).__name__, self.here)
+
+    def xcom(self, value: XCom, depth: int = 0) -> model.ValueEdge:
+        path = tuple((name, self.value(what, depth + 1)) for name, what in value.path)
+        return model.ValueEdge(value.task.task_id, shape(value.key), path)
+
+    def function(self, value: Any) -> FunctionModel | None:
+        """A function of the root, wherever it is wrapped; None for any other."""
+        if isinstance(value, Bound):
+            value = value.function
+        while isinstance(value, (TaskFactory, library.PartialCall)):
+            value = value.function
+        if isinstance(value, Class):
+            return FunctionModel(value.name, _place(value.module, value.node), value.module.name)
+        if not isinstance(value, Function):
+            return None
+        node = value.node
+        spec = node.args
+        names = tuple(one.arg for one in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs))
+        module = "" if value.module.main else value.module.name
+        nested = value.scope.kind != "module"
+        closure = _closure(value) if nested else ()
+        return FunctionModel(value.name, _place(value.module, node), module, names, nested, closure)
+
+    # Arguments
+
+    def argument(self, name: str, given: Given, depth: int = 0, inherited: str = "") -> Argument:
+        place, source = self.here, ""
+        if given.node is not None and given.module is not None:
+            place, source = _place(given.module, given.node), given.module.source(given.node)
+        return Argument(
+            name, source or render(given.value), place, self.value(given.value, depth), given.inherited or inherited
+        )
+
+    def arguments(self, given: Arguments, depth: int = 0) -> tuple[Argument, ...]:
+        pairs = [(str(index), one) for index, one in enumerate(given.positional)]
+        pairs += list(given.named.items())
+        return tuple(self.argument(name, one, depth) for name, one in pairs if name not in ("dag", "task_group"))
+
+    # Tasks
+
+    def task(self, task: Task) -> TaskModel:
+        arguments = self.arguments(task.arguments)
+        path = task.path
+        operator = _DECORATORS.get(task.decorator or "", path.rpartition(".")[2])
+        return TaskModel(
+            task_id=task.task_id,
+            label=shape(task.own_id),
+            operator=operator,
+            import_path=path,
+            place=_place(task.module, task.node),
+            id_known=isinstance(task.own_id, str) and "{" not in task.task_id,
+            decorator=task.decorator,
+            arguments=arguments,
+            call_arguments=self.arguments(task.calls) if task.calls else (),
+            function=self._callable(task),
+            upstream=tuple(sorted(one.task_id for one in task.upstream)),
+            edge_labels=self._labels(task),
+            trigger_rule=self._trigger_rule(task),
+            retries=self._number(task, "retries", 0),
+            retry_delay=self._seconds(task, "retry_delay", 300.0),
+            execution_timeout=self._seconds(task, "execution_timeout", None),
+            mapping=self._mapping(task.mapping),
+            in_mapped_group=any(one.mapping is not None for one in _around(task.group)),
+            group=task.group.group_id if task.group else None,
+            setup=task.setup,
+            teardown=task.teardown,
+            on_failure_fail_dagrun=not task.lenient,
+            inputs=self._inputs(task),
+            own_class=self.function(task.cls) if task.cls is not None else None,
+        )
+
+    def _callable(self, task: Task) -> FunctionModel | None:
+        if task.function is not None:
+            return self.function(task.function)
+        given = task.arguments.get("python_callable")
+        return None if given is None else self.function(hard(given.value))
+
+    def _labels(self, task: Task) -> tuple[tuple[str, str], ...]:
+        labels = task.dag.labels if task.dag is not None else {}
+        return tuple((before, text) for (before, after), text in sorted(labels.items()) if after == task.task_id)
+
+    def _effective(self, task: Task, name: str) -> Given | None:
+        return task.arguments.get(name) or task.defaults.get(name)
+
+    def _trigger_rule(self, task: Task) -> Any:
+        given = self._effective(task, "trigger_rule")
+        if task.teardown:
+            return "all_done_setup_success"
+        value = hard(given.value) if given is not None else "all_success"
+        if isinstance(value, Instance) and "value" in value.attributes:
+            value = value.attributes["value"]
+        return value if isinstance(value, str) else self.value(value)
+
+    def _number(self, task: Task, name: str, default: Any) -> Any:
+        given = self._effective(task, name)
+        value = hard(given.value) if given is not None else default
+        if value is None:
+            return default
+        return value if isinstance(value, int) else self.value(value)
+
+    def _seconds(self, task: Task, name: str, default: Any) -> Any:
+        given = self._effective(task, name)
+        value = hard(given.value) if given is not None else default
+        if isinstance(value, datetime.timedelta):
+            return value.total_seconds()
+        if isinstance(value, (int, float)):
+            return float(value)
+        return default if value is None else self.value(value)
+
+    def _mapping(self, mapping: Any) -> model.Mapping | None:
+        return None if mapping is None else model.Mapping(mapping[0], self.arguments(mapping[1]))
+
+    def _inputs(self, task: Task) -> tuple[tuple[str, model.ValueEdge], ...]:
+        found: list[tuple[str, model.ValueEdge]] = []
+        each = [task.arguments, task.calls, task.mapping[1] if task.mapping else None]
+        for arguments in each:
+            if arguments is None:
+                continue
+            pairs = [*((str(index), one) for index, one in enumerate(arguments.positional)), *arguments.named.items()]
+            found += [(name, self.xcom(one)) for name, given in pairs for one in _xcoms(given.value)]
+        return tuple(found)
+
+    # Groups and DAGs
+
+    def group(self, group: Group) -> GroupModel:
+        tooltip = hard(group.arguments.value("tooltip", None, ""))
+        return GroupModel(
+            group_id=str(group.group_id),
+            place=_place(group.module, group.node),
+            parent=group.parent.group_id if group.parent is not None else None,
+            tooltip=tooltip if isinstance(tooltip, str) else "",
+            arguments=self.arguments(group.arguments),
+            function=self.function(group.function) if group.function else None,
+            call_arguments=self.arguments(group.calls) if group.calls else (),
+            mapping=self._mapping(group.mapping),
+            prefix_group_id=group.prefix,
+        )
+
+    def dag(self, dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel:
+        arguments = self.arguments(dag.arguments)
+        given = _schedule(dag)
+        schedule = words(given.value) if given is not None else "None"
+        start = dag.arguments.get("start_date") or dag.default_args.get("start_date")
+        doc = dag.attributes.get("doc_md", dag.arguments.value("doc_md", None, dag.doc))
+        return DagModel(
+            dag_id=shape(dag.dag_id),
+            id_known=isinstance(dag.dag_id, str),
+            path=path,
+            place=_place(dag.module, dag.node),
+            style=dag.style,
+            schedule=schedule,
+            schedule_known=schedule is not None,
+            schedule_omitted=given is None,
+            schedule_argument=self.argument("schedule", given) if given is not None else None,
+            schedule_value=self.value(given.value) if given is not None else None,
+            timezone=_timezone(start),
+            start_date=self.value(start.value) if start is not None else None,
+            end_date=self.value(dag.arguments.value("end_date")),
+            catchup=_flag(dag.arguments.value("catchup")),
+            max_active_runs=self.value(dag.arguments.value("max_active_runs")),
+            tags=_texts(dag.arguments.value("tags")),
+            description=_string(dag.arguments.value("description", 1)),
+            doc=_string(doc),
+            params=self._params(dag),
+            default_args=tuple(self.argument(name, one) for name, one in dag.default_args.items()),
+            callbacks=tuple(one for one in arguments if one.name in _CALLBACKS),
+            arguments=arguments,
+            function=self.function(dag.function) if dag.function else None,
+            call_arguments=self.arguments(dag.calls) if dag.calls else (),
+            tasks=tuple(self.task(task) for task in dag.tasks.values()),
+            groups=tuple(self.group(group) for group in dag.groups),
+            warnings=warnings,
+        )
+
+    def _params(self, dag: Dag) -> tuple[tuple[str, Any], ...]:
+        given = hard(dag.arguments.value("params"))
+        if not isinstance(given, dict):
+            return ()
+        return tuple((str(name), self.value(one)) for name, one in given.items() if isinstance(name, str))
+
+
+def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel:
+    """The model of a DAG."""
+    made = Modelling(_place(dag.module, dag.node))
+    found = made.dag(dag, path, warnings)
+    if not found.schedule_known:
+        text = f"the schedule is not known: {found.schedule_argument.source[:80] if found.schedule_argument else ''}"
+        place = found.schedule_argument.place if found.schedule_argument else found.place
+        warning = DagWarning("unknown-schedule", text, place)
+        found = made.dag(dag, path, (*warnings, warning))
+    return found
+
+
+def render(value: Any) -> str:
+    """A value as source text, for what was given by a dictionary or a default."""
+    value = hard(value)
+    if isinstance(value, Unknown):
+        return value.source
+    if isinstance(value, Foreign):
+        return value.name
+    if isinstance(value, (Function, Class)):
+        return value.name
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(render(one) for one in value[:50])
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{render(key)}: {render(one)}" for key, one in list(value.items())[:50]) + "}"
+    if isinstance(value, (str, bytes, int, float, bool, type(None), datetime.date, datetime.timedelta, datetime.time)):
+        return repr(value)
+    return f"<{type(value).__name__}>"
+
+
+def _key(key: Any) -> Any:
+    key = hard(key)
+    return key if isinstance(key, (str, bytes, int, float, bool, type(None), tuple)) else shape(key)
+
+
+def _place(module: Module | None, node: ast.AST | None) -> Place:
+    if module is None or node is None or not hasattr(node, "lineno"):
+        return Place(module.place if module else "", 1, 1)
+    first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+    return Place(module.place, first, getattr(node, "end_lineno", None) or node.lineno)
+
+
+def _zone(zone: datetime.tzinfo) -> str:
+    return zone.key if isinstance(zone, zoneinfo.ZoneInfo) else str(zone)
+
+
+def _timezone(start: Given | None) -> str:
+    value = hard(start.value) if start is not None else None
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        return _zone(value.tzinfo)
+    return "UTC"
+
+
+def _schedule(dag: Dag) -> Given | None:
+    for name in ("schedule", "schedule_interval", "timetable"):
+        given = dag.arguments.get(name)
+        if given is not None and (given.value is not None or name != "timetable"):
+            return given
+    return dag.arguments.get("schedule", 2)
+
+
+def _flag(value: Any) -> bool | None:
+    value = hard(value)
+    return value if isinstance(value, bool) else None
+
+
+def _string(value: Any) -> str | None:
+    value = hard(value)
+    return value if isinstance(value, str) else None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    value = hard(value)
+    if not isinstance(value, (list, tuple, set)):
+        return ()
+    return tuple(sorted({shape(one) for one in value}))
+
+
+def _around(group: Group | None) -> list[Group]:
+    return [] if group is None else [group, *_around(group.parent)]
+
+
+def _xcoms(value: Any, depth: int = 0) -> list[XCom]:
+    value = hard(value)
+    if isinstance(value, XCom):
+        return [value]
+    if depth < 10 and isinstance(value, (list, tuple, set)):
+        return [found for one in value for found in _xcoms(one, depth + 1)]
+    if depth < 10 and isinstance(value, dict):
+        return [found for one in value.values() for found in _xcoms(one, depth + 1)]
+    return []
+
+
+def _closure(function: Function) -> tuple[str, ...]:
+    """The names of functions around it that a function uses."""
+    own = {one.arg for one in ast.walk(function.node) if isinstance(one, ast.arg)}
+    used = {one.id for one in ast.walk(function.node) if isinstance(one, ast.Name)} - own
+    found: set[str] = set()
+    scope: Scope | None = function.scope
+    while scope is not None and scope.kind != "module":
+        found |= {str(name) for name in scope.names if name in used}
+        scope = scope.parent
+    return tuple(sorted(found - {"__class__"}))

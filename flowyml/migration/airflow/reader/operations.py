@@ -1,0 +1,230 @@
+"""Python's operations on plain data, within bounds: no result exceeds ``LARGEST``, and only listed methods are called.
+
+Everything raises what Python raises; ``TooLarge`` where a result would be out of bounds.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import operator
+import re
+import string
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+__all__ = ["BINARY", "COMPARE", "LARGEST", "METHODS", "TooLarge", "UNARY", "binary", "checked", "formatted", "method"]
+
+LARGEST = 200_000
+"""The longest string or list, in characters or items."""
+
+_PLAIN = (str, bytes, int, float, bool, type(None), datetime.date, datetime.timedelta, datetime.time, PurePosixPath)
+
+
+class TooLarge(Exception):
+    """A result would be out of bounds."""
+
+
+def checked(value: Any) -> Any:
+    """The value, unless it is too large."""
+    if isinstance(value, (str, bytes, list, tuple, set, dict)) and len(value) > LARGEST:
+        raise TooLarge
+    if type(value) is int and value.bit_length() > 4096:
+        raise TooLarge
+    return value
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    for one, other in ((left, right), (right, left)):
+        if isinstance(one, (str, bytes, list, tuple)) and isinstance(other, int) and len(one) * other > LARGEST:
+            raise TooLarge
+    return left * right
+
+
+def _power(left: Any, right: Any) -> Any:
+    if not isinstance(right, (int, float)) or abs(right) > 512:
+        raise TooLarge
+    return left**right
+
+
+def _shift(left: Any, right: Any) -> Any:
+    if not isinstance(right, int) or right > 512:
+        raise TooLarge
+    return left << right
+
+
+def _modulo(left: Any, right: Any) -> Any:
+    if isinstance(left, (str, bytes)):
+        _widths(left if isinstance(left, str) else left.decode("latin-1"))
+        _only_plain(right)
+        if re.search(r"%[^%a-zA-Z(]*\*", str(left)):
+            raise TooLarge
+    return left % right
+
+
+def _only_plain(value: Any, depth: int = 0) -> None:
+    """Raises TypeError for what is no plain data: its text would be the evaluator's, not Python's."""
+    if isinstance(value, (list, tuple, set)) and depth < 20:
+        for one in value:
+            _only_plain(one, depth + 1)
+    elif isinstance(value, dict) and depth < 20:
+        for one in value.values():
+            _only_plain(one, depth + 1)
+    elif not isinstance(value, _PLAIN):
+        raise TooLarge
+
+
+def _widths(text: str) -> None:
+    if any(len(digits) > 4 for digits in re.findall(r"\d+", text)):
+        raise TooLarge
+
+
+BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: _multiply,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: _modulo,
+    ast.Pow: _power,
+    ast.LShift: _shift,
+    ast.RShift: operator.rshift,
+    ast.BitOr: operator.or_,
+    ast.BitAnd: operator.and_,
+    ast.BitXor: operator.xor,
+}
+UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Invert: operator.invert,
+}
+COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Is: operator.is_,
+    ast.IsNot: operator.is_not,
+    ast.In: lambda left, right: left in right,
+    ast.NotIn: lambda left, right: left not in right,
+}
+
+
+def binary(kind: type[ast.operator], left: Any, right: Any) -> Any:
+    """``left`` and ``right`` under an operator."""
+    return checked(BINARY[kind](left, right))
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+METHODS: Mapping[type, frozenset[str]] = {
+    str: _names(
+        "capitalize casefold center count encode endswith expandtabs find index isalnum isalpha isascii isdecimal "
+        "isdigit isidentifier islower isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix "
+        "removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase "
+        "title upper zfill"
+    ),
+    bytes: _names("decode hex startswith endswith strip"),
+    int: _names("bit_length"),
+    float: _names("is_integer hex"),
+    list: _names("append clear copy count extend index insert pop remove reverse"),
+    tuple: _names("count index"),
+    dict: _names("clear copy get items keys pop popitem setdefault update values"),
+    set: _names(
+        "add clear copy difference difference_update discard intersection intersection_update isdisjoint issubset "
+        "issuperset pop remove symmetric_difference union update"
+    ),
+    frozenset: _names("difference intersection isdisjoint issubset issuperset symmetric_difference union"),
+    datetime.datetime: _names(
+        "astimezone date isoformat isoweekday replace strftime time timestamp timetuple toordinal weekday"
+    ),
+    datetime.date: _names("isoformat isoweekday replace strftime toordinal weekday"),
+    datetime.time: _names("isoformat replace strftime"),
+    datetime.timedelta: _names("total_seconds"),
+    re.Match: _names("group groups groupdict start end span"),
+    PurePosixPath: _names("as_posix is_absolute joinpath match relative_to with_name with_suffix with_stem"),
+}
+FIELDS: Mapping[type, frozenset[str]] = {
+    datetime.datetime: _names("year month day hour minute second microsecond tzinfo"),
+    datetime.date: _names("year month day"),
+    datetime.time: _names("hour minute second microsecond tzinfo"),
+    datetime.timedelta: _names("days seconds microseconds"),
+    PurePosixPath: _names("name stem suffix suffixes parent parents parts anchor root"),
+    int: _names("real imag numerator denominator"),
+}
+STRUCTURAL: Mapping[type, frozenset[str]] = {
+    list: METHODS[list],
+    dict: METHODS[dict],
+    set: METHODS[set],
+    tuple: METHODS[tuple],
+}
+"""Methods that only move items about: what the items are does not matter."""
+
+
+def kind_of(value: Any) -> type | None:
+    """The class in `METHODS` whose methods the value has."""
+    for one in type(value).__mro__:
+        if one in METHODS:
+            return one
+    return None
+
+
+def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Calls a listed method. Raises AttributeError for another."""
+    kind = kind_of(value)
+    if kind is None or name not in METHODS[kind]:
+        raise AttributeError(name)
+    if name in ("center", "ljust", "rjust", "zfill", "expandtabs") and args and isinstance(args[0], int):
+        checked(range(0)) if args[0] <= LARGEST else _too_large()
+    if name == "replace" and isinstance(value, str) and len(args) >= 2:
+        _growth(value, args)
+    if name == "join" and args:
+        args = [_joined(value, args[0]), *args[1:]]
+    if name == "strftime":
+        _widths(str(args[0]) if args else "")
+    return checked(getattr(value, name)(*args, **kwargs))
+
+
+def _too_large() -> None:
+    raise TooLarge
+
+
+def _growth(value: str, args: list[Any]) -> None:
+    old, new = args[0], args[1]
+    if isinstance(old, str) and isinstance(new, str) and (value.count(old) + 1) * len(new) > LARGEST:
+        raise TooLarge
+
+
+def _joined(separator: Any, items: Any) -> list[Any]:
+    parts: list[Any] = list(items)
+    size = sum(len(part) for part in parts if isinstance(part, (str, bytes))) + len(separator) * len(parts)
+    if size > LARGEST:
+        raise TooLarge
+    return parts
+
+
+def formatted(value: Any, conversion: str, spec: str) -> str:
+    """``f"{value!conversion:spec}"``."""
+    _only_plain(value)
+    _widths(spec)
+    match conversion:
+        case "r":
+            value = repr(value)
+        case "s":
+            value = str(value)
+        case "a":
+            value = ascii(value)
+    return str(checked(format(value, spec)))
+
+
+def pieces(text: str) -> list[tuple[str, str | None, str, str]]:
+    """A format string in its parts: text, field, spec, conversion."""
+    return [
+        (literal, name, spec or "", conversion or "")
+        for literal, name, spec, conversion in string.Formatter().parse(text)
+    ]

@@ -1,0 +1,110 @@
+"""A DAG's schedule in the words of `flowyml.migration.airflow.model.DagModel`."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from flowyml.migration.airflow.model import AssetRef
+from flowyml.migration.airflow.reader.nodes import Asset
+from flowyml.migration.airflow.reader.values import Class, Foreign, ForeignValue, Instance, Unknown, hard, shape
+
+__all__ = ["asset_ref", "words"]
+
+_PRESETS = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+_CRON = {"CronTriggerTimetable", "CronDataIntervalTimetable", "CronPartitionTimetable"}
+_DELTA = {"DeltaTriggerTimetable", "DeltaDataIntervalTimetable"}
+_FIXED = {"NullTimetable": "None", "OnceTimetable": "@once", "ContinuousTimetable": "@continuous"}
+_WITH_ASSETS = {"AssetOrTimeSchedule", "DatasetOrTimeSchedule", "PartitionedAssetTimetable", "AssetTriggeredTimetable"}
+
+
+def words(value: Any) -> str | None:
+    """A schedule in words, None where it is not known."""
+    value = hard(value)
+    if value is None:
+        return "None"
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, datetime.timedelta):
+        return f"delta:{value.total_seconds():g}"
+    if isinstance(value, Asset):
+        return f"dataset:{asset_ref(value)}"
+    if isinstance(value, (list, tuple, set)):
+        return _assets(list(value))
+    if isinstance(value, ForeignValue):
+        return _timetable(value)
+    if isinstance(value, Instance) and isinstance(value.cls, Class):
+        return f"timetable:{value.cls.name}"
+    return None
+
+
+def _text(value: str) -> str:
+    text = value.strip()
+    if text in ("@once", "@continuous"):
+        return text
+    if text in ("", "None", "@none"):
+        return "None"
+    return "cron:" + _PRESETS.get(text, " ".join(text.split()))
+
+
+def _assets(parts: list[Any]) -> str | None:
+    parts = [hard(one) for one in parts]
+    if not all(isinstance(one, Asset) for one in parts):
+        return None
+    return f"dataset:{AssetRef('all', parts=tuple(asset_ref(one) for one in parts))}"
+
+
+def asset_ref(value: Any) -> AssetRef:
+    """An asset as the model has it; a name that is not known keeps its source in braces."""
+    value = hard(value)
+    if not isinstance(value, Asset):
+        return AssetRef("asset", shape(value))
+    return AssetRef(value.kind, shape(value.name), shape(value.uri), tuple(asset_ref(one) for one in value.parts))
+
+
+def _timetable(value: ForeignValue) -> str | None:
+    name = value.path.rpartition(".")[2]
+    arguments = value.arguments
+    if name in _FIXED:
+        return _FIXED[name]
+    if arguments is not None and name in _CRON:
+        inner = hard(arguments.value("cron", 0))
+        return words(inner) if isinstance(inner, str) else None
+    if arguments is not None and name == "MultipleCronTriggerTimetable":
+        lines = [hard(given.value) for given in arguments.positional]
+        return "crons:" + ",".join(lines) if all(isinstance(one, str) for one in lines) else None
+    if arguments is not None and name in _DELTA:
+        return words(arguments.value("delta", 0))
+    if arguments is not None and name in _WITH_ASSETS:
+        inner = hard(arguments.value("assets", None, arguments.value("datasets")))
+        found = words(inner)
+        return found if found != "None" else None
+    if name == "relativedelta":
+        return _relative(value)
+    return f"timetable:{name}" if name[:1].isupper() else None
+
+
+def _relative(value: ForeignValue) -> str | None:
+    arguments = value.arguments
+    units = {"days", "hours", "minutes", "seconds", "weeks"}
+    if arguments is None or arguments.positional or not set(arguments.named) <= units:
+        return "timetable:relativedelta"
+    parts = {name: hard(given.value) for name, given in arguments.named.items()}
+    if not all(isinstance(one, (int, float)) for one in parts.values()):
+        return None
+    return words(datetime.timedelta(**parts))
+
+
+def is_known(value: Any) -> bool:
+    """Whether it is anything but what could not be found out."""
+    value = hard(value)
+    return not isinstance(value, (Unknown, Foreign)) or isinstance(value, ForeignValue)

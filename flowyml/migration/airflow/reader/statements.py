@@ -1,0 +1,508 @@
+"""Python's statements. Where a condition is not known, both arms are taken and what they leave behind is merged."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flowyml.migration.airflow.reader.expressions import Expressions
+from flowyml.migration.airflow.reader.machine import Base, settle
+from flowyml.migration.airflow.reader.nodes import mentions
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Class,
+    Foreign,
+    Function,
+    Given,
+    Instance,
+    Module,
+    Raised,
+    Soft,
+    Unknown,
+    hard,
+)
+
+__all__ = ["ContextCall", "Return", "Statements", "Yields"]
+
+
+class Break(Exception):
+    """A loop is left."""
+
+
+class Continue(Exception):
+    """The next item."""
+
+
+class Return(Exception):
+    """A function is left with a value."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+
+class Abandoned(Exception):
+    """An arm that may not be taken ends."""
+
+
+class ContextCall(Instance):
+    """A call of a function decorated with ``contextmanager``: ``with`` runs it around its body."""
+
+    def __init__(self, function: Any, arguments: Arguments) -> None:
+        super().__init__(None)
+        self.function = function
+        self.arguments = arguments
+
+
+Yields = Callable[[Any, ast.AST], None]
+
+
+class Statements(Expressions):
+    """Executes statements in the current scope."""
+
+    yields: list[Yields]
+    maybe: list[list[Any]]
+
+    def block(self, nodes: Sequence[ast.stmt]) -> None:
+        """Statements, one after another."""
+        for node in nodes:
+            self.steps += 1
+            if self.steps > self.options.steps:
+                self.step()
+            executor = _EXECUTORS.get(type(node))
+            if executor is not None:
+                executor(self, node)
+
+    # Assignments
+
+    def _expression(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Constant):
+            self.eval(node.value)
+
+    def _assign(self, node: ast.Assign) -> None:
+        value = self.eval(node.value)
+        for target in node.targets:
+            self.assign(target, value)
+
+    def _annotated(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.assign(node.target, self.eval(node.value))
+
+    def _augmented(self, node: ast.AugAssign) -> None:
+        old = self.eval(_loaded(node.target))
+        new = self.eval(node.value)
+        if isinstance(node.op, ast.Add) and isinstance(hard(old), list):
+            items = self.iterate(new, node.value)
+            if items is None:
+                self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is not known", node)
+            else:
+                hard(old).extend(items)
+            return
+        self.assign(node.target, self.operate(type(node.op), old, new, node))
+
+    def assign(self, target: ast.expr, value: Any) -> None:
+        """Binds a value to a name, an attribute, an item or several of them."""
+        match target:
+            case ast.Name():
+                self.bind(target.id, value)
+            case ast.Attribute():
+                self.assign_attribute(self.eval(target.value), target.attr, value, target)
+            case ast.Subscript():
+                self._assign_item(hard(self.eval(target.value)), self.eval(target.slice), value, target)
+            case ast.Tuple() | ast.List():
+                self._unpack(target.elts, value, target)
+            case ast.Starred():
+                self.assign(target.value, value)
+
+    def assign_attribute(self, owner: Any, name: str, value: Any, node: ast.AST) -> None:
+        owner = hard(owner)
+        if isinstance(owner, Instance):
+            if not self.world.assign(owner, name, value, node):
+                owner.attributes[name] = value
+        elif isinstance(owner, Class):
+            owner.names[name] = value
+        elif isinstance(owner, Module):
+            owner.scope.names[name] = value
+        else:
+            self.world.assign(owner, name, value, node)
+
+    def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
+        key = settle([key])[0][0]
+        if isinstance(owner, (dict, list)):
+            self.attempt(node, owner.__setitem__, key, value)
+        elif isinstance(owner, Instance):
+            method = owner.cls.find("__setitem__") if owner.cls is not None else None
+            if isinstance(method, Function):
+                self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
+
+    def _unpack(self, targets: list[ast.expr], value: Any, node: ast.expr) -> None:
+        items = self.iterate(value, node)
+        starred = next((index for index, one in enumerate(targets) if isinstance(one, ast.Starred)), None)
+        if items is None:
+            items = [self.unknown(one) for one in targets]
+        elif starred is not None:
+            after = len(targets) - starred - 1
+            middle = items[starred : len(items) - after]
+            items = [*items[:starred], middle, *items[len(items) - after :]]
+        if len(items) != len(targets):
+            self.fail("ValueError", "unpacks another number of values", node)
+            items = [self.unknown(one) for one in targets]
+        for one, item in zip(targets, items, strict=True):
+            self.assign(one, item)
+
+    def _delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                self.scope.names.pop(target.id, None)
+            elif isinstance(target, ast.Subscript):
+                owner, key = hard(self.eval(target.value)), hard(self.eval(target.slice))
+                if isinstance(owner, (dict, list)):
+                    self.attempt(node, owner.__delitem__, key)
+
+    def _global(self, node: ast.Global) -> None:
+        self.scope.globals_ |= frozenset(node.names)
+
+    def _nonlocal(self, node: ast.Nonlocal) -> None:
+        self.scope.nonlocals |= frozenset(node.names)
+
+    # Conditions
+
+    def _if(self, node: ast.If) -> None:
+        test = self.eval(node.test)
+        truth = self.truth(test)
+        if truth is not None:
+            self._decided(test, truth, node)
+            self.block(node.body if truth else node.orelse)
+            return
+        before = self.context.made, self.context.edges
+        self.both([lambda: self.block(node.body), lambda: self.block(node.orelse)], node)
+        if (self.context.made, self.context.edges) != before:
+            text = f"`{self.source(node.test)[:80]}` is not known: both arms count"
+            self.warn("unknown-condition", text, node)
+
+    def _decided(self, test: Any, truth: bool, node: ast.If) -> None:
+        """A condition that only a default decides leaves an arm out: said, if that arm could matter."""
+        if type(test) is Soft and (node.orelse or not truth):
+            text = (
+                f"`{self.source(node.test)[:80]}` is {truth} by the default of {test.origin}: the other arm is left out"
+            )
+            self.warn("default-taken", text, node)
+
+    def both(self, arms: list[Callable[[], None]], node: ast.AST) -> None:
+        """Takes each arm from the same start, then goes on with what all of them left."""
+        start = dict(self.scope.names)
+        ends: list[dict[Any, Any]] = []
+        self.context.uncertain += 1
+        for arm in arms:
+            self.scope.names.clear()
+            self.scope.names.update(start)
+            try:
+                arm()
+            except (Raised, Abandoned, Break, Continue):
+                continue
+            except Return as left:
+                if self.maybe:
+                    self.maybe[-1].append(left.value)
+                continue
+            finally:
+                ends_here = dict(self.scope.names)
+            ends.append(ends_here)
+        self.context.uncertain -= 1
+        self._merge(start, ends, node)
+
+    def _merge(self, start: dict[Any, Any], ends: list[dict[Any, Any]], node: ast.AST) -> None:
+        names = self.scope.names
+        names.clear()
+        names.update(start)
+        for end in ends:
+            for name in end:
+                values = [one[name] for one in ends if name in one]
+                names[name] = self.either(node, values)
+        if not ends and self.maybe:
+            raise Abandoned
+
+    def _match(self, node: ast.Match) -> None:
+        subject = self.eval(node.subject)
+        for case in node.cases:
+            fits = self._fits(case.pattern, hard(subject))
+            if fits and case.guard is not None:
+                fits = self.truth(self.eval(case.guard))
+            if fits:
+                self.block(case.body)
+                return
+            if fits is None:
+                self.both([lambda body=one.body: self.block(body) for one in node.cases], node)  # type: ignore[misc]
+                self.warn("unknown-condition", f"`match {self.source(node.subject)[:60]}` is not known", node)
+                return
+
+    def _fits(self, pattern: ast.pattern, subject: Any) -> bool | None:
+        match pattern:
+            case ast.MatchAs(pattern=None):
+                if pattern.name:
+                    self.bind(pattern.name, subject)
+                return True
+            case ast.MatchValue():
+                return self.truth(self.compare(ast.Eq, subject, self.eval(pattern.value), pattern.value))
+            case ast.MatchSingleton():
+                return None if isinstance(subject, Unknown) else subject is pattern.value
+            case ast.MatchOr():
+                answers = [self._fits(one, subject) for one in pattern.patterns]
+                return True if True in answers else None if None in answers else False
+        return None
+
+    # Loops
+
+    def _for(self, node: ast.For | ast.AsyncFor) -> None:
+        value = self.eval(node.iter)
+        items = self.iterate(value, node.iter)
+        if items is None:
+            self._maybe_loop(node, node.iter, [*_binding(self, node.target)])
+            return
+        try:
+            for item in items:
+                self.step()
+                self.assign(node.target, item)
+                try:
+                    self.block(node.body)
+                except Continue:
+                    continue
+        except Break:
+            return
+        self.block(node.orelse)
+
+    def _maybe_loop(self, node: Any, over: ast.expr, before: list[Callable[[], None]]) -> None:
+        """A loop whose items are not known: its body is read once."""
+        made = self.context.made, self.context.edges
+
+        def body() -> None:
+            for one in before:
+                one()
+            self.block(node.body)
+
+        self.both([body, lambda: None], node)
+        if (self.context.made, self.context.edges) != made:
+            text = f"what `{self.source(over)[:80]}` holds is not known: its tasks are read once"
+            self.warn("unknown-loop", text, node)
+
+    def _while(self, node: ast.While) -> None:
+        try:
+            while (truth := self.truth(self.eval(node.test))) is not False:
+                if truth is None:
+                    self._maybe_loop(node, node.test, [])
+                    return
+                try:
+                    self.block(node.body)
+                except Continue:
+                    continue
+        except Break:
+            return
+        self.block(node.orelse)
+
+    def _break(self, node: ast.Break) -> None:
+        raise Break
+
+    def _continue(self, node: ast.Continue) -> None:
+        raise Continue
+
+    def _return(self, node: ast.Return) -> None:
+        raise Return(None if node.value is None else self.eval(node.value))
+
+    # Errors
+
+    def _raise(self, node: ast.Raise) -> None:
+        if node.exc is None:
+            raise Raised("Exception")
+        value = hard(self.eval(node.exc))
+        called = getattr(value, "arguments", None)
+        text = ", ".join(str(one) for one in called.values() if isinstance(one, str)) if called is not None else ""
+        raise Raised(_exception_name(value), text[:200], value)
+
+    def _assert(self, node: ast.Assert) -> None:
+        if self.truth(self.eval(node.test)) is False:
+            self.fail("AssertionError", self.source(node.test), node)
+
+    def _try(self, node: ast.Try) -> None:
+        names: set[str] = set()
+        for handler in node.handlers:
+            names |= self._handled(handler)
+        try:
+            self._guarded(node, names)
+        finally:
+            self.block(node.finalbody)
+
+    def _guarded(self, node: ast.Try, names: set[str]) -> None:
+        self.catching.append(names)
+        try:
+            self.block(node.body)
+        except Raised as error:
+            self.catching.pop()
+            self._handle(node, error)
+            return
+        except BaseException:
+            self.catching.pop()
+            raise
+        self.catching.pop()
+        self.block(node.orelse)
+
+    def _handle(self, node: ast.Try, error: Raised) -> None:
+        from flowyml.migration.airflow.reader.machine import _is_a
+
+        for handler in node.handlers:
+            if any(_is_a(error.kind, name) for name in self._handled(handler)):
+                if handler.name:
+                    self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
+                self.block(handler.body)
+                return
+        raise error
+
+    def _handled(self, handler: ast.ExceptHandler) -> set[str]:
+        if handler.type is None:
+            return {""}
+        nodes = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+        return {one.attr if isinstance(one, ast.Attribute) else getattr(one, "id", "") for one in nodes}
+
+    # With
+
+    def _with(self, node: ast.With | ast.AsyncWith) -> None:
+        self._enter(list(node.items), node)
+
+    def _enter(self, items: list[ast.withitem], node: ast.With | ast.AsyncWith) -> None:
+        if not items:
+            self.block(node.body)
+            return
+        first, *rest = items
+        value = hard(self.eval(first.context_expr))
+        if isinstance(value, ContextCall):
+            self._around(value, first, rest, node)
+            return
+        entered = self._entered(value, first)
+        if first.optional_vars is not None:
+            self.assign(first.optional_vars, entered)
+        try:
+            self._enter(rest, node)
+        finally:
+            self._left(value, first)
+
+    def _entered(self, value: Any, item: ast.withitem) -> Any:
+        method = value.cls.find("__enter__") if isinstance(value, Instance) and value.cls is not None else None
+        if isinstance(method, Function):
+            return self.call(self.bound(method, value, item.context_expr), Arguments(), item.context_expr)
+        return self.world.enter(value, item.context_expr)
+
+    def _left(self, value: Any, item: ast.withitem) -> None:
+        method = value.cls.find("__exit__") if isinstance(value, Instance) and value.cls is not None else None
+        if isinstance(method, Function):
+            given = [Given(None), Given(None), Given(None)]
+            self.call(self.bound(method, value, item.context_expr), Arguments(given), item.context_expr)
+        else:
+            self.world.leave(value, item.context_expr)
+
+    def _around(self, value: ContextCall, item: ast.withitem, rest: list[ast.withitem], node: Any) -> None:
+        scope, module = self.scope, self.module
+
+        def body(given: Any, _: ast.AST) -> None:
+            with self.inside(scope, module):
+                self.yields.append(self.nothing)
+                try:
+                    if item.optional_vars is not None:
+                        self.assign(item.optional_vars, given)
+                    self._enter(rest, node)
+                finally:
+                    self.yields.pop()
+
+        self.run(value.function, value.arguments, item.context_expr, body)
+
+    def nothing(self, value: Any, node: ast.AST) -> None:
+        """Where ``yield`` has no reader."""
+
+    def give(self, value: Any, node: ast.AST) -> None:
+        if self.yields:
+            self.yields[-1](value, node)
+
+    def run(self, function: Any, arguments: Arguments, node: ast.AST, reader: Yields) -> Any:
+        raise NotImplementedError
+
+    # Definitions and imports
+
+    def _define(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        value: Any = self.function(node, node.name)
+        for decorator in reversed(node.decorator_list):
+            value = self.decorate(decorator, value, node)
+        self.bind(node.name, value)
+
+    def decorate(self, decorator: ast.expr, value: Any, node: ast.AST) -> Any:
+        """What a decorator makes of a function or class. One that is not known is taken to leave it as it is."""
+        function = self.eval(decorator)
+        found = self.call(function, Arguments([Given(value, None, self.module)]), decorator)
+        if isinstance(found, Unknown) and isinstance(hard(function), (Unknown, Foreign)):
+            return value
+        return found
+
+    def _class(self, node: ast.ClassDef) -> None:
+        raise NotImplementedError
+
+    def _import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            top = alias.name.split(".")[0]
+            value = self.imported(alias.name, node)
+            if alias.asname:
+                self.bind(alias.asname, value)
+            else:
+                self.bind(top, value if top == alias.name else self.imported(top, node))
+
+    def imported(self, name: str, node: ast.AST) -> Any:
+        raise NotImplementedError
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        raise NotImplementedError
+
+
+def _binding(machine: Base, target: ast.expr) -> list[Callable[[], None]]:
+    return [lambda: machine.assign(target, machine.unknown(target))]  # type: ignore[attr-defined]
+
+
+def _loaded(target: ast.expr) -> ast.expr:
+    """The same expression, to be read instead of written."""
+    return target
+
+
+def _exception_name(value: Any) -> str:
+    if isinstance(value, Foreign):
+        return value.name
+    if isinstance(value, Instance) and value.cls is not None:
+        return value.cls.name
+    if isinstance(value, Class):
+        return value.name
+    path = getattr(value, "path", "")
+    return str(path).rpartition(".")[2] or "Exception"
+
+
+_EXECUTORS: Mapping[type[ast.stmt], Callable[[Any, Any], None]] = {
+    ast.Expr: Statements._expression,
+    ast.Assign: Statements._assign,
+    ast.AnnAssign: Statements._annotated,
+    ast.AugAssign: Statements._augmented,
+    ast.Delete: Statements._delete,
+    ast.Global: Statements._global,
+    ast.Nonlocal: Statements._nonlocal,
+    ast.If: Statements._if,
+    ast.Match: Statements._match,
+    ast.For: Statements._for,
+    ast.AsyncFor: Statements._for,
+    ast.While: Statements._while,
+    ast.Break: Statements._break,
+    ast.Continue: Statements._continue,
+    ast.Return: Statements._return,
+    ast.Raise: Statements._raise,
+    ast.Assert: Statements._assert,
+    ast.Try: Statements._try,
+    ast.With: Statements._with,
+    ast.AsyncWith: Statements._with,
+    ast.FunctionDef: Statements._define,
+    ast.AsyncFunctionDef: Statements._define,
+    ast.ClassDef: lambda machine, node: machine._class(node),
+    ast.Import: Statements._import,
+    ast.ImportFrom: lambda machine, node: machine._import_from(node),
+}
+_ = mentions, Base

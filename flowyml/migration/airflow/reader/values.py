@@ -1,0 +1,273 @@
+"""What an expression of a DAG file can be: plain Python data as itself, and these classes for the rest."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from flowyml.migration.airflow.model import Place
+
+__all__ = [
+    "Arguments",
+    "Bound",
+    "Class",
+    "Either",
+    "Foreign",
+    "ForeignValue",
+    "Function",
+    "Given",
+    "Instance",
+    "Machine",
+    "Module",
+    "Native",
+    "OutOfSteps",
+    "Raised",
+    "Scope",
+    "Soft",
+    "Super",
+    "Unknown",
+    "hard",
+    "shape",
+]
+
+
+class OutOfSteps(Exception):
+    """The file asked for more steps than one file gets."""
+
+
+class Raised(Exception):
+    """The evaluated code raises: ``kind`` is the name of the exception's class."""
+
+    def __init__(self, kind: str, text: str = "", value: Any = None) -> None:
+        super().__init__(f"{kind}: {text}" if text else kind)
+        self.kind = kind
+        self.text = text
+        self.value = value
+
+
+@dataclass(eq=False, slots=True)
+class Unknown:
+    """A value that is not known. ``text`` is what is known of a string: ``load_{table}``."""
+
+    source: str
+    place: Place
+    origin: str = ""
+    text: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Either(Unknown):
+    """One of several, since a condition is not known."""
+
+    options: tuple[Any, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Soft:
+    """What a file takes when Airflow has no such Variable, or the environment no such name: its default."""
+
+    value: Any
+    origin: str
+    source: str
+    place: Place
+
+
+@dataclass(eq=False, slots=True)
+class Foreign:
+    """A module of another library, or something in it."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(eq=False, slots=True)
+class ForeignValue(Unknown):
+    """What calling something of another library gives."""
+
+    path: str = ""
+    arguments: Arguments | None = None
+
+
+@dataclass(slots=True)
+class Given:
+    """One argument as it was given: its value, and where it stands."""
+
+    value: Any
+    node: ast.expr | None = None
+    module: Module | None = None
+    inherited: str = ""
+
+
+@dataclass(slots=True)
+class Arguments:
+    """The arguments of a call. ``open``: there are more, from a ``*`` or ``**`` that is not known."""
+
+    positional: list[Given] = field(default_factory=list)
+    named: dict[str, Given] = field(default_factory=dict)
+    open: bool = False
+
+    def get(self, name: str, position: int | None = None) -> Given | None:
+        """The argument of this name, or at this position."""
+        if name in self.named:
+            return self.named[name]
+        if position is not None and position < len(self.positional):
+            return self.positional[position]
+        return None
+
+    def value(self, name: str, position: int | None = None, default: Any = None) -> Any:
+        given = self.get(name, position)
+        return default if given is None else given.value
+
+    def values(self) -> Iterator[Any]:
+        for given in (*self.positional, *self.named.values()):
+            yield given.value
+
+
+@dataclass(eq=False, slots=True)
+class Scope:
+    """Names of a function, a class body or a module; ``parent`` is the one around it."""
+
+    names: dict[str, Any]
+    parent: Scope | None = None
+    kind: str = "function"
+    globals_: frozenset[str] = frozenset()
+    nonlocals: frozenset[str] = frozenset()
+
+
+@dataclass(eq=False, slots=True)
+class Module:
+    """A Python file of the root. ``path`` is absolute, ``place`` relative to the root."""
+
+    name: str
+    path: str
+    place: str
+    text: str
+    scope: Scope
+    package: str = ""
+    stars: list[str] = field(default_factory=list)
+    lines: list[bytes] = field(default_factory=list)
+    main: bool = False
+
+    def source(self, node: Any) -> str:
+        """The text of a node, as it stands."""
+        if not hasattr(node, "lineno"):
+            return ""
+        if not self.lines:
+            self.lines = self.text.encode().splitlines(keepends=True)
+        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        start, end = node.col_offset, node.end_col_offset
+        if first == last:
+            return str(self.lines[first][start:end], "utf-8", "replace")
+        parts = [self.lines[first][start:], *self.lines[first + 1 : last], self.lines[last][:end]]
+        return str(b"".join(parts), "utf-8", "replace")
+
+
+@dataclass(eq=False, slots=True)
+class Function:
+    """A function or lambda of a file of the root."""
+
+    name: str
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    module: Module
+    scope: Scope
+    defaults: dict[str, Any] = field(default_factory=dict)
+    owner: Class | None = None
+    kind: str = ""
+    context_manager: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Class:
+    """A class of a file of the root. ``fields`` are those of a dataclass or pydantic model, with their defaults."""
+
+    name: str
+    node: ast.ClassDef
+    module: Module
+    bases: tuple[Any, ...]
+    names: dict[str, Any]
+    fields: dict[str, Any] | None = None
+
+    def mro(self) -> list[Any]:
+        """The class and its bases, nearest first; those of other libraries stand as `Foreign`."""
+        found: list[Any] = [self]
+        for base in self.bases:
+            for one in base.mro() if isinstance(base, Class) else [base]:
+                if one not in found:
+                    found.append(one)
+        return found
+
+    def find(self, name: str, after: Class | None = None) -> Any:
+        """The attribute of this name, or ``None`` where no class of the root has it."""
+        line = [one for one in self.mro() if isinstance(one, Class)]
+        if after is not None and after in line:
+            line = line[line.index(after) + 1 :]
+        return next((one.names[name] for one in line if name in one.names), None)
+
+    def foreign(self) -> list[Foreign]:
+        return [one for one in self.mro() if isinstance(one, Foreign)]
+
+
+@dataclass(eq=False)
+class Instance:
+    """An instance of a class of the root."""
+
+    cls: Class | None
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class Bound:
+    """A method of an instance or class."""
+
+    function: Function
+    owner: Any
+
+
+@dataclass(eq=False, slots=True)
+class Super:
+    """``super()`` in a method of ``cls``."""
+
+    cls: Class
+    owner: Any
+
+
+@dataclass(eq=False, slots=True)
+class Native:
+    """A function that the evaluator knows."""
+
+    name: str
+    call: Callable[[Any, Arguments, ast.AST], Any]
+
+
+class Machine(Protocol):
+    """What natives may ask of the evaluator."""
+
+    def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any: ...
+    def attribute(self, value: Any, name: str, node: ast.AST) -> Any: ...
+    def iterate(self, value: Any, node: ast.AST) -> list[Any] | None: ...
+    def truth(self, value: Any) -> bool | None: ...
+    def unknown(self, node: ast.AST, origin: str = "", text: str = "") -> Unknown: ...
+    def warn(self, code: str, text: str, node: ast.AST) -> None: ...
+    def place(self, node: ast.AST) -> Place: ...
+    def source(self, node: Any) -> str: ...
+    def step(self, count: int = 1) -> None: ...
+
+
+def hard(value: Any) -> Any:
+    """A value without the mark that it is a default."""
+    while type(value) is Soft:
+        value = value.value
+    return value
+
+
+def shape(value: Any) -> str:
+    """What is known of a value's text: ``{…}`` stands for the rest."""
+    value = hard(value)
+    if isinstance(value, Unknown):
+        return value.text or "{" + value.source.strip()[:60] + "}"
+    return str(value) if isinstance(value, (str, int, float)) else "{…}"
