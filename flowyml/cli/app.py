@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, str] = {
     "schedule resume": "schedules:resume",
     "schedule delete": "schedules:delete",
     "schedule serve": "schedules:serve",
+    "migrate": "migrate:migrate",
     "secrets check": "secrets:check",
     "backends": "backends:backends",
     "backends show": "backends:show",
@@ -57,6 +58,7 @@ _PANELS = {
     "operating": "Operate what is deployed",
     "housekeeping": "Engines",
     "schedules": "Schedule",
+    "migrate": "Move here",
     "secrets": "Engines",
     "backends": "Engines",
 }

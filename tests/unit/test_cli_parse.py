@@ -95,6 +95,7 @@ LINES = [
     "backends show local",
     "backends stop prefect --json",
     "backends sign-in prefect",
+    "migrate src --check --json",
     "secrets check train.py --on prefect --json",
 ]
 

@@ -1,0 +1,69 @@
+"""The checklist of the migration guide, and where a project stands with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["ACCEPTED", "Item", "Place"]
+
+#: A line that says so was looked at by a person: it is pointed at no more.
+ACCEPTED = "flowyml-migrate: ok"
+
+
+class Item(Enum):
+    """A line of the checklist, in the guide's words and order; the last two are what the guide only shows."""
+
+    PINS = "Update flowyml to version 1.0"
+    STATUSES = "Replace raw status string comparisons with ExecutionStatus"
+    SUBMISSIONS = "Update remote execution code to handle SubmissionResult"
+    CALLBACKS = "Migrate register_callback() calls to lifecycle hooks"
+    RESOURCES = "Replace dict-style resources={} with ResourceRequirements"
+    TEST_LOCALLY = "Test all pipelines locally with pipeline.run()"
+    TEST_REMOTELY = "Test remote pipelines with submission.wait_for_completion()"
+    SCRIPTS = "Update CI/CD scripts that parse status strings"
+    SUBCLASSES = "Review custom Pipeline subclasses for compatibility"
+    TEST_ALL = "Run full integration test suite"
+    IMPORTS = "Import from where names live in 1.0"
+    OPTIONS = "Replace options that have gone or moved"
+
+    @property
+    def is_a_test(self) -> bool:
+        """Whether it is for a person to run: no file shows that it was done."""
+        return self in (Item.TEST_LOCALLY, Item.TEST_REMOTELY, Item.TEST_ALL)
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """One place that an item is about. ``line`` counts from 1, in a notebook from the top of ``cell``."""
+
+    path: str
+    line: int
+    message: str
+    cell: int | None = None
+
+    def __str__(self) -> str:
+        cell = "" if self.cell is None else f"cell {self.cell}:"
+        return f"{self.path}:{cell}{self.line}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """What was found in one file: changed, or for a person."""
+
+    item: Item
+    line: int
+    message: str
+    is_done: bool
+
+
+def unaccepted(notes: Iterable[Note], text: str) -> list[Note]:
+    """The notes without those at lines that a person has accepted; each once, in the order of the lines."""
+    lines = text.split("\n")
+    kept = {note: None for note in notes if note.is_done or ACCEPTED not in _line(lines, note.line)}
+    return sorted(kept, key=lambda note: note.line)
+
+
+def _line(lines: list[str], number: int) -> str:
+    return lines[number - 1] if 0 < number <= len(lines) else ""

@@ -1,0 +1,348 @@
+"""Options of steps, pipelines and runs, dict resources, and subclasses of ``Pipeline``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import signature
+
+import libcst as cst
+from libcst.metadata import Assignment
+
+from flowyml.authoring.pipeline import Pipeline
+from flowyml.authoring.steps import step
+from flowyml.core.errors import DefinitionError
+from flowyml.core.resources import ResourceRequirements
+from flowyml.migration.legacy.checklist import Item
+from flowyml.migration.legacy.kinds import Kinds
+from flowyml.migration.legacy.source import Source, literal_text
+from flowyml.migration.legacy.source import always as _to
+from flowyml.orchestrators.registry import declared
+
+__all__ = ["check_subclasses", "replace_options", "replace_resources"]
+
+_RESOURCES = ("cpu", "memory", "gpu", "gpu_type")
+#: What is said of an option that 1.0 lacks.
+_PIPELINE = {
+    "enable_cache": "1.0 caches step by step",
+    "cache_dir": "1.0 keeps its data in one folder, FLOWYML_HOME",
+    "executor": "an orchestrator runs a pipeline: pipeline.run(on=…)",
+    "stack": "a target in flowyml.toml takes its place: pipeline.run(on=\"NAME\"), or FLOWYML_ORCHESTRATOR",
+    "enable_checkpointing": "a run that failed goes on with submission.retry()",
+    "enable_experiment_tracking": "log to the tracker from a step or a hook",
+    "project": "use tags=[…]",
+    "project_name": "use tags=[…]",
+    "version": "the run records the git commit; use tags=[…] for a number of your own",
+}  # fmt: skip
+_STEP = {
+    "cache": "1.0 computes each step anew",
+    "condition": "write with pipeline.when(lambda it: …): around add_step(…)",
+}
+_RUN = {
+    "stack": "name a target of flowyml.toml: run(on=\"NAME\")",
+    "inputs": "values come from steps and parameters: run({\"name\": value})",
+    "debug": "set the level of logging instead",
+    "resources": "ask for them step by step: @step(resources=ResourceRequirements(…))",
+    "docker_config": "the image belongs to the target in flowyml.toml",
+    "auto_start_ui": "runs are shown by flowyml runs, and by the engine's own UI",
+}  # fmt: skip
+#: Values with which 1.0 does without the option what 0.x did with it.
+_DROPPED: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("Pipeline", "enable_cache"): ("False",),
+    ("Pipeline", "enable_checkpointing"): ("False", "None"),
+    ("Pipeline", "enable_experiment_tracking"): ("False",),
+    ("Pipeline", "executor"): ("None",),
+    ("Pipeline", "stack"): ("None",),
+    ("Pipeline", "cache_dir"): ("None",),
+    ("Pipeline", "version"): ("None",),
+    ("Pipeline", "project"): ("None",),
+    ("Pipeline", "project_name"): ("None",),
+    ("step", "cache"): ("False",),
+    ("step", "condition"): ("None",),
+    ("run", "stack"): ("None",),
+    ("run", "inputs"): ("None",),
+    ("run", "debug"): ("False",),
+    ("run", "resources"): ("None",),
+    ("run", "docker_config"): ("None",),
+    ("run", "auto_start_ui"): ("False",),
+}
+_RENAMED = {("run", "orchestrator"): "on", ("run", "context"): "parameters"}
+_RESULT = {"pipeline_name": "pipeline"}
+_RESULT_GONE = {
+    "summary": "print(result.status, result.outputs, result.step_results)",
+    "to_dict": "take the fields that you need",
+    "start_time": "result.duration_seconds is there; times are in submission.run",
+    "end_time": "result.duration_seconds is there; times are in submission.run",
+    "remote_job_id": "pipeline.submit(on=…) returns a handle with .job_id",
+}
+
+
+def replace_resources(source: Source, kinds: Kinds) -> None:
+    """``resources={…}`` of a step becomes ``ResourceRequirements(…)``."""
+    seen: set[cst.CSTNode] = set()
+    for call in source.nodes(cst.Call):
+        if source.flowyml_name(call.func) != "step":
+            continue
+        for argument in call.args:
+            if argument.keyword is not None and argument.keyword.value == "resources":
+                _resources(source, kinds, argument.value, seen)
+
+
+def _resources(source: Source, kinds: Kinds, value: cst.BaseExpression, seen: set[cst.CSTNode]) -> None:
+    made: cst.BaseExpression | None = value
+    if isinstance(value, cst.Name):
+        made = _constant(source, kinds, value)
+        if made is None:
+            found = kinds.assignments(value)
+            bound = kinds.value_of(found[0]) if len(found) == 1 else None
+            if isinstance(bound, cst.Dict):
+                source.needs_you(
+                    Item.RESOURCES,
+                    value,
+                    f"{value.value} is a dict with other uses: write ResourceRequirements(…) here",
+                )
+            return
+    if made is None or made in seen:
+        return
+    seen.add(made)
+    pairs = _pairs(source, made)
+    if pairs is None:
+        return
+    if isinstance(pairs, str):
+        source.needs_you(
+            Item.RESOURCES, made, f"{pairs}: write ResourceRequirements(cpu=…, memory=…, gpu=…, gpu_type=…)"
+        )
+        return
+    if not source.can_import("ResourceRequirements"):
+        source.needs_you(Item.RESOURCES, made, "ResourceRequirements is another thing in this file")
+        return
+    if isinstance(made, cst.Dict):
+        source.edits.change(made, _requirements)
+    else:
+        assert isinstance(made, cst.Call)
+        source.edits.change(made.func, _to(cst.Name("ResourceRequirements")))
+    source.want_import("flowyml.core.resources", "ResourceRequirements")
+    source.done(Item.RESOURCES, made, "a dict of resources is ResourceRequirements now")
+
+
+def _constant(source: Source, kinds: Kinds, name: cst.Name) -> cst.BaseExpression | None:
+    """The dict that a name stands for which is used for nothing but resources of steps."""
+    found = kinds.assignments(name)
+    if len(found) != 1 or not isinstance(found[0], Assignment):
+        return None
+    for access in found[0].references:
+        argument = source.parents.get(access.node)
+        call = source.parents.get(argument) if argument is not None else None
+        if not (
+            isinstance(argument, cst.Arg) and argument.keyword is not None and argument.keyword.value == "resources"
+            and isinstance(call, cst.Call) and source.flowyml_name(call.func) == "step"
+        ):  # fmt: skip
+            return None
+    return kinds.value_of(found[0])
+
+
+def _pairs(source: Source, value: cst.BaseExpression) -> dict[str, cst.BaseExpression] | str | None:
+    """The resources of a dict; a sentence where it is not known what they are; None where it is no dict."""
+    pairs: dict[str, cst.BaseExpression] = {}
+    if isinstance(value, cst.Dict):
+        for element in value.elements:
+            key = literal_text(element.key) if isinstance(element, cst.DictElement) else None
+            if key is None:
+                return "not all its keys are seen here"
+            pairs[key] = element.value
+    elif isinstance(value, cst.Call) and isinstance(value.func, cst.Name) and value.func.value == "dict":
+        for argument in value.args:
+            if argument.keyword is None:
+                return "not all its keys are seen here"
+            pairs[argument.keyword.value] = argument.value
+    else:
+        return None
+    if unknown := [key for key in pairs if key not in _RESOURCES]:
+        return f"1.0 has no resource {unknown[0]!r}"
+    try:
+        ResourceRequirements(**{key: _literal(key, item) for key, item in pairs.items() if _is_literal(item)})  # type: ignore[arg-type]
+    except DefinitionError as error:
+        return str(error).rstrip(".")
+    return pairs
+
+
+def _is_literal(value: cst.BaseExpression) -> bool:
+    return literal_text(value) is not None or isinstance(value, cst.Integer | cst.Float | cst.Dict | cst.List)
+
+
+def _literal(key: str, value: cst.BaseExpression) -> object:
+    if isinstance(value, cst.Integer | cst.Float):
+        return value.evaluated_value
+    text = literal_text(value)
+    return int(text) if key == "gpu" and text is not None and text.isdecimal() else text if text is not None else {}
+
+
+def _requirements(value: cst.Dict) -> cst.Call:
+    """``{"cpu": "2"}`` as ``ResourceRequirements(cpu="2")``, its lines and comments as they were."""
+    arguments = []
+    for element in value.elements:
+        assert isinstance(element, cst.DictElement)
+        key = literal_text(element.key)
+        item = element.value
+        text = literal_text(item)
+        if key == "gpu" and text is not None and text.isdecimal():
+            item = cst.Integer(str(int(text)))
+        arguments.append(
+            cst.Arg(
+                item,
+                keyword=cst.Name(str(key)),
+                equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
+                comma=element.comma,
+            )
+        )
+    if arguments:
+        arguments[-1] = arguments[-1].with_changes(whitespace_after_arg=value.rbrace.whitespace_before)
+    return cst.Call(
+        cst.Name("ResourceRequirements"),
+        arguments,
+        lpar=value.lpar,
+        rpar=value.rpar,
+        whitespace_before_args=value.lbrace.whitespace_after if arguments else cst.SimpleWhitespace(""),
+    )
+
+
+def replace_options(source: Source, kinds: Kinds) -> None:
+    """Options that have moved get their new names; those that have gone are dropped where they did nothing."""
+    known = {
+        "Pipeline": set(signature(Pipeline.__init__).parameters),
+        "step": set(signature(step).parameters),
+        "run": set(signature(Pipeline.run).parameters),
+    }
+    advice = {"Pipeline": _PIPELINE, "step": _STEP, "run": _RUN}
+    for call in source.nodes(cst.Call):
+        what = _callee(source, kinds, call)
+        if what:
+            if what == "Pipeline":
+                _second_argument(source, call)
+            _options(source, call, what, known[what], advice[what])
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value == "add_control_flow":
+            _condition(source, call)
+    for attribute in source.nodes(cst.Attribute):
+        if kinds.of(attribute.value) == "result":
+            _of_result(source, kinds, attribute)
+
+
+def _callee(source: Source, kinds: Kinds, call: cst.Call) -> str:
+    name = source.flowyml_name(call.func)
+    if name in ("Pipeline", "step"):
+        return name
+    if (
+        isinstance(call.func, cst.Attribute)
+        and call.func.attr.value == "run"
+        and kinds.of(call.func.value) == "pipeline"
+    ):
+        return "run"
+    return ""
+
+
+def _options(source: Source, call: cst.Call, what: str, known: set[str], advice: Mapping[str, str]) -> None:
+    dropped: set[int] = set()
+    for index, argument in enumerate(call.args):
+        name = argument.keyword.value if argument.keyword is not None else ""
+        if not name or name in known or (what != "run" and name in declared()):
+            if what == "step" and name == "tags" and isinstance(argument.value, cst.Dict):
+                source.needs_you(Item.OPTIONS, argument, 'tags of a step are names in 1.0: tags=["team:ml"]')
+        elif (new := _RENAMED.get((what, name))) and new in known:
+            assert argument.keyword is not None
+            source.edits.change(argument.keyword, _to(cst.Name(new)))
+            source.done(Item.OPTIONS, argument, f"{name}= is called {new}= now")
+        elif _written(argument.value) in _DROPPED.get((what, name), ()):
+            source.done(Item.OPTIONS, argument, f"{name}={_written(argument.value)} has gone: 1.0 does so anyway")
+            dropped.add(index)
+        else:
+            said = advice.get(name, "see the options of 1.0")
+            source.needs_you(Item.OPTIONS, argument, f"{what} has no option {name}= in 1.0: {said}")
+    if dropped:
+        source.edits.change(call, lambda updated: _without_arguments(updated, dropped))
+
+
+def _without_arguments(call: cst.Call, dropped: set[int]) -> cst.Call:
+    arguments = [argument for index, argument in enumerate(call.args) if index not in dropped]
+    if not arguments:
+        return call.with_changes(args=[], whitespace_before_args=cst.SimpleWhitespace(""))
+    last, before = call.args[-1], arguments[-1]
+    return call.with_changes(
+        args=[*arguments[:-1], before.with_changes(comma=last.comma, whitespace_after_arg=last.whitespace_after_arg)]
+    )
+
+
+def _second_argument(source: Source, call: cst.Call) -> None:
+    """``Pipeline("name", context)``: what follows the name goes by name in 1.0."""
+    plain = [argument for argument in call.args if argument.keyword is None and not argument.star]
+    if len(plain) == 2:
+        equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+        source.edits.change(plain[1], lambda updated: updated.with_changes(keyword=cst.Name("context"), equal=equal))
+        source.done(Item.OPTIONS, plain[1], "the context of a pipeline goes by name: context=…")
+    elif len(plain) > 2:
+        source.needs_you(Item.OPTIONS, call, "only the name of a pipeline goes without one: context=…, hooks=[…]")
+
+
+def _condition(source: Source, call: cst.Call) -> None:
+    """0.x called the condition with values; 1.0 records it, so Python's own ``and`` and ``not`` cannot be in it."""
+    for argument in call.args:
+        if not isinstance(argument.value, cst.Call):
+            continue
+        for part in argument.value.args:
+            if isinstance(part.value, cst.Lambda) and _has_pythons_logic(part.value):
+                source.needs_you(
+                    Item.OPTIONS, part, "write all_of(…), any_of(…), not_(…) and is_in(…) for and, or, not and in"
+                )
+
+
+def _has_pythons_logic(node: cst.Lambda) -> bool:
+    found = _Logic()
+    node.body.visit(found)
+    return found.is_there
+
+
+class _Logic(cst.CSTVisitor):
+    is_there = False
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, cst.Comparison):
+            operators = [each.operator for each in node.comparisons]
+            self.is_there |= len(operators) > 1 or isinstance(operators[0], cst.In | cst.NotIn)
+        self.is_there |= isinstance(node, cst.BooleanOperation | cst.Not | cst.IfExp)
+        return True
+
+
+def _of_result(source: Source, kinds: Kinds, attribute: cst.Attribute) -> None:
+    name = attribute.attr.value
+    if new := _RESULT.get(name):
+        source.edits.change(attribute.attr, _to(cst.Name(new)))
+        source.done(Item.OPTIONS, attribute, f".{name} of a result is called .{new} now")
+    elif name in _RESULT_GONE:
+        source.needs_you(Item.OPTIONS, attribute, f"a result has no .{name} in 1.0: {_RESULT_GONE[name]}")
+
+
+def _written(value: cst.BaseExpression) -> str:
+    return value.value if isinstance(value, cst.Name) else ""
+
+
+def check_subclasses(source: Source, kinds: Kinds) -> None:
+    """Point at each subclass of ``Pipeline`` that has its own ``run``, and at each ``run`` that is replaced."""
+    for node in source.nodes(cst.ClassDef):
+        if kinds.class_kind(node) != "pipeline":
+            continue
+        run = next(
+            (each for each in node.body.body if isinstance(each, cst.FunctionDef) and each.name.value == "run"), None
+        )
+        if run is not None:
+            source.needs_you(
+                Item.SUBCLASSES,
+                run,
+                f"{node.name.value} overrides run(), which 1.0 refuses: move it to execute(pipeline, run_id, context) "
+                f"of a subclass of LocalOrchestrator, and run with pipeline.run(on={node.name.value}Orchestrator())",
+            )
+    for target in source.nodes(cst.AssignTarget):
+        replaced = target.target
+        if isinstance(replaced, cst.Attribute) and replaced.attr.value == "run" and (
+            source.flowyml_name(replaced.value) == "Pipeline" or kinds.of(replaced.value) == "pipeline"
+        ):  # fmt: skip
+            source.needs_you(
+                Item.SUBCLASSES, target, "run is replaced, and 1.0 does not call it: write an orchestrator"
+            )

@@ -1,0 +1,263 @@
+"""Where names live in 1.0, and imports for what the edits use."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import libcst as cst
+
+from flowyml.migration.legacy.checklist import Item
+from flowyml.migration.legacy.source import Source
+
+__all__ = ["move_imports", "with_imports"]
+
+_Line = cst.SimpleStatementLine | cst.BaseCompoundStatement
+#: Where each name is imported from now.
+_HOMES = {
+    "Pipeline": "flowyml",
+    "PipelineResult": "flowyml.core.runs",
+    "step": "flowyml",
+    "Context": "flowyml",
+    "context": "flowyml",
+    "If": "flowyml",
+    "LocalOrchestrator": "flowyml.orchestrators",
+    "RemoteOrchestrator": "flowyml.orchestrators",
+    "Orchestrator": "flowyml.orchestrators",
+    "SubmissionResult": "flowyml.core.submission_result",
+    "ExecutionStatus": "flowyml.core.execution_status",
+    "ResourceRequirements": "flowyml.core.resources",
+    "OrchestratorRetryPolicy": "flowyml.core.retry_policy",
+    "PipelineHook": "flowyml.core.hooks",
+}
+_GONE = {
+    "PipelineScheduler": "pipeline.schedule(schedule_type=\"daily\", value=3) has the engine's scheduler run it",
+    "Schedule": "pipeline.schedule(schedule_type=…, value=…) makes one",
+    "SchedulerConfig": "pipeline.schedule(…) needs none",
+    "Switch": "write when(…), elif_(…) and otherwise()",
+    "unless": "write when(not_(…))",
+    "when": "flowyml.when is a block now: with when(condition): …",
+    "Condition": "write when(…)",
+    "ConditionalBranch": "write when(…)",
+    "parallel_map": "step.map(item=items) runs a step for each item",
+    "map_task": "step.map(item=items) runs a step for each item",
+    "ParallelExecutor": "steps that need nothing of each other run side by side",
+    "LocalExecutor": "LocalOrchestrator runs pipelines: pipeline.run(on=…)",
+    "Executor": "subclass flowyml.orchestrators.LocalOrchestrator",
+    "Stack": "a target in flowyml.toml takes its place",
+    "LocalStack": "the local orchestrator takes its place",
+    "ResourceConfig": "use flowyml.core.resources.ResourceRequirements, step by step",
+    "GPUConfig": "write ResourceRequirements(gpu=1, gpu_type=\"…\")",
+    "DockerConfig": "the image belongs to the target in flowyml.toml",
+    "CacheStrategy": "see the options of a step",
+    "PipelineCheckpoint": "a run that failed goes on with submission.retry()",
+    "VersionedPipeline": "the run records the git commit",
+    "retry": "write @step(retry=2)",
+    "on_failure": "write a PipelineHook with on_error",
+    "Step": "steps are made by @step",
+}  # fmt: skip
+
+
+def move_imports(source: Source) -> None:
+    """Import from where names live now; point at those that have gone."""
+    for node in source.nodes(cst.Import):
+        for alias in node.names:
+            module = alias.evaluated_name
+            if module.partition(".")[0] == "flowyml" and not _exists(module):
+                source.needs_you(Item.IMPORTS, node, f"{module} has gone: import the names from flowyml")
+    for node in source.nodes(cst.ImportFrom):
+        module = "" if node.module is None or node.relative else cst.Module(body=[]).code_for_node(node.module)
+        if module.partition(".")[0] == "flowyml":
+            _move(source, node, module)
+
+
+def _move(source: Source, node: cst.ImportFrom, module: str) -> None:
+    if isinstance(node.names, cst.ImportStar):
+        if not _exists(module):
+            source.needs_you(Item.IMPORTS, node, f"{module} has gone: import the names from flowyml")
+        return
+    homes = [_home(source, node, module, alias.evaluated_name) for alias in node.names]
+    if set(homes) == {module}:
+        return
+    for home in dict.fromkeys(homes):
+        if home != module:
+            source.moved.add(home)
+            source.done(Item.IMPORTS, node, f"imported from {home}")
+    if len(set(homes)) == 1:
+        source.edits.change(node, lambda updated: updated.with_changes(module=_dotted(homes[0])))
+        return
+    line = source.parents[node]
+    if isinstance(line, cst.SimpleStatementLine) and len(line.body) == 1:
+        source.edits.change(line, lambda updated: _split(updated, homes))
+    else:
+        source.needs_you(Item.IMPORTS, node, "its names live in several modules now: import them one by one")
+
+
+def _home(source: Source, node: cst.ImportFrom, module: str, name: str) -> str:
+    """Where a name is imported from now; where it was, if nowhere."""
+    if _has(module, name) or name == "register_callback":
+        return module
+    if name in _HOMES and _has(_HOMES[name], name):
+        return _HOMES[name]
+    source.needs_you(Item.IMPORTS, node, f"{module}.{name} has gone: {_GONE.get(name, 'see the guide')}")
+    return module
+
+
+def _split(line: cst.SimpleStatementLine, homes: list[str]) -> cst.FlattenSentinel[cst.BaseStatement]:
+    """One import for each module, the first with the comments of the line."""
+    node = line.body[0]
+    assert isinstance(node, cst.ImportFrom)
+    assert not isinstance(node.names, cst.ImportStar)
+    lines: list[cst.BaseStatement] = []
+    for home in dict.fromkeys(homes):
+        names = [
+            alias.with_changes(comma=cst.MaybeSentinel.DEFAULT)
+            for alias, at in zip(node.names, homes, strict=True)
+            if at == home
+        ]
+        made = cst.ImportFrom(module=_dotted(home), names=names)
+        if lines:
+            lines.append(cst.SimpleStatementLine([made]))
+        else:
+            lines.append(line.with_changes(body=[made]))
+    return cst.FlattenSentinel(lines)
+
+
+def _dotted(module: str) -> cst.Attribute | cst.Name:
+    made = cst.parse_expression(module)
+    assert isinstance(made, cst.Attribute | cst.Name)
+    return made
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _has(module: str, name: str) -> bool:
+    """Whether 1.0, which this is, has a public name there: what a module imports from elsewhere does not count."""
+    return name in _public(module) or _exists(f"{module}.{name}")
+
+
+@cache
+def _public(module: str) -> frozenset[str]:
+    """The ``__all__`` of a module, which is read and not imported: the user's file names it, and some do work."""
+    spec = find_spec(module) if _exists(module) else None
+    if spec is None or spec.origin is None:
+        return frozenset()
+    for line in ast.parse(Path(spec.origin).read_bytes()).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(line.value))
+    return frozenset()
+
+
+def with_imports(module: cst.Module, wanted: dict[str, str], moved: Collection[str] = ()) -> cst.Module:
+    """The module with imports for the names that it lacks: among those from flowyml, else after the last import.
+
+    Imports from the modules that names have ``moved`` to are put together where they stand one after the other.
+    """
+    body = _joined(list(module.body), moved)
+    missing = {name: home for name, home in wanted.items() if not _imports(body, name, home)}
+    for name, home in sorted(missing.items(), key=lambda pair: pair[1]):
+        made = cst.SimpleStatementLine([cst.ImportFrom(module=_dotted(home), names=[cst.ImportAlias(cst.Name(name))])])
+        index = _place(body, home)
+        if (
+            index < len(body) and _home_of(body[index]) > home and _is_ours(body[index])
+        ):  # it stands at the other's place
+            made = made.with_changes(leading_lines=cst.ensure_type(body[index], cst.SimpleStatementLine).leading_lines)
+            body[index] = body[index].with_changes(leading_lines=[])
+        body.insert(index, made)
+    return module.with_changes(body=body)
+
+
+def _joined(body: list[_Line], moved: Collection[str]) -> list[_Line]:
+    made: list[_Line] = []
+    block: dict[str, int] = {}  # module: the index of its import in this block
+    for line in body:
+        home = _home_of(line)
+        if not _is_ours(line) or line.leading_lines:
+            block = {}
+        if home in moved and home in block and _is_plain(line) and _is_plain(made[block[home]]):
+            made[block[home]] = _with_names_of(made[block[home]], line)
+            continue
+        if home in moved and _is_plain(line):
+            block.setdefault(home, len(made))
+        made.append(line)
+    return made
+
+
+def _is_plain(line: _Line) -> bool:
+    """Whether a line is one import of a few names, without parentheses and comments."""
+    if not isinstance(line, cst.SimpleStatementLine) or len(line.body) != 1 or line.trailing_whitespace.comment:
+        return False
+    node = line.body[0]
+    return isinstance(node, cst.ImportFrom) and not isinstance(node.names, cst.ImportStar) and node.lpar is None
+
+
+def _with_names_of(line: _Line, other: _Line) -> _Line:
+    node, more = (
+        cst.ensure_type(cst.ensure_type(each, cst.SimpleStatementLine).body[0], cst.ImportFrom)
+        for each in (line, other)
+    )
+    assert not isinstance(node.names, cst.ImportStar)
+    assert not isinstance(more.names, cst.ImportStar)
+    names = {
+        _written(alias): alias.with_changes(comma=cst.MaybeSentinel.DEFAULT) for alias in (*node.names, *more.names)
+    }
+    ordered = [names[name] for name in sorted(names, key=lambda name: (name[:1].islower(), name))]
+    return line.with_changes(body=[node.with_changes(names=ordered)])
+
+
+def _written(node: cst.CSTNode) -> str:
+    return cst.Module(body=[]).code_for_node(node).rstrip(", ")
+
+
+def _imports(body: list[_Line], name: str, home: str) -> bool:
+    return any(_home_of(line) == home and name in _names_of(line) for line in body)
+
+
+def _place(body: list[_Line], home: str) -> int:
+    """Where an import goes."""
+    ours = [(index, _home_of(line)) for index, line in enumerate(body) if _is_ours(line)]
+    if ours:
+        before = [index for index, at in ours if at <= home]
+        return before[-1] + 1 if before else ours[0][0]
+    imports = [index for index, line in enumerate(body) if _home_of(line)]
+    if imports:
+        return imports[-1] + 1
+    return int(bool(body) and _is_docstring(body[0]))
+
+
+def _is_ours(line: cst.CSTNode) -> bool:
+    return _home_of(line).partition(".")[0] == "flowyml"
+
+
+def _is_docstring(line: cst.CSTNode) -> bool:
+    return (
+        isinstance(line, cst.SimpleStatementLine)
+        and isinstance(line.body[0], cst.Expr)
+        and isinstance(line.body[0].value, cst.SimpleString | cst.ConcatenatedString)
+    )
+
+
+def _home_of(line: cst.CSTNode) -> str:
+    """What a line imports from; ``""`` for one that is no import."""
+    node = line.body[0] if isinstance(line, cst.SimpleStatementLine) else line
+    if isinstance(node, cst.Import):
+        return node.names[0].evaluated_name
+    if isinstance(node, cst.ImportFrom):
+        written = "" if node.module is None else cst.Module(body=[]).code_for_node(node.module)
+        return "." * len(node.relative) + written
+    return ""
+
+
+def _names_of(line: cst.CSTNode) -> list[str]:
+    node = line.body[0] if isinstance(line, cst.SimpleStatementLine) else line
+    if not isinstance(node, cst.ImportFrom) or isinstance(node.names, cst.ImportStar):
+        return []
+    return [alias.evaluated_name for alias in node.names if alias.asname is None]

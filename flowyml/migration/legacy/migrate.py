@@ -1,0 +1,163 @@
+"""The checklist over a whole project."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import tokenize
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import unified_diff
+from pathlib import Path
+
+from flowyml.core.errors import MissingExtraError
+from flowyml.migration.legacy.checklist import Item, Note, Place
+from flowyml.migration.legacy.tree import File, project_files
+
+__all__ = ["Change", "Report", "migrate"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file that the migration changes."""
+
+    file: File
+    data: bytes
+    diff: str
+
+
+@dataclass
+class Report:
+    """What was found: changes that wait to be written, and the places of each item."""
+
+    changes: list[Change] = field(default_factory=list)
+    done: dict[Item, list[Place]] = field(default_factory=lambda: {item: [] for item in Item})
+    needs_you: dict[Item, list[Place]] = field(default_factory=lambda: {item: [] for item in Item})
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    uses_flowyml: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing is to be changed, nothing needs a person, and everything could be read. Tests are not counted."""
+        waiting = any(places for item, places in self.needs_you.items() if not item.is_a_test)
+        return not (self.changes or waiting or self.unreadable)
+
+    def state(self, item: Item) -> str:
+        """``done``, ``nothing to do`` or ``needs you``."""
+        if self.needs_you[item] or (item.is_a_test and item is Item.TEST_ALL and self.uses_flowyml):
+            return "needs you"
+        return "done" if self.done[item] else "nothing to do"
+
+    def write(self) -> None:
+        """Write what changes, file by file. Raises ``OSError``."""
+        for change in self.changes:
+            change.file.write(change.data)
+
+
+def migrate(paths: Sequence[str]) -> Report:
+    """Read a project and find what 1.0 asks of it; nothing is written, and none of its code runs.
+
+    Raises ``FileNotFoundError`` for a path that is not there, and ``MissingExtraError`` without libcst.
+    """
+    try:
+        import libcst  # noqa: F401  # the rules stand on it
+    except ImportError as error:
+        raise MissingExtraError("flowyml migrate needs libcst: pip install 'flowyml[migrate]'.") from error
+    report = Report()
+    files: list[File] = []
+    for found in project_files(paths):
+        if isinstance(found, File):
+            files.append(found)
+        else:
+            report.unreadable.append(found)
+    modules = _modules(files)
+    report.uses_flowyml = bool(modules) or any(b"flowyml" in file.data for file in files)
+    for file in files:
+        _look_at(file, modules, report)
+    return report
+
+
+def _modules(files: Sequence[File]) -> frozenset[str]:
+    """The names of Python files that import FlowyML."""
+    return frozenset(
+        file.path.stem for file in files if file.kind == "python" and b"flowyml" in file.data and file.path.stem
+    )
+
+
+def _look_at(file: File, modules: frozenset[str], report: Report) -> None:
+    from flowyml.migration.legacy.source import Unreadable
+
+    try:
+        text, encoding, mark = _decoded(file)
+        after, places = _migrated(file, text, modules, report)
+        data = mark + after.encode(encoding)
+    except Unreadable as error:
+        report.unreadable.append((file.shown, str(error)))
+        return
+    except (UnicodeError, SyntaxError, LookupError) as error:
+        if b"flowyml" in file.data.lower():
+            report.unreadable.append((file.shown, f"its encoding is not known ({type(error).__name__})"))
+        return
+    for place, note in places:
+        (report.done if note.is_done else report.needs_you)[note.item].append(place)
+    if data != file.data:
+        report.changes.append(Change(file, data, _diff(file.shown, text, after)))
+
+
+def _decoded(file: File) -> tuple[str, str, bytes]:
+    mark = codecs.BOM_UTF8 if file.data.startswith(codecs.BOM_UTF8) else b""
+    data = file.data.removeprefix(mark)
+    encoding = "utf-8"
+    if file.kind == "python":
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        encoding = encoding.removesuffix("-sig")
+    return data.decode(encoding), encoding, mark
+
+
+def _migrated(file: File, text: str, modules: frozenset[str], report: Report) -> tuple[str, list[tuple[Place, Note]]]:
+    from flowyml.migration.legacy.notebooks import migrate_notebook
+    from flowyml.migration.legacy.pins import update_locks, update_pins
+    from flowyml.migration.legacy.python import migrate_python, uses_flowyml
+    from flowyml.migration.legacy.scripts import migrate_script
+
+    starts: list[int] = []
+    if file.kind == "notebook":
+        if "flowyml" not in text:
+            return text, []
+        made, starts = migrate_notebook(text)
+    elif file.kind == "python":
+        if not uses_flowyml(text):
+            return text, []
+        made = migrate_python(text)
+        if file.path.name in ("setup.py", "noxfile.py"):
+            pins = update_pins(made.text, "requirements")
+            made = type(made)(pins.text, [*made.notes, *pins.notes], made.pipelines, made.submissions)
+    elif file.kind == "shell":
+        made = migrate_script(text, modules)
+    elif file.kind == "lock":
+        made = update_locks(text)
+    else:
+        made = update_pins(text, "toml" if file.kind == "toml" else "requirements")
+    for item, lines, message in (
+        (Item.TEST_LOCALLY, made.pipelines, f"flowyml run {file.shown}"),
+        (Item.TEST_REMOTELY, made.submissions, "run it against its engine, and wait for it"),
+    ):
+        report.needs_you[item] += [_place(file, line, message, starts) for line in lines]
+    return made.text, [(_place(file, note.line, note.message, starts), note) for note in made.notes]
+
+
+def _place(file: File, line: int, message: str, starts: Sequence[int]) -> Place:
+    before = [number for number, start in enumerate(starts) if start < line]
+    if not before:
+        return Place(file.shown, line, message)
+    return Place(file.shown, line - starts[before[-1]], message, cell=before[-1] + 1)
+
+
+def _diff(shown: str, before: str, after: str) -> str:
+    name = Path(shown).as_posix()
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        for line in unified_diff(
+            before.splitlines(keepends=True), after.splitlines(keepends=True), f"a/{name}", f"b/{name}"
+        )
+    )

@@ -1,0 +1,142 @@
+"""Requirements that hold FlowyML below 1.0, in the files of packages and in ``pip install`` lines."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, metadata
+from typing import Literal
+
+from flowyml.migration.legacy.checklist import Item, Note, unaccepted
+from flowyml.migration.legacy.python import Migrated
+
+__all__ = ["LONGEST_LINE", "update_locks", "update_pins"]
+
+#: No requirement and no line of a script is longer: the patterns below would take long for one.
+LONGEST_LINE = 2_000
+Style = Literal["requirements", "toml", "shell"]
+
+_CLAUSE = r"(?:===|==|~=|!=|<=|>=|<|>)\s*[\w.*+!-]+"
+_PIN = re.compile(
+    rf"(?<![\w./@-])(?P<name>flowyml)(?P<extras>\s*\[[\w\s,.-]*\])?(?P<space>\s*)"
+    rf"(?P<open>\()?(?P<spec>{_CLAUSE}(?:\s*,\s*{_CLAUSE})*)(?P<close>\))?",
+    re.IGNORECASE,
+)
+_TABLE = re.compile(
+    r"""^(?P<before>\s*["']?flowyml["']?\s*=\s*(?:\{[^}\n]*\bversion\s*=\s*)?["'])(?P<spec>[\^~<>=!]*\s*\d[^"'\n]*)(?=["'])""",
+    re.IGNORECASE,
+)
+_CONDA = re.compile(r"^(?P<before>\s*-\s*flowyml)=\d[\w.*]*\s*$", re.IGNORECASE)
+_BY_URL = re.compile(r"(?<![\w-])(?:flowyml\s*@|git\+[^\s\"']*/flowyml(?:\.git)?\b)", re.IGNORECASE)
+_LOCKED = re.compile(
+    r"""name\s*=\s*"flowyml"\s*\n\s*version\s*=\s*"0\.|"flowyml"\s*:\s*\{[^}]*"version"\s*:\s*"==0\.""", re.IGNORECASE
+)
+_LOWER = re.compile(r"(===|==|~=|>=|>)\s*v?(\d+)")
+_UPPER = re.compile(r"(<=|<)\s*v?(\d+)")
+
+
+def update_pins(text: str, style: Style) -> Migrated:
+    """Have each requirement of FlowyML that admits 0.x ask for 1.0, and note those that a person must change."""
+    notes: list[Note] = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST_LINE or "flowyml" not in (code := _without_comment(line)).lower():
+            continue
+        is_hashed = "--hash" in code or (style == "requirements" and code.rstrip("\r ").endswith("\\"))
+        changed = _changed(code, style)
+        if changed != code and is_hashed:
+            notes.append(Note(Item.PINS, number, "pinned with hashes: pin it anew, at 1.0 or later", False))
+            continue
+        if changed != code:
+            notes.append(Note(Item.PINS, number, f"asks for {_shown(changed)}", True))
+            lines[number - 1] = changed + line[len(code) :]
+        if _BY_URL.search(code) and not re.search(r"@v?[1-9]", code):
+            notes.append(Note(Item.PINS, number, "installed from a repository: name a revision of 1.0", False))
+        notes += _unknown_extras(code, number)
+    return Migrated("\n".join(lines), unaccepted(notes, text))
+
+
+def update_locks(text: str) -> Migrated:
+    """A lock file is made by its tool alone."""
+    found = _LOCKED.search(text)
+    if found is None:
+        return Migrated(text, ())
+    line = text.count("\n", 0, found.start()) + 1
+    return Migrated(text, [Note(Item.PINS, line, "locked below 1.0: lock anew", False)])
+
+
+def _changed(code: str, style: Style) -> str:
+    if style == "toml":
+        code = _TABLE.sub(lambda match: match["before"] + _table_spec(match["spec"]), code)
+    if style == "shell":
+        code = _CONDA.sub(lambda match: f"{match['before']}>=1.0", code)
+    return _PIN.sub(lambda match: _pin(match, code, style), code)
+
+
+def _pin(match: re.Match[str], line: str, style: Style) -> str:
+    if not _is_old(match["spec"]):
+        return match[0]
+    before = line[: match.start()]
+    is_safe = style != "shell" or before.endswith(("'", '"')) or re.fullmatch(r"\s*-\s*", before) is not None
+    spec = _new_spec(match["spec"]) if is_safe else "~=1.0"  # a shell takes > for a file to write to
+    return "".join(
+        (match["name"], match["extras"] or "", match["space"], match["open"] or "", spec, match["close"] or "")
+    )
+
+
+def _is_old(spec: str) -> bool:
+    return not any(int(major) >= 1 for _, major in _LOWER.findall(spec))
+
+
+def _new_spec(spec: str) -> str:
+    upper = [f",{operator}{spec_of}" for operator, spec_of in _kept_uppers(spec)]
+    return ">=1.0" + "".join(upper)
+
+
+def _kept_uppers(spec: str) -> list[tuple[str, str]]:
+    """Upper bounds that let 1.0 in."""
+    bounds = re.findall(r"(?<![=!~<>])(<=|<)\s*([\w.*+!-]+)", spec)
+    return [(operator, bound) for operator, bound in bounds if _UPPER.match(f"{operator}{bound}") and _admits(bound)]
+
+
+def _admits(bound: str) -> bool:
+    major = re.match(r"v?(\d+)", bound)
+    return major is not None and int(major[1]) >= 2
+
+
+def _table_spec(spec: str) -> str:
+    """Poetry's and Pipenv's own notation too: ``^0.9``, ``~0.9`` and a bare version."""
+    if re.match(r"[\^~]?\s*[1-9]", spec) or not _is_old(spec):
+        return spec
+    return "^1.0" if spec.startswith("^") or (spec.startswith("~") and not spec.startswith("~=")) else _new_spec(spec)
+
+
+def _shown(code: str) -> str:
+    match = _PIN.search(code)
+    return match[0].strip() if match else "version 1.0"
+
+
+def _unknown_extras(code: str, number: int) -> list[Note]:
+    match = re.search(r"(?<![\w./-])flowyml\s*\[([\w\s,.-]*)\]", code, re.IGNORECASE)
+    known = _extras()
+    if match is None or not known:
+        return []
+    unknown = [
+        extra for extra in (part.strip().lower() for part in match[1].split(",")) if extra and extra not in known
+    ]
+    return [
+        Note(Item.PINS, number, f"1.0 has no extra {extra!r}: it has {', '.join(sorted(known))}", False)
+        for extra in unknown
+    ]
+
+
+def _extras() -> set[str]:
+    try:
+        return set(metadata("flowyml").get_all("Provides-Extra") or ())
+    except PackageNotFoundError:
+        return set()
+
+
+def _without_comment(line: str) -> str:
+    """The line up to its comment; a ``#`` in a URL begins none."""
+    match = re.search(r"(?:^|(?<=\s))#", line)
+    return line if match is None else line[: match.start()]

@@ -1,0 +1,170 @@
+"""A Python file as libcst reads it, with what the rules ask of it and the edits that they ask for."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any, cast
+
+import libcst as cst
+from libcst.metadata import (
+    MetadataWrapper,
+    ParentNodeProvider,
+    PositionProvider,
+    QualifiedNameProvider,
+    QualifiedNameSource,
+    ScopeProvider,
+)
+from libcst.metadata.scope_provider import Scope
+
+from flowyml.migration.legacy.checklist import Item, Note
+
+__all__ = ["Source", "Unreadable", "always", "literal_text"]
+
+Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
+Change = Callable[[Any], Any]
+
+
+class Unreadable(Exception):
+    """A file that is no Python that this one can read and write back as it was."""
+
+
+class Source:
+    """One module: its tree, what names mean in it, the notes of the rules, and their edits."""
+
+    def __init__(self, text: str) -> None:
+        try:
+            ast.parse(text)  # refuses what libcst would be long about
+            module = cst.parse_module(text)
+        except (SyntaxError, ValueError, RecursionError, MemoryError, cst.ParserSyntaxError) as error:
+            raise Unreadable(f"is not Python that can be read ({type(error).__name__})") from None
+        if module.code != text:
+            raise Unreadable("cannot be written back as it is")
+        self.text = text
+        self._wrapper = MetadataWrapper(module, unsafe_skip_copy=False)
+        self.module = self._wrapper.module
+        self.parents = cast("dict[cst.CSTNode, cst.CSTNode]", self._wrapper.resolve(ParentNodeProvider))
+        self._positions = self._wrapper.resolve(PositionProvider)
+        self._scopes = cast("dict[cst.CSTNode, Scope | None]", self._wrapper.resolve(ScopeProvider))
+        self._names = self._wrapper.resolve(QualifiedNameProvider)
+        self.notes: list[Note] = []
+        self.edits = Edits()
+        self.wanted_imports: dict[str, str] = {}
+        self.moved: set[str] = set()  # the modules that names are imported from now
+
+    def line(self, node: cst.CSTNode) -> int:
+        """The line where a node begins, counted from 1."""
+        return int(cast(Any, self._positions[node]).start.line)
+
+    def scope(self, node: cst.CSTNode) -> Scope | None:
+        """The scope in which a node stands."""
+        found: cst.CSTNode | None = node
+        while found is not None:
+            if (scope := self._scopes.get(found)) is not None:
+                return scope
+            found = self.parents.get(found)
+        return None
+
+    def statement(self, node: cst.CSTNode) -> cst.CSTNode:
+        """The whole line, or compound statement, that a node is part of."""
+        while not isinstance(node, Statement) and node in self.parents:
+            node = self.parents[node]
+        return node
+
+    def flowyml_name(self, node: cst.CSTNode) -> str:
+        """The name that something imported from flowyml has there, such as ``Pipeline``; else ``""``."""
+        found = self._names.get(node, ())
+        for each in found() if callable(found) else cast(Any, found):
+            if each.source is QualifiedNameSource.IMPORT and each.name.split(".")[0] == "flowyml":
+                return str(each.name.rpartition(".")[2])
+        return ""
+
+    def imported_name(self, node: cst.CSTNode) -> str:
+        """The whole name of something imported, such as ``json.dumps``; else ``""``."""
+        found = self._names.get(node, ())
+        for each in found() if callable(found) else cast(Any, found):
+            if each.source is QualifiedNameSource.IMPORT:
+                return str(each.name)
+        return ""
+
+    def done(self, item: Item, node: cst.CSTNode, message: str) -> None:
+        """Note that a place was changed."""
+        self.notes.append(Note(item, self.line(node), message, is_done=True))
+
+    def needs_you(self, item: Item, node: cst.CSTNode, message: str) -> None:
+        """Note a place that a person has to decide about."""
+        self.notes.append(Note(item, self.line(node), message, is_done=False))
+
+    def can_import(self, name: str) -> bool:
+        """Whether the module may be given an import of this name: nothing else in it has the name."""
+        return all(
+            self.flowyml_name(assignment.node) or _is_import(assignment)
+            for scope in {scope for scope in self._scopes.values() if scope is not None}
+            for assignment in scope.assignments
+            if assignment.name == name and hasattr(assignment, "node")
+        )
+
+    def want_import(self, module: str, name: str) -> None:
+        """Have the module import a name, unless it does already."""
+        self.wanted_imports[name] = module
+
+    def edited(self) -> cst.Module:
+        """The tree with all edits, without the imports that were asked for."""
+        return self.module.visit(self.edits)
+
+    def nodes(self, *kinds: type[cst.CSTNode]) -> list[Any]:
+        """All nodes of these kinds, in the order of the text."""
+        found = _Found(kinds)
+        self.module.visit(found)
+        return found.nodes
+
+
+class Edits(cst.CSTTransformer):
+    """Changes by node; each gets the node as the changes within it have left it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._changes: dict[cst.CSTNode, list[Change]] = {}
+
+    def change(self, node: cst.CSTNode, how: Change) -> None:
+        self._changes.setdefault(node, []).append(how)
+
+    def on_leave(self, original_node: Any, updated_node: Any) -> Any:
+        for how in self._changes.get(original_node, ()):
+            updated_node = how(updated_node)
+        return updated_node
+
+
+class _Found(cst.CSTVisitor):
+    def __init__(self, kinds: tuple[type[cst.CSTNode], ...]) -> None:
+        super().__init__()
+        self._kinds = kinds
+        self.nodes: list[cst.CSTNode] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, self._kinds):
+            self.nodes.append(node)
+        return True
+
+
+def always(node: cst.CSTNode) -> Change:
+    """The change to another node, whatever became of what was there."""
+    return lambda _: node
+
+
+def literal_text(node: cst.CSTNode) -> str | None:
+    """The text of a plain string literal; None for bytes and for anything else."""
+    if not isinstance(node, cst.SimpleString):
+        return None
+    value = node.evaluated_value
+    return value if isinstance(value, str) else None
+
+
+def _is_import(assignment: Any) -> bool:
+    return isinstance(assignment.node, cst.Import | cst.ImportFrom) and _module_of(assignment.node) == "flowyml"
+
+
+def _module_of(node: cst.Import | cst.ImportFrom) -> str:
+    if isinstance(node, cst.Import) or node.relative or node.module is None:
+        return ""
+    return cst.Module(body=[]).code_for_node(node.module).partition(".")[0]

@@ -1,0 +1,158 @@
+"""``run_pipeline``: in 0.x it waited and returned an id, in 1.0 it returns a handle at once."""
+
+from __future__ import annotations
+
+import re
+
+import libcst as cst
+from libcst.metadata import Assignment
+
+from flowyml.migration.legacy.checklist import Item
+from flowyml.migration.legacy.kinds import SUBMISSION_ATTRIBUTES, Kinds
+from flowyml.migration.legacy.source import Source
+
+__all__ = ["replace_ids"]
+
+_HANDLE = "submission"
+#: What only code for 1.0 has. In a file with it, what may be either is for a person.
+_NEW = re.compile(r"\b(SubmissionResult|wait_for_completion)\b|\.job_id\b|\brun_pipeline\([^()]*run_id=")
+_ADVICE = "run_pipeline returns a SubmissionResult at once: its id is .job_id, and .wait_for_completion() waits"
+
+
+def replace_ids(source: Source, kinds: Kinds) -> None:
+    """Wait, and take the id of the handle, wherever what ``run_pipeline`` returns is used as an id."""
+    rule = _Submissions(source, kinds)
+    calls = source.nodes(cst.Call)
+    called = {call.func for call in calls}
+    for call in calls:
+        if isinstance(call.func, cst.Attribute) and call.func.attr.value == "run_pipeline":
+            rule.call(call)
+    for attribute in source.nodes(cst.Attribute):
+        if (
+            attribute.attr.value == "run_pipeline"
+            and attribute not in called
+            and kinds.of(attribute.value) == "orchestrator"
+        ):
+            source.needs_you(Item.SUBMISSIONS, attribute, f"run_pipeline is handed on. {_ADVICE}")
+
+
+class _Submissions:
+    def __init__(self, source: Source, kinds: Kinds) -> None:
+        self._source, self._kinds = source, kinds
+        self._is_begun = bool(_NEW.search(source.text))
+        self._may_name = re.search(rf"\b{_HANDLE}\b", source.text) is None
+
+    def call(self, call: cst.Call) -> None:
+        if any(argument.keyword is not None and argument.keyword.value == "run_id" for argument in call.args):
+            return  # 0.x had none
+        assert isinstance(call.func, cst.Attribute)
+        if self._kinds.of(call.func.value) != "orchestrator":
+            self._unknown(call, call.func.value)
+            return
+        parent = self._source.parents[call]
+        if isinstance(parent, cst.Attribute):
+            if parent.attr.value not in SUBMISSION_ATTRIBUTES:
+                self._point(call)
+        elif isinstance(parent, cst.Comparison):
+            self._point(call, "what run_pipeline returns is compared: compare .wait_for_completion().status")
+        elif isinstance(parent, cst.Assign | cst.AnnAssign | cst.NamedExpr):
+            self._assigned(call, parent)
+        elif self._is_begun:
+            self._point(call)
+        elif isinstance(parent, cst.Expr):
+            self._source.edits.change(call, _waiting)
+            self._source.done(Item.SUBMISSIONS, call, "waits for the end, as it did")
+        else:
+            self._chain(call)
+
+    def _unknown(self, call: cst.Call, receiver: cst.BaseExpression) -> None:
+        if self._source.flowyml_name(call) or (isinstance(receiver, cst.Name) and receiver.value in ("self", "cls")):
+            return
+        parent = self._source.parents[call]
+        if isinstance(parent, cst.Attribute) and parent.attr.value in SUBMISSION_ATTRIBUTES:
+            return
+        if isinstance(parent, cst.Assign) and self._uses(parent)[1] == 0 and self._uses(parent)[0]:
+            return
+        self._point(call, f"if this is FlowyML's orchestrator: {_ADVICE}")
+
+    def _assigned(self, call: cst.Call, parent: cst.Assign | cst.AnnAssign | cst.NamedExpr) -> None:
+        new, old = self._uses(parent)
+        if new and not old:
+            return
+        if new or self._is_begun:
+            self._point(call)
+            return
+        statement = self._source.parents[parent]
+        names = [target.target for target in parent.targets] if isinstance(parent, cst.Assign) else []
+        if (
+            self._may_name
+            and isinstance(statement, cst.SimpleStatementLine)
+            and len(statement.body) == 1
+            and len(names) == 1
+        ):
+            self._source.edits.change(statement, _in_three_lines)
+            self._source.done(Item.SUBMISSIONS, call, "waits for the end, as it did, and takes the id of the handle")
+        else:
+            self._chain(call)
+
+    def _chain(self, call: cst.Call) -> None:
+        self._source.edits.change(call, lambda updated: cst.Attribute(_waiting(updated), cst.Name("job_id")))
+        self._source.done(Item.SUBMISSIONS, call, "waits for the end, as it did, and takes the id of the handle")
+
+    def _uses(self, parent: cst.CSTNode) -> tuple[int, int]:
+        """How often what is assigned is used as a handle, and how often as anything else."""
+        if isinstance(parent, cst.Assign):
+            targets: list[cst.BaseExpression] = [target.target for target in parent.targets]
+        else:
+            assert isinstance(parent, cst.AnnAssign | cst.NamedExpr)
+            targets = [parent.target]
+        new = old = 0
+        for target in targets:
+            for use in self._uses_of(target):
+                around = self._source.parents.get(use)
+                is_new = (
+                    isinstance(around, cst.Attribute)
+                    and around.value is use
+                    and around.attr.value in SUBMISSION_ATTRIBUTES
+                )
+                new, old = new + is_new, old + (not is_new)
+        return new, old
+
+    def _uses_of(self, target: cst.BaseExpression) -> list[cst.CSTNode]:
+        if isinstance(target, cst.Name):
+            found = [each for each in self._kinds.assignments(target) if isinstance(each, Assignment)]
+            return [access.node for each in found[:1] for access in each.references]
+        if isinstance(target, cst.Attribute):
+            written = cst.Module(body=[]).code_for_node(target)
+            return [
+                node
+                for node in self._source.nodes(cst.Attribute)
+                if node is not target and cst.Module(body=[]).code_for_node(node) == written
+                and not isinstance(self._source.parents.get(node), cst.AssignTarget)
+            ]  # fmt: skip
+        return []
+
+    def _point(self, call: cst.CSTNode, message: str = _ADVICE) -> None:
+        self._source.needs_you(Item.SUBMISSIONS, call, message)
+
+
+def _waiting(call: cst.BaseExpression) -> cst.Call:
+    """0.x waited without an end; 1.0 waits for an hour unless it is given another time."""
+    forever = cst.Call(cst.Name("float"), [cst.Arg(cst.SimpleString('"inf"'))])
+    timeout = cst.Arg(
+        forever,
+        keyword=cst.Name("timeout"),
+        equal=cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace("")),
+    )
+    return cst.Call(cst.Attribute(call, cst.Name("wait_for_completion")), [timeout])
+
+
+def _in_three_lines(line: cst.SimpleStatementLine) -> cst.FlattenSentinel[cst.BaseStatement]:
+    """``submission = …``, its wait, and the id under the name that it had."""
+    assign = line.body[0]
+    assert isinstance(assign, cst.Assign)
+    handle = cst.Name(_HANDLE)
+    first = line.with_changes(body=[assign.with_changes(targets=[cst.AssignTarget(handle)])])
+    wait = cst.SimpleStatementLine([cst.Expr(_waiting(handle))])
+    take = cst.SimpleStatementLine([assign.with_changes(value=cst.Attribute(handle, cst.Name("job_id")))])
+    return cst.FlattenSentinel([first, wait, take])

@@ -1,0 +1,339 @@
+"""What `flowyml migrate` makes of single constructs of FlowyML 0.x, and what it leaves to a person."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml.migration.legacy.checklist import Item
+from flowyml.migration.legacy.notebooks import migrate_notebook
+from flowyml.migration.legacy.pins import Style, update_locks, update_pins
+from flowyml.migration.legacy.python import Migrated, migrate_python
+from flowyml.migration.legacy.scripts import migrate_script
+from flowyml.migration.legacy.source import Unreadable
+
+HEAD = """\
+from flowyml import Pipeline, step
+from flowyml.orchestrators import RemoteOrchestrator
+orchestrator = RemoteOrchestrator(url="http://server:8000")
+pipeline = Pipeline("p")
+"""
+STATUS = f"{HEAD}status = orchestrator.get_run_status('id')\n"
+MEMBER = "from flowyml.core.execution_status import ExecutionStatus\n"
+
+
+def body(text: str) -> str:
+    """A migrated text without the lines of ``HEAD`` and the imports that it was given."""
+    lines = [line for line in text.splitlines() if not line.startswith(("from flowyml", "import flowyml"))]
+    return "\n".join(line for line in lines if line not in STATUS.splitlines())
+
+
+def needed(made: Migrated, item: Item) -> list[int]:
+    return [note.line for note in made.notes if note.item is item and not note.is_done]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("status == 'RUNNING'", "status == ExecutionStatus.RUNNING"),
+        ("'running' != status", "ExecutionStatus.RUNNING != status"),
+        ("status.upper() == 'RUNNING'", "status == ExecutionStatus.RUNNING"),
+        ("str(status) == 'CANCELED'", "status == ExecutionStatus.CANCELLED"),
+        ("status in {'SUCCESS', 'ERROR'}", "status in {ExecutionStatus.COMPLETED, ExecutionStatus.ERROR}"),
+        ("status not in ['FAILED']", "status not in [ExecutionStatus.FAILED]"),
+        ("'done: ' + status", "'done: ' + str(status)"),
+        ("(now := status) == 'FAILED'", "(now := status) == ExecutionStatus.FAILED"),
+        ("any(s == 'FAILED' for s in [status, status])", "any(s == ExecutionStatus.FAILED for s in [status, status])"),
+        ("pipeline.submit().status == 'FAILED'", "pipeline.submit().status == ExecutionStatus.FAILED"),
+        ("pipeline.run().state == 'failed'", "pipeline.run().status == ExecutionStatus.FAILED"),
+        ("status == ExecutionStatus.FAILED", "status == ExecutionStatus.FAILED"),
+    ],
+)  # fmt: skip
+def test_a_status_is_compared_with_members(old: str, new: str) -> None:
+    made = migrate_python(f"{STATUS}print({old})\n")
+    assert body(made.text) == f"print({new})"
+    assert not needed(made, Item.STATUSES)
+    if old != new and "str(status)" not in new:
+        assert MEMBER in made.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "status == 'PENDING'",  # an engine's own word
+        "status == expected",
+        "status in words",
+        "status.startswith('FAIL')",
+        "{'FAILED': 1}[status]",
+        "ICONS.get(status)",
+        "'RUNNING' < status == 'FAILED'",
+        "row['status'] == 'FAILED'",
+        "job.state in ('FAILED', 'SUCCEEDED')",
+        "str(other.run_status).upper() == 'FAILED'",
+    ],
+)
+def test_a_status_that_cannot_be_decided_is_pointed_at(line: str) -> None:
+    text = f"{STATUS}print({line})\n"
+    made = migrate_python(text)
+    assert made.text == text
+    assert needed(made, Item.STATUSES) == [6]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "response.code == 'FAILED'",
+        "submission.raw_status == 'FAILED'",
+        "status is None",
+        "status == other_status()",
+        "x == 'FAILED'",
+    ],
+)
+def test_what_is_no_status_is_left_alone(line: str) -> None:
+    text = f"{STATUS}def other_status():\n    return orchestrator.get_run_status('x')\nprint({line})\n"
+    made = migrate_python(text)
+    assert (made.text, [note for note in made.notes if note.item is Item.STATUSES]) == (text, [])
+
+
+def test_a_constant_with_other_uses_stays_a_string() -> None:
+    text = f"{STATUS}DONE = 'SUCCEEDED'\nprint(DONE)\nif status == DONE:\n    pass\n"
+    made = migrate_python(text)
+    assert made.text == text
+    assert needed(made, Item.STATUSES) == [8]
+
+
+def test_a_line_that_a_person_accepted_is_not_pointed_at() -> None:
+    made = migrate_python(f"{STATUS}print(row['status'] == 'FAILED')  # flowyml-migrate: ok\n")
+    assert not needed(made, Item.STATUSES)
+
+
+def test_another_execution_status_in_the_file_is_not_mixed_up() -> None:
+    text = f"{STATUS}class ExecutionStatus: ...\nprint(status == 'FAILED')\n"
+    made = migrate_python(text)
+    assert made.text == text
+    assert needed(made, Item.STATUSES) == [7]
+
+
+WAITS = 'wait_for_completion(timeout=float("inf"))'
+AND_WAITS = f"submission.{WAITS}\njob = submission.job_id"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            "job = orchestrator.run_pipeline(pipeline)  # blocks\nprint(job)",
+            f"submission = orchestrator.run_pipeline(pipeline)  # blocks\n{AND_WAITS}\nprint(job)",
+        ),
+        ("orchestrator.run_pipeline(pipeline)", f"orchestrator.run_pipeline(pipeline).{WAITS}"),
+        ("print(orchestrator.run_pipeline(pipeline))", f"print(orchestrator.run_pipeline(pipeline).{WAITS}.job_id)"),
+        (
+            "def f():\n    return orchestrator.run_pipeline(pipeline)",
+            f"def f():\n    return orchestrator.run_pipeline(pipeline).{WAITS}.job_id",
+        ),
+        ("job = orchestrator.run_pipeline(pipeline)\njob.cancel()",) * 2,
+        ("job = orchestrator.run_pipeline(pipeline, run_id='x')\nprint(job)",) * 2,
+        ("orchestrator.run_pipeline(pipeline).cancel()",) * 2,
+    ],
+)  # fmt: skip
+def test_an_id_is_taken_of_the_handle(old: str, new: str) -> None:
+    made = migrate_python(f"{HEAD}{old}\n")
+    assert made.text == f"{HEAD}{new}\n"
+    assert not needed(made, Item.SUBMISSIONS)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "job = orchestrator.run_pipeline(pipeline)\nprint(job, job.status)",
+        "one = orchestrator.run_pipeline(pipeline)\nprint(one)\nother.wait_for_completion()",  # half of it is for 1.0
+        "pool.submit(orchestrator.run_pipeline, pipeline)",
+        "print(given.run_pipeline(pipeline))",
+        "print(orchestrator.run_pipeline(pipeline) == 'SUCCEEDED')",
+    ],
+)
+def test_a_handle_that_may_be_an_id_is_pointed_at(lines: str) -> None:
+    made = migrate_python(f"{HEAD}{lines}\n")
+    assert made.text == f"{HEAD}{lines}\n"
+    assert needed(made, Item.SUBMISSIONS) == [5]
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("pipeline.register_callback('on_step_end', print)", "not a function of this file"),
+        ("def f(a): ...\npipeline.register_callback('on_step_end', f)", "f takes a"),
+        ("def f(): ...\npipeline.register_callback('finished', f)", "not one of on_pipeline_start"),
+        ("def f(error): ...\nPipeline('x').register_callback('on_error', f)", "is not seen here"),
+        ("from flowyml import register_callback\nregister_callback(f)", "not its two arguments"),
+        ("from flowyml import register_callback", "drop its import"),
+    ],
+)
+def test_a_callback_that_cannot_be_decided_is_pointed_at(lines: str, why: str) -> None:
+    made = migrate_python(f"{HEAD}{lines}\n")
+    assert made.text == f"{HEAD}{lines}\n"
+    (note,) = [note for note in made.notes if note.item is Item.CALLBACKS]
+    assert why in note.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("{'cpu': '2', 'memory': f'{n}Gi'}", "ResourceRequirements(cpu='2', memory=f'{n}Gi')"),
+        ("dict(cpu=2)", "ResourceRequirements(cpu=2)"),
+        ("{'gpu': '2'}", "ResourceRequirements(gpu=2)"),
+        ("{}", "ResourceRequirements()"),
+    ],
+)
+def test_resources(old: str, new: str) -> None:
+    made = migrate_python(f"from flowyml import step\n@step(resources={old})\ndef f(): ...\n")
+    assert f"@step(resources={new})\n" in made.text
+    assert "from flowyml.core.resources import ResourceRequirements\n" in made.text
+
+
+@pytest.mark.parametrize(
+    "value", ["{'disk': '1'}", "{**base}", "{key: '1'}", "{'memory': '4GB'}", "{'gpu': {'count': 1}}"]
+)
+def test_resources_that_1_0_lacks_are_pointed_at(value: str) -> None:
+    text = f"from flowyml import step\n@step(resources={value})\ndef f(): ...\n"
+    made = migrate_python(text)
+    assert made.text == text
+    assert needed(made, Item.RESOURCES) == [2]
+
+
+def test_resources_of_something_else_are_left_alone() -> None:
+    text = "import flowyml\nfrom luigi import step\n@step(resources={'cpu': 1})\ndef f(): ...\n"
+    assert migrate_python(text).text == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("from flowyml.core.pipeline import Pipeline", "from flowyml import Pipeline"),
+        ("from flowyml.core.step import step as s  # ours", "from flowyml import step as s  # ours"),
+        ("from flowyml.core.scheduler import PipelineScheduler", None),
+        ("from flowyml import Switch", None),
+        ("import flowyml.core.pipeline as p", None),
+        ("from flowyml.core.orchestrator import *", None),
+        ("from flowyml.core.hooks import PipelineHook", "from flowyml.core.hooks import PipelineHook"),
+    ],
+)
+def test_imports(old: str, new: str | None) -> None:
+    made = migrate_python(f"{old}\n")
+    assert made.text == f"{new or old}\n"
+    assert needed(made, Item.IMPORTS) == ([] if new else [1])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Pipeline('p', ctx, stack=None)", "Pipeline('p', context=ctx)"),
+        ("Pipeline('p', project='x')", None),
+        ("Pipeline('p', airflow={'owner': 'x'})", "Pipeline('p', airflow={'owner': 'x'})"),
+        ("pipeline.run(orchestrator=o, debug=False)", "pipeline.run(on=o)"),
+        ("pipeline.run(stack=production)", None),
+        ("step(condition=lambda: True)", None),
+        ("step(tags={'team': 'ml'})", None),
+        ("pipeline.run().summary()", None),
+        ("pipeline.add_control_flow(If(lambda it: it.a and it.b, f))", None),
+        ("pipeline.add_control_flow(If(lambda it: it.a > 1, f))",) * 2,
+    ],
+)
+def test_options(old: str, new: str | None) -> None:
+    made = migrate_python(f"{HEAD}{old}\n")
+    assert made.text == f"{HEAD}{new or old}\n"
+    assert needed(made, Item.OPTIONS) == ([] if new else [5])
+
+
+@pytest.mark.parametrize(
+    "lines", ["class P(Pipeline):\n    def run(self): ...", "Pipeline.run = mine", "pipeline.run = mine"]
+)
+def test_a_run_of_ones_own_is_pointed_at(lines: str) -> None:
+    assert len(needed(migrate_python(f"{HEAD}{lines}\n"), Item.SUBCLASSES)) == 1
+
+
+@pytest.mark.parametrize(
+    ("style", "old", "new"),
+    [
+        ("requirements", "flowyml==0.9.4 ; python_version > '3.9'", "flowyml>=1.0 ; python_version > '3.9'"),
+        ("requirements", "FlowyML[prefect] ~= 0.8 # x", "FlowyML[prefect] >=1.0 # x"),
+        ("requirements", "flowyml>=0.8,<3", "flowyml>=1.0,<3"),
+        ("requirements", "flowyml>=1.2", "flowyml>=1.2"),
+        ("requirements", "flowyml", "flowyml"),
+        ("requirements", "my-flowyml==0.1", "my-flowyml==0.1"),
+        ("requirements", "# flowyml==0.1", "# flowyml==0.1"),
+        ("toml", 'flowyml = {version = "~0.9", extras = []}', 'flowyml = {version = "^1.0", extras = []}'),
+        ("toml", 'flowyml = "0.9.1"', 'flowyml = ">=1.0"'),
+        ("toml", 'dependencies = ["flowyml (>=0.9,<0.10)"]', 'dependencies = ["flowyml (>=1.0)"]'),
+        ("shell", "RUN pip install flowyml==0.9", "RUN pip install flowyml~=1.0"),
+        ("shell", "pip install 'flowyml<1'", "pip install 'flowyml>=1.0'"),
+        ("shell", "  - flowyml=0.9.1", "  - flowyml>=1.0"),
+    ],
+)
+def test_pins(style: Style, old: str, new: str) -> None:
+    made = update_pins(f"{old}\n", style)
+    assert made.text == f"{new}\n"
+    assert not needed(made, Item.PINS)
+    assert update_pins(made.text, style).text == made.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "flowyml==0.9 --hash=sha256:00",
+        "flowyml==0.9 \\",
+        "flowyml @ git+https://example.com/flowyml@v0.9",
+        "flowyml[gcp]>=1.0",
+    ],
+)
+def test_pins_that_a_person_must_change(line: str) -> None:
+    made = update_pins(f"{line}\n", "requirements")
+    assert made.text == f"{line}\n"
+    assert needed(made, Item.PINS) == [1]
+
+
+def test_lock_files_are_made_anew_by_their_tool() -> None:
+    assert needed(update_locks('[[package]]\nname = "flowyml"\nversion = "0.9.4"\n'), Item.PINS) == [2]
+    assert not update_locks('[[package]]\nname = "flowyml"\nversion = "1.0.0"\n').notes
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("flowyml run x.py\nif [ $S = FAILED ]; then", [2]),
+        ("python train.py | grep -q SUCCEEDED", [1]),
+        ("python -m jobs.train\ncase $S in\n  FAILED|ERROR) exit 1 ;;\n", [3]),
+        ("  if: steps.flowyml.outputs.status == 'failed'", [1]),
+        ("python other.py | grep -q SUCCEEDED", []),
+        ("flowyml run x.py\necho FAILED\n# if it == FAILED", []),
+    ],
+)
+def test_scripts_that_read_a_status_are_pointed_at(text: str, lines: list[int]) -> None:
+    assert needed(migrate_script(text, ["train"]), Item.SCRIPTS) == lines
+
+
+def notebook(*cells: str) -> str:
+    made = [{"cell_type": "code", "metadata": {}, "outputs": [], "source": cell.splitlines(True)} for cell in cells]
+    return json.dumps({"cells": made, "nbformat": 4}, indent=1)
+
+
+def test_the_cells_of_a_notebook_share_their_names() -> None:
+    text = notebook(
+        "%load_ext x\n" + HEAD, "!ls\nstatus = orchestrator.get_run_status(1)\nif True:\n    !pwd", "status == 'FAILED'"
+    )
+    made, starts = migrate_notebook(text)
+    assert "status == ExecutionStatus.FAILED" in made.text
+    assert '"    !pwd"' in made.text
+    assert len(starts) == 3
+    assert migrate_notebook(made.text)[0].text == made.text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"cells": 3}', "[" * 10_000, '{"cells":[{"cell_type":"code","source":["import flowyml"]}]  }']
+)
+def test_what_is_no_notebook_is_not_read(text: str) -> None:
+    with pytest.raises(Unreadable):
+        migrate_notebook(text)
