@@ -33,7 +33,7 @@ _SHEBANG = b"#!/usr/bin/env python3\n"
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _KEPT = 4_000_000  # bytes of files whose zip file is kept for the next time
 _UNREADABLE = (BadZipFile, EOFError, OSError, RuntimeError, zlib.error)  # RuntimeError: encrypted, or another method
-_AT_HOME = ("cli", "graph", "migration", "testing")  # rooms that workers need only where a script imports them
+_AT_HOME = ("cli", "graph", "migration", "steps", "testing")  # needed only where code names them
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def build(
     the one among ``files`` that the pipeline's own file is in. ``packages`` are installed packages and modules of pure
     Python that come along, such as the adapter that a script imports to say where it runs.
     """
-    code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values()]
+    code = [*(data for path, data in files.items() if path.endswith(".py")), *objects.values(), plan.canonical]
     home = frozenset(room for room in _AT_HOME if not any(_names(room, data) for data in code))
     runtime = {f"flowyml/{path}": data for path, data in _runtime(home).items()}
     about = {"main": main, "origin": origin.to_dict() if origin else None, "versions": dict(versions)}

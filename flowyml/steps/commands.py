@@ -1,0 +1,104 @@
+"""Commands, in a shell of the worker or in a container."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from flowyml.authoring.steps import step
+from flowyml.steps.needed import needed
+
+__all__ = ["bash", "docker_run"]
+
+_MOST_TOLD = 20  # lines of a command that failed
+
+
+@step
+def bash(command: str, env: dict[str, str] | None = None, cwd: str | None = None) -> str:
+    """Run a command in Bash, and give the last line that it printed.
+
+    Its lines go to the step's log as they come. It has the environment of the step, secrets by names in capitals
+    included, and ``env`` beside it. Raises ``RuntimeError`` with its last lines when it fails, or anything in a pipe of
+    it does. A value from another step belongs into ``env``, where no shell reads it: ``bash('load "$FILE"', env=…)``.
+    """
+    with subprocess.Popen(
+        [shutil.which("bash") or "bash", "-o", "pipefail", "-c", command],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        text=True, encoding="utf-8", errors="replace", env={**os.environ, **(env or {})}, cwd=cwd,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            last = _told(process.stdout)
+            code = process.wait()
+        except BaseException:  # the step is stopped: what the command started ends with it
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return _last_line("The command", code, last)
+
+
+@step
+def docker_run(
+    image: str,
+    command: str | list[str] | None = None,
+    env: dict[str, str] | None = None,
+    volumes: dict[str, str] | None = None,
+    network: str | None = None,
+) -> str:
+    """Run a container to its end, and give the last line that it printed.
+
+    ``volumes`` are folders of the worker's machine by the place that each has in the container, read-only where that
+    ends in ``:ro``. Docker is found as its own command finds it: by ``DOCKER_HOST`` and so on. The container is
+    removed, also when the step is stopped. Raises ``RuntimeError`` with its last lines when it fails. Needs the package
+    ``docker``.
+    """
+    docker = needed("docker", "docker", "docker_run")
+    try:
+        client = docker.from_env()
+    except docker.errors.DockerException as error:
+        raise ConnectionError(
+            f"docker_run finds no Docker on this worker: {error}. Set DOCKER_HOST, or run the step where Docker is."
+        ) from error
+    try:
+        container = client.containers.run(
+            image, command, detach=True, environment=env or {}, network=network,
+            volumes=[f"{host}:{place}" for place, host in _mounts(volumes or {})],
+        )  # fmt: skip
+        try:
+            last = _told(line.decode("utf-8", "replace") for line in container.logs(stream=True, follow=True))
+            code = int(container.wait()["StatusCode"])
+        finally:
+            container.remove(force=True)
+    finally:
+        client.close()
+    return _last_line(f"Container of {image!r}", code, last)
+
+
+def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    for place, host in volumes.items():
+        if ":" in host:
+            raise ValueError(f"volumes: {host!r} is not a folder of the worker's machine.")
+        yield place, host
+
+
+def _told(lines: Iterable[str]) -> list[str]:
+    """Print lines as they come, and keep the last ones."""
+    last: deque[str] = deque(maxlen=_MOST_TOLD)
+    for line in lines:
+        text = line.rstrip("\r\n")
+        print(text, flush=True)
+        last.append(text)
+    return list(last)
+
+
+def _last_line(who: str, code: int, last: list[str]) -> str:
+    if code:
+        why = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
+        raise RuntimeError("\n".join([f"{who} {why}. It said:" if last else f"{who} {why}.", *last]))
+    return last[-1] if last else ""

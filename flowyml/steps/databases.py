@@ -1,0 +1,47 @@
+"""Statements of SQL, by SQLAlchemy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flowyml.authoring.steps import step
+from flowyml.steps.needed import needed
+
+__all__ = ["sql"]
+
+
+@step
+def sql(
+    statements: str | list[str], url: str, parameters: dict[str, Any] | None = None, password: str = ""
+) -> list[dict[str, Any]]:
+    """Run statements in one transaction, and give the rows of the last one, each a dict by column.
+
+    ``url`` is SQLAlchemy's, such as ``postgresql+psycopg://ada@db.internal/sales``. Its password is a secret:
+    ``sql.options(secrets={"password": "warehouse/password"})``, or the whole ``url`` is one. ``parameters`` fill names
+    like ``:day`` in the statements; never put a value into the text of one. Raises what SQLAlchemy raises, after
+    everything was taken back. Needs the package ``sqlalchemy`` and the driver that the URL names.
+    """
+    sqlalchemy = needed("sqlalchemy", "sqlalchemy", "sql")
+    made = sqlalchemy.make_url(url)
+    if password:
+        made = made.set(password=password)
+    try:
+        engine = sqlalchemy.create_engine(made, hide_parameters=True)
+    except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
+        raise ImportError(
+            f"sql needs the driver of {made.drivername!r} where it runs, which is not installed there: {error}"
+        ) from error
+    listed: Sequence[str] = [statements] if isinstance(statements, str) else statements
+    rows: list[dict[str, Any]] = []
+    try:
+        with engine.begin() as connection:
+            for statement in listed:
+                bound = sqlalchemy.text(statement)
+                wanted = {name: value for name, value in (parameters or {}).items() if name in bound._bindparams}
+                result = connection.execute(bound, wanted)
+                rows = [dict(row) for row in result.mappings()] if result.returns_rows else []
+                print(f"{len(rows)} rows" if result.returns_rows else f"{max(result.rowcount, 0)} rows changed")
+    finally:
+        engine.dispose()
+    return rows

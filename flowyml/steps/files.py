@@ -1,0 +1,115 @@
+"""Files, in folders and in stores that fsspec reaches: ``s3://…``, ``gs://…``, ``sftp://…``."""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+from typing import Any
+
+from flowyml.authoring.steps import step
+from flowyml.core.urls import shown
+from flowyml.steps.needed import needed
+from flowyml.steps.waiting import wait_for
+
+__all__ = ["copy_files", "move_files", "wait_for_file"]
+
+_CHUNK = 4 * 1024 * 1024  # bytes
+
+
+@step
+def copy_files(source: str, target: str, options: dict[str, Any] | None = None) -> list[str]:
+    """Copy a file, all that a glob matches, or all that is in a folder, and give the copies' URLs.
+
+    Both sides are paths or URLs of fsspec. ``target`` is the new file's name where one file is copied and it does not
+    end in ``/``; else a folder, in which each file keeps its place below the part of ``source`` that has no ``*``.
+    Credentials come from the environment: ``copy_files.options(secrets={"AWS_SECRET_ACCESS_KEY": "lake/secret"})``.
+    ``options`` are fsspec's for both sides, such as ``endpoint_url``. Raises ``FileNotFoundError`` where nothing
+    matches. Needs the package of the store, such as ``s3fs`` or ``gcsfs``.
+    """
+    return [there for _, there in _copied(source, target, options or {})]
+
+
+@step
+def move_files(source: str, target: str, options: dict[str, Any] | None = None) -> list[str]:
+    """Copy as ``copy_files`` does, then remove what was copied. Nothing is removed before all copies are there."""
+    pairs = _copied(source, target, options or {})
+    system, _ = _opened(source, options or {})
+    for path, _ in pairs:
+        system.rm_file(path)
+    return [there for _, there in pairs]
+
+
+@step
+def wait_for_file(
+    path: str, poll_interval: float = 10, patience: float = 3600, options: dict[str, Any] | None = None
+) -> list[str]:
+    """Wait until a file is there, or any that a glob matches, and give what was found.
+
+    ``poll_interval`` and ``patience`` are in seconds; it keeps a worker while it waits. Raises ``TimeoutError``.
+    """
+    system, place = _opened(path, options or {})
+
+    def look() -> list[str] | None:
+        system.invalidate_cache()
+        if "*" not in place:
+            return [system.unstrip_protocol(place)] if system.exists(place) else None
+        return [system.unstrip_protocol(each) for each in sorted(system.glob(place))] or None
+
+    return wait_for(shown(path), look, poll_interval, patience)
+
+
+def _copied(source: str, target: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+    """Pairs of a path in the source's file system and the URL of its copy."""
+    here, pattern = _opened(source, options)
+    there, place = _opened(target, options)
+    files, root = _files(here, pattern, source)
+    is_folder = target.endswith("/") or len(files) > 1 or files != [pattern]
+    pairs = []
+    for path in files:
+        goal = posixpath.join(place, _below(path, root)) if is_folder else place
+        there.makedirs(posixpath.dirname(goal), exist_ok=True)
+        with here.open(path, "rb") as read, there.open(goal, "wb") as write:
+            shutil.copyfileobj(read, write, _CHUNK)
+        if here.size(path) != there.size(goal):
+            raise OSError(f"{shown(source)}: the copy of {path} has another size than the file.")
+        print(f"{path} -> {goal}")
+        pairs.append((path, there.unstrip_protocol(goal)))
+    return pairs
+
+
+def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:
+    """The files that are meant, and the folder below which they keep their places."""
+    if "*" in pattern:
+        found = sorted(path for path in system.glob(pattern) if system.isfile(path))
+        root = posixpath.dirname(pattern.partition("*")[0])
+    elif system.isdir(pattern):
+        found, root = sorted(system.find(pattern)), pattern.rstrip("/")
+    else:
+        found, root = [pattern] if system.exists(pattern) else [], posixpath.dirname(pattern)
+    if not found:
+        raise FileNotFoundError(f"There is no file {shown(shown_as)}.")
+    return found, root
+
+
+def _below(path: str, root: str) -> str:
+    """A path below a folder. A store takes any name, and none may lead out of the folder that it is copied to."""
+    name = path.removeprefix(root).lstrip("/")
+    if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
+        raise ValueError(f"{path!r} is not copied: its name would lead out of the folder.")
+    return name
+
+
+def _opened(url: str, options: dict[str, Any]) -> tuple[Any, str]:
+    core = needed("fsspec.core", "fsspec", "a step with files")
+    try:
+        system, path = core.url_to_fs(url, **_of(url, options))
+    except ImportError as error:
+        raise ImportError(
+            f"{shown(url)} needs a package where the step runs, which is not installed there: {error}"
+        ) from error
+    return system, path
+
+
+def _of(url: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a store; the machine's own file system has none. Nothing is kept from an earlier step."""
+    return {**options, "skip_instance_cache": True} if "://" in url and not url.startswith("file://") else {}

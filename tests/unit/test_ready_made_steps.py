@@ -1,0 +1,285 @@
+"""`flowyml.steps`, each for real: a shell, servers on 127.0.0.1, SQLite, files, and moto's fake of S3."""
+
+from __future__ import annotations
+
+import gc
+import json
+import socketserver
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from flowyml import pipeline
+from flowyml.core.errors import ConfigurationError
+from flowyml.steps import bash, copy_files, docker_run, email, http, move_files, sql, wait_for_file, wait_for_http
+from tests.engines.s3 import fake_s3
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Tells what it was asked; `/away` leads to another port, `/no` fails."""
+
+    away = ""
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        self.asked.append({"path": self.path, "body": body, **{k.lower(): v for k, v in self.headers.items()}})
+        if self.path.startswith("/away"):
+            self.send_response(302)
+            self.send_header("Location", self.away)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        answer = f"you asked for {self.path}".encode()
+        self.send_response(404 if self.path.startswith("/no") else 200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def serving(kind: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    kind: Any = type("Fresh", (Answers,), {"asked": []})
+    with serving(kind) as url:
+        yield url, kind.asked
+
+
+def test_a_command_gives_its_last_line_and_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bash("echo one; echo $WORD >&2", env={"WORD": "two; exit 9"}) == "two; exit 9"
+    assert capsys.readouterr().out == "one\ntwo; exit 9\n"
+    assert bash("true") == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("echo why; exit 3", "failed with exit code 3. It said:\nwhy"),
+        ("false | cat", "failed with exit code 1."),
+        ("kill -9 $$", "was ended by signal 9"),
+    ],
+)
+def test_a_command_that_fails_says_why(command: str, words: str) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        bash(command)
+    assert words in str(raised.value)
+
+
+def test_what_a_command_started_ends_with_a_step_that_is_late() -> None:
+    @pipeline
+    def late() -> None:
+        bash.options(timeout=1)("sleep 60 & sleep 60")
+
+    result = late.run()
+    assert "ran longer than its timeout of 1 s" in str(result.error)
+
+
+def test_steps_take_secrets_and_values_in_a_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FLOWYML_SECRET_TOOL_TOKEN", "s3cret-token")
+    ask = bash.options(name="ask", secrets={"TOOL_TOKEN": "tool/token"})
+
+    @pipeline
+    def asking() -> Any:
+        found = ask("echo ${#TOOL_TOKEN}; echo $TOOL_TOKEN > /dev/null")
+        return bash.options(name="tell")('echo "$LENGTH"', env={"LENGTH": "3"}), found
+
+    result = asking.run()
+    result.raise_for_status()
+    assert dict(result.outputs) == {"tell": "3", "ask": "12"}
+
+
+def test_a_request_and_its_errors(web: tuple[str, list[dict[str, Any]]]) -> None:
+    url, asked = web
+    assert http(f"{url}/rates", params={"day": "1 & 2"}, token="t0ken") == "you asked for /rates?day=1+%26+2"
+    assert asked[0]["authorization"] == "Bearer t0ken"
+    http(f"{url}/rates", method="POST", json={"a": [1]})
+    assert (json.loads(asked[1]["body"]), asked[1]["content-type"]) == ({"a": [1]}, "application/json")
+    with pytest.raises(RuntimeError, match=r"GET .*/no\?key=…: 404 Not Found\. It said: you asked for /no"):
+        http(f"{url}/no?key=secret")
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1"):
+        http("http://127.0.0.1:1/")
+    with pytest.raises(ValueError, match="not both"):
+        http(url, json=1, data="x")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd"])
+def test_a_request_opens_no_file(url: str) -> None:
+    for ask in (http, wait_for_http):
+        with pytest.raises(ConfigurationError, match="not the address of a server"):
+            ask(url)
+
+
+def test_a_redirect_to_another_host_takes_no_credentials_along(web: tuple[str, list[dict[str, Any]]]) -> None:
+    url, asked = web
+    kind: Any = type("Leading", (Answers,), {"asked": [], "away": f"{url}/there"})
+    with serving(kind) as first:
+        assert http(f"{first}/away", token="t0ken", headers={"X-Key": "k3y"}) == "you asked for /there"
+    assert kind.asked[0]["authorization"] == "Bearer t0ken"
+    assert "authorization" not in asked[0]
+    assert "x-key" not in asked[0]
+
+
+def test_a_page_is_waited_for(web: tuple[str, list[dict[str, Any]]]) -> None:
+    url, _ = web
+    assert wait_for_http(f"{url}/ready", contains="ready") == "you asked for /ready"
+    for page, words in ((f"{url}/no", ""), (f"{url}/x", "ready"), ("http://127.0.0.1:1/", "")):
+        with pytest.raises(TimeoutError, match=r"was not there within 0\.05 s"):
+            wait_for_http(page, contains=words, poll_interval=0.02, patience=0.05)
+
+
+def test_statements_run_in_one_transaction(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/sales.db"
+    fill = ["create table sales (day text, sum real)", "insert into sales values (:day, :sum)"]
+    assert sql(fill, url, {"day": "mon'day", "sum": 2.5}) == []
+    assert sql("select * from sales where day = :day", url, {"day": "mon'day"}) == [{"day": "mon'day", "sum": 2.5}]
+    with pytest.raises(Exception, match="no such table"):
+        sql(["delete from sales", "select * from lost"], url)
+    assert len(sql("select * from sales", url)) == 1
+
+
+def test_a_database_without_a_driver_says_what_is_missing() -> None:
+    with pytest.raises(ImportError, match=r"sql needs the driver of 'nosuch'.*where it runs"):
+        sql("select 1", "nosuch://ada@db/x", password="pa55word")
+
+
+@pytest.mark.parametrize(("step", "module"), [(sql, "sqlalchemy"), (docker_run, "docker")])
+def test_a_library_that_is_missing_is_named(step: Any, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"{step.name} needs the package '{module}' where it runs"):
+        step("x", "sqlite://")
+
+
+def test_files_are_copied_and_moved(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    (source / "deep").mkdir(parents=True)
+    (source / "a.csv").write_text("a")
+    (source / "deep" / "b.csv").write_text("b")
+    (source / "c.txt").write_text("c")
+    copied = copy_files(f"{source}/a.csv", f"{tmp_path}/one/renamed.csv")
+    assert [Path(url.removeprefix("file://")).read_text() for url in copied] == ["a"]
+    copy_files(f"{source}/*.csv", f"{tmp_path}/two")
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["a.csv"]
+    move_files(str(source), f"{tmp_path}/three/")
+    found = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "three").rglob("*") if path.is_file())
+    assert found == ["three/a.csv", "three/c.txt", "three/deep/b.csv"]
+    assert not [path for path in source.rglob("*") if path.is_file()]
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        copy_files(f"{source}/*.csv", str(tmp_path))
+
+
+def test_files_go_to_s3_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_s3("lake") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        (tmp_path / "a.csv").write_text("a" * 10)
+        assert copy_files(f"{tmp_path}/*.csv", "s3://lake/raw/") == ["s3://lake/raw/a.csv"]
+        assert wait_for_file("s3://lake/raw/*.csv") == ["s3://lake/raw/a.csv"]
+        move_files("s3://lake/raw/a.csv", "s3://lake/old/b.csv")
+        copy_files("s3://lake/old/b.csv", f"{tmp_path}/back.csv")
+        assert (tmp_path / "back.csv").read_text() == "a" * 10
+        with pytest.raises(TimeoutError):
+            wait_for_file("s3://lake/raw/a.csv", poll_interval=0.02, patience=0.05)
+
+
+def test_a_file_is_waited_for(tmp_path: Path) -> None:
+    timer = threading.Timer(0.2, (tmp_path / "ready").write_text, ["x"])
+    timer.start()
+    assert wait_for_file(f"{tmp_path}/ready", poll_interval=0.02, patience=60) == [f"file://{tmp_path}/ready"]
+    timer.join()
+
+
+def test_no_name_in_a_store_leads_out_of_the_folder(tmp_path: Path) -> None:
+    from flowyml.steps.files import _below
+
+    for name in ("raw/../../evil", "raw/./x", "raw/a\\..\\b"):
+        with pytest.raises(ValueError, match="would lead out of the folder"):
+            _below(f"bucket/{name}", "bucket/raw")
+    assert _below("bucket/raw/deep/x.csv", "bucket/raw") == "deep/x.csv"
+
+
+class Mailbox(socketserver.StreamRequestHandler):
+    """As much of an SMTP server as smtplib asks for."""
+
+    messages: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        self.say("220 here")
+        body: list[str] | None = None
+        while line := self.rfile.readline().decode():
+            if body is not None:
+                if line == ".\r\n":
+                    self.messages.append("".join(body))
+                    body = None
+                    self.say("250 kept")
+                else:
+                    body.append(line)
+            elif line.upper().startswith("DATA"):
+                body = []
+                self.say("354 go on")
+            elif line.upper().startswith("QUIT"):
+                self.say("221 bye")
+                return
+            else:
+                self.say("250 fine")
+
+    def say(self, line: str) -> None:
+        self.wfile.write(f"{line}\r\n".encode())
+
+
+def test_an_email_is_sent() -> None:
+    kind: Any = type("Fresh", (Mailbox,), {"messages": []})
+    with socketserver.TCPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        port = server.server_address[1]
+        given: dict[str, Any] = {"sender": "flow@example.org", "host": "127.0.0.1", "port": port, "line": "none"}
+        email(["ada@example.org", "bob@example.org"], "Sales", "All is well.", html="<b>All</b>", **given)
+        with pytest.raises(ValueError, match=r"newline|linefeed|line"):
+            email("ada@example.org", "Sales\r\nBcc: eve@example.org", "x", **given)
+        with pytest.raises(ValueError, match="sends no password over a line that is not encrypted"):
+            email("ada@example.org", "Sales", "x", username="u", password="p", **given)
+        server.shutdown()
+        thread.join()
+    (message,) = kind.messages
+    assert "To: ada@example.org, bob@example.org" in message
+    assert "All is well." in message
+    assert "<b>All</b>" in message
+
+
+# docker-py leaves the socket of a connection that failed to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_worker_without_docker_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("docker")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(ConnectionError, match="finds no Docker on this worker"):
+        docker_run("alpine", "true")
+    gc.collect()
+
+
+def test_workers_have_the_ready_made_steps_of_their_pipeline() -> None:
+    @pipeline
+    def with_bash() -> None:
+        bash("true")
+
+    assert "flowyml/steps/commands.py" in with_bash.bundle().files
