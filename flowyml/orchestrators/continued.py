@@ -19,7 +19,10 @@ __all__ = ["Before", "Ended", "before"]
 
 
 class Ended(NamedTuple):
-    """How a step, or an item's turn of it, ended, in words of local runs; ``attempt`` counts all there have been."""
+    """How a step, or an item's turn of it, ended, in words of local runs.
+
+    ``attempt`` counts all that there have been; ``began`` is when the last one did, in seconds since any moment.
+    """
 
     step: str
     item: Index
@@ -27,6 +30,7 @@ class Ended(NamedTuple):
     raw_status: str
     attempt: int
     error: str | None = None
+    began: float = 0.0
 
     @property
     def end(self) -> End | None:
@@ -46,7 +50,7 @@ class Before(NamedTuple):
 def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collection[str] | None) -> Before:
     """What stays of a run when what failed of it, or what is ``chosen`` by name, runs again."""
     positions = {step.name: position for position, step in enumerate(plan)}
-    known = {(each.step, each.item): each for each in ended}
+    known = _without_stale(plan, {(each.step, each.item): each for each in ended})
     outputs = {turn: kept.read(labelled(*turn)) or {} for turn, each in known.items() if each.raw_status == "completed"}
     kept_rows = [
         KeptRow(positions[name], item_of(index), output, "{}")
@@ -67,6 +71,27 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
         stays = known[turn] if done.end is not None else known[turn]._replace(status="QUEUED", raw_status="queued")
         turns[turn] = stays, outputs.get(turn, {}) if done.end is End.OK else {}
     return Before(turns, past.loops)
+
+
+def _without_stale(plan: Plan, known: Mapping[tuple[str, Index], Ended]) -> dict[tuple[str, Index], Ended]:
+    """What was made of a value that has been made anew since is to come; items of a list that has are forgotten."""
+    structure, newest = plan.structure, dict[tuple[str, Index], float]()
+    for (name, index), each in known.items():
+        for depth in range(len(index) + 1):
+            newest[name, index[:depth]] = max(each.began, newest.get((name, index[:depth]), 0.0))
+    found = dict(known)
+    for (name, index), each in known.items():
+        group = plan.by_name[name].group
+        for source in structure.upstream(plan.by_name[name]):
+            inner = structure.loops_between(source, group)
+            shared = index[: len(structure.loops(plan.by_name[source].group)) - len(inner)]
+            if newest.get((source, shared), 0.0) <= each.began or (name, index) not in found:
+                continue
+            if len(shared) < len(index):
+                del found[name, index]
+            else:
+                found[name, index] = each._replace(status="CANCELLED", raw_status="cancelled")
+    return found
 
 
 def _row(ended: Ended, position: int) -> StepRow:

@@ -42,6 +42,36 @@ def test_what_completed_stays_with_its_outputs(tmp_path: Path) -> None:
     assert not found.loops, "one of its items is to come"
 
 
+def test_what_was_made_of_an_older_value_is_to_come(tmp_path: Path) -> None:
+    """Another try made the list anew and failed before its items ran."""
+    listed = Plan(
+        name="p",
+        steps=(
+            Step(name="many", function="m:f", outputs=("xs",)),
+            Step(
+                name="each", function="m:f", outputs=("y",), group="loop", inputs=(Input("n", FromItem("loop", "n")),),
+            ),
+            Step(name="count", function="m:f", outputs=("z",), inputs=(Input("xs", FromStep("many", "xs")),)),
+            Step(name="beside", function="m:f", outputs=("z",)),
+        ),
+        groups=(Loop(name="loop", over=(Input("n", FromStep("many", "xs")),)),),
+    )  # fmt: skip
+    done = [
+        Ended("many", (), "COMPLETED", "completed", 2, began=20),
+        Ended("each", (0,), "COMPLETED", "completed", 1, began=5),
+        Ended("each", (1,), "FAILED", "failed", 1, began=5), Ended("count", (), "COMPLETED", "completed", 1, began=6),
+        Ended("beside", (), "COMPLETED", "completed", 1, began=1),
+    ]  # fmt: skip
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    kept.keep("many", {"xs": [1, 2, 3]})
+    for name in ("each[0]", "count", "beside"):
+        kept.keep(name, {"y": 1, "z": 1})
+    found = before(listed, done, kept, None)
+    ends = {turn: (ended.end, ended.attempt) for turn, (ended, _) in found.turns.items()}
+    assert ends == {("many", ()): (End.OK, 2), ("count", ()): (None, 1), ("beside", ()): (End.OK, 1)}
+    assert not found.loops
+
+
 def test_what_was_not_kept_is_made_again(tmp_path: Path) -> None:
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     kept.keep("each[0]", {"y": 5})

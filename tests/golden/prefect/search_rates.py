@@ -348,7 +348,8 @@ def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
             earlier = ended.get((step, index))
             attempts = 0 if task_run.state.name in NOT_RUN else task_run.run_count
             attempts += earlier.attempt if earlier else 0
-            ended[step, index] = Ended(step, index, *_words(task_run.state), attempt=attempts)
+            began = task_run.expected_start_time.timestamp()
+            ended[step, index] = Ended(step, index, *_words(task_run.state), attempt=attempts, began=began)
     kept = KeptOutputs(default_url(), run_place(f"prefect {run.id}", PIPELINE, run.name))
     return before(plan, ended.values(), kept, chosen), len(task_runs)
 
