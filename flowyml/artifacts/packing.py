@@ -16,11 +16,14 @@ from flowyml.core.errors import ArtifactError, NotPicklableError
 from flowyml.core.urls import shown
 from flowyml.plan.names import slug
 
-__all__ = ["INLINE_LIMIT", "artifact_key", "is_plain", "is_reference", "pack", "run_place", "unpack"]
+__all__ = [
+    "INLINE_LIMIT", "REFERENCE", "artifact_key", "is_plain", "is_reference", "pack", "read_reference", "run_place",
+    "unpack",
+]  # fmt: skip
 
 INLINE_LIMIT = 65536
 
-_REFERENCE = "$artifact"
+REFERENCE = "$artifact"
 
 
 def run_place(instance: str, pipeline: str, run_id: str) -> str:
@@ -80,11 +83,11 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
     """
     if not is_reference(packed):
         return packed
-    reference = packed[_REFERENCE]
-    written, found = _read_reference(reference)
+    reference = packed[REFERENCE]
+    written, found = read_reference(reference)
     if found.name == "pickle" and (forbidden := why_no_pickles()):
         raise ArtifactError(
-            f"Artifact {shown(written.url)} is a pickle of a {packed[_REFERENCE].get('type', '?')}, and pickles are "
+            f"Artifact {shown(written.url)} is a pickle of a {packed[REFERENCE].get('type', '?')}, and pickles are "
             f"not read here: {forbidden}. Let its step return plain data, an array or a table, or allow pickles if you "
             f"trust everyone who can write to the store."
         )
@@ -117,7 +120,7 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
 
 def is_reference(packed: Any) -> bool:
     """True for JSON that stands for a stored value."""
-    return isinstance(packed, Mapping) and _REFERENCE in packed
+    return isinstance(packed, Mapping) and REFERENCE in packed
 
 
 def _is_of_run(key: str, place: str) -> bool:
@@ -139,7 +142,7 @@ def _name_of(value: Any) -> dict[str, str]:
 def _reference(value: Any, chosen: Format, written: Written, face: Mapping[str, Any]) -> dict[str, Any]:
     kind = type(value)
     return {
-        _REFERENCE: {
+        REFERENCE: {
             "url": written.url,
             "format": chosen.name,
             "sha256": written.sha256,
@@ -150,7 +153,8 @@ def _reference(value: Any, chosen: Format, written: Written, face: Mapping[str, 
     }
 
 
-def _read_reference(reference: Any) -> tuple[Written, Format]:
+def read_reference(reference: Any) -> tuple[Written, Format]:
+    """Where something stands and how it is written. Raises ``ArtifactError`` for what does not say so."""
     try:
         written = Written(str(reference["url"]), str(reference["sha256"]), int(reference["size"]))
         return written, format_named(reference["format"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -68,6 +70,22 @@ class Store(ABC):
     def local_copy(self, url: str) -> AbstractContextManager[Path]:
         """An artifact that it holds, as a file that may be gone afterwards. Raises ``ArtifactError``."""
 
+    def take(self, source: Store, written: Written, key: str) -> Written:
+        """Store a copy of what another store, or this one, holds. It is compared with its hash when it is read.
+
+        Raises ``ArtifactError``, also for what is not there.
+        """
+        with source.local_copy(written.url) as path, path.open("rb") as file:
+            return self.write(key.replace(CONTENT, written.sha256[:16]), partial(shutil.copyfileobj, file))
+
+    def folders(self, root: str, depth: int) -> Iterator[str]:
+        """The folders so many levels below one, as the beginnings of keys. Raises ``ArtifactError``."""
+        raise ArtifactError(f"{self.url} cannot be listed.")
+
+    def remove(self, folder: str) -> None:
+        """Delete a folder with all that is in it, if it is there. Raises ``ArtifactError``."""
+        raise ArtifactError(f"Nothing can be deleted from {self.url}.")
+
     @contextmanager
     def fetch(self, written: Written, *, once: bool = False) -> Iterator[Path]:
         """A file of this store with just what was written; a size or a hash that differs is an ``ArtifactError``.
@@ -118,6 +136,42 @@ class LocalStore(Store):
         if not path.is_file():
             raise ArtifactError(f"Artifact {url} does not exist here: it was deleted, or is on another machine.")
         yield path
+
+    def take(self, source: Store, written: Written, key: str) -> Written:
+        """One more name of the same file where that can be: files of a store are never written to again."""
+        key = checked_key(by_content(key, written.sha256))
+        if isinstance(source, LocalStore):
+            with source.local_copy(written.url) as path:
+                if path.is_symlink() or path.stat().st_size != written.size:
+                    raise ArtifactError(f"Artifact {written.url} is a link, or not what was written. It is not copied.")
+                with suppress(OSError):
+                    data_folder((self.root / key).parent)
+                    os.link(path, self.root / key)
+                    return Written(f"{self.url}/{key}", written.sha256, written.size)
+        return super().take(source, written, key)
+
+    def made_folder(self, folder: str) -> Path:
+        """A folder of this store, which is made if it is not there. Raises ``OSError``."""
+        return data_folder(self.root / checked_key(folder))
+
+    def folders(self, root: str, depth: int) -> Iterator[str]:
+        level = [self.root / checked_key(root)]
+        try:
+            for _ in range(depth):
+                level = sorted(
+                    each for folder in level if folder.is_dir() for each in folder.iterdir() if _is_real(each)
+                )
+        except OSError as error:
+            raise ArtifactError(f"{self.url} cannot be listed: {error}") from error
+        yield from (each.relative_to(self.root).as_posix() for each in level)
+
+    def remove(self, folder: str) -> None:
+        path = self.root / checked_key(folder)
+        try:
+            if _is_real(path):
+                shutil.rmtree(path)
+        except OSError as error:
+            raise ArtifactError(f"{path} could not be deleted: {error}") from error
 
 
 @contextmanager
@@ -170,6 +224,11 @@ def by_content(key: str, sha256: str) -> str:
 def _leads_down(key: str) -> bool:
     """Whether a key names something below the root; laxer than ``checked_key``, since engines store files too."""
     return "\\" not in key and all(part.strip() not in ("", ".", "..") for part in key.split("/"))
+
+
+def _is_real(path: Path) -> bool:
+    """Whether it is a folder, not a link to one elsewhere."""
+    return path.is_dir() and not path.is_symlink()
 
 
 @lru_cache(4096)

@@ -52,8 +52,9 @@ def has_control_flow(step: Step) -> bool:
 
 
 def is_flat(step: Step) -> bool:
-    """Whether FlowyML before control flow, secrets, execution groups and kinds would read this step rightly."""
-    return not has_control_flow(step) and not (step.secrets or step.execution_group or step.kinds)
+    """Whether FlowyML before control flow, secrets, execution groups, kinds and caching would read this step rightly."""
+    is_newer = step.secrets or step.execution_group or step.kinds or step.caching
+    return not has_control_flow(step) and not is_newer
 
 
 def with_types(

@@ -117,6 +117,7 @@ def pipeline(
     tags: Iterable[str] = (),
     description: str | None = None,
     include: Iterable[str] = (),
+    enable_cache: bool | None = None,
     **engines: Mapping[str, Any],
 ) -> Callable[[Callable[..., Any]], Pipeline]: ...
 @names_unknown_options("pipeline")
@@ -132,6 +133,7 @@ def pipeline(
     tags: Iterable[str] = (),
     description: str | None = None,
     include: Iterable[str] = (),
+    enable_cache: bool | None = None,
     **engines: Mapping[str, Any],
 ) -> Any:
     """Make a pipeline of a function that calls steps. Its parameters are those of a run.
@@ -156,7 +158,8 @@ def pipeline(
         doc = (inspect.getdoc(function) or "").partition("\n")[0]
         return FunctionPipeline(
             function, name or function.__name__, hooks=hooks, context=context, outputs=outputs, timeout=timeout,
-            tags=tags, description=doc if description is None else description, include=include, **engines,
+            tags=tags, description=doc if description is None else description, include=include,
+            enable_cache=enable_cache, **engines,
         )  # fmt: skip
 
     return names_its_place(decorate) if function is None else decorate(function)

@@ -13,7 +13,7 @@ from typing import Any
 from flowyml.authoring.steps import Step
 from flowyml.core.modules import shipped_name
 
-__all__ = ["code_version"]
+__all__ = ["bytecode", "code_version"]
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), type(...))
 
@@ -36,7 +36,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
     if id(value) in seen:
         return
     seen.add(id(value))
-    yield from _code(value.__code__)
+    yield from bytecode(value.__code__)
     held = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
     for name in sorted(_names(value.__code__)):
         try:
@@ -50,11 +50,11 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
             yield from _parts(found, seen)
 
 
-def _code(code: CodeType) -> Iterator[str]:
+def bytecode(code: CodeType) -> Iterator[str]:
     yield f"{code.co_name} {code.co_code.hex()} {code.co_names} {code.co_varnames}"
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _code(constant)
+            yield from bytecode(constant)
         elif isinstance(constant, frozenset):  # of ``in {…}``, in an order that differs from process to process
             yield f"{sorted(map(repr, constant))}"
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,6 +65,7 @@ class Pipeline:
     left out, they are those that no step consumes. ``timeout`` is in seconds, for a whole run. ``include`` are globs,
     relative to the folder of the pipeline's file, of data files that the workers need beside the code; names that
     begin with a dot, and FlowyML's settings, must be written out. One name, tag or glob needs no list around it.
+    ``enable_cache=True`` caches each step that has an output, unless it says otherwise; False caches none.
     Options for one engine go under its name: ``airflow={"owner": "ml"}``.
 
     Raises ``DefinitionError`` when it is compiled, naming the step and the fix.
@@ -94,6 +96,7 @@ class Pipeline:
         tags: Iterable[str] = (),
         description: str = "",
         include: Iterable[str] = (),
+        enable_cache: bool | None = None,
         **engines: Mapping[str, Any],
     ) -> None:
         self.name, who = check_name(name, "pipeline"), f"Pipeline {name!r}"
@@ -104,6 +107,7 @@ class Pipeline:
         self.tags = check_names(tags, "tags", who)
         self.description = description
         self.include = checked_globs(include, who)
+        self.enable_cache = enable_cache
         self.engines = engine_options(engines, f"pipeline {name!r}")
         self._file = defining_file(self)
         self._is_loaded = is_loading()  # by a command, as a script is loaded
@@ -112,6 +116,8 @@ class Pipeline:
         self._grouping = Grouping()
         self._plan: Plan | None = None
         self._planned: list[Step[..., Any]] = []
+        self._cached: tuple[Plan, Plan] | None = None  # the plan, and the same with what caching needs
+        self._refresh: bool | tuple[str, ...] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -212,7 +218,26 @@ class Pipeline:
             steps = [call.step for call in self._all_calls()]
             if self._plan is None or steps != self._planned:  # a cell of a notebook defined one anew
                 self._plan, self._planned = self._compiled(), steps
-        return self._plan
+            return self._with_caching(self._plan)
+
+    def _with_caching(self, plan: Plan) -> Plan:
+        """Code, and what it holds, may change while the pipeline stays the same."""
+        calls = self._all_calls()
+        if self.enable_cache is not False and (self.enable_cache or any(c.step.step_options.cache for c in calls)):
+            from flowyml.authoring.caching import data_digest, with_caching
+
+            data = data_digest(self._included()) if self.include else ""
+            before = self._cached[1] if self._cached and self._cached[0] is plan else None
+            made = with_caching(plan, calls, enabled=self.enable_cache, data=data, before=before)
+            self._cached, plan = (plan, made), made
+        return plan.with_refresh(self._refresh)
+
+    def refreshed(self, refresh: bool | str | Iterable[str]) -> Pipeline:
+        """The same pipeline, whose cached steps run, and leave new results: all of them, or those that are named."""
+        made = copy.copy(self)
+        who = f"Pipeline {self.name!r}"
+        made._refresh = refresh if isinstance(refresh, bool) else check_names(refresh, "refresh", who)
+        return made
 
     @takes_a_dict
     def run(
@@ -222,13 +247,16 @@ class Pipeline:
         on: str | Orchestrator | None = None,
         run_id: str | None = None,
         force: bool = False,
+        refresh: bool | str | Iterable[str] = False,
     ) -> PipelineResult:
         """Run and wait for the end, in this process unless ``on`` names another orchestrator.
 
         A failed run is a result whose ``success`` is false; ``result.raise_for_status()`` raises it. ``on`` is an
         orchestrator, an engine's name or a configured target; by default FLOWYML_ORCHESTRATOR or ``"local"``.
-        ``force`` is that of ``submit``.
+        ``force`` and ``refresh`` are those of ``submit``.
         """
+        if refresh is not False:
+            return self.refreshed(refresh).run(parameters, on=on, run_id=run_id, force=force)
         from flowyml.orchestrators.base import new_run_id
 
         self._stop_if_loading("run")
@@ -253,12 +281,16 @@ class Pipeline:
         on: str | Orchestrator | None = None,
         run_id: str | None = None,
         force: bool = False,
+        refresh: bool | str | Iterable[str] = False,
     ) -> SubmissionResult:
         """Start a run and return its handle at once. The same ``run_id`` twice gives the same run.
 
         Where the engine must have the pipeline deployed to run it, ``force`` replaces what another pipeline deployed
-        under this name. Raises ``OwnershipError`` without it.
+        under this name. Raises ``OwnershipError`` without it. With ``refresh`` cached steps run, and leave new results:
+        all of them, or those that it names.
         """
+        if refresh is not False:
+            return self.refreshed(refresh).submit(parameters, on=on, run_id=run_id, force=force)
         self._stop_if_loading("submit")
         return _resolve(on).run_pipeline(self, run_id, parameters=parameters, force=force)
 
@@ -317,7 +349,13 @@ class Pipeline:
 
     def code(self) -> Code:
         """The functions and hooks of this process."""
-        return Code({call.name: call.step.function for call in self._all_calls()}, self.hooks)
+        calls, plan = self._all_calls(), self.compile()
+        functions = {call.name: call.step.function for call in calls}
+        if not any(step.caching for step in plan):
+            return Code(functions, self.hooks)
+        from flowyml.authoring.caching import held_by
+
+        return Code(functions, self.hooks, held_by(plan, calls))
 
     def bundle(self, plan: Plan | None = None) -> Bundle:
         """Code and plan in one file that plain Python runs. ``plan`` replaces the compiled one."""
@@ -348,11 +386,14 @@ class Pipeline:
 
     def _check_include(self) -> None:
         """A run in this process takes no files along; a glob that matches nothing is wrong all the same."""
-        from flowyml.authoring.sources import check_include
-
         if self.include:
             with errors_at(self._place):
-                check_include(self.include, self._home() or self._all_calls()[0].step.function, self.name)
+                self._included()
+
+    def _included(self) -> Mapping[str, Path]:
+        from flowyml.authoring.sources import included_files
+
+        return included_files(self.include, self._home() or self._all_calls()[0].step.function, self.name)
 
     def _stop_if_loading(self, verb: str) -> None:
         from flowyml.runtime.loading import stop_if_loading

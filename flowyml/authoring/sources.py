@@ -32,7 +32,7 @@ _IMPORTS = re.compile(
     re.MULTILINE,
 )
 
-__all__ = ["check_include", "collect", "function_reference"]
+__all__ = ["collect", "function_reference", "import_root", "included_files"]
 
 
 def function_reference(step: Step[..., Any], name: str) -> str:
@@ -89,12 +89,12 @@ def collect(
     )  # fmt: skip
 
 
-def check_include(globs: Iterable[str], owner: Callable[..., Any], pipeline: str) -> None:
-    """Raise ``DefinitionError`` for globs that no bundle could take, also where a run needs none.
+def included_files(globs: Iterable[str], owner: Callable[..., Any], pipeline: str) -> dict[str, Path]:
+    """The data files that come along, by their paths below the folder of the file that ``owner`` is a function of.
 
-    ``owner`` is a function of the file whose folder they count from.
+    Raises ``DefinitionError`` for globs that no bundle could take.
     """
-    chosen_files(_folder_of(_module_of(owner)), globs, pipeline)
+    return chosen_files(_folder_of(_module_of(owner)), globs, pipeline)[0]
 
 
 def _folder_of(module: str) -> Path:
@@ -129,7 +129,7 @@ class _Files:
         path, shipped = source_file(sys.modules[name]), shipped_name(name)
         assert path is not None
         assert shipped is not None
-        self._add(_import_root(shipped, path), path)
+        self._add(import_root(shipped, path), path)
 
     def add_loaded_beside(self, root: Path) -> None:
         """Add what a notebook has imported from its own folder: its cells cannot be scanned for imports."""
@@ -146,7 +146,7 @@ class _Files:
         shipped = shipped_name(module)
         path = source_file(sys.modules[module]) if module in sys.modules else None
         folder = _folder_of(module)
-        root = _import_root(shipped, path) if path and shipped else folder
+        root = import_root(shipped, path) if path and shipped else folder
         beside = folder.relative_to(root)
         files = read_included(folder, globs, pipeline)
         self.content |= {(beside / name).as_posix(): data for name, data in files.items()}
@@ -198,7 +198,7 @@ def _resolves(function: Callable[..., Any], qualname: str) -> bool:
     return found is function or (isinstance(found, Step) and found.function is function)
 
 
-def _import_root(module: str, path: Path) -> Path:
+def import_root(module: str, path: Path) -> Path:
     """The folder on the import path under which a module's file stands."""
     parts = module.split(".")
     return path.parents[len(parts) if path.stem == "__init__" else len(parts) - 1]

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
+from flowyml.authoring.cache import Cache, check_cache
 from flowyml.authoring.options import engine_options, names_unknown_options
 from flowyml.authoring.places import names_its_place
 from flowyml.core.errors import DefinitionError
@@ -57,6 +58,7 @@ class StepOptions:
     on_item_error: str = "fail"
     secrets: Mapping[str, str] = field(default_factory=dict)
     execution_group: str = ""
+    cache: Cache | bool | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -195,6 +197,7 @@ class Step(Generic[P, R]):
         on_item_error: str | None = None,
         secrets: Mapping[str, str] | None = None,
         execution_group: str | None = None,
+        cache: bool | Cache | None = None,
     ) -> Step[P, R]:
         """The same function as another step: what is given here replaces what ``@step`` said."""
         changed: dict[str, Any] = {
@@ -209,6 +212,9 @@ class Step(Generic[P, R]):
             "on_item_error": on_item_error and check_item_error(on_item_error, f"step {self.name!r}"),
             "secrets": None if secrets is None else _secrets(secrets, self, self.name),
             "execution_group": execution_group and check_name(execution_group, "execution group"),
+            "cache": check_cache(cache, f"step {self.name!r}", self.signature.parameters)
+            if cache is not None
+            else None,
         }
         return self._changed({key: value for key, value in changed.items() if value is not None})
 
@@ -281,6 +287,7 @@ def step(
     on_item_error: str = "fail",
     secrets: Mapping[str, str] = {},
     execution_group: str | None = None,
+    cache: bool | Cache | None = None,
     **engines: Mapping[str, Any],
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 @names_unknown_options("step")
@@ -302,6 +309,7 @@ def step(
     on_item_error: str = "fail",
     secrets: Mapping[str, str] = {},
     execution_group: str | None = None,
+    cache: bool | Cache | None = None,
     **engines: Mapping[str, Any],
 ) -> Any:
     """Make a step of a function.
@@ -318,7 +326,8 @@ def step(
     complete. ``max_parallel`` and ``on_item_error`` are for ``map``. ``secrets`` fills parameters, or environment
     variables of the step's process, from the engine's store of secrets: ``{"password": "warehouse/password"}``. Such a
     step runs in a process of its own. Neighbouring steps with the same ``execution_group`` run in one task, process or
-    pod, one after the other. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
+    pod, one after the other. With ``cache=True``, or a ``Cache``, the results of earlier runs stand for those that it
+    would give again. Options for one engine go under its name: ``airflow={"pool": "gpu"}``.
 
     Raises ``DefinitionError`` for options that make no sense.
 
@@ -350,6 +359,7 @@ def step(
             on_item_error=check_item_error(on_item_error, f"step {shown!r}"),
             secrets=_secrets(secrets, made, shown),
             execution_group=check_name(execution_group, "execution group") if execution_group else "",
+            cache=None if cache is None else check_cache(cache, f"step {shown!r}", made.signature.parameters),
             engines=engine_options(engines, f"step {shown!r}"),
         )
         return made

@@ -45,6 +45,9 @@ COMMANDS: Mapping[str, str] = {
     "schedule delete": "schedules:delete",
     "schedule serve": "schedules:serve",
     "migrate": "migrate:migrate",
+    "cache list": "caches:list_",
+    "cache show": "caches:show",
+    "cache clear": "caches:clear",
     "secrets check": "secrets:check",
     "backends": "backends:backends",
     "backends show": "backends:show",
@@ -59,10 +62,12 @@ _PANELS = {
     "housekeeping": "Engines",
     "schedules": "Schedule",
     "migrate": "Move here",
+    "caches": "Look at runs",
     "secrets": "Engines",
     "backends": "Engines",
 }
 _GROUPS = {
+    "cache": "Look at the results of steps that are kept for later runs, and delete them.",
     "schedule": "Let an engine run pipelines by the clock.",
     "secrets": "Look for the secrets that steps name.",
     "backends": "",

@@ -61,6 +61,7 @@ def plain_step(step: StepRun) -> dict[str, Any]:
         "duration_seconds": round(step.duration_seconds, 6),
         "error": step.error,
         "index": list(step.index),
+        "cached_from": step.cached_from or None,
     }
 
 

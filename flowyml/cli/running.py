@@ -35,6 +35,11 @@ def run(
     detach: Annotated[bool, Option(("--detach", "-d"), "Submit the run and do not wait for it.")] = False,
     timeout: Timeout = None,
     force: Force = False,
+    refresh: Annotated[bool, Option(("--refresh",), "Run cached steps too, for new results.")] = False,
+    refresh_step: Annotated[
+        list[str] | None,
+        Option(("--refresh-step",), "Run this cached step, for a new result. Repeatable.", metavar="NAME"),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Run a pipeline, by default here and now.
@@ -49,6 +54,8 @@ def run(
         pipeline = load(file)
         if collector := get_metrics_collector():  # set while the file was loaded, when it was not asked
             collector.check()
+        if refresh or refresh_step:
+            pipeline = pipeline.refreshed(True if refresh else refresh_step or ())
         values = read_parameters(pipeline.compile(), parameters or ())
         orchestrator = resolve(on)
         if detach:

@@ -37,6 +37,7 @@ class Feature(StrEnum):
     RETRY_RUN = "What failed of a run runs again (retry)"
     SECRETS = "Secrets by name"
     OPERATORS = "Operators of Airflow as steps (airflow_operator)"
+    CACHING = "Results of steps that later runs take again (cache)"
     SCHEDULE_CRON = "Cron schedule"
     SCHEDULE_INTERVAL = "Interval schedule"
     SCHEDULE_TIMEZONE = "Schedule in a time zone"

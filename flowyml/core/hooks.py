@@ -16,7 +16,7 @@ __all__ = ["PipelineHook"]
 
 logger = logging.getLogger("flowyml.hooks")
 
-EVENTS = ("on_pipeline_start", "on_step_start", "on_step_end", "on_pipeline_end", "on_error")
+EVENTS = ("on_pipeline_start", "on_step_start", "on_step_end", "on_step_cached", "on_pipeline_end", "on_error")
 
 
 class PipelineHook:
@@ -36,6 +36,9 @@ class PipelineHook:
 
     def on_step_end(self, step_name: str, outputs: Mapping[str, Any], duration: float) -> None:
         """A step succeeded after ``duration`` seconds."""
+
+    def on_step_cached(self, step_name: str, run_id: str) -> None:
+        """A step was not run: its results are those that it gave in the run ``run_id``."""
 
     def on_pipeline_end(self, pipeline_name: str, run_id: str, status: ExecutionStatus, duration: float) -> None:
         """The run ended, in whatever way, after ``duration`` seconds."""

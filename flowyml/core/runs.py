@@ -63,7 +63,8 @@ class StepRun:
     """One step of a run. ``attempt`` counts from 1; 0 while it has not begun.
 
     A step in a loop has one for each item; ``index`` is the item's place in the list, one number for each loop around
-    it, and empty outside of all loops. ``items`` is for those that ``folded`` makes.
+    it, and empty outside of all loops. ``items`` is for those that ``folded`` makes. ``cached_from`` is the run that
+    its results are from, where it did not run itself.
     """
 
     name: str
@@ -75,12 +76,21 @@ class StepRun:
     error: str | None = None
     index: tuple[int, ...] = ()
     items: tuple[int, int] | None = None
+    cached_from: str = ""
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether it did not run, and its results are those of an earlier run."""
+        return bool(self.cached_from)
 
     @property
     def note(self) -> str:
-        """Why it did not complete, or did not run: the first line of its error, else ``skipped`` or ``no items``."""
+        """Why it did not complete, or did not run: the first line of its error, else ``skipped``, ``no items`` or
+        ``cached`` and from where."""
         if self.error:
             return self.error.partition("\n")[0]
+        if self.cached_from:
+            return f"cached from {self.cached_from}"
         return self.raw_status.replace("_", " ") if self.raw_status in _DID_NOT_RUN else ""
 
     @property
@@ -168,7 +178,14 @@ def _folded(name: str, runs: Sequence[StepRun]) -> StepRun:
         name=name, status=status, raw_status=worst.raw_status, attempt=max(run.attempt for run in runs),
         started_at=min(begun, default=None), error=error, items=(len(ended), len(runs)),
         ended_at=max((run.ended_at for run in runs if run.ended_at), default=None) if done else None,
+        cached_from=_cached_from(runs),
     )  # fmt: skip
+
+
+def _cached_from(runs: Sequence[StepRun]) -> str:
+    """The run that the results of all items are from, as words where there are several; empty if one ran."""
+    found = {run.cached_from for run in runs}
+    return "" if "" in found else found.pop() if len(found) == 1 else f"{len(found)} runs"
 
 
 _ITEM = re.compile(r"(.+?)((?:\[\d+\])+)")

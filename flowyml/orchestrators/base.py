@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -71,6 +71,9 @@ class RunnablePipeline(Protocol):
 
     def check_parameters(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         """All parameters of a run, defaults filled in; raises ``ParameterError``."""
+
+    def refreshed(self, refresh: bool | str | Iterable[str]) -> RunnablePipeline:
+        """The same pipeline, whose cached steps run: all of them, or those that are named."""
 
     def locate(self, error: DefinitionError) -> None:
         """Have an error, such as one of an engine's compiler, name file and line of its step, else of the pipeline."""
@@ -135,6 +138,11 @@ class Orchestrator(ABC):
         self.secrets = check_names(secrets)
         """How this engine's store calls secrets that pipelines name otherwise."""
         self.login: Login | None = None  # who asks; an adapter that signs in sets it
+
+    @property
+    def artifact_place(self) -> str | None:
+        """Where outputs of steps stand, and their cached results: a folder or a URL; None stands for the default."""
+        return getattr(self, "artifacts", None)
 
     # What users call.
 

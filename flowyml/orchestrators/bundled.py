@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ class BundledPipeline:
     def compile(self) -> Plan:
         """The plan in the bundle."""
         return self._bundle.plan
+
+    def refreshed(self, refresh: bool | str | Iterable[str]) -> BundledPipeline:
+        """The same pipeline, whose cached steps run, and leave new results: all of them, or those that are named."""
+        made = copy(self)
+        made._bundle = self._bundle.with_plan(self._bundle.plan.with_refresh(refresh))
+        made.__dict__.pop("folder", None)
+        return made
 
     def code(self) -> Code:
         """The functions and hooks, loaded into this process."""

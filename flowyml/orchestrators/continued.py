@@ -51,7 +51,8 @@ def before(plan: Plan, ended: Iterable[Ended], kept: KeptOutputs, chosen: Collec
     """What stays of a run when what failed of it, or what is ``chosen`` by name, runs again."""
     positions = {step.name: position for position, step in enumerate(plan)}
     known = _without_stale(plan, {(each.step, each.item): each for each in ended})
-    outputs = {turn: kept.read(labelled(*turn)) or {} for turn, each in known.items() if each.raw_status == "completed"}
+    ran = {turn for turn, each in known.items() if each.raw_status in ("completed", "cached")}
+    outputs = {turn: kept.read(labelled(*turn)) or {} for turn in known if turn in ran}
     kept_rows = [
         KeptRow(positions[name], item_of(index), output, "{}")
         for (name, index), values in outputs.items()

@@ -74,6 +74,8 @@ def _step_needs(plan: Plan, step: Step) -> Iterator[tuple[Feature, str]]:
         yield Feature.RUN_IF, f"run_if={step.run_if!r}"
     if step.execution_group:
         yield Feature.EXECUTION_GROUPS, f"execution_group={step.execution_group!r}"
+    if step.caching:
+        yield Feature.CACHING, "cache=…"
     if step.secrets:
         yield Feature.SECRETS, f"secret {next(iter(step.secrets.values()))!r}"
     if step.retry and step.retry.max_attempts > 1:

@@ -11,7 +11,7 @@ from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.conditions import AllOf, AnyOf, Compare, IsTrue, Not
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
-from flowyml.plan.model import SCHEMA_VERSION, Input, Parameter, PipelineOutput, Plan, Step
+from flowyml.plan.model import SCHEMA_VERSION, Caching, Input, Parameter, PipelineOutput, Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromParameter, FromStep
 
 __all__ = ["decode"]
@@ -57,8 +57,13 @@ def _step(plain: Mapping[str, Any]) -> Step:
         "inputs": _inputs(plain.get("inputs", ())),
         "retry": OrchestratorRetryPolicy(**plain["retry"]) if "retry" in plain else None,
         "resources": ResourceRequirements(**plain["resources"]) if "resources" in plain else None,
+        "caching": _caching(plain["caching"]) if "caching" in plain else None,
         **_tuples(plain, "outputs", "after", "tags"),
     })  # fmt: skip
+
+
+def _caching(plain: Mapping[str, Any]) -> Caching:
+    return Caching(**{**plain, **_tuples(plain, "arguments", "environment", "packages")})
 
 
 def _inputs(plain: Sequence[Mapping[str, Any]]) -> tuple[Input, ...]:

@@ -6,11 +6,12 @@ The classes are standard-library dataclasses, since workers that have nothing bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from flowyml.core.errors import DefinitionError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.canonical import canonical_json
@@ -22,6 +23,7 @@ __all__ = [
     "FLAT_SCHEMA_VERSION",
     "RUN_IF",
     "SCHEMA_VERSION",
+    "Caching",
     "Constant",
     "FromEither",
     "FromItem",
@@ -39,7 +41,7 @@ SCHEMA_VERSION = 2
 """The newest that this FlowyML reads."""
 
 FLAT_SCHEMA_VERSION = 1
-"""That of a plan without control flow, secrets and execution groups, which keeps its bytes."""
+"""That of a plan without control flow, secrets, execution groups and caching, which keeps its bytes."""
 
 RUN_IF = (
     "all_success", "all_done", "all_failed", "one_failed", "one_success", "one_done", "none_failed",
@@ -82,6 +84,27 @@ class PipelineOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Caching:
+    """How a step's results are kept for later runs, and found again.
+
+    ``code`` is a digest of the code that the step can reach, ``makers`` one of the code of all steps before it, which
+    counts where an input is an object with methods. ``arguments`` are those that count; None: all. ``environment`` and
+    ``packages`` name variables and packages of the worker that count, ``dates`` says whether the run's do. Results
+    older than ``ttl_seconds`` do not count. With ``refresh`` none does, and a new one takes its place.
+    """
+
+    code: str
+    makers: str = ""
+    version: str = ""
+    ttl_seconds: float | None = None
+    arguments: tuple[str, ...] | None = None
+    environment: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    dates: bool = False
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One node of the graph.
 
@@ -92,7 +115,7 @@ class Step:
     ``group`` is the innermost group that it is in, ``run_if`` one of ``RUN_IF``. ``secrets`` are names of secrets, by
     the argument or the environment variable that the value of each fills on the worker. Steps of one
     ``execution_group`` run in one task, process or pod: see ``flowyml.plan.groups.Together``. ``kinds`` are those of
-    outputs whose annotation says one: see ``flowyml.plan.kinds``.
+    outputs whose annotation says one: see ``flowyml.plan.kinds``. ``caching`` is None for a step that always runs.
     """
 
     name: str
@@ -111,6 +134,7 @@ class Step:
     secrets: Mapping[str, str] = field(default_factory=dict)
     execution_group: str = ""
     kinds: Mapping[str, str] = field(default_factory=dict)
+    caching: Caching | None = None
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -199,6 +223,29 @@ class Plan:
         renamed = replace(self, steps=tuple(steps))
         check_distinct(name for step in renamed.steps for name in step.secrets.values())
         return renamed
+
+    def with_refresh(self, refresh: bool | str | Iterable[str]) -> Plan:
+        """The same plan, where cached steps run and leave new results: all of them, or those that are named.
+
+        Raises ``DefinitionError`` for a name that is not a cached step's.
+        """
+        if refresh is False:
+            return self
+        if isinstance(refresh, bool):
+            chosen = [step.name for step in self if step.caching]
+        else:
+            chosen = [refresh] if isinstance(refresh, str) else list(refresh)
+        for name in chosen:
+            if name not in self.by_name or self.by_name[name].caching is None:
+                cached = ", ".join(step.name for step in self if step.caching) or "none"
+                raise DefinitionError(
+                    f"Pipeline {self.name!r}: refresh names {name!r}, which is not a cached step. Those are: {cached}."
+                )
+        steps = tuple(
+            replace(step, caching=replace(step.caching, refresh=True)) if step.caching and step.name in chosen else step
+            for step in self
+        )
+        return replace(self, steps=steps)
 
     def with_retry_policy(self, policy: OrchestratorRetryPolicy | None) -> Plan:
         """The same plan, where steps without a policy of their own get this one."""

@@ -11,7 +11,11 @@ __all__ = ["Code"]
 
 
 class Code(NamedTuple):
-    """The functions of a plan's steps, by step name, and its hooks."""
+    """The functions of a plan's steps, by step name, and its hooks.
+
+    ``held`` has, for cached steps, a digest of what this process holds of their code and the code does not say.
+    """
 
     functions: Mapping[str, Callable[..., Any]]
     hooks: Sequence[PipelineHook] = ()
+    held: Mapping[str, str] = {}

@@ -17,12 +17,24 @@ from flowyml.core.hooks import PipelineHook, fire
 from flowyml.plan.model import Step
 from flowyml.runtime.shutdown import StepStopped
 
-__all__ = ["named_outputs", "run_step", "step_error"]
+__all__ = ["CachedOutputs", "named_outputs", "run_step", "step_error"]
 
 Outputs = dict[str, Any]
 E = TypeVar("E", bound=StepError)
 
 _GENERATORS = (GeneratorType, AsyncGeneratorType)
+
+
+class CachedOutputs(dict[str, Any]):
+    """Packed outputs of a step that did not run: those that it gave in the run ``cached_from``."""
+
+    def __init__(self, outputs: Mapping[str, Any], cached_from: str) -> None:
+        super().__init__(outputs)
+        self.cached_from = cached_from
+
+    def note(self, label: str) -> str:
+        """What the log of a step, or of an item, says of it."""
+        return f"step {label!r} was not run: its results are those of run {self.cached_from!r}"
 
 
 def run_step(

@@ -17,6 +17,7 @@ EVENTS = {
     "on_pipeline_end": ("pipeline_name", "run_id", "status", "duration"),
     "on_step_start": ("step_name", "inputs"),
     "on_step_end": ("step_name", "outputs", "duration"),
+    "on_step_cached": ("step_name", "run_id"),
     "on_error": ("step_name", "error"),
 }
 

@@ -23,6 +23,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.runs import labelled
 from flowyml.plan.parameters import is_too_deep, too_deep
+from flowyml.runtime.execution import CachedOutputs
 from flowyml.runtime.fork_client import ForkedProcesses, Server, start_ahead
 from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.kept import KEEP, KeptOutputs
@@ -128,6 +129,8 @@ class StepProcesses:
         Steps with the same name ``together``, of which no two may run at a time, share one process where it can be
         forked: it waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
 
+        For a step that is cached and did not run they are ``CachedOutputs``.
+
         Parameters and constants need not be among the inputs; those of the run and the plan are used. ``secrets`` are
         the step's: their values are kept out of what it prints and of the errors that this raises. ``timeout`` is
         in seconds, from the moment the process starts; loading the code, which comes before, may take as long again,
@@ -156,6 +159,8 @@ class StepProcesses:
         if failure := answer.get("failure"):
             raise _raised(step, failure)
         outputs: dict[str, Any] = answer["outputs"]
+        if "cached" in answer:
+            outputs = CachedOutputs(outputs, answer["cached"])
         if self._kept is not None:
             self._kept.keep(labelled(step, index), outputs)
         return outputs

@@ -30,7 +30,7 @@ from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Input, Plan, Source, Step
 from flowyml.plan.parameters import as_declared, days_of, is_of_type, is_too_deep, too_deep, wanted
 from flowyml.runtime.deciding import checked_lists, is_taken
-from flowyml.runtime.execution import run_step, step_error
+from flowyml.runtime.execution import CachedOutputs, run_step, step_error
 from flowyml.runtime.loading import load_hooks, load_step
 from flowyml.runtime.parent_env import apply_parent_env
 from flowyml.runtime.reporting import reported
@@ -68,6 +68,7 @@ class Worker:
         self._no_pickles = caller["no_pickles"] if "no_pickles" in caller else decide_on_pickles()
         self._is_read = is_read
         self._levels = caller.get("levels", {})
+        self._kept = caller.get("cache")  # the store of cached results, where that is not the run's
         self.folder = folder
         self.run_id = run_id
         self.artifacts = artifacts
@@ -91,6 +92,10 @@ class Worker:
         except (Exception, SystemExit):
             logger.exception("The hooks of pipeline %r cannot be loaded; the run goes on without them.", self.plan.name)
             return ()
+
+    @property
+    def _place(self) -> str:
+        return self.place or run_place("by-hand", self.plan.name, self.run_id)
 
     def set_up_logging(self) -> None:
         """What is logged from now on is printed, after user code was loaded, which may set logging up by itself."""
@@ -126,6 +131,42 @@ class Worker:
     def _perform(
         self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
     ) -> dict[str, Any]:
+        if step.caching is None:
+            return self._run(step, packed, attempt, index, secrets)
+        from flowyml.runtime.caching import Depends, StepCache
+
+        compute = partial(self._run, step, packed, attempt, index, secrets)
+        try:
+            contents = {
+                item.name: self._content(step, item, packed) for item in step.inputs if _is_given(step, item, packed)
+            }
+        except FlowymlError:  # what is wrong with an input is the step's own error
+            return compute()
+        cache = StepCache(self.store, open_store(self._kept) if self._kept else self.store, self.plan.name, self.run_id)
+        label = labelled(step.name, index)
+        outputs = cache.outputs(
+            step,
+            Depends(contents, dates=self.dates.plain()),
+            partial(artifact_key, self._place, label, attempt),
+            compute,
+        )
+        if isinstance(outputs, CachedOutputs):
+            self.set_up_logging()
+            print(outputs.note(label), flush=True)  # in the step's log, whatever levels the user's code has set
+            fire(self.hooks, "on_step_cached", step.name, outputs.cached_from)
+        return outputs
+
+    def _content(self, step: Step, item: Input, packed: Mapping[str, Any]) -> Any:
+        from flowyml.artifacts.contents import content_of_value
+
+        origin = self._list_of(item.source) if isinstance(item.source, FromItem) else item.source
+        if isinstance(origin, FromStep | FromEither) and item.name in packed:
+            return _content(packed[item.name], self._loops_of(step.group, item.source))
+        return content_of_value(self._input(step, item, packed))
+
+    def _run(
+        self, step: Step, packed: Mapping[str, Any], attempt: int, index: Sequence[int], secrets: Mapping[str, str]
+    ) -> dict[str, Any]:
         try:
             function = self.function(step)
             self.set_up_logging()
@@ -151,7 +192,9 @@ class Worker:
     ) -> dict[str, Any]:
         """The same as plain JSON, a failure included, for another process. Raises ``StepStopped`` alone."""
         try:
-            return {"outputs": self.perform(step, packed, attempt, index, secrets)}
+            outputs = self.perform(step, packed, attempt, index, secrets)
+            cached = {"cached": outputs.cached_from} if isinstance(outputs, CachedOutputs) else {}
+            return {"outputs": outputs, **cached}
         except StepStopped:
             raise
         except BaseException as error:
@@ -181,11 +224,10 @@ class Worker:
 
     def _lists(self, loop: Loop, packed: Mapping[str, Any], index: Sequence[int]) -> dict[str, Any]:
         values = {item.name: self._value(item.source, loop.parent, packed[item.name]) for item in loop.over}
-        place = self.place or run_place("by-hand", self.plan.name, self.run_id)
         label = labelled(loop.name, index)
         return {
             name: [
-                pack(item, self.store, key=partial(artifact_key, place, label, 0, f"{name}-{number}"))
+                pack(item, self.store, key=partial(artifact_key, self._place, label, 0, f"{name}-{number}"))
                 for number, item in enumerate(items)
             ]
             for name, items in checked_lists(loop, values).items()
@@ -291,7 +333,6 @@ class Worker:
         self, step: Step, label: str, attempt: int, secrets: Mapping[str, str], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         packed = {}
-        place = self.place or run_place("by-hand", self.plan.name, self.run_id)
         for name, value in outputs.items():
             if secrets and _holds(value, secrets):
                 raise step_error(
@@ -299,7 +340,7 @@ class Worker:
                     f"step {step.name!r}: output {name!r} holds the value of a secret. Outputs are kept, and engines "
                     f"show them. Let each step that needs it name the secret: secrets=….",
                 )  # fmt: skip
-            key = partial(artifact_key, place, label, attempt, name)
+            key = partial(artifact_key, self._place, label, attempt, name)
             try:
                 packed[name] = pack(value, self.store, key=key, face=self._face(step, name, value, key, secrets))
             except ArtifactError as error:
@@ -324,6 +365,17 @@ class Worker:
         except ImportError:  # on Kubeflow, where code that names nothing of that kind goes without it
             return {}
         return face_of(value, self.store, key, kind=kind, facts=facts, mask=_without(secrets))
+
+
+def _content(packed: Any, loops: Sequence[Loop]) -> list[Any]:
+    """What a packed value of a step is, or a list of those of a loop's items."""
+    from flowyml.artifacts.contents import content_of
+
+    if not loops:
+        return content_of(packed)
+    if loops[0].on_item_error == "continue":
+        return ["list", *(["list", ["json", index], _content(value, loops[1:])] for index, value in packed)]
+    return ["list", *(_content(value, loops[1:]) for value in packed)]
 
 
 def _without(secrets: Mapping[str, str]) -> Callable[[str], str]:

@@ -44,6 +44,7 @@ RUN_KEYS = {
 
 STEP_KEYS = {
     "name", "index", "status", "raw_status", "attempt", "started_at", "ended_at", "duration_seconds", "error",
+    "cached_from",
 }  # fmt: skip
 
 

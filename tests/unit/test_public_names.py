@@ -14,7 +14,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
 PUBLIC = {
     "flowyml": [
-        "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Context", "CurrentRun", "If", "Pipeline",
+        "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "Cache", "Context", "CurrentRun", "If",
+        "Pipeline",
         "__version__", "all_of", "any_of", "cleanup", "context", "current_run", "either", "elif_", "for_each",
         "get_logger", "is_in", "not_", "otherwise", "pipeline", "report", "step", "when",
     ],
@@ -62,7 +63,8 @@ PUBLIC = {
     "flowyml.orchestrators.targets": ["construct", "resolve", "target", "targets"],
     "flowyml.plan.bundle": ["Bundle", "build"],
     "flowyml.plan.model": [
-        "FLAT_SCHEMA_VERSION", "RUN_IF", "SCHEMA_VERSION", "Constant", "FromEither", "FromItem", "FromParameter",
+        "FLAT_SCHEMA_VERSION", "RUN_IF", "SCHEMA_VERSION", "Caching", "Constant", "FromEither", "FromItem",
+        "FromParameter",
         "FromStep", "Input", "Parameter", "PipelineOutput", "Plan", "Source", "Step",
     ],
     "flowyml.testing": [

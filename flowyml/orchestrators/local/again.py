@@ -285,7 +285,7 @@ def _skipped(row: StepRow | None) -> bool:
 
 
 def _ran(row: StepRow | None) -> bool:
-    return row is not None and row.raw_status == "completed"
+    return row is not None and row.raw_status in ("completed", "cached")
 
 
 def _failed(row: StepRow | None) -> bool:

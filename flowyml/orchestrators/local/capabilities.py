@@ -42,6 +42,7 @@ CAPABILITIES = Capabilities(
         ),
         Feature.SECRETS: yes,
         Feature.OPERATORS: no("They run on Airflow alone."),
+        Feature.CACHING: yes,
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),
         Feature.SCHEDULE_INTERVAL: partly(_WHILE_SERVED),
         Feature.SCHEDULE_TIMEZONE: yes,

@@ -25,6 +25,7 @@ from flowyml.core.retry_policy import error_names
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.schema import StepRow, item_of
 from flowyml.orchestrators.local.stopping import Slot
+from flowyml.runtime.execution import CachedOutputs
 from flowyml.runtime.nodes import Decision, End, Index, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.tracebacks import described, left_behind
@@ -196,7 +197,10 @@ class Engine:
             if isinstance(error, KeyboardInterrupt) and slot is self._slots[0]:
                 raise
         else:
-            self._mark(node, StepRow(node.position, "COMPLETED", "completed", node.attempt, started, time.time()))
+            row = StepRow(node.position, "COMPLETED", "completed", node.attempt, started, time.time())
+            if isinstance(node.values, CachedOutputs):
+                row = row._replace(raw_status="cached", cached_from=node.values.cached_from)
+            self._mark(node, row)
 
     def _fail(self, node: Node, error: BaseException, started: float) -> None:
         node.error = error

@@ -139,6 +139,7 @@ def _step_result(seen: StepRun, outputs: Mapping[str, Any]) -> StepResult:
     return StepResult(
         name=seen.name, status=seen.status, raw_status=seen.raw_status, attempt=seen.attempt,
         started_at=seen.started_at, ended_at=seen.ended_at, error=seen.error, items=seen.items, outputs=outputs,
+        cached_from=seen.cached_from,
     )  # fmt: skip
 
 
@@ -183,6 +184,7 @@ def step_of(name: str, row: StepRow) -> StepRun:
     return StepRun(
         name=name, status=ExecutionStatus[row.status], raw_status=row.raw_status, attempt=row.attempt,
         started_at=at(row.started), ended_at=at(row.ended), error=row.error, index=index_of(row.item),
+        cached_from=row.cached_from or "",
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import run_place
+from flowyml.artifacts import default_url, run_place
 from flowyml.artifacts.allowed import decide_on_pickles, pickles_decided
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ConfigurationError, OutputNotKeptError
@@ -195,9 +195,13 @@ class LocalRun:
         return StepProcesses(
             self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values),
             place=run_place("local", self.plan.name, self.row.run_id), parameters=self._parameters,
-            caller=read_parent_env(), started=self._settings.started, dates=self._settings.dates,
+            caller={**read_parent_env(), **self._cache()}, started=self._settings.started, dates=self._settings.dates,
             read_secret=self._settings.read_secret,
         )  # fmt: skip
+
+    def _cache(self) -> dict[str, str]:
+        """Where cached results stand, for steps in processes: the run's own values go with it."""
+        return {"cache": default_url()} if any(step.caching for step in self.plan) else {}
 
     def _ticker(self, live_view: LiveView | None) -> Callable[[sqlite3.Connection], None]:
         host = self._settings.host
@@ -277,7 +281,7 @@ class LocalRun:
         measure("run_finished", self.plan.name, self.row.run_id, self._outcome[0], self._seconds())
 
     def _tidy(self) -> None:
-        if self._settings.bundle is not None:
+        if self._settings.bundle is not None or self._values.is_dir():
             shutil.rmtree(self._values, ignore_errors=True)
             with suppress(OSError):  # a detached process has more in it, and so has a run that can be retried
                 self._settings.folder.rmdir()

@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["KeptRow", "RunRow", "StepRow", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 6
+VERSION = 7
 
 _TABLES = """
 CREATE TABLE runs (
@@ -70,6 +70,7 @@ CREATE TABLE kept (
 ) WITHOUT ROWID
 """,
     6: "CREATE TABLE deployed (pipeline TEXT PRIMARY KEY, bundle TEXT NOT NULL)",
+    7: "ALTER TABLE steps ADD COLUMN cached_from TEXT",
 }
 
 
@@ -106,7 +107,8 @@ class RunRow(NamedTuple):
 
 
 class StepRow(NamedTuple):
-    """A step as it is stored. ``position`` is its place in the plan, ``item`` the one of the loops that it is in."""
+    """A step as it is stored. ``position`` is its place in the plan, ``item`` the one of the loops that it is in, and
+    ``cached_from`` the run that its results are from where it did not run."""
 
     position: int
     status: str
@@ -116,6 +118,7 @@ class StepRow(NamedTuple):
     ended: float | None = None
     error: str | None = None
     item: str = ""
+    cached_from: str | None = None
 
     @classmethod
     def columns(cls) -> str:

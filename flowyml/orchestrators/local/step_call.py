@@ -10,8 +10,8 @@ from typing import Any
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import OutputError
-from flowyml.core.hooks import PipelineHook
+from flowyml.core.errors import NotPicklableError, OutputError
+from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.again import Recorded
 from flowyml.orchestrators.local.capture import Sink, attributed, pass_on
@@ -24,7 +24,7 @@ from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
 from flowyml.runtime.deciding import checked_lists, is_taken
-from flowyml.runtime.execution import run_step
+from flowyml.runtime.execution import CachedOutputs, run_step
 from flowyml.runtime.nodes import Collected, Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
@@ -63,6 +63,7 @@ class StepCalls:
         sink: Callable[[int, str], Sink], parameters: Mapping[str, Any], dates: RunDates, *, share: bool = False,
         sharing: Collection[str] = (), together: Mapping[str, Together] = {}, max_copied_bytes: float = 0,
     ) -> None:  # fmt: skip
+        self._held = code.held
         self.apart: StepProcesses | None = None
         self._functions = code.functions
         self._hooks: tuple[PipelineHook, ...] = tuple(code.hooks)
@@ -97,6 +98,9 @@ class StepCalls:
         return self._unpack(value.packed) if type(value) is Stored else self.loans.as_returned(value)
 
     def _call_here(self, node: Node) -> dict[str, Any]:
+        return self._run_here(node) if node.step.caching is None else self._call_cached(node)
+
+    def _run_here(self, node: Node) -> dict[str, Any]:
         given: dict[str, Any] = own_copy(node.fixed)  # an attempt may change its own
         lent: list[Any] = []
         for name, source, output in node.given():
@@ -106,6 +110,53 @@ class StepCalls:
             outputs = distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
         self.loans.returned(lent)
         return outputs
+
+    def _call_cached(self, node: Node) -> dict[str, Any]:
+        """The outputs of an earlier run; else those of this one, both packed, to be kept, and as they are."""
+        from flowyml.runtime.caching import Depends, StepCache
+
+        depends = Depends(self._contents(node), self._held.get(node.step.name, ""), self._dates.plain())
+        store, live = open_store(self._folder), dict[str, Any]()
+        place = partial(artifact_key, run_place("local", self._pipeline, self._run_id), node.label, node.attempt)
+
+        def compute() -> dict[str, Any]:
+            live.update(self._run_here(node))
+            return {name: pack(value, store, key=partial(place, name)) for name, value in live.items()}
+
+        try:
+            cache = StepCache(store, open_store(), self._pipeline, self._run_id)
+            outputs = cache.outputs(node.step, depends, place, compute)
+        except NotPicklableError as error:  # threads hand it over all the same
+            self._sink(node.position, node.row.item).line("WARNING", f"step {node.label!r} is not cached: {error}")
+            return live
+        if isinstance(outputs, CachedOutputs):
+            self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
+            fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
+            return CachedOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
+        return {name: Stored(outputs[name], value) for name, value in live.items()}
+
+    def _contents(self, node: Node) -> dict[str, Any]:
+        """What the step gets, by content."""
+        from flowyml.artifacts.contents import content_of_value
+
+        contents: dict[str, Any] = {name: content_of_value(value) for name, value in node.fixed.items()}
+        contents.update((name, self._content(source.values[output])) for name, source, output in node.given())
+        return _as_declared(node, contents)
+
+    def _content(self, value: Any) -> list[Any]:
+        from flowyml.artifacts.contents import content_of, content_of_value
+
+        if isinstance(value, Collected):
+            parts = [self._content(part) for part in value]
+            if value.indexes is None:
+                return ["list", *parts]
+            return [
+                "list",
+                *(["list", ["json", index], part] for index, part in zip(value.indexes, parts, strict=True)),
+            ]
+        if type(value) is Recorded:
+            return content_of_value(value.read())
+        return content_of(value.packed) if type(value) is Stored else content_of_value(value)
 
     def look(self, node: Decision | Opening) -> Any:
         """Whether a branch is taken; for a loop, the lists that it goes over. Raises ``StepError``."""
@@ -164,7 +215,8 @@ class StepCalls:
             timeout=node.step.timeout_seconds, on_line=partial(_pass_line, sink), stop=self._stop,
             together=node.together, hold=self._is_followed(node),
         )  # fmt: skip
-        return {name: Stored(value) for name, value in packed.items()}
+        stored = {name: Stored(value) for name, value in packed.items()}
+        return CachedOutputs(stored, packed.cached_from) if isinstance(packed, CachedOutputs) else stored
 
     def _is_followed(self, node: Node) -> bool:
         """Whether another step of its execution group may need its process."""

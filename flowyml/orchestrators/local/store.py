@@ -340,13 +340,14 @@ def write(db: sqlite3.Connection, number: int, steps: Iterable[StepRow], lines: 
 
 
 _WRITE_STEPS = """
-INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error, item)
+INSERT INTO steps (run, position, status, raw_status, attempt, started, ended, error, item, cached_from)
 SELECT :run, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
        json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
-       json_extract(value, '$[6]'), json_extract(value, '$[7]')
+       json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]')
 FROM json_each(:rows) WHERE true
 ON CONFLICT (run, position, item) DO UPDATE SET status = excluded.status, raw_status = excluded.raw_status,
-       attempt = excluded.attempt, started = excluded.started, ended = excluded.ended, error = excluded.error
+       attempt = excluded.attempt, started = excluded.started, ended = excluded.ended, error = excluded.error,
+       cached_from = excluded.cached_from
 """
 
 _WRITE_LINES = """

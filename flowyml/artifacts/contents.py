@@ -1,0 +1,75 @@
+"""What a value is, wherever it stands: the same for equal values in every process, as far as can be."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts.hashing import HashingWriter
+from flowyml.artifacts.packing import REFERENCE, is_reference, pack, read_reference
+from flowyml.artifacts.store import Produce, Store, Written
+from flowyml.core.errors import ArtifactError
+
+__all__ = ["content_of", "content_of_value", "has_object", "moved_reference", "size_of"]
+
+_PLAIN = frozenset({
+    "bytes", "text", "json", "npy", "parquet", "parquet-arrow", "parquet-polars", "file", "folder",
+})  # fmt: skip
+"""Formats of values without code of their own."""
+
+
+def content_of(packed: Any) -> list[Any]:
+    """That of a packed value, as JSON: the value itself where it is small, else its format and SHA-256."""
+    if not is_reference(packed):
+        return ["json", packed]
+    written, found = read_reference(packed[REFERENCE])
+    return ["artifact", found.name, written.sha256]
+
+
+def content_of_value(value: Any) -> list[Any]:
+    """That of a value, as it would be packed. Raises ``ArtifactError`` for what cannot be."""
+    if type(value) in (datetime.date, datetime.datetime):
+        return ["date", repr(value)]
+    return content_of(pack(value, _Nowhere(""), key="value"))
+
+
+def has_object(content: list[Any]) -> bool:
+    """Whether there is an object of some class in it, whose methods are code."""
+    kind, *rest = content
+    return any(map(has_object, rest)) if kind == "list" else kind == "artifact" and rest[0] not in _PLAIN
+
+
+def moved_reference(packed: Mapping[str, Any], move: Callable[[Written], Written]) -> dict[str, Any]:
+    """The same reference to where ``move`` puts what is stored: the value, then its picture, if there is one.
+
+    Raises ``ArtifactError``.
+    """
+    reference = packed[REFERENCE]
+    moved = {**reference, "url": move(read_reference(reference)[0]).url}
+    if picture := reference.get("picture"):
+        try:
+            written = Written(str(picture["url"]), str(picture["sha256"]), int(picture["size"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"This is not a picture of an artifact: {picture!r:.200}") from error
+        moved["picture"] = {**picture, "url": move(written).url}
+    return {REFERENCE: moved}
+
+
+def size_of(packed: Mapping[str, Any]) -> int:
+    """The bytes of what a reference stands for. Raises ``ArtifactError``."""
+    return read_reference(packed[REFERENCE])[0].size
+
+
+class _Nowhere(Store):
+    """Only hashes what is written to it."""
+
+    def write(self, key: str, produce: Produce) -> Written:
+        with Path("/dev/null").open("wb", buffering=0) as nothing, HashingWriter(nothing) as writer:
+            produce(writer)  # type: ignore[arg-type]  # what formats need of a file, it has
+        return Written("", writer.sha256, writer.size)
+
+    def local_copy(self, url: str) -> AbstractContextManager[Path]:
+        raise ArtifactError("Nothing was kept.")

@@ -1,0 +1,89 @@
+"""What ``@step(cache=…)`` takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flowyml.core.errors import DefinitionError
+from flowyml.core.near_names import did_you_mean
+
+__all__ = ["Cache", "check_cache"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """How a step is cached: ``@step(cache=Cache(ttl="7d"))``.
+
+    A result counts for as long as ``ttl`` says: a number of seconds, a ``timedelta``, or text such as ``"90s"``,
+    ``"12h"``, ``"7d"``, ``"4w"``; None stands for ever. ``key`` names the arguments that count; by default all do. A
+    new ``version`` makes all earlier results count no more. ``environment`` names variables of the environment that
+    the step reads where it runs, and ``packages`` packages of which another release may give another result.
+
+    Raises ``DefinitionError``.
+
+    >>> Cache(ttl="12h").ttl_seconds
+    43200.0
+    """
+
+    ttl: float | str | timedelta | None = "30d"
+    key: str | Sequence[str] | None = None
+    version: str | int = ""
+    environment: str | Sequence[str] = ()
+    packages: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _ = self.ttl_seconds
+        if isinstance(self.version, bool) or not isinstance(self.version, str | int):
+            raise DefinitionError(f"Cache(version={self.version!r:.80}): a version is text or a whole number.")
+        for option, pattern in (("key", None), ("environment", _VARIABLE), ("packages", _PACKAGE)):
+            names = getattr(self, option)
+            if names is None:
+                continue
+            names = (names,) if isinstance(names, str) else names
+            if not isinstance(names, Iterable) or not all(
+                isinstance(name, str) and (pattern is None or pattern.fullmatch(name)) for name in names
+            ):
+                raise DefinitionError(f"Cache({option}={getattr(self, option)!r:.80}) must be a list of names.")
+            object.__setattr__(self, option, tuple(sorted(set(names))))
+
+    @property
+    def ttl_seconds(self) -> float | None:
+        """For how many seconds a result counts; None: for ever."""
+        ttl = self.ttl
+        if ttl is None:
+            return None
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([smhdw])", ttl) if isinstance(ttl, str) else None
+        if found:
+            seconds = float(found[1]) * _UNITS[found[2]]
+        elif isinstance(ttl, timedelta):
+            seconds = ttl.total_seconds()
+        else:
+            seconds = float(ttl) if isinstance(ttl, int | float) and not isinstance(ttl, bool) else 0.0
+        if not 0 < seconds < float("inf"):
+            raise DefinitionError(
+                f"Cache(ttl={ttl!r:.80}) must be a number of seconds above 0, or text such as '90s', '12h', '7d'; None "
+                f"stands for ever."
+            )
+        return seconds
+
+
+def check_cache(cache: object, who: str, parameters: Collection[str]) -> Cache | bool | None:
+    """Give back what ``@step(cache=…)`` was given. Raises ``DefinitionError``."""
+    if cache is None or isinstance(cache, bool):
+        return cache
+    if not isinstance(cache, Cache):
+        raise DefinitionError(f"{who}: cache={cache!r:.80} must be True, False or a Cache(ttl='7d', …).")
+    for name in cache.key or ():
+        if name not in parameters:
+            raise DefinitionError(
+                f"{who}: Cache(key=…) names {name!r}, which is not a parameter of the function."
+                f"{did_you_mean(name, parameters)}"
+            )
+    return cache

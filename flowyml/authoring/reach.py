@@ -1,0 +1,542 @@
+"""Which code a function can reach, as a digest that changes with what it does and not with how it is laid out.
+
+Files are followed statement by statement, along the names that each uses: see ``source_units``. That leaves out what
+other steps do, and takes too much rather than too little. Where code reaches what it does not name, as with
+``globals()`` or ``getattr`` on a module, the whole file counts, with all that it imports.
+
+What this process holds is another matter: workers import the files anew. It counts for functions that travel by value,
+and where a step runs in this very process.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path, PurePath
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
+
+from flowyml.authoring.function_versions import bytecode
+from flowyml.authoring.source_units import Chain, SourceFile, Unit, identity_of, source_file_at, text_of
+from flowyml.authoring.sources import import_root
+from flowyml.authoring.steps import Step
+from flowyml.core.modules import is_installed, shipped_name, source_file, travels
+
+__all__ = ["Reached", "held", "reached"]
+
+
+class Reached(NamedTuple):
+    """The code that a function can reach, as a digest. ``asks_for_run`` is true for code that may look at its run's
+    dates."""
+
+    code: str
+    asks_for_run: bool
+
+
+def reached(function: Callable[..., Any], *, by_value: bool) -> Reached:
+    """What a worker has of a function; one that travels ``by_value`` takes along what this process holds.
+
+    Raises ``OSError`` and ``SyntaxError`` for files that cannot be read.
+    """
+    if by_value:
+        walk = _Walk(live=True)
+        walk.function(function)
+        return Reached(_digest([*walk.text(), *sorted(walk.named), *walk.held]), walk.asks_for_run)
+    known = _reached.get(id(function))
+    if known and known[0] is function and all(identity_of(path) == seen for path, seen in known[1].items()):
+        return known[2]
+    walk = _Walk(live=False)
+    walk.function(function)
+    found = Reached(_digest([*walk.text(), *sorted(walk.named)]), walk.asks_for_run)
+    if len(_reached) >= _MOST_KNOWN:
+        _reached.clear()
+    _reached[id(function)] = function, walk.identities(), found
+    return found
+
+
+def held(function: Callable[..., Any]) -> str:
+    """A digest of what this process holds of the code that a function can reach; empty where it is what files say.
+
+    That is the state of globals and closures, and files that have changed since they were imported. Raises as
+    ``reached`` does.
+    """
+    walk = _Walk(live=True)
+    walk.function(function)
+    return _digest(walk.held) if walk.held else ""
+
+
+class _Walk:
+    """Goes from name to name; everything is looked at once. ``live`` looks at what this process holds, too."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._is_live = live
+        self.named: set[str] = set()  # functions that workers have of their own
+        self.held: list[str] = []
+        self.asks_for_run = False
+        self._files: dict[Path, SourceFile] = {}
+        self._known: dict[tuple[str, Path | None], tuple[str, Path] | None] = {}
+        self._units: dict[tuple[str, str], list[Unit]] = {}
+        self._whole: set[Path] = set()
+        self._seen: dict[int, Any] = {}  # which stay alive, so that no other gets their ids
+
+    def text(self) -> Iterator[str]:
+        """The statements that were reached, whatever their order in the files."""
+        for (module, name), units in sorted(self._units.items(), key=lambda item: item[0]):
+            yield f"{module}:{name} {' '.join(unit.digest for unit in units)}"
+
+    def identities(self) -> dict[Path, tuple[int, ...]]:
+        """The files that were looked at, as they were."""
+        return {path: file.identity for path, file in self._files.items()}
+
+    # What lives in this process.
+
+    def function(self, value: Any) -> None:
+        """A function, with what is bound to it."""
+        while not isinstance(value, FunctionType):
+            if id(value) in self._seen:
+                return
+            self._seen[id(value)] = value
+            value = self._inner(value)
+            if value is None:
+                return
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        file = self._file_of(value.__module__)
+        if file is None and _is_elsewhere(value.__module__):
+            self.named.add(f"installed {value.__module__}.{value.__qualname__}")
+        elif file is not None:
+            self._named(file, value.__qualname__.partition(".")[0])
+            if not self._is_live:
+                return
+            if "<" in value.__qualname__:  # several of one name may stand in one statement
+                self.held.extend(bytecode(value.__code__))
+        else:
+            self._unfiled(value)
+        self._bound_to(value, file)
+
+    def _inner(self, value: Any) -> Any:
+        """What something that can be called calls; None where that is all that can be said of it."""
+        if isinstance(value, Step):
+            return value.function
+        if isinstance(value, partial):
+            self._hold("partial", (value.args, value.keywords))
+            return value.func
+        if isinstance(value, MethodType):
+            self._hold("self", value.__self__)
+            return value.__func__
+        if isinstance(value, type):
+            self._class(value)
+            return None
+        call = getattr(type(value), "__call__", None)  # noqa: B004  # the method itself is wanted
+        if isinstance(call, FunctionType):
+            self._hold("self", value)
+            return call
+        self.named.add(f"builtin {getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}")
+        return None
+
+    def _bound_to(self, function: FunctionType, file: SourceFile | None) -> None:
+        """Closure and defaults; literal ones stand in the text."""
+        name = f"{function.__module__}.{function.__qualname__}"
+        names = function.__code__.co_freevars
+        for free, cell in zip(names, function.__closure__ or (), strict=True):
+            with suppress(ValueError):  # it is not filled yet
+                self._hold(f"{name} {free}", cell.cell_contents)
+        defaults = (function.__defaults__ or (), function.__kwdefaults__ or {})
+        if any(defaults) and not (file and _says(file, function, defaults)):
+            self._hold(f"{name} defaults", defaults)
+        if isinstance(inner := getattr(function, "__wrapped__", None), FunctionType):
+            self.function(inner)
+
+    def _unfiled(self, function: FunctionType) -> None:
+        """Code without a file, from a notebook say: its own text, and what it names among its globals."""
+        self.held.extend(bytecode(function.__code__) if "<lambda>" in function.__qualname__ else _own_text(function))
+        names = _names(function.__code__)
+        self.asks_for_run = self.asks_for_run or "current_run" in names
+        for name in sorted(names & function.__globals__.keys()):
+            self._hold(name, function.__globals__[name])
+
+    def _class(self, kind: type) -> None:
+        file = self._file_of(kind.__module__)
+        if file is not None:
+            self._named(file, kind.__qualname__.partition(".")[0])
+        elif _is_elsewhere(kind.__module__):
+            self.named.add(f"installed {kind.__module__}.{kind.__qualname__}")
+        else:
+            for name, value in sorted(vars(kind).items()):
+                if not (name.startswith("__") and isinstance(value, str | dict | tuple | type(None))):
+                    self._hold(f"{kind.__qualname__}.{name}", value)
+            for base in kind.__bases__:
+                self._class_of(base)
+
+    def _class_of(self, kind: type) -> None:
+        if id(kind) not in self._seen:
+            self._seen[id(kind)] = kind
+            self._class(kind)
+
+    def _hold(self, name: str, value: Any) -> None:
+        """Note a value that code uses by this name; what is code itself is followed."""
+        if isinstance(value, ModuleType):
+            if (file := self._file_of(value.__name__)) is not None:
+                self._all_of(file)
+        elif isinstance(value, type):
+            self._class_of(value)
+        elif isinstance(value, FunctionType | Step | MethodType | partial):
+            self.function(value)
+        elif isinstance(value, property | staticmethod | classmethod):
+            for part in (getattr(value, each, None) for each in ("fget", "fset", "fdel", "__func__")):
+                if part is not None:
+                    self._hold(name, part)
+        elif not _is_flowymls(value):
+            self.held.append(f"{name} = {self._state(value)}")
+
+    def _state(self, value: Any, depth: int = 0) -> str:
+        """What a value holds, the same in every process as far as can be."""
+        kind = type(value)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if kind in _ATOMS:
+            return f"{name} {self._relative(value) if kind is str else value!r}"
+        is_collection = kind in (list, tuple, dict, set, frozenset)
+        if depth > _DEEPEST or (id(value) in self._seen and not is_collection):
+            return name
+        if is_collection and len(value) > _LONGEST:
+            return f"{name} {_pickled(value)}"
+        if isinstance(value, PurePath):
+            return f"{name} {self._relative(str(value))}"
+        if kind in (list, tuple):
+            return f"{name} [{', '.join(self._state(part, depth + 1) for part in value)}]"
+        if kind in (set, frozenset):
+            return f"{name} {sorted(self._state(part, depth + 1) for part in value)}"
+        if kind is dict:
+            pairs = (f"{self._state(key, depth + 1)}: {self._state(part, depth + 1)}" for key, part in value.items())
+            return f"{name} {{{', '.join(pairs)}}}"
+        if isinstance(value, FunctionType | Step | MethodType | partial | type | ModuleType):
+            self._hold(name, value)
+            return getattr(value, "__qualname__", name)
+        self._seen[id(value)] = value
+        self._class_of(kind)
+        return f"{name} {_pickled(value)}"
+
+    def _relative(self, text: str) -> str:
+        """A path below a file that was reached is the same on all machines that have the file."""
+        for path, file in self._files.items():
+            root = str(import_root(file.name, path))
+            if text == root or text.startswith(root + os.sep):
+                return repr("<root>" + text.removeprefix(root).replace(os.sep, "/"))
+        return repr(text)
+
+    # What stands in files.
+
+    def _file_of(self, module: str | None, beside: SourceFile | None = None) -> SourceFile | None:
+        """The file of a module of the user's; ``beside`` is one that imports it."""
+        found = self._found(module, import_root(beside.name, beside.path) if beside else None) if module else None
+        if found is None:
+            return None
+        name, path = found
+        if path not in self._files:
+            root = import_root(name, path)
+            file = source_file_at(name, path, lambda other: (_found(other, root) or (None, None))[1])
+            self._files[path] = file
+            self._enter(file)
+        return self._files[path]
+
+    def _found(self, module: str, root: Path | None) -> tuple[str, Path] | None:
+        if (module, root) not in self._known:
+            self._known[module, root] = _found(module, root)
+        return self._known[module, root]
+
+    def _enter(self, file: SourceFile) -> None:
+        """Whoever uses a file runs what is loose in it, and in those that it imports, its packages among them."""
+        live = _live(file) if self._is_live else None
+        if live is not None and not _is_as_imported(live, file):
+            self.held.append(f"{file.name} has changed since {_THIS_PROCESS} imported it")
+        for number in range(1, file.name.count(".") + 1):
+            self._file_of(file.name.rsplit(".", number)[0], file)
+        for unit in file.units:
+            for module in (*unit.modules, *unit.stars) if unit.is_import else ():
+                self._file_of(module, file)
+        for unit in file.loose:
+            self._unit(file, "", unit, skipped=file.pipelines)
+
+    def _named(self, file: SourceFile, name: str) -> None:
+        """What a name of a module stands for."""
+        units = file.by_name.get(name)
+        if units is None:
+            for unit in file.units:
+                for star in unit.stars:
+                    if (
+                        (other := self._file_of(star, file))
+                        and other is not file
+                        and self._has(other, name, {file.path})
+                    ):
+                        return self._named(other, name)
+            return self._all_of(file)
+        if (file.name, name) in self._units:
+            return None
+        self._units[file.name, name] = []
+        for unit in units:
+            if unit.is_import:
+                self._imported(file, unit.imports.get(name, (name, None)), {()})
+            else:
+                self._unit(file, name, unit)
+                self._live_value(file, name, unit)
+        return None
+
+    def _has(self, file: SourceFile, name: str, seen: set[Path]) -> bool:
+        if name in file.by_name:
+            return True
+        others = (self._file_of(star, file) for unit in file.units for star in unit.stars)
+        return any(o is not None and o.path not in seen and self._has(o, name, seen | {o.path}) for o in others)
+
+    def _all_of(self, file: SourceFile) -> None:
+        """The whole file, with the whole of what it imports."""
+        if file.path in self._whole:
+            return
+        self._whole.add(file.path)
+        for name in file.by_name:
+            self._named(file, name)
+        for unit in file.units:
+            if not unit.binds:
+                self._unit(file, "", unit)
+            for module in (*unit.modules, *unit.stars):
+                if (other := self._file_of(module, file)) is not None:
+                    self._all_of(other)
+
+    def _unit(self, file: SourceFile, name: str, unit: Unit, skipped: Iterable[str] = ()) -> None:
+        """One statement, and what it uses."""
+        units = self._units.setdefault((file.name, name), [])
+        if unit in units:
+            return
+        units.append(unit)
+        self.asks_for_run = self.asks_for_run or unit.asks_for_run
+        if unit.is_dynamic:
+            self._all_of(file)
+        for star in unit.stars:
+            if (other := self._file_of(star, file)) is not None:
+                self._all_of(other)
+        for used, chains in unit.uses.items():
+            if used in unit.imports:
+                self._imported(file, unit.imports[used], chains)
+            if used not in skipped:
+                self._used(file, used, chains)
+        for module in unit.modules:  # imported within, without a name
+            self._file_of(module, file)
+
+    def _used(self, file: SourceFile, name: str, chains: Iterable[Chain]) -> None:
+        """A name of a file, by which code in it uses what it stands for."""
+        units = file.by_name.get(name, ())
+        for unit in units:
+            if unit.is_import:
+                self._imported(file, unit.imports.get(name, (name, None)), chains)
+            else:
+                self._named(file, name)
+        if not units and any(self._has(other, name, {file.path}) for other in self._stars(file)):
+            self._named(file, name)
+
+    def _stars(self, file: SourceFile) -> Iterator[SourceFile]:
+        return (o for unit in file.units for star in unit.stars if (o := self._file_of(star, file)) is not None)
+
+    def _imported(self, file: SourceFile, imported: tuple[str, str | None], chains: Iterable[Chain]) -> None:
+        """What an import gives, as far as it is used: ``helpers.clean`` is one function of it."""
+        module, name = imported
+        for chain in chains:
+            self._followed(file, module, (name, *chain) if name else chain)
+
+    def _followed(self, file: SourceFile, module: str, chain: Chain) -> None:
+        while chain and self._file_of(f"{module}.{chain[0]}", file) is not None:
+            module, chain = f"{module}.{chain[0]}", chain[1:]
+        found = self._file_of(module, file)
+        if found is None:
+            if chain and not _is_elsewhere(module):  # a folder without a file of its own
+                with suppress(IndexError):
+                    self._followed(file, f"{module}.{chain[0]}", chain[1:])
+            return
+        if not chain or chain[0].startswith("__"):
+            self._all_of(found)
+        else:
+            self._named(found, chain[0])
+
+    def _live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
+        """What a name of a file stands for in this process, unless that is what the file says."""
+        live = _live(file) if self._is_live else None
+        if live is None or name not in vars(live):
+            return
+        value = vars(live)[name]
+        if isinstance(unit.node, ast.ClassDef):
+            self._live_class(file, value, unit.node)
+        elif isinstance(value, FunctionType | Step | MethodType | partial):
+            self.function(value)
+        elif not isinstance(value, ModuleType | type) and not _is_literal(file, unit.node, value):
+            self._hold(f"{file.name}.{name}", value)
+
+    def _live_class(self, file: SourceFile, kind: Any, node: ast.ClassDef) -> None:
+        for inner in node.body:
+            if isinstance(inner, ast.Assign | ast.AnnAssign):
+                targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
+                for target in targets:
+                    name = target.id if isinstance(target, ast.Name) else ""
+                    value = getattr(kind, "__dict__", {}).get(name)
+                    if type(value) in (*_ATOMS, list, tuple, dict, set, frozenset) and not _is_literal(
+                        file, inner, value
+                    ):
+                        self._hold(f"{node.name}.{name}", value)
+
+
+_ATOMS = (bool, int, float, complex, str, bytes, type(None), type(...))
+_DEEPEST = 6
+_MOST_KNOWN = 4096
+_LONGEST = 1000
+_THIS_PROCESS = f"process {os.urandom(8).hex()}"
+
+
+_reached: dict[int, tuple[Callable[..., Any], dict[Path, tuple[int, ...]], Reached]] = {}
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _found(module: str, root: Path | None) -> tuple[str, Path] | None:
+    """The name and the file of a module of the user's: where it is loaded from, else below ``root``."""
+    if module.partition(".")[0] == "flowyml":
+        return None
+    live = sys.modules.get(module)
+    if live is not None and getattr(live, "__file__", None):
+        path = source_file(live) if travels(module) else None
+        return (shipped_name(module) or module, path) if path else None
+    for path in _candidates(module, root) if root else ():
+        if path.is_file() and not is_installed(path):
+            return module, path.resolve()
+    return None
+
+
+def _candidates(module: str, root: Path) -> tuple[Path, Path]:
+    inner = module.replace(".", "/")
+    return root / f"{inner}.py", root / inner / "__init__.py"
+
+
+def _is_elsewhere(module: str | None) -> bool:
+    """Whether a module is installed, or FlowyML's own, and not of a notebook or made by hand."""
+    live = sys.modules.get(module or "")
+    if live is None or module == "__main__":
+        return False
+    spec = getattr(live, "__spec__", None)
+    return spec is not None and (spec.origin is not None or spec.submodule_search_locations is not None)
+
+
+def _live(file: SourceFile) -> ModuleType | None:
+    """The module in this process."""
+    for name in (file.name, "__main__"):
+        live = sys.modules.get(name)
+        if live is not None and source_file(live) == file.path:
+            return live
+    return None
+
+
+def _own_text(function: FunctionType) -> Iterable[str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+        return [text_of(ast.parse(source))]
+    except (OSError, SyntaxError, TypeError):
+        return bytecode(function.__code__)
+
+
+def _is_flowymls(value: Any) -> bool:
+    """A pipeline, a logger of its own, what stands for a date: they hold nothing that a step depends on."""
+    return type(value).__module__.partition(".")[0] in ("flowyml", "logging")
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
+    """Whether a statement gives a name the very value that it has."""
+    said = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    if said is None or (isinstance(node, ast.Assign) and not all(isinstance(t, ast.Name) for t in node.targets)):
+        return False
+    return _evaluates_to(file, said, value)
+
+
+def _evaluates_to(file: SourceFile, node: ast.expr, value: Any) -> bool:
+    """Whether an expression is that value: a literal, or a name that the file gives one."""
+    if isinstance(node, ast.Name):
+        units = file.by_name.get(node.id, ())
+        said = units[0].node if len(units) == 1 else None
+        if not isinstance(said, ast.Assign | ast.AnnAssign) or said.value is None or isinstance(said.value, ast.Name):
+            return False
+        return _is_literal(file, said, value)
+    try:
+        return repr(ast.literal_eval(node)) == repr(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
+def _says(file: SourceFile, function: FunctionType, defaults: tuple[tuple[Any, ...], Mapping[str, Any]]) -> bool:
+    """Whether the defaults of a function are the literals that its file has."""
+    for unit in file.by_name.get(function.__name__, ()):
+        node = unit.node
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function.__qualname__ == node.name:
+            said = [*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)]
+            held = [*defaults[0], *defaults[1].values()]
+            return len(said) == len(held) and all(map(partial(_evaluates_to, file), said, held))
+    return False
+
+
+def _pickled(value: Any) -> str:
+    """A digest of an object's state; empty for what has none that can be written, such as a lock."""
+    from flowyml.authoring.pickles import pickled
+
+    try:
+        return hashlib.sha256(pickled(value, "a value", {})).hexdigest()
+    except Exception:  # whatever a user's __reduce__ raises
+        return ""
+
+
+def _is_as_imported(live: ModuleType, file: SourceFile) -> bool:
+    """Whether a module in this process is what its file says now. An editor may have saved it since."""
+    found = file.path.stat()
+    if max(found.st_mtime, found.st_ctime) < _started() - 0.05:
+        return True
+    return _matches(vars(live), compile(file.source, str(file.path), "exec", dont_inherit=True), live.__name__)
+
+
+def _matches(names: Mapping[str, Any], code: CodeType, module: str) -> bool:
+    said: dict[str, list[CodeType]] = {}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            said.setdefault(constant.co_name, []).append(constant)
+    for value in list(names.values()):
+        function = inspect.unwrap(value.function) if isinstance(value, Step) else _unwrapped(value)
+        if isinstance(function, FunctionType) and function.__module__ == module:
+            is_here = "<locals>" not in function.__qualname__ and not function.__code__.co_filename.startswith("<")
+            if is_here and function.__code__ not in said.get(function.__code__.co_name, ()):
+                return False
+        is_class = isinstance(value, type) and value.__module__ == module and value.__name__ in said
+        if is_class and not any(_matches(vars(value), each, module) for each in said[value.__name__]):
+            return False
+    return True
+
+
+def _unwrapped(value: Any) -> Any:
+    value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+    return inspect.unwrap(value) if isinstance(value, FunctionType) else value
+
+
+@cache
+def _started() -> float:
+    """When this process began, in seconds since 1970; 0 where that is not known."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError):
+        return 0.0

@@ -1,0 +1,143 @@
+"""``flowyml cache``: the results of steps that are kept for later runs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from flowyml.artifacts import Store, open_store
+from flowyml.authoring.cache import Cache
+from flowyml.cli.failures import UsageError
+from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
+from flowyml.cli.output import Output, note, print_error
+from flowyml.core.errors import DefinitionError
+from flowyml.orchestrators.targets import resolve
+from flowyml.runtime.caching import Entry, entries_in
+
+__all__ = ["clear", "list_", "show"]
+
+_NOT_FOUND = 4
+
+OfStep = Annotated[str | None, Option(("--step",), "Only those of steps of this name.", metavar="NAME")]
+Artifacts = Annotated[
+    str | None, Option(("--artifacts",), "The store: a folder or URL; by default the target's.", metavar="URL")
+]
+
+
+def list_(
+    on: On = None,
+    artifacts: Artifacts = None,
+    pipeline: OfPipeline = None,
+    step: OfStep = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the results that are kept, newest first."""
+    with Output(as_json) as out:
+        store = _store(on, artifacts)
+        found = [entry for _, entry in _entries(store, pipeline, step) if entry is not None]
+        found.sort(key=lambda entry: entry.created, reverse=True)
+        if as_json:
+            out.document([_plain(entry) for entry in found])
+        elif not found:
+            note(f"nothing is cached in {store.url}")
+        else:
+            out.table(
+                ("KEY", "PIPELINE", "STEP", "FROM RUN", "CREATED", "TOOK", "BYTES"), [_row(entry) for entry in found]
+            )
+
+
+def show(
+    key: Annotated[str, Argument("KEY", "The key, or its beginning, as `cache list` shows it.")],
+    on: On = None,
+    artifacts: Artifacts = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what one result depends on: digests of its code and inputs, and what else its step declares."""
+    with Output(as_json) as out:
+        entry = _one(_store(on, artifacts), key)
+        if entry is None:
+            print_error(f"No cached result has a key that begins with {key!r}. `flowyml cache list` shows all.")
+            return _NOT_FOUND
+        if as_json:
+            out.document({**_plain(entry), "depends": entry.depends})
+            return 0
+        for name, value in (*_plain(entry).items(), *entry.depends.items()):
+            if name not in ("pipeline", "step", "outputs") or value:
+                out.line(f"{name:12} {value}")
+        return 0
+
+
+def clear(
+    on: On = None,
+    artifacts: Artifacts = None,
+    pipeline: OfPipeline = None,
+    step: OfStep = None,
+    older_than: Annotated[
+        str | None, Option(("--older-than",), "Only those of before: 12h, 7d, 4w.", metavar="TIME")
+    ] = None,
+    everything: Annotated[bool, Option(("--all",), "All that are in the store.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete cached results, so that their steps run again."""
+    if not (pipeline or step or older_than or everything):
+        raise UsageError("Say which: --pipeline NAME, --step NAME, --older-than TIME, or --all.")
+    with Output(as_json) as out:
+        store, before = _store(on, artifacts), _before(older_than)
+        count = 0
+        for folder, entry in list(_entries(store, pipeline, step)):
+            if before is None or (entry is not None and entry.created < before):
+                store.remove(folder)
+                count += 1
+        if as_json:
+            out.document({"removed": count})
+        else:
+            out.line(f"{count} cached result{'s' * (count != 1)} deleted from {store.url}")
+
+
+def _store(on: str | None, artifacts: str | None) -> Store:
+    return open_store(artifacts or resolve(on).artifact_place)
+
+
+def _entries(store: Store, pipeline: str | None, step: str | None) -> Iterator[tuple[str, Entry | None]]:
+    """Those of a pipeline and a step; what cannot be read is of neither."""
+    for folder, entry in entries_in(store):
+        if entry is None:
+            if pipeline is None and step is None:
+                yield folder, None
+        elif pipeline in (None, entry.pipeline) and step in (None, entry.step):
+            yield folder, entry
+
+
+def _one(store: Store, key: str) -> Entry | None:
+    if not re.fullmatch(r"[0-9a-f]{4,64}", key):
+        raise UsageError(f"{key!r} is not the beginning of a key: at least four digits of 0 to 9 and a to f.")
+    found = [entry for folder, entry in entries_in(store) if entry and folder.rpartition("/")[2].startswith(key)]
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} keys begin with {key!r}. Write more of it.")
+    return found[0] if found else None
+
+
+def _before(older_than: str | None) -> float | None:
+    if older_than is None:
+        return None
+    try:
+        seconds = Cache(ttl=older_than).ttl_seconds
+    except DefinitionError:
+        raise UsageError(f"--older-than {older_than!r} is not a time. Write 90s, 30m, 12h, 7d or 4w.") from None
+    return time.time() - (seconds or 0)
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    created = f"{datetime.fromtimestamp(entry.created, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    return entry.key[:12], entry.pipeline, entry.step, entry.run_id, created, f"{entry.seconds:.1f} s", entry.size
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    return {
+        "key": entry.key, "pipeline": entry.pipeline, "step": entry.step, "run_id": entry.run_id,
+        "created": datetime.fromtimestamp(entry.created, UTC).isoformat(), "seconds": entry.seconds,
+        "bytes": entry.size, "outputs": sorted(entry.outputs),
+    }  # fmt: skip

@@ -1,0 +1,329 @@
+"""Results of steps, kept for later runs: where they stand, when one counts, and how it becomes a run's own.
+
+An entry is a folder ``cache/PIPELINE/STEP/KEY`` of an artifact store: the artifacts, and ``record.json``, which is
+written when they are whole. The key is a digest of all that the result depends on, as far as can be known. Others may
+write to the store, so a record is data and no more: it is checked, it can name only files of its own folder, and these
+are copied to where the run's own artifacts stand before a step gets them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+from flowyml.artifacts.allowed import why_no_pickles
+from flowyml.artifacts.contents import content_of, has_object, moved_reference, size_of
+from flowyml.artifacts.packing import is_reference
+from flowyml.artifacts.store import LocalStore, Store, Written
+from flowyml.core.errors import ArtifactError
+from flowyml.plan.canonical import canonical_json
+from flowyml.plan.model import Caching, Step
+from flowyml.plan.names import slug
+from flowyml.runtime.execution import CachedOutputs
+
+__all__ = ["ROOT", "Depends", "Entry", "StepCache", "entries_in", "read_entry"]
+
+logger = logging.getLogger("flowyml.runtime")
+
+ROOT = "cache"
+"""The folder of a store that holds all entries."""
+
+_RECORD = "record.json"
+_VERSION = 1
+_LARGEST = 4_000_000
+_FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
+_FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
+_PLAIN = frozenset({"bytes", "text", "json", "npy", "parquet", "parquet-arrow", "parquet-polars"})
+"""Formats of values without code of their own."""
+_WAIT_SECONDS = 0.02
+_SKEW_SECONDS = 3600
+
+
+class Depends(NamedTuple):
+    """What a result depends on beside the step itself: ``contents`` of its inputs, by their names, as ``content_of``
+    gives them, those of lists in ``["list", …]``; what the calling process ``held`` of the code; and the ``dates`` of
+    the run."""
+
+    contents: Mapping[str, Any]
+    held: str = ""
+    dates: Mapping[str, str] = {}
+
+
+class Entry(NamedTuple):
+    """What one record says. Times are seconds since 1970."""
+
+    key: str
+    pipeline: str
+    step: str
+    run_id: str
+    created: float
+    seconds: float
+    depends: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        """The bytes of its artifacts."""
+        return sum(_size(each) for each in self.outputs.values())
+
+
+class StepCache:
+    """The results of one pipeline's steps in the store ``kept``, for a run whose own artifacts stand in ``store``."""
+
+    def __init__(self, store: Store, kept: Store, pipeline: str, run_id: str) -> None:
+        self._store = store
+        self._kept = kept
+        self._pipeline = pipeline
+        self._run_id = run_id
+
+    def outputs(
+        self,
+        step: Step,
+        depends: Depends,
+        place: Callable[[str], str],
+        compute: Callable[[], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """The packed outputs of a step: ``CachedOutputs`` where an earlier run left them, else what ``compute`` gives,
+        which is kept. ``place`` gives the key of an output among the run's artifacts.
+
+        What cannot be read or kept never fails a step. Raises what ``compute`` raises.
+        """
+        caching = step.caching
+        assert caching is not None
+        parts = _parts(self._pipeline, step, caching, depends)
+        key = hashlib.sha256(canonical_json({}, **parts)).hexdigest()
+        folder = f"{ROOT}/{slug(self._pipeline)}/{slug(step.name)}/{key}"
+        if caching.refresh:
+            return self._computed(step, folder, parts, compute)
+        if found := self._found(step, folder, place):
+            return found
+        with self._turn(folder, step.timeout_seconds):
+            return self._found(step, folder, place) or self._computed(step, folder, parts, compute)
+
+    def _found(self, step: Step, folder: str, place: Callable[[str], str]) -> CachedOutputs | None:
+        try:
+            entry = read_entry(self._kept, folder)
+            if entry is None or not self._counts(step, entry, folder):
+                return None
+            outputs = {name: self._taken(entry.outputs[name], folder, place(name)) for name in step.outputs}
+        except ArtifactError as error:
+            logger.warning("step %r: a cached result does not count: %s", step.name, error)
+            return None
+        return CachedOutputs(outputs, entry.run_id)
+
+    def _counts(self, step: Step, entry: Entry, folder: str) -> bool:
+        assert step.caching is not None
+        if (entry.pipeline, entry.step) != (self._pipeline, step.name) or entry.outputs.keys() != set(step.outputs):
+            raise ArtifactError(f"its record is of another step: {self._kept.url}/{folder}")
+        if any(_is_pickle(each) for each in entry.outputs.values()) and why_no_pickles():
+            return False
+        age = time.time() - entry.created
+        return step.caching.ttl_seconds is None or -_SKEW_SECONDS <= age < step.caching.ttl_seconds
+
+    def _taken(self, output: Mapping[str, Any], folder: str, key: str) -> Any:
+        """An output as the run's own."""
+        if "files" not in output:
+            return output["value"]
+        names = list(output["files"])
+
+        def move(written: Written) -> Written:
+            name = names.pop(0) if names else None
+            if not isinstance(name, str) or not _FILE.fullmatch(name) or name == _RECORD:
+                raise ArtifactError(f"its record names {name!r:.80}, which is not a file of its own folder")
+            there = written._replace(url=f"{self._kept.url}/{folder}/{name}")
+            return self._store.take(self._kept, there, f"{key}{PurePosixPath(name).suffix}")
+
+        return moved_reference(output["reference"], move)
+
+    def _computed(
+        self, step: Step, folder: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        started = time.time()
+        outputs = compute()
+        try:
+            self._keep(step, folder, parts, outputs, started)
+        except ArtifactError as error:
+            logger.warning("step %r: its result is not cached: %s", step.name, error)
+        return outputs
+
+    def _keep(
+        self, step: Step, folder: str, parts: Mapping[str, Any], outputs: Mapping[str, Any], started: float
+    ) -> None:  # fmt: skip
+        kept = {name: self._given(name, packed, folder) for name, packed in outputs.items()}
+        now = time.time()
+        record = {
+            "version": _VERSION, "pipeline": self._pipeline, "step": step.name, "run_id": self._run_id,
+            "created": now, "seconds": now - started, "depends": parts, "outputs": kept,
+        }  # fmt: skip
+        data = json.dumps(record, ensure_ascii=False).encode()
+        if len(data) > _LARGEST:
+            raise ArtifactError(f"its record would have {len(data)} bytes")
+
+        def write(file: BinaryIO) -> None:
+            file.write(data)
+
+        self._kept.write(f"{folder}/{_RECORD}", write)
+
+    def _given(self, name: str, packed: Any, folder: str) -> dict[str, Any]:
+        """An output as the record has it; what it refers to is copied into the entry's folder."""
+        if not is_reference(packed):
+            return {"value": packed}
+        names: list[str] = []
+
+        def move(written: Written) -> Written:
+            names.append(f"{slug(name)}-{written.sha256[:16]}{PurePosixPath(written.url).suffix}")
+            return self._kept.take(self._store, written, f"{folder}/{names[0]}")._replace(url="")
+
+        return {"reference": moved_reference(packed, move), "files": names}
+
+    @contextmanager
+    def _turn(self, folder: str, timeout: float | None) -> Iterator[None]:
+        """Wait for what computes the same, with a store that is a folder.
+
+        Where that cannot be, two compute it, and the later record stands. Half the time that a step has is for waiting.
+        """
+        number = _opened(self._kept, folder)
+        if number is None:
+            yield
+            return
+        import fcntl
+
+        deadline = time.monotonic() + timeout / 2 if timeout else float("inf")
+        try:
+            while time.monotonic() < deadline:
+                try:
+                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(_WAIT_SECONDS)
+                except OSError:  # a file system without locks
+                    break
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(number, fcntl.LOCK_UN)  # also for processes that the step has started, which have it too
+            os.close(number)
+
+
+def read_entry(store: Store, folder: str) -> Entry | None:
+    """What the record in a folder says; None where there is none. Raises ``ArtifactError`` for what is not a record, or
+    one of another folder."""
+    try:
+        with store.local_copy(f"{store.url}/{folder}/{_RECORD}") as path:
+            if path.is_symlink() or path.stat().st_size > _LARGEST:
+                raise ValueError("it is a link, or too large")
+            plain = json.loads(path.read_bytes())
+    except ArtifactError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{store.url}/{folder} has no record that can be read: {error}") from error
+    try:
+        if plain["version"] != _VERSION:
+            return None
+        key = hashlib.sha256(canonical_json({}, **plain["depends"])).hexdigest()
+        entry = Entry(
+            key, _text(plain["pipeline"]), _text(plain["step"]), _text(plain["run_id"]), float(plain["created"]),
+            float(plain["seconds"]), plain["depends"], {name: _output(each) for name, each in plain["outputs"].items()},
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{store.url}/{folder} has a record that makes no sense: {error!r}") from error
+    if folder != f"{ROOT}/{slug(entry.pipeline)}/{slug(entry.step)}/{key}":
+        raise ArtifactError(f"{store.url}/{folder} has the record of another result")
+    return entry
+
+
+def entries_in(store: Store) -> Iterator[tuple[str, Entry | None]]:
+    """The folders of all entries in a store, with what their records say: None for one that cannot be read."""
+    for folder in store.folders(ROOT, 3):
+        try:
+            yield folder, read_entry(store, folder)
+        except ArtifactError:
+            yield folder, None
+
+
+def _parts(pipeline: str, step: Step, caching: Caching, depends: Depends) -> dict[str, Any]:
+    """What the key is a digest of, as JSON that says nothing of values but their digests."""
+    contents = {
+        name: content for name, content in depends.contents.items() if _is_counted(step, name, caching.arguments)
+    }
+    parts: dict[str, Any] = {
+        "pipeline": pipeline, "step": step.name, "outputs": list(step.outputs), "code": caching.code,
+        "inputs": {name: _digest(content) for name, content in contents.items()},
+    }  # fmt: skip
+    if caching.makers and any(map(has_object, contents.values())):
+        parts["makers"] = caching.makers
+    optional = {
+        "version": caching.version,
+        "held": depends.held,
+        "environment": {name: _variable(name) for name in caching.environment},
+        "packages": {name: _installed(name) for name in caching.packages},
+        "secrets": dict(step.secrets),
+        "dates": dict(depends.dates) if caching.dates else {},
+    }
+    return {**parts, **{name: value for name, value in optional.items() if value}}
+
+
+def _is_counted(step: Step, name: str, arguments: tuple[str, ...] | None) -> bool:
+    if arguments is None:
+        return True
+    return any(item.name == name and (item.into or item.name) in arguments for item in step.inputs)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name)
+    return "" if value is None else hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _installed(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _opened(store: Store, folder: str) -> int | None:
+    """The file that stands for the turn of an entry, open; None where there can be none."""
+    if not isinstance(store, LocalStore) or os.name == "nt":
+        return None
+    try:
+        return os.open(store.made_folder(folder) / "turn", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 1000:
+        raise TypeError(f"{value!r:.40} is not a name")
+    return value
+
+
+def _output(plain: Any) -> dict[str, Any]:
+    if not isinstance(plain, dict) or plain.keys() not in ({"value"}, {"reference", "files"}):
+        raise TypeError(f"{plain!r:.80} is not an output")
+    if "files" in plain and not isinstance(plain["files"], list):
+        raise TypeError("its files are not a list")
+    if "value" in plain and is_reference(plain["value"]):
+        raise TypeError("a reference stands for a value")
+    return plain
+
+
+def _is_pickle(output: Mapping[str, Any]) -> bool:
+    return "reference" in output and content_of(output["reference"])[1] == "pickle"
+
+
+def _size(output: Mapping[str, Any]) -> int:
+    return size_of(output["reference"]) if "reference" in output else 0

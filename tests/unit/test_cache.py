@@ -1,0 +1,319 @@
+"""Cached steps on the local engine: what is a hit, how it shows, and what is kept where."""
+
+import json
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Cache, Pipeline, context, current_run, pipeline, step
+from flowyml.artifacts import open_store
+from flowyml.cli import main
+from flowyml.core.errors import DefinitionError
+from flowyml.core.hooks import PipelineHook
+from flowyml.orchestrators import LocalOrchestrator
+from flowyml.plan.codec import decode
+from flowyml.runtime.caching import entries_in
+
+pytestmark = pytest.mark.usefixtures("_own_data")
+
+
+@pytest.fixture
+def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+
+
+def ran(path: Path) -> int:
+    """How often a step has written its line."""
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def note(path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write("ran\n")
+
+
+class Point:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and other.x == self.x
+
+
+@step(cache=True, outputs=["point", "rows", "nothing"])
+def make(path: str, x: int) -> tuple[Point, list[int], None]:
+    note(path)
+    return Point(x), list(range(x)), None
+
+
+@step(cache=True)
+def use(path: str, point: Point, rows: list[int], nothing: None) -> tuple[int, int]:
+    note(path)
+    return point.x, len(rows)
+
+
+@pipeline
+def chain(path: str, x: int = 3):  # type: ignore[no-untyped-def]
+    point, rows, nothing = make(path, x)
+    return {"found": use(path, point, rows, nothing), "point": point}
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_what_was_computed_in_one_run_is_taken_in_the_next(tmp_path: Path, workers: Any) -> None:
+    local, path = LocalOrchestrator(workers=workers), tmp_path / "lines"
+    first = chain.run({"path": str(path)}, on=local)
+    again = chain.run({"path": str(path)}, on=local)
+    assert first["found"] == again["found"] == (3, 3)
+    assert again["point"] == Point(3)
+    assert ran(path) == 2
+    for name in ("make", "use"):
+        result = again.step_results[name]
+        assert (result.raw_status, result.cached_from, result.is_cached) == ("cached", first.run_id, True)
+        assert result.note == f"cached from {first.run_id}"
+    assert [each.cached_from for each in local.step_runs(again.run_id)] == [first.run_id] * 2
+    assert any("are those of run" in line.message for line in local.logs(again.run_id))
+
+
+def test_threads_and_processes_share_results(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    chain.run({"path": str(path)}, on=LocalOrchestrator(workers="processes")).raise_for_status()
+    assert chain.run({"path": str(path)})["found"] == (3, 3)
+    assert ran(path) == 2
+    handle = chain.submit({"path": str(path)}).wait_for_completion(timeout=60)
+    assert handle.outputs["found"] == (3, 3)
+    assert ran(path) == 2
+    assert all(each.is_cached for each in handle.step_runs())
+
+
+def test_refresh_runs_all_or_some(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    chain.run({"path": str(path)})
+    assert not chain.run({"path": str(path)}, refresh=True).step_results["use"].is_cached
+    assert ran(path) == 4
+    some = chain.run({"path": str(path)}, refresh="use")
+    assert some.step_results["make"].is_cached
+    assert not some.step_results["use"].is_cached
+    assert chain.run({"path": str(path)}).step_results["use"].cached_from == some.run_id, "the newer result stands"
+    with pytest.raises(DefinitionError, match="'nowhere', which is not a cached step"):
+        chain.run({"path": str(path)}, refresh=["nowhere"])
+
+
+def test_hooks_hear_of_a_hit_and_of_nothing_else(tmp_path: Path) -> None:
+    heard: list[tuple[Any, ...]] = []
+
+    class Hook(PipelineHook):
+        def on_step_start(self, step_name: str, inputs: Any) -> None:
+            heard.append(("start", step_name))
+
+        def on_step_end(self, step_name: str, outputs: Any, duration: float) -> None:
+            heard.append(("end", step_name))
+
+        def on_step_cached(self, step_name: str, run_id: str) -> None:
+            heard.append(("cached", step_name, run_id))
+
+    path = str(tmp_path / "lines")
+    made = Pipeline("heard", context=context(path=path, x=1), hooks=[Hook()]).add_step(make)
+    first = made.run()
+    made.run()
+    assert heard == [("start", "make"), ("end", "make"), ("cached", "make", first.run_id)]
+
+
+def test_a_result_counts_as_long_as_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    brief = make.options(cache=Cache(ttl=timedelta(hours=1)))
+    made = Pipeline("brief", context=context(path=str(path), x=1)).add_step(brief)
+    made.run()
+    assert made.run().step_results["make"].is_cached
+    (record,) = (tmp_path / "home").rglob("record.json")
+    plain = json.loads(record.read_bytes())
+    record.write_text(json.dumps({**plain, "created": plain["created"] - 3601}))
+    assert not made.run().step_results["make"].is_cached
+    for wrong in ("7x", 0, True, "", -1, float("inf")):
+        with pytest.raises(DefinitionError, match="seconds above 0"):
+            Cache(ttl=wrong)
+
+
+def test_only_the_arguments_that_are_named_count(tmp_path: Path) -> None:
+    by_x = make.options(cache=Cache(key=["x"]))
+    made = Pipeline("by_x", context=context(path=str(tmp_path / "a"), x=1)).add_step(by_x)
+    made.run()
+    assert made.run({"path": str(tmp_path / "b")}).step_results["make"].is_cached
+    assert not made.run({"x": 2}).step_results["make"].is_cached
+    with pytest.raises(DefinitionError, match=r"Cache\(key=…\) names 'y', which is not a parameter"):
+        make.options(cache=Cache(key="y"))
+
+
+def test_a_pipeline_may_cache_its_steps_and_may_not(tmp_path: Path) -> None:
+    @step
+    def plain(path: str) -> int:
+        note(path)
+        return 1
+
+    @step(cache=False)
+    def never(path: str) -> int:
+        return 1
+
+    @step
+    def effect(path: str) -> None:
+        note(path)
+
+    for enabled, hits in ((True, {"plain", "make"}), (None, {"make"}), (False, set())):
+        made = Pipeline("maybe", context=context(path=str(tmp_path / "x"), x=1), enable_cache=enabled)
+        for each in (plain, never, effect, make):
+            made.add_step(each)
+        assert {each.name for each in made.compile() if each.caching} == hits
+
+
+def test_the_dates_of_a_run_count_where_the_code_asks_for_them() -> None:
+    @step(cache=True)
+    def dated() -> str:
+        return f"{current_run().logical_date}"
+
+    made = Pipeline("dated").add_step(dated)
+    made.run()
+    assert made.compile().by_name["dated"].caching.dates  # type: ignore[union-attr]
+    assert not made.run().step_results["dated"].is_cached
+
+
+def test_items_of_a_loop_are_cached_by_their_content(tmp_path: Path) -> None:
+    @step(cache=True)
+    def double(n: int, path: str) -> int:
+        note(path)
+        return 2 * n
+
+    @pipeline
+    def looped(path: str, numbers: list[int] = [1, 2, 2]):  # type: ignore[no-untyped-def]
+        return {"doubled": double.partial(path=path).map(n=numbers)}
+
+    path = tmp_path / "lines"
+    assert looped.run({"path": str(path)})["doubled"] == [2, 4, 4]
+    assert ran(path) == 2, "equal items are computed once"
+    again = looped.run({"path": str(path), "numbers": [2, 5, 1]})
+    assert again["doubled"] == [4, 10, 2]
+    assert ran(path) == 3
+
+
+def test_what_runs_at_the_same_time_computes_once(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    threads = [threading.Thread(target=chain.run, args=({"path": str(path)},)) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert ran(path) == 2
+
+
+def test_a_failure_is_not_kept(tmp_path: Path) -> None:
+    @step(cache=True)
+    def fails(path: str) -> int:
+        note(path)
+        raise ValueError("no")
+
+    made = Pipeline("failing", context=context(path=str(tmp_path / "lines"))).add_step(fails)
+    assert [made.run().success, made.run().success] == [False, False]
+    assert ran(tmp_path / "lines") == 2
+
+
+def test_a_value_that_cannot_be_written_is_handed_on_and_not_kept(tmp_path: Path) -> None:
+    @step(cache=True)
+    def lock() -> Any:
+        return threading.Lock()
+
+    @step
+    def held(lock: Any) -> bool:
+        return bool(lock.acquire(blocking=False))
+
+    made = Pipeline("locks").add_step(lock).add_step(held)
+    assert made.run()["held"] is True
+    assert not made.run().step_results["lock"].is_cached
+
+
+def test_a_store_that_cannot_be_written_to_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "file" / "below"))
+    assert chain.run({"path": str(tmp_path / "lines")}, on=LocalOrchestrator())["found"] == (3, 3)
+
+
+def test_closures_and_state_of_this_process_count(tmp_path: Path) -> None:
+    def pipeline_of(plus: int) -> Pipeline:
+        @step(cache=True)
+        def added(x: int) -> int:
+            return x + plus
+
+        return Pipeline("closures", context=context(x=1)).add_step(added)
+
+    assert [pipeline_of(1).run()["added"], pipeline_of(2).run()["added"], pipeline_of(1).run()["added"]] == [2, 3, 2]
+    assert pipeline_of(2).run().step_results["added"].is_cached
+
+
+STATE = {"factor": 1}
+
+
+@step(cache=True)
+def scaled(x: int) -> int:
+    return x * STATE["factor"]
+
+
+def test_a_global_that_changed_since_counts_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Pipeline("globals", context=context(x=5)).add_step(scaled)
+    assert made.run()["scaled"] == 5
+    monkeypatch.setitem(STATE, "factor", 3)
+    assert made.run()["scaled"] == 15
+    monkeypatch.undo()
+
+
+def test_the_plan_says_what_is_cached_and_is_read_back() -> None:
+    plan = chain.compile()
+    assert decode(plan.canonical) == plan
+    assert plan.digest == chain.compile().digest
+    caching = plan.by_name["use"].caching
+    assert caching is not None
+    assert caching.ttl_seconds == 30 * 86400
+    assert caching.makers
+    assert not caching.refresh
+    assert plan.schema_version == 2
+
+
+def test_steps_that_clean_up_or_have_secrets() -> None:
+    made = Pipeline("secret", enable_cache=True)
+    made.add_step(step(secrets={"TOKEN": "a/token"}, name="quiet")(lambda: 1))
+    made.add_step(step(secrets={"TOKEN": "a/token"}, name="asks", cache=True)(lambda: 1))
+    assert [each.caching is not None for each in made.compile()] == [False, True]
+
+
+def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chain.run({"path": str(tmp_path / "lines")})
+    assert main(["cache", "list", "--json"]) == 0
+    listed = json.loads(capfd.readouterr().out)
+    assert {each["step"] for each in listed} == {"make", "use"}
+    assert all(each["bytes"] for each in listed)
+    assert main(["cache", "show", listed[0]["key"][:8], "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert set(shown["depends"]) >= {"code", "inputs"}
+    assert "lines" not in json.dumps(shown), "values are digests"
+    assert main(["cache", "list"]) == 0
+    assert "make" in capfd.readouterr().out
+    assert main(["cache", "show", "0" * 64]) == 4
+    assert main(["cache", "clear"]) == 2
+    assert main(["cache", "clear", "--older-than", "1h"]) == 0
+    assert main(["cache", "clear", "--step", "make"]) == 0
+    store = open_store()
+    assert [entry.step for _, entry in entries_in(store) if entry] == ["use"]
+    capfd.readouterr()
+    assert main(["cache", "clear", "--all", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"removed": 1}
+    assert not list(entries_in(store))
+
+
+def test_a_remote_store_keeps_results_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", "memory://cache-of-tests")
+    path = tmp_path / "lines"
+    assert chain.run({"path": str(path)})["found"] == chain.run({"path": str(path)})["found"]
+    assert ran(path) == 2
+    store = open_store()
+    for folder, _ in list(entries_in(store)):
+        store.remove(folder)
+    assert not list(entries_in(store))

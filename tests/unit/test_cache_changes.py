@@ -1,0 +1,305 @@
+"""What changes the result of a step makes its cached results count no more, and what does not leaves them."""
+
+import importlib
+import os
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from flowyml.core.runs import PipelineResult
+
+FILES = {
+    "flow.py": """
+        import os
+        from functools import wraps
+
+        import helpers
+        import pkg.part
+        from flowyml import Cache, pipeline, step
+        from models import Scaler
+        from registry import plugins
+
+        # how many
+        LIMIT = 5
+        FACTORS = {"a": 1, "b": [2, 3]}
+        COMPUTED = sum([1, 2])
+
+
+        class Shape:
+            SIDES = 4
+
+            def area(self, side):
+                return side * self.SIDES
+
+
+        def times(number):
+            def decorate(function):
+                @wraps(function)
+                def inner(*args, **kwargs):
+                    return [function(*args, **kwargs)] * number
+                return inner
+            return decorate
+
+
+        def made(plus):
+            def add(value):
+                return value + plus
+            return add
+
+
+        add_plus = made(10)
+
+
+        def other(rows):
+            return rows
+
+
+        @step
+        def source(rows: int) -> list[int]:
+            return list(range(rows))
+
+
+        @step(cache=Cache(environment=["FLOW_REGION"], version=1))
+        @times(2)
+        def work(values: list[int], rate: float, extra=3, more=LIMIT):
+            from lazily import late
+            total = sum(values) * rate + extra + more + LIMIT + FACTORS["a"] + COMPUTED
+            return [
+                total, helpers.clean(values), pkg.part.part(), Shape().area(2), add_plus(1), late(),
+                Scaler(2).scaled(1), sorted(plugins), os.environ.get("FLOW_REGION"), 0xFF, 'text',
+            ]
+
+
+        @step
+        def later(found):
+            return found
+
+
+        @pipeline(include=["*.csv"])
+        def flow(rows: int = 4, rate: float = 0.5):
+            return later(work(source(rows), rate))
+
+
+        if __name__ == "__main__":
+            flow.run()
+    """,
+    "helpers.py": """
+        from deep import *
+        import patches
+
+
+        def clean(values):
+            return [deeper(value) for value in values]
+
+
+        def unused():
+            return 1
+    """,
+    "deep.py": "DEEP = 1\n\n\ndef deeper(value):\n    return value + DEEP\n\n\ndef not_used():\n    return 2\n",
+    "patches.py": "import deep\n\ndeep.LEVEL = 1\n",
+    "lazily.py": "def late():\n    return 'late'\n",
+    "models.py": """
+        class Base:
+            def scaled(self, value):
+                return value * self.factor
+
+
+        class Scaler(Base):
+            def __init__(self, factor: float) -> None:
+                self.factor = factor
+    """,
+    "registry.py": """
+        plugins = {}
+
+
+        def plugin(function):
+            plugins[function.__name__] = function
+            return function
+
+
+        @plugin
+        def one():
+            return 1
+    """,
+    "pkg/__init__.py": "",
+    "pkg/part.py": "from .inner import VALUE\n\n\ndef part():\n    return VALUE\n",
+    "pkg/inner.py": "VALUE = 1\n",
+    "table.csv": "a,b\n",
+}  # fmt: skip
+
+CHANGES = {
+    "the function": ("flow.py", "+ extra +", "- extra +"),
+    "a default argument": ("flow.py", "extra=3", "extra=4"),
+    "a global constant": ("flow.py", "LIMIT = 5", "LIMIT = 6"),
+    "a part of a global dict": ("flow.py", '"b": [2, 3]', '"b": [2, 4]'),
+    "a global that is computed": ("flow.py", "sum([1, 2])", "sum([1, 3])"),
+    "a class attribute": ("flow.py", "SIDES = 4", "SIDES = 3"),
+    "a method": ("flow.py", "side * self.SIDES", "side + self.SIDES"),
+    "what a decorator is given": ("flow.py", "@times(2)", "@times(3)"),
+    "a decorator": ("flow.py", "[function(*args, **kwargs)] * number", "[function(*args, **kwargs)] + [number]"),
+    "what a closure holds": ("flow.py", "made(10)", "made(11)"),
+    "the function with the closure": ("flow.py", "value + plus", "value - plus"),
+    "an annotation": ("flow.py", "rate: float, extra", "rate: int, extra"),
+    "a number in the text": ("flow.py", "0xFF", "0xFE"),
+    "a text": ("flow.py", "'text'", "'Text'"),
+    "the version": ("flow.py", "version=1", "version=2"),
+    "a helper": ("helpers.py", "for value in values]", "for value in values[1:]]"),
+    "a helper of a helper, by a star": ("deep.py", "value + DEEP", "value - DEEP"),
+    "a constant of a helper of a helper": ("deep.py", "DEEP = 1", "DEEP = 2"),
+    "a module that changes another": ("patches.py", "LEVEL = 1", "LEVEL = 2"),
+    "what is imported within": ("lazily.py", "'late'", "'later'"),
+    "a base class": ("models.py", "value * self.factor", "value + self.factor"),
+    "an imported class": ("models.py", "self.factor = factor", "self.factor = -factor"),
+    "a function that a registry collects": ("registry.py", "return 1", "return 2"),
+    "one more in a registry": ("registry.py", "def one():", "def two():\n    return 2\n\n\n@plugin\ndef one():"),
+    "a relative import": ("pkg/inner.py", "VALUE = 1", "VALUE = 2"),
+    "a package": ("pkg/__init__.py", "", "import os\nos.environ.setdefault('FLOW_X', '1')\n"),
+    "a data file": ("table.csv", "a,b", "a,c"),
+    "the output's name": ("flow.py", "version=1))", 'version=1), outputs=["found"])'),
+}  # fmt: skip
+
+SAME = {
+    "a comment": ("flow.py", "# how many", "# how many there are"),
+    "white space": ("flow.py", "sum(values) * rate + extra", "sum( values )  *  rate+extra"),
+    "lines": ("flow.py", "\n\ndef other(rows):", "\n\n\n\n# more\n\ndef other(rows):"),
+    "parentheses and quotes": ("flow.py", "total, helpers.clean(values)", "(total), (helpers.clean(values))"),
+    "how a text is quoted": ("flow.py", "'text'", '"text"'),
+    "how a number is written": ("flow.py", "0xFF", "255"),
+    "a trailing comma": ("flow.py", "@times(2)", "@times(2,)"),
+    "another function": ("flow.py", "def other(rows):\n    return rows", "def other(rows):\n    return rows + 1"),
+    "another step": ("flow.py", "    return found", "    return [found]"),
+    "the pipeline": ("flow.py", "def flow(rows: int = 4,", "def flow(rows: int = 2 + 2,"),
+    "the main block": ("flow.py", "    flow.run()", "    print(flow.run())"),
+    "a function of a helper that is not used": ("helpers.py", "return 1", "return 3"),
+    "the order of definitions": (
+        "deep.py",
+        "DEEP = 1\n\n\ndef deeper(value):\n    return value + DEEP\n",
+        "def deeper(value):\n    return value + DEEP\n\n\nDEEP = 1\n",
+    ),
+}  # fmt: skip
+
+
+class Project:
+    """A folder with a pipeline, of which each run has modules of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.text = {name: textwrap.dedent(text).lstrip() for name, text in FILES.items()}
+        for name, text in self.text.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+
+    def run(self, parameters: dict[str, object] | None = None, **options: object) -> PipelineResult:
+        sys.path.insert(0, str(self.folder))
+        before = set(sys.modules)
+        importlib.invalidate_caches()
+        try:
+            flow = importlib.import_module("flow")
+            result: PipelineResult = flow.flow.run(parameters, **options)
+            return result.raise_for_status()
+        finally:
+            sys.path.remove(str(self.folder))
+            for name in set(sys.modules) - before:
+                if getattr(sys.modules[name], "__file__", None) and str(self.folder) in str(sys.modules[name].__file__):
+                    del sys.modules[name]
+
+    def is_cached(self, parameters: dict[str, object] | None = None, **options: object) -> bool:
+        return self.run(parameters, **options).step_results["work"].is_cached
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = self.text[name]
+        assert not old or text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+        (self.folder / name).write_text(text.replace(old, new) if old else new + text)
+
+    def restore(self, name: str) -> None:
+        (self.folder / name).write_text(self.text[name])
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delenv("FLOWYML_ARTIFACTS", raising=False)
+    monkeypatch.setenv("FLOW_REGION", "eu")
+    (tmp_path / "project").mkdir()
+    return Project(tmp_path / "project")
+
+
+@pytest.mark.slow
+def test_every_change_of_what_a_step_depends_on_makes_it_run(project: Project) -> None:
+    assert not project.is_cached()
+    assert project.is_cached()
+    wrong = []
+    for what, (name, old, new) in CHANGES.items():
+        project.edit(name, old, new)
+        if project.is_cached():
+            wrong.append(what)
+        project.restore(name)
+    assert not wrong
+    assert project.is_cached()
+
+
+def test_what_changes_nothing_leaves_it_cached(project: Project) -> None:
+    project.run()
+    wrong = []
+    for what, (name, old, new) in SAME.items():
+        project.edit(name, old, new)
+        if not project.is_cached():
+            wrong.append(what)
+        project.restore(name)
+    assert not wrong
+
+
+def test_parameters_inputs_and_the_environment_count(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.run()
+    assert not project.is_cached({"rate": 0.25})
+    assert not project.is_cached({"rows": 5})
+    assert project.is_cached({"rows": 5})
+    monkeypatch.setenv("FLOW_REGION", "us")
+    assert not project.is_cached()
+    monkeypatch.setenv("FLOW_REGION", "eu")
+    assert project.is_cached()
+
+
+def test_an_input_counts_by_its_content(project: Project) -> None:
+    project.run()
+    project.edit("flow.py", "return list(range(rows))", "return [*range(rows)]")
+    assert project.is_cached(), "the step before gave the same"
+    project.edit("flow.py", "return list(range(rows))", "return [1, *range(rows)]")
+    assert not project.is_cached()
+
+
+def test_the_name_of_a_folder_does_not_count(project: Project, tmp_path: Path) -> None:
+    project.run()
+    project.folder = project.folder.rename(tmp_path / "elsewhere")
+    assert project.is_cached()
+
+
+def test_a_file_that_was_saved_after_its_import_is_another_matter(project: Project) -> None:
+    """This process runs the old code, whatever the file says by now: that is not the result of the new code."""
+    sys.path.insert(0, str(project.folder))
+    try:
+        flow = importlib.import_module("flow")
+        project.edit("deep.py", "value + DEEP", "value - DEEP")
+        assert not flow.flow.run().step_results["work"].is_cached
+        for name in (
+            "flow",
+            "helpers",
+            "deep",
+            "patches",
+            "lazily",
+            "models",
+            "registry",
+            "pkg",
+            "pkg.part",
+            "pkg.inner",
+        ):
+            sys.modules.pop(name, None)
+    finally:
+        sys.path.remove(str(project.folder))
+    assert not project.is_cached()
+    os.utime(project.folder / "deep.py", (1, 1))
+    assert project.is_cached()
