@@ -52,7 +52,7 @@ def has_control_flow(step: Step) -> bool:
 
 
 def is_flat(step: Step) -> bool:
-    """Whether FlowyML before control flow, secrets, execution groups, kinds and caching would read this step rightly."""
+    """Whether FlowyML before control flow, secrets, execution groups, kinds and caching would read it rightly."""
     is_newer = step.secrets or step.execution_group or step.kinds or step.caching
     return not has_control_flow(step) and not is_newer
 
