@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.values import FromEither, FromParameter, FromStep, Source
@@ -13,7 +14,7 @@ __all__ = ["cut", "title_of", "width"]
 
 def width(text: str) -> int:
     """Cells of a terminal: two for wide characters, none for those that sit on the one before."""
-    return sum(_cells(char) for char in text)
+    return len(text) if text.isascii() else sum(_cells(char) for char in text)
 
 
 def cut(text: str, most: int) -> str:
@@ -33,6 +34,7 @@ def cut(text: str, most: int) -> str:
     return "".join(kept) + "…"
 
 
+@lru_cache(1024)
 def _cells(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
         return 0

@@ -89,6 +89,8 @@ def objection(old: bytes | None, new: bytes, *, force: bool = False) -> str:
 
 def _facts(line: bytes) -> dict[str, Any] | None:
     """What a line says, if it is a mark."""
+    if _WORD not in line:
+        return None
     line = line.removesuffix(b"\r")
     for start, end in (_HASH, _PERCENT, _XML):
         if line.startswith(start + _WORD) and line.endswith(end):

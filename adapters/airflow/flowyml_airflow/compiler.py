@@ -22,7 +22,7 @@ from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, v
 from flowyml.plan.marks import marked
 from flowyml.plan.model import FromEither, FromStep, Plan
 from flowyml_airflow import dag_parts, operator_texts
-from flowyml_airflow.dag_docs import dag_docs, docstring
+from flowyml_airflow.dag_docs import dag_docs, docstring, graph_docs
 from flowyml_airflow.flow import Flow
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id, development_name, task_id
 from flowyml_airflow.options import (
@@ -123,6 +123,7 @@ class _Dag:
         texts = TaskTexts(self.flow)
         self._body = "".join(texts.text())
         self._operator_imports = texts.names.imports.text()
+        self._graph = graph_docs(self.plan)
 
     def text(self, version: str) -> str:
         """The whole file. Its last line is FlowyML's mark, with the facts that are read back."""
@@ -149,7 +150,7 @@ class _Dag:
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
-        docs = docstring(dag_docs(self.plan, self.options, version, self.flow.key))
+        docs = docstring(dag_docs(self.plan, self.options, version, self._graph, self.flow.key))
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 

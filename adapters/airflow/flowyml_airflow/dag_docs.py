@@ -5,32 +5,30 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
 from flowyml_airflow.dag_parts import NOTE
 from flowyml_airflow.names import task_id
 
-__all__ = ["dag_docs", "docstring", "step_docs"]
+__all__ = ["dag_docs", "docstring", "graph_docs", "step_docs"]
 
+T = TypeVar("T")
 _MOST_LISTED = 50  # steps, say: a longer list helps no reader
 _LONGEST = 80  # characters of a name or a default in a table
 
 
-def dag_docs(plan: Plan, options: Mapping[str, Any], version: str, key: Callable[[FromStep], str]) -> str:
-    """The docs of the DAG, in Markdown. ``key`` gives the XCom key of an output.
-
-    The graph is text in a block of code: the UI of Airflow 3 and 2 draws no Mermaid and shows no SVG from within docs.
-    """
+def dag_docs(plan: Plan, options: Mapping[str, Any], version: str, graph: str, key: Callable[[FromStep], str]) -> str:
+    """The docs of the DAG, in Markdown. ``graph`` is ``graph_docs``; ``key`` gives the XCom key of an output."""
     about = options.get("doc_md") or plan.description
     parts = [
         f"Pipeline {plan.name!r} as an Airflow DAG, version {version}.",
         about.strip(),
-        _graph(plan),
-        _table(("Parameter", "Type", "Default"), [_parameter(parameter) for parameter in plan.parameters]),
-        _table(("Step", "Takes", "Gives"), [_step(step) for step in plan]),
-        _table(("Output", "XCom", "Task"), [_output(each.name, each.source, key) for each in plan.outputs]),
+        graph,
+        _table(("Parameter", "Type", "Default"), plan.parameters, _parameter),
+        _table(("Step", "Takes", "Gives"), plan.steps, _step),
+        _table(("Output", "XCom", "Task"), plan.outputs, lambda each: _output(each.name, each.source, key)),
         NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -42,7 +40,8 @@ def step_docs(step: Step, options: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in (options.get("doc_md") or step.description, tags) if part)
 
 
-def _graph(plan: Plan) -> str:
+def graph_docs(plan: Plan) -> str:
+    """The graph as text in a block of code: Airflow's UI draws no Mermaid and shows no SVG from within docs."""
     from flowyml.graph import terminal  # stays at home: no worker draws
 
     if len(plan.steps) < 2:
@@ -52,14 +51,11 @@ def _graph(plan: Plan) -> str:
     return f"{fence}text\n{drawing}{fence}"
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
+def _table(titles: Sequence[str], items: Sequence[T], row: Callable[[T], Sequence[str]]) -> str:
+    if not items:
         return ""
-    shown = [
-        *rows[:_MOST_LISTED],
-        *([("…", f"{len(rows) - _MOST_LISTED} more", "")] if len(rows) > _MOST_LISTED else []),
-    ]
-    lines = [titles, ["---"] * len(titles), *shown]
+    more = [("…", f"{len(items) - _MOST_LISTED} more", "")] if len(items) > _MOST_LISTED else []
+    lines = [titles, ["---"] * len(titles), *map(row, items[:_MOST_LISTED]), *more]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
