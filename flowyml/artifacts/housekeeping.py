@@ -13,11 +13,12 @@ from flowyml.artifacts.store import LocalStore, Store
 from flowyml.core.errors import ArtifactError
 from flowyml.core.removal import files_below, remove, remove_empty
 
-__all__ = ["Stored", "discard", "is_artifact", "stored"]
+__all__ = ["Stored", "discard", "is_artifact", "modified", "stored"]
 
 # The names that filesystems of fsspec give to the time of the last change.
-_MODIFIED = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
-_KEY = re.compile(r"([a-z0-9][a-z0-9-]*/){4}[0-9]{1,6}/[a-z0-9][a-z0-9-]*-[0-9a-f]{16}(\.[a-z0-9.]{1,20})?")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+_PART = "[a-z0-9][a-z0-9-]*"
+_KEY = re.compile(rf"(?:{_PART}/){{4}}(?:outputs\.json|[0-9]{{1,6}}/{_PART}-[0-9a-f]{{16}}[a-z0-9._-]{{0,40}})")
 
 
 class Stored(NamedTuple):
@@ -29,7 +30,7 @@ class Stored(NamedTuple):
 
 
 def is_artifact(key: str) -> bool:
-    """Whether a key is one that ``artifact_key`` makes of a run's place.
+    """Whether a key is one that ``artifact_key`` makes of a run's place, or that of the kept outputs of a step.
 
     >>> is_artifact("local-1f3a9c2e/train/run-1/load/1/rows-0123456789abcdef.npy"), is_artifact("train/data.csv")
     (True, False)
@@ -82,7 +83,7 @@ def _stored_remotely(store: RemoteStore, place: str) -> Iterator[Stored]:
         raise ArtifactError(f"Artifacts at {store.url} cannot be listed: {type(error).__name__}: {error}") from error
     for path, about in found.items():
         if path.startswith(f"{folder}/"):  # whatever a server lists
-            yield Stored(path.removeprefix(f"{store.root}/"), int(about.get("size") or 0), _modified(about))
+            yield Stored(path.removeprefix(f"{store.root}/"), int(about.get("size") or 0), modified(about))
 
 
 def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
@@ -90,8 +91,8 @@ def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
     try:
         files.invalidate_cache()
         about = files.info(path)
-        modified = _modified(about)
-        if about.get("type") != "file" or modified is None or modified >= unless_since:
+        written = modified(about)
+        if about.get("type") != "file" or written is None or written >= unless_since:
             return 0
         files.rm_file(path)
     except FileNotFoundError:
@@ -103,8 +104,9 @@ def _discard_remotely(store: RemoteStore, key: str, unless_since: float) -> int:
     return int(about.get("size") or 0)
 
 
-def _modified(about: Mapping[str, Any]) -> float | None:
-    found = next((about[name] for name in _MODIFIED if about.get(name) is not None), None)
+def modified(about: Mapping[str, Any]) -> float | None:
+    """When a file was written, by what a filesystem of fsspec says of it; None where it does not say."""
+    found = next((about[name] for name in _TIMES if about.get(name) is not None), None)
     if isinstance(found, str):
         with suppress(ValueError):
             found = datetime.fromisoformat(found)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from flowyml.core.files import refuse_others_link
 
-__all__ = ["Found", "files_below", "names_in", "remove", "remove_empty", "remove_leftovers"]
+__all__ = ["Found", "files_below", "has_others", "names_in", "remove", "remove_empty", "remove_leftovers"]
 
 _GONE = ".gone-"
 _LEFT_AFTER = 3600  # seconds after which what another process was about to remove has been left behind
@@ -46,6 +46,15 @@ def files_below(root: Path, *parts: str) -> Iterator[Found]:
     """The files at a path below a root, which may be one itself: all that are this user's. Links are left out."""
     with suppress(OSError), _opened(root, parts[:-1]) as folder:
         yield from _files(folder, parts[-1], parts, 0)
+
+
+def has_others(root: Path, *parts: str) -> bool:
+    """Whether files or folders of another user's are in a folder below a root."""
+    try:
+        with _opened(root, parts[:-1]) as folder:
+            return _has_others(folder, parts[-1], 0)
+    except OSError as error:
+        return error.errno not in _ELSEWHERE
 
 
 def remove(root: Path, *parts: str, unless_since: float | None = None) -> int:
@@ -125,6 +134,19 @@ def _files(folder: int, name: str, parts: tuple[str, ...], depth: int) -> Iterat
                 yield from _files(inner, each, (*parts, each), depth + 1)
         finally:
             os.close(inner)
+
+
+def _has_others(folder: int, name: str, depth: int) -> bool:
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not _is_ours(found) or depth > _DEEPEST:
+        return True
+    if not stat.S_ISDIR(found.st_mode):
+        return False
+    inner = os.open(name, _FOLDER | _NO_LINK, dir_fd=folder)
+    try:
+        return any(_has_others(inner, each, depth + 1) for each in os.listdir(inner))  # noqa: PTH208  # a descriptor
+    finally:
+        os.close(inner)
 
 
 def _take_away(folder: int, name: str, unless_since: float | None) -> int:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from flowyml.artifacts.housekeeping import modified
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import refuse_others_link, whole_file
+from flowyml.core.removal import remove
 from flowyml.core.urls import shown
 
 __all__ = ["Folder", "open_folder"]
@@ -35,6 +37,14 @@ class Folder(ABC):
     @abstractmethod
     def remove(self, path: str) -> None:
         """Take a file away, if it is there. Raises ``ConfigurationError``."""
+
+    def remove_own(self, path: str) -> None:
+        """The same, but for a file of another user's, and one to which a link leads."""
+        self.remove(path)
+
+    @abstractmethod
+    def about(self, path: str) -> tuple[int, float | None]:
+        """The bytes of a file, and when it was written, in seconds since 1970; None where that cannot be known."""
 
     @abstractmethod
     def names(self, path: str = "") -> list[str]:
@@ -92,6 +102,21 @@ class LocalFolder(Folder):
             (self.root / path).unlink(missing_ok=True)
         except OSError as error:
             raise self._refused(error) from error
+
+    def remove_own(self, path: str) -> None:
+        try:
+            remove(self.root, *path.split("/"))
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def about(self, path: str) -> tuple[int, float | None]:
+        try:
+            found = (self.root / path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return 0, None
+        except OSError as error:
+            raise self._refused(error) from error
+        return found.st_size, found.st_mtime
 
     def names(self, path: str = "") -> list[str]:
         try:
@@ -152,6 +177,9 @@ class FsspecFolder(Folder):
     def remove(self, path: str) -> None:
         self._call(lambda files, root: self._take_away(files, f"{root}/{path}"))
 
+    def about(self, path: str) -> tuple[int, float | None]:
+        return self._call(lambda files, root: self._described(files, f"{root}/{path}"))
+
     def names(self, path: str = "") -> list[str]:
         return self._call(lambda files, root: self._listed(files, f"{root}/{path}".rstrip("/")))
 
@@ -211,6 +239,15 @@ class FsspecFolder(Folder):
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(item["name"].rpartition("/")[2] for item in found if item["type"] == "file")
+
+    @staticmethod
+    def _described(files: Any, target: str) -> tuple[int, float | None]:
+        try:
+            files.invalidate_cache()
+            found = files.info(target)
+        except (FileNotFoundError, NotADirectoryError):
+            return 0, None
+        return int(found.get("size") or 0), modified(found)
 
     @staticmethod
     def _take_away(files: Any, target: str) -> None:

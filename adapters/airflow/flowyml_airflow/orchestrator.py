@@ -37,6 +37,7 @@ from flowyml_airflow.deployed import Deployed, has_schedule
 from flowyml_airflow.flow_reading import map_index
 from flowyml_airflow.folder import open_folder
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
+from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.schedule import since
@@ -46,6 +47,7 @@ from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
 
+    from flowyml.core.pruning import Bounds, Prunable
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
 
@@ -144,6 +146,12 @@ class AirflowOrchestrator(Orchestrator):
     @property
     def _reader(self) -> RunReader:
         return RunReader(self.client, self._deployer.artifacts, self._about_dags)
+
+    # House-keeping.
+
+    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
+        """The bundles in the DAGs folder. Raises ``ConfigurationError`` where that is not given."""
+        return prunable(self._deployer.folder, lambda: self.client, bounds)
 
     # Runs.
 

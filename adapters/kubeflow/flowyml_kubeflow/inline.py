@@ -45,9 +45,14 @@ _ENGINES = (
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
-    "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py", "flowyml/core/durations.py",
-    "flowyml/core/pruning.py", "flowyml/core/removal.py", "flowyml/artifacts/housekeeping.py",
+    "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
 )  # fmt: skip
+# What prunes; and the code of a user's that may do so.
+_PRUNING = (
+    "flowyml/core/durations.py", "flowyml/core/pruning.py", "flowyml/core/removal.py",
+    "flowyml/artifacts/housekeeping.py",
+)  # fmt: skip
+_PRUNES = re.compile(rb"flowyml\.core\.(?:durations|pruning|removal)|artifacts\.housekeeping|\.prun(?:e|able)\b")
 # Needed by the local engine, and by plans with secrets.
 _SECRETS = ("flowyml/runtime/secrets.py",)
 # The conformance suite and its sample pipelines; and the code of a user's that names them.
@@ -100,7 +105,8 @@ def with_launcher(bundle: Bundle) -> Bundle:
     needless = (*(() if compiles else _COMPILERS), *(() if is_shown else _FACES))
     needless = needless if compiles or is_shown else (*needless, _KINDS)
     contents = {path: data for path, data in contents.items() if path not in needless}
-    contents = {path: data for path, data in contents.items() if path not in _AT_A_DESK}
+    unused = (*_AT_A_DESK, *(() if any(_PRUNES.search(data) for data in users) else _PRUNING))
+    contents = {path: data for path, data in contents.items() if path not in unused}
     folder = files("flowyml_kubeflow")
     parts = (*_PARTS, *(_FLOW if flow else ()), *(_MADE if any(_MAKES.search(data) for data in users) else ()))
     contents.update({f"flowyml_kubeflow/{part}": folder.joinpath(part).read_bytes() for part in parts})

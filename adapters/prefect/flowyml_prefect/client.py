@@ -276,6 +276,23 @@ class PrefectClient(HttpClient):
         body = {**filters, "sort": "EXPECTED_START_TIME_DESC"}
         return [self._understood(FlowRun.of, plain) for plain in self._pages("/flow_runs/filter", body, limit)]
 
+    def begun_runs(self, flow: str | None = None) -> list[FlowRun]:
+        """All runs of FlowyML's, or of one flow; those left out that are planned for later."""
+        now = datetime.now(UTC).isoformat()
+        filters: dict[str, Any] = {"flow_runs": {"tags": {"all_": [TAG]}, "expected_start_time": {"before_": now}}}
+        if flow is not None:
+            filters["flows"] = {"name": {"any_": [flow]}}
+        found = self._pages("/flow_runs/filter", {**filters, "sort": "ID_DESC"})
+        return [self._understood(FlowRun.of, plain) for plain in found]
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove a run with its tasks, its log and its artifacts, if it is there."""
+        for plain in self.query("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}}):
+            with suppress(NotFoundError):
+                self.write(f"/artifacts/{plain['id']}", None, method="DELETE")
+        with suppress(NotFoundError):
+            self.write(f"/flow_runs/{run_id}", None, method="DELETE")
+
     def task_runs(self, run_id: str) -> list[TaskRun]:
         """The task runs of a run, which Prefect records some seconds late."""
         body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}

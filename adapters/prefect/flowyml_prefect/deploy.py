@@ -32,8 +32,9 @@ from flowyml_prefect.client import TAG, PrefectClient
 from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, task_functions
 from flowyml_prefect.names import deployment_name, flow_name, plan_key
 from flowyml_prefect.parameters import parameter_schema
+from flowyml_prefect.pruning import note_server, version_folder
 from flowyml_prefect.schedule import is_ours
-from flowyml_prefect.server import prefect_home
+from flowyml_prefect.server import prefect_home, server_name
 from flowyml_prefect.steps import planned_rows
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ class Deployments:
         """Make the deployment of this name, or change what stands there if it differs."""
         plan, client = bundle.plan, self.client
         folder = _publish(bundle)
+        note_server(folder, server_name(client.connection))
         labels = {"flowyml.pipeline": plan.name}
         flow = flow_name(plan.name)
         body = _body(bundle, target, folder, owner, found)
@@ -338,7 +340,7 @@ def published_folder(bundle: Bundle) -> Path:
 
 
 def _folder(pipeline: str, version: str) -> Path:
-    return prefect_home() / "flows" / f"{slug(pipeline)}-{version}"
+    return prefect_home() / "flows" / version_folder(pipeline, version)
 
 
 def _publish(bundle: Bundle) -> Path:

@@ -12,6 +12,7 @@ from flowyml.core.credentials import Login
 from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
+    RetryRefusedError,
     RunNotFoundError,
     ScheduleError,
     ScheduleNotFoundError,
@@ -33,13 +34,24 @@ from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.deploy import Deployed, Deployments, Target
 from flowyml_prefect.names import flow_name
 from flowyml_prefect.parameters import given_parameters
+from flowyml_prefect.pruning import PRUNED, Leftovers
 from flowyml_prefect.reading import RunReader, code_labels
 from flowyml_prefect.schedule import is_active, own_schedule, schedule_info, to_prefect
-from flowyml_prefect.server import POOL, embedded_server, ensure_worker, prefect_home, stop_embedded_server, turn
+from flowyml_prefect.server import (
+    POOL,
+    embedded_server,
+    ensure_worker,
+    is_embedded,
+    prefect_home,
+    server_name,
+    stop_embedded_server,
+    turn,
+)
 from flowyml_prefect.status import status_of
 from flowyml_prefect.steps import RETRY, TASK_RUNS
 
 if TYPE_CHECKING:
+    from flowyml.core.pruning import Bounds, Prunable
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
 
@@ -181,6 +193,8 @@ class PrefectOrchestrator(Orchestrator):
 
     def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
         run = self._flow_run(job_id)
+        if run.labels.get(PRUNED):
+            raise RetryRefusedError(f"Run {run.name!r} cannot be run again: `flowyml prune` is removing it.")
         pooled = DETACHED_TAG not in run.tags
         entrypoint = self.deployments.entrypoint_of(self.get_run(job_id), run.version or "", pooled=pooled)
         self.client.label_run(run.id, {RETRY: json.dumps(steps), TASK_RUNS: 0})
@@ -197,6 +211,14 @@ class PrefectOrchestrator(Orchestrator):
         runner.launch(run_id, entrypoint, environment, prefect_home() / "runs")
 
     # The engine.
+
+    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
+        """Compiled flows and logs on this machine; of the embedded server its runs too, with their outputs."""
+        if not (prefect_home().exists() or self._connection):
+            return iter(())
+        name = server_name(self.client.connection)
+        store = self._target().store
+        return iter(Leftovers(self.reader, prefect_home(), name, store, bounds, is_own=is_embedded(name)))
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Those without a Secret block."""

@@ -11,6 +11,7 @@ gets a SIGTERM, and SIGKILL if it is not gone in time. An engine that dies leave
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -60,6 +61,8 @@ def launch(run_id: str, entrypoint: str, environment: Mapping[str, str], logs: P
     _launched[:] = [process for process in _launched if process.poll() is None]
     logs.mkdir(parents=True, exist_ok=True)
     with open_private(logs / f"{run_id}.log", "ab") as log:
+        with suppress(OSError):
+            fcntl.flock(log, fcntl.LOCK_SH)  # for as long as a process has it open: so it is not pruned
         process = _Process(
             [sys.executable, "-P", "-m", "flowyml_prefect.runner", run_id, entrypoint, log.name],
             env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

@@ -38,14 +38,15 @@ from flowyml_prefect.client import PrefectClient
 from flowyml_prefect.connection import Connection, login_of
 
 __all__ = [
-    "POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "prefect_home", "stop_embedded_server", "turn",
-    "write_privately",
+    "POOL", "EmbeddedServer", "embedded_server", "ensure_worker", "is_embedded", "prefect_home", "server_name",
+    "stop_embedded_server", "turn", "write_privately",
 ]  # fmt: skip
 
 POOL = "flowyml"
 """The work pool whose worker runs what is scheduled on the embedded server."""
 
 _USER = "flowyml"
+_EMBEDDED = "embedded"
 _STARTS_WITHIN = 300
 _LONGEST_TURN_SECONDS = 30
 _LISTENERS = Path("/proc/net/tcp")
@@ -82,6 +83,17 @@ class EmbeddedServer:
     def is_open(self) -> bool:
         """Whether it asks for no password, or its password is lost."""
         return self.connection.password is None
+
+
+def server_name(connection: Connection) -> str:
+    """What a server is called where its flows stand: the embedded one keeps its name when its port changes."""
+    record = _read_record()
+    return _EMBEDDED if record and record.connection.api_url == connection.api_url else connection.api_url
+
+
+def is_embedded(name: str) -> bool:
+    """Whether ``server_name`` gave this name to the embedded server."""
+    return name == _EMBEDDED
 
 
 def prefect_home() -> Path:

@@ -1,15 +1,20 @@
-"""Old bundles go, and none that something may still need."""
+"""Old bundles go, and none that something may still need: at each deployment, and by `flowyml prune`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from flowyml import Pipeline, step
+from flowyml.core.errors import ConfigurationError
+from flowyml.core.pruning import Bounds, prune
+from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.deploy import remove_old_bundles
-from flowyml_airflow.folder import open_folder
+from flowyml_airflow.folder import Folder, open_folder
+from flowyml_airflow.pruning import prunable
 
 
 class Client:
@@ -19,8 +24,8 @@ class Client:
         self.busy = busy
 
     def is_busy(self, dags: Sequence[str]) -> bool:
-        assert list(dags) == ["train", "train__dev"]
-        return self.busy
+        assert list(dags) in (["train", "train__dev"], ["busy", "busy__dev"])
+        return self.busy or dags[0] == "busy"
 
 
 def bundle(number: int) -> str:
@@ -47,3 +52,79 @@ def test_bundles_that_nothing_needs_go(tmp_path: Path, scheme: str) -> None:
     assert list(swept()) == [bundle(0), bundle(2), bundle(3)]
     assert sorted(path.name for path in bundles.iterdir()) == sorted([*map(bundle, (1, 4, 5)), *others])
     assert swept() == []
+
+
+def written(folder: Folder, name: str, answer: int) -> str:
+    pipeline = Pipeline(name, context={"answer": answer}).add_step(step(name="one")(lambda answer: answer))
+    made = pipeline.bundle()
+    folder.write(f"flowyml_bundles/{made.filename}", made.data)
+    return made.filename
+
+
+def plan_of(folder: Folder, **bounds: float) -> dict[str, str]:
+    found = prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=bounds.get("older_than", 0.0)))
+    return {item.name: item.kept for item in found}
+
+
+@pytest.fixture(params=["", "local://"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    (tmp_path / "flowyml_bundles").mkdir()
+    opened = open_folder(f"{request.param}{tmp_path}")
+    assert opened is not None
+    return opened
+
+
+def test_prune_takes_bundles_of_any_pipeline_that_no_file_names(folder: Folder, tmp_path: Path) -> None:
+    gone, runs, named = (written(folder, *each) for each in (("train", 1), ("busy", 1), ("train", 2)))
+    folder.write("train.py", f'BUNDLE = "{named}"'.encode())
+    (tmp_path / "flowyml_bundles/train-01234567.pyz").write_bytes(b"theirs")
+    (tmp_path / "flowyml_bundles/.airflowignore").write_bytes(b"*")
+    assert plan_of(folder) == {
+        gone: "", named: "a DAG file names it", runs: "a run of its pipeline is under way",
+        "train-01234567.pyz": "it is not a bundle as FlowyML writes them",
+    }  # fmt: skip
+    assert plan_of(folder, older_than=3600)[gone] == "used within 60 minutes"
+    done = list(prune(list(prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=0)))))
+    assert [(each.item.name, each.freed > 100_000, each.problem) for each in done] == [(gone, True, "")]
+    assert sorted(path.name for path in (tmp_path / "flowyml_bundles").iterdir()) == sorted(
+        [".airflowignore", "train-01234567.pyz", runs, named]
+    )
+
+
+@pytest.mark.parametrize("when", ["before it is removed", "while it is removed"])
+def test_a_deployment_that_takes_a_bundle_up_again_finds_it(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    name = written(folder, "train", 1)
+    (item,) = prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=0))
+    remove: Callable[[str], None] = folder.remove_own
+
+    def removed(path: str) -> None:
+        remove(path)
+        folder.write("train.py", f'BUNDLE = "{name}"'.encode())
+
+    if when == "while it is removed":
+        monkeypatch.setattr(folder, "remove_own", removed)
+    else:
+        folder.write("train.py", f'BUNDLE = "{name}"'.encode())
+    assert item.remove() == 0
+    assert folder.read(f"flowyml_bundles/{name}")
+
+
+def test_a_link_in_the_dags_folder_leads_nowhere(tmp_path: Path) -> None:
+    there = open_folder(tmp_path / "elsewhere")
+    assert there is not None
+    (tmp_path / "elsewhere").mkdir()
+    name = written(there, "train", 1)
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags/flowyml_bundles").symlink_to(tmp_path / "elsewhere/flowyml_bundles")
+    dags = open_folder(tmp_path / "dags")
+    assert dags is not None
+    done = list(prune(list(prunable(dags, lambda: cast("Any", Client()), Bounds(older_than=0)))))
+    assert [each.freed for each in done] == [0]
+    assert there.read(f"flowyml_bundles/{name}")
+
+
+def test_pruning_needs_the_dags_folder() -> None:
+    with pytest.raises(ConfigurationError, match="dags_folder"):
+        list(AirflowOrchestrator("http://127.0.0.1:1").prunable(Bounds()))

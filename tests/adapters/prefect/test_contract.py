@@ -225,6 +225,9 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     pooled.client.label_run(waiting.job_id, {"flowyml.retry": "null", "flowyml.task_runs": 0})
     assert waiting.cancel()
     pooled.client.set_state(waiting.job_id, {"type": "CANCELLED", "name": "Cancelled", "message": "x"}, force=True)
+    assert {run.id for run in here.client.begun_runs("in the contract")} == {handle.job_id, waiting.job_id}
+    here.client.delete_run(handle.job_id)
+    assert {run.id for run in here.client.begun_runs("in the contract")} == {waiting.job_id}
 
 
 @pytest.mark.parametrize("operation", operations(), ids=" ".join)

@@ -32,6 +32,7 @@ from flowyml.core.errors import (
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
+from flowyml.core.pruning import Bounds, Prunable
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
@@ -45,6 +46,7 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
+from flowyml_kubeflow.local.pruning import prunable
 from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.status import status_of
@@ -255,6 +257,13 @@ class KubeflowLocalOrchestrator(Orchestrator):
                 "KFP's local runner runs all again that did not complete, and no single steps. Leave the steps out."
             )
         self.retry_run(job_id)
+
+    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
+        """The folders of runs: with code, logs and outputs."""
+        for run in self._all():
+            if run.request():
+                self._result(run)  # one whose process died has ended
+        return prunable(self.folder, bounds)
 
     def health(self) -> Health:
         from importlib import metadata

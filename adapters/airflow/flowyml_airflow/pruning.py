@@ -1,0 +1,82 @@
+"""The bundles in the DAGs folder that nothing needs any more, whatever pipeline they are of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from flowyml.core.errors import ConfigurationError, PlanError
+from flowyml.core.pruning import Bounds, Prunable
+from flowyml.plan.bundle import Bundle
+from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.folder import Folder
+from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id
+
+__all__ = ["prunable"]
+
+_BUNDLE = re.compile(r"[a-z0-9][a-z0-9-]*-[0-9a-f]{8}\.pyz")
+
+
+def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds: Bounds) -> Iterator[Prunable]:
+    """Each bundle, with what needs it. Raises ``ConfigurationError`` without a folder."""
+    if folder is None:
+        raise ConfigurationError(
+            "What FlowyML left of Airflow's runs is in its DAGs folder: give AirflowOrchestrator(dags_folder=…), or "
+            "dags_folder in flowyml.toml."
+        )
+    sources = _sources(folder)
+    for name in filter(_BUNDLE.fullmatch, folder.names(BUNDLES_FOLDER)):
+        path = f"{BUNDLES_FOLDER}/{name}"
+        size, modified = folder.about(path)
+        used = bounds.now if modified is None else modified
+        kept = "its age cannot be seen" if modified is None else bounds.keeps(used)
+        kept = _named(name, sources) or kept or _needed(folder, client, name)
+        yield Prunable(
+            kind="bundle", name=name, bytes=size, used=used, kept=kept,
+            remove=partial(_remove, folder, client, name, bounds),
+        )  # fmt: skip
+
+
+def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> str:
+    pipeline = _pipeline(folder.read(f"{BUNDLES_FOLDER}/{name}") or b"", name)
+    if pipeline is None:
+        return "it is not a bundle as FlowyML writes them"
+    return (
+        "a run of its pipeline is under way" if client().is_busy([dag_id(pipeline), development_id(pipeline)]) else ""
+    )
+
+
+def _pipeline(data: bytes, name: str) -> str | None:
+    """The pipeline of a bundle whose name says what is in it."""
+    try:
+        bundle = Bundle.of(data, name)
+    except PlanError:
+        return None
+    return bundle.plan.name if bundle.filename == name else None
+
+
+def _remove(folder: Folder, client: Callable[[], AirflowClient], name: str, bounds: Bounds) -> int:
+    """Put it back where a deployment that found it there has written its DAG file meanwhile."""
+    path = f"{BUNDLES_FOLDER}/{name}"
+    _, modified = folder.about(path)
+    if modified is None or bounds.keeps(modified) or _named(name, _sources(folder)) or _needed(folder, client, name):
+        return 0
+    data = folder.read(path)
+    if data is None:
+        return 0
+    folder.remove_own(path)
+    if folder.read(path) is not None:
+        return 0
+    if _named(name, _sources(folder)):
+        folder.write(path, data)
+        return 0
+    return len(data)
+
+
+def _sources(folder: Folder) -> list[bytes]:
+    return folder.read_all([name for name in folder.names() if name.endswith(".py")])
+
+
+def _named(name: str, sources: list[bytes]) -> str:
+    return "a DAG file names it" if any(name.encode() in data for data in sources) else ""

@@ -1,0 +1,214 @@
+"""What FlowyML leaves of Prefect's runs on this machine, and on the server that it started itself."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts import open_store, run_place
+from flowyml.artifacts.housekeeping import discard, stored
+from flowyml.core.errors import PlanError
+from flowyml.core.files import write_whole
+from flowyml.core.pruning import Bounds, Prunable
+from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
+from flowyml.orchestrators.http import NotFoundError
+from flowyml.plan.names import slug
+from flowyml_prefect.client import FlowRun, PrefectClient, is_id
+from flowyml_prefect.names import flow_name
+from flowyml_prefect.reading import RunReader
+from flowyml_prefect.status import status_of
+
+__all__ = ["PRUNED", "Leftovers", "note_server", "version_folder"]
+
+PRUNED = "flowyml.pruned"
+"""The label of a run that is being removed, and cannot be run again."""
+
+_SERVER = ".server-"
+_WRITTEN = ("flow.py", "again.py", "__pycache__")  # and a bundle, and which servers were given it
+_UNDER_WAY = "it is under way"
+
+
+def version_folder(pipeline: str, version: str) -> str:
+    """The name of the folder that holds a version of a pipeline's flow."""
+    return f"{slug(pipeline)}-{version}"
+
+
+def note_server(folder: Path, server: str) -> None:
+    """Note that a server was given the flow in a folder, and that it is used."""
+    mark = folder / _mark(server)
+    if not mark.exists():
+        write_whole(mark, server.encode(), 0o600)
+    os.utime(folder)
+
+
+def _mark(server: str) -> str:
+    return f"{_SERVER}{hashlib.sha256(server.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What stands in ``home``; with ``is_own`` the server is one that FlowyML started, whose old runs go too.
+
+    ``server`` is what this server is called in the folders of flows; ``store`` is where large outputs go.
+    """
+
+    reader: RunReader
+    home: Path
+    server: str
+    store: str
+    bounds: Bounds
+    is_own: bool
+
+    @property
+    def client(self) -> PrefectClient:
+        """What asks the server."""
+        return self.reader.client
+
+    def __iter__(self) -> Iterator[Prunable]:
+        runs = self.client.begun_runs()
+        going: set[str] = set()
+        for run in runs if self.is_own else ():
+            kept = _UNDER_WAY if not _has_ended(run) else self.bounds.keeps(_used(run))
+            if not kept:
+                going.add(run.id)
+            size = sum(found.size for found in stored(open_store(self.store), self._place(run)))
+            yield Prunable(
+                kind="run", name=run.name, bytes=size, used=_used(run), kept=kept, remove=partial(self._remove_run, run)
+            )
+        needed = self._needed([run for run in runs if run.id not in going], self.client.deployments())
+        remove_leftovers(self.home / "flows")
+        for name in names_in(self.home, "flows"):
+            yield self._flow(name, needed)
+        yield from self._logs()
+
+    # Runs.
+
+    def _place(self, run: FlowRun) -> str:
+        return run_place(f"prefect {run.id}", self.reader.record(run).pipeline, run.name)
+
+    def _remove_run(self, run: FlowRun) -> int:
+        """From the label on it is not run again. Its row goes last: who is killed here leaves nothing unknown."""
+        try:
+            self.client.label_run(run.id, {PRUNED: True})
+            found = self.client.run(run.id)
+        except NotFoundError:
+            return 0
+        if not _has_ended(found) or self.bounds.keeps(_used(found)):
+            return 0
+        store = open_store(self.store)
+        artifacts = list(stored(store, self._place(found)))
+        freed = sum(discard(store, each.key, unless_since=self.bounds.before) for each in artifacts)
+        freed += remove(self.home, "runs", f"{run.id}.log")
+        self.client.delete_run(run.id)
+        return freed
+
+    # Compiled flows.
+
+    def _flow(self, name: str, needed: Mapping[str, str]) -> Prunable:
+        found = list(files_below(self.home, "flows", name))
+        used = max((each.modified for each in found), default=0.0)
+        return Prunable(
+            kind="flow", name=name, bytes=sum(each.size for each in found), used=used,
+            kept=needed.get(name, "") or self.bounds.keeps(used) or self._others(name),
+            remove=partial(self._remove_flow, name),
+        )  # fmt: skip
+
+    def _needed(self, runs: list[FlowRun], deployments: list[dict[str, Any]]) -> dict[str, str]:
+        """The folders that something on the server needs, with what that is."""
+        needed: dict[str, str] = {}
+        for run in runs:
+            ended, went_well = _has_ended(run), run.state_type == "COMPLETED"
+            if run.version and not went_well:
+                folder = version_folder(self.reader.record(run).pipeline, run.version)
+                needed[folder] = f"run {run.name!r} may be run again" if ended else f"run {run.name!r} is under way"
+        for deployment in deployments:
+            for pull in deployment.get("pull_steps") or ():
+                for settings in pull.values():
+                    place = settings.get("directory") or settings.get("url") or ""
+                    needed[Path(place).name] = f"deployment {deployment['name']!r} runs it"
+        return needed
+
+    def _others(self, name: str) -> str:
+        """Why a folder that nothing on this server needs is not simply FlowyML's, and this server's."""
+        inside = names_in(self.home, "flows", name)
+        servers = {each for each in inside if each.startswith(_SERVER)}
+        bundles = {each for each in inside if each.endswith(".pyz")}
+        if self._bundle(name, bundles) is None:
+            return "it does not hold a flow as FlowyML writes them"
+        if {*inside} - servers - bundles - {*_WRITTEN}:
+            return "files are in it that FlowyML did not write"
+        if servers != {_mark(self.server)}:
+            return "another server may run it" if servers else "which server runs it was not noted"
+        return ""
+
+    def _bundle(self, name: str, bundles: set[str]) -> str | None:
+        """The pipeline of the one bundle that a folder holds, if that is what the folder's name says."""
+        from flowyml.plan.bundle import Bundle
+
+        with suppress(OSError, PlanError, ValueError):
+            (only,) = bundles
+            bundle = Bundle.read(self.home / "flows" / name / only)
+            if name == version_folder(bundle.plan.name, bundle.digest[:16]):
+                return bundle.plan.name
+        return None
+
+    def _remove_flow(self, name: str) -> int:
+        pipeline = self._bundle(name, {each for each in names_in(self.home, "flows", name) if each.endswith(".pyz")})
+        if pipeline is None or self._others(name):
+            return 0
+        flow = flow_name(pipeline)
+        if name in self._needed(self.client.begun_runs(flow), self.client.deployments(flow)):
+            return 0
+        return remove(self.home, "flows", name, unless_since=self.bounds.before)
+
+    # What the processes of runs printed, where something went wrong.
+
+    def _logs(self) -> Iterator[Prunable]:
+        for name in names_in(self.home, "runs"):
+            found = next(files_below(self.home, "runs", name), None)
+            if found is not None and is_id(name.removesuffix(".log")):
+                with _locked(self.home / "runs" / name) as is_free:
+                    kept = self.bounds.keeps(found.modified) if is_free else "a process writes to it"
+                yield Prunable(
+                    kind="log", name=name, bytes=found.size, used=found.modified, kept=kept,
+                    remove=partial(self._remove_log, name),
+                )  # fmt: skip
+
+    def _remove_log(self, name: str) -> int:
+        with _locked(self.home / "runs" / name) as is_free:
+            return remove(self.home, "runs", name, unless_since=self.bounds.before) if is_free else 0
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether no process has a log open: each that writes to one shares a lock on it (``runner.launch``)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _has_ended(run: FlowRun) -> bool:
+    return status_of(run.state_type, run.state_name).is_terminal
+
+
+def _used(run: FlowRun) -> float:
+    return (run.end_time or run.start_time or run.created or datetime.now(UTC)).timestamp()

@@ -1,0 +1,71 @@
+"""The folders of runs on KFP's local runner go when the runs ended long ago, and not before."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from flowyml import Pipeline, context, step
+from flowyml.core.errors import RunNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.pruning import Bounds
+from flowyml_kubeflow import KubeflowLocalOrchestrator
+from flowyml_kubeflow.local.folder import RunFolder
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.kubeflow
+
+
+@step
+def wait(folder: str) -> None:
+    place = Path(folder)
+    (place / "began").touch()
+    while not (place / "go").exists():
+        time.sleep(0.05)
+    if (place / "fail").exists():
+        raise ValueError("no luck")
+
+
+def plan_of(orchestrator: KubeflowLocalOrchestrator, older_than: float = 0) -> dict[str, str]:
+    return {item.name: item.kept for item in orchestrator.prunable(Bounds(older_than=older_than))}
+
+
+def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(tmp_path: Path) -> None:
+    orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
+    (tmp_path / "fail").touch()
+    handle = orchestrator.run_pipeline(Pipeline("prune", context=context(folder=str(tmp_path))).add_step(wait), "r")
+    wait_until(lambda: (tmp_path / "began").exists() or handle.status.is_terminal)
+    assert not handle.status.is_terminal, handle.error
+    assert plan_of(orchestrator) == {"r": "it is under way"}
+    orchestrator.prune(older_than=0)
+    (tmp_path / "go").touch()
+    assert handle.wait_for_completion(90, 0.1).status is ExecutionStatus.FAILED
+    run = RunFolder(tmp_path / "runs/r")
+    wait_until(lambda: not run.is_supervised())
+    assert plan_of(orchestrator, 3600) == {"r": "used within 60 minutes"}
+
+    (item,) = orchestrator.prunable(Bounds(older_than=0))
+    (tmp_path / "fail").unlink()
+    handle.retry()
+    assert item.remove() == 0, "it is run again since the plan was made"
+    assert orchestrator.attach("r").wait_for_completion(90, 0.1).status is ExecutionStatus.COMPLETED
+
+    wait_until(lambda: not run.is_supervised())
+    theirs, left = tmp_path / "runs/theirs", tmp_path / "runs/.new-left"
+    for folder in (theirs, left):
+        folder.mkdir()
+        (folder / "bundle.pyz").write_bytes(b"x")
+        os.utime(folder / "bundle.pyz", (1, 1))
+    (tmp_path / "runs/link").symlink_to(tmp_path)
+    assert plan_of(orchestrator) == {"r": "", ".new-left": ""}
+    done = orchestrator.prune(older_than=0)
+    assert [(each.item.name, each.freed > 0, each.problem) for each in done] == [
+        (".new-left", True, ""),
+        ("r", True, ""),
+    ]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["link", "theirs"]
+    with pytest.raises(RunNotFoundError):
+        orchestrator.get_run("r")

@@ -1,0 +1,137 @@
+"""What FlowyML leaves of Prefect's runs: what goes, and what the server still needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.core.errors import RetryRefusedError, RunNotFoundError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.pruning import Bounds, Prunable
+from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect.names import flow_name
+from flowyml_prefect.pruning import PRUNED, Leftovers, note_server
+from flowyml_prefect.server import prefect_home, server_name
+from tests.adapters.prefect.samples import wait_for
+
+pytestmark = [pytest.mark.prefect, pytest.mark.slow]
+
+NAME = "prune these"
+
+
+def version(number: int, *, fails: bool = False) -> Pipeline:
+    @step(outputs=["rows"])
+    def load(number: int) -> str:
+        return "x" * 100_000 + str(number)
+
+    @step
+    def check(rows: str, fails: bool) -> None:
+        if fails:
+            raise ValueError("no luck")
+
+    return (
+        Pipeline(NAME, context={"number": number, "fails": fails}, tags=[f"v{number}"]).add_step(load).add_step(check)
+    )
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
+    make_prefect: Callable[..., PrefectOrchestrator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchestrator = make_prefect(artifacts=tmp_path / "artifacts")
+    client, flows = orchestrator.client, prefect_home() / "flows"
+    asked = client.begun_runs  # of this test's pipeline alone: the server is that of all tests
+    monkeypatch.setattr(client, "begun_runs", lambda flow=None: asked(flow or flow_name(NAME)))
+
+    def found(older_than: float = 0, *, is_own: bool = True) -> dict[tuple[str, str], Prunable]:
+        name, bounds = server_name(client.connection), Bounds(older_than=older_than)
+        items = Leftovers(orchestrator.reader, prefect_home(), name, str(tmp_path / "artifacts"), bounds, is_own)
+        mine = (item for item in items if item.kind == "run" or item.name.startswith("prune-these"))
+        return {(item.kind, item.name): item for item in mine}
+
+    first = orchestrator.run_pipeline(version(1, fails=True), "prune-first").wait_for_completion(120, 0.2)
+    assert first.status is ExecutionStatus.FAILED
+    second = orchestrator.run_pipeline(version(2), "prune-second").wait_for_completion(120, 0.2)
+    assert second.status is ExecutionStatus.COMPLETED, second.error
+    pooled = make_prefect(work_pool="prune", artifacts=tmp_path / "artifacts")
+    pooled.client.ensure_process_pool("prune")
+    waiting = pooled.run_pipeline(version(3), "prune-waiting")
+    old, new, queued = (
+        f"prune-these-{run_version}" if (flows / f"prune-these-{run_version}").exists() else _folder(flows, run_version)
+        for run_version in (client.run(run.job_id).version for run in (first, second, waiting))
+    )
+
+    kept = {name: item.kept for (kind, name), item in found(is_own=False).items() if kind == "flow"}
+    assert kept[old] == "run 'prune-first' may be run again"
+    assert kept[new].startswith("deployment ")
+    assert kept[queued].startswith("deployment ")
+    assert not any(kind == "run" for kind, _ in found(is_own=False)), "those of a server of one's own are its owner's"
+    plan = found()
+    assert plan["run", "prune-waiting"].kept == "it is under way"
+    assert plan["run", "prune-first"].bytes > 100_000
+    assert {name: plan["run", name].kept for name in ("prune-first", "prune-second")} == dict.fromkeys(
+        ("prune-first", "prune-second"), ""
+    )
+    assert set(found(3600)["run", "prune-first"].kept.split()) > {"60", "minutes"}
+
+    note_server(flows / old, "http://elsewhere/api")
+    assert found()["flow", old].kept == "another server may run it"
+    (theirs,) = (path for path in (flows / old).glob(".server-*") if path.read_text() == "http://elsewhere/api")
+    theirs.unlink()
+    (flows / old / "results.csv").write_text("mine")
+    assert found()["flow", old].kept == "files are in it that FlowyML did not write"
+    (flows / old / "results.csv").unlink()
+
+    os.utime(flows / old, (1, 1))
+    assert plan["flow", old].remove() == 0, "the run that may be run again is there yet"
+    client.label_run(first.job_id, {PRUNED: True})
+    with pytest.raises(RetryRefusedError, match="`flowyml prune` is removing it"):
+        first.retry()
+    place = next((tmp_path / "artifacts").glob(f"prefect-{first.job_id}-*"))
+    assert files(place)
+    assert plan["run", "prune-first"].remove() > 100_000
+    assert plan["run", "prune-first"].remove() == 0, "as another process that prunes finds it"
+    with pytest.raises(RunNotFoundError):
+        orchestrator.get_run(first.job_id)
+    assert not place.exists()
+    assert orchestrator.get_run(second.job_id).status is ExecutionStatus.COMPLETED
+    assert plan["flow", old].remove() > 100_000
+    assert not (flows / old).exists()
+    assert (flows / new).exists()
+    waiting.cancel()
+    wait_for(lambda: waiting.status.is_terminal)
+
+
+def _folder(flows: Path, run_version: Any) -> str:
+    (found,) = (path.name for path in flows.iterdir() if path.name.endswith(str(run_version)))
+    return found
+
+
+def test_a_flow_that_is_published_again_stays(make_prefect: Callable[..., PrefectOrchestrator], tmp_path: Path) -> None:
+    """A submission publishes its flow before the server knows of it."""
+    orchestrator = make_prefect(artifacts=tmp_path / "artifacts")
+    bundle = version(7).bundle()
+    from flowyml_prefect.deploy import _publish
+
+    folder = _publish(bundle)
+    name = server_name(orchestrator.client.connection)
+    note_server(folder, name)
+    leftovers = Leftovers(orchestrator.reader, prefect_home(), name, str(tmp_path), Bounds(older_than=100), False)
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
+    (item,) = (each for each in leftovers if each.name == folder.name)
+    assert item.kept == ""
+    note_server(_publish(bundle), name)
+    assert item.remove() == 0
+    assert folder.exists()
+    os.utime(folder, (1, 1))
+    assert item.remove() > 100_000
+    assert not folder.exists()
