@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, str] = {
     "cache show": "caches:show",
     "cache clear": "caches:clear",
     "secrets check": "secrets:check",
+    "import airflow": "importing:airflow",
     "backends": "backends:backends",
     "backends show": "backends:show",
     "backends sign-in": "backends:sign_in",
@@ -64,12 +65,14 @@ _PANELS = {
     "migrate": "Move here",
     "caches": "Look at runs",
     "secrets": "Engines",
+    "importing": "Migrate",
     "backends": "Engines",
 }
 _GROUPS = {
     "cache": "Look at the results of steps that are kept for later runs, and delete them.",
     "schedule": "Let an engine run pipelines by the clock.",
     "secrets": "Look for the secrets that steps name.",
+    "import": "Bring pipelines of another tool.",
     "backends": "",
 }
 

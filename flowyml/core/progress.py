@@ -114,7 +114,8 @@ def show_waiting(what: str) -> Iterator[Callable[[], None]]:
 def show_counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show on standard error how far a long work is. Call what it gives with the number of what was done so far.
 
-    On a terminal it is a spinner; elsewhere a line of the logger ``flowyml.progress``, every ten seconds.
+    On a terminal it is a bar, or a spinner where the ``total`` is not known; elsewhere a line of the logger
+    ``flowyml.progress``, every ten seconds.
     """
     last = time.monotonic()
 
@@ -130,6 +131,14 @@ def show_counting(what: str, total: int | None = None) -> Iterator[Callable[[int
                 logger.warning("%s", line(number))
 
         yield log
+        return
+    if total is not None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=console_on(sys.stderr), transient=True) as bar:
+            task = bar.add_task(safe_line(what), total=total)
+            yield lambda number: bar.update(task, completed=number)
         return
     from rich.text import Text
 

@@ -40,7 +40,7 @@ EVIL = "evil\x1b]0;owned\x07\x1b[2J\x1b[8m\x9b3A\x08\r\u202eevil"
 SHOWN = r"evil\x1b]0;owned\x07\x1b[2J\x1b[8m\x9b3A\x08"
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]")
 # What FlowyML itself sends: colours, and the cursor of rich's live view.
-OURS = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|1A|2K)|\r(?=\x1b\[2K|\n)")
+OURS = re.compile(r"\x1b\[(?:[0-9;]*m|\?25[lh]|1A|2K)|\r(?=\x1b\[(?:2K|1A)|\n)")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -176,6 +176,11 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "from flowyml import Pipeline, step\n@step(secrets={'key': 'shop/key'})\ndef one(key: str) -> int:\n"
         "    return 1\np = Pipeline('secretive').add_step(one)\n"
     )
+    (tmp_path / "hostile_dag.py").write_text(
+        "from airflow import DAG\nfrom x import {}\n".replace("{}", "Make")
+        + f"with DAG('plain', schedule=Make({EVIL!r}), tags=[{EVIL!r}]):\n    for one in Make():\n"
+        + f"        Make(task_id={EVIL!r} + one)\nwith DAG('more', schedule={EVIL!r}): ...\n"
+    )
     (tmp_path / "rude.py").write_text(f"raise ValueError({EVIL!r})\n")
     build(HOSTILE_PLAN, files={"m.py": b"def f(): ..."}).write(tmp_path)
     yield
@@ -199,6 +204,7 @@ COMMANDS = [
     "trigger x --on hostile", "clear x --on hostile", "backfill x 2026-01-01 2026-01-02 --on hostile",
     "backends sign-in hostile", "backends stop hostile", "schedule serve --on hostile",
     "secrets check secretive.py --on hostile", "secrets check BUNDLE --on hostile",
+    f"import airflow {EVIL}", "import airflow hostile_dag.py",
 ]  # fmt: skip
 
 

@@ -97,6 +97,7 @@ LINES = [
     "backends sign-in prefect",
     "migrate src --check --json",
     "secrets check train.py --on prefect --json",
+    "import airflow dags --root . --env A=b --variables v.json --json",
 ]
 
 

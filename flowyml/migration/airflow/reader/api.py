@@ -777,6 +777,9 @@ class Airflow:
     def _sides(self, value: Any, node: ast.AST) -> Any:
         """What a side stands for; of tasks of which one is made, all count."""
         value = hard(value)
+        if not nodes.light(value):
+            self.machine.warn("unknown-edge", "what is joined has too many parts", node)
+            return []
         if isinstance(value, Either):
             self.machine.warn("unknown-edge", f"`{value.source[:60]}` is one of several: all are joined", node)
             return [self._sides(one, node) for one in value.options if _joins(one)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, Base, settle
-from flowyml.migration.airflow.reader.nodes import mentions
+from flowyml.migration.airflow.reader.nodes import light, mentions
 from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, UNARY, TooLarge, binary, formatted
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -72,7 +72,7 @@ class Expressions(Base):
 
     def _set(self, node: ast.Set) -> Any:
         items = self._items(node.elts)
-        return self.unknown(node) if items is None else self.attempt(node, set, items)
+        return self.unknown(node) if items is None or not light(items) else self.attempt(node, set, items)
 
     def _dict(self, node: ast.Dict) -> Any:
         found: dict[Any, Any] = {}
@@ -86,7 +86,8 @@ class Expressions(Base):
             else:
                 name = hard(self.eval(key))
                 item = self.eval(value)
-                self.attempt(key, found.__setitem__, name, item)
+                if light(name):
+                    self.attempt(key, found.__setitem__, name, item)
         return found
 
     # Text
@@ -106,6 +107,7 @@ class Expressions(Base):
         text = "".join(parts)
         if len(text) > LARGEST:
             return self.unknown(node)
+        self.step(len(text) // 100)
         return self.soft(text, *soft) if known else self.unknown(node, text=text)
 
     def _formatted(self, node: ast.expr) -> Any:
@@ -199,8 +201,6 @@ class Expressions(Base):
                 doubtful.append(value)
         if not doubtful:
             return value
-        if self.truth(value) is (not stop) and not stop:
-            return self.soft(value)
         return doubtful[0] if value is doubtful[0] else self.either(node, [*doubtful, value])
 
     def _compare(self, node: ast.Compare) -> Any:
@@ -220,6 +220,8 @@ class Expressions(Base):
             return self.unknown(node)
         if isinstance(one, Foreign) or isinstance(other, Foreign):
             return self._compare_foreign(kind, one, other, node)
+        if not light([one, other]):
+            return self.unknown(node)
         (one, other), _, soft, _ = settle([one, other])
         if kind in (ast.In, ast.NotIn) and not known_members(other):
             return True if kind is ast.In and _among(one, other) else self.unknown(node)
@@ -289,7 +291,7 @@ class Expressions(Base):
             return members[name] if isinstance(members, dict) and name in members else one
         if isinstance(one, Instance):
             return self._instance_item(one, key, node)
-        if isinstance(name, Unknown):
+        if isinstance(name, Unknown) or not light(name):
             return self._one_of(one, node)
         return self.soft(self.attempt(node, lambda: one[name]), value, key)
 
@@ -343,13 +345,15 @@ class Expressions(Base):
             known = self._generate(node.generators, lambda: found.append(self.eval(node.elt)))
         if not known and not mentions(found):
             return self.unknown(node)
-        return self.attempt(node, set, found) if isinstance(node, ast.SetComp) else found
+        return self.attempt(node, set, found if light(found) else ()) if isinstance(node, ast.SetComp) else found
 
     def _dict_comprehension(self, node: ast.DictComp) -> Any:
         found: dict[Any, Any] = {}
 
         def add() -> None:
-            self.attempt(node.key, found.__setitem__, hard(self.eval(node.key)), self.eval(node.value))
+            name, item = hard(self.eval(node.key)), self.eval(node.value)
+            if light(name):
+                self.attempt(node.key, found.__setitem__, name, item)
 
         with self.inside(Scope({}, self.scope), self.module):
             known = self._generate(node.generators, add)

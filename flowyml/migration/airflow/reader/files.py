@@ -230,7 +230,7 @@ def _counted(value: Any) -> Any:
             return 1 + (len(one) // 100 if isinstance(one, str) else 0)
         if id(one) not in sizes:
             sizes[id(one)] = _NODES  # a circle
-            parts = one.items() if isinstance(one, dict) else one
+            parts = [*one.keys(), *one.values()] if isinstance(one, dict) else one
             sizes[id(one)] = 1 + sum(size(part, depth + 1) for part in parts)
         return sizes[id(one)]
 

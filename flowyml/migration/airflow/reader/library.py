@@ -28,6 +28,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.files import Refused, parse_json, parse_yaml
 from flowyml.migration.airflow.reader.machine import settle
+from flowyml.migration.airflow.reader.nodes import light
 from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, checked, pieces
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -103,7 +104,9 @@ def _container(kind: Callable[..., Any]) -> Native:
         if not arguments.positional and not arguments.named:
             return kind()
         items = machine.iterate(arguments.value("iterable", 0), node)
-        return machine.unknown(node) if items is None else machine.attempt(node, kind, items)
+        if items is None or (kind in (set, frozenset) and not light(items)):
+            return machine.unknown(node)
+        return machine.attempt(node, kind, items)
 
     return Native(getattr(kind, "__name__", "container"), call)
 
@@ -114,6 +117,8 @@ def _dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
         first = hard(arguments.positional[0].value)
         items = first if isinstance(first, dict) else machine.iterate(first, node)
         if items is None:
+            return machine.unknown(node)
+        if not light([list(one)[:1] for one in items if isinstance(one, (list, tuple))]):
             return machine.unknown(node)
         made = machine.attempt(node, dict, items)
         if not isinstance(made, dict):

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from flowyml.migration.airflow.model import DagModel, FileModel, Symbolic, TaskModel
 
-__all__ = ["lines"]
+__all__ = ["documents"]
 
 
-def lines(file: FileModel) -> Iterator[str]:
-    """One line for each DAG of a file, or one that says why it has none."""
+def documents(file: FileModel) -> Iterator[dict[str, Any]]:
+    """One document for each DAG of a file, or one that says why it has none."""
     if not file.dags:
-        row = {
+        yield {
             "path": file.path,
             "dag_id": None,
             "reason": file.reason,
             "warnings": [str(one) for one in file.warnings],
         }
-        yield json.dumps(row)
-    for dag in file.dags:
-        yield json.dumps(_dag(dag), default=_other)
+    yield from (_dag(dag) for dag in file.dags)
 
 
 def _dag(dag: DagModel) -> dict[str, Any]:
@@ -61,8 +57,6 @@ def _task(task: TaskModel) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return "{" + value.source + "}" if isinstance(value, Symbolic) else value
-
-
-def _other(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else str(value)
+    if isinstance(value, Symbolic):
+        return "{" + value.source + "}"
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from flowyml.migration.airflow.model import DagWarning, Place
 from flowyml.migration.airflow.reader.files import Files, Refused
-from flowyml.migration.airflow.reader.nodes import Context
+from flowyml.migration.airflow.reader.nodes import Context, light
 from flowyml.migration.airflow.reader.operations import FIELDS, METHODS, STRUCTURAL, TooLarge, kind_of, method
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -106,7 +106,7 @@ class Base(Machine):
         return self.module.source(node)
 
     def unknown(self, node: ast.AST, origin: str = "", text: str = "") -> Unknown:
-        return Unknown(self.source(node), self.place(node), origin, text)
+        return Unknown(self.source(node)[:2000], self.place(node), origin, text[:300])
 
     def warn(self, code: str, text: str, node: ast.AST) -> None:
         """Notes what is not certain, once: with the DAG that is open, else with the file."""
@@ -125,7 +125,10 @@ class Base(Machine):
     def attempt(self, node: ast.AST, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls Python on plain data. What it raises is raised in the file if that catches it, else it is reported."""
         try:
-            return function(*args, **kwargs)
+            found = function(*args, **kwargs)
+            if isinstance(found, (str, bytes, list, tuple, set, dict)):
+                self.step(len(found) // 100)  # what it takes of the memory
+            return found
         except (Raised, OutOfSteps, RecursionError):
             raise
         except TooLarge:
@@ -266,6 +269,8 @@ class Base(Machine):
             if not known or arguments.open:
                 return self.unknown(node, text=self.partial_text(value, name, args))
             return self.soft(self.attempt(node, method, value, name, args, kwargs), *soft)
+        if not light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
+            return self.unknown(node)
         args = [arg.value if type(arg) is Soft and name not in ("append", "insert", "add") else arg for arg in args]
         if any(isinstance(arg, Unknown) for arg in args) and name in ("extend", "update", "union"):
             self.warn("unknown-call", f"what `{_short(self.source(node))}` adds is not known", node)
@@ -394,6 +399,11 @@ def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:
         return value
 
     return clean(list(args), 0), clean(dict(kwargs or {}), 0), soft, bool(state[0])
+
+
+def keyed(name: str, args: list[Any]) -> list[Any]:
+    """The arguments of a method that are hashed."""
+    return args[:1] if name in ("add", "get", "setdefault", "pop", "discard") else []
 
 
 def _rebuilt(old: Any, new: Any) -> Any:

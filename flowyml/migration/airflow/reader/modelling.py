@@ -11,7 +11,7 @@ from typing import Any
 from flowyml.migration.airflow import model
 from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, FunctionModel, GroupModel, Place, TaskModel
 from flowyml.migration.airflow.reader import library
-from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom
+from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom, light
 from flowyml.migration.airflow.reader.schedules import asset_ref, words
 from flowyml.migration.airflow.reader.values import (
     Arguments,
@@ -236,7 +236,9 @@ class Modelling:
             if arguments is None:
                 continue
             pairs = [*((str(index), one) for index, one in enumerate(arguments.positional)), *arguments.named.items()]
-            found += [(name, self.xcom(one)) for name, given in pairs for one in _xcoms(given.value)]
+            found += [
+                (name, self.xcom(one)) for name, given in pairs if light(given.value) for one in _xcoms(given.value)
+            ]
         return tuple(found)
 
     # Groups and DAGs
@@ -313,6 +315,8 @@ def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel
 def render(value: Any) -> str:
     """A value as source text, for what was given by a dictionary or a default."""
     value = hard(value)
+    if not light(value):
+        return "…"
     if isinstance(value, Unknown):
         return value.source
     if isinstance(value, Foreign):

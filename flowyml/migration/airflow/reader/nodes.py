@@ -26,6 +26,7 @@ from flowyml.migration.airflow.reader.values import (
 )
 
 __all__ = [
+    "light",
     "Asset",
     "Context",
     "Dag",
@@ -387,7 +388,7 @@ class Context:
 
     def depend(self, task: Task, value: Any) -> None:
         """The edges of a task that takes other tasks' results."""
-        for before in operators_in(value):
+        for before in operators_in(value) if light(value) else ():
             if before is not task:
                 self.edge(before, task)
 
@@ -540,16 +541,31 @@ def is_node(value: Any) -> bool:
     return isinstance(hard(value), (Task, Group, XCom, Label))
 
 
-def mentions(value: Any, depth: int = 0) -> bool:
-    """Whether a DAG, task or group is anywhere in a value."""
+def _parts(value: Any, most: int) -> Iterator[Any]:
+    """A value and what is in it, at any depth, up to so many parts."""
+    todo = [value]
+    for _ in range(most):
+        if not todo:
+            return
+        one = hard(todo.pop())
+        yield one
+        if isinstance(one, (list, tuple, set)):
+            todo += one
+        elif isinstance(one, dict):
+            todo += one.values()
+
+
+def mentions(value: Any) -> bool:
+    """Whether a DAG, task or group is anywhere in a value (in its first 20,000 parts)."""
+    return any(isinstance(one, (Task, Group, XCom, Dag)) for one in _parts(value, 20_000))
+
+
+def light(value: Any) -> bool:
+    """Whether a value can be walked over: it has few parts, where one that is shared counts each time."""
     value = hard(value)
-    if isinstance(value, (Task, Group, XCom, Dag)):
+    if not isinstance(value, (list, tuple, set, dict)):
         return True
-    if depth < 5 and isinstance(value, (list, tuple, set)):
-        return any(mentions(one, depth + 1) for one in value)
-    if depth < 5 and isinstance(value, dict):
-        return any(mentions(one, depth + 1) for one in value.values())
-    return False
+    return sum(1 for _ in _parts(value, 100_001)) <= 100_000
 
 
 def nothing_known(value: Any) -> bool:

@@ -185,9 +185,17 @@ def method(value: Any, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
         _growth(value, args)
     if name == "join" and args:
         args = [_joined(value, args[0]), *args[1:]]
+    if name in ("append", "extend", "insert", "update", "add", "setdefault", "union") and not isinstance(value, str):
+        _growing(value, args)
     if name == "strftime":
         _widths(str(args[0]) if args else "")
     return checked(getattr(value, name)(*args, **kwargs))
+
+
+def _growing(value: Any, args: list[Any]) -> None:
+    more = sum(len(one) for one in args if isinstance(one, (str, list, tuple, dict, set, range)))
+    if len(value) + more > LARGEST:
+        raise TooLarge
 
 
 def _too_large() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.machine import Base, settle
-from flowyml.migration.airflow.reader.nodes import mentions
+from flowyml.migration.airflow.reader.nodes import light
+from flowyml.migration.airflow.reader.operations import LARGEST
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -94,7 +95,7 @@ class Statements(Expressions):
         new = self.eval(node.value)
         if isinstance(node.op, ast.Add) and isinstance(hard(old), list):
             items = self.iterate(new, node.value)
-            if items is None:
+            if items is None or len(items) + len(hard(old)) > LARGEST:
                 self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is not known", node)
             else:
                 hard(old).extend(items)
@@ -129,7 +130,7 @@ class Statements(Expressions):
 
     def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
         key = settle([key])[0][0]
-        if isinstance(owner, (dict, list)):
+        if isinstance(owner, (dict, list)) and light(key):
             self.attempt(node, owner.__setitem__, key, value)
         elif isinstance(owner, Instance):
             method = owner.cls.find("__setitem__") if owner.cls is not None else None
@@ -505,4 +506,3 @@ _EXECUTORS: Mapping[type[ast.stmt], Callable[[Any, Any], None]] = {
     ast.Import: Statements._import,
     ast.ImportFrom: lambda machine, node: machine._import_from(node),
 }
-_ = mentions, Base

@@ -1,0 +1,106 @@
+"""``flowyml import airflow``: what Airflow DAG files say, read without being executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from flowyml.cli.failures import UsageError
+from flowyml.cli.options import Argument, AsJson, Option
+from flowyml.cli.output import Output, Word, note
+
+if TYPE_CHECKING:
+    from flowyml.migration.airflow.model import DagModel, FileModel
+
+__all__ = ["airflow"]
+
+
+def airflow(
+    paths: Annotated[list[str], Argument("PATH…", "DAG files, and folders of them.")],
+    root: Annotated[
+        Path | None,
+        Option(("--root",), "The folder that they may read from; else their repository or dags folder.", "DIR"),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        Option(("--env",), "A variable of the environment that Airflow would parse them in. Repeatable.", "NAME=VALUE"),
+    ] = None,
+    variables: Annotated[
+        Path | None, Option(("--variables",), "Airflow's Variables, as `airflow variables export` writes them.", "FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read Airflow DAG files: their tasks, edges, schedules, and what cannot be known without running Airflow.
+
+    The files are never executed. What only Airflow knows when it parses them, such as Variables, stays symbolic; a
+    default in the file is taken, with a warning.
+    """
+    from flowyml.core.progress import show_counting
+    from flowyml.migration.airflow.reader.lines import documents
+    from flowyml.migration.airflow.reader.machine import Options
+    from flowyml.migration.airflow.reader.reading import find_files, read_files
+
+    with Output(as_json) as out:
+        options = Options(env=_pairs(env or ()), variables=_variables(variables))
+        if root is not None and not root.is_dir():
+            raise UsageError(f"--root {root} is no folder.")
+        if missing := [path for path in paths if not Path(path).exists()]:
+            raise UsageError(f"There is no {missing[0]}.")
+        found = find_files(paths)
+        files: list[FileModel] = []
+        with show_counting("DAG files read", len(found)) as count:
+            for number, file in enumerate(read_files(found, root=root, options=options), 1):
+                files.append(file)
+                count(number)
+                if as_json:
+                    for document in documents(file):
+                        out.json_line(document)
+        if not as_json:
+            _tell(out, files)
+
+
+def _pairs(texts: Iterable[str]) -> Mapping[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    if wrong := [name for name, equals, _ in pairs if not equals or not name]:
+        raise UsageError(f"--env {wrong[0]}: write NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+def _variables(path: Path | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--variables {path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"--variables {path} holds no JSON object.")
+    return found
+
+
+def _tell(out: Output, files: list[FileModel]) -> None:
+    dags = [dag for file in files for dag in file.dags]
+    if dags:
+        out.table(("DAG", "TASKS", "SCHEDULE", "WARNINGS", "FILE"), [_row(dag) for dag in dags])
+    for file in files:
+        if file.reason is not None and (file.warnings or not _plain(file.reason)):
+            note(Word("no DAG:", "yellow"), f" {file.path}: {file.reason}")
+    seen: set[str] = set()
+    for dag in dags:
+        for warning in dag.warnings:
+            if str(warning) not in seen:
+                seen.add(str(warning))
+                note(Word("not certain:", "yellow"), f" {warning}")
+    sure = sum(not dag.warnings for dag in dags)
+    out.line(f"{len(dags)} DAGs in {len(files)} files; {sure} are known for certain.")
+
+
+def _plain(reason: str) -> bool:
+    return "mentions no DAG" in reason or "no DAG is left" in reason
+
+
+def _row(dag: DagModel) -> tuple[object, ...]:
+    warnings = Word(str(len(dag.warnings)), "yellow" if dag.warnings else "dim")
+    return dag.dag_id, len(dag.tasks), dag.schedule or "?", warnings, f"{dag.path}:{dag.place.line}"

@@ -1,0 +1,214 @@
+"""A DAG file that is imported is read, never executed: it cannot run code, leave its root, hang or fill the memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from flowyml.migration.airflow.model import FileModel
+from flowyml.migration.airflow.reader.machine import Options
+from flowyml.migration.airflow.reader.reading import read_file
+
+HEAD = "import os, sys, json, re, yaml, pathlib, subprocess, importlib, itertools\nfrom airflow import DAG\n"
+HEAD += "from airflow.operators.bash import BashOperator\n"
+TAIL = "\nwith DAG('after', schedule=None):\n    BashOperator(task_id='last', bash_command='true')\n"
+
+
+def _read(folder: Path, text: str, **files: str) -> FileModel:
+    root = folder / "repository"
+    (root / "dags").mkdir(parents=True, exist_ok=True)
+    (folder / "secret.txt").write_text("the secret")
+    (folder / "secret.json").write_text('{"tables": ["secret"]}')
+    (folder / "outside.py").write_text("NAME = 'secret'\n")
+    for name, content in files.items():
+        (root / "dags" / name.replace("__", ".")).write_text(content)
+    (root / "dags" / "flow.py").write_text(HEAD + text + TAIL)
+    return read_file(root / "dags/flow.py", root=root, options=Options(steps=200_000))
+
+
+RUNS = [
+    "os.system('touch PROOF')",
+    "subprocess.run(['touch', 'PROOF'])",
+    "subprocess.Popen('touch PROOF', shell=True)",
+    "open('PROOF', 'w').write('x')",
+    "pathlib.Path('PROOF').write_text('x')",
+    "pathlib.Path('PROOF').touch()",
+    "pathlib.Path('PROOF').open('w').write('x')",
+    "os.makedirs('PROOF')",
+    "exec(\"import os; os.system('touch PROOF')\")",
+    "eval(\"__import__('os').system('touch PROOF')\")",
+    "__import__('os').system('touch PROOF')",
+    "importlib.import_module('os').system('touch PROOF')",
+    "getattr(os, 'sys' + 'tem')('touch PROOF')",
+    "().__class__.__base__.__subclasses__()[0]('PROOF')",
+    "'{0.__class__.__init__.__globals__}'.format(os)",
+    "'%s'.__class__.__mro__[1].__subclasses__()",
+    "(lambda: 0).__globals__['__builtins__']['open']('PROOF', 'w')",
+    "[].append.__self__.__class__.__base__",
+    "yaml.load('!!python/object/apply:os.system [touch PROOF]', Loader=yaml.UnsafeLoader)",
+    "yaml.unsafe_load('!!python/object/apply:os.system [touch PROOF]')",
+    "json.loads('{}', object_hook=lambda _: os.system('touch PROOF'))",
+    "sorted([1], key=os.system)",
+    "re.sub('a', os.system, 'a')",
+    "type('X', (), {'__init__': lambda self: os.system('touch PROOF')})()",
+    "os.environ.__class__('PROOF')",
+    "globals()['__builtins__']['eval']('1')",
+]
+
+
+@pytest.mark.parametrize("line", RUNS)
+def test_nothing_of_it_runs(tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    proof = tmp_path / "proof"
+    monkeypatch.chdir(tmp_path)
+    _read(tmp_path, f"found = {line.replace('PROOF', str(proof))}\n")
+    assert not proof.exists()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["outside.py", "repository", "secret.json", "secret.txt"]
+
+
+LEAKS = [
+    "open('../../secret.txt').read()",
+    "open('FOLDER/secret.txt').read()",
+    "pathlib.Path('FOLDER/secret.txt').read_text()",
+    "pathlib.Path(__file__).parent.parent.parent.joinpath('secret.txt').read_text()",
+    "(pathlib.Path(__file__).resolve().parents[2] / 'secret.txt').read_text()",
+    "open('link.txt').read()",
+    "open(os.path.join(os.path.dirname(__file__), 'link.txt')).read()",
+    "json.load(open('FOLDER/secret.json'))['tables'][0]",
+    "os.listdir('FOLDER')[0]",
+    "list(pathlib.Path('FOLDER').iterdir())[0].name",
+    "list(pathlib.Path(__file__).parent.glob('../../*'))[0].name",
+    "next(os.walk('FOLDER'))[2][0]",
+    "importlib.import_module('outside').NAME",
+    "importlib.import_module('...outside').NAME",
+    "os.environ['FLOWYML_TEST_SECRET']",
+    "os.getenv('FLOWYML_TEST_SECRET')",
+    "open('/etc/hostname').read()",
+    "open('/proc/self/environ').read()",
+    "os.path.exists('FOLDER/secret.txt') and 'there'",
+    "open('fifo').read()",
+]
+
+
+@pytest.mark.parametrize("line", LEAKS)
+def test_nothing_outside_of_the_root_is_read(tmp_path: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_TEST_SECRET", "secret")
+    dags = tmp_path / "repository" / "dags"
+    dags.mkdir(parents=True)
+    (dags / "link.txt").symlink_to(tmp_path / "secret.txt")
+    import os
+
+    os.mkfifo(dags / "fifo")
+    text = f"leak = {line.replace('FOLDER', str(tmp_path))}\nDAG('found_' + str(leak))\nx = DAG(f'x_{{leak}}')\n"
+    file = _read(tmp_path, text)
+    shown = " ".join(dag.dag_id for dag in file.dags) + " ".join(map(str, file.reads))
+    assert "x_secret" not in shown
+    assert "x_the" not in shown
+    assert "x_there" not in shown
+    assert not [one for one in file.reads if "secret" in one or "outside" in one]
+
+
+HANGS = [
+    "while True:\n    pass",
+    "x = [0]\nfor i in x:\n    x.append(i)\n    while 1: x.append(1)",
+    "def f(): return f()\nf()",
+    "def f(n): return f(n - 1) + f(n - 2)\nf(300)",
+    "x = 'a' * 10**9",
+    "x = 'a'\nfor _ in range(100): x = x + x",
+    "x = [1]\nfor _ in range(100): x += x",
+    "x = [1]\nfor _ in range(100): x.extend(x)",
+    "x = []\nfor _ in range(60): x = [x, x]\ny = str(x)\nz = x == x",
+    "x = 10 ** 10 ** 10",
+    "x = 1 << 10**10",
+    "x = 2\nfor _ in range(100): x = x * x",
+    "x = f'{1:1000000000}'",
+    "x = '%1000000000d' % 1",
+    "x = '%*d' % (1000000000, 1)",
+    "x = 'a'.ljust(10**10)",
+    "x = 'a'.center(10**10)",
+    "x = ('a' * 1000).replace('a', 'b' * 100000)",
+    "x = 'x' .join(['a' * 100000] * 100000)",
+    "x = 'a\\tb'.expandtabs(10**9)",
+    "x = list(range(10**10))",
+    "x = sum(range(10**10))",
+    "x = list(itertools.product(range(10**5), repeat=5))",
+    "x = list(itertools.permutations(range(30)))",
+    "x = list(itertools.repeat(1))",
+    "x = bytes(10**10)",
+    "x = re.match('(a+)+$', 'a' * 100 + 'b')",
+    "x = re.sub('a*a*a*a*a*a*b', '', 'a' * 300)",
+    "x = yaml.safe_load('[' * 5000 + ']' * 5000)",
+    "x = yaml.safe_load('- ' * 5000)",
+    "x = json.loads('[' * 100000 + ']' * 100000)",
+    "x = int('9' * 1000000)",
+    "x = {i: {j: [k for k in range(1000)] for j in range(1000)} for i in range(1000)}",
+    "x = " + "+".join(["1"] * 20000),
+    "x = " + "(" * 150 + "1" + ")" * 150,
+    "x = " + "[" * 90 + "]" * 90,
+    "x = 'x' + '{}'.format('a' * 1000) * 10**8",
+    "class A:\n    def __getattr__(self, n): return self.b\n    @property\n    def b(self): return self.b\nA().b",
+    "def g():\n    while True:\n        yield 1\nfor x in g(): pass",
+    "x = [1] * 10**9",
+    "x = {**{str(i): i for i in range(10**7)}}",
+    "import flow",
+    "from flow import *",
+    "x = '{0[' + '0][' * 10000 + '0]}'\nx = x.format([])",
+    "x = 'a'.zfill(10**10)",
+]
+
+
+@pytest.mark.parametrize("text", HANGS, ids=lambda text: text[:40])
+def test_nothing_hangs_it_or_fills_the_memory(tmp_path: Path, text: str) -> None:
+    tracemalloc.start()
+    try:
+        file = _read(tmp_path, text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert file.steps <= 250_000
+    assert peak < 300_000_000
+
+
+def test_aliases_in_yaml_do_not_multiply(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    text = "config = yaml.safe_load(open('laughs.yaml'))\nfor one in config['a11']:\n    print(str(one))\n"
+    file = _read(tmp_path, text, laughs__yaml="\n".join(lines))
+    assert [dag.dag_id for dag in file.dags] == ["after"]
+    assert any("too many values" in str(one) for one in file.warnings)
+
+
+def test_a_tag_in_yaml_makes_no_object(tmp_path: Path) -> None:
+    file = _read(
+        tmp_path,
+        "config = yaml.load(open('evil.yaml'), Loader=yaml.Loader)\n",
+        evil__yaml="!!python/object/apply:os.system ['touch /tmp/flowyml-proof']\n",
+    )
+    assert [dag.dag_id for dag in file.dags] == ["after"]
+    assert not Path("/tmp/flowyml-proof").exists()
+
+
+def test_an_endless_file_and_a_binary_one_have_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "dag.py"
+    path.write_bytes(b"airflow dag" + b"\0" * 100)
+    assert read_file(path, root=tmp_path).reason
+    path.write_text("# airflow dag\n" + "x = 1\n" * 500_000)
+    assert "bytes" in str(read_file(path, root=tmp_path).reason)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert read_file(path, root=tmp_path).reason
+
+
+def test_hostile_names_stay_data_in_json(tmp_path: Path) -> None:
+    evil = '\x1b]0;x\x07\n{"dag_id": "forged"}'
+    path = tmp_path / "dag.py"
+    path.write_text(f"from airflow import DAG\nwith DAG('d', tags=[{evil!r}], schedule={evil!r}):\n    pass\n")
+    command = [sys.executable, "-m", "flowyml", "import", "airflow", str(path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["tags"] == [evil]
+    assert "\x1b" not in done.stdout
