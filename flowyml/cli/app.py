@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, str] = {
     "cache list": "caches:list_",
     "cache show": "caches:show",
     "cache clear": "caches:clear",
+    "airflow adopt": "airflow:adopt",
     "secrets check": "secrets:check",
     "import airflow": "importing:airflow",
     "backends": "backends:backends",
@@ -64,6 +65,7 @@ _PANELS = {
     "schedules": "Schedule",
     "migrate": "Move here",
     "caches": "Look at runs",
+    "airflow": "Move here",
     "secrets": "Engines",
     "importing": "Migrate",
     "backends": "Engines",
@@ -71,6 +73,7 @@ _PANELS = {
 _GROUPS = {
     "cache": "Look at the results of steps that are kept for later runs, and delete them.",
     "schedule": "Let an engine run pipelines by the clock.",
+    "airflow": "Move the DAGs of a running Airflow, one by one.",
     "secrets": "Look for the secrets that steps name.",
     "import": "Bring pipelines of another tool.",
     "backends": "",

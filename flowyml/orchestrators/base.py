@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.probe import Site
+    from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
     from flowyml.plan.model import Plan
     from flowyml.runtime.code import Code
@@ -388,6 +389,10 @@ class Orchestrator(ABC):
         ``options`` are the engine's own.
         """
         raise self._lacks("backfills")
+
+    def workflows(self, *, last: int = 25) -> list[Workflow]:
+        """All that the engine runs, whoever made it, with how the ``last`` runs of each ended."""
+        raise self._lacks("a list of what others made")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """What FlowyML left of this engine's runs, each thing with the reason why it stays, if it does.

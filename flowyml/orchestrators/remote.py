@@ -31,6 +31,7 @@ from flowyml.runtime.loading import stop_if_loading
 if TYPE_CHECKING:
     from datetime import date
 
+    from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
 
 __all__ = ["RemoteOrchestrator"]
@@ -157,6 +158,9 @@ class RemoteOrchestrator(Orchestrator):
             return self.adapter.health()
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
             return Health(reachable=False, url=shown(self.url), detail=str(error))
+
+    def workflows(self, *, last: int = 25) -> list[Workflow]:
+        return self.adapter.workflows(last=last)
 
     def deploy(self, bundle: Bundle, *, force: bool = False) -> Deployment:
         return self.adapter.deploy(bundle, force=force)

@@ -96,6 +96,7 @@ LINES = [
     "backends stop prefect --json",
     "backends sign-in prefect",
     "migrate src --check --json",
+    "airflow adopt --dags dags --format csv -o plan.md --json",
     "secrets check train.py --on prefect --json",
     "import airflow dags --root . --env A=b --variables v.json --json",
 ]

@@ -111,8 +111,8 @@ class AirflowClient:
         found: dict[str, Any] = self.transport.get(self._dag(dag_id, "details"))
         return found
 
-    def dags(self, tag: str) -> Iterator[dict[str, Any]]:
-        """All DAGs with a tag that still have a file."""
+    def dags(self, tag: str | None = None) -> Iterator[dict[str, Any]]:
+        """All DAGs that still have a file, or those with a tag."""
         return self._pages(f"{self.api}/dags", "dags", tags=tag, **self._alive)
 
     def _pages(self, path: str, name: str, **params: Any) -> Iterator[dict[str, Any]]:

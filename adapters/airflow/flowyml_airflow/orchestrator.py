@@ -26,6 +26,7 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new, new_run_id
 from flowyml.orchestrators.ownership import check_replaceable
+from flowyml.orchestrators.workflows import Workflow
 from flowyml_airflow.backfills import backfill
 from flowyml_airflow.capabilities import CAPABILITIES
 from flowyml_airflow.client import AirflowClient, ConflictError, NotThereError, Transport, usable_id
@@ -43,6 +44,7 @@ from flowyml_airflow.retrying import to_clear
 from flowyml_airflow.schedule import since
 from flowyml_airflow.secrets import place_of
 from flowyml_airflow.status import DAG_RUN, cancelled_note, was_cancelled
+from flowyml_airflow.workflows import workflows
 
 if TYPE_CHECKING:
     from airflow_client.client import ApiClient
@@ -298,6 +300,9 @@ class AirflowOrchestrator(Orchestrator):
         facts = found.facts
         deployer = replace(self._deployer, python=facts.get("python"), artifacts=facts.get("artifacts"))
         deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
+
+    def workflows(self, *, last: int = 25) -> list[Workflow]:
+        return workflows(self.client, last)
 
     def trigger(
         self, name: str, run_id: str | None = None, *, parameters: Mapping[str, Any] | None = None

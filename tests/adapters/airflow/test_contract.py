@@ -102,7 +102,7 @@ def _client(major: int, contracts: list[Contract]) -> AirflowClient:
 
 CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "dag": lambda client: client.dag("d"),
-    "dags": lambda client: list(client.dags("tag")),
+    "dags": lambda client: [*client.dags("tag"), *client.dags()],
     "source": lambda client: client.source(client.dag("d"), 1 if client.keeps_versions else None),
     "pause": lambda client: client.pause("d", True),
     "pause_we_set": lambda client: client.pause_we_set("d"),

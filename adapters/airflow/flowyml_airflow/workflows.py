@@ -1,0 +1,55 @@
+"""The DAGs of an Airflow, whoever made them, with how their last runs ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from flowyml.orchestrators.workflows import Workflow
+from flowyml_airflow.client import AirflowClient
+from flowyml_airflow.compiler import TAG
+from flowyml_airflow.status import DAG_RUN, moment
+
+__all__ = ["cron_or_words", "workflows"]
+
+_PRESETS = {
+    "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *",
+    "@quarterly": "0 0 1 */3 *", "@yearly": "0 0 1 1 *",
+}  # fmt: skip
+_NONE = ("", "None", "Never, external triggers only")
+
+
+def workflows(client: AirflowClient, last: int) -> list[Workflow]:
+    """All DAGs that have a file, by id; of each the newest ``last`` runs are counted."""
+    found = [_workflow(client, dag, client.runs([dag["dag_id"]], last) if last else []) for dag in client.dags()]
+    return sorted(found, key=lambda workflow: workflow.name)
+
+
+def cron_or_words(dag: Mapping[str, Any]) -> str | None:
+    """When a DAG runs: a cron expression where it is one, else Airflow's own words; None for by hand alone."""
+    said: Any = dag.get("timetable_summary")
+    interval = dag.get("schedule_interval")  # on 2
+    if isinstance(interval, dict):
+        said = interval.get("value") if interval.get("__type") == "CronExpression" else None
+        said = said or dag.get("timetable_description")
+    if said is None or said in _NONE:
+        return None
+    return _PRESETS.get(str(said), str(said))
+
+
+def _workflow(client: AirflowClient, dag: Mapping[str, Any], runs: list[dict[str, Any]]) -> Workflow:
+    tags = tuple(tag["name"] for tag in dag.get("tags") or ())
+    return Workflow(
+        name=dag["dag_id"],
+        schedule=cron_or_words(dag),
+        is_paused=bool(dag.get("is_paused")),
+        owners=tuple(dag.get("owners") or ()),
+        tags=tags,
+        file=str(dag.get("fileloc") or ""),
+        url=client.dag_url(dag["dag_id"]),
+        is_flowymls=TAG in tags,
+        runs=Counter(DAG_RUN[run["state"]] for run in runs if run["state"] in DAG_RUN),
+        last_run=moment(runs[0].get("logical_date") or runs[0].get("start_date")) if runs else None,
+        next_run=moment(dag.get("next_dagrun_run_after") or dag.get("next_dagrun_create_after")),
+    )

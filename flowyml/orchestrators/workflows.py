@@ -1,0 +1,32 @@
+"""What an engine runs by itself, whoever made it: for Airflow its DAGs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flowyml.core.execution_status import ExecutionStatus
+
+__all__ = ["Workflow"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """One of them. ``schedule`` is in the engine's own words, None where it has none; ``file`` where it is written.
+
+    ``runs`` counts the last runs by status, and ``last_run`` is when the newest of them was due or began.
+    """
+
+    name: str
+    schedule: str | None
+    timezone: str = "UTC"
+    is_paused: bool = False
+    owners: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    file: str = ""
+    url: str | None = None
+    is_flowymls: bool = False
+    runs: Mapping[ExecutionStatus, int] = field(default_factory=dict)
+    last_run: datetime | None = None
+    next_run: datetime | None = None
