@@ -23,7 +23,6 @@ __all__ = ["check_subclasses", "replace_options", "replace_resources"]
 _RESOURCES = ("cpu", "memory", "gpu", "gpu_type")
 #: What is said of an option that 1.0 lacks.
 _PIPELINE = {
-    "enable_cache": "1.0 caches step by step",
     "cache_dir": "1.0 keeps its data in one folder, FLOWYML_HOME",
     "executor": "an orchestrator runs a pipeline: pipeline.run(on=…)",
     "stack": "a target in flowyml.toml takes its place: pipeline.run(on=\"NAME\"), or FLOWYML_ORCHESTRATOR",
@@ -34,7 +33,6 @@ _PIPELINE = {
     "version": "the run records the git commit; use tags=[…] for a number of your own",
 }  # fmt: skip
 _STEP = {
-    "cache": "1.0 computes each step anew",
     "condition": "write with pipeline.when(lambda it: …): around add_step(…)",
 }
 _RUN = {
@@ -47,7 +45,6 @@ _RUN = {
 }  # fmt: skip
 #: Values with which 1.0 does without the option what 0.x did with it.
 _DROPPED: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("Pipeline", "enable_cache"): ("False",),
     ("Pipeline", "enable_checkpointing"): ("False", "None"),
     ("Pipeline", "enable_experiment_tracking"): ("False",),
     ("Pipeline", "executor"): ("None",),
@@ -56,7 +53,6 @@ _DROPPED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("Pipeline", "version"): ("None",),
     ("Pipeline", "project"): ("None",),
     ("Pipeline", "project_name"): ("None",),
-    ("step", "cache"): ("False",),
     ("step", "condition"): ("None",),
     ("run", "stack"): ("None",),
     ("run", "inputs"): ("None",),
@@ -244,6 +240,8 @@ def _options(source: Source, call: cst.Call, what: str, known: set[str], advice:
     for index, argument in enumerate(call.args):
         name = argument.keyword.value if argument.keyword is not None else ""
         if not name or name in known or (what != "run" and name in declared()):
+            if what == "step" and name == "cache":
+                _cache(source, argument)
             if what == "step" and name == "tags" and isinstance(argument.value, cst.Dict):
                 source.needs_you(Item.OPTIONS, argument, 'tags of a step are names in 1.0: tags=["team:ml"]')
         elif (new := _RENAMED.get((what, name))) and new in known:
@@ -258,6 +256,15 @@ def _options(source: Source, call: cst.Call, what: str, known: set[str], advice:
             source.needs_you(Item.OPTIONS, argument, f"{what} has no option {name}= in 1.0: {said}")
     if dropped:
         source.edits.change(call, lambda updated: _without_arguments(updated, dropped))
+
+
+def _cache(source: Source, argument: cst.Arg) -> None:
+    """0.x had strategies by name; the key of 1.0 holds code and inputs, so that it stands for either."""
+    if literal_text(argument.value) in ("code_hash", "input_hash"):
+        source.edits.change(argument.value, _to(cst.Name("True")))
+        source.done(Item.OPTIONS, argument, "cache=True goes by the code and the inputs")
+    elif literal_text(argument.value) is not None or isinstance(argument.value, cst.Lambda):
+        source.needs_you(Item.OPTIONS, argument, "cache takes True, False or Cache(key=…, ttl=…)")
 
 
 def _without_arguments(call: cst.Call, dropped: set[int]) -> cst.Call:

@@ -18,6 +18,7 @@ def load_sales(days: int):
 @step(
     inputs=["sales"],
     outputs=["model"],
+    cache=False,
     resources=ResourceRequirements(
         cpu="2",  # two are enough
         memory="4Gi",
