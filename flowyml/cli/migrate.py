@@ -63,7 +63,9 @@ def _print_checklist(out: Output, report: Report, is_written: bool) -> None:
             out.line(" " * 17, Word(mark, "green" if mark == "changed" else "yellow"), f"  {place}: {place.message}")
     if report.changes and not is_written:
         out.line()
-        out.line(f"{len(report.changes)} files would change: flowyml migrate --write")
+        out.line(
+            f"{len(report.changes)} file{'s' * (len(report.changes) > 1)} would change. To write them, add --write."
+        )
 
 
 def _places(report: Report, item: Item) -> list[tuple[Place, str]]:

@@ -226,6 +226,8 @@ def _callee(source: Source, kinds: Kinds, call: cst.Call) -> str:
     name = source.flowyml_name(call.func)
     if name in ("Pipeline", "step"):
         return name
+    if kinds.makes_pipeline(call.func):
+        return "Pipeline"
     if (
         isinstance(call.func, cst.Attribute)
         and call.func.attr.value == "run"

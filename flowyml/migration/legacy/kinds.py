@@ -51,6 +51,7 @@ class Kinds:
         self._asked: set[cst.CSTNode] = set()
         self._subclasses = {"Pipeline": {"Pipeline"}, "Orchestrator": set(ORCHESTRATORS)}
         self._own_classes: dict[str, str] = {}
+        self._with_own_arguments: set[str] = set()
         self._find_classes()
         self._find_bindings()
 
@@ -76,6 +77,12 @@ class Kinds:
     def class_kind(self, node: cst.ClassDef) -> str:
         """``pipeline`` or ``orchestrator`` for a class that derives from one, in this file or by import."""
         return self._own_classes.get(node.name.value, "")
+
+    def makes_pipeline(self, function: cst.BaseExpression) -> bool:
+        """Whether calling something takes the arguments of ``Pipeline``: the class, or one derived from it as it is."""
+        if self._class_called(function) != "pipeline":
+            return False
+        return not isinstance(function, cst.Name) or function.value not in self._with_own_arguments
 
     # What kinds of expressions there are.
 
@@ -177,6 +184,8 @@ class Kinds:
                 for base in each.bases:
                     if kind := self._class_called(base.value):
                         self._own_classes[each.name.value] = kind
+                        if _has_init(each) or getattr(base.value, "value", None) in self._with_own_arguments:
+                            self._with_own_arguments.add(each.name.value)
 
     def _find_bindings(self) -> None:
         for node in self._source.nodes(
@@ -281,3 +290,7 @@ class _Returns(cst.CSTVisitor):
         if isinstance(node, cst.Return):
             self.nodes.append(node)
         return not isinstance(node, cst.FunctionDef | cst.Lambda)
+
+
+def _has_init(node: cst.ClassDef) -> bool:
+    return any(isinstance(each, cst.FunctionDef) and each.name.value == "__init__" for each in node.body.body)

@@ -252,6 +252,14 @@ def test_options(old: str, new: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "lines"), [("pass", [7]), ("def __init__(self, name, stack): ...", [])], ids=["as it is", "own arguments"]
+)
+def test_options_of_a_subclass(body: str, lines: list[int]) -> None:
+    text = f"{HEAD}class P(Pipeline):\n    {body}\nP('p', stack=production)\n"
+    assert needed(migrate_python(text), Item.OPTIONS) == lines
+
+
+@pytest.mark.parametrize(
     "lines", ["class P(Pipeline):\n    def run(self): ...", "Pipeline.run = mine", "pipeline.run = mine"]
 )
 def test_a_run_of_ones_own_is_pointed_at(lines: str) -> None:
