@@ -21,9 +21,7 @@ def prune(
     ] = "30d",
     max_size: Annotated[
         str,
-        Option(
-            ("--max-size",), "The most that stays of what can be made again, such as unpacked code.", metavar="SIZE"
-        ),
+        Option(("--max-size",), "The most that stays of cached results, and of unpacked code.", metavar="SIZE"),
     ] = "10GB",
     dry_run: Annotated[bool, Option(("--dry-run",), "Show what would go and what stays; remove nothing.")] = False,
     on: On = None,

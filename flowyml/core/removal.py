@@ -178,7 +178,7 @@ def _delete(folder: int, name: str, depth: int) -> int:
     if not stat.S_ISDIR(found.st_mode):
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
-        return found.st_size
+        return found.st_size if found.st_nlink == 1 else 0  # else another name of it stays
     if depth > _DEEPEST:
         raise OSError(errno.ENAMETOOLONG, f"more than {_DEEPEST} folders stand in one another", name)
     freed = 0

@@ -398,9 +398,15 @@ class Orchestrator(ABC):
         """What FlowyML left of this engine's runs, each thing with the reason why it stays, if it does.
 
         What something needs stays whatever its age: a run that is under way, a schedule, a deployment, a run that can
-        be run again, a cache. ``Prunable.remove`` looks again, since runs begin and end meanwhile.
+        be run again. ``Prunable.remove`` looks again, since runs begin and end meanwhile.
+
+        An override adds what it knows to this, which is the cached results in the engine's store.
         """
-        return iter(())
+        from flowyml.artifacts import open_store
+        from flowyml.core.pruning import bounded
+        from flowyml.orchestrators.cache_pruning import cached_results
+
+        yield from bounded(cached_results(open_store(self.artifact_place), bounds), bounds)
 
     def prune(
         self, *, older_than: float = 30 * 86_400, max_bytes: int = 10_000_000_000, dry_run: bool = False

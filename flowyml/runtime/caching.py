@@ -114,6 +114,7 @@ class StepCache:
             if entry is None or not self._counts(step, entry, folder):
                 return None
             outputs = {name: self._taken(entry.outputs[name], folder, place(name)) for name in step.outputs}
+            _note_use(self._kept, folder)
         except ArtifactError as error:
             logger.warning("step %r: a cached result does not count: %s", step.name, error)
             return None
@@ -211,6 +212,13 @@ class StepCache:
             with suppress(OSError):
                 fcntl.flock(number, fcntl.LOCK_UN)  # also for processes that the step has started, which have it too
             os.close(number)
+
+
+def _note_use(store: Store, folder: str) -> None:
+    """What prunes goes by the time of the record, where the store is a folder."""
+    if isinstance(store, LocalStore):
+        with suppress(OSError):
+            os.utime(store.root / folder / _RECORD, follow_symlinks=False)
 
 
 def read_entry(store: Store, folder: str) -> Entry | None:

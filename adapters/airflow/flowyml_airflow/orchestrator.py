@@ -153,7 +153,8 @@ class AirflowOrchestrator(Orchestrator):
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """The bundles in the DAGs folder. Raises ``ConfigurationError`` where that is not given."""
-        return prunable(self._deployer.folder, lambda: self.client, bounds)
+        yield from prunable(self._deployer.folder, lambda: self.client, bounds)
+        yield from super().prunable(bounds)
 
     # Runs.
 

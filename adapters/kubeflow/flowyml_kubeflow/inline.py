@@ -50,7 +50,7 @@ _AT_A_DESK = (
 # What prunes; and the code of a user's that may do so.
 _PRUNING = (
     "flowyml/core/durations.py", "flowyml/core/pruning.py", "flowyml/core/removal.py",
-    "flowyml/artifacts/housekeeping.py",
+    "flowyml/artifacts/housekeeping.py", "flowyml/orchestrators/cache_pruning.py",
 )  # fmt: skip
 _PRUNES = re.compile(rb"flowyml\.core\.(?:durations|pruning|removal)|artifacts\.housekeeping|\.prun(?:e|able)\b")
 # Needed by the local engine, and by plans with secrets.

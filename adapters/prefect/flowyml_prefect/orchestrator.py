@@ -214,11 +214,11 @@ class PrefectOrchestrator(Orchestrator):
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """Compiled flows and logs on this machine; of the embedded server its runs too, with their outputs."""
-        if not (prefect_home().exists() or self._connection):
-            return iter(())
-        name = server_name(self.client.connection)
-        store = self._target().store
-        return iter(Leftovers(self.reader, prefect_home(), name, store, bounds, is_own=is_embedded(name)))
+        if prefect_home().exists() or self._connection:
+            name = server_name(self.client.connection)
+            store = self._target().store
+            yield from Leftovers(self.reader, prefect_home(), name, store, bounds, is_own=is_embedded(name))
+        yield from super().prunable(bounds)
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         """Those without a Secret block."""

@@ -356,10 +356,11 @@ class LocalOrchestrator(Orchestrator):
         return Health(reachable=True, version=__version__, url=path, facts={"runs": count})
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
-        """Runs with their logs and outputs, bundles, and unpacked code."""
+        """Runs with their logs and outputs, bundles, unpacked code, and cached results."""
         from flowyml.orchestrators.local.pruning import prunable
 
-        return prunable(self.store, home(), bounds)
+        yield from prunable(self.store, home(), bounds)
+        yield from super().prunable(bounds)
 
     def _write_bundle(self, bundle: Bundle) -> Path:
         """The bundle's file in FlowyML's data folder. Raises ``ConfigurationError`` when it cannot be written."""

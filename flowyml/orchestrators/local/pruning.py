@@ -196,9 +196,7 @@ def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
 def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
     """What runs of this record left in the store of artifacts, and the record does not know any more."""
     place = run_place(instance(store.path), "-", "-").partition("/")[0]
-    with store.session() as db:
-        rows = db.execute("SELECT pipeline, run_id FROM runs").fetchall()
-    known = {run_place(instance(store.path), *row) for row in rows}
+    known = _places(store)
     try:
         shelf = open_store(default_url())
         found = list(stored(shelf, place))
@@ -206,16 +204,29 @@ def _left_artifacts(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:
         yield _unreadable("artifact", place, error)
         return
     for each in found:
-        if "/".join(each.key.split("/")[:3]) not in known and is_artifact(each.key):
-            yield _artifact(shelf, each, bounds)
+        if _place(each.key) not in known and is_artifact(each.key):
+            yield _artifact(store, shelf, each, bounds)
 
 
-def _artifact(shelf: Store, found: Stored, bounds: Bounds) -> Prunable:
+def _places(store: RunStore) -> set[str]:
+    with store.session() as db:
+        rows = db.execute("SELECT pipeline, run_id FROM runs").fetchall()
+    return {run_place(instance(store.path), *row) for row in rows}
+
+
+def _place(key: str) -> str:
+    return "/".join(key.split("/")[:3])
+
+
+def _artifact(store: RunStore, shelf: Store, found: Stored, bounds: Bounds) -> Prunable:
     used = found.modified if found.modified is not None else bounds.now
+
+    def removed() -> int:  # unless a new run has the name: what it takes from a cache is as old as that
+        return 0 if _place(found.key) in _places(store) else discard(shelf, found.key, unless_since=bounds.before)
+
     return Prunable(
         kind="artifact", name=found.key, bytes=found.size, used=used,
-        kept=bounds.keeps(used) if found.modified is not None else "its age cannot be seen",
-        remove=partial(discard, shelf, found.key, unless_since=bounds.before),
+        kept=bounds.keeps(used) if found.modified is not None else "its age cannot be seen", remove=removed,
     )  # fmt: skip
 
 

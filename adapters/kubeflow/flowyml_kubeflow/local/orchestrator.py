@@ -263,7 +263,8 @@ class KubeflowLocalOrchestrator(Orchestrator):
         for run in self._all():
             if run.request():
                 self._result(run)  # one whose process died has ended
-        return prunable(self.folder, bounds)
+        yield from prunable(self.folder, bounds)
+        yield from super().prunable(bounds)
 
     def health(self) -> Health:
         from importlib import metadata

@@ -1,0 +1,92 @@
+"""Cached results of steps that were not used for long, in a store that many may share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from flowyml.artifacts.housekeeping import stored
+from flowyml.artifacts.store import LocalStore, Store
+from flowyml.core.errors import ArtifactError
+from flowyml.core.pruning import Bounds, Prunable
+from flowyml.core.removal import files_below, has_others, remove
+from flowyml.runtime.caching import ROOT, Entry, entries_in
+
+__all__ = ["cached_results"]
+
+_FOLDER = re.compile(rf"{ROOT}/[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9-]*/[0-9a-f]{{64}}")
+
+
+def cached_results(store: Store, bounds: Bounds) -> Iterator[Prunable]:
+    """Each result that is kept in a store, with its age: since it was used last, where the store is a folder of this
+    machine, else since it was computed. A run that finds one has it among its own artifacts; one that looks for it
+    while it goes computes it again.
+    """
+    try:
+        found = list(entries_in(store))
+    except ArtifactError as error:
+        yield Prunable(kind="cache", name=store.url, bytes=0, used=0.0, kept=f"it cannot be read: {error}", remove=int)
+        return
+    for folder, entry in found:
+        if _FOLDER.fullmatch(folder):
+            yield _result(store, folder, entry, bounds)
+
+
+def _result(store: Store, folder: str, entry: Entry | None, bounds: Bounds) -> Prunable:
+    size, used = _about(store, folder, entry)
+    kept = bounds.keeps(used)
+    if not kept and isinstance(store, LocalStore):
+        if has_others(store.root, *folder.split("/")):
+            kept = "files of another user's are in it"
+        else:
+            with _turn(store, folder) as is_free:
+                kept = "" if is_free else "a run computes it"
+    name = f"{entry.pipeline}, {entry.step}" if entry else "?"
+    return Prunable(
+        kind="cache", name=f"{name}, {folder.rpartition('/')[2][:12]}", bytes=size, used=used, kept=kept,
+        remove=partial(_remove, store, folder, used),
+    )  # fmt: skip
+
+
+def _about(store: Store, folder: str, entry: Entry | None) -> tuple[int, float]:
+    if isinstance(store, LocalStore):
+        found = list(files_below(store.root, *folder.split("/")))
+        return sum(each.size for each in found), max((each.modified for each in found), default=0.0)
+    if entry:
+        return entry.size, entry.created
+    there = list(stored(store, folder))
+    return sum(each.size for each in there), max((each.modified or float("inf") for each in there), default=0.0)
+
+
+def _remove(store: Store, folder: str, used: float) -> int:
+    if not isinstance(store, LocalStore):
+        size, _ = _about(store, folder, None)
+        store.remove(folder)
+        return size
+    with _turn(store, folder) as is_free:
+        if not is_free or _about(store, folder, None)[1] > used:
+            return 0
+        return remove(store.root, *folder.split("/"))
+
+
+@contextmanager
+def _turn(store: LocalStore, folder: str) -> Iterator[bool]:
+    """Whether no run computes a result; while that is true, none that waits for its turn begins to."""
+    import fcntl
+
+    try:
+        file = (store.root / folder / "turn").open("rb")
+    except OSError:  # nobody has ever waited for it
+        yield True
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        except OSError:  # a file system without locks
+            yield True
+        else:
+            yield True
