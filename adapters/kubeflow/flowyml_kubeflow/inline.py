@@ -40,7 +40,7 @@ _ENGINES = (
     "flowyml/orchestrators/log_following.py", "flowyml/orchestrators/continued.py",
     "flowyml/runtime/kept.py", "flowyml/runtime/looks.py", "flowyml/runtime/seeds.py", "flowyml/plan/differences.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
-    "flowyml/orchestrators/ownership.py",
+    "flowyml/orchestrators/ownership.py", "flowyml/core/progress.py", "flowyml/core/submission_result.py",
 )  # fmt: skip
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
@@ -69,11 +69,15 @@ _FACES = ("flowyml/artifacts/faces.py", "flowyml/artifacts/files.py", "flowyml/a
 _MAY_BE_SHOWN = re.compile(
     rb"Annotated|Path|report|joblib|keras|lightgbm|matplotlib|numpy|pandas|plotly|polars|pyarrow|sklearn|torch|xgboost"
 )
+# What finds and keeps cached results, for plans with such steps; and what compiles those.
+_CACHES = ("flowyml/runtime/caching.py", "flowyml/artifacts/contents.py")
+_VERSIONS = "flowyml/authoring/function_versions.py"
+_REACH = ("flowyml/authoring/caching.py", "flowyml/authoring/reach.py", "flowyml/authoring/source_units.py")
 # What sends metrics, for code that makes such a collector; and engines' clients, which also stand on the second.
 _PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
 _PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
 _KINDS = "flowyml/plan/kinds.py"  # for either
-_MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator")
+_MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator|SubmissionResult|core\.progress")
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 
 
@@ -87,23 +91,27 @@ def with_launcher(bundle: Bundle) -> Bundle:
     contents, flow = bundle.files, bundle.plan.has_control_flow
     users = [data for path, data in contents.items() if path.startswith(_USERS)]
     secrets = () if any(step.secrets for step in bundle.plan) else _SECRETS
+    cached = any(step.caching for step in bundle.plan)
+    compiles = any(_MAY_COMPILE.search(data) for data in users)
+    kept = {_NODES} if flow else set()
+    kept |= {_VERSIONS} if cached and compiles else set()
     if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}
         if not any(_MAY_BE_ANOTHER.search(data) for data in users):
             push = () if any(_PUSHES.search(data) for data in users) else _PUSH
-            needless = tuple(path for path in (*_ENGINES, *secrets, *push) if not (flow and path == _NODES))
+            needless = tuple(path for path in (*_ENGINES, *secrets, *push) if path not in kept)
             contents = {path: data for path, data in contents.items() if not path.startswith(needless)}
     if not any(_TESTS.search(data) for data in users):
         modules = [data for path, data in contents.items() if path.startswith("code/")]
         named = [names for word, names in _SAMPLES.items() if any(word in data for data in modules)]
-        kept = tuple(f"{_SUITE}{name}" for names in named for name in names)
+        samples = tuple(f"{_SUITE}{name}" for names in named for name in names)
         contents = {
-            path: data for path, data in contents.items() if not path.startswith(_SUITE) or path.startswith(kept)
+            path: data for path, data in contents.items() if not path.startswith(_SUITE) or path.startswith(samples)
         }
-    compiles = any(_MAY_COMPILE.search(data) for data in users)
     is_shown = any(_MAY_BE_SHOWN.search(data) for data in users)
     needless = (*(() if compiles else _COMPILERS), *(() if is_shown else _FACES))
     needless = needless if compiles or is_shown else (*needless, _KINDS)
+    needless += (*(() if cached else _CACHES), *(() if cached and compiles else _REACH))
     contents = {path: data for path, data in contents.items() if path not in needless}
     unused = (*_AT_A_DESK, *(() if any(_PRUNES.search(data) for data in users) else _PRUNING))
     contents = {path: data for path, data in contents.items() if path not in unused}
