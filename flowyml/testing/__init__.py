@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowyml.testing.again import ExecutionGroupConformance, RetryConformance
     from flowyml.testing.branches import BranchConformance
+    from flowyml.testing.caching import CachingConformance
     from flowyml.testing.chance import RandomFlowConformance
     from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
     from flowyml.testing.ends import CleanupConformance, RunIfConformance
@@ -34,14 +35,15 @@ if TYPE_CHECKING:
     from flowyml.testing.suite import ControlFlowConformance, OrchestratorConformance
 
 __all__ = [
-    "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance",
-    "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
+    "BranchConformance", "CachingConformance", "CleanupConformance", "ControlFlowConformance",
+    "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
     "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance", "RunIfConformance",
     "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
 _MODULES = {
-    "BranchConformance": "branches", "CleanupConformance": "ends", "ControlFlowConformance": "suite",
+    "BranchConformance": "branches", "CachingConformance": "caching",
+    "CleanupConformance": "ends", "ControlFlowConformance": "suite",
     "DeploymentConformance": "deployments", "ExecutionGroupConformance": "again", "RetryConformance": "again",
     "FailureConformance": "failures", "FanOutConformance": "loops",
     "LifeConformance": "life", "OrchestratorConformance": "suite",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flowyml.testing.again import ExecutionGroupConformance, RetryConformance
 from flowyml.testing.branches import BranchConformance
+from flowyml.testing.caching import CachingConformance
 from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
 from flowyml.testing.ends import CleanupConformance, RunIfConformance
 from flowyml.testing.failures import FailureConformance
@@ -30,6 +31,7 @@ class OrchestratorConformance(
     ExecutionGroupConformance,
     RetryConformance,
     SecretConformance,
+    CachingConformance,
     DeploymentConformance,
     ScheduleConformance,
 ):

@@ -68,8 +68,8 @@ PUBLIC = {
         "FromStep", "Input", "Parameter", "PipelineOutput", "Plan", "Source", "Step",
     ],
     "flowyml.testing": [
-        "BranchConformance", "CleanupConformance", "ControlFlowConformance", "DeploymentConformance",
-        "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
+        "BranchConformance", "CachingConformance", "CleanupConformance", "ControlFlowConformance",
+        "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
         "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance", "RunIfConformance",
         "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
     ],

@@ -24,7 +24,6 @@ CAPABILITIES = Capabilities(
             "Refused for a pipeline with a timeout: Airflow runs no teardown when a run has taken too long."
         ),
         Feature.EXECUTION_GROUPS: no("Not yet; local runs have it."),
-        Feature.CACHING: no("Not yet; local runs have it."),
         Feature.RETRY_RUN: partly("On 2.11, where one item of a loop is to run again, all items that failed do."),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "

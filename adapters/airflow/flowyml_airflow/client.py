@@ -355,10 +355,10 @@ class AirflowClient:
     def _as_json(self) -> Mapping[str, Any]:
         return {}
 
-    def returned(self, dag_id: str, run_id: str) -> list[tuple[str, int]]:
-        """The tasks of a run that left a return value, and their map index, which is -1 for those without."""
+    def returned(self, dag_id: str, run_id: str, key: str = "return_value") -> list[tuple[str, int]]:
+        """The tasks of a run that left a return value, or another one, and their map index: -1 for those without."""
         path = self._run(dag_id, run_id, "taskInstances", "~", "xcomEntries")
-        entries = self._pages(path, "xcom_entries", xcom_key="return_value")
+        entries = self._pages(path, "xcom_entries", xcom_key=key)
         return [(entry["task_id"], entry.get("map_index", -1)) for entry in entries]
 
     def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:

@@ -215,8 +215,13 @@ class _Dag:
             "outputs": {out.name: self._place(out.source) for out in self.plan.outputs},
             "hooks": bool(self.plan.hooks),
             "schedule": self.schedule.to_dict() if self.schedule else None,
+            **({"cached": cached} if (cached := self._cached()) else {}),
             **self._flow_facts(),
         }
+
+    def _cached(self) -> list[str]:
+        """The tasks whose results may be those of earlier runs."""
+        return [task_id(step.name) for step in self.plan if step.caching]
 
     def _place(self, output: FromStep | FromEither) -> Any:
         """Where an output is found: a task and a key; in a loop with its name; of either of several the list."""

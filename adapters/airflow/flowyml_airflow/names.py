@@ -14,9 +14,9 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "TIMED_OUT", "UPSTREAM_FAILED",
-    "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id", "development_name", "given_run_id",
-    "parameters_of", "pipeline_of", "plain_key", "task_id", "xcom_key",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK",
+    "TIMED_OUT", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
+    "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id", "xcom_key",
 ]  # fmt: skip
 
 # Beside the DAG files. Airflow takes any zip file for a DAG file, unless an `.airflowignore` says otherwise.
@@ -33,6 +33,8 @@ RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 CODE_KEY = "flowyml.code"
 # The XCom that says that a step ran, where what its task returns is what the step did: that may be nothing.
 RAN_KEY = "flowyml.ran"
+# The XCom that names the run which the outputs of a cached step are from, where it did not run.
+CACHED_KEY = "flowyml.cached_from"
 _OURS = (RUN_ID_KEY, REVISION_KEY, CODE_KEY)
 
 # Airflow's default of [scheduler] allowed_run_id_pattern; and what begins like the ids that Airflow makes itself, it

@@ -146,6 +146,11 @@ class AirflowOrchestrator(Orchestrator):
         return self.client.api_client()
 
     @property
+    def artifact_place(self) -> str | None:
+        """Where outputs of steps stand on the workers; None stands for their default."""
+        return self._deployer.artifacts
+
+    @property
     def _reader(self) -> RunReader:
         return RunReader(self.client, self._deployer.artifacts, self._about_dags)
 

@@ -21,6 +21,7 @@ from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of, part_name
 from flowyml_airflow.log_events import LogEvent
 from flowyml_airflow.names import (
+    CACHED_KEY,
     CODE_KEY,
     REVISION_KEY,
     START_TASK,
@@ -101,7 +102,20 @@ class RunReader:
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         shown.sort(key=lambda task: (order.get(task["task_id"], 0), map_index(task)))
         seen = Seen(facts, tasks)
-        return tuple(self._step(task, found, has_no_items=seen.has_no_items(task["task_id"])) for task in shown)
+        cached = self._cached(found) if facts.get("cached") else {}
+        return tuple(
+            replace(step, cached_from=cached.get((task["task_id"], map_index(task)), ""))
+            for task in shown
+            for step in [self._step(task, found, has_no_items=seen.has_no_items(task["task_id"]))]
+        )
+
+    def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
+        """For each task whose results are an earlier run's, that run: by task and map index."""
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        return {
+            (task, index): str(self.client.xcom(dag, run_id, task, CACHED_KEY, index))
+            for task, index in self.client.returned(dag, run_id, CACHED_KEY)
+        }
 
     def identified(self, found: Mapping[str, Any]) -> Run:
         """The record with origin and digest of the code, where Airflow keeps the version that the run was made from."""

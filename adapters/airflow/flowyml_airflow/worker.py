@@ -33,11 +33,13 @@ from flowyml.plan.groups import Loop
 from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.runtime.deciding import checked_lists, is_taken
+from flowyml.runtime.execution import CachedOutputs
 from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
 from flowyml_airflow.flow import Flow, Task, label_of
 from flowyml_airflow.names import (
+    CACHED_KEY,
     RAN_KEY,
     TIMED_OUT,
     UPSTREAM_FAILED,
@@ -84,6 +86,8 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
                 on_line=_log,
                 stop=_stop,
             )
+            if isinstance(outputs, CachedOutputs):
+                context["ti"].xcom_push(key=CACHED_KEY, value=outputs.cached_from)
             return _handed_over(flow, step, operator, context, outputs)
         except StepError as error:
             _drop_unread_answers()

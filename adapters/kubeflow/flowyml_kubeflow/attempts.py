@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts import run_place
+from flowyml.artifacts import default_url, run_place
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import StepError
 from flowyml.core.logs import level_of, with_level
@@ -111,6 +111,7 @@ class Attempt:
         self.index = tuple(index)
         self.outputs: dict[str, Any] = {}
         self.failure: dict[str, Any] | None = None
+        self.cached = ""  # the run that the outputs are from, of a cached step that did not run
 
     def run(self, inputs: Mapping[str, Any], brought: Sequence[Path]) -> None:
         """One try, with its outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names.
@@ -128,13 +129,15 @@ class Attempt:
                 self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
                 answer = child.wait(self.step.timeout_seconds, None)
                 self.outputs, self.failure = answer.get("outputs", {}), answer.get("failure")
+                self.cached = answer.get("cached", "")
         except StepError as error:
             if self.journal.next_attempt() == self.number:  # its process was not started
                 self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started})
             self._lost(error, on_line)
         for line in self.failure["traceback"].splitlines() if self.failure else ():
             on_line("stderr", line)
-        self.journal.write("attempts.jsonl", {"attempt": self.number, "ended": time.time(), "failure": self.failure})
+        ended = {"ended": time.time(), "failure": self.failure, **({"cached": self.cached} if self.cached else {})}
+        self.journal.write("attempts.jsonl", {"attempt": self.number, **ended})
         if self.failure:
             self.journal.publish(failure={"kind": self.failure["kind"], "message": self.failure["message"]})
 
@@ -150,8 +153,10 @@ class Attempt:
     def _config(self, brought: Sequence[Path]) -> dict[str, Any]:
         store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
         run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
+        # Runs of the local runner share cached results with those of the local engine.
+        cache = {"cache": default_url()} if self.step.caching and LOCAL in os.environ else {}
         return {
-            "run_id": run_id, "artifacts": store, "parameters": {}, "caller": {}, "dates": self.dates.plain(),
+            "run_id": run_id, "artifacts": store, "parameters": {}, "caller": cache, "dates": self.dates.plain(),
             # A pod does not learn its KFP's id.
             "place": run_place(f"kubeflow-{os.urandom(8).hex()}", self.pipeline, run_id),
             # What KFP took from its cache stands where an earlier run has put it.

@@ -60,7 +60,9 @@ CLUSTER = Capabilities(
         ),
         Feature.SECRETS: partly("a secret is named 'name-of-the-secret/key'"),
         Feature.OPERATORS: no("they run on Airflow alone"),
-        Feature.CACHING: no("not yet; local runs have it"),
+        Feature.CACHING: partly(
+            "where the pods share a store, kubeflow={'env': {'FLOWYML_ARTIFACTS': 's3://…'}}; else each step runs"
+        ),
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: partly("only with a fixed offset: KFP's time zone is the server's"),
@@ -98,7 +100,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.RETRY_RUN: partly("all that did not complete, and no single steps"),
         Feature.SECRETS: partly("from the environment of the process that submits, and not in containers"),
         Feature.OPERATORS: no("they run on Airflow alone"),
-        Feature.CACHING: no("not yet; local runs have it"),
+        Feature.CACHING: partly("not in containers, unless FLOWYML_ARTIFACTS names a store that they reach"),
         Feature.SCHEDULE_CRON: no(_FILE_ONLY),
         Feature.SCHEDULE_INTERVAL: no(_FILE_ONLY),
         Feature.SCHEDULE_TIMEZONE: no(_FILE_ONLY),

@@ -290,13 +290,15 @@ class _Compiler:
         """Steps that differ in nothing but their name share a component."""
         ports = tuple((item.name, type(item.source), getattr(item.source, "name", None)) for item in step.inputs)
         asked = json.dumps(step.options.get("kubeflow", {}), sort_keys=True) if step.options else ""
-        key = (ports, step.outputs, step.resources, executors.longest(step), asked)
+        key = (ports, step.outputs, step.resources, executors.longest(step), asked, step.caching is not None)
         if key not in self._shared:
             self._shared[key] = self._new_component(step)
         return self._shared[key]
 
     def _new_component(self, step: Step) -> str:
         options, task = step_options(self.options, step), names.task(step.name)
+        if step.caching:
+            options = replace(options, env={**options.env, names.CACHES: "1"})
         wanted = {item.name: item.source.name for item in step.inputs if isinstance(item.source, FromParameter)}
         parameters = {names.port(name): {"parameterType": kfp_type(self.parameters[p])} for name, p in wanted.items()}
         artifacts = [names.port(item.name) for item in step.inputs if isinstance(item.source, FromStep)]

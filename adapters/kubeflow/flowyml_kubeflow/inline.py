@@ -77,7 +77,9 @@ _REACH = ("flowyml/authoring/caching.py", "flowyml/authoring/reach.py", "flowyml
 _PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
 _PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
 _KINDS = "flowyml/plan/kinds.py"  # for either
-_MAY_BE_ANOTHER = re.compile(rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator|SubmissionResult|core\.progress")
+_MAY_BE_ANOTHER = re.compile(
+    rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator|SubmissionResult|core\.progress"
+)
 _OURS = ("flowyml/", "flowyml_kubeflow/", "cloudpickle/")
 
 

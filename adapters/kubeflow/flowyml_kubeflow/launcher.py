@@ -133,6 +133,8 @@ class StepTask:
         while True:
             attempt = self._attempt()
             if attempt.failure is None:
+                if attempt.cached:
+                    self.journal.note(cached=attempt.cached)
                 return self._result(attempt)
             if not delays or not _worth_it(self.step.retry, attempt.failure):
                 raise TaskFailed

@@ -11,8 +11,8 @@ from functools import lru_cache
 from flowyml.plan.names import identifier, slug
 
 __all__ = [
-    "BUNDLE", "BUNDLE_TASK", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED", "STATUS",
-    "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "pipeline", "port", "shown", "step_shown", "task",
+    "BUNDLE", "BUNDLE_TASK", "CACHES", "END_TASK", "JOB", "LAST_TASK", "RUN", "RUN_TASK", "START_TASK", "STARTED",
+    "STATUS", "STEP", "STEPS_TASK", "TIME", "artifact", "constant", "pipeline", "port", "shown", "step_shown", "task",
 ]  # fmt: skip
 
 # Ports: inputs and outputs of a component. Each task has them in its line, so they are short.
@@ -23,6 +23,8 @@ JOB = "job__"
 TIME = "time__"
 STARTED = "started__"
 STATUS = "status__"
+
+CACHES = "FLOWYML_CACHES"  # a variable of containers whose steps are cached
 
 BUNDLE_TASK = "flowyml--bundle"
 START_TASK = "flowyml--start"

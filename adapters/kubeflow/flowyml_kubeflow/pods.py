@@ -255,7 +255,7 @@ class _StepPod(_Pod):
             attempt.run(inputs, [Path(folder) for folder in self._folders])
             if attempt.failure is None:
                 entry = Entry(End.OK, "", attempt.outputs)
-                self._note_end(index, "completed", "", entry, attempt.number)
+                self._note_end(index, "completed", "", entry, attempt.number, attempt.cached)
                 return
             if not delays or retry is None or not retry.retries_on_names(attempt.failure["names"]):
                 self._failed(index, attempt)
@@ -274,9 +274,11 @@ class _StepPod(_Pod):
         if not self.flow.may_fail(self.step):
             self.known.fail([f"step {label!r}: {message}"])
 
-    def _note_end(self, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0) -> None:
+    def _note_end(
+        self, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, cached: str = ""
+    ) -> None:  # fmt: skip
         self.entries[index] = entry
-        self._note(index, ended=raw, attempt=attempt, error=error)
+        self._note(index, ended=raw, attempt=attempt, error=error, **({"cached": cached} if cached else {}))
 
     def _note(self, index: Index, **facts: Any) -> None:
         self.journal.note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **facts)

@@ -130,6 +130,12 @@ class Tasks:
             return False
         return any(item.start_time <= skipped.start_time <= item.end_time for skipped in self._skipped)
 
+    def may_be_ours(self, task: str) -> bool:
+        """Whether the step's results may be those of an earlier run by FlowyML's own cache, as its container says."""
+        label = self._pipeline["components"].get(self._tasks[task]["componentRef"]["name"], {}).get("executorLabel")
+        executor = self._pipeline.get("deploymentSpec", {}).get("executors", {}).get(label, {})
+        return any(item.get("name") == names.CACHES for item in executor.get("container", {}).get("env", ()))
+
     def outputs(self) -> dict[str, list[str]]:
         """The steps that give outputs of the pipeline, with their names."""
         found: dict[str, list[str]] = {}

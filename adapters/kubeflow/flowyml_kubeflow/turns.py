@@ -59,6 +59,7 @@ def _turn(step: str, index: tuple[int, ...], notes: list[Mapping[str, Any]], run
     return StepRun(
         name=step, index=index, status=status, raw_status=raw, attempt=attempt, started_at=started_at,
         ended_at=_time(ended["time"]), error=None if raw == "skipped" else error,
+        cached_from=ended.get("cached", ""),
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ CAPABILITIES = Capabilities(
         ),
         Feature.SECRETS: yes,
         Feature.OPERATORS: no("They run on Airflow alone."),
-        Feature.CACHING: no("not yet; local runs have it"),
+        Feature.CACHING: yes,
         Feature.SCHEDULE_CRON: yes,
         Feature.SCHEDULE_INTERVAL: yes,
         Feature.SCHEDULE_TIMEZONE: yes,

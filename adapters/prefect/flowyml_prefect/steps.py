@@ -42,6 +42,7 @@ _NOT_RUN: Mapping[tuple[str, str], str] = {
     ("COMPLETED", "NoItems"): "no_items",
     ("CANCELLED", "NotReady"): "upstream_failed",
 }
+_CACHED = "cached from "  # a run
 _INDEX = re.compile(r"(\[\d+\])*")
 _WRAPPERS = re.compile(
     r"^(Task run encountered an exception|Flow run encountered an exception:?|Task run failed due to timeout:)\s+"
@@ -144,9 +145,11 @@ def _step_run(name: str, index: Index, task: TaskRun | None) -> StepRun:
             name=name, status=status, raw_status=word, attempt=task.run_count, ended_at=task.end_time, error=error,
             index=index,
         )  # fmt: skip
+    is_cached = task.state_name == "Cached" and task.message.startswith(_CACHED)
     return StepRun(
         name=name, status=status, raw_status=task.state_name, attempt=task.run_count, started_at=task.start_time,
         ended_at=task.end_time, error=error, index=index,
+        cached_from=task.message.removeprefix(_CACHED) if is_cached else "",
     )  # fmt: skip
 
 

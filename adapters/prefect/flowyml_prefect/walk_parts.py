@@ -36,7 +36,7 @@ from flowyml.runtime.kept import KeptOutputs
 from flowyml.runtime.looks import Looks, carried, given_to
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task
 from flowyml.runtime.walk import Walk
-from flowyml_prefect.flow_parts import BUNDLE, ENDED, PIPELINE, Values, Work, _dates, _reason, _work, to_log
+from flowyml_prefect.flow_parts import BUNDLE, ENDED, PIPELINE, Values, Work, _dates, _reason, _work, shown, to_log
 
 AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
@@ -83,7 +83,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
     work.ended.append(ended)
     turn.is_at_work = True
     try:
-        return work.processes.run(
+        outputs = work.processes.run(
             turn.step.name,
             turn.inputs,
             attempt=turn.before + runtime.task_run.run_count,
@@ -95,6 +95,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
             together=turn.together,
             hold=turn.is_followed,
         )
+        return shown(outputs)
     except StepError as error:
         if turn.stop.is_set():
             return Cancelled(message=f"step {turn.label!r} was stopped with its run.")

@@ -9,6 +9,7 @@ import pytest
 
 from flowyml.testing import (
     BranchConformance,
+    CachingConformance,
     CleanupConformance,
     FanOutConformance,
     OrchestratorConformance,
@@ -56,6 +57,19 @@ class TestAirflow(OrchestratorConformance):
             )  # there since the last try
 
         return keep
+
+
+@pytest.mark.timeout(1200)
+class TestCachingOnAirflow2(CachingConformance):
+    """Two runs or three, of some seconds a task."""
+
+    run_timeout = 600.0
+    patience = 240
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, airflow2: Airflow) -> Callable[..., AirflowOrchestrator]:
+        return _maker(airflow2)
 
 
 @pytest.mark.timeout(1200)

@@ -10,6 +10,7 @@ import pytest
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.secrets import slug_of
 from flowyml.testing import (
+    CachingConformance,
     ControlFlowConformance,
     DeploymentConformance,
     FailureConformance,
@@ -36,6 +37,15 @@ class TestDetachedRuns(RunConformance, FailureConformance, LifeConformance):
 
 
 class TestControlFlow(ControlFlowConformance, RandomFlowConformance):
+    """Without a work pool."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
+        return make_prefect
+
+
+class TestCaching(CachingConformance):
     """Without a work pool."""
 
     @pytest.fixture(scope="class")

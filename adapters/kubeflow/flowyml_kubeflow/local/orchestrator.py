@@ -313,6 +313,7 @@ def _step_run(run: RunFolder, task: str, name: str, run_status: ExecutionStatus)
     return StepRun(
         name=name, status=status, raw_status=state, attempt=last["attempt"], started_at=_time(attempts[0]["started"]),
         ended_at=_time(last.get("ended")), error=failure.get("message"),
+        cached_from=last.get("cached", ""),
     )  # fmt: skip
 
 

@@ -1,0 +1,102 @@
+"""Results of steps that later runs take again: what is computed anew, what is not, and how that shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline
+from flowyml.core.capabilities import Feature, Level
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.testing.base import Conformance, Done, MakeOrchestrator
+from flowyml.testing.pipelines_caching import caches
+
+__all__ = ["CachingConformance"]
+
+_CACHED = ("numbers", "scaled", "nothing", "square[0]", "square[1]", "square[2]")
+
+
+class CachingConformance(Conformance):
+    """Caching, by three runs of one pipeline: the second with the same parameters, the third with another ``scale``
+    and a new result of ``numbers``. ``shares_results`` is for workers that have a store in common."""
+
+    shares_results = True
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def cached_runs(cls, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]) -> Sequence[Done]:
+        """The three runs, each when the one before has ended; none where the engine cannot cache."""
+        orchestrator = make_orchestrator()
+        if orchestrator.capabilities[Feature.CACHING].level is Level.NO or not cls.shares_results:
+            return ()
+        folder = new_folder()
+        sample = caches(folder)
+        wanted: list[tuple[Any, Mapping[str, Any]]] = [
+            (sample, {}), (sample, {}), (sample.refreshed(["numbers"]), {"scale": 2})
+        ]  # fmt: skip
+        runs = []
+        for pipeline, parameters in wanted:
+            done = Done(cls.finish(orchestrator.run_pipeline(pipeline, parameters=parameters)), Path(folder))
+            assert done.run.status is ExecutionStatus.COMPLETED, done.run.error
+            runs.append(done)
+        return runs
+
+    @pytest.fixture
+    def three(self, cached_runs: Sequence[Done], orchestrator: Orchestrator, folder: str) -> Sequence[Done]:
+        """The same; where the engine refuses a pipeline with cached steps, that it does is the whole test."""
+        self.needs(orchestrator, Feature.CACHING, lambda: orchestrator.run_pipeline(caches(folder)))
+        if not cached_runs:
+            pytest.xfail(f"the workers of {orchestrator.name} have no store in common here")
+        return cached_runs
+
+    def test_all_steps_run_once(self, three: Sequence[Done]) -> None:
+        ran = Counter(three[0].trace)
+        assert [ran[f"square {n}"] for n in range(3)] == [1, 1, 1]
+        assert ran["nothing"] <= 2
+
+    def test_results_of_the_first_run_are_those_of_the_second(self, three: Sequence[Done]) -> None:
+        assert three[0].outputs["found"] == three[1].outputs["found"] == [[0, 1, 4], [0, 1, 2], None]
+
+    def test_the_first_run_has_none_of_before(self, three: Sequence[Done]) -> None:
+        assert {label for label, step in three[0].steps.items() if step.is_cached} == set()
+
+    @pytest.mark.parametrize("step", _CACHED)
+    def test_a_step_names_the_run_that_its_result_is_from(self, three: Sequence[Done], step: str) -> None:
+        assert three[1].steps[step].cached_from == three[0].run.run_id
+        assert three[1].steps[step].status is ExecutionStatus.COMPLETED
+
+    def test_a_step_that_is_not_cached_runs_each_time(self, three: Sequence[Done]) -> None:
+        assert Counter(three[0].trace)["last"] == len(three)
+        assert not any(done.steps["last"].is_cached for done in three)
+
+    def test_the_log_says_so(self, three: Sequence[Done]) -> None:
+        wanted = f"step 'scaled' was not run: its results are those of run {three[0].run.run_id!r}"
+        assert wanted in [line.message for line in three[1].run.logs()]
+
+    def test_hooks_hear_of_it(self, three: Sequence[Done]) -> None:
+        lines = self.journal(three[1].folder, len(_CACHED))
+        first = three[0].run.run_id
+        assert Counter(lines[: len(_CACHED)]) == {
+            f"numbers {first}": 1, f"scaled {first}": 1, f"nothing {first}": 1, f"square {first}": 3,
+        }  # fmt: skip
+
+    def test_a_step_that_is_refreshed_runs(self, three: Sequence[Done]) -> None:
+        assert Counter(three[0].trace)["numbers"] == 2
+        assert not three[2].steps["numbers"].is_cached
+
+    def test_what_gets_the_same_as_before_is_cached_all_the_same(self, three: Sequence[Done]) -> None:
+        assert three[2].steps["square[1]"].cached_from == three[0].run.run_id
+
+    def test_another_parameter_gives_another_result(self, three: Sequence[Done]) -> None:
+        assert three[2].outputs["found"] == [[0, 1, 4], [0, 2, 4], None]
+        assert not three[2].steps["scaled"].is_cached
+
+    def test_the_same_pipeline_again_has_the_same_keys(self, folder: str) -> None:
+        pipelines: list[Pipeline] = [caches(folder), caches(folder)]
+        first, second = ({step.name: step.caching for step in each.compile()} for each in pipelines)
+        assert first == second
