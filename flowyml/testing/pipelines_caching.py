@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from flowyml.core.hooks import PipelineHook
 __all__ = ["caches"]
 
 
-def caches(folder: str) -> Pipeline:
+def caches(folder: str, **engines: Mapping[str, Any]) -> Pipeline:
     """Steps that write down when they run, all but the last one cached: a list, its items, an object, and None."""
 
     def note(line: str) -> None:
@@ -48,7 +49,7 @@ def caches(folder: str) -> Pipeline:
             with Path(folder, "journal").open("a") as file:
                 file.write(f"{step_name} {run_id}\n")
 
-    @pipeline(name="conformance caches", hooks=[Hears()])
+    @pipeline(name="conformance caches", hooks=[Hears()], **engines)
     def made(count: int = 3, scale: int = 1) -> Any:
         values = numbers(count)
         found = scaled(values, scale)

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class TestConformanceOverTheApi(OrchestratorConformance):
         handle = self.finish(orchestrator.run_pipeline(pipelines_again.items_fail_once(folder)))
         with pytest.raises(RetryRefusedError, match="KFP runs only pods again that failed"):
             handle.retry()
+
+    @classmethod
+    def engine_options(cls, folder: str) -> Mapping[str, Any]:
+        return {"kubeflow": {"env": {"FLOWYML_ARTIFACTS": f"{folder}/store"}}}
 
     @pytest.fixture(scope="class")
     @classmethod
