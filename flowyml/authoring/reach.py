@@ -319,6 +319,9 @@ class _Walk:
         self.asks_for_run = self.asks_for_run or unit.asks_for_run
         if unit.is_dynamic:
             self._all_of(file)
+            for text in sorted(unit.texts):
+                if (other := self._file_of(text, file)) is not None:
+                    self._all_of(other)
         for star in unit.stars:
             if (other := self._file_of(star, file)) is not None:
                 self._all_of(other)

@@ -42,6 +42,7 @@ class Unit:
         self.imports = found.imports
         self.stars = found.stars
         self.modules = found.modules
+        self.texts = found.texts
         self.is_dynamic = bool(_DYNAMIC & found.uses.keys()) or bool(_DYNAMIC_ATTRIBUTES & found.attributes)
         self.asks_for_run = "current_run" in found.uses or "current_run" in found.attributes
 
@@ -181,6 +182,11 @@ class _Names(ast.NodeVisitor):
         self.imports: dict[str, Imported] = {}
         self.stars: list[str] = []
         self.modules: list[str] = []
+        self.texts: set[str] = set()  # that may name a module
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, str) and all(part.isidentifier() for part in node.value.split(".")):
+            self.texts.add(node.value)
 
     def visit_Name(self, node: ast.Name) -> None:
         self._use(node.id, ())

@@ -16,6 +16,7 @@ FILES = {
         from functools import wraps
 
         import helpers
+        import naming
         import pkg.part
         from flowyml import Cache, pipeline, step
         from models import Scaler
@@ -69,6 +70,7 @@ FILES = {
             return [
                 total, helpers.clean(values), pkg.part.part(), Shape().area(2), add_plus(1), late(),
                 Scaler(2).scaled(1), sorted(plugins), os.environ.get("FLOW_REGION"), 0xFF, 'text',
+                naming.named(),
             ]
 
 
@@ -126,6 +128,14 @@ FILES = {
     "pkg/__init__.py": "",
     "pkg/part.py": "from .inner import VALUE\n\n\ndef part():\n    return VALUE\n",
     "pkg/inner.py": "VALUE = 1\n",
+    "naming.py": """
+        import importlib
+
+
+        def named():
+            return importlib.import_module("plugged").plug()
+    """,
+    "plugged.py": "def plug():\n    return 1\n",
     "table.csv": "a,b\n",
 }  # fmt: skip
 
@@ -156,6 +166,7 @@ CHANGES = {
     "one more in a registry": ("registry.py", "def one():", "def two():\n    return 2\n\n\n@plugin\ndef one():"),
     "a relative import": ("pkg/inner.py", "VALUE = 1", "VALUE = 2"),
     "a package": ("pkg/__init__.py", "", "import os\nos.environ.setdefault('FLOW_X', '1')\n"),
+    "a module that a text names": ("plugged.py", "return 1", "return 2"),
     "a data file": ("table.csv", "a,b", "a,c"),
     "the output's name": ("flow.py", "version=1))", 'version=1), outputs=["found"])'),
 }  # fmt: skip
@@ -193,7 +204,6 @@ class Project:
 
     def run(self, parameters: dict[str, object] | None = None, **options: object) -> PipelineResult:
         sys.path.insert(0, str(self.folder))
-        before = set(sys.modules)
         importlib.invalidate_caches()
         try:
             flow = importlib.import_module("flow")
@@ -201,9 +211,13 @@ class Project:
             return result.raise_for_status()
         finally:
             sys.path.remove(str(self.folder))
-            for name in set(sys.modules) - before:
-                if getattr(sys.modules[name], "__file__", None) and str(self.folder) in str(sys.modules[name].__file__):
-                    del sys.modules[name]
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of the modules that are loaded from here."""
+        for name, module in list(sys.modules.items()):
+            if str(self.folder) in str(getattr(module, "__file__", "")):
+                del sys.modules[name]
 
     def is_cached(self, parameters: dict[str, object] | None = None, **options: object) -> bool:
         return self.run(parameters, **options).step_results["work"].is_cached
@@ -285,19 +299,7 @@ def test_a_file_that_was_saved_after_its_import_is_another_matter(project: Proje
         flow = importlib.import_module("flow")
         project.edit("deep.py", "value + DEEP", "value - DEEP")
         assert not flow.flow.run().step_results["work"].is_cached
-        for name in (
-            "flow",
-            "helpers",
-            "deep",
-            "patches",
-            "lazily",
-            "models",
-            "registry",
-            "pkg",
-            "pkg.part",
-            "pkg.inner",
-        ):
-            sys.modules.pop(name, None)
+        project.forget()
     finally:
         sys.path.remove(str(project.folder))
     assert not project.is_cached()

@@ -69,9 +69,9 @@ PUBLIC = {
     ],
     "flowyml.testing": [
         "BranchConformance", "CachingConformance", "CleanupConformance", "ControlFlowConformance",
-        "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
-        "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance", "RunIfConformance",
-        "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
+        "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance", "FanOutConformance",
+        "LifeConformance", "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance",
+        "RunIfConformance", "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
     ],
     "flowyml_airflow": ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported"],
     "flowyml_airflow.orchestrator": ["AirflowOrchestrator"],

@@ -46,6 +46,7 @@ from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
+from flowyml.runtime.execution import CachedOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.processes import StepProcesses  # noqa: E402
 
@@ -175,8 +176,10 @@ def run_step(
     work.ended.append(ended)
     try:
         attempt = runtime.task_run.run_count
-        return work.processes.run(
-            step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=to_log(logger)
+        return shown(
+            work.processes.run(
+                step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=to_log(logger)
+            )
         )
     except StepError as error:
         if work.stop.is_set():
@@ -186,6 +189,13 @@ def run_step(
         raise
     finally:
         ended.set()
+
+
+def shown(outputs: Values) -> Values | State[Any]:
+    """Outputs of an earlier run give the task run a state of the name that Prefect has for its own cached ones."""
+    if isinstance(outputs, CachedOutputs):
+        return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
+    return outputs
 
 
 def to_log(logger: Any) -> OnLine:

@@ -56,6 +56,7 @@ from flowyml.plan.bundle import Bundle  # noqa: E402
 from flowyml.plan.model import FromStep, Plan, Step  # noqa: E402
 from flowyml.plan.parameters import days_of  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
+from flowyml.runtime.execution import CachedOutputs  # noqa: E402
 from flowyml.runtime.kept import KeptOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
 from flowyml.runtime.looks import Looks, carried, given_to  # noqa: E402
@@ -181,6 +182,13 @@ def secret_block(reference: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def shown(outputs: Values) -> Values | State[Any]:
+    """Outputs of an earlier run give the task run a state of the name that Prefect has for its own cached ones."""
+    if isinstance(outputs, CachedOutputs):
+        return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
+    return outputs
+
+
 def to_log(logger: Any) -> OnLine:
     """Lines of a step's process go to a logger, with their levels."""
     return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
@@ -285,7 +293,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
     work.ended.append(ended)
     turn.is_at_work = True
     try:
-        return work.processes.run(
+        outputs = work.processes.run(
             turn.step.name,
             turn.inputs,
             attempt=turn.before + runtime.task_run.run_count,
@@ -297,6 +305,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
             together=turn.together,
             hold=turn.is_followed,
         )
+        return shown(outputs)
     except StepError as error:
         if turn.stop.is_set():
             return Cancelled(message=f"step {turn.label!r} was stopped with its run.")
