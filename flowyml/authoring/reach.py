@@ -319,11 +319,8 @@ class _Walk:
         self.asks_for_run = self.asks_for_run or unit.asks_for_run
         if unit.is_dynamic:
             self._all_of(file)
-            for text in sorted(unit.texts):
-                if (other := self._file_of(text, file)) is not None:
-                    self._all_of(other)
-        for star in unit.stars:
-            if (other := self._file_of(star, file)) is not None:
+        for module in (*unit.stars, *(sorted(unit.texts) if unit.is_dynamic else ())):
+            if (other := self._file_of(module, file)) is not None:
                 self._all_of(other)
         for used, chains in unit.uses.items():
             if used in unit.imports:
