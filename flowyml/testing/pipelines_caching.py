@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from flowyml.core.hooks import PipelineHook
 __all__ = ["caches"]
 
 
-def caches(folder: str, **engines: Mapping[str, Any]) -> Pipeline:
+def caches(folder: str, **engines: Any) -> Pipeline:
     """Steps that write down when they run, all but the last one cached: a list, its items, an object, and None."""
 
     def note(line: str) -> None:
@@ -40,7 +39,7 @@ def caches(folder: str, **engines: Mapping[str, Any]) -> Pipeline:
         return None
 
     @step
-    def last(squares: list[int], scaled: Any, nothing: None) -> list[Any]:
+    def last(squares: list[int], scaled: Any, nothing: int | None) -> list[Any]:
         note("last")
         return [squares, sorted(scaled), nothing]
 
