@@ -157,7 +157,7 @@ class DagWarning:
     """What a reader cannot be sure of, or could not find out. ``code`` is stable; ``text`` is for people.
 
     The codes: ``unknown-loop``, ``unknown-condition``, ``unknown-id``, ``default-taken``, ``unknown-schedule``,
-    ``unknown-call``, ``unknown-import``, ``unknown-context``, ``unknown-edge``, ``steps``, ``raises``, ``unread``.
+    ``unknown-call``, ``unknown-context``, ``unknown-edge``, ``duplicate``, ``steps``, ``raises``, ``unread``.
     """
 
     code: str

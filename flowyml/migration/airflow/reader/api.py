@@ -93,6 +93,8 @@ class Airflow:
         """What stands under the full name of something that is imported."""
         if path in library.LIBRARY:
             return library.LIBRARY[path]
+        if path.startswith(("builtins.", "six.moves.", "future.builtins.")):
+            return library.BUILTINS.get(path.rpartition(".")[2], MISSING)
         parent, _, name = path.rpartition(".")
         if parent.rpartition(".")[2] in _ENUMS and name.isupper() and path.startswith("airflow"):
             return name.lower()
@@ -276,6 +278,8 @@ class Airflow:
         if isinstance(task.own_id, str) and not task.decorator and "task_id" not in arguments.named:
             arguments.named["task_id"] = arguments.positional.pop(0)
         self.context.add(task, dag, group)
+        if "subdag" in arguments.named and not isinstance(hard(arguments.value("subdag")), Dag):
+            self.machine.warn("unknown-call", "the DAG in a SubDagOperator is not known", node)
         for name, one in arguments.named.items():
             if name not in ("dag", "task_group", "subdag"):
                 self.context.depend(task, one.value)
@@ -955,6 +959,12 @@ class Airflow:
     def _datetime(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
         return library.LIBRARY["pendulum.datetime"].call(self.machine, arguments, node)
 
+    def _search_path(self, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+        """``sys.path.append(folder)``: modules are looked for there too, if it is in the root."""
+        folder = hard(arguments.positional[-1].value) if arguments.positional else None
+        if isinstance(folder, (str, PurePosixPath)):
+            self.machine.files.search(str(folder))
+
     def _connection(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
         name = shape(arguments.value("conn_id", 0, ""))
         return self.machine.unknown(node, origin=f"connection:{name}")
@@ -1107,6 +1117,9 @@ _BY_ENDING: Mapping[str, Callable[..., Any]] = {
     "pendulum.today": Airflow._clock,
     "pendulum.yesterday": Airflow._clock,
     "time.time": Airflow._clock,
+    "sys.path.append": Airflow._search_path,
+    "sys.path.insert": Airflow._search_path,
+    "site.addsitedir": Airflow._search_path,
     "Asset.ref": Airflow._asset_ref,
     "asset.multi": Airflow._asset_decorator,
 }

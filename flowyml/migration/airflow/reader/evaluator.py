@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from flowyml.migration.airflow.model import DagWarning
 from flowyml.migration.airflow.reader.api import Airflow
 from flowyml.migration.airflow.reader.calls import Calls
 from flowyml.migration.airflow.reader.files import Files
@@ -65,8 +66,16 @@ class Evaluator(Calls):
         for value in self.module.scope.names.values():
             options = getattr(hard(value), "options", ())
             found.update(id(one) for one in options if isinstance(one, Dag))
-        kept = [dag for dag in self.airflow.dags if dag.registered or id(dag) in found]
-        return [*kept, *(one for dag in kept for one in _below(dag) if one not in kept)]
+        kept = [dag for dag in self.airflow.dags if dag.ready and (dag.registered or id(dag) in found)]
+        kept += [one for dag in kept for one in _below(dag) if one not in kept]
+        last: dict[Any, Dag] = {}
+        for dag in kept:
+            if dag.dag_id in last:
+                text = f"the file makes several DAGs {dag.dag_id!r}: Airflow keeps one of them, here it is the last"
+                self.module = dag.module or self.module
+                dag.warnings.append(DagWarning("duplicate", text, self.place(dag.node or ast.Pass())))
+            last[dag.dag_id] = dag
+        return list(last.values())
 
     def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
         if name == "format" and isinstance(value, str):

@@ -41,6 +41,7 @@ class Files:
         self.root = root.resolve()
         self.start = start.resolve()
         self.read: set[str] = set()
+        self._more: list[Path] = []
         self._modules: dict[str, Path | None] = {}
         self._upwards = [one for one in (self.start.parent, *self.start.parent.parents) if self._inside(one)]
 
@@ -110,11 +111,19 @@ class Files:
                     todo.append(one)
         return sorted(found)
 
+    def search(self, folder: str) -> None:
+        """Looks for modules in one more folder, if it is in the root."""
+        found = self.resolve(folder)
+        if found is not None and found not in self._more and len(self._more) < 50:
+            self._more.append(found)
+            self._modules = {name: path for name, path in self._modules.items() if path is not None}
+
     def module(self, name: str) -> Path | None:
         """The file of a module, looked for where Airflow's path would have it: dags, plugins and the folders above."""
         if name not in self._modules:
             parts = name.split(".")
-            places = [os.path.join(folder, likely) for folder in self._upwards for likely in _LIKELY]
+            places = [str(folder) for folder in self._more]
+            places += [os.path.join(folder, likely) for folder in self._upwards for likely in _LIKELY]
             found = (_module_in(os.path.join(place, *parts)) for place in places)
             path = next((one for one in found if one is not None), None) if all(map(str.isidentifier, parts)) else None
             if path is not None and not self._inside(Path(os.path.realpath(path))):

@@ -341,6 +341,35 @@ def _reversed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.unknown(node) if items is None else items[::-1]
 
 
+def _evaluated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``eval(text)``: the text is read as the rest of the file is."""
+    text = hard(arguments.value("expression", 0))
+    if not isinstance(text, str) or len(text) > 10_000:
+        return machine.unknown(node)
+    tree = machine.attempt(node, ast.parse, text.strip(), "<eval>", "eval")
+    return machine.elsewhere(text, lambda: machine.eval(tree.body)) if isinstance(tree, ast.Expression) else tree
+
+
+def _executed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``exec(text)``, in the same way."""
+    text = hard(arguments.value("source", 0))
+    if (
+        not isinstance(text, str)
+        or len(text) > 50_000
+        or (len(arguments.positional) > 1
+        and not _is_here(machine, arguments))
+    ):
+        return machine.unknown(node)
+    tree = machine.attempt(node, ast.parse, text, "<exec>")
+    if isinstance(tree, ast.Module):
+        machine.elsewhere(text, lambda: machine.block(tree.body))
+    return None
+
+
+def _is_here(machine: Any, arguments: Arguments) -> bool:
+    return hard(arguments.positional[1].value) is machine.module.scope.names
+
+
 def _callable(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("object", 0))
     if isinstance(value, (Function, Class, Native)):
@@ -440,6 +469,8 @@ BUILTINS: dict[str, Any] = {
     "next": known(_next),
     "iter": known(_iterator),
     "callable": known(_callable),
+    "eval": known(_evaluated),
+    "exec": known(_executed),
     "print": known(_nothing),
     "open": known(_open),
     "object": Foreign("builtins.object"),

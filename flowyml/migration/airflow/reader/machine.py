@@ -189,6 +189,13 @@ class Base(Machine):
             self.depth -= 1
             self.scope, self.module = kept
 
+    def elsewhere(self, text: str, action: Callable[[], Any]) -> Any:
+        """Evaluates text that does not stand in the file: places in it are those of its own lines."""
+        module = self.module
+        inner = Module(module.name, module.path, module.place, text, module.scope, module.package)
+        with self.inside(self.scope, inner):
+            return self.unknown(ast.Pass()) if self.too_deep else action()
+
     @property
     def too_deep(self) -> bool:
         return self.depth >= _DEEP

@@ -378,7 +378,9 @@ class Context:
             self.adopt(before, after.dag)
         elif after.dag is None and before.dag is not None:
             self.adopt(after, before.dag)
-        elif before.dag is not after.dag and before.dag is not None:
+        elif before.dag is None and not self.uncertain:
+            raise Raised("AirflowException", "tasks that have no DAG are joined")
+        elif before.dag is not after.dag and not self.uncertain:
             raise Raised("RuntimeError", "tasks of different DAGs are joined")
         after.upstream[before] = None
         before.downstream[after] = None

@@ -260,9 +260,13 @@ class Statements(Expressions):
         if items is None:
             self._maybe_loop(node, node.iter, [*_binding(self, node.target)])
             return
+        made = self.context.made
         try:
             for item in items:
                 self.step()
+                if type(value) is Soft and self.context.made != made:
+                    text = f"the tasks of this loop are those of the default of {value.origin}"
+                    self.warn("default-taken", text, node.iter)
                 self.assign(node.target, item)
                 try:
                     self.block(node.body)
