@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, KeysView, Mapping, ValuesView
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from flowyml.migration.airflow.reader import library, nodes
 from flowyml.migration.airflow.reader.machine import MISSING
@@ -911,6 +912,8 @@ class Airflow:
         if "uri" not in arguments.named and "name" not in arguments.named:
             name = first
             uri = arguments.value("uri", 1)
+        if function.name == "Dataset":
+            return Asset("asset", "", _normal_uri(arguments.value("uri", 0)))
         return Asset("asset", "" if name is None else name, "" if uri is None else uri)
 
     def _alias(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
@@ -971,6 +974,22 @@ class Airflow:
 
 
 # Helpers
+
+
+def _normal_uri(value: Any) -> Any:
+    """A dataset's URI as Airflow 2 keeps it. Source: ``airflow.datasets._sanitize_uri``."""
+    text = hard(value)
+    if not isinstance(text, str):
+        return value
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return value
+    if not parts.scheme and not parts.netloc:
+        return value
+    query = urlencode(sorted(parse_qsl(parts.query)))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host, path=parts.path.rstrip("/") or "/", query=query, fragment=""))
 
 
 def _stdlib() -> frozenset[str]:

@@ -356,8 +356,7 @@ def _executed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if (
         not isinstance(text, str)
         or len(text) > 50_000
-        or (len(arguments.positional) > 1
-        and not _is_here(machine, arguments))
+        or (len(arguments.positional) > 1 and not _is_here(machine, arguments))
     ):
         return machine.unknown(node)
     tree = machine.attempt(node, ast.parse, text, "<exec>")
@@ -787,6 +786,13 @@ def _identity(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return Native("decorator", lambda _, given, __: given.value("function", 0))
 
 
+def _context_manager(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    function = arguments.value("func", 0)
+    if isinstance(function, Function):
+        function.context_manager = True
+    return function
+
+
 def _dataclass(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     if arguments.positional and isinstance(arguments.positional[0].value, Class):
         return machine.fields(arguments.positional[0].value)
@@ -984,6 +990,7 @@ LIBRARY: dict[str, Any] = {
     "re.escape": plain(re.escape),
     "re.IGNORECASE": 2,
     "re.I": 2,
+    "contextlib.contextmanager": known(_context_manager),
     "functools.partial": known(_partial),
     "functools.reduce": known(_reduce),
     "functools.wraps": known(_wraps),

@@ -140,9 +140,11 @@ class Base(Machine):
             return self.fail(type(error).__name__, str(error), node)
 
     def fail(self, kind: str, text: str, node: ast.AST) -> Unknown:
-        if self.catches(kind):
+        caught = self.catches(kind)
+        if not caught or kind in ("NameError", "AttributeError", "TypeError"):
+            self.warn("raises", f"`{_short(self.source(node))}` raises {kind}: {_short(text)}", node)
+        if caught:
             raise Raised(kind, text)
-        self.warn("raises", f"`{_short(self.source(node))}` raises {kind}: {_short(text)}", node)
         return self.unknown(node)
 
     # Names

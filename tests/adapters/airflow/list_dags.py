@@ -1,0 +1,68 @@
+"""Runs in Airflow's environment: what its DagBag finds in folders of DAG files, as JSON."""
+
+import json
+import sys
+import warnings
+
+warnings.simplefilter("ignore")
+
+import airflow  # noqa: E402
+
+MAJOR = int(airflow.__version__.split(".")[0])
+
+if MAJOR == 3:
+    from airflow.dag_processing.dagbag import DagBag
+else:
+    from airflow.models.dagbag import DagBag
+
+
+def schedule(dag):
+    table = dag.timetable
+    name = type(table).__name__
+    if name in ("NullTimetable", "OnceTimetable", "ContinuousTimetable"):
+        return {"Null": "None", "Once": "@once", "Continuous": "@continuous"}[name.removesuffix("Timetable")]
+    for cron in ("expression", "_expression"):
+        if hasattr(table, cron) and name.startswith("Cron"):
+            return f"cron:{getattr(table, cron)}"
+    for delta in ("delta", "_delta"):
+        if hasattr(table, delta) and name.startswith("Delta"):
+            return f"delta:{getattr(table, delta).total_seconds():g}"
+    condition = getattr(table, "asset_condition", getattr(table, "dataset_condition", None))
+    if condition:
+        return "dataset:" + ",".join(sorted(names(condition)))
+    return f"timetable:{name}"
+
+
+def names(condition):
+    if hasattr(condition, "objects"):
+        return {one for part in condition.objects for one in names(part)}
+    return {getattr(condition, "name", None) or condition.uri}
+
+
+def seconds(value):
+    return value.total_seconds() if hasattr(value, "total_seconds") else value
+
+
+def of_task(task):
+    return {
+        "upstream": sorted(task.upstream_task_ids),
+        "trigger_rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
+        "retries": task.retries,
+        "retry_delay": seconds(task.retry_delay),
+        "execution_timeout": seconds(task.execution_timeout),
+        "mapped": type(task).__name__ == "MappedOperator" or bool(getattr(task, "is_mapped", False)),
+        "group": task.task_group and task.task_group.group_id,
+    }
+
+
+found = {}
+for folder in sys.argv[1:]:
+    bag = DagBag(folder, include_examples=False, safe_mode=True)
+    for dag in bag.dags.values():
+        found[dag.dag_id] = {
+            "schedule": schedule(dag),
+            "tags": sorted(dag.tags),
+            "timezone": str(getattr(dag.timezone, "name", dag.timezone)),
+            "tasks": {task.task_id: of_task(task) for task in dag.tasks},
+        }
+print("DAGS " + json.dumps(found))
