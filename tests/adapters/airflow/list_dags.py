@@ -50,14 +50,14 @@ def of_task(task):
         "retries": task.retries,
         "retry_delay": seconds(task.retry_delay),
         "execution_timeout": seconds(task.execution_timeout),
-        "mapped": type(task).__name__ == "MappedOperator" or bool(getattr(task, "is_mapped", False)),
+        "mapped": type(task).__name__.endswith("MappedOperator"),
         "group": task.task_group and task.task_group.group_id,
     }
 
 
 found = {}
 for folder in sys.argv[1:]:
-    bag = DagBag(folder, include_examples=False, safe_mode=True)
+    bag = DagBag(folder)
     for dag in bag.dags.values():
         found[dag.dag_id] = {
             "schedule": schedule(dag),

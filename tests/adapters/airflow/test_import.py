@@ -18,6 +18,14 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 PLACES = ("airflow/example_dags", "airflow/providers/standard/example_dags")
 # What cannot be read: the modules of Airflow itself are not evaluated, and these make their sub-DAGs in one.
+# What these look for when they are parsed (the Kubernetes client, virtualenv) is not in the environment of the tests.
+GUARDED = {
+    "example_kubernetes_executor",
+    "example_local_kubernetes_executor",
+    "example_branch_operator",
+    "example_branch_python_operator_decorator",
+    "tutorial_taskflow_api_virtualenv",
+}
 APART = {"example_subdag_operator.section-1", "example_subdag_operator.section-2"}
 
 
@@ -28,7 +36,7 @@ def _folders(python: Path) -> list[Path]:
 
 def _by_dagbag(python: Path, folders: list[Path], home: Path) -> dict[str, Any]:
     database = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db"}
-    environment = {**os.environ, "AIRFLOW_HOME": str(home), **database}
+    environment = {**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False", **database}
     migrated = [str(python), "-m", "airflow", "db", "migrate"]
     subprocess.run(migrated, env=environment, check=True, capture_output=True, timeout=200)
     command = [str(python), str(Path(__file__).with_name("list_dags.py")), *map(str, folders)]
@@ -89,8 +97,8 @@ def test_shipped_examples_are_read_as_dagbag_loads_them(major: int, tmp_path: Pa
     assert len(wanted) > 60
     missing = set(wanted) - set(read) - APART
     assert not missing
-    assert not set(read) - set(wanted)
-    differences = {name: _differences(dag, wanted[name], major) for name, dag in read.items()}
+    assert set(read) - set(wanted) <= GUARDED
+    differences = {name: _differences(dag, wanted[name], major) for name, dag in read.items() if name in wanted}
     wrong = {name: found for name, found in differences.items() if found}
     assert len(wrong) <= 0.03 * len(wanted), wrong
     unsaid = {name: found for name, found in wrong.items() if not read[name].warnings}
