@@ -770,6 +770,9 @@ class Airflow:
     def join(self, before: Any, after: Any, node: ast.AST) -> None:
         """``before >> after``, with a warning for what cannot be joined."""
         self._lost(nodes.link(self.context, self._sides(before, node), self._sides(after, node), "before"), node)
+        if self.context.hollow:
+            self.context.hollow = False
+            self.machine.warn("unknown-edge", "an edge leads to a group without tasks: Airflow 2 draws none", node)
 
     def _lost(self, lost: list[Any], node: ast.AST) -> None:
         for one in lost:

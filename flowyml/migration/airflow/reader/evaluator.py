@@ -70,6 +70,11 @@ class Evaluator(Calls):
         kept += [one for dag in kept for one in _below(dag) if one not in kept]
         last: dict[Any, Dag] = {}
         for dag in kept:
+            if circle := dag.circle():
+                text = f"Airflow refuses DAG {dag.dag_id!r}: its edges make a circle at {', '.join(circle[:5])}"
+                self.warnings.append(DagWarning("raises", text, self.place(dag.node or ast.Pass())))
+                self.reason = text if len(kept) == 1 else self.reason
+                continue
             if dag.dag_id in last:
                 text = f"the file makes several DAGs {dag.dag_id!r}: Airflow keeps one of them, here it is the last"
                 self.module = dag.module or self.module

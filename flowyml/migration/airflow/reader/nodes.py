@@ -74,6 +74,19 @@ class Dag(Instance):
     def __post_init__(self) -> None:
         self.root = Group(None, dag=self, ready=True)
 
+    def circle(self) -> list[str]:
+        """The tasks that are on a circle of edges or behind one; none in a DAG that Airflow accepts."""
+        waits = {task: len(task.upstream) for task in self.tasks.values()}
+        free = [task for task, count in waits.items() if not count]
+        while free:
+            task = free.pop()
+            for after in task.downstream:
+                if after in waits:
+                    waits[after] -= 1
+                    if not waits[after]:
+                        free.append(after)
+        return sorted(task.task_id for task, count in waits.items() if count > 0)
+
 
 @dataclass(eq=False)
 class Group(Instance):
@@ -138,15 +151,8 @@ class Group(Instance):
         return found
 
     def ends(self) -> list[Task]:
-        """The tasks that what comes after the group waits for; an empty group passes on what it waits for itself."""
-        group: Group | None = self
-        while group is not None:
-            if leaves := group.leaves():
-                return leaves
-            if group.upstream:
-                return list(group.upstream)
-            group = group.parent
-        return []
+        """The tasks that what comes after the group waits for: of an empty group, as in Airflow 3, its own upstream."""
+        return self.leaves() or list(self.upstream)
 
 
 def _goes_on(task: Task, but: Task, mine: set[int]) -> bool:
@@ -301,6 +307,7 @@ class Context:
         self.uncertain = 0
         self.edges = 0
         self.made = 0
+        self.hollow = False
 
     def dag(self) -> Dag | None:
         return self.dags[-1] if self.dags else None
@@ -478,6 +485,8 @@ def _link(context: Context, one: Any, other: Any, main: str, lost: list[Any]) ->
 
 def _join(context: Context, one: Any, other: Any, label: Any) -> None:
     before, after = _tail(one), _head(other)
+    if any(isinstance(side, Group) and not any(side.members()) for side in (one, other)):
+        context.hollow = True
     if isinstance(other, Group):
         other.upstream += [task for task in before if task not in other.upstream]
     for task in before:

@@ -78,11 +78,13 @@ def _evaluated(evaluator: Evaluator, tree, text: str, name: str) -> FileModel:  
     shared = tuple(evaluator.warnings)
     root = str(evaluator.files.root)
     reads = tuple(sorted(evaluator.files.read - {evaluator.files.relative(evaluator.files.start)}))
+    made = evaluator.dags
+    shared = tuple(evaluator.warnings)
     if evaluator.reason is not None:
         return FileModel(
             path=name, root=root, reason=evaluator.reason, warnings=shared, reads=reads, steps=evaluator.steps
         )
-    dags = [dag_model(dag, name, (*dag.warnings, *shared)) for dag in evaluator.dags]
+    dags = [dag_model(dag, name, (*dag.warnings, *shared)) for dag in made]
     reason = None if dags else "no DAG is left in it when it has been imported"
     return FileModel(
         path=name, root=root, dags=tuple(dags), reason=reason, warnings=shared, reads=reads, steps=evaluator.steps
