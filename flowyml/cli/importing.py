@@ -85,7 +85,7 @@ def _tell(out: Output, files: list[FileModel]) -> None:
     if dags:
         out.table(("DAG", "TASKS", "SCHEDULE", "WARNINGS", "FILE"), [_row(dag) for dag in dags])
     for file in files:
-        if file.reason is not None and (file.warnings or not _plain(file.reason)):
+        if file.reason is not None and (file.warnings or len(files) <= 3 or not _plain(file.reason)):
             note(Word("no DAG:", "yellow"), f" {file.path}: {file.reason}")
     seen: set[str] = set()
     for dag in dags:

@@ -17,7 +17,6 @@ from tests.engines.airflow import airflow_python
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 PLACES = ("airflow/example_dags", "airflow/providers/standard/example_dags")
-# What cannot be read: the modules of Airflow itself are not evaluated, and these make their sub-DAGs in one.
 # What these look for when they are parsed (the Kubernetes client, virtualenv) is not in the environment of the tests.
 GUARDED = {
     "example_kubernetes_executor",
@@ -26,6 +25,7 @@ GUARDED = {
     "example_branch_python_operator_decorator",
     "tutorial_taskflow_api_virtualenv",
 }
+# What cannot be read: the modules of Airflow itself are not evaluated, and these make their sub-DAGs in one.
 APART = {"example_subdag_operator.section-1", "example_subdag_operator.section-2"}
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from flowyml.migration.airflow.model import FunctionModel, Reference, Symbolic
+from flowyml.migration.airflow.reader.files import find_root
 from tests.unit.migration.dag_files import codes, edges, ids, read
 
 HEAD = """
@@ -306,7 +309,7 @@ def test_schedules_in_all_forms(tmp_path: Path) -> None:
         "None": "None",
         "'0 3 * * 1'": "cron:0 3 * * 1",
         "timedelta(days=1)": "delta:86400",
-        "[Dataset('s3://a'), Dataset('s3://b')]": "dataset:all(s3://a,s3://b)",
+        "[Dataset('s3://a'), Dataset('s3://b')]": "dataset:all(s3://a/,s3://b/)",
         "Dataset('a') | (Dataset('c') & Dataset('b'))": "dataset:any(a,all(b,c))",
         "CronTriggerTimetable('5 4 * * *', timezone='UTC')": "cron:5 4 * * *",
         "Holidays(region='x')": "timetable:Holidays",
@@ -372,3 +375,111 @@ def test_values_of_other_libraries_keep_their_call(tmp_path: Path) -> None:
     assert resources.value.import_path == "kubernetes.client.models.V1ResourceRequirements"
     assert resources.value.arguments[0].value == {"cpu": "1"}
     assert resources.source == 'k8s.V1ResourceRequirements(requests={"cpu": "1"})'
+
+
+def test_decorators_generators_and_context_managers_of_the_file(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+from contextlib import contextmanager
+import functools
+
+@contextmanager
+def framed(name):
+    with DAG(name, schedule=None) as dag:
+        before = EmptyOperator(task_id="before")
+        yield dag
+        before >> EmptyOperator(task_id="after")
+
+def with_end(function):
+    @functools.wraps(function)
+    def wrapped(*args):
+        function(*args) >> EmptyOperator(task_id=f"end_{function.__name__}")
+    return wrapped
+
+def names(count):
+    for index in range(count):
+        yield f"t{index:02d}"
+
+@with_end
+def body(count):
+    return [EmptyOperator(task_id=name) for name in names(count)]
+
+with framed("framed") as dag:
+    body(2)
+    eval("dag.get_task('before') >> dag.get_task('t00')")
+""",
+    )
+    assert edges(file) == {"before>after", "before>t00", "t00>end_body", "t01>end_body"}
+    assert not codes(file)
+
+
+def test_modules_are_found_where_the_file_puts_them(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        """
+        import os, sys
+        sys.path.append(os.path.join(os.path.dirname(__file__), "..", "code"))
+        from airflow import DAG
+        from steps.made import make
+        from . import near
+        from shared import there
+
+        with DAG("found", schedule=near.CRON):
+            make("one") >> make(there)
+        """,
+        {
+            "code/steps/made.py": """
+                from airflow.operators.empty import EmptyOperator
+                make = lambda name: EmptyOperator(task_id=name)
+            """,
+            "dags/near.py": "CRON = '@weekly'",
+            "plugins/shared.py": "there = 'two'",
+        },
+    )
+    assert edges(file) == {"one>two"}
+    assert file.dags[0].schedule == "cron:0 0 * * 0"
+
+
+def test_what_airflow_refuses_is_no_dag(tmp_path: Path) -> None:
+    circle = read(
+        tmp_path,
+        HEAD
+        + "with DAG('c') as d:\n    a, b = EmptyOperator(task_id='a'), EmptyOperator(task_id='b')\n    a >> b >> a\n",
+    )
+    assert not circle.dags
+    assert "circle" in str(circle.reason)
+    loose = read(tmp_path, HEAD + "EmptyOperator(task_id='a') >> EmptyOperator(task_id='b')\n")
+    assert "no DAG" in str(loose.reason)
+    refused = read(tmp_path, HEAD + "dag = DAG('with spaces')\n")
+    assert "characters" in str(refused.reason)
+
+
+def test_a_call_that_is_not_known_is_said_where_it_could_add_tasks(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+from company import add_alerts, Region
+with DAG("calls", schedule=None) as dag:
+    EmptyOperator(task_id="a")
+    add_alerts(dag)
+""",
+    )
+    assert "unknown-call" in codes(file)
+
+
+def test_the_root_is_the_repository_else_where_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dags = tmp_path / "work/owner/airflow/dags"
+    dags.mkdir(parents=True)
+    path = dags / "flow.py"
+    path.write_text("")
+    monkeypatch.chdir(tmp_path / "work")
+    assert find_root(path) == tmp_path / "work/owner"
+    monkeypatch.chdir(tmp_path / "work/owner/airflow")
+    assert find_root(path) == tmp_path / "work/owner/airflow"
+    (tmp_path / "work/.git").mkdir()
+    assert find_root(path) == tmp_path / "work"

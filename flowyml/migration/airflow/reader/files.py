@@ -187,6 +187,9 @@ def find_root(path: Path, given: Path | None = None) -> Path:
     if given is not None and given.resolve() in chain:
         chain = chain[chain.index(given.resolve()) :]
         return given.resolve()
+    here = _working_folder(start)
+    if here is not None:
+        return here
     dags = next((folder.parent for folder in chain if folder.name == "dags" and folder.parent in chain), None)
     if dags is not None:
         above = chain[chain.index(dags) : chain.index(dags) + 3]
@@ -195,6 +198,15 @@ def find_root(path: Path, given: Path | None = None) -> Path:
     while (package / "__init__.py").exists() and package.parent in chain:
         package = package.parent
     return package
+
+
+def _working_folder(start: Path) -> Path | None:
+    """Where the command is given, if that is a project with the file in it, else the project of several below it."""
+    here = Path.cwd().resolve()
+    if (here not in start.parents and here != start) or here in (Path.home().resolve(), Path(here.anchor)):
+        return None
+    parts = start.relative_to(here).parts
+    return here if not parts or parts[0] in _LIKELY or _marked(here) else here / parts[0]
 
 
 def _marked(folder: Path) -> bool:
