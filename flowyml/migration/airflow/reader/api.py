@@ -168,10 +168,10 @@ class Airflow:
 
     def _suspect(self, path: str, arguments: Arguments, node: ast.AST) -> None:
         """Warns of a call that may add tasks or DAGs unseen."""
-        top = path.split(".", maxsplit=1)[0]
+        path.split(".", maxsplit=1)[0]
         names = self.machine.module.scope.names
         hands_over = any(nodes.mentions(one) or hard(one) is names for one in arguments.values())
-        known = top in _HARMLESS or top in library.LIBRARY or top in _stdlib()
+        known = _harmless(path)
         inside = self.context.dag() is not None and not known
         if (hands_over and not known) or inside:
             self.machine.warn("unknown-call", f"what {path} adds to the DAG is not known", node)
@@ -184,7 +184,9 @@ class Airflow:
         if len(arguments.positional) == 1 and isinstance(arguments.positional[0].value, (Function, Class)):
             return self.machine.unknown(node)
         names = self.machine.module.scope.names
-        if any(nodes.mentions(one) or hard(one) is names for one in arguments.values()):
+        path = function.origin.removeprefix("call:") if isinstance(function, Unknown) else ""
+        inside = self.context.dag() is not None and path != getattr(function, "origin", "") and not _harmless(path)
+        if inside or any(nodes.mentions(one) or hard(one) is names for one in arguments.values()):
             text = f"what `{self.machine.source(node)[:60]}` adds to the DAG is not known"
             self.machine.warn("unknown-call", text, node)
         return self.machine.unknown(node)
@@ -815,6 +817,7 @@ class Airflow:
 
     def enter(self, value: Any, node: ast.AST) -> Any:
         """``with value as …:``."""
+        value = _chosen(value)
         if isinstance(value, Dag):
             self.context.dags.append(value)
             if value.style == "constructor":
@@ -833,6 +836,7 @@ class Airflow:
         return marked if len(marked) == len(found) else []
 
     def leave(self, value: Any, node: ast.AST) -> None:
+        value = _chosen(value)
         if isinstance(value, Dag):
             self.context.dags.remove(value)
             value.registered = True
@@ -995,6 +999,18 @@ def _normal_uri(value: Any) -> Any:
     return urlunsplit(parts._replace(netloc=host, path=parts.path.rstrip("/") or "/", query=query, fragment=""))
 
 
+def _chosen(value: Any) -> Any:
+    """Of several values of which one is meant, the first DAG or group."""
+    if isinstance(value, Either):
+        return next((one for one in value.options if isinstance(hard(one), (Dag, Group))), value)
+    return value
+
+
+def _harmless(path: str) -> bool:
+    top = path.partition(".")[0]
+    return top in _HARMLESS or top in _stdlib()
+
+
 def _stdlib() -> frozenset[str]:
     import sys
 
@@ -1124,6 +1140,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Airflow, Any, str, ast.AST], Any]] = {
 }
 _BY_ENDING: Mapping[str, Callable[..., Any]] = {
     "Variable.get": Airflow._variable,
+    "Variable.setdefault": Airflow._variable,
     "BaseHook.get_connection": Airflow._connection,
     "Connection.get_connection_from_secrets": Airflow._connection,
     "Connection.get": Airflow._connection,

@@ -414,6 +414,12 @@ def _int(value: Any = 0, base: int | None = None) -> int:
     return int(value) if base is None else int(value, base)
 
 
+def _literal(text: Any) -> Any:
+    if not isinstance(text, str) or len(text) > 20_000:
+        raise TooLarge
+    return ast.literal_eval(text)
+
+
 def _range(*args: int) -> range:
     return range(*args)
 
@@ -977,6 +983,7 @@ LIBRARY: dict[str, Any] = {
     "pathlib.PurePath": known(_path),
     "pathlib.PosixPath": known(_path),
     "pathlib.PurePosixPath": known(_path),
+    "ast.literal_eval": plain(_literal),
     "json.load": _loader(parse_json),
     "json.loads": _loader(parse_json),
     "json.dumps": plain(json.dumps),

@@ -19,6 +19,7 @@ from flowyml.migration.airflow.reader.values import (
     Class,
     Either,
     Foreign,
+    ForeignValue,
     Function,
     Instance,
     Machine,
@@ -243,7 +244,7 @@ class Base(Machine):
         if isinstance(value, Either):
             return self.either(node, [self.attribute(one, name, node) for one in value.options])
         if isinstance(value, Unknown):
-            return self.unknown(node)
+            return self.unknown(node, origin=f"call:{value.path}" if isinstance(value, ForeignValue) else "")
         return self.plain_attribute(value, name, node)
 
     def either(self, node: ast.AST, options: list[Any]) -> Any:
@@ -303,8 +304,10 @@ class Base(Machine):
             found = value.cls.find(name)
             if found is not None or any(name in one.names for one in value.cls.mro() if isinstance(one, Class)):
                 return self.bound(found, value, node)
-            if not value.cls.foreign() and self.catches("AttributeError"):
+            foreign = value.cls.foreign()
+            if not foreign and self.catches("AttributeError"):
                 raise Raised("AttributeError", name)
+            return self.unknown(node, origin=f"call:{foreign[0].path}" if foreign else "")
         return self.unknown(node)
 
     def bound(self, found: Any, owner: Any, node: ast.AST) -> Any:

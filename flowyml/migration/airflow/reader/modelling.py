@@ -88,7 +88,8 @@ class Modelling:
                 given = self.arguments(value.arguments or Arguments(), depth + 1)
                 return model.Reference(value.path, value.source, value.place, True, given)
             case Unknown():
-                return model.Symbolic(value.source, value.place, value.origin)
+                origin = "" if value.origin.startswith("call:") else value.origin
+                return model.Symbolic(value.source, value.place, origin)
             case Foreign():
                 return model.Reference(value.path, value.name, self.here)
             case XCom():
