@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -67,7 +68,7 @@ class _Nowhere(Store):
     """Only hashes what is written to it."""
 
     def write(self, key: str, produce: Produce) -> Written:
-        with Path("/dev/null").open("wb", buffering=0) as nothing, HashingWriter(nothing) as writer:
+        with Path(os.devnull).open("wb", buffering=0) as nothing, HashingWriter(nothing) as writer:
             produce(writer)  # type: ignore[arg-type]  # what formats need of a file, it has
         return Written("", writer.sha256, writer.size)
 

@@ -159,6 +159,8 @@ _read: dict[tuple[str, Path], SourceFile] = {}
 
 def text_of(node: object) -> str:
     """The code in one line, as it means the same."""
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 has empty parts in some
+        return f"JoinedStr{text_of([part for part in node.values if getattr(part, 'value', None) != ''])}"
     if isinstance(node, ast.AST):
         parts = (
             f"{name}={text_of(value)}"

@@ -1,6 +1,8 @@
 """Cached steps on the local engine: what is a hit, how it shows, and what is kept where."""
 
 import json
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -263,6 +265,17 @@ def test_a_global_that_changed_since_counts_in_threads(monkeypatch: pytest.Monke
     monkeypatch.setitem(STATE, "factor", 3)
     assert made.run()["scaled"] == 15
     monkeypatch.undo()
+
+
+def test_a_step_that_is_run_by_hand_runs(tmp_path: Path) -> None:
+    """From its bundle, as the log of a failed one says."""
+    path = tmp_path / "lines"
+    bundle = chain.bundle().write(tmp_path / "dist")
+    parameters = json.dumps({"path": str(path)})
+    for count in (1, 2):
+        command = [sys.executable, "-I", str(bundle), "step", "make", "--parameters", parameters]
+        subprocess.run(command, check=True, capture_output=True)
+        assert ran(path) == count
 
 
 def test_the_plan_says_what_is_cached_and_is_read_back() -> None:

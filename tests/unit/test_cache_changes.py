@@ -1,5 +1,7 @@
 """What changes the result of a step makes its cached results count no more, and what does not leaves them."""
 
+import ast
+import hashlib
 import importlib
 import os
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flowyml.authoring.source_units import text_of
 from flowyml.core.runs import PipelineResult
 
 FILES = {
@@ -305,3 +308,13 @@ def test_a_file_that_was_saved_after_its_import_is_another_matter(project: Proje
     assert not project.is_cached()
     os.utime(project.folder / "deep.py", (1, 1))
     assert project.is_cached()
+
+
+def test_the_text_of_code_is_the_same_in_every_python() -> None:
+    """A key that is made by one Python is found by another. Their syntax trees differ in details."""
+    source = """
+@decorated(1, key=[*values])
+def work(value: "int" = 0x10, *, more: T | None = None) -> f"{x!r:>{width}}" : ...
+"""
+    text = text_of(ast.parse(source).body[0])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9a980bbd7a848b6e"
