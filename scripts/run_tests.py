@@ -37,8 +37,8 @@ FLAKY: Mapping[str, str] = {}
 
 # What depends on the Python: how functions, values and modules travel, processes, forks and threads.
 DEPENDS_ON_PYTHON = (
-    "authoring_*", "bundle", "cache*", "execution", "loading", "local_*", "pickling", "runtime_cli", "sources", "step_processes*",
-    "types", "typing", "unguarded",
+    "authoring_*", "bundle", "cache*", "execution", "loading", "local_*", "pickling", "runtime_cli", "sources",
+    "step_processes*", "types", "typing", "unguarded",
 )  # fmt: skip
 
 
