@@ -172,7 +172,8 @@ class _Walk:
             self.named.add(f"installed {kind.__module__}.{kind.__qualname__}")
         else:
             for name, value in sorted(vars(kind).items()):
-                if not (name.startswith("__") and isinstance(value, str | dict | tuple | type(None))):
+                is_code = isinstance(value, FunctionType | property | staticmethod | classmethod)
+                if is_code or not name.startswith("__"):  # else Python's own, such as what pickle notes of a class
                     self._hold(f"{kind.__qualname__}.{name}", value)
             for base in kind.__bases__:
                 self._class_of(base)

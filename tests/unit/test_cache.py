@@ -267,6 +267,47 @@ def test_a_global_that_changed_since_counts_in_threads(monkeypatch: pytest.Monke
     monkeypatch.undo()
 
 
+CELLS = """
+from flowyml import step, pipeline
+FACTOR = 3
+class Point:
+    def __init__(self, x): self.x = x
+    def double(self): return Point(self.x * 2)
+def helper(v):
+    return v * FACTOR
+@step(cache=True)
+def make(n: int):
+    return Point(n)
+@step(cache=True)
+def work(p):
+    return helper(p.double().x)
+@pipeline
+def cells(n: int = 2):
+    return work(make(n))
+def show():
+    result = cells.run()
+    print(result["work"], *(int(step.is_cached) for step in result.step_results.values()))
+show()
+show()
+FACTOR = 4
+show()
+def helper(v):
+    return v * FACTOR + 1
+show()
+class Point:
+    def __init__(self, x): self.x = x
+    def double(self): return Point(self.x * 20)
+show()
+show()
+"""
+
+
+def test_what_is_typed_at_a_prompt_is_cached_and_its_changes_count() -> None:
+    """Such code stands in no file, as in a notebook: what it names in its globals counts."""
+    done = subprocess.run([sys.executable, "-"], input=CELLS, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["12 0 0", "12 1 1", "16 1 0", "17 1 0", "161 0 0", "161 1 1"]
+
+
 def test_a_step_that_is_run_by_hand_runs(tmp_path: Path) -> None:
     """From its bundle, as the log of a failed one says."""
     path = tmp_path / "lines"
