@@ -27,13 +27,14 @@ def content_of(packed: Any) -> list[Any]:
     if not is_reference(packed):
         return ["json", packed]
     written, found = read_reference(packed[REFERENCE])
-    return ["artifact", found.name, written.sha256]
+    name = packed[REFERENCE].get("name")  # of a file, which steps may look at
+    return ["artifact", found.name, written.sha256, *([name] if name else [])]
 
 
 def content_of_value(value: Any) -> list[Any]:
     """That of a value, as it would be packed. Raises ``ArtifactError`` for what cannot be."""
     if type(value) in (datetime.date, datetime.datetime):
-        return ["date", repr(value)]
+        return ["date", value.isoformat(), str(getattr(value, "tzinfo", None))]
     return content_of(pack(value, _Nowhere(""), key="value"))
 
 

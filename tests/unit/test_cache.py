@@ -180,6 +180,59 @@ def test_the_dates_of_a_run_count_where_the_code_asks_for_them() -> None:
     assert not made.run().step_results["dated"].is_cached
 
 
+def test_packages_that_are_named_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    @step(cache=Cache(packages=["pytest", "flowyml-nowhere"]))
+    def versioned() -> int:
+        return 1
+
+    made = Pipeline("versioned").add_step(versioned)
+    made.run()
+    assert made.run().step_results["versioned"].is_cached
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
+    assert not made.run().step_results["versioned"].is_cached
+
+
+def test_a_file_counts_by_its_name_too(tmp_path: Path) -> None:
+    @step
+    def file(name: str) -> Path:
+        path = tmp_path / name
+        path.write_text("same")
+        return path
+
+    @step(cache=True)
+    def named(file: Path) -> str:
+        return file.name
+
+    made = Pipeline("files", context=context(name="a.txt")).add_step(file).add_step(named)
+    local = LocalOrchestrator(workers="processes")
+    assert made.run(on=local)["named"] == "a.txt"
+    assert made.run({"name": "b.txt"}, on=local)["named"] == "b.txt"
+
+
+def test_a_run_that_is_retried_goes_on_with_cached_results(tmp_path: Path) -> None:
+    @step(cache=True)
+    def first(path: str) -> list[int]:
+        note(path)
+        return [1, 2]
+
+    @step
+    def flaky(first: list[int], path: str) -> int:
+        if not Path(f"{path}.ready").exists():
+            raise ValueError("not yet")
+        return sum(first)
+
+    path, local = tmp_path / "lines", LocalOrchestrator(keep_outputs=True)
+    made = Pipeline("retried", context=context(path=str(path))).add_step(first).add_step(flaky)
+    assert not made.run(on=local).success
+    handle = made.submit(on=local).wait_for_completion(timeout=60)
+    assert not handle.status.is_successful
+    Path(f"{path}.ready").touch()
+    assert handle.retry().wait_for_completion(timeout=60).outputs["flaky"] == 3
+    assert ran(path) == 1
+
+
 def test_items_of_a_loop_are_cached_by_their_content(tmp_path: Path) -> None:
     @step(cache=True)
     def double(n: int, path: str) -> int:
@@ -224,13 +277,14 @@ def test_a_value_that_cannot_be_written_is_handed_on_and_not_kept(tmp_path: Path
     def lock() -> Any:
         return threading.Lock()
 
-    @step
+    @step(cache=True)
     def held(lock: Any) -> bool:
         return bool(lock.acquire(blocking=False))
 
     made = Pipeline("locks").add_step(lock).add_step(held)
     assert made.run()["held"] is True
-    assert not made.run().step_results["lock"].is_cached
+    result = made.run().raise_for_status()
+    assert not any(step.is_cached for step in result.step_results.values())
 
 
 def test_a_store_that_cannot_be_written_to_fails_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

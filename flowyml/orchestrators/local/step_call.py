@@ -10,7 +10,7 @@ from typing import Any
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import NotPicklableError, OutputError
+from flowyml.core.errors import ArtifactError, OutputError
 from flowyml.core.hooks import PipelineHook, fire
 from flowyml.core.logs import with_level
 from flowyml.orchestrators.local.again import Recorded
@@ -115,7 +115,11 @@ class StepCalls:
         """The outputs of an earlier run; else those of this one, both packed, to be kept, and as they are."""
         from flowyml.runtime.caching import Depends, StepCache
 
-        depends = Depends(self._contents(node), self._held.get(node.step.name, ""), self._dates.plain())
+        try:
+            contents = self._contents(node)
+        except ArtifactError as error:  # of a class that cannot be written: nothing tells it from another
+            return self._uncached(node, error, self._run_here(node))
+        depends = Depends(contents, self._held.get(node.step.name, ""), self._dates.plain())
         store, live = open_store(self._folder), dict[str, Any]()
         place = partial(artifact_key, run_place("local", self._pipeline, self._run_id), node.label, node.attempt)
 
@@ -126,14 +130,19 @@ class StepCalls:
         try:
             cache = StepCache(store, open_store(), self._pipeline, self._run_id)
             outputs = cache.outputs(node.step, depends, place, compute)
-        except NotPicklableError as error:  # threads hand it over all the same
-            self._sink(node.position, node.row.item).line("WARNING", f"step {node.label!r} is not cached: {error}")
-            return live
+        except ArtifactError as error:  # of a value that cannot be written, which threads hand over all the same
+            if not live:
+                raise
+            return self._uncached(node, error, live)
         if isinstance(outputs, CachedOutputs):
             self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
             fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
             return CachedOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
         return {name: Stored(outputs[name], value) for name, value in live.items()}
+
+    def _uncached(self, node: Node, error: Exception, outputs: dict[str, Any]) -> dict[str, Any]:
+        self._sink(node.position, node.row.item).line("WARNING", f"step {node.label!r} is not cached: {error}")
+        return outputs
 
     def _contents(self, node: Node) -> dict[str, Any]:
         """What the step gets, by content."""
