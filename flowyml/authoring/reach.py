@@ -19,9 +19,9 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path, PurePath
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any, NamedTuple
 
 from flowyml.authoring.function_versions import bytecode
@@ -196,7 +196,7 @@ class _Walk:
             for part in (getattr(value, each, None) for each in ("fget", "fset", "fdel", "__func__")):
                 if part is not None:
                     self._hold(name, part)
-        elif not _is_flowymls(value):
+        elif not _holds_nothing(value):
             self.held.append(f"{name} = {self._state(value)}")
 
     def _state(self, value: Any, depth: int = 0) -> str:
@@ -244,7 +244,10 @@ class _Walk:
         name, path = found
         if path not in self._files:
             root = import_root(name, path)
-            file = source_file_at(name, path, lambda other: (_found(other, root) or (None, None))[1])
+            try:
+                file = source_file_at(name, path, lambda other: (_found(other, root) or (None, None))[1])
+            except FileNotFoundError:  # it is loaded, and its file was deleted
+                return None
             self._files[path] = file
             self._enter(file)
         return self._files[path]
@@ -410,13 +413,19 @@ def _found(module: str, root: Path | None) -> tuple[str, Path] | None:
     if module.partition(".")[0] == "flowyml":
         return None
     live = sys.modules.get(module)
-    if live is not None and getattr(live, "__file__", None):
-        path = source_file(live) if travels(module) else None
-        return (shipped_name(module) or module, path) if path else None
+    if live is not None and (file := getattr(live, "__file__", None)):
+        return _located(module, str(file), shipped_name(module))
     for path in _candidates(module, root) if root else ():
         if path.is_file() and not is_installed(path):
             return module, path.resolve()
     return None
+
+
+@lru_cache(4096)
+def _located(module: str, file: str, shipped: str | None) -> tuple[str, Path] | None:
+    """The same for a module that is loaded from a file. Paths take long to resolve."""
+    path = source_file(sys.modules[module]) if travels(module) else None
+    return (shipped or module, path) if path else None
 
 
 def _candidates(module: str, root: Path) -> tuple[Path, Path]:
@@ -437,7 +446,9 @@ def _live(file: SourceFile) -> ModuleType | None:
     """The module in this process."""
     for name in (file.name, "__main__"):
         live = sys.modules.get(name)
-        if live is not None and source_file(live) == file.path:
+        place = getattr(live, "__file__", None)
+        found = _located(name, str(place), shipped_name(name)) if place else None
+        if found and found[1] == file.path:
             return live
     return None
 
@@ -450,9 +461,11 @@ def _own_text(function: FunctionType) -> Iterable[str]:
         return bytecode(function.__code__)
 
 
-def _is_flowymls(value: Any) -> bool:
-    """A pipeline, a logger of its own, what stands for a date: they hold nothing that a step depends on."""
-    return type(value).__module__.partition(".")[0] in ("flowyml", "logging")
+def _holds_nothing(value: Any) -> bool:
+    """A pipeline, a logger, what stands for a date, the name of a type: nothing that a step depends on."""
+    if isinstance(value, GenericAlias | UnionType):
+        return True
+    return type(value).__module__.partition(".")[0] in ("flowyml", "logging", "typing")
 
 
 def _names(code: CodeType) -> set[str]:

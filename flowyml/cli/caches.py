@@ -64,9 +64,8 @@ def show(
         if as_json:
             out.document({**_plain(entry), "depends": entry.depends})
             return 0
-        for name, value in (*_plain(entry).items(), *entry.depends.items()):
-            if name not in ("pipeline", "step", "outputs") or value:
-                out.line(f"{name:12} {value}")
+        for name, value in {**_plain(entry), **entry.depends}.items():
+            out.line(f"{name:12} {value}")
         return 0
 
 
