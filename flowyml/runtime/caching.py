@@ -45,6 +45,7 @@ _PLAIN = frozenset({"bytes", "text", "json", "npy", "parquet", "parquet-arrow", 
 """Formats of values without code of their own."""
 _WAIT_SECONDS = 0.02
 _SKEW_SECONDS = 3600
+_LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
 
 
 class Depends(NamedTuple):
@@ -238,8 +239,8 @@ def read_entry(store: Store, folder: str) -> Entry | None:
             return None
         key = hashlib.sha256(canonical_json({}, **plain["depends"])).hexdigest()
         entry = Entry(
-            key, _text(plain["pipeline"]), _text(plain["step"]), _text(plain["run_id"]), float(plain["created"]),
-            float(plain["seconds"]), plain["depends"], {name: _output(each) for name, each in plain["outputs"].items()},
+            key, _text(plain["pipeline"]), _text(plain["step"]), _text(plain["run_id"]), _number(plain["created"]),
+            _number(plain["seconds"]), plain["depends"], {name: _output(each) for name, each in plain["outputs"].items()},
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{store.url}/{folder} has a record that makes no sense: {error!r}") from error
@@ -317,6 +318,12 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or len(value) > 1000:
         raise TypeError(f"{value!r:.40} is not a name")
     return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LATEST:
+        raise TypeError(f"{value!r:.40} is not a number of seconds")
+    return float(value)
 
 
 def _output(plain: Any) -> dict[str, Any]:

@@ -119,6 +119,8 @@ def test_a_record_stands_for_its_own_result_alone(tmp_path: Path, made: Pipeline
         lambda plain: plain["depends"].update(code="0" * 64),
         lambda plain: plain.update(outputs=[]),
         lambda plain: plain.update(created="yesterday"),
+        lambda plain: plain.update(created=1e300),
+        lambda plain: plain.update(seconds=float("nan")),
         lambda plain: plain.update(run_id=["x"]),
         lambda plain: [plain],
     ):
