@@ -240,7 +240,8 @@ def read_entry(store: Store, folder: str) -> Entry | None:
         key = hashlib.sha256(canonical_json({}, **plain["depends"])).hexdigest()
         entry = Entry(
             key, _text(plain["pipeline"]), _text(plain["step"]), _text(plain["run_id"]), _number(plain["created"]),
-            _number(plain["seconds"]), plain["depends"], {name: _output(each) for name, each in plain["outputs"].items()},
+            _number(plain["seconds"]), plain["depends"],
+            {name: _output(each) for name, each in plain["outputs"].items()},
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{store.url}/{folder} has a record that makes no sense: {error!r}") from error
