@@ -189,13 +189,15 @@ class LocalRun:
 
     def _processes(self) -> AbstractContextManager[StepProcesses | None]:
         """The warm process that steps are forked from, if any of them runs apart."""
+        cache = self._cache()
+        if cache or self._settings.bundle is not None:
+            private_folder(self._values)
         if self._settings.bundle is None:
             return nullcontext()
-        private_folder(self._values)
         return StepProcesses(
             self._settings.bundle, run_id=self.row.run_id, artifacts=str(self._values),
             place=run_place("local", self.plan.name, self.row.run_id), parameters=self._parameters,
-            caller={**read_parent_env(), **self._cache()}, started=self._settings.started, dates=self._settings.dates,
+            caller={**read_parent_env(), **cache}, started=self._settings.started, dates=self._settings.dates,
             read_secret=self._settings.read_secret,
         )  # fmt: skip
 
@@ -281,7 +283,7 @@ class LocalRun:
         measure("run_finished", self.plan.name, self.row.run_id, self._outcome[0], self._seconds())
 
     def _tidy(self) -> None:
-        if self._settings.bundle is not None or self._values.is_dir():
+        if self._values.is_dir():
             shutil.rmtree(self._values, ignore_errors=True)
             with suppress(OSError):  # a detached process has more in it, and so has a run that can be retried
                 self._settings.folder.rmdir()
