@@ -21,10 +21,13 @@ Imported = tuple[str, str | None]
 """What an import binds: an absolute module, and a name in it, or None for the module itself."""
 
 _DYNAMIC = frozenset({
-    "globals", "vars", "eval", "exec", "compile", "__import__", "import_module", "importlib", "runpy", "inspect",
+    "globals", "eval", "exec", "compile", "__import__", "import_module", "spec_from_file_location", "runpy",
 })  # fmt: skip
-"""Names with which code reaches what it does not name."""
-_DYNAMIC_ATTRIBUTES = frozenset({"__dict__", "__globals__", "__builtins__", "modules", "import_module"})
+"""Names, and those of attributes, with which code reaches what it does not name."""
+_DYNAMIC_ATTRIBUTES = _DYNAMIC - {"compile", "eval"} | {
+    "__dict__", "__globals__", "__builtins__", "f_globals", "f_locals", "exec_module", "load_module",
+}  # fmt: skip
+
 Find = Callable[[str], Path | None]
 
 _KEPT = 512
@@ -43,7 +46,8 @@ class Unit:
         self.stars = found.stars
         self.modules = found.modules
         self.texts = found.texts
-        self.is_dynamic = bool(_DYNAMIC & found.uses.keys()) or bool(_DYNAMIC_ATTRIBUTES & found.attributes)
+        loaded = any(chain[:1] == ("modules",) for chain in found.uses.get("sys", ()))
+        self.is_dynamic = bool(_DYNAMIC & found.uses.keys() or _DYNAMIC_ATTRIBUTES & found.attributes or loaded)
         self.asks_for_run = "current_run" in found.uses or "current_run" in found.attributes
 
     @cached_property
