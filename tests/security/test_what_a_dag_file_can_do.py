@@ -158,6 +158,15 @@ HANGS = [
     "from flow import *",
     "x = '{0[' + '0][' * 10000 + '0]}'\nx = x.format([])",
     "x = 'a'.zfill(10**10)",
+    "x = round(5, -10**9)",
+    "x = json.dumps([1, [2]], indent=10**9)",
+    "x = list(itertools.product([1, 2], repeat=10**9))",
+    "x = pathlib.Path('a')\nfor _ in range(100): x = x / x",
+    "import string\nx = string.Template('$a' * 10000).substitute(a='b' * 100000)",
+    "import requests\nx = 0\nfor i in range(5000):\n    if requests.get('u'): x = i\nx.y.z()",
+    "eval('1 + ' * 2000 + '1')",
+    "text = 'exec(text)'\nexec(text)",
+    "x = type('X', (), {'__init__': lambda self: type(self)()})()",
 ]
 
 

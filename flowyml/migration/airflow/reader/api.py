@@ -721,6 +721,21 @@ class Airflow:
     def _of_partial_call(self, value: library.PartialCall, name: str, node: ast.AST) -> Any:
         return value.function if name == "func" else MISSING
 
+    def _of_native(self, value: Native, name: str, node: ast.AST) -> Any:
+        found = library.native_attribute(self.machine, value, name)
+        return MISSING if found is None else found
+
+    def _of_instance(self, value: Instance, name: str, node: ast.AST) -> Any:
+        if name in value.attributes or (value.cls is not None and value.cls.find(name) is not None):
+            return MISSING
+        found = library.instance_method(self.machine, value, name)
+        return MISSING if found is None else found
+
+    def _set_attribute(self, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+        owner, name = arguments.value("self", 0), hard(arguments.value("name", 1))
+        if isinstance(name, str):
+            self.machine.assign_attribute(owner, name, arguments.value("value", 2), node)
+
     def assign(self, value: Any, name: str, new: Any, node: ast.AST) -> bool:
         """Sets an attribute of one of Airflow's own objects. Returns whether it is done."""
         value = value.task if isinstance(value, XCom) else value
@@ -1137,6 +1152,8 @@ _ATTRIBUTES: Mapping[type, Callable[[Airflow, Any, str, ast.AST], Any]] = {
     PurePosixPath: Airflow._of_path,
     library.Opened: Airflow._of_opened,
     library.PartialCall: Airflow._of_partial_call,
+    Native: Airflow._of_native,
+    Instance: Airflow._of_instance,
 }
 _BY_ENDING: Mapping[str, Callable[..., Any]] = {
     "Variable.get": Airflow._variable,
@@ -1156,6 +1173,7 @@ _BY_ENDING: Mapping[str, Callable[..., Any]] = {
     "pendulum.today": Airflow._clock,
     "pendulum.yesterday": Airflow._clock,
     "time.time": Airflow._clock,
+    "object.__setattr__": Airflow._set_attribute,
     "sys.path.append": Airflow._search_path,
     "sys.path.insert": Airflow._search_path,
     "site.addsitedir": Airflow._search_path,

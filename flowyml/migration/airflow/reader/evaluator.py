@@ -70,7 +70,7 @@ class Evaluator(Calls):
         kept += [one for dag in kept for one in _below(dag) if one not in kept]
         last: dict[Any, Dag] = {}
         for dag in kept:
-            if circle := dag.circle():
+            if all(task.known for task in dag.tasks.values()) and (circle := dag.circle()):
                 text = f"Airflow refuses DAG {dag.dag_id!r}: its edges make a circle at {', '.join(circle[:5])}"
                 self.warnings.append(DagWarning("raises", text, self.place(dag.node or ast.Pass())))
                 self.reason = text if len(kept) == 1 else self.reason

@@ -296,6 +296,9 @@ class Expressions(Base):
         return self.soft(self.attempt(node, lambda: one[name]), value, key)
 
     def _instance_item(self, value: Instance, key: Any, node: ast.AST) -> Any:
+        sections, name = value.attributes.get("__sections__"), hard(key)
+        if isinstance(sections, dict) and isinstance(name, str) and name in sections:
+            return sections[name]
         method = value.cls.find("__getitem__") if value.cls is not None else None
         if isinstance(method, Function):
             return self.call(self.bound(method, value, node), Arguments([Given(key)]), node)

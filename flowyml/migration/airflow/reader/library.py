@@ -10,6 +10,7 @@ import base64
 import builtins
 import calendar
 import collections
+import configparser
 import copy
 import csv
 import datetime
@@ -20,6 +21,7 @@ import json
 import math
 import os.path
 import re
+import string
 import textwrap
 import zoneinfo
 from collections.abc import Callable, Mapping
@@ -317,9 +319,22 @@ def _type(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = hard(arguments.value("object", 0))
     if isinstance(value, Instance) and value.cls is not None:
         return value.cls
+    if len(arguments.positional) == 3:
+        return _made_class(machine, arguments, node)
     if len(arguments.positional) == 1 and type(value).__name__ in BUILTINS:
         return BUILTINS[type(value).__name__]
     return machine.unknown(node)
+
+
+def _made_class(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``type(name, bases, names)``."""
+    name, bases, names = (hard(given.value) for given in arguments.positional)
+    if not isinstance(name, str) or not isinstance(bases, tuple) or not isinstance(names, dict):
+        return machine.unknown(node)
+    empty = ast.ClassDef(name=name, bases=[], keywords=[], body=[], decorator_list=[])
+    return Class(
+        name, empty, machine.module, tuple(one for one in bases if isinstance(one, (Class, Foreign))), dict(names)
+    )
 
 
 def _next(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -420,6 +435,26 @@ def _literal(text: Any) -> Any:
     return ast.literal_eval(text)
 
 
+def _rounded(value: Any, digits: int | None = None) -> Any:
+    if digits is not None and abs(digits) > 50:
+        raise TooLarge
+    return round(value, digits)
+
+
+def _dumped(value: Any, **options: Any) -> str:
+    if not set(options) <= {"sort_keys", "ensure_ascii", "indent"} or options.get("indent") not in (
+        None,
+        0,
+        1,
+        2,
+        3,
+        4,
+        8,
+    ):
+        raise TooLarge
+    return json.dumps(value, **options)
+
+
 def _range(*args: int) -> range:
     return range(*args)
 
@@ -457,7 +492,7 @@ BUILTINS: dict[str, Any] = {
     "bytes": Native("bytes", _bytes),
     "range": plain(_range),
     "abs": plain(abs),
-    "round": plain(round),
+    "round": plain(_rounded),
     "divmod": plain(divmod),
     "ord": plain(ord),
     "chr": plain(chr),
@@ -542,7 +577,7 @@ def _path(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     args, _, soft, all_known = settle(args)
     if not all_known or not all(isinstance(one, (str, PurePosixPath)) for one in args):
         return machine.unknown(node)
-    return machine.soft(machine.attempt(node, PurePosixPath, *args), *soft)
+    return machine.soft(machine.attempt(node, lambda: checked(PurePosixPath(*args))), *soft)
 
 
 def _exists(test: Callable[[Path], bool]) -> Native:
@@ -886,6 +921,9 @@ def _combined(function: Callable[..., Any]) -> Native:
             for given in arguments.positional
         ]
         kwargs = {name: hard(given.value) for name, given in arguments.named.items()}
+        repeat = kwargs.get("repeat", 1)
+        if not isinstance(repeat, int) or repeat > 10:
+            return machine.unknown(node)
         if any(isinstance(one, Unknown) or one is None for one in args) or not count:
             return machine.unknown(node)
         found = machine.attempt(node, lambda: list(itertools.islice(function(*args, **kwargs), 10_000)))
@@ -905,6 +943,132 @@ def _digest(name: str) -> Native:
         return Instance(None, {key: Native(key, lambda *_, value=value: value) for key, value in methods.items()})
 
     return Native(name, call)
+
+
+def _grouped(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``itertools.groupby``: pairs of a key and the list of its run."""
+    items, key = machine.iterate(arguments.value("iterable", 0), node), arguments.value("key", 1)
+    if items is None:
+        return machine.unknown(node)
+    keys = items if key is None else [machine.call(key, Arguments([Given(one)]), node) for one in items]
+    rows: list[Any] = []
+    for one, name in zip(items, keys, strict=True):
+        if rows and machine.truth(machine.compare(ast.Eq, rows[-1][0], name, node)):
+            rows[-1][1].append(one)
+        else:
+            rows.append((name, [one]))
+    return rows
+
+
+def _replaced(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``dataclasses.replace`` and ``_replace``: a copy with other values of some fields."""
+    old = hard(arguments.value("obj", 0))
+    if not isinstance(old, Instance) or old.cls is None or old.cls.fields is None:
+        return machine.unknown(node)
+    named = {name: Given(old.attributes.get(name)) for name in old.cls.fields} | arguments.named
+    return machine.instantiate(old.cls, Arguments([], named), node)
+
+
+def _as_dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    return _unfolded(machine, arguments.value("obj", 0), node, 0)
+
+
+def _unfolded(machine: Any, value: Any, node: ast.AST, depth: int) -> Any:
+    value = hard(value)
+    machine.step()
+    if depth > 20:
+        return value
+    if isinstance(value, Instance) and value.cls is not None and value.cls.fields is not None:
+        return {name: _unfolded(machine, value.attributes.get(name), node, depth + 1) for name in value.cls.fields}
+    if isinstance(value, (list, tuple)):
+        return [_unfolded(machine, one, node, depth + 1) for one in value]
+    if isinstance(value, dict):
+        return {key: _unfolded(machine, one, node, depth + 1) for key, one in value.items()}
+    return value
+
+
+def instance_method(machine: Any, value: Instance, name: str) -> Any:
+    """What instances of named tuples, dataclasses and pydantic models have beside their fields."""
+    if value.cls is None or value.cls.fields is None:
+        return None
+    if name in ("_asdict", "dict", "model_dump"):
+        return Native(name, lambda _, __, node: _unfolded(machine, value, node, 0))
+    if name in ("_replace", "copy", "model_copy"):
+        return Native(name, lambda _, given, node: _replaced(machine, Arguments([Given(value)], given.named), node))
+    return None
+
+
+def _template(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``string.Template``: its ``substitute`` on plain values."""
+    text = hard(arguments.value("template", 0))
+
+    def substitute(_: Any, given: Arguments, where: ast.AST) -> Any:
+        values = {name: one.value for name, one in given.named.items()}
+        if given.positional and isinstance(hard(given.positional[0].value), dict):
+            values = {**hard(given.positional[0].value), **values}
+        values, _, soft, known = settle([values])
+        if not known or not isinstance(text, str):
+            return machine.unknown(where)
+        if text.count("$") * max((len(str(one)) for one in values[0].values()), default=0) > LARGEST:
+            return machine.unknown(where)
+        return machine.soft(machine.attempt(where, string.Template(text).safe_substitute, values[0]), *soft)
+
+    return Instance(None, {name: Native(name, substitute) for name in ("substitute", "safe_substitute")})
+
+
+def _parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``configparser.ConfigParser``: sections of files of the root, without interpolation of others."""
+    parser = configparser.ConfigParser(interpolation=None)
+
+    def read(_: Any, given: Arguments, where: ast.AST) -> Any:
+        name = hard(given.value("filenames", 0))
+        for one in name if isinstance(name, (list, tuple)) else [name]:
+            if isinstance(one, (str, PurePosixPath)):
+                text = machine.attempt(where, _read, machine, str(one))
+                if isinstance(text, str):
+                    machine.attempt(where, parser.read_string, text)
+        made.attributes["__sections__"] = {name: dict(parser[name]) for name in parser.sections()}
+
+    def get(convert: Callable[[str], Any]) -> Native:
+        def call(_: Any, given: Arguments, where: ast.AST) -> Any:
+            section, key = hard(given.value("section", 0)), hard(given.value("option", 1))
+            if parser.has_option(str(section), str(key)):
+                return machine.attempt(where, lambda: convert(parser.get(str(section), str(key))))
+            return given.value("fallback", None, machine.unknown(where))
+
+        return Native("get", call)
+
+    made = Instance(None, {"read": Native("read", read), "get": get(str), "getint": get(int), "getfloat": get(float)})
+    made.attributes["getboolean"] = get(lambda text: text.lower() in ("1", "yes", "true", "on"))
+    made.attributes["sections"] = Native("sections", lambda *_: parser.sections())
+    made.attributes["__sections__"] = {}
+    return made
+
+
+def native_attribute(machine: Any, value: Native, name: str) -> Any:
+    """``str.lower``, ``dict.fromkeys``: a method of a builtin class, taken from the class."""
+    path = _PATHS.get(id(value))
+    if path is not None and f"{path}.{name}" in LIBRARY:
+        return LIBRARY[f"{path}.{name}"]
+    if value.name == "dict" and name == "fromkeys":
+        return Native(name, _from_keys)
+    if value.name in ("str", "list", "dict", "set", "tuple"):
+
+        def call(_: Any, given: Arguments, node: ast.AST) -> Any:
+            if not given.positional:
+                return machine.unknown(node)
+            first, *rest = given.positional
+            return machine.call(machine.attribute(first.value, name, node), Arguments(rest, given.named), node)
+
+        return Native(name, call)
+    return None
+
+
+def _from_keys(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("iterable", 0), node)
+    if items is None or not light(items):
+        return machine.unknown(node)
+    return machine.attempt(node, dict.fromkeys, [hard(one) for one in items], arguments.value("value", 1))
 
 
 def _import_module(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -931,6 +1095,14 @@ LIBRARY: dict[str, Any] = {
     "string.ascii_uppercase": "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
     "string.digits": "0123456789",
     "string.punctuation": "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
+    "calendar.day_abbr": list(calendar.day_abbr),
+    "calendar.month_abbr": list(calendar.month_abbr),
+    "string.Template": known(_template),
+    "configparser.ConfigParser": known(_parser),
+    "configparser.RawConfigParser": known(_parser),
+    "dataclasses.replace": known(_replaced),
+    "dataclasses.asdict": known(_as_dict),
+    "itertools.groupby": known(_grouped),
     "calendar.day_name": list(calendar.day_name),
     "calendar.month_name": list(calendar.month_name),
     "datetime.datetime": Foreign("datetime.datetime"),
@@ -986,7 +1158,7 @@ LIBRARY: dict[str, Any] = {
     "ast.literal_eval": plain(_literal),
     "json.load": _loader(parse_json),
     "json.loads": _loader(parse_json),
-    "json.dumps": plain(json.dumps),
+    "json.dumps": plain(_dumped),
     "yaml.load": _loader(parse_yaml),
     "yaml.safe_load": _loader(parse_yaml),
     "yaml.full_load": _loader(parse_yaml),
@@ -1055,6 +1227,7 @@ LIBRARY: dict[str, Any] = {
     "math.floor": plain(math.floor),
 }
 LIBRARY.update({f"re.{name}": _regex(name) for name in ("sub", "match", "search", "fullmatch", "findall", "split")})
+_PATHS = {id(value): path for path, value in LIBRARY.items() if isinstance(value, Native)}
 CALLED: dict[str, Native] = {
     "datetime.datetime": plain(datetime.datetime),
     "datetime.date": plain(datetime.date),

@@ -250,12 +250,14 @@ class Base(Machine):
     def either(self, node: ast.AST, options: list[Any]) -> Any:
         """One of several values; those that are equal count once."""
         kept: list[Any] = []
-        for one in options:
+        for one in _unfolded(options):
             if not any(one is other or _same(one, other) for other in kept):
                 kept.append(one)
         if len(kept) == 1:
             return kept[0]
-        return Either(self.source(node), self.place(node), options=tuple(kept))
+        if len(kept) > 20:
+            return self.unknown(node)
+        return Either(self.source(node)[:2000], self.place(node), options=tuple(kept))
 
     def plain_attribute(self, value: Any, name: str, node: ast.AST) -> Any:
         kind = kind_of(value)
@@ -322,6 +324,10 @@ class Base(Machine):
                     return self.call(Bound(found, owner), Arguments(), node)
             return Bound(found, owner)
         return found
+
+
+def _unfolded(options: list[Any]) -> list[Any]:
+    return [one for each in options for one in (each.options if isinstance(each, Either) else (each,))]
 
 
 def _of_foreign(machine: Base, value: Foreign, name: str, node: ast.AST) -> Any:

@@ -184,11 +184,7 @@ class Task(Instance):
 
     @property
     def known(self) -> bool:
-        return isinstance(hard(self.own_id), str) and not self.group_unknown
-
-    @property
-    def group_unknown(self) -> bool:
-        return False
+        return isinstance(hard(self.own_id), str)
 
     @property
     def task_id(self) -> str:

@@ -30,6 +30,8 @@ def checked(value: Any) -> Any:
     """The value, unless it is too large."""
     if isinstance(value, (str, bytes, list, tuple, set, dict)) and len(value) > LARGEST:
         raise TooLarge
+    if isinstance(value, PurePosixPath) and len(str(value)) > 4096:
+        raise TooLarge
     if type(value) is int and value.bit_length() > 4096:
         raise TooLarge
     return value

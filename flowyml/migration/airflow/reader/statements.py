@@ -245,12 +245,22 @@ class Statements(Expressions):
                 return True
             case ast.MatchValue():
                 return self.truth(self.compare(ast.Eq, subject, self.eval(pattern.value), pattern.value))
+            case ast.MatchSequence():
+                return self._fits_all(pattern.patterns, subject)
             case ast.MatchSingleton():
                 return None if isinstance(subject, Unknown) else subject is pattern.value
             case ast.MatchOr():
                 answers = [self._fits(one, subject) for one in pattern.patterns]
                 return True if True in answers else None if None in answers else False
         return None
+
+    def _fits_all(self, patterns: list[ast.pattern], subject: Any) -> bool | None:
+        if not isinstance(subject, (list, tuple)) or any(isinstance(one, ast.MatchStar) for one in patterns):
+            return None if isinstance(subject, (list, tuple, Unknown)) else False
+        if len(patterns) != len(subject):
+            return False
+        answers = [self._fits(one, hard(item)) for one, item in zip(patterns, subject, strict=True)]
+        return False if False in answers else None if None in answers else True
 
     # Loops
 

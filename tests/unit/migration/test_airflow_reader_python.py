@@ -1,0 +1,219 @@
+"""The evaluator against Python itself: what an expression of a DAG file gives is what Python gives for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.migration.dag_files import codes, ids, read
+
+PRELUDE = """
+import calendar, collections, copy, dataclasses, enum, functools, hashlib, itertools, json, math, operator, re
+import string, typing
+from datetime import date, datetime, timedelta, timezone
+from pathlib import PurePosixPath
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = "b"
+    @property
+    def tag(self): return self.name.lower()
+    @classmethod
+    def tags(cls): return [one.tag for one in cls]
+
+class Row(typing.NamedTuple):
+    name: str
+    count: int = 2
+    def twice(self): return self.count * 2
+
+@dataclasses.dataclass
+class Table:
+    name: str
+    keys: list = dataclasses.field(default_factory=list)
+    def __post_init__(self): self.slug = self.name.upper()
+
+class Base:
+    steps = ("a",)
+    registry = {}
+    def __init__(self, name="base"): self.name = name; self.registry[name] = self
+    def label(self): return "-".join([self.name, *self.steps])
+    def __getitem__(self, key): return f"{self.name}_{key}"
+    def __call__(self, *args, sep="+", **more): return sep.join([*args, *more])
+    def __iter__(self): return iter(self.steps)
+    def __add__(self, other): return self.name + other.name
+    @staticmethod
+    def fixed(): return "fixed"
+
+class Child(Base):
+    steps = Base.steps + ("b",)
+    def __init__(self): super().__init__("child")
+    def label(self): return super().label() + "!"
+    @property
+    def upper(self): return self.name.upper()
+
+def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+def spread(a, *rest, key="k", **named): return f"{a}{rest}{key}{sorted(named)}"
+def gen(n):
+    for i in range(n):
+        if i % 2: continue
+        yield i
+    yield from "xy"
+def counter():
+    total = 0
+    def bump(by=1):
+        nonlocal total
+        total += by
+        return total
+    return bump
+def caught():
+    try: {}["x"]
+    except (KeyError, IndexError) as error: found = "caught"
+    else: found = "not"
+    finally: found += "-end"
+    return found
+def looped():
+    found = []
+    while True:
+        found.append(len(found))
+        if len(found) == 2: continue
+        if len(found) > 4: break
+    else: found = []
+    for one in found:
+        if one == 9: break
+    else: found.append("else")
+    return found
+def matched(value):
+    match value:
+        case 1 | 2: return "few"
+        case ("cmd", name): return name
+        case None: return "none"
+        case _: return "other"
+bump = counter()
+data = [{"n": "b", "p": 2}, {"n": "a", "p": 1}]
+groups = collections.defaultdict(list)
+for one in data: groups[one["n"]].append(one["p"])
+"""
+
+EXPRESSIONS = """
+f"{3:03d}{2.567:.2f}{'x':>3}{'y'!r}"
+"%s-%05.1f-%(a)s" % ("x", 2) if False else "%s-%05.1f" % ("x", 2)
+"%(a)s%(b)03d" % {"a": 1, "b": 2}
+"{0}{1[k]}{x.real}{:}".format if False else "{0}{1[k]}{x.real}".format("a", {"k": 1}, x=5)
+"{}{:>4}".format("a", 7)
+"a,b,,c".split(",")
+"-".join(str(one) for one in range(3))
+"Some Text".lower().replace(" ", "_").title().swapcase()
+"abc"[::-1] + "abcdef"[1:5:2]
+"x".rjust(3, "0") + "y".zfill(4) + "z".center(5, "*")
+"path/to".rpartition("/")[2]
+[one["n"] for one in sorted(data, key=lambda one: one["p"])]
+sorted(data, key=operator.itemgetter("n"), reverse=True)[0]["n"]
+max(data, key=lambda one: one["p"])["n"] + min("b", "a")
+sum(one["p"] for one in data)
+dict(zip("ab", [1, 2])) | {"c": 3}
+{**{"a": 1}, "b": 2}
+{key: value for key, value in groups.items()}
+dict.fromkeys("banana", 0)
+{1, 2} & {2, 3} | {4}
+[*range(2), *"ab"]
+list(enumerate("ab", start=1))
+list(zip(*[[1, 2], [3, 4]]))
+list(map(str.upper, "ab"))
+list(filter(None, ["", "a", None]))
+list(reversed([1, 2]))
+[first for first, *rest in [(1, 2, 3)]]
+all([1, "a"]) and any([0, 2])
+1 < 2 < 3 and not 4 in [5]
+None or "default"
+(lambda x, y=2: x * y)(3)
+[f() for f in [lambda i=i: i for i in range(3)]]
+[f() for f in [lambda: j for j in range(3)]]
+fib(12)
+spread(1, 2, 3, key="q", z=1, y=2)
+spread(*[1, 2], **{"key": "w"})
+list(gen(5))
+[bump(), bump(by=3), bump()]
+caught()
+looped()
+[matched(2), matched(("cmd", "go")), matched(None), matched("x")]
+Color.tags()
+Color("b").name + Color["RED"].tag + str(Color.BLUE.value)
+[one.value for one in Color]
+Color.RED is Color(1)
+Row("n").twice()
+Row("n")._replace(count=5).count
+[name for name, count in [Row("x", 3)]]
+Table("t").slug + str(Table("t").keys)
+dataclasses.asdict(Table("t", [1]))["keys"]
+dataclasses.replace(Table("t"), name="u").slug
+Child().label()
+Child().upper + Child.fixed() + Child()["k"]
+Child()("a", "b", sep="/", c=1)
+list(Child())
+Child() + Base()
+isinstance(Child(), Base) and isinstance("a", (int, str)) and not isinstance([], dict)
+getattr(Child(), "name") + getattr(Child(), "nothing", "default")
+hasattr(Child(), "steps")
+sorted(Base.registry)
+type("Made", (Base,), {"steps": ("z",)})().label()
+(date(2020, 1, 30) + timedelta(days=3)).strftime("%Y%m%d")
+(datetime(2020, 3, 1) - datetime(2020, 2, 1)).days
+datetime.strptime("2020-05-06", "%Y-%m-%d").month
+datetime(2020, 1, 1, tzinfo=timezone.utc).isoformat()
+timedelta(hours=1, minutes=30).total_seconds()
+math.ceil(2.1) + 7 // 2 + 7 % 3 + 2 ** 5
+round(2.567, 1)
+int("12") + int("ff", 16) + float("1.5")
+re.sub(r"[^a-z]+", "_", "a b  c!").strip("_")
+re.match(r"([a-z]+)-([0-9]+)", "job-42").group(2)
+re.split(r",\\s*", "a, b,c")
+[list(group) for key, group in itertools.groupby("aab")]
+list(itertools.product("ab", [1, 2]))
+list(itertools.chain("a", ["b"]))
+list(itertools.zip_longest([1, 2], "a", fillvalue="-"))
+list(itertools.chain.from_iterable([[1], [2, 3]]))
+functools.reduce(lambda a, b: a * b, range(1, 5))
+functools.partial(spread, 1, key="p")(2)
+json.loads('{"a": [1, null]}')["a"]
+json.dumps({"b": 1, "a": [True]}, sort_keys=True)
+hashlib.md5("abc".encode()).hexdigest()
+string.Template("$a-${b}").substitute(a=1, b="x")
+string.ascii_lowercase[:3]
+list(calendar.month_abbr)[1:3]
+collections.Counter("aab")["a"]
+copy.deepcopy(data)[0]["n"]
+str(PurePosixPath("a") / "b" / "c.txt") + PurePosixPath("a/c.txt").stem
+[y for x in range(3) for y in range(x) if y]
+"yes" if (size := len("abc")) > 2 else "no"
+eval("1 + len(data)")
+""".strip().splitlines()
+
+
+@pytest.fixture(scope="module")
+def by_python() -> list[Any]:
+    names: dict[str, Any] = {}
+    exec(PRELUDE, names)
+    return [eval(line.replace("\\\\", "\\"), names) for line in EXPRESSIONS]
+
+
+def test_expressions_give_what_python_gives(tmp_path: Path, by_python: list[Any]) -> None:
+    body = "".join(
+        f"    EmptyOperator(task_id='t{index}', doc={line.replace(chr(92) * 2, chr(92))})\n"
+        for index, line in enumerate(EXPRESSIONS)
+    )
+    head = "from airflow import DAG\nfrom airflow.operators.empty import EmptyOperator\n"
+    file = read(tmp_path, head + PRELUDE + "with DAG('python', schedule=None) as dag:\n" + body)
+    assert len(ids(file)) == len(EXPRESSIONS)
+    found = {task.task_id: task.argument("doc") for task in file.dags[0].tasks}
+    wrong = {}
+    for index, (line, wanted) in enumerate(zip(EXPRESSIONS, by_python, strict=True)):
+        argument = found[f"t{index}"]
+        value = argument.value if argument is not None else None
+        if isinstance(wanted, set):
+            wanted, value = sorted(wanted), sorted(value or ())
+        if value != wanted:
+            wrong[line] = (value, wanted)
+    assert not wrong, "\n".join(f"{line}: {pair}" for line, pair in wrong.items())
+    assert not codes(file)
