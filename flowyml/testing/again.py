@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowyml import Pipeline
-from flowyml.core.capabilities import Feature
+from flowyml.core.capabilities import Feature, Level
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
@@ -65,3 +65,33 @@ class ExecutionGroupConformance(Conformance):
         assert set(done.steps) == {"numbers", "left", "right", "add"}
         said = {(line.step, line.message) for line in done.run.logs() if line.message.endswith("was here")}
         assert said == {("left", "left was here"), ("right", "right was here")}
+
+    @sample(pipelines.together_items, needs=[Feature.EXECUTION_GROUPS, Feature.FAN_OUT])
+    def test_each_item_of_a_group_has_steps_of_its_own(self, done: Done) -> None:
+        assert done.run.status is COMPLETED, done.run.error
+        assert done.outputs == {"lefts": [(0, 0), (1, 1), (2, 2)], "rights": [(0, 10), (2, 12)]}
+        processes: dict[tuple[str, str], str] = {}  # of the first attempt of each
+        for name, item, process in (line.split() for line in done.trace):
+            processes.setdefault((name, item), process)
+        assert all(processes["left", item] == processes["right", item] for item in "012"), processes
+        assert done.statuses("left") == dict.fromkeys(("left[0]", "left[1]", "left[2]"), COMPLETED)
+        assert done.statuses("right") == {"right[0]": COMPLETED, "right[1]": FAILED, "right[2]": COMPLETED}
+        failed = done.steps["right[1]"]
+        assert (failed.attempt, failed.index) == (2, (1,))
+        assert "no 1" in (failed.error or "")
+        said = [line.label for line in done.run.logs() if line.message == "right of 1"]
+        assert said == ["right[1]", "right[1]"]
+
+    def test_a_step_of_a_group_fails_alone(self, orchestrator: Orchestrator, folder: str) -> None:
+        """And the group runs again, where runs do; a step of it that completed may, too."""
+        pipeline = pipelines.together_fails_once(folder)
+        self.needs(orchestrator, Feature.EXECUTION_GROUPS, lambda: orchestrator.plan(pipeline))
+        handle = self.finish(orchestrator.run_pipeline(pipeline))
+        assert handle.status is FAILED
+        assert "flaky" in (handle.error or "")
+        assert "the first time" in (handle.error or "")
+        ended = {run.name: run.status for run in handle.step_runs()}
+        assert ended == {"first": COMPLETED, "flaky": FAILED, "third": COMPLETED, "after": ExecutionStatus.CANCELLED}
+        if orchestrator.capabilities[Feature.RETRY_RUN].level is not Level.NO:
+            assert self.finish(handle.retry()).status is COMPLETED, handle.error
+            assert handle.outputs == {"after": 1, "third": 1}

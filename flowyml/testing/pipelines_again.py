@@ -7,7 +7,7 @@ from typing import Any
 from flowyml import Pipeline, for_each, pipeline, step
 from flowyml.testing.pipelines_parts import parts
 
-__all__ = ["fails_once", "items_fail_once", "together"]
+__all__ = ["fails_once", "items_fail_once", "together", "together_fails_once", "together_items"]
 
 
 def fails_once(folder: str) -> Pipeline:
@@ -61,6 +61,51 @@ def together(folder: str) -> Pipeline:
     def made() -> Any:
         first = left(numbers(3))
         return {"sum": add(first, right(first))}
+
+    return made
+
+
+def together_items(folder: str) -> Pipeline:
+    """An execution group in a loop; its second step fails for one item, however often."""
+    note, numbers, _, _, _, _, _ = parts(folder)
+
+    @step(execution_group="group")
+    def left(n: int) -> int:
+        import os
+
+        note("left", n, os.getpid())
+        return n
+
+    @step(execution_group="group", retry=1)
+    def right(left: int) -> int:
+        import os
+
+        note("right", left, os.getpid())
+        print(f"right of {left}")
+        if left == 1:
+            raise ValueError("no 1")
+        return left + 10
+
+    @pipeline(name="conformance together items")
+    def made() -> Any:
+        with for_each(numbers(3), on_item_error="continue") as n:
+            first = left(n)
+            second = right(first)
+        return {"lefts": first, "rights": second}
+
+    return made
+
+
+def together_fails_once(folder: str) -> Pipeline:
+    """Three steps of an execution group, of which the second fails the first time; one step takes what that returns."""
+    _, _, _, _, _, same, _ = parts(folder)
+    grouped = same.options(execution_group="group")
+
+    @pipeline(name="conformance together fails once")
+    def made() -> Any:
+        first = grouped.options(name="first")(1)
+        failing = _flaky(folder, parts(folder).note).options(execution_group="group")(first)
+        return {"after": same.options(name="after")(failing), "third": grouped.options(name="third")(first)}
 
     return made
 

@@ -55,7 +55,7 @@ def test_two_of_everything_on_airflow(
         monkeypatch.setattr(worker, "_address", lambda: "" if alike else f"http://airflow-{number}")
         run = SimpleNamespace(dag_id=dags[number], conf={"seed": number})
         context = {"run_id": "scheduled__2026-01-01", "dag_run": run, "ti": SimpleNamespace(try_number=1)}
-        operator = SimpleNamespace(step=name, inputs=inputs)
+        operator = SimpleNamespace(step=name, inputs=inputs, multiple_outputs=True)
         (output,) = worker.run_step(operator, context, bundle, sys.executable, str(store)).values()
         return output
 
@@ -63,7 +63,7 @@ def test_two_of_everything_on_airflow(
     assert len(files(store)) == 2, "the second has overwritten the first"
     assert [task("train", number, rows=rows) for number, rows in enumerate(loaded)] == [0, 1]
     if dags[0] != dags[1]:
-        monkeypatch.setattr(worker, "_as_airflow", lambda step, error: error)  # Airflow is not installed here
+        monkeypatch.setattr(worker, "as_airflow", lambda step, error: error)  # Airflow is not installed here
         with pytest.raises(FlowymlError, match="belongs to another run, and is not read in this one"):
             task("train", 1, rows=loaded[0])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
+from flowyml.core.capabilities import Capabilities, Feature, partly, yes
 
 __all__ = ["CAPABILITIES"]
 
@@ -23,8 +23,14 @@ CAPABILITIES = Capabilities(
         Feature.CLEANUP: partly(
             "Refused for a pipeline with a timeout: Airflow runs no teardown when a run has taken too long."
         ),
-        Feature.EXECUTION_GROUPS: no("Not yet; local runs have it."),
-        Feature.RETRY_RUN: partly("On 2.11, where one item of a loop is to run again, all items that failed do."),
+        Feature.EXECUTION_GROUPS: partly(
+            "The group is one task: what takes an output of it waits for all its steps, and does not run when one "
+            "failed."
+        ),
+        Feature.RETRY_RUN: partly(
+            "On 2.11, where one item of a loop is to run again, all items that failed do. An execution group runs "
+            "again as a whole."
+        ),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "
             "or made with a start that has passed."

@@ -120,9 +120,9 @@ class _Dag:
         self.options = options
         self.flow = Flow(self.plan)
         check_schedule(self.plan, schedule)
-        texts = TaskTexts(self.flow)
-        self._body = "".join(texts.text())
-        self._operator_imports = texts.names.imports.text()
+        self._tasks = TaskTexts(self.flow)
+        self._body = "".join(self._tasks.text())
+        self._operator_imports = self._tasks.names.imports.text()
         self._graph = graph_docs(self.plan)
 
     def text(self, version: str) -> str:
@@ -137,7 +137,7 @@ class _Dag:
         blocks = [dag_parts.WORKER, *self._step_parts(), *self._flow_parts()]
         if self.plan.hooks:
             blocks.append(dag_parts.HOOKS)
-        if any(grows(step.retry) for step in self.plan):
+        if any(map(grows, self._tasks.policies)):
             blocks.append(dag_parts.BACKOFF)
         if self._asks_for_pods:
             blocks.append(dag_parts.POD)
@@ -150,7 +150,7 @@ class _Dag:
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
-        docs = docstring(dag_docs(self.plan, self.options, version, self._graph, self.flow.key))
+        docs = docstring(dag_docs(self.flow, self.options, version, self._graph))
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 
@@ -164,12 +164,17 @@ class _Dag:
 
     def _step_parts(self) -> Iterator[str]:
         """Beside operators of Airflow's own a task returns what its step did, for their templates."""
-        if len(self.flow.operators) < len(self.plan.steps):
+        if any(task.kind == "step" and not self.flow.is_operator(task) for task in self.flow.tasks):
             yield dag_parts.STEP.format(multiple_outputs=not self.flow.operators)
+        if "together" in self._kinds:
+            yield dag_parts.TOGETHER
 
     def _flow_parts(self) -> Iterator[str]:
-        if any(task.name not in self.flow.operators for loop in self.flow.loops for task in self.flow.members(loop)):
+        in_loops = [task for loop in self.flow.loops for task in self.flow.members(loop)]
+        if any(task.kind == "step" and not self.flow.is_operator(task) for task in in_loops):
             yield dag_parts.ITEM_STEP
+        if any(task.kind == "together" for task in in_loops):
+            yield dag_parts.ITEM_TOGETHER
         if "items" in self._kinds:
             yield dag_parts.ITEMS
         if "choice" in self._kinds:
@@ -193,9 +198,9 @@ class _Dag:
         return any(options.get(name) for options in (self.options, *map(step_options, self.plan)) for name in callbacks)
 
     def _datetime_names(self) -> str:
-        times = [self.plan.timeout_seconds, *(step.timeout_seconds for step in self.plan)]
+        times = [self.plan.timeout_seconds, *map(self.flow.timeout, self.flow.tasks)]
         times += [self.schedule.interval_seconds] if self.schedule else []
-        has_delta = any(time is not None for time in times) or any(tries_again(step.retry) for step in self.plan)
+        has_delta = any(time is not None for time in times) or any(map(tries_again, self._tasks.policies))
         has_delta = has_delta or any(map(operator_texts.has_delta, self.plan))
         return "datetime, timedelta, timezone" if has_delta else "datetime, timezone"
 
@@ -210,31 +215,38 @@ class _Dag:
             "bundle_file": self.bundle.filename,
             "python": self.options["python"],
             "artifacts": self.options["artifacts"],
-            "steps": [task_id(step.name) for step in self.plan],
+            "steps": list(dict.fromkeys(self.flow.id(self.flow.steps[step.name]) for step in self.plan)),
             "timeout": self.plan.timeout_seconds,
             "outputs": {out.name: self._place(out.source) for out in self.plan.outputs},
             "hooks": bool(self.plan.hooks),
             "schedule": self.schedule.to_dict() if self.schedule else None,
             **({"cached": cached} if (cached := self._cached()) else {}),
+            **self._together_facts(),
             **self._flow_facts(),
         }
 
     def _cached(self) -> list[str]:
-        """The tasks whose results may be those of earlier runs."""
-        return [task_id(step.name) for step in self.plan if step.caching]
+        """The tasks of single steps whose results may be those of earlier runs."""
+        return [task_id(step.name) for step in self.plan if step.caching and not step.execution_group]
 
     def _place(self, output: FromStep | FromEither) -> Any:
         """Where an output is found: a task and a key; in a loop with its name; of either of several the list."""
         if isinstance(output, FromEither):
             return {"either": [self._place(each) for each in output.outputs]}
         loops = self.plan.structure.loops_between(output.step, "")
-        return [task_id(output.step), self.flow.key(output), *(loop.name for loop in loops)]
+        return [self.flow.id(self.flow.steps[output.step]), self.flow.key(output), *(loop.name for loop in loops)]
+
+    def _together_facts(self) -> dict[str, Any]:
+        """The tasks of several steps, with the names of these."""
+        tasks = [task for task in self.flow.tasks if task.kind == "together"]
+        found = {self.flow.id(task): [step.name for step in self.flow.runs(task)] for task in tasks}
+        return {"together": found} if found else {}
 
     def _flow_facts(self) -> dict[str, Any]:
         """What else is read back of control flow: the tasks that stand for no step, and each loop's tasks."""
         if not self.flow.has_control_flow:
             return {}
-        helpers = [self.flow.id(task) for task in self.flow.tasks if task.kind != "step"]
+        helpers = [self.flow.id(task) for task in self.flow.tasks if not self.flow.runs(task)]
         loops = {
             loop.name: {
                 "items": self.flow.ids.items[loop.name] if self.flow.has_items_task(loop) else None,

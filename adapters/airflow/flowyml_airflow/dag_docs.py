@@ -9,18 +9,19 @@ from typing import Any, TypeVar
 
 from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
-from flowyml_airflow.dag_parts import NOTE
-from flowyml_airflow.names import task_id
+from flowyml_airflow.dag_parts import NOTE, TOGETHER_NOTE
+from flowyml_airflow.flow import Flow
 
-__all__ = ["dag_docs", "docstring", "graph_docs", "step_docs"]
+__all__ = ["dag_docs", "docstring", "graph_docs", "step_docs", "together_docs"]
 
 T = TypeVar("T")
 _MOST_LISTED = 50  # steps, say: a longer list helps no reader
 _LONGEST = 80  # characters of a name or a default in a table
 
 
-def dag_docs(plan: Plan, options: Mapping[str, Any], version: str, graph: str, key: Callable[[FromStep], str]) -> str:
-    """The docs of the DAG, in Markdown. ``graph`` is ``graph_docs``; ``key`` gives the XCom key of an output."""
+def dag_docs(flow: Flow, options: Mapping[str, Any], version: str, graph: str) -> str:
+    """The docs of the DAG, in Markdown. ``graph`` is ``graph_docs``."""
+    plan = flow.plan
     about = options.get("doc_md") or plan.description
     parts = [
         f"Pipeline {plan.name!r} as an Airflow DAG, version {version}.",
@@ -28,8 +29,8 @@ def dag_docs(plan: Plan, options: Mapping[str, Any], version: str, graph: str, k
         graph,
         _table(("Parameter", "Type", "Default"), plan.parameters, _parameter),
         _table(("Step", "Takes", "Gives"), plan.steps, _step),
-        _table(("Output", "XCom", "Task"), plan.outputs, lambda each: _output(each.name, each.source, key)),
-        NOTE,
+        _table(("Output", "XCom", "Task"), plan.outputs, lambda each: _output(flow, each.name, each.source)),
+        NOTE + TOGETHER_NOTE if plan.structure.together else NOTE,
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -38,6 +39,17 @@ def step_docs(step: Step, options: Mapping[str, Any]) -> str:
     """The docs of a task. Airflow's tasks have no tags, so they stand here."""
     tags = f"Tags: {', '.join(step.tags)}" if step.tags else ""
     return "\n\n".join(part for part in (options.get("doc_md") or step.description, tags) if part)
+
+
+def together_docs(steps: Sequence[Step], options: Mapping[str, Any]) -> str:
+    """The docs of the task of an execution group: a line on each of its steps."""
+    lines = [
+        f"- {_code(step.name)}{': ' if step.description else ''}{step.description.partition(chr(10))[0]}"
+        for step in steps
+    ]
+    tags = dict.fromkeys(tag for step in steps for tag in step.tags)
+    said = [options.get("doc_md"), "\n".join(lines), f"Tags: {', '.join(tags)}" if tags else ""]
+    return "\n\n".join(filter(None, said))
 
 
 def graph_docs(plan: Plan) -> str:
@@ -87,10 +99,10 @@ def _taken(source: Source) -> str:
             return ""
 
 
-def _output(name: str, source: FromStep | FromEither, key: Callable[[FromStep], str]) -> Sequence[str]:
+def _output(flow: Flow, name: str, source: FromStep | FromEither) -> Sequence[str]:
     outputs = list(outputs_in([source]))
-    keys, tasks = [key(each) for each in outputs], [task_id(each.step) for each in outputs]
-    return _code(name), " or ".join(map(_code, dict.fromkeys(keys))), " or ".join(map(_code, tasks))
+    keys, tasks = [flow.key(each) for each in outputs], [flow.id(flow.steps[each.step]) for each in outputs]
+    return _code(name), " or ".join(map(_code, dict.fromkeys(keys))), " or ".join(map(_code, dict.fromkeys(tasks)))
 
 
 def _code(text: str) -> str:

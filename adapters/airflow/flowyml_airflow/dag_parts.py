@@ -7,12 +7,17 @@ from __future__ import annotations
 
 __all__ = [
     "BACKOFF", "BRANCH_IMPORTS", "CALLBACK", "CHOOSE", "GROUP_IMPORTS", "HOOKS", "IMPORTS", "ITEMS", "ITEM_STEP",
-    "NOTE", "POD", "SECTION_IMPORTS", "SETTLED", "STEP", "TIMETABLE", "WATCHER", "WORKER",
+    "ITEM_TOGETHER", "NOTE", "POD", "SECTION_IMPORTS", "SETTLED", "STEP", "TIMETABLE", "TOGETHER", "TOGETHER_NOTE",
+    "WATCHER", "WORKER",
 ]  # fmt: skip
 
 NOTE = """\
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
+"""
+
+TOGETHER_NOTE = """\
+The steps of an execution group share a task and its process, one after the other.
 """
 
 IMPORTS = """\
@@ -86,6 +91,36 @@ class Step(BaseOperator):
 
     def on_kill(self):
         worker().stop_step()
+'''
+
+TOGETHER = '''\
+class Together(BaseOperator):
+    """Steps of an execution group, one after the other in one process. Its inputs are outputs of other steps."""
+
+    template_fields = ("inputs",)
+    ui_color = "#e3f0ea"
+
+    def __init__(self, *, steps, inputs=None, **arguments):
+        super().__init__(**arguments)
+        self.steps = steps
+        self.inputs = inputs or {}
+
+    def execute(self, context):
+        return worker().run_together(self, context, BUNDLE, PYTHON, ARTIFACTS)
+
+    def on_kill(self):
+        worker().stop_step()
+'''
+
+ITEM_TOGETHER = '''\
+class ItemTogether(Together):
+    """An execution group in a loop, mapped over the labels of its items."""
+
+    template_fields = ("inputs", "item")
+
+    def __init__(self, *, item, **arguments):
+        super().__init__(**arguments)
+        self.item = item
 '''
 
 ITEM_STEP = '''\

@@ -7,7 +7,7 @@ rules say something else than FlowyML's: see ``docs/control-flow.md``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from flowyml.plan.groups import Branch, Cleanup, Loop, Section, outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromStep, Plan, Source, Step
 from flowyml.plan.opaque import operator_of
 from flowyml.plan.values import steps_of
-from flowyml_airflow.names import Ids, task_id, xcom_key
+from flowyml_airflow.names import RAN_KEY, STEPS_KEY, Ids, task_id, xcom_key
 
 __all__ = ["Flow", "Task", "label_of"]
 
@@ -27,15 +27,16 @@ _SKIPPING = frozenset({
     "all_failed", "one_failed", "one_success", "one_done", "none_failed_min_one_success", "none_skipped",
 })  # fmt: skip
 """The rules of ``run_if`` by which a step may be skipped."""
+_TO_LOAD = 60  # seconds
 _MOST_WRITTEN = 100  # items of a constant list that stand in the DAG file as labels
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task of the DAG: of a step, of what lists the items of a loop, or of what chooses a branch. ``name`` is that of
-    the step, the loop or the choice."""
+    """A task of the DAG: of a step, of the steps of an execution group, of what lists the items of a loop, or of what
+    chooses a branch. ``name`` is that of the step, the group, the loop or the choice."""
 
-    kind: Literal["step", "items", "choice"]
+    kind: Literal["step", "together", "items", "choice"]
     name: str
 
 
@@ -46,7 +47,16 @@ class Flow:
         self.plan = plan
         self.structure = plan.structure
         self.ids = Ids(plan)
-        self.steps = {step.name: Task("step", step.name) for step in plan}
+        self.steps = {
+            step.name: Task("together", step.execution_group) if step.execution_group else Task("step", step.name)
+            for step in plan
+        }  # those of an execution group have one task
+        for name in self.operators:
+            if around := self.plan.by_name[name].execution_group:
+                raise UnsupportedFeatureError(
+                    f"step {name!r} is an operator of Airflow's, which is a task of its own. Leave execution_group="
+                    f"{around!r} out."
+                )
         for group in plan.groups:
             if isinstance(group, Loop) and self.structure.loops(group.parent):
                 raise UnsupportedFeatureError(
@@ -107,6 +117,8 @@ class Flow:
         match task.kind:
             case "step":
                 return task_id(task.name)
+            case "together":
+                return self.ids.together[task.name]
             case "items":
                 return self.ids.items[task.name]
             case _:
@@ -117,10 +129,28 @@ class Flow:
         match task.kind:
             case "step":
                 return self.plan.by_name[task.name].group
+            case "together":
+                return self.runs(task)[0].group
             case "items":
                 return self.structure.by_name[task.name].parent
             case _:
                 return self.structure.choices[task.name][0].parent
+
+    def runs(self, task: Task) -> Sequence[Step]:
+        """The steps that a task runs."""
+        match task.kind:
+            case "step":
+                return (self.plan.by_name[task.name],)
+            case "together":
+                return [self.plan.by_name[name] for name in self.structure.together[task.name].steps]
+            case _:
+                return ()
+
+    def mark(self, task: Task) -> str:
+        """The XCom key under which a task of steps leaves something whenever it has run."""
+        if task.kind == "together":
+            return STEPS_KEY
+        return RAN_KEY if self.operators else "return_value"
 
     def loop(self, task: Task) -> Loop | None:
         """The loop around a task."""
@@ -139,10 +169,11 @@ class Flow:
         return found
 
     def sources(self, task: Task) -> Sequence[Source]:
-        """The values that a task takes, constants left out."""
+        """The values that a task takes, constants left out, and what it makes itself."""
         match task.kind:
-            case "step":
-                found = [item.source for item in self.plan.by_name[task.name].inputs]
+            case "step" | "together":
+                given = [item.source for step in self.runs(task) for item in step.inputs]
+                found = [source for source in given if all(self.steps[name] != task for name in steps_of(source))]
             case "items":
                 found = list(self.structure.sources(self.structure.by_name[task.name]))
             case _:
@@ -155,14 +186,22 @@ class Flow:
 
     def upstream(self, task: Task) -> Sequence[Task]:
         """The tasks of the steps that it waits for."""
+        return list(dict.fromkeys(self.steps[name] for name in self._waits_for(task)))
+
+    def _waits_for(self, task: Task) -> Sequence[str]:
+        """The steps that it waits for, each once."""
         names = [name for source in self.sources(task) for name in steps_of(self._origin(source))]
-        after = self.plan.by_name[task.name].after if task.kind == "step" else ()
-        return [self.steps[name] for name in dict.fromkeys((*names, *after))]
+        return list(dict.fromkeys((*names, *self.after(task))))
+
+    def after(self, task: Task) -> Sequence[str]:
+        """The steps that it is to come after, none of its own."""
+        names = [name for step in self.runs(task) for name in step.after]
+        return [name for name in names if self.steps[name] != task]
 
     def only_after(self, task: Task) -> Sequence[Task]:
         """Those of them of which it takes no value."""
-        given = {output.step for output in self.outputs(task)}
-        return [each for each in self.upstream(task) if each.name not in given]
+        given = {self.steps[output.step] for output in self.outputs(task)}
+        return [each for each in self.upstream(task) if each not in given]
 
     def _origin(self, source: Source) -> Source:
         return self.list_of(source) if isinstance(source, FromItem) else source
@@ -181,8 +220,18 @@ class Flow:
         return {step.name: found[1] for step in self.plan if (found := operator_of(step))}
 
     def key(self, output: FromStep) -> str:
-        """The XCom key of an output: what an operator of Airflow's own returned is under Airflow's."""
-        return "return_value" if output.step in self.operators else xcom_key(output.output)
+        """The XCom key of an output: what an operator of Airflow's own returned is under Airflow's.
+
+        Outputs of an execution group have the names of their steps in it, since they have one task.
+        """
+        if output.step in self.operators:
+            return "return_value"
+        key = xcom_key(output.output)
+        return f"{task_id(output.step)}.{key}" if self.steps[output.step].kind == "together" else key
+
+    def is_operator(self, task: Task) -> bool:
+        """Whether a task is an operator of Airflow's own."""
+        return task.kind == "step" and task.name in self.operators
 
     @cached_property
     def handed_over(self) -> frozenset[FromStep]:
@@ -212,7 +261,7 @@ class Flow:
         branch = self.branch(task)
         if branch is None:
             return False
-        if task.kind != "step" or self.is_cleanup(task) or self.rule(task) != "all_success":
+        if task.kind not in ("step", "together") or self.is_cleanup(task) or self.rule(task) != "all_success":
             return True
         before = self.upstream(task)
         return not before or not all(branch.name in self.structure.path(self.group(each)) for each in before)
@@ -233,15 +282,16 @@ class Flow:
         """The trigger rule of a task: what it means, or where Airflow has no such rule a wider one."""
         run_if = self.plan.by_name[task.name].run_if if task.kind == "step" else "all_success"
         between, group = self.structure.loops_between, self.group(task)
-        collected = [loop for before in self.upstream(task) for loop in between(before.name, group)]
+        collected = [loop for before in self._waits_for(task) for loop in between(before, group)]
         joins = any(isinstance(self._origin(source), FromEither) for source in self.sources(task))
         if run_if != "all_success":
-            if task.name in self.operators:
+            if self.is_operator(task):
                 return run_if
             if not self.upstream(task):
                 return "all_success"
-            return "all_done" if collected or joins or self.gate(task) or self.loop(task) else run_if
-        if task.name in self.operators and task.kind == "step":  # it is Airflow's in this too
+            parted = any(each.kind == "together" for each in self.upstream(task))  # one step of it may have failed
+            return "all_done" if collected or joins or parted or self.gate(task) or self.loop(task) else run_if
+        if self.is_operator(task):  # it is Airflow's in this too
             return "all_success"
         if self._may_lack(task) or any(loop.on_item_error == "continue" for loop in collected):
             return "all_done"
@@ -250,7 +300,7 @@ class Flow:
         if joins:  # in a mapped task group Airflow 3 would wait for all items before it made one, and skip them all
             return "none_failed" if self.loop(task) else "none_failed_min_one_success"
         before = self.upstream(task)
-        may_be_skipped = len(before) > 1 and any(self._may_skip(each.name, group) for each in before)
+        may_be_skipped = len(before) > 1 and any(self._may_skip(each, group) for each in self._waits_for(task))
         return "none_failed" if may_be_skipped else "all_success"
 
     def _may_lack(self, task: Task) -> bool:
@@ -259,7 +309,7 @@ class Flow:
             return False
         first = self.structure.sources(self.structure.choices[task.name][0])
         needed = {name for source in first for name in steps_of(self._origin(source))}
-        return any(before.name not in needed for before in self.upstream(task))
+        return any(name not in needed for name in self._waits_for(task))
 
     def _may_skip(self, step: str, group: str) -> bool:
         """Whether a step may be skipped where what stands in ``group`` is not: its failure must win over the skip.
@@ -273,6 +323,13 @@ class Flow:
     def _skippable(self) -> frozenset[str]:
         """The steps that may be skipped though the branch around them is taken."""
         found: set[str] = set()
+        while more := self._skippable_by(found) - found:
+            found |= more
+            found |= {step.name for name in more for step in self.runs(self.steps[name])}  # a group is skipped whole
+        return frozenset(found)
+
+    def _skippable_by(self, known: Collection[str]) -> set[str]:
+        found = set(known)
         for step in self.plan:
             before = [name for name in step.upstream if name in self.plan.by_name]
             joins = any(isinstance(item.source, FromEither) for item in step.inputs)
@@ -280,7 +337,7 @@ class Flow:
             beyond = any(isinstance(each, Branch) for name in before for each in between(name, step.group))
             if step.run_if in _SKIPPING or joins or beyond or not found.isdisjoint(before):
                 found.add(step.name)
-        return frozenset(found)
+        return found
 
     def is_checked(self, task: Task) -> bool:
         """Whether the worker decides, too, by the ends of what the task waits for."""
@@ -329,7 +386,7 @@ class Flow:
 
     def has_items_task(self, loop: Loop) -> bool:
         """Whether a task lists the items of a loop; else their labels stand in the DAG file."""
-        return self.written_labels(loop) is None and not any(task.name in self.operators for task in self._only(loop))
+        return self.written_labels(loop) is None and not any(map(self.is_operator, self._only(loop)))
 
     def _only(self, loop: Loop) -> Sequence[Task]:
         return [self.steps[name] for name in self.structure.members(loop.name)]
@@ -358,7 +415,7 @@ class Flow:
         waited_for = {before for task in self.tasks for before in (*self.upstream(task), self.gate(task))}
         return [
             task
-            for task in self.steps.values()
+            for task in dict.fromkeys(self.steps.values())
             if task not in waited_for
             and (loop := self.loop(task))
             and loop.on_item_error == "continue"
@@ -390,6 +447,21 @@ class Flow:
         """The tasks that wait for nothing."""
         found = [task for task in self.tasks if not list(self._waited_for(task))]
         return [task for task in found if not self.is_cleanup(task)] or found
+
+    def timeout(self, task: Task) -> float | None:
+        """Seconds after which Airflow ends a task; None where a step may take as long as it likes.
+
+        A step of an execution group is stopped by the task itself, as often as it is tried. Airflow's limit is for one
+        that does not: all their attempts, the waits between them, and a minute to load the code.
+        """
+        steps = self.runs(task)
+        times = [step.timeout_seconds for step in steps]
+        if task.kind == "step" or not times or None in times:
+            return times[0] if len(times) == 1 and task.kind == "step" else None
+        tried = [(step.timeout_seconds or 0, step.retry) for step in steps]
+        return _TO_LOAD + sum(
+            time * (len(retry.delays) + 1) + sum(retry.delays) if retry else time for time, retry in tried
+        )
 
     def step(self, task: Task) -> Step:
         """The step of a task."""

@@ -22,7 +22,8 @@ _RAISED = re.compile(r"(?P<type>(?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (?P<value>.*))?
 class LogEvent:
     """One line of the log of an attempt. ``source`` is what wrote it, ``error`` is that of a failed attempt.
 
-    ``may_grow`` is true where the line may not have been written to its end.
+    ``may_grow`` is true where the line may not have been written to its end. ``step`` and ``attempt`` are of a line
+    that a step of an execution group wrote.
     """
 
     message: str
@@ -31,6 +32,8 @@ class LogEvent:
     source: str = ""
     error: Mapping[str, Any] | None = None
     may_grow: bool = False
+    step: str = ""
+    attempt: int = 0
 
 
 def log_events(content: Sequence[Any]) -> list[LogEvent]:

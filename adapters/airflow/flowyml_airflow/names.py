@@ -14,7 +14,7 @@ from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
 
 __all__ = [
-    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK",
+    "BUNDLES_FOLDER", "CACHED_KEY", "CODE_KEY", "RAN_KEY", "REVISION_KEY", "RUN_ID_KEY", "START_TASK", "STEPS_KEY",
     "TIMED_OUT", "UPSTREAM_FAILED", "Ids", "airflow_run_id", "dag_file", "dag_id", "development_id",
     "development_name", "given_run_id", "parameters_of", "pipeline_of", "plain_key", "task_id", "xcom_key",
 ]  # fmt: skip
@@ -27,6 +27,8 @@ START_TASK = "on_pipeline_start"
 TIMED_OUT = "StepTimedOut"
 # That of what a task raises whose trigger rule let it through although what its step waits for failed.
 UPSTREAM_FAILED = "UpstreamFailed"
+# The XCom of a group's task that says what became of each of its steps; outputs have a dot in their keys there.
+STEPS_KEY = "steps"
 # Airflow takes few characters in a run id; the run's conf holds the one that the user gave. No parameter has a dot.
 RUN_ID_KEY, REVISION_KEY = "flowyml.run_id", "flowyml.revision"
 # Airflow 2 keeps no versions of a DAG; there the conf holds the digest of the code that the run was submitted with.
@@ -91,16 +93,17 @@ def task_id(step: str) -> str:
 
 
 class Ids:
-    """The ids of all that a DAG has beside the tasks of its steps: no two are the same.
+    """The ids of all that a DAG has beside the tasks of single steps: no two are the same.
 
-    ``items`` are those of the tasks that count the items of a loop, ``choices`` of those that choose a branch, and
-    ``groups`` of the task groups for loops and for pipelines within pipelines; ``watcher`` fails a run in which a step
-    failed, and ``settled`` comes after items that may fail. The compiler and the worker make the same ids from the same
-    plan.
+    ``together`` are those of the tasks of execution groups, ``items`` those of the tasks that count the items of a
+    loop, ``choices`` of those that choose a branch, and ``groups`` of the task groups for loops and for pipelines
+    within pipelines; ``watcher`` fails a run in which a step failed, and ``settled`` comes after items that may fail.
+    The compiler and the worker make the same ids from the same plan.
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._taken = {START_TASK, *(task_id(step.name) for step in plan)}
+        self._taken = {START_TASK, *(task_id(step.name) for step in plan if not step.execution_group)}
+        self.together = {name: self._free(_short(name)) for name in plan.structure.together}
         self.items: dict[str, str] = {}
         self.choices: dict[str, str] = {}
         self.groups: dict[str, str] = {}

@@ -25,13 +25,16 @@ from flowyml_airflow.names import (
     CODE_KEY,
     REVISION_KEY,
     START_TASK,
+    STEPS_KEY,
     TIMED_OUT,
     UPSTREAM_FAILED,
     given_run_id,
     parameters_of,
     pipeline_of,
+    task_id,
 )
 from flowyml_airflow.status import DAG_RUN, failed_before, moment, run_status, task_status, timeout_of, was_cancelled
+from flowyml_airflow.together_reading import attributed, may_have_written, runs_several, step_runs, steps_of_task
 from flowyml_airflow.xcoms import restored
 
 __all__ = ["LAST_WORDS", "RunReader", "Tail"]
@@ -45,6 +48,7 @@ _MACHINERY = (
 )  # fmt: skip
 _RETURNED = "return_value"
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
 _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 _SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
 LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
@@ -100,14 +104,16 @@ class RunReader:
         tasks = self._tasks(found)
         shown = [task for task in tasks if not _is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
-        shown.sort(key=lambda task: (order.get(task["task_id"], 0), map_index(task)))
         seen = Seen(facts, tasks)
         cached = self._cached(found) if facts.get("cached") else {}
-        return tuple(
-            replace(step, cached_from=cached.get((task["task_id"], map_index(task)), ""))
-            for task in shown
-            for step in [self._step(task, found, has_no_items=seen.has_no_items(task["task_id"]))]
-        )
+        runs: list[tuple[int, int, int, StepRun]] = []
+        for task in shown:
+            place, index = order.get(task["task_id"], 0), map_index(task)
+            steps = self._steps_of(task, found, facts, has_no_items=seen.has_no_items(task["task_id"]))
+            if before := cached.get((task["task_id"], index)):
+                steps = [replace(run, cached_from=before) for run in steps]
+            runs += [(place, number, index, run) for number, run in enumerate(steps)]
+        return tuple(run for *_, run in sorted(runs, key=lambda item: item[:3]))
 
     def _cached(self, found: Mapping[str, Any]) -> dict[tuple[str, int], str]:
         """For each task whose results are an earlier run's, that run: by task and map index."""
@@ -145,7 +151,7 @@ class RunReader:
             task, output = where[:2]
             try:
                 if seen and where[2:]:
-                    indexes = seen.completed(task)
+                    indexes = self._completed(found, facts, seen, task, output)
                     packed |= {
                         part_name(name, index): restored(self.client.xcom(dag, run_id, task, output, index))
                         for index in indexes
@@ -197,9 +203,9 @@ class RunReader:
     def _new_lines(self, found: Mapping[str, Any], tails: Tails, *, follow: bool) -> list[LogLine]:
         """The lines that were not there before; with ``follow``, one that may be half-written is left for later."""
         lines: list[tuple[datetime, LogLine]] = []
-        for task in self._tasks(found):
-            if task["start_date"] is None:
-                continue
+        tasks = [task for task in self._tasks(found) if task["start_date"] is not None]
+        facts = self.facts(found) if any(map(runs_several, tasks)) else {}
+        for task in tasks:
             name, index, newest = task["task_id"], task.get("map_index", -1), task["try_number"] or 0
             ended = task_status(task, found).is_terminal
             when = _EARLIEST  # lines that have no time go with those before them
@@ -208,6 +214,8 @@ class RunReader:
                 events = None if tail.is_whole else self._log(found, task, attempt)
                 if events is None:
                     continue
+                if names := steps_of_task(name, facts):
+                    events = list(attributed(events, names, attempt))
                 over = ended or attempt < newest
                 for event in tail.fresh(events, grows=follow and not over, over=over):
                     when = event.time or when
@@ -245,6 +253,37 @@ class RunReader:
             error=error,
         )
 
+    def _steps_of(
+        self, task: Mapping[str, Any], found: Mapping[str, Any], facts: Mapping[str, Any], *, has_no_items: bool
+    ) -> Sequence[StepRun]:
+        """The step of a task, or those of an execution group."""
+        whole, names = self._step(task, found, has_no_items=has_no_items), steps_of_task(task["task_id"], facts)
+        if not names:
+            return [whole]
+        return list(step_runs(names, whole, task, self._written(task, found)))
+
+    def _completed(
+        self, found: Mapping[str, Any], facts: Mapping[str, Any], seen: Seen, task: str, output: str
+    ) -> Sequence[int]:
+        """The items of which a task completed; of an execution group the step that has this output."""
+        name = next((each for each in steps_of_task(task, facts) if output.startswith(f"{task_id(each)}.")), None)
+        if name is None:
+            return seen.completed(task)
+        mapped = [each for each in self._tasks(found) if each["task_id"] == task]
+        runs = [run for each in mapped for run in self._steps_of(each, found, facts, has_no_items=False)]
+        return sorted(run.index[0] for run in runs if run.name == name and run.raw_status == "success" and run.index)
+
+    def _written(self, task: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the task of an execution group wrote down of its steps."""
+        if not may_have_written(task):
+            return {}
+        try:
+            value = self.client.xcom(found["dag_id"], found["dag_run_id"], task["task_id"], STEPS_KEY, map_index(task))
+        except NotThereError:
+            return {}
+        written: Mapping[str, Any] = restored(value)
+        return written
+
     def _why(self, found: Mapping[str, Any], status: ExecutionStatus) -> str:
         """One sentence on a run that went wrong."""
         if status is ExecutionStatus.CANCELLED:
@@ -262,7 +301,12 @@ class RunReader:
             )
         first = min(failed, key=lambda task: task["end_date"] or "9")
         who = "the hooks' on_pipeline_start" if _is_start(first) else f"step {_shown(first)!r}"
-        error = self._error(found, first)[0]
+        if steps_of_task(first["task_id"], facts):
+            runs = self._steps_of(first, found, facts, has_no_items=False)
+            first_run = min((run for run in runs if run.status.is_failed), key=lambda run: run.ended_at or _LATEST)
+            who, error = f"step {first_run.label!r}", first_run.error or ""
+        else:
+            error = self._error(found, first)[0]
         if first["task_id"] in facts.get("helpers", ()):
             return error
         return error if error.startswith(who) else f"{who}: {error}"
@@ -372,8 +416,8 @@ def _line(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
     if event.error and "\n" not in text:
         text = f"{text}: {_described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
         text = "\n".join([text, *_frames(event.error)])
-    step, index = ("", ()) if _is_start(task) else (name_of(task), index_of(task))
-    return LogLine(text, step=step, level=event.level, time=event.time, attempt=attempt, index=index)
+    step, index = ("", ()) if _is_start(task) else (event.step or name_of(task), index_of(task))
+    return LogLine(text, step=step, level=event.level, time=event.time, attempt=event.attempt or attempt, index=index)
 
 
 def _frames(error: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flowyml.core.runs import labelled
 from flowyml_airflow.flow_reading import index_of, map_index, name_of
+from flowyml_airflow.together_reading import steps_of_task
 
 __all__ = ["Marker", "to_clear"]
 
@@ -40,7 +41,7 @@ def to_clear(
     if steps is None:
         begun = {(task, index) for task, found in by_task.items() for index in found if found[index] in failed}
     else:
-        begun, forced = _named(tasks, steps, {*failed, None})
+        begun, forced = _named(tasks, steps, facts, {*failed, None})
     loops = [set(loop["tasks"]) for loop in facts.get("loops", {}).values()]
     found = set(begun)
     waiting = list(begun)
@@ -62,16 +63,22 @@ def to_clear(
 
 
 def _named(
-    tasks: Sequence[Mapping[str, Any]], steps: Sequence[str], failed: Container[str | None]
+    tasks: Sequence[Mapping[str, Any]], steps: Sequence[str], facts: Mapping[str, Any], failed: Container[str | None]
 ) -> tuple[set[Marker], set[Marker]]:
     """The tasks of these steps and items: those that failed or, where none did, all. The latter are given once more."""
     found: set[Marker] = set()
     completed: set[Marker] = set()
     for wanted in steps:
-        named = [task for task in tasks if wanted in (name_of(task), labelled(name_of(task), index_of(task)))]
+        named = [task for task in tasks if wanted in _labels(task, facts)]
         undone = [task for task in named if task["state"] in failed]
         markers = {(task["task_id"], map_index(task)) for task in undone or named}
         found |= markers
         if not undone:
             completed |= markers
     return found, completed
+
+
+def _labels(task: Mapping[str, Any], facts: Mapping[str, Any]) -> set[str]:
+    """What the steps of a task, and their item in it, are called. An execution group runs again as a whole."""
+    names = steps_of_task(task["task_id"], facts) or [name_of(task)]
+    return {*names, *(labelled(name, index_of(task)) for name in names)}

@@ -18,7 +18,7 @@ from flowyml.plan.groups import Branch, Loop, Section
 from flowyml.plan.layout import LINE_LENGTH, Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.plan.names import identifier
-from flowyml_airflow.dag_docs import step_docs
+from flowyml_airflow.dag_docs import step_docs, together_docs
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import START_TASK, plain_key, task_id
 from flowyml_airflow.operator_texts import Imports, arguments_of, keywords
@@ -29,12 +29,12 @@ __all__ = ["TaskTexts", "asks_for_pod", "called_back", "grows", "tries_again"]
 
 _RESERVED = frozenset({
     "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
-    "Path", "Start", "Step", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path", "sys",
-    "timedelta", "timezone", "worker",
+    "Path", "Start", "Step", "Together", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path",
+    "sys", "timedelta", "timezone", "worker",
 })  # fmt: skip
 _RESERVED_BY_FLOWS = frozenset({
-    "BaseBranchOperator", "Choose", "Items", "ItemStep", "Label", "Settled", "TaskGroup", "Watcher", "item",
-    "task_group",
+    "BaseBranchOperator", "Choose", "Items", "ItemStep", "ItemTogether", "Label", "Settled", "TaskGroup", "Watcher",
+    "item", "task_group",
 })  # fmt: skip
 # What makes a task run at the end: Airflow then ends the run as if it were not there.
 _TEARDOWN = ".as_teardown()"
@@ -49,7 +49,8 @@ class _Names:
             self._taken |= _RESERVED_BY_FLOWS
         self.imports = Imports(plan, self._fresh)
         self.start = self._fresh("start")
-        self._tasks = {Task("step", step.name): self._fresh(identifier(step.name)) for step in plan}
+        alone = [task for task in flow.steps.values() if task.kind == "step"]
+        self._tasks = {task: self._fresh(identifier(task.name)) for task in alone}
         for task in flow.tasks:
             if task not in self._tasks:
                 self._tasks[task] = self._fresh(identifier(flow.id(task)))
@@ -117,11 +118,12 @@ class TaskTexts:
     def _assigned(self, task: Task) -> Part:
         within = self._within(self.flow.group(task))
         match task.kind:
-            case "step" if task.name in self.flow.operators:
+            case "step" if self.flow.is_operator(task):
                 made = [*self._operator(task), *keywords(self._handed(task)), *within]
                 call = Group(f"{self._kind(task)}(", made, self._end(task))
-            case "step":
-                call = Group("Step(", [*self._step(task), *within], self._end(task))
+            case "step" | "together":
+                kind = "Step(" if task.kind == "step" else "Together("
+                call = Group(kind, [*self._worked(task), *within], self._end(task))
             case "items":
                 call = Group("Items(", [*self._items(task), *within], self._end(task))
             case _:
@@ -134,7 +136,7 @@ class TaskTexts:
     def _loop(self, loop: Loop) -> Iterator[str]:
         """A mapped task for a loop of one step, else a mapped task group."""
         members = self.flow.members(loop)
-        if any(task.name in self.flow.operators for task in members):
+        if any(map(self.flow.is_operator, members)):
             yield _line(self._mapped_operator(loop, members))
             if self.flow.is_cleanup(members[0]):
                 yield _line(f"{self.names[members[0]]}{_TEARDOWN}")
@@ -144,8 +146,8 @@ class TaskTexts:
         at_once = [f"max_active_tis_per_dagrun={loop.max_parallel}"] if loop.max_parallel is not None else []
         if len(members) == 1:
             task = members[0]
-            arguments = [*self._step(task), *label, *at_once, *self._within(loop.parent)]
-            mapped = Group("ItemStep.partial(", arguments, f").expand(item={items})")
+            arguments = [*self._worked(task), *label, *at_once, *self._within(loop.parent)]
+            mapped = Group(f"{_item_class(task)}.partial(", arguments, f").expand(item={items})")
             yield _line(Pair(f"{self.names[task]} = ", mapped))
             if self.flow.is_cleanup(task):
                 yield _line(f"{self.names[task]}{_TEARDOWN}")
@@ -160,10 +162,11 @@ class TaskTexts:
         group += self._within(loop.parent, "parent_group")
         yield f"\n{_line(Group('@task_group(', group, ')'))}    def {function}(item):\n"
         for task in members:
-            if task.kind == "step":
-                call: Part = Group("ItemStep(", [*self._step(task), "item=item", *label, *at_once], self._end(task))
-            else:
+            if task.kind == "choice":
                 call = Group("Choose(", [*self._choice(task), *label, *at_once, "item=item"], self._end(task))
+            else:
+                arguments = [*self._worked(task), "item=item", *label, *at_once]
+                call = Group(f"{_item_class(task)}(", arguments, self._end(task))
             yield _line(Pair(f"{self.names[task]} = ", call), 2)
         names = self.names.of(members)
         yield _line(_tuple("return ", names, ""), 2) + "\n"
@@ -174,6 +177,25 @@ class TaskTexts:
         if labels is None:
             return f"{self.names[Task('items', loop.name)]}.output"
         return source(value(labels))
+
+    def _worked(self, task: Task) -> Iterator[Part]:
+        """The arguments of a task that runs steps."""
+        return self._step(task) if task.kind == "step" else self._together(task)
+
+    def _together(self, task: Task) -> Iterator[Part]:
+        """The arguments of an execution group's task. It retries its steps itself, and so it is tried once."""
+        together, steps = self.flow.structure.together[task.name], self.flow.runs(task)
+        options = {name: given for step in steps for name, given in step_options(step).items()}
+        ours = self.flow.id(task)
+        yield f"task_id={text_literal(ours)}"
+        if ours != task.name:
+            yield f"task_display_name={text_literal(task.name)}"
+        yield Pair("steps=", value([step.name for step in steps]))
+        yield from self._taken(task)
+        yield Pair("doc_md=", Text(together_docs(steps, options)))
+        if (timeout := self.flow.timeout(task)) is not None:
+            yield f"execution_timeout={delta(timeout)}"
+        yield from self._asked(task, options, together.resources)
 
     def _step(self, task: Task) -> Iterator[Part]:
         """The arguments of a step's task."""
@@ -191,13 +213,17 @@ class TaskTexts:
         yield from _retries(step.retry)
         if step.timeout_seconds is not None:
             yield f"execution_timeout={delta(step.timeout_seconds)}"
+        yield from self._asked(task, options, step.resources)
+
+    def _asked(self, task: Task, options: Mapping[str, Any], resources: ResourceRequirements | None) -> Iterator[Part]:
+        """What is asked for a task, of Airflow and of its executor."""
         arguments = (*TASK_ARGUMENTS, *STEP_ARGUMENTS)
         yield from (Pair(f"{name}=", value(options[name])) for name in arguments if name in options)
         if "trigger_rule" not in options:
             yield from self._rule(task)
         yield from called_back(options, TASK_CALLBACKS, [])
-        if step.resources and asks_for_pod(step.resources):
-            yield Pair("executor_config=", _pod(step.resources))
+        if resources and asks_for_pod(resources):
+            yield Pair("executor_config=", _pod(resources))
 
     # Operators of Airflow's own.
 
@@ -243,6 +269,10 @@ class TaskTexts:
             case FromParameter(name):
                 return text_literal(f"{{{{ params[{name!r}] }}}}")
             case FromStep(step, output):
+                if group := self.plan.by_name[step].execution_group:
+                    raise self._beyond(
+                        task, f"an output of execution_group={group!r}. Leave step {step!r} out of the group"
+                    )
                 variable = f"{self.names[self.flow.steps[step]]}.output"
                 is_only = len(self.plan.by_name[step].outputs) == 1
                 return variable if is_only else f"{variable}[{text_literal(plain_key(output))}]"
@@ -252,7 +282,7 @@ class TaskTexts:
         """An operator for each item, by Airflow's own mapping."""
         task, *others = members
         if others:
-            raise self._beyond(next(each for each in members if each.name in self.flow.operators),
+            raise self._beyond(next(filter(self.flow.is_operator, members)),
                                f"one of several steps of loop {loop.name!r}. Map it alone")  # fmt: skip
         fixed = [*self._operator(task), *keywords(self._handed(task))]
         if loop.max_parallel is not None:
@@ -331,16 +361,26 @@ class TaskTexts:
                 return None
 
     def _output(self, output: FromStep) -> str:
-        return f"{self.names[Task('step', output.step)]}.output[{text_literal(self.flow.key(output))}]"
+        return f"{self.names[self.flow.steps[output.step]]}.output[{text_literal(self.flow.key(output))}]"
 
     def _start(self) -> Part:
         """The task of ``on_pipeline_start``. It is tried as often as the step that is tried most often.
 
         A hook that raises does not fail it; it fails only where no step could run either.
         """
+        return Group("Start(", [f'task_id="{START_TASK}"', *_retries(self._most_tried)], ")")
+
+    @property
+    def _most_tried(self) -> OrchestratorRetryPolicy | None:
         policies = [step.retry for step in self.plan if step.retry]
-        most = max(policies, key=lambda policy: policy.max_attempts, default=None)
-        return Group("Start(", [f'task_id="{START_TASK}"', *_retries(most)], ")")
+        return max(policies, key=lambda policy: policy.max_attempts, default=None)
+
+    @property
+    def policies(self) -> Iterator[OrchestratorRetryPolicy]:
+        """Those that stand in the text. An execution group's task has none: it retries its steps itself."""
+        if self.plan.hooks and self._most_tried:
+            yield self._most_tried
+        yield from (step.retry for step in self.plan if step.retry and not step.execution_group)
 
     # What waits for what, without taking data from it.
 
@@ -370,6 +410,10 @@ class TaskTexts:
 
     def _behind(self, branch: Branch) -> Sequence[Task]:
         return self.flow.behind.get((branch.choice, branch.name), ())
+
+
+def _item_class(task: Task) -> str:
+    return "ItemStep" if task.kind == "step" else "ItemTogether"
 
 
 def _tuple(before: str, names: Sequence[str], after: str) -> Part:

@@ -15,7 +15,7 @@ from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, Fr
 from flowyml.plan.parameters import as_declared
 from flowyml.runtime.nodes import End, verdict
 from flowyml_airflow.flow import Flow, Task
-from flowyml_airflow.names import task_id, xcom_key
+from flowyml_airflow.names import STEPS_KEY, xcom_key
 from flowyml_airflow.xcoms import restored
 
 __all__ = ["TAKEN", "Upstream", "item_key"]
@@ -95,7 +95,7 @@ class Upstream:
                 ends["either", number] = self.end(source, group)
             elif isinstance(source, FromItem):
                 ends["item", source.loop] = End.OK
-        for name in self.flow.step(task).after if task.kind == "step" else ():
+        for name in self.flow.after(task):
             ends["step", name] = self.end(FromStep(name, ""), group)
         return list(ends.values())
 
@@ -110,8 +110,7 @@ class Upstream:
             return End.OK
         if loop := self._collected_over(source, group):
             return self._all_items(source.step, loop).end
-        task = self.flow.steps[source.step]
-        return self.end_of_task(task, self._index_of(task))
+        return self._end_of_step(source.step, self._index_of(self.flow.steps[source.step]))
 
     def value(self, source: Source, group: str) -> Any:
         """A value, packed, of something that ended OK; of a parameter or a constant the value itself."""
@@ -130,7 +129,7 @@ class Upstream:
 
     def _output(self, output: FromStep, index: int) -> Any:
         """An output of a step; what an operator of Airflow's own returned is packed here, since it is any value."""
-        task, key = task_id(output.step), self.flow.key(output)
+        task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
         if output.step not in self.flow.operators:
             return self.pull(task, key, index)
         return self._pack(output, self._context["ti"].xcom_pull(task_ids=task, key=key, map_indexes=index), index)
@@ -150,6 +149,15 @@ class Upstream:
         states = self.states(self.flow.id(task))
         state = states.get(index, states.get(_UNMAPPED))
         return None if state is None else _ENDS.get(state)
+
+    def _end_of_step(self, step: str, index: int) -> End | None:
+        """How a step ended; one of an execution group may have, well or not, when the task as a whole failed."""
+        task = self.flow.steps[step]
+        end = self.end_of_task(task, index)
+        if task.kind == "step" or end in (None, End.OK):
+            return end
+        written = (self.pull(self.flow.id(task), STEPS_KEY, index) or {}).get("steps", {})
+        return _ENDS.get(written[step]["state"], end) if step in written else end
 
     def states(self, task: str) -> Mapping[int, str | None]:
         """The states of a task by map index."""
@@ -180,8 +188,8 @@ class Upstream:
                 return _Parts(listed)
             if not self.pull(self.flow.ids.items[loop.name], "return_value"):
                 return _Parts(End.OK)
-        states = self.states(task_id(step))
-        ends = {index: _ENDS.get(state) if state else None for index, state in sorted(states.items())}
+        states = self.states(self.flow.id(self.flow.steps[step]))
+        ends = {index: self._end_of_step(step, index) for index in sorted(states)}
         if None in ends.values():
             return _Parts(None)
         goes_on = loop.on_item_error == "continue"
@@ -197,11 +205,11 @@ class Upstream:
             values = [self._output(output, index) for index in indexes]
             goes_on = loop.on_item_error == "continue"
             return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values
-        key = xcom_key(output.output)
+        task, key = self.flow.id(self.flow.steps[output.step]), self.flow.key(output)
         # One call, as a list also where it is one; XComs of an earlier try of a failed item are cleared by then.
-        found = list(self._context["ti"].xcom_pull(task_ids=[task_id(output.step)], key=key)) if indexes else []
+        found = list(self._context["ti"].xcom_pull(task_ids=[task], key=key)) if indexes else []
         if len(found) != len(indexes):
-            found = [self.pull(task_id(output.step), key, index) for index in indexes]
+            found = [self.pull(task, key, index) for index in indexes]
         values = [restored(value) for value in found]
         goes_on = loop.on_item_error == "continue"
         return [list(pair) for pair in zip(indexes, values, strict=True)] if goes_on else values

@@ -17,13 +17,12 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from zipfile import ZipFile
 
 from flowyml.artifacts import artifact_key, default_url, is_reference, open_store, pack, run_place
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
+from flowyml.core.errors import StepError, StepTimeoutError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.logs import level_of
 from flowyml.core.schedule import Schedule
@@ -37,23 +36,22 @@ from flowyml.runtime.execution import CachedOutputs
 from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
-from flowyml_airflow.flow import Flow, Task, label_of
-from flowyml_airflow.names import (
-    CACHED_KEY,
-    RAN_KEY,
-    TIMED_OUT,
-    UPSTREAM_FAILED,
-    given_run_id,
-    parameters_of,
-    plain_key,
-    task_id,
-    xcom_key,
+from flowyml_airflow.endings import (
+    airflow_exceptions,
+    as_airflow,
+    interrupted,
+    interruptions,
+    is_final,
+    upstream_failed,
 )
+from flowyml_airflow.flow import Flow, Task, label_of
+from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_of, plain_key, xcom_key
 from flowyml_airflow.secrets import read_ahead
+from flowyml_airflow.together import GroupRun, not_made
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
 
-__all__ = ["choose", "finish_run", "list_items", "run_step", "start_run", "stop_step"]
+__all__ = ["choose", "finish_run", "list_items", "run_step", "run_together", "start_run", "stop_step"]
 
 # The task's own logger: what is written here is the log of the attempt in Airflow's UI.
 logger = logging.getLogger("airflow.task")
@@ -91,16 +89,16 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             return _handed_over(flow, step, operator, context, outputs)
         except StepError as error:
             _drop_unread_answers()
-            raised = _as_airflow(step, error)
+            raised = as_airflow(step, error)
             if (trace := getattr(error, "traceback", "")) and type(raised).__name__ != "AirflowSkipException":
                 logger.error("%s", trace.rstrip())
             raise raised from None
-        except _interruptions() as error:
-            ended = _interrupted(step, error)
+        except interruptions() as error:
+            ended = interrupted(step, error)
             _drop_unread_answers()
             processes.fire("on_error", step.name, ended, on_line=_log)
-            if _is_final(step, ended) and isinstance(ended, StepTimeoutError):
-                raise _as_airflow(step, ended) from error
+            if is_final(step, ended) and isinstance(ended, StepTimeoutError):
+                raise as_airflow(step, ended) from error
             raise error.with_traceback(None) from None
 
 
@@ -115,7 +113,7 @@ def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, An
         return keyed
     for name in outputs:
         if is_reference(outputs[name]) and FromStep(step.name, name) in flow.handed_over:
-            raise _exceptions().AirflowFailException(
+            raise airflow_exceptions().AirflowFailException(
                 f"step {step.name!r} gives {name!r} to an operator of Airflow's, which takes plain JSON of up to "
                 f"64 KiB. Return less, or the path of a file."
             )
@@ -125,6 +123,33 @@ def _handed_over(flow: Flow, step: Step, operator: Any, context: Mapping[str, An
     for key, packed in {**keyed, RAN_KEY: True}.items():
         context["ti"].xcom_push(key=key, value=packed)
     return next(iter(plain.values())) if len(plain) == 1 else None
+
+
+def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python: str, artifacts: str | None) -> None:
+    """The steps of an execution group, one after the other in one process: see ``GroupRun``."""
+    _stop.clear()
+    flow = _flow(bundle)
+    task = flow.steps[operator.steps[0]]
+    upstream = _allowed(flow, task, context, bundle, artifacts)
+    index = () if flow.loop(task) is None else (upstream.index,)
+    with _processes(context, bundle, python, artifacts) as processes, _end_with_parent():
+
+        def call(*arguments: Any, **options: Any) -> dict[str, Any]:
+            try:
+                return processes.run(*arguments, **options, index=index, on_line=_log, stop=_stop)
+            except StepError:
+                _drop_unread_answers()
+                raise
+
+        group = GroupRun(flow, task, upstream, context["ti"], call, _stop)
+        try:
+            group.run()
+        except StepError as error:
+            raise as_airflow(group.failed, error) from None
+        except interruptions() as error:
+            _drop_unread_answers()
+            processes.fire("on_error", group.at_work.name, interrupted(group.at_work, error), on_line=_log)
+            raise error.with_traceback(None) from None
 
 
 def list_items(
@@ -149,7 +174,7 @@ def list_items(
     count = len(next(iter(lists.values())))
     most = import_module("airflow.configuration").conf.getint("core", "max_map_length", fallback=1024)
     if count > most:
-        raise _exceptions().AirflowFailException(
+        raise airflow_exceptions().AirflowFailException(
             f"Loop {loop.name!r} has {count} items, and this Airflow maps over {most} at most. Raise [core] "
             f"max_map_length, or let a step work on several items."
         )
@@ -170,7 +195,7 @@ def choose(operator: Any, context: Mapping[str, Any], bundle: Path, python: str,
         sources = list(flow.structure.sources(branch))
         if any(upstream.end(source, branch.parent) is not End.OK for source in sources):
             if any(upstream.end(source, branch.parent) is End.FAILED for source in flow.sources(task)):
-                raise _upstream_failed(task)
+                raise upstream_failed(task)
             break
         values: dict[Source, Any] = {
             source: upstream.value(source, branch.parent) for source in sources if not isinstance(source, Constant)
@@ -199,7 +224,7 @@ def _sayable(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except StepError as error:
-        raise _exceptions().AirflowFailException(str(error)) from None
+        raise airflow_exceptions().AirflowFailException(str(error)) from None
 
 
 def _looked(
@@ -223,16 +248,10 @@ def _allowed(flow: Flow, task: Task, context: Mapping[str, Any], bundle: Path, a
     if flow.is_checked(task):
         end = upstream.decide(task)
         if end is End.SKIPPED:
-            raise _exceptions().AirflowSkipException(f"{task.name} is skipped: what it waits for was.")
+            raise airflow_exceptions().AirflowSkipException(f"{task.name} is skipped: what it waits for was.")
         if end is End.FAILED:
-            raise _upstream_failed(task)
+            raise upstream_failed(task)
     return upstream
-
-
-def _upstream_failed(task: Task) -> Exception:
-    kind = type(UPSTREAM_FAILED, (_exceptions().AirflowFailException,), {"__module__": __name__})
-    made: Exception = kind(f"{task.name} is not run: what it waits for failed.")
-    return made
 
 
 def _packed(
@@ -415,60 +434,10 @@ def _check_inputs(flow: Flow, step: Step, given: Mapping[str, Any], context: Map
     """Airflow gives None for an XCom that is not there, as when a task was marked as success by hand."""
     for item in step.inputs:
         if isinstance(item.source, FromStep) and given[item.name] is None:
-            upstream = task_id(item.source.step)
-            mapped = {"map_indexes": context["ti"].map_index} if flow.loop(flow.steps[item.source.step]) else {}
-            key = RAN_KEY if flow.operators else "return_value"
-            if context["ti"].xcom_pull(task_ids=upstream, key=key, **mapped) is None:
-                error = StepError(
-                    f"step {step.name!r} needs {item.name!r}, which task {upstream!r} did not produce: it did not "
-                    f"run in this run, or was marked as success by hand. Clear it, and Airflow runs both."
-                )
-                error.step = step.name
-                raise error
-
-
-def _as_airflow(step: Step, error: StepError) -> Exception:
-    exceptions = _exceptions()
-    for name in ("AirflowSkipException", "AirflowFailException"):
-        if name in getattr(error, "names", ()):
-            asked: Exception = getattr(exceptions, name)(str(error))
-            return asked
-    final = _is_final(step, error) and not isinstance(error, StepCancelledError)
-    kind = exceptions.AirflowFailException if final else exceptions.AirflowException
-    if isinstance(error, StepTimeoutError):
-        kind = type(TIMED_OUT, (kind,), {"__module__": __name__})
-    made: Exception = kind(str(error))
-    return made
-
-
-def _is_final(step: Step, error: StepError) -> bool:
-    """True for an error that the step's policy does not retry."""
-    names = getattr(error, "names", ())
-    return step.retry is not None and not (
-        step.retry.retries_on_names(names) if names else step.retry.retries_on(error)
-    )
-
-
-def _exceptions() -> ModuleType:
-    try:
-        return import_module("airflow.sdk.exceptions")
-    except ImportError:  # Airflow 2
-        return import_module("airflow.exceptions")
-
-
-def _interruptions() -> tuple[type[BaseException], ...]:
-    """What Airflow throws into a task that is too late, or that Airflow 2 was asked to stop."""
-    names = ("AirflowTaskTimeout", "AirflowTaskTerminated")
-    return tuple(getattr(_exceptions(), name) for name in names if hasattr(_exceptions(), name))
-
-
-def _interrupted(step: Step, error: BaseException) -> StepError:
-    if type(error).__name__ == "AirflowTaskTimeout":
-        ended: StepError = StepTimeoutError(f"step {step.name!r} ran longer than its timeout and was stopped.")
-    else:
-        ended = StepCancelledError(f"step {step.name!r} was stopped by Airflow.")
-    ended.step = step.name
-    return ended
+            before = flow.steps[item.source.step]
+            mapped = {"map_indexes": context["ti"].map_index} if flow.loop(before) else {}
+            if context["ti"].xcom_pull(task_ids=flow.id(before), key=flow.mark(before), **mapped) is None:
+                raise not_made(step, item.name, flow.id(before))
 
 
 def _attempt(context: Mapping[str, Any]) -> int:

@@ -194,6 +194,53 @@ def drop(name: str, value: int | None = None) -> None:
     print(f"drop {name} {value}")
 
 
+@step(execution_group="prepare", resources=ResourceRequirements(cpu="500m", memory="2Gi"), timeout=30, retry=1)
+def read(rows: int) -> list[int]:
+    """Reads rows."""
+    return list(range(rows))
+
+
+@step(
+    execution_group="prepare",
+    resources=ResourceRequirements(cpu=1),
+    timeout=10,
+    tags=["quick"],
+    airflow={"pool": "small"},
+)
+def clean(read: list[int]) -> list[int]:
+    return [row for row in read if row % 2]
+
+
+@step(execution_group="each")
+def half(row: int, all_rows: list[int]) -> float:
+    return row / 2
+
+
+@step(execution_group="each")
+def shown(half: float) -> str:
+    return str(half)
+
+
+@step
+def page_of(shown: list[str]) -> str:
+    return " ".join(shown)
+
+
+@step(run_if="one_failed")
+def alarm(clean: list[int] | None = None) -> None: ...
+
+
+@pipeline(name="grouped")
+def grouped(rows: int = 10) -> Any:
+    """Several steps in one task, and in one for each item."""
+    everything = read(rows)
+    odd = clean(everything)
+    with for_each(odd, name="rows") as row:
+        text = shown(half(row, everything))
+    alarm(odd)
+    return {"page": page_of(text), "texts": text}
+
+
 @pipeline
 def survey(count: int = 2) -> Any:
     """Measures cities."""

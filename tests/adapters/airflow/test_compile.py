@@ -88,6 +88,7 @@ GOLDEN_FILES = {
         dags.everything.compile(), Schedule.of("weekly", "MON:09:00", timezone="Europe/Berlin")
     ),
     "flow.py": lambda: text(dags.flow.compile()),
+    "grouped.py": lambda: text(dags.grouped.compile()),
     "small.py": lambda: text(
         dags.small.compile(), Schedule(interval_seconds=5400, start=datetime(2026, 1, 1, tzinfo=UTC))
     ),

@@ -1,0 +1,67 @@
+"""How a task ends, in Airflow's exceptions. This file travels in the bundle, and Airflow is there."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
+from flowyml.plan.model import Step
+from flowyml_airflow.flow import Task
+from flowyml_airflow.names import TIMED_OUT, UPSTREAM_FAILED
+
+__all__ = ["airflow_exceptions", "as_airflow", "interrupted", "interruptions", "is_final", "upstream_failed"]
+
+
+def as_airflow(step: Step, error: StepError) -> Exception:
+    """What a task raises for an error of its step."""
+    known = airflow_exceptions()
+    for name in ("AirflowSkipException", "AirflowFailException"):
+        if name in getattr(error, "names", ()):
+            asked: Exception = getattr(known, name)(str(error))
+            return asked
+    final = is_final(step, error) and not isinstance(error, StepCancelledError)
+    kind = known.AirflowFailException if final else known.AirflowException
+    if isinstance(error, StepTimeoutError):
+        kind = type(TIMED_OUT, (kind,), {"__module__": __name__})
+    made: Exception = kind(str(error))
+    return made
+
+
+def is_final(step: Step, error: StepError) -> bool:
+    """True for an error that the step's policy does not retry."""
+    names = getattr(error, "names", ())
+    return step.retry is not None and not (
+        step.retry.retries_on_names(names) if names else step.retry.retries_on(error)
+    )
+
+
+def airflow_exceptions() -> ModuleType:
+    """The module of Airflow's exceptions."""
+    try:
+        return import_module("airflow.sdk.exceptions")
+    except ImportError:  # Airflow 2
+        return import_module("airflow.exceptions")
+
+
+def interruptions() -> tuple[type[BaseException], ...]:
+    """What Airflow throws into a task that is too late, or that Airflow 2 was asked to stop."""
+    names = ("AirflowTaskTimeout", "AirflowTaskTerminated")
+    return tuple(getattr(airflow_exceptions(), name) for name in names if hasattr(airflow_exceptions(), name))
+
+
+def interrupted(step: Step, error: BaseException) -> StepError:
+    """Such an error in FlowyML's words."""
+    if type(error).__name__ == "AirflowTaskTimeout":
+        ended: StepError = StepTimeoutError(f"step {step.name!r} ran longer than its timeout and was stopped.")
+    else:
+        ended = StepCancelledError(f"step {step.name!r} was stopped by Airflow.")
+    ended.step = step.name
+    return ended
+
+
+def upstream_failed(task: Task) -> Exception:
+    """What a task raises that Airflow let through although what it waits for failed."""
+    kind = type(UPSTREAM_FAILED, (airflow_exceptions().AirflowFailException,), {"__module__": __name__})
+    made: Exception = kind(f"{task.name} is not run: what it waits for failed.")
+    return made

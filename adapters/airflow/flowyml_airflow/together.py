@@ -1,0 +1,183 @@
+"""What the task of an execution group does: it runs the group's steps one after the other, in one process.
+
+This file travels in the bundle. The reader at home goes by what is written here: see ``together_reading``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from flowyml.core.errors import StepCancelledError, StepError, StepTimeoutError
+from flowyml.core.runs import labelled
+from flowyml.plan.model import Constant, FromEither, FromParameter, FromStep, Source, Step
+from flowyml.plan.values import steps_of
+from flowyml.runtime.execution import CachedOutputs
+from flowyml_airflow.endings import is_final
+from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.names import STEPS_KEY
+from flowyml_airflow.upstream import Upstream
+from flowyml_airflow.xcoms import carried
+
+__all__ = ["GroupRun", "not_made"]
+
+logger = logging.getLogger("airflow.task")
+_FINAL = ("AirflowFailException", "AirflowSkipException")
+"""What a step raises of Airflow's own so that it is not tried again."""
+
+
+@dataclass
+class GroupRun:
+    """One try of such a task. ``run`` raises the error of the first step that failed, when all have had their turn.
+
+    A step whose function fails is tried again here, by its policy; one that waits for a step that failed does not run,
+    as anywhere. What became of each is written down at each change, so that it is known of a task that is killed, too.
+    ``call`` makes one attempt: it takes what ``StepProcesses.run`` does.
+    """
+
+    flow: Flow
+    task: Task
+    upstream: Upstream
+    ti: Any
+    call: Callable[..., dict[str, Any]]
+    stop: threading.Event
+    _made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _written: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _failures: list[tuple[Step, StepError]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.steps = self.flow.runs(self.task)
+        self.at_work = self.steps[0]
+        self._tries = int(self.ti.try_number)
+        self._process = labelled(self.task.name, (self.upstream.index,) if self.upstream.index >= 0 else ())
+
+    @property
+    def failed(self) -> Step:
+        """The step whose error ``run`` raised."""
+        return self._failures[0][0] if self._failures else self.at_work
+
+    def run(self) -> None:
+        """Run all of them."""
+        skips = []
+        for step in self.steps:
+            self.at_work = step
+            states = {self._written[name]["state"] for name in self._before(step)}
+            if states <= {"success"}:
+                try:
+                    self._made[step.name] = self._run(step)
+                except StepCancelledError:
+                    raise
+                except StepError as error:
+                    if "AirflowSkipException" in getattr(error, "names", ()):
+                        skips.append(error)
+                    else:
+                        self._failures.append((step, error))
+            else:
+                self._write(step, "skipped" if states <= {"success", "skipped"} else "upstream_failed", 0)
+        if self._failures:
+            first, failure = self._failures[0]
+            logger.info("Step %r, attempt %d failed.", first.name, self._written[first.name]["attempt"])
+            raise failure
+        if skips:
+            raise skips[0]
+
+    def _run(self, step: Step) -> Mapping[str, Any]:
+        """The outputs of a step, tried as often as its policy says."""
+        delays = list(step.retry.delays) if step.retry else []
+        attempt = self._tries  # the tries of the task before this one count as one each
+        while True:
+            self._write(step, "running", attempt)
+            logger.info("Step %r, attempt %d begins.", step.name, attempt)
+            try:
+                outputs = self.call(
+                    step.name,
+                    self._inputs(step),
+                    attempt=attempt,
+                    timeout=step.timeout_seconds,
+                    together=self._process,
+                    hold=step is not self.steps[-1] or bool(delays),
+                )
+            except StepCancelledError:
+                raise  # what it was doing stands as it is: the end of the task says how that ended
+            except StepError as error:
+                self._note(step, attempt, error, is_last=not delays)
+                if self._is_over(step, error) or not delays:
+                    raise
+                self._wait(step, delays.pop(0))
+                attempt += 1
+            else:
+                for name, packed in outputs.items():
+                    self.ti.xcom_push(key=self.flow.key(FromStep(step.name, name)), value=carried(packed))
+                cached = {"cached_from": outputs.cached_from} if isinstance(outputs, CachedOutputs) else {}
+                self._write(step, "success", attempt, **cached)
+                return outputs
+
+    def _note(self, step: Step, attempt: int, error: StepError, *, is_last: bool) -> None:
+        """Log and write down an attempt that failed."""
+        if "AirflowSkipException" in getattr(error, "names", ()):
+            self._write(step, "skipped", attempt)
+            return
+        logger.error("%s", (getattr(error, "traceback", "") or str(error)).rstrip())
+        state = "failed" if is_last or self._is_over(step, error) else "up_for_retry"
+        self._write(step, state, attempt, error=str(error), late=isinstance(error, StepTimeoutError))
+
+    def _is_over(self, step: Step, error: StepError) -> bool:
+        return is_final(step, error) or any(name in getattr(error, "names", ()) for name in _FINAL)
+
+    def _wait(self, step: Step, seconds: float) -> None:
+        logger.info("It is tried again in %g s.", seconds)
+        if self.stop.wait(seconds):
+            error = StepCancelledError(f"step {step.name!r} was stopped while it waited to be tried again.")
+            error.step = step.name
+            raise error
+
+    def _before(self, step: Step) -> list[str]:
+        """The steps of the group that a step waits for."""
+        names = [name for item in step.inputs for name in steps_of(item.source)]
+        return [name for name in dict.fromkeys((*names, *step.after)) if name in self._written]
+
+    def _inputs(self, step: Step) -> dict[str, Any]:
+        """Packed; parameters and constants are known where it runs."""
+        return {
+            item.name: self._value(step, item.name, item.source)
+            for item in step.inputs
+            if not isinstance(item.source, Constant | FromParameter)
+        }
+
+    def _value(self, step: Step, name: str, source: Source) -> Any:
+        """A packed value: of a step of the group as that has returned it, else as it stands in Airflow."""
+        outputs = source.outputs if isinstance(source, FromEither) else [source]
+        for output in outputs:
+            if isinstance(output, FromStep) and output.step in self._made:
+                return self._made[output.step][output.output]
+        value = self.upstream.value(source, step.group)
+        if value is None and isinstance(source, FromStep):
+            before = self.flow.steps[source.step]
+            index = self.upstream.index if self.flow.loop(before) else -1
+            if self.upstream.pull(self.flow.id(before), self.flow.mark(before), index) is None:
+                raise not_made(step, name, self.flow.id(before))
+        return value
+
+    def _write(self, step: Step, state: str, attempt: int, **more: Any) -> None:
+        """Leave what became of a step, in Airflow's words, beside what became of those before it."""
+        now = datetime.now(UTC).isoformat()
+        began = self._written.get(step.name, {}).get("began")
+        if state == "running":
+            self._written[step.name] = {"state": state, "attempt": attempt, "began": now}
+        else:
+            self._written[step.name] = {"state": state, "attempt": attempt, "began": began, "ended": now, **more}
+        self.ti.xcom_push(key=STEPS_KEY, value=carried({"try": self._tries, "steps": self._written}))
+
+
+def not_made(step: Step, name: str, task: str) -> StepError:
+    """The error of a step for which an output is not there: Airflow gives None for an XCom that is not there."""
+    error = StepError(
+        f"step {step.name!r} needs {name!r}, which task {task!r} did not produce: it did not run in this run, or was "
+        f"marked as success by hand. Clear it, and Airflow runs both."
+    )
+    error.step = step.name
+    return error

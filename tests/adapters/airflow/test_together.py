@@ -1,0 +1,335 @@
+"""An execution group as one task, where no Airflow is needed for it; ``test_conformance`` runs one on real ones."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, for_each, pipeline, step
+from flowyml.core.errors import StepCancelledError, StepFailedError, StepTimeoutError, UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import StepRun
+from flowyml_airflow import airflow_operator, worker
+from flowyml_airflow.compiler import compile_dag
+from flowyml_airflow.flow import Flow, Task
+from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.names import STEPS_KEY
+from flowyml_airflow.retrying import to_clear
+from flowyml_airflow.together import GroupRun
+from flowyml_airflow.together_reading import attributed, step_runs
+from flowyml_airflow.upstream import Upstream
+from flowyml_airflow.xcoms import restored
+from tests.adapters.airflow import dags
+
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+RUNNING, QUEUED, TIMEOUT = ExecutionStatus.RUNNING, ExecutionStatus.QUEUED, ExecutionStatus.TIMEOUT
+
+
+class Ti:
+    """As much of a task instance as a group needs; what is pushed is kept, in order."""
+
+    dag_id = run_id = "x"
+    map_index = -1
+
+    def __init__(self, try_number: int = 1, pulled: Mapping[str, Any] | None = None) -> None:
+        self.try_number = try_number
+        self.pushed: list[tuple[str, Any]] = []
+        self.pulled = pulled or {}
+
+    def xcom_push(self, *, key: str, value: Any) -> None:
+        self.pushed.append((key, restored(value)))
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        return self.pulled.get(f"{task_ids}.{key}")
+
+    def states(self) -> list[dict[str, str]]:
+        """What was written down of the steps, at each change."""
+        return [
+            {name: each["state"] for name, each in value["steps"].items()}
+            for key, value in self.pushed
+            if key == STEPS_KEY
+        ]
+
+
+@step(execution_group="g", retry=1)
+def first() -> int:
+    return 1
+
+
+@step(execution_group="g")
+def second(first: int) -> int:
+    return first + 1
+
+
+@step(execution_group="g")
+def beside() -> int:
+    return 5
+
+
+@step
+def after(second: int, beside: int) -> int:
+    return second + beside
+
+
+@pipeline
+def three() -> Any:
+    return after(second(first()), beside())
+
+
+def group_of(call: Callable[..., Any], ti: Ti | None = None) -> GroupRun:
+    flow = Flow(three.compile())
+    ti = ti or Ti()
+    return GroupRun(flow, Task("together", "g"), Upstream(flow, {"ti": ti}, {}), ti, call, threading.Event())
+
+
+def failing(*names: str) -> StepFailedError:
+    error = StepFailedError("ValueError: no")
+    error.names = names or ("ValueError",)
+    return error
+
+
+def test_each_step_is_tried_by_its_own_policy_and_written_down_at_each_change() -> None:
+    calls: list[Any] = []
+
+    def call(name: str, inputs: Mapping[str, Any], *, attempt: int, hold: bool, **options: Any) -> dict[str, Any]:
+        calls.append((name, dict(inputs), attempt, hold))
+        if name == "first" and attempt == 1:
+            raise failing()
+        return {name: len(calls)}
+
+    ti = Ti()
+    group_of(call, ti).run()
+    assert calls == [
+        ("first", {}, 1, True), ("first", {}, 2, True), ("beside", {}, 1, True), ("second", {"first": 2}, 1, False),
+    ]  # fmt: skip
+    assert [each["first"] for each in ti.states()][:4] == ["running", "up_for_retry", "running", "success"]
+    assert ti.states()[-1] == {"first": "success", "second": "success", "beside": "success"}
+    assert [item for item in ti.pushed if item[0] != STEPS_KEY] == [
+        ("first.first", 2), ("beside.beside", 3), ("second.second", 4),
+    ]  # fmt: skip
+
+
+def test_what_does_not_need_a_step_that_failed_still_runs() -> None:
+    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        if name == "first":
+            raise failing()
+        return {name: 1}
+
+    group = group_of(call, ti := Ti(try_number=3))
+    with pytest.raises(StepFailedError):
+        group.run()
+    assert group.failed.name == "first"
+    assert ti.states()[-1] == {"first": "failed", "second": "upstream_failed", "beside": "success"}
+    last = ti.pushed[-1][1]
+    assert last["try"] == 3
+    assert last["steps"]["first"] | {"began": 0, "ended": 0} == {
+        "state": "failed", "attempt": 4, "began": 0, "ended": 0, "error": "ValueError: no", "late": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "state"), [("AirflowFailException", "failed"), ("AirflowSkipException", "skipped")])
+def test_airflows_own_exceptions_are_not_tried_again(name: str, state: str) -> None:
+    calls = []
+
+    def call(step: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        calls.append(step)
+        if step == "first":
+            raise failing(name)
+        return {step: 1}
+
+    group = group_of(call, ti := Ti())
+    with pytest.raises(StepFailedError):
+        group.run()
+    assert calls == ["first", "beside"]
+    assert ti.states()[-1] == {
+        "first": state, "second": "skipped" if state == "skipped" else "upstream_failed", "beside": "success",
+    }  # fmt: skip
+
+
+def test_a_group_that_is_stopped_leaves_the_step_that_was_at_work() -> None:
+    def call(name: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        raise StepCancelledError("stopped")
+
+    group = group_of(call, ti := Ti())
+    with pytest.raises(StepCancelledError):
+        group.run()
+    assert ti.states() == [{"first": "running"}]
+
+    def late(name: str, inputs: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        group.stop.set()
+        raise StepTimeoutError("too long")
+
+    group = group_of(late, ti := Ti())
+    with pytest.raises(StepCancelledError, match="while it waited to be tried again"):
+        group.run()
+    assert ti.states()[-1] == {"first": "up_for_retry"}
+
+
+def test_the_steps_share_a_process(tmp_path: Path) -> None:
+    """By a worker's function, with real processes."""
+    folder = str(tmp_path)
+
+    @step(execution_group="pids")
+    def one() -> int:
+        import os
+
+        return os.getpid()
+
+    @step(execution_group="pids")
+    def two(one: int) -> list[int]:
+        import os
+
+        (Path(folder) / "ran").touch()
+        return [one, os.getpid()]
+
+    dag = compile_dag(Pipeline("pids").add_step(one).add_step(two).bundle())
+    bundle = tmp_path / dag.bundle.filename
+    bundle.write_bytes(dag.bundle.data)
+    run = SimpleNamespace(dag_id="pids", conf={})
+    context = {"run_id": "r", "dag_run": run, "ti": (ti := Ti())}
+    operator = SimpleNamespace(steps=["one", "two"], inputs={})
+    worker.run_together(operator, context, bundle, sys.executable, str(tmp_path / "store"))
+    mine, other = dict(ti.pushed)["two.two"]
+    assert mine == other
+    assert (tmp_path / "ran").exists()
+
+
+WHOLE = StepRun(name="g", status=FAILED, raw_status="failed", attempt=2, error="killed")
+
+
+def said(state: str, attempt: int = 1, **more: Any) -> dict[str, Any]:
+    return {"state": state, "attempt": attempt, "began": "2026-01-01T00:00:00+00:00", **more}
+
+
+def read(whole: StepRun, written: Mapping[str, Any], tries: int = 2) -> dict[str, Any]:
+    runs = step_runs(["a", "b", "c"], whole, {"try_number": 2}, {"try": tries, "steps": written})
+    return {run.name: (run.status, run.raw_status, run.attempt, run.error) for run in runs}
+
+
+def test_a_task_that_was_killed_tells_which_steps_had_ended() -> None:
+    written = {"a": said("success"), "b": said("running", 3)}
+    assert read(WHOLE, written) == {
+        "a": (COMPLETED, "success", 1, None),
+        "b": (FAILED, "failed", 3, "killed"),
+        "c": (CANCELLED, "upstream_failed", 0, None),
+    }
+    stopped = StepRun(name="g", status=CANCELLED, raw_status="failed", attempt=2)
+    assert read(stopped, written) == {
+        "a": (COMPLETED, "success", 1, None),
+        "b": (CANCELLED, "failed", 3, None),
+        "c": (CANCELLED, "failed", 0, None),
+    }
+
+
+def test_steps_that_failed_or_are_at_work() -> None:
+    written = {
+        "a": said("failed", error="E", late=True), "b": said("upstream_failed", 0), "c": said("success"),
+    }  # fmt: skip
+    assert [value[0] for value in read(WHOLE, written).values()] == [TIMEOUT, CANCELLED, COMPLETED]
+    at_work = StepRun(name="g", status=RUNNING, raw_status="running", attempt=2)
+    states = read(at_work, {"a": said("success"), "b": said("up_for_retry", error="E")})
+    assert [value[0] for value in states.values()] == [COMPLETED, RUNNING, QUEUED]
+
+
+def test_what_an_earlier_try_left_does_not_count() -> None:
+    assert read(WHOLE, {"a": said("success")}, tries=1) == {
+        "a": (FAILED, "failed", 2, "killed"),
+        "b": (CANCELLED, "upstream_failed", 0, None),
+        "c": (CANCELLED, "upstream_failed", 0, None),
+    }
+    by_hand = StepRun(name="g", status=COMPLETED, raw_status="success", attempt=1)
+    assert [value[0] for value in read(by_hand, {}).values()] == [COMPLETED] * 3
+
+
+def test_each_line_of_the_log_is_of_a_step() -> None:
+    lines = [
+        "loading", "Step 'a', attempt 1 begins.", "one", "Step 'a', attempt 2 begins.", "two",
+        "Step 'b', attempt 1 begins.", "three", "Step 'nobody', attempt 1 begins.", "Step 'a', attempt 2 failed.", "E",
+    ]  # fmt: skip
+    found = [(each.step, each.attempt, each.message) for each in attributed(list(map(LogEvent, lines)), ["a", "b"], 1)]
+    assert found == [
+        ("a", 1, "loading"), ("a", 1, "one"), ("a", 2, "two"), ("b", 1, "three"),
+        ("b", 1, "Step 'nobody', attempt 1 begins."), ("a", 2, "E"),
+    ]  # fmt: skip
+
+
+def test_a_named_step_of_a_group_runs_again_with_the_group() -> None:
+    tasks = [{"task_id": "g", "map_index": index, "state": "failed"} for index in (0, 1)]
+    facts = {"together": {"g": ["left", "right"]}}
+    assert to_clear(tasks, {}, facts, steps=["right[1]"], was_stopped=False) == {("g", 1)}
+    assert to_clear(tasks, {}, facts, steps=["left"], was_stopped=False) == {("g", 0), ("g", 1)}
+
+
+def test_a_group_is_a_task_with_an_id_of_its_own() -> None:
+    @step(name="g")
+    def named_as_the_group(second: int) -> int:
+        return second
+
+    @pipeline(name="same names")
+    def made() -> Any:
+        return named_as_the_group(second(first()))
+
+    flow = Flow(made.compile())
+    group = flow.steps["first"]
+    assert flow.steps["second"] == group == Task("together", "g")
+    assert flow.id(group) != flow.id(flow.steps["g"]) == "g"
+    assert flow.upstream(flow.steps["g"]) == [group]
+    assert [task.kind for task in flow.tasks] == ["together", "step"]
+
+
+def test_the_time_that_a_task_may_take() -> None:
+    flow = Flow(dags.grouped.compile())
+    assert flow.timeout(flow.steps["read"]) == 60 + 2 * 30 + 10
+    assert flow.timeout(flow.steps["half"]) is None
+
+
+def test_a_handler_goes_by_the_steps_of_a_group_that_it_waits_for() -> None:
+    flow = Flow(dags.grouped.compile())
+    assert flow.rule(flow.steps["alarm"]) == "all_done"
+    assert flow.is_watched
+
+
+def test_a_step_may_have_completed_in_a_task_that_failed() -> None:
+    flow = Flow(three.compile())
+    ti = Ti(pulled={f"g.{STEPS_KEY}": {"try": 1, "steps": {"first": said("failed"), "beside": said("success")}}})
+    ti.get_task_states = lambda **_: {"x": {"g": "failed"}}  # type: ignore[attr-defined]
+    seen = Upstream(flow, {"ti": ti}, {})
+    ends = {source.step: seen.end(source, "") for source in flow.outputs(flow.steps["after"])}
+    assert {name: end.name if end is not None else None for name, end in ends.items()} == {
+        "second": "FAILED", "beside": "OK",
+    }  # fmt: skip
+
+
+def test_operators_of_airflows_own_are_beside_groups() -> None:
+    fetch = airflow_operator("airflow.operators.bash.BashOperator", task_id="fetch", bash_command="true")
+    with pytest.raises(UnsupportedFeatureError, match="'fetch' is an operator of Airflow's, which is a task of its"):
+        compile_dag(Pipeline("inside").add_step(fetch.options(execution_group="g")).bundle())
+
+    @pipeline(name="behind")
+    def behind() -> Any:
+        return {"done": fetch(env=second(first()))}
+
+    with pytest.raises(UnsupportedFeatureError, match="an output of execution_group='g'"):
+        compile_dag(behind.bundle())
+
+
+def test_a_loop_over_one_group_is_a_mapped_task() -> None:
+    @step(execution_group="item")
+    def left(n: int) -> int:
+        return n
+
+    @pipeline(name="looped group")
+    def made() -> Any:
+        with for_each([1, 2]) as n:
+            done = left(n)
+        return {"done": done}
+
+    text = compile_dag(made.bundle()).text
+    assert 'ItemTogether.partial(\n        task_id="item",\n        steps=["left"],' in text
+    assert "class Step(" not in text
