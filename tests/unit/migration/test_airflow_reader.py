@@ -221,6 +221,10 @@ class Load(BaseOperator):
         super().__init__(task_id=f"load_{table}", **kwargs)
         self.table, self.rows = table, rows
 
+class Check(BaseOperator):
+    def __init__(self, of, **kwargs):
+        super().__init__(**kwargs)
+
 class Section(TaskGroup):
     def __init__(self, name, tables, **kwargs):
         super().__init__(group_id=name, **kwargs)
@@ -238,12 +242,13 @@ class Builder:
         with DAG(self.name, default_args={"retries": 4}, schedule="@once") as dag:
             first = Load(table="first")
             first >> Section("all", self.tables) >> Load(table="last", rows=first.output)
+            Check(task_id="check", of=first.output)
         return dag
 
 dag = Builder("built").build()
 """,
     )
-    assert ids(file) == ["load_first", "all.load_a", "all.load_b", "load_last"]
+    assert ids(file) == ["load_first", "all.load_a", "all.load_b", "load_last", "check"]
     assert edges(file) == {
         *("load_first>all.load_a", "load_first>all.load_b", "load_first>load_last"),
         *("all.load_a>load_last", "all.load_b>load_last"),

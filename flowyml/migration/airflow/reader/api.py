@@ -44,6 +44,8 @@ from flowyml.migration.airflow.reader.values import (
 
 __all__ = ["Airflow", "is_operator"]
 
+_BARE = frozenset({"BaseOperator", "BaseSensorOperator", "SkipMixin", "object", "ABC", "Generic", "LoggingMixin"})
+"""Bases of operators that have no template fields: another task's result in an argument makes no edge."""
 _KEY = re.compile(r"[\w.-]+")
 _HARMLESS = frozenset(
     {"airflow", "attr", "attrs", "boto3", "botocore", "builtins", "cosmos", "dateutil", "dbt", "google", "jinja2"}
@@ -523,6 +525,8 @@ class Airflow:
         fields = hard(task.cls.find("template_fields")) if task.cls is not None else None
         if isinstance(fields, (list, tuple)) and all(isinstance(one, str) for one in fields):
             return [task.attributes.get(name, arguments.value(name)) for name in fields]
+        if task.cls is not None and fields is None and all(base.name in _BARE for base in task.cls.foreign()):
+            return []
         return list(arguments.values())
 
     # Attributes
