@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts.optional import require
-from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.plain import INLINE_LIMIT
 from flowyml.artifacts.store import Store
 from flowyml.plan.kinds import kind_of
 
@@ -28,21 +28,26 @@ _ROWS, _COLUMNS, _CELL = 10, 12, 40  # of the head of a table
 _MOST_BYTES = 8000  # of a face, as JSON
 _LONGEST = 500  # characters of a text's beginning
 _WIDTH = 10  # inches at most of a picture's longer side; its height and width go together
-_NAMED_BY_FORMAT = frozenset({"text", "file", "folder", "table", "array"})
 _SAYS_IT_ITSELF = frozenset({"", "text", "metrics", "data"})
 
 
 def face_of(
-    value: Any, store: Store, key: Callable[[], str], *, kind: str = "", facts: Mapping[str, Any] = {}, mask: Text = str
+    value: Any,
+    store: Store | None,
+    key: Callable[[], str],
+    *,
+    kind: str = "",
+    facts: Mapping[str, Any] = {},
+    mask: Text = str,
 ) -> dict[str, Any]:
     """What a reference says beside where the value is; empty for plain values that show it themselves.
 
-    ``kind`` is that of the annotation, ``facts`` are what the step reported. ``mask`` takes secrets out of a text. What
-    cannot be shown is left out, with a line in the log: no step fails for it.
+    Without a ``store`` there is no picture. ``kind`` is that of the annotation, ``facts`` are what the step reported.
+    ``mask`` takes secrets out of a text. What cannot be shown is left out, with a line in the log; no step fails.
     """
     found = kind or kind_of(value)
-    if not facts and is_plain(value) and found in _SAYS_IT_ITSELF:
-        return {} if type(value) is not str or len(value) < _LONGEST else {"kind": found, **_of_text(value, mask)}
+    if not facts and found in _SAYS_IT_ITSELF and not (found == "text" and len(value) > INLINE_LIMIT):
+        return {}
     face: dict[str, Any] = {"kind": found}
     if isinstance(value, Path):
         face["name"] = mask(value.name)
@@ -56,13 +61,13 @@ def face_of(
     return _bounded(face)
 
 
-def _seen(value: Any, kind: str, store: Store, key: Callable[[], str], mask: Text) -> dict[str, Any]:
+def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], mask: Text) -> dict[str, Any]:
     match kind:
         case "table":
             return _of_table(value, mask)
         case "array":
             return {"facts": {"shape": "×".join(map(str, value.shape)) or "()", "dtype": str(value.dtype)}}
-        case "figure":
+        case "figure" if store is not None:
             return _of_figure(value, store, key)
         case "metrics" if isinstance(value, Mapping):
             return {"facts": {str(name)[:_CELL]: number for name, number in islice(value.items(), 100)}}

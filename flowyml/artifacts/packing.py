@@ -10,7 +10,7 @@ from typing import Any
 
 from flowyml.artifacts.allowed import why_no_pickles
 from flowyml.artifacts.formats import Format, format_named, formats_for
-from flowyml.artifacts.plain import is_plain
+from flowyml.artifacts.plain import INLINE_LIMIT, is_plain
 from flowyml.artifacts.store import CONTENT, Store, Written
 from flowyml.core.errors import ArtifactError, NotPicklableError
 from flowyml.core.urls import shown
@@ -20,8 +20,6 @@ __all__ = [
     "INLINE_LIMIT", "REFERENCE", "artifact_key", "is_plain", "is_reference", "pack", "read_reference", "run_place",
     "unpack",
 ]  # fmt: skip
-
-INLINE_LIMIT = 65536
 
 REFERENCE = "$artifact"
 

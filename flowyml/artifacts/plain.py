@@ -7,7 +7,10 @@ from typing import Any
 
 from flowyml.plan.parameters import DEEPEST
 
-__all__ = ["is_plain"]
+__all__ = ["INLINE_LIMIT", "is_plain"]
+
+INLINE_LIMIT = 65536
+"""The most bytes of a value, as JSON, that goes inline."""
 
 
 def is_plain(value: Any, depth: int = 0) -> bool:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "reading:status",
     "watch": "reading:watch",
     "logs": "reading:logs",
+    "artifacts": "reading:artifacts",
     "outputs": "reading:outputs",
     "cancel": "reading:cancel",
     "retry": "reading:retry",

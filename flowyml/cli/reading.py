@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
 from flowyml.cli.output import Output, note, print_error
-from flowyml.cli.records import plain_log, plain_outputs, plain_run, plain_step, status_word
+from flowyml.cli.records import plain_artifact, plain_log, plain_outputs, plain_run, plain_step, status_word
 from flowyml.core.errors import FlowymlError
 from flowyml.core.following import command_for
-from flowyml.core.runs import Run, StepRun, opened
+from flowyml.core.runs import Artifact, Run, StepRun, opened
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["cancel", "logs", "outputs", "retry", "runs", "status", "watch"]
+__all__ = ["artifacts", "cancel", "logs", "outputs", "retry", "runs", "status", "watch"]
 
 _WIDE = 70
 """Columns of a terminal from which `runs` shows whole times and durations, and `status` a table."""
@@ -118,6 +119,9 @@ def outputs(
     job: Job,
     name: Annotated[str | None, Argument("[NAME]", "Only this one.")] = None,
     on: On = None,
+    download: Annotated[
+        Path | None, Option(("--download",), "Write what was stored, of all steps, below this folder.", metavar="DIR")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read back the outputs of a completed run."""
@@ -125,6 +129,9 @@ def outputs(
 
     with Output(as_json) as out:
         submission = _attached(resolve(on), job)
+        if download is not None:
+            _download(out, submission, download, name, as_json=as_json)
+            return
         if not submission.run.status.is_successful:
             state = submission.run.status
             raise FlowymlError(f"run {submission.run_id} is {state}: only a completed run has outputs.")
@@ -140,6 +147,49 @@ def outputs(
             out.raw(f"{value if isinstance(value, str) else repr(value)}\n".encode("utf-8", "backslashreplace"))
         else:
             print_outputs(out, values)
+
+
+def _download(out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, as_json: bool) -> None:
+    from flowyml.orchestrators.downloading import download
+
+    found = submission.artifacts()
+    wanted = [each for each in found if name is None or name in (each.name, each.label)]
+    if name is not None and not wanted:
+        raise UsageError(f"This run has stored no output {name!r}. It has: {', '.join(each.label for each in found)}.")
+    stores = submission.orchestrator.artifact_stores(submission.job_id)
+    written = download(wanted, stores, folder, note=note)
+    if as_json:
+        out.document([str(path) for path in written])
+        return
+    for path in written:
+        out.line(str(path))
+    if not written:
+        note("this run has stored nothing that can be downloaded")
+
+
+def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
+    """List what the steps of a run stored, and their metrics: type, size, facts and where it stands."""
+    with Output(as_json) as out:
+        found = _attached(resolve(on), job).artifacts()
+        if as_json:
+            out.document([plain_artifact(each) for each in found])
+        elif not found:
+            note("this run has stored nothing")
+        else:
+            rows = [
+                (each.label, each.type, _bytes(each.size), (each.digest or "")[:12], _facts(each)) for each in found
+            ]
+            out.table(("OUTPUT", "TYPE", "SIZE", "DIGEST", "FACTS"), rows, cut="FACTS")
+
+
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return ""
+    return f"{size} B" if size < 1000 else f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
+
+
+def _facts(artifact: Artifact) -> str:
+    return ", ".join(f"{name}={value}" for name, value in artifact.metadata.items())[:200]
 
 
 def cancel(job: Job, on: On = None, as_json: AsJson = False) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowyml.cli.output import Word
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import ScheduleInfo
 
 __all__ = ["plain_log", "plain_outputs", "plain_run", "plain_schedule", "plain_step", "shown", "status_word"]
@@ -73,6 +73,22 @@ def plain_log(line: LogLine) -> dict[str, Any]:
         "index": list(line.index),
         "level": line.level,
         "message": line.message,
+    }
+
+
+def plain_artifact(artifact: Artifact) -> dict[str, Any]:
+    """An artifact as JSON."""
+    return {
+        "step": artifact.step,
+        "index": list(artifact.index),
+        "name": artifact.name,
+        "type": artifact.type,
+        "format": artifact.format,
+        "size": artifact.size,
+        "digest": artifact.digest,
+        "url": artifact.url,
+        "picture": artifact.picture,
+        "metadata": dict(artifact.metadata),
     }
 
 

@@ -36,6 +36,7 @@ class Feature(StrEnum):
     EXECUTION_GROUPS = "Several steps in one task or process (execution_group)"
     RETRY_RUN = "What failed of a run runs again (retry)"
     SECRETS = "Secrets by name"
+    ARTIFACTS = "Artifacts listed and shown (report)"
     OPERATORS = "Operators of Airflow as steps (airflow_operator)"
     CACHING = "Results of steps that later runs take again (cache)"
     SCHEDULE_CRON = "Cron schedule"

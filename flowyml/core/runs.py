@@ -13,7 +13,8 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
 
 __all__ = [
-    "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded", "labelled", "opened",
+    "Artifact", "LogLine", "Outputs", "PipelineResult", "Run", "StepResult", "StepRun", "find_item", "folded",
+    "labelled", "opened",
 ]  # fmt: skip
 
 
@@ -222,6 +223,36 @@ class LogLine:
     def is_of(self, step: str, index: tuple[int, ...] = ()) -> bool:
         """Whether it is of a step; with ``index`` of an item, or of one within that one."""
         return self.step == step and self.index[: len(index)] == index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """An output that was stored, or is metrics, as people see it; ``name`` is that of the output of its step.
+
+    ``type`` is its kind, such as ``table``; ``format`` how it is written. ``size`` is in bytes and ``digest`` the
+    SHA-256 in hexadecimal. ``url`` is None where it stands in no store that outlives the run, and for what engines
+    hold themselves, such as metrics. ``head`` is the beginning of a text, or columns and first rows of a table;
+    ``picture`` the URL of a figure's. ``index`` is that of the ``StepRun``.
+    """
+
+    step: str
+    name: str
+    type: str
+    format: str = "json"
+    size: int | None = None
+    digest: str | None = None
+    url: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    head: Any = None
+    picture: str | None = None
+    index: tuple[int, ...] = ()
+    packed: Any = field(default=None, repr=False, compare=False)
+    """What stands for it between steps."""
+
+    @property
+    def label(self) -> str:
+        """The step with its item and the output: ``train[3].model``."""
+        return f"{labelled(self.step, self.index)}.{self.name}"
 
 
 class Outputs(dict[str, Any]):

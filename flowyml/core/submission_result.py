@@ -13,7 +13,18 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.following import command_for
 from flowyml.core.observability import get_metrics_collector, measure
 from flowyml.core.progress import show_progress, wants_progress
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepResult, StepRun, find_item, folded, opened
+from flowyml.core.runs import (
+    Artifact,
+    LogLine,
+    Outputs,
+    PipelineResult,
+    Run,
+    StepResult,
+    StepRun,
+    find_item,
+    folded,
+    opened,
+)
 
 __all__ = ["RunOperations", "SubmissionResult"]
 
@@ -30,6 +41,8 @@ class RunOperations(Protocol):
     def get_run(self, job_id: str) -> Run: ...
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]: ...
     def outputs(self, job_id: str) -> Outputs: ...
+    def run_artifacts(self, job_id: str) -> list[Artifact]: ...
+    def artifact_stores(self, job_id: str) -> Sequence[Any]: ...
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]: ...
     def logs_of_step(
         self, job_id: str, step: str, index: tuple[int, ...], *, follow: bool = False
@@ -97,6 +110,13 @@ class SubmissionResult:
     def outputs(self) -> Outputs:
         """The outputs of the pipeline, read back from the engine; empty until the run completed."""
         return self.orchestrator.outputs(self.job_id) if self.status.is_successful else Outputs()
+
+    def artifacts(self) -> list[Artifact]:
+        """What the steps have given so far that was stored, or is metrics: type, size, digest, URL and metadata.
+
+        Nothing of it is read for that. Outputs that are small and plain are not among them: see ``outputs``.
+        """
+        return self.orchestrator.run_artifacts(self.job_id)
 
     def step_runs(self) -> tuple[StepRun, ...]:
         """The steps with attempts, times and errors; of a step in a loop each item by itself."""

@@ -28,10 +28,11 @@ from flowyml.runtime.loading import stop_if_loading
 if TYPE_CHECKING:
     from datetime import date
 
+    from flowyml.artifacts.store import Store
     from flowyml.core.credentials import Login
     from flowyml.core.origin import Origin
     from flowyml.core.pruning import Bounds, Prunable, Pruned
-    from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+    from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.probe import Site
@@ -308,6 +309,16 @@ class Orchestrator(ABC):
     @abstractmethod
     def outputs(self, job_id: str) -> Outputs:
         """The outputs of a completed run."""
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        """What the steps of a run have given so far that was stored, or is metrics, in the order of the steps."""
+        raise self._lacks("a list of artifacts")
+
+    def artifact_stores(self, job_id: str) -> Sequence[Store]:
+        """The stores in which artifacts of a run may stand."""
+        from flowyml.artifacts import open_store
+
+        return (open_store(),)
 
     @abstractmethod
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:

@@ -17,7 +17,7 @@ from flowyml.core.errors import (
     OrchestratorNotFoundError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import TLS_OPTIONS, Tls
@@ -31,6 +31,7 @@ from flowyml.runtime.loading import stop_if_loading
 if TYPE_CHECKING:
     from datetime import date
 
+    from flowyml.artifacts.store import Store
     from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
 
@@ -141,6 +142,12 @@ class RemoteOrchestrator(Orchestrator):
 
     def outputs(self, job_id: str) -> Outputs:
         return self.adapter.outputs(job_id)
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        return self.adapter.run_artifacts(job_id)
+
+    def artifact_stores(self, job_id: str) -> Sequence[Store]:
+        return self.adapter.artifact_stores(job_id)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self.adapter.logs(job_id, follow=follow)

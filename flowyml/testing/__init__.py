@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowyml.testing.again import ExecutionGroupConformance, RetryConformance
+    from flowyml.testing.artifacts import ArtifactConformance
     from flowyml.testing.branches import BranchConformance
     from flowyml.testing.caching import CachingConformance
     from flowyml.testing.chance import RandomFlowConformance
@@ -35,14 +36,14 @@ if TYPE_CHECKING:
     from flowyml.testing.suite import ControlFlowConformance, OrchestratorConformance
 
 __all__ = [
-    "BranchConformance", "CachingConformance", "CleanupConformance", "ControlFlowConformance",
+    "ArtifactConformance", "BranchConformance", "CachingConformance", "CleanupConformance", "ControlFlowConformance",
     "DeploymentConformance", "ExecutionGroupConformance", "FailureConformance", "FanOutConformance", "LifeConformance",
     "OrchestratorConformance", "RandomFlowConformance", "RetryConformance", "RunConformance", "RunIfConformance",
     "ScheduleConformance", "SecretConformance", "SubPipelineConformance",
 ]  # fmt: skip
 
 _MODULES = {
-    "BranchConformance": "branches", "CachingConformance": "caching",
+    "ArtifactConformance": "artifacts", "BranchConformance": "branches", "CachingConformance": "caching",
     "CleanupConformance": "ends", "ControlFlowConformance": "suite",
     "DeploymentConformance": "deployments", "ExecutionGroupConformance": "again", "RetryConformance": "again",
     "FailureConformance": "failures", "FanOutConformance": "loops",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowyml.testing.again import ExecutionGroupConformance, RetryConformance
+from flowyml.testing.artifacts import ArtifactConformance
 from flowyml.testing.branches import BranchConformance
 from flowyml.testing.caching import CachingConformance
 from flowyml.testing.deployments import DeploymentConformance, ScheduleConformance
@@ -32,6 +33,7 @@ class OrchestratorConformance(
     RetryConformance,
     SecretConformance,
     CachingConformance,
+    ArtifactConformance,
     DeploymentConformance,
     ScheduleConformance,
 ):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -19,7 +17,6 @@ from flowyml import Pipeline, report, step
 from flowyml.artifacts import formats as formats_module
 from flowyml.artifacts import is_reference, open_store, pack, unpack
 from flowyml.artifacts.faces import face_of
-from flowyml.artifacts.files import safe_name
 from flowyml.artifacts.folders import files_here
 from flowyml.artifacts.formats import Format
 from flowyml.artifacts.store import Store
@@ -307,62 +304,3 @@ def test_a_submitted_run_keeps_the_file_and_one_in_this_process_its_path(store: 
     assert value_of(entry_of("it", path, lambda: store, lambda: "a", 0)) == path
     path.unlink()
     assert value_of(kept).read_text() == "kept"
-
-
-def archive(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as made:
-        for entry, data in entries:
-            entry.size = len(data)
-            made.addfile(entry, io.BytesIO(data))
-    return file.getvalue()
-
-
-def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, link
-    return made
-
-
-@pytest.mark.parametrize(
-    "entries",
-    [
-        [(entry("../outside"), b"x")],
-        [(entry("/tmp/outside"), b"x")],
-        [(entry("a/../../outside"), b"x")],
-        [(entry("C:\\outside"), b"x")],
-        [(entry("link", tarfile.SYMTYPE, "/etc"), b""), (entry("link/passwd"), b"x")],
-        [(entry("hard", tarfile.LNKTYPE, "/etc/passwd"), b"")],
-        [(entry("pipe", tarfile.FIFOTYPE), b"")],
-        [(entry("twice"), b"x"), (entry("twice"), b"y")],
-        [(entry("missing/parent"), b"x")],
-    ],
-)
-def test_an_archive_that_was_not_written_here_leads_nowhere(
-    store: Store, tmp_path: Path, entries: list[tuple[tarfile.TarInfo, bytes]]
-) -> None:
-    data = archive(*entries)
-    written = store.write("run/step/1/out.tar", lambda file: _written(file, data))
-    reference = {"url": written.url, "sha256": written.sha256, "size": written.size, "format": "folder", "name": "out"}
-    with files_here(), pytest.raises(ArtifactError, match="archive of a folder"):
-        back(reference, store)
-    assert not list(tmp_path.rglob("outside"))
-
-
-def _written(file: Any, data: bytes) -> None:
-    file.write(data)
-
-
-@pytest.mark.parametrize(
-    "name", ["../../etc/cron.d/x", "/etc/passwd", "..", "", "a\0b", "x" * 5000, "\x1b[31m.txt", "a\\b"]
-)
-def test_names_of_files_lead_nowhere(store: Store, tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("x")
-    reference = packed(tmp_path / "file", store) | {"name": name}
-    with files_here():
-        found = back(reference, store)
-        assert found.read_text() == "x"
-        assert found.name == safe_name(name)
-        assert "/" not in found.name
-        assert len(found.name.encode()) <= 200
-        assert "\x1b" not in found.name

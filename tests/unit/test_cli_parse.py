@@ -76,6 +76,8 @@ LINES = [
     "logs -f job-1 --step load",
     "retry job-1 --step load --step train[3]",
     "outputs job-1 model",
+    "outputs job-1 --download out --json",
+    "artifacts job-1 --on prefect --json",
     "runs -n 5 --pipeline p",
     "cancel job-1",
     "trigger etl -p day=monday --run-id a",

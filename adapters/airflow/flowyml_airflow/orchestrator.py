@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from flowyml.artifacts import Store, open_store
 from flowyml.core.errors import (
     EngineError,
     FlowymlError,
@@ -20,7 +21,7 @@ from flowyml.core.errors import (
 )
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
@@ -215,6 +216,13 @@ class AirflowOrchestrator(Orchestrator):
 
     def outputs(self, job_id: str) -> Outputs:
         return self._reader.outputs(self._run(job_id))
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        """As far as Airflow has the XComs. Outputs are named by their keys there."""
+        return self._reader.listed(self._run(job_id))
+
+    def artifact_stores(self, job_id: str) -> Sequence[Store]:
+        return (open_store(self._deployer.artifacts),)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self._reader.logs(self._run(job_id), follow=follow)

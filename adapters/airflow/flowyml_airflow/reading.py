@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowyml.artifacts import open_store
+from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.origin import Origin
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun, labelled
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun, labelled
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleError
@@ -171,6 +172,24 @@ class RunReader:
         read = read_outputs(run_id, packed, open_store(self.artifacts), lost=lost)
         read = seen.joined(read, lists) if seen else read
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
+
+    def listed(self, found: Mapping[str, Any]) -> list[Artifact]:
+        """What tasks of FlowyML's have returned, by the keys of their XComs."""
+        facts = self.facts(found)
+        if not facts:
+            return []
+        dag, run_id = found["dag_id"], found["dag_run_id"]
+        order = {task: number for number, task in enumerate(facts.get("steps", ()))}
+        tasks = {(task["task_id"], map_index(task)): task for task in self._tasks(found) if task["task_id"] in order}
+        artifacts: list[Artifact] = []
+        for key in sorted(
+            tasks.keys() & set(self.client.returned(dag, run_id)), key=lambda key: (order[key[0]], key[1])
+        ):
+            returned, task = self.client.xcom(dag, run_id, key[0], map_index=key[1]), tasks[key]
+            if isinstance(returned, dict):
+                outputs = {name: restored(value) for name, value in returned.items()}
+                artifacts += artifacts_of(name_of(task), outputs, index_of(task))
+        return artifacts
 
     def _returned(self, dag: str, run_id: str) -> dict[str, Any]:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""

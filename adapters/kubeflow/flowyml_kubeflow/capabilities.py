@@ -6,6 +6,10 @@ from flowyml.core.capabilities import Capabilities, Feature, no, partly, yes
 
 __all__ = ["CLUSTER", "LOCAL_RUNNER"]
 
+_LISTED = (
+    "as long as the pods' logs are kept; without a URL in pipelines with loops, branches or run_if, whose values "
+    "stand in the pods' own files"
+)
 _BY_NAME = "its steps stand among the others, under its name: `prepare.load`"
 _FILE_ONLY = "its local runner keeps no schedules; use a cluster, or `flowyml schedule` on 'local'"
 
@@ -59,6 +63,7 @@ CLUSTER = Capabilities(
             "all that failed, and no single steps; not where steps failed whose pods succeeded, as those in loops"
         ),
         Feature.SECRETS: partly("a secret is named 'name-of-the-secret/key'"),
+        Feature.ARTIFACTS: partly(_LISTED),
         Feature.OPERATORS: no("they run on Airflow alone"),
         Feature.CACHING: partly(
             "where the pods share a store, kubeflow={'env': {'FLOWYML_ARTIFACTS': 's3://…'}}; else each step runs"
@@ -99,6 +104,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.EXECUTION_GROUPS: no("not yet; local runs have it"),
         Feature.RETRY_RUN: partly("all that did not complete, and no single steps"),
         Feature.SECRETS: partly("from the environment of the process that submits, and not in containers"),
+        Feature.ARTIFACTS: partly(_LISTED),
         Feature.OPERATORS: no("they run on Airflow alone"),
         Feature.CACHING: partly("not in containers, unless FLOWYML_ARTIFACTS names a store that they reach"),
         Feature.SCHEDULE_CRON: no(_FILE_ONLY),

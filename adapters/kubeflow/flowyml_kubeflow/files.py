@@ -23,12 +23,13 @@ from flowyml_kubeflow.attempts import LOCAL
 from flowyml_kubeflow.parameters import restored
 
 __all__ = [
-    "Result", "TaskFailed", "Values", "artifact", "artifacts", "dates_of", "parameter", "path_of", "read", "run_id_of",
-    "store", "with_url", "write_parameters", "written",
+    "Result", "TaskFailed", "Values", "artifact", "artifacts", "dates_of", "facts_of", "parameter", "path_of", "read",
+    "run_id_of", "store", "with_url", "write_parameters", "written",
 ]  # fmt: skip
 
 Values = dict[str, Any]
 PACKED = "flowyml"  # the format of an artifact that holds JSON which stands for the value
+_FACTS_BYTES = 1500  # of the facts of one output; 40 values of a step then fit into the argument with the rest
 _FOLDERS = {"gs": "gcs"}  # where KFP's launcher mounts a scheme; the others go by their own name
 
 
@@ -116,6 +117,26 @@ def store(packed: Any, target: Mapping[str, Any], scratch: Path) -> Values:
         }  # fmt: skip
     written(path, json.dumps(packed, ensure_ascii=False))
     return {"format": PACKED}
+
+
+def facts_of(packed: Any) -> Values:
+    """What KFP's UI shows of an output: what its step said of it, or its metrics.
+
+    KFP hands the metadata of its inputs to a task in one argument, so it is short.
+    """
+    if is_reference(packed):
+        found, kind = packed["$artifact"].get("metadata") or {}, packed["$artifact"].get("kind", "data")
+    else:
+        found, kind = packed, "metrics"
+    if not isinstance(found, dict) or not found:
+        return {}
+    if not is_reference(packed) and not all(type(value) in (int, float) for value in found.values()):
+        return {}
+    shown: Values = {"kind": kind}
+    for name, value in found.items():
+        if len(json.dumps({**shown, name: value})) <= _FACTS_BYTES:
+            shown[name] = value
+    return shown
 
 
 def _inside(url: str, scratch: Path) -> Path | None:

@@ -28,6 +28,7 @@ from flowyml_kubeflow.files import (
     Values,
     artifact,
     dates_of,
+    facts_of,
     parameter,
     path_of,
     read,
@@ -46,6 +47,8 @@ _STATUS = {
     "SUCCEEDED": "COMPLETED", "COMPLETE": "COMPLETED", "CACHED": "COMPLETED",
     "CANCELED": "CANCELLED", "CANCELLED": "CANCELLED",
 }  # fmt: skip
+
+_MOST_VALUES = 40  # of a step, for facts to be shown
 
 _FLOW = ("items", "turn", "together", "result")  # of pipelines with control flow
 
@@ -171,19 +174,26 @@ class StepTask:
         for output, packed in attempt.outputs.items():
             port = names.artifact(output)
             target = artifact(self.given, "outputs", port)
-            result.artifacts[port] = store(packed, target, attempt.scratch)
+            result.artifacts[port] = {**self._facts(packed), **store(packed, target, attempt.scratch)}
             shown = packed if not is_reference(packed) else with_url(packed, attempt.scratch, target["uri"])
             result.parameters[names.port(output)] = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
         shutil.rmtree(attempt.scratch, ignore_errors=True)
         self._publish(result)
         return result
 
+    def _facts(self, packed: Any) -> Values:
+        """None where another step takes so many values that KFP could not hand it the facts of all."""
+        most = max(len(step.inputs) + len(step.outputs) for step in self.plan)
+        return facts_of(packed) if most <= _MOST_VALUES else {}
+
     def _publish(self, result: Result) -> None:
-        """Those that are outputs of the pipeline."""
+        """Those that are outputs of the pipeline, and what may be an artifact."""
         wanted = {name: source.output for name, source in self.plan.step_outputs if source.step == self.step.name}
-        if wanted:
-            shown = {name: json.loads(result.parameters[names.port(output)]) for name, output in wanted.items()}
-            self.journal.publish(outputs=shown)
+        given = {output: json.loads(result.parameters[names.port(output)]) for output in self.step.outputs}
+        artifacts = {output: packed for output, packed in given.items() if isinstance(packed, dict)}
+        if wanted or artifacts:
+            outputs = {name: given[output] for name, output in wanted.items()}
+            self.journal.publish(outputs=outputs, **({"artifacts": artifacts} if artifacts else {}))
 
 
 def _worth_it(policy: OrchestratorRetryPolicy | None, failure: Mapping[str, Any]) -> bool:

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from flowyml.artifacts import Store, open_store
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.credentials import Secret
 from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError, RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
@@ -168,6 +169,14 @@ class KubeflowOrchestrator(Orchestrator):
 
     def outputs(self, job_id: str) -> Outputs:
         return self.kept_runs.outputs(job_id)
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        return self.kept_runs.listed(job_id)
+
+    def artifact_stores(self, job_id: str) -> Sequence[Store]:
+        from flowyml_kubeflow.reading import UiStore
+
+        return (open_store(self.artifacts), UiStore(self.client, job_id))
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         return self.kept_runs.logs(job_id, follow)

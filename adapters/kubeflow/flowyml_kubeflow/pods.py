@@ -255,7 +255,14 @@ class _StepPod(_Pod):
             attempt.run(inputs, [Path(folder) for folder in self._folders])
             if attempt.failure is None:
                 entry = Entry(End.OK, "", attempt.outputs)
-                self._note_end(index, "completed", "", entry, attempt.number, attempt.cached)
+                shown = {
+                    name: _placeless(packed) for name, packed in attempt.outputs.items() if isinstance(packed, dict)
+                }
+                more = {
+                    **({"artifacts": shown} if shown else {}),
+                    **({"cached": attempt.cached} if attempt.cached else {}),
+                }
+                self._note_end(index, "completed", "", entry, attempt.number, **more)
                 return
             if not delays or retry is None or not retry.retries_on_names(attempt.failure["names"]):
                 self._failed(index, attempt)
@@ -274,11 +281,9 @@ class _StepPod(_Pod):
         if not self.flow.may_fail(self.step):
             self.known.fail([f"step {label!r}: {message}"])
 
-    def _note_end(
-        self, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, cached: str = ""
-    ) -> None:  # fmt: skip
+    def _note_end(self, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, **more: Any) -> None:
         self.entries[index] = entry
-        self._note(index, ended=raw, attempt=attempt, error=error, **({"cached": cached} if cached else {}))
+        self._note(index, ended=raw, attempt=attempt, error=error, **more)
 
     def _note(self, index: Index, **facts: Any) -> None:
         self.journal.note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **facts)
@@ -331,6 +336,13 @@ class _ResultPod(_Pod):
             duration = max(time.time() - float(self.values[names.STARTED]), 1e-6)
             arguments = (self.plan.name, run_id_of(self.given), status, duration)
             fire_pipeline_hooks(self.bundle, "on_pipeline_end", arguments, journal)
+
+
+def _placeless(packed: Any) -> Any:
+    """A reference without a way to a file that only pods reach, in what they leave to one another."""
+    if not is_reference(packed) or not packed["$artifact"]["url"].startswith("file:"):
+        return packed
+    return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
 
 
 _KINDS: Mapping[str, type[_ItemsPod | _StepPod | _TogetherPod | _ResultPod]] = {

@@ -17,10 +17,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flowyml.artifacts import is_reference, open_store
+from flowyml.artifacts.listing import artifacts_of
 from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError, EngineError, RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml_kubeflow import flow_names
@@ -188,6 +189,18 @@ class Runs:
         stores = open_store(self.artifacts), UiStore(self.client, job_id)
         return read_outputs(job_id, packed, *stores, lost=lost, explain=_unreadable)
 
+    def listed(self, job_id: str) -> list[Artifact]:
+        """What the pods' logs say of the outputs of steps, as long as KFP has them."""
+        run = self.fetch(job_id)
+        tasks = Tasks(run, self.pipelines.spec_of(run))
+        listed: list[Artifact] = []
+        for task, step in tasks.steps.items():
+            if tasks.has_flow:
+                listed += artifacts_of_notes(step, self._notes(run, tasks, task))
+            else:
+                listed += artifacts_of(step, self._result(run, tasks, task).get("artifacts", {}))
+        return listed
+
     def _result(self, run: Any, tasks: Tasks, task: str) -> Json:
         """What the last attempt of a step that left anything left in its log."""
         for pod in reversed(tasks.pods(task)):
@@ -226,6 +239,13 @@ class Runs:
                     yield LogLine(message, step, level, index=index)
                 seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
         return not grows
+
+
+def artifacts_of_notes(step: str, notes: Sequence[Json]) -> Iterator[Artifact]:
+    """Those of the items of a step, of each what its last attempt gave."""
+    given = {tuple(note["index"]): note["artifacts"] for note in notes if "artifacts" in note}
+    for index, outputs in sorted(given.items()):
+        yield from artifacts_of(step, outputs, index)
 
 
 def lines_by_item(printed: Sequence[str]) -> Iterator[tuple[tuple[int, ...], str]]:

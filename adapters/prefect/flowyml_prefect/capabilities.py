@@ -38,6 +38,7 @@ CAPABILITIES = Capabilities(
             "branch, run_if or clean-up: of others Prefect's workers would run all steps again."
         ),
         Feature.SECRETS: yes,
+        Feature.ARTIFACTS: yes,
         Feature.OPERATORS: no("They run on Airflow alone."),
         Feature.CACHING: yes,
         Feature.SCHEDULE_CRON: yes,

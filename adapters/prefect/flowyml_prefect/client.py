@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -323,6 +323,16 @@ class PrefectClient(HttpClient):
         wanted = {"key": {"any_": [key]}, "flow_run_id": {"any_": [run_id]}}
         found = self.query("/artifacts/filter", {"artifacts": wanted, "sort": "CREATED_DESC", "limit": 1})
         return found[0]["data"] if found else None
+
+    def markdown_of_run(self, run_id: str, key: str) -> Iterator[Any]:
+        """The texts of a run's artifacts whose keys begin so, oldest first."""
+        wanted = {"type": {"any_": ["markdown"]}, "flow_run_id": {"any_": [run_id]}, "key": {"like_": f"{key}%"}}
+        body, offset = {"artifacts": wanted, "sort": "ID_DESC", "limit": _PAGE}, 0
+        texts: list[tuple[str, Any]] = []
+        while page := self.query("/artifacts/filter", {**body, "offset": offset}):
+            texts += [(str(item["created"]), item["data"]) for item in page]
+            offset += len(page)
+        return (text for _, text in sorted(texts, key=lambda item: item[0]))
 
     def set_state(self, run_id: str, state: Mapping[str, Any], *, force: bool = False) -> str:
         """Propose a state; gives Prefect's answer: ACCEPT, REJECT, ABORT or WAIT."""

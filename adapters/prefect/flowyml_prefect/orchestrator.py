@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from flowyml.artifacts import Store, open_store
 from flowyml.core.credentials import Login
 from flowyml.core.errors import (
     ConfigurationError,
@@ -18,7 +19,7 @@ from flowyml.core.errors import (
     ScheduleNotFoundError,
 )
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
@@ -176,6 +177,12 @@ class PrefectOrchestrator(Orchestrator):
 
     def outputs(self, job_id: str) -> Outputs:
         return self.reader.outputs(self._flow_run(job_id), self.artifacts)
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        return self.reader.listed(self._flow_run(job_id))
+
+    def artifact_stores(self, job_id: str) -> Sequence[Store]:
+        return (open_store(self.artifacts),)
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         self._flow_run(job_id)

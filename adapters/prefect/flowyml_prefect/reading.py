@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.origin import Origin
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.log_following import Look, log_lines
+from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
 from flowyml_prefect.names import flow_name, outputs_key, plan_key
 from flowyml_prefect.status import status_of
@@ -103,6 +104,16 @@ class RunReader:
         packed = {row["output"]: json.loads(row["value"]) for row in table}
         loops = {row["output"]: row["loops"].split(", ") for row in table if row.get("loops")}
         return read_outputs(_run_id(run), packed, open_store(artifacts), loops=loops)
+
+    def listed(self, run: FlowRun) -> list[Artifact]:
+        """What the artifacts of the steps show: of each output the newest, in the order of the plan."""
+        from flowyml.artifacts.markdown import noted
+
+        found: dict[tuple[str, tuple[int, ...], str], Artifact] = {}
+        for data in self.client.markdown_of_run(run.id, f"{slug(self._pipeline(run))}-step-"):
+            found.update({(each.step, each.index, each.name): each for each in noted(data)})
+        order = {planned.step: place for place, planned in enumerate(self._plan(run))}
+        return sorted(found.values(), key=lambda each: (order.get(each.step, len(order)), each.index))
 
     def logs(self, run_id: str, *, follow: bool) -> Iterator[LogLine]:
         """The lines of a run. Prefect sends them in batches, so the last come after the end."""

@@ -36,7 +36,19 @@ from flowyml.runtime.kept import KeptOutputs
 from flowyml.runtime.looks import Looks, carried, given_to
 from flowyml.runtime.nodes import End, Frame, Node, Opening, Task
 from flowyml.runtime.walk import Walk
-from flowyml_prefect.flow_parts import BUNDLE, ENDED, PIPELINE, Values, Work, _dates, _reason, _work, shown, to_log
+from flowyml_prefect.flow_parts import (
+    BUNDLE,
+    ENDED,
+    PIPELINE,
+    Values,
+    Work,
+    _dates,
+    _reason,
+    _work,
+    show,
+    shown,
+    to_log,
+)
 
 AT_A_TIME = 100  # items, each of them a process; their files would else be more than a process may open
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
@@ -95,6 +107,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
             together=turn.together,
             hold=turn.is_followed,
         )
+        show(turn.step.name, outputs, turn.index)
         return shown(outputs)
     except StepError as error:
         if turn.stop.is_set():

@@ -41,6 +41,7 @@ CAPABILITIES = Capabilities(
             "may have changed it before it failed."
         ),
         Feature.SECRETS: yes,
+        Feature.ARTIFACTS: partly("When the run has ended. Only outputs of the pipeline that are kept have a URL."),
         Feature.OPERATORS: no("They run on Airflow alone."),
         Feature.CACHING: yes,
         Feature.SCHEDULE_CRON: partly(_WHILE_SERVED),

@@ -38,7 +38,7 @@ from flowyml.runtime.loading import is_loading
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable
-    from flowyml.core.runs import LogLine, Outputs, PipelineResult, Run, StepRun
+    from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.orchestrators.local.again import Past
     from flowyml.orchestrators.local.run import LocalRun, Settings
@@ -319,6 +319,19 @@ class LocalOrchestrator(Orchestrator):
         if not ExecutionStatus[row.status].is_successful:
             return Outputs()
         return outputs.read(row.run_id, row.outputs)
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        """Those of the ended run; with a URL where an output was kept as a file."""
+        from flowyml.artifacts.listing import listed
+        from flowyml.orchestrators.local.schema import index_of
+
+        row = self.store.get(job_id)
+        names = json.loads(row.steps)
+        rows = sorted(self.store.kept(row.number, "artifacts"), key=lambda kept: (kept.position, index_of(kept.item)))
+        found = (
+            listed(names[kept.position], kept.output, json.loads(kept.entry), index_of(kept.item)) for kept in rows
+        )
+        return [artifact for artifact in found if artifact]
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         """What steps printed and logged, and the tracebacks of failures."""

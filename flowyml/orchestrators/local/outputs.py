@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,11 +20,12 @@ from flowyml.artifacts.store import Store, Written
 from flowyml.core.errors import ArtifactError
 from flowyml.core.modules import shipped_name
 from flowyml.core.runs import Outputs
+from flowyml.orchestrators.local.schema import KeptRow
 from flowyml.plan.model import PipelineOutput, Plan
 from flowyml.plan.values import steps_of
 from flowyml.runtime.tracebacks import described
 
-__all__ = ["MAX_KEPT_BYTES", "SMALL", "entry_of", "instance", "read", "record", "value_of"]
+__all__ = ["MAX_KEPT_BYTES", "SMALL", "entry_of", "kept_artifacts", "instance", "read", "record", "value_of"]
 
 logger = logging.getLogger("flowyml.local")
 
@@ -49,6 +50,15 @@ def record(path: Path, plan: Plan, run_id: str, values: Mapping[str, Any], *, ma
         for output in plan.outputs
         if output.name in values  # not what was skipped
     }
+
+
+def kept_artifacts(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[KeptRow]:
+    """The artifacts among what was recorded, by the outputs of steps that they are."""
+    positions = {step.name: position for position, step in enumerate(plan.steps)}
+    for name, source in plan.step_outputs:
+        packed = recorded.get(name, {}).get("artifact")
+        if packed is not None and not plan.by_name[source.step].group:
+            yield KeptRow(positions[source.step], "", source.output, json.dumps(packed))
 
 
 def read(run_id: str, recorded: str) -> Outputs:

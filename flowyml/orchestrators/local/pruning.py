@@ -167,7 +167,7 @@ class _Runs:
             while db.execute(f"DELETE FROM lines WHERE id IN ({some}) AND EXISTS {mine}", (run.number, *who)).rowcount:
                 pass
             with transaction(db):
-                for table in ("lines", "steps", "kept", "jobs"):
+                for table in ("lines", "steps", "kept", "jobs", "artifacts"):
                     db.execute(f"DELETE FROM {table} WHERE run = ? AND EXISTS {mine}", (run.number, *who))
                 db.execute("DELETE FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?", who)
         return int(freed)

@@ -30,10 +30,10 @@ from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.host import Host
 from flowyml.orchestrators.local.live_view import LiveView
 from flowyml.orchestrators.local.options import sharing_steps
-from flowyml.orchestrators.local.outputs import SMALL, record
+from flowyml.orchestrators.local.outputs import SMALL, kept_artifacts, record
 from flowyml.orchestrators.local.recorder import Recorder
 from flowyml.orchestrators.local.records import Outcome, log_failure, outcome_of, result_of, run_of, step_of
-from flowyml.orchestrators.local.schema import RunRow, StepRow
+from flowyml.orchestrators.local.schema import KeptRow, RunRow, StepRow
 from flowyml.orchestrators.local.sharing import warn_of_sharing
 from flowyml.orchestrators.local.step_call import StepCalls
 from flowyml.orchestrators.local.stopping import Watch
@@ -104,6 +104,7 @@ class LocalRun:
         self._outcome: Outcome = ExecutionStatus.FAILED, "failed", None
         self._outputs: dict[str, Any] = {}
         self._recorded: dict[str, Any] = {}
+        self._artifacts: list[KeptRow] = []
 
     @property
     def is_completed(self) -> bool:
@@ -171,7 +172,7 @@ class LocalRun:
             try:
                 self._engine.run(work.call, work.look, work.release)
             finally:
-                self._outcome = self._outcome_now()
+                self._outcome, self._artifacts = self._outcome_now(), work.artifacts
                 if not self.is_completed:
                     self._keep_values(work)
             self._collect_outputs(work)
@@ -270,6 +271,9 @@ class LocalRun:
                     max_bytes=self._settings.max_output_bytes,
                 )  # fmt: skip
                 ending = ending._replace(outputs={**outputs, **self._recorded})
+            if self._artifacts:
+                rows = [*self._artifacts, *kept_artifacts(self.plan, ending.outputs)]
+                self._store.keep(self.row.number, rows, "artifacts")
         finally:
             self._finish(ending)
             self._tidy()

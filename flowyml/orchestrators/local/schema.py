@@ -13,7 +13,7 @@ from flowyml.core.errors import ConfigurationError
 
 __all__ = ["KeptRow", "RunRow", "StepRow", "index_of", "item_of", "prepare", "transaction"]
 
-VERSION = 7
+VERSION = 8
 
 _TABLES = """
 CREATE TABLE runs (
@@ -71,6 +71,12 @@ CREATE TABLE kept (
 """,
     6: "CREATE TABLE deployed (pipeline TEXT PRIMARY KEY, bundle TEXT NOT NULL)",
     7: "ALTER TABLE steps ADD COLUMN cached_from TEXT",
+    8: """
+CREATE TABLE artifacts (
+    run INTEGER NOT NULL, position INTEGER NOT NULL, item TEXT NOT NULL, output TEXT NOT NULL, entry TEXT NOT NULL,
+    PRIMARY KEY (run, position, item, output)
+) WITHOUT ROWID
+""",
 }
 
 
@@ -127,7 +133,7 @@ class StepRow(NamedTuple):
 
 
 class KeptRow(NamedTuple):
-    """An output of a step that completed, in a run that did not. ``entry`` is JSON, as of an output of the run."""
+    """An output of a step, as JSON: among what a retry needs, as one of the run; among artifacts, packed."""
 
     position: int
     item: str

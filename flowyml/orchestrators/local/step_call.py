@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
+from flowyml.artifacts.faces import face_of
+from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ArtifactError, OutputError
 from flowyml.core.hooks import PipelineHook, fire
@@ -19,7 +22,9 @@ from flowyml.orchestrators.local.copies import distinct, own
 from flowyml.orchestrators.local.engine import error_text
 from flowyml.orchestrators.local.graph import Node
 from flowyml.orchestrators.local.loans import Loans
+from flowyml.orchestrators.local.schema import KeptRow
 from flowyml.plan.groups import Together
+from flowyml.plan.kinds import kind_of
 from flowyml.plan.model import Constant, FromParameter, Plan, Source
 from flowyml.plan.parameters import own_copy
 from flowyml.runtime.code import Code
@@ -28,6 +33,7 @@ from flowyml.runtime.execution import CachedOutputs, run_step
 from flowyml.runtime.nodes import Collected, Decision, Opening
 from flowyml.runtime.nodes import Node as Waiting
 from flowyml.runtime.processes import StepProcesses
+from flowyml.runtime.reporting import reported
 from flowyml.runtime.running_step import running
 
 __all__ = ["Stored", "StepCalls", "goes_apart"]
@@ -79,6 +85,8 @@ class StepCalls:
         self._sink = sink
         self._locks: dict[tuple[int, str], threading.Lock] = {}
         self.loans = Loans(max_copied_bytes)
+        self.artifacts: list[KeptRow] = []
+        """What is to be known of outputs, of all attempts so far."""
 
     def call(self, node: Node) -> dict[str, Any]:
         """The outputs of one attempt. Raises what the step raises."""
@@ -108,6 +116,7 @@ class StepCalls:
         inputs = _as_declared(node, given)
         with running(self._pipeline, self._run_id, node.step.name, self._dates, node.index):
             outputs = distinct(run_step(node.step, self._functions[node.step.name], inputs, self._hooks))
+            self._note_artifacts(node, outputs)
         self.loans.returned(lent)
         return outputs
 
@@ -137,6 +146,7 @@ class StepCalls:
         if isinstance(outputs, CachedOutputs):
             self._sink(node.position, node.row.item).line("INFO", outputs.note(node.label))
             fire(self._hooks, "on_step_cached", node.step.name, outputs.cached_from)
+            self._note_stored(node, outputs)
             return CachedOutputs({name: Stored(value) for name, value in outputs.items()}, outputs.cached_from)
         return {name: Stored(outputs[name], value) for name, value in live.items()}
 
@@ -224,8 +234,26 @@ class StepCalls:
             timeout=node.step.timeout_seconds, on_line=partial(_pass_line, sink), stop=self._stop,
             together=node.together, hold=self._is_followed(node),
         )  # fmt: skip
+        self._note_stored(node, packed)
         stored = {name: Stored(value) for name, value in packed.items()}
         return CachedOutputs(stored, packed.cached_from) if isinstance(packed, CachedOutputs) else stored
+
+    def _note_stored(self, node: Node, packed: Mapping[str, Any]) -> None:
+        self.artifacts += [
+            KeptRow(node.position, node.row.item, found.name, dumps(_without_place(found.packed)))
+            for found in artifacts_of(node.step.name, packed)
+        ]
+
+    def _note_artifacts(self, node: Node, outputs: Mapping[str, Any]) -> None:
+        """What people see of values that are not stored, as long as it costs nothing for those that are plain."""
+        for name, value in outputs.items():
+            facts, kind = reported(name), node.step.kinds.get(name) or kind_of(value)
+            if facts or kind not in ("data", "text"):
+                face = value if kind == "metrics" and not facts else {"$artifact": self._seen(value, kind, facts)}
+                self.artifacts.append(KeptRow(node.position, node.row.item, name, dumps(face)))
+
+    def _seen(self, value: Any, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {**face_of(value, None, str, kind=kind, facts=facts), "format": "none"}
 
     def _is_followed(self, node: Node) -> bool:
         """Whether another step of its execution group may need its process."""
@@ -270,6 +298,13 @@ class StepCalls:
 
     def _unpack(self, packed: Any) -> Any:
         return unpack(packed, open_store(self._folder))
+
+
+def _without_place(packed: Any) -> Any:
+    """A reference without the way to a file that goes with the run."""
+    if not is_reference(packed):
+        return packed
+    return {"$artifact": {name: part for name, part in packed["$artifact"].items() if name not in ("url", "picture")}}
 
 
 def _step_of(source: Waiting) -> str:

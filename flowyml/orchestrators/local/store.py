@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flowyml.core.errors import ConfigurationError, RunNotFoundError
 from flowyml.core.home import data_folder, open_private, private_file
@@ -38,6 +38,10 @@ PRUNED = "pruned"
 UNFINISHED = "status IN ('QUEUED', 'RUNNING')"
 _SILENCE_SECONDS = 120
 """How long a process that cannot be looked at, such as one in another container, may say nothing."""
+
+
+Table = Literal["kept", "artifacts"]
+"""What a retry needs, or what people see."""
 
 
 class Line(NamedTuple):
@@ -165,18 +169,18 @@ class RunStore:
             found = db.execute("SELECT job, orchestrator FROM jobs WHERE run = ?", (number,)).fetchone()
             return (json.loads(found[0]), found[1]) if found else None
 
-    def keep(self, number: int, values: Iterable[KeptRow]) -> None:
+    def keep(self, number: int, values: Iterable[KeptRow], table: Table = "kept") -> None:
         """Keep outputs of steps."""
         with self.session() as db, transaction(db):
             db.executemany(
-                "INSERT OR REPLACE INTO kept (run, position, item, output, entry) VALUES (?,?,?,?,?)",
+                f"INSERT OR REPLACE INTO {table} (run, position, item, output, entry) VALUES (?,?,?,?,?)",
                 ((number, *row) for row in values),
             )
 
-    def kept(self, number: int) -> list[KeptRow]:
+    def kept(self, number: int, table: Table = "kept") -> list[KeptRow]:
         """The outputs of steps that were kept."""
         with self.session() as db:
-            rows = db.execute("SELECT position, item, output, entry FROM kept WHERE run = ?", (number,))
+            rows = db.execute(f"SELECT position, item, output, entry FROM {table} WHERE run = ?", (number,))
             return [KeptRow(*row) for row in rows]
 
     def again(

@@ -10,6 +10,7 @@ import pytest
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.plan.secrets import slug_of
 from flowyml.testing import (
+    ArtifactConformance,
     CachingConformance,
     ControlFlowConformance,
     DeploymentConformance,
@@ -29,6 +30,15 @@ pytestmark = pytest.mark.prefect
 @pytest.mark.usefixtures("abandoned")
 class TestDetachedRuns(RunConformance, FailureConformance, LifeConformance):
     """Without a work pool. (The abandoned run waits beside them for its test among the faults.)"""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
+        return make_prefect
+
+
+class TestArtifacts(ArtifactConformance):
+    """Without a work pool."""
 
     @pytest.fixture(scope="class")
     @classmethod

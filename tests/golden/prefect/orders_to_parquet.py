@@ -25,7 +25,7 @@ from typing import Any
 
 from httpx import HTTPError, HTTPStatusError
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -39,12 +39,15 @@ BUNDLE = Path(__file__).resolve().with_name("orders-to-parquet-e3b0c442.pyz")
 sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
+from flowyml.artifacts.listing import artifacts_of  # noqa: E402
+from flowyml.artifacts.markdown import markdown_of  # noqa: E402
 from flowyml.core.dates import RunDates  # noqa: E402
 from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
 from flowyml.core.logs import level_of  # noqa: E402
 from flowyml.core.retry_policy import OrchestratorRetryPolicy  # noqa: E402
 from flowyml.core.schedule import Schedule  # noqa: E402
+from flowyml.plan.names import slug  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.execution import CachedOutputs  # noqa: E402
 from flowyml.runtime.lines import OnLine  # noqa: E402
@@ -176,11 +179,11 @@ def run_step(
     work.ended.append(ended)
     try:
         attempt = runtime.task_run.run_count
-        return shown(
-            work.processes.run(
-                step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=to_log(logger)
-            )
+        outputs = work.processes.run(
+            step, inputs, attempt=attempt, secrets=secrets, timeout=timeout, stop=work.stop, on_line=to_log(logger)
         )
+        show(step, outputs)
+        return shown(outputs)
     except StepError as error:
         if work.stop.is_set():
             return Cancelled(message=f"step {step!r} was stopped with its run.")
@@ -196,6 +199,16 @@ def shown(outputs: Values) -> Values | State[Any]:
     if isinstance(outputs, CachedOutputs):
         return Completed(name="Cached", message=f"cached from {outputs.cached_from}", data=dict(outputs))
     return outputs
+
+
+def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
+    """An artifact for what a step gave that people look at. A server that does not take it changes nothing else."""
+    if artifacts := list(artifacts_of(step, outputs, index)):
+        key = f"{slug(PIPELINE)}-step-{slug(step)}"
+        try:
+            create_markdown_artifact(markdown_of(artifacts, default_url()), key=key, description=f"What {step} gave")
+        except Exception as error:  # whatever Prefect's client raises
+            get_run_logger().warning("What step %r gave is not shown: %s", step, error)
 
 
 def to_log(logger: Any) -> OnLine:

@@ -29,7 +29,7 @@ from typing import Any
 
 from httpx import HTTPError, HTTPStatusError
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateDetails
@@ -44,6 +44,8 @@ BUNDLE = Path(__file__).resolve().with_name("quality-gate-e3b0c442.pyz")
 sys.path.insert(0, str(BUNDLE))  # FlowyML's runtime, of the version that compiled this
 
 from flowyml.artifacts import default_url, run_place  # noqa: E402
+from flowyml.artifacts.listing import artifacts_of  # noqa: E402
+from flowyml.artifacts.markdown import markdown_of  # noqa: E402
 from flowyml.core.dates import RunDates  # noqa: E402
 from flowyml.core.errors import MissingSecretError, StepError  # noqa: E402
 from flowyml.core.execution_status import ExecutionStatus  # noqa: E402
@@ -54,6 +56,7 @@ from flowyml.core.schedule import Schedule  # noqa: E402
 from flowyml.orchestrators.continued import Before, Ended, before  # noqa: E402
 from flowyml.plan.bundle import Bundle  # noqa: E402
 from flowyml.plan.model import FromStep, Plan, Step  # noqa: E402
+from flowyml.plan.names import slug  # noqa: E402
 from flowyml.plan.parameters import days_of  # noqa: E402
 from flowyml.plan.secrets import slug_of  # noqa: E402
 from flowyml.runtime.execution import CachedOutputs  # noqa: E402
@@ -189,6 +192,16 @@ def shown(outputs: Values) -> Values | State[Any]:
     return outputs
 
 
+def show(step: str, outputs: Values, index: tuple[int, ...] = ()) -> None:
+    """An artifact for what a step gave that people look at. A server that does not take it changes nothing else."""
+    if artifacts := list(artifacts_of(step, outputs, index)):
+        key = f"{slug(PIPELINE)}-step-{slug(step)}"
+        try:
+            create_markdown_artifact(markdown_of(artifacts, default_url()), key=key, description=f"What {step} gave")
+        except Exception as error:  # whatever Prefect's client raises
+            get_run_logger().warning("What step %r gave is not shown: %s", step, error)
+
+
 def to_log(logger: Any) -> OnLine:
     """Lines of a step's process go to a logger, with their levels."""
     return lambda source, line: logger.log(level_of(source), "%s", line.replace("\0", "\\x00"))  # else it is dropped
@@ -305,6 +318,7 @@ def run_step(turn: Turn) -> Values | State[Any]:
             together=turn.together,
             hold=turn.is_followed,
         )
+        show(turn.step.name, outputs, turn.index)
         return shown(outputs)
     except StepError as error:
         if turn.stop.is_set():

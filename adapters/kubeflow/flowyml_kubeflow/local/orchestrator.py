@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flowyml.artifacts import open_store
+from flowyml.artifacts import Store, open_store
+from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.capabilities import Capabilities
 from flowyml.core.errors import (
     ConfigurationError,
@@ -34,7 +35,7 @@ from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
 from flowyml.core.pruning import Bounds, Prunable
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
@@ -49,6 +50,7 @@ from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.pruning import prunable
 from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
+from flowyml_kubeflow.reading import artifacts_of_notes
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.turns import turns_of
 
@@ -223,6 +225,19 @@ class KubeflowLocalOrchestrator(Orchestrator):
         if run.request().get("flow"):  # whose last task knows which came to be
             packed = run.published(flow_names.RESULT_TASK).get("outputs", {})
         return read_outputs(job_id, packed, *stores)
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        run = self._found(job_id)
+        listed: list[Artifact] = []
+        for task, step in run.request()["steps"].items():
+            if run.request().get("flow"):
+                listed += artifacts_of_notes(step, run.notes(task))
+            else:
+                listed += artifacts_of(step, run.published(task).get("artifacts", {}))
+        return listed
+
+    def artifact_stores(self, job_id: str) -> Sequence[Store]:
+        return (open_store(), open_store(self._found(job_id).root))
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         run, seen = self._found(job_id), dict[str, int]()

@@ -1,0 +1,57 @@
+"""What is known of an output without reading it, from what stands for it between steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flowyml.artifacts.packing import is_reference
+from flowyml.core.runs import Artifact
+from flowyml.plan.kinds import kind_of
+
+__all__ = ["artifacts_of", "listed"]
+
+_BY_FORMAT = {
+    "text": "text", "npy": "array", "torch": "array", "parquet": "table", "parquet-arrow": "table",
+    "parquet-polars": "table", "file": "file", "folder": "folder", "plotly": "figure",
+}  # fmt: skip
+
+
+def listed(step: str, output: str, packed: Any, index: Sequence[int] = ()) -> Artifact | None:
+    """An artifact of a reference or of metrics; None for other plain values, and for what an engine garbled."""
+    whose: dict[str, Any] = {"step": step, "name": output, "index": tuple(index), "packed": packed}
+    if not is_reference(packed):
+        if kind_of(packed) != "metrics":
+            return None
+        data = json.dumps(packed, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        return Artifact(type="metrics", size=len(data), digest=_sha256(data), metadata=packed, **whose)
+    about = packed["$artifact"]
+    if not isinstance(about, Mapping):
+        return None
+    written, picture, facts = str(about.get("format", "?")), about.get("picture"), about.get("metadata")
+    return Artifact(
+        type=str(about.get("kind") or _BY_FORMAT.get(written, "data")), format=written,
+        size=_number(about.get("size")), digest=_text(about.get("sha256")), url=_text(about.get("url")),
+        metadata=facts if isinstance(facts, Mapping) else {}, head=about.get("head"),
+        picture=_text(picture.get("url")) if isinstance(picture, Mapping) else None, **whose,
+    )  # fmt: skip
+
+
+def artifacts_of(step: str, outputs: Mapping[str, Any], index: Sequence[int] = ()) -> Iterable[Artifact]:
+    """Those among the packed outputs of a step."""
+    return (found for name, packed in outputs.items() if (found := listed(step, name, packed, index)))
+
+
+def _sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

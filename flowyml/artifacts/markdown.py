@@ -1,0 +1,110 @@
+"""Artifacts as Markdown, for the UIs of engines: what users' data says is text there, and never markup.
+
+Each character that could be markup, in Markdown or HTML, is written as a number, which "cannot be used in place of
+symbols indicating structure". Source: CommonMark, *Entity and numeric character references*.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flowyml.artifacts.listing import listed
+from flowyml.artifacts.opening import open_store
+from flowyml.artifacts.store import Written
+from flowyml.core.runs import Artifact
+
+__all__ = ["escaped", "markdown_of", "noted"]
+
+_PLAIN = frozenset(" ,;%=/°×")
+_MOST_FACTS = 50
+_LARGEST_PICTURE = 150_000  # bytes of a picture that stands in the text itself
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NOTE = re.compile(r"<!-- flowyml:([A-Za-z0-9+/=]+) -->\s*\Z")
+
+
+def markdown_of(artifacts: Iterable[Artifact], store: str | None = None) -> str:
+    """A section for each artifact, and behind them, unseen, what ``noted`` gives back.
+
+    Small PNG pictures of figures that stand in the ``store`` are put into the text.
+    """
+    found = list(artifacts)
+    note = [[each.step, each.name, list(each.index), each.packed] for each in found]
+    data = base64.b64encode(json.dumps(note, ensure_ascii=False).encode()).decode()
+    return "\n\n".join([*(_section(each, store) for each in found), f"<!-- flowyml:{data} -->"])
+
+
+def noted(markdown: Any) -> list[Artifact]:
+    """The artifacts that ``markdown_of`` was given; none for a text that it did not write."""
+    match = _NOTE.search(markdown) if isinstance(markdown, str) else None
+    if match is None:
+        return []
+    try:
+        rows = json.loads(base64.b64decode(match[1]))
+        found = [listed(str(step), str(name), packed, tuple(map(int, index))) for step, name, index, packed in rows]
+    except (ValueError, TypeError):  # written by hand
+        return []
+    return [artifact for artifact in found if artifact]
+
+
+def escaped(text: object) -> str:
+    """A text on one line, as text.
+
+    >>> escaped("<b>|*x*")
+    '&#60;b&#62;&#124;&#42;x&#42;'
+    """
+    return "".join(map(_escaped, " ".join(str(text).split())))
+
+
+def _escaped(char: str) -> str:
+    if char.isalnum() or char in _PLAIN:
+        return char
+    return f"&#{ord(char)};" if char.isprintable() else "�"
+
+
+def _section(artifact: Artifact, store: str | None) -> str:
+    about = [escaped(artifact.type), *([_size(artifact.size)] if artifact.size is not None else [])]
+    parts = [f"### {escaped(artifact.name)}", ", ".join(about)]
+    if artifact.metadata:
+        facts = list(artifact.metadata.items())[:_MOST_FACTS]
+        parts.append(_table(("fact", "value"), facts))
+    if artifact.picture:
+        parts.append(_picture(artifact, store))
+    if isinstance(artifact.head, str):
+        parts.append("\n".join(f"> {escaped(line)}  " for line in artifact.head.splitlines()[:30]))
+    elif isinstance(artifact.head, Mapping):
+        parts.append(_table(artifact.head.get("columns", ()), artifact.head.get("rows", ())))
+    if artifact.url:
+        parts.append(f"Stands at {escaped(artifact.url)}")
+    return "\n\n".join(parts)
+
+
+def _table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    if not columns:
+        return ""
+    lines = [columns, ["---"] * len(columns), *rows]
+    shown = ([cell if cell == "---" else escaped(cell) for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
+
+
+def _picture(artifact: Artifact, store: str | None) -> str:
+    """The picture itself where it is a small PNG that can be read here, else where it stands."""
+    about = artifact.packed["$artifact"]["picture"]
+    if about.get("media") == "image/png" and about["size"] <= _LARGEST_PICTURE:
+        try:
+            holder, data = open_store(store), b""
+            if holder.holds(about["url"]):
+                with holder.fetch(Written(about["url"], about["sha256"], about["size"])) as path:
+                    data = path.read_bytes()
+            if data.startswith(_PNG):
+                return f"![{escaped(artifact.name)}](data:image/png;base64,{base64.b64encode(data).decode()})"
+        except OSError:  # it stands elsewhere
+            pass
+    return f"Its picture stands at {escaped(artifact.picture)}"
+
+
+def _size(size: int) -> str:
+    return f"{size:,} bytes" if size < 10_000 else f"{size / 1e6:,.2f} MB"

@@ -1,0 +1,123 @@
+"""Artifacts of a run as files on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flowyml.artifacts.files import place_folder, safe_name
+from flowyml.artifacts.formats import format_named
+from flowyml.artifacts.store import Store, Written
+from flowyml.core.errors import ArtifactError
+from flowyml.core.runs import Artifact
+
+__all__ = ["download"]
+
+_LARGE = 10_000_000  # bytes of what takes a while
+
+
+def download(
+    artifacts: Iterable[Artifact],
+    stores: Sequence[Store],
+    folder: Path,
+    *,
+    note: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Write artifacts below a folder, as ``STEP/OUTPUT.suffix``, files and folders under their own names.
+
+    Nothing that is there is overwritten: what has just the same content is taken as it is, anything else ends in
+    ``ArtifactError``, as does what cannot be read. Nothing is unpickled. ``note`` is given a line for each large one.
+    """
+    made = []
+    for artifact in artifacts:
+        place = folder / safe_name(artifact.label.rpartition(".")[0] or artifact.step)
+        if artifact.type == "metrics" and artifact.url is None:
+            made.append(_kept(place, f"{safe_name(artifact.name)}.json", _text(artifact.metadata)))
+            continue
+        if artifact.url is None or artifact.digest is None or artifact.size is None:
+            note(f"{artifact.label} is not kept anywhere")
+            continue
+        about = artifact.packed["$artifact"]
+        written = Written(artifact.url, artifact.digest, artifact.size)
+        if artifact.size >= _LARGE:
+            note(f"{artifact.label}: {artifact.size / 1e6:,.0f} MB …")
+        with _fetched(written, stores) as path:
+            if artifact.format == "folder":
+                made.append(_folder(place, path, about.get("name") or artifact.name))
+            else:
+                made.append(_kept(place, _name(artifact, about), path))
+        if artifact.picture:
+            picture = about["picture"]
+            suffix = {"image/png": ".png", "text/html": ".html"}.get(picture.get("media"), ".bin")
+            with _fetched(Written(picture["url"], picture["sha256"], picture["size"]), stores) as path:
+                made.append(_kept(place, f"{safe_name(artifact.name)}{suffix}", path))
+    return made
+
+
+def _name(artifact: Artifact, about: Any) -> str:
+    if artifact.format == "file":
+        return safe_name(about.get("name") or artifact.name)
+    try:
+        suffix = format_named(artifact.format).suffix
+    except KeyError:  # of a plug-in that is not installed here
+        suffix = ".bin"
+    return f"{safe_name(artifact.name)}{suffix}"
+
+
+@contextmanager
+def _fetched(written: Written, stores: Sequence[Store]) -> Iterator[Path]:
+    for store in stores:
+        if store.holds(written.url):
+            with store.fetch(written) as path:
+                yield path
+            return
+    places = ", ".join(store.url for store in stores)
+    raise ArtifactError(
+        f"{written.url} is not in {places}: name the store of the steps, by artifacts=… of the orchestrator or "
+        f"FLOWYML_ARTIFACTS."
+    )
+
+
+def _text(metrics: Any) -> bytes:
+    return json.dumps(dict(metrics), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _kept(folder: Path, name: str, source: Path | bytes) -> Path:
+    """A new file; or the one that is there, if it holds the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / name
+    try:
+        with target.open("xb") as file:
+            if isinstance(source, bytes):
+                file.write(source)
+            else:
+                with source.open("rb") as data:
+                    shutil.copyfileobj(data, file, 1 << 20)
+    except FileExistsError:
+        if target.is_symlink() or not target.is_file() or _digest(target) != _digest(source):
+            raise ArtifactError(f"{target} exists and holds something else: it stays. Choose another folder.") from None
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _folder(place: Path, archive: Path, name: str) -> Path:
+    target = place / safe_name(name)
+    place.mkdir(parents=True, exist_ok=True)
+    if target.exists() or target.is_symlink():
+        raise ArtifactError(f"{target} exists: it stays. Choose another folder.")
+    return place_folder(archive, name, place)
+
+
+def _digest(source: Path | bytes) -> str:
+    import hashlib
+
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,151 @@
+"""Outputs of a hostile step, or of someone who writes to the store: what is shown, unpacked and downloaded."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.artifacts import artifact_key, open_store, pack, unpack
+from flowyml.artifacts.faces import face_of
+from flowyml.artifacts.files import safe_name
+from flowyml.artifacts.folders import files_here
+from flowyml.artifacts.listing import artifacts_of, listed
+from flowyml.artifacts.markdown import markdown_of, noted
+from flowyml.artifacts.store import Store
+from flowyml.core.errors import ArtifactError
+from flowyml.core.runs import Artifact
+from flowyml.orchestrators.downloading import download
+
+
+def stored(value: Any, store: Store, **about: Any) -> Artifact:
+    key = artifact_key("here/listing/run", "step", 1, "out")
+    face = face_of(value, store, lambda: key, **about)
+    (found,) = artifacts_of("step", {"out": pack(value, store, key=key, face=face)})
+    return found
+
+
+EVIL = [
+    "<script>alert(1)</script>", "![x](javascript:alert(1))", "[x](http://evil)", "|", "`", "\n# head", "<!-- -->",
+    "-->", "&lt;b&gt;", "**b**", "\x1b[31m", "\u202e", "a\r\n\r\n<b>", "https://evil.example", "~~~\n", "$x$",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_what_users_data_says_is_text_in_markdown(tmp_path: Path, text: str) -> None:
+    store = open_store(tmp_path / "store")
+    rows = [{text: text}]
+    for found in (
+        stored(rows, store, kind="table", facts={text: text}),
+        stored(text, store, kind="markdown", facts={"a": text}),
+        Artifact(step=text, name=text, type=text, url=text, picture=None, head=text, metadata={text: text}),
+    ):
+        shown = markdown_of([found], store.url)
+        body, _, note = shown.rpartition("<!-- flowyml:")
+        lines = [line.removeprefix("### ").removeprefix("> ").strip() for line in body.splitlines()]
+        for line in lines:
+            bare = re.sub(r"&#\d+;", "", line.replace("| --- | --- |", "").replace("| --- |", ""))
+            cells = [cell.strip() for cell in bare.split("|")]
+            assert not any(char in cell for cell in cells for char in "<>[]()`*_#!\\~$\x1b\u202e"), line
+            assert "&" not in bare, line
+        assert len([line for line in lines if line.startswith("|")]) in (0, 3, 4, 5, 6, 7, 8)
+        assert note.endswith(" -->")
+    assert noted(markdown_of([stored(rows, store, kind="table")]))[0].head == {"columns": [text[:40]], "rows": [[text]]}
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "..", "a/../../b"])
+def test_downloads_stay_in_their_folder(tmp_path: Path, name: str) -> None:
+    store = open_store(tmp_path / "store")
+    (tmp_path / "f").write_text("x")
+    found = stored(tmp_path / "f", store)
+    packed = {"$artifact": found.packed["$artifact"] | {"name": name}}
+    evil = listed(name, name, packed)
+    assert evil is not None
+    (made,) = download([evil], [store], tmp_path / "out")
+    assert (tmp_path / "out") in made.resolve().parents
+    assert made.read_text() == "x"
+
+
+def test_a_download_reads_no_other_place_and_follows_no_link(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    (tmp_path / "f").write_text("x")
+    found = stored(tmp_path / "f", store)
+    with pytest.raises(ArtifactError, match="name the store of the steps"):
+        download([found], [open_store(tmp_path / "other")], tmp_path / "out")
+    (tmp_path / "out/step").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "out/step/f").symlink_to(tmp_path / "victim")
+    with pytest.raises(ArtifactError, match="it stays"):
+        download([found], [store], tmp_path / "out")
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def back(reference: dict[str, Any], store: Store) -> Any:
+    return unpack({"$artifact": reference}, store)
+
+
+def archive(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as made:
+        for entry, data in entries:
+            entry.size = len(data)
+            made.addfile(entry, io.BytesIO(data))
+    return file.getvalue()
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, link
+    return made
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [(entry("../outside"), b"x")],
+        [(entry("/tmp/outside"), b"x")],
+        [(entry("a/../../outside"), b"x")],
+        [(entry("C:\\outside"), b"x")],
+        [(entry("link", tarfile.SYMTYPE, "/etc"), b""), (entry("link/passwd"), b"x")],
+        [(entry("hard", tarfile.LNKTYPE, "/etc/passwd"), b"")],
+        [(entry("pipe", tarfile.FIFOTYPE), b"")],
+        [(entry("twice"), b"x"), (entry("twice"), b"y")],
+        [(entry("missing/parent"), b"x")],
+    ],
+)
+def test_an_archive_that_was_not_written_here_leads_nowhere(
+    store: Store, tmp_path: Path, entries: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    data = archive(*entries)
+    written = store.write("run/step/1/out.tar", lambda file: _written(file, data))
+    reference = {"url": written.url, "sha256": written.sha256, "size": written.size, "format": "folder", "name": "out"}
+    with files_here(), pytest.raises(ArtifactError, match="archive of a folder"):
+        back(reference, store)
+    assert not list(tmp_path.rglob("outside"))
+
+
+def _written(file: Any, data: bytes) -> None:
+    file.write(data)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/cron.d/x", "/etc/passwd", "..", "", "a\0b", "x" * 5000, "\x1b[31m.txt", "a\\b"]
+)
+def test_names_of_files_lead_nowhere(store: Store, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("x")
+    reference = stored(tmp_path / "file", store).packed["$artifact"] | {"name": name}
+    with files_here():
+        found = back(reference, store)
+        assert found.read_text() == "x"
+        assert found.name == safe_name(name)
+        assert "/" not in found.name
+        assert len(found.name.encode()) <= 200
+        assert "\x1b" not in found.name

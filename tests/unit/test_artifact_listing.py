@@ -1,0 +1,155 @@
+"""What a run has stored, as it is listed, downloaded and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+
+from flowyml import Pipeline, for_each, pipeline, report, step
+from flowyml.artifacts import artifact_key, open_store, pack
+from flowyml.artifacts.faces import face_of
+from flowyml.artifacts.listing import artifacts_of, listed
+from flowyml.artifacts.markdown import escaped, markdown_of, noted
+from flowyml.artifacts.store import Store
+from flowyml.core.errors import ArtifactError
+from flowyml.core.runs import Artifact
+from flowyml.orchestrators.downloading import download
+from flowyml.orchestrators.local import LocalOrchestrator
+from tests.unit.commands import command, flowyml
+
+
+@step
+def count() -> int:
+    return 3
+
+
+@step(outputs=["rows", "scores"])
+def look(number: int) -> tuple[Annotated[list[dict[str, Any]], "table"], dict[str, float]]:
+    report("rows", source="made up")
+    return [{"n": n} for n in range(number)], {"auc": 0.5}
+
+
+@step
+def write(rows: list[dict[str, Any]]) -> Path:
+    path = Path("written.txt").absolute()
+    path.write_text(f"{len(rows)} rows")
+    return path
+
+
+@step
+def each(number: int) -> dict[str, int]:
+    return {"n": number}
+
+
+@pipeline(name="listing")
+def listing() -> Any:
+    rows, scores = look(count())
+    with for_each([1, 2]) as item:
+        each(item)
+    return {"text": write(rows), "scores": scores}
+
+
+def by_label(found: list[Artifact]) -> dict[str, Artifact]:
+    return {artifact.label: artifact for artifact in found}
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_a_local_run_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    orchestrator = LocalOrchestrator(workers=workers, keep_outputs=True)
+    result = listing.run(on=orchestrator)
+    found = by_label(orchestrator.attach(result.run_id).artifacts())
+    assert list(found) == ["each[0].each", "each[1].each", "look.rows", "look.scores", "write.write"]
+    rows = found["look.rows"]
+    assert (rows.type, rows.metadata) == ("table", {"rows": 3, "columns": 1, "source": "made up"})
+    assert rows.head == {"columns": ["n"], "rows": [["0"], ["1"], ["2"]]}
+    assert (found["look.scores"].type, found["look.scores"].metadata) == ("metrics", {"auc": 0.5})
+    assert found["each[1].each"].metadata == {"n": 2}
+    text = found["write.write"]
+    assert (text.type, text.size, len(text.digest or "")) == ("file", 6, 64)
+    made = download(found.values(), orchestrator.artifact_stores(result.run_id), tmp_path / "out")
+    assert (tmp_path / "out/write/written.txt").read_text() == "3 rows"
+    assert json.loads((tmp_path / "out/each[1]/each.json").read_text()) == {"n": 2}
+    assert len(made) == 4  # the rows were not kept: nothing gives them out of the pipeline
+
+
+def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_id = listing.run(on=LocalOrchestrator(keep_outputs=True)).run_id
+    plain = command("artifacts", run_id, "--json").json
+    assert [(each["step"], each["name"], each["type"]) for each in plain][2:] == [
+        ("look", "rows", "table"), ("look", "scores", "metrics"), ("write", "write", "file"),
+    ]  # fmt: skip
+    assert "rows=3" in flowyml("artifacts", run_id).out
+    got = command("outputs", run_id, "write", "--download", "out", "--json").json
+    assert [Path(path).read_text() for path in got] == ["3 rows"]
+    (tmp_path / "out/write/written.txt").write_text("mine")
+    failed = flowyml("outputs", run_id, "--download", "out")
+    assert failed.code != 0
+    assert "holds something else: it stays" in failed.err
+    assert (tmp_path / "out/write/written.txt").read_text() == "mine"
+    assert "has stored no output 'no'" in flowyml("outputs", run_id, "no", "--download", "out").err
+
+
+def stored(value: Any, store: Store, **about: Any) -> Artifact:
+    key = artifact_key("here/listing/run", "step", 1, "out")
+    face = face_of(value, store, lambda: key, **about)
+    (found,) = artifacts_of("step", {"out": pack(value, store, key=key, face=face)})
+    return found
+
+
+def test_what_is_hidden_in_markdown_is_found_again_and_nothing_that_others_wrote(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    found = stored([{"a": 1}], store, kind="table", facts={"note": "<!-- flowyml:e30= -->"})
+    assert noted(markdown_of([found])) == [found]
+    for text in (None, 3, "", "<!-- flowyml:e30= -->", "<!-- flowyml:!! -->", "<!-- flowyml:W1sxXV0= -->"):
+        assert noted(text) == []
+    assert escaped("a  \n b") == "a b"
+
+
+def test_a_small_picture_stands_in_the_text(tmp_path: Path) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(3, 2))
+    figure.subplots().plot([1, 2])
+    store = open_store(tmp_path / "store")
+    found = stored(figure, store)
+    assert "](data:image/png;base64,iVBOR" in markdown_of([found], store.url)
+    elsewhere = markdown_of([found], str(tmp_path / "other"))
+    assert "data:image" not in elsewhere
+    assert "picture stands at" in elsewhere
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        {"$artifact": 3},
+        {"$artifact": {}},
+        {"$artifact": {"size": "x", "metadata": [], "picture": 1, "url": 5}},
+        [],
+        None,
+    ],
+)
+def test_what_an_engine_garbled_is_listed_as_far_as_it_can_be(packed: Any) -> None:
+    found = listed("step", "out", packed)
+    assert found is None or (found.size, found.url, found.metadata, found.picture) == (None, None, {}, None)
+
+
+def test_a_folder_is_downloaded_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/a").write_text("x")
+    found = stored(tmp_path / "model", store)
+    (made,) = download([found], [store], tmp_path / "out")
+    assert (made / "a").read_text() == "x"
+    with pytest.raises(ArtifactError, match="exists: it stays"):
+        download([found], [store], tmp_path / "out")
+
+
+def test_a_step_without_an_output_may_report() -> None:
+    @step(outputs=[])
+    def silent() -> None:
+        report(rows=1)
+
+    assert Pipeline("silent").add_step(silent).run(on=LocalOrchestrator()).success
