@@ -62,9 +62,14 @@ def takes_a_dict(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> UnknownOptionError:
+    from flowyml.orchestrators.local.options import STEP_OPTIONS
+
+    hint = did_you_mean(name, known)
+    if what == "step" and name in STEP_OPTIONS:
+        hint = f' It is one of the local engine: @step(local={{"{name}": True}}).'
     return UnknownOptionError(
-        f"{what} has no option {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}, and options for one "
-        f"engine under the engine's name."
+        f"{what} has no option {name!r}.{hint} It takes {', '.join(known)}, and options for one engine under the "
+        f"engine's name."
     )
 
 

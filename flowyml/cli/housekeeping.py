@@ -49,7 +49,7 @@ def prune(
         done: list[Pruned] = []
         if not dry_run:
             with show_counting("removing", len(going)) as count:
-                for pruned in remove(going):
+                for pruned in remove(going, orchestrator.pruning()):
                     done.append(pruned)
                     count(len(done))
         if as_json:

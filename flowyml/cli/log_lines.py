@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from flowyml.cli.output import LogText, Word
 from flowyml.core.plain_text import safe_line
@@ -18,15 +18,16 @@ _STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG":
 
 
 class LogPrinter:
-    """Hands each line to ``line`` in parts. Columns are as wide as what they have held so far.
+    """Hands each line to ``line`` in parts. Columns are as wide as the ``labels`` of the steps that may come, and as
+    what they have held so far.
 
     With ``brief``, for a run that is watched live, there are no times and levels, and no lines that belong to no step.
     """
 
-    def __init__(self, line: Callable[..., None], *, brief: bool = False) -> None:
+    def __init__(self, line: Callable[..., None], *, brief: bool = False, labels: Iterable[str] = ()) -> None:
         self._line = line
         self._brief = brief
-        self._step = 0
+        self._step = max((width(cut(safe_line(label), _LONGEST_STEP)) for label in labels), default=0)
         self._timed = False
 
     def __call__(self, line: LogLine) -> None:

@@ -106,8 +106,10 @@ def logs(
     with Output(as_json) as out:
         if index is not None and step is None:
             raise UsageError("--index is that of an item of a step: name it with --step.")
-        found = _attached(resolve(on), job).logs(follow=follow, step=step, index=_numbers(index))
-        printer = LogPrinter(out.log_line)
+        submission = _attached(resolve(on), job)
+        found = submission.logs(follow=follow, step=step, index=_numbers(index))
+        labels = [each.label for each in submission.step_runs() if step in (None, each.name)] if not as_json else []
+        printer = LogPrinter(out.log_line, labels=labels)
         for line in found:
             if as_json:
                 out.json_line(plain_log(line))

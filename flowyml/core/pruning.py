@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -79,12 +80,15 @@ def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:
         yield replace(item, kept="") if is_young and not fits else item
 
 
-def prune(items: Iterable[Prunable]) -> Iterator[Pruned]:
-    """Remove what nothing keeps, one after another. What cannot be removed is said, and the rest goes on."""
-    for item in items:
-        if item.kept:
-            continue
-        try:
-            yield Pruned(item=item, freed=item.remove())
-        except Exception as error:  # of a disk, a filesystem's library or a server
-            yield Pruned(item=item, problem=f"{type(error).__name__}: {error}")
+def prune(items: Iterable[Prunable], during: AbstractContextManager[object] | None = None) -> Iterator[Pruned]:
+    """Remove what nothing keeps, one after another. What cannot be removed is said, and the rest goes on.
+
+    ``during`` is ``Orchestrator.pruning()``.
+    """
+    with during or nullcontext():
+        for item in items:
+            if not item.kept:
+                try:
+                    yield Pruned(item=item, freed=item.remove())
+                except Exception as error:  # of a disk, a filesystem's library or a server
+                    yield Pruned(item=item, problem=f"{type(error).__name__}: {error}")

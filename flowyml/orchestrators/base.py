@@ -10,7 +10,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -432,7 +432,11 @@ class Orchestrator(ABC):
         found = self.prunable(Bounds(older_than=older_than, max_bytes=max_bytes))
         if dry_run:
             return [Pruned(item=item, freed=item.bytes) for item in found if not item.kept]
-        return list(prune(list(found)))
+        return list(prune(list(found), self.pruning()))
+
+    def pruning(self) -> AbstractContextManager[object]:
+        """What to enter while things are removed, such as a connection that they share."""
+        return nullcontext()
 
     def _lacks(self, what: str) -> UnsupportedFeatureError:
         return UnsupportedFeatureError(

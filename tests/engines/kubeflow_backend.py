@@ -57,8 +57,12 @@ class Backend:
         self.ran = Ran()
         self._number = 0
 
-    def run(self, parameters: Mapping[str, Any] = {}, name: str = "run") -> Ran:
-        self.spec = json.loads(json.dumps(self.spec).replace("{{$.pipeline_job_name}}", json.dumps(name)[1:-1]))
+    def run(self, parameters: Mapping[str, Any] = {}, name: str = "run", scheduled: str = "") -> Ran:
+        """``scheduled`` is the time that a recurring run gave, in KFP's words: RFC 3339, in UTC."""
+        spec = json.dumps(self.spec).replace("{{$.pipeline_job_name}}", json.dumps(name)[1:-1])
+        if scheduled:
+            spec = spec.replace("{{$.pipeline_job_schedule_time_utc}}", scheduled)
+        self.spec = json.loads(spec)
         root = self.spec["root"]
         given = {port: item["defaultValue"] for port, item in
                  root.get("inputDefinitions", {}).get("parameters", {}).items() if "defaultValue" in item}  # fmt: skip
@@ -208,7 +212,7 @@ def _in_this_process(bundle: Path, folder: Path) -> Iterator[None]:
             if not worker:
                 worker.append(Worker(Path(unpack_in), run_id="fake"))
             one = worker[0]
-            one.artifacts, one.also = store, [store, *map(str, brought)]
+            one.artifacts, one.also, one.dates = store, [store, *map(str, brought)], attempt.dates
             one.__dict__.pop("store", None)
             answer = _answer(one, attempt, inputs)
             attempt.outputs, attempt.failure = answer.get("outputs", {}), answer.get("failure")

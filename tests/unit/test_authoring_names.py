@@ -205,6 +205,10 @@ def test_unknown_keywords_are_answered() -> None:
         Pipeline("p", hook=[])  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"step has no option 'output'. Did you mean 'outputs'"):
         step(output=["a"])  # type: ignore[call-overload]
+    with pytest.raises(
+        UnknownOptionError, match=r"'share'\. It is one of the local engine: @step\(local=\{\"share\": True"
+    ):
+        step(share=True)  # type: ignore[call-overload]
 
 
 def test_an_input_that_the_function_does_not_take() -> None:

@@ -367,3 +367,22 @@ def test_the_lines_of_one_item() -> None:
         wrong = flowyml("logs", job, *words)
         assert (wrong.code, wrong.err) == (2, f"error: {reason}\n")
     assert re.search(r"^more +COMPLETED +skipped$", flowyml("status", job).out, re.MULTILINE)
+
+
+def test_the_columns_of_logs_stand_still() -> None:
+    """Whatever the names of the steps that print later; the message always begins in the same column."""
+    Path("train.py").write_text(
+        "from flowyml import Pipeline, step\n"
+        "@step(outputs=['a'])\n"
+        "def short():\n    print('first')\n    return 1\n"
+        "@step\n"
+        "def with_a_long_name(a):\n    print('second')\n"
+        "train = Pipeline('train').add_step(short).add_step(with_a_long_name)\n"
+    )
+    job = flowyml("run", "train.py", "--json").json["job_id"]
+    lines = [line for line in flowyml("logs", job).out.splitlines() if "│" in line]
+    assert len({line.index("│") for line in lines}) == 1, lines
+    assert [line.partition("│ ")[2] for line in lines] == ["first", "second"]
+    assert re.match(r"\d\d:\d\d:\d\d INFO    short            │ first$", lines[0])
+    one = flowyml("logs", job, "--step", "short").out
+    assert "short │ first" in one, "no wider than the step that was asked for"

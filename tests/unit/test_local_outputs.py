@@ -35,7 +35,10 @@ def test_outputs_that_are_kept_and_those_that_are_not(local: LocalOrchestrator, 
     assert len(result["large"]) == 100_000
     kept = local.outputs(result.run_id)
     assert kept == {"plain": {"a": [1, None]}, "big_integer": 2**70, "pair": (1, 2)} | {"small": kept["small"]}
-    with pytest.raises(OutputNotKeptError, match=r"only small values are, and this is a large str.*keep_outputs=True"):
+    with pytest.raises(
+        OutputNotKeptError,
+        match=r"only small values are, and this is a large str\. .*`flowyml run --detach` .*keep_outputs=True",
+    ):
         kept["large"]
     with pytest.raises(OutputNotKeptError, match=r"_thread\.lock"):
         kept["lock"]

@@ -33,7 +33,7 @@ from flowyml_prefect.compiler import compile_flow, flow_function, is_walked, tas
 from flowyml_prefect.names import deployment_name, flow_name, plan_key
 from flowyml_prefect.parameters import parameter_schema
 from flowyml_prefect.pruning import note_server, version_folder
-from flowyml_prefect.schedule import is_ours
+from flowyml_prefect.schedule import SET, is_ours
 from flowyml_prefect.server import prefect_home, server_name
 from flowyml_prefect.steps import planned_rows
 
@@ -256,6 +256,8 @@ def _body(
     plan = bundle.plan
     tags = [TAG, *plan.tags, *([DETACHED_TAG] if target.pool is None else [])]
     variables = dict((found or {}).get("job_variables") or {})
+    noted = ((found or {}).get("parameter_openapi_schema") or {}).get(SET)
+    schema = {**parameter_schema(plan), _OWNER: owner.to_dict(), **({SET: noted} if noted else {})}
     if target.pool is not None:
         variables["env"] = {**(variables.get("env") or {}), **target.environment}
     return {
@@ -264,7 +266,7 @@ def _body(
         "tags": list(dict.fromkeys(tags)),
         "entrypoint": f"flow.py:{flow_function(plan)}",
         "pull_steps": [_pull_step(target, folder)],
-        "parameter_openapi_schema": {**parameter_schema(plan), _OWNER: owner.to_dict()},
+        "parameter_openapi_schema": schema,
         "enforce_parameter_schema": True,
         "job_variables": variables,
     }

@@ -13,6 +13,7 @@ from flowyml.core.credentials import Login
 from flowyml.core.errors import (
     ConfigurationError,
     EngineError,
+    OwnershipError,
     RetryRefusedError,
     RunNotFoundError,
     ScheduleError,
@@ -33,11 +34,20 @@ from flowyml_prefect.client import FlowRun, PrefectClient, is_id
 from flowyml_prefect.compiler import compile_flow
 from flowyml_prefect.connection import Connection, login_of
 from flowyml_prefect.deploy import Deployed, Deployments, Target
-from flowyml_prefect.names import flow_name
+from flowyml_prefect.names import deployment_name, flow_name
 from flowyml_prefect.parameters import given_parameters
 from flowyml_prefect.pruning import PRUNED, Leftovers
 from flowyml_prefect.reading import RunReader, code_labels
-from flowyml_prefect.schedule import is_active, own_schedule, schedule_info, to_prefect
+from flowyml_prefect.schedule import (
+    SET,
+    as_set,
+    from_prefect,
+    is_active,
+    own_schedule,
+    schedule_info,
+    to_prefect,
+    was_edited,
+)
 from flowyml_prefect.server import (
     POOL,
     embedded_server,
@@ -349,11 +359,12 @@ class PrefectOrchestrator(Orchestrator):
 
     def create_schedule(self, bundle: Bundle, schedule: Schedule, *, force: bool = False) -> ScheduleInfo:
         body = {**to_prefect(schedule), "parameters": given_parameters(schedule.parameters)}
-        deployed = self._scheduled_deployment(bundle, force=force)
+        deployed = self._scheduled_deployment(bundle, body, force=force)
         try:
             self._save_schedule(deployed.id, body)
         except ConflictError:  # created since the look-up, by another process or by a call whose answer was lost
             self._save_schedule(deployed.id, body)
+        self._note_schedule(deployed.id)
         return self._schedule(deployed.id)
 
     def schedules(self, pipeline: str | None = None) -> list[ScheduleInfo]:
@@ -376,7 +387,7 @@ class PrefectOrchestrator(Orchestrator):
     def _target(self) -> Target:
         return Target(self.work_pool, self.artifacts)
 
-    def _scheduled_deployment(self, bundle: Bundle, *, force: bool) -> Deployed:
+    def _scheduled_deployment(self, bundle: Bundle, body: Mapping[str, Any], *, force: bool) -> Deployed:
         """The deployment that a schedule belongs to: one whose runs a worker executes."""
         pool = self.work_pool
         if pool is None:
@@ -389,7 +400,30 @@ class PrefectOrchestrator(Orchestrator):
             pool = POOL
             self.client.ensure_process_pool(pool)
             ensure_worker()
+        if not force:
+            self._check_unedited(bundle.plan.name, pool, body)
         return self.deployments.deploy(bundle, Target(pool, self.artifacts), force=force)
+
+    def _check_unedited(self, pipeline: str, pool: str, body: Mapping[str, Any]) -> None:
+        """Raise ``OwnershipError`` where the schedule was changed by hand, unless to what it is to be."""
+        found = self.client.deployment(flow_name(pipeline), deployment_name(pipeline, pool))
+        if found is None or not was_edited(found):
+            return
+        there = own_schedule(found)
+        if there is not None and from_prefect(there) != from_prefect(body):
+            raise OwnershipError(
+                f"The schedule of {pipeline!r} on Prefect was changed by hand since FlowyML set it: it is "
+                f"{from_prefect(there)}, and the change would be lost. Put it into the pipeline's schedule, or use "
+                f"--force (force=True) to replace it."
+            )
+
+    def _note_schedule(self, deployment_id: str) -> None:
+        found = self.client.deployment_by_id(deployment_id)
+        schema, schedule = dict(found.get("parameter_openapi_schema") or {}), own_schedule(found)
+        if schedule is not None and schema.get(SET) != as_set(schedule):
+            self.client.update_deployment(
+                deployment_id, {"parameter_openapi_schema": {**schema, SET: as_set(schedule)}}
+            )
 
     def _save_schedule(self, deployment_id: str, body: Mapping[str, Any]) -> None:
         """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""

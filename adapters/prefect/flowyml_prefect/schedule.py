@@ -6,6 +6,7 @@ schedule with a start or an end becomes such a rule. The slug of the schedule th
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,9 +16,19 @@ from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml_prefect.parameters import read_parameters
 
-__all__ = ["SLUG", "from_prefect", "is_active", "is_ours", "own_schedule", "schedule_info", "to_prefect"]
+__all__ = [
+    "SET", "SLUG", "as_set", "from_prefect", "is_active", "is_ours", "own_schedule", "schedule_info", "to_prefect",
+    "was_edited",
+]  # fmt: skip
 
 SLUG = "flowyml"
+SET = "x-flowyml-schedule"
+"""The key in a deployment's parameter schema under which ``as_set`` of the schedule stands, as FlowyML set it."""
+
+_TIMING = ("cron", "day_or", "interval", "anchor_date", "rrule", "timezone")
+_EDITED = (
+    "it was changed by hand, as in Prefect's UI: schedule the pipeline again with --force, or take the change over."
+)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -68,6 +79,21 @@ def is_active(deployment: Mapping[str, Any]) -> bool:
     return schedule is not None and bool(schedule["active"])
 
 
+def as_set(schedule: Mapping[str, Any]) -> str:
+    """A digest of when a deployment schedule fires and with which parameters, as the server tells it."""
+    kept = schedule["schedule"]
+    parts = {name: kept[name] for name in _TIMING if kept.get(name) is not None}
+    text = json.dumps([parts, schedule.get("parameters") or {}], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def was_edited(deployment: Mapping[str, Any]) -> bool:
+    """Whether FlowyML's schedule of a deployment was changed by hand since FlowyML set it, as in Prefect's UI."""
+    schedule = own_schedule(deployment)
+    noted = (deployment.get("parameter_openapi_schema") or {}).get(SET)
+    return schedule is not None and noted is not None and noted != as_set(schedule)
+
+
 def schedule_info(deployment: Mapping[str, Any], planned: Sequence[datetime]) -> ScheduleInfo:
     """FlowyML's schedule of this deployment, and the runs that the scheduler has planned for it."""
     schedule = own_schedule(deployment)
@@ -78,6 +104,7 @@ def schedule_info(deployment: Mapping[str, Any], planned: Sequence[datetime]) ->
         schedule=from_prefect(schedule),
         paused=not schedule["active"],
         next_runs=tuple(planned) if schedule["active"] else (),
+        drift=(_EDITED,) if was_edited(deployment) else (),
     )
 
 

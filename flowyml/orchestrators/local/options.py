@@ -7,9 +7,9 @@ from flowyml.core.near_names import did_you_mean
 from flowyml.orchestrators.base import of_step
 from flowyml.plan.model import Plan
 
-__all__ = ["check_options", "sharing_steps"]
+__all__ = ["STEP_OPTIONS", "check_options", "sharing_steps"]
 
-_KNOWN = ("share",)
+STEP_OPTIONS = ("share",)
 
 
 def check_options(plan: Plan) -> None:
@@ -19,10 +19,10 @@ def check_options(plan: Plan) -> None:
     for step in plan:
         for name, value in step.options.get("local", {}).items():
             with of_step(step.name):
-                if name not in _KNOWN:
+                if name not in STEP_OPTIONS:
                     raise UnknownOptionError(
-                        f"step {step.name!r}: local has no option {name!r}.{did_you_mean(name, _KNOWN)} "
-                        f"Known: {', '.join(_KNOWN)}."
+                        f"step {step.name!r}: local has no option {name!r}.{did_you_mean(name, STEP_OPTIONS)} "
+                        f"Known: {', '.join(STEP_OPTIONS)}."
                     )
                 if not isinstance(value, bool):
                     raise UnknownOptionError(f"step {step.name!r}: local share={value!r:.80} is not True or False.")

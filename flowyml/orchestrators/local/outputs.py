@@ -120,8 +120,9 @@ def entry_of(
         }
     if not max_bytes:
         return {
-            "not_kept": f"{what} was not kept: only small values are, and this is {_kind(value)}. Run it with "
-            f"LocalOrchestrator(keep_outputs=True) to keep it."
+            "not_kept": f"{what} was not kept: of a run in the caller's process only small values are, and this is "
+            f"{_kind(value)}. Submit it, as `flowyml run --detach` does, or run it with "
+            f"LocalOrchestrator(keep_outputs=True), to keep it."
         }
     try:
         opened = store()

@@ -89,16 +89,19 @@ class _Runs:
                     " sum(length(message) + 40) FROM lines WHERE run = number), 0) FROM runs"
                 ).fetchall()
             )
+            large = {
+                number: sum(int(entry.get("size") or 0) for _, entry in _artifacts_in(outputs))
+                for number, outputs in db.execute("SELECT number, outputs FROM runs WHERE outputs LIKE '%$artifact%'")
+            }
         for run in runs:
             kept = self._kept(run)
             if not kept:
                 self.going.add(run.number)
             files = sum(found.size for found in files_below(*self._folder(run)))
-            large = sum(int(entry.get("size") or 0) for _, entry in self._artifacts(run))
+            size = sizes.get(run.number, 0) + large.get(run.number, 0) + files
             yield Prunable(
-                kind="run", name=run.run_id, bytes=sizes.get(run.number, 0) + files + large, used=run.used, kept=kept,
-                remove=partial(self._remove, run),
-            )  # fmt: skip
+                kind="run", name=run.run_id, bytes=size, used=run.used, kept=kept, remove=partial(self._remove, run)
+            )
 
     def _settle(self) -> None:
         """Runs whose process is gone have ended."""
@@ -130,20 +133,11 @@ class _Runs:
             )
             if marked.rowcount != 1:
                 return 0
-        freed = 0
-        for url, entry in self._artifacts(run):
-            freed += self._discard(run, url, entry)
-        freed += remove(*self._folder(run))
-        return freed + self._delete(run)
-
-    def _artifacts(self, run: _Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The outputs of a run that stand in a store, by their URLs."""
-        with self.store.session() as db:
             row = db.execute("SELECT outputs FROM runs WHERE number = ? AND run_id = ?", run[:2]).fetchone()
-        for entry in json.loads(row[0] if row else "{}").values():
-            reference = (entry.get("artifact") or {}).get("$artifact")
-            if isinstance(reference, dict) and isinstance(reference.get("url"), str):
-                yield reference["url"], {**reference, "store": entry.get("store")}
+            found = list(_artifacts_in(row[0])) if row else []
+            freed = sum(self._discard(run, url, entry) for url, entry in found)
+            freed += remove(*self._folder(run))
+            return freed + self._delete(run)
 
     def _discard(self, run: _Run, url: str, entry: Mapping[str, Any]) -> int:
         """Only what this run wrote: another's may be an output of this one."""
@@ -171,6 +165,14 @@ class _Runs:
                     db.execute(f"DELETE FROM {table} WHERE run = ? AND EXISTS {mine}", (run.number, *who))
                 db.execute("DELETE FROM runs WHERE number = ? AND run_id = ? AND raw_status = ?", who)
         return int(freed)
+
+
+def _artifacts_in(outputs: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The recorded outputs that stand in a store, by their URLs."""
+    for entry in json.loads(outputs).values():
+        reference = (entry.get("artifact") or {}).get("$artifact")
+        if isinstance(reference, dict) and isinstance(reference.get("url"), str):
+            yield reference["url"], {**reference, "store": entry.get("store")}
 
 
 def _left_folders(store: RunStore, bounds: Bounds) -> Iterator[Prunable]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from flowyml.core.errors import UnknownStateError
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.status import (
     CANCELLED_NOTE,
     DAG_RUN,
@@ -106,3 +108,36 @@ def test_a_run_that_was_cancelled_cleared_and_failed_by_itself_failed() -> None:
 )
 def test_the_timeout_of_a_dag(given: Any, meant: timedelta | None) -> None:
     assert timeout_of({"dag_run_timeout": given}) == meant
+
+
+class Listed:
+    """A client of an Airflow that lists runs in the order in which they were made, as backfills make them."""
+
+    dags_folder = ""
+
+    def __init__(self, found: list[dict[str, Any]]) -> None:
+        self.found = found
+
+    def runs(self, dags: Sequence[str] | None, limit: int) -> list[dict[str, Any]]:
+        return self.found[:limit]
+
+    def run_url(self, dag: str, run_id: str) -> str:
+        return f"http://airflow/dags/{dag}/runs/{run_id}"
+
+
+def test_runs_are_listed_by_when_they_started_and_those_that_wait_by_when_they_were_made() -> None:
+    def one(run_id: str, state: str, started: str | None, queued: str) -> dict[str, Any]:
+        return {
+            "dag_id": "train", "dag_display_name": "train", "dag_run_id": run_id, "state": state, "start_date": started,
+            "end_date": None, "queued_at": queued, "conf": {"flowyml.revision": "1f3a9c2e"},
+        }  # fmt: skip
+
+    orchestrator = AirflowOrchestrator("http://127.0.0.1:1")
+    orchestrator._client = cast("Any", Listed([
+        one("made last, waits", "queued", None, "2026-03-01T09:00:00Z"),
+        one("started first", "running", "2026-03-01T08:00:00Z", "2026-03-01T08:30:00Z"),
+        one("started last", "running", "2026-03-01T10:00:00Z", "2026-03-01T07:00:00Z"),
+    ]))  # fmt: skip
+    found = orchestrator.runs("train")
+    assert [run.run_id for run in found] == ["started last", "made last, waits", "started first"]
+    assert {run.revision for run in found} == {"1f3a9c2e"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flowyml import current_run, for_each, pipeline, step
 from flowyml.artifacts import open_store
 from flowyml.core.errors import RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
@@ -80,11 +81,11 @@ class Interpreted(KubeflowOrchestrator):
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         _, bundle, ran = self.ran[job_id]
-        for step in bundle.plan:
-            for printed in ran.logs.get(names.task(step.name), ()):
+        for each in bundle.plan:
+            for printed in ran.logs.get(names.task(each.name), ()):
                 for index, line in lines_by_item(printed):
                     level, message = leveled(line)
-                    yield LogLine(message, step.name, level, index=index)
+                    yield LogLine(message, each.name, level, index=index)
 
 
 def _results(ran: Any, task: str) -> list[Json]:
@@ -99,6 +100,33 @@ def _notes(ran: Any, task: str) -> list[Json]:
 def _failure(ran: Any) -> str:
     ended = [(task, note) for task in ran.logs for note in _notes(ran, task) if note.get("ended") == "failed"]
     return f"step {ended[0][0]!r}: {ended[0][1]['error']}"
+
+
+@pytest.mark.kubeflow
+def test_a_scheduled_run_is_for_the_time_of_its_recurring_run(
+    load_engine: Callable[[str], Any], tmp_path: Path
+) -> None:
+    @step(outputs=["days"])
+    def days() -> list[int]:
+        return [1, 2]
+
+    @step(outputs=["date"])
+    def date_of(day: int) -> str:
+        return f"{current_run().logical_date.isoformat()} {current_run().data_interval_start}"
+
+    @pipeline
+    def dated() -> Any:
+        with for_each(days()) as day:
+            dates = date_of(day)
+        return dates  # noqa: RET504  # outside of the loop it is the list of all
+
+    (tmp_path / "pods").mkdir()
+    compiled = compile_pipeline(dated.bundle(), store="s3://code")
+    ran = load_engine("kubeflow_backend").Backend(compiled, tmp_path / "pods").run({}, "r", "2026-03-01T02:00:00Z")
+    assert ran.succeeded
+    (published,) = [one for one in _results(ran, flow_names.RESULT_TASK) if "outputs" in one]
+    found = read_outputs("r", published["outputs"], open_store(tmp_path / "pods"))
+    assert list(found.values()) == [["2026-03-01T02:00:00+00:00 None"] * 2]
 
 
 _ONE_AT_A_TIME = "pods run in the test's process, one after another"

@@ -129,3 +129,27 @@ def test_the_difference_names_lines_parameters_and_options(pool: Pool, tmp_path:
         '+    "nightly"',
     ):
         assert line in shown.splitlines(), shown
+
+
+def test_a_schedule_that_was_edited_in_prefects_ui_is_replaced_by_force_alone(pool: Pool) -> None:
+    orchestrator = pool("edited")
+    info = version("edited", 1).schedule("daily", "03:30", on=orchestrator)
+    assert info.drift == ()
+    (there,) = deployed_at(orchestrator, "edited")["schedules"]
+    theirs = {"cron": "15 4 * * *", "timezone": "UTC", "day_or": True}
+    orchestrator.client.save_schedule(info.schedule_id, {"schedule": theirs, "active": False}, there["id"])
+    assert orchestrator.deploy_pipeline(version("edited", 2)).changed, "its code is not what was edited"
+    (seen,) = orchestrator.schedules("edited")
+    assert "changed by hand" in " ".join(seen.drift)
+    before = deployed_at(orchestrator, "edited")
+    with pytest.raises(OwnershipError, match=r"is cron 15 4 \* \* \* UTC, and the change would be lost\. .*--force"):
+        version("edited", 3).schedule("daily", "05:00", on=orchestrator)
+    assert deployed_at(orchestrator, "edited") == before
+    taken_over = version("edited", 3).schedule("cron", "15 4 * * *", on=orchestrator)
+    assert (taken_over.drift, taken_over.paused) == ((), True)
+    orchestrator.client.save_schedule(info.schedule_id, {"parameters": {"rows": 7}}, there["id"])
+    with pytest.raises(OwnershipError, match="changed by hand"):
+        version("edited", 3).schedule("daily", "05:00", on=orchestrator)
+    forced = version("edited", 3).schedule("daily", "05:00", on=orchestrator, force=True)
+    assert (str(forced.schedule), forced.drift) == ("cron 0 5 * * * UTC", ())
+    assert version("edited", 4).schedule("daily", "06:00", on=orchestrator).drift == ()

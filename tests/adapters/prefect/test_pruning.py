@@ -59,6 +59,7 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
 
     first = orchestrator.run_pipeline(version(1, fails=True), "prune-first").wait_for_completion(120, 0.2)
     assert first.status is ExecutionStatus.FAILED
+    assert orchestrator.get_run(first.job_id).revision == version(1).revision
     second = orchestrator.run_pipeline(version(2), "prune-second").wait_for_completion(120, 0.2)
     assert second.status is ExecutionStatus.COMPLETED, second.error
     pooled = make_prefect(work_pool="prune", artifacts=tmp_path / "artifacts")
