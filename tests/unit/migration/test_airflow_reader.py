@@ -224,6 +224,7 @@ class Load(BaseOperator):
 class Check(BaseOperator):
     def __init__(self, of, **kwargs):
         super().__init__(**kwargs)
+        self.of = of
 
 class Section(TaskGroup):
     def __init__(self, name, tables, **kwargs):

@@ -751,8 +751,8 @@ class Airflow:
             value.attributes[name] = new
             if name in _SETTABLE:
                 value.arguments.named[name] = Given(new, None, self.machine.module)
-            if task_values := list(nodes.operators_in(new)):
-                self.context.depend(value, task_values and new)
+            if value.cls is None:  # else its class says which of its attributes are templates, when it is made
+                self.context.depend(value, new)
             return True
         if isinstance(value, Dag) and value.ready:
             value.attributes[name] = new
