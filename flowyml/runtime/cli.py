@@ -46,6 +46,14 @@ def main(root: Path, bundle: Path, arguments: Sequence[str]) -> int:
     end = End() if getattr(given, "answer", None) else None  # another process waits for the end of this one
     try:
         code = int(given.command(root, plan, given))
+        more = getattr(given, "more", None)
+        if more is not None and code >= 0:
+            from flowyml.runtime.shared import further  # which travels only where it is needed
+
+            for words in further(more):
+                code = int(given.command(root, plan, parser.parse_args([*words, f"--more={more}"])))
+                if code < 0:  # it was asked to stop
+                    break
     except _UsageError as error:
         parser.error(str(error))
     if end:
@@ -76,7 +84,11 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
-        Path(given.answer).write_text(json.dumps(answer))
+        if given.more is not None:
+            from flowyml.runtime.shared import hush
+
+            hush()
+        _answer(given.answer, answer)
     if failure := answer.get("failure"):
         if given.quiet:
             return 1
@@ -104,10 +116,17 @@ def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
-        Path(given.answer).write_text(json.dumps(answer))
+        _answer(given.answer, answer)
     else:
         print(json.dumps(answer))
     return 0
+
+
+def _answer(path: str, answer: dict[str, Any]) -> None:
+    """All at once: another process may look whether it is there."""
+    part = Path(f"{path}.part")
+    part.write_text(json.dumps(answer))
+    part.replace(path)
 
 
 def _index(given: argparse.Namespace) -> tuple[int, ...]:
@@ -200,6 +219,7 @@ def _parser(plan: Plan, program: str) -> argparse.ArgumentParser:
     step.add_argument("--output", metavar="FILE", help="where the outputs go; by default the last line of stdout")
     step.add_argument("--secrets", action="store_true", help=argparse.SUPPRESS)  # values come as standard input
     step.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)  # the reader of the answer reports it
+    step.add_argument("--more", type=_alone, help=argparse.SUPPRESS)  # a socket for further commands
     step.add_argument("--attempt", type=int, default=1, metavar="N")
     step.set_defaults(command=_run_step)
     look = commands.add_parser("look", allow_abbrev=False)  # for other processes; people do not see it
@@ -290,6 +310,12 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise _UsageError(f"{option} takes a JSON object, such as '{{\"rows\": 5}}'")
     return values
+
+
+def _alone(number: str) -> int:
+    """A descriptor that no other process gets."""
+    os.set_inheritable(int(number), False)
+    return int(number)
 
 
 def _watch(number: str) -> int:

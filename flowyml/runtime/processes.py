@@ -29,7 +29,7 @@ from flowyml.runtime.hooks import plain_arguments
 from flowyml.runtime.kept import KEEP, KeptOutputs
 from flowyml.runtime.lines import OnLine, print_line
 from flowyml.runtime.secrets import Mask, ReadSecret, from_environment, secrets_of
-from flowyml.runtime.spawn import SpawnedProcesses
+from flowyml.runtime.shared import SharedProcesses
 
 __all__ = ["StepProcesses", "starting_ahead"]
 
@@ -102,7 +102,7 @@ class StepProcesses:
         self._kept = KeptOutputs(artifacts, place) if place and os.environ.get(KEEP) else None
         self._children: _Children
         if not _can_fork():
-            self._children = SpawnedProcesses(python, bundle, config)
+            self._children = SharedProcesses(python, bundle, config)
         else:
             self._children = ForkedProcesses(
                 bundle, config, python=python, ahead=started, host_packages=host_packages if fork_here else None
@@ -126,8 +126,8 @@ class StepProcesses:
     ) -> dict[str, Any]:
         """Run one attempt of a step: packed inputs to packed outputs. ``index`` is its item's, for a step in a loop.
 
-        Steps with the same name ``together``, of which no two may run at a time, share one process where it can be
-        forked: it waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
+        Steps with the same name ``together``, of which no two may run at a time, share one process, but on
+        Windows: it waits for the next one while ``hold`` is true, until ``release``, or until a step has to be killed.
 
         For a step that is cached and did not run they are ``CachedOutputs``.
 

@@ -22,7 +22,7 @@ from flowyml.runtime.process_tree import descendants, kill_all, kill_tree
 from flowyml.runtime.shutdown import GRACE
 from flowyml.runtime.step_errors import OutOfMemory, cancelled, crashed, timed_out
 
-__all__ = ["SpawnedProcesses"]
+__all__ = ["Child", "SpawnedProcesses"]
 
 _SLICE = 0.05  # seconds between looks at the clock, and at what may end a step
 _PATIENCE = 10  # seconds that a killed process is waited for
@@ -35,28 +35,36 @@ class SpawnedProcesses:
         self._command = [python, "-u", str(bundle)]
         self._config = config
         self._hooks = len(Bundle.read(bundle).plan.hooks)
-        self._running: set[_Child] = set()
+        self._running: set[Child] = set()
         self._closed = False
 
     @contextmanager
-    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[_Child]:
+    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
         """Start a process for a request."""
         with tempfile.TemporaryDirectory(prefix="flowyml-") as folder, _as_input(request.get("secrets")) as secrets:
             answer = Path(folder) / "answer.json"
             command = [*self._command, *self._arguments(request, body, Path(folder)), f"--answer={answer}"]
-            child = _Child(who, command, secrets, answer, on_line, self._hooks)
-            self._running.add(child)
-            if self._closed:
-                child.unwanted.set()
-            try:
-                yield child
-            finally:
-                child.kill()
-                child.gone.set()
-                self._running.discard(child)
+            child = Child(who, command, secrets, answer, on_line, self._hooks)
+            with self._watched(child):
+                try:
+                    yield child
+                finally:
+                    child.kill()
+
+    @contextmanager
+    def _watched(self, child: Child) -> Iterator[None]:
+        """While a request is at work, ``close`` can end it."""
+        self._running.add(child)
+        if self._closed:
+            child.unwanted.set()
+        try:
+            yield
+        finally:
+            child.gone.set()
+            self._running.discard(child)
 
     def release(self, together: str) -> None:
-        """No process is held here."""
+        """No process is held by this class."""
 
     def close(self) -> None:
         """Have what still runs killed by the threads that wait for it."""
@@ -88,28 +96,38 @@ class SpawnedProcesses:
         ]  # fmt: skip
 
 
-class _Child:
+class Child:
     """One process, whose streams are read by two threads."""
 
     def __init__(
-        self, who: str, command: Sequence[str], stdin: IO[bytes] | int, answer: Path, on_line: OnLine, hooks: int
+        self, who: str, command: Sequence[str], stdin: IO[bytes] | int, answer: Path, on_line: OnLine, hooks: int,
+        passed: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.hooks = hooks
         self.unwanted, self.gone = threading.Event(), threading.Event()
         self._who = who
         self._answer = answer
-        self._lines = {stream: Lines(stream, on_line) for stream in ("stdout", "stderr")}
-        self._pieces: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
         self._out_of_memory = OutOfMemory()
         self._started = time.monotonic()
-        with _life_line() as (self._life, options):
+        with _life_line() as (self._life, life):
             self._process = subprocess.Popen(
-                [*command, *(f"--life={number}" for number in options.get("pass_fds", ()))],
-                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options,
+                [*command, *(f"--life={number}" for number in life)], pass_fds=(*life, *passed),
+                stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         self.identity = identity_of(self._process.pid)
-        pipes = (("stdout", self._process.stdout), ("stderr", self._process.stderr))
-        self._readers = [threading.Thread(target=self._read, args=pipe, daemon=True) for pipe in pipes]
+        assert self._process.stdout
+        assert self._process.stderr
+        self._listen([self._process.stdout, self._process.stderr], on_line)
+
+    def _listen(self, files: Sequence[IO[bytes]], on_line: OnLine) -> None:
+        """Read what it prints, by a thread for each of its streams."""
+        streams = ("stdout", "stderr")
+        self._lines = {stream: Lines(stream, on_line) for stream in streams}
+        self._pieces: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream, file, self._pieces), daemon=True)
+            for stream, file in zip(streams, files, strict=True)
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -160,6 +178,9 @@ class _Child:
             lines.mute()
 
     def _has_ended(self) -> bool:
+        return self._has_died()
+
+    def _has_died(self) -> bool:
         """What it has left running ends with it, while its id is still its own."""
         if hasattr(os, "waitid") and self._process.returncode is None:
             ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -183,22 +204,23 @@ class _Child:
         while self._pump(0):
             pass
 
-    def _read(self, stream: str, file: IO[bytes]) -> None:
+    @staticmethod
+    def _read(stream: str, file: IO[bytes], pieces: queue.SimpleQueue[tuple[str, bytes]]) -> None:
         with file:
             while data := os.read(file.fileno(), 1 << 16):
-                self._pieces.put((stream, data))
-        self._pieces.put((stream, b""))
+                pieces.put((stream, data))
+        pieces.put((stream, b""))
 
 
 @contextmanager
-def _life_line() -> Iterator[tuple[int | None, dict[str, Any]]]:
+def _life_line() -> Iterator[tuple[int | None, tuple[int, ...]]]:
     """A pipe whose other end closes when this process dies; the child watches it. Not on Windows."""
     if not hasattr(os, "killpg"):
-        yield None, {}
+        yield None, ()
         return
     theirs, ours = os.pipe()
     try:
-        yield ours, {"pass_fds": (theirs,)}
+        yield ours, (theirs,)
     finally:
         os.close(theirs)
 

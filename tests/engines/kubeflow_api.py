@@ -29,7 +29,7 @@ from fastapi import FastAPI, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from kfp_server_api import ApiClient
 
-from flowyml_kubeflow import KubeflowLocalOrchestrator, names
+from flowyml_kubeflow import KubeflowLocalOrchestrator, flow_names, names
 from flowyml_kubeflow.attempts import printed
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
@@ -489,7 +489,7 @@ class _Runs:
             if not attempts:
                 continue
             is_step = path in workflow.steps
-            step = begun[_step_name(workflow.steps[path])] if is_step else _Hook.of(attempts[-1], is_over=is_over)
+            step = begun[_steps("", workflow.steps[path])[""]] if is_step else _Hook.of(attempts[-1], is_over=is_over)
             pods = kept.pods(attempt["attempt"] for attempt in attempts)
             if pods:
                 workflow.add(path, step, pods, is_cached=task in self.state.cached)
@@ -540,7 +540,7 @@ class _Runs:
             "runner": "subprocess", "options": {}, "timeout_seconds": None, "hooks": False, "parameters": {},
             "flow": kubeflow_turns.has_flow(spec), "loops": {}, "cleans_up": False,
             "arguments": {**defaults, **(run.runtime_config.parameters or {})},
-            "steps": {task: _step_name(item) for task, item in tasks.items()},
+            "steps": {step: name for task, item in tasks.items() for step, name in _steps(task, item).items()},
             "attempts": {task: item.get("retryPolicy", {}).get("maxRetryCount", 0) + 1 for task, item in tasks.items()},
             "outputs": {},
         })  # fmt: skip
@@ -824,12 +824,17 @@ def _as_dags_end(spec: Json, cached: set[str]) -> Json:
 def _step_tasks(spec: Json) -> Json:
     dags = [spec["root"], *spec["components"].values()]
     tasks = {name: task for dag in dags for name, task in dag.get("dag", {}).get("tasks", {}).items()}
-    return {name: task for name, task in tasks.items() if names.STEP in task.get("inputs", {}).get("parameters", {})}
+    wanted = {names.STEP, flow_names.STEPS}
+    return {name: task for name, task in tasks.items() if wanted & task.get("inputs", {}).get("parameters", {}).keys()}
 
 
-def _step_name(task: Json) -> str:
-    name: str = task["inputs"]["parameters"][names.STEP]["runtimeValue"]["constant"]
-    return name
+def _steps(name: str, task: Json) -> dict[str, str]:
+    """The steps of a task, by what the task of each is called."""
+    given = task["inputs"]["parameters"]
+    if names.STEP in given:
+        return {name: given[names.STEP]["runtimeValue"]["constant"]}
+    found: dict[str, str] = json.loads(given[flow_names.STEPS]["runtimeValue"]["constant"])
+    return found
 
 
 def _body(model: str, body: Json) -> Any:

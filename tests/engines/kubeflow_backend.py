@@ -13,13 +13,14 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from flowyml.core.dates import RunDates
 from flowyml.runtime.worker import Worker
 from flowyml_kubeflow import attempts, launcher
 from flowyml_kubeflow.compiler import Compiled
@@ -207,12 +208,15 @@ def _in_this_process(bundle: Path, folder: Path) -> Iterator[None]:
             archive.extractall(unpack_in)  # the test's own
         worker: list[Worker] = []
 
-        def run(attempt: attempts.Attempt, inputs: Mapping[str, Any], brought: Sequence[Path]) -> None:
+        def run(
+            attempt: attempts.Attempt, inputs: Mapping[str, Any], *, together: str = "", hold: bool = False
+        ) -> None:
             store = str(attempt.scratch / "store")
             if not worker:
                 worker.append(Worker(Path(unpack_in), run_id="fake"))
             one = worker[0]
-            one.artifacts, one.also, one.dates = store, [store, *map(str, brought)], attempt.dates
+            config = attempt.processes._config
+            one.artifacts, one.also, one.dates = store, config["also"], RunDates.of(config["dates"])
             one.__dict__.pop("store", None)
             answer = _answer(one, attempt, inputs)
             attempt.outputs, attempt.failure = answer.get("outputs", {}), answer.get("failure")

@@ -16,6 +16,7 @@ from typing import Any
 from flowyml_kubeflow import flow_names, names
 from flowyml_kubeflow.attempts import RESULT, printed
 from flowyml_kubeflow.local.folder import RunFolder
+from flowyml_kubeflow.tasks import steps_shown
 
 Json = dict[str, Any]
 
@@ -50,14 +51,18 @@ class Chunk:
         return "".join(f"{text}\n" for _, text in sorted(lines, key=lambda item: item[0]))
 
     def _lines(self) -> list[Json]:
-        indexes = dict.fromkeys(tuple(note.get("index", ())) for note in self.notes) or {(): None}
-        return [line for index in indexes for line in self.folder.lines(flow_names.turn(self.task, index), "log.jsonl")]
+        turns = dict.fromkeys((note.get("task", self.task), tuple(note.get("index", ()))) for note in self.notes)
+        turns = turns or {(self.task, ()): None}
+        return [line for turn in turns for line in self.folder.lines(flow_names.turn(*turn), "log.jsonl")]
 
 
 def chunks_of(folder: RunFolder, path: str, task: Json, *, is_over: bool) -> Iterator[Chunk]:
     """The pods of a task that have begun. ``path`` has ``*`` for the number of the iteration."""
     name = path.rpartition(".")[2]
     notes = folder.notes(name)
+    if flow_names.STEPS in task.get("inputs", {}).get("parameters", {}):
+        found = [note for step in steps_shown(name, task) for note in folder.notes(step)]
+        notes = sorted(found, key=lambda note: float(note["time"]))
     by_chunk: dict[str | None, list[Json]] = {}
     for note in notes:
         by_chunk.setdefault(note.get("chunk"), []).append(note)
@@ -65,8 +70,8 @@ def chunks_of(folder: RunFolder, path: str, task: Json, *, is_over: bool) -> Ite
         by_chunk[None] = []
     order = sorted(by_chunk, key=lambda chunk: int((chunk or "0").partition(":")[0]))
     for number, chunk in enumerate(order):
-        found = tuple(by_chunk[chunk])
-        yield Chunk(folder, path.replace("*", str(number)), name, found, _state(found, is_over=is_over))
+        mine = tuple(by_chunk[chunk])
+        yield Chunk(folder, path.replace("*", str(number)), name, mine, _state(mine, is_over=is_over))
 
 
 def _state(notes: tuple[Json, ...], *, is_over: bool) -> str:

@@ -71,10 +71,11 @@ def grouped(folder: str) -> Any:
     return after(folder, right(folder, left(folder, first)), extra(folder, first))
 
 
-@pytest.mark.parametrize("workers", ["threads", "processes"])
+@pytest.mark.parametrize(("workers", "fork"), [("threads", "1"), ("processes", "1"), ("processes", "0")])
 def test_steps_of_a_group_share_a_process_and_stay_steps(
-    tmp_path: Path, workers: Literal["threads", "processes"]
+    tmp_path: Path, workers: Literal["threads", "processes"], fork: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", fork)
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers=workers)
     result = grouped.run({"folder": str(tmp_path)}, on=local)
     assert result.outputs == {"after": 4}
@@ -117,7 +118,11 @@ def items(folder: str) -> Any:
     return {"done": done}
 
 
-def test_each_item_has_a_process_which_ends_with_its_group(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fork", ["1", "0"])
+def test_each_item_has_a_process_which_ends_with_its_group(
+    tmp_path: Path, fork: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", fork)
     local = LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")
     result = items.run({"folder": str(tmp_path)}, on=local)
     assert result.status is FAILED
@@ -127,10 +132,14 @@ def test_each_item_has_a_process_which_ends_with_its_group(tmp_path: Path) -> No
     assert not {str(one.pid) for one in descendants(os.getpid())} & {place.split()[0] for place in seen.values()}
 
 
-def test_a_step_that_is_killed_takes_the_process_along_and_the_rest_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fork", "timeout"), [("1", 2), ("0", 20)])  # a fresh process loads the code in that time
+def test_a_step_that_is_killed_takes_the_process_along_and_the_rest_goes_on(
+    tmp_path: Path, fork: str, timeout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_FORK", fork)
     folder = str(tmp_path)
 
-    @step(execution_group="one", retry=1, timeout=2)
+    @step(execution_group="one", retry=1, timeout=timeout)
     def slow() -> int:
         note(folder, "slow")
         if not (Path(folder) / "slow").exists():

@@ -21,7 +21,9 @@ from flowyml.plan.model import Step
 from flowyml.runtime.lines import OnLine
 from flowyml.runtime.spawn import SpawnedProcesses
 
-__all__ = ["FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed"]
+__all__ = [
+    "FINALE", "LOCAL", "RESULT", "Attempt", "Journal", "fire_pipeline_hooks", "leveled", "printed", "processes_of",
+]  # fmt: skip
 
 LOCAL = "FLOWYML_KUBEFLOW_LOCAL"  # the folder of a run of the local runner; absent on a cluster
 FINALE = "finale"  # a file in that folder: the run was stopped, and only what cleans up is to run
@@ -94,37 +96,59 @@ def _lines(path: Path) -> list[str]:
     return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
+def processes_of(
+    bundle: Path, pipeline: str, scratch: Path, dates: RunDates, brought: Sequence[Path], steps: Sequence[Step]
+) -> SpawnedProcesses:
+    """The processes of attempts, which leave outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names.
+
+    Inputs stand there too, or in one of the folders ``brought``. Several ``steps`` share one of them.
+    """
+    store = os.environ.get(ARTIFACTS) or str(scratch / "store")
+    run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
+    # Runs of the local runner share cached results with those of the local engine.
+    cache = {"cache": default_url()} if LOCAL in os.environ and any(step.caching for step in steps) else {}
+    config = {
+        "run_id": run_id, "artifacts": store, "parameters": {}, "caller": cache, "dates": dates.plain(),
+        # A pod does not learn its KFP's id.
+        "place": run_place(f"kubeflow-{os.urandom(8).hex()}", pipeline, run_id),
+        # What KFP took from its cache stands where an earlier run has put it.
+        "also": [str(folder) for folder in dict.fromkeys((store, *brought))],
+    }  # fmt: skip
+    if len(steps) > 1:
+        from flowyml.runtime.shared import SharedProcesses  # which travels only where it is needed
+
+        return SharedProcesses(sys.executable, bundle, config)
+    return SpawnedProcesses(sys.executable, bundle, config)
+
+
 class Attempt:
-    """One try of a step, in a process of its own. Afterwards there are ``outputs``, or a ``failure``."""
+    """One try of a step, in a process. Afterwards there are ``outputs``, or a ``failure``."""
 
     def __init__(
-        self, bundle: Path, pipeline: str, step: Step, scratch: Path, journal: Journal, dates: RunDates,
+        self, bundle: Path, step: Step, scratch: Path, journal: Journal, processes: SpawnedProcesses,
         index: Sequence[int] = (),
     ) -> None:  # fmt: skip
         self.bundle = bundle
-        self.pipeline = pipeline
         self.step = step
         self.scratch = scratch
         self.journal = journal
-        self.dates = dates
+        self.processes = processes
         self.number = journal.next_attempt()
         self.index = tuple(index)
         self.outputs: dict[str, Any] = {}
         self.failure: dict[str, Any] | None = None
         self.cached = ""  # the run that the outputs are from, of a cached step that did not run
 
-    def run(self, inputs: Mapping[str, Any], brought: Sequence[Path]) -> None:
-        """One try, with its outputs in ``scratch`` or in the store that ``FLOWYML_ARTIFACTS`` names.
-
-        Inputs stand there too, or in one of the folders ``brought``.
-        """
-        processes = SpawnedProcesses(sys.executable, self.bundle, self._config(brought))
+    def run(self, inputs: Mapping[str, Any], *, together: str = "", hold: bool = False) -> None:
+        """One try. Steps ``together`` share a process, which waits for the next of them where it is to ``hold``."""
         started, on_line = time.time(), self.journal.log(self.number)
         try:
             secrets, on_line = self._secrets(on_line)
             about_step = {"step": self.step.name, "attempt": self.number, "index": self.index}
-            request = {"kind": "step", **about_step, "secrets": secrets}
-            with processes.child(f"step {self.step.name!r}", request, inputs, on_line) as child:
+            request: dict[str, Any] = {"kind": "step", **about_step, "secrets": secrets}
+            if together:
+                request.update(together=together, hold=hold)
+            with self.processes.child(f"step {self.step.name!r}", request, inputs, on_line) as child:
                 about = {"group": child.identity.pid, "born": child.identity.born}
                 self.journal.write("attempts.jsonl", {"attempt": self.number, "started": started, **about})
                 answer = child.wait(self.step.timeout_seconds, None)
@@ -149,19 +173,6 @@ class Attempt:
 
         secrets = secrets_of(self.step.name, self.step.secrets, from_environment)
         return secrets, Mask(secrets.values()).lines(on_line)
-
-    def _config(self, brought: Sequence[Path]) -> dict[str, Any]:
-        store = os.environ.get(ARTIFACTS) or str(self.scratch / "store")
-        run_id = os.environ.get("FLOWYML_RUN_ID") or f"kfp-{os.urandom(8).hex()}"
-        # Runs of the local runner share cached results with those of the local engine.
-        cache = {"cache": default_url()} if self.step.caching and LOCAL in os.environ else {}
-        return {
-            "run_id": run_id, "artifacts": store, "parameters": {}, "caller": cache, "dates": self.dates.plain(),
-            # A pod does not learn its KFP's id.
-            "place": run_place(f"kubeflow-{os.urandom(8).hex()}", self.pipeline, run_id),
-            # What KFP took from its cache stands where an earlier run has put it.
-            "also": [str(folder) for folder in dict.fromkeys((store, *brought))],
-        }  # fmt: skip
 
     def _lost(self, error: StepError, on_line: OnLine) -> None:
         """The step's process cannot call its hooks any more, so they are called here."""

@@ -58,7 +58,10 @@ CLUSTER = Capabilities(
         ),
         Feature.CLEANUP: partly("not after the run was stopped, a pod was lost or an image could not be pulled"),
         Feature.SUB_PIPELINES: partly(_BY_NAME),
-        Feature.EXECUTION_GROUPS: no("not yet; local runs have it"),
+        Feature.EXECUTION_GROUPS: partly(
+            "one pod, which waits for what any of its steps waits for; a step that fails fails the last task of the "
+            "run, and not its pod; KFP's cache keeps none of them"
+        ),
         Feature.RETRY_RUN: partly(
             "all that failed, and no single steps; not where steps failed whose pods succeeded, as those in loops"
         ),
@@ -101,7 +104,7 @@ LOCAL_RUNNER = Capabilities(
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly(_BY_NAME),
-        Feature.EXECUTION_GROUPS: no("not yet; local runs have it"),
+        Feature.EXECUTION_GROUPS: yes,
         Feature.RETRY_RUN: partly("all that did not complete, and no single steps"),
         Feature.SECRETS: partly("from the environment of the process that submits, and not in containers"),
         Feature.ARTIFACTS: partly(_LISTED),

@@ -15,6 +15,7 @@ from flowyml.orchestrators.base import of_step
 from flowyml.plan.bundle import Bundle
 from flowyml.plan.model import FromParameter, FromStep, Plan, Step
 from flowyml_kubeflow import executors, names
+from flowyml_kubeflow.flow import needs_flow
 from flowyml_kubeflow.flow_tasks import FlowTasks
 from flowyml_kubeflow.inline import is_large, with_launcher
 from flowyml_kubeflow.options import default_image, pipeline_options, step_options
@@ -102,12 +103,12 @@ class _Compiler:
         return Compiled(spec, platform, self.bundle, self.url)
 
     def _tasks(self) -> Dag:
-        if self.plan.has_control_flow:
+        if needs_flow(self.plan):
             return self._with_flow()
         return self._with_hooks() if self.plan.hooks else self._steps(CODE, [names.BUNDLE_TASK])
 
     def _with_flow(self) -> Dag:
-        """Loops, branches and rules: the last task calls the hooks at the end, since it knows how all steps ended.
+        """Control flow, and groups of steps: the last task calls the hooks at the end, since it knows how all ended.
 
         An exit handler would not: KFP hands it the state of a DAG, and before 2.17 one with a loop in it stays RUNNING.
         """
@@ -268,7 +269,7 @@ class _Compiler:
             elif isinstance(source, FromStep):
                 origin = {"producerTask": names.task(source.step), "outputArtifactKey": names.artifact(source.output)}
                 artifacts[port] = {"taskOutputArtifact": origin}
-        check_number(step, len(artifacts) - 1)
+        check_number(f"step {step.name!r}", len(artifacts) - 1, len(step.outputs))
         upstream = [names.task(name) for name in step.upstream] or first  # what comes before it has waited for the code
         task: Json = {
             "componentRef": {"name": self._step_component(step)},
@@ -313,7 +314,7 @@ class _Compiler:
         if task == names.pipeline(self.plan.name):  # kfp's loader would take this component for the whole pipeline
             task = f"{task}--step"
         container = executors.container("step", f"comp-{task}", self.form, options, step.resources)
-        self._component(task, inputs, outputs, container, executors.kubernetes(step, options))
+        self._component(task, inputs, outputs, container, executors.kubernetes(step, options, executors.longest(step)))
         return f"comp-{task}"
 
     def _component(self, task: str, inputs: Json, outputs: Json, container: Json, config: Json) -> None:

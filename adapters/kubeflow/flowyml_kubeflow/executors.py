@@ -162,10 +162,10 @@ def bundle_container(bundle: Bundle, url: str | None, form: str, options: StepOp
     return {**start, **_image(options)}
 
 
-def kubernetes(step: Step | None, options: StepOptions, *, is_limited: bool = True) -> Json:
+def kubernetes(step: Step | None, options: StepOptions, seconds: float | None = None) -> Json:
     """What Kubernetes does with the pods: kfp-kubernetes' part of the file. Source: KubernetesExecutorConfig.
 
-    Pods that are not ``is_limited`` may run for ever.
+    ``seconds`` are those that its steps may take; None: it may run for ever.
     """
     config: Json = {}
     selector = {**(step.resources.gpu_labels if step and step.resources else {}), **options.node_selector}
@@ -187,14 +187,14 @@ def kubernetes(step: Step | None, options: StepOptions, *, is_limited: bool = Tr
     if options.labels or options.annotations:
         parts = {"labels": dict(options.labels), "annotations": dict(options.annotations)}
         config["podMetadata"] = {name: part for name, part in parts.items() if part}
-    if step and is_limited and (seconds := longest(step)):
+    if seconds:
         config["activeDeadlineSeconds"] = str(int(seconds) + 1 + _GRACE)
     return config
 
 
-def longest(step: Step) -> float | None:
+def longest(step: Step, *, retries_here: bool = False) -> float | None:
     """The seconds that a step may take in one pod, with the retries that happen there; None if it may take for ever."""
-    delays = delays_in_pod(step)
+    delays = delays_in_pod(step, all_of_them=retries_here)
     return step.timeout_seconds * (1 + len(delays)) + sum(delays) if step.timeout_seconds else None
 
 

@@ -1,24 +1,59 @@
 """What becomes of a plan's loops, branches and rules in KFP: which pods there are, and what each takes from others.
 
-Each step is a container, which decides by what it gets whether its step runs. An outermost loop is three tasks: one pod
+Each step is a container, which decides by what it gets whether its step runs; the steps of an execution group are one
+container. An outermost loop is three tasks: one pod
 prepares the items unless they are constants, KFP's loop has a pod of each step for each *chunk* of items, and one pod
 puts together what they left. Loops within run inside those pods. It travels in the bundle of a pipeline that has any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
-from flowyml.plan.groups import Loop
+from flowyml.plan.groups import Loop, Together
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, steps_of
+from flowyml_kubeflow import flow_names, names
 
-__all__ = ["MOST_ARTIFACTS", "Flow", "chunks"]
+__all__ = ["MOST_ARTIFACTS", "Flow", "Unit", "chunks", "needs_flow"]
 
 # KFP describes the artifact of each pod of a loop to the task that puts them together in one argument, which holds
 # about 165; and a pod of a loop is about six nodes of Argo's workflow, of which some thousand fit.
 MOST_ARTIFACTS, _NODES, _PODS = 150, 200, 50
+
+
+def needs_flow(plan: Plan) -> bool:
+    """Whether more than one task for each step is needed."""
+    return plan.has_control_flow or any(len(group.steps) > 1 for group in plan.structure.together.values())
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one task runs: a step, or those of an execution group, one after the other in the plan's order."""
+
+    steps: tuple[Step, ...]
+    together: Together | None = None
+
+    @property
+    def group(self) -> str:
+        """The innermost loop, branch or pipeline that it stands in."""
+        return self.steps[0].group
+
+    @property
+    def who(self) -> str:
+        """For messages."""
+        return f"execution_group={self.together.name!r}" if self.together else f"step {self.steps[0].name!r}"
+
+    @property
+    def task(self) -> str:
+        return flow_names.group_task(self.together.name) if self.together else names.task(self.steps[0].name)
+
+    @property
+    def record(self) -> str:
+        """The artifact that says how its steps ended."""
+        return flow_names.of_group(self.together.name) if self.together else flow_names.record(self.steps[0].name)
 
 
 class Flow:
@@ -28,6 +63,20 @@ class Flow:
         self.plan = plan
         self.structure = plan.structure
         self._loop_of: dict[str, str] = {}
+
+    @cached_property
+    def _units(self) -> dict[str, Unit]:
+        """What each step is run by."""
+        found = {step.name: Unit((step,)) for step in self.plan}
+        for group in self.structure.together.values():
+            if len(group.steps) > 1:
+                found.update(dict.fromkeys(group.steps, Unit(tuple(map(self.structure.step, group.steps)), group)))
+        return found
+
+    def units(self, steps: Iterable[Step]) -> list[Unit]:
+        """What some steps are run by, each once."""
+        found = (self._units[step.name] for step in steps)
+        return list({unit.task: unit for unit in found}.values())
 
     @cached_property
     def loops(self) -> Sequence[Loop]:
@@ -59,9 +108,14 @@ class Flow:
         waited_for = {name for step in before for name in self.structure.upstream(step)}
         return [step for step in before if step.name not in waited_for]
 
-    def beside(self, step: Step) -> list[Step]:
+    def before(self, unit: Unit) -> list[Step]:
+        """The steps that any of its steps waits for."""
+        found = {each.name: each for step in unit.steps for each in self.upstream(step)}
+        return [each for each in found.values() if self._units[each.name] is not unit]
+
+    def beside(self, unit: Unit) -> list[Step]:
         """Those of them that stand in the same outermost loop, or like it in none."""
-        return [each for each in self.upstream(step) if self.loop_of(each.group) == self.loop_of(step.group)]
+        return [each for each in self.before(unit) if self.loop_of(each.group) == self.loop_of(unit.group)]
 
     def members(self, loop: str) -> list[Step]:
         """The steps of a loop."""
@@ -104,16 +158,18 @@ class Flow:
         counts = {len(items) if isinstance(items, list) else -1 for items in lists}
         return counts.pop() if is_fixed and len(counts) == 1 and min(counts) >= 0 else None
 
-    def parameters(self, step: Step) -> list[str]:
-        """The run's parameters that a step's pod needs, for its inputs or to decide whether it runs."""
-        return list(dict.fromkeys(each.name for each in self.structure.values(step) if isinstance(each, FromParameter)))
+    def parameters(self, steps: Iterable[Step]) -> list[str]:
+        """The run's parameters that a pod needs, for the inputs of its steps or to decide whether they run."""
+        values = (each for step in steps for each in self.structure.values(step))
+        return list(dict.fromkeys(each.name for each in values if isinstance(each, FromParameter)))
 
     def ends_well(self, step: Step) -> bool:
         """Whether the pod of a step succeeds even if the step fails, so that others can look at its end.
 
         KFP starts nothing that waits for a task that failed, and Argo nothing more at all in that DAG.
         """
-        return bool(self.loop_of(step.group)) or self._is_watched
+        is_alone = self._units[step.name].together is None
+        return bool(self.loop_of(step.group)) or not is_alone or self._is_watched
 
     @cached_property
     def _is_watched(self) -> bool:
@@ -127,7 +183,7 @@ class Flow:
 
     def most_chunks(self, loop: str) -> int:
         """How many chunks of items a loop may have at most."""
-        given_on, members = len(self.given_on(loop)), len(self.members(loop))
+        given_on, members = len(self.units(self.given_on(loop))), len(self.units(self.members(loop)))
         return max(1, min(_PODS, MOST_ARTIFACTS // max(1, given_on), _NODES // max(1, members)))
 
 

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from flowyml_kubeflow.names import port, task
 
 __all__ = [
-    "CHUNK", "CHUNKS", "LOOP", "RESULT_TASK", "is_record", "items_task", "loop_task", "of_all", "of_items", "record",
-    "together_task", "turn", "turn_of",
+    "CHUNK", "CHUNKS", "LOOP", "RESULT_TASK", "STEPS", "group_task", "is_record", "items_task", "loop_task", "of_all",
+    "of_group", "of_items", "output", "record", "together_task", "turn", "turn_of",
 ]  # fmt: skip
 
 # Ports.
 LOOP = "loop__"  # of which loop a task prepares the items, or puts the results together
 CHUNKS = "chunks__"  # which items each pod of a loop works on: JSON, as ["0:4", "4:8"]
 CHUNK = "chunk__"
+STEPS = "steps__"  # the steps of an execution group: JSON, the names that KFP shows by what tasks of theirs would be
 
 RESULT_TASK = "flowyml--result"  # the last one, which knows how it all ended
 
@@ -61,6 +62,25 @@ def together_task(loop: str) -> str:
 def of_items(loop: str) -> str:
     """The artifact of a loop's items, and of what else its steps take from outside of it."""
     return f"{port(loop)}__items{_RECORD}"
+
+
+def group_task(group: str) -> str:
+    """What runs the steps of an execution group.
+
+    >>> group_task("prepare"), of_group("prepare"), output("load", "rows")
+    ('prepare--group', 'prepare__group__record', 'load_rows_7bb2cd26')
+    """
+    return f"{task(group)}--group"
+
+
+def of_group(group: str) -> str:
+    """The artifact of how the steps of an execution group ended."""
+    return f"{port(group)}__group{_RECORD}"
+
+
+def output(step: str, name: str) -> str:
+    """The parameter that shows an output of one of several steps."""
+    return port(f"{task(step)} {name}")
 
 
 def turn(of_task: str, index: Sequence[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flowyml.core.errors import UnsupportedFeatureError
@@ -11,7 +12,7 @@ from flowyml.orchestrators.base import of_step
 from flowyml.plan.groups import Loop
 from flowyml.plan.model import Parameter, Plan, Step
 from flowyml_kubeflow import executors, flow_names, names
-from flowyml_kubeflow.flow import MOST_ARTIFACTS, Flow, chunks
+from flowyml_kubeflow.flow import MOST_ARTIFACTS, Flow, Unit, chunks
 from flowyml_kubeflow.options import StepOptions, step_options
 from flowyml_kubeflow.parameters import described_output, kfp_type
 from flowyml_kubeflow.parts import (
@@ -54,35 +55,35 @@ class FlowTasks:
     def dag(self) -> Dag:
         """All tasks but those of the code and of the hooks at the start."""
         dag = Dag()
-        for step in self.plan:
-            if loop := self.flow.loop_of(step.group):
+        for unit in self.flow.units(self.plan):
+            if loop := self.flow.loop_of(unit.group):
                 if flow_names.loop_task(loop) not in dag.tasks:
                     self._add_loop(dag, loop)
             else:
-                dag.tasks[names.task(step.name)] = self._step(step, self._outside(self.flow.upstream(step)), CODE)
+                dag.tasks[unit.task] = self._unit(unit, self._outside(self.flow.before(unit)), CODE)
         dag.tasks[flow_names.RESULT_TASK] = self._result(dag)
         return dag
 
     # Steps.
 
-    def _step(self, step: Step, records: Mapping[str, Json], code: Json) -> Json:
-        """A step, outside of loops or within, with the records of others that it looks at."""
+    def _unit(self, unit: Unit, records: Mapping[str, Json], code: Json) -> Json:
+        """A step or several, outside of loops or within, with the records of others that they look at."""
+        step = self._asking(unit)
         with of_step(step.name):
-            check_number(step, len(records))
+            given = {name: each for one in unit.steps for name, each in self._shown(one, unit).items()}
+            check_number(unit.who, len(records), len(given))
             options = step_options(self.options, step)
-            in_loop = bool(self.flow.loop_of(step.group))
-            parameters: Json = {names.STEP: {"runtimeValue": {"constant": names.constant(step.name)}}}
-            for name in self.flow.parameters(step):
+            parameters: Json = {**self._named(unit)}
+            for name in self.flow.parameters(unit.steps):
                 parameters[names.port(name)] = {"componentInputParameter": names.port(name)}
-            if in_loop:
+            if self.flow.loop_of(unit.group):
                 parameters[flow_names.CHUNK] = {"componentInputParameter": flow_names.CHUNK}
             caches = self._caches(step, options)
             if not caches:
                 parameters[names.TIME] = RUN_TIME
             made = self._task(
-                names.task(step.name), "turn", names.shown(step.name), parameters, records, code,
-                {"parameters": {names.port(name): TEXT for name in step.outputs},
-                 "artifacts": {flow_names.record(step.name): ARTIFACT}}, options, step,
+                unit.task, "turn", names.shown(unit.together.name if unit.together else step.name), parameters, records,
+                code, {"parameters": given, "artifacts": {unit.record: ARTIFACT}}, options, step, self._seconds(unit),
             )  # fmt: skip
             return {
                 **made,
@@ -90,22 +91,53 @@ class FlowTasks:
                 **({"cachingOptions": {"enableCache": True}} if caches else {}),
             }
 
+    @staticmethod
+    def _asking(unit: Unit) -> Step:
+        """The step with whose resources and options the pod is made: of several all that they ask for."""
+        first = unit.steps[0]
+        if unit.together is None:
+            return first
+        options = {name: value for step in unit.steps for name, value in step.options.get("kubeflow", {}).items()}
+        return replace(first, resources=unit.together.resources, options={"kubeflow": options} if options else {})
+
+    @staticmethod
+    def _named(unit: Unit) -> Json:
+        """What tells a pod which steps it runs, and whoever reads the file."""
+        if unit.together is None:
+            return {names.STEP: {"runtimeValue": {"constant": names.constant(unit.steps[0].name)}}}
+        steps = {names.task(step.name): names.shown(step.name) for step in unit.steps}
+        return {flow_names.STEPS: {"runtimeValue": {"constant": json.dumps(steps, ensure_ascii=False)}}}
+
+    @staticmethod
+    def _shown(step: Step, unit: Unit) -> Json:
+        """The parameters that show the outputs of a step."""
+        is_alone = unit.together is None
+        return {names.port(name) if is_alone else flow_names.output(step.name, name): TEXT for name in step.outputs}
+
+    def _seconds(self, unit: Unit) -> float | None:
+        """What its steps may take together. How long a chunk of items may take is not known here; the process of each
+        has its own timeout."""
+        if self.flow.loop_of(unit.group):
+            return None
+        every = [executors.longest(step, retries_here=self.flow.ends_well(step)) for step in unit.steps]
+        limited = [seconds for seconds in every if seconds is not None]
+        return sum(limited) if len(limited) == len(every) else None
+
     def _caches(self, step: Step, options: StepOptions) -> bool:
         """Not where a step that failed would come from the cache."""
         return bool((self.options.get("cache") or step.options) and options.cache) and not self.flow.ends_well(step)
 
     def _task(
         self, task: str, kind: str, shown: str, parameters: Json, records: Mapping[str, Json], code: Json,
-        outputs: Json, options: StepOptions, step: Step | None = None, *, lists: bool = False,
+        outputs: Json, options: StepOptions, step: Step | None = None, seconds: float | None = None, *,
+        lists: bool = False,
     ) -> Json:  # fmt: skip
         """A task and its component. ``records`` says where each comes from, by its port."""
         ports = {port: self._port(port) for port in parameters}
         record = _LIST if lists else ARTIFACT
         inputs = {"parameters": ports, "artifacts": {names.BUNDLE: ARTIFACT, **dict.fromkeys(records, record)}}
-        in_loop = step is not None and bool(self.flow.loop_of(step.group))
         container = executors.container(kind, f"comp-{task}", self.form, options, step.resources if step else None)
-        # How long a chunk of items may take is not known here; each item's process has its own timeout.
-        config = executors.kubernetes(step, options, is_limited=not in_loop)
+        config = executors.kubernetes(step, options, seconds)
         self.component(task, inputs, {key: ports for key, ports in outputs.items() if ports}, container, config)
         made = (source.get("taskOutputArtifact") for source in records.values())
         depends = [source["producerTask"] for source in made if source]
@@ -125,11 +157,11 @@ class FlowTasks:
     def _outside(self, steps: Iterable[Step]) -> dict[str, Json]:
         """Where the records of steps come from, for what stands in no loop: from the step, or from all of its loop."""
         records = {}
-        for step in steps:
-            if loop := self.flow.loop_of(step.group):
+        for unit in self.flow.units(steps):
+            if loop := self.flow.loop_of(unit.group):
                 records[flow_names.of_all(loop)] = _artifact(flow_names.together_task(loop), flow_names.of_all(loop))
             else:
-                records[flow_names.record(step.name)] = _artifact(names.task(step.name), flow_names.record(step.name))
+                records[unit.record] = _artifact(unit.task, unit.record)
         return records
 
     # Loops.
@@ -145,7 +177,7 @@ class FlowTasks:
 
     def _items(self, loop: str) -> Json:
         """What prepares a loop. Its pod reads what the loop goes over, and what else its steps look at outside."""
-        of_all = (name for step in self.flow.members(loop) for name in self.flow.parameters(step))
+        of_all = self.flow.parameters(self.flow.members(loop))
         parameters: Json = {names.port(name): {"componentInputParameter": names.port(name)} for name in of_all}
         parameters[flow_names.LOOP] = {"runtimeValue": {"constant": names.constant(loop)}}
         parameters[names.TIME] = RUN_TIME
@@ -159,14 +191,14 @@ class FlowTasks:
         """The loop itself: KFP runs its DAG once for each chunk of items."""
         inner, given = Dag(), self._items_given(loop.name)
         parameters: Json = {}
-        for step in self.flow.members(loop.name):
+        members = self.flow.members(loop.name)
+        for unit in self.flow.units(members):
             records = {port: {"componentInputArtifact": port} for port in given}
-            for each in self.flow.beside(step):
-                port = flow_names.record(each.name)
-                records[port] = _artifact(names.task(each.name), port)
-            inner.tasks[names.task(step.name)] = self._step(step, records, INNER_CODE)
-            for name in self.flow.parameters(step):
-                parameters[names.port(name)] = {"componentInputParameter": names.port(name)}
+            for each in self.flow.units(self.flow.beside(unit)):
+                records[each.record] = _artifact(each.task, each.record)
+            inner.tasks[unit.task] = self._unit(unit, records, INNER_CODE)
+        for name in self.flow.parameters(members):
+            parameters[names.port(name)] = {"componentInputParameter": names.port(name)}
         items: Json = {"inputParameter": flow_names.CHUNKS}
         if given:
             parameters[flow_names.CHUNKS] = output_of(flow_names.items_task(loop.name), flow_names.CHUNKS)
@@ -198,10 +230,9 @@ class FlowTasks:
     ) -> None:  # fmt: skip
         """The component of a loop, which gives the records of some of its steps."""
         outputs = {}
-        for step in given_on:
-            port = flow_names.record(step.name)
-            selector = {"producerSubtask": names.task(step.name), "outputArtifactKey": port}
-            outputs[port] = {"artifactSelectors": [selector]}
+        for unit in self.flow.units(given_on):
+            selector = {"producerSubtask": unit.task, "outputArtifactKey": unit.record}
+            outputs[unit.record] = {"artifactSelectors": [selector]}
         self.components[f"comp-{task}"] = {
             "dag": {"tasks": dag.tasks, "outputs": {"artifacts": outputs}},
             "inputDefinitions": {
@@ -213,8 +244,9 @@ class FlowTasks:
 
     def _together(self, loop: str, given_on: Iterable[Step]) -> Json:
         """What puts the records of a loop's pods together, so that others take one artifact."""
-        records = {flow_names.record(step.name): _artifact(flow_names.loop_task(loop), flow_names.record(step.name))
-                   for step in given_on}  # fmt: skip
+        records = {
+            unit.record: _artifact(flow_names.loop_task(loop), unit.record) for unit in self.flow.units(given_on)
+        }  # fmt: skip
         if len(records) > MOST_ARTIFACTS:
             raise UnsupportedFeatureError(
                 f"Loop {loop!r} has {len(records)} steps whose outputs are used outside of it or by no step; KFP "

@@ -11,6 +11,7 @@ from io import StringIO
 from tokenize import COMMENT, DEDENT, INDENT, NEWLINE, NL, STRING, TokenInfo, generate_tokens
 
 from flowyml.plan.bundle import Bundle
+from flowyml_kubeflow.flow import needs_flow
 
 __all__ = ["encoded", "is_large", "with_launcher", "without_prose"]
 
@@ -28,13 +29,14 @@ _DEEPER = re.compile(
     rb"flowyml_kubeflow\.|KubeflowLocal|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\("
 )
 _NODES = "flowyml/runtime/nodes.py"  # the words of control flow
+_SHARED = "flowyml/runtime/shared.py"  # processes of several steps
 # The local engine with its step processes, what other engines' clients stand on, and what is said of code when it is
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
 _ENGINES = (
     "flowyml/authoring/git_revisions.py", "flowyml/authoring/unguarded.py", "flowyml/authoring/function_versions.py",
     "flowyml/runtime/fork_child.py", "flowyml/runtime/processes.py",
     "flowyml/runtime/fork_server.py", "flowyml/runtime/fork_client.py",
-    _NODES, "flowyml/runtime/walk.py",
+    _NODES, _SHARED, "flowyml/runtime/walk.py",
     "flowyml/orchestrators/probe.py", "flowyml/orchestrators/remote.py",
     "flowyml/orchestrators/local/", "flowyml/orchestrators/http.py", "flowyml/orchestrators/deadlines.py",
     "flowyml/orchestrators/log_following.py", "flowyml/orchestrators/continued.py",
@@ -91,12 +93,12 @@ def with_launcher(bundle: Bundle) -> Bundle:
     """
     from importlib.resources import files
 
-    contents, flow = bundle.files, bundle.plan.has_control_flow
+    contents, flow, together = bundle.files, needs_flow(bundle.plan), bool(bundle.plan.structure.together)
     users = [data for path, data in contents.items() if path.startswith(_USERS)]
     secrets = () if any(step.secrets for step in bundle.plan) else _SECRETS
     cached = any(step.caching for step in bundle.plan)
     compiles = any(_MAY_COMPILE.search(data) for data in users)
-    kept = {_NODES} if flow else set()
+    kept = {path for path, is_needed in ((_NODES, flow), (_SHARED, together)) if is_needed}
     kept |= {_VERSIONS} if cached and compiles else set()
     if not any(_DEEPER.search(data) for data in users):
         contents = {path: data for path, data in contents.items() if not path.startswith("flowyml_kubeflow/")}

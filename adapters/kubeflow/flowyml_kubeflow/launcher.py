@@ -21,7 +21,7 @@ from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromParameter, FromStep, Plan
 from flowyml_kubeflow import names
-from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks
+from flowyml_kubeflow.attempts import FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks, processes_of
 from flowyml_kubeflow.files import (
     Result,
     TaskFailed,
@@ -144,9 +144,10 @@ class StepTask:
             time.sleep(delays.pop(0))
 
     def _attempt(self) -> Attempt:
-        dates = dates_of(self.given["inputs"]["parameterValues"].get(names.TIME))
-        attempt = Attempt(self.bundle, self.plan.name, self.step, self._scratch(), self.journal, dates)
-        attempt.run(self._inputs(), self._brought())
+        dates, scratch = dates_of(self.given["inputs"]["parameterValues"].get(names.TIME)), self._scratch()
+        processes = processes_of(self.bundle, self.plan.name, scratch, dates, self._brought(), [self.step])
+        attempt = Attempt(self.bundle, self.step, scratch, self.journal, processes)
+        attempt.run(self._inputs())
         return attempt
 
     def _scratch(self) -> Path:

@@ -66,11 +66,11 @@ def retries(step: Step) -> Json:
     }
 
 
-def check_number(step: Step, taken: int) -> None:
+def check_number(who: str, taken: int, given: int) -> None:
     """The code of the steps is one more artifact than those taken."""
-    if (taken + 1) * _ARTIFACT_BYTES + len(step.outputs) * _OUTPUT_BYTES > _ARGUMENT:
+    if (taken + 1) * _ARTIFACT_BYTES + given * _OUTPUT_BYTES > _ARGUMENT:
         raise UnsupportedFeatureError(
-            f"step {step.name!r} takes {taken} values of other steps and gives {len(step.outputs)}; KFP describes all "
+            f"{who} takes {taken} values of other steps and gives {given}; KFP describes all "
             f"of them in one argument, which Linux limits to 128 KiB: about {_ARGUMENT // _OUTPUT_BYTES} together. "
             f"Join them in groups, by steps between."
         )

@@ -20,12 +20,20 @@ from flowyml.artifacts import open_store, pack, unpack
 from flowyml.artifacts.packing import is_reference
 from flowyml.core.runs import labelled
 from flowyml.plan.groups import Loop
-from flowyml.plan.model import Plan
+from flowyml.plan.model import Plan, Step
 from flowyml.plan.names import slug
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.nodes import End, Index
 from flowyml_kubeflow import flow_names, names
-from flowyml_kubeflow.attempts import ARTIFACTS, FINALE, LOCAL, Attempt, Journal, fire_pipeline_hooks
+from flowyml_kubeflow.attempts import (
+    ARTIFACTS,
+    FINALE,
+    LOCAL,
+    Attempt,
+    Journal,
+    fire_pipeline_hooks,
+    processes_of,
+)
 from flowyml_kubeflow.fates import Fates
 from flowyml_kubeflow.files import (
     Result,
@@ -78,7 +86,8 @@ class _Pod:
 
     def _name(self) -> str:
         """What is different in each pod of a run."""
-        given = (self.values.get(port, "") for port in (names.STEP, flow_names.LOOP, flow_names.CHUNK))
+        ports = (names.STEP, flow_names.STEPS, flow_names.LOOP, flow_names.CHUNK)
+        given = (self.values.get(port, "") for port in ports)
         return "--".join([type(self).__name__, *(slug(value) for value in given if value)])
 
     def _before(self) -> Known:
@@ -165,27 +174,43 @@ class _TogetherPod(_Pod):
 
 
 class _StepPod(_Pod):
-    """A step outside of loops, or a chunk of the items of one in a loop."""
+    """A step outside of loops, or a chunk of the items of one in a loop; or the same for several, one after another."""
 
     def __init__(self, bundle: Path, plan: Plan, given: Mapping[str, Any]) -> None:
-        name = given["inputs"]["parameterValues"][names.STEP]
-        self.step = plan.by_name.get(name) or next(step for step in plan if names.constant(step.name) == name)
         super().__init__(bundle, plan, given)
-        self.inside = self.flow.loop_of(self.step.group)
-        self.task = names.task(self.step.name)
-        self.journal = Journal.of(self.task)
-        self.entries = self.known.steps.setdefault(self.step.name, {})
+        (self.unit,) = self.flow.units(self._steps())
+        self.inside = self.flow.loop_of(self.unit.group)
+        for step in self.unit.steps:
+            self.known.steps.setdefault(step.name, {})
         self.decide = self.fates
-        self.earlier = self._before().steps.get(self.step.name, {})
+        self.earlier = self._before().steps
+        self.processes = processes_of(
+            bundle, plan.name, self.scratch, self.dates, [Path(folder) for folder in self._folders], self.unit.steps
+        )  # fmt: skip
+
+    def _steps(self) -> list[Step]:
+        if flow_names.STEPS in self.values:
+            tasks = json.loads(self.values[flow_names.STEPS])
+            return [step for step in self.plan if names.task(step.name) in tasks]
+        name = self.values[names.STEP]
+        return [self.plan.by_name.get(name) or next(each for each in self.plan if names.constant(each.name) == name)]
 
     def run(self) -> Result:
-        if not self.inside:
-            self._turn(())
-        else:
-            self._turns()
-        shown = {names.port(output): self._shown(output) for output in self.step.outputs}
-        left = self._leave(flow_names.record(self.step.name), steps=[self.step.name])
+        try:
+            if not self.inside:
+                self._all_turns(())
+            else:
+                self._turns()
+        finally:
+            self.processes.close()
+        shown = {
+            self._port(step, output): self._shown(step, output) for step in self.unit.steps for output in step.outputs
+        }
+        left = self._leave(self.unit.record, steps=[step.name for step in self.unit.steps])
         return Result(shown, left.artifacts)
+
+    def _port(self, step: Step, output: str) -> str:
+        return flow_names.output(step.name, output) if self.unit.together else names.port(output)
 
     def _turns(self) -> None:
         items = self.decide.items(self.inside, ())
@@ -196,10 +221,10 @@ class _StepPod(_Pod):
             self._within((number,))
 
     def _within(self, prefix: Index) -> None:
-        """The step's turn for an item, or all of its turns where it is in loops that are within the loop."""
-        loops = self.plan.structure.loops(self.step.group)
+        """The turns for an item, or all of its turns where the steps are in loops that are within the loop."""
+        loops = self.plan.structure.loops(self.unit.group)
         if len(prefix) == len(loops):
-            self._turn(prefix)
+            self._all_turns(prefix)
             return
         inner = loops[len(prefix)]
         end, cause = self.decide.gate(inner.name, prefix)
@@ -211,29 +236,39 @@ class _StepPod(_Pod):
 
     def _without_turns(self, prefix: Index, end: End, cause: str) -> None:
         """Stand in for all items of a loop that has none, or did not begin."""
-        if self.is_finale and not self.flow.cleans_up(self.step):
-            self.entries[prefix] = Entry(end, cause)
-        else:
-            self._note_end(prefix, _RAW[end], cause, Entry(end, cause))
+        for step in self.unit.steps:
+            if self.is_finale and not self.flow.cleans_up(step):
+                self.known.steps[step.name][prefix] = Entry(end, cause)
+            else:
+                self._note_end(step, prefix, _RAW[end], cause, Entry(end, cause))
 
-    def _turn(self, index: Index) -> None:
-        if (kept := self.earlier.get(index)) and kept.end is End.OK:
-            self.entries[index] = kept
+    def _all_turns(self, index: Index) -> None:
+        """Each step's turn. They share a process until the last of them has begun, or one of them has to be killed."""
+        together = labelled(self.unit.together.name, index) if self.unit.together else ""
+        for step in self.unit.steps:
+            self._turn(step, index, together)
+        if together:
+            self.processes.release(together)
+
+    def _turn(self, step: Step, index: Index, together: str) -> None:
+        entries = self.known.steps[step.name]
+        if (kept := self.earlier.get(step.name, {}).get(index)) and kept.end is End.OK:
+            entries[index] = kept
             return
-        if self.is_finale and not self.flow.cleans_up(self.step):
-            self.entries[index] = Entry(End.FAILED, "the run was stopped")
+        if self.is_finale and not self.flow.cleans_up(step):
+            entries[index] = Entry(End.FAILED, "the run was stopped")
             return
-        end, cause = self.decide.of(self.step, index)
+        end, cause = self.decide.of(step, index)
         if end is not End.OK:
-            self._note_end(index, _RAW[end], cause, Entry(end, cause))
+            self._note_end(step, index, _RAW[end], cause, Entry(end, cause))
             return
-        found = {item.name: self.decide.find(item.source, self.step.group, index) for item in self.step.inputs}
+        found = {item.name: self.decide.find(item.source, step.group, index) for item in step.inputs}
         inputs = {
             name: each.value if each.plain else self._here(each.value, each.loops)
             for name, each in found.items()
             if each.end is End.OK
         }
-        self._attempts(index, inputs)
+        self._attempts(step, index, inputs, together)
 
     def _here(self, packed: Any, loops: Sequence[Loop]) -> Any:
         """With all values where the step's process may read them; those of a loop's items stand in lists."""
@@ -243,16 +278,16 @@ class _StepPod(_Pod):
             return [[number, self._here(part, loops[1:])] for number, part in packed]
         return [self._here(part, loops[1:]) for part in packed]
 
-    def _attempts(self, index: Index, inputs: Mapping[str, Any]) -> None:
-        journal = Journal.of(flow_names.turn(self.task, index))
-        retry = self.step.retry
-        delays = [*(retry.delays if retry and self.flow.ends_well(self.step) else delays_in_pod(self.step))]
+    def _attempts(self, step: Step, index: Index, inputs: Mapping[str, Any], together: str) -> None:
+        journal = Journal.of(flow_names.turn(names.task(step.name), index))
+        retry = step.retry
+        delays = [*delays_in_pod(step, all_of_them=self.flow.ends_well(step))]
         made = 0
         while True:
-            attempt = Attempt(self.bundle, self.plan.name, self.step, self.scratch, journal, self.dates, index)
+            attempt = Attempt(self.bundle, step, self.scratch, journal, self.processes, index)
             attempt.number = max(made := made + 1, attempt.number)
-            self._note(index, attempt=attempt.number)
-            attempt.run(inputs, [Path(folder) for folder in self._folders])
+            self._note(step, index, attempt=attempt.number)
+            attempt.run(inputs, together=together, hold=step is not self.unit.steps[-1])
             if attempt.failure is None:
                 entry = Entry(End.OK, "", attempt.outputs)
                 shown = {
@@ -262,7 +297,7 @@ class _StepPod(_Pod):
                     **({"artifacts": shown} if shown else {}),
                     **({"cached": attempt.cached} if attempt.cached else {}),
                 }
-                self._note_end(index, "completed", "", entry, attempt.number, **more)
+                self._note_end(step, index, "completed", "", entry, attempt.number, **more)
                 return
             if not delays or retry is None or not retry.retries_on_names(attempt.failure["names"]):
                 self._failed(index, attempt)
@@ -271,26 +306,31 @@ class _StepPod(_Pod):
 
     def _failed(self, index: Index, attempt: Attempt) -> None:
         assert attempt.failure is not None
-        label = labelled(self.step.name, index)
+        step = attempt.step
+        label = labelled(step.name, index)
         raw = "timeout" if attempt.failure["kind"] == "StepTimeoutError" else "failed"
         message = attempt.failure["message"]
         entry = Entry(End.FAILED, f"step {label!r} ended {raw.upper()}")
-        self._note_end(index, raw, message, entry, attempt.number)
-        if not self.flow.ends_well(self.step):
+        self._note_end(step, index, raw, message, entry, attempt.number)
+        if not self.flow.ends_well(step):
             raise TaskFailed
-        if not self.flow.may_fail(self.step):
+        if not self.flow.may_fail(step):
             self.known.fail([f"step {label!r}: {message}"])
 
-    def _note_end(self, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, **more: Any) -> None:
-        self.entries[index] = entry
-        self._note(index, ended=raw, attempt=attempt, error=error, **more)
+    def _note_end(
+        self, step: Step, index: Index, raw: str, error: str, entry: Entry, attempt: int = 0, **more: Any
+    ) -> None:  # fmt: skip
+        self.known.steps[step.name][index] = entry
+        self._note(step, index, ended=raw, attempt=attempt, error=error, **more)
 
-    def _note(self, index: Index, **facts: Any) -> None:
-        self.journal.note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **facts)
+    def _note(self, step: Step, index: Index, **facts: Any) -> None:
+        task = names.task(step.name)
+        named = {"task": task} if self.unit.together else {}
+        Journal.of(task).note(index=list(index), chunk=self.values.get(flow_names.CHUNK), **named, **facts)
 
-    def _shown(self, output: str) -> str:
+    def _shown(self, step: Step, output: str) -> str:
         """An output for KFP's UI: of a step in a loop the list of its items'."""
-        found = [entry.outputs.get(output) for _, entry in sorted(self.entries.items())]
+        found = [entry.outputs.get(output) for _, entry in sorted(self.known.steps[step.name].items())]
         text = json.dumps(found if self.inside else found[0], ensure_ascii=False, separators=(",", ":"))
         return text if len(text) <= _SHOWN else json.dumps(f"{len(text)} characters")
 

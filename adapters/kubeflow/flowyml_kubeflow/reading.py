@@ -145,9 +145,9 @@ class Runs:
         return int(opened[-1]["opened"]) if opened else None
 
     def _notes(self, run: Any, tasks: Tasks, task: str) -> list[Json]:
-        """What the pods of a task noted, in the order of their logs."""
-        found = [result for pod in tasks.pods(task) for result in self._results(run, pod)]
-        return [result["note"] for result in found if "note" in result]
+        """What the pods of a task noted, in the order of their logs; of several steps each notes which one it is."""
+        found = [result["note"] for pod in tasks.pods(task) for result in self._results(run, pod) if "note" in result]
+        return [note for note in found if note.get("task", task) == task]
 
     def _step_run(self, run: Any, status: ExecutionStatus, tasks: Tasks, task: str) -> StepRun:
         state, pods = tasks.state(task), tasks.pods(task)
@@ -234,9 +234,9 @@ class Runs:
             for pod in tasks.pods(task):
                 printed = self._log(job_id, pod, grows=grows) or ()
                 lines = list(lines_by_item(printed))
-                for index, line in lines[seen.get(pod.node, 0) :]:
+                for one, index, line in lines[seen.get(pod.node, 0) :]:
                     level, message = leveled(line)
-                    yield LogLine(message, step, level, index=index)
+                    yield LogLine(message, tasks.steps.get(one, step), level, index=index)
                 seen[pod.node] = max(seen.get(pod.node, 0), len(lines))
         return not grows
 
@@ -248,14 +248,15 @@ def artifacts_of_notes(step: str, notes: Sequence[Json]) -> Iterator[Artifact]:
         yield from artifacts_of(step, outputs, index)
 
 
-def lines_by_item(printed: Sequence[str]) -> Iterator[tuple[tuple[int, ...], str]]:
-    """What users' code printed in a pod, with the item that it worked on: its notes say when another one begins."""
-    index: tuple[int, ...] = ()
+def lines_by_item(printed: Sequence[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """What users' code printed in a pod, with the item that it worked on, and of a pod with several steps the task of
+    the one that did: its notes say when another begins."""
+    task, index = "", tuple[int, ...]()
     for line in printed:
         if not line.startswith(RESULT):
-            yield index, line
+            yield task, index, line
         elif "index" in (note := json.loads(line.removeprefix(RESULT)).get("note", {})):
-            index = tuple(note["index"])
+            task, index = note.get("task", ""), tuple(note["index"])
 
 
 class UiStore(Store):

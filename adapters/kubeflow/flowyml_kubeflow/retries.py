@@ -32,6 +32,6 @@ def is_retried_by_kfp(step: Step) -> bool:
     return last <= policy.max_delay_seconds
 
 
-def delays_in_pod(step: Step) -> tuple[float, ...]:
+def delays_in_pod(step: Step, *, all_of_them: bool = False) -> tuple[float, ...]:
     """The seconds to wait before each retry that happens inside the pod."""
-    return () if step.retry is None or is_retried_by_kfp(step) else step.retry.delays
+    return () if step.retry is None or (is_retried_by_kfp(step) and not all_of_them) else tuple(step.retry.delays)

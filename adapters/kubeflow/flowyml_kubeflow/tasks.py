@@ -20,7 +20,7 @@ from flowyml_kubeflow.parameters import output_name
 from flowyml_kubeflow.spec import documents
 from flowyml_kubeflow.status import status_of
 
-__all__ = ["Pod", "Tasks", "node_id"]
+__all__ = ["Pod", "Tasks", "node_id", "steps_shown"]
 
 Json = dict[str, Any]
 
@@ -46,18 +46,22 @@ class Tasks:
         pipeline, platform = documents(version)
         details = list((run.run_details.task_details or ()) if run.run_details else ())
         steps = dict(_step_tasks(pipeline, pipeline["root"]["dag"]))
-        self.steps = {task: names.step_shown(str(item["taskInfo"]["name"]), task) for task, item in steps.items()}
+        shown = {task: steps_shown(task, item) for task, item in steps.items()}
+        self.steps = {step: name for found in shown.values() for step, name in found.items()}
+        """The steps by their tasks: those of an execution group by what the tasks of each would be called."""
+        self.run_by = {step: task for task, found in shown.items() for step in found}
         every = [item for dag in _dags(pipeline) for item in dag["tasks"].items()]
         hooks = {name: task for name, task in every if name in _HOOKS}
         self.has_flow = flow_names.RESULT_TASK in hooks
         """Whether the pipeline has control flow: its pods then note what became of the steps."""
-        self.loops = dict(_loops(pipeline))
+        self.loops = {step: items for task, items in _loops(pipeline) for step in shown.get(task, ())}
         """The steps in loops, with the task that knows the items or, where the file says it, their number."""
         openings = {name: task for name, task in every if name in self.loops.values()}
         self._tasks = {**steps, **hooks, **openings}
-        self.logged = {name: "" for name in _HOOKS[:1] if name in hooks} | self.steps
+        self.logged = {name: "" for name in _HOOKS[:1] if name in hooks}
+        self.logged |= {task: next(iter(found.values())) if task in found else "" for task, found in shown.items()}
         self.logged |= {name: "" for name in _HOOKS[1:] if name in hooks}
-        """The tasks whose pods run a user's code, in order, with the step's name or nothing."""
+        """The tasks whose pods run a user's code, in order, with the step's name or nothing where there is not one."""
         self._pipeline = pipeline
         self._executors = _executors(pipeline, platform)
         self._by_name: dict[str, list[Any]] = {}
@@ -69,7 +73,7 @@ class Tasks:
 
     def state(self, task: str) -> str | None:
         """Of a step that is in a loop, that of its last pod."""
-        return self._last(task).state if task in self._by_name else None
+        return item.state if (item := self._last(task)) else None
 
     def started(self, task: str) -> datetime | None:
         """When it began; in a loop, the last of its pods."""
@@ -81,14 +85,18 @@ class Tasks:
         item = self._last(task)
         return item.end_time if item and status_of(item.state).is_terminal else None
 
+    def _of(self, task: str) -> list[Any]:
+        return self._by_name.get(self.run_by.get(task, task), [])
+
     def _last(self, task: str) -> Any:
-        return max(self._by_name.get(task, ()), key=lambda item: str(item.start_time or item.create_time), default=None)
+        return max(self._of(task), key=lambda item: str(item.start_time or item.create_time), default=None)
 
     def pods(self, task: str) -> list[Pod]:
         """The attempts of a step, the first attempt first; in a loop those of all its pods."""
-        below = [child for item in self._by_name.get(task, ()) for child in _children(item)]
+        below = [child for item in self._of(task) for child in _children(item)]
         if self.is_cached(task):
             return []
+        task = self.run_by.get(task, task)
         return [
             Pod(node, self._names(task, node), attempt)
             for child in below
@@ -124,7 +132,7 @@ class Tasks:
 
     def is_cached(self, task: str) -> bool:
         """Whether KFP took the step's outputs from its cache, so that no pod ran: its executor was skipped."""
-        caches = self._tasks[task].get("cachingOptions", {}).get("enableCache", False)
+        caches = self._tasks[self.run_by.get(task, task)].get("cachingOptions", {}).get("enableCache", False)
         item = self._last(task)
         if not caches or item is None or item.state != "SUCCEEDED":
             return False
@@ -132,7 +140,8 @@ class Tasks:
 
     def may_be_ours(self, task: str) -> bool:
         """Whether the step's results may be those of an earlier run by FlowyML's own cache, as its container says."""
-        label = self._pipeline["components"].get(self._tasks[task]["componentRef"]["name"], {}).get("executorLabel")
+        made = self._tasks[self.run_by.get(task, task)]
+        label = self._pipeline["components"].get(made["componentRef"]["name"], {}).get("executorLabel")
         executor = self._pipeline.get("deploymentSpec", {}).get("executors", {}).get(label, {})
         return any(item.get("name") == names.CACHES for item in executor.get("container", {}).get("env", ()))
 
@@ -162,6 +171,13 @@ def node_id(name: str, *, after: str) -> str:
     for byte in name.encode():
         value = ((value ^ byte) * _FNV_PRIME) & _WORD
     return f"{workflow}-{value}"
+
+
+def steps_shown(task: str, item: Mapping[str, Any]) -> dict[str, str]:
+    """The steps that a task runs, by their own tasks."""
+    given = item["inputs"]["parameters"].get(flow_names.STEPS)
+    shown = json.loads(given["runtimeValue"]["constant"]) if given else {task: str(item["taskInfo"]["name"])}
+    return {step: names.step_shown(name, step) for step, name in shown.items()}
 
 
 def _children(item: Any) -> list[str]:
@@ -204,5 +220,5 @@ def _step_tasks(pipeline: Mapping[str, Any], dag: Mapping[str, Any]) -> Iterator
         component = pipeline["components"].get(tasks[name]["componentRef"]["name"], {})
         if "dag" in component:
             yield from _step_tasks(pipeline, component["dag"])
-        elif names.STEP in tasks[name].get("inputs", {}).get("parameters", {}):
+        elif {names.STEP, flow_names.STEPS} & tasks[name].get("inputs", {}).get("parameters", {}).keys():
             yield name, tasks[name]

@@ -32,7 +32,7 @@ CAPABILITIES = Capabilities(
         Feature.RUN_IF: yes,
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: partly("Its steps stand among the others, under its name: `prepare.load`."),
-        Feature.EXECUTION_GROUPS: partly("One process for them, each in a task run of its own, on Linux."),
+        Feature.EXECUTION_GROUPS: partly("One process for them, each in a task run of its own; not on Windows."),
         Feature.RETRY_RUN: partly(
             "Where the folder of the run's code is on this machine. With a work pool only pipelines with a loop, a "
             "branch, run_if or clean-up: of others Prefect's workers would run all steps again."

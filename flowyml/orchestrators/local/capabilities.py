@@ -34,7 +34,7 @@ CAPABILITIES = Capabilities(
         Feature.CLEANUP: yes,
         Feature.SUB_PIPELINES: yes,
         Feature.EXECUTION_GROUPS: partly(
-            "One process for steps that run in processes, on Linux; in threads one after the other in one thread."
+            "One process for steps that run in processes, not on Windows; in threads one after the other in one thread."
         ),
         Feature.RETRY_RUN: partly(
             "What a step returned is made anew if it is too large for the record, or if a step in a thread had it and "

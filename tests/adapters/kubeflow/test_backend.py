@@ -22,12 +22,14 @@ from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
 from flowyml.testing import RandomFlowConformance
+from flowyml.testing.again import ExecutionGroupConformance
 from flowyml.testing.branches import BranchConformance
 from flowyml.testing.ends import CleanupConformance, RunIfConformance
 from flowyml.testing.loops import FanOutConformance
 from flowyml_kubeflow import KubeflowOrchestrator, flow_names, names
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.compiler import compile_pipeline
+from flowyml_kubeflow.flow import Flow
 from flowyml_kubeflow.reading import lines_by_item
 from flowyml_kubeflow.turns import turns_of
 
@@ -70,9 +72,13 @@ class Interpreted(KubeflowOrchestrator):
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run, bundle, ran = self.ran[job_id]
-        return tuple(
-            turn for step in bundle.plan for turn in turns_of(step.name, _notes(ran, names.task(step.name)), run.status)
-        )
+        flow, found = Flow(bundle.plan), list[StepRun]()
+        for step in bundle.plan:
+            (unit,) = flow.units([step])
+            task = names.task(step.name)
+            notes = [note for note in _notes(ran, unit.task) if note.get("task", task) == task]
+            found += turns_of(step.name, notes, run.status)
+        return tuple(found)
 
     def outputs(self, job_id: str) -> Outputs:
         _, _, ran = self.ran[job_id]
@@ -81,11 +87,12 @@ class Interpreted(KubeflowOrchestrator):
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         _, bundle, ran = self.ran[job_id]
-        for each in bundle.plan:
-            for printed in ran.logs.get(names.task(each.name), ()):
-                for index, line in lines_by_item(printed):
+        by_task = {names.task(step.name): step.name for step in bundle.plan}
+        for unit in Flow(bundle.plan).units(bundle.plan):
+            for printed in ran.logs.get(unit.task, ()):
+                for task, index, line in lines_by_item(printed):
                     level, message = leveled(line)
-                    yield LogLine(message, each.name, level, index=index)
+                    yield LogLine(message, by_task[task or unit.task], level, index=index)
 
 
 def _results(ran: Any, task: str) -> list[Json]:
@@ -134,7 +141,8 @@ _ONE_AT_A_TIME = "pods run in the test's process, one after another"
 
 @pytest.mark.kubeflow
 class TestBackend(
-    FanOutConformance, BranchConformance, RunIfConformance, CleanupConformance, RandomFlowConformance
+    FanOutConformance, BranchConformance, RunIfConformance, CleanupConformance, ExecutionGroupConformance,
+    RandomFlowConformance,
 ):  # fmt: skip
     at_once = 1
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed

@@ -44,7 +44,7 @@ from flowyml.plan.names import slug
 from flowyml_kubeflow import flow_names, names, spec
 from flowyml_kubeflow.capabilities import LOCAL_RUNNER
 from flowyml_kubeflow.compiler import compile_pipeline
-from flowyml_kubeflow.flow import Flow
+from flowyml_kubeflow.flow import Flow, needs_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
 from flowyml_kubeflow.local.pruning import prunable
@@ -170,7 +170,7 @@ class KubeflowLocalOrchestrator(Orchestrator):
             "options": self.runner_options,
             "timeout_seconds": plan.timeout_seconds,
             "hooks": bool(plan.hooks),
-            "flow": plan.has_control_flow,
+            "flow": needs_flow(plan),
             "cleans_up": any(map(Flow(plan).cleans_up, plan)),
             "loops": _loops(plan),
             "parameters": dict(parameters),

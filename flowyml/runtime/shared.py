@@ -1,0 +1,147 @@
+"""One process for several steps, where it cannot be forked: it takes one command of its bundle after another."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flowyml.runtime.lines import OnLine
+from flowyml.runtime.spawn import Child, SpawnedProcesses
+
+__all__ = ["SharedProcesses", "further", "hush"]
+
+_LONGEST = 1 << 16  # bytes of a command; what is long in it stands in files
+_SLICE = 0.05
+_PATIENCE = 10  # seconds in which a process ends that is not needed any more
+
+
+class SharedProcesses(SpawnedProcesses):
+    """Starts one process for each request, or for all requests ``together`` of which the one before was to ``hold``.
+
+    Not on Windows, which hands no pipe to a process that runs: there each request has a process.
+    """
+
+    def __init__(self, python: str, bundle: Path, config: Mapping[str, Any]) -> None:
+        super().__init__(python, bundle, config)
+        self._held: dict[str, _Shared] = {}
+
+    @contextmanager
+    def child(self, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> Iterator[Child]:
+        """Start a process for a request, or take the one that is held for it."""
+        together = request.get("together", "")
+        held = self._held.pop(together, None) if together else None
+        if held is None and not (request.get("hold") and hasattr(socket, "send_fds")):
+            with super().child(who, request, body, on_line) as child:
+                yield child
+            return
+        shared = self._begun(held, who, request, body, on_line)
+        with self._watched(shared):
+            try:
+                yield shared
+            finally:
+                if shared.is_idle and request.get("hold") and not self._closed:
+                    self._held[together] = shared
+                else:
+                    shared.end()
+
+    def _begun(self, held: _Shared | None, who: str, request: Mapping[str, Any], body: Any, on_line: OnLine) -> _Shared:
+        """A process at work on a request: the one that is held, or a new one."""
+        folder = held.folder if held else tempfile.TemporaryDirectory(prefix="flowyml-")
+        try:
+            place = Path(tempfile.mkdtemp(dir=folder.name))
+            answer = place / "answer.json"
+            words = [*self._arguments(request, body, place), f"--answer={answer}"]
+            if held is None:
+                return _Shared(who, [*self._command, *words], folder, answer, on_line, self._hooks)
+            held.take(who, words, answer, on_line)
+        except BaseException:
+            held.end() if held else folder.cleanup()
+            raise
+        return held
+
+    def release(self, together: str) -> None:
+        """Let the process end that is held, if there is one."""
+        if held := self._held.pop(together, None):
+            held.end()
+
+    def close(self) -> None:
+        super().close()
+        while self._held:
+            self._held.popitem()[1].end()
+
+
+class _Shared(Child):
+    """A process with a socket, over which further commands come, each with pipes for what it prints."""
+
+    def __init__(
+        self, who: str, command: Sequence[str], folder: tempfile.TemporaryDirectory[str], answer: Path,
+        on_line: OnLine, hooks: int,
+    ) -> None:  # fmt: skip
+        self.folder = folder
+        self.is_idle = False
+        self._more, theirs = socket.socketpair()
+        with theirs:
+            words, passed = [*command, f"--more={theirs.fileno()}"], (theirs.fileno(),)
+            try:
+                super().__init__(who, words, subprocess.DEVNULL, answer, on_line, hooks, passed)
+            except BaseException:
+                self._more.close()
+                raise
+
+    def take(self, who: str, words: Sequence[str], answer: Path, on_line: OnLine) -> None:
+        """Have it work on another request; what it prints goes to another place from here on."""
+        self.is_idle = False
+        self._who, self._answer, self._started = who, answer, time.monotonic()
+        pipes = [os.pipe() for _ in range(2)]
+        self._listen([os.fdopen(ours, "rb") for ours, _ in pipes], on_line)
+        with suppress(OSError):  # it has died, as its end shows
+            socket.send_fds(self._more, [json.dumps(words).encode()], [theirs for _, theirs in pipes])
+        for _, theirs in pipes:
+            os.close(theirs)
+
+    def end(self) -> None:
+        """Let it end as the process of a step does, and wait for that."""
+        self._more.close()
+        deadline = time.monotonic() + _PATIENCE
+        while self.is_idle and not self._has_died() and time.monotonic() < deadline:
+            time.sleep(_SLICE)
+        self.kill()
+        self.folder.cleanup()
+
+    def _has_ended(self) -> bool:
+        """Whether it has answered, or died."""
+        self.is_idle = self._answer.exists()
+        return self.is_idle or self._has_died()
+
+
+def hush() -> None:
+    """In the process: what a step has printed is out, and nothing more of it comes."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        stream.flush()
+        os.dup2(nothing, number)
+    os.close(nothing)
+
+
+def further(number: int) -> Iterator[list[str]]:
+    """In the process: the arguments of further commands, until the other end is closed. What each prints goes to pipes
+    that come with it."""
+    with socket.socket(fileno=number) as more:
+        while True:
+            data, files, _, _ = socket.recv_fds(more, _LONGEST, 2)
+            if not data:
+                return
+            for file, target in zip(files, (1, 2), strict=True):
+                os.dup2(file, target)
+                os.close(file)
+            words: list[str] = json.loads(data)
+            yield words
