@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowyml.artifacts import Store, open_store
 from flowyml.artifacts.listing import artifacts_of
@@ -33,7 +33,6 @@ from flowyml.core.errors import (
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home, private_folder
 from flowyml.core.origin import Origin
-from flowyml.core.pruning import Bounds, Prunable
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Health, Orchestrator, RunnablePipeline, check_same_run
@@ -47,12 +46,14 @@ from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow, needs_flow
 from flowyml_kubeflow.local.folder import RunFolder
 from flowyml_kubeflow.local.kfp_process import for_kfp_local
-from flowyml_kubeflow.local.pruning import prunable
 from flowyml_kubeflow.local.supervisor import stop_steps
 from flowyml_kubeflow.parameters import argument
 from flowyml_kubeflow.reading import artifacts_of_notes
 from flowyml_kubeflow.status import status_of
 from flowyml_kubeflow.turns import turns_of
+
+if TYPE_CHECKING:
+    from flowyml.core.pruning import Bounds, Prunable
 
 __all__ = ["KubeflowLocalOrchestrator"]
 
@@ -278,6 +279,8 @@ class KubeflowLocalOrchestrator(Orchestrator):
         for run in self._all():
             if run.request():
                 self._result(run)  # one whose process died has ended
+        from flowyml_kubeflow.local.pruning import prunable  # which no pod needs, so that it does not travel
+
         yield from prunable(self.folder, bounds)
         yield from super().prunable(bounds)
 
