@@ -84,11 +84,7 @@ def _run_step(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
-        if given.more is not None:
-            from flowyml.runtime.shared import hush
-
-            hush()
-        _answer(given.answer, answer)
+        _answer(given, answer)
     if failure := answer.get("failure"):
         if given.quiet:
             return 1
@@ -116,17 +112,21 @@ def _look(root: Path, plan: Plan, given: argparse.Namespace) -> int:
     except StepStopped:
         return -signal.SIGTERM
     if given.answer:
-        _answer(given.answer, answer)
+        _answer(given, answer)
     else:
         print(json.dumps(answer))
     return 0
 
 
-def _answer(path: str, answer: dict[str, Any]) -> None:
+def _answer(given: argparse.Namespace, answer: dict[str, Any]) -> None:
     """All at once: another process may look whether it is there."""
-    part = Path(f"{path}.part")
+    if getattr(given, "more", None) is not None:
+        from flowyml.runtime.shared import hush
+
+        hush()
+    part = Path(f"{given.answer}.part")
     part.write_text(json.dumps(answer))
-    part.replace(path)
+    part.replace(given.answer)
 
 
 def _index(given: argparse.Namespace) -> tuple[int, ...]:

@@ -73,11 +73,11 @@ class Interpreted(KubeflowOrchestrator):
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run, bundle, ran = self.ran[job_id]
         flow, found = Flow(bundle.plan), list[StepRun]()
-        for step in bundle.plan:
-            (unit,) = flow.units([step])
-            task = names.task(step.name)
+        for each in bundle.plan:
+            (unit,) = flow.units([each])
+            task = names.task(each.name)
             notes = [note for note in _notes(ran, unit.task) if note.get("task", task) == task]
-            found += turns_of(step.name, notes, run.status)
+            found += turns_of(each.name, notes, run.status)
         return tuple(found)
 
     def outputs(self, job_id: str) -> Outputs:
@@ -87,7 +87,7 @@ class Interpreted(KubeflowOrchestrator):
 
     def logs(self, job_id: str, *, follow: bool = False) -> Iterator[LogLine]:
         _, bundle, ran = self.ran[job_id]
-        by_task = {names.task(step.name): step.name for step in bundle.plan}
+        by_task = {names.task(each.name): each.name for each in bundle.plan}
         for unit in Flow(bundle.plan).units(bundle.plan):
             for printed in ran.logs.get(unit.task, ()):
                 for task, index, line in lines_by_item(printed):
