@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from flowyml.cli.failures import UsageError
-from flowyml.cli.options import AsJson, Option
+from flowyml.cli.options import Argument, AsJson, Option, Timeout
 from flowyml.cli.output import Output, Word, note
+from flowyml.cli.source import load
 from flowyml.core.files import write_whole
 from flowyml.migration.airflow.adoption import Adoption, Outlook, adoption, cells, document, exported, totals
 from flowyml.migration.airflow.model import FileModel
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["adopt"]
+__all__ = ["adopt", "cutover"]
 
 _SUFFIXES = {".md": "markdown", ".html": "html", ".csv": "csv", ".json": "json"}
 _COLOURS = {Outlook.ANY_ENGINE: "green", Outlook.AIRFLOW_ONLY: "yellow", Outlook.IS_FLOWYMLS: "dim"}
@@ -58,6 +60,47 @@ def adopt(
             out.raw(exported(found, form).encode())
         elif output is None:
             _print(out, found)
+
+
+def cutover(
+    dag_id: Annotated[str, Argument("DAG_ID", "A DAG that runs by a cron expression.")],
+    to: Annotated[str | None, Option(("--to",), "Where the pipeline is to run.", metavar="TARGET")] = None,
+    pipeline: Annotated[
+        str | None, Option(("--pipeline",), "The pipeline that takes the DAG's place.", metavar="FILE[:NAME]")
+    ] = None,
+    on: FromAirflow = "airflow",
+    back: Annotated[bool, Option(("--back",), "Hand the schedule back to the DAG.")] = False,
+    timeout: Timeout = 3600,
+    as_json: AsJson = False,
+) -> None:
+    """Pause a DAG and start a pipeline's schedule in its place, so that each interval runs once.
+
+    A record of each step is kept: after a kill, the same command goes on where it was.
+    """
+    from flowyml.migration.airflow.cutover import Cutover, Record
+
+    with Output(as_json) as out:
+        old = resolve(on)
+        with Cutover.alone(on, dag_id):
+            record = Cutover.recorded(on, dag_id)
+            if record is None or (record.phase == "back" and not back):
+                if back:
+                    raise UsageError(f"{dag_id!r} was not cut over from here: there is nothing to undo.")
+                if to is None or pipeline is None:
+                    raise UsageError("Say where to, and which pipeline: --to TARGET --pipeline FILE.")
+                record = Record(dag=dag_id, old=on, new=to, file=pipeline, pipeline=load(pipeline).name)
+            elif (to, pipeline) not in ((None, None), (record.new, record.file)) and not back:
+                raise UsageError(
+                    f"{dag_id!r} is on its way to {record.new} with {record.file} ({record.phase}). Go on without "
+                    f"--to and --pipeline, or undo it with --back."
+                )
+            work = Cutover(old.handed_over(dag_id), record, note, timeout or 0)
+            new = resolve(record.new)
+            record = work.back(new) if back else work.go(new, load(record.file))
+        if as_json:
+            out.document(asdict(record))
+        else:
+            out.line(f"{dag_id}: {record.phase}")
 
 
 def _read(folder: str) -> list[FileModel]:

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, str] = {
     "cache show": "caches:show",
     "cache clear": "caches:clear",
     "airflow adopt": "airflow:adopt",
+    "airflow cutover": "airflow:cutover",
     "secrets check": "secrets:check",
     "import airflow": "importing:airflow",
     "backends": "backends:backends",

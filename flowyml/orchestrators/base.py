@@ -26,7 +26,7 @@ from flowyml.plan.secrets import check_names
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
 
     from flowyml.artifacts.store import Store
     from flowyml.core.credentials import Login
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
     from flowyml.core.submission_result import SubmissionResult
+    from flowyml.orchestrators.handover import Handed
     from flowyml.orchestrators.probe import Site
     from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
@@ -400,6 +401,14 @@ class Orchestrator(ABC):
         ``options`` are the engine's own.
         """
         raise self._lacks("backfills")
+
+    def handed_over(self, name: str) -> Handed:
+        """The schedule of something that others made, to hand it to another engine."""
+        raise self._lacks("handing over schedules that others made")
+
+    def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
+        """Run what a schedule runs for one of its times; the same time again gives the same run."""
+        raise self._lacks("runs for times that a schedule has missed")
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         """All that the engine runs, whoever made it, with how the ``last`` runs of each ended."""

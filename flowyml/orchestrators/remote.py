@@ -29,9 +29,10 @@ from flowyml.plan.model import Plan
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
 
     from flowyml.artifacts.store import Store
+    from flowyml.orchestrators.handover import Handed
     from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
 
@@ -165,6 +166,12 @@ class RemoteOrchestrator(Orchestrator):
             return self.adapter.health()
         except (EngineError, OrchestratorNotFoundError, MissingExtraError) as error:
             return Health(reachable=False, url=shown(self.url), detail=str(error))
+
+    def handed_over(self, name: str) -> Handed:
+        return self.adapter.handed_over(name)
+
+    def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
+        return self.adapter.make_up(schedule_id, time)
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return self.adapter.workflows(last=last)

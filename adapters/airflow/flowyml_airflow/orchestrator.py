@@ -26,6 +26,7 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new, new_run_id
+from flowyml.orchestrators.handover import Handed
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
 from flowyml_airflow.backfills import backfill
@@ -38,6 +39,7 @@ from flowyml_airflow.deploy import Deployer, schedule_info
 from flowyml_airflow.deployed import Deployed, has_schedule
 from flowyml_airflow.flow_reading import map_index
 from flowyml_airflow.folder import open_folder
+from flowyml_airflow.handover import DagSchedule
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
@@ -314,6 +316,9 @@ class AirflowOrchestrator(Orchestrator):
         facts = found.facts
         deployer = replace(self._deployer, python=facts.get("python"), artifacts=facts.get("artifacts"))
         deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
+
+    def handed_over(self, name: str) -> Handed:
+        return DagSchedule(self.client, name)
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return workflows(self.client, last)

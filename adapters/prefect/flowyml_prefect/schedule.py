@@ -17,11 +17,12 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml_prefect.parameters import read_parameters
 
 __all__ = [
-    "SET", "SLUG", "as_set", "from_prefect", "is_active", "is_ours", "own_schedule", "schedule_info", "to_prefect",
-    "was_edited",
+    "MADE_UP", "SET", "SLUG", "as_set", "from_prefect", "is_active", "is_ours", "own_schedule", "schedule_info",
+    "to_prefect", "was_edited",
 ]  # fmt: skip
 
 SLUG = "flowyml"
+MADE_UP = "flowyml.made_up"  # the label of a run that is made for a time of the schedule; flows read it
 SET = "x-flowyml-schedule"
 """The key in a deployment's parameter schema under which ``as_set`` of the schedule stands, as FlowyML set it."""
 

@@ -115,6 +115,8 @@ CALLS: Mapping[str, Callable[[AirflowClient], Any]] = {
     "has_variable": lambda client: client.has_variable("v"),
     "import_error": lambda client: client.import_error("contract.py"),
     "trigger": lambda client: client.trigger("d", "r", {}),
+    "make_run": lambda client: client.make_run("d", "r", DAY, DAY, DAY),
+    "set_success": lambda client: client.set_success("d", "r"),
     "run": lambda client: client.run("d", "r"),
     "runs": lambda client: client.runs(["d"], 5, (DAY, DAY)),
     "is_busy": lambda client: client.is_busy(["d"]),

@@ -136,7 +136,8 @@ def _dates() -> RunDates:
     context: Any = FlowRunContext.get()
     flow_run = context.flow_run
     moment = flow_run.expected_start_time or datetime.now(UTC)
-    schedule = _schedule(flow_run) if flow_run.auto_scheduled else None
+    is_scheduled = flow_run.auto_scheduled or "flowyml.made_up" in (flow_run.labels or {})
+    schedule = _schedule(flow_run) if is_scheduled else None
     return schedule.dates_at(moment) if schedule else RunDates(logical_date=moment)
 
 

@@ -1,0 +1,283 @@
+"""From a DAG's schedule to one of a pipeline's on another engine, and back, with each interval run once.
+
+The times of a schedule are counted: the old side has run all up to ``last``, the new schedule begins with ``first``,
+and the times between them are run on the new side one by one. Each step is written down before the next is taken, and
+can be taken twice: a process that is killed anywhere leaves a record with which the next one goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flowyml.core.errors import DefinitionError, ScheduleError, WaitTimeoutError
+from flowyml.core.files import write_whole
+from flowyml.core.home import home, private_folder
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
+from flowyml.orchestrators.handover import Handed, OldSchedule
+
+__all__ = ["Cutover", "Record"]
+
+#: Seconds around a time of the schedule in which nothing is switched: each engine makes its run meanwhile.
+QUIET = 10
+#: Seconds until the new schedule begins: so long the engine may take to make it.
+AHEAD = 30
+_MOST = 1000
+
+
+@dataclass(frozen=True)
+class Record:
+    """How far a cutover has come. ``phase`` is one of PHASES; times are in ISO 8601."""
+
+    dag: str
+    old: str
+    new: str
+    file: str
+    pipeline: str
+    phase: str = "begun"
+    begun: str = ""
+    last: str = ""
+    first: str = ""
+    made_up: list[str] = field(default_factory=list)
+    stopped: str = ""
+
+
+#: On the way there, then on the way back.
+PHASES = ("begun", "paused", "scheduling", "making up", "done", "stopping", "marking", "back")
+
+
+class Cutover:
+    """One DAG on its way. ``say`` gets a line for each step."""
+
+    def __init__(self, old: Handed, record: Record, say: Callable[[str], None], timeout: float = 3600) -> None:
+        self._old, self._record, self._say = old, record, say
+        self._deadline = time.monotonic() + timeout
+
+    @staticmethod
+    def recorded(old: str, dag: str) -> Record | None:
+        """What was written down about a DAG of this Airflow."""
+        try:
+            return Record(**json.loads(_path(old, dag).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    @staticmethod
+    @contextmanager
+    def alone(old: str, dag: str) -> Iterator[None]:
+        """Only one process at a time cuts a DAG over. Raises ``ScheduleError``."""
+        number = os.open(_path(old, dag).with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ScheduleError(f"Another process is cutting {dag!r} over.") from None
+            yield
+        finally:
+            os.close(number)
+
+    # There.
+
+    def go(self, new: Orchestrator, pipeline: RunnablePipeline) -> Record:
+        """Hand the schedule over, or go on where a process was killed that did.
+
+        Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is no cron expression, and
+        ``WaitTimeoutError`` where the DAG is never without a run.
+        """
+        if self._record.phase in ("begun", "back"):
+            self._begin(new, pipeline)
+        if self._record.phase == "begun":
+            self._pause()
+        if self._record.phase in ("paused", "scheduling"):
+            self._schedule(new, pipeline)
+        if self._record.phase == "making up":
+            self._make_up(new)
+        return self._record
+
+    def _begin(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
+        seen = self._old.look()
+        if not self._record.begun or self._record.phase == "back":
+            if seen.is_paused:
+                raise ScheduleError(f"The DAG {self._old.name!r} is paused: it has no schedule to hand over.")
+            self._write(phase="begun", begun=_text(_now()), last="", first="", made_up=[], stopped="")
+        new.deploy_pipeline(pipeline)
+        self._say(f"deployed {pipeline.name!r} on {self._record.new}")
+
+    def _pause(self) -> None:
+        """Pause the DAG while none of its runs goes on: those of a paused DAG would stand still."""
+        while True:
+            self._wait_for_quiet(self._old.look().schedule)
+            if self._old.look().is_busy:
+                self._old.pause(False)  # where a process was killed between the pause and this
+                self._wait(2, f"a run of {self._old.name!r} goes on")
+                continue
+            self._old.pause(True)
+            time.sleep(3)  # what the scheduler had begun is there by then
+            seen = self._old.look()
+            if not seen.is_busy:
+                break
+            self._old.pause(False)
+        last = seen.last or _before(seen.schedule, _time(self._record.begun))
+        self._write(phase="paused", last=_text(last))
+        self._say(f"paused {self._old.name!r} on {self._record.old}, which has run all until {_text(last)}")
+
+    def _schedule(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
+        """Make the new schedule, whose first time is far enough ahead that it is there by then."""
+        seen = self._old.look()
+        there = self._new_schedule(new)
+        if self._record.phase == "scheduling" and there is not None and there.start == _time(self._record.first):
+            self._write(phase="making up")
+            return
+        first = seen.schedule.next_times(1, _now() + timedelta(seconds=AHEAD))[0].astimezone(UTC)
+        self._write(phase="scheduling", first=_text(first))
+        new.schedule_pipeline(pipeline, replace(seen.schedule, start=first))
+        if _now() >= first:
+            raise ScheduleError(
+                f"{self._record.new} took until after {_text(first)} to make the schedule. Look whether "
+                f"{pipeline.name!r} ran for that time, delete its schedule, and run this command again."
+            )
+        self._write(phase="making up")
+        self._say(f"scheduled {pipeline.name!r} on {self._record.new}, first for {_text(first)}")
+
+    def _make_up(self, new: Orchestrator) -> None:
+        """Run the times between the old schedule and the new one, each when it has come."""
+        for missed in self._missed(self._old.look()):
+            if _text(missed) in self._record.made_up:
+                continue
+            while _now() < missed:
+                time.sleep(min(1, max(0.05, (missed - _now()).total_seconds())))
+            (schedule_id,) = [each.schedule_id for each in new.schedules(self._record.pipeline)]
+            new.make_up(schedule_id, missed)  # the same time twice is one run
+            self._write(made_up=[*self._record.made_up, _text(missed)])
+            self._say(f"ran {self._record.pipeline!r} on {self._record.new} for {_text(missed)}")
+        self._write(phase="done")
+
+    def _missed(self, seen: OldSchedule) -> list[datetime]:
+        """The times after the last of the old side and before the first of the new one.
+
+        A DAG without catch-up makes up for the last time alone of those that it had missed by itself.
+        """
+        begun, first = _time(self._record.begun), _time(self._record.first)
+        found = _between(seen.schedule, _time(self._record.last), first - timedelta(microseconds=1))
+        if seen.catch_up:
+            return found
+        before = [each for each in found if each <= begun]
+        return before[-1:] + [each for each in found if each > begun]
+
+    # And back.
+
+    def back(self, new: Orchestrator) -> Record:
+        """Hand the schedule back to the DAG, which then goes on with what the new side has not run."""
+        if self._record.phase not in PHASES[PHASES.index("done") :]:
+            raise ScheduleError(
+                f"The cutover of {self._old.name!r} is not finished ({self._record.phase}). Run it again without "
+                f"--back first."
+            )
+        if self._record.phase in ("done", "stopping"):
+            self._stop(new)
+        if self._record.phase == "marking":
+            self._mark()
+        return self._record
+
+    def _stop(self, new: Orchestrator) -> None:
+        seen = self._old.look()
+        there = list(new.schedules(self._record.pipeline))
+        if there or self._record.phase != "stopping":
+            self._wait_for_quiet(seen.schedule)
+            self._write(phase="stopping", stopped=_text(_before(seen.schedule, _now())))
+            for each in there:
+                new.delete_schedule(each.schedule_id)
+        self._write(phase="marking")
+        self._say(
+            f"stopped {self._record.pipeline!r} on {self._record.new}, which has run all until {self._record.stopped}"
+        )
+
+    def _mark(self) -> None:
+        """Tell the DAG what ran elsewhere, and unpause it."""
+        seen = self._old.look()
+        stopped = _time(self._record.stopped)
+        if stopped > _time(self._record.last):
+            done = _between(seen.schedule, _time(self._record.last), stopped)
+            for each in done if seen.catch_up else done[-1:]:
+                self._old.mark_as_run(each, f"run by FlowyML on {self._record.new}")
+        if not seen.catch_up:  # Airflow itself runs the last of those that it missed
+            for each in _between(seen.schedule, stopped, _now())[:-1]:
+                self._old.run_for(each)
+        self._old.pause(False)
+        self._write(phase="back")
+        self._say(f"unpaused {self._old.name!r} on {self._record.old}")
+
+    # What both use.
+
+    def _new_schedule(self, new: Orchestrator) -> Schedule | None:
+        return next((each.schedule for each in new.schedules(self._record.pipeline)), None)
+
+    def _wait_for_quiet(self, schedule: Schedule) -> None:
+        """Until no time of the schedule has just come, or is about to."""
+        while True:
+            now = _now()
+            coming = schedule.next_times(1, now - timedelta(seconds=QUIET))[0]
+            if coming > now + timedelta(seconds=QUIET):
+                return
+            self._wait(min(1.0, QUIET), "the schedule is never quiet for long enough")
+
+    def _wait(self, seconds: float, why: str) -> None:
+        if time.monotonic() > self._deadline:
+            raise WaitTimeoutError(f"{self._old.name!r} was not cut over: {why}. Nothing is lost: run it again later.")
+        time.sleep(seconds)
+
+    def _write(self, **changes: Any) -> None:
+        self._record = replace(self._record, **changes)
+        save(self._record)
+
+
+def save(record: Record) -> None:
+    """Write a record down, whole, and on the disk."""
+    path = _path(record.old, record.dag)
+    write_whole(path, json.dumps(asdict(record), indent=2).encode(), 0o600)
+
+
+def _path(old: str, dag: str) -> Path:
+    folder = private_folder(home() / "cutovers")
+    return folder / f"{hashlib.sha256(json.dumps([old, dag]).encode()).hexdigest()[:16]}.json"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _before(schedule: Schedule, moment: datetime) -> datetime:
+    """The last time of a schedule that is not after a moment."""
+    found = schedule.dates_at(moment + timedelta(microseconds=1)).data_interval_start
+    assert found is not None
+    return found
+
+
+def _between(schedule: Schedule, after: datetime, until: datetime) -> list[datetime]:
+    """The times of a schedule after one moment and not after another. Raises ``DefinitionError`` for too many."""
+    found: list[datetime] = []
+    at = after
+    while (at := schedule.next_times(1, at)[0]) <= until:
+        found.append(at.astimezone(UTC))
+        if len(found) > _MOST:
+            raise DefinitionError(
+                f"More than {_MOST} times of the schedule are after {_text(after)}: too many to make up for."
+            )
+    return found

@@ -1,0 +1,33 @@
+"""Schedules that pass from one engine to another: what the old side tells and takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from flowyml.core.schedule import Schedule
+
+__all__ = ["Handed", "OldSchedule"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldSchedule:
+    """How a schedule stands. ``last`` is the last of its times that has a run; ``is_busy`` while a run goes on."""
+
+    schedule: Schedule
+    catch_up: bool
+    is_paused: bool
+    is_busy: bool
+    last: datetime | None
+
+
+class Handed(Protocol):
+    """A schedule that others made, and that can be handed over."""
+
+    name: str
+
+    def look(self) -> OldSchedule: ...
+    def pause(self, paused: bool) -> None: ...
+    def mark_as_run(self, time: datetime, note: str) -> None: ...
+    def run_for(self, time: datetime) -> None: ...

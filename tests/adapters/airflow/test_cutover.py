@@ -1,0 +1,143 @@
+"""A schedule goes from the real Airflow to the real Prefect and back, killed at each step: each interval runs once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.airflow.operating import wait_for_dag
+from tests.engines.airflow import Airflow, wait_until
+from tests.engines.prefect import PrefectServer
+
+pytestmark = [pytest.mark.airflow, pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(1500)]
+
+DAG = """
+from datetime import datetime
+try:
+    from airflow.sdk import dag, task
+except ImportError:
+    from airflow.decorators import dag, task
+
+@dag(dag_id={dag_id!r}, schedule="* * * * *", start_date=datetime(2026, 1, 1), catchup=False, max_active_runs=1,
+     is_paused_upon_creation=False)
+def minutely():
+    @task
+    def note(**context):
+        with open({marks!r}, "a") as file:
+            file.write("old " + context["data_interval_end"].isoformat() + "\\n")
+    note()
+
+minutely()
+"""
+PIPELINE = """
+from flowyml import Pipeline, current_run, step
+
+@step
+def note() -> None:
+    with open({marks!r}, "a") as file:
+        file.write("new " + current_run().data_interval_end.isoformat() + "\\n")
+
+minutely = Pipeline({name!r}).add_step(note)
+"""
+#: Runs the command, and kills it before or after it writes down that a further step was taken.
+KILLED = """
+import os, signal, sys
+from flowyml.cli import main
+from flowyml.migration.airflow import cutover
+
+save, when = cutover.save, sys.argv.pop(1)
+
+def state(record):
+    return record and (record.phase, record.made_up)
+
+def kill(record):
+    step = state(record) != state(cutover.Cutover.recorded(record.old, record.dag)) and when != "never"
+    if step and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(record)
+    if step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+cutover.save = kill
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def pool(prefect: PrefectServer) -> Iterator[str]:
+    with prefect.worker("cutover"):
+        yield "cutover"
+
+
+def _ticks(marks: Path) -> list[tuple[str, datetime]]:
+    lines = marks.read_text().splitlines() if marks.exists() else []
+    return sorted(
+        ((who, datetime.fromisoformat(moment)) for who, moment in (line.split(" ") for line in lines)),
+        key=lambda tick: tick[1],
+    )
+
+
+@pytest.mark.parametrize("engine", ["airflow3"])
+def test_each_interval_runs_once_though_the_command_is_killed_at_each_step(
+    engine: str, request: pytest.FixtureRequest, prefect: PrefectServer, pool: str, tmp_path: Path
+) -> None:
+    airflow: Airflow = request.getfixturevalue(engine)
+    marks, name = tmp_path / "marks", f"cutover_{engine}"
+    (tmp_path / "minutely.py").write_text(PIPELINE.format(marks=str(marks), name=name))
+    (tmp_path / "killed.py").write_text(KILLED)
+    (airflow.dags_folder / f"{name}.py").write_text(DAG.format(marks=str(marks), dag_id=name))
+    wait_for_dag(airflow, name)
+    wait_until(lambda: len(_ticks(marks)) >= 2, 240)
+    environment = {
+        **os.environ,
+        "FLOWYML_HOME": str(tmp_path / "home"),
+        "FLOWYML_AIRFLOW_URL": airflow.url,
+        "FLOWYML_AIRFLOW_USERNAME": airflow.username,
+        "FLOWYML_AIRFLOW_PASSWORD": airflow.password,
+        "FLOWYML_ORCHESTRATORS__NEW__ENGINE": "prefect",
+        "FLOWYML_ORCHESTRATORS__NEW__URL": prefect.url,
+        "FLOWYML_ORCHESTRATORS__NEW__WORK_POOL": pool,
+    }
+
+    def run(when: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "killed.py", when, "airflow", "cutover", name, *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    def to_the_end(*words: str) -> int:
+        """Kill it before and after each step that it writes down, until there is none any more."""
+        killed = 0
+        while True:
+            for when in ("before", "after"):
+                done = run(when, *words)
+                if done.returncode == 0:
+                    return killed
+                assert done.returncode == -signal.SIGKILL, done.stderr
+                killed += 1
+
+    there = to_the_end("--to", "new", "--pipeline", "minutely.py")
+    assert there >= 10
+    begun = len([who for who, _ in _ticks(marks) if who == "new"])
+    wait_until(lambda: len([who for who, _ in _ticks(marks) if who == "new"]) >= begun + 2, 240)
+
+    assert to_the_end("--back") >= 6
+    last_new = max(moment for who, moment in _ticks(marks) if who == "new")
+    wait_until(lambda: any(who == "old" and moment > last_new for who, moment in _ticks(marks)), 240)
+    time.sleep(5)
+
+    said = json.dumps([(who, moment.isoformat()) for who, moment in _ticks(marks)], indent=1)
+    moments = [moment for _, moment in _ticks(marks)]
+    assert all(later - earlier == timedelta(minutes=1) for earlier, later in pairwise(moments)), said
+
+    done = run("never", "--back")
+    assert done.returncode == 0, "what is done is not done again"
+    (airflow.dags_folder / f"{name}.py").unlink()

@@ -1,0 +1,80 @@
+"""Which times of a schedule are made up for when it passes to another engine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from flowyml.core.errors import DefinitionError, ScheduleError
+from flowyml.core.schedule import Schedule
+from flowyml.migration.airflow.cutover import Cutover, Record, _before, _between, save
+from flowyml.orchestrators.handover import Handed, OldSchedule
+
+
+def _at(hour: int, minute: int = 0) -> datetime:
+    return datetime(2026, 3, 1, hour, minute, tzinfo=UTC)
+
+
+HOURLY = Schedule(cron="0 * * * *")
+
+
+class _Old:
+    """A DAG whose schedule is only looked at."""
+
+    name = "daily"
+
+    def look(self) -> OldSchedule:
+        raise AssertionError
+
+    def pause(self, paused: bool) -> None:
+        raise AssertionError
+
+    def mark_as_run(self, time: datetime, note: str) -> None:
+        raise AssertionError
+
+    def run_for(self, time: datetime) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "begun", "hours"),
+    [
+        (True, _at(7, 30), [4, 5, 6, 7, 8, 9]),
+        (False, _at(7, 30), [7, 8, 9]),  # of what it had missed by itself the newest alone
+        (False, _at(3, 30), [4, 5, 6, 7, 8, 9]),
+        (False, _at(9, 30), [9]),
+    ],
+)
+def test_what_is_made_up_for(catch_up: bool, begun: datetime, hours: list[int]) -> None:
+    old: Handed = _Old()
+    record = Record(
+        dag="daily", old="airflow", new="prefect", file="x.py", pipeline="x", begun=begun.isoformat(),
+        last=_at(3).isoformat(), first=_at(10).isoformat(),
+    )  # fmt: skip
+    seen = OldSchedule(schedule=HOURLY, catch_up=catch_up, is_paused=True, is_busy=False, last=_at(3))
+    assert Cutover(old, record, print)._missed(seen) == [_at(hour) for hour in hours]
+
+
+def test_times_between_two_moments() -> None:
+    assert _between(HOURLY, _at(3), _at(5)) == [_at(4), _at(5)]
+    assert _between(HOURLY, _at(3), _at(3, 59)) == []
+    assert (_before(HOURLY, _at(3)), _before(HOURLY, _at(3, 59))) == (_at(3), _at(3))
+    with pytest.raises(DefinitionError, match="too many"):
+        _between(Schedule(cron="* * * * *"), _at(0), _at(23))
+
+
+def test_a_record_is_read_back_and_one_process_works_on_it() -> None:
+    record = Record(dag="a/../b", old="airflow", new="prefect", file="x.py", pipeline="x", made_up=["t"])
+    save(record)
+    assert Cutover.recorded("airflow", "a/../b") == record
+    assert Cutover.recorded("airflow", "other") is None
+    one, other = Cutover.alone("airflow", "a/../b"), Cutover.alone("airflow", "a/../b")
+    with one, pytest.raises(ScheduleError, match="Another process"), other:
+        raise AssertionError
+
+
+def test_back_is_for_what_is_done() -> None:
+    record = Record(dag="d", old="airflow", new="prefect", file="x.py", pipeline="x", phase="paused")
+    with pytest.raises(ScheduleError, match="not finished"):
+        Cutover(_Old(), record, print).back(None)  # type: ignore[arg-type]  # it is not asked
