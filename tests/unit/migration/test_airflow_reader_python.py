@@ -46,6 +46,12 @@ class Base:
     @staticmethod
     def fixed(): return "fixed"
 
+class Loose:
+    def __init__(self, data): self.data = data
+    def __getattr__(self, name): return self.data[name]
+    def __contains__(self, key): return key in self.data
+    def __len__(self): return len(self.data)
+
 class Child(Base):
     steps = Base.steps + ("b",)
     def __init__(self): super().__init__("child")
@@ -152,6 +158,9 @@ Child().label()
 Child().upper + Child.fixed() + Child()["k"]
 Child()("a", "b", sep="/", c=1)
 list(Child())
+Loose({"a": 5}).a + len(Loose({"b": 1}))
+["a" in Loose({"a": 1}), "b" not in Loose({"a": 1}), bool(Loose({}))]
+"full" if Loose({}) else "empty"
 Child() + Base()
 isinstance(Child(), Base) and isinstance("a", (int, str)) and not isinstance([], dict)
 getattr(Child(), "name") + getattr(Child(), "nothing", "default")

@@ -223,9 +223,21 @@ class Expressions(Base):
         if not light([one, other]):
             return self.unknown(node)
         (one, other), _, soft, _ = settle([one, other])
+        if kind in (ast.In, ast.NotIn) and isinstance(other, Instance):
+            return self._within(kind, one, other, node)
         if kind in (ast.In, ast.NotIn) and not known_members(other):
             return True if kind is ast.In and _among(one, other) else self.unknown(node)
         return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
+
+    def _within(self, kind: type[ast.cmpop], one: Any, other: Instance, node: ast.AST) -> Any:
+        """``one in other``, of an instance that has ``__contains__`` or can be iterated over."""
+        method = other.cls.find("__contains__") if other.cls is not None else None
+        if isinstance(method, Function):
+            found = self.truth(self.call(self.bound(method, other, node), Arguments([Given(one)]), node))
+        else:
+            items = self.iterate(other, node)
+            found = None if items is None else one in items
+        return self.unknown(node) if found is None else found is (kind is ast.In)
 
     def _compare_foreign(self, kind: type[ast.cmpop], one: Any, other: Any, node: ast.AST) -> Any:
         if kind in (ast.Is, ast.IsNot, ast.Eq, ast.NotEq):

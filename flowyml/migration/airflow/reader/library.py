@@ -97,6 +97,9 @@ def _len(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = arguments.value("obj", 0)
     if isinstance(hard(value), (list, tuple, dict, set, str, bytes, range)):
         return machine.soft(len(hard(value)), value)
+    method = hard(value).cls.find("__len__") if isinstance(hard(value), Instance) and hard(value).cls else None
+    if isinstance(method, Function):
+        return machine.call(machine.bound(method, hard(value), node), Arguments(), node)
     items = machine.iterate(value, node)
     return machine.unknown(node) if items is None else len(items)
 

@@ -21,6 +21,7 @@ from flowyml.migration.airflow.reader.values import (
     Foreign,
     ForeignValue,
     Function,
+    Given,
     Instance,
     Machine,
     Module,
@@ -45,9 +46,6 @@ class Options:
     steps: int = 1_500_000
     env: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Any] = field(default_factory=dict)
-
-
-Given = Any
 
 
 class World(Protocol):
@@ -213,6 +211,11 @@ class Base(Machine):
             return None
         if isinstance(value, Foreign):
             return None if value.name.isupper() else True
+        if isinstance(value, Instance) and value.cls is not None:
+            for name in ("__bool__", "__len__"):
+                method = value.cls.find(name)
+                if isinstance(method, Function):
+                    return self.truth(self.call(Bound(method, value), Arguments(), value.cls.node))
         if isinstance(value, (Instance, Function, Class, Native, Module, Bound)):
             return True
         return bool(value)
@@ -306,6 +309,9 @@ class Base(Machine):
             found = value.cls.find(name)
             if found is not None or any(name in one.names for one in value.cls.mro() if isinstance(one, Class)):
                 return self.bound(found, value, node)
+            fallback = value.cls.find("__getattr__")
+            if isinstance(fallback, Function) and not name.startswith("__"):
+                return self.call(Bound(fallback, value), Arguments([Given(name)]), node)
             foreign = value.cls.foreign()
             if not foreign and self.catches("AttributeError"):
                 raise Raised("AttributeError", name)
