@@ -179,6 +179,31 @@ def test_what_is_listed_and_deleted_stays_in_the_store(
     assert not record.exists()
 
 
+def test_nothing_that_is_kept_holds_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = "planted-as/secret+18&more"
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FLOWYML_SECRET_WAREHOUSE_PASSWORD", value)
+
+    @step(secrets={"password": "warehouse/password"}, cache=True)
+    def signs_in(password: str = "") -> int:
+        print(f"as {password}")
+        return len(password)
+
+    @step(secrets={"password": "warehouse/password"}, cache=True)
+    def gives(signs_in: int, password: str = "") -> str:
+        return f"://app:{password}@host"
+
+    pipeline = Pipeline("secretive").add_step(signs_in).add_step(gives)
+    for _ in range(2):
+        result = pipeline.run()
+        assert "output 'gives' holds the value of a secret" in str(result.error)
+    assert result.step_results["signs_in"].is_cached
+    kept = [
+        path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.suffix != ".pyz"
+    ]  # has this file
+    assert not [path for path in kept if value.encode() in path.read_bytes()]
+
+
 def test_a_record_holds_no_value_of_a_parameter(tmp_path: Path, made: Pipeline) -> None:
     @step(cache=True)
     def given(word: str) -> int:

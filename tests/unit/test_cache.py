@@ -416,6 +416,36 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert not list(entries_in(store))
 
 
+COMMANDS = """
+from flowyml import pipeline, step
+
+@step(cache=True)
+def one() -> int:
+    return 1
+
+@step(cache=True)
+def two(one: int) -> int:
+    return one + 1
+
+@pipeline
+def commands():
+    return two(one())
+"""
+
+
+def test_the_command_refreshes_all_steps_or_some(tmp_path: Path) -> None:
+    (tmp_path / "cached_commands.py").write_text(COMMANDS)
+
+    def cached(*options: str) -> list[bool]:
+        command = [sys.executable, "-m", "flowyml", "run", "cached_commands.py", "--json", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return [bool(step["cached_from"]) for step in json.loads(done.stdout)["steps"]]
+
+    assert [cached(), cached()] == [[False, False], [True, True]]
+    assert cached("--refresh") == [False, False]
+    assert cached("--refresh-step", "two") == [True, False]
+
+
 def test_a_remote_store_keeps_results_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWYML_ARTIFACTS", "memory://cache-of-tests")
     path = tmp_path / "lines"
