@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowyml import Pipeline
-from flowyml.core.capabilities import Feature, Level
+from flowyml.core.capabilities import Feature
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
@@ -41,6 +41,20 @@ class RetryConformance(Conformance):
         assert Counter((Path(folder) / "trace").read_text().splitlines()) == {
             "first 0": 1, "first 1": 1, "first 2": 1, "flaky 0": 1, "flaky 1": 2, "flaky 2": 1,
         }  # fmt: skip
+
+    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
+        """And the group runs again; a step of it that completed may, too."""
+        pipeline = pipelines.together_fails_once(folder)
+        self.needs(orchestrator, Feature.EXECUTION_GROUPS, lambda: orchestrator.plan(pipeline))
+        handle = self.finish(orchestrator.run_pipeline(pipeline))
+        assert handle.status is FAILED
+        assert "flaky" in (handle.error or "")
+        assert "the first time" in (handle.error or "")
+        ended = {run.name: run.status for run in handle.step_runs()}
+        assert ended == {"first": COMPLETED, "flaky": FAILED, "third": COMPLETED, "after": ExecutionStatus.CANCELLED}
+        self.needs(orchestrator, Feature.RETRY_RUN, lambda: orchestrator.retry(handle.job_id))
+        assert self.finish(handle.retry()).status is COMPLETED, handle.error
+        assert handle.outputs == {"after": 1, "third": 1}
 
     def retried(self, orchestrator: Orchestrator, pipeline: Pipeline) -> SubmissionResult:
         """A run that failed, and completed when it was retried, under the same ids."""
@@ -81,17 +95,3 @@ class ExecutionGroupConformance(Conformance):
         assert "no 1" in (failed.error or "")
         said = [line.label for line in done.run.logs() if line.message == "right of 1"]
         assert said == ["right[1]", "right[1]"]
-
-    def test_a_step_of_a_group_fails_alone(self, orchestrator: Orchestrator, folder: str) -> None:
-        """And the group runs again, where runs do; a step of it that completed may, too."""
-        pipeline = pipelines.together_fails_once(folder)
-        self.needs(orchestrator, Feature.EXECUTION_GROUPS, lambda: orchestrator.plan(pipeline))
-        handle = self.finish(orchestrator.run_pipeline(pipeline))
-        assert handle.status is FAILED
-        assert "flaky" in (handle.error or "")
-        assert "the first time" in (handle.error or "")
-        ended = {run.name: run.status for run in handle.step_runs()}
-        assert ended == {"first": COMPLETED, "flaky": FAILED, "third": COMPLETED, "after": ExecutionStatus.CANCELLED}
-        if orchestrator.capabilities[Feature.RETRY_RUN].level is not Level.NO:
-            assert self.finish(handle.retry()).status is COMPLETED, handle.error
-            assert handle.outputs == {"after": 1, "third": 1}

@@ -14,6 +14,7 @@ from flowyml.testing import (
     CachingConformance,
     ControlFlowConformance,
     DeploymentConformance,
+    ExecutionGroupConformance,
     FailureConformance,
     LifeConformance,
     RandomFlowConformance,
@@ -56,6 +57,15 @@ class TestControlFlow(ControlFlowConformance, RandomFlowConformance):
 
 
 class TestCaching(CachingConformance):
+    """Without a work pool."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
+        return make_prefect
+
+
+class TestExecutionGroups(ExecutionGroupConformance):
     """Without a work pool."""
 
     @pytest.fixture(scope="class")
