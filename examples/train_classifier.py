@@ -10,20 +10,22 @@ The data is scikit-learn's breast-cancer set: 569 tumours, 30 measurements each,
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, roc_curve
 from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from flowyml import pipeline, step
+from flowyml import pipeline, report, step
 
 Numbers = np.ndarray[Any, Any]
+Model = Annotated[Any, "model"]
 
 
 @step(outputs=["features", "labels"])
@@ -55,12 +57,13 @@ def train_logistic(train_x: Numbers, train_y: Numbers) -> Any:
 
 
 @step(outputs=["model", "scores"])
-def choose(forest: Any, logistic: Any, train_x: Numbers, train_y: Numbers) -> tuple[Any, dict[str, float]]:
+def choose(forest: Any, logistic: Any, train_x: Numbers, train_y: Numbers) -> tuple[Model, dict[str, float]]:
     """The model that does better in cross-validation; the test data stays unseen."""
     models = {"forest": forest, "logistic": logistic}
     scores = {name: round(float(cross_val_score(m, train_x, train_y, cv=3).mean()), 4) for name, m in models.items()}
     best = max(scores, key=lambda name: scores[name])
     print(f"{best} wins: {scores}")
+    report("model", name=best, cross_validation=scores[best], trained_on=len(train_y))
     return models[best], scores
 
 
@@ -76,7 +79,18 @@ def evaluate(model: Any, test_x: Numbers, test_y: Numbers) -> dict[str, float]:
 
 
 @step
-def report(scores: dict[str, float], metrics: dict[str, float]) -> str:
+def draw(model: Any, test_x: Numbers, test_y: Numbers) -> Figure:
+    """How many benign tumours are found, for each share of the others that is taken for benign."""
+    wrong, found, _ = roc_curve(test_y, model.predict_proba(test_x)[:, 1])
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(wrong, found)
+    axes.set(xlabel="malignant, taken for benign", ylabel="benign, found")
+    return figure
+
+
+@step
+def summarize(scores: dict[str, float], metrics: dict[str, float]) -> str:
     """One sentence for people."""
     best = max(scores, key=lambda name: scores[name])
     return f"The {best} model is right on {metrics['accuracy']:.1%} of tumours that it has never seen."
@@ -91,7 +105,8 @@ def train_classifier(trees: int = 200, test_share: float = 0.25, seed: int = 7) 
     logistic = train_logistic(train_x, train_y)
     model, scores = choose(forest, logistic, train_x, train_y)
     metrics = evaluate(model, test_x, test_y)
-    return {"metrics": metrics, "scores": scores, "report": report(scores, metrics)}
+    draw(model, test_x, test_y)
+    return {"metrics": metrics, "scores": scores, "report": summarize(scores, metrics)}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Pipeline 'train-classifier' as an Airflow DAG, version 3934ede9dcd0.
+"""Pipeline 'train-classifier' as an Airflow DAG, version edf7e804d4b9.
 
 Train two classifiers side by side, keep the better one.
 
@@ -16,15 +16,16 @@ Train two classifiers side by side, keep the better one.
         ╰───────────────╮   │   ╭────┬────╯
                        ╭▼───▼───▼╮   │
                        │ choose  │   │
-                       ╰────┬────╯   │
-                          ╭─┴─────╮  ╰╮
-                          │   ╭───▼───▼───╮
-                          │   │ evaluate  │
-                          │   ╰─────┬─────╯
-                          │   ╭─────╯
-                       ╭──▼───▼──╮
-                       │ report  │
-                       ╰─────────╯
+                       ╰───┬─────╯   │
+                           │   ╭─────┴────────╮
+                   ╭───────┼───│──────────╮   │
+                   │   ╭───▼───▼───╮    ╭─▼───▼─╮
+                   │   │ evaluate  │    │ draw  │
+                   │   ╰──┬────────╯    ╰───────╯
+                   ╰──╮   │
+                  ╭───▼───▼───╮
+                  │ summarize │
+                  ╰───────────╯
 ```
 
 | Parameter | Type | Default |
@@ -41,13 +42,14 @@ Train two classifiers side by side, keep the better one.
 | `train_logistic` | `train_x` of `split`, `train_y` of `split` | `train_logistic` |
 | `choose` | `train_forest` of `train_forest`, `train_logistic` of `train_logistic`, `train_x` of `split`, `train_y` of `split` | `model`, `scores` |
 | `evaluate` | `model` of `choose`, `test_x` of `split`, `test_y` of `split` | `evaluate` |
-| `report` | `scores` of `choose`, `evaluate` of `evaluate` | `report` |
+| `draw` | `model` of `choose`, `test_x` of `split`, `test_y` of `split` | `draw` |
+| `summarize` | `scores` of `choose`, `evaluate` of `evaluate` | `summarize` |
 
 | Output | XCom | Task |
 | --- | --- | --- |
 | `metrics` | `evaluate` | `evaluate` |
 | `scores` | `scores` | `choose` |
-| `report` | `report` | `report` |
+| `report` | `summarize` | `summarize` |
 
 FlowyML compiled this file: change the pipeline and compile again, rather than edit it. Each task runs one step from
 the bundle beside it, in a process of its own.
@@ -101,7 +103,7 @@ with DAG(
     dag_id="train-classifier",
     description="Train two classifiers side by side, keep the better one.",
     doc_md=__doc__,
-    tags=["demo", "flowyml", "flowyml:3934ede9dcd0"],
+    tags=["demo", "flowyml", "flowyml:edf7e804d4b9"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -148,11 +150,17 @@ with DAG(
         inputs={"model": choose.output["model"], "test_x": split.output["test_x"], "test_y": split.output["test_y"]},
         doc_md="How the chosen model does on data that it has never seen.",
     )
-    report = Step(
-        task_id="report",
-        step="report",
+    draw = Step(
+        task_id="draw",
+        step="draw",
+        inputs={"model": choose.output["model"], "test_x": split.output["test_x"], "test_y": split.output["test_y"]},
+        doc_md="How many benign tumours are found, for each share of the others that is taken for benign.",
+    )
+    summarize = Step(
+        task_id="summarize",
+        step="summarize",
         inputs={"scores": choose.output["scores"], "metrics": evaluate.output["evaluate"]},
         doc_md="One sentence for people.",
     )
 
-# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "3934ede9dcd0", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "report"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["report", "report"]}, "hooks": false, "schedule": null, "digest": "fd0b6e988834d41f8d5c3639258e18384b3a059939c2a42352cf25bac2ba83cc"}
+# flowyml: {"pipeline": "train-classifier", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "edf7e804d4b9", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "train-classifier-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["load", "split", "train_forest", "train_logistic", "choose", "evaluate", "draw", "summarize"], "timeout": null, "outputs": {"metrics": ["evaluate", "evaluate"], "scores": ["choose", "scores"], "report": ["summarize", "summarize"]}, "hooks": false, "schedule": null, "digest": "732dedbbe8c9d6c4f8c339d7d413cfe7fb8a0c010682a32bb1bad6a4c81fa6ea"}
