@@ -52,6 +52,19 @@ class Loose:
     def __contains__(self, key): return key in self.data
     def __len__(self): return len(self.data)
 
+class Registered:
+    found = {}
+    def __init_subclass__(cls, tag="none", **kw):
+        super().__init_subclass__(**kw)
+        Registered.found[cls.__name__] = tag
+    @property
+    def level(self): return getattr(self, "_level", 0)
+    @level.setter
+    def level(self, value): self._level = value
+
+class First(Registered, tag="one"): pass
+class Second(Registered): pass
+
 class Child(Base):
     steps = Base.steps + ("b",)
     def __init__(self): super().__init__("child")
@@ -158,6 +171,8 @@ Child().label()
 Child().upper + Child.fixed() + Child()["k"]
 Child()("a", "b", sep="/", c=1)
 list(Child())
+Registered.found
+First().level
 Loose({"a": 5}).a + len(Loose({"b": 1}))
 ["a" in Loose({"a": 1}), "b" not in Loose({"a": 1}), bool(Loose({}))]
 "full" if Loose({}) else "empty"

@@ -171,10 +171,23 @@ class Calls(Statements):
             if isinstance(value, Function) and value.owner is None:
                 value.owner = cls
         self._shape_class(cls)
+        self._announce(cls, node)
         found: Any = cls
         for decorator in reversed(node.decorator_list):
             found = self.decorate(decorator, found, node)
         self.bind(node.name, found)
+
+    def _announce(self, cls: Class, node: ast.ClassDef) -> None:
+        """``__init_subclass__`` of a base; a metaclass of the root is not evaluated, and said."""
+        hook = next((one.find("__init_subclass__") for one in cls.bases if isinstance(one, Class)), None)
+        if isinstance(hook, Function):
+            named = {
+                one.arg: Given(self.eval(one.value)) for one in node.keywords if one.arg not in (None, "metaclass")
+            }
+            self.call(hook, Arguments([Given(cls)], {str(name): given for name, given in named.items()}), node)
+        kinds = [hard(self.eval(one.value)) for one in node.keywords if one.arg == "metaclass"]
+        if any(isinstance(one, Class) and set(one.names) & {"__new__", "__init__", "__call__"} for one in kinds):
+            self.warn("unknown-call", f"what the metaclass of {cls.name} does is not known", node)
 
     def _shape_class(self, cls: Class) -> None:
         foreign = {one.name for one in cls.foreign()}

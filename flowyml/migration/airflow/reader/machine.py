@@ -34,7 +34,7 @@ from flowyml.migration.airflow.reader.values import (
     Unknown,
 )
 
-__all__ = ["Base", "Given", "Options", "World"]
+__all__ = ["Base", "Options", "World"]
 
 _DEEP = 40
 
@@ -380,12 +380,16 @@ def _of_super(machine: Base, value: Super, name: str, node: ast.AST) -> Any:
             machine.world.initialise(owner, arguments, where)
 
         return Native("__init__", initialise)
-    return machine.instance_attribute(value.owner, name, node) if name.startswith("__") else machine.unknown(node)
+    if name.startswith("__") and isinstance(value.owner, Instance):
+        return machine.instance_attribute(value.owner, name, node)
+    return machine.unknown(node)
 
 
 def _of_function(machine: Base, value: Function, name: str, node: ast.AST) -> Any:
     if name in ("__name__", "__qualname__"):
         return value.name
+    if value.kind == "property" and name in ("setter", "deleter", "getter"):
+        return Native(name, lambda *_: value)  # what is assigned is kept as it is
     if name == "__doc__":
         return None if isinstance(value.node, ast.Lambda) else ast.get_docstring(value.node, clean=False)
     return machine.unknown(node)
