@@ -1,6 +1,6 @@
 """FlowyML on Airflow: ``AirflowOrchestrator``, and ``external_dag`` for DAGs that exist already.
 
-``airflow_operator`` is for steps that are operators of Airflow's own, and ``imported`` for their arguments.
+``airflow_operator`` is for steps that are operators of Airflow's own, ``imported`` and ``xcom`` for their arguments.
 
 Importing this package imports neither Airflow, nor its client, nor httpx.
 """
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported"]
+__all__ = ["AirflowOrchestrator", "airflow_operator", "external_dag", "imported", "xcom"]
 
 if TYPE_CHECKING:
     from flowyml_airflow.external import external_dag
-    from flowyml_airflow.operators import airflow_operator, imported
+    from flowyml_airflow.operators import airflow_operator, imported, xcom
     from flowyml_airflow.orchestrator import AirflowOrchestrator
 
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
         from flowyml_airflow.external import external_dag
 
         return external_dag
-    if name in ("airflow_operator", "imported"):
+    if name in ("airflow_operator", "imported", "xcom"):
         from flowyml_airflow import operators
 
         return getattr(operators, name)

@@ -143,9 +143,13 @@ class _Dag:
             blocks.append(dag_parts.POD)
         if self._calls_back:
             blocks.append(dag_parts.CALLBACK)
+        if has_code := any(map(operator_texts.has_code, self.plan)):
+            blocks.append(dag_parts.CODE)
         airflow = [name for name in ("DAG", "BaseOperator") if name == "DAG" or any(name in block for block in blocks)]
         imports = dag_parts.IMPORTS.format(
-            datetime=self._datetime_names(), airflow=", ".join([*airflow, *(["Param"] if self.plan.parameters else [])])
+            datetime=self._datetime_names(),
+            inspect="from inspect import signature\n" if has_code else "",
+            airflow=", ".join([*airflow, *(["Param"] if self.plan.parameters else [])]),
         )
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))

@@ -6,7 +6,8 @@ They are text: they run in Airflow's environment, which is not this one, on Airf
 from __future__ import annotations
 
 __all__ = [
-    "BACKOFF", "BRANCH_IMPORTS", "CALLBACK", "CHOOSE", "GROUP_IMPORTS", "HOOKS", "IMPORTS", "ITEMS", "ITEM_STEP",
+    "BACKOFF", "BRANCH_IMPORTS", "CALLBACK", "CHOOSE",
+    "CODE", "GROUP_IMPORTS", "HOOKS", "IMPORTS", "ITEMS", "ITEM_STEP",
     "ITEM_TOGETHER", "NOTE", "POD", "SECTION_IMPORTS", "SETTLED", "STEP", "TIMETABLE", "TOGETHER", "TOGETHER_NOTE",
     "WATCHER", "WORKER",
 ]  # fmt: skip
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import sys
 from datetime import {datetime}
-from pathlib import Path
+{inspect}from pathlib import Path
 from runpy import run_path
 
 try:
@@ -121,6 +122,22 @@ class ItemTogether(Together):
     def __init__(self, *, item, **arguments):
         super().__init__(**arguments)
         self.item = item
+'''
+
+CODE = '''\
+class Code:
+    """A function of the pipeline's own code, loaded from the bundle when it is needed, not when this file is parsed."""
+
+    def __init__(self, place):
+        self.place = place
+        self.__name__ = self.__qualname__ = place.rpartition(":")[2]
+
+    @property
+    def __signature__(self):
+        return signature(worker().function(BUNDLE, self.place))
+
+    def __call__(self, *args, **kwargs):
+        return worker().function(BUNDLE, self.place)(*args, **kwargs)
 '''
 
 ITEM_STEP = '''\

@@ -48,6 +48,7 @@ _RUN_ID = re.compile(
 _DEVELOPMENT, _SHOWN_DEVELOPMENT = "__dev", " (development)"
 
 _FINE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_DOTTED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 _ENDS_AS_OURS = re.compile(rf"(^|[_-])[0-9a-f]{{8}}$|{_DEVELOPMENT}$")
 
 
@@ -84,12 +85,16 @@ def pipeline_of(dag: str, shown: str) -> str:
 
 
 def task_id(step: str) -> str:
-    """The id of a step's task. It has no dot, which in Airflow parts a task from its group.
+    """The id of a step's task. A dot stays: in Airflow it parts a task from its group.
 
-    >>> task_id("Load"), task_id("v1.load")
-    ('Load', 'v1_load_0c0a2722')
+    >>> task_id("Load"), task_id("prepare.load"), task_id("load it.now")
+    ('Load', 'prepare.load', 'load_it_now_35cc32da')
     """
-    return _id(step if step != START_TASK else f"{step} ")
+    return (
+        step
+        if _DOTTED.fullmatch(step) and not _ENDS_AS_OURS.search(step)
+        else _id(step if step != START_TASK else f"{step} ")
+    )
 
 
 class Ids:

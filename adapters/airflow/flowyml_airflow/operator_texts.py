@@ -17,7 +17,7 @@ from flowyml.plan.opaque import operator_of
 from flowyml_airflow.operators import ARGUMENTS, is_path, split
 from flowyml_airflow.schedule import delta
 
-__all__ = ["Imports", "arguments_of", "has_delta", "keywords"]
+__all__ = ["Imports", "arguments_of", "has_code", "has_delta", "keywords"]
 
 # Operators that Airflow 3 has in a provider and Airflow 2.11 in itself. The same plan compiles for both.
 _STANDARD = "airflow.providers.standard"
@@ -57,10 +57,17 @@ def has_delta(step: Step) -> bool:
     return any("$timedelta" in each for each in _tagged(arguments_of(step)))
 
 
+def has_code(step: Step) -> bool:
+    """Whether an argument is a function that comes along in the bundle."""
+    return any("$code" in each for each in _tagged(arguments_of(step)))
+
+
 class Imports:
     """What the operators of some steps need imported, and the variable of each. ``fresh`` gives free names."""
 
     def __init__(self, steps: Iterable[Step], fresh: Callable[[str], str]) -> None:
+        self.output: Callable[[str, str], str | None] = lambda step, key: None
+        """The expression for what the task of a step left under a key; None for a step that is not there."""
         self._names: dict[tuple[str, str], str] = {}
         for step in steps:
             for path in _paths(step):
@@ -105,6 +112,10 @@ class Imports:
             case {"$call": [str(path), list(args), dict(kwargs)]}:
                 given = [*(self.part(each, step) for each in args), *self.keywords(kwargs, step)]
                 return Group(f"{self[path]}(", given, ")")
+            case {"$code": str(place)} if is_path(place) and ":" in place:
+                return f"Code({text_literal(place)})"
+            case {"$xcom": [str(name), str(key)]} if (output := self.output(name, key)) and name in step.upstream:
+                return output
             case {"$timedelta": int() | float() as seconds}:
                 return delta(seconds)
             case {"$datetime": str(text)}:

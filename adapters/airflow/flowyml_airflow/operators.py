@@ -8,16 +8,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from flowyml.core.errors import DefinitionError
+from flowyml.core.modules import shipped_name
 from flowyml.plan.model import RUN_IF
+from flowyml.plan.names import check_name
 from flowyml.plan.parameters import is_json, is_too_deep
 
 if TYPE_CHECKING:
     from flowyml.authoring.steps import Step
 
-__all__ = ["ARGUMENTS", "Imported", "Made", "airflow_operator", "imported", "is_path", "split"]
+__all__ = ["ARGUMENTS", "Imported", "Made", "Returned", "airflow_operator", "imported", "is_path", "split", "xcom"]
 
 ARGUMENTS = "arguments"
 """The key among the options of a step, beside ``operator``, of what the operator is made with."""
@@ -57,12 +60,29 @@ def imported(path: str) -> Imported:
     return Imported(path)
 
 
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What the task of another step left. Made by ``xcom``."""
+
+    step: str
+    key: str = "return_value"
+
+
+def xcom(step: str, key: str = "return_value") -> Returned:
+    """An argument of an operator, or a part of one: what another step of the pipeline returned, or its operator pushed.
+
+    The operator waits for it. It is Airflow's own ``XComArg``: it arrives in arguments that have templates.
+    """
+    return Returned(check_name(step, "step"), key)
+
+
 def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Step[..., Any]:
     """A step that is an operator of Airflow's, by its import path and the arguments that a DAG file would give it.
 
     Compiled to Airflow the step is that very operator; any other engine refuses the pipeline, and says what could
     replace it. Arguments are plain JSON, Jinja templates among it, and also tuples, sets, ``timedelta`` and
-    ``datetime``; ``imported`` stands for all else. ``task_id`` is the name of the step. ``trigger_rule`` is its
+    ``datetime``, and functions of your own modules, which travel along; ``imported`` stands for all else, and ``xcom`` for
+    what another step returned. ``task_id`` is the name of the step. ``trigger_rule`` is its
     ``run_if``. All others reach the operator as they stand: ``retries``, ``pool``, ``execution_timeout``. What it
     waits for without taking values: ``.options(after=…)``.
 
@@ -84,13 +104,16 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
         raise DefinitionError(f"{who}: leave {ours[0]!r} out. The pipeline says where the task stands.")
     rule = arguments.pop("trigger_rule", "all_success")
     rule = str(getattr(rule, "value", rule))
-    options = {"operator": operator, ARGUMENTS: {name: encoded(value, who) for name, value in arguments.items()}}
+    options: dict[str, Any] = {
+        "operator": operator,
+        ARGUMENTS: {name: encoded(value, who) for name, value in arguments.items()},
+    }
     if rule not in RUN_IF and rule not in _RULES_OF_AIRFLOW:
         raise DefinitionError(f"{who}: trigger_rule={rule!r} is none of {', '.join((*RUN_IF, *_RULES_OF_AIRFLOW))}.")
     if rule in _RULES_OF_AIRFLOW:
         options["trigger_rule"] = rule
     made: Any = step(
-        name=task_id, outputs=[task_id], inputs={}, run_if=rule if rule in RUN_IF else "all_success",
+        name=task_id, outputs=[task_id], inputs={}, after=_taken_from(options[ARGUMENTS]), run_if=rule if rule in RUN_IF else "all_success",
         description=str(arguments.get("doc_md") or ""), airflow=options,
     )  # fmt: skip
     given: Step[..., Any] = made(_stand_in)
@@ -112,6 +135,16 @@ def is_path(path: object) -> bool:
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         return False
     return not any(map(keyword.iskeyword, re.split("[.:]", path)))
+
+
+def _taken_from(encoded: Any) -> list[str]:
+    """The steps whose values stand somewhere in the arguments."""
+    if isinstance(encoded, dict):
+        own = [encoded["$xcom"][0]] if "$xcom" in encoded else []
+        return list(dict.fromkeys([*own, *(name for each in encoded.values() for name in _taken_from(each))]))
+    if isinstance(encoded, list):
+        return list(dict.fromkeys(name for each in encoded for name in _taken_from(each)))
+    return []
 
 
 def split(path: str) -> tuple[str, str, str]:
@@ -146,6 +179,13 @@ def encoded(value: Any, who: str) -> Any:
     return value if is_json(value) else _tagged(value, who)
 
 
+def _place(function: FunctionType) -> str | None:
+    """Where a worker imports a function from; None for one that it cannot import."""
+    module = shipped_name(function.__module__)
+    path = f"{module}:{function.__qualname__}"
+    return path if module and is_path(path) else None
+
+
 def _tagged(value: Any, who: str) -> dict[str, Any]:
     match value:
         case Imported(path):
@@ -153,6 +193,10 @@ def _tagged(value: Any, who: str) -> dict[str, Any]:
         case Made(of, args, kwargs):
             given = {name: encoded(each, who) for name, each in kwargs.items()}
             return {"$call": [of.path, [encoded(each, who) for each in args], given]}
+        case Returned(step, key):
+            return {"$xcom": [step, key]}
+        case FunctionType() if (place := _place(value)) is not None:
+            return {"$code": place}
         case timedelta():
             return {"$timedelta": value.total_seconds()}
         case datetime():

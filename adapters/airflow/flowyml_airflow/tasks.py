@@ -28,9 +28,9 @@ from flowyml_airflow.schedule import delta
 __all__ = ["TaskTexts", "asks_for_pod", "called_back", "grows", "tries_again"]
 
 _RESERVED = frozenset({
-    "ARTIFACTS", "BUNDLE", "BaseOperator", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON", "Param",
-    "Path", "Start", "Step", "Together", "annotations", "backoff", "callback", "datetime", "on_end", "pod", "run_path",
-    "sys", "timedelta", "timezone", "worker",
+    "ARTIFACTS", "BUNDLE", "BaseOperator", "Code", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON",
+    "Param", "Path", "Start", "Step", "Together", "annotations", "backoff", "callback", "datetime", "on_end", "pod",
+    "run_path", "signature", "sys", "timedelta", "timezone", "worker",
 })  # fmt: skip
 _RESERVED_BY_FLOWS = frozenset({
     "BaseBranchOperator", "Choose", "Items", "ItemStep", "ItemTogether", "Label", "Settled", "TaskGroup", "Watcher",
@@ -78,6 +78,7 @@ class TaskTexts:
         self.flow = flow
         self.plan = flow.plan
         self.names = _Names(self.plan, flow)
+        self.names.imports.output = self._left
 
     def text(self) -> Iterator[str]:
         """All lines within the ``with DAG(…):``."""
@@ -277,6 +278,13 @@ class TaskTexts:
                 is_only = len(self.plan.by_name[step].outputs) == 1
                 return variable if is_only else f"{variable}[{text_literal(plain_key(output))}]"
         raise self._beyond(task, "either(…) of several outputs. Join them in a step")
+
+    def _left(self, step: str, key: str) -> str | None:
+        task = self.flow.steps.get(step)
+        if task is None:
+            return None
+        variable = f"{self.names[task]}.output"
+        return variable if key == "return_value" else f"{variable}[{text_literal(key)}]"
 
     def _mapped_operator(self, loop: Loop, members: Sequence[Task]) -> Part:
         """An operator for each item, by Airflow's own mapping."""

@@ -33,9 +33,11 @@ from flowyml.plan.marks import mark_of
 from flowyml.plan.model import Constant, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.runtime.deciding import checked_lists, is_taken
 from flowyml.runtime.execution import CachedOutputs
+from flowyml.runtime.loading import load_function
 from flowyml.runtime.nodes import End
 from flowyml.runtime.processes import StepProcesses
 from flowyml.runtime.secrets import ReadSecret, from_environment
+from flowyml.runtime.unpacking import unpack_bundle
 from flowyml_airflow.endings import (
     airflow_exceptions,
     as_airflow,
@@ -51,7 +53,7 @@ from flowyml_airflow.together import GroupRun, not_made
 from flowyml_airflow.upstream import TAKEN, Upstream, item_key
 from flowyml_airflow.xcoms import carried, restored
 
-__all__ = ["choose", "finish_run", "list_items", "run_step", "run_together", "start_run", "stop_step"]
+__all__ = ["choose", "finish_run", "function", "list_items", "run_step", "run_together", "start_run", "stop_step"]
 
 # The task's own logger: what is written here is the log of the attempt in Airflow's UI.
 logger = logging.getLogger("airflow.task")
@@ -150,6 +152,11 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
             _drop_unread_answers()
             processes.fire("on_error", group.at_work.name, interrupted(group.at_work, error), on_line=_log)
             raise error.with_traceback(None) from None
+
+
+def function(bundle: Path, place: str) -> Callable[..., Any]:
+    """A function of the user's code, for an operator of Airflow's own that was given it."""
+    return load_function(unpack_bundle(bundle), place)
 
 
 def list_items(

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from flowyml import Pipeline, otherwise, pipeline, step, when
-from flowyml_airflow import airflow_operator, imported
+from flowyml_airflow import airflow_operator, imported, xcom
 
 BASH = "airflow.operators.bash.BashOperator"
 EMPTY = "airflow.providers.standard.operators.empty.EmptyOperator"
@@ -100,3 +100,22 @@ objects = Pipeline("objects").add_step(
         deep={"$call": ["os.system", ["x"], {}]},
     )
 )
+
+PYTHON = "airflow.operators.python.PythonOperator"
+
+
+def pushes(number: int, ti: Any = None, **context: Any) -> int:
+    print(f"pushes {number} in {context['run_id']}")
+    ti.xcom_push(key="word", value="pushed")
+    return number + 1
+
+
+def pulls(word: str, ti: Any, parts: list[int]) -> str:
+    return f"{word} {ti.xcom_pull(task_ids='in.pushes')} {parts}"
+
+
+@pipeline(name="with functions")
+def with_functions() -> Any:
+    airflow_operator(PYTHON, task_id="in.pushes", python_callable=pushes, op_kwargs={"number": 2})()
+    given = {"word": xcom("in.pushes", "word"), "parts": [xcom("in.pushes"), 7]}
+    return shout(airflow_operator(PYTHON, task_id="pulls", python_callable=pulls, op_kwargs=given)(), count())

@@ -62,6 +62,12 @@ class TestRun:
         said = [line.message for line in handle.logs(step="say the day")]
         assert "on friday, 3 rows" in said
 
+    def test_functions_of_the_pipeline_run_in_operators_with_airflows_context(self, airflow: Airflow) -> None:
+        handle = orchestrator_of(airflow).run_pipeline(dags.with_functions)
+        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
+        assert handle.outputs == {"shout": "PUSHED 3 [3, 7] 3"}
+        assert {run.name for run in handle.step_runs()} == {"in.pushes", "pulls", "shout", "count"}
+
     def test_what_an_operator_returns_chooses_the_branch(self, airflow: Airflow) -> None:
         handle = orchestrator_of(airflow).run_pipeline(dags.branching)
         assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
@@ -96,7 +102,7 @@ def test_it_is_that_very_operator_again() -> None:
     )
 
 
-@pytest.mark.parametrize("made", [dags.with_operators, dags.branching, dags.failing, dags.objects])
+@pytest.mark.parametrize("made", [dags.with_operators, dags.with_functions, dags.branching, dags.failing, dags.objects])
 def test_what_is_written_imports_and_uses_its_names(made: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "dag.py"
     path.write_text(compile_dag(made.bundle()).text)
@@ -158,7 +164,7 @@ def test_a_plan_that_another_hand_wrote_puts_no_code_into_the_file() -> None:
     evil = "os.path import x\nimport os\nos.system('id') #.A"
     for arguments in (
         {"x": {"$import": evil}}, {"x": {"$call": [evil, [], {}]}}, {"x": {"$timedelta": "1)\nimport os"}},
-        {"x": {"$code": "x"}}, {"x": [{"$set": "abc"}]}, {"x": {"$dict": [[1]]}}, ["x"],
+        {"x": {"$code": "x"}}, {"x": {"$code": "os:system('id')"}}, {"x": {"$xcom": ["DAG", "return_value"]}}, {"x": [{"$set": "abc"}]}, {"x": {"$dict": [[1]]}}, ["x"],
     ):  # fmt: skip
         with pytest.raises(FlowymlError, match=r"cannot be compiled|is not a dict"):
             compile_dag(_with_options(bundle, {"operator": "our.B", "arguments": arguments}))
