@@ -1,4 +1,4 @@
-"""Pipeline 'flow' as an Airflow DAG, version bd7e2909b1e8.
+"""Pipeline 'flow' as an Airflow DAG, version f307c9f2449e.
 
 Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.
 
@@ -195,7 +195,7 @@ with DAG(
     dag_id="flow",
     description="Loops, branches, a handler of failures, a pipeline in the pipeline, and clean-up.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:bd7e2909b1e8"],
+    tags=["flowyml", "flowyml:f307c9f2449e"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -205,12 +205,7 @@ with DAG(
     on_failure_callback=on_end,
 ):
     survey = TaskGroup("survey", prefix_group_id=False, tooltip="Measures cities.")
-    survey_cities_4b1da184 = Step(
-        task_id="survey_cities_4b1da184",
-        task_display_name="survey.cities",
-        step="survey.cities",
-        task_group=survey,
-    )
+    survey_cities_4b1da184 = Step(task_id="survey.cities", step="survey.cities", task_group=survey)
     letters_items = Items(task_id="letters_items", loop="letters")
 
     @task_group(group_id="letters", prefix_group_id=False, tooltip="letters")
@@ -274,8 +269,7 @@ with DAG(
         task_group=survey,
     )
     survey_measure_c3fffa40 = ItemStep.partial(
-        task_id="survey_measure_c3fffa40",
-        task_display_name="survey.measure",
+        task_id="survey.measure",
         step="survey.measure",
         inputs={"city": survey_cities_4b1da184.output["cities"]},
         map_index_template="{{ task.item }}",
@@ -283,8 +277,7 @@ with DAG(
         task_group=survey,
     ).expand(item=survey_measure_items.output)
     survey_sum_of_a194c3e0 = Step(
-        task_id="survey_sum_of_a194c3e0",
-        task_display_name="survey.sum_of",
+        task_id="survey.sum_of",
         step="survey.sum_of",
         inputs={"values": survey_measure_c3fffa40.output["measure"]},
         trigger_rule="none_failed",
@@ -362,4 +355,4 @@ with DAG(
     others >> drop_each
     others >> drop
 
-# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "bd7e2909b1e8", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey_cities_4b1da184", "measure", "tolerant", "survey_measure_c3fffa40", "refine", "tell_short", "survey_sum_of_a194c3e0", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey_measure_c3fffa40"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "03db8a6814e91747cc9f978c5a16f1796ca5a1ddc947205e0e30bd93895acd76"}
+# flowyml: {"pipeline": "flow", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "f307c9f2449e", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "flow-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["survey.cities", "measure", "tolerant", "survey.measure", "refine", "tell_short", "survey.sum_of", "tell_either", "tell_many", "tell_few", "page", "tell_all", "drop_each", "drop"], "timeout": null, "outputs": {"said": ["tell_all", "tell_all"], "letters": ["tell_either", "tell_either", "letters"], "tolerant": ["tolerant", "tolerant", "tolerant"]}, "hooks": true, "schedule": null, "helpers": ["letters_items", "survey_measure_items", "choose_long", "choose_many", "settled", "watcher"], "watcher": "watcher", "cleanup": ["drop_each", "drop"], "loops": {"survey.measure": {"items": "survey_measure_items", "tasks": ["survey.measure"]}, "letters": {"items": "letters_items", "tasks": ["measure", "choose_long", "refine", "tell_short", "tell_either"]}, "tolerant": {"items": null, "tasks": ["tolerant"], "goes_on": true}, "drop_each": {"items": null, "tasks": ["drop_each"]}}, "digest": "a303a0a32dff07db407f1229087f4b2fc9c7dd27ce05b50a2974e33e80de0411"}
