@@ -1,0 +1,403 @@
+"""What each task of a DAG becomes: a step of its function, a ready-made step, an operator as it stands, or a hole."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import libcst as cst
+
+from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.moving import Moving, Needed
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.values import is_plain, path_of
+from flowyml.orchestrators.replacements import replacement
+from flowyml.plan.model import RUN_IF
+
+__all__ = ["Decision", "Function", "decide"]
+
+# Airflow's own arguments of a function; source: airflow.sdk.definitions.context.Context.
+_CONTEXT = frozenset({
+    "conn", "conf", "context", "dag", "dag_run", "data_interval_end", "data_interval_start", "ds", "ds_nodash",
+    "execution_date", "exception", "expanded_ti_count", "inlet_events", "inlets", "logical_date", "macros",
+    "map_index_template", "next_ds", "next_execution_date", "outlet_events", "outlets", "params",
+    "prev_data_interval_end_success", "prev_data_interval_start_success", "prev_ds", "prev_execution_date",
+    "prev_start_date_success", "reason", "run_id", "start_date", "task", "task_instance",
+    "task_instance_key_str", "task_reschedule_count", "templates_dict", "test_mode", "ti", "tomorrow_ds",
+    "triggering_asset_events", "triggering_dataset_events", "ts", "ts_nodash", "ts_nodash_with_tz", "var", "yesterday_ds",
+})  # fmt: skip
+_STANDARD = "airflow.providers.standard"
+_CLASSES = {
+    "@task": f"{_STANDARD}.operators.python.PythonOperator",
+    "@task.branch": f"{_STANDARD}.operators.python.BranchPythonOperator",
+    "@task.short_circuit": f"{_STANDARD}.operators.python.ShortCircuitOperator",
+    "@task.sensor": f"{_STANDARD}.sensors.python.PythonSensor",
+}
+# Where Airflow 1 had what Airflow 2 and 3 have elsewhere.
+_OLD = {
+    "airflow.operators.bash_operator": f"{_STANDARD}.operators.bash",
+    "airflow.operators.dummy_operator": f"{_STANDARD}.operators.empty",
+    "airflow.operators.python_operator": f"{_STANDARD}.operators.python",
+    "airflow.operators.dagrun_operator": f"{_STANDARD}.operators.trigger_dagrun",
+    "airflow.operators.latest_only_operator": f"{_STANDARD}.operators.latest_only",
+    "airflow.sensors.external_task_sensor": f"{_STANDARD}.sensors.external_task",
+}
+_EMPTY = ("EmptyOperator", "DummyOperator")
+# What FlowyML says in its own words, or not at all.
+_OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_kwargs", "multiple_outputs",
+                   "retries", "retry_delay", "execution_timeout", "provide_context", "show_return_value_in_logs",
+                   "doc_md", "doc", "on_failure_fail_dagrun", "task_display_name"})  # fmt: skip
+# Options of a step under `airflow={…}`; source: flowyml_airflow.options.
+_OPTIONS = ("owner", "pool", "pool_slots", "queue", "priority_weight", "weight_rule", "executor", "depends_on_past",
+            "max_active_tis_per_dag", "run_as_user")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of the file that moves over."""
+
+    model: FunctionModel
+    node: cst.FunctionDef
+    original: cst.FunctionDef
+    needed: Needed
+
+
+@dataclass(slots=True)
+class Decision:
+    """A task of one DAG. ``kind`` is ``function``, ``empty``, ``bash``, ``operator`` or ``hole``.
+
+    ``arguments`` are those of the operator, or of the call: by place, or by name. ``over`` are the lists of a mapped
+    one. ``picks`` are keys of what another task returned, each of which becomes a step.
+    """
+
+    task: TaskModel
+    kind: str
+    function: Function | None = None
+    operator: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    over: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+
+    @property
+    def edges(self) -> Iterator[ValueEdge]:
+        """The values of other tasks that its call takes."""
+        if self.kind == "function":
+            yield from _edges([*self.arguments.values(), *self.over.values()])
+        elif self.kind == "operator":
+            yield from _edges(list(self.over.values()))
+
+
+class _Hole(Exception):
+    """Why a task cannot be written."""
+
+
+def decide(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
+    """What a task becomes, with the notes that say so."""
+    try:
+        made = _decided(dag, task, moving)
+    except _Hole as error:
+        made = Decision(task, "hole")
+        made.notes.append(
+            Note(Kind.REFUSED, _named(task), task.place, str(error), "Write what it does into the step of its name.")
+        )
+    made.options |= _options(task)
+    made.notes += _dropped(task, made)
+    return made
+
+
+def _decided(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
+    if not task.id_known:
+        raise _Hole("its id is only known when Airflow reads the file")
+    if task.in_mapped_group:
+        raise _Hole("it stands in a mapped task group")
+    if task.operator in _EMPTY and not task.mapped and not _others(task):
+        note = Note(Kind.KEPT, _named(task), task.place)
+        return Decision(task, "empty", notes=[note])
+    if task.decorator in _CLASSES or (task.decorator is None and task.operator == "PythonOperator"):
+        return _of_python(dag, task, moving)
+    if task.decorator is not None:
+        raise _Hole(f"{task.decorator} has no step yet")
+    if task.operator == "BashOperator" and (made := _of_bash(task)):
+        return made
+    return _of_operator(task, {each.name: each.value for each in task.arguments if each.name != "task_id"}, moving)
+
+
+def _of_bash(task: TaskModel) -> Decision | None:
+    """`flowyml.steps.bash` for a command without a template; None for any other."""
+    given = {each.name: each.value for each in task.arguments}
+    command = given.get("bash_command")
+    if task.mapped or not isinstance(command, str) or set(given) - {"task_id", "bash_command", "env", "cwd"} - _OURS:
+        return None
+    if _is_template(command) or command.rstrip().endswith((".sh", ".bash")):
+        return None
+    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
+    if any(not is_plain(value) or _is_template(repr(value)) for value in kept.values()) or "env" in kept:
+        return None
+    note = Note(Kind.KEPT, _named(task), task.place, "it is flowyml.steps.bash")
+    return Decision(task, "bash", arguments={"command": command, **kept}, notes=[note])
+
+
+def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path: str = "") -> Decision:
+    """The operator itself, as it stands."""
+    path = path or task.import_path
+    module, _, name = path.rpartition(".")
+    path = f"{_OLD.get(module, module)}.{name}"
+    if task.own_class is not None and task.own_class.module in ("", "__main__") or not path_of(path) or path[0] == ".":
+        raise _Hole(f"its class {task.operator} stands in the DAG file: move it into a module that Airflow can import")
+    if positional := [name for name in arguments if name.isdigit()]:
+        raise _Hole(f"argument {positional[0]} of its operator has no name")
+    for name in ("trigger_rule", "task_display_name", "map_index_template", "on_failure_fail_dagrun"):
+        arguments.pop(name, None)
+    made = Decision(task, "operator", operator=path, arguments=arguments)
+    made.over = _over(task)
+    shown = path.rpartition(".")[2]
+    made.notes.append(
+        Note(Kind.OPAQUE, _named(task), task.place, f"it is {shown}, which runs on Airflow alone",
+             f"To run it anywhere: {replacement(path)}.")
+    )  # fmt: skip
+    for name in ("retries", "retry_delay", "execution_timeout"):
+        value = getattr(task, name)
+        if name not in arguments and isinstance(value, int | float) and _is_said(task, name):
+            made.arguments[name] = value if name == "retries" else _Seconds(value)
+    return made
+
+
+class _Seconds(float):
+    """A time in seconds."""
+
+
+def _is_said(task: TaskModel, name: str) -> bool:
+    return getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name]
+
+
+def _of_python(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
+    function = task.function
+    if function is None:
+        raise _Hole("its function was not found")
+    if function.module not in ("", "__main__"):
+        return _of_other_module(task, function, moving)
+    node = moving.find(function)
+    if node is None or function.name == "<lambda>":
+        raise _Hole("its function is a lambda: write it with def" if node is None else "its function has no name")
+    if function.closure:
+        raise _Hole(f"its function uses {', '.join(function.closure)} of the function around it")
+    bare = moving.without_airflows_decorators(node)
+    needed = moving.needed(bare, function.name)
+    if needed.problem:
+        raise _Hole(needed.problem)
+    moved = Function(function, bare, node, needed)
+    given = _call(task)
+    why = _why_not_a_step(task, node, moving, given)
+    if not why:
+        made = Decision(task, "function", function=moved, arguments=given, over=_over(task))
+        reason, only = (needed.airflow, True) if needed.airflow else ("", False)
+        to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
+        made.notes.append(Note(Kind.KEPT, _named(task), task.place, reason, to_do, airflow_only=only))
+        return made
+    path = _CLASSES[task.decorator or "@task"]
+    arguments: dict[str, Any] = {"python_callable": function}
+    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*_OURS, "0"}}
+    positional = [value for name, value in given.items() if name.isdigit()]
+    named = {name: value for name, value in given.items() if not name.isdigit()}
+    if positional:
+        arguments["op_args"] = positional
+    if named:
+        arguments["op_kwargs"] = named
+    if task.mapped:
+        raise _Hole(f"it is mapped, and {why}")
+    if _returns_parts(task, node):
+        arguments["multiple_outputs"] = True
+    if not why.startswith("it "):
+        raise _Hole(why)
+    made = _of_operator(task, arguments, moving, path)
+    made.function = moved
+    made.notes[0] = Note(
+        Kind.OPAQUE, _named(task), task.place, f"{why}, so it stays an operator with its function",
+        "Take what it asks Airflow for as arguments to run it anywhere.",
+    )  # fmt: skip
+    return made
+
+
+def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
+    """A function that another module of the repository has: Airflow imports it from there, as the DAG file did."""
+    if task.mapped or not path_of(f"{function.module}.{function.name}"):
+        raise _Hole(f"its function stands in {function.module}, and it is mapped")
+    given = _call(task)
+    arguments: dict[str, Any] = {"python_callable": function}
+    positional = [value for name, value in given.items() if name.isdigit()]
+    named = {name: value for name, value in given.items() if not name.isdigit()}
+    arguments |= {"op_args": positional} if positional else {}
+    arguments |= {"op_kwargs": named} if named else {}
+    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*_OURS, "0"}}
+    made = _of_operator(task, arguments, moving, _CLASSES[task.decorator or "@task"])
+    made.notes[0] = Note(
+        Kind.OPAQUE, _named(task), task.place, f"its function stands in the module {function.module}",
+        "Import it into the pipeline, and put @step on it, to run it anywhere.",
+    )  # fmt: skip
+    return made
+
+
+def _call(task: TaskModel) -> dict[str, Any]:
+    """What the function is called with: by place, or by name."""
+    if task.decorator is not None:
+        return {each.name: each.value for each in task.call_arguments}
+    found = {each.name: each.value for each in task.arguments}
+    positional, named = found.get("op_args") or [], found.get("op_kwargs") or {}
+    if not isinstance(positional, list | tuple) or not isinstance(named, dict):
+        raise _Hole("the arguments of its function are only known when Airflow reads the file")
+    return {**{str(number): value for number, value in enumerate(positional)}, **named}
+
+
+def _why_not_a_step(task: TaskModel, node: cst.FunctionDef, moving: Moving, given: dict[str, Any]) -> str:
+    """Why a function stays with its operator; empty for a step. Reasons that begin otherwise make a hole."""
+    if task.decorator not in (None, "@task"):
+        return f"it is {task.decorator}"
+    tree = ast.parse(moving.code(node.with_changes(decorators=[], leading_lines=[]))).body[0]
+    assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
+    spec = tree.args
+    names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
+    filled = {*names[: sum(name.isdigit() for name in given)], *given, *(task.mapping and _mapped_names(task) or ())}
+    used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
+    if asked := [name for name in names if name in _CONTEXT and name not in filled]:
+        return f"it takes {asked[0]} of Airflow"
+    if spec.kwarg and spec.kwarg.arg in used:
+        return f"it takes Airflow's context as **{spec.kwarg.arg}"
+    if "get_current_context" in used:
+        return "it asks for Airflow's context"
+    if spec.vararg and any(name.isdigit() for name in given):
+        return f"it takes *{spec.vararg.arg}"
+    rule = task.trigger_rule
+    if rule not in RUN_IF and not task.teardown:
+        return f"it has the trigger rule {rule!r:.40}"
+    if (rule != "all_success" or task.teardown) and any(_edges(list(given.values()))):
+        return "it takes values, and runs where they may be missing"
+    if wrong := [name for name, value in given.items() if not _may_be_given(value)]:
+        return f"it is given {wrong[0]}, which is no plain value"
+    if any(_is_template(value) for value in given.values()):
+        return "it has a template among its arguments"
+    callbacks = [each.name for each in task.arguments if each.name.endswith("_callback") and each.value]
+    if callbacks:
+        return f"it has {callbacks[0]}"
+    if assets := [each.name for each in task.arguments if each.name in ("inlets", "outlets") and each.value]:
+        return f"it has {assets[0]}"
+    return ""
+
+
+def _mapped_names(task: TaskModel) -> list[str]:
+    return [each.name for each in task.mapping.arguments] if task.mapping else []
+
+
+def _over(task: TaskModel) -> dict[str, Any]:
+    """The lists that a mapped task goes over, by argument, equally long."""
+    if task.mapping is None:
+        return {}
+    given = {each.name: each.value for each in task.mapping.arguments}
+    if task.mapping.kind != "expand":
+        (rows,) = given.values() if len(given) == 1 else (None,)
+        if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
+            raise _Hole("it is mapped by expand_kwargs over what is only known when it runs")
+        if len({tuple(sorted(row)) for row in rows}) > 1 or not is_plain(list(rows)):
+            raise _Hole("it is mapped by expand_kwargs over items of different kinds")
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    if any(isinstance(value, dict) for value in given.values()):
+        raise _Hole("it is mapped over a dict")
+    if len(given) == 1:
+        name, value = next(iter(given.items()))
+        if isinstance(value, tuple):
+            value = list(value)
+        if isinstance(value, ValueEdge) and not value.path and value.key == "return_value":
+            return {name: value}
+        if isinstance(value, list) and is_plain(value):
+            return {name: value}
+        raise _Hole(f"it is mapped over {name}, which is neither a list nor what one task returned")
+    lists = [list(value) if isinstance(value, list | tuple) else None for value in given.values()]
+    if any(value is None or not is_plain(value) for value in lists):
+        raise _Hole("it is mapped over several lists, not all of them constant")
+    rows = list(product(*(value or [] for value in lists)))
+    return {name: [row[number] for row in rows] for number, name in enumerate(given)}
+
+
+def _may_be_given(value: Any) -> bool:
+    if isinstance(value, ValueEdge):
+        return not value.path
+    if isinstance(value, list) and any(isinstance(each, ValueEdge) for each in value):
+        return all(_may_be_given(each) for each in value)
+    return is_plain(value)
+
+
+def _returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
+    """Whether each key of the dict that it returns is an XCom of its own, as TaskFlow does by annotation."""
+    if (given := task.argument("multiple_outputs")) is not None:
+        return given.value is True
+    if task.decorator is None or node.returns is None:
+        return False
+    text = cst.Module([]).code_for_node(node.returns.annotation)
+    return text.partition("[")[0].rpartition(".")[2] in ("dict", "Dict", "Mapping")
+
+
+def _options(task: TaskModel) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if isinstance(task.retries, int) and task.retries > 0:
+        found["retries"] = task.retries
+        found["retry_delay"] = task.retry_delay if isinstance(task.retry_delay, float) else 300.0
+    if isinstance(task.execution_timeout, float) and task.execution_timeout > 0:
+        found["timeout"] = task.execution_timeout
+    if task.trigger_rule in RUN_IF and task.trigger_rule != "all_success":
+        found["run_if"] = task.trigger_rule
+    elif task.teardown:
+        found["run_if"] = "all_done"
+    elif isinstance(task.trigger_rule, str) and task.trigger_rule != "all_success":
+        found["trigger_rule"] = task.trigger_rule
+    engine = {each.name: each.value for each in task.arguments if each.name in _OPTIONS and is_plain(each.value)}
+    if engine:
+        found["airflow"] = engine
+    return found
+
+
+def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
+    """What of a task is not in its step."""
+    if task.setup or task.teardown:
+        word = "teardown" if task.teardown else "setup"
+        yield Note(
+            Kind.CHANGED, f"{word} of {task.task_id}", task.place, "it runs by the ends of the tasks before it",
+            "with cleanup(): runs a step when all others have ended.",
+        )  # fmt: skip
+    for name in ("retries", "retry_delay", "execution_timeout"):
+        value = getattr(task, name)
+        if value is not None and not isinstance(value, int | float):
+            yield Note(
+                Kind.CHANGED, f"{name} of {task.task_id}", task.place, "only Airflow knows it when it reads the file",
+                "Say it in the pipeline.",
+            )  # fmt: skip
+    if made.kind in ("operator", "hole"):
+        return
+    for each in _others(task):
+        yield Note(
+            Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "a step has no such option", "See the docs."
+        )
+
+
+def _others(task: TaskModel) -> Sequence[Argument]:
+    """Arguments of an operator that a step has no words for."""
+    known = {*_OURS, *_OPTIONS, "bash_command", "env", "cwd"}
+    return [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
+
+
+def _edges(values: Any) -> Iterator[ValueEdge]:
+    for value in values:
+        if isinstance(value, ValueEdge):
+            yield value
+        elif isinstance(value, list):
+            yield from _edges(value)
+
+
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and ("{{" in value or "{%" in value or "{#" in value)
+
+
+def _named(task: TaskModel) -> str:
+    return f"task {task.task_id}"

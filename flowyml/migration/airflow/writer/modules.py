@@ -1,0 +1,556 @@
+"""The text of a module: the functions of a DAG file, its operators, and a pipeline for each of its DAGs."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import libcst as cst
+
+from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, ValueEdge
+from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
+from flowyml.migration.airflow.writer.moving import Moving
+from flowyml.migration.airflow.writer.notes import DagResult, Kind, Note
+from flowyml.migration.airflow.writer.values import Unwritable, Words, is_plain, number
+from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+from flowyml.plan.names import identifier
+
+__all__ = ["Written", "write_module"]
+
+_WORDS = ("airflow_operator", "bash", "imported", "pipeline", "step", "xcom")
+_HOMES = (
+    ("flowyml", ("pipeline", "step")),
+    ("flowyml.core.retry_policy", ("OrchestratorRetryPolicy",)),
+    ("flowyml.steps", ("bash",)),
+    ("flowyml_airflow", ("airflow_operator", "imported", "xcom")),
+)
+_TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
+_DAG_OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation")
+_DEFAULT_OPTIONS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
+_QUIET = frozenset({"start_date", "end_date", "retries", "retry_delay", "execution_timeout", "trigger_rule"})
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A module, and what became of each DAG."""
+
+    text: str
+    dags: Sequence[DagResult]
+
+
+def write_module(file: FileModel, text: str) -> Written:
+    """The module of a file that has DAGs. ``text`` is the file's own. Pure: the same file, the same module."""
+    return _Module(file, text).written()
+
+
+@dataclass(slots=True)
+class _Dag:
+    model: DagModel
+    decisions: list[Decision]
+    name: str
+    notes: list[Note] = field(default_factory=list)
+
+
+class _Module:
+    def __init__(self, file: FileModel, text: str) -> None:
+        self.file = file
+        self.moving = Moving(text)
+        self.dags = [
+            _Dag(dag, [decide(dag, task, self.moving) for task in _in_order(dag)], "") for dag in file.dags
+        ]
+        self.words = Words(self._function_name)
+        self.used: set[str] = set()
+        functions = [each.function for dag in self.dags for each in dag.decisions if each.function]
+        self.functions: dict[int, Function] = {id(each.node): each for each in functions}
+        self._by_place: dict[tuple[str, int], Function] = {}
+        for each in functions:
+            self._by_place.setdefault((each.model.name, each.model.place.line), each)
+        self.statements = sorted({number for each in functions for number in each.needed.statements})
+        moved = {name for number in self.statements for name in self.moving.statements[number].defines}
+        self._taken = {*moved, *keyword.kwlist, *dir(builtins), "annotations", "suppress", "Any", "datetime", "timedelta"}
+        self._aliases = {word: self._fresh(word) for word in (*_WORDS, "OrchestratorRetryPolicy", "nothing", "item_of")}
+        self._names = {key: self._function_named(each) for key, each in self._by_place.items()}
+        self._uses = Counter(
+            self._key(each) for dag in self.dags for each in dag.decisions if each.kind == "function"
+        )
+        for dag in self.dags:
+            dag.name = self._fresh(_variable_of(dag.model.dag_id))
+        self._variables: dict[int, str] = {}
+
+    # Names.
+
+    def _fresh(self, wanted: str, suffix: str = "_") -> str:
+        while wanted in self._taken:
+            wanted += suffix
+        self._taken.add(wanted)
+        return wanted
+
+    def _function_named(self, function: Function) -> str:
+        """A function keeps its name: that of the module, or of a function around it that no other has."""
+        name = function.model.name
+        if not function.model.nested and any(name in self.moving.statements[n].defines for n in self.statements):
+            return name
+        return self._fresh(name)
+
+    def _key(self, decision: Decision) -> tuple[str, int]:
+        assert decision.function
+        return decision.function.model.name, decision.function.model.place.line
+
+    def _function_name(self, function: FunctionModel) -> str:
+        key = (function.name, function.place.line)
+        if function.module in ("", "__main__"):
+            if key not in self._names:
+                raise Unwritable(f"the function {function.name} does not move over")
+            return self._names[key]
+        path = f"{function.module}.{function.name}"
+        return str(self.words.reference(Reference(path, function.name, function.place)))
+
+    def word(self, name: str) -> str:
+        """A word of FlowyML's, which is then imported."""
+        self.used.add(name)
+        return self._aliases[name]
+
+    # The module.
+
+    def written(self) -> Written:
+        """The text, from the bottom up: what is imported is known last."""
+        pipelines = [text for dag in self.dags for text in self._of_dag(dag)]
+        functions = list(self._functions())
+        mains = [line for dag in self.dags for line in self._schedule(dag)]
+        body = [*functions, *pipelines]
+        if mains:
+            body.append("if __name__ == \"__main__\":\n" + "".join(f"    {line}\n" for line in mains))
+        self.used |= {word for word in self.words.used if word in self._aliases}
+        parts = [self._docstring(), self._imports(), *self._constants(), *(part.strip("\n") + "\n" for part in body)]
+        text = "\n\n".join(part for part in parts if part)
+        for word in self.words.used:
+            if self._aliases.get(word, word) != word:
+                text = text.replace(f"{word}(", f"{self._aliases[word]}(")
+        return Written(text, [DagResult(d.model.dag_id, d.name, d.model.place, d.notes) for d in self.dags])
+
+    def _docstring(self) -> str:
+        about = self.moving.docstring.strip()
+        lines = [about, "", ""] if about else []
+        made = f"Written by `flowyml import airflow` from {' '.join(self._shown_path().split())}."
+        body = "\n".join(line.rstrip() for line in "\n".join([*lines[:2], made]).splitlines())
+        body = body.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+        body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
+        return f'"""{body}\n"""' if "\n" in body else f'"""{body}"""'
+
+    def _shown_path(self) -> str:
+        return self.dags[0].model.place.path if self.dags else self.file.path
+
+    def _imports(self) -> str:
+        names = {name for each in self.functions.values() for name in each.needed.names}
+        guarded = [n for n in self.statements if self.moving.is_guarded(n)]
+        own = [
+            line
+            for n in self.statements
+            if self._is_import(n) and n not in guarded
+            for line in self.moving.import_lines(n, names)
+            if not line.startswith("from __future__")
+        ]
+        standard = [line for line in own if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
+        others = [line for line in own if line not in standard]
+        if guarded:
+            standard.append("from contextlib import suppress")
+        if times := sorted(self.words.used & {"datetime", "timedelta"}):
+            standard.append(f"from datetime import {', '.join(times)}")
+        if "Any" in self.used:
+            standard.append("from typing import Any")
+        for module, words in _HOMES:
+            if used := [self._imported(word) for word in words if word in self.used]:
+                others.append(f"from {module} import {', '.join(used)}")
+        blocks = [["from __future__ import annotations"], _sorted(standard), _sorted(others)]
+        return "\n".join("\n".join(block) + "\n" for block in blocks if block)
+
+    def _imported(self, word: str) -> str:
+        alias = self._aliases[word]
+        return word if alias == word else f"{word} as {alias}"
+
+    def _is_import(self, number: int) -> bool:
+        node = self.moving.statements[number].node
+        return isinstance(node, cst.SimpleStatementLine) and all(
+            isinstance(each, cst.Import | cst.ImportFrom) for each in node.body
+        )
+
+    def _statement_text(self, number: int) -> str:
+        return self.moving.code(self.moving.statements[number].node)
+
+    def _constants(self) -> Iterator[str]:
+        names = {name for each in self.functions.values() for name in each.needed.names}
+        guarded = [number for number in self.statements if self.moving.is_guarded(number)]
+        if guarded:
+            texts = [
+                line
+                for number in guarded
+                for line in (
+                    self.moving.import_lines(number, names)
+                    if self._is_import(number)
+                    else self._statement_text(number).splitlines()
+                )
+            ]
+            inner = "\n".join(f"    {line}" if line else "" for line in texts)
+            if texts:
+                yield f"with suppress(ImportError):  # there where Airflow runs it\n{inner}\n"
+        taken = set(self._names.values())
+        simple: list[str] = []
+        for number in self.statements:
+            statement = self.moving.statements[number]
+            if number in guarded or self._is_import(number) or statement.defines & taken:
+                continue
+            if isinstance(statement.node, cst.SimpleStatementLine):
+                simple.append(self._statement_text(number))
+                continue
+            if simple:
+                yield "\n".join(simple) + "\n"
+                simple = []
+            yield f"{self._statement_text(number)}\n"
+        if simple:
+            yield "\n".join(simple) + "\n"
+
+    def _functions(self) -> Iterator[str]:
+        for key, function in self._by_place.items():
+            node = function.node
+            name = self._names[key]
+            if name != node.name.value:
+                node = node.with_changes(name=cst.Name(name))
+            node = node.with_changes(
+                leading_lines=[line for line in node.leading_lines if line.comment is not None], lines_after_decorators=[]
+            )
+            text = self.moving.function_code(node, self.moving.column(function.original))
+            if self._uses[key]:
+                comments = [line for line in text.splitlines() if line.startswith("#")] if node.leading_lines else []
+                text = "\n".join(text.splitlines()[len(comments):])
+                decorator = source(self._decorator(key))
+                text = "\n".join([*comments, f"@{decorator}", text])
+            yield f"{text}\n"
+        if "nothing" in self.used:
+            yield (
+                f"@{self.word('step')}(outputs=[])\ndef {self._aliases['nothing']}() -> None:\n"
+                f'    """A task that does nothing, to which others can be tied."""\n'
+            )
+        if "item_of" in self.used:
+            self.used.add("Any")
+            yield (
+                f"@{self.word('step')}\ndef {self._aliases['item_of']}(values: dict, key: str) -> Any:\n"
+                f'    """One value of a dict that a task returned."""\n    return values[key]\n'
+            )
+        for dag in self.dags:
+            for decision in dag.decisions:
+                if decision.kind == "hole":
+                    yield self._hole(decision)
+
+    def _decorator(self, key: tuple[str, int]) -> Part:
+        """Of a function that one task is made of, with all that is said of it; bare where several are."""
+        step = self.word("step")
+        if self._uses[key] > 1:
+            return step
+        decision = next(
+            each for dag in self.dags for each in dag.decisions if each.kind == "function" and self._key(each) == key
+        )
+        options = list(self._options(decision, named=self._names[key]))
+        return Group(f"{step}(", options, ")") if options else step
+
+    def _hole(self, decision: Decision) -> str:
+        name = self._variable(decision)
+        task = decision.task
+        why = f"Task {task.task_id!r} is {task.operator}, and was not imported: {decision.notes[0].reason}."
+        literal = source(text_literal(why))
+        options = source(Group(f"{self.word('step')}(", [f"name={text_literal(task.task_id)}", "outputs=[]"], ")"))
+        return f"@{options}\ndef {name}() -> None:\n    raise NotImplementedError(\n        {literal}\n    )\n"
+
+    # A DAG.
+
+    def _of_dag(self, dag: _Dag) -> Iterator[str]:
+        operators: list[str] = []
+        for decision in dag.decisions:
+            if decision.kind == "operator":
+                try:
+                    operators.append(self._operator(decision))
+                except Unwritable as error:
+                    decision.kind = "hole"
+                    decision.function = None
+                    decision.notes[:] = [
+                        Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place,
+                             f"of its operator {decision.task.operator}: {error}",
+                             "Write the operator with airflow_operator(…), or a step of its own.")
+                    ]  # fmt: skip
+        if operators:
+            yield "".join(operators)
+        dag.notes += [note for decision in dag.decisions for note in decision.notes]
+        dag.notes += self._warnings(dag.model)
+        yield self._pipeline(dag)
+
+    def _variable(self, decision: Decision) -> str:
+        key = id(decision)
+        if key not in self._variables:
+            self._variables[key] = self._fresh(_variable_of(decision.task.task_id), "_task")
+        return self._variables[key]
+
+    def _operator(self, decision: Decision) -> str:
+        task = decision.task
+        arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(task.task_id)}"]
+        for name, given in decision.arguments.items():
+            if type(given).__name__ == "_Seconds":
+                self.words.used.add("timedelta")
+                arguments.append(f"{name}=timedelta(seconds={number(given)})")
+            else:
+                arguments.append(Pair(f"{self.words.keyword(name)}=", self.words.part(given)))
+        rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
+        if rule:
+            arguments.append(f"trigger_rule={text_literal(rule)}")
+        made = Group(f"{self.word('airflow_operator')}(", arguments, ")")
+        return source(Pair(f"{self._variable(decision)} = ", made)) + "\n"
+
+    def _options(self, decision: Decision, named: str = "") -> Iterator[Part]:
+        """What is said of a step beside its function."""
+        task, options = decision.task, decision.options
+        if named != task.task_id:
+            yield f"name={text_literal(task.task_id)}"
+        if "retries" in options:
+            policy = self.word("OrchestratorRetryPolicy")
+            yield (
+                f"retry={policy}(max_attempts={options['retries'] + 1}, "
+                f"initial_delay_seconds={number(options['retry_delay'])}, backoff_multiplier=1.0)"
+            )
+        if "timeout" in options:
+            yield f"timeout={number(options['timeout'])}"
+        if "run_if" in options:
+            yield f"run_if={text_literal(options['run_if'])}"
+        if named and "airflow" in options:
+            yield Pair("airflow=", value(options["airflow"]))
+
+    def _pipeline(self, dag: _Dag) -> str:
+        model = dag.model
+        parameters = list(self._parameters(dag))
+        options = list(self._pipeline_options(dag))
+        decorator = self.word("pipeline")
+        shown = source(Group(f"{decorator}(", options, ")")) if options else decorator
+        lines = [f"@{shown}", source(Group(f"def {dag.name}(", parameters, ")")) + " -> None:"]
+        if model.doc and model.doc.strip():
+            lines.append(_indented_docstring(model.doc))
+        taken = {edge.task_id for each in dag.decisions for edge in each.edges}
+        local = {name for name in self._taken}
+        outputs: dict[tuple[str, str], str] = {}
+        body: list[str] = []
+        for decision in dag.decisions:
+            for edge in decision.edges:
+                self._pick(edge, dag, outputs, body, local)
+            call = self._call(decision, outputs)
+            if decision.task.task_id in taken:
+                wanted = f"{_variable_of(decision.task.task_id)}_value"
+                while wanted in local:
+                    wanted += "_"
+                local.add(wanted)
+                outputs[decision.task.task_id, "return_value"] = wanted
+                call = Pair(f"{wanted} = ", call)
+            body.append(f"    {source(call, 1)}")
+        return "\n".join([*lines, *(body or ["    pass"])]) + "\n"
+
+    def _pick(
+        self, edge: ValueEdge, dag: _Dag, outputs: dict[tuple[str, str], str], body: list[str], local: set[str]
+    ) -> None:
+        """A step for one value of the dict that a task returned."""
+        if (edge.task_id, edge.key) in outputs or (edge.task_id, "return_value") not in outputs:
+            return
+        wanted = f"{_variable_of(edge.task_id)}_{_variable_of(edge.key)}"
+        while wanted in local:
+            wanted += "_"
+        local.add(wanted)
+        name = f"{edge.task_id}.{edge.key}"
+        whole = outputs[edge.task_id, "return_value"]
+        call = Group(f"{self.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")")
+        body.append(f"    {source(Pair(f'{wanted} = ', call), 1)}")
+        outputs[edge.task_id, edge.key] = wanted
+        place = next(each.task.place for each in dag.decisions if each.task.task_id == edge.task_id)
+        dag.notes.append(
+            Note(Kind.CHANGED, f"value {edge.key} of {edge.task_id}", place, "a step of its own takes it out of the dict",
+                 "Return several outputs by @step(outputs=[…]) instead.")
+        )  # fmt: skip
+
+    def _call(self, decision: Decision, outputs: dict[tuple[str, str], str]) -> Part:
+        task = decision.task
+        handed = {edge.task_id for edge in decision.edges if (edge.task_id, edge.key) in outputs}
+        after = [name for name in task.upstream if name not in handed]
+        options: list[Part] = []
+        match decision.kind:
+            case "function":
+                base = self._names[self._key(decision)]
+                options = list(self._options(decision)) if self._uses[self._key(decision)] > 1 else []
+            case "empty":
+                base, options = self.word("nothing"), list(self._options(decision))
+            case "bash":
+                base, options = self.word("bash"), list(self._options(decision))
+            case _:
+                base = self._variable(decision)
+        if after:
+            options.append(Pair("after=", value(after)))
+        if options:
+            base = source(Group(f"{base}.options(", options, ")"), 1)
+        if decision.over:
+            fixed = list(self._arguments(decision, outputs)) if decision.kind == "function" else []
+            over = [Pair(f"{self.words.keyword(name)}=", self._given(each, outputs)) for name, each in decision.over.items()]
+            partial = source(Group(f"{base}.partial(", fixed, ")"), 1) if fixed else base
+            return Group(f"{partial}.map(", over, ")")
+        called = self._arguments(decision, outputs) if decision.kind in ("function", "bash") else ()
+        return Group(f"{base}(", list(called), ")")
+
+    def _arguments(self, decision: Decision, outputs: dict[tuple[str, str], str]) -> Iterator[Part]:
+        for name, given in decision.arguments.items():
+            part = self._given(given, outputs)
+            yield part if name.isdigit() else Pair(f"{self.words.keyword(name)}=", part)
+
+    def _given(self, given: Any, outputs: dict[tuple[str, str], str]) -> Part:
+        if isinstance(given, ValueEdge):
+            return outputs.get((given.task_id, given.key), "None")
+        if isinstance(given, list) and any(isinstance(each, ValueEdge) for each in given):
+            return Group("[", [self._given(each, outputs) for each in given], "]")
+        return value(given)
+
+    def _pipeline_options(self, dag: _Dag) -> Iterator[Part]:
+        model = dag.model
+        if dag.name != model.dag_id:
+            yield f"name={text_literal(model.dag_id)}"
+        if model.tags:
+            yield Pair("tags=", value(list(model.tags)))
+        engine: dict[str, Any] = {}
+        if model.description:
+            engine["description"] = model.description
+        given = {each.name: each for each in model.arguments}
+        engine |= {name: given[name].value for name in _DAG_OPTIONS if name in given and is_plain(given[name].value)
+                   and given[name].value is not None}  # fmt: skip
+        for each in model.default_args:
+            if each.name in _DEFAULT_OPTIONS and is_plain(each.value) and each.value not in (None, ""):
+                engine[each.name] = each.value
+            elif each.name not in _QUIET:
+                dag.notes.append(
+                    Note(Kind.CHANGED, f"default argument {each.name}", each.place, "a pipeline has no such option",
+                         "Say it of the steps that need it, or leave it out.")
+                )  # fmt: skip
+        for each in model.callbacks:
+            dag.notes.append(
+                Note(Kind.CHANGED, f"{each.name} of the DAG", each.place, "a callback is a function of Airflow's",
+                     "Make a hook of it: Pipeline(hooks=[…]), or name it: airflow={'on_failure_callback': 'module.name'}.")
+            )  # fmt: skip
+        if engine:
+            yield Pair("airflow=", value(engine))
+
+    def _parameters(self, dag: _Dag) -> Iterator[Part]:
+        for name, given in dag.model.params:
+            default = _default(given)
+            if not name.isidentifier() or keyword.iskeyword(name) or name in self._taken or not is_plain(default):
+                dag.notes.append(
+                    Note(Kind.CHANGED, f"parameter {name}", dag.model.place, "it has no plain default, or no name of a "
+                         "Python argument that is free", "Add it to the pipeline's function under another name.")
+                )  # fmt: skip
+                continue
+            kind = _TYPES.get(type(default), "str | None")
+            yield Pair(f"{name}: {kind} = ", value(default))
+
+    def _warnings(self, model: DagModel) -> Iterator[Note]:
+        for each in model.warnings:
+            if each.code == "unknown-schedule":
+                continue
+            yield Note(
+                Kind.CHANGED if each.code in ("default-taken", "unknown-import") else Kind.REFUSED,
+                "reading", each.place, each.text, "Compare the pipeline with the DAG.",
+            )  # fmt: skip
+        if not model.id_known:
+            yield Note(Kind.REFUSED, "dag_id", model.place, "it is only known when Airflow reads the file", "Name it.")
+        for group in model.groups:
+            yield Note(
+                Kind.CHANGED, f"task group {group.group_id}", group.place,
+                "its tasks keep its name before theirs, without the box", "Call a pipeline within the pipeline.",
+            )  # fmt: skip
+
+    def _schedule(self, dag: _Dag) -> Iterator[str]:
+        model = dag.model
+        said = model.schedule if model.schedule_known else None
+        kind, _, rest = (said or "").partition(":")
+        given: list[Part] = []
+        if said == "None":
+            return
+        if kind == "cron" and len(rest.split()) == 5:
+            given = ['"cron"', text_literal(rest)]
+        elif kind == "delta":
+            given = ['"interval"', repr(float(rest)).removesuffix(".0")]
+        place = model.schedule_argument.place if model.schedule_argument else model.place
+        if not given:
+            dag.notes.append(
+                Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {said or 'one that is not known'}",
+                     "Schedule the pipeline by hand, or run it by a hook or an API call.")
+            )  # fmt: skip
+            return
+        given.append('on="airflow"')
+        if model.timezone != "UTC":
+            given.append(f"timezone={text_literal(model.timezone)}")
+        if isinstance(model.start_date, datetime):
+            self.words.used.add("datetime")
+            start = model.start_date
+            given.append(f"start=datetime.fromisoformat({text_literal(start.isoformat())})")
+        if model.catchup:
+            given.append("catch_up=True")
+        dag.notes.append(
+            Note(Kind.KEPT, "schedule", place, "the module schedules the pipeline on Airflow when it is run as a script")
+        )
+        yield source(Group(f"{dag.name}.schedule(", given, ")"), 1)
+
+
+def _sorted(lines: Iterable[str]) -> list[str]:
+    """Imports as isort has them: modules first, each kind by its module."""
+    return sorted(dict.fromkeys(lines), key=lambda line: (line.startswith("from"), line.split()[1].lower(), line))
+
+
+def _variable_of(name: str) -> str:
+    """A variable's name that reads like a name, in ASCII."""
+    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else identifier(name)
+
+
+def _default(given: Any) -> Any:
+    """The default of a parameter, which may be a ``Param``."""
+    if isinstance(given, Reference) and given.call and given.import_path.rpartition(".")[2] == "Param":
+        found = [each.value for each in given.arguments if each.name in ("0", "default")]
+        return found[0] if found else None
+    return given
+
+
+def _in_order(dag: DagModel) -> Iterable[Any]:
+    """The tasks, each after those that it waits for, else as they stand in the file."""
+    done: dict[str, Any] = {}
+    by_id = {task.task_id: task for task in dag.tasks}
+    stack = [(task, iter(task.upstream)) for task in reversed(dag.tasks)]
+    seen: set[str] = set()
+    while stack:
+        task, upstream = stack[-1]
+        if task.task_id in done:
+            stack.pop()
+            continue
+        seen.add(task.task_id)
+        following = next((by_id[name] for name in upstream if name in by_id and name not in seen), None)
+        if following is None:
+            done[task.task_id] = task
+            stack.pop()
+        else:
+            stack.append((following, iter(following.upstream)))
+    return done.values()
+
+
+def _indented_docstring(text: str) -> str:
+    from inspect import cleandoc
+
+    lines = [line.rstrip() for line in cleandoc(text.expandtabs()).splitlines()]
+    body = "\n".join(lines).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
+    if body.endswith('"'):
+        body = body[:-1] + '\\"'
+    indented = body.replace("\n", "\n    ")
+    return f'    """{indented}\n    """' if "\n" in body else f'    """{indented}"""'

@@ -1,0 +1,73 @@
+"""What became of each construct of a DAG file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flowyml.migration.airflow.model import Place
+
+__all__ = ["DagResult", "FileResult", "Kind", "Note", "Verdict"]
+
+
+class Kind(StrEnum):
+    """How much of a construct there is in the pipeline."""
+
+    KEPT = "kept"
+    CHANGED = "changed"
+    OPAQUE = "opaque"
+    REFUSED = "refused"
+
+
+class Verdict(StrEnum):
+    """Where a pipeline runs."""
+
+    ANY = "any engine"
+    AIRFLOW = "Airflow only"
+    HAND = "needs a hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One construct: what it is (``task extract``, ``schedule``), what became of it, why, and what to do.
+
+    ``airflow_only`` says that it runs on Airflow alone although it is no operator.
+    """
+
+    kind: Kind
+    construct: str
+    place: Place
+    reason: str = ""
+    to_do: str = ""
+    airflow_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DagResult:
+    """A DAG: the name of its pipeline in the module, and its notes."""
+
+    dag_id: str
+    pipeline: str
+    place: Place
+    notes: Sequence[Note]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where the pipeline runs as it was written."""
+        if any(note.kind is Kind.REFUSED for note in self.notes):
+            return Verdict.HAND
+        held = any(note.kind is Kind.OPAQUE or note.airflow_only for note in self.notes)
+        return Verdict.AIRFLOW if held else Verdict.ANY
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """A file: its original text, the module that was written from it, if any, or the reason why not."""
+
+    path: str
+    original: str = ""
+    written: str = ""
+    module: str = ""
+    dags: Sequence[DagResult] = ()
+    reason: str = ""

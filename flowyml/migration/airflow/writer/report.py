@@ -1,0 +1,166 @@
+"""The report over all files: totals, Markdown, HTML, JSON. Whatever a DAG file says is text in it, and nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Note, Verdict
+from flowyml.plan.names import slug
+
+__all__ = ["document", "files_of_report", "markdown", "pages", "totals"]
+
+_ORDER = (Verdict.HAND, Verdict.AIRFLOW, Verdict.ANY)
+_SEVERITY = (Kind.REFUSED, Kind.OPAQUE, Kind.CHANGED, Kind.KEPT)
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; color: #1d2b26; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem; border-bottom: 1px solid #d5ded9; }
+.sides { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
+pre { background: #f4f7f5; padding: 1rem; overflow-x: auto; font-size: 13px; line-height: 1.4; }
+.kept { color: #2a6b4f; } .changed { color: #8a6100; } .opaque { color: #2f5c8f; } .refused { color: #a8322a; }
+@media (max-width: 60rem) { .sides { grid-template-columns: 1fr; } }
+"""
+# No script runs on a page, and nothing is loaded, whatever gets into it.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def totals(results: Sequence[FileResult]) -> str:
+    """One sentence over all DAGs.
+
+    >>> totals([])
+    'No DAG was found.'
+    """
+    dags = [dag for file in results for dag in file.dags]
+    if not dags:
+        return "No DAG was found."
+    count = Counter(dag.verdict for dag in dags)
+    parts = [
+        f"{count[Verdict.ANY]} of {len(dags)} DAGs run on any engine",
+        f"{count[Verdict.AIRFLOW]} on Airflow only",
+        f"{count[Verdict.HAND]} need{'s' if count[Verdict.HAND] == 1 else ''} a hand",
+    ]
+    return f"{', '.join(parts)}."
+
+
+def ordered(dag: DagResult) -> list[Note]:
+    """The notes of a DAG, what is to be done first."""
+    return sorted(dag.notes, key=lambda note: (_SEVERITY.index(note.kind), note.place.path, note.place.line))
+
+
+def document(results: Sequence[FileResult]) -> dict[str, Any]:
+    """The report for machines."""
+    dags = [dag for file in results for dag in file.dags]
+    count = Counter(dag.verdict for dag in dags)
+    return {
+        "totals": {"dags": len(dags), "any_engine": count[Verdict.ANY], "airflow_only": count[Verdict.AIRFLOW],
+                   "needs_a_hand": count[Verdict.HAND]},
+        "files": [
+            {"path": file.path, "module": file.module or None, "reason": file.reason or None,
+             "dags": [_dag_document(dag) for dag in file.dags]}
+            for file in results
+        ],
+    }  # fmt: skip
+
+
+def _dag_document(dag: DagResult) -> Mapping[str, Any]:
+    notes = [
+        {"kind": note.kind.value, "construct": note.construct, "path": note.place.path, "line": note.place.line,
+         "reason": note.reason or None, "to_do": note.to_do or None}
+        for note in ordered(dag)
+    ]  # fmt: skip
+    return {"dag_id": dag.dag_id, "pipeline": dag.pipeline, "verdict": dag.verdict.value, "notes": notes}
+
+
+def markdown(results: Sequence[FileResult]) -> str:
+    """The report for people, and for a pull request."""
+    lines = ["# Import of Airflow DAGs", "", totals(results), ""]
+    for verdict in _ORDER:
+        found = [(file, dag) for file in results for dag in file.dags if dag.verdict is verdict]
+        if found:
+            lines += [f"## {verdict.value.capitalize()} ({len(found)})", ""]
+        for file, dag in found:
+            lines += [f"### {_plain(dag.dag_id)}", "", f"{_code(file.path)} → {_code(file.module)}", ""]
+            lines += ["| | Construct | Where | Why | What to do |", "|---|---|---|---|---|"]
+            lines += [
+                f"| {note.kind} | {_plain(note.construct)} | {_plain(str(note.place))} | {_plain(note.reason)} | "
+                f"{_plain(note.to_do)} |"
+                for note in ordered(dag)
+            ]
+            lines.append("")
+    if nothing := [file for file in results if not file.dags and file.reason]:
+        lines += ["## Files without a DAG", "", *(f"- {_code(f.path)}: {_plain(f.reason)}" for f in nothing), ""]
+    return "\n".join(lines)
+
+
+def pages(results: Sequence[FileResult]) -> Iterator[tuple[str, str]]:
+    """The report as pages, by file name: one for all, and one for each DAG that shows both sides."""
+    rows: list[str] = []
+    number = 0
+    made: list[tuple[str, str]] = []
+    for file in results:
+        for dag in file.dags:
+            number += 1
+            name = f"{number:04d}-{slug(dag.dag_id, max_length=60)}.html"
+            made.append((name, _page_of(file, dag)))
+            count = Counter(note.kind for note in dag.notes)
+            cells = "".join(f"<td class={kind}>{count[kind] or ''}</td>" for kind in _SEVERITY)
+            rows.append(
+                f'<tr><td><a href="{name}">{_safe(dag.dag_id)}</a></td><td>{_safe(dag.verdict)}</td>{cells}'
+                f"<td>{_safe(file.path)}</td></tr>"
+            )
+    heads = "".join(f"<th>{kind}</th>" for kind in _SEVERITY)
+    table = f"<table><tr><th>DAG</th><th>Runs on</th>{heads}<th>File</th></tr>{''.join(rows)}</table>"
+    yield "index.html", _page("Import of Airflow DAGs", f"<p>{_safe(totals(results))}</p>{table}")
+    yield from made
+
+
+def _page_of(file: FileResult, dag: DagResult) -> str:
+    rows = "".join(
+        f"<tr><td class={note.kind}>{note.kind}</td><td>{_safe(note.construct)}</td><td>{_safe(str(note.place))}</td>"
+        f"<td>{_safe(note.reason)}</td><td>{_safe(note.to_do)}</td></tr>"
+        for note in ordered(dag)
+    )
+    table = f"<table><tr><th></th><th>Construct</th><th>Where</th><th>Why</th><th>What to do</th></tr>{rows}</table>"
+    sides = (
+        f'<div class=sides><div><h2>{_safe(file.path)}</h2><pre>{_safe(file.original)}</pre></div>'
+        f"<div><h2>{_safe(file.module)}</h2><pre>{_safe(file.written)}</pre></div></div>"
+    )
+    return _page(dag.dag_id, f'<p><a href="index.html">All DAGs</a> · {_safe(dag.verdict)}</p>{table}{sides}')
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{_safe(title)}</title><style>{_STYLE}</style></head><body><h1>{_safe(title)}</h1>{body}</body></html>\n"
+    )
+
+
+def files_of_report(results: Sequence[FileResult]) -> dict[str, str]:
+    """All files of the report, by name."""
+    return {
+        "report.md": markdown(results),
+        "report.json": json.dumps(document(results), indent=2, ensure_ascii=False) + "\n",
+        **dict(pages(results)),
+    }
+
+
+def _safe(text: str) -> str:
+    return html.escape(str(text))
+
+
+def _plain(text: str) -> str:
+    """Text in a cell of a table, in which nothing is taken for Markdown or HTML."""
+    line = " ".join(str(text).split())
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", line)
+
+
+def _code(text: str) -> str:
+    line = " ".join(text.split())
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{ticks} {line} {ticks}" if len(ticks) > 1 else f"`{line}`"

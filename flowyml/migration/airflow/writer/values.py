@@ -1,0 +1,154 @@
+"""Values of a model as source: literals, and calls of FlowyML's own words. No text of a DAG file is pasted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from flowyml.migration.airflow.model import AssetRef, FunctionModel, Reference, Symbolic, ValueEdge
+from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal
+from flowyml.plan.parameters import is_json
+
+__all__ = ["Unwritable", "Words", "is_plain", "number", "path_of"]
+
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+
+
+class Unwritable(Exception):
+    """A value that cannot be written, with the reason."""
+
+
+class Words:
+    """Writes values for one module, and notes which words it used. ``function`` gives the name of one that moved."""
+
+    def __init__(self, function: Callable[[FunctionModel], str]) -> None:
+        self.used: set[str] = set()
+        self._function = function
+
+    def part(self, value: Any) -> Part:
+        """A value as an argument of an operator. Raises ``Unwritable``."""
+        match value:
+            case str():
+                return Text(value)
+            case None | bool() | int():
+                return repr(value)
+            case float() if value == value and abs(value) != float("inf"):
+                return repr(value)
+            case list():
+                return Group("[", [self.part(each) for each in value], "]")
+            case tuple():
+                opening, closing = ("tuple([", "])") if len(value) == 1 else ("(", ")")
+                return Group(opening, [self.part(each) for each in value], closing)
+            case set() | frozenset():
+                each = [self.part(item) for item in sorted(value, key=repr)]
+                return Group("{", each, "}") if each else "set()"
+            case Mapping():
+                pairs = [Pair(f"{self.key(key)}: ", self.part(item)) for key, item in value.items()]
+                return Group("{", pairs, "}")
+        return self._special(value)
+
+    def _special(self, value: Any) -> Part:
+        match value:
+            case timedelta():
+                self.used.add("timedelta")
+                return f"timedelta(seconds={number(value.total_seconds())})"
+            case datetime():
+                self.used.add("datetime")
+                return f"datetime.fromisoformat({text_literal(value.isoformat())})"
+            case date():
+                raise Unwritable(f"the date {value} is no argument that travels as JSON")
+            case FunctionModel():
+                return self._function(value)
+            case ValueEdge():
+                return self.xcom(value)
+            case Reference():
+                return self.reference(value)
+            case Symbolic():
+                return self.symbolic(value)
+            case AssetRef(kind="asset"):
+                self.used.add("imported")
+                given = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
+                return Group('imported("airflow.sdk.Asset")(', given, ")")
+            case AssetRef():
+                raise Unwritable(f"asset {value}")
+        raise Unwritable(f"a {type(value).__name__}")
+
+    def xcom(self, edge: ValueEdge) -> Part:
+        """What another task left."""
+        if edge.path:
+            raise Unwritable(f"the value of {edge.task_id} goes through {edge.path[0][0]}(…)")
+        self.used.add("xcom")
+        key = [] if edge.key == "return_value" else [text_literal(edge.key)]
+        return Group("xcom(", [text_literal(edge.task_id), *key], ")")
+
+    def reference(self, value: Reference) -> Part:
+        """Something of another library, which Airflow imports."""
+        path = path_of(value.import_path)
+        if path is None:
+            raise Unwritable(f"{value.import_path or value.source!r:.80} is no import path")
+        self.used.add("imported")
+        made = f"imported({text_literal(path)})"
+        if not value.call:
+            return made
+        positional = [self.part(each.value) for each in value.arguments if each.name.isdigit()]
+        named = [
+            Pair(f"{self.keyword(each.name)}=", self.part(each.value))
+            for each in value.arguments
+            if not each.name.isdigit()
+        ]
+        return Group(f"{made}(", [*positional, *named], ")")
+
+    def symbolic(self, value: Symbolic) -> Part:
+        """What only Airflow knows when it reads the file: it looks there again."""
+        kind, _, name = value.origin.partition(":")
+        default = [self.part(value.default)] if value.has_default else []
+        if kind == "variable" and name:
+            self.used.add("imported")
+            given = [Pair("default_var=", each) for each in default]
+            return Group('imported("airflow.models:Variable.get")(', [text_literal(name), *given], ")")
+        if kind == "env" and name:
+            self.used.add("imported")
+            return Group('imported("os:environ.get")(', [text_literal(name), *default], ")")
+        raise Unwritable(f"only Airflow knows {' '.join(value.source.split())!r:.80}")
+
+    def key(self, key: Any) -> str:
+        """A key of a dict."""
+        return text_literal(key) if isinstance(key, str) else source(self.part(key))
+
+    def keyword(self, name: str) -> str:
+        """The name of an argument, if it is one."""
+        import keyword
+
+        if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
+            raise Unwritable(f"{name!r:.60} is no name of an argument")
+        return name
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is plain JSON, as arguments of steps are."""
+    return is_json(value)
+
+
+def path_of(path: str) -> str | None:
+    """An import path with a colon where the module ends, if that is not before its last name.
+
+    >>> path_of("airflow.utils.trigger_rule.TriggerRule.ALL_DONE"), path_of("our.hooks.Hook"), path_of("x; y")
+    ('airflow.utils.trigger_rule:TriggerRule.ALL_DONE', 'our.hooks.Hook', None)
+    """
+    import keyword
+
+    parts = path.split(".")
+    if not _PATH.fullmatch(path) or any(map(keyword.iskeyword, parts)):
+        return None
+    for number, part in enumerate(parts[1:-1], 1):
+        if part[:1].isupper():
+            return f"{'.'.join(parts[:number])}:{'.'.join(parts[number:])}"
+    return path
+
+
+def number(seconds: float) -> str:
+    """A number as one writes it: ``60`` and not ``60.0``."""
+    return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))

@@ -1,0 +1,81 @@
+"""From files that were read to modules in a folder. No name in a DAG file says where something is written."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from flowyml.core.errors import ConfigurationError
+from flowyml.core.files import whole_file
+from flowyml.migration.airflow.model import FileModel
+from flowyml.migration.airflow.writer.modules import write_module
+from flowyml.migration.airflow.writer.notes import FileResult
+
+__all__ = ["MARK", "results_of", "write_into"]
+
+MARK = "Written by `flowyml import airflow`"
+"""What the docstring of each module says."""
+
+_RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect", "__init__"})
+
+
+def results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
+    """What becomes of each file: its module's text and place, or why it has none."""
+    taken: set[str] = set()
+    for file in files:
+        if not file.dags:
+            yield FileResult(file.path, reason=file.reason or "")
+            continue
+        try:
+            original = Path(file.path).read_text(encoding="utf-8")
+            made = write_module(file, original)
+        except Exception as error:  # of the writer's: the other files are still written
+            yield FileResult(file.path, reason=f"it could not be written: {type(error).__name__}: {error}")
+            continue
+        module = _module_path(file.dags[0].place.path, taken)
+        yield FileResult(file.path, original, made.text, module, made.dags)
+
+
+def write_into(folder: Path, texts: Mapping[str, str], *, force: bool = False, marked: bool = True) -> None:
+    """Write files below a folder, whole or not at all. What FlowyML did not write stays, unless ``force``.
+
+    Raises ``ConfigurationError`` for a file that is in the way, and for a folder that leads elsewhere.
+    """
+    root = folder.resolve()
+    for name in texts:
+        path = root / name
+        if not path.parent.resolve().is_relative_to(root) or path.is_symlink():
+            raise ConfigurationError(f"{path} leads out of {folder}: a link is in the way. Remove it.")
+        if marked and not force and path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+            raise ConfigurationError(f"{path} is there, and FlowyML did not write it. --force replaces it.")
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def _module_path(path: str, taken: set[str]) -> str:
+    """Where a module goes, below the folder of all: names that Python can import, and that hide no other module.
+
+    >>> _module_path("team a/../etl-daily.py", set()), _module_path("json.py", {"json_pipeline.py"})
+    ('team_a/etl_daily.py', 'json_pipeline_2.py')
+    """
+    *folders, last = [part for part in PurePosixPath(path.replace("\\", "/")).parts if part not in ("/", "..", ".")]
+    parts = [_name(part) for part in folders]
+    stem = _name(last.removesuffix(".py"))
+    first = "/".join([*parts, stem])
+    found, number = f"{first}.py", 1
+    while found.lower() in taken:
+        number += 1
+        found = f"{first}_{number}.py"
+    taken.add(found.lower())
+    return found
+
+
+def _name(text: str) -> str:
+    plain = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_").lower() or "pipelines"
+    plain = f"_{plain}" if plain[0].isdigit() else plain
+    return f"{plain}_pipeline" if plain in _RESERVED or plain in sys.stdlib_module_names else plain[:100]
