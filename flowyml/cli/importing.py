@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from flowyml.cli.failures import UsageError
+from flowyml.cli.imported import write_pipelines
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 
@@ -30,12 +31,24 @@ def airflow(
     variables: Annotated[
         Path | None, Option(("--variables",), "Airflow's Variables, as `airflow variables export` writes them.", "FILE")
     ] = None,
+    output: Annotated[
+        Path | None, Option(("--output", "-o"), "Write a module of pipelines for each DAG file below it.", "DIR")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        Option(("--report",), "Write the report as Markdown, JSON, and HTML with a page for each DAG.", "DIR"),
+    ] = None,
+    verify: Annotated[
+        Path | None,
+        Option(("--verify",), "An interpreter with Airflow: it loads the DAG files, and what is compiled.", "PYTHON"),
+    ] = None,
+    force: Annotated[bool, Option(("--force",), "Replace files that FlowyML did not write.")] = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Read Airflow DAG files: their tasks, edges, schedules, and what cannot be known without running Airflow.
 
-    The files are never executed. What only Airflow knows when it parses them, such as Variables, stays symbolic; a
-    default in the file is taken, with a warning.
+    With -o each becomes a module of FlowyML pipelines. Only --verify executes the files. What only Airflow knows when
+    it parses them, such as Variables, stays symbolic; a default in the file is taken, with a warning.
     """
     from flowyml.core.progress import show_counting
     from flowyml.migration.airflow.reader.lines import documents
@@ -54,11 +67,16 @@ def airflow(
             for number, file in enumerate(read_files(found, root=root, options=options), 1):
                 files.append(file)
                 count(number)
-                if as_json:
+                if as_json and output is None:
                     for document in documents(file):
                         out.json_line(document)
+        if output is not None:
+            return write_pipelines(out, files, output, report, verify, as_json=as_json, force=force)
+        if report is not None or verify is not None:
+            raise UsageError("--report and --verify need -o DIR: they are about the pipelines that are written.")
         if not as_json:
             _tell(out, files)
+    return 0
 
 
 def _pairs(texts: Iterable[str]) -> Mapping[str, str]:

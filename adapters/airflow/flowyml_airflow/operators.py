@@ -81,10 +81,10 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
 
     Compiled to Airflow the step is that very operator; any other engine refuses the pipeline, and says what could
     replace it. Arguments are plain JSON, Jinja templates among it, and also tuples, sets, ``timedelta`` and
-    ``datetime``, and functions of your own modules, which travel along; ``imported`` stands for all else, and ``xcom`` for
-    what another step returned. ``task_id`` is the name of the step. ``trigger_rule`` is its
-    ``run_if``. All others reach the operator as they stand: ``retries``, ``pool``, ``execution_timeout``. What it
-    waits for without taking values: ``.options(after=…)``.
+    ``datetime``, and functions of your own modules, which travel along; ``imported`` stands for all else, and ``xcom``
+    for what another step returned. ``task_id`` is the name of the step. ``trigger_rule`` is its ``run_if``. All others
+    reach the operator as they stand: ``retries``, ``pool``, ``execution_timeout``. What it waits for without taking
+    values: ``.options(after=…)``.
 
     In the function of a pipeline, call the step, with outputs of other steps for arguments that take them:
     ``fetch(data=load())``. Its own output is what the operator returns, which must be plain JSON where a step takes it.
@@ -113,7 +113,8 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
     if rule in _RULES_OF_AIRFLOW:
         options["trigger_rule"] = rule
     made: Any = step(
-        name=task_id, outputs=[task_id], inputs={}, after=_taken_from(options[ARGUMENTS]), run_if=rule if rule in RUN_IF else "all_success",
+        name=task_id, outputs=[task_id], inputs={},
+        after=_taken_from(options[ARGUMENTS]), run_if=rule if rule in RUN_IF else "all_success",
         description=str(arguments.get("doc_md") or ""), airflow=options,
     )  # fmt: skip
     given: Step[..., Any] = made(_stand_in)

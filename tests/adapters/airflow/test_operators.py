@@ -164,7 +164,8 @@ def test_a_plan_that_another_hand_wrote_puts_no_code_into_the_file() -> None:
     evil = "os.path import x\nimport os\nos.system('id') #.A"
     for arguments in (
         {"x": {"$import": evil}}, {"x": {"$call": [evil, [], {}]}}, {"x": {"$timedelta": "1)\nimport os"}},
-        {"x": {"$code": "x"}}, {"x": {"$code": "os:system('id')"}}, {"x": {"$xcom": ["DAG", "return_value"]}}, {"x": [{"$set": "abc"}]}, {"x": {"$dict": [[1]]}}, ["x"],
+        {"x": {"$code": "x"}}, {"x": {"$code": "os:system('id')"}},
+        {"x": {"$xcom": ["DAG", "return_value"]}}, {"x": [{"$set": "abc"}]}, {"x": {"$dict": [[1]]}}, ["x"],
     ):  # fmt: skip
         with pytest.raises(FlowymlError, match=r"cannot be compiled|is not a dict"):
             compile_dag(_with_options(bundle, {"operator": "our.B", "arguments": arguments}))

@@ -27,9 +27,11 @@ _CONTEXT = frozenset({
     "prev_data_interval_end_success", "prev_data_interval_start_success", "prev_ds", "prev_execution_date",
     "prev_start_date_success", "reason", "run_id", "start_date", "task", "task_instance",
     "task_instance_key_str", "task_reschedule_count", "templates_dict", "test_mode", "ti", "tomorrow_ds",
-    "triggering_asset_events", "triggering_dataset_events", "ts", "ts_nodash", "ts_nodash_with_tz", "var", "yesterday_ds",
+    "triggering_asset_events", "triggering_dataset_events", "ts", "ts_nodash", "ts_nodash_with_tz", "var",
+    "yesterday_ds",
 })  # fmt: skip
 _STANDARD = "airflow.providers.standard"
+_PYTHONS = ("PythonOperator", "BranchPythonOperator", "ShortCircuitOperator", "PythonSensor")
 _CLASSES = {
     "@task": f"{_STANDARD}.operators.python.PythonOperator",
     "@task.branch": f"{_STANDARD}.operators.python.BranchPythonOperator",
@@ -117,7 +119,7 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
     if task.operator in _EMPTY and not task.mapped and not _others(task):
         note = Note(Kind.KEPT, _named(task), task.place)
         return Decision(task, "empty", notes=[note])
-    if task.decorator in _CLASSES or (task.decorator is None and task.operator == "PythonOperator"):
+    if task.decorator in _CLASSES or (task.decorator is None and task.operator in _PYTHONS):
         return _of_python(dag, task, moving)
     if task.decorator is not None:
         raise _Hole(f"{task.decorator} has no step yet")
@@ -135,7 +137,7 @@ def _of_bash(task: TaskModel) -> Decision | None:
     if _is_template(command) or command.rstrip().endswith((".sh", ".bash")):
         return None
     kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
-    if any(not is_plain(value) or _is_template(repr(value)) for value in kept.values()) or "env" in kept:
+    if "env" in kept or any(not is_plain(value) or _is_template(value) for value in kept.values()):
         return None
     note = Note(Kind.KEPT, _named(task), task.place, "it is flowyml.steps.bash")
     return Decision(task, "bash", arguments={"command": command, **kept}, notes=[note])
@@ -146,7 +148,8 @@ def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, pat
     path = path or task.import_path
     module, _, name = path.rpartition(".")
     path = f"{_OLD.get(module, module)}.{name}"
-    if task.own_class is not None and task.own_class.module in ("", "__main__") or not path_of(path) or path[0] == ".":
+    is_of_file = task.own_class is not None and task.own_class.module in ("", "__main__")
+    if is_of_file or not path_of(path) or path[0] == ".":
         raise _Hole(f"its class {task.operator} stands in the DAG file: move it into a module that Airflow can import")
     if positional := [name for name in arguments if name.isdigit()]:
         raise _Hole(f"argument {positional[0]} of its operator has no name")
@@ -171,7 +174,7 @@ class _Seconds(float):
 
 
 def _is_said(task: TaskModel, name: str) -> bool:
-    return getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name]
+    return bool(getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name])
 
 
 def _of_python(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
@@ -180,40 +183,41 @@ def _of_python(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
         raise _Hole("its function was not found")
     if function.module not in ("", "__main__"):
         return _of_other_module(task, function, moving)
+    moved = _moved(function, moving)
+    given = _call(task)
+    why = _why_not_a_step(task, moved, moving, given)
+    if why:
+        return _with_its_function(task, moved, moving, given, why)
+    made = Decision(task, "function", function=moved, arguments=given, over=_over(task))
+    only = moved.needed.airflow
+    to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
+    made.notes.append(Note(Kind.KEPT, _named(task), task.place, only, to_do, airflow_only=bool(only)))
+    return made
+
+
+def _moved(function: FunctionModel, moving: Moving) -> Function:
     node = moving.find(function)
-    if node is None or function.name == "<lambda>":
-        raise _Hole("its function is a lambda: write it with def" if node is None else "its function has no name")
+    if node is None:
+        raise _Hole("its function is a lambda: write it with def")
     if function.closure:
         raise _Hole(f"its function uses {', '.join(function.closure)} of the function around it")
     bare = moving.without_airflows_decorators(node)
     needed = moving.needed(bare, function.name)
     if needed.problem:
         raise _Hole(needed.problem)
-    moved = Function(function, bare, node, needed)
-    given = _call(task)
-    why = _why_not_a_step(task, node, moving, given)
-    if not why:
-        made = Decision(task, "function", function=moved, arguments=given, over=_over(task))
-        reason, only = (needed.airflow, True) if needed.airflow else ("", False)
-        to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
-        made.notes.append(Note(Kind.KEPT, _named(task), task.place, reason, to_do, airflow_only=only))
-        return made
-    path = _CLASSES[task.decorator or "@task"]
-    arguments: dict[str, Any] = {"python_callable": function}
-    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*_OURS, "0"}}
-    positional = [value for name, value in given.items() if name.isdigit()]
-    named = {name: value for name, value in given.items() if not name.isdigit()}
-    if positional:
-        arguments["op_args"] = positional
-    if named:
-        arguments["op_kwargs"] = named
+    return Function(function, bare, node, needed)
+
+
+def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], why: str) -> Decision:
+    """The operator of a function that Airflow has to call."""
     if task.mapped:
         raise _Hole(f"it is mapped, and {why}")
-    if _returns_parts(task, node):
+    arguments: dict[str, Any] = {"python_callable": moved.model}
+    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*_OURS, "0"}}
+    arguments |= _function_arguments(given)
+    if _returns_parts(task, moved.original):
         arguments["multiple_outputs"] = True
-    if not why.startswith("it "):
-        raise _Hole(why)
-    made = _of_operator(task, arguments, moving, path)
+    made = _of_operator(task, arguments, moving, _CLASSES.get(task.decorator or "", ""))
     made.function = moved
     made.notes[0] = Note(
         Kind.OPAQUE, _named(task), task.place, f"{why}, so it stays an operator with its function",
@@ -222,18 +226,21 @@ def _of_python(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
     return made
 
 
+def _function_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    positional = [value for name, value in given.items() if name.isdigit()]
+    named = {name: value for name, value in given.items() if not name.isdigit()}
+    return {**({"op_args": positional} if positional else {}), **({"op_kwargs": named} if named else {})}
+
+
 def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
     """A function that another module of the repository has: Airflow imports it from there, as the DAG file did."""
     if task.mapped or not path_of(f"{function.module}.{function.name}"):
         raise _Hole(f"its function stands in {function.module}, and it is mapped")
     given = _call(task)
     arguments: dict[str, Any] = {"python_callable": function}
-    positional = [value for name, value in given.items() if name.isdigit()]
-    named = {name: value for name, value in given.items() if not name.isdigit()}
-    arguments |= {"op_args": positional} if positional else {}
-    arguments |= {"op_kwargs": named} if named else {}
+    arguments |= _function_arguments(given)
     arguments |= {each.name: each.value for each in task.arguments if each.name not in {*_OURS, "0"}}
-    made = _of_operator(task, arguments, moving, _CLASSES[task.decorator or "@task"])
+    made = _of_operator(task, arguments, moving, _CLASSES.get(task.decorator or "", ""))
     made.notes[0] = Note(
         Kind.OPAQUE, _named(task), task.place, f"its function stands in the module {function.module}",
         "Import it into the pipeline, and put @step on it, to run it anywhere.",
@@ -252,15 +259,21 @@ def _call(task: TaskModel) -> dict[str, Any]:
     return {**{str(number): value for number, value in enumerate(positional)}, **named}
 
 
-def _why_not_a_step(task: TaskModel, node: cst.FunctionDef, moving: Moving, given: dict[str, Any]) -> str:
-    """Why a function stays with its operator; empty for a step. Reasons that begin otherwise make a hole."""
-    if task.decorator not in (None, "@task"):
-        return f"it is {task.decorator}"
-    tree = ast.parse(moving.code(node.with_changes(decorators=[], leading_lines=[]))).body[0]
+def _why_not_a_step(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> str:
+    """Why a function stays with its operator; empty for a step."""
+    if task.decorator not in (None, "@task") or (task.decorator is None and task.operator != "PythonOperator"):
+        return f"it is {task.decorator or task.operator}"
+    return _of_context(task, moved, moving, given) or _of_rules(task, given)
+
+
+def _of_context(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> str:
+    """What a function asks Airflow for."""
+    bare = moved.node.with_changes(decorators=[], leading_lines=[])
+    tree = ast.parse(moving.code(bare)).body[0]
     assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
-    filled = {*names[: sum(name.isdigit() for name in given)], *given, *(task.mapping and _mapped_names(task) or ())}
+    filled = {*names[: sum(name.isdigit() for name in given)], *given, *_mapped_names(task)}
     used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
     if asked := [name for name in names if name in _CONTEXT and name not in filled]:
         return f"it takes {asked[0]} of Airflow"
@@ -268,8 +281,11 @@ def _why_not_a_step(task: TaskModel, node: cst.FunctionDef, moving: Moving, give
         return f"it takes Airflow's context as **{spec.kwarg.arg}"
     if "get_current_context" in used:
         return "it asks for Airflow's context"
-    if spec.vararg and any(name.isdigit() for name in given):
-        return f"it takes *{spec.vararg.arg}"
+    return f"it takes *{spec.vararg.arg}" if spec.vararg and "0" in given else ""
+
+
+def _of_rules(task: TaskModel, given: dict[str, Any]) -> str:
+    """What a task asks for that no step has."""
     rule = task.trigger_rule
     if rule not in RUN_IF and not task.teardown:
         return f"it has the trigger rule {rule!r:.40}"
@@ -279,12 +295,12 @@ def _why_not_a_step(task: TaskModel, node: cst.FunctionDef, moving: Moving, give
         return f"it is given {wrong[0]}, which is no plain value"
     if any(_is_template(value) for value in given.values()):
         return "it has a template among its arguments"
-    callbacks = [each.name for each in task.arguments if each.name.endswith("_callback") and each.value]
-    if callbacks:
-        return f"it has {callbacks[0]}"
-    if assets := [each.name for each in task.arguments if each.name in ("inlets", "outlets") and each.value]:
-        return f"it has {assets[0]}"
-    return ""
+    held = [each.name for each in task.arguments if each.value and _holds(each.name)]
+    return f"it has {held[0]}" if held else ""
+
+
+def _holds(name: str) -> bool:
+    return name.endswith("_callback") or name in ("inlets", "outlets")
 
 
 def _mapped_names(task: TaskModel) -> list[str]:
@@ -297,28 +313,34 @@ def _over(task: TaskModel) -> dict[str, Any]:
         return {}
     given = {each.name: each.value for each in task.mapping.arguments}
     if task.mapping.kind != "expand":
-        (rows,) = given.values() if len(given) == 1 else (None,)
-        if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
-            raise _Hole("it is mapped by expand_kwargs over what is only known when it runs")
-        if len({tuple(sorted(row)) for row in rows}) > 1 or not is_plain(list(rows)):
-            raise _Hole("it is mapped by expand_kwargs over items of different kinds")
-        return {name: [row[name] for row in rows] for name in rows[0]}
+        return _rows(given)
     if any(isinstance(value, dict) for value in given.values()):
         raise _Hole("it is mapped over a dict")
     if len(given) == 1:
-        name, value = next(iter(given.items()))
-        if isinstance(value, tuple):
-            value = list(value)
-        if isinstance(value, ValueEdge) and not value.path and value.key == "return_value":
-            return {name: value}
-        if isinstance(value, list) and is_plain(value):
-            return {name: value}
-        raise _Hole(f"it is mapped over {name}, which is neither a list nor what one task returned")
+        return _one_list(*next(iter(given.items())))
     lists = [list(value) if isinstance(value, list | tuple) else None for value in given.values()]
     if any(value is None or not is_plain(value) for value in lists):
         raise _Hole("it is mapped over several lists, not all of them constant")
     rows = list(product(*(value or [] for value in lists)))
     return {name: [row[number] for row in rows] for number, name in enumerate(given)}
+
+
+def _rows(given: dict[str, Any]) -> dict[str, Any]:
+    """The lists of what ``expand_kwargs`` is given: each argument's values, row by row."""
+    rows = next(iter(given.values())) if len(given) == 1 else None
+    if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise _Hole("it is mapped by expand_kwargs over what is only known when it runs")
+    if len({tuple(sorted(row)) for row in rows}) > 1 or not is_plain(list(rows)):
+        raise _Hole("it is mapped by expand_kwargs over items of different kinds")
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _one_list(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, ValueEdge) and not value.path and value.key == "return_value":
+        return {name: value}
+    if isinstance(value, list | tuple) and is_plain(list(value)):
+        return {name: list(value)}
+    raise _Hole(f"it is mapped over {name}, which is neither a list nor what one task returned")
 
 
 def _may_be_given(value: Any) -> bool:

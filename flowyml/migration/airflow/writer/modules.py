@@ -18,8 +18,8 @@ from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, 
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import DagResult, Kind, Note
-from flowyml.migration.airflow.writer.values import Unwritable, Words, is_plain, number
-from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+from flowyml.migration.airflow.writer.values import Unwritable, Words, as_number, is_plain
+from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.names import identifier
 
 __all__ = ["Written", "write_module"]
@@ -56,15 +56,14 @@ class _Dag:
     decisions: list[Decision]
     name: str
     notes: list[Note] = field(default_factory=list)
+    schedule: str = "None"
 
 
 class _Module:
     def __init__(self, file: FileModel, text: str) -> None:
         self.file = file
         self.moving = Moving(text)
-        self.dags = [
-            _Dag(dag, [decide(dag, task, self.moving) for task in _in_order(dag)], "") for dag in file.dags
-        ]
+        self.dags = [_Dag(dag, [decide(dag, task, self.moving) for task in _in_order(dag)], "") for dag in file.dags]
         self.words = Words(self._function_name)
         self.used: set[str] = set()
         functions = [each.function for dag in self.dags for each in dag.decisions if each.function]
@@ -74,12 +73,19 @@ class _Module:
             self._by_place.setdefault((each.model.name, each.model.place.line), each)
         self.statements = sorted({number for each in functions for number in each.needed.statements})
         moved = {name for number in self.statements for name in self.moving.statements[number].defines}
-        self._taken = {*moved, *keyword.kwlist, *dir(builtins), "annotations", "suppress", "Any", "datetime", "timedelta"}
+        self._taken = {
+            *moved,
+            *keyword.kwlist,
+            *dir(builtins),
+            "annotations",
+            "suppress",
+            "Any",
+            "datetime",
+            "timedelta",
+        }
         self._aliases = {word: self._fresh(word) for word in (*_WORDS, "OrchestratorRetryPolicy", "nothing", "item_of")}
         self._names = {key: self._function_named(each) for key, each in self._by_place.items()}
-        self._uses = Counter(
-            self._key(each) for dag in self.dags for each in dag.decisions if each.kind == "function"
-        )
+        self._uses = Counter(self._key(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
         for dag in self.dags:
             dag.name = self._fresh(_variable_of(dag.model.dag_id))
         self._variables: dict[int, str] = {}
@@ -126,14 +132,14 @@ class _Module:
         mains = [line for dag in self.dags for line in self._schedule(dag)]
         body = [*functions, *pipelines]
         if mains:
-            body.append("if __name__ == \"__main__\":\n" + "".join(f"    {line}\n" for line in mains))
+            body.append('if __name__ == "__main__":\n' + "".join(f"    {line}\n" for line in mains))
         self.used |= {word for word in self.words.used if word in self._aliases}
         parts = [self._docstring(), self._imports(), *self._constants(), *(part.strip("\n") + "\n" for part in body)]
         text = "\n\n".join(part for part in parts if part)
         for word in self.words.used:
             if self._aliases.get(word, word) != word:
                 text = text.replace(f"{word}(", f"{self._aliases[word]}(")
-        return Written(text, [DagResult(d.model.dag_id, d.name, d.model.place, d.notes) for d in self.dags])
+        return Written(text, [DagResult(d.model.dag_id, d.name, d.model.place, d.notes, d.schedule) for d in self.dags])
 
     def _docstring(self) -> str:
         about = self.moving.docstring.strip()
@@ -223,12 +229,13 @@ class _Module:
             if name != node.name.value:
                 node = node.with_changes(name=cst.Name(name))
             node = node.with_changes(
-                leading_lines=[line for line in node.leading_lines if line.comment is not None], lines_after_decorators=[]
+                leading_lines=[line for line in node.leading_lines if line.comment is not None],
+                lines_after_decorators=[],
             )
             text = self.moving.function_code(node, self.moving.column(function.original))
             if self._uses[key]:
                 comments = [line for line in text.splitlines() if line.startswith("#")] if node.leading_lines else []
-                text = "\n".join(text.splitlines()[len(comments):])
+                text = "\n".join(text.splitlines()[len(comments) :])
                 decorator = source(self._decorator(key))
                 text = "\n".join([*comments, f"@{decorator}", text])
             yield f"{text}\n"
@@ -263,9 +270,10 @@ class _Module:
         name = self._variable(decision)
         task = decision.task
         why = f"Task {task.task_id!r} is {task.operator}, and was not imported: {decision.notes[0].reason}."
-        literal = source(text_literal(why))
-        options = source(Group(f"{self.word('step')}(", [f"name={text_literal(task.task_id)}", "outputs=[]"], ")"))
-        return f"@{options}\ndef {name}() -> None:\n    raise NotImplementedError(\n        {literal}\n    )\n"
+        literal = source(Text(why), 1, lead=26)
+        options = source(Group(f"{self.word('step')}(", [f"name={text_literal(task.task_id)}"], ")"))
+        self.used.add("Any")
+        return f"@{options}\ndef {name}() -> Any:\n    raise NotImplementedError({literal})\n"
 
     # A DAG.
 
@@ -301,7 +309,7 @@ class _Module:
         for name, given in decision.arguments.items():
             if type(given).__name__ == "_Seconds":
                 self.words.used.add("timedelta")
-                arguments.append(f"{name}=timedelta(seconds={number(given)})")
+                arguments.append(f"{name}=timedelta(seconds={as_number(given)})")
             else:
                 arguments.append(Pair(f"{self.words.keyword(name)}=", self.words.part(given)))
         rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
@@ -319,10 +327,10 @@ class _Module:
             policy = self.word("OrchestratorRetryPolicy")
             yield (
                 f"retry={policy}(max_attempts={options['retries'] + 1}, "
-                f"initial_delay_seconds={number(options['retry_delay'])}, backoff_multiplier=1.0)"
+                f"initial_delay_seconds={as_number(options['retry_delay'])}, backoff_multiplier=1.0)"
             )
         if "timeout" in options:
-            yield f"timeout={number(options['timeout'])}"
+            yield f"timeout={as_number(options['timeout'])}"
         if "run_if" in options:
             yield f"run_if={text_literal(options['run_if'])}"
         if named and "airflow" in options:
@@ -338,7 +346,7 @@ class _Module:
         if model.doc and model.doc.strip():
             lines.append(_indented_docstring(model.doc))
         taken = {edge.task_id for each in dag.decisions for edge in each.edges}
-        local = {name for name in self._taken}
+        local = set(self._taken)
         outputs: dict[tuple[str, str], str] = {}
         body: list[str] = []
         for decision in dag.decisions:
@@ -367,12 +375,14 @@ class _Module:
         local.add(wanted)
         name = f"{edge.task_id}.{edge.key}"
         whole = outputs[edge.task_id, "return_value"]
-        call = Group(f"{self.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")")
+        call = Group(
+            f"{self.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")"
+        )
         body.append(f"    {source(Pair(f'{wanted} = ', call), 1)}")
         outputs[edge.task_id, edge.key] = wanted
         place = next(each.task.place for each in dag.decisions if each.task.task_id == edge.task_id)
         dag.notes.append(
-            Note(Kind.CHANGED, f"value {edge.key} of {edge.task_id}", place, "a step of its own takes it out of the dict",
+            Note(Kind.CHANGED, f"value {edge.key} of {edge.task_id}", place, "a step takes it out of the dict",
                  "Return several outputs by @step(outputs=[…]) instead.")
         )  # fmt: skip
 
@@ -397,7 +407,9 @@ class _Module:
             base = source(Group(f"{base}.options(", options, ")"), 1)
         if decision.over:
             fixed = list(self._arguments(decision, outputs)) if decision.kind == "function" else []
-            over = [Pair(f"{self.words.keyword(name)}=", self._given(each, outputs)) for name, each in decision.over.items()]
+            over = [
+                Pair(f"{self.words.keyword(name)}=", self._given(each, outputs)) for name, each in decision.over.items()
+            ]
             partial = source(Group(f"{base}.partial(", fixed, ")"), 1) if fixed else base
             return Group(f"{partial}.map(", over, ")")
         called = self._arguments(decision, outputs) if decision.kind in ("function", "bash") else ()
@@ -438,7 +450,7 @@ class _Module:
         for each in model.callbacks:
             dag.notes.append(
                 Note(Kind.CHANGED, f"{each.name} of the DAG", each.place, "a callback is a function of Airflow's",
-                     "Make a hook of it: Pipeline(hooks=[…]), or name it: airflow={'on_failure_callback': 'module.name'}.")
+                     "Make a hook of it, or name it: airflow={'on_failure_callback': 'module.name'}.")
             )  # fmt: skip
         if engine:
             yield Pair("airflow=", value(engine))
@@ -480,8 +492,10 @@ class _Module:
             return
         if kind == "cron" and len(rest.split()) == 5:
             given = ['"cron"', text_literal(rest)]
+            dag.schedule = f"cron:{rest} {model.timezone}"
         elif kind == "delta":
-            given = ['"interval"', repr(float(rest)).removesuffix(".0")]
+            given = ['"interval"', as_number(float(rest))]
+            dag.schedule = f"delta:{float(rest)}"
         place = model.schedule_argument.place if model.schedule_argument else model.place
         if not given:
             dag.notes.append(
@@ -499,7 +513,9 @@ class _Module:
         if model.catchup:
             given.append("catch_up=True")
         dag.notes.append(
-            Note(Kind.KEPT, "schedule", place, "the module schedules the pipeline on Airflow when it is run as a script")
+            Note(
+                Kind.KEPT, "schedule", place, "the module schedules the pipeline on Airflow when it is run as a script"
+            )
         )
         yield source(Group(f"{dag.name}.schedule(", given, ")"), 1)
 
@@ -552,5 +568,5 @@ def _indented_docstring(text: str) -> str:
     body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
     if body.endswith('"'):
         body = body[:-1] + '\\"'
-    indented = body.replace("\n", "\n    ")
+    indented = "\n".join(f"    {line}" if line else "" for line in body.split("\n")).strip()
     return f'    """{indented}\n    """' if "\n" in body else f'    """{indented}"""'

@@ -184,7 +184,7 @@ class _Functions(cst.CSTVisitor):
     def __init__(self) -> None:
         self.found: list[cst.FunctionDef] = []
 
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:  # noqa: N802  # libcst's name
         self.found.append(node)
 
 
@@ -194,8 +194,10 @@ def _names(tree: ast.AST) -> Iterator[str]:
         spec = tree.args
         own = {each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg) if each}
         body = tree.body if isinstance(tree.body, list) else [tree.body]
-        stored = {node.id for each in body for node in ast.walk(each) if _is_stored(node)}
-        declared = {name for each in body for node in ast.walk(each) if isinstance(node, ast.Global) for name in node.names}
+        stored = {name for each in body for node in ast.walk(each) if (name := _stored(node))}
+        declared = {
+            name for each in body for node in ast.walk(each) if isinstance(node, ast.Global) for name in node.names
+        }
         inside = {name for each in body for name in _names(each)}
         yield from inside - own - (stored - declared)
         around = [*spec.defaults, *(each for each in spec.kw_defaults if each), *getattr(tree, "decorator_list", ())]
@@ -213,8 +215,8 @@ def _annotations(spec: ast.arguments) -> Iterator[ast.expr | None]:
     return (each.annotation for each in every if each)
 
 
-def _is_stored(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+def _stored(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else ""
 
 
 def _imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:

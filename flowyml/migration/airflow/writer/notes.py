@@ -45,12 +45,16 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class DagResult:
-    """A DAG: the name of its pipeline in the module, and its notes."""
+    """A DAG: the name of its pipeline in the module, its notes, and when the module schedules it.
+
+    ``schedule`` is ``None``, ``cron:FIELDS ZONE`` or ``delta:SECONDS``, as a word.
+    """
 
     dag_id: str
     pipeline: str
     place: Place
     notes: Sequence[Note]
+    schedule: str = "None"
 
     @property
     def verdict(self) -> Verdict:

@@ -127,7 +127,7 @@ def _page_of(file: FileResult, dag: DagResult) -> str:
     )
     table = f"<table><tr><th></th><th>Construct</th><th>Where</th><th>Why</th><th>What to do</th></tr>{rows}</table>"
     sides = (
-        f'<div class=sides><div><h2>{_safe(file.path)}</h2><pre>{_safe(file.original)}</pre></div>'
+        f"<div class=sides><div><h2>{_safe(file.path)}</h2><pre>{_safe(file.original)}</pre></div>"
         f"<div><h2>{_safe(file.module)}</h2><pre>{_safe(file.written)}</pre></div></div>"
     )
     return _page(dag.dag_id, f'<p><a href="index.html">All DAGs</a> · {_safe(dag.verdict)}</p>{table}{sides}')
@@ -156,8 +156,8 @@ def _safe(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text in a cell of a table, in which nothing is taken for Markdown or HTML."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", line)
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", line)
 
 
 def _code(text: str) -> str:

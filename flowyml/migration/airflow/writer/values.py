@@ -11,7 +11,7 @@ from flowyml.migration.airflow.model import AssetRef, FunctionModel, Reference, 
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal
 from flowyml.plan.parameters import is_json
 
-__all__ = ["Unwritable", "Words", "is_plain", "number", "path_of"]
+__all__ = ["Unwritable", "Words", "as_number", "is_plain", "path_of"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -54,7 +54,7 @@ class Words:
         match value:
             case timedelta():
                 self.used.add("timedelta")
-                return f"timedelta(seconds={number(value.total_seconds())})"
+                return f"timedelta(seconds={as_number(value.total_seconds())})"
             case datetime():
                 self.used.add("datetime")
                 return f"datetime.fromisoformat({text_literal(value.isoformat())})"
@@ -149,6 +149,6 @@ def path_of(path: str) -> str | None:
     return path
 
 
-def number(seconds: float) -> str:
+def as_number(seconds: float) -> str:
     """A number as one writes it: ``60`` and not ``60.0``."""
     return str(int(seconds)) if seconds == int(seconds) else repr(float(seconds))

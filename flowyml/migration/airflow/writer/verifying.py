@@ -7,16 +7,21 @@ where a DAG file is executed, and only when it is asked for.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowyml.core.errors import EngineError
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult
+from flowyml.plan.marks import mark_of
 
-__all__ = ["Difference", "compare", "load_dags"]
+__all__ = ["Difference", "compare", "load_dags", "verify"]
 
 _SECONDS = 600
 _FIELDS = ("operator", "trigger_rule", "retries", "execution_timeout", "mapped")
@@ -24,11 +29,12 @@ _STEP = ("Step", "ItemStep")
 # Trigger rules that FlowyML widens where a step may be skipped, and decides by itself: see docs/control-flow.md.
 _WIDER = {("all_success", "none_failed"), ("all_success", "none_failed_min_one_success")}
 
-_LOADER = '''
+_LOADER = """
 import json, os, sys, tempfile
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
-root = sys.argv[1] if os.path.isdir(sys.argv[1]) else os.path.dirname(sys.argv[1])
-sys.path.insert(0, root)
+folders = list(dict.fromkeys(os.path.dirname(path) for path in sys.argv[1:]))
+root = folders[0]
+sys.path[:0] = folders
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = root
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
@@ -63,11 +69,11 @@ def task(found):
 
 def schedule(dag):
     table = dag.timetable
-    inner = getattr(table, "_expression", None)
+    inner = getattr(table, "_expression", None) or getattr(table, "expression", None)
     if inner is not None:
-        zone = getattr(table, "_timezone", None)
+        zone = getattr(table, "_timezone", None) or getattr(table, "timezone", None)
         return f"cron:{inner} {getattr(zone, 'name', zone)}"
-    delta = getattr(table, "_delta", None)
+    delta = getattr(table, "_delta", None) or getattr(table, "delta", None)
     if delta is not None:
         return f"delta:{seconds(delta)}"
     name = type(table).__name__
@@ -76,17 +82,21 @@ def schedule(dag):
 real, sys.stdout = sys.stdout, sys.stderr
 import inspect
 known = inspect.signature(DagBag).parameters
-bag = DagBag(sys.argv[1], **{"include_examples": False} if "include_examples" in known else {})
+given = {"include_examples": False} if "include_examples" in known else {}
+bag = DagBag(root, collect_dags=False, **given)
+for path in sys.argv[1:]:
+    bag.process_file(path, only_if_updated=False)
 dags = {
     dag.dag_id: {
-        "shown": getattr(dag, "dag_display_name", None) or dag.dag_id,
+        "dag_id": dag.dag_id, "shown": getattr(dag, "dag_display_name", None) or dag.dag_id,
         "file": dag.fileloc, "schedule": schedule(dag), "catchup": bool(dag.catchup),
         "tasks": {each.task_id: task(each) for each in dag.tasks},
     }
     for dag in bag.dags.values()
 }
-real.write("\\n" + json.dumps({"dags": dags, "errors": {str(k): str(v)[-600:] for k, v in bag.import_errors.items()}}) + "\\n")
-'''
+errors = {str(path): str(error)[-600:] for path, error in bag.import_errors.items()}
+real.write("\\n" + json.dumps({"dags": dags, "errors": errors}) + "\\n")
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,48 +114,48 @@ class Difference:
         return f"{where}: {self.what}: {self.original!r} in the DAG file, {self.compiled!r} in the compiled one"
 
 
-def load_dags(python: str, folder: Path) -> Mapping[str, Any]:
-    """What the DagBag of an interpreter's Airflow finds in a file or folder. Raises ``EngineError``."""
+def load_dags(python: str, paths: Sequence[Path]) -> Mapping[str, Any]:
+    """What the DagBag of an interpreter's Airflow finds in some files. Raises ``EngineError``."""
+    shown = f"{len(paths)} files" if len(paths) != 1 else str(paths[0])
     with tempfile.TemporaryDirectory() as home:
         script = Path(home) / "load_dags.py"
         script.write_text(_LOADER, encoding="utf-8")
         try:
             ended = subprocess.run(
-                [python, "-I", script, folder], capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=home
+                [python, "-I", script, *paths], capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=home
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise EngineError(f"{python} did not load {folder}: {error}") from error
+            raise EngineError(f"{python} did not load {shown}: {error}") from error
     last = ended.stdout.strip().rpartition("\n")[2]
     try:
         found: Mapping[str, Any] = json.loads(last)
     except ValueError:
-        raise EngineError(f"{python} has no Airflow that loads {folder}: {ended.stderr[-800:]}") from None
+        raise EngineError(f"{python} has no Airflow that loads {shown}: {ended.stderr[-800:]}") from None
     return found
 
 
 def compare(
-    original: Mapping[str, Any], compiled: Mapping[str, Any], helpers: Sequence[str] = (), *, schedule: bool = True
+    original: Mapping[str, Any], compiled: Mapping[str, Any], schedule: str, helpers: Collection[str] = ()
 ) -> Iterator[Difference]:
     """The differences between a DAG and the one that was compiled from its pipeline.
 
-    Tasks are known by the name that Airflow shows. Those that only the compiled one has, for branches, say, are taken
+    ``schedule`` is what the pipeline's module says, and ``helpers`` are ids of tasks that stand for no step. Tasks are
+    known by the name that Airflow shows. Those that only the compiled one has, for branches, say, are taken
     out of its graph, as if what waits for them waited for what they wait for.
     """
-    dag = original["shown"]
-    before = {name: each for name, each in original["tasks"].items()}
+    dag, before = original["dag_id"], original["tasks"]
     after = _by_shown(compiled["tasks"])
     extra = [name for name in after if name not in before]
     for name in before.keys() - after.keys():
         yield Difference(dag, name, "task", "there", "missing")
+    known = {each["shown"] for task, each in compiled["tasks"].items() if task in helpers}
     for name in extra:
-        if name not in helpers:
+        if name not in known:
             yield Difference(dag, name, "task", "missing", "there")
     for name in before.keys() & after.keys():
         yield from _of_task(dag, name, before[name], after[name], _upstream(after, name, set(extra)))
-    if schedule:
-        for what in ("schedule", "catchup"):
-            if original[what] != compiled[what]:
-                yield Difference(dag, "", what, original[what], compiled[what])
+    if original["schedule"] != schedule:
+        yield Difference(dag, "", "schedule", original["schedule"], schedule)
 
 
 def _of_task(
@@ -186,3 +196,65 @@ def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str]) -> list[str]
         else:
             found.add(each)
     return sorted(found)
+
+
+def verify(
+    python: str,
+    results: Sequence[FileResult],
+    folder: Path,
+    count: Callable[[int], None] = lambda done: None,
+) -> Iterator[tuple[FileResult, DagResult, Sequence[Difference] | str]]:
+    """Each DAG with what Airflow finds otherwise in the one that is compiled from its module below ``folder``.
+
+    A text in their place says why nothing could be compared.
+    """
+    pairs = [(file, dag) for file in results for dag in file.dags]
+    with tempfile.TemporaryDirectory() as made:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            texts = list(_counted(pool.map(lambda pair: _compiled(folder, *pair), pairs), count))
+        compiled = Path(made) / "dags"
+        compiled.mkdir()
+        for number, text in enumerate(texts):
+            if text.returncode == 0:
+                (compiled / f"dag_{number}.py").write_text(text.stdout, encoding="utf-8")
+        if not pairs:
+            return
+        after = load_dags(python, sorted(compiled.iterdir()))
+        by_file = {Path(dag["file"]).name: dag for dag in after["dags"].values()}
+        originals = list(dict.fromkeys(Path(file.path).resolve() for file, _ in pairs))
+        before = load_dags(python, originals)
+        for number, (file, dag) in enumerate(pairs):
+            yield file, dag, _compared(before, by_file.get(f"dag_{number}.py"), dag, texts[number])
+
+
+def _compared(
+    before: Mapping[str, Any], after: Mapping[str, Any] | None, dag: DagResult, text: subprocess.CompletedProcess[str]
+) -> Sequence[Difference] | str:
+    if dag.dag_id not in before["dags"]:
+        return (
+            f"Airflow does not load the DAG file: {' '.join(before['errors'].values())[-300:] or 'it has no such DAG'}"
+        )
+    if after is None:
+        lines = text.stderr.strip().splitlines()
+        return f"Airflow does not load the compiled DAG: {lines[-1] if lines else 'it has an error'}"
+    mark = mark_of(text.stdout.encode())
+    helpers = mark.facts.get("helpers", ()) if mark else ()
+    return list(compare(before["dags"][dag.dag_id], after, dag.schedule, helpers))
+
+
+def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:
+    """The DAG file that FlowyML compiles from a pipeline, in a process of its own: that imports the module."""
+    where = f"{folder / file.module}:{dag.pipeline}"
+    return subprocess.run(
+        [sys.executable, "-m", "flowyml", "compile", where, "--to", "airflow"],
+        capture_output=True, text=True, timeout=_SECONDS, check=False,
+    )  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+def _counted(items: Iterable[T], count: Callable[[int], None]) -> Iterator[T]:
+    for number, item in enumerate(items, 1):
+        count(number)
+        yield item

@@ -1,0 +1,90 @@
+"""``flowyml import airflow -o DIR``: pipelines from DAG files, the report, and what Airflow finds in both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowyml.cli.failures import FAILED
+from flowyml.cli.output import Output, Word, note
+
+if TYPE_CHECKING:
+    from flowyml.migration.airflow.model import FileModel
+    from flowyml.migration.airflow.writer.notes import DagResult, FileResult
+
+__all__ = ["write_pipelines"]
+
+_COLOURS = {"any engine": "green", "Airflow only": "cyan", "needs a hand": "yellow"}
+_KINDS = {"refused": "red", "opaque": "cyan", "changed": "yellow"}
+
+
+def write_pipelines(
+    out: Output,
+    files: Sequence[FileModel],
+    folder: Path,
+    report: Path | None,
+    python: Path | None,
+    *,
+    as_json: bool,
+    force: bool,
+) -> int:
+    """Write the modules below a folder, and tell what became of each DAG. Gives the exit code."""
+    from flowyml.migration.airflow.writer.report import document, files_of_report, totals
+    from flowyml.migration.airflow.writer.writing import results_of, write_into
+
+    results = list(results_of(files))
+    write_into(folder, {file.module: file.written for file in results if file.module}, force=force)
+    found = _verified(out, results, folder, python, quiet=as_json) if python else []
+    if report is not None:
+        write_into(report, files_of_report(results), marked=False)
+    if as_json:
+        out.document({**document(results), **({"verified": found} if python else {})})
+    else:
+        _tell(out, results, folder)
+        out.line(totals(results))
+    return FAILED if any(each["differences"] or each["problem"] for each in found) else 0
+
+
+def _tell(out: Output, results: Sequence[FileResult], folder: Path) -> None:
+    rows = [_row(file, dag, folder) for file in results for dag in file.dags]
+    if rows:
+        out.table(("DAG", "RUNS ON", "KEPT", "CHANGED", "OPAQUE", "REFUSED", "MODULE"), rows)
+    seen: set[tuple[str, str, str]] = set()
+    for file in results:
+        if file.reason and file.reason.startswith("it could not"):
+            note(Word("not written:", "yellow"), f" {file.path}: {file.reason}")
+        for dag in file.dags:
+            for each in dag.notes:
+                key = (str(each.place), each.construct, each.reason)
+                if each.kind == "refused" and key not in seen:
+                    seen.add(key)
+                    out.line(Word("refused", _KINDS["refused"]), f"  {each.place}: {each.construct}: {each.reason}")
+
+
+def _row(file: FileResult, dag: DagResult, folder: Path) -> tuple[object, ...]:
+    count = Counter(each.kind.value for each in dag.notes)
+    numbers = [count[kind] or "" for kind in ("kept", "changed", "opaque", "refused")]
+    return dag.dag_id, Word(dag.verdict.value, _COLOURS[dag.verdict.value]), *numbers, str(folder / file.module)
+
+
+def _verified(
+    out: Output, results: Sequence[FileResult], folder: Path, python: Path, *, quiet: bool
+) -> list[dict[str, Any]]:
+    from flowyml.core.progress import show_counting
+    from flowyml.migration.airflow.writer.verifying import verify
+
+    made: list[dict[str, Any]] = []
+    with show_counting("pipelines compiled", sum(len(file.dags) for file in results)) as count:
+        for file, dag, found in verify(str(python), results, folder, count):
+            problem = found if isinstance(found, str) else None
+            differences = [] if isinstance(found, str) else [str(each) for each in found]
+            made.append({"path": file.path, "dag_id": dag.dag_id, "problem": problem, "differences": differences})
+    if not quiet:
+        for each in made:
+            for line in [*([f"{each['dag_id']}: {each['problem']}"] if each["problem"] else []), *each["differences"]]:
+                out.line(Word("differs", "yellow"), f"  {line}")
+        same = sum(not each["problem"] and not each["differences"] for each in made)
+        out.line(f"Airflow finds the same in {same} of {len(made)} DAGs.")
+    return made

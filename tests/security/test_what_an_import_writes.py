@@ -1,0 +1,125 @@
+"""A DAG file from elsewhere is read and imported: its names reach modules, reports and paths as text alone."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml.core.errors import ConfigurationError
+from flowyml.migration.airflow.writer.notes import FileResult
+from flowyml.migration.airflow.writer.report import files_of_report
+from flowyml.migration.airflow.writer.writing import results_of, write_into
+from tests.unit.migration.dag_files import read
+
+EVIL = [
+    '"); import os; os.system("touch owned") #',
+    "'''\nimport os\nos.system('touch owned')\n'''",
+    '"""\nimport os\nos.system("touch owned")\n"""',
+    "a\\\nimport os",
+    "</pre><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "x\u2028import os",
+    "{{ 7 * 7 }}",
+]
+TOP = """from airflow import DAG
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+"""
+
+
+def result(folder: Path, evil: str) -> FileResult:
+    """Airflow, and so the reader, refuses such ids; here they come all the same."""
+    text = (
+        f"{TOP}with DAG('d', schedule={evil!r}, description={evil!r}, doc_md={evil!r}, tags=[{evil!r}], "
+        f"params={{{evil!r}: {evil!r}, 'day': {evil!r}}}, default_args={{'owner': {evil!r}}}):\n"
+        f"    a = BashOperator(task_id='a', bash_command={evil!r} + '{{{{ ds }}}}', env={{{evil!r}: {evil!r}}})\n"
+        f"    b = BashOperator(task_id='b', bash_command={evil!r})\n"
+        f"    c = EmptyOperator(task_id='c', pool={evil!r})\n"
+        f"    d = BashOperator(task_id='d', bash_command=open({evil!r}), **{{{evil!r}: 1}})\n"
+        f"    a >> b >> c >> d\n"
+    )
+    file = read(folder, text)
+    (dag,) = file.dags
+    tasks = [
+        replace(task, task_id=f"{evil}{task.task_id}", operator=f"{task.operator}{evil}" * (task.task_id == "d") or
+                task.operator, upstream=tuple(f"{evil}{name}" for name in task.upstream))
+        for task in dag.tasks
+    ]  # fmt: skip
+    (made,) = results_of([replace(file, dags=(replace(dag, dag_id=evil, tasks=tuple(tasks)),))])
+    return made
+
+
+@pytest.fixture(autouse=True)
+def in_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "repository").mkdir()
+    monkeypatch.chdir(tmp_path / "repository")
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_name_becomes_code_in_a_module(tmp_path: Path, evil: str) -> None:
+    made = result(tmp_path, evil)
+    assert made.written, made.reason
+    tree = ast.parse(made.written)
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert not imported
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    assert called.isdisjoint({"open", "exec", "eval", "alert", "__import__"})
+    assert "system" not in {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+class Tags(HTMLParser):
+    """The tags and attributes of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[str, ...]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, tuple(name for name, _ in attrs)))
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_name_becomes_markup_in_the_report(tmp_path: Path, evil: str) -> None:
+    for name, text in files_of_report([result(tmp_path, evil)]).items():
+        assert "/" not in name
+        if name.endswith(".html"):
+            tags = Tags()
+            tags.feed(text)
+            assert {tag for tag, _ in tags.found}.isdisjoint({"script", "img", "iframe", "svg", "link", "object"})
+            assert not [name for _, names in tags.found for name in names if name.startswith("on")]
+            assert "default-src 'none'" in text
+        if name.endswith(".md"):
+            assert "<script" not in text
+            assert "<img" not in text
+
+
+@pytest.mark.parametrize(
+    "path", ["../../evil.py", "/etc/cron.d/evil.py", "a/../../b.py", "..\\..\\x.py", ".git/hooks.py"]
+)
+def test_no_path_leads_out_of_the_folder(tmp_path: Path, path: str) -> None:
+    from flowyml.migration.airflow.writer.writing import _module_path
+
+    made = _module_path(path, set())
+    out = tmp_path / "out"
+    write_into(out, {made: "x = 1\n"})
+    assert (out / made).resolve().is_relative_to(out.resolve())
+    assert not any(part.startswith(".") for part in made.split("/"))
+
+
+def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "team").symlink_to(elsewhere)
+    (elsewhere / "secret.py").write_text("x")
+    (out / "linked.py").symlink_to(elsewhere / "secret.py")
+    for name in ("team/flow.py", "linked.py"):
+        with pytest.raises(ConfigurationError, match="leads out of"):
+            write_into(out, {name: "y = 1\n"}, force=True)
+    assert [path.name for path in elsewhere.iterdir()] == ["secret.py"]

@@ -1,0 +1,246 @@
+"""Pipelines that are written from DAG files: what becomes of each construct, and that they are pipelines."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml import Pipeline
+from flowyml.migration.airflow.writer.modules import Written, write_module
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Verdict
+from flowyml.migration.airflow.writer.report import document, markdown, totals
+from flowyml.migration.airflow.writer.verifying import compare
+from tests.unit.commands import flowyml
+from tests.unit.migration.dag_files import read
+
+HEAD = """
+from datetime import datetime, timedelta
+from airflow import DAG
+from airflow.decorators import dag, task
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import BranchPythonOperator, PythonOperator
+"""
+
+
+def written(folder: Path, text: str) -> Written:
+    file = read(folder, HEAD + textwrap.dedent(text))
+    return write_module(file, (folder / "repository/dags/flow.py").read_text())
+
+
+def loaded(folder: Path, made: Written, name: str) -> ModuleType:
+    """The module, imported where there is no Airflow."""
+    path = folder / f"{name}.py"
+    path.write_text(made.text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def kinds(dag: DagResult) -> Mapping[str, Kind]:
+    return {note.construct: note.kind for note in dag.notes}
+
+
+def test_functions_move_over_and_values_flow(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        '''
+        import json  # of the standard library
+
+        FACTOR = 2  # how much
+
+        def helper(value):
+            return value * FACTOR
+
+        @dag(schedule="@daily", start_date=datetime(2024, 1, 1), tags=["a"])
+        def flow():
+            # Reads it.
+            @task(retries=2, retry_delay=timedelta(minutes=1))
+            def extract() -> list:
+                """Read.
+
+                Twice.
+                """
+                return json.loads("[1, 2]")
+
+            @task
+            def double(value, by=1):
+                return helper(value) * by
+
+            @task
+            def total(values):
+                return sum(values)
+
+            done = total(double.partial(by=3).expand(value=extract()))
+            done >> EmptyOperator(task_id="end")
+
+        flow()
+        ''',
+    )
+    (result,) = made.dags
+    assert result.verdict is Verdict.ANY, result.notes
+    assert "@step(retry=OrchestratorRetryPolicy(max_attempts=3, initial_delay_seconds=60, backoff" in made.text
+    assert '    """Read.\n\n    Twice.\n    """' in made.text
+    assert "FACTOR = 2  # how much" in made.text
+    assert "# Reads it.\n@step(" in made.text
+    assert "airflow" not in made.text.replace("`flowyml import airflow`", "").replace('on="airflow"', "")
+    assert 'flow.schedule("cron", "0 0 * * *", on="airflow"' in made.text
+    flow: Pipeline = loaded(tmp_path, made, "written_flow").flow
+    assert dict(flow.run().outputs) == {"total": 18}
+    assert flow.compile().by_name["end"].after == ("total",)
+
+
+def test_the_same_file_gives_the_same_module(tmp_path: Path) -> None:
+    text = """
+    with DAG("d", schedule=None):
+        BashOperator(task_id="a", bash_command="echo {{ ds }}", env={"b": "1", "a": "2"})
+    """
+    assert written(tmp_path, text).text == written(tmp_path, text).text
+
+
+def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        from airflow.models import Variable
+
+        def choose(ti, **context):
+            return "left" if ti else "right"
+
+        def reads():
+            return Variable.get("x")
+
+        with DAG("d", schedule=timedelta(hours=2)):
+            first = BranchPythonOperator(task_id="choose", python_callable=choose)
+            left = PythonOperator(task_id="left", python_callable=reads)
+            right = BashOperator(task_id="right", bash_command="echo {{ ds }}", retries=1)
+            last = BashOperator(task_id="last", bash_command="echo plain", trigger_rule="none_failed")
+            first >> [left, right] >> last
+        """,
+    )
+    (result,) = made.dags
+    assert result.verdict is Verdict.AIRFLOW
+    found = kinds(result)
+    assert (found["task choose"], found["task right"], found["task left"]) == (Kind.OPAQUE, Kind.OPAQUE, Kind.KEPT)
+    assert (
+        "with suppress(ImportError):  # there where Airflow runs it\n    from airflow.models import Variable"
+        in made.text
+    )
+    plan = loaded(tmp_path, made, "written_choose").d.compile()
+    assert plan.by_name["choose"].options["airflow"]["arguments"]["python_callable"] == {
+        "$code": "written_choose:choose"
+    }
+    assert plan.by_name["right"].options["airflow"]["operator"] == "airflow.operators.bash.BashOperator"
+    assert (plan.by_name["last"].function, plan.by_name["last"].run_if) == (
+        "flowyml.steps.commands:bash",
+        "none_failed",
+    )
+    assert set(plan.by_name["last"].after) == {"left", "right"}
+    assert 'd.schedule("interval", 7200, on="airflow")' in made.text
+
+
+@pytest.mark.parametrize(
+    ("text", "construct", "kind", "words"),
+    [
+        ('PythonOperator(task_id="t", python_callable=lambda: 1)', "task t", Kind.REFUSED, "lambda"),
+        ('BashOperator(task_id="t", bash_command=open("x").read())', "task t", Kind.REFUSED, "only Airflow knows"),
+    ],
+)
+def test_what_cannot_be_written_is_a_step_that_says_so(
+    tmp_path: Path, text: str, construct: str, kind: Kind, words: str
+) -> None:
+    made = written(tmp_path, f'\nwith DAG("d", schedule=None):\n    {text}\n')
+    (result,) = made.dags
+    assert result.verdict is Verdict.HAND
+    (note,) = [each for each in result.notes if each.construct == construct]
+    assert (note.kind, words in note.reason, note.place.line > 1) == (kind, True, True)
+    assert "raise NotImplementedError(" in made.text
+    loaded(tmp_path, made, "written_hole").d.compile()
+
+
+def test_variables_and_the_environment_are_asked_where_airflow_reads_the_file(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        import os
+        from airflow.models import Variable
+        with DAG("d", schedule=None):
+            BashOperator(task_id="t", bash_command="{{ ds }}", env={"A": Variable.get("a", "b"), "H": os.environ["H"]})
+        """,
+    )
+    assert 'imported("airflow.models:Variable.get")("a", default_var="b")' in made.text
+    assert 'imported("os:environ.get")("H")' in made.text
+
+
+def test_names_of_flowyml_that_the_file_has_too(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        step = 3
+        def pipeline(): return step
+        with DAG("bash", schedule=None):
+            PythonOperator(task_id="pipeline", python_callable=pipeline)
+            BashOperator(task_id="step", bash_command="{{ ds }}")
+        """,
+    )
+    module = loaded(tmp_path, made, "written_clash")
+    (found,) = [each for each in vars(module).values() if isinstance(each, Pipeline)]
+    assert found.name == "bash"
+    assert sorted(step.name for step in found.compile()) == ["pipeline", "step"]
+
+
+def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "one.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    (dags / "two.py").write_text(
+        f'{HEAD}\nwith DAG("two", schedule=None):\n    BashOperator(task_id="a", bash_command="{{{{ ds }}}}")\n'
+    )
+    given = ["import", "airflow", str(dags), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
+    done = flowyml(*given)
+    assert "1 of 2 DAGs run on any engine, 1 on Airflow only, 0 need a hand." in done.out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.py", "two.py"]
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["totals"] == {"dags": 2, "any_engine": 1, "airflow_only": 1, "needs_a_hand": 0}
+    (tmp_path / "out/one.py").write_text("mine = 1\n")
+    refused = flowyml(*given)
+    assert "FlowyML did not write it. --force replaces it." in refused.err
+    assert (tmp_path / "out/one.py").read_text() == "mine = 1\n"
+
+
+def test_differences_are_named() -> None:
+    def side(**tasks: Any) -> Any:
+        plain = {"operator": "BashOperator", "upstream": [], "trigger_rule": "all_success", "retries": 0,
+                 "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None}  # fmt: skip
+        made = {name: {"shown": name, **plain, **each} for name, each in tasks.items()}
+        return {"dag_id": "d", "schedule": "None", "tasks": made}
+
+    before = side(a={}, b={"upstream": ["a"], "retries": 2})
+    assert not list(compare(before, side(a={}, b={"upstream": ["a"], "retries": 2}), "None"))
+    through = side(a={}, choose={"upstream": ["a"]}, b={"upstream": ["choose"], "retries": 2})
+    assert not list(compare(before, through, "None", ["choose"]))
+    found = list(compare(before, side(a={"trigger_rule": "all_done"}, c={}), "cron:0 * * * * UTC"))
+    assert {(each.task_id, each.what) for each in found} == {
+        ("b", "task"), ("c", "task"), ("a", "trigger_rule"), ("", "schedule"),
+    }  # fmt: skip
+    assert "d.b: task: 'there' in the DAG file, 'missing' in the compiled one" in map(str, found)
+
+
+def test_totals_in_words() -> None:
+    assert totals([FileResult("x.py", reason="no DAG")]) == "No DAG was found."
+    assert document([])["totals"]["dags"] == 0
+    assert markdown([]).startswith("# Import of Airflow DAGs")
