@@ -51,6 +51,7 @@ def test_hostile_run_ids(airflow3: Airflow, run_id: str) -> None:
     assert first.job_id == second.job_id
     assert first.run_id == run_id
     assert orchestrator.attach(first.job_id).run_id == run_id
+    assert orchestrator.get_run(first.job_id).revision == short("operate ids").revision, "the commit of its code"
     assert first.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
 
 

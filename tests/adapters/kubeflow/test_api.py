@@ -304,6 +304,7 @@ def test_what_hooks_of_the_pipeline_print_is_in_the_log(orchestrator: KubeflowOr
         ("", "INFO", "the start of talking hooks"), ("between", "INFO", "between"),
         ("", "WARNING", "the end: COMPLETED"),
     ], handle.error  # fmt: skip
+    assert here.get_run(handle.job_id).revision == talking_hooks().revision, "the commit of its code"
 
 
 @pytest.mark.parametrize("ends_in_a_pod", [True, False])
