@@ -29,6 +29,7 @@ _DEEPER = re.compile(
     rb"flowyml_kubeflow\.|KubeflowLocal|\.(?:attach|get_run(?:_status)?|health|runs|schedules|step_runs)\("
 )
 _NODES = "flowyml/runtime/nodes.py"  # the words of control flow
+_LISTING = "flowyml/artifacts/listing.py"  # what engines' clients list
 _SHARED = "flowyml/runtime/shared.py"  # processes of several steps
 # The local engine with its step processes, what other engines' clients stand on, and what is said of code when it is
 # bundled; and the code of a user's that may make or ask an engine when it is imported.
@@ -43,10 +44,11 @@ _ENGINES = (
     "flowyml/runtime/kept.py", "flowyml/runtime/looks.py", "flowyml/runtime/seeds.py", "flowyml/plan/differences.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py", "flowyml/core/progress.py", "flowyml/core/submission_result.py",
+    _LISTING,
 )  # fmt: skip
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
-    "flowyml/artifacts/listing.py", "flowyml/artifacts/markdown.py",
+    "flowyml/artifacts/markdown.py",
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
 )  # fmt: skip
@@ -79,7 +81,7 @@ _REACH = ("flowyml/authoring/caching.py", "flowyml/authoring/reach.py", "flowyml
 # What sends metrics, for code that makes such a collector; and engines' clients, which also stand on the second.
 _PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
 _PUSHES = re.compile(rb"Prometheus|prometheus|exchange")
-_KINDS = "flowyml/plan/kinds.py"  # for either
+_KINDS = "flowyml/plan/kinds.py"  # for either, and for what lists artifacts
 _MAY_BE_ANOTHER = re.compile(
     rb"(?<!Kubeflow)Orchestrator|orchestrators|get_orchestrator|SubmissionResult|core\.progress"
 )
@@ -115,7 +117,7 @@ def with_launcher(bundle: Bundle) -> Bundle:
         }
     is_shown = any(_MAY_BE_SHOWN.search(data) for data in users)
     needless = (*(() if compiles else _COMPILERS), *(() if is_shown else _FACES))
-    needless = needless if compiles or is_shown else (*needless, _KINDS)
+    needless = needless if compiles or is_shown or _LISTING in contents else (*needless, _KINDS)
     needless += (*(() if cached else _CACHES), *(() if cached and compiles else _REACH))
     contents = {path: data for path, data in contents.items() if path not in needless}
     unused = (*_AT_A_DESK, *(() if any(_PRUNES.search(data) for data in users) else _PRUNING))
