@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowyml.migration.airflow.model import FunctionModel, Reference, Symbolic
+from flowyml.migration.airflow.reader.evaluator import Evaluator
 from flowyml.migration.airflow.reader.files import find_root
 from tests.unit.migration.dag_files import codes, edges, ids, read
 
@@ -489,3 +490,13 @@ def test_the_root_is_the_repository_else_where_the_command_is_given(
     assert find_root(path) == tmp_path / "work/owner/airflow"
     (tmp_path / "work/.git").mkdir()
     assert find_root(path) == tmp_path / "work"
+
+
+def test_a_fault_of_the_reader_costs_one_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Evaluator, "make_super", broken)
+    file = read(tmp_path, HEAD + "x = super()\nwith DAG('d', schedule=None):\n    EmptyOperator(task_id='a')\n")
+    assert ids(file) == ["a"]
+    assert "unread" in codes(file)

@@ -43,7 +43,8 @@ class Evaluator(Calls):
         self.module, self.scope = module, module.scope
         end = ast.Pass(lineno=len(text.splitlines()) or 1, end_lineno=1, col_offset=0, end_col_offset=0)
         try:
-            self.block(tree.body)
+            for node in tree.body:
+                self._guarded_statement(node, module)
         except Raised as error:
             self.module, self.scope = module, module.scope
             self.reason = f"importing it raises {error}"
@@ -58,6 +59,19 @@ class Evaluator(Calls):
             self.context.dags.clear()
             self.warn("steps", "evaluation stopped: expressions nest too deeply", end)
         self.module, self.scope = module, module.scope
+
+    def _guarded_statement(self, node: ast.stmt, module: Module) -> None:
+        """One statement of the file. A fault of the reader's own is said, and the rest of the file still read."""
+        try:
+            self.block([node])
+        except (Raised, Return, Abandoned, Break, Continue, OutOfSteps, RecursionError):
+            raise
+        except Exception as error:
+            self.module, self.scope, self.depth = module, module.scope, 0
+            self.context.dags.clear()
+            self.context.groups.clear()
+            self.context.brackets.clear()
+            self.warn("unread", f"the reader failed here: {type(error).__name__}: {error}", node)
 
     @property
     def dags(self) -> list[Dag]:
