@@ -29,9 +29,11 @@ from flowyml.plan.model import Plan
 from flowyml.runtime.loading import stop_if_loading
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from datetime import date, datetime
 
     from flowyml.artifacts.store import Store
+    from flowyml.core.pruning import Bounds, Prunable
     from flowyml.orchestrators.handover import Handed
     from flowyml.orchestrators.workflows import Workflow
     from flowyml.plan.bundle import Bundle
@@ -210,6 +212,12 @@ class RemoteOrchestrator(Orchestrator):
 
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         return self.adapter.missing_secrets(references)
+
+    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
+        return self.adapter.prunable(bounds)
+
+    def pruning(self) -> AbstractContextManager[object]:
+        return self.adapter.pruning()
 
     def backfill(
         self, name: str, start: date, end: date, *, parameters: Mapping[str, Any] | None = None, **options: Any

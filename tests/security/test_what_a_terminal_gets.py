@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import pty
@@ -20,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowyml.artifacts import open_store
 from flowyml.cli import main
 from flowyml.cli.app import COMMANDS as ALL_COMMANDS
 from flowyml.core.capabilities import Capabilities, Feature, Level, Support
@@ -27,14 +30,19 @@ from flowyml.core.errors import EngineError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.plain_text import safe_line, safe_log, safe_text
 from flowyml.core.progress import show_progress
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.pruning import Bounds, Prunable
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.graph import mermaid, svg, terminal
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn
+from flowyml.orchestrators.workflows import Workflow
 from flowyml.plan.bundle import Bundle, build
+from flowyml.plan.canonical import canonical_json
 from flowyml.plan.model import Plan, Step
+from flowyml.plan.names import slug
+from flowyml.runtime import caching
 
 EVIL = "evil\x1b]0;owned\x07\x1b[2J\x1b[8m\x9b3A\x08\r\u202eevil"
 SHOWN = r"evil\x1b]0;owned\x07\x1b[2J\x1b[8m\x9b3A\x08"
@@ -90,6 +98,16 @@ class Hostile(Orchestrator):
     def missing_secrets(self, references: Collection[str]) -> dict[str, str]:
         return dict.fromkeys(references, f"{EVIL}\n{EVIL}")
 
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        return [Artifact(step=EVIL, name=EVIL, type=EVIL, format=EVIL, url=EVIL, metadata={EVIL: EVIL}, head=EVIL)]
+
+    def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
+        for kept in ("", EVIL):
+            yield Prunable(kind=EVIL, name=EVIL, bytes=1, used=0, kept=kept, remove=never_removed)
+
+    def workflows(self, *, last: int = 25) -> list[Workflow]:
+        return [Workflow(name=EVIL, schedule=EVIL, timezone=EVIL, owners=(EVIL,), tags=(EVIL,), file=EVIL, url=EVIL)]
+
     def health(self) -> Health:
         return Health(reachable=True, version=EVIL, url=EVIL, detail=EVIL)
 
@@ -140,6 +158,10 @@ class Hostile(Orchestrator):
         raise EngineError(EVIL)
 
 
+def never_removed() -> int:
+    raise OSError(EVIL)
+
+
 class Failing(Hostile):
     failing = True
 
@@ -183,9 +205,30 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     (tmp_path / "rude.py").write_text(f"raise ValueError({EVIL!r})\n")
     build(HOSTILE_PLAN, files={"m.py": b"def f(): ..."}).write(tmp_path)
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / f"{EVIL}.py").write_text(
+        f"from flowyml.core.pipeline import Pipeline\nPipeline('p', stack={EVIL!r})  # {EVIL}\n"
+    )
+    (old / "dag.py").write_text(f"from airflow import DAG\nwith DAG({EVIL!r}, schedule={EVIL!r}):\n    pass\n")
+    forge_cached_result(tmp_path / "store")
     yield
     for name in ("mild", "rude", "secretive"):
         sys.modules.pop(name, None)
+
+
+CACHED = hashlib.sha256(canonical_json({}, code=EVIL)).hexdigest()
+
+
+def forge_cached_result(store: Path) -> None:
+    folder = store / caching.ROOT / slug(EVIL) / slug(EVIL) / CACHED
+    folder.mkdir(parents=True)
+    record = {
+        "version": caching._VERSION, "pipeline": EVIL, "step": EVIL, "run_id": EVIL, "created": 0, "seconds": 0,
+        "depends": {"code": EVIL}, "outputs": {},
+    }  # fmt: skip
+    (folder / caching._RECORD).write_text(json.dumps(record))
+    assert [entry.pipeline for _, entry in caching.entries_in(open_store(str(store))) if entry] == [EVIL]
 
 
 COMMANDS = [
@@ -203,6 +246,11 @@ COMMANDS = [
     "compile BUNDLE --to prefect", "bundle BUNDLE", f"bundle mild.py -o {EVIL}",
     "trigger x --on hostile", "clear x --on hostile", "backfill x 2026-01-01 2026-01-02 --on hostile",
     "backends sign-in hostile", "backends stop hostile", "schedule serve --on hostile",
+    "artifacts x --on hostile", "prune --on hostile --older-than 1d", "prune --on hostile --dry-run",
+    "migrate old", "migrate old --check", "migrate old --write", "import airflow old --json",
+    "airflow adopt --on hostile", "airflow adopt --on hostile --dags old", "airflow adopt --on hostile -f markdown",
+    "cache list --artifacts store", f"cache show {CACHED} --artifacts store", f"cache show {EVIL} --artifacts store",
+    "cache clear --artifacts store --all", f"cache clear --artifacts store --pipeline {EVIL}",
     "secrets check secretive.py --on hostile", "secrets check BUNDLE --on hostile",
     f"import airflow {EVIL}", "import airflow hostile_dag.py",
 ]  # fmt: skip

@@ -161,7 +161,7 @@ def test_what_only_this_engine_can_do_is_there_too(toy_url: str) -> None:
 
 
 def test_what_adapters_override_is_forwarded() -> None:
-    composed = {"get_run_status", "retry", "schedule_pipeline", "deploy_pipeline"}  # of what is forwarded
+    composed = {"get_run_status", "retry", "schedule_pipeline", "deploy_pipeline", "prune"}  # of what is forwarded
     methods = {name for name, item in vars(Orchestrator).items() if inspect.isfunction(item) and name[0] != "_"}
     assert methods - vars(RemoteOrchestrator).keys() == composed
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 from pathlib import PurePosixPath
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.plain_text import safe_line
 from flowyml.migration.airflow.model import DagModel, FileModel
 from flowyml.orchestrators.workflows import Workflow
 
@@ -110,9 +111,9 @@ HEADERS = (
 
 
 def cells(one: Adoption) -> tuple[str, ...]:
-    """A row under ``HEADERS``."""
+    """A row under ``HEADERS``. Control characters of what Airflow says are shown, not sent."""
     workflow = one.workflow
-    return (
+    row = (
         workflow.name,
         str(one.outlook),
         "; ".join(one.reasons),
@@ -125,6 +126,7 @@ def cells(one: Adoption) -> tuple[str, ...]:
         "" if workflow.next_run is None else workflow.next_run.isoformat(timespec="minutes"),
         workflow.file,
     )
+    return tuple(map(safe_line, row))
 
 
 def sorted_runs(workflow: Workflow) -> list[tuple[ExecutionStatus, int]]:
@@ -136,7 +138,7 @@ def totals(found: Sequence[Adoption]) -> str:
     """One sentence about all."""
     counts = {outlook: sum(one.outlook is outlook for one in found) for outlook in Outlook}
     said = ", ".join(f"{count} {outlook}" for outlook, count in reversed(counts.items()) if count)
-    return f"{len(found)} DAGs" + (f": {said}" if said else "")
+    return f"{len(found)} DAG{'s' * (len(found) != 1)}" + (f": {said}" if said else "")
 
 
 def exported(found: Sequence[Adoption], form: str) -> str:
