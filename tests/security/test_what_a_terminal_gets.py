@@ -249,6 +249,7 @@ COMMANDS = [
     "artifacts x --on hostile", "prune --on hostile --older-than 1d", "prune --on hostile --dry-run",
     "migrate old", "migrate old --check", "migrate old --write", "import airflow old --json",
     "airflow adopt --on hostile", "airflow adopt --on hostile --dags old", "airflow adopt --on hostile -f markdown",
+    f"airflow cutover {EVIL} --on hostile --to hostile --pipeline mild.py", "airflow cutover x --on hostile --back",
     "cache list --artifacts store", f"cache show {CACHED} --artifacts store", f"cache show {EVIL} --artifacts store",
     "cache clear --artifacts store --all", f"cache clear --artifacts store --pipeline {EVIL}",
     "secrets check secretive.py --on hostile", "secrets check BUNDLE --on hostile",
