@@ -87,7 +87,7 @@ def _ticks(marks: Path) -> list[tuple[str, datetime]]:
     )
 
 
-@pytest.mark.parametrize("engine", ["airflow3"])
+@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
 def test_each_interval_runs_once_though_the_command_is_killed_at_each_step(
     engine: str, request: pytest.FixtureRequest, prefect: PrefectServer, pool: str, tmp_path: Path
 ) -> None:
