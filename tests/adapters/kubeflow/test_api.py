@@ -78,10 +78,10 @@ class TestConformanceOverTheApi(OrchestratorConformance):
     def engine_options(cls, folder: str) -> Mapping[str, Any]:
         return {"kubeflow": {"env": {"FLOWYML_ARTIFACTS": f"{folder}/store"}}}
 
-    def test_a_step_of_a_group_fails_alone(self, orchestrator: Orchestrator, folder: str) -> None:
+    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
         """As those of loops, its pod succeeds: a retry is refused."""
         with pytest.raises(RetryRefusedError, match="KFP runs only pods again that failed"):
-            super().test_a_step_of_a_group_fails_alone(orchestrator, folder)
+            super().test_a_step_of_a_group_fails_alone_and_runs_again(orchestrator, folder)
 
     @pytest.fixture(scope="class")
     @classmethod

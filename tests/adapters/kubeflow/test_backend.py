@@ -162,10 +162,10 @@ class TestBackend(
     @pytest.mark.skip(_ONE_AT_A_TIME)
     def test_clean_up_after_a_cancellation(self) -> None: ...  # type: ignore[override]  # never called
 
-    def test_a_step_of_a_group_fails_alone(self, orchestrator: Orchestrator, folder: str) -> None:
+    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
         """Its run cannot be retried: a run has ended when it is submitted."""
         with pytest.raises(RetryRefusedError, match="interpreted"):
-            super().test_a_step_of_a_group_fails_alone(orchestrator, folder)
+            super().test_a_step_of_a_group_fails_alone_and_runs_again(orchestrator, folder)
 
     @pytest.fixture(scope="class")
     @classmethod
