@@ -6,7 +6,7 @@ Pods run in this process, one after another, so what needs a process of its own 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from flowyml import current_run, for_each, pipeline, step
 from flowyml.artifacts import open_store
-from flowyml.core.errors import RetryRefusedError, RunNotFoundError
+from flowyml.core.errors import RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
@@ -61,9 +61,6 @@ class Interpreted(KubeflowOrchestrator):
                   created_at=now, started_at=now, ended_at=now, error=error)  # fmt: skip
         self.ran[run_id] = run, bundle, ran
         return run_id
-
-    def run_again(self, job_id: str, steps: Sequence[str] | None) -> None:
-        raise RetryRefusedError("what is interpreted is not retried")
 
     def get_run(self, job_id: str) -> Run:
         if job_id not in self.ran:
@@ -161,11 +158,6 @@ class TestBackend(
 
     @pytest.mark.skip(_ONE_AT_A_TIME)
     def test_clean_up_after_a_cancellation(self) -> None: ...  # type: ignore[override]  # never called
-
-    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
-        """Its run cannot be retried: a run has ended when it is submitted."""
-        with pytest.raises(RetryRefusedError, match="interpreted"):
-            super().test_a_step_of_a_group_fails_alone_and_runs_again(orchestrator, folder)
 
     @pytest.fixture(scope="class")
     @classmethod
