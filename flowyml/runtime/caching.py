@@ -40,9 +40,6 @@ _RECORD = "record.json"
 _VERSION = 1
 _LARGEST = 4_000_000
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
-_FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,200}")
-_PLAIN = frozenset({"bytes", "text", "json", "npy", "parquet", "parquet-arrow", "parquet-polars"})
-"""Formats of values without code of their own."""
 _WAIT_SECONDS = 0.02
 _SKEW_SECONDS = 3600
 _LATEST = 100_000_000_000  # seconds since 1970, of a time that dates can be
@@ -141,9 +138,19 @@ class StepCache:
             if not isinstance(name, str) or not _FILE.fullmatch(name) or name == _RECORD:
                 raise ArtifactError(f"its record names {name!r:.80}, which is not a file of its own folder")
             there = written._replace(url=f"{self._kept.url}/{folder}/{name}")
-            return self._store.take(self._kept, there, f"{key}{PurePosixPath(name).suffix}")
+            return self._copied(there, f"{key}{PurePosixPath(name).suffix}")
 
         return moved_reference(output["reference"], move)
+
+    def _copied(self, written: Written, key: str) -> Written:
+        """A copy of just what was written. Raises ``ArtifactError`` for a file that has changed since."""
+        if isinstance(self._kept, LocalStore):
+            with self._kept.fetch(written):
+                return self._store.take(self._kept, written, key)
+        taken = self._store.take(self._kept, written, key)  # which hashes what it copies from elsewhere
+        if (taken.sha256, taken.size) != (written.sha256, written.size):
+            raise ArtifactError(f"{written.url} is not what was written")
+        return taken
 
     def _computed(
         self, step: Step, folder: str, parts: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
@@ -232,7 +239,7 @@ def read_entry(store: Store, folder: str) -> Entry | None:
             plain = json.loads(path.read_bytes())
     except ArtifactError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{store.url}/{folder} has no record that can be read: {error}") from error
     try:
         if plain["version"] != _VERSION:
@@ -243,7 +250,7 @@ def read_entry(store: Store, folder: str) -> Entry | None:
             _number(plain["seconds"]), plain["depends"],
             {name: _output(each) for name, each in plain["outputs"].items()},
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{store.url}/{folder} has a record that makes no sense: {error!r}") from error
     if folder != f"{ROOT}/{slug(entry.pipeline)}/{slug(entry.step)}/{key}":
         raise ArtifactError(f"{store.url}/{folder} has the record of another result")
@@ -330,8 +337,10 @@ def _number(value: object) -> float:
 def _output(plain: Any) -> dict[str, Any]:
     if not isinstance(plain, dict) or plain.keys() not in ({"value"}, {"reference", "files"}):
         raise TypeError(f"{plain!r:.80} is not an output")
-    if "files" in plain and not isinstance(plain["files"], list):
-        raise TypeError("its files are not a list")
+    if "files" in plain:
+        if not isinstance(plain["files"], list) or not is_reference(plain["reference"]):
+            raise TypeError(f"{plain!r:.80} is not a reference with a list of files")
+        moved_reference(plain["reference"], lambda written: written)  # reads all of it
     if "value" in plain and is_reference(plain["value"]):
         raise TypeError("a reference stands for a value")
     return plain

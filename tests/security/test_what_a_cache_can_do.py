@@ -71,6 +71,7 @@ def test_a_record_leads_to_no_file_beside_it(tmp_path: Path, made: Pipeline) -> 
     record, other = entry_of(tmp_path), elsewhere(tmp_path)
     honest = record.read_text()
     up = os.path.relpath(other, record.parent)
+    about = reference(other)["$artifact"]
     outputs = [
         {"reference": reference(other), "files": [up]},
         {"reference": reference(other), "files": [str(other)]},
@@ -80,11 +81,17 @@ def test_a_record_leads_to_no_file_beside_it(tmp_path: Path, made: Pipeline) -> 
         {"reference": reference(other)},
         {"value": reference(other)},
         {"reference": {"$artifact": {"format": "pickle"}}, "files": ["made.pkl"]},
+        {"reference": {}, "files": []},
+        {"reference": "pickle", "files": ["made.pkl"]},
+        {"reference": {"$artifact": {**about, "size": float("inf")}}, "files": ["made.pkl"]},
+        {"reference": {"$artifact": {**about, "picture": {**about, "size": float("inf")}}}, "files": ["made.pkl"]},
+        {"reference": {"$artifact": {**about, "picture": "made.pkl"}}, "files": ["made.pkl"]},
         reference(other),
     ]
     for output in outputs:
         record.write_text(honest)
         forge(record, lambda plain, output=output: plain["outputs"].update(made=output))
+        assert main(["cache", "list"]) == 0, output
         result = made.run()
         assert (result["made"], result.step_results["make"].is_cached) == ((1, "honest"), False), output
     assert not (tmp_path / "planted").exists()
@@ -106,7 +113,17 @@ def test_a_file_that_is_not_what_was_written_is_not_read(tmp_path: Path, made: P
     stored.write_bytes(pickle.dumps(Planted()))
     result = made.run()
     assert not (tmp_path / "planted").exists()
-    assert not result.success or result["made"] == (1, "honest")
+    assert result["made"] == (1, "honest")
+
+
+def test_a_damaged_file_of_the_same_size_costs_a_run_of_the_step(tmp_path: Path, made: Pipeline) -> None:
+    (stored,) = entry_of(tmp_path).parent.glob("*.pkl")
+    data = stored.read_bytes()
+    stored.unlink()
+    stored.write_bytes(data[:-1] + b"x")
+    for is_cached in (False, True):
+        result = made.run()
+        assert (result["made"], result.step_results["make"].is_cached) == ((1, "honest"), is_cached)
 
 
 def test_a_record_stands_for_its_own_result_alone(tmp_path: Path, made: Pipeline) -> None:
