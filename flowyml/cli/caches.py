@@ -97,7 +97,12 @@ def clear(
 
 
 def _store(on: str | None, artifacts: str | None) -> Store:
-    return open_store(artifacts or resolve(on).artifact_place)
+    if artifacts is not None:
+        return open_store(artifacts)
+    target = resolve(on)
+    if target.artifact_place is None and not target.has_default_store:
+        raise UsageError(f"{target.name} does not say where its results stand. Name the store: --artifacts URL.")
+    return open_store(target.artifact_place)
 
 
 def _entries(store: Store, pipeline: str | None, step: str | None) -> Iterator[tuple[str, Entry | None]]:

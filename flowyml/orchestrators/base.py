@@ -131,6 +131,8 @@ class Orchestrator(ABC):
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
     worker_packages: ClassVar[tuple[str, ...]] = ()
+    has_default_store: ClassVar[bool] = True
+    """Whether outputs of steps may stand in this machine's default store; those of a cluster's pods never do."""
     target: str | None = None
     """What ``--on`` takes to find this orchestrator, where that is not ``name``: a configured target, a URL."""
 
@@ -420,13 +422,14 @@ class Orchestrator(ABC):
         What something needs stays whatever its age: a run that is under way, a schedule, a deployment, a run that can
         be run again. ``Prunable.remove`` looks again, since runs begin and end meanwhile.
 
-        An override adds what it knows to this, which is the cached results in the engine's store.
+        An override adds what it knows to this, which is the cached results in the engine's store, where that is known.
         """
         from flowyml.artifacts import open_store
         from flowyml.core.pruning import bounded
         from flowyml.orchestrators.cache_pruning import cached_results
 
-        yield from bounded(cached_results(open_store(self.artifact_place), bounds), bounds)
+        if self.artifact_place is not None or self.has_default_store:
+            yield from bounded(cached_results(open_store(self.artifact_place), bounds), bounds)
 
     def prune(
         self, *, older_than: float = 30 * 86_400, max_bytes: int = 10_000_000_000, dry_run: bool = False

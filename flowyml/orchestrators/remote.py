@@ -103,6 +103,15 @@ class RemoteOrchestrator(Orchestrator):
         """What the engine can do."""
         return self.adapter.capabilities
 
+    @property
+    def artifact_place(self) -> str | None:
+        return self.adapter.artifact_place
+
+    @property
+    def has_default_store(self) -> bool:  # type: ignore[override]  # as above
+        """Whether outputs of steps may stand in this machine's default store."""
+        return self.adapter.has_default_store
+
     def run_pipeline(
         self,
         pipeline: RunnablePipeline,

@@ -15,7 +15,9 @@ from flowyml.artifacts import open_store
 from flowyml.cli import main
 from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
+from flowyml.core.pruning import Bounds
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.targets import resolve
 from flowyml.plan.codec import decode
 from flowyml.runtime.caching import entries_in
 
@@ -413,6 +415,23 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     capfd.readouterr()
     assert main(["cache", "clear", "--all", "--json"]) == 0
     assert json.loads(capfd.readouterr().out) == {"removed": 1}
+    assert not list(entries_in(store))
+
+
+def test_a_cluster_without_a_store_is_not_taken_for_this_machine(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kfp")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowyml.toml").write_text('[orchestrators.prod]\nengine = "kubeflow"\nurl = "http://127.0.0.1:1"\n')
+    chain.run({"path": str(tmp_path / "lines")})
+    for command in (["clear", "--all"], ["list"]):
+        assert main(["cache", *command, "--on", "prod"]) == 2
+        assert "--artifacts URL" in capfd.readouterr().err
+    assert not list(resolve("prod").prunable(Bounds(older_than=0)))
+    store = open_store()
+    assert len(list(entries_in(store))) == 2
+    assert main(["cache", "clear", "--all", "--on", "prod", "--artifacts", store.url]) == 0
     assert not list(entries_in(store))
 
 

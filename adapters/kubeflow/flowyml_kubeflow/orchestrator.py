@@ -49,6 +49,7 @@ class KubeflowOrchestrator(Orchestrator):
     capabilities: ClassVar[Capabilities] = CLUSTER
     engine_package: ClassVar[str | None] = "kfp"
     extra: ClassVar[str | None] = "kubeflow"
+    has_default_store: ClassVar[bool] = False
 
     def __init__(
         self,
