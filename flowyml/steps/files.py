@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import shutil
+from pathlib import Path
 from typing import Any
 
 from flowyml.authoring.steps import step
@@ -24,7 +25,8 @@ def copy_files(source: str, target: str, options: dict[str, Any] | None = None) 
     end in ``/``; else a folder, in which each file keeps its place below the part of ``source`` that has no ``*``.
     Credentials come from the environment: ``copy_files.options(secrets={"AWS_SECRET_ACCESS_KEY": "lake/secret"})``.
     ``options`` are fsspec's for both sides, such as ``endpoint_url``. Raises ``FileNotFoundError`` where nothing
-    matches. Needs the package of the store, such as ``s3fs`` or ``gcsfs``.
+    matches, and ``ValueError`` before the first copy where a copy would be written over a file of
+    ``source``. Needs the package of the store, such as ``s3fs`` or ``gcsfs``.
     """
     return [there for _, there in _copied(source, target, options or {})]
 
@@ -64,9 +66,16 @@ def _copied(source: str, target: str, options: dict[str, Any]) -> list[tuple[str
     there, place = _opened(target, options)
     files, root = _files(here, pattern, source)
     is_folder = target.endswith("/") or len(files) > 1 or files != [pattern]
+    goals = [(path, posixpath.join(place, _below(path, root)) if is_folder else place) for path in files]
+    originals = {_identity(here, path) for path in files} if here == there else set()
+    for path, goal in goals:
+        if _identity(there, goal) in originals:
+            raise ValueError(
+                f"{shown(source)} is not copied to {shown(target)}: {path} would be written over {goal}, which is one "
+                "of the files to copy. Give a target outside of the source."
+            )
     pairs = []
-    for path in files:
-        goal = posixpath.join(place, _below(path, root)) if is_folder else place
+    for path, goal in goals:
         there.makedirs(posixpath.dirname(goal), exist_ok=True)
         with here.open(path, "rb") as read, there.open(goal, "wb") as write:
             shutil.copyfileobj(read, write, _CHUNK)
@@ -75,6 +84,14 @@ def _copied(source: str, target: str, options: dict[str, Any]) -> list[tuple[str
         print(f"{path} -> {goal}")
         pairs.append((path, there.unstrip_protocol(goal)))
     return pairs
+
+
+def _identity(system: Any, path: str) -> object:
+    """What says which file a path leads to: on the machine's own file system also through links."""
+    if "local" in system.protocol and Path(path).exists():
+        found = Path(path).stat()
+        return found.st_dev, found.st_ino
+    return system._strip_protocol(path)
 
 
 def _files(system: Any, pattern: str, shown_as: str) -> tuple[list[str], str]:

@@ -188,6 +188,39 @@ def test_files_are_copied_and_moved(tmp_path: Path) -> None:
         copy_files(f"{source}/*.csv", str(tmp_path))
 
 
+@pytest.mark.parametrize("copy", [copy_files, move_files])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("in/x.csv", "in/"), ("in/*", "in"), ("in", "in"), ("in/x.csv", "in/x.csv"), ("in/x.csv", "link/"),
+     ("in/x.csv", "out/../in/x.csv"), ("in/*.csv", "out/"), ("in/", "in/deep/")],
+)  # fmt: skip
+def test_no_file_is_copied_over_one_that_is_copied(copy: Any, source: str, target: str, tmp_path: Path) -> None:
+    names = ("in/a.csv", "in/x.csv", "in/deep/a.csv")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/x.csv").hardlink_to(tmp_path / "in/x.csv")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    with pytest.raises(ValueError, match=r"is not copied to .* would be written over .* target outside"):
+        copy(f"{tmp_path}/{source}", f"{tmp_path}/{target}")
+    assert [(tmp_path / name).read_text() for name in names] == list(names)
+    assert not (tmp_path / "out/a.csv").exists(), "refused before the first copy"
+
+
+def test_no_object_of_a_store_is_copied_over_itself() -> None:
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory", skip_instance_cache=True)
+    store.pipe_file("/one/a.csv", b"rows")
+    try:
+        with pytest.raises(ValueError, match="would be written over"):
+            move_files("memory://one/*", "memory:///one/")
+        assert store.cat_file("/one/a.csv") == b"rows"
+        assert copy_files("memory://one/*", "memory://two/") == ["memory:///two/a.csv"]
+    finally:
+        store.rm("/", recursive=True)
+
+
 def test_files_go_to_s3_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_s3("lake") as environment:
         for name, value in environment.items():
