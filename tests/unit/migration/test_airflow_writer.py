@@ -203,6 +203,73 @@ def test_names_of_flowyml_that_the_file_has_too(tmp_path: Path) -> None:
     assert sorted(step.name for step in found.compile()) == ["pipeline", "step"]
 
 
+def test_words_of_flowyml_within_the_files_own_text_stay(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        import os
+        def imported(row): return f"imported({row})"
+        def xcom(row): return imported(row) + "xcom("
+        def load(): return xcom(1)
+        with DAG("d", schedule=None):
+            loaded = PythonOperator(task_id="load", python_callable=load)
+            BashOperator(task_id="t", bash_command="{{ ds }}", env={"A": os.environ["H"], "B": loaded.output})
+        """,
+    )
+    assert 'imported_("' in made.text
+    assert 'xcom_("load")' in made.text
+    module = loaded(tmp_path, made, "written_words")
+    assert module.xcom(1) == "imported(1)xcom("
+    assert {step.name for step in module.d.compile()} == {"load", "t"}
+
+
+@pytest.mark.parametrize("line", ["import datetime", "from pendulum import datetime", "datetime = timedelta = None"])
+def test_times_that_the_file_has_under_these_names(tmp_path: Path, line: str) -> None:
+    file = read(
+        tmp_path,
+        f"""
+        {line}
+        from datetime import datetime as when, timedelta as long
+        from airflow import DAG
+        from airflow.operators.bash import BashOperator
+        from airflow.operators.python import PythonOperator
+
+        def load():
+            return str(datetime)
+
+        with DAG("d", schedule="@daily", start_date=when(2024, 1, 1)):
+            PythonOperator(task_id="load", python_callable=load)
+            BashOperator(task_id="t", bash_command="{{{{ ds }}}}", retries=1,
+                         retry_delay=long(minutes=7), at=when(2024, 1, 2))
+        """,
+    )
+    made = write_module(file, (tmp_path / "repository/dags/flow.py").read_text())
+    assert "start=datetime_.fromisoformat(" in made.text
+    assert "at=datetime_.fromisoformat(" in made.text
+    assert "(seconds=420)" in made.text
+    assert "from datetime import datetime as datetime_" in made.text
+    assert line in made.text
+    if "pendulum" not in line:  # which need not be here
+        module = loaded(tmp_path, made, "written_times")
+        assert "class 'datetime.datetime'" not in module.load()
+
+
+def test_several_imports_on_one_line_move_over(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        # Two of them.
+        import json; import os; import sys
+        def load(): return json.dumps(os.sep)
+        with DAG("d", schedule=None):
+            PythonOperator(task_id="load", python_callable=load)
+        """,
+    )
+    assert "import json\nimport os\n" in made.text
+    assert "import sys" not in made.text
+    assert dict(loaded(tmp_path, made, "written_imports").d.run().outputs) == {"load": '"/"'}
+
+
 def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     dags = tmp_path / "dags"
     dags.mkdir()

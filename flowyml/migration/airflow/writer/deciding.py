@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import product
 from typing import Any
 
@@ -165,12 +166,8 @@ def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, pat
     for name in ("retries", "retry_delay", "execution_timeout"):
         value = getattr(task, name)
         if name not in arguments and isinstance(value, int | float) and _is_said(task, name):
-            made.arguments[name] = value if name == "retries" else _Seconds(value)
+            made.arguments[name] = value if name == "retries" else timedelta(seconds=value)
     return made
-
-
-class _Seconds(float):
-    """A time in seconds."""
 
 
 def _is_said(task: TaskModel, name: str) -> bool:

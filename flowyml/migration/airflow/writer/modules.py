@@ -31,6 +31,7 @@ _HOMES = (
     ("flowyml.steps", ("bash",)),
     ("flowyml_airflow", ("airflow_operator", "imported", "xcom")),
 )
+_STANDARD = (("contextlib", ("suppress",)), ("datetime", ("datetime", "timedelta")), ("typing", ("Any",)))
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
 _DAG_OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation")
 _DEFAULT_OPTIONS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
@@ -64,7 +65,7 @@ class _Module:
         self.file = file
         self.moving = Moving(text)
         self.dags = [_Dag(dag, [decide(dag, task, self.moving) for task in _in_order(dag)], "") for dag in file.dags]
-        self.words = Words(self._function_name)
+        self.words = Words(self._function_name, self.word)
         self.used: set[str] = set()
         functions = [each.function for dag in self.dags for each in dag.decisions if each.function]
         self.functions: dict[int, Function] = {id(each.node): each for each in functions}
@@ -73,17 +74,9 @@ class _Module:
             self._by_place.setdefault((each.model.name, each.model.place.line), each)
         self.statements = sorted({number for each in functions for number in each.needed.statements})
         moved = {name for number in self.statements for name in self.moving.statements[number].defines}
-        self._taken = {
-            *moved,
-            *keyword.kwlist,
-            *dir(builtins),
-            "annotations",
-            "suppress",
-            "Any",
-            "datetime",
-            "timedelta",
-        }
+        self._taken = {*moved, *keyword.kwlist, *dir(builtins), "annotations"}
         self._aliases = {word: self._fresh(word) for word in (*_WORDS, "OrchestratorRetryPolicy", "nothing", "item_of")}
+        self._aliases |= {word: self._word_from(home, word) for home, words in _STANDARD for word in words}
         self._names = {key: self._function_named(each) for key, each in self._by_place.items()}
         self._uses = Counter(self._key(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
         for dag in self.dags:
@@ -97,6 +90,13 @@ class _Module:
             wanted += suffix
         self._taken.add(wanted)
         return wanted
+
+    def _word_from(self, home: str, word: str) -> str:
+        """A name of the standard library, which may be what the file has under that name too."""
+        if not self.moving.is_from(home, word):
+            return self._fresh(word)
+        self._taken.add(word)
+        return word
 
     def _function_named(self, function: Function) -> str:
         """A function keeps its name: that of the module, or of a function around it that no other has."""
@@ -119,7 +119,7 @@ class _Module:
         return str(self.words.reference(Reference(path, function.name, function.place)))
 
     def word(self, name: str) -> str:
-        """A word of FlowyML's, which is then imported."""
+        """A word of FlowyML's or of the standard library, which is then imported, as the module has it."""
         self.used.add(name)
         return self._aliases[name]
 
@@ -133,12 +133,8 @@ class _Module:
         body = [*functions, *pipelines]
         if mains:
             body.append('if __name__ == "__main__":\n' + "".join(f"    {line}\n" for line in mains))
-        self.used |= {word for word in self.words.used if word in self._aliases}
         parts = [self._docstring(), self._imports(), *self._constants(), *(part.strip("\n") + "\n" for part in body)]
         text = "\n\n".join(part for part in parts if part)
-        for word in self.words.used:
-            if self._aliases.get(word, word) != word:
-                text = text.replace(f"{word}(", f"{self._aliases[word]}(")
         return Written(text, [DagResult(d.model.dag_id, d.name, d.model.place, d.notes, d.schedule) for d in self.dags])
 
     def _docstring(self) -> str:
@@ -166,14 +162,11 @@ class _Module:
         standard = [line for line in own if line.split()[1].partition(".")[0] in sys.stdlib_module_names]
         others = [line for line in own if line not in standard]
         if guarded:
-            standard.append("from contextlib import suppress")
-        if times := sorted(self.words.used & {"datetime", "timedelta"}):
-            standard.append(f"from datetime import {', '.join(times)}")
-        if "Any" in self.used:
-            standard.append("from typing import Any")
-        for module, words in _HOMES:
-            if used := [self._imported(word) for word in words if word in self.used]:
-                others.append(f"from {module} import {', '.join(used)}")
+            self.word("suppress")
+        for lines, homes in ((standard, _STANDARD), (others, _HOMES)):
+            for module, words in homes:
+                if used := [self._imported(word) for word in words if word in self.used]:
+                    lines.append(f"from {module} import {', '.join(used)}")
         blocks = [["from __future__ import annotations"], _sorted(standard), _sorted(others)]
         return "\n".join("\n".join(block) + "\n" for block in blocks if block)
 
@@ -205,7 +198,7 @@ class _Module:
             ]
             inner = "\n".join(f"    {line}" if line else "" for line in texts)
             if texts:
-                yield f"with suppress(ImportError):  # there where Airflow runs it\n{inner}\n"
+                yield f"with {self.word('suppress')}(ImportError):  # there where Airflow runs it\n{inner}\n"
         taken = set(self._names.values())
         simple: list[str] = []
         for number in self.statements:
@@ -245,9 +238,8 @@ class _Module:
                 f'    """A task that does nothing, to which others can be tied."""\n'
             )
         if "item_of" in self.used:
-            self.used.add("Any")
             yield (
-                f"@{self.word('step')}\ndef {self._aliases['item_of']}(values: dict, key: str) -> Any:\n"
+                f"@{self.word('step')}\ndef {self._aliases['item_of']}(values: dict, key: str) -> {self.word('Any')}:\n"
                 f'    """One value of a dict that a task returned."""\n    return values[key]\n'
             )
         for dag in self.dags:
@@ -272,8 +264,7 @@ class _Module:
         why = f"Task {task.task_id!r} is {task.operator}, and was not imported: {decision.notes[0].reason}."
         literal = source(Text(why), 1, lead=26)
         options = source(Group(f"{self.word('step')}(", [f"name={text_literal(task.task_id)}"], ")"))
-        self.used.add("Any")
-        return f"@{options}\ndef {name}() -> Any:\n    raise NotImplementedError({literal})\n"
+        return f"@{options}\ndef {name}() -> {self.word('Any')}:\n    raise NotImplementedError({literal})\n"
 
     # A DAG.
 
@@ -307,11 +298,7 @@ class _Module:
         task = decision.task
         arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(task.task_id)}"]
         for name, given in decision.arguments.items():
-            if type(given).__name__ == "_Seconds":
-                self.words.used.add("timedelta")
-                arguments.append(f"{name}=timedelta(seconds={as_number(given)})")
-            else:
-                arguments.append(Pair(f"{self.words.keyword(name)}=", self.words.part(given)))
+            arguments.append(Pair(f"{self.words.keyword(name)}=", self.words.part(given)))
         rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
         if rule:
             arguments.append(f"trigger_rule={text_literal(rule)}")
@@ -507,9 +494,8 @@ class _Module:
         if model.timezone != "UTC":
             given.append(f"timezone={text_literal(model.timezone)}")
         if isinstance(model.start_date, datetime):
-            self.words.used.add("datetime")
-            start = model.start_date
-            given.append(f"start=datetime.fromisoformat({text_literal(start.isoformat())})")
+            start = text_literal(model.start_date.isoformat())
+            given.append(f"start={self.word('datetime')}.fromisoformat({start})")
         if model.catchup:
             given.append("catch_up=True")
         dag.notes.append(

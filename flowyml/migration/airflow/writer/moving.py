@@ -100,6 +100,20 @@ class Moving:
                     waiting += statement.uses
         return made
 
+    def is_from(self, module: str, name: str) -> bool:
+        """Whether the file has a name, and from nothing but ``from module import name``."""
+        found = [
+            each
+            for number in self._defined.get(name, ())
+            for each in ast.parse(self.code(self.statements[number].node)).body
+            if name in _defined_by([each])
+        ]
+        return bool(found) and all(
+            isinstance(each, ast.ImportFrom) and each.module == module and not each.level
+            and any(alias.name == name and alias.asname in (None, name) for alias in each.names)
+            for each in found
+        )  # fmt: skip
+
     def is_guarded(self, number: int) -> bool:
         """Whether a statement needs Airflow when it is imported."""
         return number in self._guarded
@@ -139,8 +153,7 @@ class Moving:
         """An import statement, without the names that are not needed."""
         node = self.statements[number].node
         assert isinstance(node, cst.SimpleStatementLine)
-        lines = [self.code(each) if each.comment else "" for each in node.leading_lines]
-        made: list[str] = [line.strip() for line in lines if line.strip()]
+        made: list[str] = []
         for each in ast.parse(self.code(node)).body:
             assert isinstance(each, ast.Import | ast.ImportFrom)
             each.names = [
@@ -149,7 +162,7 @@ class Moving:
             ]  # fmt: skip
             if each.names:
                 made.append(ast.unparse(each))
-        return [made[-1]] if made else []
+        return made
 
     def without_airflows_decorators(self, node: cst.FunctionDef) -> cst.FunctionDef:
         """A function as it stands, but for what makes a task of it."""

@@ -22,11 +22,11 @@ class Unwritable(Exception):
 
 
 class Words:
-    """Writes values for one module, and notes which words it used. ``function`` gives the name of one that moved."""
+    """Writes values for one module. ``function`` gives the name of one that moved, ``word`` what a word is there."""
 
-    def __init__(self, function: Callable[[FunctionModel], str]) -> None:
-        self.used: set[str] = set()
+    def __init__(self, function: Callable[[FunctionModel], str], word: Callable[[str], str]) -> None:
         self._function = function
+        self._word = word
 
     def part(self, value: Any) -> Part:
         """A value as an argument of an operator. Raises ``Unwritable``."""
@@ -53,11 +53,9 @@ class Words:
     def _special(self, value: Any) -> Part:
         match value:
             case timedelta():
-                self.used.add("timedelta")
-                return f"timedelta(seconds={as_number(value.total_seconds())})"
+                return f"{self._word('timedelta')}(seconds={as_number(value.total_seconds())})"
             case datetime():
-                self.used.add("datetime")
-                return f"datetime.fromisoformat({text_literal(value.isoformat())})"
+                return f"{self._word('datetime')}.fromisoformat({text_literal(value.isoformat())})"
             case date():
                 raise Unwritable(f"the date {value} is no argument that travels as JSON")
             case FunctionModel():
@@ -69,9 +67,8 @@ class Words:
             case Symbolic():
                 return self.symbolic(value)
             case AssetRef(kind="asset"):
-                self.used.add("imported")
                 given = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
-                return Group('imported("airflow.sdk.Asset")(', given, ")")
+                return Group(f'{self._word("imported")}("airflow.sdk.Asset")(', given, ")")
             case AssetRef():
                 raise Unwritable(f"asset {value}")
         raise Unwritable(f"a {type(value).__name__}")
@@ -80,17 +77,15 @@ class Words:
         """What another task left."""
         if edge.path:
             raise Unwritable(f"the value of {edge.task_id} goes through {edge.path[0][0]}(…)")
-        self.used.add("xcom")
         key = [] if edge.key == "return_value" else [text_literal(edge.key)]
-        return Group("xcom(", [text_literal(edge.task_id), *key], ")")
+        return Group(f"{self._word('xcom')}(", [text_literal(edge.task_id), *key], ")")
 
     def reference(self, value: Reference) -> Part:
         """Something of another library, which Airflow imports."""
         path = path_of(value.import_path)
         if path is None:
             raise Unwritable(f"{value.import_path or value.source!r:.80} is no import path")
-        self.used.add("imported")
-        made = f"imported({text_literal(path)})"
+        made = f"{self._word('imported')}({text_literal(path)})"
         if not value.call:
             return made
         positional = [self.part(each.value) for each in value.arguments if each.name.isdigit()]
@@ -106,12 +101,10 @@ class Words:
         kind, _, name = value.origin.partition(":")
         default = [self.part(value.default)] if value.has_default else []
         if kind == "variable" and name:
-            self.used.add("imported")
             given = [Pair("default_var=", each) for each in default]
-            return Group('imported("airflow.models:Variable.get")(', [text_literal(name), *given], ")")
+            return Group(f'{self._word("imported")}("airflow.models:Variable.get")(', [text_literal(name), *given], ")")
         if kind == "env" and name:
-            self.used.add("imported")
-            return Group('imported("os:environ.get")(', [text_literal(name), *default], ")")
+            return Group(f'{self._word("imported")}("os:environ.get")(', [text_literal(name), *default], ")")
         raise Unwritable(f"only Airflow knows {' '.join(value.source.split())!r:.80}")
 
     def key(self, key: Any) -> str:
