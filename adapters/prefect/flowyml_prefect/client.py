@@ -50,6 +50,7 @@ class FlowRun:
     deployment_id: str | None
     version: str | None
     transition_id: str | None
+    process: str | None
     created: datetime | None
     start_time: datetime | None
     end_time: datetime | None
@@ -64,6 +65,7 @@ class FlowRun:
             labels=plain.get("labels") or {}, tags=plain.get("tags") or (), parameters=plain.get("parameters") or {},
             flow_id=plain["flow_id"], deployment_id=plain.get("deployment_id"), version=plain.get("deployment_version"),
             transition_id=(state.get("state_details") or {}).get("transition_id"),
+            process=plain.get("infrastructure_pid"),
             created=_time(plain.get("created")), start_time=_time(plain.get("start_time")),
             end_time=_time(plain.get("end_time")),
         )  # fmt: skip
@@ -207,6 +209,10 @@ class PrefectClient(HttpClient):
             self.write(f"/deployments/{deployment_id}/schedules", [body])
         else:
             self.write(f"/deployments/{deployment_id}/schedules/{schedule_id}", body, method="PATCH")
+        self.plan_runs(deployment_id)
+
+    def plan_runs(self, deployment_id: str) -> None:
+        """Plan the next runs of a deployment at once. The server drops them whenever the deployment changes."""
         self.write(f"/deployments/{deployment_id}/schedule", {})
 
     def delete_schedule(self, deployment_id: str, schedule_id: str) -> None:
@@ -347,14 +353,14 @@ class PrefectClient(HttpClient):
         """Note on a run which process executes it, as ``HOST:PID``."""
         self.write(f"/flow_runs/{run_id}", {"infrastructure_pid": process}, method="PATCH")
 
-    def claim(self, run_id: str) -> bool:
-        """Take a scheduled run for execution. Of all who try, only one gets it."""
+    def claim(self, run_id: str) -> str | None:
+        """Take a scheduled run for execution. Of all who try, one gets the id of the transition, the others None."""
         from uuid import uuid4
 
         mine = str(uuid4())
         state = {"type": "PENDING", "name": "Pending", "state_details": {"transition_id": mine}}
         self.set_state(run_id, state)
-        return self.run(run_id).transition_id == mine
+        return mine if self.run(run_id).transition_id == mine else None
 
     # The general forms.
 

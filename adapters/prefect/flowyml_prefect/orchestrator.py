@@ -441,6 +441,8 @@ class PrefectOrchestrator(Orchestrator):
             self.client.update_deployment(
                 deployment_id, {"parameter_openapi_schema": {**schema, SET: as_set(schedule)}}
             )
+            if schedule["active"]:
+                self.client.plan_runs(deployment_id)
 
     def _save_schedule(self, deployment_id: str, body: Mapping[str, Any]) -> None:
         """A new schedule is active; one that is there stays paused if it was: what changes is when it fires."""

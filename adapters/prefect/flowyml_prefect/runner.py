@@ -76,9 +76,10 @@ def main(run_id: str, entrypoint: str, log: Path) -> int:
     if connection is None:
         raise SystemExit("PREFECT_API_URL is not set.")
     client = PrefectClient(connection)
-    if not _call_patiently(lambda: client.claim(run_id)):
+    claim = _call_patiently(lambda: client.claim(run_id))
+    if claim is None:
         return 0  # another process executes it, or it was cancelled
-    code = _Attempt(client, run_id, entrypoint, log).execute()
+    code = _Attempt(client, run_id, entrypoint, log, claim).execute()
     if code == 0:
         log.unlink(missing_ok=True)
     return code
@@ -92,6 +93,8 @@ class _Attempt:
     run_id: str
     entrypoint: str
     log: Path
+    claim: str
+    process: str = ""
     channel: ControlChannel = field(init=False)
     has_ended: bool = False
 
@@ -103,8 +106,9 @@ class _Attempt:
         with self.channel:
             engine = self._start()
             _forward_sigterm(engine)
+            self.process = f"{socket.gethostname()}:{engine.pid}"
             with suppress(EngineError):
-                self.client.record_process(self.run_id, f"{socket.gethostname()}:{engine.pid}")
+                self.client.record_process(self.run_id, self.process)
             self._watch(engine)
             engine.kill_group()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the engine has ended, and the server may stay away
@@ -180,13 +184,19 @@ class _Attempt:
         if self.has_ended:
             return 0
         run = _call_patiently(lambda: self.client.run(self.run_id), _PATIENCE_SECONDS if code else _GRACE_SECONDS)
-        if status_of(run.state_type, run.state_name).is_terminal:
+        if status_of(run.state_type, run.state_name).is_terminal or self._is_retried(run):
             return 0
         if run.state_type == "CANCELLING":
             self._end(run, "CANCELLED", "Cancelled", "Flow run was cancelled.", ExecutionStatus.CANCELLED)
             return 0
         self._end(run, "CRASHED", "Crashed", f"{_death(code)}{self._last_words()}", ExecutionStatus.FAILED)
         return 1
+
+    def _is_retried(self, run: FlowRun) -> bool:
+        """Whether the run had ended and goes on as another attempt: it waits for one, or another process has it."""
+        if run.state_type == "PENDING":
+            return run.transition_id != self.claim
+        return run.state_type == "SCHEDULED" or run.process not in (None, self.process)
 
     def _end(self, run: FlowRun, kind: str, name: str, message: str, status: ExecutionStatus) -> None:
         state = {"type": kind, "name": name, "message": message}

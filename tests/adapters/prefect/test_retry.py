@@ -12,7 +12,7 @@ from flowyml import Pipeline, cleanup, pipeline, step
 from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
-from flowyml_prefect import PrefectOrchestrator
+from flowyml_prefect import PrefectOrchestrator, runner
 
 pytestmark = pytest.mark.prefect
 
@@ -134,6 +134,35 @@ def test_a_pipeline_without_loops_is_retried_too(orchestrator: PrefectOrchestrat
     }  # fmt: skip
     assert handle.outputs == {"total": 40_000}, handle.error
     assert log(tmp_path) == ["each 6", "total"]
+
+
+@pytest.mark.parametrize("goes_on_as", ["SCHEDULED", "PENDING", "RUNNING"])
+def test_the_keeper_of_an_earlier_attempt_leaves_the_next_one_alone(
+    make_prefect: Callable[..., PrefectOrchestrator], goes_on_as: str
+) -> None:
+    """It may look at the run a moment after that was retried, since its own process has first to end."""
+    pooled = make_prefect(work_pool="retries")  # without a worker: nothing executes the run
+    client = pooled.client
+    client.ensure_process_pool("retries")
+    run_id = flat().submit({"folder": "/"}, on=pooled).job_id
+    claim = client.claim(run_id)
+    assert claim is not None
+    keeper = runner._Attempt(client, run_id, "", Path("/"), claim, "host:1")
+    client.record_process(run_id, keeper.process)
+    client.set_state(run_id, {"type": "FAILED", "name": "Failed"}, force=True)
+    client.set_state(run_id, {"type": "SCHEDULED", "name": "AwaitingRetry"}, force=True)
+    if goes_on_as != "SCHEDULED":
+        assert client.claim(run_id) not in (None, claim)
+    if goes_on_as == "RUNNING":
+        client.record_process(run_id, "host:2")
+        client.set_state(run_id, {"type": "RUNNING", "name": "Running"}, force=True)
+    with keeper.channel:
+        assert keeper._conclude(0) == 0
+        assert client.run(run_id).state_type == goes_on_as
+        client.record_process(run_id, keeper.process)
+        client.set_state(run_id, {"type": "RUNNING", "name": "Running"}, force=True)
+        assert keeper._conclude(0) == 1
+    assert client.run(run_id).state_type == "CRASHED", "it is its own"
 
 
 def test_a_worker_cannot_go_on_with_a_flow_that_does_not_ask(
