@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from flowyml.cli.failures import UsageError
-from flowyml.cli.options import Argument, AsJson, Option, Timeout
+from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.cli.source import load
 from flowyml.core.files import write_whole
@@ -70,7 +70,12 @@ def cutover(
     ] = None,
     on: FromAirflow = "airflow",
     back: Annotated[bool, Option(("--back",), "Hand the schedule back to the DAG.")] = False,
-    timeout: Timeout = 3600,
+    timeout: Annotated[
+        float,
+        Option(
+            ("--timeout",), "How long to wait for a moment without a run (exit code 124 after that).", "SECONDS", min=0
+        ),
+    ] = 3600,
     as_json: AsJson = False,
 ) -> None:
     """Pause a DAG and start a pipeline's schedule in its place, so that each interval runs once.
@@ -89,12 +94,15 @@ def cutover(
                 if to is None or pipeline is None:
                     raise UsageError("Say where to, and which pipeline: --to TARGET --pipeline FILE.")
                 record = Record(dag=dag_id, old=on, new=to, file=pipeline, pipeline=load(pipeline).name)
-            elif (to, pipeline) not in ((None, None), (record.new, record.file)) and not back:
+            elif record.phase == "begun" and not back:  # nothing has been handed over yet
+                file = pipeline or record.file
+                record = replace(record, new=to or record.new, file=file, pipeline=load(file).name)
+            elif not back and (to not in (None, record.new) or pipeline not in (None, record.file)):
                 raise UsageError(
                     f"{dag_id!r} is on its way to {record.new} with {record.file} ({record.phase}). Go on without "
                     f"--to and --pipeline, or undo it with --back."
                 )
-            work = Cutover(old.handed_over(dag_id), record, note, timeout or 0)
+            work = Cutover(old.handed_over(dag_id), record, note, timeout)
             new = resolve(record.new)
             record = work.back(new) if back else work.go(new, load(record.file))
         if as_json:

@@ -133,6 +133,8 @@ class Orchestrator(ABC):
     worker_packages: ClassVar[tuple[str, ...]] = ()
     has_default_store: ClassVar[bool] = True
     """Whether outputs of steps may stand in this machine's default store; those of a cluster's pods never do."""
+    makes_up: ClassVar[bool] = False
+    """Whether ``make_up`` can run a time of a schedule that has passed."""
     target: str | None = None
     """What ``--on`` takes to find this orchestrator, where that is not ``name``: a configured target, a URL."""
 

@@ -112,6 +112,11 @@ class RemoteOrchestrator(Orchestrator):
         """Whether outputs of steps may stand in this machine's default store."""
         return self.adapter.has_default_store
 
+    @property
+    def makes_up(self) -> bool:  # type: ignore[override]  # as above
+        """Whether ``make_up`` can run a time of a schedule that has passed."""
+        return self.adapter.makes_up
+
     def run_pipeline(
         self,
         pipeline: RunnablePipeline,

@@ -94,6 +94,7 @@ class PrefectOrchestrator(Orchestrator):
     capabilities = CAPABILITIES
     engine_package = "prefect"
     extra = "prefect"
+    makes_up = True
 
     def __init__(
         self,

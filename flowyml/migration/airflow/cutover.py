@@ -139,6 +139,13 @@ class Cutover:
             return
         first = seen.schedule.next_times(1, _now() + timedelta(seconds=AHEAD))[0].astimezone(UTC)
         self._write(phase="scheduling", first=_text(first))
+        if (missed := self._missed(seen)) and not new.makes_up:
+            self._write(phase="begun")  # a DAG that is still paused after a kill is paused once more, and unpaused
+            self._old.pause(False)
+            raise ScheduleError(
+                f"{self._record.new} cannot run times that have passed, such as {_text(missed[0])}. "
+                f"{self._old.name!r} is unpaused again. Cut over to Prefect, or run this just after a run has ended."
+            )
         new.schedule_pipeline(pipeline, replace(seen.schedule, start=first))
         if _now() >= first:
             raise ScheduleError(
@@ -155,8 +162,14 @@ class Cutover:
                 continue
             while _now() < missed:
                 time.sleep(min(1, max(0.05, (missed - _now()).total_seconds())))
-            (schedule_id,) = [each.schedule_id for each in new.schedules(self._record.pipeline)]
-            new.make_up(schedule_id, missed)  # the same time twice is one run
+            there = new.schedules(self._record.pipeline)
+            if len(there) != 1:
+                raise ScheduleError(
+                    f"{self._record.new} has {len(there)} schedules of {self._record.pipeline!r}, and not just the one "
+                    f"that this cutover made. Leave or make one, with `flowyml schedule create` or `delete`, and run "
+                    f"this command again: {_text(missed)} waits to be made up for."
+                )
+            new.make_up(there[0].schedule_id, missed)  # the same time twice is one run
             self._write(made_up=[*self._record.made_up, _text(missed)])
             self._say(f"ran {self._record.pipeline!r} on {self._record.new} for {_text(missed)}")
         self._write(phase="done")
@@ -232,7 +245,7 @@ class Cutover:
 
     def _wait(self, seconds: float, why: str) -> None:
         if time.monotonic() > self._deadline:
-            raise WaitTimeoutError(f"{self._old.name!r} was not cut over: {why}. Nothing is lost: run it again later.")
+            raise WaitTimeoutError(f"Gave up waiting: {why}. What was done is recorded: run the same command again.")
         time.sleep(seconds)
 
     def _write(self, **changes: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
+from flowyml import Pipeline
+from flowyml.cli import airflow, main
 from flowyml.core.errors import DefinitionError, ScheduleError
-from flowyml.core.schedule import Schedule
+from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow.cutover import Cutover, Record, _before, _between, save
 from flowyml.orchestrators.handover import Handed, OldSchedule
 
@@ -78,3 +81,72 @@ def test_back_is_for_what_is_done() -> None:
     record = Record(dag="d", old="airflow", new="prefect", file="x.py", pipeline="x", phase="paused")
     with pytest.raises(ScheduleError, match="not finished"):
         Cutover(_Old(), record, print).back(None)  # type: ignore[arg-type]  # it is not asked
+
+
+class _New:
+    """A target that has some schedules, and may be able to run what has passed."""
+
+    def __init__(self, makes_up: bool = False) -> None:
+        self.makes_up = makes_up
+
+    def schedules(self, pipeline: str) -> list[ScheduleInfo]:
+        return []
+
+
+class _Paused(_Old):
+    """A DAG that missed times before it was paused."""
+
+    paused = True
+
+    def look(self) -> OldSchedule:
+        return OldSchedule(schedule=HOURLY, catch_up=True, is_paused=self.paused, is_busy=False, last=_at(3))
+
+    def pause(self, paused: bool) -> None:
+        self.paused = paused
+
+
+def _recorded(phase: str, last: str = "", first: str = "") -> Record:
+    return Record(
+        dag="daily", old="airflow", new="kubeflow", file="x.py", pipeline="x", phase=phase, begun=_at(3).isoformat(),
+        last=last, first=first,
+    )  # fmt: skip
+
+
+def test_a_target_that_cannot_run_what_has_passed_gets_nothing() -> None:
+    old, record = _Paused(), _recorded("paused", last=(datetime.now(UTC) - timedelta(hours=3)).isoformat())
+    work = Cutover(old, record, print)
+    with pytest.raises(ScheduleError, match=r"kubeflow cannot run times that have passed, such as .* unpaused again"):
+        work.go(cast("Any", _New()), cast("Any", None))
+    assert not old.paused
+    assert cast("Record", Cutover.recorded("airflow", "daily")).phase == "begun"
+
+
+def test_a_schedule_that_was_deleted_by_hand() -> None:
+    record = _recorded("making up", last=_at(3).isoformat(), first=_at(5).isoformat())
+    with pytest.raises(ScheduleError, match=r"0 schedules of 'x'.*run this command again"):
+        Cutover(_Paused(), record, print).go(cast("Any", _New(makes_up=True)), cast("Any", None))
+
+
+@pytest.mark.parametrize(
+    ("phase", "given", "is_refused"),
+    [
+        ("making up", ["--to", "kubeflow"], False),
+        ("making up", ["--pipeline", "x.py"], False),
+        ("making up", ["--to", "prefect"], True),
+        ("making up", ["--pipeline", "y.py"], True),
+        ("begun", ["--to", "prefect"], False),
+    ],
+)
+def test_what_is_recorded_may_be_said_again(
+    phase: str, given: list[str], is_refused: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(_recorded(phase))
+    monkeypatch.setattr(airflow, "resolve", lambda on: _Airflow())
+    monkeypatch.setattr(airflow, "load", lambda file: Pipeline("x"))
+    assert main(["airflow", "cutover", "daily", *given]) != 0
+    assert ("is on its way to kubeflow" in capfd.readouterr().err) == is_refused
+
+
+class _Airflow:
+    def handed_over(self, name: str) -> Handed:
+        raise ScheduleError("It was asked.")
