@@ -18,16 +18,9 @@ from flowyml.orchestrators.workflows import Workflow
 
 __all__ = ["FORMATS", "Adoption", "Outlook", "adoption", "exported"]
 
-#: Operators that have the same in plain Python or in `flowyml.steps`, so that a pipeline of them runs on any engine.
-_ANYWHERE = frozenset({
-    "PythonOperator", "BashOperator", "EmptyOperator", "DummyOperator", "BranchPythonOperator", "ShortCircuitOperator",
-    "PythonVirtualenvOperator", "ExternalPythonOperator", "LatestOnlyOperator", "HttpOperator", "SimpleHttpOperator",
-    "HttpSensor", "EmailOperator", "FileSensor", "SQLExecuteQueryOperator", "DockerOperator",
-})  # fmt: skip
-_DECORATORS = frozenset({
-    "@task", "@task.python", "@task.bash", "@task.branch", "@task.short_circuit", "@task.virtualenv",
-    "@task.external_python",
-})  # fmt: skip
+#: Tasks that `flowyml import airflow` writes as steps for any engine; it makes tasks of Airflow of all others.
+_ANYWHERE = frozenset({"PythonOperator", "BashOperator", "EmptyOperator", "DummyOperator"})
+_DECORATORS = frozenset({"@task"})
 
 
 class Outlook(IntEnum):

@@ -50,6 +50,8 @@ FILES = [
             _dag("plain", _task("a"), _task("b", "_PythonDecoratedOperator", "@task")),
             _dag("flaky", _task("a", "BashOperator")),
             _dag("cloud", _task("a"), _task("b", "S3ListOperator"), _task("c", "S3ListOperator")),
+            _dag("choosing", _task("a", "BranchPythonOperator"), _task("b", "_BranchDecorated", "@task.branch")),
+            _dag("asking", _task("a", "HttpOperator")),
             _dag("odd", _task("a"), warnings=(DagWarning("unknown-loop", "a loop over what is not known", HERE),)),
         ),
     ),
@@ -59,6 +61,7 @@ FOUND = adoption(
     [
         _workflow("plain"), _workflow("cloud"), _workflow("odd"), _workflow("ours", own=True), _workflow("gone"),
         _workflow("flaky", failed=2), _workflow("broken", file="/opt/dags/broken.py"),
+        _workflow("choosing"), _workflow("asking"),
     ],
     FILES,
 )  # fmt: skip
@@ -66,15 +69,16 @@ FOUND = adoption(
 
 def test_the_worst_come_first_with_their_reasons() -> None:
     assert [(one.workflow.name, str(one.outlook)) for one in FOUND] == [
-        ("gone", "not found"), ("broken", "unreadable"), ("odd", "needs a hand"), ("cloud", "airflow only"),
-        ("flaky", "any engine"), ("plain", "any engine"), ("ours", "is FlowyML's"),
+        ("gone", "not found"), ("broken", "unreadable"), ("odd", "needs a hand"), ("asking", "airflow only"),
+        ("choosing", "airflow only"), ("cloud", "airflow only"), ("flaky", "any engine"), ("plain", "any engine"),
+        ("ours", "is FlowyML's"),
     ]  # fmt: skip
     reasons = {one.workflow.name: one.reasons for one in FOUND}
     assert reasons["cloud"] == ("S3ListOperator: b, c",)
     assert reasons["broken"] == ("it is no Python: invalid syntax (line 3)",)
     assert reasons["odd"] == ("dags/a.py:1: a loop over what is not known",)
     assert totals(FOUND) == (
-        "7 DAGs: 1 is FlowyML's, 2 any engine, 1 airflow only, 1 needs a hand, 1 unreadable, 1 not found"
+        "9 DAGs: 1 is FlowyML's, 2 any engine, 3 airflow only, 1 needs a hand, 1 unreadable, 1 not found"
     )
 
 
@@ -86,7 +90,7 @@ def test_every_format_has_every_dag() -> None:
     rows = list(csv.reader(io.StringIO(exported(FOUND, "csv"))))
     assert tuple(rows[0]) == HEADERS
     assert [row[0] for row in rows[1:]] == [one.workflow.name for one in FOUND]
-    assert rows[5][7] == "3 completed, 2 failed"
+    assert rows[7][7] == "3 completed, 2 failed"
     assert [one["dag_id"] for one in json.loads(exported(FOUND, "json"))] == [one.workflow.name for one in FOUND]
     for form in ("markdown", "html"):
         assert all(one.workflow.name in exported(FOUND, form) for one in FOUND)
