@@ -45,13 +45,7 @@ def migrate(
             _print_checklist(out, report, write)
         for path, reason in report.unreadable:
             note(Word("not read:", "yellow"), f" {path} {reason}")
-        return FAILED if check and not _is_finished(report, write) else 0
-
-
-def _is_finished(report: Report, is_written: bool) -> bool:
-    if is_written:
-        report.changes.clear()
-    return report.is_finished
+        return FAILED if check and not report.is_finished else 0
 
 
 def _print_checklist(out: Output, report: Report, is_written: bool) -> None:
@@ -76,7 +70,7 @@ def _places(report: Report, item: Item) -> list[tuple[Place, str]]:
 def _document(report: Report, is_written: bool) -> dict[str, object]:
     return {
         "written": is_written,
-        "finished": not report.unreadable and report.is_finished,
+        "finished": report.is_finished,
         "files": [{"path": change.file.shown, "diff": change.diff} for change in report.changes],
         "checklist": [
             {

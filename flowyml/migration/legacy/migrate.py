@@ -35,12 +35,13 @@ class Report:
     needs_you: dict[Item, list[Place]] = field(default_factory=lambda: {item: [] for item in Item})
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     uses_flowyml: bool = False
+    is_written: bool = False
 
     @property
     def is_finished(self) -> bool:
         """Nothing is to be changed, nothing needs a person, and everything could be read. Tests are not counted."""
         waiting = any(places for item, places in self.needs_you.items() if not item.is_a_test)
-        return not (self.changes or waiting or self.unreadable)
+        return not ((self.changes and not self.is_written) or waiting or self.unreadable)
 
     def state(self, item: Item) -> str:
         """``done``, ``nothing to do`` or ``needs you``."""
@@ -52,6 +53,7 @@ class Report:
         """Write what changes, file by file. Raises ``OSError``."""
         for change in self.changes:
             change.file.write(change.data)
+        self.is_written = True
 
 
 def migrate(paths: Sequence[str]) -> Report:

@@ -114,6 +114,14 @@ def test_json_holds_the_diff_and_the_checklist(project: Path, capsys: pytest.Cap
     assert cells == {1, 2, 3}
 
 
+def test_json_says_that_all_is_done_once_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "requirements.txt").write_text("flowyml==0.4\n")
+    for command, said in (([], (False, 1)), (["--write"], (True, 1)), ([], (True, 0))):
+        assert main(["migrate", str(tmp_path), "--json", *command]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["finished"], len(document["files"])) == said
+
+
 def test_a_project_without_flowyml_has_nothing_to_do(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("pandas==2\n")
     (tmp_path / "a.py").write_text("status == 'FAILED'\n")
