@@ -87,7 +87,8 @@ def _whole_summaries(text: str, command: object) -> str:
     """Lists of commands with the first line of their help; typer cuts it to 45 characters."""
     for name, child in getattr(command, "commands", {}).items():
         summary = (child.help or "").strip().partition("\n")[0]
-        text = re.sub(rf"(?m)^\* `{re.escape(name)}`: .*\.\.\.$", f"* `{name}`: {summary}", text)
+        whole, cut = f"* `{name}`: {summary}", rf"(?m)^\* `{re.escape(name)}`: (.*)\.\.\.$"
+        text = re.sub(cut, lambda m, whole=whole, of=summary: whole if of.startswith(m[1].rstrip()) else m[0], text)
         text = _whole_summaries(text, child)
     return text
 

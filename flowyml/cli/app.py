@@ -69,7 +69,7 @@ _PANELS = {
     "caches": "Look at runs",
     "airflow": "Move here",
     "secrets": "Engines",
-    "importing": "Migrate",
+    "importing": "Move here",
     "backends": "Engines",
 }
 _GROUPS = {

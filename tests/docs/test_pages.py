@@ -87,6 +87,16 @@ def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, f"{command[-1]}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
 
 
+def test_lists_of_commands_say_what_each_of_them_does() -> None:
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    for line in (
+        "* `clear`: Delete cached",
+        "* `airflow`: Read Airflow DAG files",
+        "* `show`: Explain what one engine",
+    ):
+        assert page.count(line) == 1
+
+
 def test_generated_pages_are_current() -> None:
     _run([sys.executable, str(ROOT / "scripts" / "generate_docs.py"), "--check"], ROOT, dict(os.environ))
 
