@@ -305,6 +305,9 @@ class PipelineResult:
     def __getitem__(self, output: str) -> Any:
         return self.outputs[output]
 
+    def __contains__(self, output: object) -> bool:
+        return output in self.outputs
+
     def _repr_html_(self) -> str:
         from flowyml.core.notebook import html_of
 

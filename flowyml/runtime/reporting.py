@@ -55,21 +55,18 @@ def fact(value: Any) -> Any:
     >>> fact(0.5), fact(float("nan")), fact([1, 2])
     (0.5, 'nan', '[1, 2]')
     """
-    scalar = getattr(value, "item", None)  # a number of numpy's, or a tensor's
-    if callable(scalar) and getattr(value, "size", 0) == 1:
-        value = scalar()
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        is_plain = abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
-        return value + 0 if is_plain else str(value)[:_LONGEST]
-    return _short(value)
-
-
-def _short(value: Any) -> str:
     try:
+        scalar = getattr(value, "item", None)  # a number of numpy's, or a tensor's
+        if callable(scalar) and getattr(value, "size", 0) == 1:
+            value = scalar()
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int) and -(2**63) < value < 2**63:
+            return int.__add__(value, 0)  # without what a class of its own adds
+        if isinstance(value, float) and math.isfinite(value):
+            return float.__add__(value, 0.0)
         text = value if isinstance(value, str) else str(value)
-    except Exception as error:  # whatever a user's __str__ raises: a fact is not worth a step
+        text = text.replace("\0", "").encode("utf-8", "replace").decode()
+    except Exception as error:  # whatever a user's class raises: a fact is not worth a step
         text = f"(no text: {type(error).__name__})"
-    text = text.replace("\0", "").encode("utf-8", "replace").decode()
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

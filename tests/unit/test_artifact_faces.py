@@ -23,7 +23,7 @@ from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError
 from flowyml.orchestrators.local.outputs import entry_of, value_of
 from flowyml.plan.kinds import kind_of, kinds_annotated
-from flowyml.runtime.reporting import MOST_FACTS, reported, reports
+from flowyml.runtime.reporting import MOST_FACTS, fact, reported, reports
 
 
 @pytest.fixture
@@ -304,3 +304,26 @@ def test_a_submitted_run_keeps_the_file_and_one_in_this_process_its_path(store: 
     assert value_of(entry_of("it", path, lambda: store, lambda: "a", 0)) == path
     path.unlink()
     assert value_of(kept).read_text() == "kept"
+
+
+class Refusing:
+    """As an array of one number, of a library that fails."""
+
+    size = 1
+
+    def item(self) -> int:
+        raise RuntimeError("no number")
+
+
+class Growing(int):
+    def __add__(self, other: int) -> Any:
+        return "x" * 10_000
+
+    __abs__ = __add__  # type: ignore[assignment]
+
+
+def test_no_fact_fails_its_step_or_is_larger_than_a_fact() -> None:
+    assert fact(10**5000) == "(no text: ValueError)"
+    assert fact(Refusing()) == "(no text: RuntimeError)"
+    assert (fact(Growing(3)), type(fact(Growing(3)))) == (3, int)
+    assert fact(2**70) == str(2**70)
