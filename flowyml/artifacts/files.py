@@ -99,8 +99,9 @@ def place_folder(stored: Path, name: str, into: Path | None = None) -> Path:
                 if number == MOST_ENTRIES or left < 0:
                     raise ArtifactError("The archive of a folder holds more than its own size, or too many files.")
                 _unpack(archive, entry, root)
-    except (tarfile.TarError, OSError, ValueError) as error:
-        if isinstance(error, ArtifactError):
+    except BaseException as error:
+        shutil.rmtree(root, ignore_errors=True)
+        if isinstance(error, ArtifactError) or not isinstance(error, tarfile.TarError | OSError | ValueError):
             raise
         raise ArtifactError(f"The archive of a folder cannot be unpacked: {error}") from error
     return root

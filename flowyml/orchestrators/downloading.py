@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowyml.artifacts.files import place_folder, safe_name
+from flowyml.artifacts.files import place_folder, safe_name, write_folder
 from flowyml.artifacts.formats import format_named
-from flowyml.artifacts.store import Store, Written
+from flowyml.artifacts.store import Store, Written, passing_file
 from flowyml.core.errors import ArtifactError
 from flowyml.core.runs import Artifact
 
@@ -29,14 +29,19 @@ def download(
 ) -> list[Path]:
     """Write artifacts below a folder, as ``STEP/OUTPUT.suffix``, files and folders under their own names.
 
-    Nothing that is there is overwritten: what has just the same content is taken as it is, anything else ends in
-    ``ArtifactError``, as does what cannot be read. Nothing is unpickled. ``note`` is given a line for each large one.
+    A second one of a name stands in ``STEP/OUTPUT/``. Nothing that is there is overwritten: what has just the same
+    content is taken as it is, a folder too, anything else ends in ``ArtifactError``, as does what cannot be read.
+    Nothing is unpickled. ``note`` is given a line for each large one.
     """
-    made = []
+    made: list[Path] = []
+
+    def free(artifact: Artifact, place: Path, name: str) -> Path:
+        return place / name if place / name not in made else place / safe_name(artifact.name) / name
+
     for artifact in artifacts:
         place = folder / safe_name(artifact.label.rpartition(".")[0] or artifact.step)
         if artifact.type == "metrics" and artifact.url is None:
-            made.append(_kept(place, f"{safe_name(artifact.name)}.json", _text(artifact.metadata)))
+            made.append(_kept(free(artifact, place, f"{safe_name(artifact.name)}.json"), _text(artifact.metadata)))
             continue
         if artifact.url is None or artifact.digest is None or artifact.size is None:
             note(f"{artifact.label} is not kept anywhere")
@@ -47,14 +52,15 @@ def download(
             note(f"{artifact.label}: {artifact.size / 1e6:,.0f} MB …")
         with _fetched(written, stores) as path:
             if artifact.format == "folder":
-                made.append(_folder(place, path, about.get("name") or artifact.name))
+                name = safe_name(about.get("name") or artifact.name)
+                made.append(_folder(free(artifact, place, name), path))
             else:
-                made.append(_kept(place, _name(artifact, about), path))
+                made.append(_kept(free(artifact, place, _name(artifact, about)), path))
         if artifact.picture:
             picture = about["picture"]
             suffix = {"image/png": ".png", "text/html": ".html"}.get(picture.get("media"), ".bin")
             with _fetched(Written(picture["url"], picture["sha256"], picture["size"]), stores) as path:
-                made.append(_kept(place, f"{safe_name(artifact.name)}{suffix}", path))
+                made.append(_kept(free(artifact, place, f"{safe_name(artifact.name)}{suffix}"), path))
     return made
 
 
@@ -86,10 +92,9 @@ def _text(metrics: Any) -> bytes:
     return json.dumps(dict(metrics), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _kept(folder: Path, name: str, source: Path | bytes) -> Path:
+def _kept(target: Path, source: Path | bytes) -> Path:
     """A new file; or the one that is there, if it holds the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with target.open("xb") as file:
             if isinstance(source, bytes):
@@ -106,12 +111,24 @@ def _kept(folder: Path, name: str, source: Path | bytes) -> Path:
     return target
 
 
-def _folder(place: Path, archive: Path, name: str) -> Path:
-    target = place / safe_name(name)
-    place.mkdir(parents=True, exist_ok=True)
-    if target.exists() or target.is_symlink():
-        raise ArtifactError(f"{target} exists: it stays. Choose another folder.")
-    return place_folder(archive, name, place)
+def _folder(target: Path, archive: Path) -> Path:
+    """A new folder; or the one that is there, if it holds the same."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not (target.exists() or target.is_symlink()):
+        return place_folder(archive, target.name, target.parent)
+    if target.is_symlink() or not target.is_dir() or not _holds(target, archive):
+        raise ArtifactError(f"{target} exists and holds something else: it stays. Choose another folder.")
+    return target
+
+
+def _holds(folder: Path, archive: Path) -> bool:
+    """Whether a folder would give just this archive."""
+    with passing_file() as (path, file):
+        try:
+            write_folder(folder, file)
+        except ArtifactError:  # it holds links, or cannot be read
+            return False
+        return _digest(path) == _digest(archive)
 
 
 def _digest(source: Path | bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import pytest
 from flowyml import Pipeline, for_each, pipeline, report, step
 from flowyml.artifacts import artifact_key, open_store, pack
 from flowyml.artifacts.faces import face_of
+from flowyml.artifacts.files import place_folder
 from flowyml.artifacts.listing import artifacts_of, listed
 from flowyml.artifacts.markdown import escaped, markdown_of, noted
 from flowyml.artifacts.store import Store
@@ -61,6 +63,7 @@ def test_a_local_run_lists_what_it_gave(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     orchestrator = LocalOrchestrator(workers=workers, keep_outputs=True)
     result = listing.run(on=orchestrator)
+    assert "none" not in result
     found = by_label(orchestrator.attach(result.run_id).artifacts())
     assert list(found) == ["each[0].each", "each[1].each", "look.rows", "look.scores", "write.write"]
     rows = found["look.rows"]
@@ -92,6 +95,38 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "holds something else: it stays" in failed.err
     assert (tmp_path / "out/write/written.txt").read_text() == "mine"
     assert "has stored no output 'no'" in flowyml("outputs", run_id, "no", "--download", "out").err
+
+
+def test_files_of_one_name_and_folders_that_are_there(tmp_path: Path) -> None:
+    store, folder = open_store(tmp_path / "store"), tmp_path / "model"
+    files = []
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.csv").write_text(name)
+        key = artifact_key("here/listing/run", "split", 1, name)
+        files += artifacts_of("split", {name: pack(tmp_path / name / "data.csv", store, key=key)})
+    folder.mkdir()
+    (folder / "weights").write_text("1")
+    found = [*files, stored(folder, store)]
+    for _ in range(2):
+        made = download(found, [store], tmp_path / "out")
+        assert [path.relative_to(tmp_path / "out").as_posix() for path in made] == [
+            "split/data.csv", "split/test/data.csv", "step/model",
+        ]  # fmt: skip
+        assert [path.read_text() for path in made[:2]] == ["train", "test"]
+    (made[2] / "weights").write_text("2")
+    with pytest.raises(ArtifactError, match="holds something else: it stays"):
+        download(found, [store], tmp_path / "out")
+
+
+def test_half_a_folder_does_not_stay(tmp_path: Path) -> None:
+    archive = tmp_path / "archive.tar"
+    with tarfile.open(archive, "w") as file:
+        file.addfile(tarfile.TarInfo("whole"))
+        file.addfile(tarfile.TarInfo("../out"))
+    with pytest.raises(ArtifactError, match="neither a file in it nor a folder"):
+        place_folder(archive, "half", tmp_path)
+    assert not (tmp_path / "half").exists()
 
 
 def stored(value: Any, store: Store, **about: Any) -> Artifact:
@@ -143,7 +178,10 @@ def test_a_folder_is_downloaded_once(tmp_path: Path) -> None:
     found = stored(tmp_path / "model", store)
     (made,) = download([found], [store], tmp_path / "out")
     assert (made / "a").read_text() == "x"
-    with pytest.raises(ArtifactError, match="exists: it stays"):
+    assert download([found], [store], tmp_path / "out") == [made]
+    (made / "a").unlink()
+    (made / "a").symlink_to(tmp_path / "model/a")
+    with pytest.raises(ArtifactError, match="exists and holds something else: it stays"):
         download([found], [store], tmp_path / "out")
 
 

@@ -62,6 +62,7 @@ _PRUNES = re.compile(rb"flowyml\.core\.(?:durations|pruning|removal)|artifacts\.
 _SECRETS = ("flowyml/runtime/secrets.py",)
 # The conformance suite and its sample pipelines; and the code of a user's that names them.
 _SUITE = "flowyml/testing/"
+_DOWNLOADS = "flowyml/orchestrators/downloading.py"  # of which it and people's machines alone make use
 _SAMPLES = {b"flowyml.testing": ("__init__.py", "pipelines.py"), b"flowyml.testing.pipelines_": ("pipelines_",)}
 _TESTS = re.compile(rb"Conformance|flowyml\.testing\.(?!pipelines)")
 # What makes a plan of a pipeline; and the code of a user's that may do so when it is imported.
@@ -113,7 +114,9 @@ def with_launcher(bundle: Bundle) -> Bundle:
         named = [names for word, names in _SAMPLES.items() if any(word in data for data in modules)]
         samples = tuple(f"{_SUITE}{name}" for names in named for name in names)
         contents = {
-            path: data for path, data in contents.items() if not path.startswith(_SUITE) or path.startswith(samples)
+            path: data
+            for path, data in contents.items()
+            if not path.startswith((_SUITE, _DOWNLOADS)) or path.startswith(samples)
         }
     is_shown = any(_MAY_BE_SHOWN.search(data) for data in users)
     needless = (*(() if compiles else _COMPILERS), *(() if is_shown else _FACES))
