@@ -72,7 +72,7 @@ class Imports:
         for step in steps:
             for path in _paths(step):
                 if not is_path(path):
-                    raise _wrong(step, f"{path!r:.80} is no import path")
+                    raise _wrong(step, f"{path!r:.80} is not an import path")
                 module, name, _ = split(path)
                 module = _NEW.get(module, module)
                 if (module, name) not in self._names:

@@ -109,7 +109,7 @@ def airflow_operator(operator: str, /, *, task_id: str, **arguments: Any) -> Ste
         ARGUMENTS: {name: encoded(value, who) for name, value in arguments.items()},
     }
     if rule not in RUN_IF and rule not in _RULES_OF_AIRFLOW:
-        raise DefinitionError(f"{who}: trigger_rule={rule!r} is none of {', '.join((*RUN_IF, *_RULES_OF_AIRFLOW))}.")
+        raise DefinitionError(f"{who}: trigger_rule={rule!r} is not one of {', '.join((*RUN_IF, *_RULES_OF_AIRFLOW))}.")
     if rule in _RULES_OF_AIRFLOW:
         options["trigger_rule"] = rule
     made: Any = step(
@@ -135,7 +135,7 @@ def is_path(path: object) -> bool:
     """Whether something is the path of a name in a module, without a word of Python's own in it."""
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         return False
-    return not any(map(keyword.iskeyword, re.split("[.:]", path)))
+    return not any(part == "__debug__" or keyword.iskeyword(part) for part in re.split("[.:]", path))
 
 
 def _taken_from(encoded: Any) -> list[str]:

@@ -131,7 +131,7 @@ def test_a_trigger_rule_of_airflows_alone_is_kept() -> None:
     assert 'trigger_rule="all_skipped"' in text_of(
         airflow_operator(dags.EMPTY, task_id="e", trigger_rule="all_skipped")
     )
-    with pytest.raises(DefinitionError, match=r"trigger_rule='dummy' is none of all_success, .*all_skipped"):
+    with pytest.raises(DefinitionError, match=r"trigger_rule='dummy' is not one of all_success, .*all_skipped"):
         airflow_operator(dags.EMPTY, task_id="e", trigger_rule="dummy")
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_said_of_an_operator(path: str, arguments: dict[str, Any]
         airflow_operator(path, task_id="t", **arguments)
 
 
-@pytest.mark.parametrize("path", ["os.system('x')", "os", "a..b", "a.b\n", "ä.b", "a.lambda", 3, ""])
+@pytest.mark.parametrize("path", ["os.system('x')", "os", "a..b", "a.b\n", "ä.b", "a.lambda", "a.__debug__", 3, ""])
 def test_what_is_no_import_path(path: Any) -> None:
     with pytest.raises(DefinitionError, match="needs the path of a name in a module"):
         imported(path)
@@ -169,13 +169,22 @@ def test_a_plan_that_another_hand_wrote_puts_no_code_into_the_file() -> None:
     ):  # fmt: skip
         with pytest.raises(FlowymlError, match=r"cannot be compiled|is not a dict"):
             compile_dag(_with_options(bundle, {"operator": "our.B", "arguments": arguments}))
-    with pytest.raises(FlowymlError, match=r"no import path|not the import path"):
+    with pytest.raises(FlowymlError, match=r"not an import path|not the import path"):
         compile_dag(_with_options(bundle, {"operator": evil, "arguments": {}}))
     text = compile_dag(
         _with_options(bundle, {"operator": "our.B", "arguments": {"a=1)\nimport os#": '"""\nimport os', "ok": 1}})
     ).text
     tree = ast.parse(text)
     assert "os" not in {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+
+
+def test_an_argument_may_have_any_name() -> None:
+    """Also the one that no call may write before ``=``."""
+    odd = {"__debug__": 2}
+    made = airflow_operator("our.B", task_id="b", of=imported("our.C")(**odd), **odd)
+    text = compile_dag(Pipeline("any name").add_step(made).bundle()).text
+    compile(text, "dag.py", "exec")
+    assert '**{"__debug__": 2}' in text
 
 
 def _with_options(bundle: Bundle, options: dict[str, Any]) -> Bundle:

@@ -57,7 +57,7 @@ class Words:
             case datetime():
                 return f"{self._word('datetime')}.fromisoformat({text_literal(value.isoformat())})"
             case date():
-                raise Unwritable(f"the date {value} is no argument that travels as JSON")
+                raise Unwritable(f"the date {value} cannot be written as JSON")
             case FunctionModel():
                 return self._function(value)
             case ValueEdge():
@@ -84,7 +84,7 @@ class Words:
         """Something of another library, which Airflow imports."""
         path = path_of(value.import_path)
         if path is None:
-            raise Unwritable(f"{value.import_path or value.source!r:.80} is no import path")
+            raise Unwritable(f"{value.import_path or value.source!r:.80} is not an import path")
         made = f"{self._word('imported')}({text_literal(path)})"
         if not value.call:
             return made
@@ -115,8 +115,8 @@ class Words:
         """The name of an argument, if it is one."""
         import keyword
 
-        if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
-            raise Unwritable(f"{name!r:.60} is no name of an argument")
+        if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name) or name == "__debug__":
+            raise Unwritable(f"{name!r:.60} cannot be the name of an argument")
         return name
 
 
@@ -134,7 +134,7 @@ def path_of(path: str) -> str | None:
     import keyword
 
     parts = path.split(".")
-    if not _PATH.fullmatch(path) or any(map(keyword.iskeyword, parts)):
+    if not _PATH.fullmatch(path) or any(map(keyword.iskeyword, parts)) or "__debug__" in parts:
         return None
     for number, part in enumerate(parts[1:-1], 1):
         if part[:1].isupper():
