@@ -17,7 +17,7 @@ import libcst as cst
 from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, ValueEdge
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import Moving
-from flowyml.migration.airflow.writer.notes import DagResult, Kind, Note
+from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable, Words, as_number, is_plain
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.names import identifier
@@ -140,7 +140,7 @@ class _Module:
     def _docstring(self) -> str:
         about = self.moving.docstring.strip()
         lines = [about, "", ""] if about else []
-        made = f"Written by `flowyml import airflow` from {' '.join(self._shown_path().split())}."
+        made = f"{MARK} from {' '.join(self._shown_path().split())}."
         body = "\n".join(line.rstrip() for line in "\n".join([*lines[:2], made]).splitlines())
         body = body.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
         body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
@@ -198,7 +198,7 @@ class _Module:
             ]
             inner = "\n".join(f"    {line}" if line else "" for line in texts)
             if texts:
-                yield f"with {self.word('suppress')}(ImportError):  # there where Airflow runs it\n{inner}\n"
+                yield f"with {self.word('suppress')}(ImportError):  # Airflow's workers have it\n{inner}\n"
         taken = set(self._names.values())
         simple: list[str] = []
         for number in self.statements:

@@ -8,7 +8,10 @@ from enum import StrEnum
 
 from flowyml.migration.airflow.model import Place
 
-__all__ = ["DagResult", "FileResult", "Kind", "Note", "Verdict"]
+__all__ = ["MARK", "DagResult", "FileResult", "Kind", "Note", "Verdict"]
+
+MARK = "Written by `flowyml import airflow`"
+"""What each module and each file of a report says."""
 
 
 class Kind(StrEnum):

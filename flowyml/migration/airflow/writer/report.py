@@ -6,13 +6,14 @@ import html
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Note, Verdict
+from flowyml.migration.airflow.writer.notes import MARK, DagResult, FileResult, Kind, Note, Verdict
 from flowyml.plan.names import slug
 
-__all__ = ["document", "files_of_report", "markdown", "pages", "totals"]
+__all__ = ["document", "files_of_report", "markdown", "totals"]
 
 _ORDER = (Verdict.HAND, Verdict.AIRFLOW, Verdict.ANY)
 _SEVERITY = (Kind.REFUSED, Kind.OPAQUE, Kind.CHANGED, Kind.KEPT)
@@ -78,7 +79,7 @@ def _dag_document(dag: DagResult) -> Mapping[str, Any]:
 
 def markdown(results: Sequence[FileResult]) -> str:
     """The report for people, and for a pull request."""
-    lines = ["# Import of Airflow DAGs", "", totals(results), ""]
+    lines = ["# Import of Airflow DAGs", "", f"{MARK}. {totals(results)}", ""]
     for verdict in _ORDER:
         found = [(file, dag) for file in results for dag in file.dags if dag.verdict is verdict]
         if found:
@@ -97,57 +98,97 @@ def markdown(results: Sequence[FileResult]) -> str:
     return "\n".join(lines)
 
 
-def pages(results: Sequence[FileResult]) -> Iterator[tuple[str, str]]:
-    """The report as pages, by file name: one for all, and one for each DAG that shows both sides."""
+class _Files(Mapping[str, str]):
+    """Files by name. Each is made when it is asked for: thousands of pages are never in memory at once."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], str]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> str:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def files_of_report(results: Sequence[FileResult]) -> Mapping[str, str]:
+    """All files of the report, by name.
+
+    The pages are one for all, one for each DAG, and one for each file that shows both sides.
+    """
     rows: list[str] = []
+    makers: dict[str, Callable[[], str]] = {
+        "report.md": partial(markdown, results),
+        "report.json": partial(_json, results),
+        "index.html": partial(_index, results, rows),
+    }
     number = 0
-    made: list[tuple[str, str]] = []
-    for file in results:
+    for of_file, file in enumerate(results, 1):
+        sides = f"file-{of_file:04d}.html"
+        if file.dags:
+            makers[sides] = partial(_sides, file)
         for dag in file.dags:
             number += 1
             name = f"{number:04d}-{slug(dag.dag_id, max_length=60)}.html"
-            made.append((name, _page_of(file, dag)))
+            makers[name] = partial(_page_of, dag, sides)
             count = Counter(note.kind for note in dag.notes)
             cells = "".join(f"<td class={kind}>{count[kind] or ''}</td>" for kind in _SEVERITY)
             rows.append(
                 f'<tr><td><a href="{name}">{_safe(dag.dag_id)}</a></td><td>{_safe(dag.verdict)}</td>{cells}'
-                f"<td>{_safe(file.path)}</td></tr>"
+                f'<td><a href="{sides}">{_safe(file.path)}</a></td></tr>'
             )
+    return _Files(makers)
+
+
+def _json(results: Sequence[FileResult]) -> str:
+    return json.dumps({"about": f"{MARK}.", **document(results)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _index(results: Sequence[FileResult], rows: Sequence[str]) -> str:
     heads = "".join(f"<th>{kind}</th>" for kind in _SEVERITY)
     table = f"<table><tr><th>DAG</th><th>Runs on</th>{heads}<th>File</th></tr>{''.join(rows)}</table>"
-    yield "index.html", _page("Import of Airflow DAGs", f"<p>{_safe(totals(results))}</p>{table}")
-    yield from made
+    return _page("Import of Airflow DAGs", f"<p>{_safe(totals(results))}</p>{table}")
 
 
-def _page_of(file: FileResult, dag: DagResult) -> str:
+def _page_of(dag: DagResult, sides: str) -> str:
     rows = "".join(
-        f"<tr><td class={note.kind}>{note.kind}</td><td>{_safe(note.construct)}</td><td>{_safe(str(note.place))}</td>"
+        f"<tr><td class={note.kind}>{note.kind}</td><td>{_safe(note.construct)}</td><td>{_place(note, dag, sides)}</td>"
         f"<td>{_safe(note.reason)}</td><td>{_safe(note.to_do)}</td></tr>"
         for note in ordered(dag)
     )
     table = f"<table><tr><th></th><th>Construct</th><th>Where</th><th>Why</th><th>What to do</th></tr>{rows}</table>"
-    sides = (
-        f"<div class=sides><div><h2>{_safe(file.path)}</h2><pre>{_safe(file.original)}</pre></div>"
-        f"<div><h2>{_safe(file.module)}</h2><pre>{_safe(file.written)}</pre></div></div>"
+    links = f'<a href="index.html">All DAGs</a> · <a href="{sides}#line-{dag.place.line}">Both sides</a>'
+    return _page(dag.dag_id, f"<p>{links} · {_safe(dag.verdict)}</p>{table}")
+
+
+def _place(note: Note, dag: DagResult, sides: str) -> str:
+    shown = _safe(str(note.place))
+    if note.place.path != dag.place.path:
+        return shown
+    return f'<a href="{sides}#line-{note.place.line}">{shown}</a>'
+
+
+def _sides(file: FileResult) -> str:
+    """A DAG file beside its module; each line of it can be linked to."""
+    lines = file.original.split("\n")
+    original = "\n".join(f'<span id="line-{number}">{_safe(line)}</span>' for number, line in enumerate(lines, 1))
+    return _page(
+        file.path,
+        f'<p><a href="index.html">All DAGs</a></p>'
+        f"<div class=sides><div><h2>{_safe(file.path)}</h2><pre>{original}</pre></div>"
+        f"<div><h2>{_safe(file.module)}</h2><pre>{_safe(file.written)}</pre></div></div>",
     )
-    return _page(dag.dag_id, f'<p><a href="index.html">All DAGs</a> · {_safe(dag.verdict)}</p>{table}{sides}')
 
 
 def _page(title: str, body: str) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>{_safe(title)}</title><style>{_STYLE}</style></head><body><h1>{_safe(title)}</h1>{body}</body></html>\n"
+        f"<title>{_safe(title)}</title><style>{_STYLE}</style></head><body><h1>{_safe(title)}</h1>{body}<footer>{_safe(MARK)}</footer></body></html>\n"
     )
-
-
-def files_of_report(results: Sequence[FileResult]) -> dict[str, str]:
-    """All files of the report, by name."""
-    return {
-        "report.md": markdown(results),
-        "report.json": json.dumps(document(results), indent=2, ensure_ascii=False) + "\n",
-        **dict(pages(results)),
-    }
 
 
 def _safe(text: str) -> str:

@@ -11,12 +11,9 @@ from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import whole_file
 from flowyml.migration.airflow.model import FileModel
 from flowyml.migration.airflow.writer.modules import write_module
-from flowyml.migration.airflow.writer.notes import FileResult
+from flowyml.migration.airflow.writer.notes import MARK, FileResult
 
-__all__ = ["MARK", "results_of", "write_into"]
-
-MARK = "Written by `flowyml import airflow`"
-"""What the docstring of each module says."""
+__all__ = ["check_free", "results_of", "write_into"]
 
 _RESERVED = frozenset({"airflow", "flowyml", "flowyml_airflow", "flowyml_kubeflow", "flowyml_prefect", "__init__"})
 
@@ -38,18 +35,24 @@ def results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
         yield FileResult(file.path, original, made.text, module, made.dags)
 
 
-def write_into(folder: Path, texts: Mapping[str, str], *, force: bool = False, marked: bool = True) -> None:
-    """Write files below a folder, whole or not at all. What FlowyML did not write stays, unless ``force``.
-
-    Raises ``ConfigurationError`` for a file that is in the way, and for a folder that leads elsewhere.
-    """
+def check_free(folder: Path, names: Iterable[str], *, force: bool = False) -> None:
+    """Raise ``ConfigurationError`` for a file that is in the way, and for a folder that leads elsewhere."""
     root = folder.resolve()
-    for name in texts:
+    for name in names:
         path = root / name
         if not path.parent.resolve().is_relative_to(root) or path.is_symlink():
             raise ConfigurationError(f"{path} leads out of {folder}: a link is in the way. Remove it.")
-        if marked and not force and path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        if not force and path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
             raise ConfigurationError(f"{path} is there, and FlowyML did not write it. --force replaces it.")
+
+
+def write_into(folder: Path, texts: Mapping[str, str], *, force: bool = False) -> None:
+    """Write files below a folder, whole or not at all. What FlowyML did not write stays, unless ``force``.
+
+    A text is asked for when it is written. Raises ``ConfigurationError`` as ``check_free`` does, before the first one.
+    """
+    check_free(folder, texts, force=force)
+    root = folder.resolve()
     for name, text in texts.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
