@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowyml.cli.failures import FAILED
 from flowyml.cli.output import Output, Word, note
+from flowyml.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.model import FileModel
@@ -31,14 +32,22 @@ def write_pipelines(
     force: bool,
 ) -> int:
     """Write the modules below a folder, and tell what became of each DAG. Gives the exit code."""
-    from flowyml.migration.airflow.writer.report import document, files_of_report, totals
-    from flowyml.migration.airflow.writer.writing import results_of, write_into
+    try:
+        from flowyml.migration.airflow.writer.report import document, files_of_report, totals
+        from flowyml.migration.airflow.writer.writing import check_free, results_of, write_into
+    except ModuleNotFoundError as error:
+        if error.name != "libcst":
+            raise
+        raise MissingExtraError("flowyml import airflow -o needs libcst: pip install 'flowyml[migrate]'.") from error
 
     results = list(results_of(files))
-    write_into(folder, {file.module: file.written for file in results if file.module}, force=force)
-    found = _verified(out, results, folder, python, quiet=as_json) if python else []
+    pages = files_of_report(results)
     if report is not None:
-        write_into(report, files_of_report(results), marked=False)
+        check_free(report, pages, force=force)
+    write_into(folder, {file.module: file.written for file in results if file.module}, force=force)
+    if report is not None:
+        write_into(report, pages, force=force)
+    found = _verified(out, results, folder, python, quiet=as_json) if python else []
     if as_json:
         out.document({**document(results), **({"verified": found} if python else {})})
     else:

@@ -16,10 +16,15 @@ import pytest
 pytest.importorskip("libcst")
 
 from flowyml import Pipeline
+from flowyml.core.errors import EngineError
+from flowyml.migration.airflow.model import Place
+from flowyml.migration.airflow.reader.reading import read_file
+from flowyml.migration.airflow.writer import verifying
 from flowyml.migration.airflow.writer.modules import Written, write_module
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Verdict
-from flowyml.migration.airflow.writer.report import document, markdown, totals
-from flowyml.migration.airflow.writer.verifying import compare
+from flowyml.migration.airflow.writer.report import document, files_of_report, markdown, totals
+from flowyml.migration.airflow.writer.verifying import compare, load_dags
+from flowyml.migration.airflow.writer.writing import results_of
 from tests.unit.commands import flowyml
 from tests.unit.migration.dag_files import read
 
@@ -137,8 +142,7 @@ def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Pat
     found = kinds(result)
     assert (found["task choose"], found["task right"], found["task left"]) == (Kind.OPAQUE, Kind.OPAQUE, Kind.KEPT)
     assert (
-        "with suppress(ImportError):  # there where Airflow runs it\n    from airflow.models import Variable"
-        in made.text
+        "with suppress(ImportError):  # Airflow's workers have it\n    from airflow.models import Variable" in made.text
     )
     plan = loaded(tmp_path, made, "written_choose").d.compile()
     assert plan.by_name["choose"].options["airflow"]["arguments"]["python_callable"] == {
@@ -157,6 +161,12 @@ def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Pat
     ("text", "construct", "kind", "words"),
     [
         ('PythonOperator(task_id="t", python_callable=lambda: 1)', "task t", Kind.REFUSED, "lambda"),
+        (
+            'BashOperator(task_id="t", bash_command="{{ ds }}", **{"__debug__": 1})',
+            "task t",
+            Kind.REFUSED,
+            "cannot be the name of an argument",
+        ),
         ('BashOperator(task_id="t", bash_command=open("x").read())', "task t", Kind.REFUSED, "only Airflow knows"),
     ],
 )
@@ -184,6 +194,28 @@ def test_variables_and_the_environment_are_asked_where_airflow_reads_the_file(tm
     )
     assert 'imported("airflow.models:Variable.get")("a", default_var="b")' in made.text
     assert 'imported("os:environ.get")("H")' in made.text
+
+
+def test_what_is_left_out_or_kept_says_why_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "repository/dags/our").mkdir(parents=True)
+    (tmp_path / "repository/dags/our/work.py").write_text("def work(of): return of\n")
+    made = written(
+        tmp_path,
+        """
+        from our.work import work
+        def show(of): return of
+        with DAG("d", schedule=None):
+            PythonOperator(task_id="given", python_callable=show, op_args=[timedelta(1)])
+            PythonOperator(task_id="plain", python_callable=show, op_args=[1], wait_for_downstream=True)
+            BashOperator(task_id="dated", bash_command="{{ ds }}", when=datetime(2024, 1, 1).date())
+            PythonOperator.partial(task_id="many", python_callable=work).expand(op_args=[[1], [2]])
+        """,
+    )
+    found = {note.construct: f"{note.reason}. {note.to_do}" for note in made.dags[0].notes}
+    assert "it is given 0, which is not plain JSON" in found["task given"]
+    assert "Leave it out, or keep the operator with airflow_operator(…)." in found["wait_for_downstream of plain"]
+    assert "the date 2024-01-01 cannot be written as JSON" in found["task dated"]
+    assert "its function stands in our.work, and it is mapped" in found["task many"]
 
 
 def test_names_of_flowyml_that_the_file_has_too(tmp_path: Path) -> None:
@@ -287,6 +319,97 @@ def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     refused = flowyml(*given)
     assert "FlowyML did not write it. --force replaces it." in refused.err
     assert (tmp_path / "out/one.py").read_text() == "mine = 1\n"
+    (tmp_path / "out/one.py").unlink()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--root", "list.json is not a folder."), ("--variables", "list.json does not hold a JSON object.")],
+)
+def test_an_option_that_cannot_be_used_says_why(tmp_path: Path, option: str, words: str) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    done = flowyml("import", "airflow", str(tmp_path), option, str(tmp_path / "list.json"))
+    assert words in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.json", "index.html"])
+def test_a_report_replaces_its_own_files_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "flow.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    given = ["import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out"), "--report", str(tmp_path)]
+    (tmp_path / name).write_text("mine\n")
+    refused = flowyml(*given)
+    assert f"{name} is there, and FlowyML did not write it. --force replaces it." in refused.err
+    assert (tmp_path / name).read_text() == "mine\n"
+    assert not (tmp_path / "out").exists(), "refused before anything is written"
+    assert not flowyml(*given, "--force").err
+    assert not flowyml(*given).err
+    assert "mine" not in (tmp_path / name).read_text()
+
+
+def test_a_report_grows_with_its_files_and_not_with_their_squares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def size(dags: int) -> int:
+        lines = "".join(f'with DAG("d{n}", schedule=None):\n    EmptyOperator(task_id="a")\n' for n in range(dags))
+        path = tmp_path / "flow.py"
+        path.write_text(f"{HEAD}{lines}")
+        (file,) = results_of([read_file(path, root=tmp_path)])
+        assert file.dags, file.reason
+        pages = files_of_report([file])
+        first = next(name for name in pages if name.startswith("0001-"))
+        assert pages[first].count("file-0001.html#line-") > 1
+        assert f'id="line-{file.dags[0].place.line}"' in pages["file-0001.html"]
+        return sum(map(len, pages.values()))
+
+    one, many = size(10), size(80)
+    assert many < 9 * one
+
+
+def test_libcst_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.startswith("flowyml.migration.airflow.writer.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "libcst", None)
+    (tmp_path / "flow.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    done = flowyml("import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out"))
+    assert "flowyml import airflow -o needs libcst: pip install 'flowyml[migrate]'." in done.err
+
+
+ANSWERS = """#!/bin/sh
+echo '{"dags": {"one": {"dag_id": "one", "tasks": {}}}, "errors": {}}'
+"""
+
+
+def test_an_interpreter_is_found_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/python").write_text(ANSWERS)
+    (tmp_path / "venv/python").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert load_dags("venv/python", [tmp_path / "one.py"])["dags"].keys() == {"one"}
+    monkeypatch.setenv("PATH", str(tmp_path / "venv"), prepend=":")
+    assert load_dags("python", [tmp_path / "one.py"])["dags"].keys() == {"one"}
+    with pytest.raises(EngineError, match="venv/none did not load"):
+        load_dags("venv/none", [tmp_path / "one.py"])
+
+
+@pytest.mark.parametrize("seconds", [None, 0.001])
+def test_a_module_that_does_not_compile_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
+) -> None:
+    """The interpreter finds the DAG file's DAG: with no file compiled, it is not asked about any."""
+    (tmp_path / "python").write_text("#!/bin/sh\n[ $# -gt 2 ] || exit 1\n" + ANSWERS.partition("\n")[2])
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "one.py").write_text("raise ValueError('not loaded')\n")
+    if seconds:
+        monkeypatch.setattr(verifying, "_SECONDS", seconds)
+        monkeypatch.setattr(verifying, "load_dags", lambda python, paths: {"dags": {"one": {}}, "errors": {}})
+    dag = DagResult("one", "one", Place("one.py", 1), [])
+    file = FileResult(str(tmp_path / "one.py"), module="one.py", dags=[dag])
+    ((_, _, found),) = verifying.verify(str(tmp_path / "python"), [file], tmp_path)
+    assert isinstance(found, str)
+    assert "Airflow does not load the compiled DAG: " in found
+    assert ("it is not compiled after 0.001 seconds" in found) is bool(seconds)
 
 
 def test_differences_are_named() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -116,13 +117,19 @@ class Difference:
 
 def load_dags(python: str, paths: Sequence[Path]) -> Mapping[str, Any]:
     """What the DagBag of an interpreter's Airflow finds in some files. Raises ``EngineError``."""
+    interpreter = Path(shutil.which(python) or python).absolute()  # not resolved: a link in a venv says which venv
     shown = f"{len(paths)} files" if len(paths) != 1 else str(paths[0])
     with tempfile.TemporaryDirectory() as home:
         script = Path(home) / "load_dags.py"
         script.write_text(_LOADER, encoding="utf-8")
         try:
             ended = subprocess.run(
-                [python, "-I", script, *paths], capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=home
+                [interpreter, "-I", script, *paths],
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+                cwd=home,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise EngineError(f"{python} did not load {shown}: {error}") from error
@@ -219,7 +226,8 @@ def verify(
                 (compiled / f"dag_{number}.py").write_text(text.stdout, encoding="utf-8")
         if not pairs:
             return
-        after = load_dags(python, sorted(compiled.iterdir()))
+        files = sorted(compiled.iterdir())
+        after = load_dags(python, files) if files else {"dags": {}}
         by_file = {Path(dag["file"]).name: dag for dag in after["dags"].values()}
         originals = list(dict.fromkeys(Path(file.path).resolve() for file, _ in pairs))
         before = load_dags(python, originals)
@@ -244,11 +252,11 @@ def _compared(
 
 def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:
     """The DAG file that FlowyML compiles from a pipeline, in a process of its own: that imports the module."""
-    where = f"{folder / file.module}:{dag.pipeline}"
-    return subprocess.run(
-        [sys.executable, "-m", "flowyml", "compile", where, "--to", "airflow"],
-        capture_output=True, text=True, timeout=_SECONDS, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "flowyml", "compile", f"{folder / file.module}:{dag.pipeline}", "--to", "airflow"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        return subprocess.CompletedProcess(command, 1, "", f"it is not compiled after {error.timeout:g} seconds")
 
 
 T = TypeVar("T")
