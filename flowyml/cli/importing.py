@@ -58,7 +58,7 @@ def airflow(
     with Output(as_json) as out:
         options = Options(env=_pairs(env or ()), variables=_variables(variables))
         if root is not None and not root.is_dir():
-            raise UsageError(f"--root {root} is no folder.")
+            raise UsageError(f"--root {root} is not a folder.")
         if missing := [path for path in paths if not Path(path).exists()]:
             raise UsageError(f"There is no {missing[0]}.")
         found = find_files(paths)
@@ -94,7 +94,7 @@ def _variables(path: Path | None) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"--variables {path} cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise UsageError(f"--variables {path} holds no JSON object.")
+        raise UsageError(f"--variables {path} does not hold a JSON object.")
     return found
 
 

@@ -15,7 +15,7 @@ from flowyml.steps.needed import needed
 
 __all__ = ["bash", "docker_run"]
 
-_MOST_TOLD = 20  # lines of a command that failed
+_MOST_KEPT = 20  # lines of a command that failed
 
 
 @step
@@ -34,7 +34,7 @@ def bash(command: str, env: dict[str, str] | None = None, cwd: str | None = None
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None
-            last = _told(process.stdout)
+            last = _printed(process.stdout)
             code = process.wait()
         except BaseException:  # the step is stopped: what the command started ends with it
             with suppress(ProcessLookupError):
@@ -71,7 +71,7 @@ def docker_run(
             volumes=[f"{host}:{place}" for place, host in _mounts(volumes or {})],
         )  # fmt: skip
         try:
-            last = _told(line.decode("utf-8", "replace") for line in container.logs(stream=True, follow=True))
+            last = _printed(line.decode("utf-8", "replace") for line in container.logs(stream=True, follow=True))
             code = int(container.wait()["StatusCode"])
         finally:
             container.remove(force=True)
@@ -87,9 +87,9 @@ def _mounts(volumes: Mapping[str, str]) -> Iterable[tuple[str, str]]:
         yield place, host
 
 
-def _told(lines: Iterable[str]) -> list[str]:
+def _printed(lines: Iterable[str]) -> list[str]:
     """Print lines as they come, and keep the last ones."""
-    last: deque[str] = deque(maxlen=_MOST_TOLD)
+    last: deque[str] = deque(maxlen=_MOST_KEPT)
     for line in lines:
         text = line.rstrip("\r\n")
         print(text, flush=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["http", "wait_for_http"]
 
-_MOST_TOLD = 500  # characters of the answer in an error
+_MOST_SHOWN = 500  # characters of the answer in an error
 
 
 @step
@@ -47,7 +47,7 @@ def http(
             return body.decode(answer.headers.get_content_charset() or "utf-8", "replace")
     except HTTPError as error:
         with error:
-            said = error.read(4 * _MOST_TOLD).decode("utf-8", "replace")[:_MOST_TOLD]
+            said = error.read(4 * _MOST_SHOWN).decode("utf-8", "replace")[:_MOST_SHOWN]
         raise RuntimeError(f"{method} {shown(url)}: {error.code} {error.reason}. It said: {said}") from None
     except (URLError, OSError) as error:
         raise ConnectionError(f"{method} {shown(url)}: {getattr(error, 'reason', error)}") from None

@@ -231,8 +231,11 @@ def _function_arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
     """A function that another module of the repository has: Airflow imports it from there, as the DAG file did."""
-    if task.mapped or not path_of(f"{function.module}.{function.name}"):
+    path = f"{function.module}.{function.name}"
+    if task.mapped:
         raise _Hole(f"its function stands in {function.module}, and it is mapped")
+    if not path_of(path):
+        raise _Hole(f"its function {path!r:.80} is not an import path")
     given = _call(task)
     arguments: dict[str, Any] = {"python_callable": function}
     arguments |= _function_arguments(given)
@@ -289,7 +292,7 @@ def _of_rules(task: TaskModel, given: dict[str, Any]) -> str:
     if (rule != "all_success" or task.teardown) and any(_edges(list(given.values()))):
         return "it takes values, and runs where they may be missing"
     if wrong := [name for name, value in given.items() if not _may_be_given(value)]:
-        return f"it is given {wrong[0]}, which is no plain value"
+        return f"it is given {wrong[0]}, which is not plain JSON"
     if any(_is_template(value) for value in given.values()):
         return "it has a template among its arguments"
     held = [each.name for each in task.arguments if each.value and _holds(each.name)]
@@ -396,8 +399,9 @@ def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
         return
     for each in _others(task):
         yield Note(
-            Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "a step has no such option", "See the docs."
-        )
+            Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "a step has no such option",
+            "Leave it out, or keep the operator with airflow_operator(…).",
+        )  # fmt: skip
 
 
 def _others(task: TaskModel) -> Sequence[Argument]:
