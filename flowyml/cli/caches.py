@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from flowyml.artifacts import Store, open_store
-from flowyml.authoring.cache import Cache
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
-from flowyml.core.errors import DefinitionError
+from flowyml.core.durations import seconds_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import Entry, entries_in
 
@@ -75,7 +74,7 @@ def clear(
     pipeline: OfPipeline = None,
     step: OfStep = None,
     older_than: Annotated[
-        str | None, Option(("--older-than",), "Only those of before: 12h, 7d, 4w.", metavar="TIME")
+        str | None, Option(("--older-than",), "Only those that were computed longer ago: 12h, 7d, 4w.", metavar="TIME")
     ] = None,
     everything: Annotated[bool, Option(("--all",), "All that are in the store.")] = False,
     as_json: AsJson = False,
@@ -125,13 +124,7 @@ def _one(store: Store, key: str) -> Entry | None:
 
 
 def _before(older_than: str | None) -> float | None:
-    if older_than is None:
-        return None
-    try:
-        seconds = Cache(ttl=older_than).ttl_seconds
-    except DefinitionError:
-        raise UsageError(f"--older-than {older_than!r} is not a time. Write 90s, 30m, 12h, 7d or 4w.") from None
-    return time.time() - (seconds or 0)
+    return None if older_than is None else time.time() - seconds_of(older_than)
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ def prune(
     on: On = None,
     as_json: AsJson = False,
 ) -> int:
-    """Remove what runs left behind and nothing needs: 30 days after it was last used, unless --older-than says more.
+    """Remove what runs left behind and nothing needs: 30 days after its last use, unless --older-than says otherwise.
 
     Runs under way, schedules, deployments and runs that can be run again keep what they need. Exits with 1 when
     something could not be removed.

@@ -12,6 +12,7 @@ from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
 from flowyml.cli.output import Output, note, print_error
 from flowyml.cli.records import plain_artifact, plain_log, plain_outputs, plain_run, plain_step, status_word
+from flowyml.core.durations import size_text
 from flowyml.core.errors import FlowymlError
 from flowyml.core.following import command_for
 from flowyml.core.runs import Artifact, Run, StepRun, opened
@@ -179,15 +180,16 @@ def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:
             note("this run has stored nothing")
         else:
             rows = [
-                (each.label, each.type, _bytes(each.size), (each.digest or "")[:12], _facts(each)) for each in found
+                (
+                    each.label,
+                    each.type,
+                    "" if each.size is None else size_text(each.size),
+                    (each.digest or "")[:12],
+                    _facts(each),
+                )
+                for each in found
             ]
             out.table(("OUTPUT", "TYPE", "SIZE", "DIGEST", "FACTS"), rows, cut="FACTS")
-
-
-def _bytes(size: int | None) -> str:
-    if size is None:
-        return ""
-    return f"{size} B" if size < 1000 else f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
 
 
 def _facts(artifact: Artifact) -> str:

@@ -415,7 +415,7 @@ class Orchestrator(ABC):
         raise self._lacks("runs for times that a schedule has missed")
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
-        """All that the engine runs, whoever made it, with how the ``last`` runs of each ended."""
+        """All that the engine runs, made by FlowyML or not, with how the ``last`` runs of each ended."""
         raise self._lacks("a list of what others made")
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:

@@ -78,7 +78,7 @@ def _turn(store: LocalStore, folder: str) -> Iterator[bool]:
 
     try:
         file = (store.root / folder / "turn").open("rb")
-    except OSError:  # nobody has ever waited for it
+    except OSError:  # no run has waited for it
         yield True
         return
     with file:

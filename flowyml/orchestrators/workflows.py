@@ -1,4 +1,4 @@
-"""What an engine runs by itself, whoever made it: for Airflow its DAGs."""
+"""What an engine runs by itself, made by FlowyML or not: for Airflow its DAGs."""
 
 from __future__ import annotations
 

@@ -409,7 +409,8 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert main(["cache", "show", "0" * 64]) == 4
     assert main(["cache", "clear"]) == 2
     assert main(["cache", "clear", "--older-than", "1h"]) == 0
-    assert main(["cache", "clear", "--step", "make"]) == 0
+    assert main(["cache", "clear", "--older-than", "soon", "--step", "make"]) == 2
+    assert main(["cache", "clear", "--older-than", "0s", "--step", "make"]) == 0
     store = open_store()
     assert [entry.step for _, entry in entries_in(store) if entry] == ["use"]
     capfd.readouterr()

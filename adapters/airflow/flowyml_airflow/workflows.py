@@ -1,4 +1,4 @@
-"""The DAGs of an Airflow, whoever made them, with how their last runs ended."""
+"""The DAGs of an Airflow, made by FlowyML or not, with how their last runs ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["cron_or_words", "workflows"]
 
 _PRESETS = {
     "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *",
-    "@quarterly": "0 0 1 */3 *", "@yearly": "0 0 1 1 *",
+    "@quarterly": "0 0 1 */3 *", "@yearly": "0 0 1 1 *", "@midnight": "0 0 * * *", "@annually": "0 0 1 1 *",
 }  # fmt: skip
 _NONE = ("", "None", "Never, external triggers only")
 

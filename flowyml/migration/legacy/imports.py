@@ -102,7 +102,7 @@ def _home(source: Source, node: cst.ImportFrom, module: str, name: str) -> str:
         return module
     if name in _HOMES and _has(_HOMES[name], name):
         return _HOMES[name]
-    source.needs_you(Item.IMPORTS, node, f"{module}.{name} has gone: {_GONE.get(name, 'see the guide')}")
+    source.needs_you(Item.IMPORTS, node, f"{module}.{name} has gone: {_GONE.get(name, 'see docs/migration.md')}")
     return module
 
 

@@ -157,7 +157,7 @@ class _Statuses:
         elif isinstance(node.func, cst.Attribute):
             method = node.func.attr.value
             if self._is_bare_status(node.func.value) and method in _STRING_METHODS and node not in self._handled:
-                self._point(node, f"a status is no string and has no .{method}(): compare with {_MEMBERS}")
+                self._point(node, f"a status is not text: it has no .{method}(): compare with {_MEMBERS}")
             elif method == "get" and node.args and self._is_status(node.args[0].value):
                 self._lookup(node)
 
@@ -237,7 +237,9 @@ class _Statuses:
                 self._literals[value] = member
                 self._source.done(Item.STATUSES, value, f"begins as {NAME}.{member}")
             else:
-                self._point(value, f"{name.value} begins as {text!r}, which is no status of 1.0: {_MEMBERS}, or None")
+                self._point(
+                    value, f"{name.value} begins as {text!r}, which is not a status of 1.0: {_MEMBERS}, or None"
+                )
 
     def _perhaps(self, node: cst.Comparison, *sides: cst.BaseExpression) -> None:
         """A comparison of something called a status with a word of one, where what it is cannot be seen."""

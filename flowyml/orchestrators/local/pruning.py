@@ -122,8 +122,8 @@ class _Runs:
         return folder.parent, folder.name
 
     def _remove(self, run: _Run) -> int:
-        """From the mark on nobody runs it again. Until all else is gone its row stays, so that who is killed here
-        leaves nothing that nobody knows of.
+        """Once it is marked it cannot be run again. Its row goes last, so a process that is killed here leaves nothing
+        unrecorded.
         """
         with self.store.session() as db:
             marked = db.execute(
@@ -311,8 +311,8 @@ def _free_bytes(store: RunStore) -> int:
 
 
 def _shrink(store: RunStore) -> int:
-    """Write the record's file anew where half of it is free, and give the bytes that went. Nobody can write meanwhile,
-    so not while a run is under way, nor where that takes long.
+    """Write the record's file anew where half of it is free, and give the bytes that went. Other processes cannot write
+    meanwhile, so not while a run is under way, nor where that takes long.
     """
     free, before = _free_bytes(store), store.path.stat().st_size
     if free < max(_WORTH_IT, before * _PAGES_FREE) or before > _TOO_LARGE:
