@@ -65,7 +65,8 @@ class ArtifactConformance(Conformance):
     @_stored
     def test_sizes_and_digests_are_those_of_the_content(self, done: Done, found: Mapping[str, Artifact]) -> None:
         text = found["write.text"]
-        assert (text.size, text.digest) == (7, hashlib.sha256(b"20 rows").hexdigest())
+        stored = (7, hashlib.sha256(b"20 rows").hexdigest())
+        assert (text.size, text.digest) == (stored if text.format != "none" else (None, None))
 
     @_stored
     def test_a_folder_says_how_many_files_it_has(self, done: Done, found: Mapping[str, Artifact]) -> None:

@@ -267,7 +267,7 @@ def flaky_items(folder: str) -> Pipeline:
 def slow_items(folder: str) -> Pipeline:
     """One item takes too long, and is left out."""
 
-    @step(timeout=2, on_item_error="continue")
+    @step(timeout=6, on_item_error="continue")
     def slow(n: int) -> int:
         import time
 

@@ -68,7 +68,7 @@ def group_task(group: str) -> str:
     """What runs the steps of an execution group.
 
     >>> group_task("prepare"), of_group("prepare"), output("load", "rows")
-    ('prepare--group', 'prepare__group__record', 'load_rows_7bb2cd26')
+    ('prepare--group', 'prepare__group__record', 'load_rows_52736b6e')
     """
     return f"{task(group)}--group"
 
