@@ -59,7 +59,7 @@ class RemoteStore(Store):
         self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
         try:
             self.filesystem.cp_file(source, target)
-        except NotImplementedError:
+        except NotImplementedError:  # fsspec raises it for a filesystem that cannot copy
             return False
         return True
 

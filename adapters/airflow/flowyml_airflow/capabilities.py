@@ -32,8 +32,8 @@ CAPABILITIES = Capabilities(
             "again as a whole."
         ),
         Feature.ARTIFACTS: partly(
-            "An output whose name is no key of Airflow's is listed by its XCom's key. Steps of an execution group are "
-            "not listed."
+            "An output whose name Airflow does not take as a key is listed by its XCom's key. Steps of an "
+            "execution group are not listed."
         ),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "

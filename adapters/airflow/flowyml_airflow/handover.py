@@ -32,7 +32,7 @@ class DagSchedule:
         self._client, self.name = client, dag_id
 
     def look(self) -> OldSchedule:
-        """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable that is no cron expression."""
+        """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron."""
         dag = self._client.dag(self.name)
         words = cron_or_words(dag)
         if words is None:
@@ -79,7 +79,7 @@ class DagSchedule:
         return run_id
 
     def _is_dated_by_start(self) -> bool:
-        """By its last run of the schedule, since the API does not tell the timetable."""
+        """By its last run of the schedule, since the API does not give the timetable."""
         for run in self._client.runs([self.name], _SEEN):
             if run.get("run_type") == "scheduled":
                 return moment(run.get("logical_date")) != moment(run.get("data_interval_end"))

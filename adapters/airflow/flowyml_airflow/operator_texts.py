@@ -138,7 +138,7 @@ class Imports:
 
 
 def keywords(given: Mapping[str, Part]) -> Iterator[Part]:
-    """Keyword arguments; names that are no identifiers stand in a dict."""
+    """Keyword arguments; names that Python does not take as identifiers stand in a dict."""
     plain = {name: part for name, part in given.items() if is_path(f"_.{name}") and "." not in name}
     yield from (Pair(f"{name}=", part) for name, part in plain.items())
     if others := [Pair(f"{text_literal(name)}: ", part) for name, part in given.items() if name not in plain]:

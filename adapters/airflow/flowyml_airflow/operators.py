@@ -50,7 +50,7 @@ class Made:
 
 
 def imported(path: str) -> Imported:
-    """An argument of an operator that is no plain value: ``imported("airflow.models:Variable.get")("bucket")``.
+    """An argument of an operator that is not a plain value: ``imported("airflow.models:Variable.get")("bucket")``.
 
     ``path`` is that of a name in a module; a colon says where the module ends, and without one the last name is what is
     imported. It is imported, and called, where Airflow reads the DAG file. Raises ``DefinitionError``.
@@ -126,7 +126,7 @@ def _stand_in(**arguments: Any) -> Any:
     raise DefinitionError("This step is an operator of Airflow's, and runs on Airflow alone.")
 
 
-_stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+_stand_in.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # inspect reads it from any function
     [inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)]
 )
 

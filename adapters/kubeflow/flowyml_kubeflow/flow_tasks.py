@@ -102,7 +102,7 @@ class FlowTasks:
 
     @staticmethod
     def _named(unit: Unit) -> Json:
-        """What tells a pod which steps it runs, and whoever reads the file."""
+        """Says to a pod, and to readers of the file, which steps it runs."""
         if unit.together is None:
             return {names.STEP: {"runtimeValue": {"constant": names.constant(unit.steps[0].name)}}}
         steps = {names.task(step.name): names.shown(step.name) for step in unit.steps}

@@ -81,7 +81,7 @@ def is_active(deployment: Mapping[str, Any]) -> bool:
 
 
 def as_set(schedule: Mapping[str, Any]) -> str:
-    """A digest of when a deployment schedule fires and with which parameters, as the server tells it."""
+    """A digest of when a deployment schedule fires and with which parameters, as the server gives it."""
     kept = schedule["schedule"]
     parts = {name: kept[name] for name in _TIMING if kept.get(name) is not None}
     text = json.dumps([parts, schedule.get("parameters") or {}], sort_keys=True)

@@ -90,7 +90,7 @@ class Cutover:
     def go(self, new: Orchestrator, pipeline: RunnablePipeline) -> Record:
         """Hand the schedule over, or go on where a process was killed that did.
 
-        Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is no cron expression, and
+        Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is not a cron expression, and
         ``WaitTimeoutError`` where the DAG is never without a run.
         """
         if self._record.phase in ("begun", "back"):

@@ -221,7 +221,7 @@ def parse_json(text: str) -> Any:
 
 def parse_yaml(text: str, every: bool = False) -> Any:
     """YAML of plain tags, of a bounded depth and size with its aliases unfolded. Raises ValueError or YAMLError."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
     _flat_enough(text)
     if max((line.count("- ") for line in text.splitlines()), default=0) > _DEPTH:
@@ -229,7 +229,7 @@ def parse_yaml(text: str, every: bool = False) -> Any:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if every:
         return [_counted(one) for one in yaml.load_all(text, loader)]
-    return _counted(yaml.load(text, loader))  # noqa: S506 a safe loader
+    return _counted(yaml.load(text, loader))  # noqa: S506  # a safe loader
 
 
 def _flat_enough(text: str) -> None:

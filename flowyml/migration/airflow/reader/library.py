@@ -741,7 +741,7 @@ def _zone(name: Any = "UTC") -> datetime.tzinfo:
 
 def _pendulum(*args: Any, tz: Any = datetime.UTC, **kwargs: Any) -> datetime.datetime:
     zone = _zone(tz) if isinstance(tz, str) else tz
-    return datetime.datetime(*args, **kwargs).replace(tzinfo=zone)  # noqa: DTZ001 its zone comes next
+    return datetime.datetime(*args, **kwargs).replace(tzinfo=zone)  # noqa: DTZ001  # its zone comes next
 
 
 def _parsed(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:
@@ -763,7 +763,7 @@ def _duration(
 
 
 def _strptime(text: str, pattern: str) -> datetime.datetime:
-    return datetime.datetime.strptime(text, pattern)  # noqa: DTZ007 what the file writes has no zone either
+    return datetime.datetime.strptime(text, pattern)  # noqa: DTZ007  # what the file writes has no zone either
 
 
 def _clock(machine: Any, arguments: Arguments, node: ast.AST) -> Any:

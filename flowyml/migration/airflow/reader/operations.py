@@ -66,7 +66,7 @@ def _modulo(left: Any, right: Any) -> Any:
 
 
 def _only_plain(value: Any, depth: int = 0) -> None:
-    """Raises TypeError for what is no plain data: its text would be the evaluator's, not Python's."""
+    """Raises TypeError for what is not plain data: its text would be the evaluator's, not Python's."""
     if isinstance(value, (list, tuple, set)) and depth < 20:
         for one in value:
             _only_plain(one, depth + 1)
