@@ -110,15 +110,15 @@ def test_beyond_the_size_the_oldest_go(own_home: Path, tmp_path: Path) -> None:
 def test_in_a_store_that_fsspec_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
-    monkeypatch.setenv("FLOWYML_ARTIFACTS", "memory://prune-cache/root")
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", "memory://prune-cache/top")
     files = fsspec.filesystem("memory")
-    files.pipe("/prune-cache/root/cache/theirs/data/x", b"theirs")
+    files.pipe("/prune-cache/top/cache/theirs/data/x", b"theirs")
     local = LocalOrchestrator()
     cached(tmp_path).run(on=local)
     assert [each.kept for each in results(local, 3600)] == ["used within 60 minutes"]
     local.prune(older_than=0)
     assert [folder for folder, _ in entries_in(open_store())] == ["cache/theirs/data/x"]
-    assert files.find("/prune-cache/root/cache") == ["/prune-cache/root/cache/theirs/data/x"]
+    assert files.find("/prune-cache/top/cache") == ["/prune-cache/top/cache/theirs/data/x"]
 
 
 def test_links_and_names_in_the_folder_of_results(own_home: Path, tmp_path: Path) -> None:
