@@ -118,6 +118,7 @@ def _listed(plan: Plan) -> dict[str, Any]:
             "after": plan.structure.upstream(step),
             "outputs": step.outputs,
             "group": step.group or None,
+            "execution_group": step.execution_group or None,
         }
         for step in plan
     ]

@@ -1,4 +1,4 @@
-"""Sub-pipelines as single nodes: what a graph shows unless it is asked to open them."""
+"""A plan as a graph shows it: sub-pipelines as single nodes, unless it is asked to open them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
+from flowyml.graph.together import with_execution_groups
 from flowyml.plan.conditions import with_sources
 from flowyml.plan.groups import Branch, Group, Groups, Loop, Section
 from flowyml.plan.model import FromEither, FromStep, Input, Plan, Source, Step
@@ -22,14 +23,13 @@ class Shown:
 
 
 def shown(plan: Plan, *, expand: bool = False) -> Shown:
-    """The plan with each outermost sub-pipeline as one step; as it is with ``expand``.
+    """The plan with each outermost sub-pipeline as one step, and a group around each execution group.
 
-    As it is too where a sub-pipeline waits for a step that waits for the same sub-pipeline.
+    Sub-pipelines stay open with ``expand``, and where one waits for a step that waits for the same sub-pipeline.
     """
     within = {} if expand else {step.name: name for step in plan if (name := _outermost(plan.structure, step))}
-    if not within:
-        return Shown(plan, {})
-    return _Closing(plan, within).shown() or Shown(plan, {})
+    picture = (_Closing(plan, within).shown() if within else None) or Shown(plan, {})
+    return replace(picture, plan=with_execution_groups(picture.plan))
 
 
 def _outermost(structure: Groups, step: Step) -> str:

@@ -15,8 +15,8 @@ __all__ = ["mermaid"]
 def mermaid(plan: Plan, *, expand: bool = False) -> str:
     """The text of a flowchart. No name can end its label: what Mermaid could take for syntax becomes a code.
 
-    A dotted arrow is an order without data; an arrow has a label where its step has several outputs. Loops, branches
-    and clean-up are subgraphs; so are sub-pipelines with ``expand``, else each is one node.
+    A dotted arrow is an order without data; an arrow has a label where its step has several outputs. Loops, branches,
+    clean-up and execution groups are subgraphs; so are sub-pipelines with ``expand``, else each is one node.
     """
     picture = shown(plan, expand=expand)
     ids = {step.name: f"s{index}" for index, step in enumerate(picture.plan)}

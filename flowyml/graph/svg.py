@@ -10,6 +10,7 @@ from flowyml.graph.arrows import Piece, levels
 from flowyml.graph.closing import Shown, shown
 from flowyml.graph.layout import Line, Link, Slot, layers_of, place
 from flowyml.graph.text import cut, title_of, width
+from flowyml.graph.together import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 
@@ -19,7 +20,7 @@ _CELL, _SMALL_CELL = 7.9, 6.7
 _HEIGHT, _GAP, _MARGIN, _HEADER = 46, 18, 28, 72
 _TITLE, _PADDING = 32, 16  # of a frame: above what it holds, and on the other sides
 _LONGEST_NAME, _LONGEST_TITLE = 32, 60
-_KINDS = {Loop: "loop", Branch: "branch", Cleanup: "cleanup", Section: ""}
+_KINDS = {Loop: "loop", Branch: "branch", Cleanup: "cleanup", Section: "", ExecutionGroup: "together"}
 # What every program understands. Librsvg, Inkscape, LaTeX and office programs know no custom properties; browsers take
 # those of the style sheet, which wins over attributes (source: SVG 2, 6.6 Presentation attributes).
 _PLAIN = {
@@ -30,6 +31,7 @@ _PLAIN = {
     "frame loop": 'fill="#4c5fd5" fill-opacity="0.07" stroke="#4c5fd5" stroke-opacity="0.6"',
     "frame branch": 'fill="#b7791f" fill-opacity="0.08" stroke="#b7791f" stroke-opacity="0.7"',
     "frame cleanup": 'fill="#2f855a" fill-opacity="0.08" stroke="#2f855a" stroke-opacity="0.6"',
+    "frame together": 'fill="#5b6577" fill-opacity="0.05" stroke="#5b6577" stroke-dasharray="5 4"',
     "group": 'font-size="11" font-weight="600" fill="#1d2433"',
     "tip": 'fill="#8a94a6"',
     "name": 'font-size="13" font-weight="600" fill="#1d2433"',
@@ -69,8 +71,8 @@ _STYLE = """
 def svg(plan: Plan, *, expand: bool = False) -> str:
     """The picture, left to right. A dashed line is an order without data; each box shows its details when hovered.
 
-    Loops, branches and clean-up are frames around their steps; so are sub-pipelines with ``expand``, else each is one
-    box.
+    Loops, branches, clean-up and execution groups are frames around their steps; so are sub-pipelines with ``expand``,
+    else each is one box.
     """
     picture = _Picture(shown(plan, expand=expand))
     notes = _parameters(plan)

@@ -11,6 +11,7 @@ from flowyml.graph.closing import Shown, shown
 from flowyml.graph.layout import Line, Slot, layers_of, place, stages
 from flowyml.graph.lines import Canvas, Wire, tracks
 from flowyml.graph.text import cut, title_of, width
+from flowyml.graph.together import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Loop
 from flowyml.plan.model import Plan, Step
 
@@ -19,7 +20,7 @@ __all__ = ["terminal"]
 _MOST_STEPS = 60
 _LONGEST_NAME = 32
 _GAP = 3
-_MARKS = {Loop: "⟳", Branch: "?", Cleanup: "⏏"}
+_MARKS = {Loop: "⟳", Branch: "?", Cleanup: "⏏", ExecutionGroup: "▤"}
 _CLOSED = "⊞"
 _MOST_GROUPS = 20
 
@@ -156,7 +157,7 @@ def _listed(picture: Shown, columns: int) -> str:
 
 
 def _name(picture: Shown, step: Step) -> str:
-    """The name with marks: of a loop, of a branch, of the end, of a pipeline in the pipeline."""
+    """The name with marks: of a loop, a branch, clean-up, an execution group, a pipeline in the pipeline."""
     structure = picture.plan.structure
     around = (_MARKS.get(type(structure.by_name[name]), "") for name in structure.path(step.group))
     marks = "".join(around) + (_CLOSED if step.name in picture.closed else "")

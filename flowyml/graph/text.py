@@ -6,6 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from flowyml.graph.together import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.values import FromEither, FromParameter, FromStep, Source
 
@@ -53,6 +54,8 @@ def title_of(group: Group) -> str:
         case Branch(condition=condition):
             verb = "if" if group.choice == group.name else "else if"
             return f"{verb} {_unnumbered(group.name, str(condition))}"
+        case ExecutionGroup(pipeline=name):
+            return f"execution group {name}"
         case Section() | Cleanup():
             return group.name
 

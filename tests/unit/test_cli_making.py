@@ -67,8 +67,8 @@ def test_a_graph_in_each_form() -> None:
     flowyml("graph", "train.py", "--format", "svg", "-o", "g.svg")
     assert Path("g.svg").read_text().startswith("<svg ")
     steps = [
-        {"name": "load", "after": [], "outputs": ["rows_loaded"], "group": None},
-        {"name": "tell", "after": ["load"], "outputs": ["message", "things"], "group": None},
+        {"name": "load", "after": [], "outputs": ["rows_loaded"], "group": None, "execution_group": None},
+        {"name": "tell", "after": ["load"], "outputs": ["message", "things"], "group": None, "execution_group": None},
     ]
     assert flowyml("graph", "train.py", "--json").json == {"pipeline": "training", "steps": steps, "groups": []}
     assert flowyml("graph", "train.py", "--json", "-o", "g.svg", "-f", "svg").json["path"] == "g.svg"
@@ -100,7 +100,7 @@ def test_a_graph_opens_the_pipelines_within() -> None:
     assert ">daily.load<" in flowyml("graph", "nested.py:weekly", "--expand", "-f", "svg").out
     assert flowyml("graph", "nested.py:weekly", "--json").json == {
         "pipeline": "weekly",
-        "steps": [{"name": "daily.load", "after": [], "outputs": ["load"], "group": "daily"}],
+        "steps": [{"name": "daily.load", "after": [], "outputs": ["load"], "group": "daily", "execution_group": None}],
         "groups": [
             {"name": "days", "kind": "loop", "title": "each item of days", "group": None},
             {"name": "daily", "kind": "section", "title": "daily", "group": "days"},

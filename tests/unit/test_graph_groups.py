@@ -1,4 +1,4 @@
-"""Graphs with loops, branches, clean-up and pipelines in pipelines: each drawing shows what stands in what."""
+"""Graphs with loops, branches, clean-up, pipelines in pipelines and execution groups: what stands in what."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from flowyml import cleanup, either, elif_, for_each, otherwise, pipeline, step,
 from flowyml.graph import mermaid, svg, terminal
 from flowyml.graph.arrows import arrows, levels
 from flowyml.graph.closing import shown
+from flowyml.graph.together import with_execution_groups
 from flowyml.plan.conditions import IsTrue
 from flowyml.plan.groups import Branch, Cleanup, Group, Loop, Section
 from flowyml.plan.model import FromStep, Input, Plan, Step
@@ -116,7 +117,17 @@ def plans(draw: st.DrawFn) -> Plan:
         before = draw(st.lists(st.sampled_from(earlier), max_size=3, unique=True)) if earlier else []
         inputs = tuple(Input(f"x_{each}", FromStep(each, "out")) for each in before)
         group = draw(st.sampled_from(names))
-        steps.append(Step(name=f"s{number}", function="m:f", inputs=inputs, outputs=("out",), group=group))
+        together = draw(st.sampled_from(["", f"e{group}"]))
+        steps.append(
+            Step(
+                name=f"s{number}",
+                function="m:f",
+                inputs=inputs,
+                outputs=("out",),
+                group=group,
+                execution_group=together,
+            )
+        )
     return Plan(name="random", steps=tuple(steps), groups=tuple(groups))
 
 
@@ -126,7 +137,8 @@ def test_a_frame_holds_its_steps_and_nothing_else(plan: Plan) -> None:
     picture = ElementTree.fromstring(svg(plan, expand=True))
     steps, frames = boxes(picture, "box"), boxes(picture, "frame")
     assert sorted(steps) == sorted(step.name for step in plan)
-    names = {re.sub("^(if|each item of) ", "", title): box for title, box in frames.items()}
+    plan = with_execution_groups(plan)
+    names = {re.sub("^((if|each item of) |execution group)", "", title): box for title, box in frames.items()}
     assert set(names) == set(levels(plan)) - {""}
     for name, frame in names.items():
         members = plan.structure.members(name)
@@ -183,6 +195,45 @@ def test_marks_stand_for_groups_and_a_legend_says_which() -> None:
     opened = terminal(whole.compile(), expand=True)
     assert "│ prepare.load  │" in opened
     assert "⊞" not in opened
+
+
+@pipeline
+def together(rows: int = 10) -> str:
+    counted = count.options(execution_group="prepare")(load.options(execution_group="prepare")(rows))
+    with for_each([0.1, 0.2]) as rate:
+        fitted = train.options(execution_group="fit")(rate, counted)
+        said = say.options(execution_group="fit")(fitted)
+    return best(said)
+
+
+@pipeline
+def around(rows: int = 10) -> str:
+    return together(rows)
+
+
+def test_steps_of_an_execution_group_have_its_mark_and_stand_together_in_the_legend() -> None:
+    text = terminal(around.compile(), expand=True)
+    assert re.findall(r"│ together\.(\S+) +([⟳▤]+) ", text) == [
+        ("load", "▤"),
+        ("count", "▤"),
+        ("train", "⟳▤"),
+        ("say", "⟳▤"),
+    ]
+    assert text.partition("\n\n")[2].splitlines() == [
+        "⟳ each item: execution group together.fit",
+        "▤ execution group together.prepare: together.load, together.count",
+        "▤ execution group together.fit: together.train, together.say",
+    ]
+    assert "▤" not in terminal(around.compile())
+
+
+def test_an_execution_group_is_a_frame_within_that_of_its_loop() -> None:
+    picture = ElementTree.fromstring(svg(together.compile()))
+    steps, frames = boxes(picture, "box"), boxes(picture, "frame")
+    assert list(frames) == ["execution group prepare", "each item", "execution group fit"]
+    assert holds(frames["execution group prepare"], steps["count"])
+    assert holds(frames["each item"], frames["execution group fit"])
+    assert mermaid(together.compile()).count('subgraph g1["execution group prepare"]') == 1
 
 
 def test_a_legend_is_as_wide_as_the_terminal_and_not_endless() -> None:

@@ -1,28 +1,30 @@
-"""Pipeline 'grouped' as an Airflow DAG, version 94a1bec092fa.
+"""Pipeline 'grouped' as an Airflow DAG, version 7fc161e69d3f.
 
 Several steps in one task, and in one for each item.
 
 ```text
-             ╭───────╮
-             │ read  │
-             ╰───┬───╯
+            ╭─────────╮
+            │ read ▤  │
+            ╰────┬────╯
             ╭────┴───╮
-        ╭───▼───╮    │
-        │ clean │    │
-        ╰───┬───╯    │
+       ╭────▼────╮   │
+       │ clean ▤ │   │
+       ╰────┬────╯   │
     ╭───────┼──────╮ ╰─╮
 ╭───▼───╮   │   ╭──▼───▼──╮
-│ alarm │   │   │ half ⟳  │
+│ alarm │   │   │ half ⟳▤ │
 ╰───────╯   │   ╰────┬────╯
            ╭╯  ╭─────╯
-        ╭──▼───▼──╮
-        │ shown ⟳ │
-        ╰────┬────╯
+       ╭───▼───▼───╮
+       │ shown ⟳▤  │
+       ╰─────┬─────╯
         ╭────▼────╮
         │ page_of │
         ╰─────────╯
 
-⟳ each item of rows: half, shown
+⟳ each item of rows: execution group each
+▤ execution group prepare: read, clean
+▤ execution group each: half, shown
 ```
 
 | Parameter | Type | Default |
@@ -163,7 +165,7 @@ with DAG(
     dag_id="grouped",
     description="Several steps in one task, and in one for each item.",
     doc_md=__doc__,
-    tags=["flowyml", "flowyml:94a1bec092fa"],
+    tags=["flowyml", "flowyml:7fc161e69d3f"],
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -202,4 +204,4 @@ with DAG(
 
     [prepare, rows_items, each, alarm, page_of] >> watcher
 
-# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "94a1bec092fa", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "f89b1f581cd52b7ba22c61a1181ab529dd5b91e0aaaf8f860b384257503b3d16"}
+# flowyml: {"pipeline": "grouped", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "7fc161e69d3f", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "grouped-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["prepare", "each", "alarm", "page_of"], "timeout": null, "outputs": {"page": ["page_of", "page_of"], "texts": ["each", "shown.shown", "rows"]}, "hooks": false, "schedule": null, "together": {"prepare": ["read", "clean"], "each": ["half", "shown"]}, "helpers": ["rows_items", "watcher"], "watcher": "watcher", "loops": {"rows": {"items": "rows_items", "tasks": ["each"]}}, "digest": "a18e97367f97bb669a6f74abfab6e957f7a3de2b43975b317a5865f2906b3498"}

@@ -1,0 +1,32 @@
+"""Execution groups as groups around their steps: words on steps in a plan, frames in a drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from flowyml.plan.groups import Section, Together
+from flowyml.plan.model import Plan
+
+__all__ = ["ExecutionGroup", "with_execution_groups"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionGroup(Section):
+    """Steps that share a task, process or pod. ``pipeline`` is the execution group's name."""
+
+
+def with_execution_groups(plan: Plan) -> Plan:
+    """The plan with a group around the steps of each execution group, which stand in one group of the others.
+
+    The name of the group begins with a space, as that of no other can.
+    """
+    if not (together := plan.structure.together):
+        return plan
+    groups = (_around(plan, each) for each in together.values())
+    steps = (replace(each, group=f" {each.execution_group}") if each.execution_group else each for each in plan)
+    return replace(plan, steps=tuple(steps), groups=(*plan.groups, *groups))
+
+
+def _around(plan: Plan, together: Together) -> ExecutionGroup:
+    parent = plan.by_name[together.steps[0]].group
+    return ExecutionGroup(name=f" {together.name}", parent=parent, pipeline=together.name)
