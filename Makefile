@@ -15,7 +15,7 @@ ON ?= prefect
 # What `make test` hands to pytest: `make test ARGS='-k retry'`.
 ARGS ?=
 
-.PHONY: help demo test test-pythons check coverage lint types docs serve-docs bench lowest constraints audit airflow-env format clean
+.PHONY: help demo demo-migration test test-pythons check coverage lint types docs serve-docs bench lowest constraints audit airflow-env format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: .venv/.$(if $(filter airflow kubeflow-local,$(ON)),test,demo) ## Train two
 	@if [ "$(ON)" = prefect ] && [ -z "$$PREFECT_API_URL" ]; then \
 		echo "Sign in:  $(BIN)/flowyml backends sign-in prefect   (the pages above ask for the password that it shows)"; \
 		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
+
+demo-migration: .venv/.test ## Move DAGs of a real Airflow to Prefect, and back: some seven minutes
+	@$(BIN)/python scripts/demo_migration.py
 
 test: .venv/.test ## Run every check and test, real engines included
 	@$(MAKE) -j2 lint types docs airflow-env

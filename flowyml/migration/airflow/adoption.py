@@ -82,8 +82,8 @@ def _adoption(workflow: Workflow, is_read: bool, dags: Mapping[str, DagModel], u
     held: dict[str, list[str]] = {}
     for task in dag.tasks:
         if task.decorator not in _DECORATORS and task.operator not in _ANYWHERE:
-            held.setdefault(task.operator, []).append(task.task_id)
-    reasons = tuple(f"{operator}: {', '.join(tasks)}" for operator, tasks in held.items())
+            held.setdefault(task.decorator or task.operator, []).append(task.task_id)
+    reasons = tuple(f"{what}: {', '.join(tasks)}" for what, tasks in held.items())
     outlook = Outlook.AIRFLOW_ONLY if held else Outlook.ANY_ENGINE
     return Adoption(workflow=workflow, outlook=outlook, reasons=reasons, tasks=len(dag.tasks))
 

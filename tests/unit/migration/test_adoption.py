@@ -75,6 +75,7 @@ def test_the_worst_come_first_with_their_reasons() -> None:
     ]  # fmt: skip
     reasons = {one.workflow.name: one.reasons for one in FOUND}
     assert reasons["cloud"] == ("S3ListOperator: b, c",)
+    assert reasons["choosing"] == ("BranchPythonOperator: a", "@task.branch: b")
     assert reasons["broken"] == ("it is no Python: invalid syntax (line 3)",)
     assert reasons["odd"] == ("dags/a.py:1: a loop over what is not known",)
     assert totals(FOUND) == (
