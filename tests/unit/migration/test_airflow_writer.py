@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +25,7 @@ from flowyml.migration.airflow.writer.verifying import compare, load_dags
 from flowyml.migration.airflow.writer.writing import results_of
 from tests.unit.commands import flowyml
 from tests.unit.migration.dag_files import read
+from tests.unit.migration.modules import loaded
 
 HEAD = """
 from datetime import datetime, timedelta
@@ -41,19 +40,6 @@ from airflow.operators.python import BranchPythonOperator, PythonOperator
 def written(folder: Path, text: str) -> Written:
     file = read(folder, HEAD + textwrap.dedent(text))
     return write_module(file, (folder / "repository/dags/flow.py").read_text())
-
-
-def loaded(folder: Path, made: Written, name: str) -> ModuleType:
-    """The module, imported where there is no Airflow."""
-    path = folder / f"{name}.py"
-    path.write_text(made.text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def kinds(dag: DagResult) -> Mapping[str, Kind]:
@@ -160,7 +146,12 @@ def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "construct", "kind", "words"),
     [
-        ('PythonOperator(task_id="t", python_callable=lambda: 1)', "task t", Kind.REFUSED, "lambda"),
+        (
+            'PythonOperator(task_id="t", python_callable=(lambda: 1) or (lambda: 2))',
+            "task t",
+            Kind.REFUSED,
+            "several lambdas",
+        ),
         (
             'BashOperator(task_id="t", bash_command="{{ ds }}", **{"__debug__": 1})',
             "task t",

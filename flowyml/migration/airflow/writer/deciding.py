@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import product
@@ -12,6 +12,7 @@ from typing import Any
 import libcst as cst
 
 from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.choices import Choice, Unclear, choice_of
 from flowyml.migration.airflow.writer.moving import Moving, Needed
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
@@ -48,6 +49,9 @@ _OLD = {
     "airflow.operators.latest_only_operator": f"{_STANDARD}.operators.latest_only",
     "airflow.sensors.external_task_sensor": f"{_STANDARD}.sensors.external_task",
 }
+_BRANCHES = ("@task.branch", "BranchPythonOperator")
+_SHORT_CIRCUITS = ("@task.short_circuit", "ShortCircuitOperator")
+_ALL_SKIPPED = "ignore_downstream_trigger_rules"
 _EMPTY = ("EmptyOperator", "DummyOperator")
 # What FlowyML says in its own words, or not at all.
 _OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_kwargs", "multiple_outputs",
@@ -73,7 +77,7 @@ class Decision:
     """A task of one DAG. ``kind`` is ``function``, ``empty``, ``bash``, ``operator`` or ``hole``.
 
     ``arguments`` are those of the operator, or of the call: by place, or by name. ``over`` are the lists of a mapped
-    one. ``picks`` are keys of what another task returned, each of which becomes a step.
+    one. ``choice`` is what it decides about those after it, where branches say so.
     """
 
     task: TaskModel
@@ -84,6 +88,7 @@ class Decision:
     over: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    choice: Choice | None = None
 
     @property
     def edges(self) -> Iterator[ValueEdge]:
@@ -98,10 +103,13 @@ class _Hole(Exception):
     """Why a task cannot be written."""
 
 
-def decide(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
-    """What a task becomes, with the notes that say so."""
+def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
+    """What a task becomes, with the notes that say so.
+
+    ``held`` says of which tasks the choice cannot be written as branches, and why.
+    """
     try:
-        made = _decided(dag, task, moving)
+        made = _decided(dag, task, moving, held)
     except _Hole as error:
         made = Decision(task, "hole")
         made.notes.append(
@@ -112,7 +120,7 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
     return made
 
 
-def _decided(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
+def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
     if not task.id_known:
         raise _Hole("its id is only known when Airflow reads the file")
     if task.in_mapped_group:
@@ -121,7 +129,7 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
         note = Note(Kind.KEPT, _named(task), task.place)
         return Decision(task, "empty", notes=[note])
     if task.decorator in _CLASSES or (task.decorator is None and task.operator in _PYTHONS):
-        return _of_python(dag, task, moving)
+        return _of_python(task, moving, held)
     if task.decorator is not None:
         raise _Hole(f"{task.decorator} has no step yet")
     if task.operator == "BashOperator" and (made := _of_bash(task)):
@@ -174,7 +182,7 @@ def _is_said(task: TaskModel, name: str) -> bool:
     return bool(getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name])
 
 
-def _of_python(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
+def _of_python(task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
     function = task.function
     if function is None:
         raise _Hole("its function was not found")
@@ -183,9 +191,15 @@ def _of_python(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
     moved = _moved(function, moving)
     given = _call(task)
     why = _why_not_a_step(task, moved, moving, given)
+    choice: Choice | None = None
+    if not why:
+        try:
+            choice = _choice(task, moved, moving, given, held)
+        except Unclear as error:
+            why = f"it is {task.decorator or task.operator}, and {error}"
     if why:
         return _with_its_function(task, moved, moving, given, why)
-    made = Decision(task, "function", function=moved, arguments=given, over=_over(task))
+    made = Decision(task, "function", function=moved, arguments=given, over=_over(task), choice=choice)
     only = moved.needed.airflow
     to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
     made.notes.append(Note(Kind.KEPT, _named(task), task.place, only, to_do, airflow_only=bool(only)))
@@ -195,7 +209,7 @@ def _of_python(dag: DagModel, task: TaskModel, moving: Moving) -> Decision:
 def _moved(function: FunctionModel, moving: Moving) -> Function:
     node = moving.find(function)
     if node is None:
-        raise _Hole("its function is a lambda: write it with def")
+        raise _Hole("its function is one of several lambdas on a line: write it with def")
     if function.closure:
         raise _Hole(f"its function uses {', '.join(function.closure)} of the function around it")
     bare = moving.without_airflows_decorators(node)
@@ -261,16 +275,43 @@ def _call(task: TaskModel) -> dict[str, Any]:
 
 def _why_not_a_step(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> str:
     """Why a function stays with its operator; empty for a step."""
-    if task.decorator not in (None, "@task") or (task.decorator is None and task.operator != "PythonOperator"):
+    known = ("@task", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS)
+    if (task.decorator or task.operator) not in known:
         return f"it is {task.decorator or task.operator}"
     return _of_context(task, moved, moving, given) or _of_rules(task, given)
 
 
-def _of_context(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> str:
-    """What a function asks Airflow for."""
+def _choice(
+    task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], held: Mapping[str, str]
+) -> Choice | None:
+    """What a task decides about those after it; None for any other. Raises ``Unclear``."""
+    kind = task.decorator or task.operator
+    if kind not in (*_BRANCHES, *_SHORT_CIRCUITS):
+        return None
+    if task.task_id in held:
+        raise Unclear(held[task.task_id])
+    if task.mapped:
+        raise Unclear("it chooses for each item")
+    if kind in _SHORT_CIRCUITS:
+        said = task.argument(_ALL_SKIPPED)
+        if said is not None and not isinstance(said.value, bool):
+            raise Unclear(f"only Airflow knows its {_ALL_SKIPPED}")
+        return Choice(whole=said is None or said.value is True)
+    if moved.node.decorators:
+        raise Unclear("its decorator may change what it returns")
+    return choice_of(_tree(moved, moving), given, moving.constant)
+
+
+def _tree(moved: Function, moving: Moving) -> ast.FunctionDef | ast.AsyncFunctionDef:
     bare = moved.node.with_changes(decorators=[], leading_lines=[])
     tree = ast.parse(moving.code(bare)).body[0]
     assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
+    return tree
+
+
+def _of_context(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> str:
+    """What a function asks Airflow for."""
+    tree = _tree(moved, moving)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
     filled = {*names[: sum(name.isdigit() for name in given)], *given, *_mapped_names(task)}
@@ -406,7 +447,7 @@ def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
 
 def _others(task: TaskModel) -> Sequence[Argument]:
     """Arguments of an operator that a step has no words for."""
-    known = {*_OURS, *_OPTIONS, "bash_command", "env", "cwd"}
+    known = {*_OURS, *_OPTIONS, "bash_command", "env", "cwd", _ALL_SKIPPED}
     return [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
 
 

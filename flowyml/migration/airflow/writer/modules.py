@@ -7,16 +7,18 @@ import keyword
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import libcst as cst
 
-from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, ValueEdge
+from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.blocks import Block, Chain, Conflict, Path, arranged, paths_of
+from flowyml.migration.airflow.writer.choices import Choice
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
-from flowyml.migration.airflow.writer.moving import Moving
+from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable, Words, as_number, is_plain
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
@@ -24,9 +26,10 @@ from flowyml.plan.names import identifier
 
 __all__ = ["Written", "write_module"]
 
-_WORDS = ("airflow_operator", "bash", "imported", "pipeline", "step", "xcom")
+_FLOW = ("any_of", "elif_", "is_in", "otherwise", "pipeline", "step", "when")
+_WORDS = (*_FLOW, "airflow_operator", "bash", "imported", "xcom")
 _HOMES = (
-    ("flowyml", ("pipeline", "step")),
+    ("flowyml", _FLOW),
     ("flowyml.core.retry_policy", ("OrchestratorRetryPolicy",)),
     ("flowyml.steps", ("bash",)),
     ("flowyml_airflow", ("airflow_operator", "imported", "xcom")),
@@ -55,16 +58,38 @@ def write_module(file: FileModel, text: str) -> Written:
 class _Dag:
     model: DagModel
     decisions: list[Decision]
-    name: str
+    order: Sequence[TaskModel | Chain]
+    paths: Mapping[str, Path]
+    name: str = ""
     notes: list[Note] = field(default_factory=list)
     schedule: str = "None"
+
+
+@dataclass(slots=True)
+class _Body:
+    """The function of a pipeline as it is written: the variables that are taken, and those that hold outputs."""
+
+    dag: _Dag
+    taken: set[str]
+    local: set[str]
+    outputs: dict[tuple[str, str], str] = field(default_factory=dict)
+    decisions: dict[str, Decision] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.decisions = {each.task.task_id: each for each in self.dag.decisions}
+
+    def fresh(self, wanted: str) -> str:
+        while wanted in self.local:
+            wanted += "_"
+        self.local.add(wanted)
+        return wanted
 
 
 class _Module:
     def __init__(self, file: FileModel, text: str) -> None:
         self.file = file
         self.moving = Moving(text)
-        self.dags = [_Dag(dag, [decide(dag, task, self.moving) for task in _in_order(dag)], "") for dag in file.dags]
+        self.dags = [_decided(dag, self.moving) for dag in file.dags]
         self.words = Words(self._function_name, self.word)
         self.used: set[str] = set()
         functions = [each.function for dag in self.dags for each in dag.decisions if each.function]
@@ -100,7 +125,10 @@ class _Module:
 
     def _function_named(self, function: Function) -> str:
         """A function keeps its name: that of the module, or of a function around it that no other has."""
-        name = function.model.name
+        name = function.node.name.value
+        if name == "_" and function.model.name == LAMBDA:
+            tasks = (each.task for dag in self.dags for each in dag.decisions if each.function is function)
+            name = _variable_of(next(tasks).task_id)
         if not function.model.nested and any(name in self.moving.statements[n].defines for n in self.statements):
             return name
         return self._fresh(name)
@@ -334,38 +362,62 @@ class _Module:
             lines.append(_indented_docstring(model.doc))
         taken = {edge.task_id for each in dag.decisions for edge in each.edges}
         local = set(self._taken)
-        outputs: dict[tuple[str, str], str] = {}
-        body: list[str] = []
-        for decision in dag.decisions:
-            for edge in decision.edges:
-                self._pick(edge, dag, outputs, body, local)
-            call = self._call(decision, outputs)
-            if decision.task.task_id in taken:
-                wanted = f"{_variable_of(decision.task.task_id)}_value"
-                while wanted in local:
-                    wanted += "_"
-                local.add(wanted)
-                outputs[decision.task.task_id, "return_value"] = wanted
-                call = Pair(f"{wanted} = ", call)
-            body.append(f"    {source(call, 1)}")
+        taken |= {block.by for path in dag.paths.values() for block in path}
+        body = list(self._body(_Body(dag, taken, local), dag.order, 1))
         return "\n".join([*lines, *(body or ["    pass"])]) + "\n"
 
-    def _pick(
-        self, edge: ValueEdge, dag: _Dag, outputs: dict[tuple[str, str], str], body: list[str], local: set[str]
-    ) -> None:
+    def _body(self, body: _Body, order: Sequence[TaskModel | Chain], depth: int) -> Iterator[str]:
+        """The calls of some tasks, and branches with those in them."""
+        for unit in order:
+            if isinstance(unit, TaskModel):
+                yield from self._statements(body, body.decisions[unit.task_id], depth)
+                continue
+            last = list(unit.blocks)[-1]
+            left = set(body.decisions[last.by].choice.values or ())  # type: ignore[union-attr]
+            for number, (block, tasks) in enumerate(unit.blocks.items()):
+                ends = block == last and number > 0 and bool(left) and left <= set(block.values)
+                left -= set(block.values)
+                ends = ends and not body.decisions[block.by].choice.may_be_none  # type: ignore[union-attr]
+                yield f"{'    ' * depth}with {source(self._opening(body, block, number, ends), depth)}:"
+                yield from self._body(body, tasks, depth + 1)
+
+    def _opening(self, body: _Body, block: Block, number: int, ends: bool) -> Part:
+        if ends:
+            return f"{self.word('otherwise')}()"
+        choice = body.decisions[block.by].choice
+        value_of = body.outputs[block.by, "return_value"]
+        word = self.word("elif_" if number else "when")
+        if choice is None or choice.values is None:
+            return f"{word}({value_of})"
+        if choice.listed:
+            found = [f"{self.word('is_in')}({text_literal(each)}, {value_of})" for each in block.values]
+            return Group(f"{word}(", [Group(f"{self.word('any_of')}(", found, ")") if found[1:] else found[0]], ")")
+        if len(block.values) > 1:
+            return Group(f"{word}(", [Group(f"{self.word('is_in')}(", [value_of, value(list(block.values))], ")")], ")")
+        return f"{word}({value_of} == {text_literal(block.values[0])})"
+
+    def _statements(self, body: _Body, decision: Decision, depth: int) -> Iterator[str]:
+        for edge in decision.edges:
+            yield from self._pick(edge, body, depth)
+        call = self._call(decision, body)
+        if decision.task.task_id in body.taken:
+            wanted = body.fresh(f"{_variable_of(decision.task.task_id)}_value")
+            body.outputs[decision.task.task_id, "return_value"] = wanted
+            call = Pair(f"{wanted} = ", call)
+        yield f"{'    ' * depth}{source(call, depth)}"
+
+    def _pick(self, edge: ValueEdge, body: _Body, depth: int) -> Iterator[str]:
         """A step for one value of the dict that a task returned."""
+        outputs, dag = body.outputs, body.dag
         if (edge.task_id, edge.key) in outputs or (edge.task_id, "return_value") not in outputs:
             return
-        wanted = f"{_variable_of(edge.task_id)}_{_variable_of(edge.key)}"
-        while wanted in local:
-            wanted += "_"
-        local.add(wanted)
+        wanted = body.fresh(f"{_variable_of(edge.task_id)}_{_variable_of(edge.key)}")
         name = f"{edge.task_id}.{edge.key}"
         whole = outputs[edge.task_id, "return_value"]
         call = Group(
             f"{self.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")"
         )
-        body.append(f"    {source(Pair(f'{wanted} = ', call), 1)}")
+        yield f"{'    ' * depth}{source(Pair(f'{wanted} = ', call), depth)}"
         outputs[edge.task_id, edge.key] = wanted
         place = next(each.task.place for each in dag.decisions if each.task.task_id == edge.task_id)
         dag.notes.append(
@@ -373,9 +425,11 @@ class _Module:
                  "Return several outputs by @step(outputs=[…]) instead.")
         )  # fmt: skip
 
-    def _call(self, decision: Decision, outputs: dict[tuple[str, str], str]) -> Part:
-        task = decision.task
+    def _call(self, decision: Decision, body: _Body) -> Part:
+        task, outputs = decision.task, body.outputs
         handed = {edge.task_id for edge in decision.edges if (edge.task_id, edge.key) in outputs}
+        if task.trigger_rule == "all_success":  # by any other, the choice counts among those that it waits for
+            handed |= {block.by for block in body.dag.paths[task.task_id]}
         after = [name for name in task.upstream if name not in handed]
         options: list[Part] = []
         match decision.kind:
@@ -506,6 +560,28 @@ class _Module:
         yield source(Group(f"{dag.name}.schedule(", given, ")"), 1)
 
 
+def _decided(dag: DagModel, moving: Moving) -> _Dag:
+    """What each task becomes, and the branches around it. A choice that branches cannot say stays with its operator."""
+    tasks = list(_in_order(dag))
+    held: dict[str, str] = {}
+    while True:
+        decisions = [decide(dag, task, moving, held) for task in tasks]
+        choices = {each.task.task_id: each.choice for each in decisions if each.choice}
+        taken = {each.task.task_id: [edge.task_id for edge in each.edges] for each in decisions}
+
+        def exclusive(by: str, blocks: Sequence[Block], choices: Mapping[str, Choice] = choices) -> bool:
+            values = [each for block in blocks for each in block.values]
+            return not choices[by].listed and len(values) == len(set(values))
+
+        try:
+            paths = paths_of(dag, tasks, choices, taken)
+            order = arranged(tasks, paths, exclusive) if choices else tasks
+        except Conflict as conflict:
+            held[conflict.by] = str(conflict)
+            continue
+        return _Dag(dag, decisions, order, paths)
+
+
 def _sorted(lines: Iterable[str]) -> list[str]:
     """Imports as isort has them: modules first, each kind by its module."""
     return sorted(dict.fromkeys(lines), key=lambda line: (line.startswith("from"), line.split()[1].lower(), line))
@@ -525,9 +601,9 @@ def _default(given: Any) -> Any:
     return given
 
 
-def _in_order(dag: DagModel) -> Iterable[Any]:
+def _in_order(dag: DagModel) -> Iterable[TaskModel]:
     """The tasks, each after those that it waits for, else as they stand in the file."""
-    done: dict[str, Any] = {}
+    done: dict[str, TaskModel] = {}
     by_id = {task.task_id: task for task in dag.tasks}
     stack = [(task, iter(task.upstream)) for task in reversed(dag.tasks)]
     seen: set[str] = set()

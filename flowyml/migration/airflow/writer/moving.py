@@ -13,7 +13,10 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
 
-__all__ = ["Moving", "Needed"]
+__all__ = ["LAMBDA", "Moving", "Needed"]
+
+LAMBDA = "<lambda>"
+"""The name of a function without one."""
 
 _OF_AIRFLOW = re.compile(r"airflow(\.|$)")
 _MAKES_DAGS = re.compile(r"(DAG|dag|Operator|Sensor|TaskGroup|task_group)$")
@@ -67,11 +70,41 @@ class Moving:
         return found
 
     def find(self, function: FunctionModel) -> cst.FunctionDef | None:
-        """The function in this file."""
+        """The function in this file; a lambda that is alone on its line as the function that it would be by ``def``."""
+        if function.name == LAMBDA:
+            return self._defined_lambda(function.place.line)
         for node in self._functions.found:
             lines = [self._positions[each].start.line for each in (node, *node.decorators)]
             if node.name.value == function.name and function.place.line in lines:
                 return node
+        return None
+
+    def _defined_lambda(self, line: int) -> cst.FunctionDef | None:
+        here = [each for each in self._functions.lambdas if self._positions[each].start.line == line]
+        if len(here) != 1:
+            return None
+        module = cst.parse_module("def _(): return None\n")
+        made = module.body[0]
+        assert isinstance(made, cst.FunctionDef)
+        value = here[0].body
+        if "\n" in self.module.code_for_node(value):
+            value = value.with_changes(lpar=[cst.LeftParen(), *value.lpar], rpar=[*value.rpar, cst.RightParen()])
+        body = cst.IndentedBlock([cst.SimpleStatementLine([cst.Return(value)])])
+        return made.with_changes(params=here[0].params, body=body)
+
+    def constant(self, name: str) -> ast.expr | None:
+        """What the module sets a name to, if it does that once, and does nothing else with it by a dot or an index."""
+        if len(numbers := self._defined.get(name, [])) != 1:
+            return None
+        tree = ast.parse(self.code(self.statements[numbers[0]].node)).body[0]
+        for node in ast.walk(ast.parse(self.text)):
+            if isinstance(node, ast.Attribute | ast.Subscript) and _is_name(node.value, name):
+                return None
+        match tree:
+            case ast.Assign(targets=[ast.Name(id=only)], value=value) if only == name:
+                return value
+            case ast.AnnAssign(target=ast.Name(id=only), value=value) if only == name:
+                return value
         return None
 
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
@@ -146,7 +179,9 @@ class Moving:
         return "\n".join(lines)
 
     def column(self, node: cst.FunctionDef) -> int:
-        """Where a function of this file stands in its line."""
+        """Where a function of this file stands in its line; 0 for one that was a lambda."""
+        if node not in self._positions:
+            return 0
         return int(self._positions[node].start.column)
 
     def import_lines(self, number: int, names: set[str]) -> list[str]:
@@ -196,9 +231,17 @@ class Moving:
 class _Functions(cst.CSTVisitor):
     def __init__(self) -> None:
         self.found: list[cst.FunctionDef] = []
+        self.lambdas: list[cst.Lambda] = []
+
+    def visit_Lambda(self, node: cst.Lambda) -> None:  # noqa: N802  # libcst's name
+        self.lambdas.append(node)
 
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:  # noqa: N802  # libcst's name
         self.found.append(node)
+
+
+def _is_name(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def _names(tree: ast.AST) -> Iterator[str]:

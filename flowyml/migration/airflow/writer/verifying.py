@@ -148,7 +148,8 @@ def compare(
 
     ``schedule`` is what the pipeline's module says, and ``helpers`` are ids of tasks that stand for no step. Tasks are
     known by the name that Airflow shows. Those that only the compiled one has, for branches, say, are taken
-    out of its graph, as if what waits for them waited for what they wait for.
+    out of its graph, as if what waits for them waited for what they wait for; what a task then waits for anyway, by
+    another task, is left out.
     """
     dag, before = original["dag_id"], original["tasks"]
     after = _by_shown(compiled["tasks"])
@@ -160,7 +161,9 @@ def compare(
         if name not in known:
             yield Difference(dag, name, "task", "missing", "there")
     for name in before.keys() & after.keys():
-        yield from _of_task(dag, name, before[name], after[name], _upstream(after, name, set(extra)))
+        yield from _of_task(
+            dag, name, before[name], after[name], _upstream(after, name, set(extra), before[name]["upstream"])
+        )
     if original["schedule"] != schedule:
         yield Difference(dag, "", "schedule", original["schedule"], schedule)
 
@@ -190,19 +193,24 @@ def _by_shown(tasks: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str]) -> list[str]:
+def _upstream(tasks: Mapping[str, Any], name: str, extra: set[str], wanted: Sequence[str]) -> list[str]:
+    """What a task waits for: by itself, or by way of those that are taken out."""
+    found = _before(tasks, name, extra) - extra
+    by_way = found - {*tasks[name]["upstream"], *wanted}
+    implied = {each for other in found for each in _before(tasks, other, set(tasks))}
+    return sorted(found - (by_way & implied))
+
+
+def _before(tasks: Mapping[str, Any], name: str, through: set[str]) -> set[str]:
+    """What a task waits for, and what those of ``through`` among them wait for."""
     found: set[str] = set()
-    waiting, seen = list(tasks[name]["upstream"]), set()
+    waiting = list(tasks[name]["upstream"])
     while waiting:
         each = waiting.pop()
-        if each in seen:
-            continue
-        seen.add(each)
-        if each in extra:
-            waiting += tasks[each]["upstream"]
-        else:
+        if each not in found:
             found.add(each)
-    return sorted(found)
+            waiting += tasks[each]["upstream"] if each in through else []
+    return found
 
 
 def verify(

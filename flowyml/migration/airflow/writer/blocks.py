@@ -1,0 +1,213 @@
+"""Which tasks stand in which branches, so that they run and are skipped as Airflow would have it.
+
+Airflow skips those right after a branching task that were not chosen, and, after a short circuit, all that follows.
+What comes after a skipped task is skipped by its trigger rule. Source: airflow.providers.standard.utils.skipmixin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from flowyml.migration.airflow.model import DagModel, TaskModel
+from flowyml.migration.airflow.writer.choices import Choice
+
+__all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "paths_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A branch: it is taken if the task ``by`` chose one of ``values``; without any, if it let the run go on."""
+
+    by: str
+    values: tuple[str, ...] = ()
+
+
+Path = tuple[Block, ...]
+"""The branches that a task stands in, from the outermost."""
+
+
+class Conflict(Exception):
+    """That a choice cannot be written as branches: whose it is, and why."""
+
+    def __init__(self, by: str, reason: str) -> None:
+        super().__init__(reason)
+        self.by = by
+
+
+@dataclass(slots=True)
+class Chain:
+    """Branches of one choice, of which at most one is taken."""
+
+    blocks: dict[Block, list[TaskModel | Chain]] = field(default_factory=dict)
+
+
+def paths_of(
+    dag: DagModel, tasks: Sequence[TaskModel], choices: Mapping[str, Choice], taken: Mapping[str, Iterable[str]]
+) -> Mapping[str, Path]:
+    """The branches of each task; ``tasks`` stand in their order, ``taken`` has the tasks whose values each takes.
+
+    Raises ``Conflict``.
+    """
+    found: dict[str, Path] = {}
+    after = _descendants(tasks)
+    for by, choice in choices.items():
+        _check(dag, by, choice, after)
+    for task in tasks:
+        forced = [
+            path for by in task.upstream if by in choices for path in _direct(dag, task, by, choices, found, after)
+        ]
+        inherited = [found.get(name, ()) for name in task.upstream] if task.trigger_rule == "all_success" else []
+        if task.trigger_rule != "all_success":
+            forced += [
+                (*found[by], Block(by)) for by, choice in choices.items() if choice.whole and task.task_id in after[by]
+            ]
+        path = _longest([*forced, *inherited])
+        if path is None and not forced:  # whichever of them is skipped, the task is too
+            path = _common(inherited)
+        if path is None:
+            raise Conflict(forced[0][-1].by, f"{task.task_id} waits for several choices")
+        for name in taken.get(task.task_id, ()):
+            inner = found.get(name, ())
+            if path[: len(inner)] != inner:
+                raise Conflict(inner[-1].by, f"{task.task_id} takes the value of {name}, which may be skipped")
+        found[task.task_id] = path
+    return found
+
+
+def _check(dag: DagModel, by: str, choice: Choice, after: Mapping[str, set[str]]) -> None:
+    if unknown := [name for name in choice.values or () if dag.task(name) is None and not _roots(dag, name)]:
+        raise Conflict(by, f"it may choose {unknown[0]!r:.60}, which is no task")
+    for name in after[by]:
+        task = dag.task(name)
+        assert task
+        if task.setup or task.teardown:
+            raise Conflict(by, f"{name}, which comes after it, is a {'setup' if task.setup else 'teardown'}")
+
+
+def _direct(
+    dag: DagModel, task: TaskModel, by: str, choices: Mapping[str, Choice], found: Mapping[str, Path],
+    after: Mapping[str, set[str]],
+) -> Iterator[Path]:  # fmt: skip
+    """The branch of a task right after a choice; none for one that joins what may be chosen."""
+    values = choices[by].values
+    if values is None:
+        yield (*found[by], Block(by))
+        return
+    own = task.task_id
+    chosen = {each: _roots(dag, each) or {each} for each in (own, *values)}
+    followed = tuple(
+        each for each, roots in chosen.items() if own in roots or any(own in after[root] for root in roots)
+    )
+    joins = len(followed) > 1 and set(values) <= set(followed)
+    if not joins or choices[by].may_be_none or choices[by].listed:
+        yield (*found[by], Block(by, followed))
+
+
+def _roots(dag: DagModel, group: str) -> set[str]:
+    """The first tasks of a task group, which is chosen by its name."""
+    inside = [task for task in dag.tasks if task.task_id.startswith(f"{group}.")]
+    if all(each.group_id != group for each in dag.groups):
+        return set()
+    ids = {task.task_id for task in inside}
+    return {task.task_id for task in inside if not ids.intersection(task.upstream)}
+
+
+def _longest(paths: Sequence[Path]) -> Path | None:
+    """The innermost of branches that lie in one another; None where they do not."""
+    longest = max(paths, key=len, default=())
+    return longest if all(longest[: len(path)] == path for path in paths) else None
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    first, *others = paths
+    length = 0
+    while length < len(first) and all(path[: length + 1] == first[: length + 1] for path in others):
+        length += 1
+    return first[:length]
+
+
+def _descendants(tasks: Sequence[TaskModel]) -> dict[str, set[str]]:
+    """What comes after each task, at whatever distance."""
+    found: dict[str, set[str]] = {task.task_id: set() for task in tasks}
+    for task in reversed(tasks):
+        for name in task.upstream:
+            if name in found:
+                found[name] |= {task.task_id, *found[task.task_id]}
+    return found
+
+
+def arranged(
+    tasks: Sequence[TaskModel], paths: Mapping[str, Path], exclusive: Callable[[str, Sequence[Block]], bool]
+) -> list[TaskModel | Chain]:
+    """Tasks and branches in an order in which each stands after what it waits for. Raises ``Conflict``.
+
+    ``exclusive`` says whether at most one of some branches of a choice is taken.
+    """
+    return _level(tasks, paths, 0, exclusive)
+
+
+def _level(
+    tasks: Sequence[TaskModel], paths: Mapping[str, Path], depth: int,
+    exclusive: Callable[[str, Sequence[Block]], bool],
+) -> list[TaskModel | Chain]:  # fmt: skip
+    inner: dict[Block, list[TaskModel]] = {}
+    for task in tasks:
+        if len(paths[task.task_id]) > depth:
+            inner.setdefault(paths[task.task_id][depth], []).append(task)
+    by: dict[str, list[Block]] = {}
+    for block in inner:
+        by.setdefault(block.by, []).append(block)
+    together = [blocks for chooser, blocks in by.items() if exclusive(chooser, blocks)]
+    apart = [[block] for chooser, blocks in by.items() if not exclusive(chooser, blocks) for block in blocks]
+    for chains in ([*together, *apart], [[block] for block in inner]):
+        if (order := _ordered(tasks, paths, depth, chains)) is not None:
+            break
+    else:
+        raise Conflict(next(iter(inner)).by, "its branches wait for one another")
+    found: list[TaskModel | Chain] = []
+    for unit in order:
+        if isinstance(unit, TaskModel):
+            found.append(unit)
+        else:
+            found.append(Chain({block: _level(inner[block], paths, depth + 1, exclusive) for block in unit}))
+    return found
+
+
+def _ordered(
+    tasks: Sequence[TaskModel], paths: Mapping[str, Path], depth: int, chains: Sequence[list[Block]]
+) -> list[TaskModel | list[Block]] | None:
+    """Tasks and chains, each after what it waits for; None where there is no such order."""
+    chain_of = {block: number for number, blocks in enumerate(chains) for block in blocks}
+    key: dict[str, int | str] = {}
+    for task in tasks:
+        path = paths[task.task_id]
+        key[task.task_id] = chain_of[path[depth]] if len(path) > depth else task.task_id
+    units: dict[int | str, TaskModel | list[Block]] = {
+        key[task.task_id]: task if key[task.task_id] == task.task_id else chains[int(key[task.task_id])]
+        for task in tasks
+    }
+    waits: dict[int | str, set[int | str]] = {unit: set() for unit in units}
+    for task in tasks:
+        own = key[task.task_id]
+        needed = [*task.upstream, *([paths[task.task_id][depth].by] if isinstance(own, int) else [])]
+        waits[own] |= {key[name] for name in needed if name in key and key[name] != own}
+    order = _sorted(list(units), waits)
+    return None if order is None else [units[unit] for unit in order]
+
+
+T = TypeVar("T")
+
+
+def _sorted(units: Sequence[T], waits: Mapping[T, set[T]]) -> list[T] | None:
+    """Each after what it waits for, else as they stand."""
+    done: dict[T, None] = {}
+    left = list(units)
+    while left:
+        following = next((unit for unit in left if waits[unit] <= done.keys()), None)
+        if following is None:
+            return None
+        done[following] = None
+        left.remove(following)
+    return list(done)

@@ -1,0 +1,235 @@
+"""Branching tasks and short circuits as branches of a pipeline: what runs, and what is skipped."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml.migration.airflow.writer.modules import Written, write_module
+from flowyml.migration.airflow.writer.notes import Verdict
+from tests.unit.migration.dag_files import read
+from tests.unit.migration.modules import loaded
+
+HEAD = """
+import random
+from airflow import DAG
+from airflow.decorators import dag, task, task_group
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import BranchPythonOperator, PythonOperator, ShortCircuitOperator
+from airflow.utils.task_group import TaskGroup
+"""
+
+
+def written(folder: Path, text: str) -> Written:
+    file = read(folder, HEAD + textwrap.dedent(text))
+    return write_module(file, (folder / "repository/dags/flow.py").read_text())
+
+
+def ends(folder: Path, made: Written, name: str) -> Mapping[str, str]:
+    """How each step of the only pipeline ends, in a local run: ``ran`` or ``skipped``."""
+    (result,) = made.dags
+    assert result.verdict is Verdict.ANY, result.notes
+    pipeline = getattr(loaded(folder, made, name), result.pipeline)
+    run = pipeline.run()
+    assert run.success, run.error
+    return {name: "skipped" if step.raw_status == "skipped" else "ran" for name, step in run.step_results.items()}
+
+
+def reason(made: Written, task: str) -> str:
+    """Why a task stays with its operator."""
+    (note,) = [each for dag in made.dags for each in dag.notes if each.construct == f"task {task}"]
+    assert note.kind == "opaque"
+    return note.reason
+
+
+def test_a_choice_of_one_is_when_and_otherwise(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        @dag(schedule=None)
+        def flow():
+            @task.branch
+            def choose(rows: int):
+                if rows > 3:
+                    return "many"
+                return "few"
+
+            @task
+            def few():
+                return 1
+
+            @task
+            def after_few(value):
+                return value + 1
+
+            @task
+            def many():
+                return 2
+
+            end = EmptyOperator(task_id="end", trigger_rule="none_failed_min_one_success")
+            choose(2) >> [one := few(), two := many()]
+            [after_few(one), two] >> end
+        flow()
+        """,
+    )
+    assert ends(tmp_path, made, "one_choice") == {
+        "choose": "ran", "few": "ran", "after_few": "ran", "many": "skipped", "end": "ran",
+    }  # fmt: skip
+    wanted = """    choose_value = choose(2)
+    with when(choose_value == "few"):
+        few_value = few()
+        after_few(few_value)
+    with otherwise():
+        many()
+    nothing.options(name="end", """
+    body = made.text.partition("def flow()")[2]
+    assert body.split("\n", 1)[1].startswith(wanted)
+
+
+def test_a_list_of_choices_is_tested_one_by_one(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def choose(): return ["a", "c"]
+        with DAG("flow", schedule=None):
+            BranchPythonOperator(task_id="choose", python_callable=choose) >> [
+                EmptyOperator(task_id=name) for name in "abc"
+            ]
+        """,
+    )
+    assert 'with when(is_in("a", choose_value)):' in made.text
+    assert ends(tmp_path, made, "list_choice") == {"choose": "ran", "a": "ran", "b": "skipped", "c": "ran"}
+
+
+@pytest.mark.parametrize(("chosen", "left", "middle"), [("left", "ran", "skipped"), ("join", "skipped", "skipped")])
+def test_a_join_right_after_the_choice_runs_after_what_leads_to_it(
+    tmp_path: Path, chosen: str, left: str, middle: str
+) -> None:
+    made = written(
+        tmp_path,
+        f"""
+        def choose(): return "{chosen}"
+        with DAG("flow", schedule=None):
+            choice = BranchPythonOperator(task_id="choose", python_callable=choose)
+            join = EmptyOperator(task_id="join", trigger_rule="none_failed_min_one_success")
+            choice >> [EmptyOperator(task_id="left"), EmptyOperator(task_id="middle")] >> join
+            choice >> join
+        """,
+    )
+    assert ends(tmp_path, made, f"join_{chosen}") == {
+        "choose": "ran", "left": left, "middle": middle, "join": "ran",
+    }  # fmt: skip
+
+
+def test_choices_within_choices(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        with DAG("flow", schedule=None):
+            @task.branch
+            def branch(to: str) -> str:
+                return to
+            first, second = branch.override(task_id="first")("no"), branch.override(task_id="second")("two")
+            join = EmptyOperator(task_id="join", trigger_rule="none_failed_min_one_success")
+            inner = EmptyOperator(task_id="inner", trigger_rule="none_failed_min_one_success")
+            first >> EmptyOperator(task_id="yes") >> join
+            first >> EmptyOperator(task_id="no") >> second
+            second >> [EmptyOperator(task_id="one"), EmptyOperator(task_id="two")] >> inner >> join
+        """,
+    )
+    assert made.text.count("    with when(") == 2
+    assert {name for name, end in ends(tmp_path, made, "nested_choice").items() if end == "skipped"} == {"yes", "one"}
+
+
+def test_a_task_group_is_chosen_by_its_name(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def choose(): return "group"
+        with DAG("flow", schedule=None):
+            choice = BranchPythonOperator(task_id="choose", python_callable=choose)
+            with TaskGroup("group") as group:
+                EmptyOperator(task_id="first") >> EmptyOperator(task_id="last")
+            choice >> [group, EmptyOperator(task_id="other")]
+        """,
+    )
+    assert ends(tmp_path, made, "group_choice") == {
+        "choose": "ran", "group.first": "ran", "group.last": "ran", "other": "skipped",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("whole", "end"), [(True, "skipped"), (False, "ran")])
+def test_a_short_circuit_skips_all_or_what_follows(tmp_path: Path, whole: bool, end: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+        with DAG("flow", schedule=None):
+            gate = ShortCircuitOperator(
+                task_id="gate", python_callable=lambda: [], ignore_downstream_trigger_rules={whole}
+            )
+            gate >> EmptyOperator(task_id="a") >> EmptyOperator(task_id="b") >> EmptyOperator(
+                task_id="end", trigger_rule="all_done"
+            )
+        """,
+    )
+    assert "with when(gate_value):" in made.text
+    assert "def gate():\n    return []\n" in made.text
+    assert ends(tmp_path, made, f"gate_{whole}") == {"gate": "ran", "a": "skipped", "b": "skipped", "end": end}
+
+
+@pytest.mark.parametrize(
+    ("function", "rest", "words"),
+    [
+        ("def choose(): return open('x').read()", "", "its choice is only known when it runs"),
+        ("def choose(): return 'nowhere'", "", "it may choose 'nowhere', which is no task"),
+        ("def choose(ds): return 'a'", "", "it takes ds of Airflow"),
+        ("def choose():\n    if random.random() < 1: return 'a'\n    return ['a', 'b']", "", "lists of ids or None"),
+        ("def choose():\n    for each in ('a', 'b'): return each", "", "its choice is only known when it runs"),
+        ("def choose(): return 'a'", "b.as_teardown()", "b, which comes after it, is a teardown"),
+        (
+            "def choose(): return random.choice(['a', 'b'])",
+            """gate = ShortCircuitOperator(task_id='gate', python_callable=lambda: 1)
+    [gate, choice] >> EmptyOperator(task_id='end', trigger_rule='all_done')""",
+            "end waits for several choices",
+        ),
+    ],
+)
+def test_what_is_no_plain_choice_stays_an_operator(tmp_path: Path, function: str, rest: str, words: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+{function}
+with DAG("flow", schedule=None):
+    choice = BranchPythonOperator(task_id="choose", python_callable=choose)
+    a, b = EmptyOperator(task_id="a"), EmptyOperator(task_id="b")
+    choice >> [a, b]
+    {rest}
+""",
+    )
+    assert words in reason(made, "choose")
+    assert "with when(choose_value" not in made.text
+
+
+def test_a_value_that_may_be_missing_keeps_the_choice_an_operator(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        with DAG("flow", schedule=None):
+            @task.branch
+            def choose(): return random.choice(["a", "b"])
+            @task
+            def a(): return 1
+            @task
+            def b(): return 2
+            @task
+            def both(one, two): return one
+            choose() >> [one := a(), two := b()]
+            both(one, two)
+        """,
+    )
+    assert "takes the value of" in reason(made, "choose")
