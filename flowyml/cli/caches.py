@@ -13,6 +13,7 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
 from flowyml.core.durations import seconds_of
+from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import Entry, entries_in
 
@@ -99,9 +100,13 @@ def _store(on: str | None, artifacts: str | None) -> Store:
     if artifacts is not None:
         return open_store(artifacts)
     target = resolve(on)
-    if target.artifact_place is None and not target.has_default_store:
-        raise UsageError(f"{target.name} does not say where its results stand. Name the store: --artifacts URL.")
-    return open_store(target.artifact_place)
+    store = store_of(target)
+    if store is None:
+        raise UsageError(
+            f"Steps on {target.target or target.name} may run on other machines, and nothing names the store of their "
+            f"results. Name it: --artifacts URL, or `artifacts` of the target in flowyml.toml."
+        )
+    return store
 
 
 def _entries(store: Store, pipeline: str | None, step: str | None) -> Iterator[tuple[str, Entry | None]]:

@@ -131,8 +131,6 @@ class Orchestrator(ABC):
     engine_package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
     worker_packages: ClassVar[tuple[str, ...]] = ()
-    has_default_store: ClassVar[bool] = True
-    """Whether outputs of steps may stand in this machine's default store; those of a cluster's pods never do."""
     makes_up: ClassVar[bool] = False
     """Whether ``make_up`` can run a time of a schedule that has passed."""
     target: str | None = None
@@ -150,6 +148,14 @@ class Orchestrator(ABC):
     def artifact_place(self) -> str | None:
         """Where outputs of steps stand, and their cached results: a folder or a URL; None stands for the default."""
         return getattr(self, "artifacts", None)
+
+    @property
+    def has_default_store(self) -> bool:
+        """Whether this machine's default store is where outputs of steps stand if ``artifact_place`` names no other.
+
+        False where steps run on machines that may be others.
+        """
+        return True
 
     # What users call.
 
@@ -426,12 +432,9 @@ class Orchestrator(ABC):
 
         An override adds what it knows to this, which is the cached results in the engine's store, where that is known.
         """
-        from flowyml.artifacts import open_store
-        from flowyml.core.pruning import bounded
-        from flowyml.orchestrators.cache_pruning import cached_results
+        from flowyml.orchestrators.cache_pruning import results_of
 
-        if self.artifact_place is not None or self.has_default_store:
-            yield from bounded(cached_results(open_store(self.artifact_place), bounds), bounds)
+        yield from results_of(self, bounds)
 
     def prune(
         self, *, older_than: float = 30 * 86_400, max_bytes: int = 10_000_000_000, dry_run: bool = False

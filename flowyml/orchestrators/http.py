@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 
@@ -32,7 +33,15 @@ if TYPE_CHECKING:
 
     from flowyml.core.web import Answer
 
-__all__ = ["ConflictError", "HttpClient", "NotFoundError", "ProxyLoginError", "RefusedError", "ServerTroubleError"]
+__all__ = [
+    "ConflictError",
+    "HttpClient",
+    "NotFoundError",
+    "ProxyLoginError",
+    "RefusedError",
+    "ServerTroubleError",
+    "is_this_machine",
+]
 
 _BUSY = frozenset({429, 502, 503, 504})
 _BUSY_SECONDS = 3  # SQLite under many writers is free again within this
@@ -40,6 +49,18 @@ _LONGEST_PAUSE = 60  # seconds that a server may ask for in Retry-After
 _ASKED_PAUSES = 3
 _ERROR_BYTES = 2**20
 _DETAIL = 500  # characters
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether a URL leads to this machine, by its host alone.
+
+    >>> is_this_machine("http://localhost:8080"), is_this_machine("http://[::1]/api"), is_this_machine("http://10.0.0.1")
+    (True, True, False)
+    """
+    host = urlsplit(url).hostname or ""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
 class NotFoundError(EngineError, LookupError):

@@ -108,8 +108,7 @@ class RemoteOrchestrator(Orchestrator):
         return self.adapter.artifact_place
 
     @property
-    def has_default_store(self) -> bool:  # type: ignore[override]  # as above
-        """Whether outputs of steps may stand in this machine's default store."""
+    def has_default_store(self) -> bool:
         return self.adapter.has_default_store
 
     @property

@@ -17,6 +17,7 @@ from flowyml.core.errors import DefinitionError
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.pruning import Bounds
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.cache_pruning import results_of, store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.plan.codec import decode
 from flowyml.runtime.caching import entries_in
@@ -419,21 +420,67 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert not list(entries_in(store))
 
 
-def test_a_cluster_without_a_store_is_not_taken_for_this_machine(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("client", "settings"),
+    [
+        ("kfp", 'engine = "kubeflow"\nurl = "http://127.0.0.1:1"'),
+        ("prefect", 'engine = "prefect"\nurl = "http://prefect.example:1"\nwork_pool = "there"'),
+        ("httpx", 'engine = "airflow"\nurl = "http://airflow.example:1"'),
+    ],
+)
+def test_an_engine_elsewhere_without_a_store_is_not_taken_for_this_machine(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, client: str, settings: str
 ) -> None:
-    pytest.importorskip("kfp")
+    pytest.importorskip(client)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "flowyml.toml").write_text('[orchestrators.prod]\nengine = "kubeflow"\nurl = "http://127.0.0.1:1"\n')
+    (tmp_path / "flowyml.toml").write_text(f"[orchestrators.prod]\n{settings}\n")
     chain.run({"path": str(tmp_path / "lines")})
-    for command in (["clear", "--all"], ["list"]):
+    for command in (["clear", "--all"], ["list"], ["show", "0" * 64]):
         assert main(["cache", *command, "--on", "prod"]) == 2
-        assert "--artifacts URL" in capfd.readouterr().err
-    assert not list(resolve("prod").prunable(Bounds(older_than=0)))
+        assert "Steps on prod may run on other machines" in (said := capfd.readouterr().err)
+        assert "--artifacts URL" in said
+    (item,) = results_of(resolve("prod"), Bounds(older_than=0))
+    assert (item.kind, item.name) == ("cache", "prod")
+    assert "set the target's artifacts" in item.kept
     store = open_store()
     assert len(list(entries_in(store))) == 2
     assert main(["cache", "clear", "--all", "--on", "prod", "--artifacts", store.url]) == 0
     assert not list(entries_in(store))
+
+
+@pytest.mark.parametrize(
+    ("client", "settings"),
+    [
+        ("prefect", 'engine = "prefect"\nurl = "http://prefect.example:1"'),
+        ("prefect", 'engine = "prefect"\nurl = "http://localhost:1"\nwork_pool = "here"'),
+        ("httpx", 'engine = "airflow"\nurl = "http://127.0.0.1:1"'),
+    ],
+)
+def test_steps_that_run_here_have_this_machines_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, settings: str
+) -> None:
+    """Without a work pool they do, whatever machine Prefect's server is on."""
+    pytest.importorskip(client)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowyml.toml").write_text(f"[orchestrators.prod]\n{settings}\n")
+    assert (store := store_of(resolve("prod")))
+    assert store.url == open_store().url
+
+
+@pytest.mark.parametrize(("client", "engine"), [("prefect", "prefect"), ("httpx", "airflow")])
+def test_a_store_that_the_environment_names_is_that_of_an_engine_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, engine: str
+) -> None:
+    pytest.importorskip(client)
+    monkeypatch.chdir(tmp_path)
+    pool = 'work_pool = "there"' if engine == "prefect" else ""
+    (tmp_path / "flowyml.toml").write_text(
+        f'[orchestrators.prod]\nengine = "{engine}"\nurl = "http://elsewhere.example:1"\n{pool}\n'
+    )
+    assert store_of(resolve("prod")) is None
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "shared"))
+    assert (store := store_of(resolve("prod")))
+    assert store.url == f"file://{tmp_path}/shared"
 
 
 COMMANDS = """

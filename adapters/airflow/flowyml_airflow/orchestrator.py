@@ -26,6 +26,7 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new, new_run_id
+from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.handover import Handed
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
@@ -152,6 +153,11 @@ class AirflowOrchestrator(Orchestrator):
     def artifact_place(self) -> str | None:
         """Where outputs of steps stand on the workers; None stands for their default."""
         return self._deployer.artifacts
+
+    @property
+    def has_default_store(self) -> bool:
+        """The workers of an Airflow elsewhere have a default of their own; here ``FLOWYML_ARTIFACTS`` names it."""
+        return bool(os.environ.get("FLOWYML_ARTIFACTS")) or is_this_machine(self.connection.url)
 
     @property
     def _reader(self) -> RunReader:

@@ -49,7 +49,6 @@ class KubeflowOrchestrator(Orchestrator):
     capabilities: ClassVar[Capabilities] = CLUSTER
     engine_package: ClassVar[str | None] = "kfp"
     extra: ClassVar[str | None] = "kubeflow"
-    has_default_store: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -215,6 +214,11 @@ class KubeflowOrchestrator(Orchestrator):
                 "Start a new run."
             )
         self.retry_run(job_id)
+
+    @property
+    def has_default_store(self) -> bool:
+        """Pods never write to this machine's."""
+        return False
 
     def health(self) -> Health:
         connection = self.client.connection

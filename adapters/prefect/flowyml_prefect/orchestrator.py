@@ -27,7 +27,7 @@ from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.core.urls import refuse_credentials, without_credentials
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn, check_same_run, claim_new
-from flowyml.orchestrators.http import ConflictError, NotFoundError
+from flowyml.orchestrators.http import ConflictError, NotFoundError, is_this_machine
 from flowyml.plan.secrets import slug_of
 from flowyml_prefect.automations import DETACHED_TAG
 from flowyml_prefect.capabilities import CAPABILITIES
@@ -231,6 +231,13 @@ class PrefectOrchestrator(Orchestrator):
         runner.launch(run_id, entrypoint, environment, prefect_home() / "runs")
 
     # The engine.
+
+    @property
+    def has_default_store(self) -> bool:
+        """A work pool's workers may be on other machines; here ``FLOWYML_ARTIFACTS`` names their store."""
+        if self.work_pool is None or os.environ.get("FLOWYML_ARTIFACTS") or self._is_embedded():
+            return True
+        return self._connection is not None and is_this_machine(self._connection.api_url)
 
     def prunable(self, bounds: Bounds) -> Iterator[Prunable]:
         """Compiled flows and logs on this machine; of the embedded server its runs too, with their outputs."""
