@@ -189,7 +189,12 @@ class Cutover:
     # And back.
 
     def back(self, new: Orchestrator) -> Record:
-        """Hand the schedule back to the DAG, which then goes on with what the new side has not run."""
+        """Hand the schedule back to the DAG, which then goes on with what the new side has not run.
+
+        Raises ``ScheduleError`` while the new side is getting its schedule.
+        """
+        if self._record.phase in ("begun", "paused"):
+            self._undo()
         if self._record.phase not in PHASES[PHASES.index("done") :]:
             raise ScheduleError(
                 f"The cutover of {self._old.name!r} is not finished ({self._record.phase}). Run it again without "
@@ -200,6 +205,16 @@ class Cutover:
         if self._record.phase == "marking":
             self._mark()
         return self._record
+
+    def _undo(self) -> None:
+        """Before the new side has a schedule: a DAG that is paused misses what came since its last run."""
+        seen = self._old.look()
+        if seen.is_paused:
+            last = _text(seen.last or _before(seen.schedule, _time(self._record.begun)))
+            self._write(phase="marking", last=last, stopped=last)
+        else:
+            self._write(phase="back")
+            self._say(f"{self._old.name!r} still runs on {self._record.old}: nothing was handed over")
 
     def _stop(self, new: Orchestrator) -> None:
         seen = self._old.look()

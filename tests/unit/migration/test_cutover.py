@@ -11,6 +11,7 @@ from flowyml import Pipeline
 from flowyml.cli import airflow, main
 from flowyml.core.errors import DefinitionError, ScheduleError
 from flowyml.core.schedule import Schedule, ScheduleInfo
+from flowyml.migration.airflow import cutover
 from flowyml.migration.airflow.cutover import Cutover, Record, _before, _between, save
 from flowyml.orchestrators.handover import Handed, OldSchedule
 
@@ -77,8 +78,8 @@ def test_a_record_is_read_back_and_one_process_works_on_it() -> None:
         raise AssertionError
 
 
-def test_back_is_for_what_is_done() -> None:
-    record = Record(dag="d", old="airflow", new="prefect", file="x.py", pipeline="x", phase="paused")
+def test_back_is_not_for_what_is_being_scheduled() -> None:
+    record = Record(dag="d", old="airflow", new="prefect", file="x.py", pipeline="x", phase="scheduling")
     with pytest.raises(ScheduleError, match="not finished"):
         Cutover(_Old(), record, print).back(None)  # type: ignore[arg-type]  # it is not asked
 
@@ -125,6 +126,36 @@ def test_a_schedule_that_was_deleted_by_hand() -> None:
     record = _recorded("making up", last=_at(3).isoformat(), first=_at(5).isoformat())
     with pytest.raises(ScheduleError, match=r"0 schedules of 'x'.*run this command again"):
         Cutover(_Paused(), record, print).go(cast("Any", _New(makes_up=True)), cast("Any", None))
+
+
+class _WithoutCatchUp(_Paused):
+    """It last ran before the last few hours."""
+
+    def __init__(self, paused: bool) -> None:
+        self.paused, self.ran = paused, list[datetime]()
+
+    def look(self) -> OldSchedule:
+        return OldSchedule(schedule=HOURLY, catch_up=False, is_paused=self.paused, is_busy=False, last=_at(3))
+
+    def run_for(self, time: datetime) -> None:
+        self.ran.append(time)
+
+
+@pytest.mark.parametrize("phase", ["begun", "paused"])
+def test_back_before_the_new_side_has_a_schedule(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The DAG makes up for what it missed while it was paused; of these, Airflow itself runs the last."""
+    monkeypatch.setattr(cutover, "_now", lambda: _at(6, 30))
+    old = _WithoutCatchUp(paused=True)
+    assert Cutover(old, _recorded(phase), print).back(cast("Any", None)).phase == "back"
+    assert not old.paused
+    assert old.ran == [_at(4), _at(5)]
+
+
+def test_back_where_the_dag_was_never_paused() -> None:
+    old = _WithoutCatchUp(paused=False)
+    assert Cutover(old, _recorded("begun"), print).back(cast("Any", None)).phase == "back"
+    assert (old.paused, old.ran) == (False, [])
+    assert cast("Record", Cutover.recorded("airflow", "daily")).phase == "back"
 
 
 @pytest.mark.parametrize(
