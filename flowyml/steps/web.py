@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flowyml.authoring.steps import step
+from flowyml.core.credentials import Secret
 from flowyml.core.urls import checked_url, same_address, shown
 from flowyml.steps.waiting import wait_for
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["http", "wait_for_http"]
 
 _MOST_SHOWN = 500  # characters of the answer in an error
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # source: RFC 9110, 5.6.2
+_VALUE = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")  # the same, 5.5
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 @step
@@ -32,14 +37,15 @@ def http(
 
     ``params`` go into the query, ``json`` or ``data`` into the body. ``token`` is sent as a bearer token, and is a
     secret: ``http.options(secrets={"token": "api/token"})``. ``timeout`` is in seconds, for the answer to begin. On a
-    redirect to another host, neither the token nor ``headers`` go along. Raises ``ConnectionError`` where nothing
-    answers, and ``RuntimeError`` for a status of 400 and more, with the beginning of the answer.
+    redirect to another host, neither the token nor ``headers`` go along. A line break at the end of the token, as files
+    have it, does not count. Raises ``ConnectionError`` where nothing answers, ``RuntimeError`` for a status of 400 and
+    more, with the beginning of the answer, and ``ValueError`` for what cannot be sent, of which no value is shown.
     """
     from urllib.error import HTTPError, URLError
     from urllib.parse import urlencode
 
     where = url if not params else f"{url}{'&' if '?' in url else '?'}{urlencode(params)}"
-    request = _request(where, method, json, data, {**(headers or {}), **_bearer(token)})
+    request = _request(where, method, json, data, {**_checked(headers or {}), **_bearer(token)})
     try:
         with _opener().open(request, timeout=timeout) as answer:
             body: bytes = answer.read()
@@ -88,14 +94,31 @@ def wait_for_http(
 
 
 def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
+    return {"Authorization": f"Bearer {Secret('token', token).get()}"} if token else {}
+
+
+def _checked(headers: Mapping[Any, Any]) -> Mapping[str, str]:
+    """The headers, if HTTP can carry them: the errors of the standard library would show their values."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER.fullmatch(name):
+            raise ValueError("headers: one has a name that HTTP does not allow: letters, digits and -.")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise ValueError(
+                f"headers: {name!r} has a value that HTTP cannot carry, such as one with a line break. It is not shown "
+                f"here."
+            )
+    return headers
 
 
 def _request(url: str, method: str, json: Any, data: str | None, headers: Mapping[str, str]) -> Request:
     import json as codec
     from urllib.request import Request
 
-    checked_url(url)
+    if not _SENDABLE.fullmatch(checked_url(url)):
+        raise ValueError(
+            f"The URL {shown(url)!r} has a blank, a control character or a letter beyond ASCII. Give values as "
+            f"params=…, or write them as %20."
+        )
     if json is not None and data is not None:
         raise ValueError("http takes json=… or data=…, and not both.")
     body = data if json is None else codec.dumps(json)

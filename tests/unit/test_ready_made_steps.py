@@ -7,6 +7,7 @@ import json
 import socketserver
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -121,6 +122,34 @@ def test_a_request_and_its_errors(web: tuple[str, list[dict[str, Any]]]) -> None
         http("http://127.0.0.1:1/")
     with pytest.raises(ValueError, match="not both"):
         http(url, json=1, data="x")
+
+
+def test_a_token_from_a_file_may_end_in_a_line_break(web: tuple[str, list[dict[str, Any]]]) -> None:
+    url, asked = web
+    http(url, token="t0ken\n")
+    assert asked[0]["authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"token": "t0ken\nX-Key: k3y"}, "token"),
+        ({"token": "t0ken\u20ac"}, "token"),
+        ({"headers": {"X-Key": "t0ken\n"}}, "'X-Key'"),
+        ({"headers": {"X-Key": "t0ken\r\nHost: else"}}, "'X-Key'"),
+        ({"headers": {"X-Key": "t0ken\u20ac"}}, "'X-Key'"),
+        ({"headers": {"t0ken\n": "x"}}, "a name"),
+        ({"url": "http://127.0.0.1:1/?key=t0ken and more"}, r"/\?key=…"),
+        ({"url": "http://127.0.0.1:1/?key=t0ken\n"}, r"/\?key=…"),
+        ({"url": "http://127.0.0.1:1/?key=t0ken\u20ac"}, r"/\?key=…"),
+    ],
+)
+def test_what_cannot_be_sent_is_not_shown(asked: dict[str, Any], named: str) -> None:
+    for ask in (http, wait_for_http):
+        with pytest.raises(ValueError, match=named) as caught:
+            ask(**{"url": "http://127.0.0.1:1/", **asked})
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "t0ken" not in shown
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd"])
