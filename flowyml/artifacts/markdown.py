@@ -15,11 +15,12 @@ from typing import Any
 from flowyml.artifacts.listing import listed
 from flowyml.artifacts.opening import open_store
 from flowyml.artifacts.store import Written
+from flowyml.core.durations import size_text
 from flowyml.core.runs import Artifact
 
 __all__ = ["escaped", "markdown_of", "noted"]
 
-_PLAIN = frozenset(" ,;%=/°×")
+_PLAIN = frozenset(" ,;%/°×")
 _MOST_FACTS = 50
 _LARGEST_PICTURE = 150_000  # bytes of a picture that stands in the text itself
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -66,7 +67,7 @@ def _escaped(char: str) -> str:
 
 
 def _section(artifact: Artifact, store: str | None) -> str:
-    about = [escaped(artifact.type), *([_size(artifact.size)] if artifact.size is not None else [])]
+    about = [escaped(artifact.type), *([size_text(artifact.size)] if artifact.size is not None else [])]
     parts = [f"### {escaped(artifact.name)}", ", ".join(about)]
     if artifact.metadata:
         facts = list(artifact.metadata.items())[:_MOST_FACTS]
@@ -104,7 +105,3 @@ def _picture(artifact: Artifact, store: str | None) -> str:
         except OSError:  # it stands elsewhere
             pass
     return f"Its picture stands at {escaped(artifact.picture)}"
-
-
-def _size(size: int) -> str:
-    return f"{size:,} bytes" if size < 10_000 else f"{size / 1e6:,.2f} MB"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flowyml.core.errors import DefinitionError
+from flowyml.core.errors import ConfigurationError, DefinitionError
 from flowyml.core.near_names import did_you_mean
 
 __all__ = ["Cache", "check_cache"]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -56,16 +56,19 @@ class Cache:
     @property
     def ttl_seconds(self) -> float | None:
         """For how many seconds a result counts; None: for ever."""
-        ttl = self.ttl
+        ttl: object = self.ttl  # whatever was given
         if ttl is None:
             return None
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([smhdw])", ttl) if isinstance(ttl, str) else None
-        if found:
-            seconds = float(found[1]) * _UNITS[found[2]]
+        seconds = 0.0
+        if isinstance(ttl, str):
+            from flowyml.core.durations import seconds_of
+
+            with suppress(ConfigurationError):
+                seconds = seconds_of(ttl)
         elif isinstance(ttl, timedelta):
             seconds = ttl.total_seconds()
-        else:
-            seconds = float(ttl) if isinstance(ttl, int | float) and not isinstance(ttl, bool) else 0.0
+        elif isinstance(ttl, int | float) and not isinstance(ttl, bool):
+            seconds = float(ttl)
         if not 0 < seconds < float("inf"):
             raise DefinitionError(
                 f"Cache(ttl={ttl!r:.80}) must be a number of seconds above 0, or text such as '90s', '12h', '7d'; None "

@@ -145,6 +145,17 @@ def test_what_is_hidden_in_markdown_is_found_again_and_nothing_that_others_wrote
     assert escaped("a  \n b") == "a b"
 
 
+@pytest.mark.parametrize("line", ["===", "---", "***", "___", "# x", "> x", "- x", "+ x", "1. x", "1) x", "```", "~~~"])
+def test_no_quoted_line_is_more_than_a_line(line: str, tmp_path: Path) -> None:
+    """Under a line of text, some of them would make a heading of it."""
+    parser = pytest.importorskip("markdown_it").MarkdownIt()
+    found = stored(f"text\n{line}", open_store(tmp_path / "store"), kind="text", facts={"n": 1})
+    tokens = [token.type for token in parser.parse(markdown_of([found]))]
+    quoted = tokens[tokens.index("blockquote_open") : tokens.index("blockquote_close")]
+    assert quoted == ["blockquote_open", "paragraph_open", "inline", "paragraph_close"]
+    assert tokens.count("heading_open") == 1
+
+
 def test_a_small_picture_stands_in_the_text(tmp_path: Path) -> None:
     figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(3, 2))
     figure.subplots().plot([1, 2])

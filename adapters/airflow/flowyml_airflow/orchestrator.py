@@ -26,8 +26,8 @@ from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.core.tls import ClientCertificate, Tls
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, check_same_run, claim_new, new_run_id
-from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.handover import Handed
+from flowyml.orchestrators.http import is_this_machine
 from flowyml.orchestrators.ownership import check_replaceable
 from flowyml.orchestrators.workflows import Workflow
 from flowyml_airflow.backfills import backfill

@@ -52,11 +52,13 @@ _AT_A_DESK = (
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
 )  # fmt: skip
-# What prunes; and the code of a user's that may do so.
+# What prunes, and what reads spans of time; and the code of a user's that may do so.
 _PRUNING = (
-    "flowyml/core/durations.py", "flowyml/core/pruning.py", "flowyml/core/removal.py",
+    "flowyml/core/pruning.py", "flowyml/core/removal.py",
     "flowyml/artifacts/housekeeping.py", "flowyml/orchestrators/cache_pruning.py",
 )  # fmt: skip
+_SPANS = "flowyml/core/durations.py"
+_MAY_SPAN = re.compile(rb"\bCache\b")
 _PRUNES = re.compile(rb"flowyml\.core\.(?:durations|pruning|removal)|artifacts\.housekeeping|\.prun(?:e|able)\b")
 # Needed by the local engine, and by plans with secrets.
 _SECRETS = ("flowyml/runtime/secrets.py",)
@@ -123,7 +125,9 @@ def with_launcher(bundle: Bundle) -> Bundle:
     needless = needless if compiles or is_shown or _LISTING in contents else (*needless, _KINDS)
     needless += (*(() if cached else _CACHES), *(() if cached and compiles else _REACH))
     contents = {path: data for path, data in contents.items() if path not in needless}
-    unused = (*_AT_A_DESK, *(() if any(_PRUNES.search(data) for data in users) else _PRUNING))
+    prunes = any(_PRUNES.search(data) for data in users)
+    spans = prunes or any(_MAY_SPAN.search(data) for data in users)
+    unused = (*_AT_A_DESK, *(() if prunes else _PRUNING), *(() if spans else (_SPANS,)))
     contents = {path: data for path, data in contents.items() if path not in unused}
     folder = files("flowyml_kubeflow")
     parts = (*_PARTS, *(_FLOW if flow else ()), *(_MADE if any(_MAKES.search(data) for data in users) else ()))

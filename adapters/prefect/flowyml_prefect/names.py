@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flowyml.plan.names import slug
 
-__all__ = ["artifacts_key", "deployment_name", "flow_name", "outputs_key", "plan_key"]
+__all__ = ["deployment_name", "flow_name", "outputs_key", "plan_key"]
 
 _BANNED_IN_NAMES = frozenset("/%&<>")  # source: prefect.types.names
 
@@ -17,11 +17,6 @@ def flow_name(pipeline: str) -> str:
 def outputs_key(pipeline: str) -> str:
     """The key of the artifact that holds the outputs of a run."""
     return f"{slug(pipeline)}-outputs"
-
-
-def artifacts_key(pipeline: str, step: str) -> str:
-    """The key of the artifact that shows what a step has given."""
-    return f"{slug(pipeline)}-step-{slug(step)}"
 
 
 def plan_key(pipeline: str) -> str:
