@@ -180,7 +180,7 @@ class Airflow:
             raise TimeoutError(f"Airflow is not healthy: {self.health()}\n{logs}") from error
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60, *, every: float = 0.2) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 240, *, every: float = 0.2) -> Any:
     """The first true value of a condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

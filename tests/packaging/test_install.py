@@ -163,7 +163,7 @@ def doubling(number: int = 2):
     return double(number)
 
 if __name__ == "__main__":
-    run = doubling.submit({"number": 4}).wait_for_completion(60)
+    run = doubling.submit({"number": 4}).wait_for_completion(240)
     print(doubling.run()["double"], run.outputs["double"], run.error)
 """
 

@@ -56,7 +56,7 @@ def test_a_step_forges_neither_outputs_nor_failures(kfp: str, by: str, tmp_path:
 
     cluster = KubeflowOrchestrator(kfp, form="python")
     handle = cluster.run_pipeline(Pipeline("forged").add_step(forging), f"forged-{time.time_ns()}")
-    handle.wait_for_completion(120, 0.5)
+    handle.wait_for_completion(240, 0.5)
     assert handle.status is ExecutionStatus.FAILED
     assert "was killed by signal 9" in str(handle.error)
     assert "666" not in str(dict(handle.outputs))

@@ -457,9 +457,9 @@ def test_nor_in_a_submitted_local_run(wanderer: Path, workers: Literal["threads"
     local = LocalOrchestrator(workers=workers)
     handle = local.run_pipeline(BundledPipeline(wanderer))
     if workers == "processes":
-        assert re.search(FORBIDDEN, str(handle.wait_for_completion(timeout=60).error))
+        assert re.search(FORBIDDEN, str(handle.wait_for_completion(timeout=240).error))
         return
-    assert handle.wait_for_completion(timeout=60).status.name == "COMPLETED"
+    assert handle.wait_for_completion(timeout=240).status.name == "COMPLETED"
     with pytest.raises(ArtifactError, match=FORBIDDEN):
         _ = local.outputs(handle.job_id)["odd"]
 

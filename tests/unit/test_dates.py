@@ -129,7 +129,7 @@ def test_each_run_that_is_made_up_for_has_its_own_dates(tmp_path: Path) -> None:
         ends = [start + timedelta(hours=number) for number in range(3)]
         for end in ends:
             handle = _eventually(local, f"{made.schedule_id}-{end:%Y%m%dT%H%M%SZ}")
-            assert handle.wait_for_completion(timeout=60, poll_interval=0.1).outputs["seen"]["to"] == str(end)
+            assert handle.wait_for_completion(timeout=240, poll_interval=0.1).outputs["seen"]["to"] == str(end)
             assert handle.outputs["seen"]["day"] == end.isoformat()
             assert handle.outputs["again"] == [(end - timedelta(hours=1)).isoformat(), end.isoformat()]
     finally:

@@ -46,7 +46,7 @@ def test_a_submitted_run(local: LocalOrchestrator, tmp_path: Path) -> None:
     handle = pipeline.submit({"name": "Ada"}, on=local, run_id="my-run-001")
     assert (handle.job_id, handle.run_id) == ("my-run-001", "my-run-001")
     assert [line.message for line in handle.logs(follow=True) if line.step] == ["gathering for Ada"]
-    handle.wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert handle.outputs == {"greeting": "hello Ada", "large": "x" * 100_000}
     assert {line.message for line in handle.logs() if not line.step} == {"from a program", "from a thread"}
@@ -72,7 +72,7 @@ def test_submitting_from_a_working_folder_that_is_gone(
     monkeypatch.chdir(tmp_path / "gone")
     monkeypatch.syspath_prepend("")
     (tmp_path / "gone").rmdir()
-    handle = pipeline.submit(on=local).wait_for_completion(timeout=90, poll_interval=0.1)
+    handle = pipeline.submit(on=local).wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.outputs == {"a": 7}
 
 
@@ -82,7 +82,7 @@ def test_a_failing_run_tells_why(local: LocalOrchestrator) -> None:
         raise ValueError("no luck")
 
     handle = Pipeline("failing").add_step(broken).submit(on=local)
-    handle.wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is FAILED
     assert handle.error == "step 'broken' failed: ValueError: no luck"
     lines = [line.message for line in handle.logs() if line.step == "broken"]
@@ -117,7 +117,7 @@ def test_large_outputs_of_a_submitted_run(tmp_path: Path, keep: bool | None) -> 
 
     local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=keep)
     handle = Pipeline("keeping").add_step(make).submit(on=local)
-    handle.wait_for_completion(timeout=60, poll_interval=0.1)
+    handle.wait_for_completion(timeout=240, poll_interval=0.1)
     if keep is False:
         with pytest.raises(OutputNotKeptError, match="keep_outputs=True"):
             handle.outputs["large"]
@@ -150,7 +150,7 @@ def test_a_subclass_that_never_runs_it(tmp_path: Path) -> None:
 
     local = Silly(store=tmp_path / "runs.db")
     handle = Pipeline("silly").add_step(step(name="a")(lambda: 7)).submit(on=local)
-    handle.wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.wait_for_completion(timeout=240, poll_interval=0.1)
     assert (handle.status, handle.error) == (FAILED, "LookupError: not today")
     wait_until(lambda: "I would rather not" in [line.message for line in handle.logs()])
 
@@ -170,7 +170,7 @@ def test_code_that_cannot_be_imported_any_more(local: LocalOrchestrator, tmp_pat
     finally:
         del os.environ["FRAGILE"]
         sys.path.remove(str(tmp_path))
-    handle.wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.wait_for_completion(timeout=240, poll_interval=0.1)
     assert (handle.status, handle.error) == (FAILED, "RuntimeError: broken on import")
     assert any("broken on import" in line.message for line in handle.logs())
 
@@ -190,7 +190,7 @@ def double(count):
 
 p = Pipeline("double", context=context(count=given.count)).add_step(double)
 if __name__ == "__main__":
-    handle = p.submit(on=LocalOrchestrator(store="runs.db")).wait_for_completion(timeout=30, poll_interval=0.1)
+    handle = p.submit(on=LocalOrchestrator(store="runs.db")).wait_for_completion(timeout=240, poll_interval=0.1)
     print(str(handle.status), handle.error, dict(handle.outputs))
 """
 
@@ -304,7 +304,7 @@ def test_the_same_id_for_another_pipeline(local: LocalOrchestrator, tmp_path: Pa
     handle = beating(tmp_path, 0).submit(on=local, run_id="mine")
     with pytest.raises(DefinitionError, match="belongs to a run of 'beating'"):
         Pipeline("other").add_step(step(name="a")(lambda: 1)).submit(on=local, run_id="mine")
-    assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED
 
 
 def test_another_python_process_reads_it_all(local: LocalOrchestrator, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "run":
         run_id = p.run(on=local).run_id
     else:
-        run_id = p.submit(on=local).wait_for_completion(timeout=30, poll_interval=0.1).job_id
+        run_id = p.submit(on=local).wait_for_completion(timeout=240, poll_interval=0.1).job_id
     run = local.get_run(run_id)
     print("the end", str(run.status), run.error, dict(local.outputs(run_id)))
     print("log", sorted(line.message for line in local.logs(run_id)))

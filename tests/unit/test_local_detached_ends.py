@@ -90,7 +90,7 @@ def test_cancel_fires_the_last_hook(local: LocalOrchestrator, tmp_path: Path) ->
 def test_sigterm_is_a_cancellation(local: LocalOrchestrator, tmp_path: Path) -> None:
     handle = beating(tmp_path).submit(on=local)
     os.kill(process_id(tmp_path), signal.SIGTERM)
-    handle.wait_for_completion(timeout=90, poll_interval=0.05)
+    handle.wait_for_completion(timeout=240, poll_interval=0.05)
     assert handle.status is CANCELLED
     assert handle.step_statuses() == {"beat": CANCELLED, "after": CANCELLED}
 
@@ -131,7 +131,7 @@ def test_a_killed_process_does_not_stay_running(local: LocalOrchestrator, tmp_pa
     handle = beating(tmp_path).submit(on=local)
     wait_until(lambda: handle.step_statuses()["beat"] is ExecutionStatus.RUNNING)
     os.kill(process_id(tmp_path), signal.SIGKILL)
-    handle.wait_for_completion(timeout=90, poll_interval=0.05)
+    handle.wait_for_completion(timeout=240, poll_interval=0.05)
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert handle.error is not None
     assert "died in the middle of the run" in handle.error
@@ -198,7 +198,7 @@ def test_the_last_words_of_a_crashed_process(local: LocalOrchestrator) -> None:
         os.abort()
 
     handle = Pipeline("aborting").add_step(abort).submit(on=local)
-    handle.wait_for_completion(timeout=90, poll_interval=0.05)
+    handle.wait_for_completion(timeout=240, poll_interval=0.05)
     assert (handle.status, handle.raw_status) == (FAILED, "crashed")
     assert handle.error is not None
     assert handle.error.endswith("Its last words: free(): invalid pointer")

@@ -86,7 +86,7 @@ def reads() -> str:
     return (Path(__file__).parent / "rows.csv").read_text()
 if __name__ == "__main__":
     handle = Pipeline("reading").add_step(reads).submit()
-    print(handle.wait_for_completion(timeout=60).error)
+    print(handle.wait_for_completion(timeout=240).error)
     print(handle.step_runs()[0].error)
 """
     (tmp_path / "rows.csv").write_text("1,2")

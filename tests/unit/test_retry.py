@@ -167,11 +167,11 @@ def test_what_failed_runs_again_and_nothing_that_completed(
         handle = chain.submit({"folder": str(notes)}, on=local)
     else:
         handle = local.attach(chain.run({"folder": str(notes)}, on=local).run_id)
-    handle.wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is FAILED
     assert times(notes, "load", "train", "report", "beside") == [1, 1, 0, 1]
     run_id = handle.run_id
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "load", "train", "report", "beside") == [1, 2, 1, 1]
     assert handle.outputs == {"report": "[3, 1, 2] [1, 2, 3]", "beside": 1}
     assert handle.run_id == run_id
@@ -220,8 +220,8 @@ def test_only_the_failed_items_of_a_loop_run_again(notes: Path, workers: Literal
     fail(notes, "second20")
     fail(notes, "first3")
     handle = looped.submit({"folder": str(notes)}, on=LocalOrchestrator(workers=workers))
-    assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is FAILED
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is FAILED
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "items", *(f"first{n}" for n in range(4))) == [1, 1, 1, 1, 2]
     assert times(notes, "total", "second0", "second10", "second20", "second30") == [1, 1, 1, 2, 1]
     assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31]}
@@ -232,8 +232,8 @@ def test_only_the_failed_items_of_a_loop_run_again(notes: Path, workers: Literal
 def test_a_loop_that_completed_is_left_alone_and_its_list_is_there(notes: Path) -> None:
     fail(notes, "total", 2)
     handle = LocalOrchestrator().attach(looped.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is FAILED
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is FAILED
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "items", "first0", "second0", "total") == [1, 1, 1, 3]
     assert handle.outputs == {"total": 64, "values": [1, 11, 21, 31]}
     assert {each.label: each.attempt for each in handle.step_runs()}["total"] == 3
@@ -249,7 +249,7 @@ def fixed(folder: str) -> Any:
 def test_a_loop_over_a_constant_list(notes: Path) -> None:
     fail(notes, "second1")
     handle = LocalOrchestrator().attach(fixed.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert (times(notes, "second0", "second1"), handle.outputs) == ([1, 2], {"second": [1, 2]})
 
 
@@ -313,7 +313,7 @@ def statuses(handle: SubmissionResult) -> dict[str, str]:
 def test_branches_handlers_and_what_cleans_up(notes: Path) -> None:
     fail(notes, "announce")
     handle = LocalOrchestrator().attach(branched.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "is_good", "publish", "hold", "announce", "alert", "never") == [1, 1, 0, 2, 1, 0]
     assert times(notes, "tidy") == [2]
     assert handle.outputs == {"announce": "PUBLISHED"}
@@ -324,7 +324,7 @@ def test_what_was_not_decided_is(notes: Path) -> None:
     fail(notes, "is_good")
     handle = LocalOrchestrator().attach(branched.run({"folder": str(notes)}).run_id)
     assert statuses(handle)["publish"] == "upstream_failed"
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "is_good", "publish", "hold", "announce") == [2, 1, 0, 1]
     assert statuses(handle)["hold"] == "skipped"
 
@@ -334,14 +334,14 @@ def test_named_steps(notes: Path) -> None:
     fail(notes, "train")
     fail(notes, "beside")
     handle = LocalOrchestrator().attach(chain.run({"folder": str(notes)}).run_id)
-    handle.retry(["beside"]).wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.retry(["beside"]).wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is FAILED
     assert times(notes, "load", "train", "report", "beside") == [1, 1, 0, 2]
     assert statuses(handle) == {
         "load": "completed", "train": "failed", "report": "upstream_failed", "beside": "completed",
     }  # fmt: skip
     assert "train fails" in str(handle.error)
-    handle.retry(["load"]).wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.retry(["load"]).wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert times(notes, "load", "train", "report", "beside") == [2, 2, 1, 2]
 
@@ -350,12 +350,12 @@ def test_a_named_item(notes: Path) -> None:
     fail(notes, "first1", 2)
     fail(notes, "first3")
     handle = LocalOrchestrator().attach(looped.run({"folder": str(notes)}).run_id)
-    handle.retry("first[3]").wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.retry("first[3]").wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is FAILED
     assert times(notes, "first1", "first3", "second30", "total") == [1, 2, 1, 0]
-    handle.retry().wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.retry().wait_for_completion(timeout=240, poll_interval=0.1)
     assert times(notes, "first1", "first3", "second30", "total") == [2, 2, 1, 0]
-    assert handle.retry("first").wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry("first").wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "first1", "first3", "second10", "total") == [3, 2, 1, 1]
 
 
@@ -384,7 +384,7 @@ def test_what_cannot_be_known_is_made_anew(notes: Path) -> None:
     """A step in a thread had the object itself, and may have changed it before it failed."""
     fail(notes, "use")
     handle = LocalOrchestrator().attach(modelled.run({"folder": str(notes)}).run_id)
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert times(notes, "model", "use") == [2, 2]
     assert handle.outputs == {"use": 7}
 
@@ -402,9 +402,9 @@ def crashing(folder: str) -> Any:
 
 
 def test_a_run_whose_process_died(notes: Path) -> None:
-    handle = crashing.submit({"folder": str(notes)}).wait_for_completion(timeout=90, poll_interval=0.1)
+    handle = crashing.submit({"folder": str(notes)}).wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.raw_status == "crashed"
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert (times(notes, "load", "killed"), handle.outputs) == ([2, 2], {"killed": 3})
 
 
@@ -421,19 +421,19 @@ class Lingering(LocalOrchestrator):
 def test_the_process_of_the_first_try_is_waited_for(notes: Path) -> None:
     local = Lingering()
     fail(notes, "load")
-    handle = chain.submit({"folder": str(notes)}, on=local).wait_for_completion(timeout=90, poll_interval=0.05)
+    handle = chain.submit({"folder": str(notes)}, on=local).wait_for_completion(timeout=240, poll_interval=0.05)
     row = local.store.get(handle.run_id)
     handle.retry()
     assert not is_alive(ProcessIdentity(row.host, row.pid, row.born))
-    assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
 
 
 def test_a_cancelled_run_goes_on(notes: Path, tmp_path: Path) -> None:
     handle = beating(tmp_path, seconds=1).submit()
     process_id(tmp_path)
     handle.cancel()
-    assert handle.wait_for_completion(timeout=90, poll_interval=0.1).status is CANCELLED
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.1).status is CANCELLED
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
 
 
 def test_code_that_cannot_travel_is_said_to_be_the_reason(notes: Path) -> None:
@@ -456,7 +456,7 @@ def test_two_at_once_start_one(notes: Path) -> None:
     detached.start_again(local.store, row, None)
     with pytest.raises(RetryRefusedError, match="by another process just now"):
         detached.start_again(local.store, row, None)
-    handle = local.attach(row.run_id).wait_for_completion(timeout=90, poll_interval=0.1)
+    handle = local.attach(row.run_id).wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert (local.store.job(row.number), local.store.kept(row.number)) == (None, [])
 
@@ -470,7 +470,7 @@ def test_the_step_s_own_retries_begin_anew(notes: Path) -> None:
 
     fail(notes, "flaky", 4)
     handle = LocalOrchestrator().attach(Pipeline("flaky").add_step(flaky).run().run_id)
-    assert handle.retry().wait_for_completion(timeout=90, poll_interval=0.1).status is COMPLETED, handle.error
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
     assert [each.attempt for each in handle.step_runs()] == [5]
     assert "(attempt 4 of 6); trying again" in "\n".join(line.message for line in handle.logs())
 
@@ -493,6 +493,6 @@ def test_what_an_attempt_changes_is_as_it_was_for_the_next(notes: Path) -> None:
     fail(notes, "change", 3)
     made = Pipeline("changes").add_step(loads).add_step(change)
     handle = LocalOrchestrator().attach(made.run().run_id)
-    handle.retry(["load"]).wait_for_completion(timeout=90, poll_interval=0.1)
+    handle.retry(["load"]).wait_for_completion(timeout=240, poll_interval=0.1)
     assert handle.status is COMPLETED, handle.error
     assert (notes / "seen").read_text() == "[1, 2, 3] " * 4

@@ -26,4 +26,4 @@ def test_the_id_of_a_run_is_not_new_however_it_ran(tmp_path: Path) -> None:
     assert not claim_new(submitted.run_id)
     assert not claim_new(pipeline.run(on=local).run_id)
     assert not claim_new(pipeline.run(on=LocalOrchestrator(store=tmp_path / "runs.db", workers="processes")).run_id)
-    assert submitted.wait_for_completion(timeout=60).outputs == {"one": 1}
+    assert submitted.wait_for_completion(timeout=240).outputs == {"one": 1}

@@ -152,7 +152,7 @@ class TestLocalRuns:
 
     def test_a_submitted_run(self, value: str) -> None:
         job = etl.submit()
-        assert job.wait_for_completion(60).result().outputs["from_environment"] == len(value)
+        assert job.wait_for_completion(240).result().outputs["from_environment"] == len(value)
         lines = [line.message for line in job.logs()]
         assert "connecting with ***" in lines
 
@@ -185,7 +185,7 @@ class TestLocalRuns:
         swapping = LocalOrchestrator(secrets={NAME: "b", "b": "c"})
         assert one(from_environment).run(on=swapping).outputs == {"from_environment": 2}
         submitted = one(from_environment).submit(on=swapping)
-        assert submitted.wait_for_completion(60).result().outputs == {"from_environment": 2}
+        assert submitted.wait_for_completion(240).result().outputs == {"from_environment": 2}
 
     def test_two_names_of_one_secret_are_refused(self) -> None:
         @step(secrets={"a": "db-prod/key", "b": "db/prod-key"})

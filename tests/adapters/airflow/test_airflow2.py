@@ -32,7 +32,7 @@ def test_a_run_from_end_to_end(airflow2: Airflow, orchestrator: AirflowOrchestra
     assert str(orchestrator.health().version).startswith("2.")
     handle = orchestrator.run_pipeline(pipelines.greeting(), "two-1", parameters={"name": "Ada"})
     assert orchestrator.run_pipeline(pipelines.greeting(), "two-1").job_id == handle.job_id
-    assert handle.wait_for_completion(timeout=150, poll_interval=1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs == {"greeting": "hello Ada"}
     assert handle.step_statuses() == {"gather": COMPLETED, "join": COMPLETED}
     assert [line.step for line in handle.logs() if "gathering words for Ada" in line.message] == ["gather"]
@@ -47,17 +47,17 @@ def test_a_run_from_end_to_end(airflow2: Airflow, orchestrator: AirflowOrchestra
 
 def test_a_failure_is_reported(orchestrator: AirflowOrchestrator) -> None:
     handle = orchestrator.run_pipeline(pipelines.failing())
-    assert handle.wait_for_completion(timeout=200, poll_interval=1).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
     assert "the number 13 is not lucky" in (handle.error or "")
     assert handle.step_statuses()["after_broken"] is ExecutionStatus.CANCELLED
 
 
 def test_cancel_stops_the_work(orchestrator: AirflowOrchestrator, tmp_path: Path) -> None:
     handle = orchestrator.run_pipeline(slow("two cancel", str(tmp_path), seconds=90))
-    wait_until((tmp_path / "marks").exists, 90)
+    wait_until((tmp_path / "marks").exists, 240)
     pid = int((tmp_path / "marks").read_text())
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=60, poll_interval=1).status is ExecutionStatus.CANCELLED
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.CANCELLED
     assert not Path(f"/proc/{pid}").exists()
     assert handle.step_statuses() == {"work": ExecutionStatus.CANCELLED}
 
@@ -65,7 +65,7 @@ def test_cancel_stops_the_work(orchestrator: AirflowOrchestrator, tmp_path: Path
 def test_schedules(orchestrator: AirflowOrchestrator) -> None:
     schedule = Schedule.of("daily", 6, timezone="America/New_York")
     made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
-    found = wait_until(lambda: [i for i in orchestrator.schedules("conformance greeting") if i.next_runs], 60)
+    found = wait_until(lambda: [i for i in orchestrator.schedules("conformance greeting") if i.next_runs], 240)
     assert found[0].next_runs[0] == schedule.next_times()[0]
     assert orchestrator.pause_schedule(made.schedule_id).paused
     assert not orchestrator.resume_schedule(made.schedule_id).paused
@@ -135,7 +135,7 @@ def test_texts_stay_texts_and_mapped_tasks_give_lists(airflow2: Airflow, orchest
     wait_for_dag(airflow2, "legacy_texts")
     orchestrator.client.trigger("legacy_texts", "by-hand", {})
     handle = orchestrator.attach("legacy_texts/by-hand")
-    assert handle.wait_for_completion(timeout=200, poll_interval=1).status is COMPLETED
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
     assert handle.outputs == {"texts": ["1234", "[1, 2]", "None", 7, None], "text": "1234", "double": [2, 4]}
 
 
@@ -144,12 +144,12 @@ def test_a_run_that_was_cancelled_and_cleared_ends_as_it_ends(
 ) -> None:
     handle = orchestrator.run_pipeline(slow("two cleared", str(tmp_path), seconds=90))
     assert handle.cancel(), "as soon as it is queued"
-    assert handle.wait_for_completion(timeout=60, poll_interval=1).status is ExecutionStatus.CANCELLED
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.CANCELLED
     client = orchestrator.client
     (tmp_path / "marks").mkdir()  # so that it cannot be written
     dag, run_id = handle.job_id.split("/")
     client.transport.call("POST", f"/api/v1/dags/{dag}/dagRuns/{run_id}/clear", json={"dry_run": False})
-    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found, 120)
+    again = wait_until(lambda: (found := orchestrator.attach(handle.job_id)).status.is_terminal and found, 240)
     assert again.status is ExecutionStatus.FAILED
 
 
@@ -157,7 +157,7 @@ def test_foreign_dags(airflow2: Airflow, orchestrator: AirflowOrchestrator) -> N
     foreign_dag(airflow2, "legacy_two")
     orchestrator.client.trigger("legacy_two", "by-hand", {})
     handle = orchestrator.attach("legacy_two/by-hand")
-    assert handle.wait_for_completion(timeout=150, poll_interval=1).status is COMPLETED
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
     assert handle.outputs == {"extract": 3, "load": 6}
 
 

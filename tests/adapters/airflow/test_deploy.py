@@ -119,7 +119,7 @@ def test_a_deployment_that_fails_leaves_what_was_there(airflow3: Airflow, tmp_pa
         orchestrator._deployer.deploy(broken(orchestrator, short("deploy failing", answer=2)), found)
     assert path.read_bytes() == before
     handle = orchestrator.run_pipeline(pipeline)
-    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"answer": 1}
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"answer": 1}
 
     elsewhere = orchestrator_of(airflow3, dags_folder=tmp_path, deploy_timeout=1)
     with pytest.raises(ConfigurationError, match=f"in dags_folder='{tmp_path}' as well, the two would take turns"):
@@ -246,7 +246,7 @@ def test_what_was_changed_by_hand_is_read_anew(airflow3: Airflow) -> None:
     for deployer in (orchestrator, orchestrator_of(airflow3)):
         path.write_text(path.read_text().replace('step="work"', 'step="work", doc_md="edited"'))
         client, dag = deployer.client, {"dag_id": dag_id("deploy edited")}
-        wait_until(lambda client=client, dag=dag: "edited" in client.source(dag).partition("doc_md=")[2], 90)
+        wait_until(lambda client=client, dag=dag: "edited" in client.source(dag).partition("doc_md=")[2], 240)
         assert deployer.deploy_pipeline(pipeline, force=True).changed
         assert is_untouched(client.source(dag))
 
@@ -358,7 +358,7 @@ def test_a_new_version_runs_at_once(airflow3: Airflow) -> None:
             return number
 
         handle = orchestrator.run_pipeline(Pipeline("deploy versions").add_step(work))
-        assert handle.wait_for_completion(timeout=60, poll_interval=0.5).outputs == {"made": number}
+        assert handle.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"made": number}
 
 
 def _tags(orchestrator: AirflowOrchestrator, name: str) -> list[str]:

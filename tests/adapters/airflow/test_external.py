@@ -68,7 +68,7 @@ def around(dag_id: str, **options: Any) -> Pipeline:
 def check_on(orchestrator: Orchestrator, airflow: Airflow, **options: Any) -> None:
     """The DAG ran with the input as its conf; and what runs a DAG that fails, fails with it."""
     handle = orchestrator.run_pipeline(around("legacy_good", **options))
-    assert handle.wait_for_completion(timeout=150, poll_interval=0.5).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
     ran = handle.outputs["legacy_good"]
     assert handle.outputs["report"] == "legacy_good: success"
     assert f"/dags/legacy_good/runs/{ran['run_id']}" in ran["url"]
@@ -76,7 +76,7 @@ def check_on(orchestrator: Orchestrator, airflow: Airflow, **options: Any) -> No
     assert (there.status, there.run.parameters) == (COMPLETED, {"rows": 5})
 
     broken = orchestrator.run_pipeline(around("legacy_bad", **options))
-    assert broken.wait_for_completion(timeout=150, poll_interval=0.5).status is FAILED
+    assert broken.wait_for_completion(timeout=240, poll_interval=0.5).status is FAILED
     assert f"The DAG 'legacy_bad' failed: see {airflow.url}" in (broken.error or "")
     assert broken.step_statuses()["legacy_bad"] is FAILED
 
@@ -218,7 +218,7 @@ def test_a_signal_that_ends_the_step_fails_the_run_of_the_dag(long: Airflow, tmp
     bundle.write_bytes(pipeline.bundle().data)
     before = len(orchestrator_of(long).runs("legacy_long"))
     with subprocess.Popen([sys.executable, bundle, "step", "legacy_long"]) as process:
-        wait_until(lambda: len(orchestrator_of(long).runs("legacy_long")) > before, 60)
+        wait_until(lambda: len(orchestrator_of(long).runs("legacy_long")) > before, 240)
         time.sleep(1)
         process.terminate()
         assert process.wait(30) != 0

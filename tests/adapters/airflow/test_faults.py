@@ -56,14 +56,14 @@ def test_a_token_that_expires_in_mid_wait_is_renewed(airflow: Airflow, tmp_path:
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(slow("faults token", str(tmp_path), seconds=18))
     before = orchestrator.client.transport.credentials.headers()
-    assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
     assert orchestrator.client.transport.credentials.headers() != before
 
 
 @pytest.mark.timeout(600)
 def test_the_scheduler_is_killed_in_mid_run_and_restarted(airflow: Airflow, tmp_path: Path) -> None:
     handle = orchestrator_of(airflow).run_pipeline(slow("faults scheduler", str(tmp_path), seconds=10))
-    wait_until(lambda: marks(tmp_path), 60)
+    wait_until(lambda: marks(tmp_path), 240)
     airflow.kill("scheduler")
     assert not handle.status.is_terminal
     airflow.start("scheduler")
@@ -75,21 +75,24 @@ def test_the_scheduler_is_killed_in_mid_run_and_restarted(airflow: Airflow, tmp_
 def test_the_api_server_goes_away_during_a_wait_and_comes_back(airflow: Airflow, tmp_path: Path) -> None:
     patient = OrchestratorRetryPolicy(max_attempts=2, initial_delay_seconds=0.1)
     handle = orchestrator_of(airflow, retry_policy=patient).run_pipeline(slow("faults api", str(tmp_path), seconds=15))
-    wait_until(lambda: marks(tmp_path), 60)
+    wait_until(lambda: marks(tmp_path), 240)
     lines: list[str] = []
     follower = threading.Thread(target=lambda: lines.extend(line.message for line in handle.logs(follow=True)))
     follower.start()
-    wait_until(lambda: lines, 60)
+    wait_until(lambda: lines, 240)
     airflow.kill("api-server")
     with pytest.raises(EngineUnreachableError):
         handle.wait_for_completion(timeout=2, poll_interval=0.5)
     back = threading.Timer(2, airflow.start, ("api-server",))
     back.start()
-    handle.wait_for_completion(timeout=200, poll_interval=1)
+    handle.wait_for_completion(timeout=240, poll_interval=1)
     back.join()
     assert handle.status is COMPLETED, handle.error
     follower.join(120)
-    assert [line for line in lines if line.startswith("beat")] == [f"beat {n}" for n in range(75)]
+    beats = [line for line in lines if line.startswith("beat")]
+    assert beats[-75:] == [f"beat {n}" for n in range(75)]
+    # Where the API server is away for too long, Airflow gives the task up and runs it again.
+    assert beats.count("beat 0") == len(marks(tmp_path))
 
 
 def test_the_api_server_is_down_during_submit(airflow: Airflow, tmp_path: Path) -> None:
@@ -105,7 +108,7 @@ def test_the_api_server_is_down_during_submit(airflow: Airflow, tmp_path: Path) 
     airflow.wait_until_healthy()
     handles = [orchestrator_of(airflow).run_pipeline(pipeline, run_id) for _ in range(3)]
     assert len({handle.job_id for handle in handles}) == 1
-    assert handles[0].wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+    assert handles[0].wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
     assert len(marks(tmp_path)) == 1
     assert len(orchestrator.runs(name)) == 1
 
@@ -157,7 +160,7 @@ def test_the_answer_to_a_submit_is_lost(airflow: Airflow, tmp_path: Path) -> Non
             once.run_pipeline(pipeline, run_id)
         handle = AirflowOrchestrator(url, **options).run_pipeline(pipeline, run_id)
         assert lost == [200, 409], "made; and found, by a try whose answer was lost too"
-        assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+        assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
     assert len(marks(tmp_path)) == 1
     assert len(orchestrator_of(airflow).runs(name)) == 1
 
@@ -176,7 +179,7 @@ def test_the_api_server_goes_away_while_a_step_waits_for_a_dag(
     done: list[PipelineResult] = []
     run = threading.Thread(target=lambda: done.append(Pipeline("faults outer").add_step(waits).run()))
     run.start()
-    wait_until(lambda: marks(tmp_path), 90)
+    wait_until(lambda: marks(tmp_path), 240)
     airflow.kill("api-server")
     time.sleep(3)
     airflow.start("api-server")
@@ -190,8 +193,8 @@ def test_the_api_server_goes_away_while_a_step_waits_for_a_dag(
 
 def test_the_process_of_a_step_is_killed(airflow: Airflow, tmp_path: Path) -> None:
     handle = orchestrator_of(airflow).run_pipeline(slow("faults killed", str(tmp_path), seconds=5))
-    os.kill(wait_until(lambda: marks(tmp_path), 60)[0], signal.SIGKILL)
-    assert handle.wait_for_completion(timeout=120, poll_interval=1).status is COMPLETED
+    os.kill(wait_until(lambda: marks(tmp_path), 240)[0], signal.SIGKILL)
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED
     assert handle.outputs == {"executions": 2}
     assert [run.attempt for run in handle.step_runs()] == [2]
 
@@ -206,11 +209,11 @@ def test_a_killed_process_without_a_retry_is_reported(airflow: Airflow, tmp_path
         return 1
 
     handle = orchestrator_of(airflow).run_pipeline(Pipeline("faults dies").add_step(dies))
-    assert handle.wait_for_completion(timeout=90, poll_interval=1).status is ExecutionStatus.FAILED
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is ExecutionStatus.FAILED
     assert "SIGKILL" in (handle.error or "")
 
 
 def test_a_file_that_cannot_be_read_harms_no_other(airflow: Airflow) -> None:
     (airflow.dags_folder / "zz_broken.py").write_text("this is no Python, airflow DAG\n")
     handle = orchestrator_of(airflow).run_pipeline(short("faults beside"))
-    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is COMPLETED
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED

@@ -35,7 +35,7 @@ def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(
     airflow: Airflow = request.getfixturevalue(engine)
     orchestrator = orchestrator_of(airflow)
     handle = orchestrator.run_pipeline(two_steps(), "seen-in-a-browser")
-    assert handle.wait_for_completion(timeout=120, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
     assert handle.url is not None
     with browser_page(tmp_path) as page:
         page.goto(handle.url)

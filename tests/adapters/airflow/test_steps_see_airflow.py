@@ -39,7 +39,7 @@ def test_a_connection_a_variable_a_hook_and_the_context(airflow: Airflow, tmp_pa
         "--conn-extra", json.dumps({"path": "/of/the/hook"}), check=False,  # there since the last try
     )  # fmt: skip
     handle = orchestrator_of(airflow).run_pipeline(seeing, parameters={"folder": str(tmp_path)})
-    assert handle.wait_for_completion(timeout=180, poll_interval=1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs["seen"] == {
         "variable": 42, "written": "by a step", "is a connection": True, "password": "secret word",
         "hook": "/of/the/hook", "task": "ask", "pulled": [1, 2], "run": handle.run_id,
@@ -61,7 +61,7 @@ def test_another_interpreter_keeps_a_process_without_airflow(airflow3: Airflow, 
 
     made = Pipeline("steps see no airflow", airflow={"python": str(other)}).add_step(look)
     handle = orchestrator_of(airflow3).run_pipeline(made)
-    assert handle.wait_for_completion(timeout=120, poll_interval=1).outputs == {"found": [True, False]}, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).outputs == {"found": [True, False]}, handle.error
 
 
 def test_a_crash_and_a_timeout_between_questions_fail_the_task_and_leave_it_whole(airflow3: Airflow) -> None:
@@ -89,7 +89,7 @@ def test_a_crash_and_a_timeout_between_questions_fail_the_task_and_leave_it_whol
 
     made = Pipeline("steps crash").add_step(crash).add_step(late)
     handle = orchestrator_of(airflow3).run_pipeline(made)
-    assert handle.wait_for_completion(timeout=180, poll_interval=1).status is COMPLETED, handle.error
+    assert handle.wait_for_completion(timeout=240, poll_interval=1).status is COMPLETED, handle.error
     assert handle.outputs == {"first": 1, "second": 2}
     assert {run.name: run.attempt for run in handle.step_runs()} == {"crash": 2, "late": 2}
 
@@ -100,7 +100,7 @@ def test_each_run_of_a_backfill_has_its_own_dates(airflow3: Airflow) -> None:
     schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=datetime(2026, 3, 1, tzinfo=UTC))
     made = orchestrator.schedule_pipeline(dated, schedule)
     try:
-        runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)), 60)
+        runs = wait_until(lambda: _backfilled(orchestrator, date(2026, 3, 29), date(2026, 3, 30)), 240)
         _check_dates(runs)
     finally:
         orchestrator.delete_schedule(made.schedule_id)
@@ -113,7 +113,7 @@ def test_each_run_that_is_caught_up_has_its_own_dates(airflow: Airflow) -> None:
     schedule = Schedule.of("daily", 6, timezone="Europe/Berlin", start=start, end=end, catch_up=True)
     made = orchestrator.schedule_pipeline(caught_up, schedule)
     try:
-        runs = wait_until(lambda: len(runs := orchestrator.runs("steps catch up")) == 2 and runs, 120)
+        runs = wait_until(lambda: len(runs := orchestrator.runs("steps catch up")) == 2 and runs, 240)
         _check_dates([orchestrator.attach(run.job_id) for run in sorted(runs, key=lambda run: run.run_id)])
     finally:
         orchestrator.delete_schedule(made.schedule_id)
@@ -123,7 +123,7 @@ def _check_dates(runs: Sequence[SubmissionResult]) -> None:
     """Of the runs of the 29th and the 30th."""
     times = ["2026-03-28T06:00:00+01:00", "2026-03-29T06:00:00+02:00", "2026-03-30T06:00:00+02:00"]
     for handle, (since, day) in zip(runs, pairwise(times), strict=True):
-        assert handle.wait_for_completion(timeout=180, poll_interval=0.5).status is COMPLETED, handle.error
+        assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is COMPLETED, handle.error
         shown = [since.replace("T", " "), day.replace("T", " ")]
         assert handle.outputs["dates"] == [day, since, day[:10], day, *shown]
 
@@ -151,8 +151,8 @@ def test_a_step_of_a_cancelled_run_cleans_up_with_airflow_still_there(airflow3: 
 
     orchestrator = orchestrator_of(airflow3)
     handle = orchestrator.run_pipeline(Pipeline("steps tidy up", context={"folder": str(tmp_path)}).add_step(hold))
-    wait_until((tmp_path / "begun").exists, 90)
+    wait_until((tmp_path / "begun").exists, 240)
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.CANCELLED
-    assert wait_until((tmp_path / "tidied").exists, 30)
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    assert wait_until((tmp_path / "tidied").exists, 240)
     assert (tmp_path / "tidied").read_text() == str(tmp_path)

@@ -48,18 +48,18 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 def test_the_step_ends_and_the_next_attempt_is_alone(airflow: Airflow, tmp_path: Path) -> None:
     handle = orchestrator_of(airflow).run_pipeline(slow("killed worker", str(tmp_path), seconds=120))
-    first = wait_until(lambda: pids(tmp_path), 60)[0]
+    first = wait_until(lambda: pids(tmp_path), 240)[0]
     orphans = kill_supervisor(first)
     wait_until(lambda: gone(orphans), 12)
     assert len(pids(tmp_path)) == 1, "long before Airflow starts the next attempt"
-    second = wait_until(lambda: pids(tmp_path)[1:], 120)[0]
+    second = wait_until(lambda: pids(tmp_path)[1:], 240)[0]
     assert handle.cancel()
-    assert handle.wait_for_completion(timeout=60, poll_interval=0.5).status is ExecutionStatus.CANCELLED
-    wait_until(lambda: not psutil.pid_exists(second), 30)
+    assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.CANCELLED
+    wait_until(lambda: not psutil.pid_exists(second), 240)
 
 
 def test_the_step_ends_on_airflow_2(airflow2: Airflow, tmp_path: Path) -> None:
     handle = orchestrator_of(airflow2).run_pipeline(slow("killed worker", str(tmp_path), seconds=120))
-    orphans = kill_supervisor(wait_until(lambda: pids(tmp_path), 90)[0])
+    orphans = kill_supervisor(wait_until(lambda: pids(tmp_path), 240)[0])
     wait_until(lambda: gone(orphans), 12)
     handle.cancel()

@@ -133,7 +133,7 @@ def test_a_run_whose_supervisor_is_killed_has_failed_and_can_go_on(
 
     (tmp_path / "go").touch()
     orchestrator.retry_run(run.job_id)
-    again = orchestrator.attach(run.job_id).wait_for_completion(60, 0.2)
+    again = orchestrator.attach(run.job_id).wait_for_completion(240, 0.2)
     assert again.status is COMPLETED, again.error
     assert again.outputs == {"second": 2}
     assert (tmp_path / "first").read_text() == "x"
@@ -145,7 +145,7 @@ def test_another_process_sees_that_the_supervisor_was_killed(run: SubmissionResu
     code = f"""
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 run = KubeflowLocalOrchestrator(runner="subprocess").attach({run.job_id!r})
-print(run.wait_for_completion(timeout=30, poll_interval=0.1).status.name, run.error)
+print(run.wait_for_completion(timeout=240, poll_interval=0.1).status.name, run.error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("FAILED The process that ran it died"), done.stdout
@@ -154,7 +154,7 @@ print(run.wait_for_completion(timeout=30, poll_interval=0.1).status.name, run.er
 
 def test_a_run_whose_kfp_process_is_killed_has_failed_and_stops(run: SubmissionResult, tmp_path: Path) -> None:
     process_of(run, "kfp_process").send_signal(signal.SIGKILL)
-    assert run.wait_for_completion(30, 0.2).status is FAILED
+    assert run.wait_for_completion(240, 0.2).status is FAILED
     assert run.error is not None
     assert run.error.startswith("KFP's local runner died")
     assert has_stopped(tmp_path)
@@ -168,7 +168,7 @@ def test_a_name_like_pythons_is_not_taken_for_python(orchestrator: KubeflowLocal
         return f"{word} python3"
 
     pipeline = Pipeline("migrate to python3", context=context(word="from python3")).add_step(tells)
-    handle = orchestrator.run_pipeline(pipeline, "python3-upgrade").wait_for_completion(120, 0.2)
+    handle = orchestrator.run_pipeline(pipeline, "python3-upgrade").wait_for_completion(240, 0.2)
     assert (handle.status, handle.error) == (COMPLETED, None)
     assert handle.outputs == {"words": "from python3 python3"}
     assert handle.step_statuses() == {"test on python3.12": COMPLETED}
@@ -183,7 +183,7 @@ def test_what_kfp_local_could_not_carry_arrives_all_the_same(orchestrator: Kubef
         return {"long": long, "placeholder": placeholder} == given
 
     pipeline = Pipeline("carried", context=context(long="", placeholder={})).add_step(check)
-    handle = orchestrator.run_pipeline(pipeline, parameters=given).wait_for_completion(120, 0.2)
+    handle = orchestrator.run_pipeline(pipeline, parameters=given).wait_for_completion(240, 0.2)
     assert (handle.status, handle.error) == (COMPLETED, None)
     assert handle.outputs == {"arrived": True}
 
@@ -206,7 +206,7 @@ def test_a_folder_without_a_run_is_not_listed(tmp_path: Path) -> None:
 
 
 def test_a_step_that_never_stops_printing_ends_at_its_timeout(orchestrator: KubeflowLocalOrchestrator) -> None:
-    handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(60, 0.2)
+    handle = orchestrator.run_pipeline(Pipeline("spamming").add_step(spam)).wait_for_completion(240, 0.2)
     (ran,) = handle.step_runs()
     assert ran.status is ExecutionStatus.TIMEOUT
     assert ran.started_at is not None
@@ -220,7 +220,7 @@ def test_what_was_printed_before_a_timeout_is_kept(orchestrator: KubeflowLocalOr
         print("before\nhalf a line", end="", flush=True)
         time.sleep(60)
 
-    handle = orchestrator.run_pipeline(Pipeline("late").add_step(late)).wait_for_completion(60, 0.2)
+    handle = orchestrator.run_pipeline(Pipeline("late").add_step(late)).wait_for_completion(240, 0.2)
     assert [line.message for line in handle.logs() if line.step == "late"][:2] == ["before", "half a line"]
 
 
@@ -241,7 +241,7 @@ def path() -> list:
 if __name__ == "__main__":
     sys.path.append("")
     run = KubeflowLocalOrchestrator(runner="subprocess").run_pipeline(Pipeline("safe").add_step(path))
-    run.wait_for_completion(120, 0.2)
+    run.wait_for_completion(240, 0.2)
     print(run.status.name, run.error, run.outputs["path"])
 """
     )
@@ -315,6 +315,6 @@ def test_a_policy_that_kfp_could_not_keep_is_kept_in_the_pod(
         return tries
 
     pipeline = Pipeline("third time", context=context(folder=str(tmp_path))).add_step(third_time)
-    handle = orchestrator.run_pipeline(pipeline).wait_for_completion(120, 0.2)
+    handle = orchestrator.run_pipeline(pipeline).wait_for_completion(240, 0.2)
     assert handle.outputs == {"tries": 3}, handle.error
     assert [ran.attempt for ran in handle.step_runs()] == [3]

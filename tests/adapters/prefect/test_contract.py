@@ -201,7 +201,7 @@ def use_all(make_prefect: Callable[..., Any]) -> None:
     assert here.client.is_healthy()
     assert here.health().reachable
     assert not here.client.has_secret_block("of-the-contract")
-    assert handle.wait_for_completion(120, 0.5).outputs == {"sum": 2}
+    assert handle.wait_for_completion(240, 0.5).outputs == {"sum": 2}
     assert list(handle.logs())
     assert here.step_runs(handle.job_id)
     assert here.runs("in the contract")

@@ -126,7 +126,7 @@ def test_the_flow_ends_when_it_has_cleaned_up(orchestrator: PrefectOrchestrator,
     if ending == "cancel":
         handle.cancel()
     wanted = {"cancel": ExecutionStatus.CANCELLED, "timeout": ExecutionStatus.TIMEOUT}[ending]
-    assert handle.wait_for_completion(timeout=200).status is wanted
+    assert handle.wait_for_completion(timeout=240).status is wanted
     assert (tmp_path / "tidy").exists()
     runs = {run.name: run.status for run in handle.step_runs()}
     assert (runs["sleep"], runs["tidy"]) == (ExecutionStatus.CANCELLED, ExecutionStatus.COMPLETED)

@@ -70,8 +70,8 @@ class TestDeployments:
     def test_an_older_run_keeps_its_version(self, orchestrator: PrefectOrchestrator) -> None:
         old = orchestrator.run_pipeline(adding("replaced"))
         new = orchestrator.run_pipeline(adding("replaced", increment=10))
-        assert old.wait_for_completion(60, 0.2).outputs == {"sum": 2}
-        assert new.wait_for_completion(60, 0.2).outputs == {"sum": 11}
+        assert old.wait_for_completion(240, 0.2).outputs == {"sum": 2}
+        assert new.wait_for_completion(240, 0.2).outputs == {"sum": 11}
 
     def test_prefect_shows_version_tags_and_form(self, orchestrator: PrefectOrchestrator) -> None:
         deployment = orchestrator.deploy_pipeline(adding("shown"))
@@ -110,7 +110,7 @@ class TestDeployments:
 class TestRuns:
     def test_the_run_in_prefects_own_words(self, orchestrator: PrefectOrchestrator, prefect: PrefectServer) -> None:
         handle = orchestrator.run_pipeline(adding("own words"), "run/1 ü")
-        handle.wait_for_completion(60, 0.2)
+        handle.wait_for_completion(240, 0.2)
         assert handle.url == f"{prefect.url}/runs/flow-run/{handle.job_id}"
         assert (handle.run_id, handle.raw_status, handle.run.pipeline) == ("run/1 ü", "Completed", "own words")
         flow_run = orchestrator.client.get(f"/flow_runs/{handle.job_id}")
@@ -134,7 +134,7 @@ class TestRuns:
 
     def test_large_outputs_go_to_the_artifacts_folder(self, make_prefect: Callable[..., Any], tmp_path: Path) -> None:
         orchestrator = make_prefect(artifacts=tmp_path)
-        handle = orchestrator.run_pipeline(big("large")).wait_for_completion(60, 0.2)
+        handle = orchestrator.run_pipeline(big("large")).wait_for_completion(240, 0.2)
         assert handle.status is COMPLETED, handle.error
         assert handle.outputs == {"numbers": list(range(100_000)), "note": "small"}
         (artifact,) = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "outputs.json"]
@@ -177,7 +177,7 @@ class TestRuns:
             return 1 / by
 
         handle = orchestrator.run_pipeline(Pipeline("dividing", context={"by": 0}).add_step(divide))
-        handle.wait_for_completion(60, 0.2)
+        handle.wait_for_completion(240, 0.2)
         assert handle.error == "step 'divide': ZeroDivisionError: division by zero"
         assert [run.error for run in handle.step_runs()] == ["ZeroDivisionError: division by zero"]
         with pytest.raises(StepError, match="division by zero"):
@@ -191,7 +191,7 @@ class TestRuns:
         like_a_template = {"__prefect_kind": "jinja", "template": "{{ 1 + 1 }}"}
         pipeline = Pipeline("templated", context={"value": {}, "schema": 1, "größe": 1.5}).add_step(give)
         handle = orchestrator.run_pipeline(pipeline, parameters={"value": like_a_template})
-        assert handle.wait_for_completion(60, 0.2).outputs == {"same": [like_a_template, 1, 1.5]}
+        assert handle.wait_for_completion(240, 0.2).outputs == {"same": [like_a_template, 1, 1.5]}
         assert handle.run.parameters["value"] == like_a_template
 
     def test_a_dict_with_a_reference_is_data(self, orchestrator: PrefectOrchestrator) -> None:
@@ -206,7 +206,7 @@ class TestRuns:
             parameters={"value": like_a_block, "items": [{"deep": [like_a_block]}]},
         )
         wanted = [like_a_block, [{"deep": [like_a_block]}], {"a": like_a_block}]
-        assert handle.wait_for_completion(60, 0.2).outputs == {"same": wanted}, handle.error
+        assert handle.wait_for_completion(240, 0.2).outputs == {"same": wanted}, handle.error
         assert handle.run.parameters["value"] == like_a_block
 
     def test_typed_dicts_as_parameters(self, orchestrator: PrefectOrchestrator) -> None:
@@ -216,7 +216,7 @@ class TestRuns:
 
         pipeline = Pipeline("priced", context={"items": [{"price": 1}]}).add_step(add)
         handle = orchestrator.run_pipeline(pipeline, parameters={"items": [{"price": 3}, {"price": 4}]})
-        assert handle.wait_for_completion(60, 0.2).outputs == {"total": 7}, handle.error
+        assert handle.wait_for_completion(240, 0.2).outputs == {"total": 7}, handle.error
 
     def test_prefect_is_recognized_by_its_pages(self, prefect: PrefectServer) -> None:
         assert PrefectOrchestrator.recognizes(Site(prefect.url))
@@ -249,7 +249,7 @@ def test_a_run_that_this_process_starts_has_its_folder_and_environment(
     monkeypatch.setenv("PLACE_OF_RUNS", "the caller's")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.csv").touch()
-    handle = orchestrator.run_pipeline(place()).wait_for_completion(90, 0.5)
+    handle = orchestrator.run_pipeline(place()).wait_for_completion(240, 0.5)
     assert handle.outputs == {"folder": str(tmp_path), "names": ["mine.csv"], "variable": "the caller's"}
 
 
@@ -266,13 +266,13 @@ class TestWorkers:
 
     def test_a_run_completes(self, orchestrator: PrefectOrchestrator) -> None:
         handle = orchestrator.run_pipeline(adding("worked"), parameters={"number": 4})
-        assert handle.wait_for_completion(90, 0.5).outputs == {"sum": 5}
+        assert handle.wait_for_completion(240, 0.5).outputs == {"sum": 5}
 
     def test_steps_have_an_empty_folder_and_the_worker_s_environment(
         self, orchestrator: PrefectOrchestrator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PLACE_OF_RUNS", "the caller's")
-        handle = orchestrator.run_pipeline(place()).wait_for_completion(90, 0.5)
+        handle = orchestrator.run_pipeline(place()).wait_for_completion(240, 0.5)
         folder, names, variable = handle.outputs["folder"], handle.outputs["names"], handle.outputs["variable"]
         assert (names, variable) == ([], None)
         assert not Path(folder).is_relative_to(prefect_home().parent)
@@ -289,7 +289,9 @@ class TestWorkers:
         deployed = orchestrator.deploy_pipeline(Pipeline("formed", context=context).add_step(give))
         form = {"name": "by hand", "parameters": {"rate": 2}}
         handle = orchestrator.attach(orchestrator.client.create_run(str(deployed.url).rpartition("/")[2], form).id)
-        assert handle.wait_for_completion(90, 0.5).outputs == {"same": [2.0, "float", {"$ref": "#/x"}, 3]}, handle.error
+        assert handle.wait_for_completion(240, 0.5).outputs == {"same": [2.0, "float", {"$ref": "#/x"}, 3]}, (
+            handle.error
+        )
 
     def test_cancel_stops_the_work(self, orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
         FailureConformance().test_cancel_stops_the_work(orchestrator, str(tmp_path))
@@ -362,7 +364,7 @@ class TestWorkersElsewhere:
             assert pull == "prefect.deployments.steps.pull_from_remote_storage"
             assert options["url"].startswith("s3://code/team/flows/fetched-")
             run = orchestrator.run_pipeline(pipeline)
-            assert run.wait_for_completion(90, 0.5).status is COMPLETED, run.error
+            assert run.wait_for_completion(240, 0.5).status is COMPLETED, run.error
             assert run.outputs["text"] == "x" * 100_000 + "7"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -377,7 +379,7 @@ NOTEBOOK = [
     "@step(outputs=['total'])\ndef add(rows):\n    return sum(rows)",
     """
 pipeline = Pipeline("noted", context=context(count=4)).add_step(load).add_step(add)
-handle = pipeline.submit({"count": 5}, on=PrefectOrchestrator(URL)).wait_for_completion(90, 0.2, progress=False)
+handle = pipeline.submit({"count": 5}, on=PrefectOrchestrator(URL)).wait_for_completion(240, 0.2, progress=False)
 print("submitted", handle.status, handle.outputs, handle.error)
 """,
 ]

@@ -41,7 +41,7 @@ def where():
 
 orchestrator = PrefectOrchestrator()
 before = orchestrator.health().reachable
-handle = orchestrator.run_pipeline(Pipeline("embedded").add_step(where)).wait_for_completion(120, 0.2)
+handle = orchestrator.run_pipeline(Pipeline("embedded").add_step(where)).wait_for_completion(240, 0.2)
 print(json.dumps([before, str(handle.status), handle.url, orchestrator.health().url]))
 """
 
