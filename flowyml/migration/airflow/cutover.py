@@ -132,6 +132,9 @@ class Cutover:
 
     def _schedule(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
         """Make the new schedule, whose first time is far enough ahead that it is there by then."""
+        if self._record.phase == "paused" and self._old.look().is_busy:
+            self._write(phase="begun")  # its scheduler was late with a run, which stands still while the DAG is paused
+            self._pause()
         seen = self._old.look()
         there = self._new_schedule(new)
         if self._record.phase == "scheduling" and there is not None and there.start == _time(self._record.first):
@@ -237,8 +240,8 @@ class Cutover:
             done = _between(seen.schedule, _time(self._record.last), stopped)
             for each in done if seen.catch_up else done[-1:]:
                 self._old.mark_as_run(each, f"run by FlowyML on {self._record.new}")
-        if not seen.catch_up:  # Airflow itself runs the last of those that it missed
-            for each in _between(seen.schedule, stopped, _now())[:-1]:
+        if not seen.catch_up:  # Airflow itself runs the last alone of those that it missed, and not while others run
+            for each in _between(seen.schedule, stopped, _now()):
                 self._old.run_for(each)
         self._old.pause(False)
         self._write(phase="back")

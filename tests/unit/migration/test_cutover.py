@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -143,12 +145,12 @@ class _WithoutCatchUp(_Paused):
 
 @pytest.mark.parametrize("phase", ["begun", "paused"])
 def test_back_before_the_new_side_has_a_schedule(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The DAG makes up for what it missed while it was paused; of these, Airflow itself runs the last."""
+    """The DAG makes up for all that it missed while it was paused."""
     monkeypatch.setattr(cutover, "_now", lambda: _at(6, 30))
     old = _WithoutCatchUp(paused=True)
     assert Cutover(old, _recorded(phase), print).back(cast("Any", None)).phase == "back"
     assert not old.paused
-    assert old.ran == [_at(4), _at(5)]
+    assert old.ran == [_at(4), _at(5), _at(6)]
 
 
 def test_back_where_the_dag_was_never_paused() -> None:
@@ -156,6 +158,58 @@ def test_back_where_the_dag_was_never_paused() -> None:
     assert Cutover(old, _recorded("begun"), print).back(cast("Any", None)).phase == "back"
     assert (old.paused, old.ran) == (False, [])
     assert cast("Record", Cutover.recorded("airflow", "daily")).phase == "back"
+
+
+class _Late(_Paused):
+    """A DAG whose scheduler makes a run while it is being paused, which ends when the DAG is unpaused."""
+
+    busy = True
+
+    def look(self) -> OldSchedule:
+        return replace(super().look(), is_busy=self.busy)
+
+    def pause(self, paused: bool) -> None:
+        super().pause(paused)
+        self.busy = False
+
+
+def test_a_run_that_a_late_scheduler_made_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutover, "_now", lambda: _at(9, 10))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    old, saved = _Late(), list[Record]()
+    monkeypatch.setattr(cutover, "save", saved.append)
+    with pytest.raises(ScheduleError, match="cannot run times that have passed"):
+        Cutover(old, _recorded("paused", last=_at(3).isoformat()), print).go(cast("Any", _New()), cast("Any", None))
+    assert [record.phase for record in saved[:3]] == ["begun", "paused", "scheduling"]
+
+
+class _Back(_Old):
+    """A paused DAG without catch-up, which notes what it is to run."""
+
+    def __init__(self) -> None:
+        self.marked: list[datetime] = []
+        self.to_run: list[datetime] = []
+
+    def look(self) -> OldSchedule:
+        return OldSchedule(schedule=HOURLY, catch_up=False, is_paused=True, is_busy=False, last=_at(3))
+
+    def mark_as_run(self, time: datetime, note: str) -> None:
+        self.marked.append(time)
+
+    def run_for(self, time: datetime) -> None:
+        self.to_run.append(time)
+
+    def pause(self, paused: bool) -> None:
+        assert not paused
+
+
+def test_what_passed_while_neither_side_was_scheduled_is_run_by_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it: a DAG without catch-up makes up for one time at most, and for none while as many runs as may go on."""
+    monkeypatch.setattr(cutover, "_now", lambda: _at(9, 10))
+    old = _Back()
+    record = replace(_recorded("marking", last=_at(3).isoformat()), stopped=_at(6).isoformat())
+    assert Cutover(old, record, print).back(cast("Any", _New())).phase == "back"
+    assert (old.marked, old.to_run) == ([_at(6)], [_at(7), _at(8), _at(9)])
 
 
 @pytest.mark.parametrize(
