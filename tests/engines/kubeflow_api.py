@@ -209,7 +209,7 @@ def _pipelines(app: FastAPI, state: State) -> None:  # noqa: C901  # one route a
 
     @app.post("/apis/v2beta1/pipelines/upload_version")
     async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str, description: str = "") -> Any:
-        documents = [item for item in yaml.safe_load_all(await uploadfile.read()) if item]
+        documents = [item for item in yaml.load_all(await uploadfile.read(), yaml.CSafeLoader) if item]
         release = tuple(map(int, state.version.split(".")[:2]))
         if found := kubeflow_ir.faults(
             documents, kfp=(release[0], release[1])
@@ -277,7 +277,7 @@ def _run_routes(app: FastAPI, state: State, runs: _Runs) -> None:  # noqa: C901 
     @app.get("/apis/v2beta1/runs")
     def listed(request: Request) -> Any:
         theirs = _in_namespace(state, request, state.runs, "a run")
-        return _listed(state, "V2beta1ListRunsResponse", "runs", [runs.refreshed(item) for item in theirs], request)
+        return _listed(state, "V2beta1ListRunsResponse", "runs", theirs, request, shown=runs.refreshed)
 
     @app.get("/apis/v2beta1/runs/{run_id}")
     def one(run_id: str, request: Request) -> Any:
@@ -857,7 +857,11 @@ def _plain(model: Any) -> Any:
     return ApiClient().sanitize_for_serialization(model)
 
 
-def _listed(state: State, model: str, key: str, items: list[Any], request: Request, name: str | None = None) -> Any:
+def _listed(
+    state: State, model: str, key: str, items: list[Any], request: Request, name: str | None = None,
+    shown: Callable[[Any], Any] = lambda item: item,
+) -> Any:  # fmt: skip
+    """One page; ``shown`` brings what stands on it up to date."""
     query = request.query_params
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", ()):
         if predicate["operation"] != "EQUALS":
@@ -872,7 +876,8 @@ def _listed(state: State, model: str, key: str, items: list[Any], request: Reque
     if int(query.get("page_size") or 10) < 100:  # a caller that wants few gets them in one page
         end = start + int(query.get("page_size") or 10)
     more = {"next_page_token": str(end)} if end < len(items) else {}
-    answer = getattr(kfp_server_api, model)(**{name or key: items[start:end], "total_size": len(items), **more})
+    page = [shown(item) for item in items[start:end]]
+    answer = getattr(kfp_server_api, model)(**{name or key: page, "total_size": len(items), **more})
     return _plain(answer)
 
 
