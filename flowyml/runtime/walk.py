@@ -7,7 +7,7 @@ one lock of the engine's, but for ``Opening`` and ``Decision``, whose values the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from flowyml.plan.groups import Branch, Cleanup, Loop
@@ -222,8 +222,9 @@ class Walk(Generic[T]):
             gather = frame.gathers[loop_name, step_name] = Gather(frame, opening.loop, step_name)
             gather.waits = 1
             opening.followers.append(gather)
-        for node in nodes:
-            self._tie(node)
+        waited = [(node, self._tie(node)) for node in nodes]
+        if self._structure.together:
+            self._begin_together(waited)
         has_past = len(nodes) < len(frame.tasks) + len(frame.openings)
         nodes.extend(self._tied_decisions(frame, has_past=has_past))
         self.left += len(over)
@@ -246,7 +247,21 @@ class Walk(Generic[T]):
                 decision.end = End.SKIPPED
         return made[::-1]
 
-    def _tie(self, node: Node) -> None:
+    def _begin_together(self, waited: Iterable[tuple[Node, Collection[Node]]]) -> None:
+        """An execution group begins when all has gone well that its steps wait for: each waits for that of all."""
+        groups: dict[str, dict[Node, Collection[Node]]] = {}
+        for node, found in waited:
+            if isinstance(node, Task) and node.step.execution_group:
+                groups.setdefault(node.step.execution_group, {})[node] = found
+        for group in groups.values():
+            outside = dict.fromkeys(each for found in group.values() for each in found if each not in group)
+            for node, found in group.items():
+                for each in outside:
+                    if each not in found:
+                        self._follow(node, each)
+
+    def _tie(self, node: Node) -> Collection[Node]:
+        """Tie a node to those that it waits for, which it gives."""
         frame = node.frame
         if isinstance(node, Task):
             group = node.step.group
@@ -267,8 +282,10 @@ class Walk(Generic[T]):
         if group and (gate := self._gate(frame, group)):
             node.gate = gate
             gate.behind.append(node)
-        for waited_for in dict.fromkeys((*(source for _, source, _ in node.arguments), *slots)):
+        found = dict.fromkeys((*(source for _, source, _ in node.arguments), *slots))
+        for waited_for in found:
             self._follow(node, waited_for)
+        return found
 
     def _take(self, node: Node, group: str, name: str, source: Source) -> None:
         """Let a node have a value, as its argument ``name``; a decision has it by its source."""

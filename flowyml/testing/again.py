@@ -18,7 +18,7 @@ from flowyml.testing.base import Conformance, Done, sample
 
 __all__ = ["ExecutionGroupConformance", "RetryConformance"]
 
-COMPLETED, FAILED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED
+COMPLETED, FAILED, CANCELLED = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
 
 
 class RetryConformance(Conformance):
@@ -51,7 +51,7 @@ class RetryConformance(Conformance):
         assert "flaky" in (handle.error or "")
         assert "the first time" in (handle.error or "")
         ended = {run.name: run.status for run in handle.step_runs()}
-        assert ended == {"first": COMPLETED, "flaky": FAILED, "third": COMPLETED, "after": ExecutionStatus.CANCELLED}
+        assert ended == {"first": COMPLETED, "flaky": FAILED, "third": COMPLETED, "after": CANCELLED}
         self.needs(orchestrator, Feature.RETRY_RUN, lambda: orchestrator.retry(handle.job_id))
         assert self.finish(handle.retry()).status is COMPLETED, handle.error
         assert handle.outputs == {"after": 1, "third": 1}
@@ -69,6 +69,16 @@ class RetryConformance(Conformance):
 
 class ExecutionGroupConformance(Conformance):
     """Neighbouring steps share a process, and stay steps."""
+
+    @sample(pipelines.together_held, needs=[Feature.EXECUTION_GROUPS, Feature.BRANCHES])
+    def test_a_group_begins_when_all_that_its_steps_wait_for_went_well(self, done: Done) -> None:
+        assert done.run.status is FAILED
+        assert {name: (run.status, run.raw_status == "skipped") for name, run in done.steps.items()} == {
+            "here": (COMPLETED, False), "failing": (FAILED, False),
+            "one": (COMPLETED, True), "two": (COMPLETED, True),
+            "skipped_first": (COMPLETED, True), "skipped_second": (COMPLETED, True),
+            "failed_first": (CANCELLED, False), "failed_second": (CANCELLED, False),
+        }  # fmt: skip
 
     @sample(pipelines.together, needs=[Feature.EXECUTION_GROUPS])
     def test_steps_of_a_group_share_a_process_and_stay_steps(self, done: Done) -> None:

@@ -10,7 +10,7 @@ import pytest
 from flowyml.core.capabilities import Feature
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.testing.base import Ahead, Conformance, Done, MakeOrchestrator, sample
-from flowyml.testing.pipelines_random import expected, random_flow, seeds
+from flowyml.testing.pipelines_random import expected, has_groups, random_flow, seeds
 
 __all__ = ["RandomFlowConformance"]
 
@@ -21,18 +21,15 @@ SEEDS = [(seed, False) for seed in seeds(10)] + [(seed, True) for seed in seeds(
 
 
 class RandomFlowConformance(Conformance):
-    """Ten random pipelines of nested loops and branches, and five with failures too."""
+    """Ten random pipelines of nested loops, branches and execution groups, and five with failures too."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def flows(
         cls, make_orchestrator: MakeOrchestrator, new_folder: Callable[[], str]
     ) -> Iterator[Callable[[int, bool, str], Done]]:
-        both = [Feature.FAN_OUT, Feature.BRANCHES]
         samples = {
-            (seed, fails): sample(
-                partial(random_flow, seed=seed, fails=fails), needs=[*both, *([Feature.RUN_IF] if fails else [])]
-            )
+            (seed, fails): sample(partial(random_flow, seed=seed, fails=fails), needs=_needs(seed, fails))
             for seed, fails in SEEDS
         }
         ahead = Ahead(list(samples.values()), cls, make_orchestrator, new_folder)
@@ -55,3 +52,8 @@ class RandomFlowConformance(Conformance):
         assert len(ran) == len(wanted.trace), "what did not run was skipped, or stopped by a failure"
         if not wanted.failed and not fails:
             assert {run.status for run in done.steps.values()} == {COMPLETED}
+
+
+def _needs(seed: int, fails: bool) -> list[Feature]:
+    groups = [Feature.EXECUTION_GROUPS] if has_groups(seed, fails=fails) else []
+    return [Feature.FAN_OUT, Feature.BRANCHES, *([Feature.RUN_IF] if fails else []), *groups]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowyml import Pipeline, for_each, pipeline, step
+from flowyml import Pipeline, either, elif_, for_each, pipeline, step, when
 from flowyml.testing.pipelines_parts import parts
 
-__all__ = ["fails_once", "items_fail_once", "together", "together_fails_once", "together_items"]
+__all__ = ["fails_once", "items_fail_once", "together", "together_fails_once", "together_held", "together_items"]
 
 
 def fails_once(folder: str) -> Pipeline:
@@ -92,6 +92,32 @@ def together_items(folder: str) -> Pipeline:
             first = left(n)
             second = right(first)
         return {"lefts": first, "rights": second}
+
+    return made
+
+
+def together_held(folder: str) -> Pipeline:
+    """Two execution groups: one step of each takes what is there, one what failed, or what was skipped."""
+    _, _, _, add, _, same, _ = parts(folder)
+
+    @step
+    def failing(number: int) -> int:
+        raise ValueError(f"no {number}")
+
+    def group(name: str, here: Any, missing: Any) -> None:
+        first = same.options(name=f"{name}_first", execution_group=name)(here)
+        add.options(name=f"{name}_second", execution_group=name)(first, missing)
+
+    @pipeline(name="conformance together held")
+    def made() -> Any:
+        here = same.options(name="here")(1)
+        with when(here > 1):
+            one = same.options(name="one")(1)
+        with elif_(here > 2):
+            two = same.options(name="two")(2)
+        group("skipped", here, either(one, two))
+        group("failed", here, failing(here))
+        return {"here": here}
 
     return made
 

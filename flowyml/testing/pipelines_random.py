@@ -1,4 +1,4 @@
-"""Random nested loops, branches and failures, as a pipeline and as plain Python, which says what it has to do."""
+"""Random nested control flow and failures, as a pipeline and as plain Python, which says what it has to do."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = [
     "build",
     "drawn",
     "expected",
+    "has_groups",
     "random_flow",
     "seeds",
 ]
@@ -45,6 +46,7 @@ class Language(Protocol):
     def risky(self, a: Any) -> Any: ...
     def fallback(self, a: Any) -> Any: ...
     def going_on(self, xs: Any, body: Body) -> Any: ...
+    def together(self, a: Any, b: Any, middle: str, on_it: bool) -> Any: ...
 
 
 class Calls:
@@ -73,6 +75,11 @@ class Calls:
                 raise ValueError(f"no {a}")
             return a + 1
 
+        @step
+        def square(a: int) -> int:
+            note("square", a)
+            return a * a % 97
+
         @step(run_if="all_done")
         def fallback(a: int = -1) -> int:
             note("fallback", a)
@@ -84,8 +91,9 @@ class Calls:
             weighed: int = sum((index + 1) * value for index, value in pairs) % 97
             return weighed
 
-        made: list[Any] = [add, numbers, total, risky, fallback, weigh]
+        made: list[Any] = [add, numbers, total, risky, square, fallback, weigh]
         self.steps: dict[str, Any] = {each.name: each for each in made}
+        self.execution_groups = count()
 
     def add(self, a: Any, b: Any) -> Any:
         return self.steps["add"](a, b)
@@ -120,6 +128,11 @@ class Calls:
         with for_each(xs, on_item_error="continue") as item:
             value = body(item)
         return self.steps["weigh"](value)
+
+    def together(self, a: Any, b: Any, middle: str, on_it: bool) -> Any:
+        name = f"group {next(self.execution_groups)}"
+        steps = {key: each.options(execution_group=name) for key, each in self.steps.items()}
+        return _in_a_group(steps["add"], steps[middle], a, b, on_it)
 
 
 class Plain:
@@ -177,8 +190,22 @@ class Plain:
         pairs = [(at, x) for at, x in enumerate(found) if x not in (MISSING, BROKEN)]
         return self.call("weigh", MISSING if MISSING in found and not pairs and BROKEN not in found else pairs)
 
+    def together(self, a: Any, b: Any, middle: str, on_it: bool) -> Any:
+        """A group begins when all that its steps take from outside is there."""
+        for stopped in (BROKEN, MISSING):
+            if a is stopped or b is stopped:
+                return stopped
+        return _in_a_group(self.add, partial(self.call, middle), a, b, on_it)
+
     def choice(self, x: Any, limit: int, then: Callable[[], Any], other: Callable[[], Any]) -> Any:
         return x if x in (MISSING, BROKEN) else then() if x > limit else other()
+
+
+def _in_a_group(add: Callable[..., Any], middle: Callable[..., Any], a: Any, b: Any, on_it: bool) -> Any:
+    """Three steps, of which the last goes on with what the first made, or the second, which may fail."""
+    first = add(a, a)
+    second = middle(first)
+    return add(second if on_it else first, b)
 
 
 def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any]) -> Any:
@@ -193,6 +220,8 @@ def build(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any
             ints.append(getattr(to, kind)(number))
         elif kind == "add":
             ints.append(to.add(number, ints[more[0] % len(ints)]))
+        elif kind == "together":
+            ints.append(to.together(number, ints[more[0] % len(ints)], *more[1:]))
         elif kind == "numbers" or items is None:
             lists.append(to.numbers(number))
         elif kind == "total":
@@ -211,7 +240,14 @@ def _item(blocks: Blocks, to: Language, ints: Sequence[Any], lists: Sequence[Any
 
 def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False, most: int = 5) -> list[Any]:
     """Blocks at random, in at most so many branches and loops within one another; with ``fails`` some steps fail."""
-    kinds = ["add", "numbers", "total", *(["risky", "fallback"] if fails else []), *(["choice"] if depth else [])]
+    kinds = [
+        "add",
+        "numbers",
+        "total",
+        "together",
+        *(["risky", "fallback"] if fails else []),
+        *(["choice"] if depth else []),
+    ]
     if depth and loops:
         kinds += ["map_add", "each", *(["going_on"] if fails else [])]
     blocks: list[Any] = []
@@ -222,6 +258,9 @@ def drawn(random: Random, depth: int = 3, loops: int = 2, *, fails: bool = False
             blocks.append((kind, at, random.randint(0, 60), then, other))
         elif kind in ("each", "going_on"):
             blocks.append((kind, at, drawn(random, depth - 1, loops - 1, fails=fails, most=3)))
+        elif kind == "together":
+            middle = random.choice(["square", *(["risky"] if fails else [])])
+            blocks.append((kind, at, random.randint(0, 9), middle, random.random() < 0.5))
         else:
             blocks.append((kind, at, random.randint(0, 9)))
     return blocks
@@ -254,6 +293,11 @@ def expected(seed: int, *, fails: bool = False) -> Expected:
     last = build(_blocks(seed, fails), plain, [seed % 40], [])
     has_outputs = not plain.failed and last not in (MISSING, BROKEN)
     return Expected(plain.failed, {"last": last} if has_outputs else {}, sorted(lines))
+
+
+def has_groups(seed: int, *, fails: bool = False) -> bool:
+    """Whether the pipeline of a seed has execution groups."""
+    return "together" in str(_blocks(seed, fails))
 
 
 def seeds(how_many: int, *, fails: bool = False) -> list[int]:

@@ -1,4 +1,4 @@
-"""Random nested loops, branches and failures do on local what a few lines of plain Python do."""
+"""Random nested loops, branches, execution groups and failures do on local what a few lines of plain Python do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from flowyml import pipeline
@@ -34,6 +34,7 @@ def block(depth: int, loops: int) -> st.SearchStrategy[Any]:
         st.tuples(st.just("add"), number, number),
         st.tuples(st.just("numbers"), number),
         st.tuples(st.just("total"), number),
+        st.tuples(st.just("together"), number, number, st.sampled_from(["square", "risky"]), st.booleans()),
     ]
     if depth:
         inner = st.lists(st.deferred(lambda: block(depth - 1, loops)), min_size=1, max_size=3)
@@ -50,6 +51,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> LocalOrchestrator:
     return LocalOrchestrator(store=tmp_path_factory.mktemp("random") / "runs.db")
 
 
+@example([("risky", 0), ("together", 0, 1, "square", False)], 3)  # its last step waits for what failed
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(block(3, 2), min_size=1, max_size=5), st.integers(0, 40))
 def test_random_control_flow(local: LocalOrchestrator, blocks: list[Any], seed: int) -> None:

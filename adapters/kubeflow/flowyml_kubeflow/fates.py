@@ -5,7 +5,7 @@ The rules are those of ``flowyml.runtime.walk``, asked for one step at a time. I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from flowyml.core.errors import StepError
 from flowyml.core.runs import labelled
 from flowyml.plan.groups import Branch, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
-from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source
+from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source, steps_of
 from flowyml.runtime.deciding import checked_lists, is_taken
 from flowyml.runtime.nodes import End, Index, verdict
 from flowyml.runtime.tracebacks import described
@@ -59,7 +59,18 @@ class Fates:
             return end, cause
         sources = [item.source for item in step.inputs]
         ends = [*self._ends(sources, step.group, index), *self._after(step, index, sources)]
+        if step.execution_group:
+            ends += self._ends(self._of_its_group(step), step.group, index)
         return self._verdict(step.run_if, ends)
+
+    def _of_its_group(self, step: Step) -> Iterator[Source]:
+        """What the steps of its execution group wait for: it begins when all of that went well."""
+        members = self.structure.together[step.execution_group].steps
+        for each in map(self.structure.step, members):
+            after = (FromStep(name, "") for name in each.after)
+            for source in (*(item.source for item in each.inputs), *after):
+                if not {*members}.intersection(steps_of(source)):
+                    yield source
 
     def find(self, source: Source, group: str, index: Index) -> Found:
         """A value as what stands in ``group`` gets it for an item."""

@@ -294,8 +294,8 @@ class Turn(Task):
 
     @property
     def is_followed(self) -> bool:
-        """Whether another step of its execution group may need its process."""
-        others = (self.frame.tasks[name] for name in self.beside)
+        """Whether another step of its execution group may need its process; none of a loop that has no items."""
+        others = (self.frame.tasks[name] for name in self.beside if name in self.frame.tasks)
         return any(other is not self and other.end is None for other in others)
 
 
