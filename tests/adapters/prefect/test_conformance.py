@@ -18,6 +18,7 @@ from flowyml.testing import (
     FailureConformance,
     LifeConformance,
     RandomFlowConformance,
+    RetryConformance,
     RunConformance,
     ScheduleConformance,
     SecretConformance,
@@ -66,6 +67,15 @@ class TestCaching(CachingConformance):
 
 
 class TestExecutionGroups(ExecutionGroupConformance):
+    """Without a work pool."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, make_prefect: Callable[..., Any]) -> Callable[..., Orchestrator]:
+        return make_prefect
+
+
+class TestRetries(RetryConformance):
     """Without a work pool."""
 
     @pytest.fixture(scope="class")

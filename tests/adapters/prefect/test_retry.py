@@ -13,6 +13,8 @@ from flowyml.core.errors import RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.submission_result import SubmissionResult
 from flowyml_prefect import PrefectOrchestrator, runner
+from tests.adapters import killed_group
+from tests.adapters.prefect.samples import run_processes, wait_for
 
 pytestmark = pytest.mark.prefect
 
@@ -134,6 +136,27 @@ def test_a_pipeline_without_loops_is_retried_too(orchestrator: PrefectOrchestrat
     }  # fmt: skip
     assert handle.outputs == {"total": 40_000}, handle.error
     assert log(tmp_path) == ["each 6", "total"]
+
+
+def test_an_execution_group_whose_flow_is_killed_goes_on_where_it_was(
+    orchestrator: PrefectOrchestrator, tmp_path: Path
+) -> None:
+    handle = killed_group.interrupted("prefect killed group", str(tmp_path)).submit(on=orchestrator)
+    wait_for(lambda: killed_group.worker_of(tmp_path))
+    _, flow = run_processes(handle)
+    flow.kill()
+    wait_for(lambda: handle.status.is_terminal)
+    assert handle.status is FAILED
+    shown = {name: end for name, (end, _) in killed_group.statuses(handle).items()}
+    assert shown == {"first": COMPLETED, "slow": FAILED, "third": CANCELLED, "after": CANCELLED}
+
+    (tmp_path / "fixed").touch()
+    handle.retry()
+    assert ended(handle) == {
+        "first": (COMPLETED, 1), "slow": (COMPLETED, 2), "third": (COMPLETED, 1), "after": (COMPLETED, 1),
+    }  # fmt: skip
+    assert handle.outputs == {"after": 4}, handle.error
+    assert killed_group.names_in(tmp_path) == ["first", "slow", "slow", "third", "after"]
 
 
 @pytest.mark.parametrize("goes_on_as", ["SCHEDULED", "PENDING", "RUNNING"])
