@@ -98,7 +98,7 @@ def test_functions_move_over_and_values_flow(tmp_path: Path) -> None:
 def test_the_same_file_gives_the_same_module(tmp_path: Path) -> None:
     text = """
     with DAG("d", schedule=None):
-        BashOperator(task_id="a", bash_command="echo {{ ds }}", env={"b": "1", "a": "2"})
+        BashOperator(task_id="a", bash_command="echo {{ var.value.d }}", env={"b": "1", "a": "2"})
     """
     assert written(tmp_path, text).text == written(tmp_path, text).text
 
@@ -118,7 +118,7 @@ def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Pat
         with DAG("d", schedule=timedelta(hours=2)):
             first = BranchPythonOperator(task_id="choose", python_callable=choose)
             left = PythonOperator(task_id="left", python_callable=reads)
-            right = BashOperator(task_id="right", bash_command="echo {{ ds }}", retries=1)
+            right = BashOperator(task_id="right", bash_command="echo {{ var.value.d }}", retries=1)
             last = BashOperator(task_id="last", bash_command="echo plain", trigger_rule="none_failed")
             first >> [left, right] >> last
         """,
@@ -153,7 +153,7 @@ def test_what_asks_for_airflow_stays_an_operator_with_its_function(tmp_path: Pat
             "several lambdas",
         ),
         (
-            'BashOperator(task_id="t", bash_command="{{ ds }}", **{"__debug__": 1})',
+            'BashOperator(task_id="t", bash_command="{{ var.value.d }}", **{"__debug__": 1})',
             "task t",
             Kind.REFUSED,
             "cannot be the name of an argument",
@@ -180,7 +180,8 @@ def test_variables_and_the_environment_are_asked_where_airflow_reads_the_file(tm
         import os
         from airflow.models import Variable
         with DAG("d", schedule=None):
-            BashOperator(task_id="t", bash_command="{{ ds }}", env={"A": Variable.get("a", "b"), "H": os.environ["H"]})
+            BashOperator(task_id="t", bash_command="{{ var.value.d }}",
+                         env={"A": Variable.get("a", "b"), "H": os.environ["H"]})
         """,
     )
     assert 'imported("airflow.models:Variable.get")("a", default_var="b")' in made.text
@@ -198,7 +199,7 @@ def test_what_is_left_out_or_kept_says_why_and_what_to_do(tmp_path: Path) -> Non
         with DAG("d", schedule=None):
             PythonOperator(task_id="given", python_callable=show, op_args=[timedelta(1)])
             PythonOperator(task_id="plain", python_callable=show, op_args=[1], wait_for_downstream=True)
-            BashOperator(task_id="dated", bash_command="{{ ds }}", when=datetime(2024, 1, 1).date())
+            BashOperator(task_id="dated", bash_command="{{ var.value.d }}", when=datetime(2024, 1, 1).date())
             PythonOperator.partial(task_id="many", python_callable=work).expand(op_args=[[1], [2]])
         """,
     )
@@ -217,7 +218,7 @@ def test_names_of_flowyml_that_the_file_has_too(tmp_path: Path) -> None:
         def pipeline(): return step
         with DAG("bash", schedule=None):
             PythonOperator(task_id="pipeline", python_callable=pipeline)
-            BashOperator(task_id="step", bash_command="{{ ds }}")
+            BashOperator(task_id="step", bash_command="{{ var.value.d }}")
         """,
     )
     module = loaded(tmp_path, made, "written_clash")
@@ -236,7 +237,7 @@ def test_words_of_flowyml_within_the_files_own_text_stay(tmp_path: Path) -> None
         def load(): return xcom(1)
         with DAG("d", schedule=None):
             loaded = PythonOperator(task_id="load", python_callable=load)
-            BashOperator(task_id="t", bash_command="{{ ds }}", env={"A": os.environ["H"], "B": loaded.output})
+            BashOperator(task_id="t", bash_command="{{ var.value.d }}", env={"A": os.environ["H"], "B": loaded.output})
         """,
     )
     assert 'imported_("' in made.text
@@ -262,7 +263,7 @@ def test_times_that_the_file_has_under_these_names(tmp_path: Path, line: str) ->
 
         with DAG("d", schedule="@daily", start_date=when(2024, 1, 1)):
             PythonOperator(task_id="load", python_callable=load)
-            BashOperator(task_id="t", bash_command="{{{{ ds }}}}", retries=1,
+            BashOperator(task_id="t", bash_command="{{{{ var.value.d }}}}", retries=1,
                          retry_delay=long(minutes=7), at=when(2024, 1, 2))
         """,
     )
@@ -298,7 +299,7 @@ def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     dags.mkdir()
     (dags / "one.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
     (dags / "two.py").write_text(
-        f'{HEAD}\nwith DAG("two", schedule=None):\n    BashOperator(task_id="a", bash_command="{{{{ ds }}}}")\n'
+        f'{HEAD}\nwith DAG("two", schedule=None):\n    BashOperator(task_id="a", bash_command="{{{{ var.d }}}}")\n'
     )
     given = ["import", "airflow", str(dags), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
     done = flowyml(*given)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -13,6 +15,7 @@ import libcst as cst
 
 from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.choices import Choice, Unclear, choice_of
+from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is_template, uses_as
 from flowyml.migration.airflow.writer.moving import Moving, Needed
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
@@ -52,6 +55,8 @@ _OLD = {
 _BRANCHES = ("@task.branch", "BranchPythonOperator")
 _SHORT_CIRCUITS = ("@task.short_circuit", "ShortCircuitOperator")
 _ALL_SKIPPED = "ignore_downstream_trigger_rules"
+# With this code Airflow takes a task as skipped.
+_SKIPS = re.compile(r"\bexit\s+99\b")
 _EMPTY = ("EmptyOperator", "DummyOperator")
 # What FlowyML says in its own words, or not at all.
 _OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_kwargs", "multiple_outputs",
@@ -74,10 +79,13 @@ class Function:
 
 @dataclass(slots=True)
 class Decision:
-    """A task of one DAG. ``kind`` is ``function``, ``empty``, ``bash``, ``operator`` or ``hole``.
+    """A task of one DAG. ``kind`` is ``function``, ``call``, ``empty``, ``bash``, ``operator`` or ``hole``.
 
     ``arguments`` are those of the operator, or of the call: by place, or by name. ``over`` are the lists of a mapped
     one. ``choice`` is what it decides about those after it, where branches say so.
+
+    A ``call`` is a step that calls the function, or ``bash`` without one, with what ``asking`` says beside values of
+    other tasks; they ``may_be_missing``.
     """
 
     task: TaskModel
@@ -89,11 +97,13 @@ class Decision:
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     choice: Choice | None = None
+    asking: Asking | None = None
+    may_be_missing: bool = False
 
     @property
     def edges(self) -> Iterator[ValueEdge]:
         """The values of other tasks that its call takes."""
-        if self.kind == "function":
+        if self.kind in ("function", "call"):
             yield from _edges([*self.arguments.values(), *self.over.values()])
         elif self.kind == "operator":
             yield from _edges(list(self.over.values()))
@@ -125,31 +135,48 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, 
         raise _Hole("its id is only known when Airflow reads the file")
     if task.in_mapped_group:
         raise _Hole("it stands in a mapped task group")
-    if task.operator in _EMPTY and not task.mapped and not _others(task):
+    has_known_rule = task.trigger_rule in RUN_IF or task.teardown
+    if task.operator in _EMPTY and has_known_rule and not task.mapped and not _others(task):
         note = Note(Kind.KEPT, _named(task), task.place)
         return Decision(task, "empty", notes=[note])
     if task.decorator in _CLASSES or (task.decorator is None and task.operator in _PYTHONS):
-        return _of_python(task, moving, held)
+        return _of_python(dag, task, moving, held)
     if task.decorator is not None:
         raise _Hole(f"{task.decorator} has no step yet")
-    if task.operator == "BashOperator" and (made := _of_bash(task)):
+    if task.operator == "BashOperator" and has_known_rule and (made := _of_bash(dag, task, moving)):
         return made
     return _of_operator(task, {each.name: each.value for each in task.arguments if each.name != "task_id"}, moving)
 
 
-def _of_bash(task: TaskModel) -> Decision | None:
-    """`flowyml.steps.bash` for a command without a template; None for any other."""
+def _of_bash(dag: DagModel, task: TaskModel, moving: Moving) -> Decision | None:
+    """`flowyml.steps.bash` for a command whose templates are known; None for any other."""
     given = {each.name: each.value for each in task.arguments}
     command = given.get("bash_command")
-    if task.mapped or not isinstance(command, str) or set(given) - {"task_id", "bash_command", "env", "cwd"} - _OURS:
+    if task.mapped or not isinstance(command, str) or set(given) - {"bash_command", "env", "cwd", "append_env"} - _OURS:
         return None
-    if _is_template(command) or command.rstrip().endswith((".sh", ".bash")):
+    if command.rstrip().endswith((".sh", ".bash")) or _SKIPS.search(command):
         return None
     kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
-    if "env" in kept or any(not is_plain(value) or _is_template(value) for value in kept.values()):
+    if ("env" in kept and given.get("append_env") is not True) or not all(map(is_plain, kept.values())):
+        return None
+    asking = Asking(dag, task, moving.names)
+    try:
+        arguments = asking.rendered({"command": command, **kept})
+    except Unclear:
         return None
     note = Note(Kind.KEPT, _named(task), task.place, "it is flowyml.steps.bash")
-    return Decision(task, "bash", arguments={"command": command, **kept}, notes=[note])
+    if all(map(is_plain, arguments.values())):
+        return Decision(task, "bash", arguments=arguments, notes=[note])
+    made = Decision(task, "call", arguments=arguments, notes=[note, *_of_dates(asking)], asking=asking)
+    said = arguments["command"]
+    if isinstance(said, Template) and any(
+        part[0] in asking.parameters for part in said.parts if isinstance(part, tuple)
+    ):
+        made.notes.append(
+            Note(Kind.CHANGED, f"bash_command of {task.task_id}", task.place, "a parameter stands in a command, as in "
+                 "the DAG: a shell reads it", "Give it in env, and write \"$NAME\" in the command.")
+        )  # fmt: skip
+    return made
 
 
 def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path: str = "") -> Decision:
@@ -182,7 +209,7 @@ def _is_said(task: TaskModel, name: str) -> bool:
     return bool(getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name])
 
 
-def _of_python(task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
+def _of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
     function = task.function
     if function is None:
         raise _Hole("its function was not found")
@@ -190,20 +217,47 @@ def _of_python(task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Deci
         return _of_other_module(task, function, moving)
     moved = _moved(function, moving)
     given = _call(task)
-    why = _why_not_a_step(task, moved, moving, given)
-    choice: Choice | None = None
-    if not why:
-        try:
-            choice = _choice(task, moved, moving, given, held)
-        except Unclear as error:
-            why = f"it is {task.decorator or task.operator}, and {error}"
-    if why:
-        return _with_its_function(task, moved, moving, given, why)
-    made = Decision(task, "function", function=moved, arguments=given, over=_over(task), choice=choice)
+    try:
+        made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
+        made.choice = _choice(task, moved, moving, given, held)
+    except Unclear as error:
+        return _with_its_function(task, moved, moving, given, str(error))
     only = moved.needed.airflow
     to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
-    made.notes.append(Note(Kind.KEPT, _named(task), task.place, only, to_do, airflow_only=bool(only)))
+    made.notes.insert(0, Note(Kind.KEPT, _named(task), task.place, only, to_do, airflow_only=bool(only)))
     return made
+
+
+def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> Decision:
+    """The function as a step, or a step that calls it. Raises ``Unclear``."""
+    task = asking.task
+    if (task.decorator or task.operator) not in ("@task", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS):
+        raise Unclear(f"it is {task.decorator or task.operator}")
+    arguments = {**asking.rendered(given), **_of_context(asking, moved, moving, given)}
+    may_be_missing = _check_rules(task, arguments)
+    over = _over(task)
+    if is_template(list(over.values())):
+        raise Unclear("it is mapped over templates")
+    if names := over.keys() & {*asking.dates, *asking.parameters, moved.node.name.value}:
+        raise Unclear(f"it is mapped over {min(names)}, which has another meaning too")
+    calls = may_be_missing or not all(map(_may_be_passed, arguments.values()))
+    made = Decision(task, "call" if calls else "function", function=moved, arguments=arguments, over=over)
+    made.asking, made.may_be_missing = asking if calls else None, may_be_missing
+    made.notes += _of_dates(asking)
+    return made
+
+
+def _of_dates(asking: Asking) -> Iterator[Note]:
+    """What a run has otherwise."""
+    task = asking.task
+    for name in asking.dates:
+        if name.startswith("data_interval") and asking.default(name) != "LOGICAL_DATE":
+            yield Note(
+                Kind.CHANGED, f"{name} of {task.task_id}", task.place,
+                "its interval goes from the time before on the schedule to this one, where Airflow 3 has one moment "
+                "as both for cron; a run by hand has none",
+                "Give it to a run by hand as a parameter.",
+            )  # fmt: skip
 
 
 def _moved(function: FunctionModel, moving: Moving) -> Function:
@@ -273,14 +327,6 @@ def _call(task: TaskModel) -> dict[str, Any]:
     return {**{str(number): value for number, value in enumerate(positional)}, **named}
 
 
-def _why_not_a_step(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> str:
-    """Why a function stays with its operator; empty for a step."""
-    known = ("@task", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS)
-    if (task.decorator or task.operator) not in known:
-        return f"it is {task.decorator or task.operator}"
-    return _of_context(task, moved, moving, given) or _of_rules(task, given)
-
-
 def _choice(
     task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], held: Mapping[str, str]
 ) -> Choice | None:
@@ -309,35 +355,78 @@ def _tree(moved: Function, moving: Moving) -> ast.FunctionDef | ast.AsyncFunctio
     return tree
 
 
-def _of_context(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any]) -> str:
-    """What a function asks Airflow for."""
+def _of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> dict[str, Any]:
+    """What a function gets of Airflow's context, by its arguments' names. Raises ``Unclear``."""
     tree = _tree(moved, moving)
     spec = tree.args
     names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
-    filled = {*names[: sum(name.isdigit() for name in given)], *given, *_mapped_names(task)}
+    filled = {*names[: sum(name.isdigit() for name in given)], *given, *_mapped_names(asking.task)}
     used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
-    if asked := [name for name in names if name in _CONTEXT and name not in filled]:
-        return f"it takes {asked[0]} of Airflow"
-    if spec.kwarg and spec.kwarg.arg in used:
-        return f"it takes Airflow's context as **{spec.kwarg.arg}"
     if "get_current_context" in used:
-        return "it asks for Airflow's context"
-    return f"it takes *{spec.vararg.arg}" if spec.vararg and "0" in given else ""
+        raise Unclear("it asks for Airflow's context")
+    if spec.vararg and "0" in given:
+        raise Unclear(f"it takes *{spec.vararg.arg}")
+    found: dict[str, Any] = {}
+    for name in names:
+        if name in _CONTEXT and name not in filled:
+            found[name] = _by_name(asking, name, tree, partial(_is_name, name=name))
+    rest = spec.kwarg.arg if spec.kwarg else ""
+    if rest not in used:
+        return found
+    for key in _keys_of(tree, rest) - filled:
+        found[key] = _by_name(asking, key, tree, partial(_is_key, rest=rest, key=key))
+    return found
 
 
-def _of_rules(task: TaskModel, given: dict[str, Any]) -> str:
-    """What a task asks for that no step has."""
+def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> Asked:
+    if name in ("logical_date", "execution_date", "data_interval_start", "data_interval_end") and not uses_as(
+        tree, is_it, datetime
+    ):
+        raise Unclear(f"it takes {name} of Airflow, which is more than a datetime")
+    return asking.by_name(name)
+
+
+def _keys_of(tree: ast.AST, rest: str) -> set[str]:
+    """The keys of ``**rest`` that a function looks up. Raises ``Unclear`` where it does anything else with it."""
+    found = {key for node in ast.walk(tree) if (key := _key_of(node, rest))}
+    lookups = sum(bool(_key_of(node, rest)) for node in ast.walk(tree))
+    if lookups != sum(_is_name(node, rest) for node in ast.walk(tree)):
+        raise Unclear(f"it takes Airflow's context as **{rest}")
+    return found
+
+
+def _key_of(node: ast.AST, rest: str) -> str:
+    match node:
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str() as key), ctx=ast.Load()):
+            return key if name == rest else ""
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="get"), args=[ast.Constant(value=str() as key)]):
+            return key if name == rest else ""
+    return ""
+
+
+def _is_key(node: ast.AST, rest: str, key: str) -> bool:
+    return _key_of(node, rest) == key
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
+    """Whether what a task takes may be missing. Raises ``Unclear`` for what it asks for and no step has."""
     rule = task.trigger_rule
     if rule not in RUN_IF and not task.teardown:
-        return f"it has the trigger rule {rule!r:.40}"
-    if (rule != "all_success" or task.teardown) and any(_edges(list(given.values()))):
-        return "it takes values, and runs where they may be missing"
+        raise Unclear(f"it has the trigger rule {rule!r:.40}")
     if wrong := [name for name, value in given.items() if not _may_be_given(value)]:
-        return f"it is given {wrong[0]}, which is not plain JSON"
-    if any(_is_template(value) for value in given.values()):
-        return "it has a template among its arguments"
-    held = [each.name for each in task.arguments if each.value and _holds(each.name)]
-    return f"it has {held[0]}" if held else ""
+        raise Unclear(f"it is given {wrong[0]}, which is not plain JSON")
+    if held := [each.name for each in task.arguments if each.value and _holds(each.name)]:
+        raise Unclear(f"it has {held[0]}")
+    taken = list(_edges(list(given.values())))
+    if rule == "all_success" and not task.teardown:
+        return False
+    if task.mapped or any(edge.key != "return_value" for edge in taken):
+        raise Unclear("it takes values, and runs where they may be missing")
+    return bool(taken)
 
 
 def _holds(name: str) -> bool:
@@ -385,11 +474,24 @@ def _one_list(name: str, value: Any) -> dict[str, Any]:
 
 
 def _may_be_given(value: Any) -> bool:
-    if isinstance(value, ValueEdge):
-        return not value.path
-    if isinstance(value, list) and any(isinstance(each, ValueEdge) for each in value):
-        return all(_may_be_given(each) for each in value)
+    """Whether a step can be called with a value, or call its function with it."""
+    match value:
+        case ValueEdge():
+            return not value.path
+        case Template() | Asked():
+            return True
+        case list():
+            return all(map(_may_be_given, value))
+        case dict():
+            return all(isinstance(key, str) for key in value) and all(map(_may_be_given, value.values()))
     return is_plain(value)
+
+
+def _may_be_passed(value: Any) -> bool:
+    """Whether the pipeline itself can call a step with a value."""
+    if isinstance(value, list) and any(isinstance(each, ValueEdge) for each in value):
+        return all(_may_be_passed(each) for each in value)
+    return isinstance(value, ValueEdge) or is_plain(value)
 
 
 def _returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
@@ -447,7 +549,7 @@ def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
 
 def _others(task: TaskModel) -> Sequence[Argument]:
     """Arguments of an operator that a step has no words for."""
-    known = {*_OURS, *_OPTIONS, "bash_command", "env", "cwd", _ALL_SKIPPED}
+    known = {*_OURS, *_OPTIONS, "bash_command", "env", "cwd", "append_env", _ALL_SKIPPED}
     return [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
 
 
@@ -455,12 +557,10 @@ def _edges(values: Any) -> Iterator[ValueEdge]:
     for value in values:
         if isinstance(value, ValueEdge):
             yield value
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple | set):
             yield from _edges(value)
-
-
-def _is_template(value: Any) -> bool:
-    return isinstance(value, str) and ("{{" in value or "{%" in value or "{#" in value)
+        elif isinstance(value, dict):
+            yield from _edges(value.values())
 
 
 def _named(task: TaskModel) -> str:

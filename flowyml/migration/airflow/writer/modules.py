@@ -17,16 +17,21 @@ import libcst as cst
 from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.blocks import Block, Chain, Conflict, Path, arranged, paths_of
 from flowyml.migration.airflow.writer.choices import Choice
+from flowyml.migration.airflow.writer.context import DATES, default_of
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
 from flowyml.migration.airflow.writer.values import Unwritable, Words, as_number, is_plain
+from flowyml.migration.airflow.writer.wrappers import wrapper, wrapper_arguments
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.names import identifier
 
 __all__ = ["Written", "write_module"]
 
-_FLOW = ("any_of", "elif_", "is_in", "otherwise", "pipeline", "step", "when")
+_FLOW = (
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "is_in", "otherwise",
+    "pipeline", "step", "when",
+)  # fmt: skip
 _WORDS = (*_FLOW, "airflow_operator", "bash", "imported", "xcom")
 _HOMES = (
     ("flowyml", _FLOW),
@@ -34,7 +39,9 @@ _HOMES = (
     ("flowyml.steps", ("bash",)),
     ("flowyml_airflow", ("airflow_operator", "imported", "xcom")),
 )
-_STANDARD = (("contextlib", ("suppress",)), ("datetime", ("datetime", "timedelta")), ("typing", ("Any",)))
+_STANDARD = (
+    ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")), ("typing", ("Any",)),
+)  # fmt: skip
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
 _DAG_OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation")
 _DEFAULT_OPTIONS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
@@ -100,6 +107,9 @@ class _Module:
         self.statements = sorted({number for each in functions for number in each.needed.statements})
         moved = {name for number in self.statements for name in self.moving.statements[number].defines}
         self._taken = {*moved, *keyword.kwlist, *dir(builtins), "annotations"}
+        dates = {name for dag in self.dags for each in dag.decisions if each.asking for name in each.asking.dates}
+        self._free = {name for dag in self.dags for name, _ in dag.model.params if name.isidentifier()} - self._taken
+        self._taken |= self._free | dates
         self._aliases = {word: self._fresh(word) for word in (*_WORDS, "OrchestratorRetryPolicy", "nothing", "item_of")}
         self._aliases |= {word: self._word_from(home, word) for home, words in _STANDARD for word in words}
         self._names = {key: self._function_named(each) for key, each in self._by_place.items()}
@@ -274,6 +284,8 @@ class _Module:
             for decision in dag.decisions:
                 if decision.kind == "hole":
                     yield self._hole(decision)
+                elif decision.kind == "call":
+                    yield self._wrapper(decision, dag.model)
 
     def _decorator(self, key: tuple[str, int]) -> Part:
         """Of a function that one task is made of, with all that is said of it; bare where several are."""
@@ -293,6 +305,26 @@ class _Module:
         literal = source(Text(why), 1, lead=26)
         options = source(Group(f"{self.word('step')}(", [f"name={text_literal(task.task_id)}"], ")"))
         return f"@{options}\ndef {name}() -> {self.word('Any')}:\n    raise NotImplementedError({literal})\n"
+
+    def _wrapper(self, decision: Decision, dag: DagModel) -> str:
+        """A step that calls a function that moved, or ``bash``."""
+        name = self._variable(decision)
+        options = list(self._options(decision, named=name))
+        decorator = Group(f"{self.word('step')}(", options, ")") if options else self.word("step")
+        annotations = {each: _kind_of(default_of(given)) for each, given in dag.params}
+        returns = decision.function.node.returns if decision.function else None
+        function = self._names[self._key(decision)] if decision.function else self.word("bash")
+        said = cst.Module([]).code_for_node(returns.annotation) if returns else "" if decision.function else "str"
+        return wrapper(
+            decision, name, function, decorator, annotations, said, self.word, self.words.keyword, self._value_of
+        )  # fmt: skip
+
+    def _value_of(self, task: str) -> str:
+        """What a wrapper calls the value of another task."""
+        wanted = f"{_variable_of(task)}_value"
+        while wanted in self._taken:
+            wanted += "_"
+        return wanted
 
     # A DAG.
 
@@ -447,16 +479,21 @@ class _Module:
         if options:
             base = source(Group(f"{base}.options(", options, ")"), 1)
         if decision.over:
-            fixed = list(self._arguments(decision, outputs)) if decision.kind == "function" else []
+            fixed = [] if decision.kind == "operator" else list(self._arguments(decision, outputs))
             over = [
                 Pair(f"{self.words.keyword(name)}=", self._given(each, outputs)) for name, each in decision.over.items()
             ]
             partial = source(Group(f"{base}.partial(", fixed, ")"), 1) if fixed else base
             return Group(f"{partial}.map(", over, ")")
-        called = self._arguments(decision, outputs) if decision.kind in ("function", "bash") else ()
+        called = self._arguments(decision, outputs) if decision.kind in ("function", "call", "bash") else ()
         return Group(f"{base}(", list(called), ")")
 
     def _arguments(self, decision: Decision, outputs: dict[tuple[str, str], str]) -> Iterator[Part]:
+        if decision.asking:
+            names, values = wrapper_arguments(decision, self._value_of)
+            yield from (Pair(f"{name}=", name) for name in names if name not in decision.over)
+            yield from (Pair(f"{own}=", outputs.get(edge, "None")) for edge, own in values.items())
+            return
         for name, given in decision.arguments.items():
             part = self._given(given, outputs)
             yield part if name.isdigit() else Pair(f"{self.words.keyword(name)}=", part)
@@ -498,15 +535,17 @@ class _Module:
 
     def _parameters(self, dag: _Dag) -> Iterator[Part]:
         for name, given in dag.model.params:
-            default = _default(given)
-            if not name.isidentifier() or keyword.iskeyword(name) or name in self._taken or not is_plain(default):
+            default = default_of(given)
+            if name not in self._free or not is_plain(default):
                 dag.notes.append(
                     Note(Kind.CHANGED, f"parameter {name}", dag.model.place, "it has no plain default, or no name of a "
                          "Python argument that is free", "Add it to the pipeline's function under another name.")
                 )  # fmt: skip
                 continue
-            kind = _TYPES.get(type(default), "str | None")
-            yield Pair(f"{name}: {kind} = ", value(default))
+            yield Pair(f"{name}: {_kind_of(default)} = ", value(default))
+        asked = [each.asking for each in dag.decisions if each.asking]
+        for name in dict.fromkeys(name for asking in asked for name in asking.dates):
+            yield f"{name}: {self.word(DATES[name][0])} = {self.word(asked[0].default(name))}"
 
     def _warnings(self, model: DagModel) -> Iterator[Note]:
         for each in model.warnings:
@@ -593,12 +632,8 @@ def _variable_of(name: str) -> str:
     return plain if plain.isidentifier() and not keyword.iskeyword(plain) else identifier(name)
 
 
-def _default(given: Any) -> Any:
-    """The default of a parameter, which may be a ``Param``."""
-    if isinstance(given, Reference) and given.call and given.import_path.rpartition(".")[2] == "Param":
-        found = [each.value for each in given.arguments if each.name in ("0", "default")]
-        return found[0] if found else None
-    return given
+def _kind_of(default: Any) -> str:
+    return _TYPES.get(type(default), "str | None")
 
 
 def _in_order(dag: DagModel) -> Iterable[TaskModel]:

@@ -62,6 +62,11 @@ class Moving:
         return [self._statement(node) for node in self.module.body]
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """All names that the module itself defines, and those of its functions."""
+        return frozenset({*self._defined, *(each.name.value for each in self._functions.found)})
+
+    @cached_property
     def _defined(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
         for number, statement in enumerate(self.statements):

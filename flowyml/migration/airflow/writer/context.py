@@ -1,0 +1,358 @@
+"""What a task asks Airflow's context for, by arguments or by templates, as values of the run and parameters.
+
+Airflow's own times are in UTC, whatever the time zone of the schedule. Sources: airflow.sdk.definitions.context and
+https://airflow.apache.org/docs/apache-airflow/stable/templates-ref.html.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import keyword
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowyml.migration.airflow.model import DagModel, Reference, TaskModel
+from flowyml.migration.airflow.writer.choices import Unclear
+from flowyml.migration.airflow.writer.values import is_plain
+
+__all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_use", "uses_as"]
+
+DATES: Mapping[str, tuple[str, str]] = {
+    "ds": ("date", "LOGICAL_DATE"),
+    "logical_date": ("datetime", "LOGICAL_DATE"),
+    "data_interval_start": ("datetime", "DATA_INTERVAL_START"),
+    "data_interval_end": ("datetime", "DATA_INTERVAL_END"),
+}
+"""Parameters that each run fills: their annotation, and their default."""
+
+_TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_MARKS = ("{{", "{%", "{#")
+_OF_DAG = ("user_defined_macros", "user_defined_filters", "jinja_environment_kwargs", "render_template_as_native_obj")
+_PARTS = ("year", "month", "day", "hour", "minute", "second")
+_RECORDS = ("dag", "dag_run", "task", "task_instance", "ti")
+_TEXT_METHODS = ("lower", "upper", "replace", "strip")
+_FORMATS = {"ds": "%Y-%m-%d", "ds_nodash": "%Y%m%d", "ts_nodash": "%Y%m%dT%H%M%S"}
+_SPANS = ("weeks", "days", "hours", "minutes", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A name of FlowyML's or of the standard library's, whatever it is called in the module."""
+
+    name: str
+
+
+Code = tuple[str | Word, ...]
+"""An expression of Python."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A text with expressions in it, as an f-string has them."""
+
+    parts: tuple[str | Code, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a function gets by a name of Airflow's context: an expression, or all parameters as a dict."""
+
+    code: Code = ()
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An expression, and whether it is a ``day``, a ``moment``, a ``text``, a ``span`` of time or something else."""
+
+    code: Code
+    kind: str = ""
+
+
+@dataclass(slots=True)
+class Asking:
+    """What one task asks for. ``dates`` and ``parameters`` are those of the pipeline that its step takes."""
+
+    dag: DagModel
+    task: TaskModel
+    taken: frozenset[str]
+    dates: dict[str, None] = field(default_factory=dict)
+    parameters: dict[str, None] = field(default_factory=dict)
+
+    # What a function takes by name.
+
+    def by_name(self, name: str) -> Asked:
+        """What Airflow hands to a function's argument of this name. Raises ``Unclear``."""
+        if name == "params":
+            names = self._own_parameters()
+            for each in names:
+                self._parameter(each)
+            if not names and self.task.argument("params") is not None:
+                raise Unclear("it has params of its own")
+            return Asked(parameters=names)
+        made = self._name(name)
+        if made is None:
+            raise Unclear(f"it takes {name} of Airflow")
+        return Asked(("str(", *made.code, ")") if made.kind == "day" else made.code)
+
+    # Templates.
+
+    def rendered(self, value: Any) -> Any:
+        """A value as Airflow renders it: a text with templates, at any depth. Raises ``Unclear``."""
+        if isinstance(value, str):
+            return self._text(value) if is_template(value) else value
+        if isinstance(value, list | tuple):
+            return type(value)(self.rendered(each) for each in value)
+        if isinstance(value, dict):
+            return {key: self.rendered(each) for key, each in value.items()}
+        return value
+
+    def _text(self, text: str) -> Template:
+        given = {each.name for each in self.dag.arguments if each.value} & {*_OF_DAG}
+        if given:
+            raise Unclear(f"it has a template, and its DAG has {min(given)}")
+        parts: list[str | Code] = []
+        for number, piece in enumerate(_TEMPLATE.split(text)):
+            if number % 2:
+                parts.append(self._expression(piece.strip()).code)
+            elif any(mark in piece for mark in _MARKS):
+                raise Unclear("it has a template with statements")
+            elif piece:
+                parts.append(piece)
+        if isinstance(parts[-1], str) and parts[-1].endswith("\n"):  # as Jinja does by itself
+            parts[-1] = parts[-1][:-1]
+        return Template(tuple(parts))
+
+    def _expression(self, text: str) -> _Made:
+        try:
+            tree = ast.parse(text, mode="eval").body
+        except SyntaxError:
+            tree = ast.Constant(...)
+        made = self._made(tree)
+        if made is None:
+            raise Unclear(f"it has the template {{{{ {' '.join(text.split())[:60]} }}}}")
+        return made
+
+    def _made(self, node: ast.expr) -> _Made | None:
+        match node:
+            case ast.Constant(value=str() as text) if _may_be_quoted(text):
+                return _Made((f"'{text}'",), "text")
+            case ast.Constant(value=int() as number):
+                return _Made((repr(number),))
+            case ast.Name(id=name):
+                return self._name(name)
+            case ast.Subscript(value=ast.Name(id="params"), slice=ast.Constant(value=str() as name)):
+                return self._parameter(name)
+            case ast.Attribute(value=ast.Name(id=of), attr=name) if of in ("params", *_RECORDS):
+                return self._of_record(of, name)
+            case ast.Attribute(value=inner, attr=name) if name in _PARTS:
+                made = self._made(inner)
+                return _Made((*made.code, f".{name}")) if made and made.kind == "moment" else None
+            case ast.BinOp():
+                return self._joined(node)
+            case ast.Call(func=ast.Attribute(value=inner, attr=name), args=arguments, keywords=named):
+                return self._called(inner, name, arguments, named)
+        return None
+
+    def _of_record(self, of: str, name: str) -> _Made | None:
+        """A field of ``params``, ``dag_run``, ``ti`` and so on."""
+        match of, name:
+            case "params", _:
+                return self._parameter(name)
+            case "dag_run", "logical_date" | "execution_date" | "run_id":
+                return self._name(name)
+            case "task" | "ti" | "task_instance", "task_id":
+                return self._constant(self.task.task_id)
+            case "dag" | "ti" | "task_instance", "dag_id":
+                return self._constant(self.dag.dag_id)
+        return None
+
+    def _joined(self, node: ast.BinOp) -> _Made | None:
+        """A moment with one of Airflow's filters, or moved by a span of time."""
+        left = self._made(node.left)
+        match node.op, node.right:
+            case ast.BitOr(), ast.Name(id=name) if left:
+                return self._filtered(left, name)
+            case ast.Add() | ast.Sub(), right if left and left.kind == "moment":
+                by, sign = self._made(right), "+" if isinstance(node.op, ast.Add) else "-"
+                if by and by.kind == "span":
+                    return _Made(("(", *left.code, f" {sign} ", *by.code, ")"), "moment")
+        return None
+
+    def _called(self, inner: ast.expr, name: str, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
+        if isinstance(inner, ast.Name) and inner.id == "macros":
+            return self._macro(name, arguments, named)
+        made = self._made(inner)
+        texts = [each.value for each in arguments if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        if made is None or len(texts) != len(arguments) or not all(map(_may_be_quoted, texts)):
+            return None
+        if made.kind == "moment" and name in ("add", "subtract") and not texts and (span := _span(named)):
+            return _Made(("(", *made.code, " + " if name == "add" else " - ", *span, ")"), "moment")
+        if named:
+            return None
+        if made.kind == "moment" and name == "to_date_string" and not texts:
+            return self._filtered(made, "ds")
+        given = ", ".join(f"'{text}'" for text in texts)
+        if made.kind == "moment" and (name, len(texts)) in (("strftime", 1), ("isoformat", 0)):
+            return _Made((*made.code, f".{name}({given})"), "text")
+        if made.kind == "day":
+            made = _Made(("str(", *made.code, ")"), "text")
+        if made.kind == "text" and name in _TEXT_METHODS:
+            return _Made((*made.code, f".{name}({given})"), "text")
+        return None
+
+    def _macro(self, name: str, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
+        if name == "timedelta" and not arguments and (span := _span(named)):
+            return _Made(span, "span")
+        first = self._made(arguments[0]) if arguments and not named else None
+        if first is None or first.kind != "day":
+            return None
+        match name, arguments[1:]:
+            case "ds_add", [days] if (number := _number(days)) is not None:
+                return _Made(("(", *first.code, " + ", Word("timedelta"), f"(days={number}))"), "day")
+            case "ds_format", [ast.Constant(value="%Y-%m-%d"), ast.Constant(value=str() as wanted)]:
+                if _may_be_quoted(wanted):
+                    return _Made((*first.code, f".strftime('{wanted}')"), "text")
+        return None
+
+    def _filtered(self, made: _Made, name: str) -> _Made | None:
+        """What Airflow's filters make of a moment."""
+        if made.kind != "moment":
+            return None
+        if name == "ts":
+            return _Made((*made.code, ".isoformat()"), "text")
+        return _Made((*made.code, f".strftime('{_FORMATS[name]}')"), "text") if name in _FORMATS else None
+
+    # The names of Airflow's context.
+
+    def _name(self, name: str) -> _Made | None:
+        match name:
+            case "ds":
+                return self._day()
+            case "ds_nodash":
+                return _Made((*self._day().code, ".strftime('%Y%m%d')"), "text")
+            case "ts":
+                return _Made((*self._date("logical_date"), ".isoformat()"), "text")
+            case "ts_nodash":
+                return _Made((*self._date("logical_date"), ".strftime('%Y%m%dT%H%M%S')"), "text")
+            case "logical_date" | "execution_date":
+                return _Made(self._date("logical_date"), "moment")
+            case "data_interval_start" | "data_interval_end":
+                return _Made(self._date(name), "moment")
+            case "run_id":
+                return _Made((Word("current_run"), "().run_id"), "text")
+            case "task_instance_key_str":
+                about = self._constant(f"{self.dag.dag_id}__{self.task.task_id}__")
+                return _Made((*about.code, " + ", *self._day().code, ".strftime('%Y%m%d')"))
+        return None
+
+    def _day(self) -> _Made:
+        if self.dag.timezone == "UTC":
+            return _Made((self._own("ds"),), "day")
+        return _Made((*self._date("logical_date"), ".date()"), "day")
+
+    def _date(self, name: str) -> Code:
+        own = self._own(name)
+        return (own,) if self.dag.timezone == "UTC" else (f"{own}.astimezone(", Word("UTC"), ")")
+
+    def _own(self, name: str) -> str:
+        if not may_use(name, self.taken) or name in dict(self.dag.params):
+            raise Unclear(f"it takes {name}, and the DAG file has something else of that name")
+        self.dates[name] = None
+        return name
+
+    def _own_parameters(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.dag.params)
+
+    def _parameter(self, name: str) -> _Made:
+        given = self.task.argument("params")
+        if given is not None:
+            raise Unclear("it has params of its own")
+        found = dict(self.dag.params)
+        if name not in found:
+            raise Unclear(f"it takes the parameter {name!r:.60}, which the DAG does not have")
+        if not may_use(name, self.taken):
+            raise Unclear(f"it takes the parameter {name!r:.60}, whose name is not free in Python")
+        if not is_plain(default_of(found[name])):
+            raise Unclear(f"it takes the parameter {name!r:.60}, whose default is not plain JSON")
+        self.parameters[name] = None
+        return _Made((name,))
+
+    def _constant(self, text: str) -> _Made:
+        if not _may_be_quoted(text):
+            raise Unclear("it has a template with an id that has quotes")
+        return _Made((f"'{text}'",), "text")
+
+    def default(self, name: str) -> str:
+        """The word that a date parameter has as its default. A run without a schedule has one moment for all."""
+        return "LOGICAL_DATE" if self.dag.schedule == "None" else DATES[name][1]
+
+
+def is_template(value: Any) -> bool:
+    """Whether Airflow would render something in a value, at any depth."""
+    return any(mark in text for text in _texts(value) for mark in _MARKS)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple | set):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _texts(each)
+
+
+def may_use(name: str, taken: frozenset[str]) -> bool:
+    """Whether an argument of a function can have this name, and means nothing else then."""
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in taken and not hasattr(builtins, name)
+
+
+def default_of(given: Any) -> Any:
+    """The default of a parameter, which may be a ``Param``."""
+    if isinstance(given, Reference) and given.call and given.import_path.rpartition(".")[2] == "Param":
+        found = [each.value for each in given.arguments if each.name in ("0", "default")]
+        return found[0] if found else None
+    return given
+
+
+def uses_as(tree: ast.AST, is_it: Callable[[ast.AST], bool], kind: type) -> bool:
+    """Whether all that is done with a value can be done with one of that class."""
+    for parent in ast.walk(tree):
+        for child in ast.iter_child_nodes(parent):
+            if not is_it(child):
+                continue
+            match parent:
+                case ast.Attribute(attr=attribute) if hasattr(kind, attribute):
+                    continue
+                case ast.FormattedValue() | ast.Compare() | ast.Expr():
+                    continue
+                case ast.Call(func=ast.Name(id="str" | "print" | "bool")):
+                    continue
+            return False
+    return True
+
+
+def _may_be_quoted(text: str) -> bool:
+    """Whether a text can stand in an expression of an f-string of Python 3.10."""
+    return text.isprintable() and not set(text) & {"'", '"', "\\", "{", "}", "#"}
+
+
+def _number(node: ast.expr) -> int | None:
+    match node:
+        case ast.Constant(value=int() as number) if not isinstance(number, bool):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)):
+            return -number
+    return None
+
+
+def _span(named: list[ast.keyword]) -> Code:
+    numbers = {each.arg: _number(each.value) for each in named}
+    if not numbers or None in numbers.values() or not numbers.keys() <= {*_SPANS}:
+        return ()
+    return (Word("timedelta"), f"({', '.join(f'{name}={number}' for name, number in numbers.items())})")

@@ -1,0 +1,82 @@
+"""Steps that call a function of the DAG file with what Airflow gave it: values of the run, parameters, templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowyml.migration.airflow.model import ValueEdge
+from flowyml.migration.airflow.writer.context import DATES, Asked, Code, Template, Word
+from flowyml.migration.airflow.writer.deciding import Decision
+from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+
+__all__ = ["wrapper", "wrapper_arguments"]
+
+Variables = Mapping[tuple[str, str], str]
+
+
+def wrapper_arguments(decision: Decision, variable_of: Callable[[str], str]) -> tuple[list[str], Variables]:
+    """The names of its arguments: dates, parameters, what it is mapped over; and those of other tasks' values."""
+    assert decision.asking
+    names = [*decision.asking.dates, *decision.asking.parameters, *decision.over]
+    values: dict[tuple[str, str], str] = {}
+    for edge in decision.edges:
+        if (edge.task_id, edge.key) in values or edge in decision.over.values():
+            continue
+        own = variable_of(edge.task_id if edge.key == "return_value" else f"{edge.task_id}_{edge.key}")
+        while own in (*names, *values.values()):
+            own += "_"
+        values[edge.task_id, edge.key] = own
+    return names, values
+
+
+def wrapper(
+    decision: Decision, name: str, function: str, decorator: Part, annotations: Mapping[str, str], returns: str,
+    word: Callable[[str], str], keyword: Callable[[str], str], variable_of: Callable[[str], str],
+) -> str:  # fmt: skip
+    """The text of the step. ``annotations`` are those of its parameters, ``returns`` is what the function says."""
+    names, values = wrapper_arguments(decision, variable_of)
+    said = {**annotations, **{each: word(DATES[each][0]) for each in names if each in DATES}}
+    arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in names]
+    arguments += [f"{each}=None" if decision.may_be_missing else each for each in values.values()]
+    given: list[Part] = []
+    for each, argument in {**decision.arguments, **dict.fromkeys(decision.over)}.items():
+        part = each if each in decision.over else _part(argument, values, word)
+        given.append(part if each.isdigit() else Pair(f"{keyword(each)}=", part))
+    head = source(Group(f"def {name}(", arguments, ")"), trail=len(returns) + 5) + (f" -> {returns}" if returns else "")
+    call = Group(f"{function}(", given, ")")
+    body = source(call if returns == "None" else Pair("return ", call), 1)
+    return f"@{source(decorator)}\n{head}:\n    {body}\n"
+
+
+def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:
+    match given:
+        case Template():
+            return _f_string(given, word)
+        case Asked() if given.parameters or not given.code:
+            return Group("{", [Pair(f"{text_literal(each)}: ", each) for each in given.parameters], "}")
+        case Asked():
+            return _code(given.code, word)
+        case ValueEdge():
+            return values[given.task_id, given.key]
+        case list():
+            return Group("[", [_part(each, values, word) for each in given], "]")
+        case dict():
+            pairs = [Pair(f"{text_literal(key)}: ", _part(each, values, word)) for key, each in given.items()]
+            return Group("{", pairs, "}")
+    return value(given)
+
+
+def _code(code: Code, word: Callable[[str], str]) -> str:
+    return "".join(word(each.name) if isinstance(each, Word) else each for each in code)
+
+
+def _f_string(template: Template, word: Callable[[str], str]) -> str:
+    made = ""
+    for part in template.parts:
+        if isinstance(part, str):
+            escaped = repr(f'"{part}')[2:-1].replace("\\'", "'").replace('"', '\\"')
+            made += escaped.replace("{", "{{").replace("}", "}}")
+        else:
+            made += f"{{{_code(part, word)}}}"
+    return f'f"{made}"'

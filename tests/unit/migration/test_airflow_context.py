@@ -1,0 +1,198 @@
+"""What tasks ask Airflow's context for, by arguments and by templates, as values of the run and parameters."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml.migration.airflow.writer.modules import Written, write_module
+from flowyml.migration.airflow.writer.notes import Kind, Verdict
+from tests.unit.migration.dag_files import read
+from tests.unit.migration.modules import loaded
+
+HEAD = """
+from datetime import datetime
+from airflow import DAG
+from airflow.decorators import task
+from airflow.models.param import Param
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import PythonOperator
+"""
+DAY = {"ds": "2026-03-01", "logical_date": "2026-03-01T05:06:07+00:00"}
+
+
+def written(folder: Path, body: str, dag: str = "schedule=None", head: str = "") -> Written:
+    text = f"{HEAD}\n{textwrap.dedent(head)}\nwith DAG('flow', {dag}):\n" + textwrap.indent(
+        textwrap.dedent(body), "    "
+    )
+    file = read(folder, text)
+    return write_module(file, (folder / "repository/dags/flow.py").read_text())
+
+
+def outputs(folder: Path, made: Written, name: str, **given: Any) -> Any:
+    (result,) = made.dags
+    assert result.verdict is Verdict.ANY, result.notes
+    flow = loaded(folder, made, name).flow
+    known = {parameter.name for parameter in flow.compile().parameters}
+    run = flow.run({name: value for name, value in {**DAY, **given}.items() if name in known})
+    assert run.success, run.error
+    return dict(run.outputs)
+
+
+@pytest.mark.parametrize(
+    ("template", "wanted"),
+    [
+        ("{{ ds }}", "2026-03-01"),
+        ("s3://{{ds_nodash}}/it's {\"x\": '\\\\'}", "s3://20260301/it's {\"x\": '\\\\'}"),
+        ("{{ ts }} {{ ts_nodash }}", "2026-03-01T05:06:07+00:00 20260301T050607"),
+        ("{{ logical_date }}", "2026-03-01 05:06:07+00:00"),
+        ("{{ macros.ds_add(ds, -1) }}", "2026-02-28"),
+        ("{{ macros.ds_format(ds, '%Y-%m-%d', '%d.%m.%y') }}", "01.03.26"),
+        ("{{ (logical_date - macros.timedelta(days=1)).strftime('%Y/%m') }}", "2026/02"),
+        ("{{ logical_date.subtract(hours=6) | ds }}", "2026-02-28"),
+        ("{{ dag_run.logical_date.strftime('%A').lower() }}", "sunday"),
+        ("{{ ds.replace('-', '') }} {{ logical_date.year }}", "20260301 2026"),
+        ("{{ dag.dag_id }}.{{ ti.task_id }}", "flow.show"),
+        ("{{ task_instance_key_str }}", "flow__show__20260301"),
+        ("{{ params.n }} {{ params['country'] }}", "3 at"),
+        ("{{ data_interval_start | ts }}", "2026-03-01T05:06:07+00:00"),
+    ],
+)
+def test_templates_of_a_functions_arguments(tmp_path: Path, template: str, wanted: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+        @task
+        def show(text): return text["in"][0]
+        show({{"in": [{template!r}]}})
+        """,
+        "schedule=None, params={'n': Param(3, type='integer'), 'country': 'at'}",
+    )
+    given = {"data_interval_start": DAY["logical_date"]}
+    assert outputs(tmp_path, made, "written_template", **given) == {"show": wanted}
+
+
+def test_what_a_function_takes_by_name(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        "PythonOperator(task_id='show', python_callable=show, op_args=['a'])",
+        "schedule='@daily', params={'country': 'at', 'since': None}",
+        """
+        def show(text, ds=None, *, logical_date, **kwargs):
+            return [text, ds, f"{logical_date:%Y}", kwargs["params"]["country"], kwargs.get("ts_nodash")]
+        """,
+    )
+    assert "def flow(\n    country: str" in made.text or "def flow(country: str" in made.text
+    assert outputs(tmp_path, made, "written_names") == {"show": ["a", "2026-03-01", "2026", "at", "20260301T050607"]}
+
+
+def test_days_are_those_of_utc(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        "PythonOperator(task_id='show', python_callable=str, op_args=['{{ ds }} {{ ts }}'])\n"
+        "BashOperator(task_id='bash', bash_command='echo {{ ds }}')",
+        "schedule='0 0 * * *', start_date=pendulum.datetime(2024, 1, 1, tz='Europe/Vienna')",
+        "import pendulum\ndef str(text): return text",
+    )
+    given = {"logical_date": "2026-03-01T00:00:00+01:00"}
+    assert outputs(tmp_path, made, "written_zone", **given) == {
+        "show": "2026-02-28 2026-02-28T23:00:00+00:00",
+        "bash": "2026-02-28",
+    }
+
+
+def test_commands_with_templates(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        r"""
+        BashOperator(task_id="show", bash_command='echo "{{ ds }}" $MORE {{ params.n }}',
+                     env={"MORE": "{{ ds_nodash }}"}, append_env=True)
+        """,
+        "schedule=None, params={'n': 3}",
+    )
+    assert outputs(tmp_path, made, "written_command", n=4) == {"show": "2026-03-01 20260301 4"}
+    (note,) = [each for each in made.dags[0].notes if each.kind is Kind.CHANGED]
+    assert "a shell reads it" in note.reason
+
+
+def test_an_interval_says_where_it_is_another_than_airflows(tmp_path: Path) -> None:
+    body = "PythonOperator(task_id='show', python_callable=print, op_args=['{{ data_interval_end }}'])"
+    made = written(tmp_path, body, "schedule='@daily'", "def print(text): return text")
+    assert "data_interval_end: datetime = DATA_INTERVAL_END" in made.text
+    (note,) = [each for each in made.dags[0].notes if each.construct == "data_interval_end of show"]
+    assert "a run by hand has none" in note.reason
+
+
+def test_values_that_may_be_missing_are_none(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        @task
+        def load(): raise ValueError("no")
+        @task(trigger_rule="all_done")
+        def report(rows, text): return [rows, text]
+        report(load(), text="x")
+        """,
+    )
+    assert made.dags[0].verdict is Verdict.ANY
+    run = loaded(tmp_path, made, "written_missing").flow.run()
+    assert (run.success, run.step_results["report"].outputs) == (False, {"report": [None, "x"]})
+
+
+@pytest.mark.parametrize(
+    ("body", "dag", "words"),
+    [
+        ("op_args=['{{ var.value.x }}']", "", "it has the template {{ var.value.x }}"),
+        ("op_args=['{{ ti.xcom_pull(task_ids=\"a\") }}']", "", "it has the template {{ ti.xcom_pull("),
+        ("op_args=['{% if ds %}x{% endif %}']", "", "it has a template with statements"),
+        ("op_args=[['{{ nothing }}']]", "", "it has the template {{ nothing }}"),
+        ("op_args=['{{ ds | upper }}']", "", "it has the template {{ ds | upper }}"),
+        ("op_args=['{{ params.y }}']", "", "it takes the parameter 'y', which the DAG does not have"),
+        ("op_args=['{{ params.show }}']", "params={'show': 1}", "whose name is not free in Python"),
+        ("op_args=['{{ params.x }}'], params={'x': 2}", "params={'x': 1}", "it has params of its own"),
+        ("op_args=['{{ ds }}']", "params={'ds': 1}", "the DAG file has something else of that name"),
+        ("op_args=['{{ ds }}']", "render_template_as_native_obj=True", "its DAG has render_template_as_native_obj"),
+        ("op_args=['{{ ds }}']", "user_defined_macros={'ds': 1}", "its DAG has user_defined_macros"),
+    ],
+)
+def test_what_stays_an_operator(tmp_path: Path, body: str, dag: str, words: str) -> None:
+    text = f"PythonOperator(task_id='show', python_callable=show, {body})"
+    made = written(tmp_path, text, f"schedule=None, {dag}", "def show(text): return text")
+    (note,) = [each for each in made.dags[0].notes if each.construct == "task show"]
+    assert note.kind is Kind.OPAQUE
+    assert words in note.reason
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("def show(ti): return 1", "it takes ti of Airflow"),
+        ("def show(**kwargs): return len(kwargs)", "it takes Airflow's context as **kwargs"),
+        ("def show(**kwargs): return kwargs['ti']", "it takes ti of Airflow"),
+        ("def show(logical_date): return logical_date.in_timezone('x')", "which is more than a datetime"),
+    ],
+)
+def test_functions_that_stay_with_their_operators(tmp_path: Path, function: str, words: str) -> None:
+    made = written(tmp_path, "PythonOperator(task_id='show', python_callable=show)", head=function)
+    (note,) = [each for each in made.dags[0].notes if each.construct == "task show"]
+    assert (note.kind, words in note.reason) == (Kind.OPAQUE, True)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "BashOperator(task_id='t', bash_command='test -f x || exit 99')",
+        "BashOperator(task_id='t', bash_command='true', trigger_rule='all_skipped')",
+        "EmptyOperator(task_id='t', trigger_rule='all_skipped')",
+        "BashOperator(task_id='t', bash_command='true', env={'A': '{{ ds }}'})",
+    ],
+)
+def test_what_no_step_means_stays_an_operator(tmp_path: Path, task: str) -> None:
+    (result,) = written(tmp_path, task).dags
+    assert result.verdict is Verdict.AIRFLOW
