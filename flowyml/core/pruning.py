@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 from flowyml.core.durations import span_text
+from flowyml.core.removal import files_below, names_in, remove
 
-__all__ = ["DEFAULT_AGE_SECONDS", "DEFAULT_MAX_BYTES", "Bounds", "Prunable", "Pruned", "bounded", "prune"]
+__all__ = [
+    "DEFAULT_AGE_SECONDS",
+    "DEFAULT_MAX_BYTES",
+    "Bounds",
+    "Prunable",
+    "Pruned",
+    "bounded",
+    "is_unfinished",
+    "prune",
+    "unfinished",
+]
 
 DEFAULT_AGE_SECONDS = 30 * 86_400.0
 """What was not used for so long goes, if nothing needs it."""
 
 DEFAULT_MAX_BYTES = 10_000_000_000
 """The most bytes that may stay of what can be made again: of unpacked code, and of a cache."""
+
+
+_UNFINISHED = re.compile(r"\.new-(?:[0-9a-f]{16}|[a-z0-9_]{8})")
+_WRITING_SECONDS = 3600  # without a change, after which no process is taken to be writing any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +56,11 @@ class Bounds:
     def keeps(self, used: float) -> str:
         """Why something stays that was used last at that time; empty where its age is no reason."""
         return f"used within {span_text(self.older_than)}" if used >= self.before else ""
+
+    def keeps_unfinished(self, changed: float) -> str:
+        """The same for something that is not whole, whatever the age: a process may still be writing it."""
+        young = "a process may be writing it" if changed >= self.now - _WRITING_SECONDS else ""
+        return self.keeps(changed) or young
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +91,27 @@ class Pruned:
     item: Prunable
     freed: int = 0
     problem: str = ""
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file or folder is called as FlowyML calls one until it is whole (``flowyml.core.files``)."""
+    return _UNFINISHED.fullmatch(name) is not None
+
+
+def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
+    """What processes that died were writing into a folder."""
+    for name in filter(is_unfinished, names_in(folder)):
+        try:
+            own = (folder / name).lstat().st_mtime
+        except FileNotFoundError:  # it is whole by now
+            continue
+        found = list(files_below(folder, name))
+        changed = max([own, *(each.modified for each in found)])
+        yield Prunable(
+            kind="unfinished", name=name, bytes=sum(each.size for each in found), used=changed,
+            kept=bounds.keeps_unfinished(changed),
+            remove=partial(remove, folder, name, unless_since=min(bounds.before, bounds.now - _WRITING_SECONDS)),
+        )  # fmt: skip
 
 
 def bounded(found: Iterable[Prunable], bounds: Bounds) -> Iterator[Prunable]:

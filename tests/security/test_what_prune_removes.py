@@ -16,7 +16,7 @@ from flowyml.core import removal
 from flowyml.orchestrators import LocalOrchestrator
 
 HOSTILE = [
-    "..", "...", "-rf", "~", "$(touch hit)", "`touch hit`", "*", "a\nb", "\x1b[2J", ".new-0123456789abcdef", "evil.pyz",
+    "..", "...", "-rf", "~", "$(touch hit)", "`touch hit`", "*", "a\nb", "\x1b[2J", ".new-0123", "evil.pyz",
     "train-0123abcd.pyz", "A" * 200, "ü", "train-0123abcd.pyz\n",
 ]  # fmt: skip
 

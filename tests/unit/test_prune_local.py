@@ -269,6 +269,60 @@ def test_what_a_run_left_that_the_record_does_not_know(usual: LocalOrchestrator,
     assert usual.outputs("known")["rows"] == "x" * 100_000
 
 
+HALF_WRITTEN = """
+import os, signal, sys
+from pathlib import Path
+from flowyml.artifacts import open_store
+from flowyml.core.files import whole_file
+
+def half(file):
+    file.write(b"x" * 1000)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv[2:]:
+    open_store(sys.argv[1]).write(sys.argv[2], half)
+with whole_file(Path(sys.argv[1], "whole")) as file:
+    half(file)
+"""
+
+
+def killed(*arguments: object) -> None:
+    done = subprocess.run([sys.executable, "-c", HALF_WRITTEN, *map(str, arguments)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_process_was_writing_goes_in_time(usual: LocalOrchestrator, own_home: Path) -> None:
+    """Never what may be under way, and never what only looks like it."""
+    for run_id in ("known", "lost"):
+        large().run(on=usual, run_id=run_id)
+    (at,) = own_home.glob("artifacts/*/large/lost/make")
+    keys = [path.relative_to(own_home / "artifacts").as_posix() for path in (at, at.parents[1] / "known/make")]
+    for key in keys:
+        killed(own_home / "artifacts", f"{key}/1/rows-{{content}}.bin")
+    (own_home / "bundles").mkdir()
+    killed(own_home / "bundles")
+    with usual.store.session() as db:
+        db.execute("DELETE FROM runs WHERE run_id = 'lost'")
+    (own_home / "bundles/.new-mine.txt").write_text("mine")
+    lost, known, bundle = (
+        next(folder.glob(".new-*[0-9a-f]"))
+        for folder in (at / "1", at.parents[1] / "known/make/1", own_home / "bundles")
+    )
+    plan = plan_of(usual)
+    assert plan["unfinished", bundle.name] == "a process may be writing it"
+    assert plan_of(usual, 3600)["artifact", str(lost.relative_to(own_home / "artifacts"))] == "used within 60 minutes"
+    for path in (lost, known, bundle, own_home / "bundles/.new-mine.txt"):
+        os.utime(path, (1, 1))
+    usual.prune(older_than=3600)
+    assert not lost.exists()
+    assert not bundle.exists()
+    assert known.exists(), "its run may be under way"
+    assert (own_home / "bundles/.new-mine.txt").exists()
+    usual.prune(older_than=OLD)
+    usual.prune(older_than=OLD)
+    assert artifacts(own_home) == []
+
+
 def test_outputs_of_another_record_in_the_same_store_stay(own_home: Path, tmp_path: Path) -> None:
     other = LocalOrchestrator(store=tmp_path / "other.db", keep_outputs=True)
     large().run(on=other, run_id="theirs")

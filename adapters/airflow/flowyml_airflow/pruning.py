@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from flowyml.core.errors import ConfigurationError, PlanError
-from flowyml.core.pruning import Bounds, Prunable
+from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.plan.bundle import Bundle
 from flowyml_airflow.client import AirflowClient
 from flowyml_airflow.folder import Folder
@@ -25,6 +25,7 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
             "What FlowyML left of Airflow's runs is in its DAGs folder: give AirflowOrchestrator(dags_folder=…), or "
             "dags_folder in flowyml.toml."
         )
+    yield from _unfinished(folder, bounds)
     sources = _sources(folder)
     for name in filter(_BUNDLE.fullmatch, folder.names(BUNDLES_FOLDER)):
         path = f"{BUNDLES_FOLDER}/{name}"
@@ -36,6 +37,27 @@ def prunable(folder: Folder | None, client: Callable[[], AirflowClient], bounds:
             kind="bundle", name=name, bytes=size, used=used, kept=kept,
             remove=partial(_remove, folder, client, name, bounds),
         )  # fmt: skip
+
+
+def _unfinished(folder: Folder, bounds: Bounds) -> Iterator[Prunable]:
+    """What processes that died were writing: DAG files and bundles."""
+    for place in ("", f"{BUNDLES_FOLDER}/"):
+        for name in filter(is_unfinished, folder.names(place.rstrip("/"))):
+            path = f"{place}{name}"
+            size, changed = folder.about(path)
+            kept = "its age cannot be seen" if changed is None else bounds.keeps_unfinished(changed)
+            yield Prunable(
+                kind="unfinished", name=path, bytes=size, used=changed or bounds.now, kept=kept,
+                remove=partial(_remove_unfinished, folder, path, bounds),
+            )  # fmt: skip
+
+
+def _remove_unfinished(folder: Folder, path: str, bounds: Bounds) -> int:
+    size, changed = folder.about(path)
+    if changed is None or bounds.keeps_unfinished(changed):
+        return 0
+    folder.remove_own(path)
+    return 0 if folder.about(path)[1] is not None else size
 
 
 def _needed(folder: Folder, client: Callable[[], AirflowClient], name: str) -> str:

@@ -17,7 +17,7 @@ from flowyml.artifacts import open_store, run_place
 from flowyml.artifacts.housekeeping import discard, stored
 from flowyml.core.errors import PlanError
 from flowyml.core.files import write_whole
-from flowyml.core.pruning import Bounds, Prunable
+from flowyml.core.pruning import Bounds, Prunable, is_unfinished
 from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.http import NotFoundError
 from flowyml.plan.names import slug
@@ -143,7 +143,7 @@ class Leftovers:
         bundles = {each for each in inside if each.endswith(".pyz")}
         if self._bundle(name, bundles) is None:
             return "it does not hold a flow as FlowyML writes them"
-        if {*inside} - servers - bundles - {*_WRITTEN}:
+        if any(not is_unfinished(each) for each in {*inside} - servers - bundles - {*_WRITTEN}):
             return "files are in it that FlowyML did not write"
         if servers != {_mark(self.server)}:
             return "another server may run it" if servers else "which server runs it was not noted"

@@ -18,7 +18,7 @@ from flowyml.artifacts.housekeeping import Stored, discard, is_artifact, stored
 from flowyml.artifacts.store import Store
 from flowyml.core.errors import ArtifactError, ConfigurationError, PlanError
 from flowyml.core.process_identity import ProcessIdentity, is_alive
-from flowyml.core.pruning import Bounds, Prunable, bounded
+from flowyml.core.pruning import Bounds, Prunable, bounded, unfinished
 from flowyml.core.removal import files_below, names_in, remove, remove_leftovers
 from flowyml.orchestrators.local.bundles import records
 from flowyml.orchestrators.local.outputs import instance
@@ -58,6 +58,7 @@ def prunable(store: RunStore, home: Path, bounds: Bounds) -> Iterator[Prunable]:
     yield from _left_folders(store, bounds)
     yield from _left_artifacts(store, bounds)
     yield from _bundles(store, home / "bundles", bounds, runs.going)
+    yield from unfinished(home / "bundles", bounds)
     yield from _record(store, runs.going)
     yield from bounded(_unpacked(bounds), bounds)
 
@@ -329,6 +330,7 @@ def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
     """Code that was unpacked for this user's processes, whatever engine started them."""
     for cache in caches():
         remove_leftovers(cache)
+        yield from unfinished(cache, bounds)
         for name in filter(_UNPACKED.fullmatch, names_in(cache)):
             with claimed(cache / name) as is_free:
                 used = _modified(cache / name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -123,6 +125,21 @@ def test_a_link_in_the_dags_folder_leads_nowhere(tmp_path: Path) -> None:
     done = list(prune(list(prunable(dags, lambda: cast("Any", Client()), Bounds(older_than=0)))))
     assert [each.freed for each in done] == [0]
     assert there.read(f"flowyml_bundles/{name}")
+
+
+def test_what_a_killed_process_was_writing_goes_in_time(folder: Folder, tmp_path: Path) -> None:
+    left = [".new-0123456789abcdef", "flowyml_bundles/.new-0123456789abcdef", "flowyml_bundles/.new-01234567"]
+    others = [".new-mine.py", "flowyml_bundles/.newer", "reports/.new-0123456789abcdef"]
+    (tmp_path / "reports").mkdir()
+    for name in (*left, *others):
+        (tmp_path / name).write_bytes(b"half")
+    assert plan_of(folder) == dict.fromkeys(left, "a process may be writing it")
+    old = list(prunable(folder, lambda: cast("Any", Client()), Bounds(older_than=0, now=time.time() + 4000)))
+    os.utime(tmp_path / left[0], (time.time() + 4000, time.time() + 4000))
+    done = list(prune(old))
+    assert {each.item.name: each.freed for each in done} == {left[0]: 0, left[1]: 4, left[2]: 4}
+    assert not any((tmp_path / name).exists() for name in left[1:])
+    assert all((tmp_path / name).exists() for name in (left[0], *others))
 
 
 def test_pruning_needs_the_dags_folder() -> None:

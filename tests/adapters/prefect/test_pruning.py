@@ -90,6 +90,8 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     (flows / old / "results.csv").write_text("mine")
     assert found()["flow", old].kept == "files are in it that FlowyML did not write"
     (flows / old / "results.csv").unlink()
+    (flows / old / ".new-0123456789abcdef").write_text("a process was killed while it wrote this")
+    assert found()["flow", old].kept == ""
 
     os.utime(flows / old, (1, 1))
     assert plan["flow", old].remove() == 0, "the run that may be run again is there yet"
