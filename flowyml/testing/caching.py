@@ -23,8 +23,8 @@ _CACHED = ("numbers", "scaled", "nothing", "square[0]", "square[1]", "square[2]"
 
 class CachingConformance(Conformance):
     """Caching, by three runs of one pipeline: the second with the same parameters, the third with another ``scale``
-    and a new result of ``numbers``. Override ``engine_options`` where workers have a store in common only if a pipeline
-    says which."""
+    and a new result of ``numbers``. Two of the steps are an execution group, where the engine has them. Override
+    ``engine_options`` where workers have a store in common only if a pipeline says which."""
 
     @classmethod
     def engine_options(cls, folder: str) -> Mapping[str, Any]:
@@ -39,7 +39,8 @@ class CachingConformance(Conformance):
         if orchestrator.capabilities[Feature.CACHING].level is Level.NO:
             return ()
         folder = new_folder()
-        sample = caches(folder, **cls.engine_options(folder))
+        together = orchestrator.capabilities[Feature.EXECUTION_GROUPS].level is not Level.NO
+        sample = caches(folder, together=together, **cls.engine_options(folder))
         wanted: list[tuple[Any, Mapping[str, Any]]] = [
             (sample, {}), (sample, {}), (sample.refreshed(["numbers"]), {"scale": 2})
         ]  # fmt: skip

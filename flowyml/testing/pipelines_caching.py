@@ -11,8 +11,12 @@ from flowyml.core.hooks import PipelineHook
 __all__ = ["caches"]
 
 
-def caches(folder: str, **engines: Any) -> Pipeline:
-    """Steps that write down when they run, all but the last one cached: a list, its items, an object, and None."""
+def caches(folder: str, *, together: bool = True, **engines: Any) -> Pipeline:
+    """Steps that write down when they run, all but the last one cached: a list, its items, an object, and None.
+
+    Unless ``together`` is false, the object and None are made in an execution group.
+    """
+    group = "both" if together else None
 
     def note(line: str) -> None:
         with Path(folder, "trace").open("a") as file:
@@ -28,12 +32,12 @@ def caches(folder: str, **engines: Any) -> Pipeline:
         note(f"square {n}")
         return n * n
 
-    @step(cache=True)
+    @step(cache=True, execution_group=group)
     def scaled(values: list[int], scale: int) -> set[int]:
         note("scaled")
         return {scale * value for value in values}
 
-    @step(cache=True)
+    @step(cache=True, execution_group=group)
     def nothing(values: set[int]) -> int | None:
         note("nothing")
         return None

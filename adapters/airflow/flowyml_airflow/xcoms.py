@@ -1,8 +1,9 @@
 """Outputs as Airflow carries them, there and back. This file travels in the bundle too.
 
 Databases keep XComs as JSON of their own kind: SQLite takes ``10.0`` for the number 10 (its column has numeric
-affinity), PostgreSQL's JSONB knows no -0.0 and sorts keys, and Airflow itself revives a dict with ``__classname__``. So
-all but the plainest values cross as a text, which nothing on the way interprets.
+affinity), PostgreSQL's JSONB knows no -0.0 and sorts keys, and Airflow itself revives a dict with ``__classname__`` and
+takes None for an XCom that is not there. So all but the plainest values cross as a text, which nothing on the way
+interprets.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _TEXT = "$json"
 def carried(packed: Any) -> Any:
     """What is handed to Airflow for an output that was packed.
 
-    >>> carried(10.0), carried("ten"), carried(True), carried([1])
-    ({'$json': '10.0'}, 'ten', True, {'$json': '[1]'})
+    >>> carried(10.0), carried("ten"), carried(True), carried(None)
+    ({'$json': '10.0'}, 'ten', True, {'$json': 'null'})
     """
-    if packed is None or isinstance(packed, str | int) or is_reference(packed):
+    if isinstance(packed, str | int) or is_reference(packed):
         return packed
     return {_TEXT: json.dumps(packed, ensure_ascii=False)}
 
