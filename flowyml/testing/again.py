@@ -86,9 +86,15 @@ class ExecutionGroupConformance(Conformance):
         assert done.outputs == {"sum": 7}
         (left, one), (right, other) = (line.split() for line in done.trace)
         assert (left, right, one) == ("left", "right", other)
-        assert set(done.steps) == {"numbers", "left", "right", "add"}
+        assert set(done.steps) == {"numbers", "left", "right", "measured", "add"}
         said = {(line.step, line.message) for line in done.run.logs() if line.message.endswith("was here")}
         assert said == {("left", "left was here"), ("right", "right was here")}
+
+    @sample(pipelines.together, needs=[Feature.EXECUTION_GROUPS])
+    def test_what_a_step_of_a_group_gave_is_listed(self, orchestrator: Orchestrator, done: Done) -> None:
+        self.needs(orchestrator, Feature.ARTIFACTS, done.run.artifacts)
+        (found,) = [artifact for artifact in done.run.artifacts() if artifact.step == "measured"]
+        assert (found.type, found.name, dict(found.metadata)) == ("metrics", "measured", {"share": 0.25})
 
     @sample(pipelines.together_items, needs=[Feature.EXECUTION_GROUPS, Feature.FAN_OUT])
     def test_each_item_of_a_group_has_steps_of_its_own(self, done: Done) -> None:

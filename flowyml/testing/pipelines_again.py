@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from flowyml import Pipeline, either, elif_, for_each, pipeline, step, when
 from flowyml.testing.pipelines_parts import parts
@@ -38,7 +38,7 @@ def items_fail_once(folder: str) -> Pipeline:
 
 
 def together(folder: str) -> Pipeline:
-    """Two steps of an execution group, with one before and one after it."""
+    """Three steps of an execution group, the last of which measures, with one before and one after it."""
     note, numbers, _, add, _, _, _ = parts(folder)
 
     @step(execution_group="group")
@@ -57,10 +57,16 @@ def together(folder: str) -> Pipeline:
         print("right was here")
         return left + 1
 
+    @step(execution_group="group")
+    def measured(right: int) -> Annotated[dict[str, float], "metrics"]:
+        return {"share": 1 / right}
+
     @pipeline(name="conformance together")
     def made() -> Any:
         first = left(numbers(3))
-        return {"sum": add(first, right(first))}
+        second = right(first)
+        measured(second)
+        return {"sum": add(first, second)}
 
     return made
 

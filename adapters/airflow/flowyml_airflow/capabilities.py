@@ -31,10 +31,7 @@ CAPABILITIES = Capabilities(
             "On 2.11, where one item of a loop is to run again, all items that failed do. An execution group runs "
             "again as a whole."
         ),
-        Feature.ARTIFACTS: partly(
-            "An output whose name Airflow does not take as a key is listed by its XCom's key. Steps of an "
-            "execution group are not listed."
-        ),
+        Feature.ARTIFACTS: partly("An output whose name Airflow does not take as a key is listed by its XCom's key."),
         Feature.SCHEDULE_CATCH_UP: partly(
             "Without catch-up, Airflow still fires the last time that was missed: at once when a schedule is resumed, "
             "or made with a start that has passed."

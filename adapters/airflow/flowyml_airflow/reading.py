@@ -174,7 +174,7 @@ class RunReader:
         return Outputs({**read, **plain}, not_kept=read.not_kept) if plain else read
 
     def listed(self, found: Mapping[str, Any]) -> list[Artifact]:
-        """What tasks of FlowyML's have returned, by the keys of their XComs."""
+        """What steps have returned: each task's own under one key, those of an execution group under one an output."""
         facts = self.facts(found)
         if not facts:
             return []
@@ -182,14 +182,30 @@ class RunReader:
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         tasks = {(task["task_id"], map_index(task)): task for task in self._tasks(found) if task["task_id"] in order}
         artifacts: list[Artifact] = []
-        for key in sorted(
-            tasks.keys() & set(self.client.returned(dag, run_id)), key=lambda key: (order[key[0]], key[1])
-        ):
-            returned, task = self.client.xcom(dag, run_id, key[0], map_index=key[1]), tasks[key]
-            if isinstance(returned, dict):
-                outputs = {name: restored(value) for name, value in returned.items()}
-                artifacts += artifacts_of(name_of(task), outputs, index_of(task))
+        have_returned = set(self.client.returned(dag, run_id))
+        for key in sorted(tasks, key=lambda key: (order[key[0]], key[1])):
+            task = tasks[key]
+            if runs_several(task):
+                for name, outputs in self._returned_together(task, found):
+                    artifacts += artifacts_of(name, outputs, index_of(task))
+            elif key in have_returned:
+                returned = self.client.xcom(dag, run_id, key[0], map_index=key[1])
+                if isinstance(returned, dict):
+                    outputs = {name: restored(value) for name, value in returned.items()}
+                    artifacts += artifacts_of(name_of(task), outputs, index_of(task))
         return artifacts
+
+    def _returned_together(
+        self, task: Mapping[str, Any], found: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The packed outputs of each step of an execution group that completed."""
+        place = (found["dag_id"], found["dag_run_id"], task["task_id"])
+        for name, said in self._written(task, found).get("steps", {}).items():
+            keys: Mapping[str, str] = said.get("outputs", {})
+            yield (
+                name,
+                {output: restored(self.client.xcom(*place, key, map_index(task))) for output, key in keys.items()},
+            )
 
     def _returned(self, dag: str, run_id: str) -> dict[str, Any]:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""

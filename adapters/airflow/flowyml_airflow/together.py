@@ -110,10 +110,11 @@ class GroupRun:
                 self._wait(step, delays.pop(0))
                 attempt += 1
             else:
+                keys = {name: self.flow.key(FromStep(step.name, name)) for name in outputs}
                 for name, packed in outputs.items():
-                    self.ti.xcom_push(key=self.flow.key(FromStep(step.name, name)), value=carried(packed))
+                    self.ti.xcom_push(key=keys[name], value=carried(packed))
                 cached = {"cached_from": outputs.cached_from} if isinstance(outputs, CachedOutputs) else {}
-                self._write(step, "success", attempt, **cached)
+                self._write(step, "success", attempt, outputs=keys, **cached)
                 return outputs
 
     def _note(self, step: Step, attempt: int, error: StepError, *, is_last: bool) -> None:
