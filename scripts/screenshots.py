@@ -1,4 +1,5 @@
-"""The pictures of the README: one run live in a terminal and in Prefect's UI, and the same pipeline in Airflow's.
+"""The pictures of the README and of docs/artifacts.md: one run live in a terminal and in Prefect's UI, and the same
+pipeline in Airflow's; then what the UIs show of its artifacts.
 
     .venv/bin/python scripts/screenshots.py            # both engines
     .venv/bin/python scripts/screenshots.py prefect    # one of them
@@ -30,7 +31,9 @@ from tests.engines.prefect import PrefectServer, prefect_server  # noqa: E402
 ASSETS = ROOT / "docs/assets"
 RUN_ID = "train-2026-11-27"
 COLUMNS = 96
-MOST_BYTES = 200_000
+MOST_BYTES = 150_000
+# A step whose artifacts are shown, and what tells that they are: tables of a model and of metrics, a figure.
+PICTURED = {"choose": "td:has-text('cross_validation')", "draw": "img[src^='data:image/png']"}
 COLOURS = {1: "font-weight:bold", 2: "color:#8b949e", 31: "color:#f85149", 32: "color:#56d364", 33: "color:#e3b341",
            36: "color:#56d4dd"}  # fmt: skip
 PAGE = """<meta charset="utf-8"><body style="margin:0;display:inline-block;background:#0d1117">
@@ -60,6 +63,13 @@ def on_prefect(folder: Path) -> None:
             page.get_by_text("train_forest").first.wait_for()
             page.wait_for_timeout(4000)
             shot(page, "run-prefect.png")
+            page.set_viewport_size({"width": 1000, "height": 760})
+            for step, shown in PICTURED.items():
+                page.goto(f"{server.url}/artifacts/key/train-classifier-step-{step}")
+                page.locator("a[href*='/artifacts/artifact/']").first.click()  # the key's page lists its versions alone
+                page.locator(shown).first.wait_for()
+                page.wait_for_timeout(1000)  # the tabs slide in
+                shot(page, f"artifact-prefect-{step}.png")
 
 
 def restart_with_its_own_address(server: PrefectServer) -> None:

@@ -1,7 +1,7 @@
 """Artifacts as Markdown, for the UIs of engines: what users' data says is text there, and never markup.
 
-Each character that could be markup, in Markdown or HTML, is written as a number, which "cannot be used in place of
-symbols indicating structure". Source: CommonMark, *Entity and numeric character references*.
+Each character that could be markup, in Markdown or HTML, stands behind a backslash. Source: CommonMark, *Backslash
+escapes*. Of other ways, such as ``&#46;``, the first of Prefect's two UIs shows the letters.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from string import punctuation
 from typing import Any
 
 from flowyml.artifacts.listing import listed
@@ -20,7 +21,7 @@ from flowyml.core.runs import Artifact
 
 __all__ = ["escaped", "markdown_of", "noted"]
 
-_PLAIN = frozenset(" ,;%/°×")
+_MARKUP = frozenset(punctuation) - frozenset(",;%")
 _MOST_FACTS = 50
 _LARGEST_PICTURE = 150_000  # bytes of a picture that stands in the text itself
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -55,15 +56,15 @@ def escaped(text: object) -> str:
     """A text on one line, as text.
 
     >>> escaped("<b>|*x*")
-    '&#60;b&#62;&#124;&#42;x&#42;'
+    '\\\\<b\\\\>\\\\|\\\\*x\\\\*'
     """
     return "".join(map(_escaped, " ".join(str(text).split())))
 
 
 def _escaped(char: str) -> str:
-    if char.isalnum() or char in _PLAIN:
-        return char
-    return f"&#{ord(char)};" if char.isprintable() else "�"
+    if char in _MARKUP:
+        return f"\\{char}"
+    return char if char.isprintable() else "�"
 
 
 def _section(artifact: Artifact, store: str | None) -> str:

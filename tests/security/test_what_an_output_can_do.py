@@ -32,6 +32,8 @@ def stored(value: Any, store: Store, **about: Any) -> Artifact:
 EVIL = [
     "<script>alert(1)</script>", "![x](javascript:alert(1))", "[x](http://evil)", "|", "`", "\n# head", "<!-- -->",
     "-->", "&lt;b&gt;", "**b**", "\x1b[31m", "\u202e", "a\r\n\r\n<b>", "https://evil.example", "~~~\n", "$x$",
+    "\\", "\\|", "\\\\|", "a\n===\n---", "1. x", "- x", "www.evil.example", "a@evil.example", "&#60;b&#62;",
+    "| a |\n| --- |",
 ]  # fmt: skip
 
 
@@ -48,13 +50,28 @@ def test_what_users_data_says_is_text_in_markdown(tmp_path: Path, text: str) -> 
         body, _, note = shown.rpartition("<!-- flowyml:")
         lines = [line.removeprefix("### ").removeprefix("> ").strip() for line in body.splitlines()]
         for line in lines:
-            bare = re.sub(r"&#\d+;", "", line.replace("| --- | --- |", "").replace("| --- |", ""))
+            bare = re.sub(r"\\[!-/:-@\[-`{-~]", "", line.replace("| --- | --- |", "").replace("| --- |", ""))
             cells = [cell.strip() for cell in bare.split("|")]
             assert not any(char in cell for cell in cells for char in "<>[]()`*_#!\\~$\x1b\u202e"), line
             assert "&" not in bare, line
         assert len([line for line in lines if line.startswith("|")]) in (0, 3, 4, 5, 6, 7, 8)
         assert note.endswith(" -->")
+        assert_is_text(shown, str(found.metadata.get("a", found.metadata.get(text[:40]))))
     assert noted(markdown_of([stored(rows, store, kind="table")]))[0].head == {"columns": [text[:40]], "rows": [[text]]}
+
+
+def assert_is_text(markdown: str, text: str) -> None:
+    """As a program reads it that shows Markdown: headings, tables and quotes of text, and the text as it was."""
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    tokens = parser.parse(markdown)
+    inline = [child for token in tokens if token.type == "inline" for child in token.children]
+    assert {child.type for child in inline} <= {"text", "hardbreak"}
+    frame = {token.type.removesuffix("_open").removesuffix("_close") for token in tokens if token.type != "inline"}
+    assert frame <= {"heading", "paragraph", "table", "thead", "tbody", "tr", "th", "td", "blockquote", "html_block"}
+    assert [token.content.startswith("<!-- flowyml:") for token in tokens if token.type == "html_block"] == [True]
+    if text.isprintable():
+        said = ["".join(child.content for child in token.children) for token in tokens if token.type == "inline"]
+        assert " ".join(text.split()) in said
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "..", "a/../../b"])
