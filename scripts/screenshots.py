@@ -63,7 +63,7 @@ def on_prefect(folder: Path) -> None:
             page.get_by_text("train_forest").first.wait_for()
             page.wait_for_timeout(4000)
             shot(page, "run-prefect.png")
-            page.set_viewport_size({"width": 1000, "height": 760})
+            page.set_viewport_size({"width": 1000, "height": 900})
             for step, shown in PICTURED.items():
                 page.goto(f"{server.url}/artifacts/key/train-classifier-step-{step}")
                 page.locator("a[href*='/artifacts/artifact/']").first.click()  # the key's page lists its versions alone
