@@ -45,12 +45,22 @@ _EPHEMERAL = """program_path=$(mktemp -d)
 printf "%s" "$0" > "$program_path/ephemeral_component.py"
 _KFP_RUNTIME=true python3 -m kfp.dsl.executor_main --component_module_path "$program_path/ephemeral_component.py" "$@"
 """
-_RUN = (
-    "import sys;sys.path.insert(0,sys.argv[1]);from flowyml_kubeflow.launcher import main;sys.exit(main(sys.argv[1:]))"
-)
+# Modules come from where the bundle is unpacked and compiled, by which the step's own process starts too.
+_RUN = """import sys
+from pathlib import Path
+from runpy import run_path
+
+bundle = Path(sys.argv[1])
+run_path(str(bundle), run_name="bundle")["make_importable"](bundle)
+from flowyml_kubeflow.launcher import main
+
+sys.exit(main(sys.argv[1:]))
+"""
 _COMPONENT = """import inspect
 import json
 import sys
+from pathlib import Path
+from runpy import run_path
 
 from kfp import dsl
 
@@ -63,7 +73,8 @@ artifacts = {
     if name.isidentifier()  # a server that keeps logs adds one that is called executor-logs
 }
 (bundle,) = given["inputs"]["artifacts"]["code__"]["artifacts"]
-sys.path.insert(0, dsl.Artifact(uri=bundle["uri"]).path)
+bundle = Path(dsl.Artifact(uri=bundle["uri"]).path)
+run_path(str(bundle), run_name="bundle")["make_importable"](bundle)
 
 
 def run(**given_artifacts):

@@ -418,6 +418,21 @@ def test_hooks_get_the_name_of_the_workflow_where_a_run_has_none(
     assert expected in (tmp_path / "journal").read_text()
 
 
+def test_a_container_keeps_the_modules_compiled_that_its_step_needs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images for containers often set the variable."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    made = compiled(form="container")
+    output = tmp_path / "output.json"
+    given = json.dumps({"outputs": {"outputFile": str(output)}})
+    _, *command = container(made)["command"]
+    subprocess.run([sys.executable, *command, made.bundle.write(tmp_path), "last", given], check=True)
+    assert json.loads(output.read_text()) == {"parameterValues": {}, "artifacts": {}}
+    assert {path.name.split(".")[0] for path in (tmp_path / "cache").rglob("*.pyc")} >= {"launcher", "spawn"}
+
+
 @pytest.mark.parametrize(
     ("state", "status"),
     [("SUCCEEDED", "COMPLETED"), ("COMPLETE", "COMPLETED"), ("CACHED", "COMPLETED"), ("CANCELED", "CANCELLED"),
