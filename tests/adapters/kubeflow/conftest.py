@@ -69,7 +69,9 @@ class Api:
         """The next such call fails; skips the test on a real server."""
         if self.state is None:
             pytest.skip("a real server does not fail on demand")
-        self.state.faults[:] = [self.module.Fault(method, path, **how)]
+        from tests.engines.kubeflow_state import Fault
+
+        self.state.faults[:] = [Fault(method, path, **how)]
 
 
 @pytest.fixture(scope="session")
@@ -77,10 +79,17 @@ def kfp_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     if url := os.environ.get("FLOWYML_TEST_KFP_URL"):
         yield Api(url, None, None)
         return
-    module = engine("kubeflow_api")
+    from tests.engines import kubeflow_api as module
+
     folder = tmp_path_factory.mktemp("kfp")
     with module.served(folder) as (url, state):
         yield Api(url, state, module, folder)
+
+
+@pytest.fixture
+def orchestrator(kfp_api: Api) -> KubeflowOrchestrator:
+    """One on that API."""
+    return kfp_api.orchestrator()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,93 @@
+"""What every orchestrator promises, over KFP's API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.core.capabilities import Feature
+from flowyml.core.errors import RetryRefusedError, UnsupportedFeatureError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.schedule import Schedule
+from flowyml.orchestrators.base import Orchestrator
+from flowyml.testing import (
+    OrchestratorConformance,
+    pipelines,
+    pipelines_again,
+    pipelines_branches,
+    pipelines_ends,
+    pipelines_loops,
+)
+from flowyml.testing.base import Done, sample, wait_until
+from tests.engines.kubeflow_calls import IS_REAL, OVER_THE_API, RUN
+
+pytestmark = OVER_THE_API
+
+
+class TestConformanceOverTheApi(OrchestratorConformance):
+    run_timeout = RUN
+    joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
+    counts_retries = False  # KFP forgets the pods that it runs again
+    patience = 30 if IS_REAL else 2
+
+    @pytest.mark.xfail(reason="KFP starts nothing more in a run that was stopped", strict=True)
+    def test_clean_up_after_a_cancellation(self, orchestrator: Orchestrator, folder: str) -> None:
+        handle = orchestrator.run_pipeline(pipelines_ends.tidied_late(folder))
+        wait_until((Path(folder) / "beats").exists, self.run_timeout, "the step begins")
+        assert handle.cancel() is True
+        assert self.finish(handle).status is ExecutionStatus.CANCELLED
+        assert (Path(folder) / "trace").exists()
+
+    def test_a_retry_runs_the_failed_items_of_a_loop(self, orchestrator: Orchestrator, folder: str) -> None:
+        """Pods of loops succeed where their steps fail, and KFP runs only pods again that failed: it is refused."""
+        handle = self.finish(orchestrator.run_pipeline(pipelines_again.items_fail_once(folder)))
+        with pytest.raises(RetryRefusedError, match="KFP runs only pods again that failed"):
+            handle.retry()
+
+    @classmethod
+    def engine_options(cls, folder: str) -> Mapping[str, Any]:
+        return {"kubeflow": {"env": {"FLOWYML_ARTIFACTS": f"{folder}/store"}}}
+
+    def test_a_step_of_a_group_fails_alone_and_runs_again(self, orchestrator: Orchestrator, folder: str) -> None:
+        """As those of loops, its pod succeeds: a retry is refused."""
+        with pytest.raises(RetryRefusedError, match="KFP runs only pods again that failed"):
+            super().test_a_step_of_a_group_fails_alone_and_runs_again(orchestrator, folder)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def new_folder(cls, new_shared: Callable[[], Path]) -> Callable[[], str]:
+        return lambda: str(new_shared())
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_orchestrator(cls, kfp_api: Any) -> Callable[..., Orchestrator]:
+        make: Callable[..., Orchestrator] = kfp_api.orchestrator
+        return make
+
+    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
+    def test_independent_steps_run_at_the_same_time(self, orchestrator: Orchestrator, folder: str) -> None:
+        super().test_independent_steps_run_at_the_same_time(orchestrator, folder)
+
+    @sample(pipelines_branches.beside, needs=[Feature.BRANCHES, Feature.FAN_OUT], settings=["patience"])
+    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
+    def test_a_step_beside_a_branch_and_a_loop_does_not_wait(self, done: Done, orchestrator: Orchestrator) -> None:
+        super().test_a_step_beside_a_branch_and_a_loop_does_not_wait(done, orchestrator)
+
+    @sample(pipelines_loops.item_by_item, needs=[Feature.FAN_OUT], settings=["patience"])
+    @pytest.mark.skipif(not IS_REAL, reason="the fake runs one task after another")
+    def test_an_item_does_not_wait_for_the_others(self, done: Done) -> None:
+        super().test_an_item_does_not_wait_for_the_others(done)
+
+    def test_next_runs_are_in_the_time_zone(self, orchestrator: Orchestrator) -> None:
+        """Of a zone that keeps its offset; others are refused, with the reason."""
+        schedule = Schedule.of("daily", 6, timezone="Asia/Kolkata")
+        made = orchestrator.schedule_pipeline(pipelines.greeting(), schedule)
+        try:
+            assert made.next_runs[0] == schedule.next_times()[0]
+        finally:
+            orchestrator.delete_schedule(made.schedule_id)
+        with pytest.raises(UnsupportedFeatureError, match="changes its offset in the course of the year"):
+            orchestrator.schedule_pipeline(pipelines.greeting(), Schedule.of("daily", 6, timezone="America/New_York"))

@@ -1,0 +1,169 @@
+"""KFP's API when it fails, hangs or loses its answers, and several processes that submit one run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml import Pipeline, step
+from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.testing import pipelines
+from flowyml_kubeflow import KubeflowOrchestrator
+from tests.engines.kubeflow_calls import OVER_THE_API, RUN, run_id
+
+pytestmark = OVER_THE_API
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the run was made", "after the run was made"])
+def test_a_lost_answer_makes_no_second_run(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator, shared: Path, before: bool
+) -> None:
+    kfp_api.fail("POST", "/runs$", before=before)
+    handle = orchestrator.run_pipeline(pipelines.counting(str(shared)), run_id("lost"))
+    handle.wait_for_completion(RUN, 0.5)
+    assert handle.status is ExecutionStatus.COMPLETED, handle.error
+    assert (shared / "executions").read_text() == "x"
+    assert [run.run_id for run in orchestrator.runs("conformance counting")].count(handle.run_id) == 1
+
+
+def test_a_slow_answer_is_a_lost_one(kfp_api: Any, shared: Path) -> None:
+    impatient = kfp_api.orchestrator(timeout=2)
+    kfp_api.fail("POST", "/runs$", before=False, seconds=4)
+    handle = impatient.run_pipeline(pipelines.counting(str(shared)), run_id("slow"))
+    handle.wait_for_completion(RUN, 0.5)
+    assert (shared / "executions").read_text() == "x"
+
+
+@pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_comes_before_a_run_survives_lost_answers(kfp_api: Any, path: str, before: bool) -> None:
+    @step
+    def one() -> int:
+        return 1
+
+    name = run_id("deploy")
+    orchestrator = kfp_api.orchestrator(experiment=name)
+    kfp_api.fail("POST", path, before=before)
+    pipeline = Pipeline(name).add_step(one)
+    if before:  # nothing was made, and the error advises the caller to try again
+        with pytest.raises(EngineUnreachableError, match="made to fail before"):
+            orchestrator.run_pipeline(pipeline, name)
+    else:
+        orchestrator.run_pipeline(pipeline, name)
+    handle = orchestrator.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5)
+    assert handle.outputs == {"one": 1}
+
+
+@pytest.mark.parametrize(("machines", "lags"), [(1, []), (2, [1.2, 0, 0.6])], ids=["one machine", "two machines"])
+def test_processes_with_one_run_id_make_one_run(
+    kfp_api: Any, shared: Path, machines: int, lags: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two machines no lock is shared, and a run is seen some time after the time that it bears."""
+    name = run_id("both")
+    code = f"""
+from flowyml.testing import pipelines
+from flowyml_kubeflow import KubeflowLocalOrchestrator, KubeflowOrchestrator
+mine = KubeflowOrchestrator(**{kfp_api.options!r})
+mine.client.api, mine.deploy_pipeline(pipelines.counting({str(shared)!r}))
+print("ready", flush=True)
+input()
+print(mine.run_pipeline(pipelines.counting({str(shared)!r}), {name!r}).job_id)
+"""
+    if kfp_api.state:
+        kfp_api.state.lags[:] = lags
+        monkeypatch.setattr(kfp_api.state, "pods_start_after", 6 if machines > 1 else 0)
+    homes = [{**os.environ, "FLOWYML_HOME": str(shared / f"machine-{n % machines}")} for n in range(3)]
+    submitting = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for home in homes
+    ]
+    try:
+        for process in submitting:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in submitting:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        job_ids = {process.communicate(timeout=60)[0].strip() for process in submitting}
+    finally:
+        for process in submitting:
+            process.kill()
+            process.wait()
+    assert len(job_ids) == 1
+    orchestrator = kfp_api.orchestrator()
+    handle = orchestrator.attach(job_ids.pop()).wait_for_completion(RUN, 0.5)
+    assert handle.status is ExecutionStatus.COMPLETED, handle.error
+    assert [run.run_id for run in orchestrator.runs("conformance counting")].count(name) == 1
+    assert (shared / "executions").read_text() == "x"
+
+
+def test_reading_is_tried_again(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    handle = orchestrator.run_pipeline(pipelines.greeting(), run_id("read")).wait_for_completion(RUN, 0.5)
+    kfp_api.fail("GET", "/runs", times=2)
+    assert orchestrator.attach(handle.job_id).outputs == {"greeting": "hello world"}
+
+
+def test_following_a_log_outlasts_a_server_that_does_not_answer(
+    kfp_api: Any, orchestrator: KubeflowOrchestrator
+) -> None:
+    @step
+    def talking() -> None:
+        print("out of the pod")
+
+    handle = orchestrator.run_pipeline(Pipeline("outlasting").add_step(talking), run_id("outlasts"))
+    handle.wait_for_completion(RUN, 0.5)
+    kfp_api.fail("GET", "/runs/", status=503, times=3)  # a read is tried three times
+    try:
+        with pytest.raises(EngineUnreachableError):
+            list(handle.logs())
+        kfp_api.fail("GET", "/runs/", status=503, times=3)
+        assert [line.message for line in handle.logs(follow=True) if line.step] == ["out of the pod"]
+    finally:
+        kfp_api.state.faults.clear()
+
+
+def test_a_server_that_stays_silent_is_unreachable() -> None:
+    orchestrator = KubeflowOrchestrator(url="http://127.0.0.1:9", timeout=1)
+    assert not orchestrator.health().reachable
+    with pytest.raises(EngineUnreachableError, match=r"127\.0\.0\.1:9"):
+        orchestrator.runs()
+
+
+@pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
+def test_another_process_was_faster(kfp_api: Any, path: str) -> None:
+    """What was missing a moment ago is there, which KFP says with 409."""
+    name = run_id("rival")
+    orchestrator = kfp_api.orchestrator(experiment=name)
+    kfp_api.fail("POST", path, before=False, status=409)
+    handle = orchestrator.run_pipeline(Pipeline(name).add_step(step(name="one")(lambda: 1)), name)
+    assert handle.wait_for_completion(RUN, 0.5).outputs == {"one": 1}
+
+
+@pytest.mark.parametrize("path", ["/upload_version$", "/pipelines$", "/experiments$"])
+def test_a_call_that_hangs_before_anything_is_made(kfp_api: Any, path: str) -> None:
+    name = run_id("hanging")
+    impatient = kfp_api.orchestrator(experiment=name, timeout=4)
+    pipeline = Pipeline(name).add_step(step(name="one")(lambda: 1))
+    kfp_api.fail("POST", path, seconds=6)
+    with pytest.raises(EngineUnreachableError, match="does not answer"):
+        impatient.run_pipeline(pipeline, name)
+    assert impatient.run_pipeline(pipeline, name).wait_for_completion(RUN, 0.5).outputs == {"one": 1}
+
+
+def test_a_call_that_hangs_before_the_run_is_made(kfp_api: Any) -> None:
+    name = run_id("hanging")
+    impatient = kfp_api.orchestrator(timeout=4)
+    impatient.deploy_pipeline(pipelines.greeting())
+    kfp_api.fail("POST", "/runs$", seconds=6)
+    handle = impatient.run_pipeline(pipelines.greeting(), name).wait_for_completion(RUN, 0.5)
+    assert handle.status is ExecutionStatus.COMPLETED
+    assert [run.run_id for run in impatient.runs("conformance greeting")].count(name) == 1

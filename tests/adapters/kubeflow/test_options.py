@@ -1,0 +1,187 @@
+"""Native settings of Kubeflow in a compiled file, and the ones that are refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flowyml import Pipeline, step
+from flowyml.core.errors import DefinitionError, UnknownOptionError
+from flowyml.core.resources import ResourceRequirements
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.testing import pipelines
+from flowyml_kubeflow import KubeflowOrchestrator, spec
+from flowyml_kubeflow.compiler import compile_pipeline
+from tests.engines import kubeflow_ir
+from tests.engines.kubeflow_compiled import compiled, container, kubernetes, load
+
+
+def test_native_settings() -> None:
+    made = compiled(
+        retry=OrchestratorRetryPolicy(max_attempts=4, initial_delay_seconds=10, max_delay_seconds=60),
+        timeout=30,
+        resources=ResourceRequirements(cpu="500m", memory="2Gi", gpu=2, gpu_type="NVIDIA-A100"),
+        kubeflow={
+            "image": "registry/own:1",
+            "env": {"MODE": "fast"},
+            "cache": True,
+            "node_selector": {"disk": "ssd"},
+            "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 5}],
+            "secrets": {"PASSWORD": "database/password"},
+            "pvcs": {"/data": "shared-data"},
+            "pull_policy": "Always",
+            "pull_secrets": ["registry"],
+            "labels": {"team": "a"},
+        },
+    )
+    assert made.spec["root"]["dag"]["tasks"]["add"]["retryPolicy"] == {
+        "maxRetryCount": 3, "backoffDuration": "10s", "backoffFactor": 2.0, "backoffMaxDuration": "2147483647s",
+    }  # fmt: skip
+    assert made.spec["root"]["dag"]["tasks"]["add"]["cachingOptions"] == {"enableCache": True}
+    assert container(made)["image"] == "registry/own:1"
+    assert container(made)["env"] == [{"name": "MODE", "value": "fast"}]
+    resources = container(made)["resources"]
+    assert (resources["resourceCpuLimit"], resources["resourceMemoryRequest"]) == ("500m", "2Gi")
+    assert (resources["cpuLimit"], resources["memoryLimit"]) == (0.5, 2.147483648)
+    assert resources["accelerator"]["resourceCount"] == "2"
+    asked = kubernetes(made)
+    assert asked["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-A100", "disk": "ssd"}
+    assert asked["tolerations"][0]["tolerationSeconds"] == "5"
+    assert asked["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "PASSWORD", "secretKey": "password"}]
+    assert asked["pvcMount"][0]["mountPath"] == "/data"
+    assert asked["imagePullPolicy"] == "Always"
+    assert asked["activeDeadlineSeconds"] == "1831"
+    assert asked["podMetadata"] == {"labels": {"team": "a"}}
+
+
+@pytest.mark.kubeflow
+def test_the_platform_part_is_what_kfp_kubernetes_writes(tmp_path: Path) -> None:
+    """The official library, asked for the same, writes the same: both are read by its own protobuf and compared."""
+    from google.protobuf.json_format import ParseDict
+    from kfp import compiler, dsl
+    from kfp import kubernetes as official
+
+    @dsl.container_component
+    def add():  # type: ignore[no-untyped-def]  # kfp reads annotations, and not those that are text
+        return dsl.ContainerSpec(image="python:3.12-slim", command=["true"])
+
+    @dsl.pipeline(name="summing")
+    def summing():  # type: ignore[no-untyped-def]  # as above
+        task = add()
+        official.use_secret_as_env(task, secret_name="s", secret_key_to_env={"k": "A"})
+        official.mount_pvc(task, pvc_name="c", mount_path="/d")
+        official.add_node_selector(task, label_key="x", label_value="y")
+        official.add_toleration(task, key="gpu", operator="Exists", effect="NoExecute", toleration_seconds=5)
+        official.set_image_pull_policy(task, "Always")
+        official.set_image_pull_secrets(task, ["registry"])
+        official.add_pod_label(task, "team", "a")
+        official.add_pod_annotation(task, "about", "b")
+        official.set_timeout(task, 1806)
+        official.use_secret_as_volume(task, secret_name="certificates", mount_path="/certificates")
+        official.use_config_map_as_env(task, config_map_name="m", config_map_key_to_env={"k": "B"})
+        official.use_config_map_as_volume(task, config_map_name="settings", mount_path="/settings")
+        official.empty_dir_mount(task, volume_name="flowyml-empty-1", mount_path="/tmp")
+        official.empty_dir_mount(
+            task, volume_name="flowyml-empty-2", mount_path="/dev/shm", medium="Memory", size_limit="1Gi"
+        )
+        official.add_node_affinity(task, match_expressions=[{"key": "zone", "operator": "In", "values": ["a", "b"]}])
+        official.add_node_affinity(task, match_expressions=[{"key": "fast", "operator": "Exists"}], weight=10)
+        official.set_security_context(task, run_as_user=12345, run_as_group=0, run_as_non_root=True)
+
+    compiler.Compiler().compile(summing, str(tmp_path / "official.yaml"))
+    (_, platform) = yaml.safe_load_all((tmp_path / "official.yaml").read_text())
+    theirs = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-add"]
+    toleration = {"key": "gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 5}
+    asked: dict[str, Any] = {
+        "secrets": {"A": "s/k"}, "pvcs": {"/d": "c"}, "node_selector": {"x": "y"}, "tolerations": [toleration],
+        "pull_policy": "Always", "pull_secrets": ["registry"], "labels": {"team": "a"}, "annotations": {"about": "b"},
+        "secret_files": {"/certificates": "certificates"}, "config_maps": {"B": "m/k"},
+        "config_map_files": {"/settings": "settings"}, "empty_dirs": {"/tmp": "", "/dev/shm": "memory:1Gi"},
+        "node_affinity": [
+            {"match_expressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]},
+            {"match_expressions": [{"key": "fast", "operator": "Exists"}], "weight": 10},
+        ],
+        "security_context": {"run_as_user": 12345, "run_as_group": 0, "run_as_non_root": True},
+    }  # fmt: skip
+    made = compiled(kubeflow=asked, timeout=5)
+    assert kubeflow_ir.faults(made.documents) == []
+    ours = kubernetes(made)
+    read = [
+        ParseDict(one, official.kubernetes_executor_config_pb2.KubernetesExecutorConfig()) for one in (ours, theirs)
+    ]
+    assert read[0] == read[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"imge": "x"}, "pipeline 'summing': kubeflow has no option 'imge'"),
+        ({"image": 3}, "image=3 is not text"),
+        ({"packages": "pandas"}, "packages='pandas' is not a list of texts"),
+        ({"secrets": {"A": "no-key"}}, "write it as 'name-of-the-secret/key'"),
+        ({"tolerations": [{"kee": "x"}]}, "a toleration has no 'kee'"),
+        ({"form": "wasm"}, "form='wasm' must be 'container' or 'python'"),
+        ({"max_concurrency": 11}, "max_concurrency=11 is not a number"),
+        ({"bundle_store": 1}, "bundle_store=1 is not a URL"),
+        (
+            {"cpu_request": "2 cores"},
+            "cpu='2 cores' is not a Kubernetes quantity. Write it like 2 or 500m.",
+        ),
+        ({"cpu_limit": "nan"}, "cpu='nan' is not a Kubernetes quantity"),
+        ({"memory_limit": "1.5.2Gi"}, "memory='1.5.2Gi' is not a Kubernetes quantity"),
+        ({"empty_dirs": {"/x": "5ki"}}, "'5ki' must be a size such as"),
+        ({"tolerations": [{"toleration_seconds": "x"}]}, "toleration_seconds='x' must be a whole number of seconds"),
+        ({"pull_policy": "Sometimes"}, "pull_policy='Sometimes' is none of Always, IfNotPresent, Never"),
+        ({"pvcs": {"data": "claim"}}, "mounted at an absolute path without a colon, not at 'data'"),
+        ({"env": {"A B": "x"}}, "Kubernetes takes no environment variable 'A B'"),
+        ({"secrets": {"=": "a/b"}}, "Kubernetes takes no environment variable '='"),
+        ({"config_maps": {"A": "no-key"}}, "write it as 'name-of-the-config-map/key'"),
+        ({"secret_files": {"here": "s"}}, "mounted at an absolute path without a colon, not at 'here'"),
+        ({"empty_dirs": {"/tmp": "much"}}, "empty_dirs '/tmp': 'much' must be a size"),
+        ({"node_affinity": [{"weight": 5}]}, "neither match_expressions nor match_fields"),
+        ({"node_affinity": [{"weight": 0}]}, "weight=0 must be a number from 1 to 100"),
+        ({"node_affinity": [{"match": []}]}, "a node_affinity has no 'match'"),
+        ({"node_affinity": [{"match_fields": [{"key": "a", "operator": "Is"}]}]}, "an operator that is none of In, "),
+        (
+            {"pod_affinity": []},
+            "kubeflow has no option 'pod_affinity': KFP does not read affinity between pods. Known:",
+        ),
+        ({"security_context": {"privileged": True}}, "a security_context has no 'privileged'"),
+        ({"security_context": {"run_as_user": -1}}, "run_as_user=-1 must be the number of a user or group"),
+        ({"tolerations": [{"operator": "Exists", "value": "x"}]}, "of operator 'Exists' takes no value"),
+        ({"tolerations": [{"toleration_seconds": 5}]}, "belong to effect='NoExecute'"),
+        ({"pvcs": {"/a": "x"}, "empty_dirs": {"/a": ""}}, "two volumes are mounted at '/a'"),
+        ({"pvcs": {"/a": "x"}, "secret_files": {"/b": "x"}}, "'x' is mounted twice"),
+        ({"env": {"A": "x"}, "secrets": {"A": "s/k"}}, "the environment variable 'A' is given by two of env, secrets"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnknownOptionError, match=re.escape(message)):
+        compiled(kubeflow=options)
+
+
+def test_an_option_of_the_pipeline_is_none_of_a_step() -> None:
+    with pytest.raises(UnknownOptionError, match=r"step 'add': kubeflow has no option 'form' .an option of the whole"):
+        compile_pipeline(Pipeline("x").add_step(load).add_step(
+            step(name="add", kubeflow={"form": "python"})(lambda rows: 1)).bundle())  # fmt: skip
+
+
+def test_packages_belong_to_the_python_form() -> None:
+    with pytest.raises(DefinitionError, match="nothing is installed in the container form"):
+        compiled(kubeflow={"packages": ["pandas"]})
+    with pytest.raises(DefinitionError, match=r"'load'.*kubeflow_compiled\.py, line [0-9]+\)$"):
+        KubeflowOrchestrator().compile_pipeline(Pipeline("x", kubeflow={"packages": ["pandas"]}).add_step(load))
+    made = compiled(kubeflow={"packages": ["pandas>=2", "x'; rm -rf /"], "form": "python"})
+    assert "'pandas>=2' 'x'\"'\"'; rm -rf /'" in container(made)["command"][2]
+
+
+def test_the_form_of_a_target_counts() -> None:
+    one = pipelines.greeting()
+    (container,) = KubeflowOrchestrator().compile_files(one.bundle()).values()
+    (python,) = KubeflowOrchestrator(form="python").compile_files(one.bundle()).values()
+    assert python == spec.text(compile_pipeline(one.bundle(), form="python")).encode()
+    assert python != container

@@ -1,0 +1,32 @@
+"""What tests of KFP's API share: their marks, how long a run may take, and names that are used once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+IS_REAL = "FLOWYML_TEST_KFP_URL" in os.environ
+
+RUN = 900.0 if IS_REAL else 600.0  # seconds; pods wait for nodes and images
+
+OVER_THE_API = [
+    pytest.mark.kubeflow,
+    pytest.mark.filterwarnings("ignore:.*needs KFP 2.17 or newer:UserWarning"),  # steps bring this large module along
+    pytest.mark.timeout(3 * RUN if IS_REAL else 900),
+]
+
+
+def run_id(name: str) -> str:
+    return f"{name}-{time.time_ns()}"
+
+
+def waited_for(found: Callable[[], list[Any]]) -> list[Any]:
+    deadline = time.monotonic() + 90
+    while not (items := found()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.2)
+    return items

@@ -1,0 +1,81 @@
+"""What the fake of KFP's API remembers, and how it refuses."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+CODES = {400: 3, 401: 16, 404: 5, 409: 6, 500: 13}
+
+
+class Refused(Exception):
+    """An answer that is an error, as grpc-gateway words it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Fault:
+    """Fail the next calls that fit: ``before`` anything is done, or after, when only the answer is lost."""
+
+    method: str
+    path: str
+    status: int = 500
+    before: bool = True
+    seconds: float = 0
+    times: int = 1
+
+
+@dataclass
+class State:
+    """All that the fake remembers."""
+
+    folder: Path
+    token: str | None = None
+    users: dict[str, set[str]] = field(default_factory=dict)  # tokens and their namespaces, where KFP has several users
+    login: bool = False  # whether a proxy in front shows a login page to whom has no token
+    login_headers: dict[str, str] = field(default_factory=dict)  # of the last who came to the login page
+    below: str = ""  # the path at which a dashboard in front has the API
+    is_ui: bool = False  # whether ml-pipeline-ui is in front
+    is_ready: bool = True  # whether the API server behind it answers
+    version: str = "2.17.0"
+    reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
+    cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
+    page: int = 3
+    lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
+    pods_start_after: float = 0  # seconds; on a cluster it takes several until the first pod runs
+    pipelines: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    experiments: dict[str, Any] = field(default_factory=dict)
+    runs: dict[str, Any] = field(default_factory=dict)
+    recurring: dict[str, Any] = field(default_factory=dict)
+    ahead: timedelta = timedelta()  # how far the clock of the scheduler is ahead
+    faults: list[Fault] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def fault(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.times and fault.method == method and re.search(fault.path, path):
+                fault.times -= 1
+                return fault
+        return None
+
+
+def existing(items: dict[str, Any], key: str, kind: str) -> Any:
+    if key not in items:
+        raise Refused(404, f"ResourceNotFoundError: {kind} {key} not found.")
+    return items[key]
+
+
+def current_time() -> datetime:
+    """To the second, as KFP keeps its times."""
+    return datetime.now(UTC).replace(microsecond=0)
