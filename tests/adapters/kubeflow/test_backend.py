@@ -17,10 +17,11 @@ from flowyml import current_run, for_each, pipeline, step
 from flowyml.artifacts import open_store
 from flowyml.core.errors import RunNotFoundError
 from flowyml.core.execution_status import ExecutionStatus
-from flowyml.core.runs import LogLine, Outputs, Run, StepRun
+from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.run_outputs import read_outputs
 from flowyml.plan.bundle import Bundle
+from flowyml.plan.model import Step
 from flowyml.testing import RandomFlowConformance
 from flowyml.testing.again import ExecutionGroupConformance
 from flowyml.testing.branches import BranchConformance
@@ -30,7 +31,7 @@ from flowyml_kubeflow import KubeflowOrchestrator, flow_names, names
 from flowyml_kubeflow.attempts import RESULT, leveled
 from flowyml_kubeflow.compiler import compile_pipeline
 from flowyml_kubeflow.flow import Flow
-from flowyml_kubeflow.reading import lines_by_item
+from flowyml_kubeflow.reading import artifacts_of_notes, lines_by_item
 from flowyml_kubeflow.turns import turns_of
 
 Json = dict[str, Any]
@@ -72,13 +73,11 @@ class Interpreted(KubeflowOrchestrator):
 
     def step_runs(self, job_id: str) -> tuple[StepRun, ...]:
         run, bundle, ran = self.ran[job_id]
-        flow, found = Flow(bundle.plan), list[StepRun]()
-        for each in bundle.plan:
-            (unit,) = flow.units([each])
-            task = names.task(each.name)
-            notes = [note for note in _notes(ran, unit.task) if note.get("task", task) == task]
-            found += turns_of(each.name, notes, run.status)
-        return tuple(found)
+        return tuple(turn for each in bundle.plan for turn in turns_of(each.name, _of(each, bundle, ran), run.status))
+
+    def run_artifacts(self, job_id: str) -> list[Artifact]:
+        _, bundle, ran = self.ran[job_id]
+        return [one for each in bundle.plan for one in artifacts_of_notes(each.name, _of(each, bundle, ran))]
 
     def outputs(self, job_id: str) -> Outputs:
         _, _, ran = self.ran[job_id]
@@ -102,6 +101,13 @@ def _results(ran: Any, task: str) -> list[Json]:
 
 def _notes(ran: Any, task: str) -> list[Json]:
     return [one["note"] for one in _results(ran, task) if "note" in one]
+
+
+def _of(each: Step, bundle: Bundle, ran: Any) -> list[Json]:
+    """The notes of one step."""
+    (unit,) = Flow(bundle.plan).units([each])
+    task = names.task(each.name)
+    return [note for note in _notes(ran, unit.task) if note.get("task", task) == task]
 
 
 def _failure(ran: Any) -> str:
