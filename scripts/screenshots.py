@@ -94,6 +94,17 @@ def on_airflow(folder: Path) -> None:
             page.get_by_text("train_forest").first.wait_for()
             page.wait_for_timeout(4000)
             shot(page, "run-airflow.png")
+            shot_xcoms(page, url)
+
+
+def shot_xcoms(page: Any, url: str) -> None:
+    """What the step gave that chose the model."""
+    page.set_viewport_size({"width": 1100, "height": 730})
+    page.goto(f"{url}/tasks/choose/xcom")
+    page.locator("button[aria-label^='Expand all']").click()
+    page.get_by_text("trained_on").first.wait_for()
+    page.wait_for_timeout(1000)
+    shot(page, "artifact-airflow-choose.png")
 
 
 def run(folder: Path, engine: str, environment: Mapping[str, str]) -> list[list[str]]:
