@@ -33,7 +33,10 @@ def plan_of(orchestrator: KubeflowLocalOrchestrator, older_than: float = 0) -> d
     return {item.name: item.kept for item in orchestrator.prunable(Bounds(older_than=older_than))}
 
 
-def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(tmp_path: Path) -> None:
+def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))  # without the cached results of other tests
     orchestrator = KubeflowLocalOrchestrator(folder=tmp_path / "runs")
     (tmp_path / "fail").touch()
     handle = orchestrator.run_pipeline(Pipeline("prune", context=context(folder=str(tmp_path))).add_step(wait), "r")
