@@ -153,9 +153,6 @@ class TestBackend(
     at_once = 1
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
 
-    @pytest.mark.skip("artifacts are listed by the client, which has no server here")
-    def test_what_a_step_of_a_group_gave_is_listed(self) -> None: ...  # type: ignore[override]  # never called
-
     @pytest.mark.skip(_ONE_AT_A_TIME)
     def test_an_item_does_not_wait_for_the_others(self) -> None: ...  # type: ignore[override]  # never called
 
