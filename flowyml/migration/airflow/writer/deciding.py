@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from flowyml.migration.airflow.writer.choices import Choice, Unclear, choice_of
 from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is_template, uses_as
 from flowyml.migration.airflow.writer.moving import Moving, Needed
 from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.options import CALLBACKS, callback_of, default_arguments, fits, inherited
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 from flowyml.orchestrators.replacements import replacement
 from flowyml.plan.model import RUN_IF
@@ -57,10 +58,17 @@ _SHORT_CIRCUITS = ("@task.short_circuit", "ShortCircuitOperator")
 _ALL_SKIPPED = "ignore_downstream_trigger_rules"
 # With this code Airflow takes a task as skipped.
 _SKIPS = re.compile(r"\bexit\s+99\b")
+# These run the source of a function in another Python, and take no other callable.
+_FROM_SOURCE = tuple(f"{kind}Operator" for kind in (
+    "PythonVirtualenv", "ExternalPython", "BranchPythonVirtualenv", "BranchExternalPython",
+))  # fmt: skip
+# In seconds; Airflow waits no longer. Source: airflow.models.taskinstance.
+_LONGEST = 24 * 60 * 60
 _EMPTY = ("EmptyOperator", "DummyOperator")
 # What FlowyML says in its own words, or not at all.
 _OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_kwargs", "multiple_outputs",
-                   "retries", "retry_delay", "execution_timeout", "provide_context", "show_return_value_in_logs",
+                   "retries", "retry_delay", "execution_timeout", "retry_exponential_backoff",
+                   "max_retry_delay", "provide_context", "show_return_value_in_logs",
                    "doc_md", "doc", "on_failure_fail_dagrun", "task_display_name"})  # fmt: skip
 # Options of a step under `airflow={…}`; source: flowyml_airflow.options.
 _OPTIONS = ("owner", "pool", "pool_slots", "queue", "priority_weight", "weight_rule", "executor", "depends_on_past",
@@ -85,7 +93,8 @@ class Decision:
     one. ``choice`` is what it decides about those after it, where branches say so.
 
     A ``call`` is a step that calls the function, or ``bash`` without one, with what ``asking`` says beside values of
-    other tasks; they ``may_be_missing``.
+    other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function gives a
+    command. ``others`` are functions among an operator's arguments.
     """
 
     task: TaskModel
@@ -99,6 +108,8 @@ class Decision:
     choice: Choice | None = None
     asking: Asking | None = None
     may_be_missing: bool = False
+    through_bash: dict[str, Any] | None = None
+    others: list[Function] = field(default_factory=list)
 
     @property
     def edges(self) -> Iterator[ValueEdge]:
@@ -125,7 +136,9 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
         made.notes.append(
             Note(Kind.REFUSED, _named(task), task.place, str(error), "Write what it does into the step of its name.")
         )
-    made.options |= _options(task)
+    made.options |= _options(dag, task)
+    if made.kind == "operator" and (defaults := default_arguments(dag, task)):
+        made.arguments["default_args"] = dict(defaults)
     made.notes += _dropped(task, made)
     return made
 
@@ -136,10 +149,10 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, 
     if task.in_mapped_group:
         raise _Hole("it stands in a mapped task group")
     has_known_rule = task.trigger_rule in RUN_IF or task.teardown
-    if task.operator in _EMPTY and has_known_rule and not task.mapped and not _others(task):
+    if task.operator in _EMPTY and has_known_rule and not task.mapped and not _others(task) and not _called_back(task):
         note = Note(Kind.KEPT, _named(task), task.place)
         return Decision(task, "empty", notes=[note])
-    if task.decorator in _CLASSES or (task.decorator is None and task.operator in _PYTHONS):
+    if task.decorator in (*_CLASSES, "@task.bash") or (task.decorator is None and task.operator in _PYTHONS):
         return _of_python(dag, task, moving, held)
     if task.decorator is not None:
         raise _Hole(f"{task.decorator} has no step yet")
@@ -152,7 +165,9 @@ def _of_bash(dag: DagModel, task: TaskModel, moving: Moving) -> Decision | None:
     """`flowyml.steps.bash` for a command whose templates are known; None for any other."""
     given = {each.name: each.value for each in task.arguments}
     command = given.get("bash_command")
-    if task.mapped or not isinstance(command, str) or set(given) - {"bash_command", "env", "cwd", "append_env"} - _OURS:
+    known = {"bash_command", "env", "cwd", "append_env", *_OURS, *CALLBACKS}
+    known |= {name for name in _OPTIONS if fits(name, given.get(name))}
+    if task.mapped or not isinstance(command, str) or set(given) - known or _held(task):
         return None
     if command.rstrip().endswith((".sh", ".bash")) or _SKIPS.search(command):
         return None
@@ -193,6 +208,9 @@ def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, pat
         arguments.pop(name, None)
     made = Decision(task, "operator", operator=path, arguments=arguments)
     made.over = _over(task)
+    if path.rpartition(".")[2] in _FROM_SOURCE and any(_functions_in(list(arguments.values()))):
+        raise _Hole("it reads the source of its function, which stands in the DAG file: move it into a module")
+    made.others = [_moved(each, moving) for each in _functions_in(list(arguments.values()))]
     shown = path.rpartition(".")[2]
     made.notes.append(
         Note(Kind.OPAQUE, _named(task), task.place, f"it is {shown}, which runs on Airflow alone",
@@ -203,6 +221,17 @@ def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, pat
         if name not in arguments and isinstance(value, int | float) and _is_said(task, name):
             made.arguments[name] = value if name == "retries" else timedelta(seconds=value)
     return made
+
+
+def _functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
+    """Functions of the DAG file among an operator's arguments."""
+    for value in values:
+        if isinstance(value, FunctionModel) and value.module in ("", "__main__"):
+            yield value
+        elif isinstance(value, list | tuple | set):
+            yield from _functions_in(value)
+        elif isinstance(value, dict):
+            yield from _functions_in(value.values())
 
 
 def _is_said(task: TaskModel, name: str) -> bool:
@@ -221,6 +250,8 @@ def _of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str
         made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
         made.choice = _choice(task, moved, moving, given, held)
     except Unclear as error:
+        if task.decorator == "@task.bash":
+            raise _Hole(str(error)) from error
         return _with_its_function(task, moved, moving, given, str(error))
     only = moved.needed.airflow
     to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
@@ -231,8 +262,10 @@ def _of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str
 def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> Decision:
     """The function as a step, or a step that calls it. Raises ``Unclear``."""
     task = asking.task
-    if (task.decorator or task.operator) not in ("@task", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS):
-        raise Unclear(f"it is {task.decorator or task.operator}")
+    kind = task.decorator or task.operator
+    if kind not in ("@task", "@task.bash", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS):
+        raise Unclear(f"it is {kind}")
+    through_bash = _bash_of(asking, moved, moving) if kind == "@task.bash" else None
     arguments = {**asking.rendered(given), **_of_context(asking, moved, moving, given)}
     may_be_missing = _check_rules(task, arguments)
     over = _over(task)
@@ -240,11 +273,27 @@ def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, A
         raise Unclear("it is mapped over templates")
     if names := over.keys() & {*asking.dates, *asking.parameters, moved.node.name.value}:
         raise Unclear(f"it is mapped over {min(names)}, which has another meaning too")
-    calls = may_be_missing or not all(map(_may_be_passed, arguments.values()))
+    calls = may_be_missing or through_bash is not None or not all(map(_may_be_passed, arguments.values()))
     made = Decision(task, "call" if calls else "function", function=moved, arguments=arguments, over=over)
     made.asking, made.may_be_missing = asking if calls else None, may_be_missing
+    made.through_bash = through_bash
     made.notes += _of_dates(asking)
     return made
+
+
+def _bash_of(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
+    """What Bash itself is given for a function that makes a command, without templates. Raises ``Unclear``."""
+    given = {each.name: each.value for each in asking.task.arguments if each.name not in _OURS}
+    text = moving.code(moved.node)
+    if is_template(text) or _SKIPS.search(text) or set(given) - {"env", "cwd", "append_env"}:
+        raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
+    if (given.get("env") is not None and given.get("append_env") is not True) or asking.task.mapped:
+        raise Unclear("it is @task.bash with an environment of its own, or for each item")
+    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
+    if not is_plain(kept):
+        raise Unclear("it is @task.bash, whose options are not plain JSON")
+    rendered: dict[str, Any] = asking.rendered(kept)
+    return rendered
 
 
 def _of_dates(asking: Asking) -> Iterator[Note]:
@@ -419,7 +468,7 @@ def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
         raise Unclear(f"it has the trigger rule {rule!r:.40}")
     if wrong := [name for name, value in given.items() if not _may_be_given(value)]:
         raise Unclear(f"it is given {wrong[0]}, which is not plain JSON")
-    if held := [each.name for each in task.arguments if each.value and _holds(each.name)]:
+    if held := _held(task):
         raise Unclear(f"it has {held[0]}")
     taken = list(_edges(list(given.values())))
     if rule == "all_success" and not task.teardown:
@@ -429,8 +478,15 @@ def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
     return bool(taken)
 
 
-def _holds(name: str) -> bool:
-    return name.endswith("_callback") or name in ("inlets", "outlets")
+def _held(task: TaskModel) -> list[str]:
+    return [each.name for each in task.arguments if each.value and _holds(each)]
+
+
+def _holds(given: Argument) -> bool:
+    """Whether Airflow has to run a task for an argument of it."""
+    if given.name.endswith("_callback"):
+        return given.name not in CALLBACKS or callback_of(given.value) is None
+    return given.name in ("inlets", "outlets")
 
 
 def _mapped_names(task: TaskModel) -> list[str]:
@@ -504,11 +560,15 @@ def _returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
     return text.partition("[")[0].rpartition(".")[2] in ("dict", "Dict", "Mapping")
 
 
-def _options(task: TaskModel) -> dict[str, Any]:
+def _options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(task.retries, int) and task.retries > 0:
         found["retries"] = task.retries
         found["retry_delay"] = task.retry_delay if isinstance(task.retry_delay, float) else 300.0
+        if (growth := inherited(dag, task, "retry_exponential_backoff")) and isinstance(growth, int | float):
+            most = inherited(dag, task, "max_retry_delay")
+            found["backoff"] = 2.0 if growth is True else float(growth)
+            found["max_delay"] = most.total_seconds() if isinstance(most, timedelta) else float(_LONGEST)
     if isinstance(task.execution_timeout, float) and task.execution_timeout > 0:
         found["timeout"] = task.execution_timeout
     if task.trigger_rule in RUN_IF and task.trigger_rule != "all_success":
@@ -517,7 +577,10 @@ def _options(task: TaskModel) -> dict[str, Any]:
         found["run_if"] = "all_done"
     elif isinstance(task.trigger_rule, str) and task.trigger_rule != "all_success":
         found["trigger_rule"] = task.trigger_rule
-    engine = {each.name: each.value for each in task.arguments if each.name in _OPTIONS and is_plain(each.value)}
+    engine = {each.name: each.value for each in task.arguments if each.name in _OPTIONS and fits(each.name, each.value)}
+    for name in CALLBACKS:
+        if (callback := callback_of(inherited(dag, task, name))) is not None:
+            engine[name] = callback
     if engine:
         found["airflow"] = engine
     return found
@@ -540,6 +603,11 @@ def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
             )  # fmt: skip
     if made.kind in ("operator", "hole"):
         return
+    if made.kind == "empty" and "airflow" in made.options:
+        yield Note(
+            Kind.CHANGED, f"{', '.join(made.options['airflow'])} of {task.task_id}", task.place,
+            "a step that does nothing has no options", "Leave it out.",
+        )  # fmt: skip
     for each in _others(task):
         yield Note(
             Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "a step has no such option",
@@ -547,10 +615,19 @@ def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
         )  # fmt: skip
 
 
+def _called_back(task: TaskModel) -> bool:
+    """Whether Airflow calls something when the task ends, by the task's own arguments."""
+    return any(each.name in CALLBACKS and each.value for each in task.arguments)
+
+
 def _others(task: TaskModel) -> Sequence[Argument]:
     """Arguments of an operator that a step has no words for."""
-    known = {*_OURS, *_OPTIONS, "bash_command", "env", "cwd", "append_env", _ALL_SKIPPED}
-    return [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
+    known = {*_OURS, "bash_command", "env", "cwd", "append_env", _ALL_SKIPPED}
+    found = [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
+    found = [
+        each for each in found if each.name not in _OPTIONS or not (each.value is None or fits(each.name, each.value))
+    ]
+    return [each for each in found if callback_of(each.value) is None or each.name not in CALLBACKS]
 
 
 def _edges(values: Any) -> Iterator[ValueEdge]:

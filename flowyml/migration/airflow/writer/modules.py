@@ -17,10 +17,11 @@ import libcst as cst
 from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.blocks import Block, Chain, Conflict, Path, arranged, paths_of
 from flowyml.migration.airflow.writer.choices import Choice
-from flowyml.migration.airflow.writer.context import DATES, default_of
+from flowyml.migration.airflow.writer.context import DATES, Asking, default_of
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
+from flowyml.migration.airflow.writer.options import pipeline_options
 from flowyml.migration.airflow.writer.values import Unwritable, Words, as_number, is_plain
 from flowyml.migration.airflow.writer.wrappers import wrapper, wrapper_arguments
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
@@ -43,9 +44,6 @@ _STANDARD = (
     ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")), ("typing", ("Any",)),
 )  # fmt: skip
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
-_DAG_OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation")
-_DEFAULT_OPTIONS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
-_QUIET = frozenset({"start_date", "end_date", "retries", "retry_delay", "execution_timeout", "trigger_rule"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,11 @@ class _Module:
         self.file = file
         self.moving = Moving(text)
         self.dags = [_decided(dag, self.moving) for dag in file.dags]
+        _wrap_options(self.dags)
         self.words = Words(self._function_name, self.word)
         self.used: set[str] = set()
-        functions = [each.function for dag in self.dags for each in dag.decisions if each.function]
+        decisions = [each for dag in self.dags for each in dag.decisions]
+        functions = [one for each in decisions for one in (each.function, *each.others) if one]
         self.functions: dict[int, Function] = {id(each.node): each for each in functions}
         self._by_place: dict[tuple[str, int], Function] = {}
         for each in functions:
@@ -113,7 +113,7 @@ class _Module:
         self._aliases = {word: self._fresh(word) for word in (*_WORDS, "OrchestratorRetryPolicy", "nothing", "item_of")}
         self._aliases |= {word: self._word_from(home, word) for home, words in _STANDARD for word in words}
         self._names = {key: self._function_named(each) for key, each in self._by_place.items()}
-        self._uses = Counter(self._key(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
+        self._uses = Counter(_key(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
         for dag in self.dags:
             dag.name = self._fresh(_variable_of(dag.model.dag_id))
         self._variables: dict[int, str] = {}
@@ -137,15 +137,11 @@ class _Module:
         """A function keeps its name: that of the module, or of a function around it that no other has."""
         name = function.node.name.value
         if name == "_" and function.model.name == LAMBDA:
-            tasks = (each.task for dag in self.dags for each in dag.decisions if each.function is function)
-            name = _variable_of(next(tasks).task_id)
+            users = (each for dag in self.dags for each in dag.decisions if function in (each.function, *each.others))
+            name = _variable_of(next(users).task.task_id)
         if not function.model.nested and any(name in self.moving.statements[n].defines for n in self.statements):
             return name
         return self._fresh(name)
-
-    def _key(self, decision: Decision) -> tuple[str, int]:
-        assert decision.function
-        return decision.function.model.name, decision.function.model.place.line
 
     def _function_name(self, function: FunctionModel) -> str:
         key = (function.name, function.place.line)
@@ -293,7 +289,7 @@ class _Module:
         if self._uses[key] > 1:
             return step
         decision = next(
-            each for dag in self.dags for each in dag.decisions if each.kind == "function" and self._key(each) == key
+            each for dag in self.dags for each in dag.decisions if each.kind == "function" and _key(each) == key
         )
         options = list(self._options(decision, named=self._names[key]))
         return Group(f"{step}(", options, ")") if options else step
@@ -313,8 +309,10 @@ class _Module:
         decorator = Group(f"{self.word('step')}(", options, ")") if options else self.word("step")
         annotations = {each: _kind_of(default_of(given)) for each, given in dag.params}
         returns = decision.function.node.returns if decision.function else None
-        function = self._names[self._key(decision)] if decision.function else self.word("bash")
-        said = cst.Module([]).code_for_node(returns.annotation) if returns else "" if decision.function else "str"
+        function = self._names[_key(decision)] if decision.function else self.word("bash")
+        said = cst.Module([]).code_for_node(returns.annotation) if returns else ""
+        if decision.function is None or decision.through_bash is not None:
+            said = "str"
         return wrapper(
             decision, name, function, decorator, annotations, said, self.word, self.words.keyword, self._value_of
         )  # fmt: skip
@@ -372,10 +370,11 @@ class _Module:
             yield f"name={text_literal(task.task_id)}"
         if "retries" in options:
             policy = self.word("OrchestratorRetryPolicy")
-            yield (
-                f"retry={policy}(max_attempts={options['retries'] + 1}, "
-                f"initial_delay_seconds={as_number(options['retry_delay'])}, backoff_multiplier=1.0)"
-            )
+            given: list[Part] = [f"max_attempts={options['retries'] + 1}"]
+            given.append(f"initial_delay_seconds={as_number(options['retry_delay'])}")
+            given.append(f"backoff_multiplier={options.get('backoff', 1.0)}")
+            given += [f"max_delay_seconds={as_number(options['max_delay'])}"] if "max_delay" in options else []
+            yield Pair("retry=", Group(f"{policy}(", given, ")"))
         if "timeout" in options:
             yield f"timeout={as_number(options['timeout'])}"
         if "run_if" in options:
@@ -386,7 +385,8 @@ class _Module:
     def _pipeline(self, dag: _Dag) -> str:
         model = dag.model
         parameters = list(self._parameters(dag))
-        options = list(self._pipeline_options(dag))
+        options, notes = pipeline_options(model, dag.name, [each.kind for each in dag.decisions])
+        dag.notes += notes
         decorator = self.word("pipeline")
         shown = source(Group(f"{decorator}(", options, ")")) if options else decorator
         lines = [f"@{shown}", source(Group(f"def {dag.name}(", parameters, ")")) + " -> None:"]
@@ -466,8 +466,8 @@ class _Module:
         options: list[Part] = []
         match decision.kind:
             case "function":
-                base = self._names[self._key(decision)]
-                options = list(self._options(decision)) if self._uses[self._key(decision)] > 1 else []
+                base = self._names[_key(decision)]
+                options = list(self._options(decision)) if self._uses[_key(decision)] > 1 else []
             case "empty":
                 base, options = self.word("nothing"), list(self._options(decision))
             case "bash":
@@ -504,34 +504,6 @@ class _Module:
         if isinstance(given, list) and any(isinstance(each, ValueEdge) for each in given):
             return Group("[", [self._given(each, outputs) for each in given], "]")
         return value(given)
-
-    def _pipeline_options(self, dag: _Dag) -> Iterator[Part]:
-        model = dag.model
-        if dag.name != model.dag_id:
-            yield f"name={text_literal(model.dag_id)}"
-        if model.tags:
-            yield Pair("tags=", value(list(model.tags)))
-        engine: dict[str, Any] = {}
-        if model.description:
-            engine["description"] = model.description
-        given = {each.name: each for each in model.arguments}
-        engine |= {name: given[name].value for name in _DAG_OPTIONS if name in given and is_plain(given[name].value)
-                   and given[name].value is not None}  # fmt: skip
-        for each in model.default_args:
-            if each.name in _DEFAULT_OPTIONS and is_plain(each.value) and each.value not in (None, ""):
-                engine[each.name] = each.value
-            elif each.name not in _QUIET:
-                dag.notes.append(
-                    Note(Kind.CHANGED, f"default argument {each.name}", each.place, "a pipeline has no such option",
-                         "Say it of the steps that need it, or leave it out.")
-                )  # fmt: skip
-        for each in model.callbacks:
-            dag.notes.append(
-                Note(Kind.CHANGED, f"{each.name} of the DAG", each.place, "a callback is a function of Airflow's",
-                     "Make a hook of it, or name it: airflow={'on_failure_callback': 'module.name'}.")
-            )  # fmt: skip
-        if engine:
-            yield Pair("airflow=", value(engine))
 
     def _parameters(self, dag: _Dag) -> Iterator[Part]:
         for name, given in dag.model.params:
@@ -619,6 +591,30 @@ def _decided(dag: DagModel, moving: Moving) -> _Dag:
             held[conflict.by] = str(conflict)
             continue
         return _Dag(dag, decisions, order, paths)
+
+
+def _key(decision: Decision) -> tuple[str, int]:
+    assert decision.function
+    return decision.function.model.name, decision.function.model.place.line
+
+
+def _wrap_options(dags: Sequence[_Dag]) -> None:
+    """Make a step of its own of what calls ``bash`` or a shared function with options for one engine.
+
+    So does a step whose function an operator takes too, since that function stays plain.
+    """
+    every = [(dag, each) for dag in dags for each in dag.decisions]
+    uses = Counter(_key(each) for _, each in every if each.kind == "function")
+    plain = {
+        (one.model.name, one.model.place.line)
+        for _, each in every if each.kind == "operator"
+        for one in (each.function, *each.others) if one
+    }  # fmt: skip
+    for dag, each in every:
+        of_engine = "airflow" in each.options
+        shared = each.kind == "function" and ((of_engine and uses[_key(each)] > 1) or _key(each) in plain)
+        if shared or (of_engine and each.kind == "bash"):
+            each.kind, each.asking = "call", Asking(dag.model, each.task, frozenset())
 
 
 def _sorted(lines: Iterable[str]) -> list[str]:

@@ -66,11 +66,8 @@ class Words:
                 return self.reference(value)
             case Symbolic():
                 return self.symbolic(value)
-            case AssetRef(kind="asset"):
-                given = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
-                return Group(f'{self._word("imported")}("airflow.sdk.Asset")(', given, ")")
             case AssetRef():
-                raise Unwritable(f"asset {value}")
+                return self.asset(value)
         raise Unwritable(f"a {type(value).__name__}")
 
     def xcom(self, edge: ValueEdge) -> Part:
@@ -95,6 +92,14 @@ class Words:
             if not each.name.isdigit()
         ]
         return Group(f"{made}(", [*positional, *named], ")")
+
+    def asset(self, value: AssetRef) -> Part:
+        """An asset, or an alias of assets."""
+        if value.kind not in ("asset", "alias"):
+            raise Unwritable(f"asset {value}")
+        given = [f"{name}={text_literal(each)}" for name in ("name", "uri") if (each := getattr(value, name))]
+        name = "Asset" if value.kind == "asset" else "AssetAlias"
+        return Group(f'{self._word("imported")}("airflow.sdk.{name}")(', given, ")")
 
     def symbolic(self, value: Symbolic) -> Part:
         """What only Airflow knows when it reads the file: it looks there again."""

@@ -239,19 +239,22 @@ def verify(
         by_file = {Path(dag["file"]).name: dag for dag in after["dags"].values()}
         originals = list(dict.fromkeys(Path(file.path).resolve() for file, _ in pairs))
         before = load_dags(python, originals)
+        errors = {Path(path).name: error for path, error in after.get("errors", {}).items()}
         for number, (file, dag) in enumerate(pairs):
-            yield file, dag, _compared(before, by_file.get(f"dag_{number}.py"), dag, texts[number])
+            name = f"dag_{number}.py"
+            yield file, dag, _compared(before, by_file.get(name), dag, texts[number], errors.get(name, ""))
 
 
 def _compared(
-    before: Mapping[str, Any], after: Mapping[str, Any] | None, dag: DagResult, text: subprocess.CompletedProcess[str]
-) -> Sequence[Difference] | str:
+    before: Mapping[str, Any], after: Mapping[str, Any] | None, dag: DagResult, text: subprocess.CompletedProcess[str],
+    error: str,
+) -> Sequence[Difference] | str:  # fmt: skip
     if dag.dag_id not in before["dags"]:
         return (
             f"Airflow does not load the DAG file: {' '.join(before['errors'].values())[-300:] or 'it has no such DAG'}"
         )
     if after is None:
-        lines = text.stderr.strip().splitlines()
+        lines = (text.stderr.strip() or error.strip()).splitlines()
         return f"Airflow does not load the compiled DAG: {lines[-1] if lines else 'it has an error'}"
     mark = mark_of(text.stdout.encode())
     helpers = mark.facts.get("helpers", ()) if mark else ()

@@ -45,6 +45,9 @@ def wrapper(
         given.append(part if each.isdigit() else Pair(f"{keyword(each)}=", part))
     head = source(Group(f"def {name}(", arguments, ")"), trail=len(returns) + 5) + (f" -> {returns}" if returns else "")
     call = Group(f"{function}(", given, ")")
+    if decision.through_bash is not None:
+        extra = [Pair(f"{keyword(each)}=", _part(one, values, word)) for each, one in decision.through_bash.items()]
+        call = Group(f"{word('bash')}(", [call, *extra], ")")
     body = source(call if returns == "None" else Pair("return ", call), 1)
     return f"@{source(decorator)}\n{head}:\n    {body}\n"
 

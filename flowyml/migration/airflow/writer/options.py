@@ -1,0 +1,148 @@
+"""Arguments of DAGs and their ``default_args``: kept as options, handed to operators, or named with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, TaskModel
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.values import as_number, is_plain, path_of
+from flowyml.plan.layout import Pair, Part, text_literal, value
+
+__all__ = ["CALLBACKS", "callback_of", "default_arguments", "fits", "inherited", "pipeline_options"]
+
+CALLBACKS = (
+    "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback", "on_skipped_callback",
+)  # fmt: skip
+_OF_DAG = ("on_success_callback", "on_failure_callback")
+_OPTIONS = ("max_active_runs", "max_active_tasks", "max_consecutive_failed_dag_runs", "is_paused_upon_creation")
+_DEFAULTS = ("owner", "pool", "queue", "priority_weight", "weight_rule", "depends_on_past")
+# What the model has in words of its own, or what its steps say.
+_SAID = frozenset({
+    "dag_id", "description", "schedule", "schedule_interval", "timetable", "start_date", "catchup", "tags", "params",
+    "default_args", "doc_md", "dagrun_timeout", "dag", *_OPTIONS, *CALLBACKS, "sla_miss_callback", "deadline",
+})  # fmt: skip
+_OF_STEPS = frozenset({
+    "start_date", "end_date", "retries", "retry_delay", "execution_timeout", "trigger_rule", "dag", "params",
+    "retry_exponential_backoff", "max_retry_delay", *_DEFAULTS,
+})  # fmt: skip
+# How a DAG looks in Airflow, and what changes no run.
+_LOOKS = frozenset({"default_view", "orientation", "dag_display_name", "owner_links", "jinja_environment_kwargs"})
+
+
+def pipeline_options(dag: DagModel, name: str, kinds: Collection[str]) -> tuple[list[Part], list[Note]]:
+    """The options of a pipeline, and what of its DAG is none. ``kinds`` are those of what its tasks become."""
+    options: list[Part] = [f"name={text_literal(dag.dag_id)}"] if name != dag.dag_id else []
+    given = {each.name: each for each in dag.arguments}
+    limit = given.get("dagrun_timeout")
+    notes: list[Note] = []
+    if limit is not None and isinstance(limit.value, timedelta) and limit.value > timedelta():
+        options.append(f"timeout={as_number(limit.value.total_seconds())}")
+        notes.append(Note(Kind.KEPT, "dagrun_timeout", limit.place, "it is the pipeline's timeout; Kubeflow has none"))
+    elif limit is not None and limit.value is not None:
+        notes.append(_left_out("dagrun_timeout", limit, "only Airflow knows it", "Say timeout= of the pipeline."))
+    if dag.tags:
+        options.append(Pair("tags=", value(list(dag.tags))))
+    engine: dict[str, Any] = {"description": dag.description} if dag.description else {}
+    wanted = [each for each in dag.arguments if each.name in _OPTIONS and each.value is not None]
+    wanted += [each for each in dag.default_args if each.name in _DEFAULTS and fits(each.name, each.value)]
+    engine |= {each.name: each.value for each in wanted if is_plain(each.value)}
+    engine |= {
+        each.name: found for each in dag.callbacks if each.name in _OF_DAG and (found := callback_of(each.value))
+    }
+    notes += [*_callbacks(dag, engine), *_other_arguments(dag), *_other_defaults(dag, kinds)]
+    if engine:
+        options.append(Pair("airflow=", value(engine)))
+    return options, notes
+
+
+def _callbacks(dag: DagModel, kept: Mapping[str, Any]) -> Iterator[Note]:
+    for each in dag.callbacks:
+        if each.name not in kept and each.value is not None:
+            to_do = "Make a hook of it, or name it: airflow={'on_failure_callback': 'module.name'}."
+            yield _left_out(f"{each.name} of the DAG", each, "a callback is a function of Airflow's", to_do)
+
+
+def _other_arguments(dag: DagModel) -> Iterator[Note]:
+    for each in dag.arguments:
+        if each.name in _SAID or each.name in _LOOKS or each.name.isdigit() or each.value in (None, [], {}, False):
+            continue
+        yield _left_out(f"{each.name} of the DAG", each, "a pipeline has no such option",
+                        "Set it up where the pipeline runs, or leave it out.")  # fmt: skip
+
+
+def _other_defaults(dag: DagModel, kinds: Collection[str]) -> Iterator[Note]:
+    if all(kind == "operator" for kind in kinds):
+        return
+    for each in dag.default_args:
+        kept = each.name in _OF_STEPS and (each.name not in _DEFAULTS or fits(each.name, each.value))
+        if kept or each.name == "provide_context" or each.value in (None, False, ""):
+            continue
+        if each.name in CALLBACKS and callback_of(each.value) is not None:
+            continue
+        yield _left_out(f"default argument {each.name}", each, "a step has no such option; operators keep it",
+                        "Say it of the steps that need it, or leave it out.")  # fmt: skip
+
+
+def _left_out(construct: str, given: Argument, reason: str, to_do: str) -> Note:
+    return Note(Kind.CHANGED, construct, given.place, reason, to_do)
+
+
+def fits(name: str, given: Any) -> bool:
+    """Whether an option of a step or of all steps can have a value. Source: flowyml_airflow.options."""
+    match name:
+        case "weight_rule":
+            return given in ("downstream", "upstream", "absolute")
+        case "depends_on_past":
+            return isinstance(given, bool)
+        case "priority_weight":
+            return isinstance(given, int) and not isinstance(given, bool)
+        case "pool_slots" | "max_active_tis_per_dag":
+            return isinstance(given, int) and not isinstance(given, bool) and given >= 1
+    return isinstance(given, str) and given != ""
+
+
+def inherited(dag: DagModel, task: TaskModel, name: str) -> Any:
+    """An argument of a task: its own, or the DAG's default."""
+    own = task.argument(name)
+    return own.value if own is not None else next((each.value for each in dag.default_args if each.name == name), None)
+
+
+def default_arguments(dag: DagModel, task: TaskModel) -> Mapping[str, Any]:
+    """What an operator takes of the DAG's defaults, if it has arguments of these names."""
+    return {
+        each.name: each.value
+        for each in dag.default_args
+        if each.name not in (_OF_STEPS - {"retry_exponential_backoff", "max_retry_delay"})
+        and task.argument(each.name) is None and _is_sure(each.value)
+    }  # fmt: skip
+
+
+def _is_sure(given: Any) -> bool:
+    """Whether a value can be written for certain."""
+    if isinstance(given, FunctionModel):
+        return callback_of(given) is not None
+    return is_plain(given) or isinstance(given, timedelta | datetime)
+
+
+def callback_of(given: Any) -> Any:
+    """A callback as ``airflow={…}`` names it, if Airflow can import it; None for any other.
+
+    Source of the forms: flowyml_airflow.options.
+    """
+    match given:
+        case FunctionModel(module=module, name=name) if module not in ("", "__main__") and not given.nested:
+            return f"{module}.{name}" if path_of(f"{module}.{name}") else None
+        case Reference(call=False):
+            return given.import_path if path_of(given.import_path) else None
+        case Reference():
+            arguments = {each.name: each.value for each in given.arguments}
+            if path_of(given.import_path) is None or any(map(str.isdigit, arguments)) or not is_plain(arguments):
+                return None
+            return {given.import_path: arguments}
+        case list() | tuple():
+            found = [callback_of(each) for each in given]
+            return found if found and None not in found else None
+    return None
