@@ -30,7 +30,7 @@ demo: .venv/.$(if $(filter airflow kubeflow-local,$(ON)),test,demo) ## Train two
 		echo "Sign in:  $(BIN)/flowyml backends sign-in prefect   (the pages above ask for the password that it shows)"; \
 		echo "Stop:     $(BIN)/flowyml backends stop prefect   (until then Prefect keeps running)"; fi
 
-demo-migration: .venv/.test ## Move DAGs of a real Airflow to Prefect, and back: some seven minutes
+demo-migration: .venv/.test ## Move DAGs of a real Airflow to Prefect, and back: some ten minutes
 	@$(BIN)/python scripts/demo_migration.py
 
 test: .venv/.test ## Run every check and test, real engines included

@@ -58,7 +58,7 @@ class Desk:
 def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="flowyml-migration-") as name, desk(Path(name)) as (here, airflow):
-        for step in (plan, move, run, cut_over, go_back):
+        for step in (plan, move, run, go_beside, cut_over, go_back):
             step(here)
         tell(f"That took {(time.monotonic() - began) / 60:.0f} minutes.")
         if sys.stdin.isatty():
@@ -122,15 +122,22 @@ def run(here: Desk) -> None:
     here.flowyml("run", f"pipelines/{DAG}.py", "--on", "prefect")
 
 
-def cut_over(here: Desk) -> None:
-    tell("4. The cutover. The DAG is paused and the pipeline scheduled on Prefect, so that each minute runs once.")
-    here.flowyml("airflow", "cutover", DAG, "--to", "prefect", "--pipeline", f"pipelines/{DAG}.py")
+def go_beside(here: Desk) -> None:
+    tell("4. Side by side. Prefect runs the pipeline by the DAG's schedule, the DAG goes on, and both are compared.")
+    here.flowyml("airflow", "cutover", DAG, "--shadow", "--to", "prefect", "--pipeline", f"pipelines/{DAG}.py")
     here.wait_for_runs("prefect", 2)
+    here.flowyml("airflow", "compare", DAG)
+
+
+def cut_over(here: Desk) -> None:
+    tell("5. The cutover. The DAG is paused, and the pipeline goes on alone, so that each minute runs once.")
+    here.flowyml("airflow", "cutover", DAG)
+    here.wait_for_runs("prefect", 1)
     here.flowyml("runs", "--on", "prefect", "--pipeline", DAG)
 
 
 def go_back(here: Desk) -> None:
-    tell("5. And back. Airflow gets a mark for the minutes that ran on Prefect, and goes on with the next.")
+    tell("6. And back. Airflow gets a mark for the minutes that ran on Prefect, and goes on with the next.")
     here.flowyml("airflow", "cutover", DAG, "--back")
     here.wait_for_runs("airflow", 1)
     here.flowyml("runs", "--on", "airflow", "--pipeline", DAG)

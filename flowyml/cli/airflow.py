@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from flowyml.cli.failures import UsageError
+from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.cli.source import load
@@ -15,7 +16,11 @@ from flowyml.migration.airflow.adoption import Adoption, Outlook, adoption, cell
 from flowyml.migration.airflow.model import FileModel
 from flowyml.orchestrators.targets import resolve
 
-__all__ = ["adopt", "cutover"]
+if TYPE_CHECKING:
+    from flowyml.migration.airflow.comparison import Comparison
+    from flowyml.migration.airflow.cutover import Record
+
+__all__ = ["adopt", "compare", "cutover"]
 
 _SUFFIXES = {".md": "markdown", ".html": "html", ".csv": "csv", ".json": "json"}
 _COLOURS = {Outlook.ANY_ENGINE: "green", Outlook.AIRFLOW_ONLY: "yellow", Outlook.IS_FLOWYMLS: "dim"}
@@ -69,7 +74,13 @@ def cutover(
         str | None, Option(("--pipeline",), "The pipeline that takes the DAG's place.", metavar="FILE[:NAME]")
     ] = None,
     on: FromAirflow = "airflow",
-    back: Annotated[bool, Option(("--back",), "Hand the schedule back to the DAG.")] = False,
+    shadow: Annotated[
+        bool,
+        Option(("--shadow",), "Pause nothing: run the pipeline beside the DAG, for `flowyml airflow compare`."),
+    ] = False,
+    back: Annotated[
+        bool, Option(("--back",), "Hand the schedule back to the DAG, or remove what --shadow made.")
+    ] = False,
     timeout: Annotated[
         float,
         Option(
@@ -80,35 +91,103 @@ def cutover(
 ) -> None:
     """Pause a DAG and start a pipeline's schedule in its place, so that each interval runs once.
 
-    A record of each step is kept: after a kill, the same command goes on where it was.
+    With --shadow both run each interval for a while, with all that they do outside of their engines; the same command
+    without --shadow then pauses the DAG. A record of each step is kept: after a kill, the same command goes on.
     """
-    from flowyml.migration.airflow.cutover import Cutover, Record
+    from flowyml.migration.airflow.cutover import Cutover
+
+    if shadow and back:
+        raise UsageError("--back alone removes what --shadow made.")
 
     with Output(as_json) as out:
         old = resolve(on)
         with Cutover.alone(on, dag_id):
-            record = Cutover.recorded(on, dag_id)
-            if record is None or (record.phase == "back" and not back):
-                if back:
-                    raise UsageError(f"{dag_id!r} was not cut over from here: there is nothing to undo.")
-                if to is None or pipeline is None:
-                    raise UsageError("Say where to, and which pipeline: --to TARGET --pipeline FILE.")
-                record = Record(dag=dag_id, old=on, new=to, file=pipeline, pipeline=load(pipeline).name)
-            elif record.phase == "begun" and not back:  # nothing has been handed over yet
-                file = pipeline or record.file
-                record = replace(record, new=to or record.new, file=file, pipeline=load(file).name)
-            elif not back and (to not in (None, record.new) or pipeline not in (None, record.file)):
-                raise UsageError(
-                    f"{dag_id!r} is on its way to {record.new} with {record.file} ({record.phase}). Go on without "
-                    f"--to and --pipeline, or undo it with --back."
-                )
-            work = Cutover(old.handed_over(dag_id), record, note, timeout)
-            new = resolve(record.new)
-            record = work.back(new) if back else work.go(new, load(record.file))
+            record = _record_of(dag_id, on, to, pipeline, shadow=shadow, back=back)
+            work, new = Cutover(old.handed_over(dag_id), record, note, timeout), resolve(record.new)
+            if back:
+                record = work.back(new)
+            elif shadow:
+                record = work.go_beside(new, load(record.file))
+                note("Both run from now on, and each does what it does outside of its engine: files, mails, databases.")
+                note(f"flowyml airflow compare {dag_id} shows whether they give the same.")
+            else:
+                record = work.go(new, load(record.file))
         if as_json:
             out.document(asdict(record))
         else:
             out.line(f"{dag_id}: {record.phase}")
+
+
+def _record_of(dag_id: str, on: str, to: str | None, pipeline: str | None, *, shadow: bool, back: bool) -> Record:
+    """How far it has come, with what is given now; raises ``UsageError`` where the two do not fit."""
+    from flowyml.migration.airflow.cutover import Cutover, Record
+
+    record = Cutover.recorded(on, dag_id)
+    if record is None or (record.phase == "back" and not back):
+        if back:
+            raise UsageError(f"{dag_id!r} was not cut over from here: there is nothing to undo.")
+        if to is None or pipeline is None:
+            raise UsageError("Say where to, and which pipeline: --to TARGET --pipeline FILE.")
+        return Record(dag=dag_id, old=on, new=to, file=pipeline, pipeline=load(pipeline).name)
+    if back:
+        return record
+    if record.phase == "begun" and not record.shadow:  # nothing has been handed over yet
+        file = pipeline or record.file
+        return replace(record, new=to or record.new, file=file, pipeline=load(file).name)
+    if shadow and record.phase not in ("shadowing", "shadow"):
+        raise UsageError(f"{dag_id!r} is cut over to {record.new} already ({record.phase}): --back undoes it.")
+    if to not in (None, record.new) or pipeline not in (None, record.file):
+        raise UsageError(
+            f"{dag_id!r} is on its way to {record.new} with {record.file} ({record.phase}). Go on without "
+            f"--to and --pipeline, or undo it with --back."
+        )
+    return record
+
+
+def compare(
+    dag_id: Annotated[str, Argument("DAG_ID", "A DAG beside which a pipeline runs, by `cutover --shadow`.")],
+    on: FromAirflow = "airflow",
+    last: Annotated[int, Option(("--last",), "How many intervals, the newest.", min=1)] = 25,
+    output: Annotated[
+        Path | None, Option(("--output", "-o"), "Write the report there; .md or .json says how.", metavar="PATH")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare what a DAG, and the pipeline beside it, made of each interval: how runs and steps ended, and the values.
+
+    The exit code is 1 where an interval differs.
+    """
+    from flowyml.migration.airflow import comparison
+    from flowyml.migration.airflow.cutover import Cutover, shadowed
+
+    with Output(as_json) as out:
+        if output is not None and output.suffix.lower() not in (".md", ".json"):
+            raise UsageError(f"-o {output}: a name that ends in .md or .json says how to write the report.")
+        record = Cutover.recorded(on, dag_id)
+        if record is None or not record.shadow:
+            raise UsageError(f"No pipeline runs beside {dag_id!r}: begin with flowyml airflow cutover --shadow.")
+        found = shadowed(resolve(on), resolve(record.new), record, last)
+        if output is not None:
+            as_text = json.dumps(comparison.document(found), indent=2) + "\n"
+            write_whole(output, (as_text if output.suffix.lower() == ".json" else comparison.markdown(found)).encode())
+            note(f"wrote {output}")
+        if as_json:
+            out.document(comparison.document(found))
+        else:
+            _print_comparison(out, found)
+    return FAILED if found.count(comparison.Verdict.DIFFERS) else 0
+
+
+def _print_comparison(out: Output, found: Comparison) -> None:
+    from flowyml.migration.airflow import comparison
+
+    colours = {"equal": "green", "differs": "red", "waits": "dim"}
+    made = [(time, Word(verdict, colours[verdict]), *sides) for time, verdict, *sides in comparison.rows(found)]
+    if made:
+        out.table(comparison.HEADERS, made)
+    for line in comparison.lines(found):
+        out.line(line)
+    out.line(f"{found.total}.")
 
 
 def _read(folder: str) -> list[FileModel]:

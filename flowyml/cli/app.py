@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, str] = {
     "cache clear": "caches:clear",
     "airflow adopt": "airflow:adopt",
     "airflow cutover": "airflow:cutover",
+    "airflow compare": "airflow:compare",
     "secrets check": "secrets:check",
     "import airflow": "importing:airflow",
     "backends": "backends:backends",

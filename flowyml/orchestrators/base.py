@@ -420,6 +420,10 @@ class Orchestrator(ABC):
         """Run what a schedule runs for one of its times; the same time again gives the same run."""
         raise self._lacks("runs for times that a schedule has missed")
 
+    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
+        """The newest runs that the schedule of a pipeline has begun, or ``make_up``, by the time that each is for."""
+        raise self._lacks("telling which time of a schedule a run is for")
+
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         """All that the engine runs, made by FlowyML or not, with how the ``last`` runs of each ended."""
         raise self._lacks("a list of what others made")

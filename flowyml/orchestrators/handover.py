@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
 
 __all__ = ["Handed", "OldSchedule"]
@@ -28,6 +30,7 @@ class Handed(Protocol):
     name: str
 
     def look(self) -> OldSchedule: ...
+    def runs(self, most: int) -> Mapping[datetime, Run]: ...
     def pause(self, paused: bool) -> None: ...
     def mark_as_run(self, time: datetime, note: str) -> None: ...
     def run_for(self, time: datetime) -> None: ...

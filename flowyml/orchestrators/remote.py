@@ -188,6 +188,9 @@ class RemoteOrchestrator(Orchestrator):
     def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
         return self.adapter.make_up(schedule_id, time)
 
+    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
+        return self.adapter.scheduled_runs(pipeline, limit=limit)
+
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return self.adapter.workflows(last=last)
 

@@ -35,8 +35,10 @@ from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.core.submission_result import SubmissionResult
 from flowyml.graph import mermaid, svg, terminal
+from flowyml.migration.airflow.cutover import Record, save
 from flowyml.orchestrators import registry
 from flowyml.orchestrators.base import Deployment, Health, Orchestrator, SignIn
+from flowyml.orchestrators.handover import OldSchedule
 from flowyml.orchestrators.workflows import Workflow
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.canonical import canonical_json
@@ -108,6 +110,12 @@ class Hostile(Orchestrator):
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return [Workflow(name=EVIL, schedule=EVIL, timezone=EVIL, owners=(EVIL,), tags=(EVIL,), file=EVIL, url=EVIL)]
 
+    def handed_over(self, name: str) -> HostileSchedule:
+        return HostileSchedule()
+
+    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> dict[datetime, Run]:
+        return {NOW: Hostile()._run()}
+
     def health(self) -> Health:
         return Health(reachable=True, version=EVIL, url=EVIL, detail=EVIL)
 
@@ -156,6 +164,18 @@ class Hostile(Orchestrator):
     @classmethod
     def stop_server(cls) -> bool:
         raise EngineError(EVIL)
+
+
+class HostileSchedule:
+    """One of a DAG, whose runs went otherwise than those of the pipeline beside it."""
+
+    name = EVIL
+
+    def look(self) -> OldSchedule:
+        raise EngineError(EVIL)
+
+    def runs(self, most: int) -> dict[datetime, Run]:
+        return {NOW: Failing()._run()}
 
 
 def never_removed() -> int:
@@ -212,6 +232,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     (old / "dag.py").write_text(f"from airflow import DAG\nwith DAG({EVIL!r}, schedule={EVIL!r}):\n    pass\n")
     forge_cached_result(tmp_path / "store")
+    beside = {"dag": "beside", "old": "failing", "new": "hostile", "shadow": NOW.isoformat()}
+    save(Record(**beside, file="mild.py", pipeline=EVIL, phase="shadow"))
     yield
     for name in ("mild", "rude", "secretive"):
         sys.modules.pop(name, None)
@@ -250,6 +272,8 @@ COMMANDS = [
     "migrate old", "migrate old --check", "migrate old --write", "import airflow old --json",
     "airflow adopt --on hostile", "airflow adopt --on hostile --dags old", "airflow adopt --on hostile -f markdown",
     f"airflow cutover {EVIL} --on hostile --to hostile --pipeline mild.py", "airflow cutover x --on hostile --back",
+    "airflow cutover y --shadow --on hostile --to hostile --pipeline mild.py", "airflow compare beside --on failing",
+    "airflow compare beside --on failing --json", f"airflow compare {EVIL} --on hostile",
     "cache list --artifacts store", f"cache show {CACHED} --artifacts store", f"cache show {EVIL} --artifacts store",
     "cache clear --artifacts store --all", f"cache clear --artifacts store --pipeline {EVIL}",
     "secrets check secretive.py --on hostile", "secrets check BUNDLE --on hostile",

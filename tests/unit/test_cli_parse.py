@@ -105,6 +105,8 @@ LINES = [
     "cache show 1f3a --on prefect",
     "cache clear --older-than 7d --pipeline training",
     "airflow cutover daily --to prefect --pipeline daily.py --timeout 60 --json",
+    "airflow cutover daily --shadow --to prefect --pipeline daily.py",
+    "airflow compare daily --last 5 -o report.md --json",
     "airflow adopt --dags dags --format csv -o plan.md --json",
     "secrets check train.py --on prefect --json",
     "import airflow dags --root . --env A=b --variables v.json --json",

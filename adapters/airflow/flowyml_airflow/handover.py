@@ -7,19 +7,21 @@ whether the DAG's timetable dates a run by the start of the interval (``CronData
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from flowyml.core.errors import ScheduleError
+from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.handover import OldSchedule
 from flowyml_airflow.client import AirflowClient, ConflictError
+from flowyml_airflow.reading import RunReader
 from flowyml_airflow.status import moment
 from flowyml_airflow.workflows import cron_or_words
 
-__all__ = ["DagSchedule"]
+__all__ = ["DagSchedule", "runs_by_time"]
 
 _MARK = "flowyml_handed_over__"
 _SEEN = 100
@@ -28,8 +30,8 @@ _SEEN = 100
 class DagSchedule:
     """The schedule of one DAG. Each call asks Airflow."""
 
-    def __init__(self, client: AirflowClient, dag_id: str) -> None:
-        self._client, self.name = client, dag_id
+    def __init__(self, client: AirflowClient, dag_id: str, reader: RunReader) -> None:
+        self._client, self.name, self._reader = client, dag_id, reader
 
     def look(self) -> OldSchedule:
         """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron."""
@@ -43,7 +45,7 @@ class DagSchedule:
             raise ScheduleError(
                 f"The DAG {self.name!r} runs by {words!r}, and only a cron expression can be handed over."
             ) from error
-        runs = [run for run in self._client.runs([self.name], _SEEN) if self._is_of_schedule(run)]
+        runs = filter(_is_of_schedule, self._client.runs([self.name], _SEEN))
         return OldSchedule(
             schedule=schedule,
             catch_up=bool(dag.get("catchup")),
@@ -51,6 +53,10 @@ class DagSchedule:
             is_busy=self._client.is_busy([self.name]),
             last=max((time for run in runs if (time := _time(run))), default=None),
         )
+
+    def runs(self, most: int) -> Mapping[datetime, Run]:
+        """The newest runs of the schedule, by their time."""
+        return runs_by_time(self._reader, self._client.runs([self.name], most))
 
     def pause(self, paused: bool) -> None:
         """Pause or unpause the DAG."""
@@ -85,8 +91,14 @@ class DagSchedule:
                 return moment(run.get("logical_date")) != moment(run.get("data_interval_end"))
         return False
 
-    def _is_of_schedule(self, run: Mapping[str, Any]) -> bool:
-        return run.get("run_type") == "scheduled" or str(run["dag_run_id"]).startswith(_MARK)
+
+def runs_by_time(reader: RunReader, runs: Iterable[Mapping[str, Any]]) -> dict[datetime, Run]:
+    """The runs of a schedule among those of a DAG, by their time."""
+    return {time: reader.run(run, whole=False) for run in runs if _is_of_schedule(run) and (time := _time(run))}
+
+
+def _is_of_schedule(run: Mapping[str, Any]) -> bool:
+    return run.get("run_type") == "scheduled" or str(run["dag_run_id"]).startswith(_MARK)
 
 
 def _time(run: Mapping[str, Any]) -> datetime | None:

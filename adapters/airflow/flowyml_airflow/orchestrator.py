@@ -40,7 +40,7 @@ from flowyml_airflow.deploy import Deployer, schedule_info
 from flowyml_airflow.deployed import Deployed, has_schedule
 from flowyml_airflow.flow_reading import map_index
 from flowyml_airflow.folder import open_folder
-from flowyml_airflow.handover import DagSchedule
+from flowyml_airflow.handover import DagSchedule, runs_by_time
 from flowyml_airflow.names import CODE_KEY, REVISION_KEY, RUN_ID_KEY, airflow_run_id, dag_id, development_id
 from flowyml_airflow.pruning import prunable
 from flowyml_airflow.reading import RunReader
@@ -324,7 +324,10 @@ class AirflowOrchestrator(Orchestrator):
         deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
 
     def handed_over(self, name: str) -> Handed:
-        return DagSchedule(self.client, name)
+        return DagSchedule(self.client, name, self._reader)
+
+    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
+        return runs_by_time(self._reader, self.client.runs([dag_id(pipeline)], limit))
 
     def workflows(self, *, last: int = 25) -> list[Workflow]:
         return workflows(self.client, last)

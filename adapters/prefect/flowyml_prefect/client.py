@@ -54,6 +54,7 @@ class FlowRun:
     created: datetime | None
     start_time: datetime | None
     end_time: datetime | None
+    due: datetime | None = None  # of a run that a schedule made
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> FlowRun:
@@ -68,6 +69,7 @@ class FlowRun:
             process=plain.get("infrastructure_pid"),
             created=_time(plain.get("created")), start_time=_time(plain.get("start_time")),
             end_time=_time(plain.get("end_time")),
+            due=_time(plain.get("expected_start_time")) if plain.get("auto_scheduled") else None,
         )  # fmt: skip
 
 

@@ -409,6 +409,9 @@ class PrefectOrchestrator(Orchestrator):
         made = self.client.create_run(schedule_id, request)
         return SubmissionResult(self, made.id, run=self.reader.record(made))
 
+    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
+        return self.reader.scheduled(pipeline, limit)
+
     def _target(self) -> Target:
         return Target(self.work_pool, self.artifacts)
 

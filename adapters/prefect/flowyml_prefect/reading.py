@@ -16,6 +16,7 @@ from flowyml.orchestrators.log_following import Look, log_lines
 from flowyml.plan.names import slug
 from flowyml_prefect.client import TAG, FlowRun, Log, PrefectClient
 from flowyml_prefect.names import flow_name, outputs_key, plan_key
+from flowyml_prefect.schedule import MADE_UP
 from flowyml_prefect.status import status_of
 from flowyml_prefect.steps import TASK_RUNS, Planned, after_the_end, error_text, index_of, step_runs, went_wrong
 
@@ -67,13 +68,20 @@ class RunReader:
 
     def runs(self, pipeline: str | None, limit: int) -> list[Run]:
         """The newest runs, those left out that a schedule has planned for later."""
+        return [self.record(run) for run in self._newest(pipeline, limit)]
+
+    def _newest(self, pipeline: str | None, limit: int) -> list[FlowRun]:
         now = datetime.now(UTC) + timedelta(seconds=1)
         filters: dict[str, Any] = {
             "flow_runs": {"tags": {"all_": [TAG]}, "expected_start_time": {"before_": now.isoformat()}}
         }
         if pipeline is not None:
             filters["flows"] = {"name": {"any_": [flow_name(pipeline)]}}
-        return [self.record(run) for run in self.client.runs(filters, limit)]
+        return self.client.runs(filters, limit)
+
+    def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
+        """The newest runs of a schedule, by the time that they are for."""
+        return {time: self.record(run) for run in self._newest(pipeline, limit) if (time := _time_of(run))}
 
     def named(self, run_id: str) -> list[Run]:
         """The runs that were submitted under this id."""
@@ -198,6 +206,12 @@ def _table(data: Any) -> list[dict[str, Any]]:
     """The rows of a table artifact, which Prefect's own client stores as JSON text."""
     rows = json.loads(data) if isinstance(data, str) else data
     return rows or []
+
+
+def _time_of(run: FlowRun) -> datetime | None:
+    """The time of its schedule that a run is for."""
+    made_up = run.labels.get(MADE_UP)
+    return datetime.fromisoformat(made_up) if made_up else run.due
 
 
 def _run_id(run: FlowRun) -> str:

@@ -23,10 +23,11 @@ from flowyml.core.errors import DefinitionError, ScheduleError, WaitTimeoutError
 from flowyml.core.files import write_whole
 from flowyml.core.home import home, private_folder
 from flowyml.core.schedule import Schedule
+from flowyml.migration.airflow.comparison import Comparison, compared, look_at
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from flowyml.orchestrators.handover import Handed, OldSchedule
 
-__all__ = ["Cutover", "Record"]
+__all__ = ["Cutover", "Record", "shadowed"]
 
 #: Seconds around a time of the schedule in which nothing is switched: each engine makes its run meanwhile.
 QUIET = 10
@@ -37,7 +38,10 @@ _MOST = 1000
 
 @dataclass(frozen=True)
 class Record:
-    """How far a cutover has come. ``phase`` is one of PHASES; times are in ISO 8601."""
+    """How far a cutover has come. ``phase`` is one of PHASES; times are in ISO 8601.
+
+    ``shadow`` is the first time that both sides run, where the new schedule was made beside the old one.
+    """
 
     dag: str
     old: str
@@ -50,10 +54,11 @@ class Record:
     first: str = ""
     made_up: list[str] = field(default_factory=list)
     stopped: str = ""
+    shadow: str = ""
 
 
-#: On the way there, then on the way back.
-PHASES = ("begun", "paused", "scheduling", "making up", "done", "stopping", "marking", "back")
+#: Side by side, then on the way there, then on the way back.
+PHASES = ("shadowing", "shadow", "begun", "paused", "scheduling", "making up", "done", "stopping", "marking", "back")
 
 
 class Cutover:
@@ -85,6 +90,44 @@ class Cutover:
         finally:
             os.close(number)
 
+    # Side by side.
+
+    def go_beside(self, new: Orchestrator, pipeline: RunnablePipeline) -> Record:
+        """Make the new schedule while the old one goes on: both run each interval, so that they can be compared.
+
+        ``go`` then makes it the only one, and ``back`` removes it. Raises ``ScheduleError`` as ``go``, and
+        ``UnsupportedFeatureError`` for a target that does not tell which time a run is for.
+        """
+        if self._record.phase in ("begun", "back"):
+            self._check_goes(self._old.look())
+            new.scheduled_runs(pipeline.name, limit=1)
+            self._write(phase="shadowing", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
+        if self._record.phase == "shadowing":
+            there = self._new_schedule(new)
+            if there is None or not self._is_ours(there):
+                schedule = self._old.look().schedule
+                first = self._next_time(schedule)
+                self._write(shadow=_text(first))
+                new.schedule_pipeline(pipeline, replace(schedule, start=first))
+            self._write(phase="shadow")
+            self._say(
+                f"scheduled {pipeline.name!r} on {self._record.new} beside {self._old.name!r}, first for "
+                f"{self._record.shadow}"
+            )
+        return self._record
+
+    def _check_shadow_goes(self, new: Orchestrator) -> None:
+        for each in new.schedules(self._record.pipeline):
+            if each.paused:
+                raise ScheduleError(
+                    f"The schedule of {self._record.pipeline!r} on {self._record.new} is paused. Resume it: flowyml "
+                    f"schedule resume {each.schedule_id} --on {self._record.new}"
+                )
+
+    def _check_goes(self, seen: OldSchedule) -> None:
+        if seen.is_paused:
+            raise ScheduleError(f"The DAG {self._old.name!r} is paused: it has no schedule to hand over.")
+
     # There.
 
     def go(self, new: Orchestrator, pipeline: RunnablePipeline) -> Record:
@@ -95,6 +138,9 @@ class Cutover:
         """
         if self._record.phase in ("begun", "back"):
             self._begin(new, pipeline)
+        if self._record.phase == "shadow":
+            self._check_shadow_goes(new)
+            self._write(phase="begun")
         if self._record.phase == "begun":
             self._pause()
         if self._record.phase in ("paused", "scheduling"):
@@ -106,11 +152,11 @@ class Cutover:
     def _begin(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
         seen = self._old.look()
         if not self._record.begun or self._record.phase == "back":
-            if seen.is_paused:
-                raise ScheduleError(f"The DAG {self._old.name!r} is paused: it has no schedule to hand over.")
-            self._write(phase="begun", begun=_text(_now()), last="", first="", made_up=[], stopped="")
-        new.deploy_pipeline(pipeline)
-        self._say(f"deployed {pipeline.name!r} on {self._record.new}")
+            self._check_goes(seen)
+            self._write(phase="begun", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
+        if not self._record.shadow:
+            new.deploy_pipeline(pipeline)
+            self._say(f"deployed {pipeline.name!r} on {self._record.new}")
 
     def _pause(self) -> None:
         """Pause the DAG while none of its runs goes on: those of a paused DAG would stand still."""
@@ -135,28 +181,34 @@ class Cutover:
         if self._record.phase == "paused" and self._old.look().is_busy:
             self._write(phase="begun")  # its scheduler was late with a run, which stands still while the DAG is paused
             self._pause()
-        seen = self._old.look()
-        there = self._new_schedule(new)
-        if self._record.phase == "scheduling" and there is not None and there.start == _time(self._record.first):
-            self._write(phase="making up")
-            return
-        first = seen.schedule.next_times(1, _now() + timedelta(seconds=AHEAD))[0].astimezone(UTC)
+        seen, there = self._old.look(), self._new_schedule(new)
+        made = there.start if there is not None and self._is_ours(there) else None
+        first = made or self._next_time(seen.schedule)
         self._write(phase="scheduling", first=_text(first))
         if (missed := self._missed(seen)) and not new.makes_up:
-            self._write(phase="begun")  # a DAG that is still paused after a kill is paused once more, and unpaused
+            # A DAG that is still paused after a kill is paused once more, and unpaused.
+            self._write(phase="shadow" if self._record.shadow else "begun")
             self._old.pause(False)
             raise ScheduleError(
                 f"{self._record.new} cannot run times that have passed, such as {_text(missed[0])}. "
                 f"{self._old.name!r} is unpaused again. Cut over to Prefect, or run this just after a run has ended."
             )
-        new.schedule_pipeline(pipeline, replace(seen.schedule, start=first))
-        if _now() >= first:
-            raise ScheduleError(
-                f"{self._record.new} took until after {_text(first)} to make the schedule. Look whether "
-                f"{pipeline.name!r} ran for that time, delete its schedule, and run this command again."
-            )
+        if made is None:
+            new.schedule_pipeline(pipeline, replace(seen.schedule, start=first))
+            if _now() >= first:
+                raise ScheduleError(
+                    f"{self._record.new} took until after {_text(first)} to make the schedule. Look whether "
+                    f"{pipeline.name!r} ran for that time, delete its schedule, and run this command again."
+                )
+            self._say(f"scheduled {pipeline.name!r} on {self._record.new}, first for {_text(first)}")
+        else:
+            self._say(f"kept the schedule of {pipeline.name!r} on {self._record.new}, first for {_text(first)}")
         self._write(phase="making up")
-        self._say(f"scheduled {pipeline.name!r} on {self._record.new}, first for {_text(first)}")
+
+    def _is_ours(self, there: Schedule) -> bool:
+        """Whether it was made beside the old one, or before this process was killed."""
+        made = self._record.first if self._record.phase == "scheduling" else ""
+        return there.start is not None and _text(there.start) in {self._record.shadow, made}
 
     def _make_up(self, new: Orchestrator) -> None:
         """Run the times between the old schedule and the new one, each when it has come."""
@@ -194,10 +246,13 @@ class Cutover:
     def back(self, new: Orchestrator) -> Record:
         """Hand the schedule back to the DAG, which then goes on with what the new side has not run.
 
-        Raises ``ScheduleError`` while the new side is getting its schedule.
+        One that was made beside it is removed. Raises ``ScheduleError`` while the new side is getting its schedule.
         """
+        if self._record.phase in ("shadowing", "shadow"):
+            self._remove_shadow(new)
+            self._write(phase="back")
         if self._record.phase in ("begun", "paused"):
-            self._undo()
+            self._undo(new)
         if self._record.phase not in PHASES[PHASES.index("done") :]:
             raise ScheduleError(
                 f"The cutover of {self._old.name!r} is not finished ({self._record.phase}). Run it again without "
@@ -209,15 +264,30 @@ class Cutover:
             self._mark()
         return self._record
 
-    def _undo(self) -> None:
-        """Before the new side has a schedule: a DAG that is paused misses what came since its last run."""
+    def _undo(self, new: Orchestrator) -> None:
+        """Before the new side has the schedule alone: a DAG that is paused misses what came since its last run.
+
+        Where both ran, the new side has run that.
+        """
         seen = self._old.look()
-        if seen.is_paused:
-            last = _text(seen.last or _before(seen.schedule, _time(self._record.begun)))
-            self._write(phase="marking", last=last, stopped=last)
-        else:
+        if not seen.is_paused:
+            self._remove_shadow(new)
             self._write(phase="back")
             self._say(f"{self._old.name!r} still runs on {self._record.old}: nothing was handed over")
+            return
+        last, shadow = seen.last or _before(seen.schedule, _time(self._record.begun)), self._record.shadow
+        if shadow and not _between(seen.schedule, last, _time(shadow) - timedelta(microseconds=1)):
+            self._write(phase="done", last=_text(last), first=shadow)
+        else:
+            self._remove_shadow(new)
+            self._write(phase="marking", last=_text(last), stopped=_text(last))
+
+    def _remove_shadow(self, new: Orchestrator) -> None:
+        if not self._record.shadow:
+            return
+        for each in new.schedules(self._record.pipeline):
+            new.delete_schedule(each.schedule_id)
+        self._say(f"removed the schedule of {self._record.pipeline!r} on {self._record.new}")
 
     def _stop(self, new: Orchestrator) -> None:
         seen = self._old.look()
@@ -249,6 +319,11 @@ class Cutover:
 
     # What both use.
 
+    @staticmethod
+    def _next_time(schedule: Schedule) -> datetime:
+        """The next one that is far enough ahead for a new schedule to be there by then."""
+        return schedule.next_times(1, _now() + timedelta(seconds=AHEAD))[0].astimezone(UTC)
+
     def _new_schedule(self, new: Orchestrator) -> Schedule | None:
         return next((each.schedule for each in new.schedules(self._record.pipeline)), None)
 
@@ -269,6 +344,19 @@ class Cutover:
     def _write(self, **changes: Any) -> None:
         self._record = replace(self._record, **changes)
         save(self._record)
+
+
+def shadowed(old: Orchestrator, new: Orchestrator, record: Record, last: int) -> Comparison:
+    """The newest times that both sides were to run, and what each made of them."""
+    most = 100 + 10 * last  # runs that were made by hand are between them
+    sides = old.handed_over(record.dag).runs(most), new.scheduled_runs(record.pipeline, limit=most)
+    since, until = _time(record.shadow), _time(record.last) if record.last else _now()
+    times = sorted(time for time in sides[0].keys() | sides[1].keys() if since <= time <= until)[-last:]
+    before, after = (
+        {time: look_at(engine, runs[time]) for time in times if time in runs}
+        for engine, runs in zip((old, new), sides, strict=True)
+    )
+    return compared(record.dag, record.pipeline, before, after)
 
 
 def save(record: Record) -> None:

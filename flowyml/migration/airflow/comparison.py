@@ -1,0 +1,299 @@
+"""What a DAG, and the pipeline that runs beside it, made of the same intervals: how they ended, and what they gave.
+
+The values of a DAG are its XComs, which are JSON; those of the pipeline are taken as JSON would have them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any
+
+from flowyml.artifacts.markdown import escaped
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.plain_text import safe_line
+from flowyml.core.runs import Run, StepRun
+from flowyml.orchestrators.base import Orchestrator
+
+__all__ = ["Comparison", "Difference", "Interval", "Seen", "Verdict", "compared", "document", "look_at", "markdown"]
+
+_LONGEST = 200
+_MISSING = "—"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One run. ``steps`` are by label, such as ``load[3]``; ``outputs`` are None where the run did not go well."""
+
+    status: ExecutionStatus
+    steps: Mapping[str, StepRun] = field(default_factory=dict)
+    outputs: Mapping[str, Any] | None = None
+    url: str | None = None
+
+
+class Verdict(StrEnum):
+    """What can be said of an interval."""
+
+    EQUAL = "equal"
+    DIFFERS = "differs"
+    WAITS = "waits"
+    """One side has not run it to its end yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """``what`` is ``run``, ``step`` or ``output``; ``old`` and ``new`` are as people see them."""
+
+    what: str
+    name: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One time of the schedule. A side is None where it has no run."""
+
+    time: datetime
+    verdict: Verdict
+    old: Seen | None
+    new: Seen | None
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All intervals, the oldest first. ``apart`` says what was not compared, and why."""
+
+    dag: str
+    pipeline: str
+    intervals: tuple[Interval, ...]
+    apart: tuple[str, ...] = ()
+
+    def count(self, verdict: Verdict) -> int:
+        """How many intervals there are of a kind."""
+        return sum(each.verdict is verdict for each in self.intervals)
+
+    @property
+    def total(self) -> str:
+        """One line about all: ``3 intervals: 2 equal, 1 differs``."""
+        counts = ", ".join(f"{self.count(each)} {each}" for each in Verdict if self.count(each))
+        return f"{len(self.intervals)} interval{'s' * (len(self.intervals) != 1)}{counts and ': '}{counts}"
+
+
+def look_at(engine: Orchestrator, run: Run) -> Seen:
+    """A run with its steps, and its outputs if it went well."""
+    if not run.status.is_terminal:
+        return Seen(status=run.status, url=run.url)
+    steps = {step.label: step for step in engine.step_runs(run.job_id)}
+    outputs = engine.outputs(run.job_id) if run.status.is_successful else None
+    return Seen(status=run.status, steps=steps, outputs=outputs, url=run.url)
+
+
+def compared(dag: str, pipeline: str, old: Mapping[datetime, Seen], new: Mapping[datetime, Seen]) -> Comparison:
+    """The two sides, by the times of the schedule.
+
+    Steps and outputs that one side alone has in all its runs are named in ``apart``, and else left out. A time that one
+    side lacks waits for it, unless that side has run a later one.
+    """
+    both = [(old[time], new[time]) for time in sorted(old.keys() & new.keys())]
+    steps, outputs = _Names.of_steps(both), _Names.of_outputs(both)
+    unlike: dict[str, str] = {}
+    intervals = []
+    for time in sorted(old.keys() | new.keys()):
+        left, right = old.get(time), new.get(time)
+        if left is None or right is None:
+            is_late = time < max((new if left else old), default=time)
+            intervals.append(_of_one_side(time, left, right, is_late=is_late))
+        elif not (left.status.is_terminal and right.status.is_terminal):
+            intervals.append(Interval(time=time, verdict=Verdict.WAITS, old=left, new=right))
+        else:
+            found = (*_runs(left, right), *_steps(left, right, steps), *_outputs(left, right, outputs, unlike))
+            verdict = Verdict.DIFFERS if found else Verdict.EQUAL
+            intervals.append(Interval(time=time, verdict=verdict, old=left, new=right, differences=found))
+    apart = (*steps.apart(), *outputs.apart(), *(f"output {name}: {why}" for name, why in unlike.items()))
+    return Comparison(dag=dag, pipeline=pipeline, intervals=tuple(intervals), apart=apart)
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What each side calls its steps, or its outputs."""
+
+    what: str
+    old: set[str]
+    new: set[str]
+
+    @classmethod
+    def of_steps(cls, both: Sequence[tuple[Seen, Seen]]) -> _Names:
+        """Of runs that have ended."""
+        ended = [pair for pair in both if all(run.status.is_terminal for run in pair)]
+        old, new = ({step.name for pair in ended for step in pair[side].steps.values()} for side in (0, 1))
+        return cls("step", old, new)
+
+    @classmethod
+    def of_outputs(cls, both: Sequence[tuple[Seen, Seen]]) -> _Names:
+        """Of runs that went well. What is None on the one side need not be on the other: Airflow keeps no such XCom."""
+        values = [pair for pair in ((left.outputs, right.outputs) for left, right in both) if None not in pair]
+        old, new = ({name: value for pair in values for name, value in (pair[side] or {}).items()} for side in (0, 1))
+        return cls("output", set(old), {name for name in new if name in old or new[name] is not None})
+
+    def apart(self) -> list[str]:
+        sides = ((self.old - self.new, "the DAG"), (self.new - self.old, "the pipeline"))
+        return [f"{self.what} {name}: {side} alone has it" for names, side in sides for name in sorted(names)]
+
+
+def _of_one_side(time: datetime, old: Seen | None, new: Seen | None, *, is_late: bool) -> Interval:
+    if not is_late:
+        return Interval(time=time, verdict=Verdict.WAITS, old=old, new=new)
+    missing = Difference(what="run", name="", old=_status(old), new=_status(new))
+    return Interval(time=time, verdict=Verdict.DIFFERS, old=old, new=new, differences=(missing,))
+
+
+def _status(run: Seen | None) -> str:
+    return run.status.name if run else "no run"
+
+
+def _runs(old: Seen, new: Seen) -> Iterable[Difference]:
+    if old.status is not new.status:
+        yield Difference(what="run", name="", old=_status(old), new=_status(new))
+
+
+def _steps(old: Seen, new: Seen, names: _Names) -> Iterable[Difference]:
+    for label in dict.fromkeys((*old.steps, *new.steps)):
+        left, right = old.steps.get(label), new.steps.get(label)
+        name = (left or right or _NEVER).name
+        if name in names.old & names.new and _ended(left) != _ended(right):
+            yield Difference(what="step", name=label, old=_ended(left), new=_ended(right))
+
+
+_NEVER = StepRun(name="", status=ExecutionStatus.QUEUED, raw_status="")
+
+
+def _ended(step: StepRun | None) -> str:
+    """How a step ended, in words that all engines share."""
+    if step is None:
+        return _MISSING
+    return "skipped" if step.raw_status in ("skipped", "no_items") else step.status.name
+
+
+def _outputs(old: Seen, new: Seen, names: _Names, unlike: dict[str, str]) -> Iterable[Difference]:
+    if old.outputs is None or new.outputs is None:
+        return
+    for name in sorted(names.old & names.new):
+        try:
+            left, right = _plain(old.outputs.get(name)), _plain(new.outputs.get(name))
+        except _UnlikeJson as error:
+            unlike[name] = str(error)
+            continue
+        if not _same(left, right):
+            yield Difference(what="output", name=name, old=_shown(left), new=_shown(right))
+
+
+class _UnlikeJson(Exception):
+    """A value that JSON has no form for."""
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it. Raises ``_UnlikeJson``."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        if "__classname__" in value:  # how Airflow writes an object; source: airflow.serialization.serde
+            raise _UnlikeJson(f"a {value['__classname__']} is no JSON")
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    raise _UnlikeJson(f"a {type(value).__name__} is no JSON")
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Equal, with NaN equal to itself, and no number equal to a truth value."""
+    if isinstance(old, bool) or isinstance(new, bool):
+        return old is new
+    if isinstance(old, float) and isinstance(new, float) and math.isnan(old):
+        return math.isnan(new)
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
+    return bool(old == new)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+# The report.
+
+
+def rows(found: Comparison) -> list[tuple[str, str, str, str]]:
+    """Each interval: its time, the verdict, and how each side ended. Control characters are shown, not sent."""
+    return [
+        (
+            each.time.astimezone(UTC).isoformat(timespec="seconds"),
+            str(each.verdict),
+            _status(each.old),
+            _status(each.new),
+        )
+        for each in found.intervals
+    ]
+
+
+def lines(found: Comparison) -> list[str]:
+    """Each difference, then what was not compared."""
+    said = [
+        f"{each.time.astimezone(UTC).isoformat(timespec='seconds')}: {one.what}{one.name and ' '}{one.name}: "
+        f"{one.old} in the DAG, {one.new} in the pipeline"
+        for each in found.intervals
+        for one in each.differences
+    ]
+    return [safe_line(line) for line in (*said, *(f"not compared: {each}" for each in found.apart))]
+
+
+HEADERS = ("FOR", "VERDICT", "DAG", "PIPELINE")
+
+
+def markdown(found: Comparison) -> str:
+    """The report as Markdown."""
+    title = f"# {escaped(found.dag)} beside {escaped(found.pipeline)}"
+    table = [_row(HEADERS), "|---" * len(HEADERS) + "|", *map(_row, rows(found))]
+    listed = [f"- {escaped(line)}" for line in lines(found)]
+    return "\n".join([title, "", f"{found.total}.", "", *table, *([""] if listed else []), *listed]) + "\n"
+
+
+def _row(parts: Sequence[str]) -> str:
+    return f"| {' | '.join(map(escaped, parts))} |"
+
+
+def document(found: Comparison) -> dict[str, object]:
+    """The report as JSON."""
+    return {
+        "dag_id": found.dag, "pipeline": found.pipeline,
+        "totals": {str(verdict): found.count(verdict) for verdict in Verdict},
+        "not_compared": list(found.apart),
+        "intervals": [
+            {
+                "time": each.time.astimezone(UTC).isoformat(), "verdict": str(each.verdict),
+                "dag": _side(each.old), "pipeline": _side(each.new),
+                "differences": [
+                    {"what": one.what, "name": one.name, "dag": one.old, "pipeline": one.new}
+                    for one in each.differences
+                ],
+            }
+            for each in found.intervals
+        ],
+    }  # fmt: skip
+
+
+def _side(run: Seen | None) -> dict[str, object] | None:
+    return None if run is None else {"status": run.status.name, "url": run.url}

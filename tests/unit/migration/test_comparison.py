@@ -1,0 +1,133 @@
+"""What a DAG and the pipeline beside it made of the same intervals is compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+
+from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.runs import StepRun
+from flowyml.migration.airflow.comparison import Comparison, Seen, Verdict, compared, document, lines, markdown, rows
+
+DONE, FAILED, RUNNING = ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.RUNNING
+
+
+def _at(hour: int) -> datetime:
+    return datetime(2026, 3, 1, hour, tzinfo=UTC)
+
+
+def _step(name: str, status: ExecutionStatus = DONE, raw: str = "", index: tuple[int, ...] = ()) -> StepRun:
+    return StepRun(name=name, status=status, raw_status=raw, index=index)
+
+
+def _run(*steps: StepRun, status: ExecutionStatus = DONE, **outputs: Any) -> Seen:
+    by_label = {step.label: step for step in steps}
+    return Seen(status=status, steps=by_label, outputs=outputs if status.is_successful else None)
+
+
+def _compared(old: dict[int, Seen], new: dict[int, Seen]) -> Comparison:
+    return compared("daily", "daily", *({_at(hour): run for hour, run in side.items()} for side in (old, new)))
+
+
+def _differences(old: Seen, new: Seen) -> list[tuple[str, str, str, str]]:
+    (interval,) = _compared({1: old}, {1: new}).intervals
+    assert (interval.verdict is Verdict.DIFFERS) == bool(interval.differences)
+    return [(one.what, one.name, one.old, one.new) for one in interval.differences]
+
+
+@dataclass
+class Money:
+    amount: float
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_same"),
+    [
+        (1, 1, True),
+        (10.0, 10, True),  # SQLite takes the one for the other
+        (1, 2, False),
+        (1, True, False),
+        (math.nan, math.nan, True),
+        ([1, [2]], (1, (2,)), True),
+        ([1, 2], [1], False),
+        ({"1": {"a": None}}, {1: {"a": None}}, True),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ("2026-01-31", date(2026, 1, 31), True),
+        ({"amount": 1.5}, Money(1.5), True),
+        (None, None, True),
+        ("", None, False),
+    ],
+)
+def test_values_are_compared_as_json_has_them(old: object, new: object, is_same: bool) -> None:
+    assert (_differences(_run(x=old), _run(x=new)) == []) is is_same
+
+
+def test_airflow_keeps_no_xcom_for_none() -> None:
+    assert _differences(_run(), _run(x=None)) == []
+    found = _compared({1: _run(), 2: _run(x=1)}, {1: _run(x=None), 2: _run(x=None)})
+    assert [str(each.verdict) for each in found.intervals] == ["equal", "differs"]
+    assert found.apart == ()
+
+
+def test_how_runs_and_steps_ended() -> None:
+    old = _run(_step("a"), _step("b", FAILED), _step("c", raw="skipped"), _step("d", raw="no_items"), status=FAILED)
+    new = _run(_step("a"), _step("b"), _step("c"), _step("d", raw="skipped"))
+    assert _differences(old, new) == [
+        ("run", "", "FAILED", "COMPLETED"),
+        ("step", "b", "FAILED", "COMPLETED"),
+        ("step", "c", "skipped", "COMPLETED"),
+    ]
+    items = [_step("load", index=(number,)) for number in range(3)]
+    assert _differences(_run(*items), _run(*items[:2])) == [("step", "load[2]", "COMPLETED", "—")]
+
+
+def test_what_one_side_alone_has_is_named_once() -> None:
+    found = _compared(
+        {1: _run(_step("pick"), _step("a"), a=1, pick="a"), 2: _run(_step("pick"), _step("a"), a=1, pick="a")},
+        {1: _run(_step("a"), a=1, total=2), 2: _run(_step("a"), a=1, total=2)},
+    )
+    assert found.total == "2 intervals: 2 equal"
+    assert found.apart == (
+        "step pick: the DAG alone has it", "output pick: the DAG alone has it",
+        "output total: the pipeline alone has it",
+    )  # fmt: skip
+
+
+def test_what_json_has_no_form_for_is_said_and_not_compared() -> None:
+    pandas = {"__classname__": "pandas.DataFrame", "__data__": "…"}
+    found = _compared({1: _run(x=pandas, y=1)}, {1: _run(x=1, y={1, 2})})
+    assert found.total == "1 interval: 1 equal"
+    assert found.apart == ("output x: a pandas.DataFrame is no JSON", "output y: a set is no JSON")
+
+
+def test_a_time_that_one_side_lacks() -> None:
+    found = _compared(
+        {1: _run(), 3: _run(), 4: _run(status=RUNNING), 5: _run()}, {1: _run(), 2: _run(), 3: _run(), 4: _run()}
+    )
+    assert [(row[1], row[2], row[3]) for row in rows(found)] == [
+        ("equal", "COMPLETED", "COMPLETED"), ("differs", "no run", "COMPLETED"), ("equal", "COMPLETED", "COMPLETED"),
+        ("waits", "RUNNING", "COMPLETED"), ("waits", "COMPLETED", "no run"),
+    ]  # fmt: skip
+    assert found.total == "5 intervals: 2 equal, 1 differs, 2 waits"
+    assert _compared({1: _run()}, {}).total == "1 interval: 1 waits"
+    assert _compared({}, {}).total == "0 intervals"
+
+
+def test_the_report_is_text_whatever_the_values_are() -> None:
+    found = _compared({1: _run(x="<b>|\x1b[2J")}, {1: _run(x="y" * 500)})
+    (line,) = lines(found)
+    assert line.startswith("2026-03-01T01:00:00+00:00: output x: ")
+    assert line.endswith("… in the pipeline")
+    assert "\x1b" not in line
+    text = markdown(found)
+    assert "<b>" not in text
+    assert "\n| FOR | VERDICT | DAG | PIPELINE |\n|---|---|---|---|\n| 2026" in text
+    assert "| differs | COMPLETED | COMPLETED |\n\n- 2026" in text
+    made = json.loads(json.dumps(document(found)))
+    assert made["totals"] == {"equal": 0, "differs": 1, "waits": 0}
+    assert [one["name"] for one in made["intervals"][0]["differences"]] == ["x"]
