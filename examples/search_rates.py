@@ -4,8 +4,9 @@
     python examples/search_rates.py --target 0.2     # stops after the first search
     flowyml graph examples/search_rates.py
 
-Each trial stops early too, when its error hardly falls any more. The model is a line through points, so that it needs
-nothing but Python.
+Each trial stops early too, when its error hardly falls any more, and is cached: a search with another target trains
+only with rates that were not tried yet, also on another engine that shares the store. The model is a line through
+points, so that it needs nothing but Python.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def grid(lowest: float, count: int) -> list[float]:
     return [lowest * 2**n for n in range(count)]
 
 
-@step(outputs=["trial"], max_parallel=4)
+@step(outputs=["trial"], max_parallel=4, cache=True)
 def train(rate: float, rounds: int) -> Trial:
     """Gradient descent towards y = 3 x + 1, until the error falls by less than a thousandth in a round."""
     points = [(n / 10, 3 * n / 10 + 1) for n in range(50)]

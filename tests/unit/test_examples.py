@@ -86,6 +86,15 @@ def test_an_example_with_loops_or_branches(
     assert {name for name, step in result.step_results.items() if step.raw_status == "skipped"} == skipped
 
 
+def test_no_rate_is_tried_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(EXAMPLES)
+    search = import_module("search_rates").search_rates
+    search.run({"target": 0.2})
+    found = search.run().step_results
+    assert (found["train"].raw_status, found["train_near"].raw_status) == ("cached", "completed")
+
+
 def test_the_webhook_gets_the_alerts(tmp_path: Path) -> None:
     with web(lambda _: Reply()) as hook:
         subprocess.run(
