@@ -19,8 +19,10 @@ from flowyml.orchestrators.workflows import Workflow
 __all__ = ["FORMATS", "Adoption", "Outlook", "adoption", "exported"]
 
 #: Tasks that `flowyml import airflow` writes as steps for any engine; it makes tasks of Airflow of all others.
-_ANYWHERE = frozenset({"PythonOperator", "BashOperator", "EmptyOperator", "DummyOperator"})
-_DECORATORS = frozenset({"@task"})
+_ANYWHERE = frozenset({
+    "PythonOperator", "BranchPythonOperator", "ShortCircuitOperator", "BashOperator", "EmptyOperator", "DummyOperator",
+})  # fmt: skip
+_DECORATORS = frozenset({"@task", "@task.branch", "@task.short_circuit"})
 
 
 class Outlook(IntEnum):

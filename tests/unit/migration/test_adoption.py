@@ -51,6 +51,7 @@ FILES = [
             _dag("flaky", _task("a", "BashOperator")),
             _dag("cloud", _task("a"), _task("b", "S3ListOperator"), _task("c", "S3ListOperator")),
             _dag("choosing", _task("a", "BranchPythonOperator"), _task("b", "_BranchDecorated", "@task.branch")),
+            _dag("waiting", _task("a", "_SensorDecorated", "@task.sensor")),
             _dag("asking", _task("a", "HttpOperator")),
             _dag("odd", _task("a"), warnings=(DagWarning("unknown-loop", "a loop over what is not known", HERE),)),
         ),
@@ -61,7 +62,7 @@ FOUND = adoption(
     [
         _workflow("plain"), _workflow("cloud"), _workflow("odd"), _workflow("ours", own=True), _workflow("gone"),
         _workflow("flaky", failed=2), _workflow("broken", file="/opt/dags/broken.py"),
-        _workflow("choosing"), _workflow("asking"),
+        _workflow("choosing"), _workflow("asking"), _workflow("waiting"),
     ],
     FILES,
 )  # fmt: skip
@@ -70,16 +71,17 @@ FOUND = adoption(
 def test_the_worst_come_first_with_their_reasons() -> None:
     assert [(one.workflow.name, str(one.outlook)) for one in FOUND] == [
         ("gone", "not found"), ("broken", "unreadable"), ("odd", "needs a hand"), ("asking", "airflow only"),
-        ("choosing", "airflow only"), ("cloud", "airflow only"), ("flaky", "any engine"), ("plain", "any engine"),
+        ("cloud", "airflow only"), ("waiting", "airflow only"), ("flaky", "any engine"), ("choosing", "any engine"),
+        ("plain", "any engine"),
         ("ours", "is FlowyML's"),
     ]  # fmt: skip
     reasons = {one.workflow.name: one.reasons for one in FOUND}
     assert reasons["cloud"] == ("S3ListOperator: b, c",)
-    assert reasons["choosing"] == ("BranchPythonOperator: a", "@task.branch: b")
+    assert reasons["waiting"] == ("@task.sensor: a",)
     assert reasons["broken"] == ("it is no Python: invalid syntax (line 3)",)
     assert reasons["odd"] == ("dags/a.py:1: a loop over what is not known",)
     assert totals(FOUND) == (
-        "9 DAGs: 1 is FlowyML's, 2 any engine, 3 airflow only, 1 needs a hand, 1 unreadable, 1 not found"
+        "10 DAGs: 1 is FlowyML's, 3 any engine, 3 airflow only, 1 needs a hand, 1 unreadable, 1 not found"
     )
 
 
