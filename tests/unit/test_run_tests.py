@@ -35,7 +35,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     for name, value in {
         "ROOT": tmp_path, "LOGS": tmp_path / "logs", "GROUPS": (run_tests.Group("some", ["test_some.py"]),),
-        "other_pythons": tuple,
+        "other_pythons": tuple, "COMPILE": "",
     }.items():  # fmt: skip
         monkeypatch.setattr(run_tests, name, value)
     yield run_tests
