@@ -212,7 +212,7 @@ def _run_routes(app: FastAPI, state: State, runs: Runs) -> None:  # noqa: C901  
     @app.get("/apis/v2beta1/runs")
     def listed(request: Request) -> Any:
         theirs = _in_namespace(state, request, state.runs, "a run")
-        return _listed(state, "V2beta1ListRunsResponse", "runs", theirs, request, shown=runs.refreshed)
+        return _listed(state, "V2beta1ListRunsResponse", "runs", theirs, request, runs=runs)
 
     @app.get("/apis/v2beta1/runs/{run_id}")
     def one(run_id: str, request: Request) -> Any:
@@ -345,9 +345,9 @@ def _plain(model: Any) -> Any:
 
 def _listed(
     state: State, model: str, key: str, items: list[Any], request: Request, name: str | None = None,
-    shown: Callable[[Any], Any] = lambda item: item,
+    runs: Runs | None = None,
 ) -> Any:  # fmt: skip
-    """One page; ``shown`` brings what stands on it up to date."""
+    """One page; with ``runs`` of these, of which only what stands on the page is brought up to date."""
     query = request.query_params
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", ()):
         if predicate["operation"] != "EQUALS":
@@ -358,11 +358,12 @@ def _listed(
     newest_first = query.get("sort_by", "").endswith("desc")
     items = sorted(items, key=lambda item: item.created_at, reverse=newest_first)
     start = int(query.get("page_token") or 0)
-    end = start + min(int(query.get("page_size") or 10), state.page)  # KFP itself gives 200 at most
+    most = state.page_of_runs if runs else state.page  # KFP itself gives 200
+    end = start + min(int(query.get("page_size") or 10), most)
     if int(query.get("page_size") or 10) < 100:  # a caller that wants few gets them in one page
         end = start + int(query.get("page_size") or 10)
     more = {"next_page_token": str(end)} if end < len(items) else {}
-    page = [shown(item) for item in items[start:end]]
+    page = [runs.refreshed(item) if runs else item for item in items[start:end]]
     answer = getattr(kfp_server_api, model)(**{name or key: page, "total_size": len(items), **more})
     return _plain(answer)
 

@@ -29,6 +29,7 @@ class Runs:
         self.state = state
         self.local = KubeflowLocalOrchestrator(folder=state.folder)
         self._kept: dict[tuple[str, str], Kept] = {}
+        self._seen: dict[str, object] = {}
 
     def create(self, body: Any, at: datetime | None = None) -> Any:
         """A run, or with a time one of a recurring run."""
@@ -57,7 +58,16 @@ class Runs:
         timer.start()
 
     def refreshed(self, run: Any) -> Any:
+        """The run as its folder has it, which is read once after the run has ended."""
         folder = self._folder(run)
+        end = folder.path / "result.json"
+        seen = end.stat().st_mtime_ns if end.exists() else None, self.state.reports_canceling, {*self.state.cached}
+        if seen[0] is None or self._seen.get(run.run_id) != seen:
+            self._refresh(run, folder)
+            self._seen[run.run_id] = seen
+        return run
+
+    def _refresh(self, run: Any, folder: RunFolder) -> None:
         found = self.local.get_run(folder.path.name)
         # Argo has no word for a workflow that was terminated but Failed, and so has KFP.
         run.state = "FAILED" if found.raw_status == "CANCELED" else found.raw_status
@@ -74,7 +84,6 @@ class Runs:
         if run.state == "FAILED" and not folder.is_cancelled():
             run.error = kfp_server_api.GoogleRpcStatus(code=13, message="The run failed.")
         run.run_details = kfp_server_api.V2beta1RunDetails(task_details=self._workflow(run, folder).details())
-        return run
 
     def stop(self, run: Any) -> None:
         self.local.cancel(self._folder(run).path.name)

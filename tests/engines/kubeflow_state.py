@@ -50,6 +50,7 @@ class State:
     reports_canceling: bool = True  # whether KFP's agent sees a workflow between its termination and its end
     cached: set[str] = field(default_factory=set)  # tasks that KFP takes from its cache
     page: int = 3
+    page_of_runs: int = 50  # of which there are hundreds in the end
     lags: list[float] = field(default_factory=list)  # of the next runs, how long each takes until it can be seen
     pods_start_after: float = 0  # seconds; on a cluster it takes several until the first pod runs
     pipelines: dict[str, Any] = field(default_factory=dict)

@@ -273,6 +273,14 @@ def test_parameters_keep_their_types(orchestrator: KubeflowOrchestrator) -> None
         orchestrator.run_pipeline(pipeline, parameters={"count": 2**60})
 
 
+@pytest.fixture
+def small_pages(kfp_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few runs fill one; a real server has its own size."""
+    if kfp_api.state:
+        monkeypatch.setattr(kfp_api.state, "page_of_runs", 3)
+
+
+@pytest.mark.usefixtures("small_pages")
 def test_lists_are_read_to_their_last_page(orchestrator: KubeflowOrchestrator) -> None:
     handles = [orchestrator.run_pipeline(pipelines.greeting(), run_id("page")) for _ in range(4)]
     listed = [run.job_id for run in orchestrator.runs("conformance greeting", limit=100)]
@@ -320,6 +328,7 @@ def test_a_stop_that_kfps_agent_did_not_see_is_a_failure_to_others(kfp_api: Any,
     assert late.attach(handle.job_id).status is ExecutionStatus.CANCELLED
 
 
+@pytest.mark.usefixtures("small_pages")
 def test_more_runs_than_one_page(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
     """KFP gives 200 at once at most."""
     handles = [orchestrator.run_pipeline(pipelines.greeting(), run_id("many")) for _ in range(4)]
@@ -329,4 +338,4 @@ def test_more_runs_than_one_page(kfp_api: Any, orchestrator: KubeflowOrchestrato
     for handle in handles:
         handle.cancel()
     if kfp_api.state:
-        assert len(listed) == len(kfp_api.state.runs) > kfp_api.state.page
+        assert len(listed) == len(kfp_api.state.runs) > kfp_api.state.page_of_runs
