@@ -19,10 +19,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flowyml.core.errors import DefinitionError, ScheduleError, WaitTimeoutError
+from flowyml.core.errors import DefinitionError, ScheduleError, UnsupportedFeatureError, WaitTimeoutError
 from flowyml.core.files import write_whole
 from flowyml.core.home import home, private_folder
-from flowyml.core.schedule import Schedule
+from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.migration.airflow.comparison import Comparison, compared, look_at
 from flowyml.orchestrators.base import Orchestrator, RunnablePipeline
 from flowyml.orchestrators.handover import Handed, OldSchedule
@@ -98,13 +98,13 @@ class Cutover:
         ``go`` then makes it the only one, and ``back`` removes it. Raises ``ScheduleError`` as ``go``, and
         ``UnsupportedFeatureError`` for a target that does not tell which time a run is for.
         """
-        if self._record.phase in ("begun", "back"):
+        if self._record.phase == "back" or (self._record.phase == "begun" and not self._record.shadow):
             self._check_goes(self._old.look())
+            self._ours(new)
             new.scheduled_runs(pipeline.name, limit=1)
             self._write(phase="shadowing", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
         if self._record.phase == "shadowing":
-            there = self._new_schedule(new)
-            if there is None or not self._is_ours(there):
+            if not self._ours(new):
                 schedule = self._old.look().schedule
                 first = self._next_time(schedule)
                 self._write(shadow=_text(first))
@@ -117,7 +117,7 @@ class Cutover:
         return self._record
 
     def _check_shadow_goes(self, new: Orchestrator) -> None:
-        for each in new.schedules(self._record.pipeline):
+        for each in self._ours(new):
             if each.paused:
                 raise ScheduleError(
                     f"The schedule of {self._record.pipeline!r} on {self._record.new} is paused. Resume it: flowyml "
@@ -133,9 +133,16 @@ class Cutover:
     def go(self, new: Orchestrator, pipeline: RunnablePipeline) -> Record:
         """Hand the schedule over, or go on where a process was killed that did.
 
-        Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is not a cron expression, and
-        ``WaitTimeoutError`` where the DAG is never without a run.
+        Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is not a cron expression, for a
+        pipeline that has another schedule, and on the way back; and ``WaitTimeoutError`` where the DAG is never
+        without a run.
         """
+        if self._record.phase in ("stopping", "marking"):
+            raise ScheduleError(
+                f"{self._old.name!r} is on its way back ({self._record.phase}). Go on with --back first."
+            )
+        if self._record.phase == "shadowing":
+            self.go_beside(new, pipeline)
         if self._record.phase in ("begun", "back"):
             self._begin(new, pipeline)
         if self._record.phase == "shadow":
@@ -150,9 +157,10 @@ class Cutover:
         return self._record
 
     def _begin(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
-        seen = self._old.look()
+        if self._record.phase == "back" or not self._record.shadow:
+            self._ours(new)
         if not self._record.begun or self._record.phase == "back":
-            self._check_goes(seen)
+            self._check_goes(self._old.look())
             self._write(phase="begun", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
         if not self._record.shadow:
             new.deploy_pipeline(pipeline)
@@ -181,13 +189,13 @@ class Cutover:
         if self._record.phase == "paused" and self._old.look().is_busy:
             self._write(phase="begun")  # its scheduler was late with a run, which stands still while the DAG is paused
             self._pause()
-        seen, there = self._old.look(), self._new_schedule(new)
-        made = there.start if there is not None and self._is_ours(there) else None
+        seen, there = self._old.look(), self._ours(new)
+        made = there[0].schedule.start if there else None
         first = made or self._next_time(seen.schedule)
         self._write(phase="scheduling", first=_text(first))
         if (missed := self._missed(seen)) and not new.makes_up:
             # A DAG that is still paused after a kill is paused once more, and unpaused.
-            self._write(phase="shadow" if self._record.shadow else "begun")
+            self._write(phase="shadow" if self._record.shadow else "begun", first="")
             self._old.pause(False)
             raise ScheduleError(
                 f"{self._record.new} cannot run times that have passed, such as {_text(missed[0])}. "
@@ -204,11 +212,6 @@ class Cutover:
         else:
             self._say(f"kept the schedule of {pipeline.name!r} on {self._record.new}, first for {_text(first)}")
         self._write(phase="making up")
-
-    def _is_ours(self, there: Schedule) -> bool:
-        """Whether it was made beside the old one, or before this process was killed."""
-        made = self._record.first if self._record.phase == "scheduling" else ""
-        return there.start is not None and _text(there.start) in {self._record.shadow, made}
 
     def _make_up(self, new: Orchestrator) -> None:
         """Run the times between the old schedule and the new one, each when it has come."""
@@ -286,21 +289,49 @@ class Cutover:
         if not self._record.shadow:
             return
         for each in new.schedules(self._record.pipeline):
-            new.delete_schedule(each.schedule_id)
-        self._say(f"removed the schedule of {self._record.pipeline!r} on {self._record.new}")
+            if self._is_ours(each.schedule):
+                new.delete_schedule(each.schedule_id)
+                self._say(f"removed the schedule of {self._record.pipeline!r} on {self._record.new}")
 
     def _stop(self, new: Orchestrator) -> None:
-        seen = self._old.look()
-        there = list(new.schedules(self._record.pipeline))
-        if there or self._record.phase != "stopping":
-            self._wait_for_quiet(seen.schedule)
-            self._write(phase="stopping", stopped=_text(_before(seen.schedule, _now())))
+        """End the new schedule. One that fires has run all until now; else its last run says how far it came."""
+        seen, there = self._old.look(), self._ours(new)
+        if not seen.is_paused:  # by hand, and so it has run by itself what it missed
             for each in there:
                 new.delete_schedule(each.schedule_id)
+            self._write(phase="back")
+            self._say(f"{self._old.name!r} runs on {self._record.old} already")
+            return
+        if any(not each.paused for each in there):
+            self._wait_for_quiet(seen.schedule)
+            stopped = _before(seen.schedule, _now())
+        else:
+            stopped = self._last_run(new, seen.schedule, is_paused=bool(there))
+        self._write(phase="stopping", stopped=_text(stopped))
+        for each in there:
+            new.delete_schedule(each.schedule_id)
         self._write(phase="marking")
         self._say(
             f"stopped {self._record.pipeline!r} on {self._record.new}, which has run all until {self._record.stopped}"
         )
+
+    def _last_run(self, new: Orchestrator, schedule: Schedule, *, is_paused: bool) -> datetime:
+        """The last time that either side has run, where the new schedule does not fire any more."""
+        known, now = _time(self._record.last), _now()
+        if self._record.phase == "stopping":
+            known = max(known, _time(self._record.stopped))
+        try:
+            runs = new.scheduled_runs(self._record.pipeline, limit=_MOST)
+        except UnsupportedFeatureError:
+            if self._record.phase == "stopping" and not is_paused:  # this cutover itself has deleted it
+                return known
+            raise ScheduleError(
+                f"The schedule of {self._record.pipeline!r} on {self._record.new} is "
+                f"{'paused' if is_paused else 'not there any more'}, and {self._record.new} does not tell which times "
+                f"it has run. Unpause {self._old.name!r} in Airflow, which then runs what it missed, and again what "
+                f"ran on {self._record.new}; then run this command again."
+            ) from None
+        return max([known, *(time for time in runs if known < time <= now and _before(schedule, time) == time)])
 
     def _mark(self) -> None:
         """Tell the DAG what ran elsewhere, and unpause it."""
@@ -324,8 +355,22 @@ class Cutover:
         """The next one that is far enough ahead for a new schedule to be there by then."""
         return schedule.next_times(1, _now() + timedelta(seconds=AHEAD))[0].astimezone(UTC)
 
-    def _new_schedule(self, new: Orchestrator) -> Schedule | None:
-        return next((each.schedule for each in new.schedules(self._record.pipeline)), None)
+    def _ours(self, new: Orchestrator) -> list[ScheduleInfo]:
+        """The schedule that this cutover made, if it is there. Raises ``ScheduleError`` where another one is."""
+        there = list(new.schedules(self._record.pipeline))
+        for each in there:
+            if not self._is_ours(each.schedule):
+                raise ScheduleError(
+                    f"{self._record.pipeline!r} has a schedule on {self._record.new} that this cutover did not make. "
+                    f"Where it may go, delete it, and run this command again: flowyml schedule delete "
+                    f"{each.schedule_id} --on {self._record.new}"
+                )
+        return there
+
+    def _is_ours(self, there: Schedule) -> bool:
+        """By its first time: what was made before the last way back is gone."""
+        made = () if self._record.phase == "back" else (self._record.shadow, self._record.first)
+        return there.start is not None and _text(there.start) in made
 
     def _wait_for_quiet(self, schedule: Schedule) -> None:
         """Until no time of the schedule has just come, or is about to."""
