@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowyml.core.errors import ScheduleError
@@ -36,27 +36,32 @@ class DagSchedule:
     def look(self) -> OldSchedule:
         """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron."""
         dag = self._client.dag(self.name)
-        words = cron_or_words(dag)
-        if words is None:
-            raise ScheduleError(f"The DAG {self.name!r} has no schedule: there is nothing to hand over.")
-        try:
-            schedule = Schedule(cron=words, timezone=str(dag.get("timezone") or "UTC"))
-        except ScheduleError as error:
-            raise ScheduleError(
-                f"The DAG {self.name!r} runs by {words!r}, and only a cron expression can be handed over."
-            ) from error
-        runs = filter(_is_of_schedule, self._client.runs([self.name], _SEEN))
+        schedule = self._schedule_of(dag)
         return OldSchedule(
             schedule=schedule,
             catch_up=bool(dag.get("catchup")),
             is_paused=bool(dag.get("is_paused")),
             is_busy=self._client.is_busy([self.name]),
-            last=max((time for run in runs if (time := _time(run))), default=None),
+            last=max(_by_time(self._client.runs([self.name], _SEEN), schedule), default=None),
         )
+
+    def _schedule_of(self, dag: Mapping[str, Any]) -> Schedule:
+        words = cron_or_words(dag)
+        if words is None:
+            raise ScheduleError(f"The DAG {self.name!r} has no schedule: there is nothing to hand over.")
+        try:
+            return Schedule(cron=words, timezone=str(dag.get("timezone") or "UTC"))
+        except ScheduleError as error:
+            raise ScheduleError(
+                f"The DAG {self.name!r} runs by {words!r}, and only a cron expression can be handed over."
+            ) from error
 
     def runs(self, most: int) -> Mapping[datetime, Run]:
         """The newest runs of the schedule, by their time."""
-        return runs_by_time(self._reader, self._client.runs([self.name], most))
+        handed = None
+        with suppress(ScheduleError):  # it has none any more
+            handed = self._schedule_of(self._client.dag(self.name))
+        return runs_by_time(self._reader, self._client.runs([self.name], most), handed)
 
     def pause(self, paused: bool) -> None:
         """Pause or unpause the DAG."""
@@ -92,13 +97,39 @@ class DagSchedule:
         return False
 
 
-def runs_by_time(reader: RunReader, runs: Iterable[Mapping[str, Any]]) -> dict[datetime, Run]:
-    """The runs of a schedule among those of a DAG, by their time."""
-    return {time: reader.run(run, whole=False) for run in runs if _is_of_schedule(run) and (time := _time(run))}
+def runs_by_time(
+    reader: RunReader, runs: Iterable[Mapping[str, Any]], handed: Schedule | None = None
+) -> dict[datetime, Run]:
+    """The runs of a schedule among those of a DAG, by their time; also those made for times of one that was handed over
+    and came back.
+    """
+    return {time: reader.run(run, whole=False) for time, run in _by_time(runs, handed).items()}
 
 
-def _is_of_schedule(run: Mapping[str, Any]) -> bool:
-    return run.get("run_type") == "scheduled" or str(run["dag_run_id"]).startswith(_MARK)
+def _by_time(runs: Iterable[Mapping[str, Any]], handed: Schedule | None) -> dict[datetime, Mapping[str, Any]]:
+    """A run that Airflow's scheduler made wins over one that was made for its time."""
+    found: dict[datetime, Mapping[str, Any]] = {}
+    for run in runs:
+        time = _time(run)
+        if time and run.get("run_type") == "scheduled":
+            found[time] = run
+        elif time and handed and _is_made_for(run, time, handed):
+            found.setdefault(time, run)
+    return found
+
+
+def _is_made_for(run: Mapping[str, Any], time: datetime, handed: Schedule) -> bool:
+    """Whether ``DagSchedule`` made a run, as far as can be seen: who may trigger the DAG may choose id and interval."""
+    mark, _, text = str(run["dag_run_id"]).partition(_MARK)
+    try:
+        is_named = not mark and datetime.fromisoformat(text) == time
+    except ValueError:
+        return False
+    return (
+        is_named
+        and time <= datetime.now(UTC)
+        and handed.dates_at(time + timedelta(microseconds=1)).data_interval_start == time
+    )
 
 
 def _time(run: Mapping[str, Any]) -> datetime | None:

@@ -1,0 +1,76 @@
+"""Which runs of a DAG count as those of its schedule: who may trigger it may give a run any id and any interval."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from flowyml_airflow.handover import DagSchedule, runs_by_time
+
+MARK = "flowyml_handed_over__"
+
+
+def _at(hour: int, minute: int = 0) -> str:
+    return datetime(2026, 3, 1, hour, minute, tzinfo=UTC).isoformat()
+
+
+def _run(end: str, run_id: str | None = None, kind: str = "manual") -> dict[str, Any]:
+    return {"dag_run_id": run_id or f"{MARK}{end}", "run_type": kind, "data_interval_end": end}
+
+
+class _Airflow:
+    """A client, and a reader of runs, whose DAG is hourly."""
+
+    def __init__(self, *runs: dict[str, Any]) -> None:
+        self._runs = runs
+
+    def dag(self, dag_id: str) -> dict[str, Any]:
+        return {"timetable_summary": "0 * * * *", "is_paused": True}
+
+    def runs(self, dag_ids: list[str], limit: int) -> list[dict[str, Any]]:
+        return list(self._runs)
+
+    def is_busy(self, dag_ids: list[str]) -> bool:
+        return False
+
+    def run(self, run: dict[str, Any], *, whole: bool) -> str:
+        return str(run["dag_run_id"])
+
+
+def _schedule(*runs: dict[str, Any]) -> tuple[DagSchedule, Any]:
+    airflow = cast("Any", _Airflow(*runs))
+    return DagSchedule(airflow, "daily", airflow), airflow
+
+
+FUTURE = (datetime.now(UTC) + timedelta(days=3650)).replace(minute=0, second=0, microsecond=0).isoformat()
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        _run(FUTURE),
+        _run(_at(7), f"{MARK}{_at(6)}"),
+        _run(_at(7, 30)),
+        _run(_at(7), f"{MARK}"),
+        _run(_at(7), f"{MARK}whenever"),
+        _run(_at(7), f"x{MARK}{_at(7)}"),
+        _run(_at(7), f"{MARK}2026-03-01T07:00:00"),
+        _run(_at(7), "mine"),
+    ],
+)
+def test_a_run_that_only_says_that_it_is_of_the_schedule(claimed: dict[str, Any]) -> None:
+    old, _ = _schedule(claimed, _run(_at(5), "scheduled__5", "scheduled"))
+    assert old.look().last == datetime.fromisoformat(_at(5))
+    assert list(cast("Any", old.runs(10).values())) == ["scheduled__5"]
+
+
+def test_what_was_handed_over_counts_and_a_run_of_airflows_own_wins() -> None:
+    five, six = _run(_at(5)), _run(_at(6))
+    old, airflow = _schedule(six, five, _run(_at(5), "scheduled__5", "scheduled"))
+    assert old.look().last == datetime.fromisoformat(_at(6))
+    assert set(cast("Any", old.runs(10).values())) == {six["dag_run_id"], "scheduled__5"}
+    old, _ = _schedule(_run(_at(5), "scheduled__5", "scheduled"), five)
+    assert list(cast("Any", old.runs(10).values())) == ["scheduled__5"]
+    assert list(runs_by_time(airflow, [six, five])) == [], "the schedule of a pipeline was not handed over"
