@@ -100,10 +100,10 @@ def cutover(
         raise UsageError("--back alone removes what --shadow made.")
 
     with Output(as_json) as out:
-        old = resolve(on)
-        with Cutover.alone(on, dag_id):
-            record = _record_of(dag_id, on, to, pipeline, shadow=shadow, back=back)
-            work, new = Cutover(old.handed_over(dag_id), record, note, timeout), resolve(record.new)
+        old = resolve(on).handed_over(dag_id)
+        with Cutover.alone(old.place, dag_id):
+            record = _record_of(dag_id, old.place, to, pipeline, shadow=shadow, back=back)
+            work, new = Cutover(old, record, note, timeout), resolve(record.new)
             if back:
                 record = work.back(new)
             elif shadow:
@@ -118,17 +118,17 @@ def cutover(
             out.line(f"{dag_id}: {record.phase}")
 
 
-def _record_of(dag_id: str, on: str, to: str | None, pipeline: str | None, *, shadow: bool, back: bool) -> Record:
+def _record_of(dag_id: str, place: str, to: str | None, pipeline: str | None, *, shadow: bool, back: bool) -> Record:
     """How far it has come, with what is given now; raises ``UsageError`` where the two do not fit."""
     from flowyml.migration.airflow.cutover import Cutover, Record
 
-    record = Cutover.recorded(on, dag_id)
+    record = Cutover.recorded(place, dag_id)
     if record is None or (record.phase == "back" and not back):
         if back:
             raise UsageError(f"{dag_id!r} was not cut over from here: there is nothing to undo.")
         if to is None or pipeline is None:
             raise UsageError("Say where to, and which pipeline: --to TARGET --pipeline FILE.")
-        return Record(dag=dag_id, old=on, new=to, file=pipeline, pipeline=load(pipeline).name)
+        return Record(dag=dag_id, old=place, new=to, file=pipeline, pipeline=load(pipeline).name)
     if back:
         return record
     if record.phase == "begun" and not record.shadow:  # nothing has been handed over yet
@@ -163,10 +163,11 @@ def compare(
     with Output(as_json) as out:
         if output is not None and output.suffix.lower() not in (".md", ".json"):
             raise UsageError(f"-o {output}: a name that ends in .md or .json says how to write the report.")
-        record = Cutover.recorded(on, dag_id)
+        old = resolve(on)
+        record = Cutover.recorded(old.handed_over(dag_id).place, dag_id)
         if record is None or not record.shadow:
             raise UsageError(f"No pipeline runs beside {dag_id!r}: begin with flowyml airflow cutover --shadow.")
-        found = shadowed(resolve(on), resolve(record.new), record, last)
+        found = shadowed(old, resolve(record.new), record, last)
         if output is not None:
             as_text = json.dumps(comparison.document(found), indent=2) + "\n"
             write_whole(output, (as_text if output.suffix.lower() == ".json" else comparison.markdown(found)).encode())

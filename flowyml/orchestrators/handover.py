@@ -25,9 +25,10 @@ class OldSchedule:
 
 
 class Handed(Protocol):
-    """A schedule that others made, and that can be handed over."""
+    """A schedule that others made, and that can be handed over. ``place`` names its engine, the same however given."""
 
     name: str
+    place: str
 
     def look(self) -> OldSchedule: ...
     def runs(self, most: int) -> Mapping[datetime, Run]: ...

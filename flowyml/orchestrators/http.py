@@ -41,6 +41,7 @@ __all__ = [
     "RefusedError",
     "ServerTroubleError",
     "is_this_machine",
+    "one_spelling",
 ]
 
 _BUSY = frozenset({429, 502, 503, 504})
@@ -61,6 +62,19 @@ def is_this_machine(url: str) -> bool:
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost"
+
+
+def one_spelling(url: str) -> str:
+    """The address of a server without credentials, the same for all the ways to write it.
+
+    >>> {one_spelling(url) for url in ("http://LOCALHOST/", "http://127.0.0.1:80", "http://[::1]")}
+    {'http://localhost:80'}
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    host = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
 
 
 class NotFoundError(EngineError, LookupError):

@@ -169,7 +169,7 @@ class Hostile(Orchestrator):
 class HostileSchedule:
     """One of a DAG, whose runs went otherwise than those of the pipeline beside it."""
 
-    name = EVIL
+    name = place = EVIL
 
     def look(self) -> OldSchedule:
         raise EngineError(EVIL)
@@ -232,7 +232,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     (old / "dag.py").write_text(f"from airflow import DAG\nwith DAG({EVIL!r}, schedule={EVIL!r}):\n    pass\n")
     forge_cached_result(tmp_path / "store")
-    beside = {"dag": "beside", "old": "failing", "new": "hostile", "shadow": NOW.isoformat()}
+    beside = {"dag": "beside", "old": EVIL, "new": "hostile", "shadow": NOW.isoformat()}
     save(Record(**beside, file="mild.py", pipeline=EVIL, phase="shadow"))
     yield
     for name in ("mild", "rude", "secretive"):

@@ -16,6 +16,7 @@ from flowyml.core.errors import ScheduleError
 from flowyml.core.runs import Run
 from flowyml.core.schedule import Schedule
 from flowyml.orchestrators.handover import OldSchedule
+from flowyml.orchestrators.http import one_spelling
 from flowyml_airflow.client import AirflowClient, ConflictError
 from flowyml_airflow.reading import RunReader
 from flowyml_airflow.status import moment
@@ -32,6 +33,7 @@ class DagSchedule:
 
     def __init__(self, client: AirflowClient, dag_id: str, reader: RunReader) -> None:
         self._client, self.name, self._reader = client, dag_id, reader
+        self.place = one_spelling(client.transport.connection.url)
 
     def look(self) -> OldSchedule:
         """How it stands. Raises ``NotThereError``, and ``ScheduleError`` for a timetable other than cron."""

@@ -38,7 +38,7 @@ _MOST = 1000
 
 @dataclass(frozen=True)
 class Record:
-    """How far a cutover has come. ``phase`` is one of PHASES; times are in ISO 8601.
+    """How far a cutover has come. ``phase`` is one of PHASES; times are in ISO 8601. ``old`` is the DAG's ``place``.
 
     ``shadow`` is the first time that both sides run, where the new schedule was made beside the old one.
     """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from flowyml_airflow.connection import Connection
 from flowyml_airflow.handover import DagSchedule, runs_by_time
 
 MARK = "flowyml_handed_over__"
@@ -23,8 +25,8 @@ def _run(end: str, run_id: str | None = None, kind: str = "manual") -> dict[str,
 class _Airflow:
     """A client, and a reader of runs, whose DAG is hourly."""
 
-    def __init__(self, *runs: dict[str, Any]) -> None:
-        self._runs = runs
+    def __init__(self, *runs: dict[str, Any], url: str = "http://airflow:8080") -> None:
+        self._runs, self.transport = runs, SimpleNamespace(connection=Connection.to(url))
 
     def dag(self, dag_id: str) -> dict[str, Any]:
         return {"timetable_summary": "0 * * * *", "is_paused": True}
@@ -74,3 +76,16 @@ def test_what_was_handed_over_counts_and_a_run_of_airflows_own_wins() -> None:
     old, _ = _schedule(_run(_at(5), "scheduled__5", "scheduled"), five)
     assert list(cast("Any", old.runs(10).values())) == ["scheduled__5"]
     assert list(runs_by_time(airflow, [six, five])) == [], "the schedule of a pipeline was not handed over"
+
+
+@pytest.mark.parametrize(
+    ("urls", "place"),
+    [
+        (["http://localhost:8080", "http://ada:pw@127.0.0.1:8080/", "HTTP://[::1]:8080"], "http://localhost:8080"),
+        (["https://Airflow.example./team/", "https://airflow.example:443/team"], "https://airflow.example:443/team"),
+        (["http://[fe80::1]"], "http://[fe80::1]:80"),
+    ],
+)
+def test_the_place_of_a_schedule_is_the_same_however_the_url_is_written(urls: list[str], place: str) -> None:
+    made = [cast("Any", _Airflow(url=url)) for url in urls]
+    assert {DagSchedule(airflow, "daily", airflow).place for airflow in made} == {place}

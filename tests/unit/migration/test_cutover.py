@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ HOURLY = Schedule(cron="0 * * * *")
 class _Old:
     """A DAG whose schedule is only looked at."""
 
-    name = "daily"
+    name, place = "daily", "airflow"
 
     def look(self) -> OldSchedule:
         raise AssertionError
@@ -226,12 +226,34 @@ def test_what_is_recorded_may_be_said_again(
     phase: str, given: list[str], is_refused: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     save(_recorded(phase))
-    monkeypatch.setattr(airflow, "resolve", lambda on: _Airflow())
+    monkeypatch.setattr(airflow, "resolve", lambda on: _Airflow(_Unasked()))
     monkeypatch.setattr(airflow, "load", lambda file: Pipeline("x"))
     assert main(["airflow", "cutover", "daily", *given]) != 0
     assert ("is on its way to kubeflow" in capfd.readouterr().err) == is_refused
 
 
-class _Airflow:
-    def handed_over(self, name: str) -> Handed:
+class _Unasked(_Old):
+    def look(self) -> OldSchedule:
         raise ScheduleError("It was asked.")
+
+
+@dataclass
+class _Airflow:
+    old: Handed
+
+    def handed_over(self, name: str) -> Handed:
+        return self.old
+
+
+@pytest.mark.parametrize("on", ["airflow", "http://localhost:8080"])
+def test_one_airflow_has_one_lock_and_one_record(
+    on: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """However it is called: two processes do not cut the same DAG over at the same time."""
+    monkeypatch.setattr(airflow, "resolve", lambda on: _Airflow(_Unasked()))
+    save(_recorded("making up"))
+    with Cutover.alone(_Unasked.place, "daily"):
+        assert main(["airflow", "cutover", "daily", "--on", on]) != 0
+    assert "Another process is cutting 'daily' over." in capfd.readouterr().err
+    assert main(["airflow", "cutover", "daily", "--on", on, "--to", "prefect"]) != 0
+    assert "is on its way to kubeflow" in capfd.readouterr().err

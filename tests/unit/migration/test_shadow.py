@@ -36,7 +36,7 @@ def _at(hour: int) -> datetime:
 class _Old:
     """A DAG that has run all until ``last``."""
 
-    name = "daily"
+    name, place = "daily", "airflow"
 
     def __init__(self, *, is_paused: bool = False, last: datetime | None = None) -> None:
         self.is_paused, self.last = is_paused, last
