@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -33,7 +34,8 @@ DEFAULT_MAX_BYTES = 10_000_000_000
 """The most bytes that may stay of what can be made again: of unpacked code, and of a cache."""
 
 
-_UNFINISHED = re.compile(r"\.new-(?:[0-9a-f]{16}|[a-z0-9_]{8})")
+_FILE = re.compile(r"\.new-[0-9a-f]{16}")
+_FOLDER = re.compile(r"\.new-[a-z0-9_]{8}")  # of ``tempfile.mkdtemp``
 _WRITING_SECONDS = 3600  # without a change, after which no process is taken to be writing any more
 
 
@@ -94,19 +96,21 @@ class Pruned:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file or folder is called as FlowyML calls one until it is whole (``flowyml.core.files``)."""
-    return _UNFINISHED.fullmatch(name) is not None
+    """Whether a file is called as FlowyML calls one until it is whole (``flowyml.core.files``)."""
+    return _FILE.fullmatch(name) is not None
 
 
 def unfinished(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
     """What processes that died were writing into a folder."""
-    for name in filter(is_unfinished, names_in(folder)):
+    for name in names_in(folder):
         try:
-            own = (folder / name).lstat().st_mtime
+            own = (folder / name).lstat()
         except FileNotFoundError:  # it is whole by now
             continue
+        if not is_unfinished(name) and not (_FOLDER.fullmatch(name) and stat.S_ISDIR(own.st_mode)):
+            continue
         found = list(files_below(folder, name))
-        changed = max([own, *(each.modified for each in found)])
+        changed = max([own.st_mtime, *(each.modified for each in found)])
         yield Prunable(
             kind="unfinished", name=name, bytes=sum(each.size for each in found), used=changed,
             kept=bounds.keeps_unfinished(changed),

@@ -60,9 +60,9 @@ def has_others(root: Path, *parts: str) -> bool:
 def remove(root: Path, *parts: str, unless_since: float | None = None) -> int:
     """Remove a file or a folder with all that is in it; gives the bytes that it had.
 
-    What was written or touched since ``unless_since`` stays, and so does what is not there or is not this user's, and a
-    link on the way. Links in a folder are removed, and what they lead to stays. A folder that holds files of another
-    user's stays with them.
+    What was written or touched since ``unless_since`` stays, and so does a folder with such a file in it, what is not
+    there or is not this user's, and a link on the way. Links in a folder are removed, and what they lead to stays. A
+    folder that holds files of another user's stays with them.
 
     Raises ``OSError`` where something cannot be removed.
     """
@@ -158,13 +158,18 @@ def _take_away(folder: int, name: str, unless_since: float | None) -> int:
     except FileNotFoundError:  # another process was faster
         return 0
     found = os.stat(gone, dir_fd=folder, follow_symlinks=False)
-    if not _is_ours(found) or (unless_since is not None and found.st_mtime >= unless_since):
+    if not _is_ours(found) or (unless_since is not None and _newest(folder, gone, found) >= unless_since):
         try:
             os.rename(gone, name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError:  # it was made anew in the meantime
             _delete(folder, gone, 0)
         return 0
     return _delete(folder, gone, 0)
+
+
+def _newest(folder: int, name: str, found: os.stat_result) -> float:
+    """When a file, or a folder or one of the files in it, was written last."""
+    return max([found.st_mtime, *(each.modified for each in _files(folder, name, (name,), 0))])
 
 
 def _delete(folder: int, name: str, depth: int) -> int:

@@ -13,6 +13,7 @@ from flowyml import Pipeline, step
 from flowyml.artifacts import open_store
 from flowyml.artifacts.housekeeping import discard, stored
 from flowyml.core import removal
+from flowyml.core.pruning import Bounds, prune, unfinished
 from flowyml.orchestrators import LocalOrchestrator
 
 HOSTILE = [
@@ -186,3 +187,19 @@ def test_a_server_that_lists_files_of_other_places(monkeypatch: pytest.MonkeyPat
     found = {f"/prune-lies/{path}": about for path in ("root/ours/a", "elsewhere/b", "root/oursnot/c", "../up")}
     monkeypatch.setattr(type(store.filesystem), "find", lambda *given, **options: found)  # type: ignore[attr-defined]  # of a remote store
     assert [each.key for each in stored(store, "ours")] == ["ours/a"]
+
+
+def test_of_what_is_not_whole_only_what_flowyml_writes_goes(tmp_path: Path) -> None:
+    """And only where no process has gone on with it since the plan was made."""
+    left, goes_on, own = (tmp_path / f".new-{name}" for name in ("0123456789abcdef", "abcdefgh", "features"))
+    for file in (left, goes_on / "deep/file", own):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"half")
+    for path in (left, goes_on / "deep/file", goes_on / "deep", goes_on, own):
+        os.utime(path, (1, 1))
+    found = list(unfinished(tmp_path, Bounds(older_than=0)))
+    assert {item.name: item.kept for item in found} == {left.name: "", goes_on.name: ""}
+    (goes_on / "deep/file").write_bytes(b"more")
+    assert [each.freed for each in prune(found)] == [4, 0]
+    assert (goes_on / "deep/file").read_bytes() == b"more"
+    assert own.exists()

@@ -36,6 +36,19 @@ def test_what_was_used_meanwhile_comes_back(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+def test_a_folder_in_which_a_file_was_written_meanwhile_comes_back(tmp_path: Path) -> None:
+    before = time.time() - 100
+    file = tmp_path / "folder/deep/file"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+    for folder in (file.parent, file.parent.parent):
+        os.utime(folder, (before - 1, before - 1))
+    assert remove(tmp_path, "folder", unless_since=before) == 0
+    assert file.read_bytes() == b"x"
+    os.utime(file, (before - 1, before - 1))
+    assert remove(tmp_path, "folder", unless_since=before) == 1
+
+
 def test_what_a_killed_process_was_about_to_remove_goes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left = tmp_path / ".gone-0123456789abcdef"
     left.mkdir()

@@ -257,7 +257,7 @@ class FsspecFolder(Folder):
     def _put(self, files: Any, root: str, path: str, data: bytes) -> None:
         target = f"{root.rstrip('/')}/{path}"
         parent = target.rpartition("/")[0]
-        beside = f"{parent}/.new-{os.urandom(4).hex()}"
+        beside = f"{parent}/.new-{os.urandom(8).hex()}"
         try:
             try:
                 files.pipe_file(beside, data)

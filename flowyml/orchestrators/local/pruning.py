@@ -344,7 +344,8 @@ def _unpacked(bounds: Bounds) -> Iterator[Prunable]:
 
 def _remove_unpacked(cache: Path, name: str, used: float) -> int:
     with claimed(cache / name) as is_free:
-        return remove(cache, name, unless_since=used + 1) if is_free else 0
+        # Python may have written bytecode there since it was used last: the folder's own time says when that was.
+        return remove(cache, name) if is_free and _modified(cache / name) <= used else 0
 
 
 def _pipeline_in(folder: Path) -> str:

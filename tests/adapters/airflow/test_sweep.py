@@ -128,8 +128,14 @@ def test_a_link_in_the_dags_folder_leads_nowhere(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_was_writing_goes_in_time(folder: Folder, tmp_path: Path) -> None:
-    left = [".new-0123456789abcdef", "flowyml_bundles/.new-0123456789abcdef", "flowyml_bundles/.new-01234567"]
-    others = [".new-mine.py", "flowyml_bundles/.newer", "reports/.new-0123456789abcdef"]
+    left = [
+        f"{place}.new-{digit * 16}"
+        for place, digit in (("", "0"), ("flowyml_bundles/", "a"), ("flowyml_bundles/", "b"))
+    ]
+    others = [
+        ".new-mine.py", ".new-features", "flowyml_bundles/.new-features", "flowyml_bundles/.newer",
+        f"reports/.new-{'0' * 16}",
+    ]  # fmt: skip
     (tmp_path / "reports").mkdir()
     for name in (*left, *others):
         (tmp_path / name).write_bytes(b"half")
