@@ -211,7 +211,13 @@ def _table(data: Any) -> list[dict[str, Any]]:
 def _time_of(run: FlowRun) -> datetime | None:
     """The time of its schedule that a run is for."""
     made_up = run.labels.get(MADE_UP)
-    return datetime.fromisoformat(made_up) if made_up else run.due
+    if not made_up:
+        return run.due
+    try:
+        time = datetime.fromisoformat(str(made_up))
+    except ValueError:
+        return None  # others may label runs as they like
+    return time if time.tzinfo else None
 
 
 def _run_id(run: FlowRun) -> str:

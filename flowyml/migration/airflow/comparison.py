@@ -23,6 +23,7 @@ from flowyml.orchestrators.base import Orchestrator
 __all__ = ["Comparison", "Difference", "Interval", "Seen", "Verdict", "compared", "document", "look_at", "markdown"]
 
 _LONGEST = 200
+_DEEPEST = 100
 _MISSING = "—"
 
 
@@ -116,7 +117,7 @@ def compared(dag: str, pipeline: str, old: Mapping[datetime, Seen], new: Mapping
             found = (*_runs(left, right), *_steps(left, right, steps), *_outputs(left, right, outputs, unlike))
             verdict = Verdict.DIFFERS if found else Verdict.EQUAL
             intervals.append(Interval(time=time, verdict=verdict, old=left, new=right, differences=found))
-    apart = (*steps.apart(), *outputs.apart(), *(f"output {name}: {why}" for name, why in unlike.items()))
+    apart = (*steps.apart(), *outputs.apart(), *(f"output {_cut(name)}: {why}" for name, why in unlike.items()))
     return Comparison(dag=dag, pipeline=pipeline, intervals=tuple(intervals), apart=apart)
 
 
@@ -144,7 +145,7 @@ class _Names:
 
     def apart(self) -> list[str]:
         sides = ((self.old - self.new, "the DAG"), (self.new - self.old, "the pipeline"))
-        return [f"{self.what} {name}: {side} alone has it" for names, side in sides for name in sorted(names)]
+        return [f"{self.what} {_cut(name)}: {side} alone has it" for names, side in sides for name in sorted(names)]
 
 
 def _of_one_side(time: datetime, old: Seen | None, new: Seen | None, *, is_late: bool) -> Interval:
@@ -168,7 +169,7 @@ def _steps(old: Seen, new: Seen, names: _Names) -> Iterable[Difference]:
         left, right = old.steps.get(label), new.steps.get(label)
         name = (left or right or _NEVER).name
         if name in names.old & names.new and _ended(left) != _ended(right):
-            yield Difference(what="step", name=label, old=_ended(left), new=_ended(right))
+            yield Difference(what="step", name=_cut(label), old=_ended(left), new=_ended(right))
 
 
 _NEVER = StepRun(name="", status=ExecutionStatus.QUEUED, raw_status="")
@@ -191,28 +192,33 @@ def _outputs(old: Seen, new: Seen, names: _Names, unlike: dict[str, str]) -> Ite
             unlike[name] = str(error)
             continue
         if not _same(left, right):
-            yield Difference(what="output", name=name, old=_shown(left), new=_shown(right))
+            yield Difference(what="output", name=_cut(name), old=_shown(left), new=_shown(right))
 
 
 class _UnlikeJson(Exception):
-    """A value that JSON has no form for."""
+    """A value that JSON has no form for, or none that can be compared."""
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """A value as JSON has it. Raises ``_UnlikeJson``."""
+    if depth > _DEEPEST:
+        raise _UnlikeJson(f"it has more than {_DEEPEST} levels")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
         if "__classname__" in value:  # how Airflow writes an object; source: airflow.serialization.serde
-            raise _UnlikeJson(f"a {value['__classname__']} is no JSON")
-        return {str(key): _plain(each) for key, each in value.items()}
+            kind = value["__classname__"]
+            raise _UnlikeJson(f"a {_cut(kind if isinstance(kind, str) else type(kind).__name__)} is no JSON")
+        if not all(isinstance(key, str) for key in value):
+            raise _UnlikeJson("a key that is not text is no JSON")
+        return {key: _plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(each, depth + 1) for each in value]
     if isinstance(value, date):
         return value.isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    raise _UnlikeJson(f"a {type(value).__name__} is no JSON")
+        return {each.name: _plain(getattr(value, each.name), depth + 1) for each in dataclasses.fields(value)}
+    raise _UnlikeJson(f"a {_cut(type(value).__name__)} is no JSON")
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -229,7 +235,10 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    return _cut(json.dumps(value, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -208,3 +208,13 @@ def test_unknown_ids_are_distinguished_from_invalid_ones() -> None:
         with pytest.raises(ScheduleNotFoundError, match=r"has no schedule 'x'\. Its id is a UUID"):
             orchestrator.delete_schedule("x")
         assert asked[2:] == ["/admin/version"]
+
+
+def test_a_label_that_only_looks_like_that_of_a_run_that_was_made_up_for() -> None:
+    """Any client of the server may label runs."""
+    labels = ["whenever", "2026-01-01T03:00:00", 7, True, {"a": 1}, "2026-01-01T02:00:00+00:00", None]
+    run = json.loads(flow_run("COMPLETED")[2])
+    due = {"auto_scheduled": True, "expected_start_time": "2026-01-01T01:00:00Z"}
+    runs = [{**run, **due, "labels": {**run["labels"], "flowyml.made_up": label}} for label in labels]
+    with answering({"/flow_runs/filter": [json_answer(runs)]}) as (prefect, _):
+        assert sorted(time.hour for time in prefect.scheduled_runs("bees")) == [1, 2]

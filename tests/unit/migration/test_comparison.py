@@ -55,7 +55,7 @@ class Money:
         (math.nan, math.nan, True),
         ([1, [2]], (1, (2,)), True),
         ([1, 2], [1], False),
-        ({"1": {"a": None}}, {1: {"a": None}}, True),
+        ({"1": {"a": None}}, {"1": {"a": None}}, True),
         ({"a": 1}, {"a": 1, "b": 2}, False),
         ("2026-01-31", date(2026, 1, 31), True),
         ({"amount": 1.5}, Money(1.5), True),
@@ -103,6 +103,42 @@ def test_what_json_has_no_form_for_is_said_and_not_compared() -> None:
     found = _compared({1: _run(x=pandas, y=1)}, {1: _run(x=1, y={1, 2})})
     assert found.total == "1 interval: 1 equal"
     assert found.apart == ("output x: a pandas.DataFrame is no JSON", "output y: a set is no JSON")
+
+
+def _nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({1: 2, "1": 1}, "a key that is not text is no JSON"),
+        (_nested(3000), "it has more than 100 levels"),
+        ({"__classname__": "X" * 10_000_000}, f"a {'X' * 199}… is no JSON"),
+        ({"__classname__": _nested(3000)}, "a list is no JSON"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(value: object, why: str) -> None:
+    for sides in (({1: _run(x=value)}, {1: _run(x={"1": 1})}), ({1: _run(x={"1": 1})}, {1: _run(x=value)})):
+        found = _compared(*sides)
+        assert (found.total, found.apart) == ("1 interval: 1 equal", (f"output x: {why}",))
+
+
+def test_what_is_just_not_too_deep_is_compared() -> None:
+    assert _differences(_run(x=_nested(100)), _run(x=_nested(100))) == []
+    assert len(_differences(_run(x=_nested(100)), _run(x=_nested(99)))) == 1
+
+
+def test_long_names_are_cut() -> None:
+    long = "n" * 10_000
+    old = _run(_step(long), _step("old" * 1000), **{long: 1, "old" * 1000: 1, f"x{long}": {1}})
+    new = _run(_step(long, FAILED), _step("new" * 1000), **{long: 2, "new" * 1000: 1, f"x{long}": {1}})
+    found = _compared({1: old}, {1: new})
+    assert len(lines(found)) == 7
+    assert max(map(len, lines(found))) < 400
 
 
 def test_a_time_that_one_side_lacks() -> None:
