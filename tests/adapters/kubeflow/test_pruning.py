@@ -14,6 +14,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.pruning import Bounds
 from flowyml_kubeflow import KubeflowLocalOrchestrator
 from flowyml_kubeflow.local.folder import RunFolder
+from flowyml_kubeflow.local.pruning import prunable
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kubeflow
@@ -57,18 +58,29 @@ def test_a_run_stays_while_it_is_under_way_and_goes_when_it_is_old(
     assert orchestrator.attach("r").wait_for_completion(240, 0.1).status is ExecutionStatus.COMPLETED
 
     wait_until(lambda: not run.is_supervised())
-    theirs, left = tmp_path / "runs/theirs", tmp_path / "runs/.new-left"
+    theirs, left = tmp_path / "runs/theirs", tmp_path / "runs/.new-0123abcd"
     for folder in (theirs, left):
         folder.mkdir()
         (folder / "bundle.pyz").write_bytes(b"x")
         os.utime(folder / "bundle.pyz", (1, 1))
+        os.utime(folder, (1, 1))
     (tmp_path / "runs/link").symlink_to(tmp_path)
-    assert plan_of(orchestrator) == {"r": "", ".new-left": ""}
+    assert plan_of(orchestrator) == {"r": "", left.name: ""}
     done = orchestrator.prune(older_than=0)
     assert [(each.item.name, each.freed > 0, each.problem) for each in done] == [
-        (".new-left", True, ""),
+        (left.name, True, ""),
         ("r", True, ""),
     ]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["link", "theirs"]
     with pytest.raises(RunNotFoundError):
         orchestrator.get_run("r")
+
+
+def test_the_folder_of_a_run_that_is_being_made_stays(tmp_path: Path) -> None:
+    """There is nothing in it for a moment, and nothing says how old it is but its own time."""
+    left, begun = tmp_path / ".new-0123abcd", tmp_path / ".new-abcd0123"
+    for folder in (left, begun):
+        folder.mkdir()
+    os.utime(left, (1, 1))
+    found = list(prunable(tmp_path, Bounds(older_than=0)))
+    assert {item.name: item.kept for item in found} == {left.name: "", begun.name: "a process may be writing it"}

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import fcntl
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from flowyml.core.pruning import Bounds, Prunable
+from flowyml.core.pruning import Bounds, Prunable, unfinished
 from flowyml.core.removal import files_below, has_others, names_in, remove, remove_leftovers
 from flowyml_kubeflow.local.folder import RunFolder
 
 __all__ = ["prunable"]
 
 _UNDER_WAY = "it is under way"
-_BEGUN = re.compile(r"\.new-[A-Za-z0-9_]+")
 
 
 def prunable(folder: Path, bounds: Bounds) -> Iterator[Prunable]:
     """Each run's folder, and those of which a process died while it made them."""
     remove_leftovers(folder)
+    yield from unfinished(folder, bounds)
     for name in names_in(folder):
         run = RunFolder(folder / name)
-        is_run = run.path.is_dir() and not run.path.is_symlink() and run.request().get("job_id") == name
-        if not is_run and not _BEGUN.fullmatch(name):
+        if not run.path.is_dir() or run.path.is_symlink() or run.request().get("job_id") != name:
             continue
-        found = list(files_below(folder, name))
-        newest = max([each.modified for each in found], default=0.0)
-        used = float(run.result().get("time") or bounds.now) if is_run else newest
-        gone = partial(_remove, folder, name, bounds) if is_run else partial(remove, folder, name)
-        kept = _UNDER_WAY if is_run and _is_under_way(run) else bounds.keeps(used)
+        used = float(run.result().get("time") or bounds.now)
+        kept = _UNDER_WAY if _is_under_way(run) else bounds.keeps(used)
         if not kept and has_others(folder, name):
             kept = "files of another user's are in it"
         yield Prunable(
-            kind="run", name=run.request()["run_id"] if is_run else name, bytes=sum(each.size for each in found),
-            used=used, kept=kept, remove=gone,
+            kind="run", name=run.request()["run_id"], bytes=sum(each.size for each in files_below(folder, name)),
+            used=used, kept=kept, remove=partial(_remove, folder, name, bounds),
         )  # fmt: skip
 
 
