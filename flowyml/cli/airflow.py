@@ -108,7 +108,7 @@ def cutover(
                 record = work.back(new)
             elif shadow:
                 record = work.go_beside(new, load(record.file))
-                note("Both run from now on, and each does what it does outside of its engine: files, mails, databases.")
+                note("Both run from now on, and each writes its own files, sends its own mails and changes databases.")
                 note(f"flowyml airflow compare {dag_id} shows whether they give the same.")
             else:
                 record = work.go(new, load(record.file))

@@ -101,8 +101,10 @@ def _checked(headers: Mapping[Any, Any]) -> Mapping[str, str]:
     """The headers, if HTTP can carry them: the errors of the standard library would show their values."""
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER.fullmatch(name):
-            raise ValueError("headers: one has a name that HTTP does not allow: letters, digits and -.")
-        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise ValueError("headers: a name has a character that HTTP does not allow. Use letters, digits and -.")
+        if not isinstance(value, str):
+            raise TypeError(f"headers: the value of {name!r} is of type {type(value).__name__}. Give it as text.")
+        if not _VALUE.fullmatch(value):
             raise ValueError(
                 f"headers: {name!r} has a value that HTTP cannot carry, such as one with a line break. It is not shown "
                 f"here."

@@ -152,6 +152,11 @@ def test_what_cannot_be_sent_is_not_shown(asked: dict[str, Any], named: str) -> 
         assert "t0ken" not in shown
 
 
+def test_a_header_is_text() -> None:
+    with pytest.raises(TypeError, match=r"the value of 'X-Tries' is of type int\. Give it as text"):
+        http("http://127.0.0.1:1/", headers={"X-Tries": 5})  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "/etc/passwd"])
 def test_a_request_opens_no_file(url: str) -> None:
     for ask in (http, wait_for_http):

@@ -22,7 +22,7 @@ __all__ = ["FORMATS", "Adoption", "Outlook", "adoption", "exported"]
 _ANYWHERE = frozenset({
     "PythonOperator", "BranchPythonOperator", "ShortCircuitOperator", "BashOperator", "EmptyOperator", "DummyOperator",
 })  # fmt: skip
-_DECORATORS = frozenset({"@task", "@task.branch", "@task.short_circuit"})
+_DECORATORS = frozenset({"@task", "@task.branch", "@task.short_circuit", "@task.bash"})
 
 
 class Outlook(IntEnum):

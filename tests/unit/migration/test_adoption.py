@@ -48,7 +48,7 @@ FILES = [
         root="/x",
         dags=(
             _dag("plain", _task("a"), _task("b", "_PythonDecoratedOperator", "@task")),
-            _dag("flaky", _task("a", "BashOperator")),
+            _dag("flaky", _task("a", "BashOperator"), _task("b", "_BashDecoratedOperator", "@task.bash")),
             _dag("cloud", _task("a"), _task("b", "S3ListOperator"), _task("c", "S3ListOperator")),
             _dag("choosing", _task("a", "BranchPythonOperator"), _task("b", "_BranchDecorated", "@task.branch")),
             _dag("waiting", _task("a", "_SensorDecorated", "@task.sensor")),
