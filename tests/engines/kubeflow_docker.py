@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import wait_until
 
 __all__ = ["IMAGE", "can_run", "docker_engine", "same_python"]
 
@@ -85,19 +87,23 @@ def docker_engine() -> Iterator[str]:
 def _import_base(log: Path) -> None:
     import docker  # type: ignore[import-untyped]  # ships no types
 
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            client = docker.from_env()
-            break
-        except docker.errors.DockerException:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"dockerd did not start:\n{log.read_text()[-2000:]}") from None
-            time.sleep(0.1)
+    try:
+        wait_until(lambda: _answers(log.with_name("docker.sock")))
+    except TimeoutError:
+        raise RuntimeError(f"dockerd did not start:\n{log.read_text()[-2000:]}") from None
+    client = docker.from_env()
     try:
         client.api.import_image(str(_base()), repository=IMAGE[0], tag=IMAGE[1])
     finally:
         client.close()
+
+
+def _answers(path: Path) -> bool:
+    """Whether a server listens there. Docker's client leaves its socket open when none does."""
+    with socket.socket(socket.AF_UNIX) as end, suppress(OSError):
+        end.connect(str(path))
+        return True
+    return False
 
 
 def _base() -> Path:
