@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,9 +83,6 @@ class Pod:
     """
 
     def __init__(self, documents: list[dict[str, Any]], image: str, folder: Path) -> None:
-        import docker  # type: ignore[import-untyped]  # ships no types
-
-        self.client = docker.from_env()
         self.spec = documents[0]
         self.image = image
         self.folder = folder
@@ -94,6 +92,8 @@ class Pod:
 
     def run(self, component: str, parameters: dict[str, Any], inputs: dict[str, str]) -> tuple[str, dict[str, Any]]:
         """What it prints and what it gives: its output file, with the texts of its parameters."""
+        import docker  # type: ignore[import-untyped]  # ships no types
+
         about = self.spec["components"][component]
         outputs = about.get("outputDefinitions", {})
         out = f"/minio/{component}"
@@ -113,11 +113,12 @@ class Pod:
         }
         container = self.spec["deploymentSpec"]["executors"][about["executorLabel"]]["container"]
         words = [self._filled(word, given) for word in (*container["command"], *container["args"])]
-        printed = self.client.containers.run(
-            self.image, words, user="12345:0", read_only=True, tmpfs={"/tmp": "mode=1777"}, network_mode="none",
-            cap_drop=["ALL"], security_opt=["no-new-privileges"], remove=True, stderr=True, environment={"HOME": "/"},
-            volumes={str(self.artifacts): {"bind": "/minio", "mode": "rw"}},
-        )  # fmt: skip
+        with closing(docker.from_env()) as client:
+            printed = client.containers.run(
+                self.image, words, user="12345:0", read_only=True, tmpfs={"/tmp": "mode=1777"}, network_mode="none",
+                cap_drop=["ALL"], security_opt=["no-new-privileges"], remove=True, stderr=True,
+                environment={"HOME": "/"}, volumes={str(self.artifacts): {"bind": "/minio", "mode": "rw"}},
+            )  # fmt: skip
         output = json.loads((self.artifacts / component / "output.json").read_text())
         texts = {
             port: (self.artifacts / component / f"{port}.txt").read_text() for port in outputs.get("parameters", {})
