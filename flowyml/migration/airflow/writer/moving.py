@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from symtable import symtable
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -20,27 +21,42 @@ LAMBDA = "<lambda>"
 
 _OF_AIRFLOW = re.compile(r"airflow(\.|$)")
 _MAKES_DAGS = re.compile(r"(DAG|dag|Operator|Sensor|TaskGroup|task_group)$")
-_PYTHON = ("airflow.decorators", "airflow.sdk")
+_CHANGES = frozenset({
+    "add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "reverse",
+    "setdefault", "sort", "update",
+})  # fmt: skip
+_LOGS = frozenset({"critical", "debug", "error", "exception", "info", "log", "print", "warn", "warning"})
 
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """A statement of the module: what it defines, what it uses at some time, and what when it is imported."""
+    """A statement of the module: what it defines, what it uses at some time, and what when it is imported.
+
+    ``changes`` are names whose values it changes in place, ``may_change`` those that it calls or hands to
+    a call. ``sets`` are those that a function of it sets by ``global``.
+    """
 
     node: cst.CSTNode
     defines: frozenset[str]
-    uses: frozenset[str]
+    uses: Sequence[str]
     runs: frozenset[str]
     is_airflow: bool = False
     may_move: bool = True
+    changes: frozenset[str] = frozenset()
+    may_change: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class Needed:
-    """What some functions need of the module around them: indexes of its statements, and why that is not all."""
+    """What some functions need of the module around them: indexes of its statements, and why that is not all.
+
+    ``names`` are those that these define, ``looked`` all that are looked up outside a function's own.
+    """
 
     statements: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
+    looked: set[str] = field(default_factory=set)
     problem: str = ""
     airflow: str = ""
 
@@ -114,29 +130,67 @@ class Moving:
 
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
         """What a node needs of the module, all that this needs in turn included."""
-        made = Needed()
-        tree = self._tree(node)
-        waiting = [name for name in _names(tree) if name != own]
-        if any(_OF_AIRFLOW.match(module) for module in _imported(tree)):
+        try:
+            names = list(_looked_up(self.code(node)))
+        except SyntaxError:  # by itself: as a text of the file it was read
+            return Needed(problem="it sets a name of the function around it")
+        made = self._around(names, own, self._changed)
+        if any(_OF_AIRFLOW.match(module) for module in _imported(self._tree(node))):
             made.airflow = "it imports airflow"
-        seen: set[str] = set()
+        return made
+
+    def _around(self, names: Iterable[str], own: str, changed: Mapping[str, Sequence[int]]) -> Needed:
+        made = Needed()
+        waiting = list(names)
         while waiting:
             name = waiting.pop()
-            if name in seen or name not in self._defined:
+            if name in made.looked:
                 continue
-            seen.add(name)
+            made.looked.add(name)
+            if name not in self._defined:
+                continue
+            changing = changed.get(name, ())
+            if name == own:
+                if changing:
+                    made.problem = f"it uses {name} itself, which line {self._line(changing[0])} changes"
+                continue
             made.names.add(name)
-            for number in self._defined[name]:
-                statement = self.statements[number]
-                if not statement.may_move:
-                    made.problem = f"it uses {name}, which is made with the DAG"
-                    continue
-                if statement.is_airflow:
-                    made.airflow = made.airflow or f"it uses {name} of airflow"
-                if number not in made.statements:
-                    made.statements.add(number)
-                    waiting += statement.uses
+            moving = [number for number in (*self._defined[name], *changing) if self.statements[number].may_move]
+            if stays := [number for number in changing if number not in moving]:
+                made.problem = f"it uses {name}, which line {self._line(stays[0])} changes beside the DAG"
+            if not {*self._defined[name]}.issubset(moving):
+                made.problem = f"it uses {name}, which is made with the DAG"
+            if any(self.statements[number].is_airflow for number in moving):
+                made.airflow = made.airflow or f"it uses {name} of airflow"
+            for number in sorted({*moving} - made.statements):
+                waiting += self.statements[number].uses
+            made.statements.update(moving)
         return made
+
+    def _line(self, number: int) -> int:
+        return int(self._positions[self.statements[number].node].start.line)
+
+    @cached_property
+    def _changed(self) -> Mapping[str, Sequence[int]]:
+        """The statements that change what a name stands for, beside those that define it, in order.
+
+        A call that is made for what it does may change what it is handed: it moves too, unless it makes a DAG.
+        """
+        surely: dict[str, list[int]] = {}
+        for number, statement in enumerate(self.statements):
+            for name in statement.changes:
+                surely.setdefault(name, []).append(number)
+        found = {name: list(numbers) for name, numbers in surely.items()}
+        for number, statement in enumerate(self.statements):
+            if not statement.may_change or not statement.may_move:
+                continue
+            around = self._around(statement.uses, "", surely)
+            if around.problem or around.airflow:
+                continue
+            called = (self.statements[each] for name in statement.may_change for each in self._defined.get(name, ()))
+            for name in {*statement.may_change, *(name for each in called for name in each.sets)}:
+                found.setdefault(name, []).append(number)
+        return {name: sorted(set(numbers)) for name, numbers in found.items()}
 
     def is_from(self, module: str, name: str) -> bool:
         """Whether the file has a name, and from nothing but ``from module import name``."""
@@ -144,7 +198,7 @@ class Moving:
             each
             for number in self._defined.get(name, ())
             for each in ast.parse(self.code(self.statements[number].node)).body
-            if name in _defined_by([each])
+            if name in _defined_by(ast.unparse(each))
         ]
         return bool(found) and all(
             isinstance(each, ast.ImportFrom) and each.module == module and not each.level
@@ -215,7 +269,7 @@ class Moving:
         return ast.get_docstring(ast.parse(self.text)) or ""
 
     def _is_airflows(self, decorator: cst.Decorator) -> bool:
-        names = list(_names(self._tree(decorator.decorator)))
+        names = {each.id for each in ast.walk(self._tree(decorator.decorator)) if isinstance(each, ast.Name)}
         return any(self.statements[number].is_airflow for name in names for number in self._defined.get(name, ()))
 
     def _tree(self, node: cst.CSTNode) -> ast.AST:
@@ -225,12 +279,19 @@ class Moving:
     def _statement(self, node: cst.CSTNode) -> _Statement:
         tree = self._tree(node)
         assert isinstance(tree, ast.Module)
-        defines = frozenset(_defined_by(tree.body))
-        uses = frozenset(_names(tree))
+        text = self.code(node)
+        defines = frozenset(_defined_by(text))
+        uses = tuple(_looked_up(text))
         modules = [module for each in tree.body for module in _imported(each, deep=False)]
         is_airflow = any(_OF_AIRFLOW.match(module) for module in modules)
         runs = frozenset(name for each in tree.body for name in _run_by(each))
-        return _Statement(node, defines, uses, runs, is_airflow, all(map(_may_move, tree.body)))
+        changing = [] if any(map(_is_main, tree.body)) else tree.body
+        return _Statement(
+            node, defines, uses, runs, is_airflow, all(map(_may_move, tree.body)),
+            changes=frozenset(name for each in changing for name in _changed_by(each)),
+            may_change=frozenset(name for each in changing for name in _handed_by(each)),
+            sets=frozenset(_set_by_functions(text)),
+        )  # fmt: skip
 
 
 class _Functions(cst.CSTVisitor):
@@ -245,39 +306,26 @@ class _Functions(cst.CSTVisitor):
         self.found.append(node)
 
 
-def _is_name(node: ast.expr, name: str) -> bool:
+def _is_name(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
-    """The names that a tree looks up, those left out that are its functions' own."""
-    if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-        spec = tree.args
-        own = {each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg) if each}
-        body = tree.body if isinstance(tree.body, list) else [tree.body]
-        stored = {name for each in body for node in ast.walk(each) if (name := _stored(node))}
-        declared = {
-            name for each in body for node in ast.walk(each) if isinstance(node, ast.Global) for name in node.names
-        }
-        inside = {name for each in body for name in _names(each)}
-        yield from inside - own - (stored - declared)
-        around = [*spec.defaults, *(each for each in spec.kw_defaults if each), *getattr(tree, "decorator_list", ())]
-        for each in [*around, *(each for each in (getattr(tree, "returns", None), *_annotations(spec)) if each)]:
-            yield from _names(each)
-        return
-    if isinstance(tree, ast.Name):
-        yield tree.id
-    for child in ast.iter_child_nodes(tree):
-        yield from _names(child)
+def _looked_up(text: str) -> Iterator[str]:
+    """The names that a text looks up where none of its functions and classes has them, or sets by ``global``.
 
-
-def _annotations(spec: ast.arguments) -> Iterator[ast.expr | None]:
-    every = (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg)
-    return (each.annotation for each in every if each)
-
-
-def _stored(node: ast.AST) -> str:
-    return node.id if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else ""
+    Raises ``SyntaxError`` for what is no text of a module, as a ``nonlocal`` of a function around it.
+    """
+    top = symtable(text, "<moved>", "exec")
+    yield from (each.get_name() for each in top.get_symbols() if each.is_referenced())
+    inner = top.get_children()
+    while inner:
+        for each in inner:
+            at_class = each.get_type() == "class"  # where a name that is set later is the module's before
+            yield from (
+                name.get_name() for name in each.get_symbols()
+                if name.is_global() or (at_class and name.is_local() and name.is_referenced())
+            )  # fmt: skip
+        inner = [one for each in inner for one in each.get_children()]
 
 
 def _imported(tree: ast.AST, *, deep: bool = True) -> Iterator[str]:
@@ -298,21 +346,44 @@ def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _outside_functions(child)
 
 
-def _defined_by(body: Iterable[ast.stmt]) -> Iterator[str]:
-    for statement in body:
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield statement.name
-            continue
-        for node in _outside_functions(statement):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
-            elif isinstance(node, ast.ClassDef):
-                yield node.name
-        for node in ast.walk(statement):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                yield node.name
+def _defined_by(text: str) -> Iterator[str]:
+    """The names that a text sets as a module, but for those that its functions set."""
+    for each in symtable(text, "<moved>", "exec").get_symbols():
+        if each.is_assigned() or each.is_imported() or each.is_namespace():
+            yield each.get_name()
+
+
+def _set_by_functions(text: str) -> Iterator[str]:
+    inner = symtable(text, "<moved>", "exec").get_children()
+    while inner:
+        yield from (name.get_name() for each in inner for name in each.get_symbols() if name.is_declared_global())
+        inner = [one for each in inner for one in each.get_children()]
+
+
+def _changed_by(statement: ast.stmt) -> Iterator[str]:
+    """The names whose values are changed in place when a statement is imported."""
+    for node in _outside_functions(statement):
+        match node:
+            case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
+                yield from _first(node)
+            case ast.Call(func=ast.Attribute(value=value, attr=attribute)) if attribute in _CHANGES:
+                yield from _first(value)
+
+
+def _handed_by(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement calls for what that does, and those that it hands to such a call."""
+    for node in _outside_functions(statement):
+        if isinstance(node, ast.Expr) and isinstance(call := node.value, ast.Call) and _called(call) not in _LOGS:
+            for each in (call.func, *call.args, *(named.value for named in call.keywords)):
+                yield from _first(each)
+
+
+def _first(node: ast.expr) -> Iterator[str]:
+    """The name that a chain of dots and indexes begins with, if it does."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
 
 
 def _run_by(statement: ast.stmt) -> Iterator[str]:
@@ -321,11 +392,15 @@ def _run_by(statement: ast.stmt) -> Iterator[str]:
         parts: list[ast.AST] = [*statement.decorator_list, *statement.args.defaults]
         parts += [each for each in statement.args.kw_defaults if each is not None]
         for part in parts:
-            yield from _names(part)
+            yield from _looked_up(ast.unparse(part))
         return
     for node in _outside_functions(statement):
         if isinstance(node, ast.Name):
             yield node.id
+
+
+def _is_main(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.If) and any(_is_name(each, "__name__") for each in ast.walk(statement.test))
 
 
 def _may_move(statement: ast.stmt) -> bool:
@@ -335,7 +410,7 @@ def _may_move(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
         made = (_called(each) for each in statement.decorator_list)
         return not any(name and _MAKES_DAGS.search(name) for name in made)
-    if isinstance(statement, ast.If) and "__name__" in set(_names(statement.test)):
+    if _is_main(statement):
         return False
     calls = (node for node in _outside_functions(statement) if isinstance(node, ast.Call))
     return not any((name := _called(call)) and _MAKES_DAGS.search(name) for call in calls)

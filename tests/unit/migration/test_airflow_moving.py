@@ -1,0 +1,112 @@
+"""What moves over with a function of a DAG file: all that it needs of the module around it, and nothing instead."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml.migration.airflow.writer.modules import Written, write_module
+from flowyml.migration.airflow.writer.notes import Kind
+from tests.unit.migration.dag_files import read
+from tests.unit.migration.modules import loaded
+
+HEAD = """
+import json
+from airflow import DAG
+from airflow.operators.bash import BashOperator
+from airflow.operators.python import BranchPythonOperator, PythonOperator
+"""
+
+
+def written(folder: Path, text: str, tasks: str = "PythonOperator(task_id='t', python_callable=t)") -> Written:
+    """The module of a file with functions, and tasks of them."""
+    dag = f"with DAG('d', schedule=None):\n{textwrap.indent(textwrap.dedent(tasks), '    ')}\n"
+    file = read(folder, f"{HEAD}{textwrap.dedent(text)}\n{dag}")
+    return write_module(file, (folder / "repository/dags/flow.py").read_text(encoding="utf-8"))
+
+
+def returned(folder: Path, made: Written, *arguments: Any, name: str = "t") -> Any:
+    """What the function gives in the module that was written."""
+    return getattr(loaded(folder, made, f"moved_{folder.name}"), name)(*arguments)
+
+
+def refused(made: Written) -> str:
+    """Why the only task was not imported."""
+    (reason,) = [note.reason for note in made.dags[0].notes if note.kind is Kind.REFUSED]
+    return reason
+
+
+@pytest.mark.parametrize(
+    ("state", "value"),
+    [
+        ("CFG = {'dry_run': False}\nCFG['dry_run'] = True", {"dry_run": True}),
+        ("CFG = {'a': 1, 'b': 2}\ndel CFG['b']", {"a": 1}),
+        ("CFG = {}\nif not CFG:\n    CFG.update(a=1)", {"a": 1}),
+        ("CFG = {}\n_ = CFG.setdefault('a', []).append(1)", {"a": [1]}),
+        ("CFG = ['a']\nCFG.append('prod')", ["a", "prod"]),
+        ("class CFG:\n    pass\nCFG.limit = 3\nCFG = CFG.limit", 3),
+        ("CFG = {}\ndef fill(what):\n    what['a'] = 1\nfill(CFG)", {"a": 1}),
+        ("CFG = 1\ndef configure():\n    global CFG\n    CFG = 2\nconfigure()", 2),
+        ("match ['a', 'b', 'c']:\n    case [first, *CFG]:\n        pass", ["b", "c"]),
+        ("match {'a': 1, 'b': 2}:\n    case {'a': 1, **CFG}:\n        pass", {"b": 2}),
+        ("match 5:\n    case CFG:\n        pass", 5),
+    ],
+)
+def test_what_changes_the_modules_state_moves_with_it(tmp_path: Path, state: str, value: Any) -> None:
+    made = written(tmp_path, f"{state}\ndef t():\n    return CFG")
+    assert returned(tmp_path, made) == value
+
+
+def test_what_a_function_does_not_need_is_not_run(tmp_path: Path) -> None:
+    made = written(tmp_path, "CFG = {}\nprint(CFG)\njson.loads('1')\ndef t():\n    return CFG")
+    assert "print(" not in made.text
+    assert "json" not in made.text
+
+
+@pytest.mark.parametrize(
+    "state", ["for name in ['a']:\n    CFG[name] = 1", "with DAG('e') as other:\n    CFG['dag'] = other"]
+)
+def test_state_that_is_changed_beside_a_dag_is_said(tmp_path: Path, state: str) -> None:
+    made = written(tmp_path, f"CFG = {{}}\n{state}\ndef t():\n    return CFG")
+    assert "it uses CFG, which line 7 changes beside the DAG" in {note.reason for d in made.dags for note in d.notes}
+
+
+def test_a_function_that_the_module_changes_is_said(tmp_path: Path) -> None:
+    made = written(tmp_path, "def t():\n    return t.limit\nt.limit = 3")
+    assert refused(made) == "it uses t itself, which line 8 changes"
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "def helper():\n        open = 1\n        return open\n    helper()",
+        "[open for open in [1]]",
+        "class Inner:\n        open = 1",
+        "(lambda open: open)(1)",
+    ],
+)
+def test_a_name_of_an_inner_scope_hides_nothing_outside_it(tmp_path: Path, inside: str) -> None:
+    made = written(tmp_path, f"def open(path):\n    return 'ours'\ndef t(path):\n    {inside}\n    return open(path)",
+                   "PythonOperator(task_id='t', python_callable=t, op_args=['/etc/hostname'])")  # fmt: skip
+    assert returned(tmp_path, made, "/etc/hostname") == "ours"
+
+
+def test_a_function_that_sets_a_name_of_the_one_around_it_stays_behind(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def make():
+            count = 0
+            def t():
+                nonlocal count
+                count += 1
+            return t
+        """,
+        "PythonOperator(task_id='t', python_callable=make())",
+    )
+    assert "of the function around it" in refused(made)
