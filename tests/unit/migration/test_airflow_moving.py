@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ pytest.importorskip("libcst")
 
 from flowyml.migration.airflow.writer.modules import Written, write_module
 from flowyml.migration.airflow.writer.notes import Kind
+from flowyml.migration.airflow.writer.values import Unwritable
 from tests.unit.migration.dag_files import read
 from tests.unit.migration.modules import loaded
 
@@ -110,3 +112,89 @@ def test_a_function_that_sets_a_name_of_the_one_around_it_stays_behind(tmp_path:
         "PythonOperator(task_id='t', python_callable=make())",
     )
     assert "of the function around it" in refused(made)
+
+
+def test_a_function_keeps_its_name_before_words_of_flowyml(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        "def bash(command):\n    return bash(command[:-1]) if len(command) > 4 else command",
+        "PythonOperator(task_id='t', python_callable=bash, op_args=['echo x']) >> BashOperator(task_id='u', "
+        "bash_command='echo hi')",
+    )
+    assert returned(tmp_path, made, "echo more", name="bash") == "echo"
+    assert "import bash as bash_\n" in made.text
+
+
+def test_a_function_keeps_its_name_before_parameters(tmp_path: Path) -> None:
+    dag = "with DAG('e', schedule=None, params={'t': 1}):\n    BashOperator(task_id='u', bash_command='{{ params.t }}')"
+    made = written(tmp_path, f"def t(n):\n    return t(n - 1) if n else 'done'\n{dag}",
+                   "PythonOperator(task_id='t', python_callable=t, op_args=[1])")  # fmt: skip
+    assert returned(tmp_path, made, 3) == "done"
+
+
+def test_a_word_takes_no_name_that_another_module_gives(tmp_path: Path) -> None:
+    made = written(tmp_path, "from json import *\ndef t():\n    return step()")
+    assert "import pipeline, step as step_\n" in made.text
+
+
+def test_functions_of_one_name_stay_apart(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def first():
+            def load():
+                return "one"
+            return load
+        def second():
+            def load():
+                return "two"
+            return load
+        """,
+        "PythonOperator(task_id='a', python_callable=first()) >> PythonOperator(task_id='b', python_callable=second())",
+    )
+    assert returned(tmp_path, made, name="load") == "one"
+    assert loaded(tmp_path, made, "again").load_() == "two"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def t():\n    return t\nt = print(t) or t",
+        "def make():\n    def t():\n        again = lambda t: t\n        return t()\n    return t\nt = make()",
+    ],
+)
+def test_a_function_whose_own_name_means_something_else_stays_behind(tmp_path: Path, text: str) -> None:
+    assert "it uses t" in refused(written(tmp_path, text))
+
+
+def test_a_name_of_several_meanings_refuses_the_file(tmp_path: Path) -> None:
+    with pytest.raises(Unwritable, match="several meanings of check"):
+        written(
+            tmp_path,
+            """
+            if json:
+                def check():
+                    return True
+                audit = None
+            def t():
+                return check(), audit
+            """,
+            "PythonOperator(task_id='t', python_callable=t) >> PythonOperator(task_id='c', python_callable=check)",
+        )
+
+
+def test_a_builtin_of_the_files_own_that_the_module_says_refuses_the_file(tmp_path: Path) -> None:
+    with pytest.raises(Unwritable, match="a str of its own"):
+        written(tmp_path, "def str(value):\n    return ''\ndef t():\n    return str(1)")
+
+
+def test_parameters_that_python_reads_as_others_are_said(tmp_path: Path) -> None:
+    dag = (
+        "with DAG('e', schedule=None, params={'\ufb01': 1, 'fi': 2, 'annotations': 3, 'gr\u00f6\u00dfe': 4}):\n"
+        "    BashOperator(task_id='u', bash_command='{{ params.fi }} {{ params.annotations }}')\n"
+        "    BashOperator(task_id='v', bash_command=\"{{ params['\ufb01'] }} {{ params['gr\u00f6\u00dfe'] }}\")\n"
+    )
+    made = written(tmp_path, f"def t():\n    return 1\n{dag}")
+    (pipeline,) = [each for each in ast.parse(made.text).body if isinstance(each, ast.FunctionDef) and each.name == "e"]
+    assert [each.arg for each in pipeline.args.args] == ["fi", "annotations", "gr\u00f6\u00dfe"]
+    assert "parameter \ufb01" in {note.construct for dag in made.dags for note in dag.notes}

@@ -13,12 +13,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import normalize
 
 from flowyml.migration.airflow.model import DagModel, Reference, TaskModel
 from flowyml.migration.airflow.writer.choices import Unclear
 from flowyml.migration.airflow.writer.values import is_plain
 
-__all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_use", "uses_as"]
+__all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
+           "may_use", "uses_as"]  # fmt: skip
 
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
@@ -309,7 +311,12 @@ def _texts(value: Any) -> Iterator[str]:
 
 def may_use(name: str, taken: frozenset[str]) -> bool:
     """Whether an argument of a function can have this name, and means nothing else then."""
-    return name.isidentifier() and not keyword.iskeyword(name) and name not in taken and not hasattr(builtins, name)
+    return name.isascii() and may_be_argument(name) and name not in taken and not hasattr(builtins, name)
+
+
+def may_be_argument(name: str) -> bool:
+    """Whether Python takes a name for an argument as it stands: it reads ``ﬁ`` as ``fi``."""
+    return name.isidentifier() and not keyword.iskeyword(name) and normalize("NFKC", name) == name
 
 
 def default_of(given: Any) -> Any:

@@ -319,6 +319,8 @@ def _moved(function: FunctionModel, moving: Moving) -> Function:
     needed = moving.needed(bare, function.name)
     if needed.problem:
         raise _Hole(needed.problem)
+    if function.nested and function.name in needed.looked:
+        raise _Hole(f"it uses {function.name} of the function around it")
     return Function(function, bare, node, needed)
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ import libcst as cst
 from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.blocks import Block, Chain, Conflict, Path, arranged, paths_of
 from flowyml.migration.airflow.writer.choices import Choice
-from flowyml.migration.airflow.writer.context import DATES, Asking, default_of
+from flowyml.migration.airflow.writer.context import DATES, Asking, default_of, may_be_argument
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
@@ -43,6 +44,8 @@ _HOMES = (
 _STANDARD = (
     ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")), ("typing", ("Any",)),
 )  # fmt: skip
+# What a module that is written may say beside FlowyML's words.
+_BUILTINS = frozenset({"NotImplementedError", "bool", "dict", "float", "int", "list", "set", "str", "tuple"})
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
 
 
@@ -106,13 +109,17 @@ class _Module:
             self._by_place.setdefault((each.model.name, each.model.place.line), each)
         self.statements = sorted({number for each in functions for number in each.needed.statements})
         moved = {name for number in self.statements for name in self.moving.statements[number].defines}
-        self._taken = {*moved, *keyword.kwlist, *dir(builtins), "annotations"}
-        dates = {name for dag in self.dags for each in dag.decisions if each.asking for name in each.asking.dates}
-        self._free = {name for dag in self.dags for name, _ in dag.model.params if name.isidentifier()} - self._taken
-        self._taken |= self._free | dates
+        looked = {name for each in functions for name in each.needed.looked}
+        self._names = {key: key[0] for key, each in self._by_place.items() if _keeps_its_name(each, looked)}
+        self._check_meanings(moved)
+        self._taken = {*moved, *self._names.values(), *keyword.kwlist, *dir(builtins)}
+        self._free = {name for dag in self.dags for name, _ in dag.model.params if may_be_argument(name)} - self._taken
+        asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
+        self._taken |= {*self._free, *asked, *looked, "annotations"}
+        others = {key: each for key, each in self._by_place.items() if key not in self._names}
+        self._names |= {key: self._function_named(each) for key, each in others.items()}
         self._aliases = {word: self._fresh(word) for word in (*_WORDS, "OrchestratorRetryPolicy", "nothing", "item_of")}
         self._aliases |= {word: self._word_from(home, word) for home, words in _STANDARD for word in words}
-        self._names = {key: self._function_named(each) for key, each in self._by_place.items()}
         self._uses = Counter(_key(each) for dag in self.dags for each in dag.decisions if each.kind == "function")
         for dag in self.dags:
             dag.name = self._fresh(_variable_of(dag.model.dag_id))
@@ -133,14 +140,25 @@ class _Module:
         self._taken.add(word)
         return word
 
+    def _check_meanings(self, moved: AbstractSet[str]) -> None:
+        """Raise ``Unwritable`` where a name of the file would mean one thing there, and another in the module."""
+        names = Counter(self._names.values())
+        for number in self.statements:
+            node = self.moving.statements[number].node
+            for name in self.moving.statements[number].defines & names.keys():
+                own = (each.original for key, each in self._by_place.items() if self._names.get(key) == name)
+                names[name] += all(each is not node for each in own)
+        if doubtful := [name for name, count in names.items() if count > 1]:
+            raise Unwritable(f"the file has several meanings of {doubtful[0]}, which is the function of a task")
+        if hidden := sorted(moved & _BUILTINS):
+            raise Unwritable(f"the file has a {hidden[0]} of its own, which the module needs as Python has it")
+
     def _function_named(self, function: Function) -> str:
-        """A function keeps its name: that of the module, or of a function around it that no other has."""
+        """A name for a function that nothing looks up: its own, if no other has that."""
         name = function.node.name.value
         if name == "_" and function.model.name == LAMBDA:
             users = (each for dag in self.dags for each in dag.decisions if function in (each.function, *each.others))
             name = _variable_of(next(users).task.task_id)
-        if not function.model.nested and any(name in self.moving.statements[n].defines for n in self.statements):
-            return name
         return self._fresh(name)
 
     def _function_name(self, function: FunctionModel) -> str:
@@ -591,6 +609,11 @@ def _decided(dag: DagModel, moving: Moving) -> _Dag:
             held[conflict.by] = str(conflict)
             continue
         return _Dag(dag, decisions, order, paths)
+
+
+def _keeps_its_name(function: Function, looked: AbstractSet[str]) -> bool:
+    """Whether what moves looks a function up by its name."""
+    return not function.model.nested and function.model.name in looked
 
 
 def _key(decision: Decision) -> tuple[str, int]:

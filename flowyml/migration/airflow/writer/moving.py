@@ -137,6 +137,10 @@ class Moving:
         made = self._around(names, own, self._changed)
         if any(_OF_AIRFLOW.match(module) for module in _imported(self._tree(node))):
             made.airflow = "it imports airflow"
+        if own in made.looked:
+            others = sorted({*self._defined.get(own, [])[1:], *self._changed.get(own, ())})
+            if others:
+                made.problem = f"it uses {own} itself, which line {self._line(others[0])} changes"
         return made
 
     def _around(self, names: Iterable[str], own: str, changed: Mapping[str, Sequence[int]]) -> Needed:
@@ -147,13 +151,9 @@ class Moving:
             if name in made.looked:
                 continue
             made.looked.add(name)
-            if name not in self._defined:
+            if name not in self._defined or name == own:
                 continue
             changing = changed.get(name, ())
-            if name == own:
-                if changing:
-                    made.problem = f"it uses {name} itself, which line {self._line(changing[0])} changes"
-                continue
             made.names.add(name)
             moving = [number for number in (*self._defined[name], *changing) if self.statements[number].may_move]
             if stays := [number for number in changing if number not in moving]:
