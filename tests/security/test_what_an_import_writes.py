@@ -73,6 +73,41 @@ def test_no_name_becomes_code_in_a_module(tmp_path: Path, evil: str) -> None:
     assert "system" not in {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
+BREAKS = ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+"""What ``str.splitlines`` takes for the end of a line, and Python does not."""
+
+
+@pytest.mark.parametrize("at", BREAKS)
+def test_no_comment_and_no_text_becomes_code(tmp_path: Path, at: str) -> None:
+    owned = f"{at}import os; os.system('touch owned')"
+    text = (
+        f"{TOP}from airflow.models import Variable\nfrom airflow.operators.python import PythonOperator\n"
+        f"LIMIT = Variable.get('x')  # why {owned}\nMORE = 1  # more {owned}\n"
+        f"def make():\n"
+        f"    # before {owned}\n"
+        f"    def t():\n"
+        f'        """About {owned}\n'
+        f'        it."""  # after {owned}\n'
+        f"        return LIMIT, MORE  # in {owned}\n"
+        f"    return t\n"
+        f"with DAG('d', schedule=None, doc_md={owned!r}):\n    PythonOperator(task_id='t', python_callable=make())\n"
+    )
+    (made,) = results_of([read(tmp_path, text)])
+    assert "def t():" in made.written, made.reason
+    tree = ast.parse(made.written)
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    assert "system" not in {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("text", ['"""', 'say "', 'say ""', '\\"', 'a\n"""\n', '""""', "\\", "x" + '"' * 7, '"\u2028"'])
+def test_no_docstring_ends_early(tmp_path: Path, text: str) -> None:
+    (made,) = results_of([
+        read(tmp_path, f"{TOP}with DAG('d', schedule=None, doc_md={text!r}):\n    EmptyOperator(task_id='t')\n")
+    ])  # fmt: skip
+    (flow,) = [node for node in ast.parse(made.written).body if isinstance(node, ast.FunctionDef) and node.name == "d"]
+    assert ast.get_docstring(flow) == text.strip()
+
+
 class Tags(HTMLParser):
     """The tags and attributes of a page."""
 

@@ -198,3 +198,26 @@ def test_parameters_that_python_reads_as_others_are_said(tmp_path: Path) -> None
     (pipeline,) = [each for each in ast.parse(made.text).body if isinstance(each, ast.FunctionDef) and each.name == "e"]
     assert [each.arg for each in pipeline.args.args] == ["fi", "annotations", "gr\u00f6\u00dfe"]
     assert "parameter \ufb01" in {note.construct for dag in made.dags for note in dag.notes}
+
+
+def test_only_comments_before_a_function_stand_before_its_decorator(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        '''
+        # how it runs
+        def t(note="""a
+        # first
+        # second
+        """):
+            return note, """
+        # third"""
+        ''',
+    )
+    assert '\n# how it runs\n@step\ndef t(note="""a\n# first\n# second\n"""):\n' in made.text
+    assert returned(tmp_path, made) == ("a\n# first\n# second\n", "\n# third")
+
+
+def test_texts_of_statements_that_need_airflow_are_not_indented(tmp_path: Path) -> None:
+    limit = '# why\nLIMIT = Variable.get("x"), """\nselect\n"""'
+    made = written(tmp_path, f"from airflow.models import Variable\n{limit}\ndef t():\n    return LIMIT")
+    assert '    # why\n    LIMIT = Variable.get("x"), """\nselect\n"""\n' in made.text

@@ -41,7 +41,7 @@ class Evaluator(Calls):
         module = Module("", str(path), place, text, Scope(names, kind="module"), package, main=True)
         self.modules[str(path)] = module
         self.module, self.scope = module, module.scope
-        end = ast.Pass(lineno=len(text.splitlines()) or 1, end_lineno=1, col_offset=0, end_col_offset=0)
+        end = ast.Pass(lineno=text.count("\n") + 1, end_lineno=1, col_offset=0, end_col_offset=0)
         try:
             for node in tree.body:
                 self._guarded_statement(node, module)

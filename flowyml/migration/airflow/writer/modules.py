@@ -193,7 +193,7 @@ class _Module:
         about = self.moving.docstring.strip()
         lines = [about, "", ""] if about else []
         made = f"{MARK} from {' '.join(self._shown_path().split())}."
-        body = "\n".join(line.rstrip() for line in "\n".join([*lines[:2], made]).splitlines())
+        body = "\n".join(line.rstrip() for line in "\n".join([*lines[:2], made]).split("\n"))
         body = body.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
         body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
         return f'"""{body}\n"""' if "\n" in body else f'"""{body}"""'
@@ -239,18 +239,18 @@ class _Module:
         names = {name for each in self.functions.values() for name in each.needed.names}
         guarded = [number for number in self.statements if self.moving.is_guarded(number)]
         if guarded:
-            texts = [
-                line
+            nodes = [
+                node
                 for number in guarded
-                for line in (
-                    self.moving.import_lines(number, names)
+                for node in (
+                    map(cst.parse_statement, self.moving.import_lines(number, names))
                     if self._is_import(number)
-                    else self._statement_text(number).splitlines()
+                    else [self.moving.statements[number].node]
                 )
             ]
-            inner = "\n".join(f"    {line}" if line else "" for line in texts)
-            if texts:
-                yield f"with {self.word('suppress')}(ImportError):  # Airflow's workers have it\n{inner}\n"
+            if nodes:
+                head = f"with {self.word('suppress')}(ImportError):  # Airflow's workers have it\n"
+                yield self.moving.block(head, nodes) + "\n"
         taken = set(self._names.values())
         simple: list[str] = []
         for number in self.statements:
@@ -273,17 +273,11 @@ class _Module:
             name = self._names[key]
             if name != node.name.value:
                 node = node.with_changes(name=cst.Name(name))
-            node = node.with_changes(
-                leading_lines=[line for line in node.leading_lines if line.comment is not None],
-                lines_after_decorators=[],
-            )
+            comments = [line.comment.value for line in node.leading_lines if line.comment is not None]
+            node = node.with_changes(leading_lines=[], lines_after_decorators=[])
             text = self.moving.function_code(node, self.moving.column(function.original))
-            if self._uses[key]:
-                comments = [line for line in text.splitlines() if line.startswith("#")] if node.leading_lines else []
-                text = "\n".join(text.splitlines()[len(comments) :])
-                decorator = source(self._decorator(key))
-                text = "\n".join([*comments, f"@{decorator}", text])
-            yield f"{text}\n"
+            decorators = [f"@{source(self._decorator(key))}"] if self._uses[key] else []
+            yield "\n".join([*comments, *decorators, text]) + "\n"
         if "nothing" in self.used:
             yield (
                 f"@{self.word('step')}(outputs=[])\ndef {self._aliases['nothing']}() -> None:\n"
@@ -679,10 +673,8 @@ def _in_order(dag: DagModel) -> Iterable[TaskModel]:
 def _indented_docstring(text: str) -> str:
     from inspect import cleandoc
 
-    lines = [line.rstrip() for line in cleandoc(text.expandtabs()).splitlines()]
-    body = "\n".join(lines).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    lines = [line.rstrip() for line in cleandoc(text.expandtabs()).split("\n")]
+    body = re.sub(r'"(?="|\Z)', r'\\"', "\n".join(lines).strip().replace("\\", "\\\\"))
     body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
-    if body.endswith('"'):
-        body = body[:-1] + '\\"'
     indented = "\n".join(f"    {line}" if line else "" for line in body.split("\n")).strip()
     return f'    """{indented}\n    """' if "\n" in body else f'    """{indented}"""'

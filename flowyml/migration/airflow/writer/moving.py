@@ -65,7 +65,7 @@ class Moving:
     """The text of one DAG file."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = text = re.sub("\r\n?", "\n", text)
         wrapper = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
         self.module = wrapper.module
         self._positions = wrapper.resolve(PositionProvider)
@@ -224,6 +224,16 @@ class Moving:
         """The text of a node, without blank lines around it."""
         return self.module.code_for_node(node).strip("\n")
 
+    def block(self, head: str, statements: Iterable[cst.CSTNode]) -> str:
+        """Statements below a head. They are indented, and what a text in them says is not."""
+        made = cst.parse_statement(f"{head}    pass\n")
+        assert isinstance(made, cst.With)
+        inner = [
+            each.with_changes(leading_lines=[line for line in getattr(each, "leading_lines", ()) if line.comment])
+            for each in statements
+        ]
+        return self.code(made.with_changes(body=made.body.with_changes(body=inner)))
+
     def function_code(self, node: cst.FunctionDef, column: int) -> str:
         """The text of a function that stood at a column: its docstring moves with it."""
         text = self.code(node)
@@ -232,7 +242,7 @@ class Moving:
         first = tree.body[0]
         if not column or not isinstance(first, ast.Expr) or not isinstance(first.value, ast.Constant):
             return text
-        lines = text.splitlines()
+        lines = text.split("\n")  # as Python counts them
         for number in range(first.lineno, first.end_lineno or 0):
             lines[number] = lines[number].removeprefix(" " * column)
         return "\n".join(lines)
