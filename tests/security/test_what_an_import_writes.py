@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("libcst")
 
 from flowyml.core.errors import ConfigurationError
+from flowyml.migration.airflow.writer.choices import Unclear, choice_of
 from flowyml.migration.airflow.writer.notes import FileResult
 from flowyml.migration.airflow.writer.report import files_of_report
 from flowyml.migration.airflow.writer.writing import results_of, write_into
@@ -106,6 +107,26 @@ def test_no_docstring_ends_early(tmp_path: Path, text: str) -> None:
     ])  # fmt: skip
     (flow,) = [node for node in ast.parse(made.written).body if isinstance(node, ast.FunctionDef) and node.name == "d"]
     assert ast.get_docstring(flow) == text.strip()
+
+
+ENDLESS = [
+    ["a0 = random.choice(())", *(f"a{n} = a{n - 1} if 1 else a{n - 1}" for n in range(1, 60)), "return a59"],
+    ["a0 = 'x'", *(f"a{n} = f'{{a{n - 1}}}{{a{n - 1}}}'" for n in range(1, 60)), "return a59"],
+    ["a0 = []", *(f"a{n} = [a{n - 1}, a{n - 1}]" for n in range(1, 60)), "return a59"],
+    ["a0 = 'x'", *(f"a{n} = a{n - 1}" for n in range(1, 3000)), "return a2999"],
+    ["a0 = 'x'", *(f"a0 = 'x{n}'" for n in range(3000)), *(f"a{n} = a0" for n in range(3000)), "return a2999"],
+]
+
+
+@pytest.mark.parametrize("lines", ENDLESS)
+def test_no_choice_is_looked_for_without_end(lines: list[str]) -> None:
+    (function,) = ast.parse("def choose():\n" + "".join(f"    {line}\n" for line in lines)).body
+    assert isinstance(function, ast.FunctionDef)
+    try:
+        found = choice_of(function, {}, lambda name: None)
+    except Unclear:
+        return
+    assert not found.values
 
 
 class Tags(HTMLParser):

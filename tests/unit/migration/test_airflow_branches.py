@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("libcst")
 
+from flowyml.migration.airflow.model import DagModel, TaskModel
+from flowyml.migration.airflow.writer.deciding import Decision, decide
 from flowyml.migration.airflow.writer.modules import Written, write_module
 from flowyml.migration.airflow.writer.notes import Verdict
 from tests.unit.migration.dag_files import read
@@ -214,6 +218,85 @@ with DAG("flow", schedule=None):
     )
     assert words in reason(made, "choose")
     assert "with when(choose_value" not in made.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "found = 'a'\n    def later():\n        nonlocal found\n        found = 'b'\n    later()\n    return found",
+        "global KEPT\n    KEPT = 'a'\n    return KEPT",
+        "found = ['a']\n    found.append('b')\n    return found",
+        "found = ['a']\n    extend(found)\n    return found",
+        "found = ['a']\n    other = found\n    other += ['b']\n    return found",
+        "extend(LIST)\n    return LIST",
+        "match mode:\n        case KEPT:\n            pass\n    return KEPT",
+        "from os import name as KEPT\n    return KEPT",
+        "return SET",
+        "return CHANGED",
+        "return random.choice(mode)",
+    ],
+)
+def test_a_choice_that_something_else_can_change_is_not_known(tmp_path: Path, body: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+LIST = ["a"]
+CHANGED = ["a"]
+KEPT = "a"
+SET = "a"
+def extend(what):
+    what.append("b")
+extend(CHANGED)
+def sets():
+    global SET
+    SET = "b"
+def choose(mode="a"):
+    {body}
+with DAG("flow", schedule=None):
+    choice = BranchPythonOperator(task_id="choose", python_callable=choose)
+    choice >> [EmptyOperator(task_id="a"), EmptyOperator(task_id="b")]
+""",
+    )
+    assert reason(made, "choose").startswith("its choice is only known when it runs")
+
+
+def test_a_constant_is_what_the_module_makes_of_it(tmp_path: Path) -> None:
+    """The function has another value of that name."""
+    made = written(
+        tmp_path,
+        """
+        FIRST = "a"
+        CHOSEN = FIRST
+        def choose(mode=CHOSEN):
+            FIRST = "b"
+            return mode
+        with DAG("flow", schedule=None):
+            choice = BranchPythonOperator(task_id="choose", python_callable=choose)
+            choice >> [EmptyOperator(task_id="a"), EmptyOperator(task_id="b")]
+        """,
+    )
+    assert ends(tmp_path, made, "constants") == {"choose": "ran", "a": "ran", "b": "skipped"}
+
+
+def test_each_task_is_decided_once_but_for_its_own_conflicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = Counter[str]()
+
+    def counting(dag: DagModel, task: TaskModel, *others: Any) -> Decision:
+        decided[task.task_id] += 1
+        return decide(dag, task, *others)
+
+    monkeypatch.setattr("flowyml.migration.airflow.writer.modules.decide", counting)
+    made = written(
+        tmp_path,
+        """
+        def choose(): return "nowhere"
+        with DAG("flow", schedule=None):
+            for n in range(20):
+                BranchPythonOperator(task_id=f"t{n}", python_callable=choose) >> EmptyOperator(task_id=f"e{n}")
+        """,
+    )
+    assert made.text.count("BranchPythonOperator") >= 20
+    assert max(decided.values()) == 2
 
 
 def test_a_value_that_may_be_missing_keeps_the_choice_an_operator(tmp_path: Path) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
+from math import prod
 from typing import Any
 
 __all__ = ["Choice", "Unclear", "choice_of"]
 
 _MOST = 200
 """How many values a choice has at most."""
+_LONGEST = 250
+"""How many characters an id has at most, as Airflow says."""
+_STEPS = 10_000
+"""How many expressions are looked at for one function, at most."""
+_UNKNOWN = "its choice is only known when it runs"
 
 
 class Unclear(Exception):
@@ -42,8 +49,11 @@ def choice_of(
 
     ``given`` are its arguments, by place or by name; ``constant`` finds what the module sets a name to, once.
     """
-    reader = _Reader(function, given, constant)
-    found = [value for each in reader.returned() for value in reader.values(each)]
+    try:
+        reader = _OfFunction(function, given, constant)
+        found = [value for each in reader.returned() for value in reader.values(each)]
+    except RecursionError:
+        raise Unclear("its choice nests too deeply") from None
     may_be_none = None in found or _may_fall_through(function.body)
     some = [value for value in found if value is not None]
     if all(isinstance(value, str) for value in some):
@@ -56,35 +66,20 @@ def choice_of(
     return Choice(tuple(dict.fromkeys(ids)), listed=True)
 
 
-class _Reader:
-    def __init__(
-        self, function: ast.FunctionDef | ast.AsyncFunctionDef, given: Mapping[str, Any],
-        constant: Callable[[str], ast.expr | None],
-    ) -> None:  # fmt: skip
-        self.nodes = [each for statement in function.body for each in _own(statement)]
-        self.constant = constant
-        spec = function.args
-        names = [each.arg for each in (*spec.posonlyargs, *spec.args)]
-        self.parameters: dict[str, Any] = {names[-1 - n]: each for n, each in enumerate(reversed(spec.defaults))}
-        self.parameters |= {arg.arg: each for arg, each in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if each}
-        self.parameters |= {
-            names[int(name)] if name.isdigit() and int(name) < len(names) else name: value
-            for name, value in given.items()
-        }
-        every = (*names, *(each.arg for each in spec.kwonlyargs))
-        self.parameters = {name: self.parameters.get(name, Unclear) for name in every}
-        self.open: set[str] = set()
+class _OfModule:
+    """Values of what stands in the module, as arguments' defaults do."""
 
-    def returned(self) -> Iterator[ast.expr]:
-        for node in self.nodes:
-            if isinstance(node, ast.Yield | ast.YieldFrom):
-                raise Unclear("it is a generator")
-            if isinstance(node, ast.Return):
-                yield node.value or ast.Constant(None)
+    def __init__(self, constant: Callable[[str], ast.expr | None], steps: Iterator[int]) -> None:
+        self.constant = constant
+        self.steps = steps
+        self.open: set[str] = set()
+        self.known: dict[str, list[Any]] = {}
 
     def values(self, node: ast.expr) -> list[Any]:
         """What an expression can be: texts, None, or tuples of them."""
-        found = self._values(node)
+        if next(self.steps) > _STEPS:
+            raise Unclear(f"its choice takes more than {_STEPS:,} steps to find")
+        found = list(dict.fromkeys(self._values(node)))
         if len(found) > _MOST:
             raise Unclear(f"it has more than {_MOST} choices")
         return found
@@ -96,59 +91,153 @@ class _Reader:
             case ast.IfExp(_, one, other):
                 return [*self.values(one), *self.values(other)]
             case ast.List(parts) | ast.Tuple(parts):
-                return [tuple(row) for row in _rows([self.values(each) for each in parts])]
+                return [tuple(row) for row in _rows([self._items(each) for each in parts])]
             case ast.JoinedStr(parts):
-                texts = [self.values(each) for each in parts]
-                if not all(isinstance(each, str) for text in texts for each in text):
-                    raise Unclear("its choice is only known when it runs")
-                return ["".join(row) for row in _rows(texts)]
+                return [_joined(row) for row in _rows([self.values(each) for each in parts])]
             case ast.FormattedValue(value, conversion=-1, format_spec=None):
                 return self.values(value)
             case ast.Call(ast.Attribute(ast.Name("random"), "choice"), [among], []):
-                return [each for some in self.values(among) if isinstance(some, tuple) for each in some]
+                lists = self.values(among)
+                if not all(isinstance(each, tuple) for each in lists):
+                    raise Unclear(_UNKNOWN)
+                return [each for some in lists for each in some]
             case ast.Name(name):
-                return self._named(name)
-        raise Unclear("its choice is only known when it runs")
+                return self.named(name)
+        raise Unclear(_UNKNOWN)
 
-    def _named(self, name: str) -> list[Any]:
-        set_to = [node for node in self.nodes if isinstance(node, ast.Name) and node.id == name
-                  and not isinstance(node.ctx, ast.Load)]  # fmt: skip
-        assigned = [
-            node.value for node in self.nodes if isinstance(node, ast.Assign)
-            for target in node.targets if isinstance(target, ast.Name) and target.id == name
-        ]  # fmt: skip
-        if name in self.open or len(set_to) != len(assigned):
-            raise Unclear("its choice is only known when it runs")
-        self.open.add(name)
-        try:
-            if name in self.parameters:
-                return [*self._given(self.parameters[name]), *(each for one in assigned for each in self.values(one))]
-            if assigned:
-                return [each for one in assigned for each in self.values(one)]
-            found = self.constant(name)
-            if found is None:
-                raise Unclear("its choice is only known when it runs")
-            return self.values(found)
-        finally:
-            self.open.discard(name)
+    def _items(self, node: ast.expr) -> list[Any]:
+        """The values of an item of a list: lists within lists have no more in them."""
+        found = self.values(node)
+        if any(isinstance(inner, tuple) for each in found if isinstance(each, tuple) for inner in each):
+            raise Unclear(_UNKNOWN)
+        return found
+
+    def named(self, name: str) -> list[Any]:
+        """The values of a name."""
+        if name not in self.known:
+            if name in self.open:
+                raise Unclear(_UNKNOWN)
+            self.open.add(name)
+            self.known[name] = self._found(name)
+        return self.known[name]
+
+    def _found(self, name: str) -> list[Any]:
+        value = self.constant(name)
+        if value is None:
+            raise Unclear(_UNKNOWN)
+        return self.values(value)
+
+
+class _OfFunction(_OfModule):
+    """Values of what stands in a function."""
+
+    def __init__(
+        self, function: ast.FunctionDef | ast.AsyncFunctionDef, given: Mapping[str, Any],
+        constant: Callable[[str], ast.expr | None],
+    ) -> None:  # fmt: skip
+        super().__init__(constant, count(1))
+        self.module = _OfModule(constant, self.steps)
+        self.nodes = [each for statement in function.body for each in _own(statement)]
+        self.sets = Counter(
+            node.id for node in self.nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+        )
+        self.assigned: dict[str, list[ast.expr]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Assign):
+                for target in node.targets:
+                    if isinstance(target, ast.Name):
+                        self.assigned.setdefault(target.id, []).append(node.value)
+        every = [each for statement in function.body for each in ast.walk(statement)]
+        self.unclear = {name for node in self.nodes for name in _bound(node)}
+        self.unclear |= {name for node in every if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+        self.unclear |= {each.arg for each in (function.args.vararg, function.args.kwarg) if each}
+        self.uses = Counter(_loaded(every))
+        self.uses.subtract(name for node in every for name in _loaded(_looked_at(node)))
+        self.parameters = _arguments(function.args, given)
+
+    def returned(self) -> Iterator[ast.expr]:
+        for node in self.nodes:
+            if isinstance(node, ast.Yield | ast.YieldFrom):
+                raise Unclear("it is a generator")
+            if isinstance(node, ast.Return):
+                yield node.value or ast.Constant(None)
+
+    def _found(self, name: str) -> list[Any]:
+        assigned = self.assigned.get(name, [])
+        if name in self.unclear or self.sets[name] != len(assigned):
+            raise Unclear(_UNKNOWN)
+        if name in self.parameters:
+            found = list(self._given(self.parameters[name]))
+        else:
+            found = [] if assigned else list(self.module.named(name))
+        found += [each for one in assigned for each in self.values(one)]
+        if self.uses[name] and any(isinstance(each, tuple) for each in found):  # something may change the list
+            raise Unclear(_UNKNOWN)
+        return found
 
     def _given(self, value: Any) -> list[Any]:
         if isinstance(value, ast.expr):
-            return self.values(value)
+            return self.module.values(value)
         if value is None or (isinstance(value, str) and "{" not in value):
             return [value]
         if isinstance(value, list | tuple) and all(isinstance(each, str) and "{" not in each for each in value):
             return [tuple(value)]
-        raise Unclear("its choice is only known when it runs")
+        raise Unclear(_UNKNOWN)
+
+
+def _arguments(spec: ast.arguments, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What each argument is given, else its default, else ``Unclear``."""
+    names = [each.arg for each in (*spec.posonlyargs, *spec.args)]
+    found: dict[str, Any] = {names[-1 - n]: each for n, each in enumerate(reversed(spec.defaults))}
+    found |= {arg.arg: each for arg, each in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if each}
+    found |= {
+        names[int(name)] if name.isdigit() and int(name) < len(names) else name: value for name, value in given.items()
+    }
+    return {name: found.get(name, Unclear) for name in (*names, *(each.arg for each in spec.kwonlyargs))}
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Names that a node sets to what is no expression of the function."""
+    match node:
+        case ast.FunctionDef(name=str(name)) | ast.AsyncFunctionDef(name=str(name)) | ast.ClassDef(name=str(name)):
+            yield name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name
+        case ast.MatchMapping(rest=str(name)):
+            yield name
+        case ast.Import(names) | ast.ImportFrom(names=names):
+            yield from (each.asname or each.name.partition(".")[0] for each in names)
+
+
+def _loaded(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    return (node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+
+
+def _looked_at(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a node that cannot change, whatever they are."""
+    match node:
+        case ast.Return(ast.IfExp(_, one, other)):
+            yield from (one, other)
+        case ast.Return(ast.expr() as value) | ast.For(iter=value) | ast.comprehension(iter=value):
+            yield value
+        case ast.Compare(left, comparators=others):
+            yield from (left, *others)
+        case ast.Call(ast.Name("len" | "print" | "str") | ast.Attribute(ast.Name("random"), "choice"), arguments):
+            yield from arguments
 
 
 def _rows(parts: list[list[Any]]) -> Iterator[tuple[Any, ...]]:
-    count = 1
-    for each in parts:
-        count *= len(each)
-    if count > _MOST:
+    if prod(map(len, parts)) > _MOST:
         raise Unclear(f"it has more than {_MOST} choices")
     return product(*parts)
+
+
+def _joined(row: tuple[Any, ...]) -> str:
+    if not all(isinstance(each, str) for each in row):
+        raise Unclear(_UNKNOWN)
+    if sum(map(len, row)) > _LONGEST:
+        raise Unclear(f"its choice has more than {_LONGEST} characters")
+    return "".join(row)
 
 
 def _own(node: ast.AST) -> Iterator[ast.AST]:

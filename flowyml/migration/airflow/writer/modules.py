@@ -587,8 +587,9 @@ def _decided(dag: DagModel, moving: Moving) -> _Dag:
     """What each task becomes, and the branches around it. A choice that branches cannot say stays with its operator."""
     tasks = list(_in_order(dag))
     held: dict[str, str] = {}
+    decisions = [decide(dag, task, moving, held) for task in tasks]
+    numbers = {task.task_id: number for number, task in enumerate(tasks)}
     while True:
-        decisions = [decide(dag, task, moving, held) for task in tasks]
         choices = {each.task.task_id: each.choice for each in decisions if each.choice}
         taken = {each.task.task_id: [edge.task_id for edge in each.edges] for each in decisions}
 
@@ -601,6 +602,8 @@ def _decided(dag: DagModel, moving: Moving) -> _Dag:
             order = arranged(tasks, paths, exclusive) if choices else tasks
         except Conflict as conflict:
             held[conflict.by] = str(conflict)
+            number = numbers[conflict.by]
+            decisions[number] = decide(dag, tasks[number], moving, held)
             continue
         return _Dag(dag, decisions, order, paths)
 

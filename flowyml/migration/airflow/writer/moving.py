@@ -115,18 +115,22 @@ class Moving:
 
     def constant(self, name: str) -> ast.expr | None:
         """What the module sets a name to, if it does that once, and does nothing else with it by a dot or an index."""
-        if len(numbers := self._defined.get(name, [])) != 1:
+        if len(numbers := self._defined.get(name, [])) != 1 or name in self._looked_into or name in self._changed:
             return None
         tree = ast.parse(self.code(self.statements[numbers[0]].node)).body[0]
-        for node in ast.walk(ast.parse(self.text)):
-            if isinstance(node, ast.Attribute | ast.Subscript) and _is_name(node.value, name):
-                return None
         match tree:
             case ast.Assign(targets=[ast.Name(id=only)], value=value) if only == name:
                 return value
             case ast.AnnAssign(target=ast.Name(id=only), value=value) if only == name:
                 return value
         return None
+
+    @cached_property
+    def _looked_into(self) -> frozenset[str]:
+        """The names that something is done with by a dot or an index, or that a function sets by ``global``."""
+        nodes = [node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.Attribute | ast.Subscript)]
+        found = {node.value.id for node in nodes if isinstance(node.value, ast.Name)}
+        return frozenset({*found, *(name for each in self.statements for name in each.sets)})
 
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
         """What a node needs of the module, all that this needs in turn included."""
