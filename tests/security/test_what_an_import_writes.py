@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ pytest.importorskip("libcst")
 
 from flowyml.core.errors import ConfigurationError
 from flowyml.migration.airflow.writer.choices import Unclear, choice_of
+from flowyml.migration.airflow.writer.modules import Written
 from flowyml.migration.airflow.writer.notes import FileResult
 from flowyml.migration.airflow.writer.report import files_of_report
 from flowyml.migration.airflow.writer.writing import results_of, write_into
@@ -127,6 +129,41 @@ def test_no_choice_is_looked_for_without_end(lines: list[str]) -> None:
     except Unclear:
         return
     assert not found.values
+
+
+TEXTS = {
+    "deep": "BashOperator(task_id='t', bash_command='{{ ' + '-' * 50_000 + '1 }}')",
+    "deeper": "BashOperator(task_id='t', bash_command='{{ ' + '(' * 90 + '-' * 300 + '1' + ')' * 90 + ' }}')",
+    "sum": "BashOperator(task_id='t', bash_command='{{ 1' + ' + 1' * 50_000 + ' }}')",
+    "open": "BashOperator(task_id='t', bash_command='{{' * 100_000)",
+    "zero": "BashOperator(task_id='t', bash_command='{{ ds\\0 }}')",
+    "growth": "PythonOperator(task_id='t', python_callable=f, retries=1, retry_exponential_backoff=1e999)",
+    "no growth": "PythonOperator(task_id='t', python_callable=f, retries=1, retry_exponential_backoff=0.5)",
+    "delay": "PythonOperator(task_id='t', python_callable=f, retries=1, retry_delay=1e999)",
+    "back": "PythonOperator(task_id='t', python_callable=f, retries=1, retry_delay=timedelta(days=-1))",
+    "limit": "PythonOperator(task_id='t', python_callable=f, execution_timeout=float('nan'))",
+    "operator": "EmptyOperator(task_id='t', mapped=1, retries=1, retry_delay=1e999)",
+}
+
+
+@pytest.mark.parametrize("task", TEXTS.values(), ids=TEXTS)
+def test_no_text_spoils_the_module_of_a_file(tmp_path: Path, task: str) -> None:
+    head = (
+        "from airflow.operators.python import PythonOperator\nfrom datetime import timedelta\ndef f():\n    return 1\n"
+    )
+    text = f"{TOP}{head}with DAG('d', schedule=None):\n    {task}\n"
+    (made,) = results_of([read(tmp_path, text)])
+    assert made.written, made.reason
+    path = tmp_path / f"spoiled_{tmp_path.name}.py"
+    path.write_text(made.written, encoding="utf-8")
+    assert "d" in runpy.run_path(str(path))
+
+
+def test_a_module_that_python_cannot_compile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowyml.migration.airflow.writer.writing.write_module", lambda *_: Written("def (", []))
+    (made,) = results_of([read(tmp_path, f"{TOP}with DAG('d'):\n    EmptyOperator(task_id='t')\n")])
+    assert made.written == ""
+    assert made.reason.startswith("it could not be written: SyntaxError")
 
 
 class Tags(HTMLParser):

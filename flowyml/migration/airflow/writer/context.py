@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
-import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
@@ -30,7 +30,8 @@ DATES: Mapping[str, tuple[str, str]] = {
 }
 """Parameters that each run fills: their annotation, and their default."""
 
-_TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_LONGEST = 500
+"""How many characters an expression of a template has at most."""
 _MARKS = ("{{", "{%", "{#")
 _OF_DAG = ("user_defined_macros", "user_defined_filters", "jinja_environment_kwargs", "render_template_as_native_obj")
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
@@ -117,7 +118,7 @@ class Asking:
         if given:
             raise Unclear(f"it has a template, and its DAG has {min(given)}")
         parts: list[str | Code] = []
-        for number, piece in enumerate(_TEMPLATE.split(text)):
+        for number, piece in enumerate(_pieces(text)):
             if number % 2:
                 parts.append(self._expression(piece.strip()).code)
             elif any(mark in piece for mark in _MARKS):
@@ -129,11 +130,10 @@ class Asking:
         return Template(tuple(parts))
 
     def _expression(self, text: str) -> _Made:
-        try:
-            tree = ast.parse(text, mode="eval").body
-        except SyntaxError:
-            tree = ast.Constant(...)
-        made = self._made(tree)
+        made = None
+        if len(text) <= _LONGEST:
+            with suppress(SyntaxError, ValueError, MemoryError, RecursionError):
+                made = self._made(ast.parse(text, mode="eval").body)
         if made is None:
             raise Unclear(f"it has the template {{{{ {' '.join(text.split())[:60]} }}}}")
         return made
@@ -291,6 +291,16 @@ class Asking:
     def default(self, name: str) -> str:
         """The word that a date parameter has as its default. A run without a schedule has one moment for all."""
         return "LOGICAL_DATE" if self.dag.schedule == "None" else DATES[name][1]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """What stands outside of templates' expressions, and these, by turns."""
+    at = 0
+    while (start := text.find("{{", at)) >= 0 and (end := text.find("}}", start + 2)) >= 0:
+        yield text[at:start]
+        yield text[start + 2 : end]
+        at = end + 2
+    yield text[at:]
 
 
 def is_template(value: Any) -> bool:

@@ -139,7 +139,7 @@ def decide(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, st
     made.options |= _options(dag, task)
     if made.kind == "operator" and (defaults := default_arguments(dag, task)):
         made.arguments["default_args"] = dict(defaults)
-    made.notes += _dropped(task, made)
+    made.notes += _dropped(dag, task, made)
     return made
 
 
@@ -218,7 +218,7 @@ def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, pat
     )  # fmt: skip
     for name in ("retries", "retry_delay", "execution_timeout"):
         value = getattr(task, name)
-        if name not in arguments and isinstance(value, int | float) and _is_said(task, name):
+        if name not in arguments and (name == "retries" or _is_time(value)) and _is_said(task, name):
             made.arguments[name] = value if name == "retries" else timedelta(seconds=value)
     return made
 
@@ -566,12 +566,13 @@ def _options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(task.retries, int) and task.retries > 0:
         found["retries"] = task.retries
-        found["retry_delay"] = task.retry_delay if isinstance(task.retry_delay, float) else 300.0
-        if (growth := inherited(dag, task, "retry_exponential_backoff")) and isinstance(growth, int | float):
+        found["retry_delay"] = task.retry_delay if _is_time(task.retry_delay) else 300.0
+        if (growth := inherited(dag, task, "retry_exponential_backoff")) and _may_grow_by(growth):
             most = inherited(dag, task, "max_retry_delay")
             found["backoff"] = 2.0 if growth is True else float(growth)
-            found["max_delay"] = most.total_seconds() if isinstance(most, timedelta) else float(_LONGEST)
-    if isinstance(task.execution_timeout, float) and task.execution_timeout > 0:
+            is_known = isinstance(most, timedelta) and most >= timedelta()
+            found["max_delay"] = most.total_seconds() if is_known else float(_LONGEST)
+    if _is_time(task.execution_timeout) and task.execution_timeout > 0:
         found["timeout"] = task.execution_timeout
     if task.trigger_rule in RUN_IF and task.trigger_rule != "all_success":
         found["run_if"] = task.trigger_rule
@@ -588,7 +589,16 @@ def _options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
     return found
 
 
-def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
+def _is_time(seconds: Any) -> bool:
+    """Whether a number of seconds is a time that a step can wait."""
+    return isinstance(seconds, float) and 0 <= seconds <= timedelta.max.total_seconds()
+
+
+def _may_grow_by(growth: Any) -> bool:
+    return isinstance(growth, int | float) and 1 <= growth <= _LONGEST
+
+
+def _dropped(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
     """What of a task is not in its step."""
     if task.setup or task.teardown:
         word = "teardown" if task.teardown else "setup"
@@ -603,8 +613,18 @@ def _dropped(task: TaskModel, made: Decision) -> Iterator[Note]:
                 Kind.CHANGED, f"{name} of {task.task_id}", task.place, "only Airflow knows it when it reads the file",
                 "Say it in the pipeline.",
             )  # fmt: skip
+        elif name != "retries" and value is not None and not _is_time(value):
+            yield Note(
+                Kind.CHANGED, f"{name} of {task.task_id}", task.place, "it is no time", "Say it in the pipeline."
+            )
     if made.kind in ("operator", "hole"):
         return
+    growth = inherited(dag, task, "retry_exponential_backoff")
+    if growth and not _may_grow_by(growth):
+        yield Note(
+            Kind.CHANGED, f"retry_exponential_backoff of {task.task_id}", task.place,
+            "no retry can wait as much longer as it says", "Say retry= of the step.",
+        )  # fmt: skip
     if made.kind == "empty" and "airflow" in made.options:
         yield Note(
             Kind.CHANGED, f"{', '.join(made.options['airflow'])} of {task.task_id}", task.place,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -28,11 +29,18 @@ def results_of(files: Iterable[FileModel]) -> Iterator[FileResult]:
         try:
             original = Path(file.path).read_text(encoding="utf-8")
             made = write_module(file, original)
+            _check(made.text)
         except Exception as error:  # of the writer's: the other files are still written
             yield FileResult(file.path, reason=f"it could not be written: {type(error).__name__}: {error}")
             continue
         module = _module_path(file.dags[0].place.path, taken)
         yield FileResult(file.path, original, made.text, module, made.dags)
+
+
+def _check(text: str) -> None:
+    """Raise what Python does about a module that it cannot compile: no text of a DAG file makes one."""
+    with warnings.catch_warnings(action="ignore"):
+        compile(text, "<module>", "exec", dont_inherit=True)
 
 
 def check_free(folder: Path, names: Iterable[str], *, force: bool = False) -> None:
