@@ -133,8 +133,28 @@ def test_a_function_keeps_its_name_before_parameters(tmp_path: Path) -> None:
 
 
 def test_a_word_takes_no_name_that_another_module_gives(tmp_path: Path) -> None:
-    made = written(tmp_path, "from json import *\ndef t():\n    return step()")
-    assert "import pipeline, step as step_\n" in made.text
+    made = written(tmp_path, "from zeta import *\nfrom alpha import rows\ndef t():\n    return step(rows)")
+    star, first, ours = (
+        "from zeta import *\n",
+        "from alpha import rows\n",
+        "from flowyml import pipeline, step as step_\n",
+    )
+    assert f"{star}{first}{ours}" in made.text
+
+
+def test_what_an_import_of_all_may_give_moves(tmp_path: Path) -> None:
+    made = written(tmp_path, "from json import *\ndef t():\n    return dumps({'a': len([1])})")
+    assert returned(tmp_path, made) == '{"a": 1}'
+    assert "import *" not in written(tmp_path, "from json import *\ndef t():\n    return len([1])").text
+
+
+def test_a_function_that_the_module_calls_itself_refuses_the_file(tmp_path: Path) -> None:
+    with pytest.raises(Unwritable, match="uses rows, the function of a task, while it is imported"):
+        written(
+            tmp_path,
+            "def rows():\n    return [1]\nROWS = rows()\ndef t():\n    return ROWS",
+            "PythonOperator(task_id='t', python_callable=t) >> PythonOperator(task_id='r', python_callable=rows)",
+        )
 
 
 def test_functions_of_one_name_stay_apart(tmp_path: Path) -> None:

@@ -145,6 +145,8 @@ class _Module:
         names = Counter(self._names.values())
         for number in self.statements:
             node = self.moving.statements[number].node
+            if early := sorted(self.moving.statements[number].runs & names.keys()):
+                raise Unwritable(f"the file uses {early[0]}, the function of a task, while it is imported")
             for name in self.moving.statements[number].defines & names.keys():
                 own = (each.original for key, each in self._by_place.items() if self._names.get(key) == name)
                 names[name] += all(each is not node for each in own)
@@ -638,8 +640,12 @@ def _wrap_options(dags: Sequence[_Dag]) -> None:
 
 
 def _sorted(lines: Iterable[str]) -> list[str]:
-    """Imports as isort has them: modules first, each kind by its module."""
-    return sorted(dict.fromkeys(lines), key=lambda line: (line.startswith("from"), line.split()[1].lower(), line))
+    """Imports as isort has them: modules first, each kind by its module; before all ``*``, which hides nothing then."""
+
+    def key(line: str) -> tuple[bool, bool, str, str]:
+        return not line.endswith(" import *"), line.startswith("from"), line.split()[1].lower(), line
+
+    return sorted(dict.fromkeys(lines), key=key)
 
 
 def _variable_of(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,14 +156,15 @@ class Moving:
             if name in made.looked:
                 continue
             made.looked.add(name)
-            if name not in self._defined or name == own:
+            defined = self._definitions(name)
+            if not defined or name == own:
                 continue
             changing = changed.get(name, ())
             made.names.add(name)
-            moving = [number for number in (*self._defined[name], *changing) if self.statements[number].may_move]
+            moving = [number for number in (*defined, *changing) if self.statements[number].may_move]
             if stays := [number for number in changing if number not in moving]:
                 made.problem = f"it uses {name}, which line {self._line(stays[0])} changes beside the DAG"
-            if not {*self._defined[name]}.issubset(moving):
+            if not {*defined}.issubset(moving):
                 made.problem = f"it uses {name}, which is made with the DAG"
             if any(self.statements[number].is_airflow for number in moving):
                 made.airflow = made.airflow or f"it uses {name} of airflow"
@@ -170,6 +172,19 @@ class Moving:
                 waiting += self.statements[number].uses
             made.statements.update(moving)
         return made
+
+    def _definitions(self, name: str) -> Sequence[int]:
+        """The statements that define a name; each ``import *`` may, where no other does and Python has no such name."""
+        is_pythons = hasattr(builtins, name) or name.startswith("__")
+        return self._defined.get(name) or ([] if is_pythons else self._stars)
+
+    @cached_property
+    def _stars(self) -> Sequence[int]:
+        return [
+            number for number, each in enumerate(self.statements)
+            if isinstance(each.node, cst.SimpleStatementLine)
+            and any(isinstance(one, cst.ImportFrom) and isinstance(one.names, cst.ImportStar) for one in each.node.body)
+        ]  # fmt: skip
 
     def _line(self, number: int) -> int:
         return int(self._positions[self.statements[number].node].start.line)
