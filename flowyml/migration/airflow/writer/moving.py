@@ -6,6 +6,7 @@ import ast
 import builtins
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from symtable import symtable
@@ -139,7 +140,7 @@ class Moving:
             names = list(_looked_up(self.code(node)))
         except SyntaxError:  # by itself: as a text of the file it was read
             return Needed(problem="it sets a name of the function around it")
-        made = self._around(names, own, self._changed)
+        made = self._around(names, own)
         if any(_OF_AIRFLOW.match(module) for module in _imported(self._tree(node))):
             made.airflow = "it imports airflow"
         if own in made.looked:
@@ -148,7 +149,7 @@ class Moving:
                 made.problem = f"it uses {own} itself, which line {self._line(others[0])} changes"
         return made
 
-    def _around(self, names: Iterable[str], own: str, changed: Mapping[str, Sequence[int]]) -> Needed:
+    def _around(self, names: Iterable[str], own: str) -> Needed:
         made = Needed()
         waiting = list(names)
         while waiting:
@@ -159,7 +160,7 @@ class Moving:
             defined = self._definitions(name)
             if not defined or name == own:
                 continue
-            changing = changed.get(name, ())
+            changing = self._changed.get(name, ())
             made.names.add(name)
             moving = [number for number in (*defined, *changing) if self.statements[number].may_move]
             if stays := [number for number in changing if number not in moving]:
@@ -195,21 +196,33 @@ class Moving:
 
         A call that is made for what it does may change what it is handed: it moves too, unless it makes a DAG.
         """
-        surely: dict[str, list[int]] = {}
+        found: dict[str, list[int]] = {}
         for number, statement in enumerate(self.statements):
-            for name in statement.changes:
-                surely.setdefault(name, []).append(number)
-        found = {name: list(numbers) for name, numbers in surely.items()}
-        for number, statement in enumerate(self.statements):
-            if not statement.may_change or not statement.may_move:
-                continue
-            around = self._around(statement.uses, "", surely)
-            if around.problem or around.airflow:
-                continue
-            called = (self.statements[each] for name in statement.may_change for each in self._defined.get(name, ()))
-            for name in {*statement.may_change, *(name for each in called for name in each.sets)}:
+            names = set(statement.changes)
+            if number not in self._of_dags:
+                called = (self._defined.get(name, ()) for name in statement.may_change)
+                sets = (self.statements[each].sets for numbers in called for each in numbers)
+                names |= statement.may_change.union(*sets)
+            for name in names:
                 found.setdefault(name, []).append(number)
-        return {name: sorted(set(numbers)) for name, numbers in found.items()}
+        return found
+
+    @cached_property
+    def _of_dags(self) -> AbstractSet[int]:
+        """The statements that need Airflow or what is made with a DAG, at whatever distance."""
+        users: dict[str, list[int]] = {}
+        for number, statement in enumerate(self.statements):
+            for name in statement.uses:
+                users.setdefault(name, []).append(number)
+        waiting = [number for number, each in enumerate(self.statements) if each.is_airflow or not each.may_move]
+        found = set(waiting)
+        while waiting:
+            statement = self.statements[waiting.pop()]
+            for name in statement.defines | statement.changes:
+                new = {*users.pop(name, ())} - found
+                found |= new
+                waiting += new
+        return found
 
     def is_from(self, module: str, name: str) -> bool:
         """Whether the file has a name, and from nothing but ``from module import name``."""
