@@ -53,6 +53,7 @@ def refused(made: Written) -> str:
         ("CFG = ['a']\nCFG.append('prod')", ["a", "prod"]),
         ("class CFG:\n    pass\nCFG.limit = 3\nCFG = CFG.limit", 3),
         ("CFG = {}\ndef fill(what):\n    what['a'] = 1\nfill(CFG)", {"a": 1}),
+        ("CFG = ['a']\ndef deny(name):\n    CFG.append(name)\ndeny('prod')", ["a", "prod"]),
         ("CFG = 1\ndef configure():\n    global CFG\n    CFG = 2\nconfigure()", 2),
         ("match ['a', 'b', 'c']:\n    case [first, *CFG]:\n        pass", ["b", "c"]),
         ("match {'a': 1, 'b': 2}:\n    case {'a': 1, **CFG}:\n        pass", {"b": 2}),

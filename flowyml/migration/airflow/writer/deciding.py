@@ -424,7 +424,7 @@ def _of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str
     rest = spec.kwarg.arg if spec.kwarg else ""
     if rest not in used:
         return found
-    for key in _keys_of(tree, rest) - filled:
+    for key in sorted(_keys_of(tree, rest) - filled):
         found[key] = _by_name(asking, key, tree, partial(_is_key, rest=rest, key=key))
     return found
 

@@ -35,7 +35,7 @@ class _Statement:
     """A statement of the module: what it defines, what it uses at some time, and what when it is imported.
 
     ``changes`` are names whose values it changes in place, ``may_change`` those that it calls or hands to
-    a call. ``sets`` are those that a function of it sets by ``global``.
+    a call. ``sets`` are those that a function of it sets by ``global`` or changes in place.
     """
 
     node: cst.CSTNode
@@ -330,9 +330,9 @@ class Moving:
         changing = [] if any(map(_is_main, tree.body)) else tree.body
         return _Statement(
             node, defines, uses, runs, is_airflow, all(map(_may_move, tree.body)),
-            changes=frozenset(name for each in changing for name in _changed_by(each)),
+            changes=frozenset(name for each in changing for name in _changed_by(_outside_functions(each))),
             may_change=frozenset(name for each in changing for name in _handed_by(each)),
-            sets=frozenset(_set_by_functions(text)),
+            sets=frozenset({*_set_by_functions(text), *({*_changed_by(ast.walk(tree))} & {*uses})}),
         )  # fmt: skip
 
 
@@ -402,9 +402,9 @@ def _set_by_functions(text: str) -> Iterator[str]:
         inner = [one for each in inner for one in each.get_children()]
 
 
-def _changed_by(statement: ast.stmt) -> Iterator[str]:
-    """The names whose values are changed in place when a statement is imported."""
-    for node in _outside_functions(statement):
+def _changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The names whose values some nodes change in place."""
+    for node in nodes:
         match node:
             case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
                 yield from _first(node)
