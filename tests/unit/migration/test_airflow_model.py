@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, Place, TaskModel
+from tests.unit.migration.dag_files import read
 
 HERE = Place("dags/daily.py", 3)
 
@@ -33,3 +36,16 @@ def test_a_dag_answers_for_its_tasks_and_edges() -> None:
 
 def test_a_warning_says_where() -> None:
     assert str(DagWarning("unknown-loop", "the list is not known", HERE)) == "dags/daily.py:3: the list is not known"
+
+
+def test_a_set_has_one_order_in_each_process(tmp_path: Path) -> None:
+    text = """
+    from airflow import DAG
+    from airflow.operators.bash import BashOperator
+    with DAG("d"):
+        BashOperator(task_id="t", bash_command="a", names={"g", "c", "a", "f", "b", "e", "d", "h"})
+    """
+    (dag,) = read(tmp_path, text).dags
+    given = dag.tasks[0].argument("names")
+    assert given is not None
+    assert given.value == tuple("abcdefgh")

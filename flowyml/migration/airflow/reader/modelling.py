@@ -74,6 +74,8 @@ class Modelling:
             return value
         if isinstance(value, (list, tuple, set, frozenset)):
             parts = [self.value(one, depth + 1) for one in value]
+            if isinstance(value, (set, frozenset)):
+                parts.sort(key=repr)  # the same in each process
             return parts if isinstance(value, list) else tuple(parts)
         if isinstance(value, dict):
             return {_key(key): self.value(one, depth + 1) for key, one in value.items()}
