@@ -129,6 +129,43 @@ def test_an_interval_says_where_it_is_another_than_airflows(tmp_path: Path) -> N
     assert "a run by hand has none" in note.reason
 
 
+TIMETABLES = "from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable\n"
+TIMETABLES += "from airflow.timetables.trigger import CronTriggerTimetable\nfrom datetime import timedelta\n"
+FIRST, THIS, BEFORE = "DATA_INTERVAL_START", "LOGICAL_DATE", "on Airflow 2 this is the time before on the schedule"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "day", "start", "words"),
+    [
+        ("CronDataIntervalTimetable('0 3 * * *', timezone='UTC')", FIRST, FIRST, "it is the start of the run's"),
+        ("DeltaDataIntervalTimetable(timedelta(hours=1))", FIRST, FIRST, "a run by hand has none"),
+        ("'@daily'", THIS, FIRST, BEFORE),
+        ("'0 3 * * *'", THIS, FIRST, BEFORE),
+        ("timedelta(hours=1)", THIS, FIRST, BEFORE),
+        ("CronTriggerTimetable('0 3 * * *', timezone='UTC')", THIS, THIS, None),
+        ("CronTriggerTimetable('0 3 * * *', timezone='UTC', interval=timedelta(days=1))", THIS, FIRST, "of its own"),
+        ("None", THIS, THIS, None),
+    ],
+)
+def test_a_run_is_dated_as_by_the_timetable(
+    tmp_path: Path, schedule: str, day: str, start: str, words: str | None
+) -> None:
+    body = "PythonOperator(task_id='show', python_callable=print, op_args=['{{ ds }} {{ data_interval_start }}'])"
+    made = written(tmp_path, body, f"schedule={schedule}", f"{TIMETABLES}def print(text): return text")
+    assert f"ds: date = {day}," in made.text
+    assert f"data_interval_start: datetime = {start}" in made.text
+    found = [each.reason for each in made.dags[0].notes if each.construct == "ds"]
+    assert (words is None) == (not found)
+    assert words is None or words in found[0]
+
+
+def test_dates_of_operators_are_those_of_the_pipelines_schedule(tmp_path: Path) -> None:
+    body = "BashOperator(task_id='show', bash_command='{{ var.value.x }} {{ ds }}')"
+    made = written(tmp_path, body, "schedule=CronDataIntervalTimetable('0 3 * * *', timezone='UTC')", TIMETABLES)
+    (note,) = [each for each in made.dags[0].notes if each.construct == "dates that operators ask for"]
+    assert (note.kind, "the start of an interval" in note.reason) == (Kind.CHANGED, True)
+
+
 def test_values_that_may_be_missing_are_none(tmp_path: Path) -> None:
     made = written(
         tmp_path,

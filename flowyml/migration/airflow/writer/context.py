@@ -17,6 +17,7 @@ from unicodedata import normalize
 
 from flowyml.migration.airflow.model import DagModel, Reference, TaskModel
 from flowyml.migration.airflow.writer.choices import Unclear
+from flowyml.migration.airflow.writer.dates import Dated, dated
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
@@ -289,8 +290,13 @@ class Asking:
         return _Made((f"'{text}'",), "text")
 
     def default(self, name: str) -> str:
-        """The word that a date parameter has as its default. A run without a schedule has one moment for all."""
-        return "LOGICAL_DATE" if self.dag.schedule == "None" else DATES[name][1]
+        """The word that a date parameter has as its default."""
+        match dated(self.dag):
+            case Dated.MOMENT:
+                return "LOGICAL_DATE"
+            case Dated.START if DATES[name][1] == "LOGICAL_DATE":
+                return "DATA_INTERVAL_START"
+        return DATES[name][1]
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ import libcst as cst
 from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.choices import Choice, Unclear, choice_of
 from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is_template, uses_as
+from flowyml.migration.airflow.writer.dates import Dated, dated
 from flowyml.migration.airflow.writer.moving import Moving, Needed
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.options import CALLBACKS, callback_of, default_arguments, fits, inherited
@@ -299,10 +300,12 @@ def _bash_of(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
 def _of_dates(asking: Asking) -> Iterator[Note]:
     """What a run has otherwise."""
     task = asking.task
+    as_airflow = dated(asking.dag) is Dated.START
     for name in asking.dates:
         if name.startswith("data_interval") and asking.default(name) != "LOGICAL_DATE":
             yield Note(
                 Kind.CHANGED, f"{name} of {task.task_id}", task.place,
+                "a run by hand has no interval" if as_airflow else
                 "its interval goes from the time before on the schedule to this one, where Airflow 3 has one moment "
                 "as both for cron; a run by hand has none",
                 "Give it to a run by hand as a parameter.",

@@ -1,0 +1,73 @@
+"""By which of its times Airflow dates a run, and what a pipeline has otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from enum import Enum
+
+from flowyml.migration.airflow.model import DagModel, Reference, Symbolic
+from flowyml.migration.airflow.writer.notes import Kind, Note
+
+__all__ = ["Dated", "dated", "notes_of_dates"]
+
+
+class Dated(Enum):
+    """What Airflow takes as the logical date of a DAG's runs.
+
+    ``MOMENT``: the time of the run, which is both ends of its interval too, as without a schedule. ``START``: the
+    start of its interval, the time before on the schedule. ``EITHER``: Airflow 3 takes the one, Airflow 2 the other
+    (and Airflow 3 too with ``create_cron_data_intervals``). ``SHIFTED``: the time of the run less an interval that
+    the timetable is given. ``OTHER``: what FlowyML has no schedule for. Source: airflow.timetables.
+    """
+
+    MOMENT = "moment"
+    START = "start"
+    EITHER = "either"
+    SHIFTED = "shifted"
+    OTHER = "other"
+
+
+def dated(dag: DagModel) -> Dated:
+    """How Airflow dates the runs of a DAG."""
+    if dag.schedule == "None":
+        return Dated.MOMENT
+    if (dag.schedule or "").partition(":")[0] not in ("cron", "delta"):
+        return Dated.OTHER
+    given = dag.schedule_value
+    given = given.default if isinstance(given, Symbolic) else given
+    name = given.import_path.rpartition(".")[2] if isinstance(given, Reference) else ""
+    if name.endswith("DataIntervalTimetable"):
+        return Dated.START
+    if not name.endswith("Timetable"):
+        return Dated.EITHER
+    spans = [each.value for each in given.arguments if each.name == "interval"]
+    return Dated.SHIFTED if any(span != timedelta() for span in spans) else Dated.MOMENT
+
+
+def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> Iterator[Note]:
+    """What is otherwise with the logical date, which parameters are filled with, and operators ask for."""
+    place = dag.schedule_argument.place if dag.schedule_argument else dag.place
+    shown, how = ", ".join(names), dated(dag)
+    if names and how is Dated.START:
+        yield Note(
+            Kind.CHANGED, shown, place, "it is the start of the run's interval, as by the DAG's timetable; a run by "
+            "hand has none", "Give it to a run by hand as a parameter.",
+        )  # fmt: skip
+    if names and how is Dated.EITHER:
+        yield Note(
+            Kind.CHANGED, shown, place, "it is the time of the run, as on Airflow 3; on Airflow 2 this is the time "
+            "before on the schedule", "If the DAG ran on Airflow 2, make DATA_INTERVAL_START its default.",
+        )  # fmt: skip
+    if names and how is Dated.SHIFTED:
+        yield Note(
+            Kind.CHANGED, shown, place, "it is the time of the run, where the DAG's timetable has the start of an "
+            "interval of its own", "Subtract the interval.",
+        )  # fmt: skip
+    if by_operators and how in (Dated.START, Dated.EITHER, Dated.SHIFTED):
+        yield Note(
+            Kind.CHANGED, "dates that operators ask for", place, "they are the time of the run, "
+            + ("as on Airflow 3; on Airflow 2 this is the time before on the schedule" if how is Dated.EITHER
+               else "where the DAG's timetable has the start of an interval"),
+            "Compare what the operators make of them.",
+        )  # fmt: skip
