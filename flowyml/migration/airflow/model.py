@@ -121,7 +121,9 @@ class FunctionModel:
     """A function of the repository: ``place`` spans its whole text, decorators included.
 
     ``module`` is its dotted name as files of the root import it ("" for the DAG file itself); ``name`` is
-    ``<lambda>`` for one without; ``closure`` names what it uses of a function around it.
+    ``<lambda>`` for one without; ``closure`` names what its body uses of functions around it, and ``around`` what its
+    decorators and defaults do. ``defaults`` are those with names in them, as they are where the DAG is made, of a
+    function that is not one of the module's own statements.
     """
 
     name: str
@@ -130,6 +132,8 @@ class FunctionModel:
     parameters: tuple[str, ...] = ()
     nested: bool = False
     closure: tuple[str, ...] = ()
+    around: tuple[str, ...] = ()
+    defaults: tuple[tuple[str, Value], ...] = field(default=(), hash=False)
 
 
 @dataclass(frozen=True, slots=True)

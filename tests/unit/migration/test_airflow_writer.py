@@ -95,6 +95,58 @@ def test_functions_move_over_and_values_flow(tmp_path: Path) -> None:
     assert flow.compile().by_name["end"].after == ("total",)
 
 
+def test_defaults_are_those_of_where_the_dag_is_made(tmp_path: Path) -> None:
+    """Each lambda of a loop keeps its own, whatever the module has under that name."""
+    made = written(
+        tmp_path,
+        """
+        table, FACTOR = "other", 2
+
+        def make(prefix):
+            with DAG("flow", schedule=None):
+                for number, table in enumerate(["orders", "users"]):
+                    PythonOperator(task_id=f"load_{table}", python_callable=lambda table=table: [prefix_of(table)])
+
+                    @task(task_id=f"count_{table}")
+                    def count(by, *, number=number, factor=FACTOR):
+                        return by + number * factor
+                    count(1)
+
+        def prefix_of(table, by="x"):
+            return f"{by}_{table}"
+
+        make("a")
+        """,
+    )
+    assert made.dags[0].verdict is Verdict.ANY, made.dags[0].notes
+    run = loaded(tmp_path, made, "written_bound").flow.run()
+    assert {name: run.step_results[name].outputs[name] for name in run.step_results} == {
+        "load_orders": ["x_orders"], "load_users": ["x_users"], "count_orders": 1, "count_users": 3,
+    }  # fmt: skip
+    assert "factor=FACTOR" in made.text
+
+
+def test_a_default_that_no_step_can_be_given_keeps_the_operator_or_is_a_hole(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        with DAG("flow", schedule=None):
+            for day in [datetime(2024, 1, 1)]:
+                PythonOperator(task_id="dated", python_callable=lambda day=day: day)
+                PythonOperator(task_id="asks", python_callable=lambda ti, day=day.year: [ti, day])
+                BashOperator(task_id="told", bash_command="true", post_execute=lambda context, day=day: None)
+            for text in ["{{ ds }}"]:
+                PythonOperator(task_id="text", python_callable=lambda text=text: text)
+        """,
+    )
+    found = {task: kind for task, kind in kinds(made.dags[0]).items() if task.startswith("task ")}
+    assert found == {
+        "task dated": Kind.OPAQUE, "task asks": Kind.OPAQUE, "task told": Kind.REFUSED, "task text": Kind.REFUSED,
+    }  # fmt: skip
+    assert 'op_kwargs={"day": 2024}' in made.text
+    assert 'op_kwargs={"day": datetime.fromisoformat("2024-01-01T00:00:00")}' in made.text
+
+
 def test_the_same_file_gives_the_same_module(tmp_path: Path) -> None:
     text = """
     with DAG("d", schedule=None):

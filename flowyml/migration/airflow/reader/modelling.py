@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import datetime
+import symtable
 import zoneinfo
+from collections.abc import Container, Iterator
+from copy import copy
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -140,8 +144,10 @@ class Modelling:
         names = tuple(one.arg for one in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs))
         module = "" if value.module.main else value.module.name
         nested = value.scope.kind != "module"
-        closure = _closure(value) if nested else ()
-        return FunctionModel(value.name, _place(value.module, node), module, names, nested, closure)
+        closure = _around(value, _free_names(node) | _annotated(node)) if nested else ()
+        around = _around(value, _outer_names(node)) if nested else ()
+        defaults = tuple((name, self.value(value.defaults[name])) for name in _named_defaults(node))
+        return FunctionModel(value.name, _place(value.module, node), module, names, nested, closure, around, defaults)
 
     # Arguments
 
@@ -182,7 +188,7 @@ class Modelling:
             retry_delay=self._seconds(task, "retry_delay", 300.0),
             execution_timeout=self._seconds(task, "execution_timeout", None),
             mapping=self._mapping(task.mapping),
-            in_mapped_group=any(one.mapping is not None for one in _around(task.group)),
+            in_mapped_group=any(one.mapping is not None for one in _groups_around(task.group)),
             group=task.group.group_id if task.group else None,
             setup=task.setup,
             teardown=task.teardown,
@@ -384,8 +390,8 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(sorted({shape(one) for one in value}))
 
 
-def _around(group: Group | None) -> list[Group]:
-    return [] if group is None else [group, *_around(group.parent)]
+def _groups_around(group: Group | None) -> list[Group]:
+    return [] if group is None else [group, *_groups_around(group.parent)]
 
 
 def _xcoms(value: Any, depth: int = 0) -> list[XCom]:
@@ -399,13 +405,64 @@ def _xcoms(value: Any, depth: int = 0) -> list[XCom]:
     return []
 
 
-def _closure(function: Function) -> tuple[str, ...]:
-    """The names of functions around it that a function uses."""
-    own = {one.arg for one in ast.walk(function.node) if isinstance(one, ast.arg)}
-    used = {one.id for one in ast.walk(function.node) if isinstance(one, ast.Name)} - own
+def _around(function: Function, names: Container[str]) -> tuple[str, ...]:
+    """Those of some names that functions around it have."""
     found: set[str] = set()
     scope: Scope | None = function.scope
     while scope is not None and scope.kind != "module":
-        found |= {str(name) for name in scope.names if name in used}
+        found |= {str(name) for name in scope.names if name in names}
         scope = scope.parent
     return tuple(sorted(found - {"__class__"}))
+
+
+@lru_cache(maxsize=256)
+def _free_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> frozenset[str]:
+    """The names that the body of a function looks up outside of it."""
+    if isinstance(node, ast.Lambda):
+        bare: ast.stmt = ast.Expr(ast.Lambda(_bare_arguments(node.args), node.body))
+    else:
+        bare = copy(node)
+        bare.decorator_list, bare.args, bare.returns = [], _bare_arguments(node.args), None
+    try:
+        waiting = symtable.symtable(ast.unparse(bare), "", "exec").get_children()
+    except (SyntaxError, ValueError, RecursionError):  # it sets names of the function around it, or cannot be written
+        nonlocals = [one.names for one in ast.walk(node) if isinstance(one, ast.Nonlocal)]
+        return frozenset({*_names(node), *(name for some in nonlocals for name in some)})
+    found: set[str] = set()
+    while waiting:
+        table = waiting.pop()
+        found |= {one.get_name() for one in table.get_symbols() if one.is_global()}
+        waiting += table.get_children()
+    return frozenset(found)
+
+
+def _bare_arguments(args: ast.arguments) -> ast.arguments:
+    """Without what is evaluated around the function."""
+    names = [[ast.arg(one.arg) for one in some] for some in (args.posonlyargs, args.args, args.kwonlyargs)]
+    rest = [one and ast.arg(one.arg) for one in (args.vararg, args.kwarg)]
+    return ast.arguments(names[0], names[1], rest[0], names[2], [None] * len(names[2]), rest[1], [])
+
+
+def _annotated(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
+    parts = [one.annotation for one in ast.walk(node.args) if isinstance(one, ast.arg)]
+    return {name for part in [*parts, getattr(node, "returns", None)] if part is not None for name in _names(part)}
+
+
+def _outer_names(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> set[str]:
+    """The names that are looked up when a function is made."""
+    parts = [*node.args.defaults, *node.args.kw_defaults, *getattr(node, "decorator_list", ())]
+    return {name for part in parts if part is not None for name in _names(part)}
+
+
+def _named_defaults(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.col_offset:
+        return
+    spec = node.args
+    names = [*spec.posonlyargs, *spec.args]
+    pairs: list[tuple[ast.arg, ast.expr | None]] = list(zip(reversed(names), reversed(spec.defaults), strict=False))
+    pairs += zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
+    yield from (arg.arg for arg, default in pairs if default is not None and _names(default))
+
+
+def _names(tree: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(tree) if isinstance(one, ast.Name)}

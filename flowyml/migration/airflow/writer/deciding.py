@@ -17,7 +17,7 @@ from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, T
 from flowyml.migration.airflow.writer.choices import Choice, Unclear, choice_of
 from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is_template, uses_as
 from flowyml.migration.airflow.writer.dates import Dated, dated
-from flowyml.migration.airflow.writer.moving import Moving, Needed
+from flowyml.migration.airflow.writer.moving import Moving, Needed, without_defaults
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.options import CALLBACKS, callback_of, default_arguments, fits, inherited
 from flowyml.migration.airflow.writer.values import is_plain, path_of
@@ -78,12 +78,13 @@ _OPTIONS = ("owner", "pool", "pool_slots", "queue", "priority_weight", "weight_r
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the file that moves over."""
+    """A function of the file that moves over. ``bound`` are arguments that each call has to give for a default."""
 
     model: FunctionModel
     node: cst.FunctionDef
     original: cst.FunctionDef
     needed: Needed
+    bound: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -212,6 +213,13 @@ def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, pat
     if path.rpartition(".")[2] in _FROM_SOURCE and any(_functions_in(list(arguments.values()))):
         raise _Hole("it reads the source of its function, which stands in the DAG file: move it into a module")
     made.others = [_moved(each, moving) for each in _functions_in(list(arguments.values()))]
+    for each in made.others:
+        left = each.bound - _CONTEXT
+        if each.model is arguments.get("python_callable"):
+            by_place = map(str, range(len(arguments.get("op_args") or ())))
+            left -= _filled(task, each, {**dict.fromkeys(by_place), **(arguments.get("op_kwargs") or {})})
+        if left:
+            raise _Hole(f"its function has a default of {min(left)} that is only known where the DAG is made")
     shown = path.rpartition(".")[2]
     made.notes.append(
         Note(Kind.OPAQUE, _named(task), task.place, f"it is {shown}, which runs on Airflow alone",
@@ -246,7 +254,7 @@ def _of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str
     if function.module not in ("", "__main__"):
         return _of_other_module(task, function, moving)
     moved = _moved(function, moving)
-    given = _call(task)
+    given = _with_bound(task, moved, _call(task))
     try:
         made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
         made.choice = _choice(task, moved, moving, given, held)
@@ -319,12 +327,33 @@ def _moved(function: FunctionModel, moving: Moving) -> Function:
     if function.closure:
         raise _Hole(f"its function uses {', '.join(function.closure)} of the function around it")
     bare = moving.without_airflows_decorators(node)
+    if bare.decorators and function.around:
+        raise _Hole(f"its decorators or defaults use {', '.join(function.around)} of the function around it")
+    bound = moving.bound_here(function, bare)
+    bare = without_defaults(bare, bound)
     needed = moving.needed(bare, function.name)
     if needed.problem:
         raise _Hole(needed.problem)
     if function.nested and function.name in needed.looked:
         raise _Hole(f"it uses {function.name} of the function around it")
-    return Function(function, bare, node, needed)
+    return Function(function, bare, node, needed, bound)
+
+
+def _with_bound(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function is called with, and its defaults that only hold where the DAG is made."""
+    found = dict(given)
+    for name, value in moved.model.defaults:
+        if name in moved.bound and name not in _CONTEXT and name not in _filled(task, moved, given):
+            if is_template([value]):
+                raise _Hole(f"its default of {name} has a template, which Airflow does not render")
+            found[name] = value
+    return found
+
+
+def _filled(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> set[str]:
+    spec = moved.node.params
+    names = [each.name.value for each in (*spec.posonly_params, *spec.params)]
+    return {*names[: sum(name.isdigit() for name in given)], *given, *_mapped_names(task)}
 
 
 def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], why: str) -> Decision:

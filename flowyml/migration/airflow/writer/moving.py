@@ -16,7 +16,7 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 
 from flowyml.migration.airflow.model import FunctionModel
 
-__all__ = ["LAMBDA", "Moving", "Needed"]
+__all__ = ["LAMBDA", "Moving", "Needed", "without_defaults"]
 
 LAMBDA = "<lambda>"
 """The name of a function without one."""
@@ -133,6 +133,22 @@ class Moving:
         nodes = [node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.Attribute | ast.Subscript)]
         found = {node.value.id for node in nodes if isinstance(node.value, ast.Name)}
         return frozenset({*found, *(name for each in self.statements for name in each.sets)})
+
+    def bound_here(self, function: FunctionModel, node: cst.FunctionDef) -> frozenset[str]:
+        """The arguments whose defaults mean something else than at the top of a module."""
+        known = dict(function.defaults)
+        found: set[str] = set()
+        for each in _with_defaults(node):
+            assert each.default is not None
+            names = set(_looked_up(f"({self.code(each.default)})"))
+            if each.name.value in known and any(name in function.around or self._is_moot(name) for name in names):
+                found.add(each.name.value)
+        return frozenset(found)
+
+    def _is_moot(self, name: str) -> bool:
+        """Whether a name of the module is another at different times, or made with a DAG."""
+        defined = self._defined.get(name, [])
+        return len(defined) > 1 or any(not self.statements[number].may_move for number in defined)
 
     def needed(self, node: cst.CSTNode, own: str = "") -> Needed:
         """What a node needs of the module, all that this needs in turn included."""
@@ -334,6 +350,24 @@ class Moving:
             may_change=frozenset(name for each in changing for name in _handed_by(each)),
             sets=frozenset({*_set_by_functions(text), *({*_changed_by(ast.walk(tree))} & {*uses})}),
         )  # fmt: skip
+
+
+def without_defaults(node: cst.FunctionDef, names: frozenset[str]) -> cst.FunctionDef:
+    """A function that is given some arguments by each call: None stands for their defaults."""
+    spec = node.params
+
+    def bare(some: Sequence[cst.Param]) -> list[cst.Param]:
+        return [each.with_changes(default=cst.Name("None")) if each.name.value in names else each for each in some]
+
+    return node.with_changes(params=spec.with_changes(
+        params=bare(spec.params), kwonly_params=bare(spec.kwonly_params), posonly_params=bare(spec.posonly_params)
+    ))  # fmt: skip
+
+
+def _with_defaults(node: cst.FunctionDef) -> Iterator[cst.Param]:
+    spec = node.params
+    every = (*spec.posonly_params, *spec.params, *spec.kwonly_params)
+    return (each for each in every if each.default is not None)
 
 
 class _Functions(cst.CSTVisitor):
