@@ -195,6 +195,15 @@ def test_a_short_circuit_skips_all_or_what_follows(tmp_path: Path, whole: bool, 
         ("def choose(ds): return ds", "", "its choice is only known when it runs"),
         ("def choose():\n    if random.random() < 1: return 'a'\n    return ['a', 'b']", "", "lists of ids or None"),
         ("def choose():\n    for each in ('a', 'b'): return each", "", "its choice is only known when it runs"),
+        ("def choose():\n    ids = ['a']\n    ids.append('b')\n    return ids", "", "its choice is only known"),
+        ("def choose():\n    ids = ['a']\n    ids[0] = 'b'\n    return ids", "", "its choice is only known"),
+        (
+            "def choose():\n    ids = ['a']\n    more = ids\n    more += 'b'\n    return ids",
+            "",
+            "its choice is only known",
+        ),
+        ("def choose():\n    ids = more = ['a']\n    more += 'b'\n    return ids", "", "its choice is only known"),
+        ("def choose(ids=['a']):\n    random.shuffle(ids)\n    return ids", "", "its choice is only known"),
         ("def choose(): return 'a'", "b.as_teardown()", "b, which comes after it, is a teardown"),
         (
             "def choose(): return random.choice(['a', 'b'])",
@@ -297,6 +306,42 @@ def test_each_task_is_decided_once_but_for_its_own_conflicts(tmp_path: Path, mon
     )
     assert made.text.count("BranchPythonOperator") >= 20
     assert max(decided.values()) == 2
+
+
+def test_a_list_that_is_looked_at_stays_a_choice(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def choose():
+            ids = ["a"]
+            if not ids or len(ids) > 2:
+                ids = ["b"]
+            return ids if "a" in ids else ids
+        with DAG("flow", schedule=None):
+            BranchPythonOperator(task_id="choose", python_callable=choose) >> [
+                EmptyOperator(task_id="a"), EmptyOperator(task_id="b")
+            ]
+        """,
+    )
+    assert ends(tmp_path, made, "looked_at") == {"choose": "ran", "a": "ran", "b": "skipped"}
+
+
+def test_what_may_swallow_an_exception_may_choose_none(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        from contextlib import suppress
+        def choose():
+            with suppress(ValueError):
+                return "a" if int("x") else "b"
+        with DAG("flow", schedule=None):
+            BranchPythonOperator(task_id="choose", python_callable=choose) >> [
+                EmptyOperator(task_id="a"), EmptyOperator(task_id="b")
+            ]
+        """,
+    )
+    assert "otherwise" not in made.text
+    assert ends(tmp_path, made, "swallowed") == {"choose": "ran", "a": "skipped", "b": "skipped"}
 
 
 def test_a_value_that_may_be_missing_keeps_the_choice_an_operator(tmp_path: Path) -> None:

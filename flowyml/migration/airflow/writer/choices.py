@@ -149,6 +149,10 @@ class _OfFunction(_OfModule):
                         self.assigned.setdefault(target.id, []).append(node.value)
         every = [each for statement in function.body for each in ast.walk(statement)]
         self.unclear = {name for node in self.nodes for name in _bound(node)}
+        self.unclear |= {
+            target.id for node in self.nodes if isinstance(node, ast.Assign) and node.targets[1:]
+            and not isinstance(node.value, ast.Constant) for target in node.targets if isinstance(target, ast.Name)
+        }  # fmt: skip
         self.unclear |= {name for node in every if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
         self.unclear |= {each.arg for each in (function.args.vararg, function.args.kwarg) if each}
         self.uses = Counter(_loaded(every))
@@ -220,6 +224,8 @@ def _looked_at(node: ast.AST) -> Iterator[ast.AST]:
             yield from (one, other)
         case ast.Return(ast.expr() as value) | ast.For(iter=value) | ast.comprehension(iter=value):
             yield value
+        case ast.If(test=value) | ast.IfExp(test=value) | ast.UnaryOp(ast.Not(), value):
+            yield value
         case ast.Compare(left, comparators=others):
             yield from (left, *others)
         case ast.Call(ast.Name("len" | "print" | "str") | ast.Attribute(ast.Name("random"), "choice"), arguments):
@@ -256,7 +262,7 @@ def _may_fall_through(body: list[ast.stmt]) -> bool:
             return False
         case ast.If(_, some, others):
             return not others or _may_fall_through(some) or _may_fall_through(others)
-        case ast.With(_, inner) | ast.AsyncWith(_, inner):
+        case ast.With([ast.withitem(ast.Call(ast.Name("open")))], inner):  # any other may swallow an exception
             return _may_fall_through(inner)
         case ast.Try(some, handlers, others, final):
             if final and not _may_fall_through(final):
