@@ -147,6 +147,31 @@ def test_a_default_that_no_step_can_be_given_keeps_the_operator_or_is_a_hole(tmp
     assert 'op_kwargs={"day": datetime.fromisoformat("2024-01-01T00:00:00")}' in made.text
 
 
+@pytest.mark.parametrize("other", ["EmptyOperator", "BashOperator(bash_command='echo {{ ds }}', ", "Unknown"])
+def test_a_task_named_like_the_value_of_another(tmp_path: Path, other: str) -> None:
+    other = other if "(" in other else f"{other}("
+    made = written(
+        tmp_path,
+        f"""
+        from our.operators import Unknown
+        def keep(value): return value
+
+        with DAG("flow", schedule=None):
+            @task
+            def load(): return 1
+            @task(trigger_rule="all_done")
+            def use(value): return value
+            @task
+            def again(value): return value
+            PythonOperator(task_id="use_value", python_callable=keep, op_args=["{{{{ ds }}}}"])
+            again(use(load()))
+            {other}task_id="load_value")
+        """,
+    )
+    flow = loaded(tmp_path, made, "written_named_alike").flow
+    assert {step.name for step in flow.compile()} == {"load", "use", "again", "use_value", "load_value"}
+
+
 def test_the_same_file_gives_the_same_module(tmp_path: Path) -> None:
     text = """
     with DAG("d", schedule=None):

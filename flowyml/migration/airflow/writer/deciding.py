@@ -216,8 +216,7 @@ def _of_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, pat
     for each in made.others:
         left = each.bound - _CONTEXT
         if each.model is arguments.get("python_callable"):
-            by_place = map(str, range(len(arguments.get("op_args") or ())))
-            left -= _filled(task, each, {**dict.fromkeys(by_place), **(arguments.get("op_kwargs") or {})})
+            left -= _filled(task, each, _from_arguments(arguments))
         if left:
             raise _Hole(f"its function has a default of {min(left)} that is only known where the DAG is made")
     shown = path.rpartition(".")[2]
@@ -403,8 +402,12 @@ def _call(task: TaskModel) -> dict[str, Any]:
     """What the function is called with: by place, or by name."""
     if task.decorator is not None:
         return {each.name: each.value for each in task.call_arguments}
-    found = {each.name: each.value for each in task.arguments}
-    positional, named = found.get("op_args") or [], found.get("op_kwargs") or {}
+    return _from_arguments({each.name: each.value for each in task.arguments})
+
+
+def _from_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of an operator's arguments."""
+    positional, named = arguments.get("op_args") or [], arguments.get("op_kwargs") or {}
     if not isinstance(positional, list | tuple) or not isinstance(named, dict):
         raise _Hole("the arguments of its function are only known when Airflow reads the file")
     return {**{str(number): value for number, value in enumerate(positional)}, **named}

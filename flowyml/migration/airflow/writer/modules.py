@@ -125,6 +125,9 @@ class _Module:
         for dag in self.dags:
             dag.name = self._fresh(_variable_of(dag.model.dag_id))
         self._variables: dict[int, str] = {}
+        for decision in decisions:
+            if decision.kind in ("hole", "call", "operator"):
+                self._variable(decision)
 
     # Names.
 
