@@ -182,6 +182,23 @@ def test_values_that_may_be_missing_are_none(tmp_path: Path) -> None:
     assert (run.success, run.step_results["report"].outputs) == (False, {"report": [None, "x"]})
 
 
+def test_a_mapped_step_that_takes_the_same_value_whole(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        @task
+        def rows(): return [1, 2]
+        @task
+        def part(one, every, ds=None): return [one, every, ds]
+        @task
+        def seen(values): return list(values)
+        found = rows()
+        seen(part.partial(every=found).expand(one=found))
+        """,
+    )
+    assert outputs(tmp_path, made, "written_whole")["seen"] == [[1, [1, 2], "2026-03-01"], [2, [1, 2], "2026-03-01"]]
+
+
 @pytest.mark.parametrize(
     ("body", "dag", "words"),
     [

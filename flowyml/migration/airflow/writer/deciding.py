@@ -121,6 +121,11 @@ class Decision:
         elif self.kind == "operator":
             yield from _edges(list(self.over.values()))
 
+    @property
+    def whole(self) -> Iterator[ValueEdge]:
+        """Those that each of its calls takes as they are."""
+        yield from _edges(self.arguments.values())
+
 
 class _Hole(Exception):
     """Why a task cannot be written."""

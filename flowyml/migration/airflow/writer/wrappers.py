@@ -20,8 +20,8 @@ def wrapper_arguments(decision: Decision, variable_of: Callable[[str], str]) -> 
     assert decision.asking
     names = [*decision.asking.dates, *decision.asking.parameters, *decision.over]
     values: dict[tuple[str, str], str] = {}
-    for edge in decision.edges:
-        if (edge.task_id, edge.key) in values or edge in decision.over.values():
+    for edge in decision.whole:
+        if (edge.task_id, edge.key) in values:
             continue
         own = variable_of(edge.task_id if edge.key == "return_value" else f"{edge.task_id}_{edge.key}")
         while own in (*names, *values.values()):
