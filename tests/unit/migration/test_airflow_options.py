@@ -23,7 +23,10 @@ from airflow.operators.bash import BashOperator
 from airflow.operators.empty import EmptyOperator
 from airflow.operators.python import ExternalPythonOperator, PythonOperator
 from airflow.providers.slack.notifications.slack import SlackNotifier
+from airflow.models import Variable
+from airflow.sdk.definitions.deadline import DeadlineAlert
 from our.alerts import page
+def show(text): return text
 def tell(context): print("ended")
 def load(): return 1
 """
@@ -73,6 +76,41 @@ def test_default_arguments_reach_steps_and_operators(tmp_path: Path) -> None:
     assert (load.retry.max_attempts, load.retry.delays) == (3, (10, 20))
     assert plan.by_name["held"].options["airflow"]["arguments"]["default_args"]["http_conn_id"] == "x"
     assert said(made.dags[0])["default argument http_conn_id"] == "a step has no such option; operators keep it"
+
+
+def test_what_only_airflow_knows_is_named_as_such(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        "schedule=None, max_active_runs=Variable.get('n'), max_active_tasks=int(Variable.get('m')), "
+        "deadline=DeadlineAlert(), default_args={'end_date': datetime(2030, 1, 1), 'queue': Variable.get('q')}",
+        "PythonOperator(task_id='one', python_callable=load, pool=Variable.get('p'))",
+        "PythonOperator(task_id='two', python_callable=load, retries=1, retry_exponential_backoff=Variable.get('e'))",
+    )
+    unknown = "only Airflow knows it when it reads the file"
+    assert said(made.dags[0]) == {
+        "max_active_runs of the DAG": unknown, "max_active_tasks of the DAG": unknown,
+        "deadline of the DAG": "a pipeline has no such option", "pool of one": unknown,
+        "retry_exponential_backoff of two": unknown, "default argument queue": unknown,
+        "default argument end_date": "a step has no such option; operators keep it",
+    }  # fmt: skip
+
+
+def test_parameters_among_the_default_arguments(tmp_path: Path) -> None:
+    """Airflow puts them over those of the DAG."""
+    made = written(
+        tmp_path,
+        "schedule=None, params={'n': 1, 'm': 2}, default_args={'params': {'n': 3, 'k': 'x'}}",
+        "PythonOperator(task_id='one', python_callable=show, op_args=['{{ params.n }}{{ params.m }}{{ params.k }}'])",
+    )
+    assert dict(loaded(tmp_path, made, "written_params").flow.run().outputs) == {"one": "32x"}
+
+
+def test_the_longest_delay_may_be_a_number_of_seconds(tmp_path: Path) -> None:
+    made = written(
+        tmp_path, "schedule=None", "PythonOperator(task_id='one', python_callable=load, retries=3, retry_delay=60, "
+        "retry_exponential_backoff=True, max_retry_delay=90)",
+    )  # fmt: skip
+    assert loaded(tmp_path, made, "written_longest").flow.compile().by_name["one"].retry.delays == (60, 90, 90)
 
 
 def test_options_of_one_engine_at_steps_that_share_a_function(tmp_path: Path) -> None:

@@ -303,10 +303,12 @@ class Modelling:
         )
 
     def _params(self, dag: Dag) -> tuple[tuple[str, Any], ...]:
-        given = hard(dag.arguments.value("params"))
-        if not isinstance(given, dict):
-            return ()
-        return tuple((str(name), self.value(one)) for name, one in given.items() if isinstance(name, str))
+        """Those of the DAG, and those of its ``default_args``, which Airflow puts over them."""
+        over = dag.default_args.get("params")
+        found: dict[Any, Any] = {}
+        for given in map(hard, (dag.arguments.value("params"), over.value if over else None)):
+            found |= given if isinstance(given, dict) else {}
+        return tuple((str(name), self.value(one)) for name, one in found.items() if isinstance(name, str))
 
 
 def dag_model(dag: Dag, path: str, warnings: tuple[DagWarning, ...]) -> DagModel:

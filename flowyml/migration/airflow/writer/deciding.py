@@ -19,7 +19,7 @@ from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is
 from flowyml.migration.airflow.writer.dates import Dated, dated
 from flowyml.migration.airflow.writer.moving import Moving, Needed, without_defaults
 from flowyml.migration.airflow.writer.notes import Kind, Note
-from flowyml.migration.airflow.writer.options import CALLBACKS, callback_of, default_arguments, fits, inherited
+from flowyml.migration.airflow.writer.options import CALLBACKS, callback_of, default_arguments, fits, inherited, unfit
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 from flowyml.orchestrators.replacements import replacement
 from flowyml.plan.model import RUN_IF
@@ -609,9 +609,10 @@ def _options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
         found["retry_delay"] = task.retry_delay if _is_time(task.retry_delay) else 300.0
         if (growth := inherited(dag, task, "retry_exponential_backoff")) and _may_grow_by(growth):
             most = inherited(dag, task, "max_retry_delay")
+            most = most.total_seconds() if isinstance(most, timedelta) else most
             found["backoff"] = 2.0 if growth is True else float(growth)
-            is_known = isinstance(most, timedelta) and most >= timedelta()
-            found["max_delay"] = most.total_seconds() if is_known else float(_LONGEST)
+            is_known = isinstance(most, int | float) and 0 <= most <= timedelta.max.total_seconds()
+            found["max_delay"] = float(most) if is_known else float(_LONGEST)
     if _is_time(task.execution_timeout) and task.execution_timeout > 0:
         found["timeout"] = task.execution_timeout
     if task.trigger_rule in RUN_IF and task.trigger_rule != "all_success":
@@ -646,13 +647,11 @@ def _dropped(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             Kind.CHANGED, f"{word} of {task.task_id}", task.place, "it runs by the ends of the tasks before it",
             "with cleanup(): runs a step when all others have ended.",
         )  # fmt: skip
+    unknown = "only Airflow knows it when it reads the file"
     for name in ("retries", "retry_delay", "execution_timeout"):
         value = getattr(task, name)
         if value is not None and not isinstance(value, int | float):
-            yield Note(
-                Kind.CHANGED, f"{name} of {task.task_id}", task.place, "only Airflow knows it when it reads the file",
-                "Say it in the pipeline.",
-            )  # fmt: skip
+            yield Note(Kind.CHANGED, f"{name} of {task.task_id}", task.place, unknown, "Say it in the pipeline.")
         elif name != "retries" and value is not None and not _is_time(value):
             yield Note(
                 Kind.CHANGED, f"{name} of {task.task_id}", task.place, "it is no time", "Say it in the pipeline."
@@ -661,18 +660,23 @@ def _dropped(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
         return
     growth = inherited(dag, task, "retry_exponential_backoff")
     if growth and not _may_grow_by(growth):
+        is_known = isinstance(growth, int | float)
         yield Note(
             Kind.CHANGED, f"retry_exponential_backoff of {task.task_id}", task.place,
-            "no retry can wait as much longer as it says", "Say retry= of the step.",
+            "no retry can wait as much longer as it says" if is_known else unknown, "Say retry= of the step.",
         )  # fmt: skip
+    most = inherited(dag, task, "max_retry_delay")
+    if growth and most is not None and not isinstance(most, int | float | timedelta):
+        yield Note(Kind.CHANGED, f"max_retry_delay of {task.task_id}", task.place, unknown, "Say retry= of the step.")
     if made.kind == "empty" and "airflow" in made.options:
         yield Note(
             Kind.CHANGED, f"{', '.join(made.options['airflow'])} of {task.task_id}", task.place,
             "a step that does nothing has no options", "Leave it out.",
         )  # fmt: skip
     for each in _others(task):
+        why = unfit(each.value) if each.name in _OPTIONS else "a step has no such option"
         yield Note(
-            Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, "a step has no such option",
+            Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, why,
             "Leave it out, or keep the operator with airflow_operator(…).",
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import as_number, is_plain, path_of
 from flowyml.plan.layout import Pair, Part, text_literal, value
 
-__all__ = ["CALLBACKS", "callback_of", "default_arguments", "fits", "inherited", "pipeline_options"]
+__all__ = ["CALLBACKS", "callback_of", "default_arguments", "fits", "inherited", "pipeline_options", "unfit"]
 
 CALLBACKS = (
     "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback", "on_skipped_callback",
@@ -25,7 +25,7 @@ _SAID = frozenset({
     "default_args", "doc_md", "dagrun_timeout", "dag", *_OPTIONS, *CALLBACKS, "sla_miss_callback", "deadline",
 })  # fmt: skip
 _OF_STEPS = frozenset({
-    "start_date", "end_date", "retries", "retry_delay", "execution_timeout", "trigger_rule", "dag", "params",
+    "start_date", "retries", "retry_delay", "execution_timeout", "trigger_rule", "dag", "params",
     "retry_exponential_backoff", "max_retry_delay", *_DEFAULTS,
 })  # fmt: skip
 # How a DAG looks in Airflow, and what changes no run.
@@ -47,6 +47,12 @@ def pipeline_options(dag: DagModel, name: str, kinds: Collection[str]) -> tuple[
         options.append(Pair("tags=", value(list(dag.tags))))
     engine: dict[str, Any] = {"description": dag.description} if dag.description else {}
     wanted = [each for each in dag.arguments if each.name in _OPTIONS and each.value is not None]
+    to_do = "Say it in airflow={…} of the pipeline."
+    notes += [
+        _left_out(f"{each.name} of the DAG", each, unfit(each.value), to_do)
+        for each in wanted
+        if not is_plain(each.value)
+    ]
     wanted += [each for each in dag.default_args if each.name in _DEFAULTS and fits(each.name, each.value)]
     engine |= {each.name: each.value for each in wanted if is_plain(each.value)}
     engine |= {
@@ -60,7 +66,12 @@ def pipeline_options(dag: DagModel, name: str, kinds: Collection[str]) -> tuple[
 
 def _callbacks(dag: DagModel, kept: Mapping[str, Any]) -> Iterator[Note]:
     for each in dag.callbacks:
-        if each.name not in kept and each.value is not None:
+        if each.name in kept or each.value is None:
+            continue
+        if each.name not in _OF_DAG:
+            yield _left_out(f"{each.name} of the DAG", each, "a pipeline has no such option",
+                            "Say timeout= of the pipeline or its steps, or watch it where it runs.")  # fmt: skip
+        else:
             to_do = "Make a hook of it, or name it: airflow={'on_failure_callback': 'module.name'}."
             yield _left_out(f"{each.name} of the DAG", each, "a callback is a function of Airflow's", to_do)
 
@@ -82,7 +93,9 @@ def _other_defaults(dag: DagModel, kinds: Collection[str]) -> Iterator[Note]:
             continue
         if each.name in CALLBACKS and callback_of(each.value) is not None:
             continue
-        yield _left_out(f"default argument {each.name}", each, "a step has no such option; operators keep it",
+        why = unfit(each.value) if each.name in _DEFAULTS else "a step has no such option"
+        yield _left_out(f"default argument {each.name}", each,
+                        f"{why}; operators keep it" if _is_sure(each.value) else why,
                         "Say it of the steps that need it, or leave it out.")  # fmt: skip
 
 
@@ -102,6 +115,12 @@ def fits(name: str, given: Any) -> bool:
         case "pool_slots" | "max_active_tis_per_dag":
             return isinstance(given, int) and not isinstance(given, bool) and given >= 1
     return isinstance(given, str) and given != ""
+
+
+def unfit(given: Any) -> str:
+    """Why an option that there is cannot have a value."""
+    known = "a step cannot have this value of it"
+    return known if _is_sure(given) else "only Airflow knows it when it reads the file"
 
 
 def inherited(dag: DagModel, task: TaskModel, name: str) -> Any:
