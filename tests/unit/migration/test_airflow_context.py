@@ -230,6 +230,9 @@ def test_what_stays_an_operator(tmp_path: Path, body: str, dag: str, words: str)
         ("def show(**kwargs): return len(kwargs)", "it takes Airflow's context as **kwargs"),
         ("def show(**kwargs): return kwargs['ti']", "it takes ti of Airflow"),
         ("def show(logical_date): return logical_date.in_timezone('x')", "which is more than a datetime"),
+        ("def show(logical_date): return logical_date.replace(day=1).add(days=1)", "which is more than a datetime"),
+        ("def show(logical_date): return f'{logical_date:YYYY-MM-DD}'", "which is more than a datetime"),
+        ("def show(logical_date): return f'{logical_date!r}'", "which is more than a datetime"),
     ],
 )
 def test_functions_that_stay_with_their_operators(tmp_path: Path, function: str, words: str) -> None:

@@ -21,7 +21,7 @@ from flowyml.migration.airflow.writer.dates import Dated, dated
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
-           "may_use", "uses_as"]  # fmt: skip
+           "may_use", "uses_as_datetime"]  # fmt: skip
 
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
@@ -39,6 +39,10 @@ _PARTS = ("year", "month", "day", "hour", "minute", "second")
 _RECORDS = ("dag", "dag_run", "task", "task_instance", "ti")
 _TEXT_METHODS = ("lower", "upper", "replace", "strip")
 _FORMATS = {"ds": "%Y-%m-%d", "ds_nodash": "%Y%m%d", "ts_nodash": "%Y%m%dT%H%M%S"}
+_OF_DATETIME = frozenset({
+    *_PARTS, "microsecond", "fold", "ctime", "isocalendar", "isoformat", "isoweekday", "strftime", "timestamp",
+    "timetuple", "toordinal", "tzname", "utctimetuple", "weekday",
+})  # fmt: skip
 _SPANS = ("weeks", "days", "hours", "minutes", "seconds")
 
 
@@ -343,16 +347,25 @@ def default_of(given: Any) -> Any:
     return given
 
 
-def uses_as(tree: ast.AST, is_it: Callable[[ast.AST], bool], kind: type) -> bool:
-    """Whether all that is done with a value can be done with one of that class."""
+def uses_as_datetime(tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> bool:
+    """Whether all that is done with a moment of Airflow's, which is a pendulum ``DateTime``, means the same of another.
+
+    What it gives must be no moment or day in turn, of which more could be asked.
+    """
     for parent in ast.walk(tree):
         for child in ast.iter_child_nodes(parent):
             if not is_it(child):
                 continue
             match parent:
-                case ast.Attribute(attr=attribute) if hasattr(kind, attribute):
+                case ast.Attribute(attr=attribute) if attribute in _OF_DATETIME:
                     continue
-                case ast.FormattedValue() | ast.Compare() | ast.Expr():
+                case ast.FormattedValue(conversion=-1 | 115, format_spec=None):
+                    continue
+                case ast.FormattedValue(conversion=-1, format_spec=ast.JoinedStr([ast.Constant(str() as said)])) if (
+                    "%" in said  # any other has pendulum's own letters
+                ):
+                    continue
+                case ast.Compare() | ast.Expr():
                     continue
                 case ast.Call(func=ast.Name(id="str" | "print" | "bool")):
                     continue

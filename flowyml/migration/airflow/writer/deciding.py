@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from itertools import product
 from typing import Any
@@ -15,7 +15,7 @@ import libcst as cst
 
 from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.choices import Choice, Unclear, choice_of
-from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is_template, uses_as
+from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is_template, uses_as_datetime
 from flowyml.migration.airflow.writer.dates import Dated, dated
 from flowyml.migration.airflow.writer.moving import Moving, Needed, without_defaults
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -470,9 +470,8 @@ def _of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str
 
 
 def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> Asked:
-    if name in ("logical_date", "execution_date", "data_interval_start", "data_interval_end") and not uses_as(
-        tree, is_it, datetime
-    ):
+    is_moment = name in ("logical_date", "execution_date", "data_interval_start", "data_interval_end")
+    if is_moment and not uses_as_datetime(tree, is_it):
         raise Unclear(f"it takes {name} of Airflow, which is more than a datetime")
     return asking.by_name(name)
 
