@@ -227,6 +227,10 @@ def test_what_stays_an_operator(tmp_path: Path, body: str, dag: str, words: str)
     ("function", "words"),
     [
         ("def show(ti): return 1", "it takes ti of Airflow"),
+        ("def show(try_number=0): return try_number", "it takes try_number of Airflow"),
+        ("def show(partition_key=None): return partition_key", "it takes partition_key of Airflow"),
+        ("def show(yesterday_ds_nodash=''): return yesterday_ds_nodash", "it takes yesterday_ds_nodash of Airflow"),
+        ("def show(prev_end_date_success=1): return 1", "it takes prev_end_date_success of Airflow"),
         ("def show(**kwargs): return len(kwargs)", "it takes Airflow's context as **kwargs"),
         ("def show(**kwargs): return kwargs['ti']", "it takes ti of Airflow"),
         ("def show(logical_date): return logical_date.in_timezone('x')", "which is more than a datetime"),
@@ -245,11 +249,17 @@ def test_functions_that_stay_with_their_operators(tmp_path: Path, function: str,
     "task",
     [
         "BashOperator(task_id='t', bash_command='test -f x || exit 99')",
+        "BashOperator(task_id='t', bash_command='CODE=99; exit $CODE')",
+        "BashOperator(task_id='t', bash_command='python -c \"import sys; sys.exit(99)\"')",
+        "BashOperator(task_id='t', bash_command='(return 355) || exit \"355\"')",
+        "BashOperator(task_id='t', bash_command='exit $((0x63))')",
+        "BashOperator(task_id='t', bash_command='exit {{ params.code }}')",
+        "BashOperator(task_id='t', bash_command='exit $CODE', env={'CODE': '99'}, append_env=True)",
         "BashOperator(task_id='t', bash_command='true', trigger_rule='all_skipped')",
         "EmptyOperator(task_id='t', trigger_rule='all_skipped')",
         "BashOperator(task_id='t', bash_command='true', env={'A': '{{ ds }}'})",
     ],
 )
 def test_what_no_step_means_stays_an_operator(tmp_path: Path, task: str) -> None:
-    (result,) = written(tmp_path, task).dags
+    (result,) = written(tmp_path, task, "schedule=None, params={'code': 1}").dags
     assert result.verdict is Verdict.AIRFLOW

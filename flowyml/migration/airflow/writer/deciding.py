@@ -26,16 +26,18 @@ from flowyml.plan.model import RUN_IF
 
 __all__ = ["Decision", "Function", "decide"]
 
-# Airflow's own arguments of a function; source: airflow.sdk.definitions.context.Context.
+# Airflow's own arguments of a function, in all versions; source: airflow.sdk.definitions.context.Context, and
+# airflow.utils.context.KNOWN_CONTEXT_KEYS of Airflow 2.
 _CONTEXT = frozenset({
-    "conn", "conf", "context", "dag", "dag_run", "data_interval_end", "data_interval_start", "ds", "ds_nodash",
-    "execution_date", "exception", "expanded_ti_count", "inlet_events", "inlets", "logical_date", "macros",
-    "map_index_template", "next_ds", "next_execution_date", "outlet_events", "outlets", "params",
-    "prev_data_interval_end_success", "prev_data_interval_start_success", "prev_ds", "prev_execution_date",
-    "prev_start_date_success", "reason", "run_id", "start_date", "task", "task_instance",
-    "task_instance_key_str", "task_reschedule_count", "templates_dict", "test_mode", "ti", "tomorrow_ds",
-    "triggering_asset_events", "triggering_dataset_events", "ts", "ts_nodash", "ts_nodash_with_tz", "var",
-    "yesterday_ds",
+    "asset_state_store", "conf", "conn", "context", "dag", "dag_run", "data_interval_end", "data_interval_start", "ds",
+    "ds_nodash", "exception", "execution_date", "expanded_ti_count", "inlet_events", "inlets", "logical_date",
+    "macros", "map_index_template", "next_ds", "next_ds_nodash", "next_execution_date", "outlet_events", "outlets",
+    "params", "partition_date", "partition_key", "prev_data_interval_end_success", "prev_data_interval_start_success",
+    "prev_ds", "prev_ds_nodash", "prev_end_date_success", "prev_execution_date", "prev_execution_date_success",
+    "prev_start_date_success", "reason", "run_id", "start_date", "task", "task_instance", "task_instance_key_str",
+    "task_reschedule_count", "task_state_store", "templates_dict", "test_mode", "ti", "tomorrow_ds",
+    "tomorrow_ds_nodash", "triggering_asset_events", "triggering_dataset_events", "try_number", "ts", "ts_nodash",
+    "ts_nodash_with_tz", "var", "yesterday_ds", "yesterday_ds_nodash",
 })  # fmt: skip
 _STANDARD = "airflow.providers.standard"
 _PYTHONS = ("PythonOperator", "BranchPythonOperator", "ShortCircuitOperator", "PythonSensor")
@@ -57,8 +59,10 @@ _OLD = {
 _BRANCHES = ("@task.branch", "BranchPythonOperator")
 _SHORT_CIRCUITS = ("@task.short_circuit", "ShortCircuitOperator")
 _ALL_SKIPPED = "ignore_downstream_trigger_rules"
-# With this code Airflow takes a task as skipped.
-_SKIPS = re.compile(r"\bexit\s+99\b")
+# With this code Airflow takes a task as skipped; a shell keeps eight bits of one.
+_SKIPS = 99
+_NUMBER = re.compile(r"(?<![\w.])(?:0[xX][0-9a-fA-F]+|\d+)(?![\w.])")
+_GIVEN_CODE = re.compile(r"\bexit\b[\s\"'(]*\{")
 # These run the source of a function in another Python, and take no other callable.
 _FROM_SOURCE = tuple(f"{kind}Operator" for kind in (
     "PythonVirtualenv", "ExternalPython", "BranchPythonVirtualenv", "BranchExternalPython",
@@ -176,7 +180,7 @@ def _of_bash(dag: DagModel, task: TaskModel, moving: Moving) -> Decision | None:
     known |= {name for name in _OPTIONS if fits(name, given.get(name))}
     if task.mapped or not isinstance(command, str) or set(given) - known or _held(task):
         return None
-    if command.rstrip().endswith((".sh", ".bash")) or _SKIPS.search(command):
+    if command.rstrip().endswith((".sh", ".bash")) or _may_skip([command, given.get("env")]):
         return None
     kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
     if ("env" in kept and given.get("append_env") is not True) or not all(map(is_plain, kept.values())):
@@ -298,7 +302,7 @@ def _bash_of(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
     """What Bash itself is given for a function that makes a command, without templates. Raises ``Unclear``."""
     given = {each.name: each.value for each in asking.task.arguments if each.name not in _OURS}
     text = moving.code(moved.node)
-    if is_template(text) or _SKIPS.search(text) or set(given) - {"env", "cwd", "append_env"}:
+    if is_template(text) or _may_skip([text, given, _call(asking.task)]) or set(given) - {"env", "cwd", "append_env"}:
         raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
     if (given.get("env") is not None and given.get("append_env") is not True) or asking.task.mapped:
         raise Unclear("it is @task.bash with an environment of its own, or for each item")
@@ -307,6 +311,22 @@ def _bash_of(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
         raise Unclear("it is @task.bash, whose options are not plain JSON")
     rendered: dict[str, Any] = asking.rendered(kept)
     return rendered
+
+
+def _may_skip(given: Any) -> bool:
+    """Whether a command has the code by which Airflow skips, in whatever spelling, or is given its code."""
+    if isinstance(given, str):
+        if _GIVEN_CODE.search(given):
+            return True
+        found = _NUMBER.findall(given)
+        octal = [int(each, 8) for each in found if each[0] == "0" and each.isdigit() and not set(each) & {"8", "9"}]
+        whole = [int(each, 16 if each[:2].lower() == "0x" else 10) for each in found if len(each) < 20]
+        return any(each % 256 == _SKIPS for each in (*octal, *whole))
+    if isinstance(given, int):
+        return given % 256 == _SKIPS
+    if isinstance(given, dict):
+        given = list(given.values())
+    return isinstance(given, list | tuple) and any(map(_may_skip, given))
 
 
 def _of_dates(asking: Asking) -> Iterator[Note]:
