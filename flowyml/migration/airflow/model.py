@@ -179,9 +179,10 @@ class TaskModel:
     ``task_id`` has the prefix of its groups; where ``id_known`` is false it has ``{…}`` in it and is not one that
     Airflow would know. ``import_path`` is that of the operator class as the file imports it; ``decorator`` is
     ``@task``, ``@task.branch`` and so on for a TaskFlow task. ``arguments`` are the operator's (the decorator's, with
-    those of ``.override``), ``call_arguments`` those of the function. Times are in seconds. A ``retries`` or time that
-    is not known is a `Symbolic`. ``own_class`` is the operator's class where the repository has it. ``inputs`` pairs
-    the name of an argument with each value of another task that is anywhere in it.
+    those of ``.override``; ``run_if`` and ``skip_if`` are the conditions of decorators around it), ``call_arguments``
+    those of the function. Times are in seconds. A ``retries`` or time that is not known is a `Symbolic`.
+    ``own_class`` is the operator's class where the repository has it. ``inputs`` pairs the name of an argument with
+    each value of another task that is anywhere in it.
     """
 
     task_id: str

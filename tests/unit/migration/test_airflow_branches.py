@@ -344,6 +344,31 @@ def test_what_may_swallow_an_exception_may_choose_none(tmp_path: Path) -> None:
     assert ends(tmp_path, made, "swallowed") == {"choose": "ran", "a": "skipped", "b": "skipped"}
 
 
+def test_a_condition_around_a_task_holds_back_that_task_alone(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        def asked(context): return True
+        with DAG("flow", schedule=None):
+            @task.run_if(asked)
+            @task
+            def a(): return 1
+            @task.skip_if(condition=lambda context: False, skip_message="x")
+            @task(retries=2)
+            def b(value): return value
+            @task
+            def c(): return 1
+            b(a()) >> c()
+        """,
+    )
+    notes = {note.construct: note for dag in made.dags for note in dag.notes}
+    assert {name: note.kind for name, note in notes.items()} == {
+        "task a": "refused", "task b": "refused", "task c": "kept",
+    }  # fmt: skip
+    assert "@task.skip_if says when it runs" in notes["task b"].reason
+    assert loaded(tmp_path, made, "conditions").flow.compile().by_name["c"].after == ("b",)
+
+
 def test_a_value_that_may_be_missing_keeps_the_choice_an_operator(tmp_path: Path) -> None:
     made = written(
         tmp_path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, KeysView, Mapping, ValuesView
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -350,7 +351,22 @@ class Airflow:
         """``@task``, ``@task.branch`` and so on, with arguments or without."""
         kind = function.path.rpartition("task.")[2] if re.search(r"\btask\.\w+$", function.path) else ""
         decorator = f"@task.{kind}" if kind and kind != "python" else "@task"
+        if kind in ("run_if", "skip_if"):
+            return self._conditional(kind, arguments)
         return self._decorates(decorator, function.path, arguments, node)
+
+    def _conditional(self, kind: str, arguments: Arguments) -> Native:
+        """``@task.run_if(…)`` around a ``@task``: one more argument of it."""
+        condition = arguments.get("condition", 0) or Given(None)
+
+        def wrap(target: Any) -> Any:
+            if isinstance(target, Function):
+                raise Raised("TypeError", f"{kind} can only be used with task")
+            if not isinstance(target, TaskFactory):
+                return target
+            return replace(target, arguments=Arguments([], {**target.arguments.named, kind: condition}))
+
+        return Native(f"@task.{kind}", lambda _, given, __: wrap(given.value("function", 0)))
 
     def _decorates(self, decorator: str, path: str, arguments: Arguments, node: ast.AST) -> Any:
         only = arguments.get("python_callable", 0)

@@ -51,8 +51,6 @@ _DECORATORS = {
     "@task.kubernetes": "_KubernetesDecoratedOperator",
     "@task.kubernetes_cmd": "_KubernetesCmdDecoratedOperator",
     "@task.pyspark": "_PySparkDecoratedOperator",
-    "@task.run_if": "_PythonDecoratedOperator",
-    "@task.skip_if": "_PythonDecoratedOperator",
     "@asset": "_AssetMainOperator",
 }
 _CALLBACKS: tuple[str, ...] = ("on_success_callback", "on_failure_callback", "on_retry_callback", "on_execute_callback")

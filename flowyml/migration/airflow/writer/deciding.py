@@ -159,6 +159,9 @@ def _decided(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, 
         raise _Hole("its id is only known when Airflow reads the file")
     if task.in_mapped_group:
         raise _Hole("it stands in a mapped task group")
+    conditions = [each.name for each in task.arguments if each.name in ("run_if", "skip_if")]
+    if task.decorator and conditions:
+        raise _Hole(f"@task.{conditions[0]} says when it runs whether it is skipped: write when(…) around it")
     has_known_rule = task.trigger_rule in RUN_IF or task.teardown
     if task.operator in _EMPTY and has_known_rule and not task.mapped and not _others(task) and not _called_back(task):
         note = Note(Kind.KEPT, _named(task), task.place)
