@@ -150,20 +150,21 @@ def test_choices_within_choices(tmp_path: Path) -> None:
     assert {name for name, end in ends(tmp_path, made, "nested_choice").items() if end == "skipped"} == {"yes", "one"}
 
 
-def test_a_task_group_is_chosen_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("option", "prefix"), [("", "group."), (", prefix_group_id=False", "")])
+def test_a_task_group_is_chosen_by_its_name(tmp_path: Path, option: str, prefix: str) -> None:
     made = written(
         tmp_path,
-        """
+        f"""
         def choose(): return "group"
         with DAG("flow", schedule=None):
             choice = BranchPythonOperator(task_id="choose", python_callable=choose)
-            with TaskGroup("group") as group:
+            with TaskGroup("group"{option}) as group:
                 EmptyOperator(task_id="first") >> EmptyOperator(task_id="last")
             choice >> [group, EmptyOperator(task_id="other")]
         """,
     )
-    assert ends(tmp_path, made, "group_choice") == {
-        "choose": "ran", "group.first": "ran", "group.last": "ran", "other": "skipped",
+    assert ends(tmp_path, made, f"group_choice_{len(prefix)}") == {
+        "choose": "ran", f"{prefix}first": "ran", f"{prefix}last": "ran", "other": "skipped",
     }  # fmt: skip
 
 

@@ -107,11 +107,17 @@ def _direct(
 
 def _roots(dag: DagModel, group: str) -> set[str]:
     """The first tasks of a task group, which is chosen by its name."""
-    inside = [task for task in dag.tasks if task.task_id.startswith(f"{group}.")]
-    if all(each.group_id != group for each in dag.groups):
-        return set()
+    parents = {each.group_id: each.parent for each in dag.groups}
+    inside = [task for task in dag.tasks if group in _around(task.group, parents)]
     ids = {task.task_id for task in inside}
     return {task.task_id for task in inside if not ids.intersection(task.upstream)}
+
+
+def _around(group: str | None, parents: Mapping[str, str | None]) -> Iterator[str]:
+    """A task group and those around it, whether tasks have its name or not."""
+    while group is not None:
+        yield group
+        group = parents.get(group)
 
 
 def _longest(paths: Sequence[Path]) -> Path | None:
