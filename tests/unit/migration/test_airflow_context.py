@@ -159,11 +159,19 @@ def test_a_run_is_dated_as_by_the_timetable(
     assert words is None or words in found[0]
 
 
-def test_dates_of_operators_are_those_of_the_pipelines_schedule(tmp_path: Path) -> None:
-    body = "BashOperator(task_id='show', bash_command='{{ var.value.x }} {{ ds }}')"
-    made = written(tmp_path, body, "schedule=CronDataIntervalTimetable('0 3 * * *', timezone='UTC')", TIMETABLES)
-    (note,) = [each for each in made.dags[0].notes if each.construct == "dates that operators ask for"]
-    assert (note.kind, "the start of an interval" in note.reason) == (Kind.CHANGED, True)
+@pytest.mark.parametrize(
+    ("task", "asks"),
+    [
+        ("BashOperator(task_id='show', bash_command='{{ var.value.x }} {{ ds }}')", True),
+        ("PythonOperator(task_id='show', python_callable=lambda ti, ds: ds)", True),
+        ("BashOperator(task_id='show', bash_command='{{ var.value.x }}', doc_md='ds')", False),
+        ("PythonOperator(task_id='show', python_callable=lambda ti: ti.task_id)", False),
+    ],
+)
+def test_dates_of_operators_are_those_of_the_pipelines_schedule(tmp_path: Path, task: str, asks: bool) -> None:
+    made = written(tmp_path, task, "schedule=CronDataIntervalTimetable('0 3 * * *', timezone='UTC')", TIMETABLES)
+    found = [each for each in made.dags[0].notes if each.construct == "dates that operators ask for"]
+    assert [(note.kind, "the start of an interval" in note.reason) for note in found] == [(Kind.CHANGED, True)] * asks
 
 
 def test_values_that_may_be_missing_are_none(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from flowyml.migration.airflow.writer.dates import Dated, dated
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
-           "may_use", "uses_as_datetime"]  # fmt: skip
+           "may_use", "texts_of", "uses_as_datetime"]  # fmt: skip
 
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
@@ -315,18 +315,19 @@ def _pieces(text: str) -> Iterator[str]:
 
 def is_template(value: Any) -> bool:
     """Whether Airflow would render something in a value, at any depth."""
-    return any(mark in text for text in _texts(value) for mark in _MARKS)
+    return any(mark in text for text in texts_of(value) for mark in _MARKS)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> Iterator[str]:
+    """The texts in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | tuple | set):
         for each in value:
-            yield from _texts(each)
+            yield from texts_of(each)
     elif isinstance(value, dict):
         for each in value.values():
-            yield from _texts(each)
+            yield from texts_of(each)
 
 
 def may_use(name: str, taken: frozenset[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from enum import Enum
@@ -9,7 +10,12 @@ from enum import Enum
 from flowyml.migration.airflow.model import DagModel, Reference, Symbolic
 from flowyml.migration.airflow.writer.notes import Kind, Note
 
-__all__ = ["Dated", "dated", "notes_of_dates"]
+__all__ = ["Dated", "asks_for_dates", "dated", "notes_of_dates"]
+
+_DATES = re.compile(
+    r"\b(ds|ts|ds_nodash|ts_nodash\w*|logical_date|execution_date|data_interval_(start|end)|dag_run|"
+    r"(next|prev|yesterday|tomorrow)_(ds|execution)\w*)\b"
+)
 
 
 class Dated(Enum):
@@ -43,6 +49,11 @@ def dated(dag: DagModel) -> Dated:
         return Dated.EITHER
     spans = [each.value for each in given.arguments if each.name == "interval"]
     return Dated.SHIFTED if any(span != timedelta() for span in spans) else Dated.MOMENT
+
+
+def asks_for_dates(text: str) -> bool:
+    """Whether a template or the text of a function names one of Airflow's dates that depend on the timetable."""
+    return bool(_DATES.search(text))
 
 
 def notes_of_dates(dag: DagModel, names: Sequence[str], by_operators: bool) -> Iterator[Note]:

@@ -18,8 +18,15 @@ import libcst as cst
 from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.blocks import Block, Chain, Conflict, Path, arranged, paths_of
 from flowyml.migration.airflow.writer.choices import Choice
-from flowyml.migration.airflow.writer.context import DATES, Asking, default_of, is_template, may_be_argument
-from flowyml.migration.airflow.writer.dates import notes_of_dates
+from flowyml.migration.airflow.writer.context import (
+    DATES,
+    Asking,
+    default_of,
+    is_template,
+    may_be_argument,
+    texts_of,
+)
+from flowyml.migration.airflow.writer.dates import asks_for_dates, notes_of_dates
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
@@ -535,14 +542,17 @@ class _Module:
             yield Pair(f"{name}: {_kind_of(default)} = ", value(default))
         asked = [each.asking for each in dag.decisions if each.asking]
         names = list(dict.fromkeys(name for asking in asked for name in asking.dates))
-        by_operators = any(
-            each.kind == "operator" and (each.function or is_template(list(each.arguments.values())))
-            for each in dag.decisions
-        )
         logical = [name for name in names if DATES[name][1] == "LOGICAL_DATE"]
-        dag.notes += notes_of_dates(dag.model, logical, by_operators)
+        dag.notes += notes_of_dates(dag.model, logical, any(map(self._asks_for_dates, dag.decisions)))
         for name in names:
             yield f"{name}: {self.word(DATES[name][0])} = {self.word(asked[0].default(name))}"
+
+    def _asks_for_dates(self, decision: Decision) -> bool:
+        """Whether an operator is rendered with dates, or its functions ask for them."""
+        functions = [one for one in (decision.function, *decision.others) if one]
+        texts = [each for each in texts_of(list(decision.arguments.values())) if is_template(each)]
+        texts += [self.moving.code(each.node) for each in functions]
+        return decision.kind == "operator" and any(map(asks_for_dates, texts))
 
     def _warnings(self, model: DagModel) -> Iterator[Note]:
         for each in model.warnings:
