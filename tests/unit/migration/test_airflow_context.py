@@ -160,6 +160,26 @@ def test_a_run_is_dated_as_by_the_timetable(
 
 
 @pytest.mark.parametrize(
+    ("zone", "words"),
+    [
+        ("timezone='Europe/Vienna'", 'flow.schedule("cron", "0 3 * * *", on="airflow", timezone="Europe/Vienna")'),
+        ("pendulum.timezone('Europe/Vienna')", 'timezone="Europe/Vienna")'),
+        ("timezone=Variable.get('zone')", None),
+    ],
+)
+def test_a_schedule_has_the_time_zone_of_its_timetable(tmp_path: Path, zone: str, words: str | None) -> None:
+    head = f"{TIMETABLES}import pendulum\nfrom airflow.models import Variable\ndef show(text): return text\n"
+    body = "PythonOperator(task_id='show', python_callable=show, op_args=['{{ ds }}'])"
+    made = written(tmp_path, body, f"schedule=CronDataIntervalTimetable('0 3 * * *', {zone})", head)
+    found = [each.reason for each in made.dags[0].notes if each.construct == "schedule" and each.kind is Kind.CHANGED]
+    if words is None:
+        assert found == ["FlowyML has no schedule like cron:0 3 * * * in a time zone that is not known"]
+    assert words is None or (words in made.text and not found)
+    given = {"logical_date": "2026-03-01T00:30:00+01:00"}
+    assert outputs(tmp_path, made, "written_zone_of", **given) == {"show": "2026-02-28"}
+
+
+@pytest.mark.parametrize(
     ("task", "asks"),
     [
         ("BashOperator(task_id='show', bash_command='{{ var.value.x }} {{ ds }}')", True),

@@ -17,7 +17,7 @@ from unicodedata import normalize
 
 from flowyml.migration.airflow.model import DagModel, Reference, TaskModel
 from flowyml.migration.airflow.writer.choices import Unclear
-from flowyml.migration.airflow.writer.dates import Dated, dated
+from flowyml.migration.airflow.writer.dates import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
@@ -257,13 +257,13 @@ class Asking:
         return None
 
     def _day(self) -> _Made:
-        if self.dag.timezone == "UTC":
+        if zone_of(self.dag) == "UTC":
             return _Made((self._own("ds"),), "day")
         return _Made((*self._date("logical_date"), ".date()"), "day")
 
     def _date(self, name: str) -> Code:
         own = self._own(name)
-        return (own,) if self.dag.timezone == "UTC" else (f"{own}.astimezone(", Word("UTC"), ")")
+        return (own,) if zone_of(self.dag) == "UTC" else (f"{own}.astimezone(", Word("UTC"), ")")
 
     def _own(self, name: str) -> str:
         if not may_use(name, self.taken) or name in dict(self.dag.params):

@@ -10,7 +10,7 @@ from enum import Enum
 from flowyml.migration.airflow.model import DagModel, Reference, Symbolic
 from flowyml.migration.airflow.writer.notes import Kind, Note
 
-__all__ = ["Dated", "asks_for_dates", "dated", "notes_of_dates"]
+__all__ = ["Dated", "asks_for_dates", "dated", "notes_of_dates", "zone_of"]
 
 _DATES = re.compile(
     r"\b(ds|ts|ds_nodash|ts_nodash\w*|logical_date|execution_date|data_interval_(start|end)|dag_run|"
@@ -40,15 +40,28 @@ def dated(dag: DagModel) -> Dated:
         return Dated.MOMENT
     if (dag.schedule or "").partition(":")[0] not in ("cron", "delta"):
         return Dated.OTHER
-    given = dag.schedule_value
-    given = given.default if isinstance(given, Symbolic) else given
-    name = given.import_path.rpartition(".")[2] if isinstance(given, Reference) else ""
+    table = _timetable(dag)
+    name = table.import_path.rpartition(".")[2] if table else ""
     if name.endswith("DataIntervalTimetable"):
         return Dated.START
-    if not name.endswith("Timetable"):
+    if table is None or not name.endswith("Timetable"):
         return Dated.EITHER
-    spans = [each.value for each in given.arguments if each.name == "interval"]
+    spans = [each.value for each in table.arguments if each.name == "interval"]
     return Dated.SHIFTED if any(span != timedelta() for span in spans) else Dated.MOMENT
+
+
+def zone_of(dag: DagModel) -> str | None:
+    """The time zone of a DAG's schedule: that of its timetable, else the DAG's. None where it is not known."""
+    table = _timetable(dag)
+    given = {each.name: each.value for each in table.arguments} if table else {}
+    zone = given.get("timezone", given.get("1", dag.timezone))
+    return zone if isinstance(zone, str) else None
+
+
+def _timetable(dag: DagModel) -> Reference | None:
+    given = dag.schedule_value
+    given = given.default if isinstance(given, Symbolic) else given
+    return given if isinstance(given, Reference) else None
 
 
 def asks_for_dates(text: str) -> bool:

@@ -26,7 +26,7 @@ from flowyml.migration.airflow.writer.context import (
     may_be_argument,
     texts_of,
 )
-from flowyml.migration.airflow.writer.dates import asks_for_dates, notes_of_dates
+from flowyml.migration.airflow.writer.dates import asks_for_dates, notes_of_dates, zone_of
 from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
@@ -567,7 +567,8 @@ class _Module:
         for group in model.groups:
             yield Note(
                 Kind.CHANGED, f"task group {group.group_id}", group.place,
-                "its tasks keep its name before theirs, without the box", "Call a pipeline within the pipeline.",
+                "its tasks keep its name before theirs, without the box" if group.prefix_group_id else
+                "its tasks are steps, without the box", "Call a pipeline within the pipeline.",
             )  # fmt: skip
 
     def _schedule(self, dag: _Dag) -> Iterator[str]:
@@ -577,22 +578,25 @@ class _Module:
         given: list[Part] = []
         if said == "None":
             return
-        if kind == "cron" and len(rest.split()) == 5:
+        zone = zone_of(model)
+        if kind == "cron" and len(rest.split()) == 5 and zone:
             given = ['"cron"', text_literal(rest)]
-            dag.schedule = f"cron:{rest} {model.timezone}"
+            dag.schedule = f"cron:{rest} {zone}"
         elif kind == "delta":
             given = ['"interval"', as_number(float(rest))]
             dag.schedule = f"delta:{float(rest)}"
         place = model.schedule_argument.place if model.schedule_argument else model.place
         if not given:
+            shown = said or "one that is not known"
+            shown += "" if zone else " in a time zone that is not known"
             dag.notes.append(
-                Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {said or 'one that is not known'}",
+                Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {shown}",
                      "Schedule the pipeline by hand, or run it by a hook or an API call.")
             )  # fmt: skip
             return
         given.append('on="airflow"')
-        if model.timezone != "UTC":
-            given.append(f"timezone={text_literal(model.timezone)}")
+        if zone and zone != "UTC":
+            given.append(f"timezone={text_literal(zone)}")
         if isinstance(model.start_date, datetime):
             start = text_literal(model.start_date.isoformat())
             given.append(f"start={self.word('datetime')}.fromisoformat({start})")
