@@ -201,7 +201,7 @@ def _arguments(spec: ast.arguments, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Names that a node sets to what is no expression of the function."""
+    """Names that a node sets to something else than an expression of the function."""
     match node:
         case ast.FunctionDef(name=str(name)) | ast.AsyncFunctionDef(name=str(name)) | ast.ClassDef(name=str(name)):
             yield name

@@ -676,7 +676,11 @@ def _dropped(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
             yield Note(Kind.CHANGED, f"{name} of {task.task_id}", task.place, unknown, "Say it in the pipeline.")
         elif name != "retries" and value is not None and not _is_time(value):
             yield Note(
-                Kind.CHANGED, f"{name} of {task.task_id}", task.place, "it is no time", "Say it in the pipeline."
+                Kind.CHANGED,
+                f"{name} of {task.task_id}",
+                task.place,
+                "it is not 0 seconds or more",
+                "Say it in the pipeline.",
             )
     if made.kind in ("operator", "hole"):
         return

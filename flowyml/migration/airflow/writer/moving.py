@@ -389,7 +389,7 @@ def _is_name(node: ast.AST, name: str) -> bool:
 def _looked_up(text: str) -> Iterator[str]:
     """The names that a text looks up where none of its functions and classes has them, or sets by ``global``.
 
-    Raises ``SyntaxError`` for what is no text of a module, as a ``nonlocal`` of a function around it.
+    Raises ``SyntaxError`` for what cannot stand in a module, as a ``nonlocal`` of a function around it.
     """
     top = symtable(text, "<moved>", "exec")
     yield from (each.get_name() for each in top.get_symbols() if each.is_referenced())
