@@ -10,7 +10,13 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from flowyml.migration.airflow.reader import library, nodes
+from flowyml.migration.airflow.reader import nodes
+from flowyml.migration.airflow.reader.library.built_in import BUILTINS
+from flowyml.migration.airflow.reader.library.dates import CALLED
+from flowyml.migration.airflow.reader.library.functions import PartialCall
+from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
+from flowyml.migration.airflow.reader.library.records import instance_method
+from flowyml.migration.airflow.reader.library.standard import LIBRARY, native_attribute
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import (
     Asset,
@@ -95,15 +101,15 @@ class Airflow:
 
     def lookup(self, path: str) -> Any:
         """What stands under the full name of something that is imported."""
-        if path in library.LIBRARY:
-            return library.LIBRARY[path]
+        if path in LIBRARY:
+            return LIBRARY[path]
         if path.startswith(("builtins.", "six.moves.", "future.builtins.")):
-            return library.BUILTINS.get(path.rpartition(".")[2], MISSING)
+            return BUILTINS.get(path.rpartition(".")[2], MISSING)
         parent, _, name = path.rpartition(".")
         if parent.rpartition(".")[2] in _ENUMS and name.isupper() and path.startswith("airflow"):
             return name.lower()
         if path.endswith("settings.TIMEZONE"):
-            return library.LIBRARY["datetime.UTC"]
+            return LIBRARY["datetime.UTC"]
         return self._folder(path)
 
     def _folder(self, path: str) -> Any:
@@ -124,8 +130,8 @@ class Airflow:
     def call_foreign(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
         """A call of something that is not in the root."""
         path, name = function.path, function.name
-        if path in library.CALLED:
-            return library.CALLED[path].call(self.machine, arguments, node)
+        if path in CALLED:
+            return CALLED[path].call(self.machine, arguments, node)
         handler = self._handler(path, name)
         if handler is not None:
             return handler(self, function, arguments, node)
@@ -203,7 +209,7 @@ class Airflow:
                 return self.grouped(function, arguments, node)
             case DagFactory():
                 return self.decorated_dag(function, arguments, node)
-            case library.PartialCall():
+            case PartialCall():
                 merged = Arguments(
                     [*function.arguments.positional, *arguments.positional],
                     {**function.arguments.named, **arguments.named},
@@ -339,7 +345,7 @@ class Airflow:
     def _name_of(self, function: Any, node: ast.AST) -> Any:
         if isinstance(function, (Function, Class)):
             return function.name
-        if isinstance(function, library.PartialCall):
+        if isinstance(function, PartialCall):
             return self._name_of(function.function, node)
         if isinstance(function, Bound):
             return function.function.name
@@ -731,24 +737,24 @@ class Airflow:
         self.initialise(owner.value, Arguments(rest, arguments.named, arguments.open), node)
 
     def _of_path(self, path: PurePosixPath, name: str, node: ast.AST) -> Any:
-        found = library.path_attribute(self.machine, path, name, node)
+        found = path_attribute(self.machine, path, name, node)
         return MISSING if found is None else found
 
-    def _of_opened(self, value: library.Opened, name: str, node: ast.AST) -> Any:
-        found = library.opened_attribute(self.machine, value, name)
+    def _of_opened(self, value: Opened, name: str, node: ast.AST) -> Any:
+        found = opened_attribute(self.machine, value, name)
         return MISSING if found is None else found
 
-    def _of_partial_call(self, value: library.PartialCall, name: str, node: ast.AST) -> Any:
+    def _of_partial_call(self, value: PartialCall, name: str, node: ast.AST) -> Any:
         return value.function if name == "func" else MISSING
 
     def _of_native(self, value: Native, name: str, node: ast.AST) -> Any:
-        found = library.native_attribute(self.machine, value, name)
+        found = native_attribute(self.machine, value, name)
         return MISSING if found is None else found
 
     def _of_instance(self, value: Instance, name: str, node: ast.AST) -> Any:
         if name in value.attributes or (value.cls is not None and value.cls.find(name) is not None):
             return MISSING
-        found = library.instance_method(self.machine, value, name)
+        found = instance_method(self.machine, value, name)
         return MISSING if found is None else found
 
     def _set_attribute(self, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
@@ -893,7 +899,7 @@ class Airflow:
 
     def _deserialised(self, value: Any, arguments: Arguments, node: ast.AST) -> Any:
         if hard(arguments.value("deserialize_json", 2)) is True and isinstance(value, str):
-            return library.LIBRARY["json.loads"].call(self.machine, Arguments([Given(value)]), node)
+            return LIBRARY["json.loads"].call(self.machine, Arguments([Given(value)]), node)
         return value
 
     def _outside(self, origin: str, given: Given | None, node: ast.AST) -> Any:
@@ -1002,7 +1008,7 @@ class Airflow:
         return self.machine.unknown(node, origin="clock")
 
     def _datetime(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
-        return library.LIBRARY["pendulum.datetime"].call(self.machine, arguments, node)
+        return LIBRARY["pendulum.datetime"].call(self.machine, arguments, node)
 
     def _search_path(self, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
         """``sys.path.append(folder)``: modules are looked for there too, if it is in the root."""
@@ -1170,8 +1176,8 @@ _ATTRIBUTES: Mapping[type, Callable[[Airflow, Any, str, ast.AST], Any]] = {
     Partial: Airflow._of_partial,
     Class: Airflow._of_class,
     PurePosixPath: Airflow._of_path,
-    library.Opened: Airflow._of_opened,
-    library.PartialCall: Airflow._of_partial_call,
+    Opened: Airflow._of_opened,
+    PartialCall: Airflow._of_partial_call,
     Native: Airflow._of_native,
     Instance: Airflow._of_instance,
 }

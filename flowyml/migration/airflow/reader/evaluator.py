@@ -9,7 +9,9 @@ from flowyml.migration.airflow.model import DagWarning
 from flowyml.migration.airflow.reader.api import Airflow
 from flowyml.migration.airflow.reader.calls import Calls
 from flowyml.migration.airflow.reader.files import Files
-from flowyml.migration.airflow.reader.library import BUILTINS, format_text, sort_in_place
+from flowyml.migration.airflow.reader.library.built_in import BUILTINS
+from flowyml.migration.airflow.reader.library.items import sort_in_place
+from flowyml.migration.airflow.reader.library.text import format_text
 from flowyml.migration.airflow.reader.machine import Options
 from flowyml.migration.airflow.reader.nodes import Dag
 from flowyml.migration.airflow.reader.statements import Abandoned, Break, Continue, Return

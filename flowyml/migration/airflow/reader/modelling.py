@@ -14,7 +14,7 @@ from typing import Any
 
 from flowyml.migration.airflow import model
 from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, FunctionModel, GroupModel, Place, TaskModel
-from flowyml.migration.airflow.reader import library
+from flowyml.migration.airflow.reader.library.functions import PartialCall
 from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom, light
 from flowyml.migration.airflow.reader.schedules import asset_ref, words
 from flowyml.migration.airflow.reader.values import (
@@ -102,7 +102,7 @@ class Modelling:
                 return model.ValueEdge(value.task_id)
             case Asset():
                 return asset_ref(value)
-            case Function() | Bound() | TaskFactory() | library.PartialCall():
+            case Function() | Bound() | TaskFactory() | PartialCall():
                 return self.function(value)
             case Class():
                 return model.Reference(
@@ -131,7 +131,7 @@ class Modelling:
         """A function of the root, wherever it is wrapped; None for any other."""
         if isinstance(value, Bound):
             value = value.function
-        while isinstance(value, (TaskFactory, library.PartialCall)):
+        while isinstance(value, (TaskFactory, PartialCall)):
             value = value.function
         if isinstance(value, Class):
             return FunctionModel(value.name, _place(value.module, value.node), value.module.name)

@@ -1,0 +1,119 @@
+"""Data as text: JSON, YAML, CSV, INI, literals of Python."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+from flowyml.migration.airflow.reader.files import parse_json, parse_yaml
+from flowyml.migration.airflow.reader.library.natives import known, plain
+from flowyml.migration.airflow.reader.library.paths import Opened
+from flowyml.migration.airflow.reader.operations import TooLarge
+from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard
+
+__all__ = ["NAMES"]
+
+
+def _text_in(machine: Any, value: Any) -> Any:
+    value = hard(value)
+    return value.text if isinstance(value, Opened) else value
+
+
+def _loader(parse: Callable[..., Any], *options: Any) -> Native:
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        given = arguments.positional[0].value if arguments.positional else arguments.value("stream")
+        text = _text_in(machine, given)
+        if isinstance(text, bytes):
+            text = text.decode(errors="replace")
+        if not isinstance(text, str):
+            return machine.unknown(node)
+        machine.step(len(text) // 20)
+        return machine.soft(machine.attempt(node, parse, text, *options), given)
+
+    return Native("load", call)
+
+
+def _rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    text = _text_in(machine, arguments.value("f", 0))
+    if isinstance(text, list):
+        text = "".join(hard(one) for one in text if isinstance(hard(one), str))
+    return machine.attempt(node, lambda: list(csv.reader(io.StringIO(text)))) if isinstance(text, str) else None
+
+
+def _dict_rows(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    text = _text_in(machine, arguments.value("f", 0))
+    if not isinstance(text, str):
+        return machine.unknown(node)
+    return machine.attempt(node, lambda: [dict(row) for row in csv.DictReader(io.StringIO(text))])
+
+
+def _literal(text: Any) -> Any:
+    if not isinstance(text, str) or len(text) > 20_000:
+        raise TooLarge
+    return ast.literal_eval(text)
+
+
+def _dumped(value: Any, **options: Any) -> str:
+    if not set(options) <= {"sort_keys", "ensure_ascii", "indent"} or options.get("indent") not in (
+        None,
+        0,
+        1,
+        2,
+        3,
+        4,
+        8,
+    ):
+        raise TooLarge
+    return json.dumps(value, **options)
+
+
+def _parser(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``configparser.ConfigParser``: sections of files of the root, without interpolation of others."""
+    parser = configparser.ConfigParser(interpolation=None)
+
+    def read(_: Any, given: Arguments, where: ast.AST) -> Any:
+        name = hard(given.value("filenames", 0))
+        for one in name if isinstance(name, (list, tuple)) else [name]:
+            if isinstance(one, (str, PurePosixPath)):
+                text = machine.attempt(where, read, machine, str(one))
+                if isinstance(text, str):
+                    machine.attempt(where, parser.read_string, text)
+        made.attributes["__sections__"] = {name: dict(parser[name]) for name in parser.sections()}
+
+    def get(convert: Callable[[str], Any]) -> Native:
+        def call(_: Any, given: Arguments, where: ast.AST) -> Any:
+            section, key = hard(given.value("section", 0)), hard(given.value("option", 1))
+            if parser.has_option(str(section), str(key)):
+                return machine.attempt(where, lambda: convert(parser.get(str(section), str(key))))
+            return given.value("fallback", None, machine.unknown(where))
+
+        return Native("get", call)
+
+    made = Instance(None, {"read": Native("read", read), "get": get(str), "getint": get(int), "getfloat": get(float)})
+    made.attributes["getboolean"] = get(lambda text: text.lower() in ("1", "yes", "true", "on"))
+    made.attributes["sections"] = Native("sections", lambda *_: parser.sections())
+    made.attributes["__sections__"] = {}
+    return made
+
+
+NAMES: dict[str, Any] = {
+    "configparser.ConfigParser": known(_parser),
+    "configparser.RawConfigParser": known(_parser),
+    "ast.literal_eval": plain(_literal),
+    "json.load": _loader(parse_json),
+    "json.loads": _loader(parse_json),
+    "json.dumps": plain(_dumped),
+    "yaml.load": _loader(parse_yaml),
+    "yaml.safe_load": _loader(parse_yaml),
+    "yaml.full_load": _loader(parse_yaml),
+    "yaml.load_all": _loader(parse_yaml, True),
+    "yaml.safe_load_all": _loader(parse_yaml, True),
+    "csv.reader": known(_rows),
+    "csv.DictReader": known(_dict_rows),
+}

@@ -1,0 +1,93 @@
+"""Dates and time zones: datetime, pendulum, pytz, zoneinfo, dateutil, calendar."""
+
+from __future__ import annotations
+
+import ast
+import calendar
+import datetime
+import zoneinfo
+from typing import Any
+
+from flowyml.migration.airflow.reader.library.natives import plain
+from flowyml.migration.airflow.reader.values import Arguments, Foreign, Native
+
+__all__ = ["CALLED", "NAMES", "clock"]
+
+
+def _zone(name: Any = "UTC") -> datetime.tzinfo:
+    if str(name).upper() == "UTC":
+        return datetime.UTC
+    return zoneinfo.ZoneInfo(name)
+
+
+def _pendulum(*args: Any, tz: Any = datetime.UTC, **kwargs: Any) -> datetime.datetime:
+    zone = _zone(tz) if isinstance(tz, str) else tz
+    return datetime.datetime(*args, **kwargs).replace(tzinfo=zone)  # noqa: DTZ001  # its zone comes next
+
+
+def _parsed(text: str, tz: Any = datetime.UTC, **_: Any) -> datetime.datetime:
+    found = datetime.datetime.fromisoformat(text)
+    zone = _zone(tz) if isinstance(tz, str) else tz
+    return found if found.tzinfo is not None else found.replace(tzinfo=zone)
+
+
+def _duration(
+    days: float = 0,
+    seconds: float = 0,
+    microseconds: float = 0,
+    milliseconds: float = 0,
+    minutes: float = 0,
+    hours: float = 0,
+    weeks: float = 0,
+) -> datetime.timedelta:
+    return datetime.timedelta(days, seconds, microseconds, milliseconds, minutes, hours, weeks)
+
+
+def _strptime(text: str, pattern: str) -> datetime.datetime:
+    return datetime.datetime.strptime(text, pattern)  # noqa: DTZ007  # what the file writes has no zone either
+
+
+def clock(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    return machine.unknown(node, origin="clock")
+
+
+NAMES: dict[str, Any] = {
+    "calendar.day_abbr": list(calendar.day_abbr),
+    "calendar.month_abbr": list(calendar.month_abbr),
+    "calendar.day_name": list(calendar.day_name),
+    "calendar.month_name": list(calendar.month_name),
+    "datetime.datetime": Foreign("datetime.datetime"),
+    "datetime.datetime.min": datetime.datetime.min,  # noqa: DTZ901 as in the file
+    "datetime.datetime.max": datetime.datetime.max,  # noqa: DTZ901 as in the file
+    "datetime.datetime.strptime": plain(_strptime),
+    "datetime.datetime.fromisoformat": plain(datetime.datetime.fromisoformat),
+    "datetime.datetime.combine": plain(datetime.datetime.combine),
+    "datetime.time.min": datetime.time.min,
+    "datetime.time.max": datetime.time.max,
+    "datetime.date.fromisoformat": plain(datetime.date.fromisoformat),
+    "datetime.timezone.utc": datetime.UTC,
+    "datetime.UTC": datetime.UTC,
+    "datetime.timezone": plain(datetime.timezone),
+    "pendulum.datetime": plain(_pendulum),
+    "pendulum.DateTime": plain(_pendulum),
+    "pendulum.timezone": plain(_zone),
+    "pendulum.Timezone": plain(_zone),
+    "pendulum.tz.timezone": plain(_zone),
+    "pendulum.parse": plain(_parsed),
+    "pendulum.duration": plain(_duration),
+    "pendulum.UTC": datetime.UTC,
+    "pytz.timezone": plain(_zone),
+    "pytz.utc": datetime.UTC,
+    "pytz.UTC": datetime.UTC,
+    "zoneinfo.ZoneInfo": plain(_zone),
+    "dateutil.tz.gettz": plain(_zone),
+    "dateutil.parser.parse": plain(_parsed),
+}
+
+
+CALLED: dict[str, Native] = {
+    "datetime.datetime": plain(datetime.datetime),
+    "datetime.date": plain(datetime.date),
+    "datetime.time": plain(datetime.time),
+    "datetime.timedelta": plain(datetime.timedelta),
+}

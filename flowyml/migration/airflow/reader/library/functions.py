@@ -1,0 +1,82 @@
+"""Functions of functions and of modules: functools, operator, contextlib, importlib, decorators."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Instance, Native, hard
+
+__all__ = ["NAMES", "PartialCall"]
+
+
+class PartialCall(Instance):
+    """``functools.partial``."""
+
+    def __init__(self, function: Any, arguments: Arguments) -> None:
+        super().__init__(None)
+        self.function = function
+        self.arguments = arguments
+
+
+def _partial(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    first, *rest = arguments.positional
+    return PartialCall(first.value, Arguments(rest, arguments.named))
+
+
+def _wraps(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    wrapped = arguments.value("wrapped", 0)
+
+    def rename(_: Any, given: Arguments, __: ast.AST) -> Any:
+        function = given.value("function", 0)
+        if isinstance(function, Function) and isinstance(wrapped, Function):
+            function.name = wrapped.name
+        return function
+
+    return Native("wraps", rename)
+
+
+def _identity(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """A decorator, with or without arguments of its own, that leaves a function as it is."""
+    if len(arguments.positional) == 1 and isinstance(arguments.positional[0].value, (Function, Class)):
+        return arguments.positional[0].value
+    return Native("decorator", lambda _, given, __: given.value("function", 0))
+
+
+def _context_manager(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    function = arguments.value("func", 0)
+    if isinstance(function, Function):
+        function.context_manager = True
+    return function
+
+
+def _import_module(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    name = hard(arguments.value("name", 0))
+    return machine.imported(name, node) if isinstance(name, str) else machine.unknown(node)
+
+
+NAMES: dict[str, Any] = {
+    "contextlib.contextmanager": known(_context_manager),
+    "functools.partial": known(_partial),
+    "functools.wraps": known(_wraps),
+    "functools.lru_cache": known(_identity),
+    "functools.cache": known(_identity),
+    "abc.abstractmethod": known(_identity),
+    "typing.overload": known(_identity),
+    "typing.cast": Native("cast", lambda machine, arguments, node: arguments.value("val", 1)),
+    "importlib.import_module": known(_import_module),
+    "operator.itemgetter": Native(
+        "itemgetter",
+        lambda machine, arguments, node: Native(
+            "item", lambda _, given, __: machine.item(given.value("obj", 0), arguments.value("item", 0), node)
+        ),
+    ),
+    "operator.attrgetter": Native(
+        "attrgetter",
+        lambda machine, arguments, node: Native(
+            "attr",
+            lambda _, given, __: machine.attribute(given.value("obj", 0), str(hard(arguments.value("a", 0))), node),
+        ),
+    ),
+}

@@ -1,0 +1,201 @@
+"""Builtins that make containers and go over items."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.machine import settle
+from flowyml.migration.airflow.reader.nodes import light
+from flowyml.migration.airflow.reader.values import Arguments, Function, Given, Instance, Native, hard
+
+__all__ = ["NAMES", "from_keys", "keys_of", "sort_in_place"]
+
+
+def _len(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    value = arguments.value("obj", 0)
+    if isinstance(hard(value), (list, tuple, dict, set, str, bytes, range)):
+        return machine.soft(len(hard(value)), value)
+    method = hard(value).cls.find("__len__") if isinstance(hard(value), Instance) and hard(value).cls else None
+    if isinstance(method, Function):
+        return machine.call(machine.bound(method, hard(value), node), Arguments(), node)
+    items = machine.iterate(value, node)
+    return machine.unknown(node) if items is None else len(items)
+
+
+def _container(kind: Callable[..., Any]) -> Native:
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        if not arguments.positional and not arguments.named:
+            return kind()
+        items = machine.iterate(arguments.value("iterable", 0), node)
+        if items is None or (kind in (set, frozenset) and not light(items)):
+            return machine.unknown(node)
+        return machine.attempt(node, kind, items)
+
+    return Native(getattr(kind, "__name__", "container"), call)
+
+
+def _dict(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    found: dict[Any, Any] = {}
+    if arguments.positional:
+        first = hard(arguments.positional[0].value)
+        items = first if isinstance(first, dict) else machine.iterate(first, node)
+        if items is None:
+            return machine.unknown(node)
+        if not light([list(one)[:1] for one in items if isinstance(one, (list, tuple))]):
+            return machine.unknown(node)
+        made = machine.attempt(node, dict, items)
+        if not isinstance(made, dict):
+            return made
+        found = made
+    found.update({name: given.value for name, given in arguments.named.items()})
+    return found
+
+
+def from_keys(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("iterable", 0), node)
+    if items is None or not light(items):
+        return machine.unknown(node)
+    return machine.attempt(node, dict.fromkeys, [hard(one) for one in items], arguments.value("value", 1))
+
+
+def _zip(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    lists = [machine.iterate(given.value, node) for given in arguments.positional]
+    if any(one is None for one in lists):
+        return machine.unknown(node)
+    return list(zip(*lists, strict=False))
+
+
+def _enumerate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("iterable", 0), node)
+    start = hard(arguments.value("start", 1, 0))
+    return machine.unknown(node) if items is None or not isinstance(start, int) else list(enumerate(items, start))
+
+
+def _map(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    function, *rest = [given.value for given in arguments.positional]
+    lists = [machine.iterate(one, node) for one in rest]
+    if any(one is None for one in lists):
+        return machine.unknown(node)
+    rows = zip(*lists, strict=False)
+    return [machine.call(function, Arguments([Given(one) for one in row]), node) for row in rows]
+
+
+def _filter(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    function, items = arguments.value("function", 0), machine.iterate(arguments.value("iterable", 1), node)
+    if items is None:
+        return machine.unknown(node)
+    kept: list[Any] = []
+    for one in items:
+        answer = one if function is None else machine.call(function, Arguments([Given(one)]), node)
+        if machine.truth(answer) is not False:
+            kept.append(one)
+    return kept
+
+
+def keys_of(machine: Any, items: list[Any], key: Any, node: ast.AST) -> list[Any]:
+    """What ``key`` makes of each item; the items themselves without one."""
+    return items if key is None else [machine.call(key, Arguments([Given(one)]), node) for one in items]
+
+
+def _ordered(machine: Any, items: list[Any], arguments: Arguments, node: ast.AST) -> Any:
+    plain_keys, _, _, all_known = settle(keys_of(machine, items, arguments.value("key"), node))
+    if not all_known:
+        return machine.unknown(node)
+    rows = sorted(zip(plain_keys, range(len(items)), strict=True), reverse=bool(hard(arguments.value("reverse"))))
+    return [items[index] for _, index in rows]
+
+
+def _sorted(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("iterable", 0), node)
+    if items is None:
+        return machine.unknown(node)
+    return machine.attempt(node, _ordered, machine, items, arguments, node)
+
+
+def sort_in_place(machine: Any, value: list[Any], arguments: Arguments, node: ast.AST) -> None:
+    """``value.sort(key=…, reverse=…)``."""
+    found = machine.attempt(node, _ordered, machine, list(value), arguments, node)
+    if isinstance(found, list):
+        value[:] = found
+
+
+def _extreme(largest: bool) -> Native:
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        many = len(arguments.positional) > 1
+        first = [given.value for given in arguments.positional] if many else arguments.value("iterable", 0)
+        items = machine.iterate(first, node)
+        if not items:
+            return machine.unknown(node) if items is None else arguments.value("default", None, machine.unknown(node))
+        key = Arguments([], {"key": given} if (given := arguments.get("key")) else {})
+        found = machine.attempt(node, _ordered, machine, items, key, node)
+        return found[-1 if largest else 0] if isinstance(found, list) else found
+
+    return Native("max" if largest else "min", call)
+
+
+def _sum(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("iterable", 0), node)
+    if items is None:
+        return machine.unknown(node)
+    total = arguments.value("start", 1, 0)
+    for one in items:
+        total = machine.operate(ast.Add, total, one, node)
+    return total
+
+
+def _quantifier(stop: bool) -> Native:
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        items = machine.iterate(arguments.value("iterable", 0), node)
+        if items is None:
+            return machine.unknown(node)
+        answers = [machine.truth(one) for one in items]
+        if stop in answers:
+            return stop
+        return machine.unknown(node) if None in answers else not stop
+
+    return Native("any" if stop else "all", call)
+
+
+def _next(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    value = hard(arguments.value("iterator", 0))
+    if isinstance(value, list) and value:
+        return value.pop(0) if machine.truth(value) else None
+    if isinstance(value, list) and len(arguments.positional) > 1:
+        return arguments.positional[1].value
+    return machine.unknown(node)
+
+
+def _iterator(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("iterable", 0), node)
+    return machine.unknown(node) if items is None else items
+
+
+def _reversed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    items = machine.iterate(arguments.value("sequence", 0), node)
+    return machine.unknown(node) if items is None else items[::-1]
+
+
+NAMES: dict[str, Any] = {
+    "len": known(_len),
+    "list": _container(list),
+    "tuple": _container(tuple),
+    "set": _container(set),
+    "frozenset": _container(frozenset),
+    "dict": known(_dict),
+    "zip": known(_zip),
+    "enumerate": known(_enumerate),
+    "map": known(_map),
+    "filter": known(_filter),
+    "sorted": known(_sorted),
+    "reversed": known(_reversed),
+    "max": _extreme(True),
+    "min": _extreme(False),
+    "sum": known(_sum),
+    "any": _quantifier(True),
+    "all": _quantifier(False),
+    "next": known(_next),
+    "iter": known(_iterator),
+}

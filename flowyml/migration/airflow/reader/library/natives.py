@@ -1,0 +1,37 @@
+"""How functions of Python become natives."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from flowyml.migration.airflow.reader.machine import settle
+from flowyml.migration.airflow.reader.operations import checked
+from flowyml.migration.airflow.reader.values import Arguments, Native
+
+__all__ = ["known", "nothing", "plain"]
+
+
+def plain(function: Callable[..., Any]) -> Native:
+    """A native of plain data: an unknown argument makes an unknown result."""
+
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        args = [given.value for given in arguments.positional]
+        kwargs = {name: given.value for name, given in arguments.named.items()}
+        args, kwargs, soft, known = settle(args, kwargs)
+        if not known or arguments.open:
+            return machine.unknown(node)
+        found = machine.attempt(node, lambda: checked(function(*args, **kwargs)))
+        return machine.soft(found, *soft)
+
+    return Native(getattr(function, "__name__", "native"), call)
+
+
+def known(function: Callable[[Any, Arguments, ast.AST], Any]) -> Native:
+    """A native that looks at its arguments itself."""
+    return Native(function.__name__.strip("_"), function)
+
+
+def nothing(machine: Any, arguments: Arguments, node: ast.AST) -> None:
+    return None

@@ -1,0 +1,191 @@
+"""Builtins that look at objects, classes and scopes, and evaluate text."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from flowyml.migration.airflow.reader.library.natives import known
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Class,
+    Foreign,
+    Function,
+    Instance,
+    Module,
+    Native,
+    Unknown,
+    hard,
+)
+
+__all__ = ["NAMES"]
+
+_KINDS: Mapping[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+    "tuple": tuple,
+    "set": set,
+    "bytes": bytes,
+    "datetime": datetime.datetime,
+    "date": datetime.date,
+    "timedelta": datetime.timedelta,
+    "Mapping": dict,
+    "Sequence": (list, tuple, str),
+    "Iterable": (list, tuple, str, dict, set),
+    "List": list,
+    "Dict": dict,
+}
+
+
+def _isinstance(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    value, kinds = hard(arguments.value("obj", 0)), hard(arguments.value("cls", 1))
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    answers = [_is_kind(value, kind) for kind in kinds]
+    return True if True in answers else machine.unknown(node) if None in answers else False
+
+
+def _is_kind(value: Any, kind: Any) -> bool | None:
+    if isinstance(value, (Unknown, Foreign)):
+        return None
+    if isinstance(kind, Class):
+        return isinstance(value, Instance) and value.cls is not None and kind in value.cls.mro()
+    name = kind.name if isinstance(kind, (Native, Foreign)) else ""
+    if name in _KINDS:
+        return isinstance(value, _KINDS[name])
+    if isinstance(value, Instance):
+        return type(value).__name__ == {"DAG": "Dag", "TaskGroup": "Group", "BaseOperator": "Task"}.get(name, name)
+    return False if isinstance(value, (str, int, float, list, dict, tuple, set, type(None))) else None
+
+
+def _getattr(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    owner, name = arguments.value("o", 0), hard(arguments.value("name", 1))
+    if not isinstance(name, str):
+        return machine.unknown(node)
+    if len(arguments.positional) < 3:
+        return machine.attribute(owner, name, node)
+    if _has(owner, name) is False:
+        return arguments.positional[2].value
+    return machine.attribute(owner, name, node)
+
+
+def _has(owner: Any, name: str) -> bool | None:
+    owner = hard(owner)
+    if isinstance(owner, Module):
+        return name in owner.scope.names
+    if isinstance(owner, Class):
+        return owner.find(name) is not None or (None if owner.foreign() else False)
+    if type(owner) is Instance and owner.cls is not None:
+        return name in owner.attributes or _has(owner.cls, name)
+    return None
+
+
+def _hasattr(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    found = _has(arguments.value("o", 0), str(hard(arguments.value("name", 1))))
+    return machine.unknown(node) if found is None else found
+
+
+def _setattr(machine: Any, arguments: Arguments, node: ast.AST) -> None:
+    name = hard(arguments.value("name", 1))
+    if isinstance(name, str):
+        machine.assign_attribute(arguments.value("o", 0), name, arguments.value("value", 2), node)
+
+
+def _globals(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    return machine.module.scope.names
+
+
+def _locals(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    return machine.scope.names
+
+
+def _super(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    return machine.make_super(node)
+
+
+def _type(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    value = hard(arguments.value("object", 0))
+    if isinstance(value, Instance) and value.cls is not None:
+        return value.cls
+    if len(arguments.positional) == 3:
+        return _made_class(machine, arguments, node)
+    if len(arguments.positional) == 1 and type(value).__name__ in machine.builtins:
+        return machine.builtins[type(value).__name__]
+    return machine.unknown(node)
+
+
+def _made_class(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``type(name, bases, names)``."""
+    name, bases, names = (hard(given.value) for given in arguments.positional)
+    if not isinstance(name, str) or not isinstance(bases, tuple) or not isinstance(names, dict):
+        return machine.unknown(node)
+    empty = ast.ClassDef(name=name, bases=[], keywords=[], body=[], decorator_list=[])
+    return Class(
+        name, empty, machine.module, tuple(one for one in bases if isinstance(one, (Class, Foreign))), dict(names)
+    )
+
+
+def _evaluated(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``eval(text)``: the text is read as the rest of the file is."""
+    text = hard(arguments.value("expression", 0))
+    if not isinstance(text, str) or len(text) > 10_000:
+        return machine.unknown(node)
+    tree = machine.attempt(node, ast.parse, text.strip(), "<eval>", "eval")
+    return machine.elsewhere(text, lambda: machine.eval(tree.body)) if isinstance(tree, ast.Expression) else tree
+
+
+def _executed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """``exec(text)``, in the same way."""
+    text = hard(arguments.value("source", 0))
+    if (
+        not isinstance(text, str)
+        or len(text) > 50_000
+        or (len(arguments.positional) > 1 and not _is_here(machine, arguments))
+    ):
+        return machine.unknown(node)
+    tree = machine.attempt(node, ast.parse, text, "<exec>")
+    if isinstance(tree, ast.Module):
+        machine.elsewhere(text, lambda: machine.block(tree.body))
+    return None
+
+
+def _is_here(machine: Any, arguments: Arguments) -> bool:
+    return hard(arguments.positional[1].value) is machine.module.scope.names
+
+
+def _callable(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    value = hard(arguments.value("object", 0))
+    if isinstance(value, (Function, Class, Native)):
+        return True
+    return False if isinstance(value, (str, int, float, list, dict, tuple, type(None))) else machine.unknown(node)
+
+
+def _marked(arguments: Arguments, kind: str) -> Any:
+    function = arguments.value("function", 0)
+    if isinstance(function, Function):
+        function.kind = kind
+    return function
+
+
+NAMES: dict[str, Any] = {
+    "isinstance": known(_isinstance),
+    "getattr": known(_getattr),
+    "hasattr": known(_hasattr),
+    "setattr": known(_setattr),
+    "globals": known(_globals),
+    "locals": known(_locals),
+    "vars": known(_locals),
+    "super": known(_super),
+    "type": known(_type),
+    "callable": known(_callable),
+    "eval": known(_evaluated),
+    "exec": known(_executed),
+    "staticmethod": Native("staticmethod", lambda machine, arguments, node: _marked(arguments, "static")),
+    "classmethod": Native("classmethod", lambda machine, arguments, node: _marked(arguments, "class")),
+    "property": Native("property", lambda machine, arguments, node: _marked(arguments, "property")),
+}

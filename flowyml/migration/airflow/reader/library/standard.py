@@ -1,0 +1,60 @@
+"""The standard library and its kin, by import path."""
+
+from __future__ import annotations
+
+import ast
+import math
+from typing import Any
+
+from flowyml.migration.airflow.reader.library import collecting, data, dates, functions, paths, records, text
+from flowyml.migration.airflow.reader.library.built_in import BUILTINS
+from flowyml.migration.airflow.reader.library.items import from_keys
+from flowyml.migration.airflow.reader.library.natives import known, plain
+from flowyml.migration.airflow.reader.values import Arguments, Native
+
+__all__ = ["LIBRARY", "native_attribute"]
+
+LIBRARY: dict[str, Any] = {
+    "typing.TYPE_CHECKING": False,
+    "typing_extensions.TYPE_CHECKING": False,
+    "sys.version_info": (3, 11, 0),
+    "sys.platform": "linux",
+    "sys.maxsize": 2**63 - 1,
+    "math.inf": math.inf,
+    "math.pi": math.pi,
+    "functools.cached_property": BUILTINS["property"],
+    "collections.OrderedDict": BUILTINS["dict"],
+    "collections.deque": BUILTINS["list"],
+    "enum.auto": known(dates.clock),
+    "math.ceil": plain(math.ceil),
+    "math.floor": plain(math.floor),
+    **collecting.NAMES,
+    **data.NAMES,
+    **dates.NAMES,
+    **functions.NAMES,
+    **paths.NAMES,
+    **records.NAMES,
+    **text.NAMES,
+}
+
+
+_PATHS = {id(value): path for path, value in LIBRARY.items() if isinstance(value, Native)}
+
+
+def native_attribute(machine: Any, value: Native, name: str) -> Any:
+    """``str.lower``, ``dict.fromkeys``: a method of a builtin class, taken from the class."""
+    path = _PATHS.get(id(value))
+    if path is not None and f"{path}.{name}" in LIBRARY:
+        return LIBRARY[f"{path}.{name}"]
+    if value.name == "dict" and name == "fromkeys":
+        return Native(name, from_keys)
+    if value.name in ("str", "list", "dict", "set", "tuple"):
+
+        def call(_: Any, given: Arguments, node: ast.AST) -> Any:
+            if not given.positional:
+                return machine.unknown(node)
+            first, *rest = given.positional
+            return machine.call(machine.attribute(first.value, name, node), Arguments(rest, given.named), node)
+
+        return Native(name, call)
+    return None
