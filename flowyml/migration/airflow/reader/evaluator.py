@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from flowyml.migration.airflow.model import DagWarning
-from flowyml.migration.airflow.reader.api import Airflow
+from flowyml.migration.airflow.reader.api.world import Airflow
 from flowyml.migration.airflow.reader.calls import Calls
 from flowyml.migration.airflow.reader.files import Files
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS

@@ -123,6 +123,10 @@ class Arguments:
         given = self.get(name, position)
         return default if given is None else given.value
 
+    def joined(self, more: Arguments) -> Arguments:
+        """These and then more, whose names win."""
+        return Arguments([*self.positional, *more.positional], {**self.named, **more.named})
+
     def values(self) -> Iterator[Any]:
         for given in (*self.positional, *self.named.values()):
             yield given.value

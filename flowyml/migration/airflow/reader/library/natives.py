@@ -10,7 +10,7 @@ from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.operations import checked
 from flowyml.migration.airflow.reader.values import Arguments, Native
 
-__all__ = ["known", "nothing", "plain"]
+__all__ = ["known", "native", "nothing", "plain"]
 
 
 def plain(function: Callable[..., Any]) -> Native:
@@ -31,6 +31,11 @@ def plain(function: Callable[..., Any]) -> Native:
 def known(function: Callable[[Any, Arguments, ast.AST], Any]) -> Native:
     """A native that looks at its arguments itself."""
     return Native(function.__name__.strip("_"), function)
+
+
+def native(name: str, function: Callable[[Arguments, ast.AST], Any]) -> Native:
+    """A native that asks nothing of the evaluator: it gets its arguments, and where it is called."""
+    return Native(name, lambda _, arguments, where: function(arguments, where))
 
 
 def nothing(machine: Any, arguments: Arguments, node: ast.AST) -> None:

@@ -1,0 +1,322 @@
+"""Attributes of the objects that Airflow makes, and of natives."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from flowyml.migration.airflow.reader import nodes
+from flowyml.migration.airflow.reader.api import decorators, edges
+from flowyml.migration.airflow.reader.api.import_paths import is_operator
+from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.library.functions import PartialCall
+from flowyml.migration.airflow.reader.library.natives import native
+from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
+from flowyml.migration.airflow.reader.library.records import instance_method
+from flowyml.migration.airflow.reader.library.standard import native_attribute
+from flowyml.migration.airflow.reader.machine import MISSING
+from flowyml.migration.airflow.reader.nodes import (
+    Asset,
+    Dag,
+    DagFactory,
+    Group,
+    GroupFactory,
+    Label,
+    Partial,
+    Task,
+    TaskFactory,
+    XCom,
+)
+from flowyml.migration.airflow.reader.values import Arguments, Class, Foreign, Given, Instance, Native, hard, shape
+
+__all__ = ["ENDINGS", "assign", "attribute"]
+
+_SETTABLE = frozenset({"trigger_rule", "retries", "retry_delay", "execution_timeout", "pool", "queue"})
+
+
+def _of_task(world: Making, task: Task, name: str, node: ast.AST) -> Any:
+    found = edges.relations(world, task, name)
+    if found is not MISSING:
+        return found
+    answer = _TASK.get(name)
+    if answer is not None:
+        return answer(world, task)
+    if name in task.attributes:
+        return task.attributes[name]
+    if task.cls is not None and task.cls.find(name) is not None:
+        return MISSING
+    given = task.arguments.get(name) or task.defaults.get(name)
+    return MISSING if given is None else given.value
+
+
+def _as_setup(world: Making, task: Task) -> Native:
+    def mark(arguments: Arguments, where: ast.AST) -> Any:
+        task.setup = True
+        return task
+
+    return native("as_setup", mark)
+
+
+def _as_teardown(world: Making, task: Task) -> Native:
+    def mark(arguments: Arguments, where: ast.AST) -> Any:
+        task.teardown = True
+        setups = arguments.value("setups", 0)
+        task.lenient = hard(arguments.value("on_failure_fail_dagrun")) is not True
+        for one in nodes._flat(setups) if setups is not None else ():
+            for each in one.tasks() if isinstance(one, XCom) else [one]:
+                if isinstance(each, Task):
+                    each.setup = True
+                    world.context.edge(each, task)
+        return task
+
+    return native("as_teardown", mark)
+
+
+def _of_xcom(world: Making, value: XCom, name: str, node: ast.AST) -> Any:
+    found = edges.relations(world, value, name)
+    if found is not MISSING:
+        return found
+    if name in ("map", "zip", "concat"):
+        return native(name, lambda arguments, where: _followed(value, name, arguments))
+    if name in ("operator", "key"):
+        return value.task if name == "operator" else value.key
+    if name in ("as_setup", "as_teardown"):
+        method = _as_setup(world, value.task) if name == "as_setup" else _as_teardown(world, value.task)
+        return native(name, lambda arguments, where: (method.call(world.machine, arguments, where), value)[1])
+    return _of_task(world, value.task, name, node)
+
+
+def _of_group(world: Making, group: Group, name: str, node: ast.AST) -> Any:
+    found = edges.relations(world, group, name)
+    if found is not MISSING:
+        return found
+    answers: dict[str, Callable[[], Any]] = {
+        "group_id": lambda: group.group_id,
+        "label": lambda: group.own_id,
+        "dag": lambda: group.dag,
+        "__iter__": lambda: list(group.members()),
+        "roots": group.roots,
+        "leaves": group.leaves,
+        "get_roots": lambda: native(name, lambda *_: group.roots()),
+        "get_leaves": lambda: native(name, lambda *_: group.leaves()),
+        "parent_group": lambda: group.parent,
+        "children": lambda: {key.removeprefix("group:"): one for key, one in group.children.items()},
+        "add": lambda: native(name, lambda arguments, _: _moved(world, group, arguments)),
+    }
+    return answers[name]() if name in answers else MISSING
+
+
+def _moved(world: Making, group: Group, arguments: Arguments) -> Any:
+    task = hard(arguments.value("task", 0))
+    if isinstance(task, Task) and task.group is not None and task.dag is not None:
+        task.group.children.pop(task.task_id, None)
+        task.dag.tasks.pop(task.task_id, None)
+        task.group = group
+        world.context.adopt(task, task.dag)
+    return task
+
+
+def _of_dag(world: Making, dag: Dag, name: str, node: ast.AST) -> Any:
+    answers: dict[str, Callable[[], Any]] = {
+        "dag_id": lambda: dag.dag_id,
+        "tasks": lambda: list(dag.tasks.values()),
+        "task_ids": lambda: list(dag.tasks),
+        "task_dict": lambda: dict(dag.tasks),
+        "task_group": lambda: dag.root,
+        "roots": lambda: [one for one in dag.tasks.values() if not one.upstream],
+        "leaves": lambda: [one for one in dag.tasks.values() if not one.downstream],
+        "default_args": lambda: {key: given.value for key, given in dag.default_args.items()},
+        "get_task": lambda: native(name, lambda arguments, where: _task_named(world, dag, arguments, where)),
+        "has_task": lambda: native(name, lambda arguments, _: hard(arguments.value("task_id", 0)) in dag.tasks),
+        "add_task": lambda: native(name, lambda arguments, _: _added(world, dag, arguments)),
+        "add_tasks": lambda: native(name, lambda arguments, where: _added_all(world, dag, arguments, where)),
+        "set_dependency": lambda: native(name, lambda arguments, where: _depends(world, dag, arguments, where)),
+        "task": lambda: native(name, lambda arguments, where: _dag_task(world, dag, arguments, where)),
+        "task_group_decorator": lambda: MISSING,
+    }
+    if name in answers:
+        return answers[name]()
+    if name in dag.attributes:
+        return dag.attributes[name]
+    given = dag.arguments.get(name)
+    if given is not None and (dag.cls is None or dag.cls.find(name) is None):
+        return given.value
+    return MISSING
+
+
+def _dag_task(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> Any:
+    return decorators.decorates(
+        world,
+        "@task",
+        "airflow.decorators.task",
+        Arguments(arguments.positional, {**arguments.named, "dag": Given(dag)}),
+        node,
+    )
+
+
+def _task_named(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> Any:
+    name = hard(arguments.value("task_id", 0))
+    return dag.tasks[name] if name in dag.tasks else world.machine.fail("TaskNotFound", shape(name), node)
+
+
+def _added(world: Making, dag: Dag, arguments: Arguments) -> None:
+    task = hard(arguments.value("task", 0))
+    task = task.task if isinstance(task, XCom) else task
+    if isinstance(task, Task) and task.dag is None:
+        world.context.adopt(task, dag)
+
+
+def _added_all(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> None:
+    for one in world.machine.iterate(arguments.value("tasks", 0), node) or ():
+        _added(world, dag, Arguments([Given(one)]))
+
+
+def _depends(world: Making, dag: Dag, arguments: Arguments, node: ast.AST) -> None:
+    names = [hard(arguments.value("upstream_task_id", 0)), hard(arguments.value("downstream_task_id", 1))]
+    tasks = [dag.tasks.get(name) for name in names]
+    if tasks[0] is not None and tasks[1] is not None:
+        world.context.edge(tasks[0], tasks[1])
+    else:
+        world.machine.warn("unknown-edge", f"set_dependency names tasks that are not known: {names}", node)
+
+
+def _of_factory(world: Making, factory: Any, name: str, node: ast.AST) -> Any:
+    if name == "override":
+        return native(name, lambda arguments, _: decorators.overridden(factory, arguments))
+    if name == "partial":
+        return native(name, lambda arguments, _: decorators.partly(factory, arguments))
+    if name in ("expand", "expand_kwargs"):
+        return native(name, lambda arguments, where: decorators.expanded(world, factory, name, arguments, where))
+    if name in ("function", "__wrapped__", "python_callable"):
+        return factory.function
+    if name in ("__name__", "__doc__"):
+        return world.machine.attribute(factory.function, name, node)
+    return MISSING
+
+
+def _of_partial(world: Making, partial: Partial, name: str, node: ast.AST) -> Any:
+    if name in ("expand", "expand_kwargs"):
+        return native(name, lambda arguments, where: decorators.expanded(world, partial, name, arguments, where))
+    return MISSING
+
+
+def _of_class(world: Making, cls: Class, name: str, node: ast.AST) -> Any:
+    if name == "partial" and any(is_operator(base.path) for base in cls.foreign()):
+        return native(name, lambda arguments, where: Partial(cls, arguments, where))
+    if name == "__init__":
+        return native(name, lambda arguments, where: _base_init(world, arguments, where))
+    return MISSING
+
+
+def _base_init(world: Making, arguments: Arguments, node: ast.AST) -> None:
+    owner, *rest = arguments.positional
+    world.initialise(owner.value, Arguments(rest, arguments.named, arguments.open), node)
+
+
+def _of_path(world: Making, path: PurePosixPath, name: str, node: ast.AST) -> Any:
+    found = path_attribute(world.machine, path, name, node)
+    return MISSING if found is None else found
+
+
+def _of_opened(world: Making, value: Opened, name: str, node: ast.AST) -> Any:
+    found = opened_attribute(world.machine, value, name)
+    return MISSING if found is None else found
+
+
+def _of_partial_call(world: Making, value: PartialCall, name: str, node: ast.AST) -> Any:
+    return value.function if name == "func" else MISSING
+
+
+def _of_native(world: Making, value: Native, name: str, node: ast.AST) -> Any:
+    found = native_attribute(world.machine, value, name)
+    return MISSING if found is None else found
+
+
+def _of_instance(world: Making, value: Instance, name: str, node: ast.AST) -> Any:
+    if name in value.attributes or (value.cls is not None and value.cls.find(name) is not None):
+        return MISSING
+    found = instance_method(world.machine, value, name)
+    return MISSING if found is None else found
+
+
+def _set_attribute(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+    owner, name = arguments.value("world", 0), hard(arguments.value("name", 1))
+    if isinstance(name, str):
+        world.machine.assign_attribute(owner, name, arguments.value("value", 2), node)
+
+
+def attribute(world: Making, value: Any, name: str, node: ast.AST) -> Any:
+    """An attribute of one of Airflow's own objects."""
+    finder = _ATTRIBUTES.get(type(value))
+    return MISSING if finder is None else finder(world, value, name, node)
+
+
+def assign(world: Making, value: Any, name: str, new: Any, node: ast.AST) -> bool:
+    """Sets an attribute of one of Airflow's own objects. Returns whether it is done."""
+    value = value.task if isinstance(value, XCom) else value
+    if isinstance(value, Task) and name == "dag" and isinstance(hard(new), Dag):
+        if value.dag is None:
+            world.context.adopt(value, hard(new))
+        return True
+    if isinstance(value, Task) and value.ready:
+        value.attributes[name] = new
+        if name in _SETTABLE:
+            value.arguments.named[name] = Given(new, None, world.machine.module)
+        if value.cls is None:  # else its class says which of its attributes are templates, when it is made
+            world.context.depend(value, new)
+        return True
+    if isinstance(value, Dag) and value.ready:
+        value.attributes[name] = new
+        value.arguments.named.setdefault(name, Given(new, None, world.machine.module))
+        return True
+    return isinstance(value, (Label, Asset))
+
+
+def _followed(value: XCom, name: str, arguments: Arguments) -> XCom:
+    others = tuple(one for each in arguments.values() if isinstance(one := hard(each), XCom))
+    what = arguments.value("f", 0) if name == "map" else list(others)
+    return XCom(value.task, value.key, (*value.path, (name, what)), (*value.parts, *others))
+
+
+_TASK: Mapping[str, Callable[[Making, Task], Any]] = {
+    "task_id": lambda _, task: task.task_id if isinstance(task.own_id, str) else task.own_id,
+    "node_id": lambda _, task: task.task_id,
+    "label": lambda _, task: task.own_id,
+    "output": lambda _, task: XCom(task),
+    "operator": lambda _, task: task,
+    "dag": lambda _, task: task.dag,
+    "dag_id": lambda _, task: task.dag.dag_id if task.dag else None,
+    "task_group": lambda _, task: task.group,
+    "upstream_list": lambda _, task: list(task.upstream),
+    "downstream_list": lambda _, task: list(task.downstream),
+    "upstream_task_ids": lambda _, task: {one.task_id for one in task.upstream},
+    "downstream_task_ids": lambda _, task: {one.task_id for one in task.downstream},
+    "as_setup": _as_setup,
+    "as_teardown": _as_teardown,
+    "roots": lambda _, task: [task],
+    "leaves": lambda _, task: [task],
+}
+
+
+_ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
+    Task: _of_task,
+    XCom: _of_xcom,
+    Group: _of_group,
+    Dag: _of_dag,
+    Label: lambda world, value, name, _: edges.relations(world, value, name),
+    TaskFactory: _of_factory,
+    GroupFactory: _of_factory,
+    DagFactory: _of_factory,
+    Partial: _of_partial,
+    Class: _of_class,
+    PurePosixPath: _of_path,
+    Opened: _of_opened,
+    PartialCall: _of_partial_call,
+    Native: _of_native,
+    Instance: _of_instance,
+}
+ENDINGS: Mapping[str, Handler] = {
+    "object.__setattr__": _set_attribute,
+}

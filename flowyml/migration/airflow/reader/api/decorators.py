@@ -1,0 +1,267 @@
+"""Functions decorated with ``@dag``, ``@task`` and ``@task_group``: decorating, calling, mapping them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from flowyml.migration.airflow.reader import nodes
+from flowyml.migration.airflow.reader.api.making import Handler, Making, path_of
+from flowyml.migration.airflow.reader.nodes import (
+    DagFactory,
+    Group,
+    GroupFactory,
+    MappedArgument,
+    Partial,
+    Task,
+    TaskFactory,
+    XCom,
+)
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Bound,
+    Class,
+    Foreign,
+    Function,
+    Given,
+    Native,
+    Raised,
+    Unknown,
+    hard,
+)
+
+__all__ = [
+    "NAMES",
+    "decorated_dag",
+    "decorates",
+    "expanded",
+    "grouped",
+    "overridden",
+    "partly",
+    "task_decorator",
+    "taskflow",
+]
+
+
+def decorated_dag(world: Making, factory: DagFactory, arguments: Arguments, node: ast.AST) -> Any:
+    """A call of a function decorated with ``@dag``."""
+    given = Arguments(list(factory.arguments.positional), dict(factory.arguments.named))
+    function = factory.function
+    if given.get("dag_id", 0) is None and isinstance(function, Function):
+        given.named["dag_id"] = Given(function.name)
+    dag = world.make_dag(given, factory.node)
+    dag.style, dag.registered, dag.calls = "decorator", True, arguments
+    if not isinstance(function, Function):
+        world.machine.warn("unknown-call", "what the decorated function does is not known", node)
+        return dag
+    dag.function, dag.module = function, function.module
+    dag.doc = world.machine.attribute(function, "__doc__", node)
+    world.context.dags.append(dag)
+    groups, world.context.groups = world.context.groups, []
+    try:
+        world.machine.call(function, _parameters(world, function, arguments, node), node)
+    finally:
+        world.context.dags.pop()
+        world.context.groups = groups
+    return dag
+
+
+def _parameters(world: Making, function: Function, arguments: Arguments, node: ast.AST) -> Arguments:
+    """A decorated DAG's arguments, which are the run's parameters: not known, by name."""
+    place = world.machine.place(node)
+    spec = function.node.args
+    names = [one.arg for one in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
+    return Arguments([], {name: Given(Unknown(name, place, f"param:{name}")) for name in names})
+
+
+def taskflow(world: Making, factory: TaskFactory, arguments: Arguments, node: ast.AST, mapping: Any = None) -> Any:
+    """A call of a ``@task`` function."""
+    given = Arguments([], dict(factory.arguments.named))
+    calls = factory.partial if mapping is not None else factory.partial.joined(arguments)
+    task = Task(None, decorator=factory.decorator, calls=calls, setup=factory.setup, teardown=factory.teardown)
+    function = factory.function
+    task.function = function if isinstance(function, Function) else None
+    task.mapping = mapping
+    dag = world.dag_of(given, node)
+    group = hard(given.value("task_group"))
+    group = group if isinstance(group, Group) else world.context.group(dag)
+    label = hard(given.value("task_id", None, world.name_of(function, node)))
+    if isinstance(label, str):
+        label = world.context.unique(label, dag, group)
+    given.named["task_id"] = Given(label, *_where(factory.arguments.get("task_id")))
+    path = given.named.pop("__path__", Given("airflow.decorators.task")).value
+    world.make_task(path, given, node, task)
+    for one in (*calls.values(), *(mapping[1].values() if mapping else ())):
+        world.context.depend(task, one)
+    return XCom(task)
+
+
+def task_decorator(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    """``@task``, ``@task.branch`` and so on, with arguments or without."""
+    kind = function.path.rpartition("task.")[2] if re.search(r"\btask\.\w+$", function.path) else ""
+    decorator = f"@task.{kind}" if kind and kind != "python" else "@task"
+    if kind in ("run_if", "skip_if"):
+        return _conditional(kind, arguments)
+    return decorates(world, decorator, function.path, arguments, node)
+
+
+def _conditional(kind: str, arguments: Arguments) -> Native:
+    """``@task.run_if(…)`` around a ``@task``: one more argument of it."""
+    condition = arguments.get("condition", 0) or Given(None)
+
+    def wrap(target: Any) -> Any:
+        if isinstance(target, Function):
+            raise Raised("TypeError", f"{kind} can only be used with task")
+        if not isinstance(target, TaskFactory):
+            return target
+        return replace(target, arguments=Arguments([], {**target.arguments.named, kind: condition}))
+
+    return Native(f"@task.{kind}", lambda _, given, __: wrap(given.value("function", 0)))
+
+
+def decorates(world: Making, decorator: str, path: str, arguments: Arguments, node: ast.AST) -> Any:
+    """What a decorator of Airflow makes of a function, with arguments of its own or without."""
+    only = arguments.get("python_callable", 0)
+    named = {name: one for name, one in arguments.named.items() if name != "python_callable"}
+    named["__path__"] = Given(path)
+    module = world.machine.module
+
+    def make(target: Any) -> TaskFactory:
+        return TaskFactory(target, decorator, Arguments([], dict(named)), node, module)
+
+    if only is not None:
+        return make(only.value)
+    return Native(decorator, lambda _, given, __: make(given.value("function", 0)))
+
+
+def _setup(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    return _marks(world, "setup", arguments, node)
+
+
+def _teardown(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    return _marks(world, "teardown", arguments, node)
+
+
+def _marks(world: Making, side: str, arguments: Arguments, node: ast.AST) -> Any:
+    def mark(target: Any, lenient: Any = True) -> Any:
+        if isinstance(target, Function):
+            target = TaskFactory(target, "@task", Arguments(), node, world.machine.module)
+        if isinstance(target, (TaskFactory, Task)):
+            setattr(target, side, True)
+        return target
+
+    if arguments.positional:
+        return mark(arguments.positional[0].value)
+    return Native(side, lambda _, given, __: mark(given.value("function", 0)))
+
+
+def expanded(world: Making, owner: Any, kind: str, arguments: Arguments, node: ast.AST) -> Any:
+    """``expand`` and ``expand_kwargs`` of a task, an operator or a group."""
+    mapping = (kind, arguments)
+    if isinstance(owner, TaskFactory):
+        return taskflow(world, owner, Arguments(), node, mapping)
+    if isinstance(owner, GroupFactory):
+        return _expanded_group(world, owner, kind, arguments, node)
+    task = _operator_of(world, owner, node)
+    task.mapping = mapping
+    for one in arguments.values():
+        world.context.depend(task, one)
+    return task
+
+
+def _operator_of(world: Making, owner: Partial, node: ast.AST) -> Task:
+    if isinstance(owner.operator, Class):
+        path = path_of(owner.operator)
+        task = Task(owner.operator)
+    else:
+        path, task = owner.operator.path, Task(None)
+    made: Task = world.make_task(path, owner.arguments, owner.node, task)
+    return made
+
+
+def grouped(world: Making, factory: GroupFactory, arguments: Arguments, node: ast.AST, mapping: Any = None) -> Any:
+    """A call of a ``@task_group`` function: what it returns, or the group."""
+    given = Arguments(list(factory.arguments.positional), dict(factory.arguments.named))
+    if given.get("group_id", 0) is None:
+        given.named["group_id"] = Given(world.name_of(factory.function, node))
+    group = world.make_group(given, node, suffix=True)
+    group.mapping = mapping
+    group.function = factory.function if isinstance(factory.function, Function) else None
+    group.calls = arguments
+    world.context.groups.append(group)
+    try:
+        found = world.machine.call(factory.function, arguments, node)
+    finally:
+        world.context.groups.pop()
+    if mapping is not None:
+        for before in dict.fromkeys(task for one in mapping[1].values() for task in nodes.operators_in(one)):
+            nodes.link(world.context, before, group, "after")
+    return group if found is None else found
+
+
+def _expanded_group(world: Making, owner: GroupFactory, kind: str, arguments: Arguments, node: ast.AST) -> Any:
+    names = list(arguments.named)
+    if kind == "expand_kwargs" and isinstance(owner.function, Function):
+        spec = owner.function.node.args
+        names = [one.arg for one in (*spec.args, *spec.kwonlyargs) if one.arg not in owner.partial.named]
+    given = {name: Given(MappedArgument(name, arguments)) for name in names}
+    merged = Arguments(list(owner.partial.positional), {**owner.partial.named, **given})
+    return grouped(world, owner, merged, node, (kind, arguments))
+
+
+def _group_decorator(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    return _delayed(world, GroupFactory, "python_callable", arguments, node)
+
+
+def _dag_decorator(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    if arguments.positional and isinstance(arguments.positional[0].value, Function):
+        return DagFactory(arguments.positional[0].value, Arguments(), node)
+    return Native("dag", lambda _, given, __: DagFactory(given.value("function", 0), arguments, node))
+
+
+def _delayed(world: Making, kind: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
+    only = arguments.get(name, 0)
+    if only is not None and isinstance(only.value, (Function, Bound)):
+        return kind(only.value, Arguments(), node)
+    return Native("decorator", lambda _, given, __: kind(given.value("function", 0), arguments, node))
+
+
+def _where(given: Given | None) -> tuple[Any, Any]:
+    return (None, None) if given is None else (given.node, given.module)
+
+
+def overridden(factory: Any, arguments: Arguments) -> Any:
+    """``override(…)``: a factory with other options."""
+    named = {name: Given(one.value, one.node, one.module, "override") for name, one in arguments.named.items()}
+    merged = Arguments(list(factory.arguments.positional), {**factory.arguments.named, **named})
+    if isinstance(factory, TaskFactory):
+        return TaskFactory(
+            factory.function,
+            factory.decorator,
+            merged,
+            factory.node,
+            factory.module,
+            factory.partial,
+            factory.setup,
+            factory.teardown,
+        )
+    return GroupFactory(factory.function, merged, factory.node, factory.partial)
+
+
+def partly(factory: Any, arguments: Arguments) -> Any:
+    """``partial(…)``: a factory with some of the arguments of its function."""
+    made = overridden(factory, Arguments())
+    made.partial = factory.partial.joined(arguments)
+    return made
+
+
+NAMES: Mapping[str, Handler] = {
+    "dag": _dag_decorator,
+    "task": task_decorator,
+    "task_group": _group_decorator,
+    "setup": _setup,
+    "teardown": _teardown,
+}

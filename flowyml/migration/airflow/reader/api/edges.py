@@ -1,0 +1,142 @@
+"""Edges between tasks, and what ``with`` opens."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import KeysView, Mapping, ValuesView
+from typing import Any
+
+from flowyml.migration.airflow.reader import nodes
+from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.library.natives import native
+from flowyml.migration.airflow.reader.machine import MISSING
+from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, TaskFactory, XCom
+from flowyml.migration.airflow.reader.values import Arguments, Either, Foreign, Unknown, hard, shape
+
+__all__ = ["NAMES", "enter", "join", "joins", "leave", "relations"]
+
+
+def relations(world: Making, value: Any, name: str) -> Any:
+    """``set_downstream`` and ``set_upstream`` of what an edge can be drawn to."""
+    if name in ("set_downstream", "set_upstream"):
+        down = name == "set_downstream"
+
+        def relate(arguments: Arguments, where: ast.AST) -> None:
+            other = arguments.value("task_or_task_list", 0)
+            join(world, *((value, other) if down else (other, value)), where)
+
+        return native(name, relate)
+    return MISSING
+
+
+def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
+    """``before >> after``, with a warning for what cannot be joined."""
+    _lost(world, nodes.link(world.context, _sides(world, before, node), _sides(world, after, node), "before"), node)
+    if world.context.hollow:
+        world.context.hollow = False
+        world.machine.warn("unknown-edge", "an edge leads to a group without tasks: Airflow 2 draws none", node)
+
+
+def _lost(world: Making, lost: list[Any], node: ast.AST) -> None:
+    for one in lost:
+        if isinstance(one, TaskFactory):
+            world.machine.fail("TypeError", "a @task function is joined without being called", node)
+        else:
+            text = f"an edge leads to what is not known: {shape(one) if one is not None else None}"
+            world.machine.warn("unknown-edge", text, node)
+
+
+def _sides(world: Making, value: Any, node: ast.AST) -> Any:
+    """What a side stands for; of tasks of which one is made, all count."""
+    value = hard(value)
+    if not nodes.light(value):
+        world.machine.warn("unknown-edge", "what is joined has too many parts", node)
+        return []
+    if isinstance(value, Either):
+        world.machine.warn("unknown-edge", f"`{value.source[:60]}` is one of several: all are joined", node)
+        return [_sides(world, one, node) for one in value.options if joins(one)]
+    if isinstance(value, (list, tuple, set)):
+        return [_sides(world, one, node) for one in value]
+    if isinstance(value, (ValuesView, KeysView)):
+        return [_sides(world, one, node) for one in value]
+    return value
+
+
+def _chain(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+    parts = [_sides(world, given.value, node) for given in arguments.positional]
+    if arguments.open:
+        world.machine.warn("unknown-edge", "what is chained is not known", node)
+    _lost(world, nodes.chain(world.context, parts), node)
+
+
+def _linear(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+    parts = [_sides(world, given.value, node) for given in arguments.positional]
+    _lost(world, nodes.linear(world.context, parts), node)
+
+
+def _cross(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+    before, after = arguments.value("from_tasks", 0), arguments.value("to_tasks", 1)
+    join(world, before, after, node)
+
+
+def _label(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    return Label(arguments.value("label", 0))
+
+
+def enter(world: Making, value: Any, node: ast.AST) -> Any:
+    """``with value as …:``."""
+    value = _chosen(value)
+    if isinstance(value, Dag):
+        world.context.dags.append(value)
+        if value.style == "constructor":
+            value.style = "with"
+    elif isinstance(value, Group):
+        world.context.groups.append(value)
+    elif tasks := _bracketed(value):
+        nodes.open_bracket(world.context, tasks)
+    elif isinstance(value, Unknown):
+        return world.machine.unknown(node)
+    return value
+
+
+def _bracketed(value: Any) -> list[Task]:
+    found = [one.task if isinstance(one, XCom) else one for one in nodes._flat(value)]
+    marked = [one for one in found if isinstance(one, Task) and (one.setup or one.teardown)]
+    return marked if len(marked) == len(found) else []
+
+
+def leave(world: Making, value: Any, node: ast.AST) -> None:
+    value = _chosen(value)
+    if isinstance(value, Dag):
+        world.context.dags.remove(value)
+        value.registered = True
+    elif isinstance(value, Group):
+        world.context.groups.remove(value)
+    elif world.context.brackets and _bracketed(value):
+        nodes.close_bracket(world.context)
+
+
+def joins(value: Any) -> bool:
+    """Whether an edge can be drawn to a value, or to one of several."""
+    value = hard(value)
+    if isinstance(value, Either):
+        return any(joins(one) for one in value.options)
+    if isinstance(value, (list, tuple)):
+        return any(joins(one) for one in value)
+    return nodes.is_node(value)
+
+
+def _chosen(value: Any) -> Any:
+    """Of several values of which one is meant, the first DAG or group."""
+    if isinstance(value, Either):
+        return next((one for one in value.options if isinstance(hard(one), (Dag, Group))), value)
+    return value
+
+
+NAMES: Mapping[str, Handler] = {
+    "chain": _chain,
+    "chain_linear": _linear,
+    "cross_downstream": _cross,
+    "Label": _label,
+    "EdgeModifier": _label,
+}

@@ -1,0 +1,238 @@
+"""DAGs, tasks and groups, as Airflow makes them of the arguments of their constructors."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from typing import Any
+
+from flowyml.migration.airflow.reader import nodes
+from flowyml.migration.airflow.reader.api.import_paths import is_dag, is_group, is_operator
+from flowyml.migration.airflow.reader.library.functions import PartialCall
+from flowyml.migration.airflow.reader.nodes import Dag, Group, Task
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Bound,
+    Class,
+    Either,
+    Foreign,
+    Function,
+    Given,
+    Instance,
+    Raised,
+    Soft,
+    Unknown,
+    hard,
+    shape,
+)
+
+__all__ = ["Handler", "Making", "path_of"]
+
+_BARE = frozenset({"BaseOperator", "BaseSensorOperator", "SkipMixin", "object", "ABC", "Generic", "LoggingMixin"})
+"""Bases of operators that have no template fields: another task's result in an argument makes no edge."""
+_KEY = re.compile(r"[\w.-]+")
+
+
+class Making:
+    """Makes DAGs, tasks and groups as Airflow's constructors do. ``dags`` are all that were made."""
+
+    def __init__(self, machine: Any) -> None:
+        self.machine = machine
+        self.dags: list[Dag] = []
+
+    @property
+    def context(self) -> nodes.Context:
+        found: nodes.Context = self.machine.context
+        return found
+
+    def make_dag(self, arguments: Arguments, node: ast.AST, dag: Dag | None = None) -> Dag:
+        """``DAG(…)``. Raises AirflowException for an id that Airflow refuses."""
+        dag = dag or Dag(None)
+        dag.arguments, dag.node, dag.module, dag.ready = arguments, node, self.machine.module, True
+        dag.dag_id = self._identifier(arguments.value("dag_id", 0), "a DAG's id", node)
+        dag.default_args = _given_items(arguments.get("default_args"), "default_args")
+        self.dags.append(dag)
+        self.context.made += 1
+        return dag
+
+    def _identifier(self, value: Any, what: str, node: ast.AST) -> Any:
+        if type(value) is Soft:
+            text = f"{what} depends on {value.origin}: {shape(value)!r} is by its default"
+            self.machine.warn("default-taken", text, node)
+            value = value.value
+        if isinstance(value, Instance) and "value" in value.attributes:
+            value = value.attributes.get("value")
+        if not isinstance(value, str):
+            self.machine.warn("unknown-id", f"{what} is not known: {shape(value)}", node)
+            return value if isinstance(value, Unknown) else self.machine.unknown(node)
+        if not _KEY.fullmatch(value) or len(value) > 250:
+            if self.context.uncertain:
+                return value
+            raise Raised("AirflowException", f"{what} {value[:80]!r} has characters that Airflow refuses")
+        return value
+
+    def make_task(self, path: str, arguments: Arguments, node: ast.AST, task: Task | None = None) -> Any:
+        """An operator's instance, in its DAG and group, with the edges of its arguments."""
+        task = task or Task(None)
+        task.path, task.node, task.module, task.ready = path, node, self.machine.module, True
+        dag = self.dag_of(arguments, node)
+        group = hard(arguments.value("task_group"))
+        group = group if isinstance(group, Group) else self.context.group(dag)
+        task.arguments = arguments
+        task.defaults = self._defaults_of(dag, group, arguments)
+        given = arguments.get("task_id") or (arguments.positional[0] if arguments.positional else None)
+        task.own_id = self._identifier(given.value if given else self.machine.unknown(node), "a task's id", node)
+        if isinstance(task.own_id, str) and not task.decorator and "task_id" not in arguments.named:
+            arguments.named["task_id"] = arguments.positional.pop(0)
+        self.context.add(task, dag, group)
+        if "subdag" in arguments.named and not isinstance(hard(arguments.value("subdag")), Dag):
+            self.machine.warn("unknown-call", "the DAG in a SubDagOperator is not known", node)
+        for name, one in arguments.named.items():
+            if name not in ("dag", "task_group", "subdag"):
+                self.context.depend(task, one.value)
+        return task
+
+    def dag_of(self, arguments: Arguments, node: ast.AST) -> Dag | None:
+        """The DAG that a task or group is given, or the one that is open."""
+        given = hard(arguments.value("dag"))
+        if given is None:
+            return self.context.dag()
+        if isinstance(given, Dag):
+            return given
+        if isinstance(given, Either):
+            found = next((one for one in given.options if isinstance(one, Dag)), None)
+            if found is not None:
+                return found
+        self.machine.warn("unknown-context", "the DAG of a task is not known", node)
+        return self.context.dag()
+
+    def _defaults_of(self, dag: Dag | None, group: Group | None, arguments: Arguments) -> dict[str, Given]:
+        found = dict(dag.default_args) if dag is not None else {}
+        if group is not None:
+            found.update(group.default_args)
+        found.update(_given_items(arguments.get("default_args"), "default_args"))
+        return found
+
+    def make_group(
+        self, arguments: Arguments, node: ast.AST, group: Group | None = None, suffix: bool = False
+    ) -> Group:
+        """``TaskGroup(…)``."""
+        group = group or Group(None)
+        parent = hard(arguments.value("parent_group"))
+        dag = self.dag_of(arguments, node) if not isinstance(parent, Group) else parent.dag
+        if not isinstance(parent, Group):
+            parent = self.context.group(dag)
+        if isinstance(parent, Group) and dag is None:
+            dag = parent.dag
+        if isinstance(parent, Group) and parent.dag is not dag:
+            parent = dag.root if dag else None
+        group.dag, group.parent = dag, parent if isinstance(parent, Group) else None
+        group.arguments, group.node, group.module, group.ready = arguments, node, self.machine.module, True
+        group.prefix = hard(arguments.value("prefix_group_id", 1, True)) is not False
+        inherited = dict(group.parent.default_args) if group.parent else {}
+        group.default_args = inherited | _given_items(arguments.get("default_args"), "default_args")
+        label = shape(self._identifier(arguments.value("group_id", 0), "a group's id", node))
+        suffix = suffix or hard(arguments.value("add_suffix_on_collision")) is True
+        self.context.open_group(group, label, suffix)
+        return group
+
+    def name_of(self, function: Any, node: ast.AST) -> Any:
+        """The name of what is decorated, as ids are made of it."""
+        if isinstance(function, (Function, Class)):
+            return function.name
+        if isinstance(function, PartialCall):
+            return self.name_of(function.function, node)
+        if isinstance(function, Bound):
+            return function.function.name
+        if isinstance(function, Foreign):
+            return function.name
+        return self.machine.unknown(node)
+
+    # Instances of classes of the root
+
+    def allocate(self, cls: Class, node: ast.AST) -> Instance:
+        """A new instance: a task, DAG or group where the class comes of one of those."""
+        for base in cls.foreign():
+            if is_operator(base.path):
+                return Task(cls)
+            if is_dag(base.path):
+                return Dag(cls)
+            if is_group(base.path):
+                return Group(cls)
+        return Instance(cls)
+
+    def defaults(self, instance: Instance, arguments: Arguments, names: list[str]) -> None:
+        """Fills what an operator's ``__init__`` names from default_args, as ``BaseOperatorMeta`` does."""
+        if isinstance(instance, Task):
+            dag = hard(arguments.value("dag"))
+            dag = dag if isinstance(dag, Dag) else self.context.dag()
+            for name, given in self._defaults_of(dag, self.context.group(dag), arguments).items():
+                if name in names and name not in arguments.named and name != "self":
+                    arguments.named[name] = given
+
+    def initialise(self, instance: Any, arguments: Arguments, node: ast.AST) -> None:
+        """``super().__init__(…)`` where the base is Airflow's."""
+        if getattr(instance, "ready", True):
+            return
+        if isinstance(instance, Task):
+            self.make_task(path_of(instance.cls), _without_context(arguments), node, instance)
+        elif isinstance(instance, Dag):
+            self.make_dag(arguments, node, instance)
+        elif isinstance(instance, Group):
+            self.make_group(arguments, node, instance)
+
+    def finish(self, instance: Instance, arguments: Arguments, node: ast.AST) -> None:
+        """After ``__init__``: what it left out is done, and a task's place is that of the call."""
+        if not isinstance(instance, (Task, Dag, Group)):
+            return
+        if not instance.ready:
+            self.initialise(instance, arguments, node)
+        instance.node, instance.module = node, self.machine.module
+        if isinstance(instance, Task):
+            inner = instance.arguments
+            instance.arguments = Arguments([], dict(arguments.named))
+            for name, given in inner.named.items():
+                if name not in arguments.named:
+                    instance.arguments.named[name] = Given(given.value, given.node, given.module, "class")
+            for value in self._templated(instance, arguments):
+                self.context.depend(instance, value)
+
+    def _templated(self, task: Task, arguments: Arguments) -> list[Any]:
+        fields = hard(task.cls.find("template_fields")) if task.cls is not None else None
+        if isinstance(fields, (list, tuple)) and all(isinstance(one, str) for one in fields):
+            return [task.attributes.get(name, arguments.value(name)) for name in fields]
+        if task.cls is not None and fields is None and all(base.name in _BARE for base in task.cls.foreign()):
+            return []
+        return list(arguments.values())
+
+
+Handler = Callable[[Making, Foreign, Arguments, ast.AST], Any]
+"""What a call of one of Airflow's names does."""
+
+
+def _given_items(given: Given | None, inherited: str) -> dict[str, Given]:
+    """The items of a dictionary that was given, each with the place where it stands."""
+    value = hard(given.value) if given is not None else None
+    if given is None or not isinstance(value, dict):
+        return {}
+    places: dict[str, ast.expr] = {}
+    if isinstance(given.node, ast.Dict):
+        for key, item in zip(given.node.keys, given.node.values, strict=True):
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                places[key.value] = item
+    found: dict[str, Given] = {}
+    for name, item in value.items():
+        if isinstance(hard(name), str):
+            found[hard(name)] = Given(item, places.get(hard(name)), given.module, inherited)
+    return found
+
+
+def path_of(cls: Class | None) -> str:
+    """The import path of a class of the root."""
+    assert cls is not None
+    return f"{cls.module.name}.{cls.name}"
+
+
+def _without_context(arguments: Arguments) -> Arguments:
+    return Arguments(list(arguments.positional), dict(arguments.named), arguments.open)

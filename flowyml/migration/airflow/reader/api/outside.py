@@ -1,0 +1,128 @@
+"""What lies outside of the file: Variables, connections, the environment, the configuration, the clock."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.library.standard import LIBRARY
+from flowyml.migration.airflow.reader.machine import MISSING
+from flowyml.migration.airflow.reader.values import Arguments, Foreign, Given, Raised, Soft, Unknown, hard, shape
+
+__all__ = ["ENDINGS", "NAMES", "environment", "known_folder"]
+
+
+def known_folder(world: Making, path: str) -> Any:
+    """Airflow's home and its dags folder, by their names in Airflow's settings."""
+    if path.endswith((".DAGS_FOLDER", ".AIRFLOW_HOME")) and path.startswith("airflow"):
+        return _place(world, path.rpartition(".")[2])
+    return MISSING
+
+
+def _place(world: Making, name: str) -> Any:
+    """The dags folder, or the folder that holds it, of the repository that is read."""
+    for folder in world.machine.files.upwards():
+        if folder.name == "dags":
+            return str(folder if name == "DAGS_FOLDER" else folder.parent)
+    root = world.machine.files.upwards()[-1]
+    return str(root)
+
+
+def _variable(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    name = hard(arguments.value("key", 0))
+    if not isinstance(name, str):
+        return world.machine.unknown(node, origin="variable:?")
+    given = arguments.get("default_var", 1) or arguments.get("default", 1)
+    if name in world.machine.options.variables:
+        return _deserialised(world, world.machine.options.variables[name], arguments, node)
+    return _outside(world, f"variable:{name}", given, node)
+
+
+def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST) -> Any:
+    if hard(arguments.value("deserialize_json", 2)) is True and isinstance(value, str):
+        return LIBRARY["json.loads"].call(world.machine, Arguments([Given(value)]), node)
+    return value
+
+
+def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
+    """A value from outside of the file: its default if it has one, else not known."""
+    if given is not None:
+        value = hard(given.value)
+        if isinstance(value, Unknown):
+            return value
+        return Soft(value, origin, world.machine.source(node), world.machine.place(node))
+    if world.machine.catches("KeyError"):
+        raise Raised("KeyError", origin)
+    return world.machine.unknown(node, origin=origin)
+
+
+def environment(world: Making, name: Any, given: Given | None, node: ast.AST) -> Any:
+    """A variable of the environment; ``given`` is its default."""
+    if not isinstance(name, str):
+        return world.machine.unknown(node, origin="env:?")
+    if name in world.machine.options.env:
+        return world.machine.options.env[name]
+    if name in ("AIRFLOW_HOME", "AIRFLOW__CORE__DAGS_FOLDER"):
+        place = _place(world, "AIRFLOW_HOME" if name == "AIRFLOW_HOME" else "DAGS_FOLDER")
+        return Soft(place, f"env:{name}", world.machine.source(node), world.machine.place(node))
+    return _outside(world, f"env:{name}", given, node)
+
+
+def _getenv(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    given = arguments.get("default", 1) or Given(None)
+    return environment(world, hard(arguments.value("key", 0)), given, node)
+
+
+def _configuration(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    section, name = (str(hard(arguments.value(key, index))).lower() for index, key in enumerate(("section", "key")))
+    if (section, name) == ("core", "dags_folder"):
+        return _place(world, "DAGS_FOLDER")
+    return _outside(world, f"config:{section}.{name}", arguments.get("fallback"), node)
+
+
+def _connection(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    name = shape(arguments.value("conn_id", 0, ""))
+    return world.machine.unknown(node, origin=f"connection:{name}")
+
+
+def _clock(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    return world.machine.unknown(node, origin="clock")
+
+
+def _datetime(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    return LIBRARY["pendulum.datetime"].call(world.machine, arguments, node)
+
+
+def _search_path(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
+    """``sys.path.append(folder)``: modules are looked for there too, if it is in the root."""
+    folder = hard(arguments.positional[-1].value) if arguments.positional else None
+    if isinstance(folder, (str, PurePosixPath)):
+        world.machine.files.search(str(folder))
+
+
+NAMES: Mapping[str, Handler] = {"days_ago": _clock, "utcnow": _clock, "datetime": _datetime}
+ENDINGS: Mapping[str, Handler] = {
+    "Variable.get": _variable,
+    "Variable.setdefault": _variable,
+    "BaseHook.get_connection": _connection,
+    "Connection.get_connection_from_secrets": _connection,
+    "Connection.get": _connection,
+    "os.environ.get": _getenv,
+    "os.getenv": _getenv,
+    "airflow.configuration.conf.get": _configuration,
+    "airflow.configuration.get": _configuration,
+    "datetime.datetime.now": _clock,
+    "datetime.datetime.utcnow": _clock,
+    "datetime.datetime.today": _clock,
+    "datetime.date.today": _clock,
+    "pendulum.now": _clock,
+    "pendulum.today": _clock,
+    "pendulum.yesterday": _clock,
+    "time.time": _clock,
+    "sys.path.append": _search_path,
+    "sys.path.insert": _search_path,
+    "site.addsitedir": _search_path,
+}

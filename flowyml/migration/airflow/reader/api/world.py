@@ -1,0 +1,215 @@
+"""What the evaluator asks of Airflow: names, calls, attributes, items, operators, ``with``."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from flowyml.migration.airflow.reader import nodes
+from flowyml.migration.airflow.reader.api import assets, attributes, decorators, edges, outside
+from flowyml.migration.airflow.reader.api.import_paths import harmless, is_operator, looks_like_dag
+from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.library.built_in import BUILTINS
+from flowyml.migration.airflow.reader.library.dates import CALLED
+from flowyml.migration.airflow.reader.library.functions import PartialCall
+from flowyml.migration.airflow.reader.library.standard import LIBRARY
+from flowyml.migration.airflow.reader.machine import MISSING
+from flowyml.migration.airflow.reader.nodes import (
+    Asset,
+    DagFactory,
+    Group,
+    GroupFactory,
+    Partial,
+    Task,
+    TaskFactory,
+    XCom,
+)
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Class,
+    Foreign,
+    ForeignValue,
+    Function,
+    Instance,
+    Native,
+    Unknown,
+    hard,
+)
+
+__all__ = ["Airflow"]
+
+_ENUMS = frozenset({"TriggerRule", "WeightRule", "State", "TaskInstanceState", "DagRunState", "ExecuteAfter"})
+
+
+class Airflow(Making):
+    """The `World` of a DAG file."""
+
+    def lookup(self, path: str) -> Any:
+        """What stands under the full name of something that is imported."""
+        if path in LIBRARY:
+            return LIBRARY[path]
+        if path.startswith(("builtins.", "six.moves.", "future.builtins.")):
+            return BUILTINS.get(path.rpartition(".")[2], MISSING)
+        parent, _, name = path.rpartition(".")
+        if parent.rpartition(".")[2] in _ENUMS and name.isupper() and path.startswith("airflow"):
+            return name.lower()
+        if path.endswith("settings.TIMEZONE"):
+            return LIBRARY["datetime.UTC"]
+        return outside.known_folder(self, path)
+
+    def call_foreign(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+        """A call of something that is not in the root."""
+        path, name = function.path, function.name
+        if path in CALLED:
+            return CALLED[path].call(self.machine, arguments, node)
+        handler = self._handler(path, name)
+        if handler is not None:
+            return handler(self, function, arguments, node)
+        if name == "__init__" and arguments.positional and isinstance(arguments.positional[0].value, Instance):
+            owner, *rest = arguments.positional
+            return self.initialise(owner.value, Arguments(rest, arguments.named, arguments.open), node)
+        parent = path.rpartition(".")[0]
+        if name == "partial" and is_operator(parent):
+            return Partial(Foreign(parent), arguments, node)
+        return self._call_class(function, arguments, node)
+
+    def _handler(self, path: str, name: str) -> Handler | None:
+        for ending, handler in _ENDINGS.items():
+            if path == ending or path.endswith("." + ending):
+                return handler
+        if path.startswith("airflow"):
+            if re.search(r"(^|\.)task\.\w+$", path):
+                return decorators.task_decorator
+            return _NAMES.get(name)
+        return None
+
+    def _call_class(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+        path, name = function.path, function.name
+        if looks_like_dag(path, arguments):
+            self.machine.warn("unknown-call", f"{path} makes a DAG in a way that is not known", node)
+            return self.make_dag(arguments, node)
+        if name[:1].isupper() and name.endswith("TaskGroup") and arguments.get("group_id"):
+            self.machine.warn("unknown-call", f"the tasks that {path} makes are not known", node)
+            return self.make_group(arguments, node)
+        if is_operator(path) or ("task_id" in arguments.named and not path.startswith("airflow.models.taskinstance")):
+            return self._call_operator(function, arguments, node)
+        if len(arguments.positional) == 1 and not arguments.named:
+            only = arguments.positional[0].value
+            if isinstance(only, (Function, Class, TaskFactory)) and not name[:1].isupper():
+                return only
+        self._suspect(path, arguments, node)
+        return ForeignValue(self.machine.source(node), self.machine.place(node), path=path, arguments=arguments)
+
+    def _call_operator(self, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+        if not is_operator(function.path) and not function.name[:1].isupper():
+            self.machine.warn("unknown-call", f"{function.path} is taken to make one task", node)
+        return self.make_task(function.path, arguments, node)
+
+    def _suspect(self, path: str, arguments: Arguments, node: ast.AST) -> None:
+        """Warns of a call that may add tasks or DAGs unseen."""
+        if not harmless(path) and (self._hands_over(arguments) or self.context.dag() is not None):
+            self.machine.warn("unknown-call", f"what {path} adds to the DAG is not known", node)
+
+    def _hands_over(self, arguments: Arguments) -> bool:
+        """Whether a call gets DAGs, tasks or groups, or all names of the module."""
+        names = self.machine.module.scope.names
+        return any(nodes.mentions(one) or hard(one) is names for one in arguments.values())
+
+    def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
+        """A call of something that is not known."""
+        if isinstance(function, Unknown) and "task_id" in arguments.named:
+            self.machine.warn("unknown-call", f"`{function.source[:60]}` is taken to make one task", node)
+            return self.make_task(function.source, arguments, node)
+        if len(arguments.positional) == 1 and isinstance(arguments.positional[0].value, (Function, Class)):
+            return self.machine.unknown(node)
+        path = function.origin.removeprefix("call:") if isinstance(function, Unknown) else ""
+        inside = self.context.dag() is not None and path != getattr(function, "origin", "") and not harmless(path)
+        if inside or self._hands_over(arguments):
+            text = f"what `{self.machine.source(node)[:60]}` adds to the DAG is not known"
+            self.machine.warn("unknown-call", text, node)
+        return self.machine.unknown(node)
+
+    def call_value(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
+        """A call of one of Airflow's own objects."""
+        match function:
+            case TaskFactory():
+                return decorators.taskflow(self, function, arguments, node)
+            case GroupFactory():
+                return decorators.grouped(self, function, arguments, node)
+            case DagFactory():
+                return decorators.decorated_dag(self, function, arguments, node)
+            case PartialCall():
+                return self.machine.call(function.function, function.arguments.joined(arguments), node)
+        return MISSING
+
+    def item(self, value: Any, key: Any, node: ast.AST) -> Any:
+        """``value[key]`` of one of Airflow's own objects, and of the environment."""
+        if isinstance(value, XCom):
+            return XCom(value.task, hard(key), value.path, value.parts)
+        if isinstance(value, Group):
+            found = value.children.get(value.child_id(str(hard(key))))
+            return found or value.children.get(f"group:{value.child_id(str(hard(key)))}", self.machine.unknown(node))
+        if isinstance(value, Foreign):
+            if value.path == "os.environ":
+                return outside.environment(self, hard(key), None, node)
+            return value if value.name[:1].isupper() else self.machine.unknown(node)
+        if isinstance(value, Native):
+            return value
+        return MISSING
+
+    def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
+        """``>>``, ``<<`` between tasks, ``|``, ``&`` between assets."""
+        if kind is ast.RShift or kind is ast.LShift:
+            if not edges.joins(left) and not edges.joins(right):
+                return MISSING
+            edges.join(self, *((left, right) if kind is ast.RShift else (right, left)), node)
+            return right
+        if kind in (ast.BitOr, ast.BitAnd) and isinstance(hard(left), Asset) and isinstance(hard(right), Asset):
+            return assets.condition("any" if kind is ast.BitOr else "all", hard(left), hard(right))
+        return MISSING
+
+    def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
+        """An attribute of one of Airflow's own objects."""
+        return attributes.attribute(self, value, name, node)
+
+    def assign(self, value: Any, name: str, new: Any, node: ast.AST) -> bool:
+        """Sets an attribute of one of Airflow's own objects. Returns whether it is done."""
+        return attributes.assign(self, value, name, new, node)
+
+    def enter(self, value: Any, node: ast.AST) -> Any:
+        """``with value as …:``."""
+        return edges.enter(self, value, node)
+
+    def leave(self, value: Any, node: ast.AST) -> None:
+        edges.leave(self, value, node)
+
+
+def _xcom_arg(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    task = hard(arguments.value("operator", 0))
+    if isinstance(task, XCom):
+        return task
+    return (
+        XCom(task, hard(arguments.value("key", 1, "return_value")))
+        if isinstance(task, Task)
+        else world.machine.unknown(node)
+    )
+
+
+def _trigger_rule(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:
+    return arguments.value("value", 0, world.machine.unknown(node))
+
+
+_NAMES: Mapping[str, Handler] = {
+    "DAG": lambda world, _, arguments, node: world.make_dag(arguments, node),
+    "TaskGroup": lambda world, _, arguments, node: world.make_group(arguments, node),
+    "XComArg": _xcom_arg,
+    "PlainXComArg": _xcom_arg,
+    "TriggerRule": _trigger_rule,
+    **assets.NAMES,
+    **decorators.NAMES,
+    **edges.NAMES,
+    **outside.NAMES,
+}
+_ENDINGS: Mapping[str, Handler] = {**assets.ENDINGS, **attributes.ENDINGS, **outside.ENDINGS}
