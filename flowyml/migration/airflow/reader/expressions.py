@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, Base, settle
-from flowyml.migration.airflow.reader.nodes import light, mentions
 from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, UNARY, TooLarge, binary, formatted
+from flowyml.migration.airflow.reader.parts import light, mentions
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flowyml.migration.airflow.model import DagWarning, Place
+from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.files import Files, Refused
-from flowyml.migration.airflow.reader.nodes import Context, light
 from flowyml.migration.airflow.reader.operations import FIELDS, METHODS, STRUCTURAL, TooLarge, kind_of, method
+from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,

@@ -15,7 +15,8 @@ from typing import Any
 from flowyml.migration.airflow import model
 from flowyml.migration.airflow.model import Argument, DagModel, DagWarning, FunctionModel, GroupModel, Place, TaskModel
 from flowyml.migration.airflow.reader.library.functions import PartialCall
-from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom, light
+from flowyml.migration.airflow.reader.nodes import Asset, Dag, Group, MappedArgument, Task, TaskFactory, XCom
+from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.schedules import asset_ref, words
 from flowyml.migration.airflow.reader.values import (
     Arguments,

@@ -8,8 +8,8 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.expressions import Expressions
 from flowyml.migration.airflow.reader.machine import Base, settle
-from flowyml.migration.airflow.reader.nodes import light
 from flowyml.migration.airflow.reader.operations import LARGEST
+from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,

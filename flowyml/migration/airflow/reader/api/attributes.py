@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from flowyml.migration.airflow.reader import nodes
 from flowyml.migration.airflow.reader.api import decorators, edges
 from flowyml.migration.airflow.reader.api.import_paths import is_operator
 from flowyml.migration.airflow.reader.api.making import Handler, Making
@@ -29,6 +28,7 @@ from flowyml.migration.airflow.reader.nodes import (
     TaskFactory,
     XCom,
 )
+from flowyml.migration.airflow.reader.parts import flat
 from flowyml.migration.airflow.reader.values import Arguments, Class, Foreign, Given, Instance, Native, hard, shape
 
 __all__ = ["ENDINGS", "assign", "attribute"]
@@ -64,7 +64,7 @@ def _as_teardown(world: Making, task: Task) -> Native:
         task.teardown = True
         setups = arguments.value("setups", 0)
         task.lenient = hard(arguments.value("on_failure_fail_dagrun")) is not True
-        for one in nodes._flat(setups) if setups is not None else ():
+        for one in flat(setups) if setups is not None else ():
             for each in one.tasks() if isinstance(one, XCom) else [one]:
                 if isinstance(each, Task):
                     each.setup = True

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flowyml.migration.airflow.reader import nodes
 from flowyml.migration.airflow.reader.api.making import Handler, Making, path_of
+from flowyml.migration.airflow.reader.linking import link
 from flowyml.migration.airflow.reader.nodes import (
     DagFactory,
     Group,
@@ -20,6 +20,7 @@ from flowyml.migration.airflow.reader.nodes import (
     TaskFactory,
     XCom,
 )
+from flowyml.migration.airflow.reader.parts import operators_in
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -197,8 +198,8 @@ def grouped(world: Making, factory: GroupFactory, arguments: Arguments, node: as
     finally:
         world.context.groups.pop()
     if mapping is not None:
-        for before in dict.fromkeys(task for one in mapping[1].values() for task in nodes.operators_in(one)):
-            nodes.link(world.context, before, group, "after")
+        for before in dict.fromkeys(task for one in mapping[1].values() for task in operators_in(one)):
+            link(world.context, before, group)
     return group if found is None else found
 
 

@@ -6,11 +6,13 @@ import ast
 from collections.abc import KeysView, Mapping, ValuesView
 from typing import Any
 
-from flowyml.migration.airflow.reader import nodes
 from flowyml.migration.airflow.reader.api.making import Handler, Making
+from flowyml.migration.airflow.reader.context import close_bracket, open_bracket
 from flowyml.migration.airflow.reader.library.natives import native
+from flowyml.migration.airflow.reader.linking import chain, linear, link
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Label, Task, TaskFactory, XCom
+from flowyml.migration.airflow.reader.parts import flat, is_node, light
 from flowyml.migration.airflow.reader.values import Arguments, Either, Foreign, Unknown, hard, shape
 
 __all__ = ["NAMES", "enter", "join", "joins", "leave", "relations"]
@@ -31,7 +33,7 @@ def relations(world: Making, value: Any, name: str) -> Any:
 
 def join(world: Making, before: Any, after: Any, node: ast.AST) -> None:
     """``before >> after``, with a warning for what cannot be joined."""
-    _lost(world, nodes.link(world.context, _sides(world, before, node), _sides(world, after, node), "before"), node)
+    _lost(world, link(world.context, _sides(world, before, node), _sides(world, after, node)), node)
     if world.context.hollow:
         world.context.hollow = False
         world.machine.warn("unknown-edge", "an edge leads to a group without tasks: Airflow 2 draws none", node)
@@ -49,7 +51,7 @@ def _lost(world: Making, lost: list[Any], node: ast.AST) -> None:
 def _sides(world: Making, value: Any, node: ast.AST) -> Any:
     """What a side stands for; of tasks of which one is made, all count."""
     value = hard(value)
-    if not nodes.light(value):
+    if not light(value):
         world.machine.warn("unknown-edge", "what is joined has too many parts", node)
         return []
     if isinstance(value, Either):
@@ -66,12 +68,12 @@ def _chain(world: Making, function: Foreign, arguments: Arguments, node: ast.AST
     parts = [_sides(world, given.value, node) for given in arguments.positional]
     if arguments.open:
         world.machine.warn("unknown-edge", "what is chained is not known", node)
-    _lost(world, nodes.chain(world.context, parts), node)
+    _lost(world, chain(world.context, parts), node)
 
 
 def _linear(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
     parts = [_sides(world, given.value, node) for given in arguments.positional]
-    _lost(world, nodes.linear(world.context, parts), node)
+    _lost(world, linear(world.context, parts), node)
 
 
 def _cross(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> None:
@@ -93,14 +95,14 @@ def enter(world: Making, value: Any, node: ast.AST) -> Any:
     elif isinstance(value, Group):
         world.context.groups.append(value)
     elif tasks := _bracketed(value):
-        nodes.open_bracket(world.context, tasks)
+        open_bracket(world.context, tasks)
     elif isinstance(value, Unknown):
         return world.machine.unknown(node)
     return value
 
 
 def _bracketed(value: Any) -> list[Task]:
-    found = [one.task if isinstance(one, XCom) else one for one in nodes._flat(value)]
+    found = [one.task if isinstance(one, XCom) else one for one in flat(value)]
     marked = [one for one in found if isinstance(one, Task) and (one.setup or one.teardown)]
     return marked if len(marked) == len(found) else []
 
@@ -113,7 +115,7 @@ def leave(world: Making, value: Any, node: ast.AST) -> None:
     elif isinstance(value, Group):
         world.context.groups.remove(value)
     elif world.context.brackets and _bracketed(value):
-        nodes.close_bracket(world.context)
+        close_bracket(world.context)
 
 
 def joins(value: Any) -> bool:
@@ -123,7 +125,7 @@ def joins(value: Any) -> bool:
         return any(joins(one) for one in value.options)
     if isinstance(value, (list, tuple)):
         return any(joins(one) for one in value)
-    return nodes.is_node(value)
+    return is_node(value)
 
 
 def _chosen(value: Any) -> Any:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from flowyml.migration.airflow.reader import nodes
 from flowyml.migration.airflow.reader.api.import_paths import is_dag, is_group, is_operator
+from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.library.functions import PartialCall
 from flowyml.migration.airflow.reader.nodes import Dag, Group, Task
 from flowyml.migration.airflow.reader.values import (
@@ -42,8 +42,8 @@ class Making:
         self.dags: list[Dag] = []
 
     @property
-    def context(self) -> nodes.Context:
-        found: nodes.Context = self.machine.context
+    def context(self) -> Context:
+        found: Context = self.machine.context
         return found
 
     def make_dag(self, arguments: Arguments, node: ast.AST, dag: Dag | None = None) -> Dag:

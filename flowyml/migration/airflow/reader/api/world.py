@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flowyml.migration.airflow.reader import nodes
 from flowyml.migration.airflow.reader.api import assets, attributes, decorators, edges, outside
 from flowyml.migration.airflow.reader.api.import_paths import harmless, is_operator, looks_like_dag
 from flowyml.migration.airflow.reader.api.making import Handler, Making
@@ -26,6 +25,7 @@ from flowyml.migration.airflow.reader.nodes import (
     TaskFactory,
     XCom,
 )
+from flowyml.migration.airflow.reader.parts import mentions
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
@@ -115,7 +115,7 @@ class Airflow(Making):
     def _hands_over(self, arguments: Arguments) -> bool:
         """Whether a call gets DAGs, tasks or groups, or all names of the module."""
         names = self.machine.module.scope.names
-        return any(nodes.mentions(one) or hard(one) is names for one in arguments.values())
+        return any(mentions(one) or hard(one) is names for one in arguments.values())
 
     def call_unknown(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
         """A call of something that is not known."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.machine import settle
-from flowyml.migration.airflow.reader.nodes import light
+from flowyml.migration.airflow.reader.parts import light
 from flowyml.migration.airflow.reader.values import Arguments, Function, Given, Instance, Native, hard
 
 __all__ = ["NAMES", "from_keys", "keys_of", "sort_in_place"]

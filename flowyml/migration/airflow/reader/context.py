@@ -1,0 +1,178 @@
+"""What ``with`` has opened when a task or group is made: DAGs, groups, setups and teardowns.
+
+The rules are those of ``airflow.sdk``: ``bases/decorator.py`` (repeated ids), ``definitions/taskgroup.py`` (prefixes,
+suffixes), ``definitions/_internal/setup_teardown.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowyml.migration.airflow.reader.nodes import Dag, Group, Task
+from flowyml.migration.airflow.reader.parts import light, operators_in
+from flowyml.migration.airflow.reader.values import Raised, hard
+
+__all__ = ["Context", "close_bracket", "open_bracket"]
+
+
+class Context:
+    """What ``with`` has opened: the DAGs and groups around a statement, setups and teardowns."""
+
+    def __init__(self) -> None:
+        self.dags: list[Dag] = []
+        self.groups: list[Group] = []
+        self.brackets: list[Bracket] = []
+        self.uncertain = 0
+        self.edges = 0
+        self.made = 0
+        self.hollow = False
+
+    def dag(self) -> Dag | None:
+        return self.dags[-1] if self.dags else None
+
+    def group(self, dag: Dag | None) -> Group | None:
+        if self.groups:
+            return self.groups[-1]
+        return dag.root if dag else None
+
+    def unique(self, label: str, dag: Dag | None, group: Group | None) -> str:
+        """A TaskFlow task's id, with Airflow's suffix where it is taken. Source: ``get_unique_task_id``."""
+        if dag is None:
+            return label
+        full = group.child_id(label) if group else label
+        if full not in dag.tasks:
+            return label
+        prefix = re.escape(re.split(r"__\d+$", full)[0])
+        taken = [int(found[1]) for one in dag.tasks if (found := re.fullmatch(rf"{prefix}__(\d+)", one))]
+        return f"{re.split(r'__[0-9]+$', label)[0]}__{max([0, *taken]) + 1}"
+
+    def add(self, task: Task, dag: Dag | None, group: Group | None) -> None:
+        """Puts a new task into its DAG and group."""
+        self.made += 1
+        if group is not None and dag is not None and group.dag is not dag:
+            group = dag.root
+        task.group = group if group is not None else (dag.root if dag else None)
+        if dag is not None:
+            self.adopt(task, dag)
+        for bracket in self.brackets[-1:]:
+            bracket.add(task)
+
+    def adopt(self, task: Task, dag: Dag) -> None:
+        """A task without a DAG joins one. Raises DuplicateTaskIdFound, as Airflow does, where both are certain."""
+        task.dag = dag
+        if task.group is None:
+            task.group = dag.root
+        name = task.task_id
+        other = dag.tasks.get(name)
+        if other is not None and other is not task:
+            if task.known and not self.uncertain:
+                raise Raised("DuplicateTaskIdFound", f"task id {name!r} is used twice in a DAG")
+            self.merge(task, other)
+            return
+        dag.tasks[name] = task
+        if task.group is not None:
+            task.group.children[name] = task
+
+    def merge(self, task: Task, other: Task) -> None:
+        """Two tasks of one id, of two arms that are not both taken: the edges of either are those of the first."""
+        task.upstream, task.downstream = other.upstream, other.downstream
+        task.group = other.group
+
+    def open_group(self, group: Group, label: str, suffix: bool) -> None:
+        """Places a group and gives it its id. Raises DuplicateTaskIdFound where the id is taken."""
+        dag = group.dag
+        group.own_id = label
+        if dag is not None and group.group_id in dag.used:
+            if not suffix and not self.uncertain:
+                raise Raised("DuplicateTaskIdFound", f"group id {label!r} is used twice in a DAG")
+            base = re.split(r"__\d+$", label)[0]
+            pattern = re.compile(rf"{re.escape(base)}__(\d+)")
+            taken = [int(found[1]) for one in dag.used if (found := pattern.fullmatch(one))]
+            group.own_id = f"{base}__{max(taken) + 1}" if taken else f"{label}__1"
+        if dag is not None:
+            dag.used.add(str(group.group_id))
+            dag.groups.append(group)
+        if group.parent is not None:
+            group.parent.children[f"group:{group.group_id}"] = group
+        self.made += 1
+
+    # Edges
+
+    def edge(self, before: Task, after: Task, label: Any = None) -> None:
+        if before.dag is None and after.dag is not None:
+            self.adopt(before, after.dag)
+        elif after.dag is None and before.dag is not None:
+            self.adopt(after, before.dag)
+        elif before.dag is None and not self.uncertain:
+            raise Raised("AirflowException", "tasks that have no DAG are joined")
+        elif before.dag is not after.dag and not self.uncertain:
+            raise Raised("RuntimeError", "tasks of different DAGs are joined")
+        after.upstream[before] = None
+        before.downstream[after] = None
+        self.edges += 1
+        if label is not None and after.dag is not None and isinstance(hard(label), str):
+            after.dag.labels[before.task_id, after.task_id] = hard(label)
+
+    def depend(self, task: Task, value: Any) -> None:
+        """The edges of a task that takes other tasks' results."""
+        for before in operators_in(value) if light(value) else ():
+            if before is not task:
+                self.edge(before, task)
+
+
+@dataclass(eq=False)
+class Bracket:
+    """``with setup >> teardown:`` and its like: what is made within lies between the two."""
+
+    setups: list[Task]
+    teardowns: list[Task]
+    tasks: list[Task] = field(default_factory=list)
+
+    def add(self, task: Task) -> None:
+        self.tasks.append(task)
+
+
+def open_bracket(context: Context, tasks: list[Task]) -> None:
+    """Source: ``BaseSetupTeardownContext.push_setup_teardown_task``: the other side is found along the edges."""
+    if tasks[0].teardown:
+        others = _nearest(tasks[0], "upstream")
+        context.brackets.append(Bracket(others, tasks))
+    else:
+        others = _nearest(tasks[0], "downstream")
+        context.brackets.append(Bracket(tasks, others))
+
+
+def _nearest(task: Task, side: str) -> list[Task]:
+    wanted = "teardown" if side == "downstream" else "setup"
+    seen, layer = {task}, list(getattr(task, side))
+    while layer:
+        if found := [one for one in layer if getattr(one, wanted)]:
+            return found
+        seen.update(layer)
+        layer = [one for each in layer for one in (*each.downstream, *each.upstream) if one not in seen]
+    return []
+
+
+def close_bracket(context: Context) -> None:
+    bracket = context.brackets.pop()
+    tasks = [one for one in bracket.tasks if not one.setup and not one.teardown]
+    if tasks:
+        first = [one for one in tasks if not one.upstream] or tasks[:1]
+        last = [one for one in tasks if not one.downstream] or tasks[-1:]
+        _all(context, bracket.setups, first)
+        _all(context, last, bracket.teardowns)
+    if context.brackets:
+        outer = context.brackets[-1]
+        _all(context, outer.setups, bracket.setups)
+        _all(context, bracket.teardowns, outer.teardowns)
+        outer.tasks += bracket.tasks
+
+
+def _all(context: Context, before: Sequence[Task], after: Sequence[Task]) -> None:
+    for one in before:
+        for other in after:
+            if one is not other:
+                context.edge(one, other)
