@@ -68,10 +68,8 @@ class Calls(Statements):
         found = self.world.call_value(function, arguments, node)
         if found is not MISSING:
             return found
-        if isinstance(function, Instance) and function.cls is not None:
-            method = function.cls.find("__call__")
-            if isinstance(method, Function):
-                return self.call(Bound(method, function), arguments, node)
+        if isinstance(function, Instance) and (method := function.special("__call__")):
+            return self.call(Bound(method, function), arguments, node)
         return self.world.call_unknown(function, arguments, node)
 
     def _call_either(self, function: Either, arguments: Arguments, node: ast.AST) -> Any:

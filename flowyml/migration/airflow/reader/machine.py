@@ -33,9 +33,10 @@ from flowyml.migration.airflow.reader.values import (
     Soft,
     Super,
     Unknown,
+    shape,
 )
 
-__all__ = ["Base", "Options", "World"]
+__all__ = ["MISSING", "Base", "Options", "World", "is_a", "settle"]
 
 _DEEP = 40
 
@@ -120,7 +121,7 @@ class Base(Machine):
 
     def catches(self, kind: str) -> bool:
         """Whether a ``try`` around what is evaluated has a handler for this class of exceptions."""
-        return any(_is_a(kind, name) for names in self.catching for name in names)
+        return any(is_a(kind, name) for names in self.catching for name in names)
 
     def attempt(self, node: ast.AST, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls Python on plain data. What it raises is raised in the file if that catches it, else it is reported."""
@@ -214,8 +215,7 @@ class Base(Machine):
             return None if value.name.isupper() else True
         if isinstance(value, Instance) and value.cls is not None:
             for name in ("__bool__", "__len__"):
-                method = value.cls.find(name)
-                if isinstance(method, Function):
+                if method := value.special(name):
                     return self.truth(self.call(Bound(method, value), Arguments(), value.cls.node))
         if isinstance(value, (Instance, Function, Class, Native, Module, Bound)):
             return True
@@ -295,8 +295,6 @@ class Base(Machine):
 
     def partial_text(self, value: Any, name: str, args: list[Any]) -> str:
         """What is known of a text whose parts are not all known."""
-        from flowyml.migration.airflow.reader.values import shape
-
         if name == "join" and isinstance(value, str) and args and isinstance(args[0], (list, tuple)):
             return value.join(shape(one) for one in args[0])
         return ""
@@ -449,7 +447,8 @@ def _same(one: Any, other: Any) -> bool:
     return isinstance(one, plain) and isinstance(other, plain) and type(one) is type(other) and one == other
 
 
-def _is_a(kind: str, handler: str) -> bool:
+def is_a(kind: str, handler: str) -> bool:
+    """Whether a handler of one class of exceptions catches another, both by their names."""
     if handler in ("", "Exception", "BaseException", kind):
         return True
     one, other = getattr(builtins, kind, None), getattr(builtins, handler, None)

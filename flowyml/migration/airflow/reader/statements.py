@@ -6,18 +6,14 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flowyml.migration.airflow.reader.expressions import Expressions
-from flowyml.migration.airflow.reader.machine import Base, settle
-from flowyml.migration.airflow.reader.operations import LARGEST
-from flowyml.migration.airflow.reader.parts import light
+from flowyml.migration.airflow.reader.assignments import Assignments
+from flowyml.migration.airflow.reader.machine import is_a
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
     Foreign,
-    Function,
     Given,
     Instance,
-    Module,
     Raised,
     Soft,
     Unknown,
@@ -59,7 +55,7 @@ class ContextCall(Instance):
 Yields = Callable[[Any, ast.AST], None]
 
 
-class Statements(Expressions):
+class Statements(Assignments):
     """Executes statements in the current scope."""
 
     yields: list[Yields]
@@ -75,97 +71,9 @@ class Statements(Expressions):
             if executor is not None:
                 executor(self, node)
 
-    # Assignments
-
     def _expression(self, node: ast.Expr) -> None:
         if not isinstance(node.value, ast.Constant):
             self.eval(node.value)
-
-    def _assign(self, node: ast.Assign) -> None:
-        value = self.eval(node.value)
-        for target in node.targets:
-            self.assign(target, value)
-
-    def _annotated(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self.assign(node.target, self.eval(node.value))
-
-    def _augmented(self, node: ast.AugAssign) -> None:
-        old = self.eval(_loaded(node.target))
-        new = self.eval(node.value)
-        if isinstance(node.op, ast.Add) and isinstance(hard(old), list):
-            items = self.iterate(new, node.value)
-            if items is None or len(items) + len(hard(old)) > LARGEST:
-                self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is not known", node)
-            else:
-                hard(old).extend(items)
-            return
-        self.assign(node.target, self.operate(type(node.op), old, new, node))
-
-    def assign(self, target: ast.expr, value: Any) -> None:
-        """Binds a value to a name, an attribute, an item or several of them."""
-        match target:
-            case ast.Name():
-                self.bind(target.id, value)
-            case ast.Attribute():
-                self.assign_attribute(self.eval(target.value), target.attr, value, target)
-            case ast.Subscript():
-                self._assign_item(hard(self.eval(target.value)), self.eval(target.slice), value, target)
-            case ast.Tuple() | ast.List():
-                self._unpack(target.elts, value, target)
-            case ast.Starred():
-                self.assign(target.value, value)
-
-    def assign_attribute(self, owner: Any, name: str, value: Any, node: ast.AST) -> None:
-        owner = hard(owner)
-        if isinstance(owner, Instance):
-            if not self.world.assign(owner, name, value, node):
-                owner.attributes[name] = value
-        elif isinstance(owner, Class):
-            owner.names[name] = value
-        elif isinstance(owner, Module):
-            owner.scope.names[name] = value
-        else:
-            self.world.assign(owner, name, value, node)
-
-    def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
-        key = settle([key])[0][0]
-        if isinstance(owner, (dict, list)) and light(key):
-            self.attempt(node, owner.__setitem__, key, value)
-        elif isinstance(owner, Instance):
-            method = owner.cls.find("__setitem__") if owner.cls is not None else None
-            if isinstance(method, Function):
-                self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
-
-    def _unpack(self, targets: list[ast.expr], value: Any, node: ast.expr) -> None:
-        items = self.iterate(value, node)
-        starred = next((index for index, one in enumerate(targets) if isinstance(one, ast.Starred)), None)
-        if items is None:
-            items = [self.unknown(one) for one in targets]
-        elif starred is not None:
-            after = len(targets) - starred - 1
-            middle = items[starred : len(items) - after]
-            items = [*items[:starred], middle, *items[len(items) - after :]]
-        if len(items) != len(targets):
-            self.fail("ValueError", "unpacks another number of values", node)
-            items = [self.unknown(one) for one in targets]
-        for one, item in zip(targets, items, strict=True):
-            self.assign(one, item)
-
-    def _delete(self, node: ast.Delete) -> None:
-        for target in node.targets:
-            if isinstance(target, ast.Name):
-                self.scope.names.pop(target.id, None)
-            elif isinstance(target, ast.Subscript):
-                owner, key = hard(self.eval(target.value)), hard(self.eval(target.slice))
-                if isinstance(owner, (dict, list)):
-                    self.attempt(node, owner.__delitem__, key)
-
-    def _global(self, node: ast.Global) -> None:
-        self.scope.globals_ |= frozenset(node.names)
-
-    def _nonlocal(self, node: ast.Nonlocal) -> None:
-        self.scope.nonlocals |= frozenset(node.names)
 
     # Conditions
 
@@ -268,7 +176,7 @@ class Statements(Expressions):
         value = self.eval(node.iter)
         items = self.iterate(value, node.iter)
         if items is None:
-            self._maybe_loop(node, node.iter, [*_binding(self, node.target)])
+            self._maybe_loop(node, node.iter, [lambda: self.assign(node.target, self.unknown(node.target))])
             return
         made = self.context.made
         try:
@@ -361,10 +269,8 @@ class Statements(Expressions):
         self.block(node.orelse)
 
     def _handle(self, node: ast.Try, error: Raised) -> None:
-        from flowyml.migration.airflow.reader.machine import _is_a
-
         for handler in node.handlers:
-            if any(_is_a(error.kind, name) for name in self._handled(handler)):
+            if any(is_a(error.kind, name) for name in self._handled(handler)):
                 if handler.name:
                     self.bind(handler.name, error.value if error.value is not None else self.unknown(handler))
                 self.block(handler.body)
@@ -400,14 +306,12 @@ class Statements(Expressions):
             self._left(value, first)
 
     def _entered(self, value: Any, item: ast.withitem) -> Any:
-        method = value.cls.find("__enter__") if isinstance(value, Instance) and value.cls is not None else None
-        if isinstance(method, Function):
+        if isinstance(value, Instance) and (method := value.special("__enter__")):
             return self.call(self.bound(method, value, item.context_expr), Arguments(), item.context_expr)
         return self.world.enter(value, item.context_expr)
 
     def _left(self, value: Any, item: ast.withitem) -> None:
-        method = value.cls.find("__exit__") if isinstance(value, Instance) and value.cls is not None else None
-        if isinstance(method, Function):
+        if isinstance(value, Instance) and (method := value.special("__exit__")):
             given = [Given(None), Given(None), Given(None)]
             self.call(self.bound(method, value, item.context_expr), Arguments(given), item.context_expr)
         else:
@@ -471,15 +375,6 @@ class Statements(Expressions):
 
     def _import_from(self, node: ast.ImportFrom) -> None:
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it
-
-
-def _binding(machine: Base, target: ast.expr) -> list[Callable[[], None]]:
-    return [lambda: machine.assign(target, machine.unknown(target))]  # type: ignore[attr-defined]
-
-
-def _loaded(target: ast.expr) -> ast.expr:
-    """The same expression, to be read instead of written."""
-    return target
 
 
 def _exception_name(value: Any) -> str:

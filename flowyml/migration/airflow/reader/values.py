@@ -223,6 +223,11 @@ class Instance:
     cls: Class | None
     attributes: dict[str, Any] = field(default_factory=dict)
 
+    def special(self, name: str) -> Function | None:
+        """A method like ``__len__`` that its class defines in the root."""
+        found = self.cls.find(name) if self.cls is not None else None
+        return found if isinstance(found, Function) else None
+
 
 @dataclass(eq=False, slots=True)
 class Bound:

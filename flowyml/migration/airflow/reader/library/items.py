@@ -9,7 +9,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.parts import light
-from flowyml.migration.airflow.reader.values import Arguments, Function, Given, Instance, Native, hard
+from flowyml.migration.airflow.reader.values import Arguments, Given, Instance, Native, hard
 
 __all__ = ["NAMES", "from_keys", "keys_of", "sort_in_place"]
 
@@ -18,8 +18,7 @@ def _len(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     value = arguments.value("obj", 0)
     if isinstance(hard(value), (list, tuple, dict, set, str, bytes, range)):
         return machine.soft(len(hard(value)), value)
-    method = hard(value).cls.find("__len__") if isinstance(hard(value), Instance) and hard(value).cls else None
-    if isinstance(method, Function):
+    if isinstance(hard(value), Instance) and (method := hard(value).special("__len__")):
         return machine.call(machine.bound(method, hard(value), node), Arguments(), node)
     items = machine.iterate(value, node)
     return machine.unknown(node) if items is None else len(items)

@@ -1,0 +1,102 @@
+"""Python's assignments: to names, attributes, items and several of them."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from flowyml.migration.airflow.reader.expressions import Expressions
+from flowyml.migration.airflow.reader.machine import settle
+from flowyml.migration.airflow.reader.operations import LARGEST
+from flowyml.migration.airflow.reader.parts import light
+from flowyml.migration.airflow.reader.values import Arguments, Class, Given, Instance, Module, hard
+
+__all__ = ["Assignments"]
+
+
+class Assignments(Expressions):
+    """Binds values in the current scope, and takes them away."""
+
+    def _assign(self, node: ast.Assign) -> None:
+        value = self.eval(node.value)
+        for target in node.targets:
+            self.assign(target, value)
+
+    def _annotated(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.assign(node.target, self.eval(node.value))
+
+    def _augmented(self, node: ast.AugAssign) -> None:
+        old = self.eval(node.target)
+        new = self.eval(node.value)
+        if isinstance(node.op, ast.Add) and isinstance(hard(old), list):
+            items = self.iterate(new, node.value)
+            if items is None or len(items) + len(hard(old)) > LARGEST:
+                self.warn("unknown-call", f"what `{self.source(node)[:80]}` adds is not known", node)
+            else:
+                hard(old).extend(items)
+            return
+        self.assign(node.target, self.operate(type(node.op), old, new, node))
+
+    def assign(self, target: ast.expr, value: Any) -> None:
+        """Binds a value to a name, an attribute, an item or several of them."""
+        match target:
+            case ast.Name():
+                self.bind(target.id, value)
+            case ast.Attribute():
+                self.assign_attribute(self.eval(target.value), target.attr, value, target)
+            case ast.Subscript():
+                self._assign_item(hard(self.eval(target.value)), self.eval(target.slice), value, target)
+            case ast.Tuple() | ast.List():
+                self._unpack(target.elts, value, target)
+            case ast.Starred():
+                self.assign(target.value, value)
+
+    def assign_attribute(self, owner: Any, name: str, value: Any, node: ast.AST) -> None:
+        owner = hard(owner)
+        if isinstance(owner, Instance):
+            if not self.world.assign(owner, name, value, node):
+                owner.attributes[name] = value
+        elif isinstance(owner, Class):
+            owner.names[name] = value
+        elif isinstance(owner, Module):
+            owner.scope.names[name] = value
+        else:
+            self.world.assign(owner, name, value, node)
+
+    def _assign_item(self, owner: Any, key: Any, value: Any, node: ast.AST) -> None:
+        key = settle([key])[0][0]
+        if isinstance(owner, (dict, list)) and light(key):
+            self.attempt(node, owner.__setitem__, key, value)
+        elif isinstance(owner, Instance) and (method := owner.special("__setitem__")):
+            self.call(self.bound(method, owner, node), Arguments([Given(key), Given(value)]), node)
+
+    def _unpack(self, targets: list[ast.expr], value: Any, node: ast.expr) -> None:
+        items = self.iterate(value, node)
+        starred = next((index for index, one in enumerate(targets) if isinstance(one, ast.Starred)), None)
+        if items is None:
+            items = [self.unknown(one) for one in targets]
+        elif starred is not None:
+            after = len(targets) - starred - 1
+            middle = items[starred : len(items) - after]
+            items = [*items[:starred], middle, *items[len(items) - after :]]
+        if len(items) != len(targets):
+            self.fail("ValueError", "unpacks another number of values", node)
+            items = [self.unknown(one) for one in targets]
+        for one, item in zip(targets, items, strict=True):
+            self.assign(one, item)
+
+    def _delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                self.scope.names.pop(target.id, None)
+            elif isinstance(target, ast.Subscript):
+                owner, key = hard(self.eval(target.value)), hard(self.eval(target.slice))
+                if isinstance(owner, (dict, list)):
+                    self.attempt(node, owner.__delitem__, key)
+
+    def _global(self, node: ast.Global) -> None:
+        self.scope.globals_ |= frozenset(node.names)
+
+    def _nonlocal(self, node: ast.Nonlocal) -> None:
+        self.scope.nonlocals |= frozenset(node.names)

@@ -1,0 +1,198 @@
+"""Python's protocols on values, known or not: operators, comparison, items, iteration, text."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from flowyml.migration.airflow.reader.machine import MISSING, Base, settle
+from flowyml.migration.airflow.reader.operations import COMPARE, LARGEST, TooLarge, binary, formatted
+from flowyml.migration.airflow.reader.parts import light
+from flowyml.migration.airflow.reader.values import (
+    Arguments,
+    Class,
+    Either,
+    Foreign,
+    Function,
+    Given,
+    Instance,
+    Module,
+    Native,
+    Unknown,
+    hard,
+    shape,
+)
+
+__all__ = ["Protocols"]
+
+
+class Protocols(Base):
+    """What values do under operators and in loops. What is not known makes a result that is not known."""
+
+    # Operators
+
+    def operate(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
+        """``left`` and ``right`` under an operator."""
+        found = self.world.operate(kind, left, right, node)
+        if found is not MISSING:
+            return found
+        one, other = hard(left), hard(right)
+        if kind is ast.Mod and isinstance(one, str):
+            return self._percent(one, other, left, node)
+        if isinstance(one, (Unknown, Foreign)) or isinstance(other, (Unknown, Foreign)):
+            text = shape(one) + shape(other) if kind is ast.Add else ""
+            return self.unknown(node, text=text)
+        if isinstance(one, Instance) or isinstance(other, Instance):
+            return self._dunder(kind, one, other, node)
+        return self.soft(self.attempt(node, binary, kind, one, other), left, right)
+
+    def _dunder(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
+        for owner, other, prefix in ((left, right, "__"), (right, left, "__r")):
+            name = _DUNDERS.get(kind)
+            if name and isinstance(owner, Instance) and (method := owner.special(f"{prefix}{name}__")):
+                return self.call(self.bound(method, owner, node), Arguments([Given(other)]), node)
+        return self.unknown(node)
+
+    def _percent(self, text: str, value: Any, left: Any, node: ast.AST) -> Any:
+        (plain,), _, soft, known = settle([value])
+        if not known:
+            parts = plain if isinstance(plain, tuple) else (plain,)
+            shown = text
+            for part in parts if not isinstance(plain, dict) else ():
+                shown = shown.replace("%s", shape(part), 1)
+            return self.unknown(node, text=shown[:500])
+        return self.soft(self.attempt(node, binary, ast.Mod, text, plain), left, *soft)
+
+    def compare(self, kind: type[ast.cmpop], left: Any, right: Any, node: ast.AST) -> Any:
+        one, other = hard(left), hard(right)
+        if isinstance(one, Unknown) or isinstance(other, Unknown):
+            return self.unknown(node)
+        if isinstance(one, Foreign) or isinstance(other, Foreign):
+            return self._compare_foreign(kind, one, other, node)
+        if not light([one, other]):
+            return self.unknown(node)
+        (one, other), _, soft, _ = settle([one, other])
+        if kind in (ast.In, ast.NotIn) and isinstance(other, Instance):
+            return self._within(kind, one, other, node)
+        if kind in (ast.In, ast.NotIn) and not _known_members(other):
+            return True if kind is ast.In and _among(one, other) else self.unknown(node)
+        return self.soft(self.attempt(node, COMPARE[kind], one, other), left, right, *soft)
+
+    def _within(self, kind: type[ast.cmpop], one: Any, other: Instance, node: ast.AST) -> Any:
+        """``one in other``, of an instance that has ``__contains__`` or can be iterated over."""
+        if method := other.special("__contains__"):
+            found = self.truth(self.call(self.bound(method, other, node), Arguments([Given(one)]), node))
+        else:
+            items = self.iterate(other, node)
+            found = None if items is None else one in items
+        return self.unknown(node) if found is None else found is (kind is ast.In)
+
+    def _compare_foreign(self, kind: type[ast.cmpop], one: Any, other: Any, node: ast.AST) -> Any:
+        if kind in (ast.Is, ast.IsNot, ast.Eq, ast.NotEq):
+            yes = kind in (ast.Is, ast.Eq)
+            if isinstance(one, Foreign) and isinstance(other, Foreign) and one.path == other.path:
+                return yes
+            if one is None or other is None:
+                return not yes
+        return self.unknown(node)
+
+    # Items
+
+    def item(self, value: Any, key: Any, node: ast.AST) -> Any:
+        """``value[key]``."""
+        found = self.world.item(value, key, node)
+        if found is not MISSING:
+            return found
+        one, (name,) = hard(value), settle([key])[0]
+        if isinstance(one, Either):
+            return self.either(node, [self.item(option, key, node) for option in one.options])
+        if isinstance(one, (Unknown, Foreign, Function, Module, Native)):
+            return self.unknown(node)
+        if isinstance(one, Class):
+            members = one.names.get("__members__")
+            return members[name] if isinstance(members, dict) and name in members else one
+        if isinstance(one, Instance):
+            return self._instance_item(one, key, node)
+        if isinstance(name, Unknown) or not light(name):
+            return self._one_of(one, node)
+        return self.soft(self.attempt(node, lambda: one[name]), value, key)
+
+    def _instance_item(self, value: Instance, key: Any, node: ast.AST) -> Any:
+        sections, name = value.attributes.get("__sections__"), hard(key)
+        if isinstance(sections, dict) and isinstance(name, str) and name in sections:
+            return sections[name]
+        if method := value.special("__getitem__"):
+            return self.call(self.bound(method, value, node), Arguments([Given(key)]), node)
+        return self.unknown(node)
+
+    def _one_of(self, value: Any, node: ast.AST) -> Any:
+        """An item whose key is not known: one of all, if they are few."""
+        options = list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list) else []
+        return self.either(node, options) if 0 < len(options) <= 10 else self.unknown(node)
+
+    def iterate(self, value: Any, node: ast.AST) -> list[Any] | None:
+        """The items of a value, None where they are not known."""
+        value = hard(value)
+        if isinstance(value, (Unknown, Foreign, Function, Native, Module)):
+            return None
+        if isinstance(value, Class):
+            members = value.names.get("__members__")
+            return list(members.values()) if isinstance(members, dict) else None
+        if isinstance(value, Instance):
+            return self._instance_items(value, node)
+        if isinstance(value, range) and len(value) > LARGEST:
+            return None
+        try:
+            items = list(value)
+        except TypeError:
+            self.fail("TypeError", f"{type(value).__name__} is not iterable", node)
+            return None
+        self.step(len(items) // 10)
+        return items
+
+    def _instance_items(self, value: Instance, node: ast.AST) -> list[Any] | None:
+        found = self.world.attribute(value, "__iter__", node)
+        if isinstance(found, list):
+            return found
+        if method := value.special("__iter__"):
+            return self.iterate(self.call(self.bound(method, value, node), Arguments(), node), node)
+        items = value.attributes.get("__items__")
+        return list(items) if isinstance(items, list) else None
+
+    # Text
+
+    def text_of(self, node: ast.expr, value: Any, conversion: str = "", spec: Any = "") -> Any:
+        """A value as text, as ``format`` would show it."""
+        (plain,), _, soft, known = settle([value])
+        if isinstance(plain, Instance):
+            plain = self._shown(plain, node)
+            known = isinstance(plain, str)
+        if not known or not isinstance(spec, str):
+            return self.unknown(node, text=shape(value))
+        try:
+            return self.soft(formatted(plain, conversion, spec), *soft)
+        except TooLarge:
+            return self.unknown(node)
+        except (ValueError, TypeError) as error:
+            return self.fail(type(error).__name__, str(error), node)
+
+    def _shown(self, value: Instance, node: ast.expr) -> Any:
+        if method := value.special("__str__"):
+            return hard(self.call(self.bound(method, value, node), Arguments(), node))
+        text = value.attributes.get("__text__")
+        return text if text is not None else value
+
+
+def _known_members(value: Any) -> bool:
+    """Whether ``in`` has an answer."""
+    if isinstance(value, (list, tuple, set)):
+        return not any(isinstance(hard(one), Unknown) for one in value)
+    return True
+
+
+def _among(one: Any, other: Any) -> bool:
+    return any(one == item for item in other if not isinstance(hard(item), Unknown))
+
+
+_DUNDERS = {ast.Add: "add", ast.RShift: "rshift", ast.LShift: "lshift", ast.BitOr: "or", ast.BitAnd: "and"}
+_DUNDERS |= {ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv"}
