@@ -29,6 +29,7 @@ from flowyml.authoring.source_units import Chain, SourceFile, Unit, identity_of,
 from flowyml.authoring.sources import import_root
 from flowyml.authoring.steps import Step
 from flowyml.core.modules import is_installed, shipped_name, source_file, travels
+from flowyml.core.syntax import parsed
 
 __all__ = ["Reached", "held", "reached"]
 
@@ -456,7 +457,7 @@ def _live(file: SourceFile) -> ModuleType | None:
 def _own_text(function: FunctionType) -> Iterable[str]:
     try:
         source = textwrap.dedent(inspect.getsource(function))
-        return [text_of(ast.parse(source))]
+        return [text_of(parsed(source))]
     except (OSError, SyntaxError, TypeError):
         return bytecode(function.__code__)
 

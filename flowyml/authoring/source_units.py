@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from flowyml.core.syntax import parsed
+
 __all__ = ["Imported", "SourceFile", "Unit", "identity_of", "source_file_at", "text_of"]
 
 Chain = tuple[str, ...]
@@ -76,7 +78,7 @@ class SourceFile:
         self.identity: tuple[int, ...] = ()
         self._find = find
         package = tuple(name.split(".") if path.stem == "__init__" else name.split(".")[:-1])
-        self.units = [Unit(node, package) for node in ast.parse(source).body]
+        self.units = [Unit(node, package) for node in parsed(source).body]
         self.by_name: dict[str, list[Unit]] = {}
         for unit in self.units:
             for name in unit.binds:

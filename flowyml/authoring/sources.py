@@ -20,6 +20,7 @@ from flowyml.authoring.data_files import chosen_files, read_included
 from flowyml.authoring.steps import Step
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.modules import is_installed, shipped_name, source_file, travels
+from flowyml.core.syntax import parsed
 from flowyml.plan.names import slug
 
 if TYPE_CHECKING:
@@ -185,9 +186,9 @@ def _import_nodes(source: bytes) -> Iterator[ast.AST]:
     """The import statements. Only what looks like one is parsed, unless something looks so and is none."""
     try:
         for statement in _IMPORTS.findall(source.replace(b"\\\n", b" ")):
-            yield from ast.parse(statement).body
+            yield from parsed(statement).body
     except SyntaxError:
-        yield from ast.walk(ast.parse(source))
+        yield from ast.walk(parsed(source))
 
 
 def _resolves(function: Callable[..., Any], qualname: str) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from flowyml.core.syntax import parsed
+
 __all__ = ["warn_of_work", "work_in"]
 
 logger = logging.getLogger("flowyml.bundle")
@@ -60,7 +62,7 @@ def work_in(source: bytes) -> Sequence[tuple[int, str]]:
     """
     try:
         with warnings.catch_warnings(action="ignore"):  # of the user's code, which is not compiled here
-            tree = ast.parse(source)
+            tree = parsed(source)
     except (SyntaxError, ValueError):
         return []
     modules = {

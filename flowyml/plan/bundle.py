@@ -23,6 +23,7 @@ from flowyml.core.errors import DefinitionError, PlanError
 from flowyml.core.files import write_whole
 from flowyml.core.home import data_folder, is_data
 from flowyml.core.origin import Origin
+from flowyml.core.syntax import parsed
 from flowyml.plan.codec import decode
 from flowyml.plan.model import Plan
 from flowyml.plan.names import slug
@@ -177,7 +178,7 @@ def _names(room: str, code: bytes) -> bool:
         return False
     try:
         with warnings.catch_warnings(action="ignore"):  # of the user's code, which is not compiled here
-            nodes = ast.walk(ast.parse(code))
+            nodes = ast.walk(parsed(code))
     except (SyntaxError, ValueError):  # a pickle
         return True
     return any(
