@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.engines.processes import end_engine, start_engine
+from tests.waiting import wait_until
 
 __all__ = ["PrefectServer", "prefect_server"]
 
@@ -63,7 +64,10 @@ class PrefectServer:
 
     def answers(self) -> bool:
         """Whether the server is up."""
-        with suppress(OSError), urllib.request.urlopen(f"{self.url}/api/health", timeout=2) as response:
+        return self._has("health")
+
+    def _has(self, path: str) -> bool:
+        with suppress(OSError), urllib.request.urlopen(f"{self.url}/api/{path}", timeout=2) as response:
             return bool(response.status == 200)
         return False
 
@@ -74,11 +78,12 @@ class PrefectServer:
 
     @contextmanager
     def worker(self, pool: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A worker that runs what comes to a pool of processes, which is made if need be."""
+        """A worker that runs what comes to a pool of processes, which it makes if need be."""
         process = self._run(f"worker-{pool}", "worker", "start", "--pool", pool, "--type", "process",
                             "--name", pool, "--install-policy", "never")  # fmt: skip
         self.workers.append(process)
         try:
+            wait_until(lambda: self._has(f"work_pools/{pool}"))
             yield process
         finally:
             self.workers.remove(process)
