@@ -122,9 +122,11 @@ class FanOutConformance(Conformance):
     @pytest.mark.parametrize(("name", "limit"), [("mapped", 2), ("block", 1)])
     def test_no_more_items_at_a_time_than_asked_for(self, done: Done, name: str, limit: int) -> None:
         assert done.run.status is COMPLETED, done.run.error
-        events = [line.split()[1] for line in done.trace if line.startswith(name)]
-        counts = [events[:n].count("begins") - events[:n].count("ends") for n in range(len(events) + 1)]
-        assert 1 <= max(counts) <= limit
+        seen = [line.split()[1:3] for line in done.trace if line.startswith(name)]
+        for step in {step for step, _ in seen} if self.limits_each_step else {""}:
+            events = [event for of_step, event in seen if step in ("", of_step)]
+            counts = [events[:n].count("begins") - events[:n].count("ends") for n in range(len(events) + 1)]
+            assert 1 <= max(counts) <= limit, seen
 
     @limited
     def test_items_that_waited_for_their_turn_are_in_order(self, done: Done) -> None:

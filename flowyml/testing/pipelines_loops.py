@@ -153,25 +153,25 @@ def limited(folder: str) -> Pipeline:
     """Items that show when they begin and end, of which two may run at a time; and steps of which one may."""
     note, numbers, *_ = parts(folder)
 
-    def work(name: str, n: int) -> int:
+    def work(loop: str, step: str, n: int) -> int:
         import time
 
-        note(name, "begins", n)
+        note(loop, step, "begins", n)
         time.sleep(0.3)
-        note(name, "ends", n)
+        note(loop, step, "ends", n)
         return n
 
     @step(max_parallel=2)
     def mapped(n: int) -> int:
-        return work("mapped", n)
+        return work("mapped", "mapped", n)
 
     @step
     def one(n: int) -> int:
-        return work("block", n)
+        return work("block", "one", n)
 
     @step
     def two(n: int) -> int:
-        return work("block", n)
+        return work("block", "two", n)
 
     @pipeline(name="conformance limited")
     def made() -> Any:

@@ -211,7 +211,10 @@ class RunReader:
         """What each task returned; of a mapped one a list by map index, with None for those that returned nothing."""
         values: dict[str, Any] = {}
         for task, index in sorted(self.client.returned(dag, run_id)):
-            value = self.client.xcom(dag, run_id, task, map_index=index)
+            try:
+                value = self.client.xcom(dag, run_id, task, map_index=index)
+            except NotThereError:  # the task was cleared in the meantime
+                continue
             if index < 0:
                 values[task] = value
                 continue

@@ -40,6 +40,7 @@ class TestAirflow(OrchestratorConformance):
     patience = 60
     run_ids_span_pipelines = False  # they are those of one DAG
     scheduling_again_resumes = True  # it deploys the DAG and unpauses it
+    limits_each_step = True  # max_active_tis_per_dagrun is a task's own
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -92,6 +93,7 @@ class TestControlFlowOnAirflow2(Conformance):
     test_by_names = SubPipelineConformance.test_the_branch_that_is_taken_by_names
 
     refused = _REFUSED
+    limits_each_step = True
     run_timeout = 600.0
     patience = 240
 

@@ -466,3 +466,25 @@ def test_of_a_list_that_is_not_whole_no_part_is_read() -> None:
     read = RunReader(Client()).outputs({"dag_id": "listed", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
     assert dict(read) == {"other": 4}
     assert list(read.not_kept) == ["all"]
+
+
+def test_what_was_cleared_since_it_was_listed_is_not_read() -> None:
+    class Client:
+        """The run of a DAG that FlowyML did not make."""
+
+        def source(self, dag: Any, version: int | None) -> str:
+            return "dag = DAG('legacy')"
+
+        def dag(self, dag: str) -> dict[str, Any]:
+            return {}
+
+        def returned(self, dag: str, run_id: str) -> list[tuple[str, int]]:
+            return [("cleared", -1), ("kept", -1)]
+
+        def xcom(self, dag: str, run_id: str, task: str, map_index: int = -1) -> int:
+            if task == "cleared":
+                raise NotThereError(404, "gone")
+            return 4
+
+    read = RunReader(Client()).outputs({"dag_id": "legacy", "dag_run_id": "r"})  # type: ignore[arg-type]  # all it asks
+    assert dict(read) == {"kept": 4}
