@@ -140,8 +140,9 @@ class _Names:
     def of_outputs(cls, both: Sequence[tuple[Seen, Seen]]) -> _Names:
         """Of runs that went well. What is None on the one side need not be on the other: Airflow keeps no such XCom."""
         values = [pair for pair in ((left.outputs, right.outputs) for left, right in both) if None not in pair]
-        old, new = ({name: value for pair in values for name, value in (pair[side] or {}).items()} for side in (0, 1))
-        return cls("output", set(old), {name for name in new if name in old or new[name] is not None})
+        old = {name for left, _ in values for name in left or {}}
+        new = {name for _, right in values for name, value in (right or {}).items() if name in old or value is not None}
+        return cls("output", old, new)
 
     def apart(self) -> list[str]:
         sides = ((self.old - self.new, "the DAG"), (self.new - self.old, "the pipeline"))

@@ -253,7 +253,7 @@ class Cutover:
         """
         if self._record.phase in ("shadowing", "shadow"):
             self._remove_shadow(new)
-            self._write(phase="back")
+            self._write(phase="back", last=_text(_now()))  # the end of what is compared
         if self._record.phase in ("begun", "paused"):
             self._undo(new)
         if self._record.phase not in PHASES[PHASES.index("done") :]:
@@ -275,7 +275,7 @@ class Cutover:
         seen = self._old.look()
         if not seen.is_paused:
             self._remove_shadow(new)
-            self._write(phase="back")
+            self._write(phase="back", last=_text(_now()))
             self._say(f"{self._old.name!r} still runs on {self._record.old}: nothing was handed over")
             return
         last, shadow = seen.last or _before(seen.schedule, _time(self._record.begun)), self._record.shadow

@@ -164,6 +164,7 @@ def test_a_shadow_is_removed(phase: str) -> None:
     old, new = _Old(last=_at(5)), _New(_at(3))
     record = _work(old, _record(phase, shadow=_at(3))).back(cast("Any", new))
     assert (record.phase, new.there, old.is_paused, old.marked) == ("back", [], False, [])
+    assert abs(datetime.fromisoformat(record.last) - datetime.now(UTC)) < timedelta(minutes=5), "no later runs compared"
 
 
 def test_back_where_the_dag_was_paused_and_the_shadow_went_on() -> None:
