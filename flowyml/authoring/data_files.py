@@ -18,6 +18,7 @@ MAX_BYTES = 100_000_000
 """The most that a pipeline's data files may hold together: they travel to every worker, as its code does."""
 
 _SETTINGS = ("flowyml.toml", "pyproject.toml")  # where targets stand, with their passwords
+_COMPILED = "__pycache__"  # what Python makes of the code, another one on each machine
 _LISTED = 5
 
 
@@ -37,8 +38,8 @@ def read_included(folder: Path, globs: Iterable[str], pipeline: str) -> dict[str
     """The data files below a folder, by their paths in it. A line at INFO says what is taken and what is left out.
 
     A name that begins with a dot, and those of FlowyML's settings, must be written out in the glob: ``.env``,
-    ``.config/*.json``. Raises ``DefinitionError`` for a glob that leaves the folder or matches nothing, for a link that
-    leads out of the folder, and for more than ``MAX_BYTES``.
+    ``.config/*.json``. Compiled code, in ``__pycache__``, never comes along. Raises ``DefinitionError`` for a glob that
+    leaves the folder or matches nothing, for a link that leads out of the folder, and for more than ``MAX_BYTES``.
     """
     who = f"Pipeline {pipeline!r}"
     taken, left_out = chosen_files(folder, globs, pipeline)
@@ -63,7 +64,9 @@ def chosen_files(folder: Path, globs: Iterable[str], pipeline: str) -> tuple[dic
             raise DefinitionError(f"{which} leaves {folder}. Only files below that folder can be included.")
         if not PurePath(pattern).parts:
             raise DefinitionError(f"{which} names the folder itself. Write which files: '*.csv', or '**/*' for all.")
-        found = {path: _unnamed(path, pattern, folder) for path in sorted(folder.glob(pattern)) if path.is_file()}
+        files = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+        data = [path for path in files if _COMPILED not in path.relative_to(folder).parts]
+        found = {path: _unnamed(path, pattern, folder) for path in data}
         if not found:
             raise DefinitionError(f"{which} matches no file in {folder}.")
         if all(found.values()):

@@ -32,7 +32,8 @@ counting = Pipeline("counting", include={include}).add_step(count)
 def project(tmp_path: Path) -> Path:
     """A folder as projects are, with a secret in each place where people have one."""
     root = tmp_path / "project"
-    for name in (".env", ".git/config", "flowyml.toml", "pyproject.toml", "data/.secret/key", "data/.netrc"):
+    compiled = "__pycache__/counting.cpython-311.pyc"
+    for name in (".env", ".git/config", "flowyml.toml", "pyproject.toml", "data/.secret/key", "data/.netrc", compiled):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("" if name.endswith(".toml") else SECRET)
     (root / "flowyml.toml").write_text(f'[orchestrators.prod]\nengine = "prefect"\npassword = "{SECRET}"\n')
