@@ -370,8 +370,9 @@ def test_unpacked_code_is_unpacked_again_by_a_process_that_held_it(tmp_path: Pat
 
     shutil.rmtree(folder)
     assert unpack_bundle(bundle) == folder
-    held = [item.kept for item in LocalOrchestrator().prunable(Bounds(older_than=OLD)) if item.kind == "code"]
-    assert held == ["a process uses it"]
+    found = [item for item in LocalOrchestrator().prunable(Bounds(older_than=OLD)) if item.kind == "code"]
+    (held,) = [item.kept for item in found if item.name.endswith(folder.name[:8])]  # others have code there too
+    assert held == "a process uses it"
 
 
 def test_of_what_can_be_made_again_what_was_used_last_stays() -> None:
