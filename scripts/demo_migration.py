@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.engines.airflow import Airflow, airflow3, wait_until  # noqa: E402
+from tests.engines.airflow import Airflow, airflow3, wait_until  # noqa: E402  # found by the line above
 
 DAG = "order_totals"
 

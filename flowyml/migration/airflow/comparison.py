@@ -209,9 +209,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         if "__classname__" in value:  # how Airflow writes an object; source: airflow.serialization.serde
             kind = value["__classname__"]
-            raise _UnlikeJson(f"a {_cut(kind if isinstance(kind, str) else type(kind).__name__)} is no JSON")
+            raise _UnlikeJson(f"a {_cut(kind if isinstance(kind, str) else type(kind).__name__)} has no form in JSON")
         if not all(isinstance(key, str) for key in value):
-            raise _UnlikeJson("a key that is not text is no JSON")
+            raise _UnlikeJson("JSON has no form for a key that is not text")
         return {key: _plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each, depth + 1) for each in value]
@@ -219,7 +219,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return value.isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: _plain(getattr(value, each.name), depth + 1) for each in dataclasses.fields(value)}
-    raise _UnlikeJson(f"a {_cut(type(value).__name__)} is no JSON")
+    raise _UnlikeJson(f"a {_cut(type(value).__name__)} has no form in JSON")
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -96,7 +96,7 @@ class Cutover:
         """Make the new schedule while the old one goes on: both run each interval, so that they can be compared.
 
         ``go`` then makes it the only one, and ``back`` removes it. Raises ``ScheduleError`` as ``go``, and
-        ``UnsupportedFeatureError`` for a target that does not tell which time a run is for.
+        ``UnsupportedFeatureError`` for a target that does not record which time a run is for.
         """
         if self._record.phase == "back" or (self._record.phase == "begun" and not self._record.shadow):
             self._check_goes(self._old.look())
@@ -327,9 +327,9 @@ class Cutover:
                 return known
             raise ScheduleError(
                 f"The schedule of {self._record.pipeline!r} on {self._record.new} is "
-                f"{'paused' if is_paused else 'not there any more'}, and {self._record.new} does not tell which times "
-                f"it has run. Unpause {self._old.name!r} in Airflow, which then runs what it missed, and again what "
-                f"ran on {self._record.new}; then run this command again."
+                f"{'paused' if is_paused else 'not there any more'}, and {self._record.new} does not record "
+                f"which times it has run. Unpause {self._old.name!r} in Airflow, which then runs what it missed, and "
+                f"again what ran on {self._record.new}; then run this command again."
             ) from None
         return max([known, *(time for time in runs if known < time <= now and _before(schedule, time) == time)])
 

@@ -102,7 +102,7 @@ def test_what_json_has_no_form_for_is_said_and_not_compared() -> None:
     pandas = {"__classname__": "pandas.DataFrame", "__data__": "…"}
     found = _compared({1: _run(x=pandas, y=1)}, {1: _run(x=1, y={1, 2})})
     assert found.total == "1 interval: 1 equal"
-    assert found.apart == ("output x: a pandas.DataFrame is no JSON", "output y: a set is no JSON")
+    assert found.apart == ("output x: a pandas.DataFrame has no form in JSON", "output y: a set has no form in JSON")
 
 
 def _nested(levels: int) -> list[Any]:
@@ -115,10 +115,10 @@ def _nested(levels: int) -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ({1: 2, "1": 1}, "a key that is not text is no JSON"),
+        ({1: 2, "1": 1}, "JSON has no form for a key that is not text"),
         (_nested(3000), "it has more than 100 levels"),
-        ({"__classname__": "X" * 10_000_000}, f"a {'X' * 199}… is no JSON"),
-        ({"__classname__": _nested(3000)}, "a list is no JSON"),
+        ({"__classname__": "X" * 10_000_000}, f"a {'X' * 199}… has no form in JSON"),
+        ({"__classname__": _nested(3000)}, "a list has no form in JSON"),
     ],
 )
 def test_what_cannot_be_compared_is_said_in_one_line(value: object, why: str) -> None:

@@ -78,7 +78,7 @@ def paths_of(
 
 def _check(dag: DagModel, by: str, choice: Choice, after: Mapping[str, set[str]]) -> None:
     if unknown := [name for name in choice.values or () if dag.task(name) is None and not _roots(dag, name)]:
-        raise Conflict(by, f"it may choose {unknown[0]!r:.60}, which is no task")
+        raise Conflict(by, f"it may choose {unknown[0]!r:.60}, and the DAG has no task of that name")
     for name in after[by]:
         task = dag.task(name)
         assert task
@@ -184,7 +184,7 @@ def _level(
 def _ordered(
     tasks: Sequence[TaskModel], paths: Mapping[str, Path], depth: int, chains: Sequence[list[Block]]
 ) -> list[TaskModel | list[Block]] | None:
-    """Tasks and chains, each after what it waits for; None where there is no such order."""
+    """Tasks and chains, each after what it waits for; None where they wait for one another."""
     chain_of = {block: number for number, blocks in enumerate(chains) for block in blocks}
     key: dict[str, int | str] = {}
     for task in tasks:

@@ -62,7 +62,7 @@ def choice_of(
         raise Unclear("it returns ids, lists of ids or None by turns")
     ids = [each for value in some for each in value]
     if not all(isinstance(each, str) for each in ids):
-        raise Unclear("it returns what is no id")
+        raise Unclear("it returns something other than ids")
     return Choice(tuple(dict.fromkeys(ids)), listed=True)
 
 

@@ -430,11 +430,13 @@ class _Module:
                 yield from self._statements(body, body.decisions[unit.task_id], depth)
                 continue
             last = list(unit.blocks)[-1]
-            left = set(body.decisions[last.by].choice.values or ())  # type: ignore[union-attr]
+            choice = body.decisions[last.by].choice  # all branches of a chain are of one choice
+            assert choice is not None
+            left = set(choice.values or ())
             for number, (block, tasks) in enumerate(unit.blocks.items()):
                 ends = block == last and number > 0 and bool(left) and left <= set(block.values)
+                ends = ends and not choice.may_be_none
                 left -= set(block.values)
-                ends = ends and not body.decisions[block.by].choice.may_be_none  # type: ignore[union-attr]
                 yield f"{'    ' * depth}with {source(self._opening(body, block, number, ends), depth)}:"
                 yield from self._body(body, tasks, depth + 1)
 

@@ -57,8 +57,8 @@ NAMES: dict[str, Any] = {
     "calendar.day_name": list(calendar.day_name),
     "calendar.month_name": list(calendar.month_name),
     "datetime.datetime": Foreign("datetime.datetime"),
-    "datetime.datetime.min": datetime.datetime.min,  # noqa: DTZ901 as in the file
-    "datetime.datetime.max": datetime.datetime.max,  # noqa: DTZ901 as in the file
+    "datetime.datetime.min": datetime.datetime.min,  # noqa: DTZ901  # as in the file
+    "datetime.datetime.max": datetime.datetime.max,  # noqa: DTZ901  # as in the file
     "datetime.datetime.strptime": plain(_strptime),
     "datetime.datetime.fromisoformat": plain(datetime.datetime.fromisoformat),
     "datetime.datetime.combine": plain(datetime.datetime.combine),
