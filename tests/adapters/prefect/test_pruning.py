@@ -43,6 +43,12 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
+def make_old(folder: Path) -> None:
+    """As if nothing had been written there for a long time."""
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (1, 1))
+
+
 def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     make_prefect: Callable[..., PrefectOrchestrator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +99,7 @@ def test_runs_flows_and_outputs_go_when_nothing_on_the_server_needs_them(
     (flows / old / ".new-0123456789abcdef").write_text("a process was killed while it wrote this")
     assert found()["flow", old].kept == ""
 
-    os.utime(flows / old, (1, 1))
+    make_old(flows / old)
     assert plan["flow", old].remove() == 0, "the run that may be run again is there yet"
     client.label_run(first.job_id, {PRUNED: True})
     with pytest.raises(RetryRefusedError, match="`flowyml prune` is removing it"):
@@ -128,13 +134,12 @@ def test_a_flow_that_is_published_again_stays(make_prefect: Callable[..., Prefec
     name = server_name(orchestrator.client.connection)
     note_server(folder, name)
     leftovers = Leftovers(orchestrator.reader, prefect_home(), name, str(tmp_path), Bounds(older_than=100), False)
-    for path in (folder, *folder.iterdir()):
-        os.utime(path, (1, 1))
+    make_old(folder)
     (item,) = (each for each in leftovers if each.name == folder.name)
     assert item.kept == ""
     note_server(_publish(bundle), name)
     assert item.remove() == 0
     assert folder.exists()
-    os.utime(folder, (1, 1))
+    make_old(folder)
     assert item.remove() > 100_000
     assert not folder.exists()
