@@ -155,7 +155,8 @@ def compare(
 ) -> int:
     """Compare what a DAG, and the pipeline beside it, made of each interval: how runs and steps ended, and the values.
 
-    The exit code is 1 where an interval differs.
+    The exit code is 0 where at least one interval is equal and none differs. Otherwise it is 1: also where all of them
+    wait, or have nothing to compare.
     """
     from flowyml.migration.airflow import comparison
     from flowyml.migration.airflow.cutover import Cutover, shadowed
@@ -176,13 +177,13 @@ def compare(
             out.document(comparison.document(found))
         else:
             _print_comparison(out, found)
-    return FAILED if found.count(comparison.Verdict.DIFFERS) else 0
+    return 0 if found.is_same else FAILED
 
 
 def _print_comparison(out: Output, found: Comparison) -> None:
     from flowyml.migration.airflow import comparison
 
-    colours = {"equal": "green", "differs": "red", "waits": "dim"}
+    colours = {"equal": "green", "differs": "red", "nothing to compare": "yellow", "waits": "dim"}
     made = [(time, Word(verdict, colours[verdict]), *sides) for time, verdict, *sides in comparison.rows(found)]
     if made:
         out.table(comparison.HEADERS, made)

@@ -42,6 +42,8 @@ class Verdict(StrEnum):
 
     EQUAL = "equal"
     DIFFERS = "differs"
+    NOTHING_TO_COMPARE = "nothing to compare"
+    """Runs and steps ended in the same way, and no output of theirs could be compared."""
     WAITS = "waits"
     """One side has not run it to its end yet."""
 
@@ -58,13 +60,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """One time of the schedule. A side is None where it has no run."""
+    """One time of the schedule. A side is None where it has no run. ``why`` there was nothing to compare."""
 
     time: datetime
     verdict: Verdict
     old: Seen | None
     new: Seen | None
     differences: tuple[Difference, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +86,14 @@ class Comparison:
     @property
     def total(self) -> str:
         """One line about all: ``3 intervals: 2 equal, 1 differs``."""
-        counts = ", ".join(f"{self.count(each)} {each}" for each in Verdict if self.count(each))
+        words = {each: f"with {each}" if each is Verdict.NOTHING_TO_COMPARE else each for each in Verdict}
+        counts = ", ".join(f"{self.count(each)} {word}" for each, word in words.items() if self.count(each))
         return f"{len(self.intervals)} interval{'s' * (len(self.intervals) != 1)}{counts and ': '}{counts}"
+
+    @property
+    def is_same(self) -> bool:
+        """Whether an interval was equal, and none differs. What waits or had nothing to compare says neither."""
+        return bool(self.count(Verdict.EQUAL)) and not self.count(Verdict.DIFFERS)
 
 
 def look_at(engine: Orchestrator, run: Run) -> Seen:
@@ -114,9 +123,11 @@ def compared(dag: str, pipeline: str, old: Mapping[datetime, Seen], new: Mapping
         elif not (left.status.is_terminal and right.status.is_terminal):
             intervals.append(Interval(time=time, verdict=Verdict.WAITS, old=left, new=right))
         else:
-            found = (*_runs(left, right), *_steps(left, right, steps), *_outputs(left, right, outputs, unlike))
-            verdict = Verdict.DIFFERS if found else Verdict.EQUAL
-            intervals.append(Interval(time=time, verdict=verdict, old=left, new=right, differences=found))
+            differing, how_many = _outputs(left, right, outputs, unlike)
+            found = (*_runs(left, right), *_steps(left, right, steps), *differing)
+            verdict = Verdict.DIFFERS if found else Verdict.EQUAL if how_many else Verdict.NOTHING_TO_COMPARE
+            why = _why_nothing(left, right) if verdict is Verdict.NOTHING_TO_COMPARE else ""
+            intervals.append(Interval(time=time, verdict=verdict, old=left, new=right, differences=found, why=why))
     apart = (*steps.apart(), *outputs.apart(), *(f"output {_cut(name)}: {why}" for name, why in unlike.items()))
     return Comparison(dag=dag, pipeline=pipeline, intervals=tuple(intervals), apart=apart)
 
@@ -183,17 +194,29 @@ def _ended(step: StepRun | None) -> str:
     return "skipped" if step.raw_status in ("skipped", "no_items") else step.status.name
 
 
-def _outputs(old: Seen, new: Seen, names: _Names, unlike: dict[str, str]) -> Iterable[Difference]:
+def _outputs(old: Seen, new: Seen, names: _Names, unlike: dict[str, str]) -> tuple[Sequence[Difference], int]:
+    """What differs, and how many outputs were compared."""
+    found: list[Difference] = []
+    how_many = 0
     if old.outputs is None or new.outputs is None:
-        return
+        return found, how_many
     for name in sorted(names.old & names.new):
         try:
             left, right = _plain(old.outputs.get(name)), _plain(new.outputs.get(name))
         except _UnlikeJson as error:
             unlike[name] = str(error)
             continue
+        how_many += name in old.outputs or name in new.outputs
         if not _same(left, right):
-            yield Difference(what="output", name=_cut(name), old=_shown(left), new=_shown(right))
+            found.append(Difference(what="output", name=_cut(name), old=_shown(left), new=_shown(right)))
+    return found, how_many
+
+
+def _why_nothing(old: Seen, new: Seen) -> str:
+    """Why no output of two runs that ended alike was compared."""
+    if old.outputs is None or new.outputs is None:
+        return f"a run that is {old.status.name} has no outputs"
+    return "no output of the two has the same name, and a value that JSON has a form for"
 
 
 class _UnlikeJson(Exception):
@@ -260,12 +283,17 @@ def rows(found: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def lines(found: Comparison) -> list[str]:
-    """Each difference, then what was not compared."""
+    """Each difference, then where there was nothing to compare, and what was not compared."""
     said = [
         f"{each.time.astimezone(UTC).isoformat(timespec='seconds')}: {one.what}{one.name and ' '}{one.name}: "
         f"{one.old} in the DAG, {one.new} in the pipeline"
         for each in found.intervals
         for one in each.differences
+    ]
+    said += [
+        f"{each.time.astimezone(UTC).isoformat(timespec='seconds')}: {each.verdict}: {each.why}"
+        for each in found.intervals
+        if each.why
     ]
     return [safe_line(line) for line in (*said, *(f"not compared: {each}" for each in found.apart))]
 
@@ -289,11 +317,12 @@ def document(found: Comparison) -> dict[str, object]:
     """The report as JSON."""
     return {
         "dag_id": found.dag, "pipeline": found.pipeline,
-        "totals": {str(verdict): found.count(verdict) for verdict in Verdict},
+        "totals": {verdict.name.lower(): found.count(verdict) for verdict in Verdict},
         "not_compared": list(found.apart),
         "intervals": [
             {
-                "time": each.time.astimezone(UTC).isoformat(), "verdict": str(each.verdict),
+                "time": each.time.astimezone(UTC).isoformat(), "verdict": each.verdict.name.lower(),
+                "reason": each.why or None,
                 "dag": _side(each.old), "pipeline": _side(each.new),
                 "differences": [
                     {"what": one.what, "name": one.name, "dag": one.old, "pipeline": one.new}

@@ -37,6 +37,7 @@ def _compared(old: dict[int, Seen], new: dict[int, Seen]) -> Comparison:
 def _differences(old: Seen, new: Seen) -> list[tuple[str, str, str, str]]:
     (interval,) = _compared({1: old}, {1: new}).intervals
     assert (interval.verdict is Verdict.DIFFERS) == bool(interval.differences)
+    assert (interval.verdict is Verdict.NOTHING_TO_COMPARE) == bool(interval.why)
     return [(one.what, one.name, one.old, one.new) for one in interval.differences]
 
 
@@ -68,7 +69,6 @@ def test_values_are_compared_as_json_has_them(old: object, new: object, is_same:
 
 
 def test_airflow_keeps_no_xcom_for_none() -> None:
-    assert _differences(_run(), _run(x=None)) == []
     found = _compared({1: _run(), 2: _run(x=1)}, {1: _run(x=None), 2: _run(x=None)})
     assert [str(each.verdict) for each in found.intervals] == ["equal", "differs"]
     assert found.apart == ()
@@ -101,7 +101,7 @@ def test_what_one_side_alone_has_is_named_once() -> None:
 def test_what_json_has_no_form_for_is_said_and_not_compared() -> None:
     pandas = {"__classname__": "pandas.DataFrame", "__data__": "…"}
     found = _compared({1: _run(x=pandas, y=1)}, {1: _run(x=1, y={1, 2})})
-    assert found.total == "1 interval: 1 equal"
+    assert found.total == "1 interval: 1 with nothing to compare"
     assert found.apart == ("output x: a pandas.DataFrame has no form in JSON", "output y: a set has no form in JSON")
 
 
@@ -124,12 +124,43 @@ def _nested(levels: int) -> list[Any]:
 def test_what_cannot_be_compared_is_said_in_one_line(value: object, why: str) -> None:
     for sides in (({1: _run(x=value)}, {1: _run(x={"1": 1})}), ({1: _run(x={"1": 1})}, {1: _run(x=value)})):
         found = _compared(*sides)
-        assert (found.total, found.apart) == ("1 interval: 1 equal", (f"output x: {why}",))
+        assert found.count(Verdict.NOTHING_TO_COMPARE) == 1
+        assert found.apart == (f"output x: {why}",)
 
 
 def test_what_is_just_not_too_deep_is_compared() -> None:
     assert _differences(_run(x=_nested(100)), _run(x=_nested(100))) == []
     assert len(_differences(_run(x=_nested(100)), _run(x=_nested(99)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (_run(_step("a")), _run(_step("a")), "no output of the two has the same name"),
+        (_run(_step("a"), a=1), _run(_step("a"), b=1), "no output of the two has the same name"),
+        (_run(_step("a"), a=1), _run(_step("a"), a={1}), "no output of the two has the same name"),
+        (_run(), _run(x=None), "no output of the two has the same name"),
+        (_run(status=FAILED), _run(status=FAILED), "a run that is FAILED has no outputs"),
+    ],
+)
+def test_where_no_output_could_be_compared_nothing_is_called_equal(old: Seen, new: Seen, why: str) -> None:
+    found = _compared({1: old}, {1: new})
+    assert (found.total, found.is_same) == ("1 interval: 1 with nothing to compare", False)
+    assert [row[1] for row in rows(found)] == ["nothing to compare"]
+    assert lines(found)[0].startswith(f"2026-03-01T01:00:00+00:00: nothing to compare: {why}")
+    assert f"nothing to compare\\: {why}" in markdown(found)
+    made = json.loads(json.dumps(document(found)))
+    assert made["totals"] == {"equal": 0, "differs": 0, "nothing_to_compare": 1, "waits": 0}
+    assert made["intervals"][0]["verdict"] == "nothing_to_compare"
+    assert made["intervals"][0]["reason"].startswith(why)
+
+
+def test_what_both_gave_counts_as_equal_beside_what_could_not_be_compared() -> None:
+    found = _compared({1: _run(x={1}, y=1), 2: _run(x=1)}, {1: _run(x=1, y=1), 2: _run(x={1})})
+    assert [str(each.verdict) for each in found.intervals] == ["equal", "nothing to compare"]
+    assert found.is_same
+    assert not _compared({1: _run(x=1)}, {}).is_same
+    assert not _compared({1: _run(x=1), 2: _run(x=1)}, {1: _run(x=1), 2: _run(x=2)}).is_same
 
 
 def test_long_names_are_cut() -> None:
@@ -143,7 +174,8 @@ def test_long_names_are_cut() -> None:
 
 def test_a_time_that_one_side_lacks() -> None:
     found = _compared(
-        {1: _run(), 3: _run(), 4: _run(status=RUNNING), 5: _run()}, {1: _run(), 2: _run(), 3: _run(), 4: _run()}
+        {1: _run(x=1), 3: _run(x=2), 4: _run(status=RUNNING), 5: _run(x=1)},
+        {1: _run(x=1), 2: _run(x=1), 3: _run(x=2), 4: _run(x=1)},
     )
     assert [(row[1], row[2], row[3]) for row in rows(found)] == [
         ("equal", "COMPLETED", "COMPLETED"), ("differs", "no run", "COMPLETED"), ("equal", "COMPLETED", "COMPLETED"),
@@ -165,5 +197,5 @@ def test_the_report_is_text_whatever_the_values_are() -> None:
     assert "\n| FOR | VERDICT | DAG | PIPELINE |\n|---|---|---|---|\n| 2026" in text
     assert "| differs | COMPLETED | COMPLETED |\n\n- 2026" in text
     made = json.loads(json.dumps(document(found)))
-    assert made["totals"] == {"equal": 0, "differs": 1, "waits": 0}
+    assert made["totals"] == {"equal": 0, "differs": 1, "nothing_to_compare": 0, "waits": 0}
     assert [one["name"] for one in made["intervals"][0]["differences"]] == ["x"]

@@ -213,8 +213,10 @@ def test_the_report_of_a_comparison(
     assert "2026-03-01T05:00:00+00:00: output a: false in the DAG, true in the pipeline" in shown
     assert "6 intervals: 3 equal, 2 differs, 1 waits." in shown
     assert "differs" in report.read_text()
-    assert main(["airflow", "compare", "daily", "--last", "1", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["totals"] == {"equal": 0, "differs": 0, "waits": 1}
+    assert main(["airflow", "compare", "daily", "--last", "1", "--json"]) == 1, "nothing is known to be equal"
+    totals = {"equal": 0, "differs": 0, "nothing_to_compare": 0, "waits": 1}
+    assert json.loads(capfd.readouterr().out)["totals"] == totals
+    assert main(["airflow", "compare", "daily", "--last", "2"]) == 0
 
 
 @pytest.mark.parametrize(
