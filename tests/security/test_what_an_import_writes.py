@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("libcst")
 
 from flowyml.core.errors import ConfigurationError
-from flowyml.migration.airflow.writer.choices import Unclear, choice_of
-from flowyml.migration.airflow.writer.modules import Written
+from flowyml.migration.airflow.writer.deciding.choices import Unclear, choice_of
 from flowyml.migration.airflow.writer.notes import FileResult
 from flowyml.migration.airflow.writer.report import files_of_report
+from flowyml.migration.airflow.writer.text.modules import Written
 from flowyml.migration.airflow.writer.writing import results_of, write_into
 from tests.unit.migration.dag_files import read
 

@@ -17,8 +17,8 @@ pytest.importorskip("libcst")
 from flowyml import Pipeline
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.migration.airflow.reader.reading import read_file
-from flowyml.migration.airflow.writer.modules import write_module
 from flowyml.migration.airflow.writer.notes import Verdict
+from flowyml.migration.airflow.writer.text.modules import write_module
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.base import Orchestrator
 from flowyml.orchestrators.http import NotFoundError

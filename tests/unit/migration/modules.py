@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from flowyml.migration.airflow.writer.modules import Written
+from flowyml.migration.airflow.writer.text.modules import Written
 
 
 def loaded(folder: Path, made: Written, name: str) -> ModuleType:

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("libcst")
 
 from flowyml.migration.airflow.model import DagModel, TaskModel
-from flowyml.migration.airflow.writer.deciding import Decision, decide
-from flowyml.migration.airflow.writer.modules import Written, write_module
+from flowyml.migration.airflow.writer.deciding.tasks import Decision, decide
 from flowyml.migration.airflow.writer.notes import Verdict
+from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from tests.unit.migration.dag_files import read
 from tests.unit.migration.modules import loaded
 
@@ -295,7 +295,7 @@ def test_each_task_is_decided_once_but_for_its_own_conflicts(tmp_path: Path, mon
         decided[task.task_id] += 1
         return decide(dag, task, *others)
 
-    monkeypatch.setattr("flowyml.migration.airflow.writer.modules.decide", counting)
+    monkeypatch.setattr("flowyml.migration.airflow.writer.text.modules.decide", counting)
     made = written(
         tmp_path,
         """

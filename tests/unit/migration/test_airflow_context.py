@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("libcst")
 
-from flowyml.migration.airflow.writer.modules import Written, write_module
 from flowyml.migration.airflow.writer.notes import Kind, Verdict
+from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from tests.unit.migration.dag_files import read
 from tests.unit.migration.modules import loaded
 

@@ -18,9 +18,9 @@ from flowyml.core.errors import EngineError
 from flowyml.migration.airflow.model import Place
 from flowyml.migration.airflow.reader.reading import read_file
 from flowyml.migration.airflow.writer import verifying
-from flowyml.migration.airflow.writer.modules import Written, write_module
 from flowyml.migration.airflow.writer.notes import DagResult, FileResult, Kind, Verdict
 from flowyml.migration.airflow.writer.report import document, files_of_report, markdown, totals
+from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from flowyml.migration.airflow.writer.verifying import compare, load_dags
 from flowyml.migration.airflow.writer.writing import results_of
 from tests.unit.commands import flowyml

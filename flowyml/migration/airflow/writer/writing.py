@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from flowyml.core.errors import ConfigurationError
 from flowyml.core.files import whole_file
 from flowyml.migration.airflow.model import FileModel
-from flowyml.migration.airflow.writer.modules import write_module
 from flowyml.migration.airflow.writer.notes import MARK, FileResult
+from flowyml.migration.airflow.writer.text.modules import write_module
 
 __all__ = ["check_free", "results_of", "write_into"]
 

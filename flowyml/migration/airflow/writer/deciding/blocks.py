@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flowyml.migration.airflow.model import DagModel, TaskModel
-from flowyml.migration.airflow.writer.choices import Choice
+from flowyml.migration.airflow.writer.deciding.choices import Choice
 
 __all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "paths_of"]
 

@@ -16,8 +16,8 @@ from typing import Any
 from unicodedata import normalize
 
 from flowyml.migration.airflow.model import DagModel, Reference, TaskModel
-from flowyml.migration.airflow.writer.choices import Unclear
-from flowyml.migration.airflow.writer.dates import Dated, dated, zone_of
+from flowyml.migration.airflow.writer.deciding.choices import Unclear
+from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",

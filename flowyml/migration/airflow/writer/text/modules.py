@@ -16,9 +16,9 @@ from typing import Any
 import libcst as cst
 
 from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, Reference, TaskModel, ValueEdge
-from flowyml.migration.airflow.writer.blocks import Block, Chain, Conflict, Path, arranged, paths_of
-from flowyml.migration.airflow.writer.choices import Choice
-from flowyml.migration.airflow.writer.context import (
+from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain, Conflict, Path, arranged, paths_of
+from flowyml.migration.airflow.writer.deciding.choices import Choice
+from flowyml.migration.airflow.writer.deciding.context import (
     DATES,
     Asking,
     default_of,
@@ -26,13 +26,13 @@ from flowyml.migration.airflow.writer.context import (
     may_be_argument,
     texts_of,
 )
-from flowyml.migration.airflow.writer.dates import asks_for_dates, notes_of_dates, zone_of
-from flowyml.migration.airflow.writer.deciding import Decision, Function, decide
+from flowyml.migration.airflow.writer.deciding.dates import asks_for_dates, notes_of_dates, zone_of
+from flowyml.migration.airflow.writer.deciding.options import pipeline_options
+from flowyml.migration.airflow.writer.deciding.tasks import Decision, Function, decide
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, Kind, Note
-from flowyml.migration.airflow.writer.options import pipeline_options
+from flowyml.migration.airflow.writer.text.wrappers import wrapper, wrapper_arguments
 from flowyml.migration.airflow.writer.values import Unwritable, Words, as_number, is_plain
-from flowyml.migration.airflow.writer.wrappers import wrapper, wrapper_arguments
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.names import identifier
 

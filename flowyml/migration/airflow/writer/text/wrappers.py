@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flowyml.migration.airflow.model import ValueEdge
-from flowyml.migration.airflow.writer.context import DATES, Asked, Code, Template, Word
-from flowyml.migration.airflow.writer.deciding import Decision
+from flowyml.migration.airflow.writer.deciding.context import DATES, Asked, Code, Template, Word
+from flowyml.migration.airflow.writer.deciding.tasks import Decision
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 
 __all__ = ["wrapper", "wrapper_arguments"]

@@ -14,12 +14,19 @@ from typing import Any
 import libcst as cst
 
 from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, TaskModel, ValueEdge
-from flowyml.migration.airflow.writer.choices import Choice, Unclear, choice_of
-from flowyml.migration.airflow.writer.context import Asked, Asking, Template, is_template, uses_as_datetime
-from flowyml.migration.airflow.writer.dates import Dated, dated
+from flowyml.migration.airflow.writer.deciding.choices import Choice, Unclear, choice_of
+from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template, is_template, uses_as_datetime
+from flowyml.migration.airflow.writer.deciding.dates import Dated, dated
+from flowyml.migration.airflow.writer.deciding.options import (
+    CALLBACKS,
+    callback_of,
+    default_arguments,
+    fits,
+    inherited,
+    unfit,
+)
 from flowyml.migration.airflow.writer.moving import Moving, Needed, without_defaults
 from flowyml.migration.airflow.writer.notes import Kind, Note
-from flowyml.migration.airflow.writer.options import CALLBACKS, callback_of, default_arguments, fits, inherited, unfit
 from flowyml.migration.airflow.writer.values import is_plain, path_of
 from flowyml.orchestrators.replacements import replacement
 from flowyml.plan.model import RUN_IF

@@ -1,0 +1,1 @@
+"""Decides what the pipeline of a DAG is, before any text is written."""

@@ -1,0 +1,1 @@
+"""Writes the text of a module, from what was decided."""
