@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip("libcst")
 
 from flowyml.migration.airflow.model import DagModel, TaskModel
-from flowyml.migration.airflow.writer.deciding.tasks import Decision, decide
+from flowyml.migration.airflow.writer.deciding.decision import Decision
+from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.notes import Verdict
 from flowyml.migration.airflow.writer.text.modules import Written, write_module
 from tests.unit.migration.dag_files import read
@@ -295,7 +296,7 @@ def test_each_task_is_decided_once_but_for_its_own_conflicts(tmp_path: Path, mon
         decided[task.task_id] += 1
         return decide(dag, task, *others)
 
-    monkeypatch.setattr("flowyml.migration.airflow.writer.text.modules.decide", counting)
+    monkeypatch.setattr("flowyml.migration.airflow.writer.deciding.dags.decide", counting)
     made = written(
         tmp_path,
         """

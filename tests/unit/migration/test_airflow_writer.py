@@ -250,6 +250,30 @@ def test_what_cannot_be_written_is_a_step_that_says_so(
     loaded(tmp_path, made, "written_hole").d.compile()
 
 
+def test_a_module_imports_nothing_for_an_operator_that_cannot_be_written(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        with DAG("flow", schedule=None):
+            BashOperator(task_id="odd", bash_command="true", sla=timedelta(1), cwd=open("place"), pool=make())
+        """,
+    )
+    assert kinds(made.dags[0])["task odd"] is Kind.REFUSED
+    assert "timedelta" not in made.text
+
+
+def test_quotes_in_a_docstring(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        with DAG("flow", schedule=None, doc_md='An ""empty"" one, three: \\"\\"\\", and at the end: ""'):
+            EmptyOperator(task_id="a")
+        """,
+    )
+    flow = loaded(tmp_path, made, "quotes_in_a_docstring").flow
+    assert flow.__doc__ == 'An ""empty"" one, three: """, and at the end: ""'
+
+
 def test_variables_and_the_environment_are_asked_where_airflow_reads_the_file(tmp_path: Path) -> None:
     made = written(
         tmp_path,

@@ -301,7 +301,7 @@ class Moving:
             return 0
         return int(self._positions[node].start.column)
 
-    def import_lines(self, number: int, names: set[str]) -> list[str]:
+    def import_lines(self, number: int, names: AbstractSet[str]) -> list[str]:
         """An import statement, without the names that are not needed."""
         node = self.statements[number].node
         assert isinstance(node, cst.SimpleStatementLine)

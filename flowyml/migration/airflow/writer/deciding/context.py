@@ -18,10 +18,11 @@ from unicodedata import normalize
 from flowyml.migration.airflow.model import DagModel, Reference, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
+from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain
 
 __all__ = ["DATES", "Asked", "Asking", "Code", "Template", "Word", "default_of", "is_template", "may_be_argument",
-           "may_use", "texts_of", "uses_as_datetime"]  # fmt: skip
+           "may_use", "notes_of_intervals", "texts_of", "uses_as_datetime"]  # fmt: skip
 
 DATES: Mapping[str, tuple[str, str]] = {
     "ds": ("date", "LOGICAL_DATE"),
@@ -301,6 +302,21 @@ class Asking:
             case Dated.START if DATES[name][1] == "LOGICAL_DATE":
                 return "DATA_INTERVAL_START"
         return DATES[name][1]
+
+
+def notes_of_intervals(asking: Asking) -> Iterator[Note]:
+    """What a run has otherwise, of the dates that a task asks for."""
+    task = asking.task
+    as_airflow = dated(asking.dag) is Dated.START
+    for name in asking.dates:
+        if name.startswith("data_interval") and asking.default(name) != "LOGICAL_DATE":
+            yield Note(
+                Kind.CHANGED, f"{name} of {task.task_id}", task.place,
+                "a run by hand has no interval" if as_airflow else
+                "its interval goes from the time before on the schedule to this one, where Airflow 3 has one moment "
+                "as both for cron; a run by hand has none",
+                "Give it to a run by hand as a parameter.",
+            )  # fmt: skip
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -8,8 +8,7 @@ from typing import Any
 
 from flowyml.migration.airflow.model import Argument, DagModel, FunctionModel, Reference, TaskModel
 from flowyml.migration.airflow.writer.notes import Kind, Note
-from flowyml.migration.airflow.writer.values import as_number, is_plain, path_of
-from flowyml.plan.layout import Pair, Part, text_literal, value
+from flowyml.migration.airflow.writer.values import is_plain, path_of
 
 __all__ = ["CALLBACKS", "callback_of", "default_arguments", "fits", "inherited", "pipeline_options", "unfit"]
 
@@ -32,19 +31,22 @@ _OF_STEPS = frozenset({
 _LOOKS = frozenset({"default_view", "orientation", "dag_display_name", "owner_links", "jinja_environment_kwargs"})
 
 
-def pipeline_options(dag: DagModel, name: str, kinds: Collection[str]) -> tuple[list[Part], list[Note]]:
-    """The options of a pipeline, and what of its DAG is none. ``kinds`` are those of what its tasks become."""
-    options: list[Part] = [f"name={text_literal(dag.dag_id)}"] if name != dag.dag_id else []
+def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str, Any], list[Note]]:
+    """``timeout`` in seconds, ``tags`` and ``airflow`` of a pipeline, and what of its DAG is no option.
+
+    ``kinds`` are those of what its tasks become.
+    """
+    options: dict[str, Any] = {}
     given = {each.name: each for each in dag.arguments}
     limit = given.get("dagrun_timeout")
     notes: list[Note] = []
     if limit is not None and isinstance(limit.value, timedelta) and limit.value > timedelta():
-        options.append(f"timeout={as_number(limit.value.total_seconds())}")
+        options["timeout"] = limit.value.total_seconds()
         notes.append(Note(Kind.KEPT, "dagrun_timeout", limit.place, "it is the pipeline's timeout; Kubeflow has none"))
     elif limit is not None and limit.value is not None:
         notes.append(_left_out("dagrun_timeout", limit, "only Airflow knows it", "Say timeout= of the pipeline."))
     if dag.tags:
-        options.append(Pair("tags=", value(list(dag.tags))))
+        options["tags"] = list(dag.tags)
     engine: dict[str, Any] = {"description": dag.description} if dag.description else {}
     wanted = [each for each in dag.arguments if each.name in _OPTIONS and each.value is not None]
     to_do = "Say it in airflow={…} of the pipeline."
@@ -60,7 +62,7 @@ def pipeline_options(dag: DagModel, name: str, kinds: Collection[str]) -> tuple[
     }
     notes += [*_callbacks(dag, engine), *_other_arguments(dag), *_other_defaults(dag, kinds)]
     if engine:
-        options.append(Pair("airflow=", value(engine)))
+        options["airflow"] = engine
     return options, notes
 
 

@@ -1,1 +1,1 @@
-"""Writes the text of a module, from what was decided."""
+"""Writes the text of a module from what was decided: its ``names``, ``steps``, ``pipelines``, and the module itself."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import libcst as cst
+
 from flowyml.migration.airflow.model import ValueEdge
 from flowyml.migration.airflow.writer.deciding.context import DATES, Asked, Code, Template, Word
-from flowyml.migration.airflow.writer.deciding.tasks import Decision
+from flowyml.migration.airflow.writer.deciding.decision import Decision
+from flowyml.migration.airflow.writer.text.names import Names
+from flowyml.migration.airflow.writer.text.steps import decorator
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 
 __all__ = ["wrapper", "wrapper_arguments"]
@@ -15,29 +19,32 @@ __all__ = ["wrapper", "wrapper_arguments"]
 Variables = Mapping[tuple[str, str], str]
 
 
-def wrapper_arguments(decision: Decision, variable_of: Callable[[str], str]) -> tuple[list[str], Variables]:
+def wrapper_arguments(names: Names, decision: Decision) -> tuple[list[str], Variables]:
     """The names of its arguments: dates, parameters, what it is mapped over; and those of other tasks' values."""
     assert decision.asking
-    names = [*decision.asking.dates, *decision.asking.parameters, *decision.over]
+    own = [*decision.asking.dates, *decision.asking.parameters, *decision.over]
     values: dict[tuple[str, str], str] = {}
     for edge in decision.whole:
         if (edge.task_id, edge.key) in values:
             continue
-        own = variable_of(edge.task_id if edge.key == "return_value" else f"{edge.task_id}_{edge.key}")
-        while own in (*names, *values.values()):
-            own += "_"
-        values[edge.task_id, edge.key] = own
-    return names, values
+        name = names.value_of(edge.task_id if edge.key == "return_value" else f"{edge.task_id}_{edge.key}")
+        while name in (*own, *values.values()):
+            name += "_"
+        values[edge.task_id, edge.key] = name
+    return own, values
 
 
-def wrapper(
-    decision: Decision, name: str, function: str, decorator: Part, annotations: Mapping[str, str], returns: str,
-    word: Callable[[str], str], keyword: Callable[[str], str], variable_of: Callable[[str], str],
-) -> str:  # fmt: skip
-    """The text of the step. ``annotations`` are those of its parameters, ``returns`` is what the function says."""
-    names, values = wrapper_arguments(decision, variable_of)
-    said = {**annotations, **{each: word(DATES[each][0]) for each in names if each in DATES}}
-    arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in names]
+def wrapper(names: Names, decision: Decision, parameters: Mapping[str, str]) -> str:
+    """The text of a step that calls a function that moved, or ``bash``. ``parameters`` are those of the pipeline,
+    with their annotations.
+    """
+    name, word, keyword = names.variable(decision), names.word, names.words.keyword
+    decorated = decorator(names, decision, name)
+    returns = _returns(decision)
+    function = names.functions[decision.function.key] if decision.function else word("bash")
+    own, values = wrapper_arguments(names, decision)
+    said = {**parameters, **{each: word(DATES[each][0]) for each in own if each in DATES}}
+    arguments: list[Part] = [f"{keyword(each)}: {said[each]}" if each in said else keyword(each) for each in own]
     arguments += [f"{each}=None" if decision.may_be_missing else each for each in values.values()]
     given: list[Part] = []
     for each, argument in {**decision.arguments, **dict.fromkeys(decision.over)}.items():
@@ -49,7 +56,15 @@ def wrapper(
         extra = [Pair(f"{keyword(each)}=", _part(one, values, word)) for each, one in decision.through_bash.items()]
         call = Group(f"{word('bash')}(", [call, *extra], ")")
     body = source(call if returns == "None" else Pair("return ", call), 1)
-    return f"@{source(decorator)}\n{head}:\n    {body}\n"
+    return f"@{source(decorated)}\n{head}:\n    {body}\n"
+
+
+def _returns(decision: Decision) -> str:
+    """What the step says that it returns: what its function says, if it says anything."""
+    if decision.function is None or decision.through_bash is not None:
+        return "str"
+    returns = decision.function.node.returns
+    return cst.Module([]).code_for_node(returns.annotation) if returns else ""
 
 
 def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:

@@ -1,0 +1,92 @@
+"""Commands of Bash: a step of ``flowyml.steps.bash``, and what a function is given that makes a command."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flowyml.migration.airflow.model import DagModel, TaskModel
+from flowyml.migration.airflow.writer.deciding.choices import Unclear
+from flowyml.migration.airflow.writer.deciding.context import Asking, Template, is_template, notes_of_intervals
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, named
+from flowyml.migration.airflow.writer.deciding.functions import call_arguments
+from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, fits
+from flowyml.migration.airflow.writer.deciding.step_options import OPTIONS, OURS, held_by
+from flowyml.migration.airflow.writer.moving import Moving
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.values import is_plain
+
+__all__ = ["options_of_command", "step_of_command"]
+
+# With this code Airflow takes a task as skipped; a shell keeps eight bits of one.
+_SKIPS = 99
+_NUMBER = re.compile(r"(?<![\w.])(?:0[xX][0-9a-fA-F]+|\d+)(?![\w.])")
+_GIVEN_CODE = re.compile(r"\bexit\b[\s\"'(]*\{")
+
+
+def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision | None:
+    """`flowyml.steps.bash` for a command whose templates are known; None for any other."""
+    given = {each.name: each.value for each in task.arguments}
+    command = given.get("bash_command")
+    known = {"bash_command", "env", "cwd", "append_env", *OURS, *CALLBACKS}
+    known |= {name for name in OPTIONS if fits(name, given.get(name))}
+    if task.mapped or not isinstance(command, str) or set(given) - known or held_by(task):
+        return None
+    if command.rstrip().endswith((".sh", ".bash")) or _may_skip([command, given.get("env")]):
+        return None
+    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
+    if ("env" in kept and given.get("append_env") is not True) or not all(map(is_plain, kept.values())):
+        return None
+    asking = Asking(dag, task, moving.names)
+    try:
+        arguments = asking.rendered({"command": command, **kept})
+    except Unclear:
+        return None
+    note = Note(Kind.KEPT, named(task), task.place, "it is flowyml.steps.bash")
+    if all(map(is_plain, arguments.values())):
+        return Decision(task, "bash", arguments=arguments, notes=[note])
+    made = Decision(task, "call", arguments=arguments, notes=[note, *notes_of_intervals(asking)], asking=asking)
+    said = arguments["command"]
+    if isinstance(said, Template) and any(
+        part[0] in asking.parameters for part in said.parts if isinstance(part, tuple)
+    ):
+        made.notes.append(
+            Note(Kind.CHANGED, f"bash_command of {task.task_id}", task.place, "a parameter stands in a command, as in "
+                 "the DAG: a shell reads it", "Give it in env, and write \"$NAME\" in the command.")
+        )  # fmt: skip
+    return made
+
+
+def options_of_command(asking: Asking, moved: Function, moving: Moving) -> dict[str, Any]:
+    """What Bash itself is given for a function that makes a command, without templates. Raises ``Unclear``."""
+    given = {each.name: each.value for each in asking.task.arguments if each.name not in OURS}
+    text = moving.code(moved.node)
+    if (
+        is_template(text)
+        or _may_skip([text, given, call_arguments(asking.task)])
+        or set(given) - {"env", "cwd", "append_env"}
+    ):
+        raise Unclear("it is @task.bash, whose command has templates, skips or has more options")
+    if (given.get("env") is not None and given.get("append_env") is not True) or asking.task.mapped:
+        raise Unclear("it is @task.bash with an environment of its own, or for each item")
+    kept = {name: given[name] for name in ("env", "cwd") if given.get(name) is not None}
+    if not is_plain(kept):
+        raise Unclear("it is @task.bash, whose options are not plain JSON")
+    rendered: dict[str, Any] = asking.rendered(kept)
+    return rendered
+
+
+def _may_skip(given: Any) -> bool:
+    """Whether a command has the code by which Airflow skips, in whatever spelling, or is given its code."""
+    if isinstance(given, str):
+        if _GIVEN_CODE.search(given):
+            return True
+        found = _NUMBER.findall(given)
+        octal = [int(each, 8) for each in found if each[0] == "0" and each.isdigit() and not set(each) & {"8", "9"}]
+        whole = [int(each, 16 if each[:2].lower() == "0x" else 10) for each in found if len(each) < 20]
+        return any(each % 256 == _SKIPS for each in (*octal, *whole))
+    if isinstance(given, int):
+        return given % 256 == _SKIPS
+    if isinstance(given, dict):
+        given = list(given.values())
+    return isinstance(given, list | tuple) and any(map(_may_skip, given))

@@ -1,0 +1,235 @@
+"""What the pipeline of each DAG is: its steps, the branches around them, its parameters, options and schedule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowyml.migration.airflow.model import DagModel, FileModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain, Conflict, Path, arranged, paths_of
+from flowyml.migration.airflow.writer.deciding.choices import Choice
+from flowyml.migration.airflow.writer.deciding.context import (
+    DATES,
+    Asking,
+    default_of,
+    is_template,
+    may_be_argument,
+    texts_of,
+)
+from flowyml.migration.airflow.writer.deciding.dates import asks_for_dates, notes_of_dates
+from flowyml.migration.airflow.writer.deciding.decision import Decision
+from flowyml.migration.airflow.writer.deciding.moved import Moved, key_of, what_moves
+from flowyml.migration.airflow.writer.deciding.options import pipeline_options
+from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
+from flowyml.migration.airflow.writer.deciding.tasks import decide
+from flowyml.migration.airflow.writer.moving import Moving
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.values import Unwritable, Words, is_plain
+
+__all__ = ["DecidedDag", "decided"]
+
+
+@dataclass(slots=True)
+class DecidedDag:
+    """A DAG: its tasks as they are called one after the other, and ``paths``, the branches that each stands in.
+
+    ``parameters`` have their defaults; ``dates`` are those that each run fills, with the word that is their default.
+    ``picked`` are the values that steps of their own take out of what tasks return, by the task before which they
+    stand; ``taken`` are the tasks whose outputs something takes.
+    """
+
+    model: DagModel
+    decisions: list[Decision]
+    order: Sequence[TaskModel | Chain]
+    paths: Mapping[str, Path]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    dates: dict[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    picked: Mapping[str, Sequence[ValueEdge]] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
+    schedule: Schedule | None = None
+    notes: list[Note] = field(default_factory=list)
+
+
+def decided(file: FileModel, moving: Moving) -> tuple[Sequence[DecidedDag], Moved]:
+    """The pipelines of a file, and what of it moves over. Raises ``Unwritable``."""
+    dags = [_branched(dag, moving) for dag in file.dags]
+    _wrap_options(dags)
+    moved = what_moves((each for dag in dags for each in dag.decisions), moving)
+    for dag in dags:
+        for each in dag.decisions:
+            if each.kind == "operator":
+                _check_operator(each, moved)
+        _complete(dag, moving, moved)
+    return dags, moved
+
+
+def _branched(dag: DagModel, moving: Moving) -> DecidedDag:
+    """What each task becomes, and the branches around it. A choice that branches cannot say stays with its operator."""
+    tasks = list(_in_order(dag))
+    held: dict[str, str] = {}
+    decisions = [decide(dag, task, moving, held) for task in tasks]
+    numbers = {task.task_id: number for number, task in enumerate(tasks)}
+    while True:
+        choices = {each.task.task_id: each.choice for each in decisions if each.choice}
+        taken = {each.task.task_id: [edge.task_id for edge in each.edges] for each in decisions}
+
+        def exclusive(by: str, blocks: Sequence[Block], choices: Mapping[str, Choice] = choices) -> bool:
+            values = [each for block in blocks for each in block.values]
+            return not choices[by].listed and len(values) == len(set(values))
+
+        try:
+            paths = paths_of(dag, tasks, choices, taken)
+            order = arranged(tasks, paths, exclusive) if choices else tasks
+        except Conflict as conflict:
+            held[conflict.by] = str(conflict)
+            number = numbers[conflict.by]
+            decisions[number] = decide(dag, tasks[number], moving, held)
+            continue
+        return DecidedDag(dag, decisions, order, paths)
+
+
+def _in_order(dag: DagModel) -> Iterable[TaskModel]:
+    """The tasks, each after those that it waits for, else as they stand in the file."""
+    done: dict[str, TaskModel] = {}
+    by_id = {task.task_id: task for task in dag.tasks}
+    stack = [(task, iter(task.upstream)) for task in reversed(dag.tasks)]
+    seen: set[str] = set()
+    while stack:
+        task, upstream = stack[-1]
+        if task.task_id in done:
+            stack.pop()
+            continue
+        seen.add(task.task_id)
+        following = next((by_id[name] for name in upstream if name in by_id and name not in seen), None)
+        if following is None:
+            done[task.task_id] = task
+            stack.pop()
+        else:
+            stack.append((following, iter(following.upstream)))
+    return done.values()
+
+
+def _wrap_options(dags: Sequence[DecidedDag]) -> None:
+    """Make a step of its own of what calls ``bash`` or a shared function with options for one engine.
+
+    So does a step whose function an operator takes too, since that function stays plain.
+    """
+    every = [(dag, each) for dag in dags for each in dag.decisions]
+    uses = Counter(key_of(each) for _, each in every if each.kind == "function")
+    plain = {one.key for _, each in every if each.kind == "operator" for one in (each.function, *each.others) if one}
+    for dag, each in every:
+        of_engine = "airflow" in each.options
+        shared = each.kind == "function" and ((of_engine and uses[key_of(each)] > 1) or key_of(each) in plain)
+        if shared or (of_engine and each.kind == "bash"):
+            each.kind, each.asking = "call", Asking(dag.model, each.task, frozenset())
+
+
+def _check_operator(decision: Decision, moved: Moved) -> None:
+    """Make a hole of an operator whose arguments cannot be written."""
+
+    def function(model: FunctionModel) -> str:
+        if model.module in ("", "__main__") and (model.name, model.place.line) not in moved.functions:
+            raise Unwritable(f"the function {model.name} does not move over")
+        return model.name
+
+    words = Words(function, str)
+    try:
+        for name, given in decision.arguments.items():
+            words.keyword(name)
+            words.part(given)
+    except Unwritable as error:
+        decision.kind = "hole"
+        decision.notes[:] = [
+            Note(Kind.REFUSED, f"task {decision.task.task_id}", decision.task.place,
+                 f"of its operator {decision.task.operator}: {error}",
+                 "Write the operator with airflow_operator(…), or a step of its own.")
+        ]  # fmt: skip
+
+
+def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
+    """Decide all that is not of one task, and gather what became of each construct."""
+    model = dag.model
+    dag.notes += [note for decision in dag.decisions for note in decision.notes]
+    dag.notes += _warnings(model)
+    dag.notes += _parameters(dag, moved)
+    asked = [each.asking for each in dag.decisions if each.asking]
+    dag.dates = {name: asked[0].default(name) for asking in asked for name in asking.dates}
+    logical = [name for name in dag.dates if DATES[name][1] == "LOGICAL_DATE"]
+    dag.notes += notes_of_dates(model, logical, any(_asks_for_dates(each, moving) for each in dag.decisions))
+    dag.options, notes = pipeline_options(model, [each.kind for each in dag.decisions])
+    dag.notes += notes
+    edges = {edge.task_id for each in dag.decisions for edge in each.edges}
+    dag.taken = frozenset({*edges, *(block.by for path in dag.paths.values() for block in path)})
+    dag.picked = _picked(dag)
+    dag.schedule, notes = schedule_of(model)
+    dag.notes += notes
+
+
+def _warnings(model: DagModel) -> Iterator[Note]:
+    for each in model.warnings:
+        if each.code == "unknown-schedule":
+            continue
+        yield Note(
+            Kind.CHANGED if each.code in ("default-taken", "unknown-import") else Kind.REFUSED,
+            "reading", each.place, each.text, "Compare the pipeline with the DAG.",
+        )  # fmt: skip
+    if not model.id_known:
+        yield Note(Kind.REFUSED, "dag_id", model.place, "it is only known when Airflow reads the file", "Name it.")
+    for group in model.groups:
+        yield Note(
+            Kind.CHANGED, f"task group {group.group_id}", group.place,
+            "its tasks keep its name before theirs, without the box" if group.prefix_group_id else
+            "its tasks are steps, without the box", "Call a pipeline within the pipeline.",
+        )  # fmt: skip
+
+
+def _parameters(dag: DecidedDag, moved: Moved) -> Iterator[Note]:
+    """Fill in the parameters that the pipeline can have; what becomes of the others."""
+    for name, given in dag.model.params:
+        default = default_of(given)
+        if may_be_argument(name) and name not in moved.taken and is_plain(default):
+            dag.parameters[name] = default
+            continue
+        yield Note(Kind.CHANGED, f"parameter {name}", dag.model.place, "it has no plain default, or no name of a "
+                   "Python argument that is free", "Add it to the pipeline's function under another name.")  # fmt: skip
+
+
+def _asks_for_dates(decision: Decision, moving: Moving) -> bool:
+    """Whether an operator is rendered with dates, or its functions ask for them."""
+    functions = [one for one in (decision.function, *decision.others) if one]
+    texts = [each for each in texts_of(list(decision.arguments.values())) if is_template(each)]
+    texts += [moving.code(each.node) for each in functions]
+    return decision.kind == "operator" and any(map(asks_for_dates, texts))
+
+
+def _picked(dag: DecidedDag) -> Mapping[str, Sequence[ValueEdge]]:
+    """Single values of dicts that tasks returned, each where it is needed first."""
+    by_id = {each.task.task_id: each for each in dag.decisions}
+    found: dict[str, list[ValueEdge]] = {}
+    there: set[tuple[str, str]] = set()
+    for task in _in_text(dag.order):
+        for edge in by_id[task.task_id].edges:
+            if (edge.task_id, edge.key) in there or (edge.task_id, "return_value") not in there:
+                continue
+            there.add((edge.task_id, edge.key))
+            found.setdefault(task.task_id, []).append(edge)
+            dag.notes.append(
+                Note(Kind.CHANGED, f"value {edge.key} of {edge.task_id}", by_id[edge.task_id].task.place,
+                     "a step takes it out of the dict", "Return several outputs by @step(outputs=[…]) instead.")
+            )  # fmt: skip
+        if task.task_id in dag.taken:
+            there.add((task.task_id, "return_value"))
+    return found
+
+
+def _in_text(order: Iterable[TaskModel | Chain]) -> Iterator[TaskModel]:
+    """The tasks as their calls stand in the pipeline, those in branches too."""
+    for unit in order:
+        if isinstance(unit, TaskModel):
+            yield unit
+        else:
+            for tasks in unit.blocks.values():
+                yield from _in_text(tasks)

@@ -1,0 +1,175 @@
+"""Functions of a DAG file: whether they move over, what they are called with, what they take of Airflow's context."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import libcst as cst
+
+from flowyml.migration.airflow.model import FunctionModel, TaskModel
+from flowyml.migration.airflow.writer.deciding.choices import Unclear
+from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, is_template, uses_as_datetime
+from flowyml.migration.airflow.writer.deciding.decision import Function, Hole
+from flowyml.migration.airflow.writer.deciding.mapping import mapped_names
+from flowyml.migration.airflow.writer.moving import Moving, without_defaults
+
+__all__ = ["CONTEXT", "call_arguments", "filled_by", "from_operator", "functions_in", "moved_over", "of_context",
+           "returns_parts", "to_operator", "tree_of", "with_bound"]  # fmt: skip
+
+# Airflow's own arguments of a function, in all versions; source: airflow.sdk.definitions.context.Context, and
+# airflow.utils.context.KNOWN_CONTEXT_KEYS of Airflow 2.
+CONTEXT = frozenset({
+    "asset_state_store", "conf", "conn", "context", "dag", "dag_run", "data_interval_end", "data_interval_start", "ds",
+    "ds_nodash", "exception", "execution_date", "expanded_ti_count", "inlet_events", "inlets", "logical_date",
+    "macros", "map_index_template", "next_ds", "next_ds_nodash", "next_execution_date", "outlet_events", "outlets",
+    "params", "partition_date", "partition_key", "prev_data_interval_end_success", "prev_data_interval_start_success",
+    "prev_ds", "prev_ds_nodash", "prev_end_date_success", "prev_execution_date", "prev_execution_date_success",
+    "prev_start_date_success", "reason", "run_id", "start_date", "task", "task_instance", "task_instance_key_str",
+    "task_reschedule_count", "task_state_store", "templates_dict", "test_mode", "ti", "tomorrow_ds",
+    "tomorrow_ds_nodash", "triggering_asset_events", "triggering_dataset_events", "try_number", "ts", "ts_nodash",
+    "ts_nodash_with_tz", "var", "yesterday_ds", "yesterday_ds_nodash",
+})  # fmt: skip
+
+
+def moved_over(function: FunctionModel, moving: Moving) -> Function:
+    node = moving.find(function)
+    if node is None:
+        raise Hole("its function is one of several lambdas on a line: write it with def")
+    if function.closure:
+        raise Hole(f"its function uses {', '.join(function.closure)} of the function around it")
+    bare = moving.without_airflows_decorators(node)
+    if bare.decorators and function.around:
+        raise Hole(f"its decorators or defaults use {', '.join(function.around)} of the function around it")
+    bound = moving.bound_here(function, bare)
+    bare = without_defaults(bare, bound)
+    needed = moving.needed(bare, function.name)
+    if needed.problem:
+        raise Hole(needed.problem)
+    if function.nested and function.name in needed.looked:
+        raise Hole(f"it uses {function.name} of the function around it")
+    return Function(function, bare, node, needed, bound)
+
+
+def functions_in(values: Iterable[Any]) -> Iterator[FunctionModel]:
+    """Functions of the DAG file among an operator's arguments."""
+    for value in values:
+        if isinstance(value, FunctionModel) and value.module in ("", "__main__"):
+            yield value
+        elif isinstance(value, list | tuple | set):
+            yield from functions_in(value)
+        elif isinstance(value, dict):
+            yield from functions_in(value.values())
+
+
+def call_arguments(task: TaskModel) -> dict[str, Any]:
+    """What the function is called with: by place, or by name."""
+    if task.decorator is not None:
+        return {each.name: each.value for each in task.call_arguments}
+    return from_operator({each.name: each.value for each in task.arguments})
+
+
+def from_operator(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of an operator's arguments."""
+    positional, named = arguments.get("op_args") or [], arguments.get("op_kwargs") or {}
+    if not isinstance(positional, list | tuple) or not isinstance(named, dict):
+        raise Hole("the arguments of its function are only known when Airflow reads the file")
+    return {**{str(number): value for number, value in enumerate(positional)}, **named}
+
+
+def to_operator(given: dict[str, Any]) -> dict[str, Any]:
+    positional = [value for name, value in given.items() if name.isdigit()]
+    named = {name: value for name, value in given.items() if not name.isdigit()}
+    return {**({"op_args": positional} if positional else {}), **({"op_kwargs": named} if named else {})}
+
+
+def with_bound(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a function is called with, and its defaults that only hold where the DAG is made."""
+    found = dict(given)
+    for name, value in moved.model.defaults:
+        if name in moved.bound and name not in CONTEXT and name not in filled_by(task, moved, given):
+            if is_template([value]):
+                raise Hole(f"its default of {name} has a template, which Airflow does not render")
+            found[name] = value
+    return found
+
+
+def filled_by(task: TaskModel, moved: Function, given: Mapping[str, Any]) -> set[str]:
+    spec = moved.node.params
+    names = [each.name.value for each in (*spec.posonly_params, *spec.params)]
+    return {*names[: sum(name.isdigit() for name in given)], *given, *mapped_names(task)}
+
+
+def returns_parts(task: TaskModel, node: cst.FunctionDef) -> bool:
+    """Whether each key of the dict that it returns is an XCom of its own, as TaskFlow does by annotation."""
+    if (given := task.argument("multiple_outputs")) is not None:
+        return given.value is True
+    if task.decorator is None or node.returns is None:
+        return False
+    text = cst.Module([]).code_for_node(node.returns.annotation)
+    return text.partition("[")[0].rpartition(".")[2] in ("dict", "Dict", "Mapping")
+
+
+def tree_of(moved: Function, moving: Moving) -> ast.FunctionDef | ast.AsyncFunctionDef:
+    bare = moved.node.with_changes(decorators=[], leading_lines=[])
+    tree = ast.parse(moving.code(bare)).body[0]
+    assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
+    return tree
+
+
+def of_context(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> dict[str, Any]:
+    """What a function gets of Airflow's context, by its arguments' names. Raises ``Unclear``."""
+    tree = tree_of(moved, moving)
+    spec = tree.args
+    names = [each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs)]
+    filled = {*names[: sum(name.isdigit() for name in given)], *given, *mapped_names(asking.task)}
+    used = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
+    if "get_current_context" in used:
+        raise Unclear("it asks for Airflow's context")
+    if spec.vararg and "0" in given:
+        raise Unclear(f"it takes *{spec.vararg.arg}")
+    found: dict[str, Any] = {}
+    for name in names:
+        if name in CONTEXT and name not in filled:
+            found[name] = _by_name(asking, name, tree, partial(_is_name, name=name))
+    rest = spec.kwarg.arg if spec.kwarg else ""
+    if rest not in used:
+        return found
+    for key in sorted(_keys_of(tree, rest) - filled):
+        found[key] = _by_name(asking, key, tree, partial(_is_key, rest=rest, key=key))
+    return found
+
+
+def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> Asked:
+    is_moment = name in ("logical_date", "execution_date", "data_interval_start", "data_interval_end")
+    if is_moment and not uses_as_datetime(tree, is_it):
+        raise Unclear(f"it takes {name} of Airflow, which is more than a datetime")
+    return asking.by_name(name)
+
+
+def _keys_of(tree: ast.AST, rest: str) -> set[str]:
+    """The keys of ``**rest`` that a function looks up. Raises ``Unclear`` where it does anything else with it."""
+    found = {key for node in ast.walk(tree) if (key := _key_of(node, rest))}
+    lookups = sum(bool(_key_of(node, rest)) for node in ast.walk(tree))
+    if lookups != sum(_is_name(node, rest) for node in ast.walk(tree)):
+        raise Unclear(f"it takes Airflow's context as **{rest}")
+    return found
+
+
+def _key_of(node: ast.AST, rest: str) -> str:
+    match node:
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str() as key), ctx=ast.Load()):
+            return key if name == rest else ""
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="get"), args=[ast.Constant(value=str() as key)]):
+            return key if name == rest else ""
+    return ""
+
+
+def _is_key(node: ast.AST, rest: str, key: str) -> bool:
+    return _key_of(node, rest) == key
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name

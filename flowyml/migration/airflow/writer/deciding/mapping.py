@@ -1,0 +1,52 @@
+"""The lists that a mapped task goes over."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from flowyml.migration.airflow.model import TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.deciding.decision import Hole
+from flowyml.migration.airflow.writer.values import is_plain
+
+__all__ = ["lists_of", "mapped_names"]
+
+
+def lists_of(task: TaskModel) -> dict[str, Any]:
+    """The lists that a mapped task goes over, by argument, equally long."""
+    if task.mapping is None:
+        return {}
+    given = {each.name: each.value for each in task.mapping.arguments}
+    if task.mapping.kind != "expand":
+        return _rows(given)
+    if any(isinstance(value, dict) for value in given.values()):
+        raise Hole("it is mapped over a dict")
+    if len(given) == 1:
+        return _one_list(*next(iter(given.items())))
+    lists = [list(value) if isinstance(value, list | tuple) else None for value in given.values()]
+    if any(value is None or not is_plain(value) for value in lists):
+        raise Hole("it is mapped over several lists, not all of them constant")
+    rows = list(product(*(value or [] for value in lists)))
+    return {name: [row[number] for row in rows] for number, name in enumerate(given)}
+
+
+def _rows(given: dict[str, Any]) -> dict[str, Any]:
+    """The lists of what ``expand_kwargs`` is given: each argument's values, row by row."""
+    rows = next(iter(given.values())) if len(given) == 1 else None
+    if not isinstance(rows, list | tuple) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise Hole("it is mapped by expand_kwargs over what is only known when it runs")
+    if len({tuple(sorted(row)) for row in rows}) > 1 or not is_plain(list(rows)):
+        raise Hole("it is mapped by expand_kwargs over items of different kinds")
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _one_list(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, ValueEdge) and not value.path and value.key == "return_value":
+        return {name: value}
+    if isinstance(value, list | tuple) and is_plain(list(value)):
+        return {name: list(value)}
+    raise Hole(f"it is mapped over {name}, which is neither a list nor what one task returned")
+
+
+def mapped_names(task: TaskModel) -> list[str]:
+    return [each.name for each in task.mapping.arguments] if task.mapping else []

@@ -1,0 +1,78 @@
+"""Operators as they stand, with the functions of the DAG file among their arguments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from flowyml.migration.airflow.model import TaskModel
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Hole, named
+from flowyml.migration.airflow.writer.deciding.functions import (
+    CONTEXT,
+    filled_by,
+    from_operator,
+    functions_in,
+    moved_over,
+)
+from flowyml.migration.airflow.writer.deciding.mapping import lists_of
+from flowyml.migration.airflow.writer.deciding.step_options import is_time
+from flowyml.migration.airflow.writer.moving import Moving
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.values import path_of
+from flowyml.orchestrators.replacements import replacement
+
+__all__ = ["STANDARD", "as_operator"]
+
+STANDARD = "airflow.providers.standard"
+# Where Airflow 1 had what Airflow 2 and 3 have elsewhere.
+_OLD = {
+    "airflow.operators.bash_operator": f"{STANDARD}.operators.bash",
+    "airflow.operators.dummy_operator": f"{STANDARD}.operators.empty",
+    "airflow.operators.python_operator": f"{STANDARD}.operators.python",
+    "airflow.operators.dagrun_operator": f"{STANDARD}.operators.trigger_dagrun",
+    "airflow.operators.latest_only_operator": f"{STANDARD}.operators.latest_only",
+    "airflow.sensors.external_task_sensor": f"{STANDARD}.sensors.external_task",
+}
+# These run the source of a function in another Python, and take no other callable.
+_FROM_SOURCE = tuple(f"{kind}Operator" for kind in (
+    "PythonVirtualenv", "ExternalPython", "BranchPythonVirtualenv", "BranchExternalPython",
+))  # fmt: skip
+
+
+def as_operator(task: TaskModel, arguments: dict[str, Any], moving: Moving, path: str = "") -> Decision:
+    """The operator itself, as it stands."""
+    path = path or task.import_path
+    module, _, name = path.rpartition(".")
+    path = f"{_OLD.get(module, module)}.{name}"
+    is_of_file = task.own_class is not None and task.own_class.module in ("", "__main__")
+    if is_of_file or not path_of(path) or path[0] == ".":
+        raise Hole(f"its class {task.operator} stands in the DAG file: move it into a module that Airflow can import")
+    if positional := [name for name in arguments if name.isdigit()]:
+        raise Hole(f"argument {positional[0]} of its operator has no name")
+    for name in ("trigger_rule", "task_display_name", "map_index_template", "on_failure_fail_dagrun"):
+        arguments.pop(name, None)
+    made = Decision(task, "operator", operator=path, arguments=arguments)
+    made.over = lists_of(task)
+    if path.rpartition(".")[2] in _FROM_SOURCE and any(functions_in(list(arguments.values()))):
+        raise Hole("it reads the source of its function, which stands in the DAG file: move it into a module")
+    made.others = [moved_over(each, moving) for each in functions_in(list(arguments.values()))]
+    for each in made.others:
+        left = each.bound - CONTEXT
+        if each.model is arguments.get("python_callable"):
+            left -= filled_by(task, each, from_operator(arguments))
+        if left:
+            raise Hole(f"its function has a default of {min(left)} that is only known where the DAG is made")
+    shown = path.rpartition(".")[2]
+    made.notes.append(
+        Note(Kind.OPAQUE, named(task), task.place, f"it is {shown}, which runs on Airflow alone",
+             f"To run it anywhere: {replacement(path)}.")
+    )  # fmt: skip
+    for name in ("retries", "retry_delay", "execution_timeout"):
+        value = getattr(task, name)
+        if name not in arguments and (name == "retries" or is_time(value)) and _is_said(task, name):
+            made.arguments[name] = value if name == "retries" else timedelta(seconds=value)
+    return made
+
+
+def _is_said(task: TaskModel, name: str) -> bool:
+    return bool(getattr(task, name) != {"retries": 0, "retry_delay": 300.0, "execution_timeout": None}[name])

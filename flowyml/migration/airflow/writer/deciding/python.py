@@ -1,0 +1,179 @@
+"""Tasks of Python functions: a step of the function, a step that calls it, or an operator that takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flowyml.migration.airflow.model import DagModel, FunctionModel, TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.deciding.choices import Choice, Unclear, choice_of
+from flowyml.migration.airflow.writer.deciding.commands import options_of_command
+from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template, is_template, notes_of_intervals
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, Hole, edges_in, named
+from flowyml.migration.airflow.writer.deciding.functions import (
+    call_arguments,
+    moved_over,
+    of_context,
+    returns_parts,
+    to_operator,
+    tree_of,
+    with_bound,
+)
+from flowyml.migration.airflow.writer.deciding.mapping import lists_of
+from flowyml.migration.airflow.writer.deciding.operators import STANDARD, as_operator
+from flowyml.migration.airflow.writer.deciding.step_options import ALL_SKIPPED, OURS, held_by
+from flowyml.migration.airflow.writer.moving import Moving
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.migration.airflow.writer.values import is_plain, path_of
+from flowyml.plan.model import RUN_IF
+
+__all__ = ["CLASSES", "PYTHONS", "step_of_python"]
+
+PYTHONS = ("PythonOperator", "BranchPythonOperator", "ShortCircuitOperator", "PythonSensor")
+CLASSES = {
+    "@task": f"{STANDARD}.operators.python.PythonOperator",
+    "@task.branch": f"{STANDARD}.operators.python.BranchPythonOperator",
+    "@task.short_circuit": f"{STANDARD}.operators.python.ShortCircuitOperator",
+    "@task.sensor": f"{STANDARD}.sensors.python.PythonSensor",
+}
+_BRANCHES = ("@task.branch", "BranchPythonOperator")
+_SHORT_CIRCUITS = ("@task.short_circuit", "ShortCircuitOperator")
+
+
+def step_of_python(dag: DagModel, task: TaskModel, moving: Moving, held: Mapping[str, str]) -> Decision:
+    function = task.function
+    if function is None:
+        raise Hole("its function was not found")
+    if function.module not in ("", "__main__"):
+        return _of_other_module(task, function, moving)
+    moved = moved_over(function, moving)
+    given = with_bound(task, moved, call_arguments(task))
+    try:
+        made = _step_of(Asking(dag, task, moving.names), moved, moving, given)
+        made.choice = _choice(task, moved, moving, given, held)
+    except Unclear as error:
+        if task.decorator == "@task.bash":
+            raise Hole(str(error)) from error
+        return _with_its_function(task, moved, moving, given, str(error))
+    only = moved.needed.airflow
+    to_do = "Take its values as arguments or secrets to run it anywhere." if only else ""
+    made.notes.insert(0, Note(Kind.KEPT, named(task), task.place, only, to_do, airflow_only=bool(only)))
+    return made
+
+
+def _step_of(asking: Asking, moved: Function, moving: Moving, given: dict[str, Any]) -> Decision:
+    """The function as a step, or a step that calls it. Raises ``Unclear``."""
+    task = asking.task
+    kind = task.decorator or task.operator
+    if kind not in ("@task", "@task.bash", "PythonOperator", *_BRANCHES, *_SHORT_CIRCUITS):
+        raise Unclear(f"it is {kind}")
+    through_bash = options_of_command(asking, moved, moving) if kind == "@task.bash" else None
+    arguments = {**asking.rendered(given), **of_context(asking, moved, moving, given)}
+    may_be_missing = _check_rules(task, arguments)
+    over = lists_of(task)
+    if is_template(list(over.values())):
+        raise Unclear("it is mapped over templates")
+    if names := over.keys() & {*asking.dates, *asking.parameters, moved.node.name.value}:
+        raise Unclear(f"it is mapped over {min(names)}, which has another meaning too")
+    calls = may_be_missing or through_bash is not None or not all(map(_may_be_passed, arguments.values()))
+    made = Decision(task, "call" if calls else "function", function=moved, arguments=arguments, over=over)
+    made.asking, made.may_be_missing = asking if calls else None, may_be_missing
+    made.through_bash = through_bash
+    made.notes += notes_of_intervals(asking)
+    return made
+
+
+def _choice(
+    task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], held: Mapping[str, str]
+) -> Choice | None:
+    """What a task decides about those after it; None for any other. Raises ``Unclear``."""
+    kind = task.decorator or task.operator
+    if kind not in (*_BRANCHES, *_SHORT_CIRCUITS):
+        return None
+    if task.task_id in held:
+        raise Unclear(held[task.task_id])
+    if task.mapped:
+        raise Unclear("it chooses for each item")
+    if kind in _SHORT_CIRCUITS:
+        said = task.argument(ALL_SKIPPED)
+        if said is not None and not isinstance(said.value, bool):
+            raise Unclear(f"only Airflow knows its {ALL_SKIPPED}")
+        return Choice(whole=said is None or said.value is True)
+    if moved.node.decorators:
+        raise Unclear("its decorator may change what it returns")
+    return choice_of(tree_of(moved, moving), given, moving.constant)
+
+
+def _check_rules(task: TaskModel, given: dict[str, Any]) -> bool:
+    """Whether what a task takes may be missing. Raises ``Unclear`` for what it asks for and no step has."""
+    rule = task.trigger_rule
+    if rule not in RUN_IF and not task.teardown:
+        raise Unclear(f"it has the trigger rule {rule!r:.40}")
+    if wrong := [name for name, value in given.items() if not _may_be_given(value)]:
+        raise Unclear(f"it is given {wrong[0]}, which is not plain JSON")
+    if held := held_by(task):
+        raise Unclear(f"it has {held[0]}")
+    taken = list(edges_in(list(given.values())))
+    if rule == "all_success" and not task.teardown:
+        return False
+    if task.mapped or any(edge.key != "return_value" for edge in taken):
+        raise Unclear("it takes values, and runs where they may be missing")
+    return bool(taken)
+
+
+def _may_be_given(value: Any) -> bool:
+    """Whether a step can be called with a value, or call its function with it."""
+    match value:
+        case ValueEdge():
+            return not value.path
+        case Template() | Asked():
+            return True
+        case list():
+            return all(map(_may_be_given, value))
+        case dict():
+            return all(isinstance(key, str) for key in value) and all(map(_may_be_given, value.values()))
+    return is_plain(value)
+
+
+def _may_be_passed(value: Any) -> bool:
+    """Whether the pipeline itself can call a step with a value."""
+    if isinstance(value, list) and any(isinstance(each, ValueEdge) for each in value):
+        return all(_may_be_passed(each) for each in value)
+    return isinstance(value, ValueEdge) or is_plain(value)
+
+
+def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: dict[str, Any], why: str) -> Decision:
+    """The operator of a function that Airflow has to call."""
+    if task.mapped:
+        raise Hole(f"it is mapped, and {why}")
+    arguments: dict[str, Any] = {"python_callable": moved.model}
+    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"}}
+    arguments |= to_operator(given)
+    if returns_parts(task, moved.original):
+        arguments["multiple_outputs"] = True
+    made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))
+    made.function = moved
+    made.notes[0] = Note(
+        Kind.OPAQUE, named(task), task.place, f"{why}, so it stays an operator with its function",
+        "Take what it asks Airflow for as arguments to run it anywhere.",
+    )  # fmt: skip
+    return made
+
+
+def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -> Decision:
+    """A function that another module of the repository has: Airflow imports it from there, as the DAG file did."""
+    path = f"{function.module}.{function.name}"
+    if task.mapped:
+        raise Hole(f"its function stands in {function.module}, and it is mapped")
+    if not path_of(path):
+        raise Hole(f"its function {path!r:.80} is not an import path")
+    given = call_arguments(task)
+    arguments: dict[str, Any] = {"python_callable": function}
+    arguments |= to_operator(given)
+    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"}}
+    made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))
+    made.notes[0] = Note(
+        Kind.OPAQUE, named(task), task.place, f"its function stands in the module {function.module}",
+        "Import it into the pipeline, and put @step on it, to run it anywhere.",
+    )  # fmt: skip
+    return made

@@ -1,0 +1,146 @@
+"""Options of steps: what a task says beside its function, and what of it no step has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from flowyml.migration.airflow.model import Argument, DagModel, TaskModel
+from flowyml.migration.airflow.writer.deciding.decision import Decision
+from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, callback_of, fits, inherited, unfit
+from flowyml.migration.airflow.writer.notes import Kind, Note
+from flowyml.plan.model import RUN_IF
+
+__all__ = [
+    "ALL_SKIPPED",
+    "OPTIONS",
+    "OURS",
+    "held_by",
+    "is_called_back",
+    "is_time",
+    "left_out",
+    "others",
+    "step_options",
+]
+
+ALL_SKIPPED = "ignore_downstream_trigger_rules"
+# In seconds; Airflow waits no longer. Source: airflow.models.taskinstance.
+_LONGEST = 24 * 60 * 60
+# What FlowyML says in its own words, or not at all.
+OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_kwargs", "multiple_outputs",
+                   "retries", "retry_delay", "execution_timeout", "retry_exponential_backoff",
+                   "max_retry_delay", "provide_context", "show_return_value_in_logs",
+                   "doc_md", "doc", "on_failure_fail_dagrun", "task_display_name"})  # fmt: skip
+# Options of a step under `airflow={…}`; source: flowyml_airflow.options.
+OPTIONS = ("owner", "pool", "pool_slots", "queue", "priority_weight", "weight_rule", "executor", "depends_on_past",
+            "max_active_tis_per_dag", "run_as_user")  # fmt: skip
+
+
+def step_options(dag: DagModel, task: TaskModel) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if isinstance(task.retries, int) and task.retries > 0:
+        found["retries"] = task.retries
+        found["retry_delay"] = task.retry_delay if is_time(task.retry_delay) else 300.0
+        if (growth := inherited(dag, task, "retry_exponential_backoff")) and _may_grow_by(growth):
+            most = inherited(dag, task, "max_retry_delay")
+            most = most.total_seconds() if isinstance(most, timedelta) else most
+            found["backoff"] = 2.0 if growth is True else float(growth)
+            is_known = isinstance(most, int | float) and 0 <= most <= timedelta.max.total_seconds()
+            found["max_delay"] = float(most) if is_known else float(_LONGEST)
+    if is_time(task.execution_timeout) and task.execution_timeout > 0:
+        found["timeout"] = task.execution_timeout
+    if task.trigger_rule in RUN_IF and task.trigger_rule != "all_success":
+        found["run_if"] = task.trigger_rule
+    elif task.teardown:
+        found["run_if"] = "all_done"
+    elif isinstance(task.trigger_rule, str) and task.trigger_rule != "all_success":
+        found["trigger_rule"] = task.trigger_rule
+    engine = {each.name: each.value for each in task.arguments if each.name in OPTIONS and fits(each.name, each.value)}
+    for name in CALLBACKS:
+        if (callback := callback_of(inherited(dag, task, name))) is not None:
+            engine[name] = callback
+    if engine:
+        found["airflow"] = engine
+    return found
+
+
+def is_time(seconds: Any) -> bool:
+    """Whether a number of seconds is a time that a step can wait."""
+    return isinstance(seconds, float) and 0 <= seconds <= timedelta.max.total_seconds()
+
+
+def _may_grow_by(growth: Any) -> bool:
+    return isinstance(growth, int | float) and 1 <= growth <= _LONGEST
+
+
+def left_out(dag: DagModel, task: TaskModel, made: Decision) -> Iterator[Note]:
+    """What of a task is not in its step."""
+    if task.setup or task.teardown:
+        word = "teardown" if task.teardown else "setup"
+        yield Note(
+            Kind.CHANGED, f"{word} of {task.task_id}", task.place, "it runs by the ends of the tasks before it",
+            "with cleanup(): runs a step when all others have ended.",
+        )  # fmt: skip
+    unknown = "only Airflow knows it when it reads the file"
+    for name in ("retries", "retry_delay", "execution_timeout"):
+        value = getattr(task, name)
+        if value is not None and not isinstance(value, int | float):
+            yield Note(Kind.CHANGED, f"{name} of {task.task_id}", task.place, unknown, "Say it in the pipeline.")
+        elif name != "retries" and value is not None and not is_time(value):
+            yield Note(
+                Kind.CHANGED,
+                f"{name} of {task.task_id}",
+                task.place,
+                "it is not 0 seconds or more",
+                "Say it in the pipeline.",
+            )
+    if made.kind in ("operator", "hole"):
+        return
+    growth = inherited(dag, task, "retry_exponential_backoff")
+    if growth and not _may_grow_by(growth):
+        is_known = isinstance(growth, int | float)
+        yield Note(
+            Kind.CHANGED, f"retry_exponential_backoff of {task.task_id}", task.place,
+            "no retry can wait as much longer as it says" if is_known else unknown, "Say retry= of the step.",
+        )  # fmt: skip
+    most = inherited(dag, task, "max_retry_delay")
+    if growth and most is not None and not isinstance(most, int | float | timedelta):
+        yield Note(Kind.CHANGED, f"max_retry_delay of {task.task_id}", task.place, unknown, "Say retry= of the step.")
+    if made.kind == "empty" and "airflow" in made.options:
+        yield Note(
+            Kind.CHANGED, f"{', '.join(made.options['airflow'])} of {task.task_id}", task.place,
+            "a step that does nothing has no options", "Leave it out.",
+        )  # fmt: skip
+    for each in others(task):
+        why = unfit(each.value) if each.name in OPTIONS else "a step has no such option"
+        yield Note(
+            Kind.CHANGED, f"{each.name} of {task.task_id}", each.place, why,
+            "Leave it out, or keep the operator with airflow_operator(…).",
+        )  # fmt: skip
+
+
+def is_called_back(task: TaskModel) -> bool:
+    """Whether Airflow calls something when the task ends, by the task's own arguments."""
+    return any(each.name in CALLBACKS and each.value for each in task.arguments)
+
+
+def others(task: TaskModel) -> Sequence[Argument]:
+    """Arguments of an operator that a step has no words for."""
+    known = {*OURS, "bash_command", "env", "cwd", "append_env", ALL_SKIPPED}
+    found = [each for each in task.arguments if each.name not in known and not each.name.isdigit()]
+    found = [
+        each for each in found if each.name not in OPTIONS or not (each.value is None or fits(each.name, each.value))
+    ]
+    return [each for each in found if callback_of(each.value) is None or each.name not in CALLBACKS]
+
+
+def held_by(task: TaskModel) -> list[str]:
+    return [each.name for each in task.arguments if each.value and _holds(each)]
+
+
+def _holds(given: Argument) -> bool:
+    """Whether Airflow has to run a task for an argument of it."""
+    if given.name.endswith("_callback"):
+        return given.name not in CALLBACKS or callback_of(given.value) is None
+    return given.name in ("inlets", "outlets")

@@ -1,0 +1,118 @@
+"""What a module calls things: functions that moved, steps, pipelines, and the words that it imports."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Sequence
+
+from flowyml.migration.airflow.model import FunctionModel
+from flowyml.migration.airflow.writer.deciding.context import may_be_argument
+from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Function
+from flowyml.migration.airflow.writer.deciding.moved import Moved
+from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
+from flowyml.migration.airflow.writer.values import Unwritable, Words
+from flowyml.plan.names import identifier
+
+__all__ = ["HOMES", "STANDARD", "Names", "variable_of"]
+
+_FLOW = (
+    "DATA_INTERVAL_END", "DATA_INTERVAL_START", "LOGICAL_DATE", "any_of", "current_run", "elif_", "is_in", "otherwise",
+    "pipeline", "step", "when",
+)  # fmt: skip
+_WORDS = (*_FLOW, "airflow_operator", "bash", "imported", "xcom", "OrchestratorRetryPolicy", "nothing", "item_of")
+HOMES = (
+    ("flowyml", _FLOW),
+    ("flowyml.core.retry_policy", ("OrchestratorRetryPolicy",)),
+    ("flowyml.steps", ("bash",)),
+    ("flowyml_airflow", ("airflow_operator", "imported", "xcom")),
+)
+"""FlowyML's words, by the module that they are imported from."""
+STANDARD = (
+    ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")), ("typing", ("Any",)),
+)  # fmt: skip
+"""The same of the standard library."""
+
+
+class Names:
+    """The names of one module. ``used`` are the words that its text has so far, which it then imports."""
+
+    def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
+        self._moving = moving
+        self.used: set[str] = set()
+        self.words = Words(self._function_name, self.word)
+        decisions = [each for dag in dags for each in dag.decisions]
+        asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
+        parameters = {name for dag in dags for name, _ in dag.model.params if may_be_argument(name)}
+        self.taken = {*moved.taken, *parameters, *asked, *moved.looked, "annotations"}
+        self.functions = dict(moved.kept)
+        for key, function in moved.functions.items():
+            if key not in self.functions:
+                self.functions[key] = self._function_named(function, decisions)
+        self._aliases = {word: self._fresh(word) for word in _WORDS}
+        self._aliases |= {word: self._word_from(home, word) for home, words in STANDARD for word in words}
+        self.pipelines = [self._fresh(variable_of(dag.model.dag_id)) for dag in dags]
+        self._variables: dict[int, str] = {}
+        for decision in decisions:
+            if decision.kind in ("hole", "call", "operator"):
+                wanted = variable_of(decision.task.task_id)
+                self._variables[id(decision)] = self._fresh(wanted, "_task")
+
+    def word(self, name: str) -> str:
+        """A word of FlowyML's or of the standard library, which is then imported, as the module has it."""
+        self.used.add(name)
+        return self._aliases[name]
+
+    def alias(self, name: str) -> str:
+        """The same of a function that the module itself has."""
+        return self._aliases[name]
+
+    def imported(self, word: str) -> str:
+        """A word as it is imported."""
+        alias = self._aliases[word]
+        return word if alias == word else f"{word} as {alias}"
+
+    def variable(self, decision: Decision) -> str:
+        """What stands for a task that is more than a call of its function."""
+        return self._variables[id(decision)]
+
+    def value_of(self, task: str) -> str:
+        """What a step that calls a function calls the value of another task."""
+        wanted = f"{variable_of(task)}_value"
+        while wanted in self.taken:
+            wanted += "_"
+        return wanted
+
+    def _fresh(self, wanted: str, suffix: str = "_") -> str:
+        while wanted in self.taken:
+            wanted += suffix
+        self.taken.add(wanted)
+        return wanted
+
+    def _word_from(self, home: str, word: str) -> str:
+        """A name of the standard library, which may be what the file has under that name too."""
+        if not self._moving.is_from(home, word):
+            return self._fresh(word)
+        self.taken.add(word)
+        return word
+
+    def _function_named(self, function: Function, decisions: Sequence[Decision]) -> str:
+        """A name for a function that nothing looks up: its own, if no other has that."""
+        name = function.node.name.value
+        if name == "_" and function.model.name == LAMBDA:
+            users = (each for each in decisions if function in (each.function, *each.others))
+            name = variable_of(next(users).task.task_id)
+        return self._fresh(name)
+
+    def _function_name(self, function: FunctionModel) -> str:
+        key = (function.name, function.place.line)
+        if key not in self.functions:
+            raise Unwritable(f"the function {function.name} does not move over")
+        return self.functions[key]
+
+
+def variable_of(name: str) -> str:
+    """A variable's name that reads like a name, in ASCII."""
+    plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else identifier(name)

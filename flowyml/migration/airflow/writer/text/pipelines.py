@@ -1,0 +1,182 @@
+"""The text of a pipeline: its head, and a call for each step, in the branches where they stand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flowyml.migration.airflow.model import TaskModel, ValueEdge
+from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain
+from flowyml.migration.airflow.writer.deciding.context import DATES
+from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Key
+from flowyml.migration.airflow.writer.deciding.moved import key_of
+from flowyml.migration.airflow.writer.text.names import Names, variable_of
+from flowyml.migration.airflow.writer.text.steps import step_options
+from flowyml.migration.airflow.writer.text.wrappers import wrapper_arguments
+from flowyml.migration.airflow.writer.values import as_number, docstring
+from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+
+__all__ = ["annotation", "pipeline"]
+
+_TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
+
+
+def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> str:
+    """The function of a pipeline. ``uses`` says of how many steps a function is the function."""
+    parameters = list(_parameters(names, dag))
+    options = list(_options(dag, name))
+    decorator = names.word("pipeline")
+    shown = source(Group(f"{decorator}(", options, ")")) if options else decorator
+    lines = [f"@{shown}", source(Group(f"def {name}(", parameters, ")")) + " -> None:"]
+    if dag.model.doc and dag.model.doc.strip():
+        lines.append(f"    {docstring(dag.model.doc, '    ')}")
+    body = list(_Body(names, dag, uses).calls(dag.order, 1))
+    return "\n".join([*lines, *(body or ["    pass"])]) + "\n"
+
+
+def annotation(default: Any) -> str:
+    """The annotation of a parameter, by its default."""
+    return _TYPES.get(type(default), "str | None")
+
+
+def _parameters(names: Names, dag: DecidedDag) -> Iterator[Part]:
+    for name, default in dag.parameters.items():
+        yield Pair(f"{name}: {annotation(default)} = ", value(default))
+    for name, default in dag.dates.items():
+        yield f"{name}: {names.word(DATES[name][0])} = {names.word(default)}"
+
+
+def _options(dag: DecidedDag, name: str) -> Iterator[Part]:
+    if name != dag.model.dag_id:
+        yield f"name={text_literal(dag.model.dag_id)}"
+    if "timeout" in dag.options:
+        yield f"timeout={as_number(dag.options['timeout'])}"
+    for option in ("tags", "airflow"):
+        if option in dag.options:
+            yield Pair(f"{option}=", value(dag.options[option]))
+
+
+@dataclass(slots=True)
+class _Body:
+    """The calls of a pipeline as they are written: the variables that are taken, and those that hold outputs."""
+
+    names: Names
+    dag: DecidedDag
+    uses: Counter[Key]
+    outputs: dict[tuple[str, str], str] = field(default_factory=dict)
+    local: set[str] = field(init=False)
+    decisions: Mapping[str, Decision] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.local = set(self.names.taken)
+        self.decisions = {each.task.task_id: each for each in self.dag.decisions}
+
+    def calls(self, order: Sequence[TaskModel | Chain], depth: int) -> Iterator[str]:
+        """The calls of some tasks, and branches with those in them."""
+        for unit in order:
+            if isinstance(unit, TaskModel):
+                yield from self._statements(self.decisions[unit.task_id], depth)
+                continue
+            last = list(unit.blocks)[-1]
+            choice = self.decisions[last.by].choice  # all branches of a chain are of one choice
+            assert choice is not None
+            left = set(choice.values or ())
+            for number, (block, tasks) in enumerate(unit.blocks.items()):
+                ends = block == last and number > 0 and bool(left) and left <= set(block.values)
+                ends = ends and not choice.may_be_none
+                left -= set(block.values)
+                yield f"{'    ' * depth}with {source(self._opening(block, number, ends), depth)}:"
+                yield from self.calls(tasks, depth + 1)
+
+    def _opening(self, block: Block, number: int, ends: bool) -> Part:
+        word = self.names.word
+        if ends:
+            return f"{word('otherwise')}()"
+        choice = self.decisions[block.by].choice
+        value_of = self.outputs[block.by, "return_value"]
+        opening = word("elif_" if number else "when")
+        if choice is None or choice.values is None:
+            return f"{opening}({value_of})"
+        if choice.listed:
+            found = [f"{word('is_in')}({text_literal(each)}, {value_of})" for each in block.values]
+            return Group(f"{opening}(", [Group(f"{word('any_of')}(", found, ")") if found[1:] else found[0]], ")")
+        if len(block.values) > 1:
+            return Group(f"{opening}(", [Group(f"{word('is_in')}(", [value_of, value(list(block.values))], ")")], ")")
+        return f"{opening}({value_of} == {text_literal(block.values[0])})"
+
+    def _statements(self, decision: Decision, depth: int) -> Iterator[str]:
+        task_id = decision.task.task_id
+        for edge in self.dag.picked.get(task_id, ()):
+            yield self._pick(edge, depth)
+        call = self._call(decision)
+        if task_id in self.dag.taken:
+            wanted = self._fresh(f"{variable_of(task_id)}_value")
+            self.outputs[task_id, "return_value"] = wanted
+            call = Pair(f"{wanted} = ", call)
+        yield f"{'    ' * depth}{source(call, depth)}"
+
+    def _pick(self, edge: ValueEdge, depth: int) -> str:
+        """A step for one value of the dict that a task returned."""
+        wanted = self._fresh(f"{variable_of(edge.task_id)}_{variable_of(edge.key)}")
+        name = f"{edge.task_id}.{edge.key}"
+        whole = self.outputs[edge.task_id, "return_value"]
+        call = Group(
+            f"{self.names.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")"
+        )
+        self.outputs[edge.task_id, edge.key] = wanted
+        return f"{'    ' * depth}{source(Pair(f'{wanted} = ', call), depth)}"
+
+    def _call(self, decision: Decision) -> Part:
+        names, task = self.names, decision.task
+        handed = {edge.task_id for edge in decision.edges if (edge.task_id, edge.key) in self.outputs}
+        if task.trigger_rule == "all_success":  # by any other, the choice counts among those that it waits for
+            handed |= {block.by for block in self.dag.paths[task.task_id]}
+        after = [name for name in task.upstream if name not in handed]
+        options: list[Part] = []
+        match decision.kind:
+            case "function":
+                base = names.functions[key_of(decision)]
+                options = list(step_options(names, decision)) if self.uses[key_of(decision)] > 1 else []
+            case "empty":
+                base, options = names.word("nothing"), list(step_options(names, decision))
+            case "bash":
+                base, options = names.word("bash"), list(step_options(names, decision))
+            case _:
+                base = names.variable(decision)
+        if after:
+            options.append(Pair("after=", value(after)))
+        if options:
+            base = source(Group(f"{base}.options(", options, ")"), 1)
+        if decision.over:
+            fixed = [] if decision.kind == "operator" else list(self._arguments(decision))
+            over = [Pair(f"{names.words.keyword(name)}=", self._given(each)) for name, each in decision.over.items()]
+            partial = source(Group(f"{base}.partial(", fixed, ")"), 1) if fixed else base
+            return Group(f"{partial}.map(", over, ")")
+        called = self._arguments(decision) if decision.kind in ("function", "call", "bash") else ()
+        return Group(f"{base}(", list(called), ")")
+
+    def _arguments(self, decision: Decision) -> Iterator[Part]:
+        if decision.asking:
+            own, values = wrapper_arguments(self.names, decision)
+            yield from (Pair(f"{name}=", name) for name in own if name not in decision.over)
+            yield from (Pair(f"{name}=", self.outputs.get(edge, "None")) for edge, name in values.items())
+            return
+        for name, given in decision.arguments.items():
+            part = self._given(given)
+            yield part if name.isdigit() else Pair(f"{self.names.words.keyword(name)}=", part)
+
+    def _given(self, given: Any) -> Part:
+        if isinstance(given, ValueEdge):
+            return self.outputs.get((given.task_id, given.key), "None")
+        if isinstance(given, list) and any(isinstance(each, ValueEdge) for each in given):
+            return Group("[", [self._given(each) for each in given], "]")
+        return value(given)
+
+    def _fresh(self, wanted: str) -> str:
+        while wanted in self.local:
+            wanted += "_"
+        self.local.add(wanted)
+        return wanted

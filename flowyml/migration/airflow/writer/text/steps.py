@@ -1,0 +1,62 @@
+"""The text of steps: functions that moved, with their decorators, steps that call them, operators, and holes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowyml.migration.airflow.writer.deciding.decision import Decision
+from flowyml.migration.airflow.writer.text.names import Names
+from flowyml.migration.airflow.writer.values import as_number
+from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
+
+__all__ = ["decorator", "hole", "operator", "step_options"]
+
+
+def decorator(names: Names, decision: Decision, named: str) -> Part:
+    """``@step`` of a function that one task is made of, with all that is said of it."""
+    step = names.word("step")
+    options = list(step_options(names, decision, named))
+    return Group(f"{step}(", options, ")") if options else step
+
+
+def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[Part]:
+    """What is said of a step beside its function."""
+    task, options = decision.task, decision.options
+    if named != task.task_id:
+        yield f"name={text_literal(task.task_id)}"
+    if "retries" in options:
+        policy = names.word("OrchestratorRetryPolicy")
+        given: list[Part] = [f"max_attempts={options['retries'] + 1}"]
+        given.append(f"initial_delay_seconds={as_number(options['retry_delay'])}")
+        given.append(f"backoff_multiplier={options.get('backoff', 1.0)}")
+        given += [f"max_delay_seconds={as_number(options['max_delay'])}"] if "max_delay" in options else []
+        yield Pair("retry=", Group(f"{policy}(", given, ")"))
+    if "timeout" in options:
+        yield f"timeout={as_number(options['timeout'])}"
+    if "run_if" in options:
+        yield f"run_if={text_literal(options['run_if'])}"
+    if named and "airflow" in options:
+        yield Pair("airflow=", value(options["airflow"]))
+
+
+def hole(names: Names, decision: Decision) -> str:
+    """A step that fails with the reason why its task was not imported."""
+    task = decision.task
+    why = f"Task {task.task_id!r} is {task.operator}, and was not imported: {decision.notes[0].reason}."
+    literal = source(Text(why), 1, lead=26)
+    options = source(Group(f"{names.word('step')}(", [f"name={text_literal(task.task_id)}"], ")"))
+    head = f"@{options}\ndef {names.variable(decision)}() -> {names.word('Any')}:\n"
+    return f"{head}    raise NotImplementedError({literal})\n"
+
+
+def operator(names: Names, decision: Decision) -> str:
+    """An operator as it stands."""
+    task = decision.task
+    arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(task.task_id)}"]
+    for name, given in decision.arguments.items():
+        arguments.append(Pair(f"{names.words.keyword(name)}=", names.words.part(given)))
+    rule = decision.options.get("run_if") or decision.options.get("trigger_rule")
+    if rule:
+        arguments.append(f"trigger_rule={text_literal(rule)}")
+    made = Group(f"{names.word('airflow_operator')}(", arguments, ")")
+    return source(Pair(f"{names.variable(decision)} = ", made)) + "\n"
