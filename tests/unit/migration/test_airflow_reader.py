@@ -500,3 +500,104 @@ def test_a_fault_of_the_reader_costs_one_statement(tmp_path: Path, monkeypatch: 
     file = read(tmp_path, HEAD + "x = super()\nwith DAG('d', schedule=None):\n    EmptyOperator(task_id='a')\n")
     assert ids(file) == ["a"]
     assert "unread" in codes(file)
+
+
+def test_edges_that_functions_of_operator_draw(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+import functools, operator
+with DAG("folded", schedule=None):
+    functools.reduce(operator.rshift, [EmptyOperator(task_id=name) for name in "abc"])
+""",
+    )
+    assert edges(file) == {"a>b", "b>c"}
+    assert not codes(file)
+
+
+def test_what_is_handed_a_task_and_is_not_known_is_said(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+import copy, logging
+with DAG("handed", schedule=None):
+    task = EmptyOperator(task_id="a")
+    logging.getLogger("x").info("%s", task)
+    copy.replace(task, name="b")
+""",
+    )
+    assert [one.text for one in file.dags[0].warnings] == ["what copy.replace adds to the DAG is not known"]
+
+
+def test_one_decorator_from_two_versions_of_airflow_is_one(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+from company.versions import NEW
+if NEW:
+    from airflow.sdk import task, task_group
+else:
+    from airflow.decorators import task, task_group
+
+with DAG("versions", schedule=None):
+    @task
+    def first(): ...
+    @task_group
+    def group():
+        first.override(task_id="inside")()
+    first() >> group()
+""",
+    )
+    assert edges(file) == {"first>group.inside"}
+    assert not codes(file)
+
+
+def test_dags_and_groups_that_are_entered_by_hand(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+import contextlib, sys
+from airflow.utils.task_group import TaskGroup
+
+class Flow:
+    def __init__(self, name): self.dag = DAG(name, schedule=None)
+    def __enter__(self): return self.dag.__enter__()
+    def __exit__(self, *error): self.dag.__exit__(*error)
+
+def make():
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(Flow("by_hand"))
+        for name in "gh":
+            stack.enter_context(TaskGroup(name))
+        EmptyOperator(task_id="a") >> EmptyOperator(task_id="b")
+    EmptyOperator(task_id="after", dag=made)
+    return made
+
+setattr(sys.modules[__name__], "by_hand", make())
+""",
+    )
+    assert ids(file) == ["g.h.a", "g.h.b", "after"]
+    assert edges(file) == {"g.h.a>g.h.b"}
+    assert not codes(file)
+
+
+def test_a_loop_that_may_be_left_may_not_reach_its_else(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+from company import ready
+with DAG("left", schedule=None):
+    for _ in range(3):
+        if ready():
+            break
+    else:
+        raise RuntimeError("never")
+    EmptyOperator(task_id="a")
+""",
+    )
+    assert ids(file) == ["a"]

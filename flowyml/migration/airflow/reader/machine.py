@@ -273,6 +273,8 @@ class Base(Machine):
             return getattr(value, name)
         if isinstance(value, str) and name in ("value", "name"):
             return value  # a member of an enumeration of Airflow's, which stands as its text
+        if name.startswith("__"):
+            return self.unknown(node)
         return self.fail("AttributeError", f"{type(value).__name__} has no attribute {name}", node)
 
     def call_method(self, value: Any, name: str, arguments: Arguments, node: ast.AST) -> Any:
@@ -347,6 +349,8 @@ def _of_module(machine: Base, value: Module, name: str, node: ast.AST) -> Any:
     found = machine.submodule(value, name)  # type: ignore[attr-defined]
     if found is not None:
         return found
+    if name == "__dict__":
+        return value.scope.names
     if name in ("__name__", "__file__"):
         return value.name if name == "__name__" else value.path
     if value.stars:
@@ -443,6 +447,8 @@ def _rebuilt(old: Any, new: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Foreign) and isinstance(other, Foreign):  # versions of Airflow have the same in other places
+        return one.name == other.name and all(each.path.startswith("airflow.") for each in (one, other))
     plain = (str, int, float, bool, type(None))
     return isinstance(one, plain) and isinstance(other, plain) and type(one) is type(other) and one == other
 

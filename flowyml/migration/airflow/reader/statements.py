@@ -11,6 +11,7 @@ from flowyml.migration.airflow.reader.machine import is_a
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Class,
+    Either,
     Foreign,
     Given,
     Instance,
@@ -60,6 +61,8 @@ class Statements(Assignments):
 
     yields: list[Yields]
     maybe: list[list[Any]]
+    left: int = 0
+    """How often a loop may have been left by ``break``."""
 
     def block(self, nodes: Sequence[ast.stmt]) -> None:
         """Statements, one after another."""
@@ -108,7 +111,10 @@ class Statements(Assignments):
             self.scope.names.update(start)
             try:
                 arm()
-            except (Raised, Abandoned, Break, Continue):
+            except Break:
+                self.left += 1
+                continue
+            except (Raised, Abandoned, Continue):
                 continue
             except Return as left:
                 if self.maybe:
@@ -178,7 +184,7 @@ class Statements(Assignments):
         if items is None:
             self._maybe_loop(node, node.iter, [lambda: self.assign(node.target, self.unknown(node.target))])
             return
-        made = self.context.made
+        made, left = self.context.made, self.left
         try:
             for item in items:
                 self.step()
@@ -191,6 +197,9 @@ class Statements(Assignments):
                 except Continue:
                     continue
         except Break:
+            return
+        if self.left != left and node.orelse:
+            self.both([lambda: self.block(node.orelse), lambda: None], node)
             return
         self.block(node.orelse)
 
@@ -297,25 +306,26 @@ class Statements(Assignments):
         if isinstance(value, ContextCall):
             self._around(value, first, rest, node)
             return
-        entered = self._entered(value, first)
+        entered = self.entered(value, first.context_expr)
         if first.optional_vars is not None:
             self.assign(first.optional_vars, entered)
         try:
             self._enter(rest, node)
         finally:
-            self._left(value, first)
+            self.exited(value, first.context_expr)
 
-    def _entered(self, value: Any, item: ast.withitem) -> Any:
+    def entered(self, value: Any, node: ast.AST) -> Any:
+        """What ``with value`` gives."""
         if isinstance(value, Instance) and (method := value.special("__enter__")):
-            return self.call(self.bound(method, value, item.context_expr), Arguments(), item.context_expr)
-        return self.world.enter(value, item.context_expr)
+            return self.call(self.bound(method, value, node), Arguments(), node)
+        return self.world.enter(value, node)
 
-    def _left(self, value: Any, item: ast.withitem) -> None:
+    def exited(self, value: Any, node: ast.AST) -> None:
+        """The end of ``with value``."""
         if isinstance(value, Instance) and (method := value.special("__exit__")):
-            given = [Given(None), Given(None), Given(None)]
-            self.call(self.bound(method, value, item.context_expr), Arguments(given), item.context_expr)
+            self.call(self.bound(method, value, node), Arguments([Given(None), Given(None), Given(None)]), node)
         else:
-            self.world.leave(value, item.context_expr)
+            self.world.leave(value, node)
 
     def _around(self, value: ContextCall, item: ast.withitem, rest: list[ast.withitem], node: Any) -> None:
         scope, module = self.scope, self.module
@@ -355,7 +365,7 @@ class Statements(Assignments):
         function = self.eval(decorator)
         found = self.call(function, Arguments([Given(value, None, self.module)]), decorator)
         if isinstance(found, Unknown) and isinstance(hard(function), (Unknown, Foreign)):
-            return value
+            return found if isinstance(found, Either) and not isinstance(hard(function), Foreign) else value
         return found
 
     def _class(self, node: ast.ClassDef) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.api import decorators, edges
 from flowyml.migration.airflow.reader.api.import_paths import is_operator
 from flowyml.migration.airflow.reader.api.making import Handler, Making
-from flowyml.migration.airflow.reader.library.functions import PartialCall
+from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.natives import native
 from flowyml.migration.airflow.reader.library.paths import Opened, opened_attribute, path_attribute
 from flowyml.migration.airflow.reader.library.records import instance_method
@@ -119,6 +119,8 @@ def _moved(world: Making, group: Group, arguments: Arguments) -> Any:
 
 
 def _of_dag(world: Making, dag: Dag, name: str, node: ast.AST) -> Any:
+    if name in ("__enter__", "__exit__") and (dag.cls is None or dag.cls.find(name) is None):
+        return edges.relations(world, dag, name)
     answers: dict[str, Callable[[], Any]] = {
         "dag_id": lambda: dag.dag_id,
         "tasks": lambda: list(dag.tasks.values()),
@@ -229,6 +231,12 @@ def _of_partial_call(world: Making, value: PartialCall, name: str, node: ast.AST
     return value.function if name == "func" else MISSING
 
 
+def _of_stack(world: Making, value: Stack, name: str, node: ast.AST) -> Any:
+    if name == "enter_context":
+        return native(name, lambda arguments, where: value.enter(world.machine, arguments, where))
+    return native(name, lambda _, where: value.close(world.machine, where)) if name == "close" else MISSING
+
+
 def _of_native(world: Making, value: Native, name: str, node: ast.AST) -> Any:
     found = native_attribute(world.machine, value, name)
     return MISSING if found is None else found
@@ -314,6 +322,7 @@ _ATTRIBUTES: Mapping[type, Callable[[Making, Any, str, ast.AST], Any]] = {
     PurePosixPath: _of_path,
     Opened: _of_opened,
     PartialCall: _of_partial_call,
+    Stack: _of_stack,
     Native: _of_native,
     Instance: _of_instance,
 }

@@ -19,7 +19,10 @@ __all__ = ["NAMES", "enter", "join", "joins", "leave", "relations"]
 
 
 def relations(world: Making, value: Any, name: str) -> Any:
-    """``set_downstream`` and ``set_upstream`` of what an edge can be drawn to."""
+    """``set_downstream`` and ``set_upstream`` of what an edge can be drawn to; what ``with`` calls."""
+    if name in ("__enter__", "__exit__") and isinstance(value, (Dag, Group)):
+        entering = name == "__enter__"
+        return native(name, lambda arguments, where: (enter if entering else leave)(world, value, where))
     if name in ("set_downstream", "set_upstream"):
         down = name == "set_downstream"
 
@@ -110,10 +113,12 @@ def _bracketed(value: Any) -> list[Task]:
 def leave(world: Making, value: Any, node: ast.AST) -> None:
     value = _chosen(value)
     if isinstance(value, Dag):
-        world.context.dags.remove(value)
+        if value in world.context.dags:
+            world.context.dags.remove(value)
         value.registered = True
     elif isinstance(value, Group):
-        world.context.groups.remove(value)
+        if value in world.context.groups:
+            world.context.groups.remove(value)
     elif world.context.brackets and _bracketed(value):
         close_bracket(world.context)
 

@@ -7,7 +7,7 @@ import sys
 
 from flowyml.migration.airflow.reader.values import Arguments, hard
 
-__all__ = ["harmless", "is_dag", "is_group", "is_operator", "looks_like_dag"]
+__all__ = ["harmless", "is_dag", "is_group", "is_operator", "looks_like_dag", "only_shows"]
 
 _HARMLESS = frozenset(
     {"airflow", "attr", "attrs", "boto3", "botocore", "builtins", "cosmos", "dateutil", "dbt", "google", "jinja2"}
@@ -15,6 +15,7 @@ _HARMLESS = frozenset(
     | {"structlog", "yaml"}
 )
 """Libraries whose functions make no tasks unless they are operators."""
+_SHOWS = frozenset({"logging", "loguru", "pprint", "structlog", "warnings"})
 
 
 def is_operator(path: str) -> bool:
@@ -46,6 +47,12 @@ def looks_like_dag(path: str, arguments: Arguments) -> bool:
     return "dag_id" in arguments.named or (
         bool(arguments.positional) and isinstance(hard(arguments.positional[0].value), str)
     )
+
+
+def only_shows(path: str) -> bool:
+    """Whether a function writes what it is given, and does no more with it."""
+    top, _, rest = path.partition(".")
+    return top in _SHOWS or rest.endswith(("info", "debug", "warning"))
 
 
 def harmless(path: str) -> bool:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.api import assets, attributes, decorators, edges, outside
-from flowyml.migration.airflow.reader.api.import_paths import harmless, is_operator, looks_like_dag
+from flowyml.migration.airflow.reader.api.import_paths import harmless, is_operator, looks_like_dag, only_shows
 from flowyml.migration.airflow.reader.api.making import Handler, Making
 from flowyml.migration.airflow.reader.library.built_in import BUILTINS
 from flowyml.migration.airflow.reader.library.dates import CALLED
-from flowyml.migration.airflow.reader.library.functions import PartialCall
+from flowyml.migration.airflow.reader.library.functions import PartialCall, Stack
 from flowyml.migration.airflow.reader.library.standard import LIBRARY
 from flowyml.migration.airflow.reader.machine import MISSING
 from flowyml.migration.airflow.reader.nodes import (
@@ -109,7 +109,8 @@ class Airflow(Making):
 
     def _suspect(self, path: str, arguments: Arguments, node: ast.AST) -> None:
         """Warns of a call that may add tasks or DAGs unseen."""
-        if not harmless(path) and (self._hands_over(arguments) or self.context.dag() is not None):
+        handed = self._hands_over(arguments) and not only_shows(path)
+        if handed or (not harmless(path) and self.context.dag() is not None):
             self.machine.warn("unknown-call", f"what {path} adds to the DAG is not known", node)
 
     def _hands_over(self, arguments: Arguments) -> bool:
@@ -126,7 +127,7 @@ class Airflow(Making):
             return self.machine.unknown(node)
         path = function.origin.removeprefix("call:") if isinstance(function, Unknown) else ""
         inside = self.context.dag() is not None and path != getattr(function, "origin", "") and not harmless(path)
-        if inside or self._hands_over(arguments):
+        if inside or (self._hands_over(arguments) and not only_shows(path)):
             text = f"what `{self.machine.source(node)[:60]}` adds to the DAG is not known"
             self.machine.warn("unknown-call", text, node)
         return self.machine.unknown(node)
@@ -154,6 +155,9 @@ class Airflow(Making):
         if isinstance(value, Foreign):
             if value.path == "os.environ":
                 return outside.environment(self, hard(key), None, node)
+            module = self.machine.module
+            if value.path == "sys.modules" and hard(key) == module.scope.names.get("__name__"):
+                return module
             return value if value.name[:1].isupper() else self.machine.unknown(node)
         if isinstance(value, Native):
             return value
@@ -183,7 +187,10 @@ class Airflow(Making):
         return edges.enter(self, value, node)
 
     def leave(self, value: Any, node: ast.AST) -> None:
-        edges.leave(self, value, node)
+        if isinstance(value, Stack):
+            value.close(self.machine, node)
+        else:
+            edges.leave(self, value, node)
 
 
 def _xcom_arg(world: Making, function: Foreign, arguments: Arguments, node: ast.AST) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from typing import Any
 
 from flowyml.migration.airflow.reader.library.natives import known
 from flowyml.migration.airflow.reader.values import Arguments, Class, Function, Instance, Native, hard
 
-__all__ = ["NAMES", "PartialCall"]
+__all__ = ["NAMES", "PartialCall", "Stack"]
 
 
 class PartialCall(Instance):
@@ -18,6 +19,24 @@ class PartialCall(Instance):
         super().__init__(None)
         self.function = function
         self.arguments = arguments
+
+
+class Stack(Instance):
+    """``contextlib.ExitStack``: what was entered through it is left at its end, the last first."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.entered: list[Any] = []
+
+    def enter(self, machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        value = hard(arguments.value("cm", 0))
+        found = machine.entered(value, node)
+        self.entered.append(value)
+        return found
+
+    def close(self, machine: Any, node: ast.AST) -> None:
+        while self.entered:
+            machine.exited(self.entered.pop(), node)
 
 
 def _partial(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -44,6 +63,11 @@ def _identity(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return Native("decorator", lambda _, given, __: given.value("function", 0))
 
 
+def _unknown(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+    """A decorator after which a call of the function runs another one."""
+    return machine.unknown(node)
+
+
 def _context_manager(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     function = arguments.value("func", 0)
     if isinstance(function, Function):
@@ -56,12 +80,31 @@ def _import_module(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.imported(name, node) if isinstance(name, str) else machine.unknown(node)
 
 
+def _operation(name: str, kind: type[ast.operator]) -> Native:
+    """A function of ``operator`` for what stands between two values."""
+
+    def operate(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        return machine.operate(kind, arguments.value("a", 0), arguments.value("b", 1), node)
+
+    return Native(name, operate)
+
+
+_OPERATIONS: Mapping[str, type[ast.operator]] = {
+    "add": ast.Add, "and_": ast.BitAnd, "concat": ast.Add, "floordiv": ast.FloorDiv, "iadd": ast.Add,
+    "ilshift": ast.LShift, "irshift": ast.RShift, "lshift": ast.LShift, "mod": ast.Mod, "mul": ast.Mult,
+    "or_": ast.BitOr, "rshift": ast.RShift, "sub": ast.Sub, "truediv": ast.Div,
+}  # fmt: skip
+
+
 NAMES: dict[str, Any] = {
+    **{f"operator.{name}": _operation(name, kind) for name, kind in _OPERATIONS.items()},
     "contextlib.contextmanager": known(_context_manager),
+    "contextlib.ExitStack": Native("ExitStack", lambda machine, arguments, node: Stack()),
     "functools.partial": known(_partial),
     "functools.wraps": known(_wraps),
     "functools.lru_cache": known(_identity),
     "functools.cache": known(_identity),
+    "functools.singledispatch": known(_unknown),
     "abc.abstractmethod": known(_identity),
     "typing.overload": known(_identity),
     "typing.cast": Native("cast", lambda machine, arguments, node: arguments.value("val", 1)),
