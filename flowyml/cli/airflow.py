@@ -7,18 +7,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from flowyml.cli.dag_files import Env, Root, Variables, options_of, results_of
 from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
 from flowyml.cli.source import load
 from flowyml.core.files import write_whole
 from flowyml.migration.airflow.adoption import Adoption, Outlook, adoption, cells, document, exported, totals
-from flowyml.migration.airflow.model import FileModel
 from flowyml.orchestrators.targets import resolve
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.comparison import Comparison
     from flowyml.migration.airflow.cutover import Record
+    from flowyml.migration.airflow.model import FileModel
+    from flowyml.migration.airflow.reader.machine import Options
+    from flowyml.migration.airflow.writer.notes import FileResult
 
 __all__ = ["adopt", "compare", "cutover"]
 
@@ -36,9 +39,14 @@ def adopt(
     dags: Annotated[
         str | None,
         Option(
-            ("--dags",), "The folder of its DAG files, which are read, not run, and say what an import gives.", "FOLDER"
+            ("--dags",),
+            "The folder of its DAG files, which are read, not run: by what an import makes of each.",
+            "FOLDER",
         ),
     ] = None,
+    root: Root = None,
+    env: Env = None,
+    variables: Variables = None,
     last: Annotated[int, Option(("--last",), "How many of the last runs of each DAG are counted.", min=0)] = 25,
     form: Annotated[
         Literal["table", "markdown", "html", "csv"], Option(("--format", "-f"), "How to write the plan.")
@@ -54,7 +62,9 @@ def adopt(
         written = _SUFFIXES.get(output.suffix.lower()) if output is not None else None
         if output is not None and written is None:
             raise UsageError(f"-o {output}: a name that ends in {', '.join(_SUFFIXES)} says how to write the plan.")
-        files = None if dags is None else _read(dags)
+        if dags is None and (root or env or variables):
+            raise UsageError("--root, --env and --variables say how to read DAG files: name their folder with --dags.")
+        files = None if dags is None else _read(dags, root, options_of(root, env, variables))
         found = adoption(resolve(on).workflows(last=last), files)
         if output is not None and written is not None:
             write_whole(output, exported(found, written).encode())
@@ -192,12 +202,13 @@ def _print_comparison(out: Output, found: Comparison) -> None:
     out.line(f"{found.total}.")
 
 
-def _read(folder: str) -> list[FileModel]:
+def _read(folder: str, root: Path | None, options: Options) -> list[tuple[FileModel, FileResult]]:
     from flowyml.migration.airflow.reader.reading import find_files, read_files
 
     if not Path(folder).is_dir():
         raise UsageError(f"--dags {folder}: no such folder.")
-    return list(read_files(find_files([folder])))
+    files = list(read_files(find_files([folder]), root=root, options=options))
+    return list(zip(files, results_of("flowyml airflow adopt --dags", files), strict=True))
 
 
 def _print(out: Output, found: list[Adoption]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowyml.cli.dag_files import results_of
 from flowyml.cli.failures import FAILED
 from flowyml.cli.output import Output, Word, note
-from flowyml.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.model import FileModel
@@ -32,15 +32,10 @@ def write_pipelines(
     force: bool,
 ) -> int:
     """Write the modules below a folder, and tell what became of each DAG. Gives the exit code."""
-    try:
-        from flowyml.migration.airflow.writer.report import document, files_of_report, totals
-        from flowyml.migration.airflow.writer.writing import check_free, results_of, write_into
-    except ModuleNotFoundError as error:
-        if error.name != "libcst":
-            raise
-        raise MissingExtraError("flowyml import airflow -o needs libcst: pip install 'flowyml[migrate]'.") from error
+    results = results_of("flowyml import airflow -o", files)
+    from flowyml.migration.airflow.writer.report import document, files_of_report, totals
+    from flowyml.migration.airflow.writer.writing import check_free, write_into
 
-    results = list(results_of(files))
     pages = files_of_report(results)
     if report is not None:
         check_free(report, pages, force=force)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
+from flowyml.cli.dag_files import Env, Root, Variables, options_of
 from flowyml.cli.failures import UsageError
 from flowyml.cli.imported import write_pipelines
 from flowyml.cli.options import Argument, AsJson, Option
@@ -20,17 +19,9 @@ __all__ = ["airflow"]
 
 def airflow(
     paths: Annotated[list[str], Argument("PATH…", "DAG files, and folders of them.")],
-    root: Annotated[
-        Path | None,
-        Option(("--root",), "The folder that they may read from; else their repository or dags folder.", "DIR"),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        Option(("--env",), "A variable of the environment that Airflow would parse them in. Repeatable.", "NAME=VALUE"),
-    ] = None,
-    variables: Annotated[
-        Path | None, Option(("--variables",), "Airflow's Variables, as `airflow variables export` writes them.", "FILE")
-    ] = None,
+    root: Root = None,
+    env: Env = None,
+    variables: Variables = None,
     output: Annotated[
         Path | None, Option(("--output", "-o"), "Write a module of pipelines for each DAG file below it.", "DIR")
     ] = None,
@@ -52,13 +43,10 @@ def airflow(
     """
     from flowyml.core.progress import show_counting
     from flowyml.migration.airflow.reader.lines import documents
-    from flowyml.migration.airflow.reader.machine import Options
     from flowyml.migration.airflow.reader.reading import find_files, read_files
 
     with Output(as_json) as out:
-        options = Options(env=_pairs(env or ()), variables=_variables(variables))
-        if root is not None and not root.is_dir():
-            raise UsageError(f"--root {root} is not a folder.")
+        options = options_of(root, env, variables)
         if missing := [path for path in paths if not Path(path).exists()]:
             raise UsageError(f"There is no {missing[0]}.")
         found = find_files(paths)
@@ -77,25 +65,6 @@ def airflow(
         if not as_json:
             _tell(out, files)
     return 0
-
-
-def _pairs(texts: Iterable[str]) -> Mapping[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if wrong := [name for name, equals, _ in pairs if not equals or not name]:
-        raise UsageError(f"--env {wrong[0]}: write NAME=VALUE.")
-    return {name: value for name, _, value in pairs}
-
-
-def _variables(path: Path | None) -> Mapping[str, Any]:
-    if path is None:
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--variables {path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise UsageError(f"--variables {path} does not hold a JSON object.")
-    return found
 
 
 def _tell(out: Output, files: list[FileModel]) -> None:

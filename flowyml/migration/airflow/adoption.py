@@ -1,4 +1,4 @@
-"""The DAGs of a running Airflow, and what the importer would make of each: a plan for moving them, worst first."""
+"""The DAGs of a running Airflow, and what an import makes of each: a plan for moving them, worst first."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.plain_text import safe_line
 from flowyml.migration.airflow.model import DagModel, FileModel
+from flowyml.migration.airflow.writer.notes import FileResult, Kind, Note, Verdict
 from flowyml.orchestrators.workflows import Workflow
 
 __all__ = ["FORMATS", "Adoption", "Outlook", "adoption", "exported"]
 
-#: Tasks that `flowyml import airflow` writes as steps for any engine; it makes tasks of Airflow of all others.
-_ANYWHERE = frozenset({
-    "PythonOperator", "BranchPythonOperator", "ShortCircuitOperator", "BashOperator", "EmptyOperator", "DummyOperator",
-})  # fmt: skip
-_DECORATORS = frozenset({"@task", "@task.branch", "@task.short_circuit", "@task.bash"})
-
 
 class Outlook(IntEnum):
-    """What becomes of a DAG, the worst first."""
+    """What becomes of a DAG, the worst first. Of those that an import writes it is the import's own verdict."""
 
     NOT_FOUND = 0
-    UNREADABLE = 1
+    NOT_IMPORTED = 1
+    """An import writes nothing of its file."""
     NEEDS_A_HAND = 2
     AIRFLOW_ONLY = 3
     ANY_ENGINE = 4
@@ -38,7 +36,11 @@ class Outlook(IntEnum):
     IS_FLOWYMLS = 6
 
     def __str__(self) -> str:
-        return {"IS_FLOWYMLS": "is FlowyML's", "UNKNOWN": "?"}.get(self.name, self.name.replace("_", " ").lower())
+        said = {"AIRFLOW_ONLY": Verdict.AIRFLOW.value, "IS_FLOWYMLS": "is FlowyML's", "UNKNOWN": "?"}
+        return said.get(self.name, self.name.replace("_", " ").lower())
+
+
+_OUTLOOKS = {Verdict.ANY: Outlook.ANY_ENGINE, Verdict.AIRFLOW: Outlook.AIRFLOW_ONLY, Verdict.HAND: Outlook.NEEDS_A_HAND}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,38 +58,73 @@ class Adoption:
         return self.workflow.runs.get(ExecutionStatus.FAILED, 0)
 
 
-def adoption(workflows: Iterable[Workflow], files: Sequence[FileModel] | None) -> list[Adoption]:
-    """Each workflow with what the files say of it; ``files`` is None where no folder is known."""
-    by_id: dict[str, DagModel] = {}
-    unread: dict[str, str] = {}
-    for file in files or ():
-        by_id.update((dag.dag_id, dag) for dag in file.dags if dag.id_known)
-        if file.reason is not None:
-            unread[PurePosixPath(file.path).name] = file.reason
-    made = [_adoption(workflow, files is not None, by_id, unread) for workflow in workflows]
+Files = Sequence[tuple[FileModel, FileResult]]
+
+
+def adoption(workflows: Iterable[Workflow], files: Files | None) -> list[Adoption]:
+    """Each workflow with what an import makes of it; ``files`` is None where no folder is known."""
+    by_id: dict[str, list[_Found]] = defaultdict(list)
+    by_file: dict[str, list[FileModel]] = defaultdict(list)
+    for model, result in files or ():
+        by_file[PurePosixPath(model.path).name].append(model)
+        for dag in model.dags:
+            if dag.id_known:
+                by_id[dag.dag_id].append(_Found(dag, result))
+    made = [_adoption(each, by_id, by_file, is_read=files is not None) for each in workflows]
     return sorted(made, key=lambda one: (one.outlook, -one.failed, one.workflow.name))
 
 
-def _adoption(workflow: Workflow, is_read: bool, dags: Mapping[str, DagModel], unread: Mapping[str, str]) -> Adoption:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A DAG of a file, and what an import makes of the file."""
+
+    dag: DagModel
+    result: FileResult
+
+
+def _adoption(
+    workflow: Workflow, by_id: Mapping[str, list[_Found]], by_file: Mapping[str, list[FileModel]], *, is_read: bool
+) -> Adoption:
     if workflow.is_flowymls:
         return Adoption(workflow=workflow, outlook=Outlook.IS_FLOWYMLS)
     if not is_read:
         return Adoption(workflow=workflow, outlook=Outlook.UNKNOWN)
-    dag = dags.get(workflow.name)
-    if dag is None:
-        if reason := unread.get(PurePosixPath(workflow.file).name):
-            return Adoption(workflow=workflow, outlook=Outlook.UNREADABLE, reasons=(reason,))
-        return Adoption(workflow=workflow, outlook=Outlook.NOT_FOUND, reasons=("no file in the folder makes it",))
-    if dag.warnings:
-        reasons = tuple(map(str, dag.warnings))
-        return Adoption(workflow=workflow, outlook=Outlook.NEEDS_A_HAND, reasons=reasons, tasks=len(dag.tasks))
-    held: dict[str, list[str]] = {}
-    for task in dag.tasks:
-        if task.decorator not in _DECORATORS and task.operator not in _ANYWHERE:
-            held.setdefault(task.decorator or task.operator, []).append(task.task_id)
-    reasons = tuple(f"{what}: {', '.join(tasks)}" for what, tasks in held.items())
-    outlook = Outlook.AIRFLOW_ONLY if held else Outlook.ANY_ENGINE
-    return Adoption(workflow=workflow, outlook=outlook, reasons=reasons, tasks=len(dag.tasks))
+    if found := by_id.get(workflow.name):
+        return _imported(workflow, max(found, key=lambda each: _in_common(each.dag.path, workflow.file)))
+    same_name = by_file.get(PurePosixPath(workflow.file).name)
+    file = max(same_name, key=lambda each: _in_common(each.path, workflow.file)) if same_name else None
+    if file and file.reason:
+        return Adoption(workflow=workflow, outlook=Outlook.NOT_IMPORTED, reasons=(file.reason,))
+    return Adoption(workflow=workflow, outlook=Outlook.NOT_FOUND, reasons=("no file in the folder makes it",))
+
+
+def _in_common(one: str, other: str) -> int:
+    """How many parts two paths have in common, from their ends: Airflow has the same files in another folder."""
+    pairs = zip(reversed(PurePosixPath(one).parts), reversed(PurePosixPath(other).parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _imported(workflow: Workflow, found: _Found) -> Adoption:
+    """By the import's own verdict, and the notes that make it."""
+    made = next((each for each in found.result.dags if each.dag_id == found.dag.dag_id), None)
+    tasks = len(found.dag.tasks)
+    if made is None:
+        reasons: tuple[str, ...] = (found.result.reason,)
+        return Adoption(workflow=workflow, outlook=Outlook.NOT_IMPORTED, reasons=reasons, tasks=tasks)
+    outlook = _OUTLOOKS[made.verdict]
+    holding = [each for each in made.notes if each.kind is Kind.REFUSED]
+    if outlook is Outlook.AIRFLOW_ONLY:
+        holding = [each for each in made.notes if each.kind is Kind.OPAQUE or each.airflow_only]
+    return Adoption(workflow=workflow, outlook=outlook, reasons=tuple(_reasons(holding)), tasks=tasks)
+
+
+def _reasons(notes: Iterable[Note]) -> Iterator[str]:
+    """Each reason once, with what it is about: constructs, or places where the reader is not certain."""
+    about: dict[str, dict[str, None]] = defaultdict(dict)
+    for note in notes:
+        about[note.reason][str(note.place) if note.construct == "reading" else note.construct] = None
+    for reason, constructs in about.items():
+        yield f"{', '.join(constructs)}: {reason}"
 
 
 HEADERS = (

@@ -11,6 +11,8 @@ from flowyml.cli import main
 from tests.adapters.airflow.operating import orchestrator_of, wait_for_dag
 from tests.engines.airflow import Airflow, wait_until
 
+pytest.importorskip("libcst")
+
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 DAGS = """
@@ -63,7 +65,10 @@ def test_the_dags_of_an_airflow_make_a_plan(
     plain, own = found["adopt_bash"], found["adopt_own"]
     assert (plain["outlook"], plain["schedule"], plain["owners"]) == ("any_engine", "0 0 * * *", ["ada"])
     assert (plain["tags"], plain["tasks"], plain["runs"], plain["paused"]) == (["adopt"], 1, {}, True)
-    assert (own["outlook"], own["schedule"], own["reasons"]) == ("airflow_only", None, ["AskerOperator: ask"])
+    assert (own["outlook"], own["schedule"], own["tasks"]) == ("needs_a_hand", None, 2)
+    assert own["reasons"] == [
+        "task ask: its class AskerOperator stands in the DAG file: move it into a module that Airflow can import"
+    ]
     assert own["runs"] == {"FAILED": 1}
     assert own["last_run"]
     assert own["file"].endswith("adopt_these.py")
