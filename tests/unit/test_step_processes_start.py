@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import socket
 import subprocess
@@ -31,11 +32,16 @@ def look():
 
 def parent():
     return os.getppid()
+
+def imports():
+    before = set(sys.modules)
+    atexit.register(lambda: Path("imported").write_text(json.dumps(sorted(set(sys.modules) - before))))
 """
 
 
 def bundled(folder: Path) -> Path:
-    steps = [Step(name=name, function=f"code_of_starts:{name}", outputs=("x",)) for name in ("look", "parent")]
+    names = ("look", "parent", "imports")
+    steps = [Step(name=name, function=f"code_of_starts:{name}", outputs=("x",)) for name in names]
     bundle = build(Plan(name="starts", steps=tuple(steps)), files={"code_of_starts.py": CODE.encode()})
     return bundle.write(folder / "bundle")
 
@@ -65,6 +71,12 @@ def test_nothing_comes_from_the_working_folder(folder: Path, monkeypatch: pytest
     monkeypatch.setenv("PYTHONSAFEPATH", safe)
     assert look(folder) == [sys.modules["json"].__file__, [], False, True]
     assert (folder / "here" / "ended").exists()  # by what the module registered for the end of its process
+
+
+def test_the_process_of_a_step_imports_nothing_by_itself(folder: Path) -> None:
+    with StepProcesses(bundled(folder), run_id="run", artifacts=str(folder)) as processes:
+        processes.run("imports", {})
+    assert json.loads((folder / "here" / "imported").read_text()) == []
 
 
 def test_only_the_bundle_is_kept_compiled_where_python_shall_not_write(
