@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flowyml.authoring.pipeline import Pipeline
 from flowyml.cli.failures import UsageError
-from flowyml.core.errors import ParameterError
+from flowyml.core.errors import FlowymlError, ParameterError
+from flowyml.plan.groups import Section
 from flowyml.plan.model import Parameter, Plan
 from flowyml.plan.parameters import too_deep
 from flowyml.runtime.loading import StopLoading, loading
@@ -212,12 +213,23 @@ def _chosen(module: ModuleType, place: str, name: str | None, stopped: bool) -> 
             return chosen
         raise UsageError(f"{place} has no pipeline {name!r}. {_known(found, place)}")
     different = {id(value): value for value in found.values()}
+    if len(different) > 1 and len(whole := _whole(different.values())) == 1:
+        return whole[0]
     if len(different) == 1:
         return next(iter(different.values()))
     if not different:
         hint = " Its import ended at the line that runs one: give that pipeline a name of its own." if stopped else ""
         raise UsageError(f"{place} has no pipeline at module level.{hint}")
     raise UsageError(f"{place} has several pipelines. {_known(found, place)}")
+
+
+def _whole(found: Collection[Pipeline]) -> Sequence[Pipeline]:
+    """Those that none of the others calls."""
+    called: set[str] = set()
+    for each in found:
+        with suppress(FlowymlError):
+            called |= {group.pipeline for group in each.compile().groups if isinstance(group, Section)}
+    return [each for each in found if each.name not in called]
 
 
 def _called(found: Mapping[str, Pipeline], name: str) -> Pipeline | None:

@@ -216,3 +216,14 @@ def test_parameters_that_are_unknown_are_left_to_the_check() -> None:
 def test_a_parameter_without_a_value(text: str) -> None:
     with pytest.raises(UsageError, match="write NAME=VALUE"):
         values({}, text)
+
+
+def test_a_pipeline_that_another_one_calls_is_not_meant_without_its_name(tmp_path: Path) -> None:
+    """So a file with one pipeline, and those within it, needs no name."""
+    path = tmp_path / "parts.py"
+    path.write_text(
+        "from flowyml import pipeline, step\n\n@step\ndef one() -> int:\n    return 1\n\n"
+        "@pipeline\ndef part():\n    return one()\n\n@pipeline\ndef whole():\n    return part()\n"
+    )
+    assert load(str(path)).name == "whole"
+    assert load(f"{path}:part").name == "part"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flowyml.migration.airflow.model import DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Choice
 
-__all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "paths_of"]
+__all__ = ["Block", "Chain", "Conflict", "Path", "arranged", "paths_of", "sorted_units"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,14 @@ class Conflict(Exception):
         self.by = by
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Chain:
-    """Branches of one choice, of which at most one is taken."""
+    """Branches of one choice, of which at most one is taken, with the tasks and branches in each.
 
-    blocks: dict[Block, list[TaskModel | Chain]] = field(default_factory=dict)
+    Groups of tasks join them when these become pipelines (`flowyml.migration.airflow.writer.deciding.sections`).
+    """
+
+    blocks: dict[Block, list[Any]] = field(default_factory=dict)
 
 
 def paths_of(
@@ -199,14 +202,14 @@ def _ordered(
         own = key[task.task_id]
         needed = [*task.upstream, *([paths[task.task_id][depth].by] if isinstance(own, int) else [])]
         waits[own] |= {key[name] for name in needed if name in key and key[name] != own}
-    order = _sorted(list(units), waits)
+    order = sorted_units(list(units), waits)
     return None if order is None else [units[unit] for unit in order]
 
 
 T = TypeVar("T")
 
 
-def _sorted(units: Sequence[T], waits: Mapping[T, set[T]]) -> list[T] | None:
+def sorted_units(units: Sequence[T], waits: Mapping[T, set[T]]) -> list[T] | None:
     """Each after what it waits for, else as they stand."""
     done: dict[T, None] = {}
     left = list(units)

@@ -23,6 +23,7 @@ from flowyml.migration.airflow.writer.deciding.decision import Decision
 from flowyml.migration.airflow.writer.deciding.moved import Moved, key_of, what_moves
 from flowyml.migration.airflow.writer.deciding.options import pipeline_options
 from flowyml.migration.airflow.writer.deciding.schedules import Schedule, schedule_of
+from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, nested
 from flowyml.migration.airflow.writer.deciding.tasks import decide
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -34,6 +35,7 @@ __all__ = ["DecidedDag", "decided"]
 @dataclass(slots=True)
 class DecidedDag:
     """A DAG: its tasks as they are called one after the other, and ``paths``, the branches that each stands in.
+    Task groups that are pipelines have theirs within.
 
     ``parameters`` have their defaults; ``dates`` are those that each run fills, with the word that is their default.
     ``picked`` are the values that steps of their own take out of what tasks return, by the task before which they
@@ -42,7 +44,7 @@ class DecidedDag:
 
     model: DagModel
     decisions: list[Decision]
-    order: Sequence[TaskModel | Chain]
+    order: Sequence[Unit]
     paths: Mapping[str, Path]
     parameters: dict[str, Any] = field(default_factory=dict)
     dates: dict[str, str] = field(default_factory=dict)
@@ -82,7 +84,7 @@ def _branched(dag: DagModel, moving: Moving) -> DecidedDag:
 
         try:
             paths = paths_of(dag, tasks, choices, taken)
-            order = arranged(tasks, paths, exclusive) if choices else tasks
+            order: Sequence[Unit] = arranged(tasks, paths, exclusive) if choices else tasks
         except Conflict as conflict:
             held[conflict.by] = str(conflict)
             number = numbers[conflict.by]
@@ -152,8 +154,10 @@ def _check_operator(decision: Decision, moved: Moved) -> None:
 def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     """Decide all that is not of one task, and gather what became of each construct."""
     model = dag.model
+    dag.order, apart = nested(model, dag.order, dag.decisions)
     dag.notes += [note for decision in dag.decisions for note in decision.notes]
     dag.notes += _warnings(model)
+    dag.notes += _groups(model, apart)
     dag.notes += _parameters(dag, moved)
     asked = [each.asking for each in dag.decisions if each.asking]
     dag.dates = {name: asked[0].default(name) for asking in asked for name in asking.dates}
@@ -178,11 +182,18 @@ def _warnings(model: DagModel) -> Iterator[Note]:
         )  # fmt: skip
     if not model.id_known:
         yield Note(Kind.REFUSED, "dag_id", model.place, "it is only known when Airflow reads the file", "Name it.")
+
+
+def _groups(model: DagModel, apart: Mapping[str, str]) -> Iterator[Note]:
     for group in model.groups:
+        about = f"task group {group.group_id}"
+        if group.group_id not in apart:
+            yield Note(Kind.KEPT, about, group.place, "it is a pipeline within the pipeline")
+            continue
+        how = "its tasks keep its name before theirs" if group.prefix_group_id else "its tasks are steps"
         yield Note(
-            Kind.CHANGED, f"task group {group.group_id}", group.place,
-            "its tasks keep its name before theirs, without the box" if group.prefix_group_id else
-            "its tasks are steps, without the box", "Call a pipeline within the pipeline.",
+            Kind.CHANGED, about, group.place, f"{how}, without the box: {apart[group.group_id]}",
+            "Call a pipeline within the pipeline.",
         )  # fmt: skip
 
 
@@ -206,30 +217,34 @@ def _asks_for_dates(decision: Decision, moving: Moving) -> bool:
 
 
 def _picked(dag: DecidedDag) -> Mapping[str, Sequence[ValueEdge]]:
-    """Single values of dicts that tasks returned, each where it is needed first."""
+    """Single values of dicts that tasks returned, each where it is needed first in a pipeline."""
     by_id = {each.task.task_id: each for each in dag.decisions}
     found: dict[str, list[ValueEdge]] = {}
-    there: set[tuple[str, str]] = set()
-    for task in _in_text(dag.order):
-        for edge in by_id[task.task_id].edges:
-            if (edge.task_id, edge.key) in there or (edge.task_id, "return_value") not in there:
-                continue
-            there.add((edge.task_id, edge.key))
-            found.setdefault(task.task_id, []).append(edge)
-            dag.notes.append(
-                Note(Kind.CHANGED, f"value {edge.key} of {edge.task_id}", by_id[edge.task_id].task.place,
-                     "a step takes it out of the dict", "Return several outputs by @step(outputs=[…]) instead.")
-            )  # fmt: skip
-        if task.task_id in dag.taken:
-            there.add((task.task_id, "return_value"))
+    _pick(dag, dag.order, set(), by_id, found)
+    for edge in dict.fromkeys(edge for edges in found.values() for edge in edges):
+        dag.notes.append(
+            Note(Kind.CHANGED, f"value {edge.key} of {edge.task_id}", by_id[edge.task_id].task.place,
+                 "a step takes it out of the dict", "Return several outputs by @step(outputs=[…]) instead.")
+        )  # fmt: skip
     return found
 
 
-def _in_text(order: Iterable[TaskModel | Chain]) -> Iterator[TaskModel]:
-    """The tasks as their calls stand in the pipeline, those in branches too."""
+def _pick(
+    dag: DecidedDag, order: Iterable[Unit], there: set[tuple[str, str]], by_id: Mapping[str, Decision],
+    found: dict[str, list[ValueEdge]],
+) -> None:  # fmt: skip
+    """``there`` are the values that the pipeline has at this place."""
     for unit in order:
-        if isinstance(unit, TaskModel):
-            yield unit
+        if isinstance(unit, Chain):
+            for inner in unit.blocks.values():
+                _pick(dag, inner, there, by_id, found)
+        elif isinstance(unit, Nested):
+            _pick(dag, unit.order, {(name, "return_value") for name in unit.needs}, by_id, found)
+            there |= {(name, "return_value") for name in unit.gives}
         else:
-            for tasks in unit.blocks.values():
-                yield from _in_text(tasks)
+            for edge in by_id[unit.task_id].edges:
+                if (edge.task_id, edge.key) not in there and (edge.task_id, "return_value") in there:
+                    there.add((edge.task_id, edge.key))
+                    found.setdefault(unit.task_id, []).append(edge)
+            if unit.task_id in dag.taken:
+                there.add((unit.task_id, "return_value"))

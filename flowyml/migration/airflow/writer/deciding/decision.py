@@ -45,7 +45,8 @@ class Decision:
 
     A ``call`` is a step that calls the function, or ``bash`` without one, with what ``asking`` says beside values of
     other tasks; they ``may_be_missing``. With ``through_bash``, which has Bash's own arguments, the function gives a
-    command. ``others`` are functions among an operator's arguments.
+    command. ``others`` are functions among an operator's arguments. ``within`` is what the name of the
+    task group that calls it puts before its id.
     """
 
     task: TaskModel
@@ -61,6 +62,12 @@ class Decision:
     may_be_missing: bool = False
     through_bash: dict[str, Any] | None = None
     others: list[Function] = field(default_factory=list)
+    within: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its step is called in the pipeline that calls it."""
+        return self.task.task_id.removeprefix(self.within)
 
     @property
     def edges(self) -> Iterator[ValueEdge]:

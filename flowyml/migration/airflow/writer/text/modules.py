@@ -18,7 +18,7 @@ from flowyml.migration.airflow.writer.deciding.schedules import Schedule
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import MARK, DagResult
 from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
-from flowyml.migration.airflow.writer.text.pipelines import annotation, pipeline
+from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
 from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator
 from flowyml.migration.airflow.writer.text.wrappers import wrapper
 from flowyml.migration.airflow.writer.values import as_number, docstring
@@ -165,6 +165,7 @@ class _Module:
     def _of_dag(self, name: str, dag: DecidedDag) -> Iterator[str]:
         if operators := [operator(self.names, each) for each in dag.decisions if each.kind == "operator"]:
             yield "".join(operators)
+        yield from nested_pipelines(self.names, dag, self.uses)
         yield pipeline(self.names, dag, name, self.uses)
 
     def _schedule(self, name: str, schedule: Schedule) -> str:

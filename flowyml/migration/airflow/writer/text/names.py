@@ -11,6 +11,7 @@ from flowyml.migration.airflow.writer.deciding.context import may_be_argument
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Function
 from flowyml.migration.airflow.writer.deciding.moved import Moved
+from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.values import Unwritable, Words
 from flowyml.plan.names import identifier
@@ -53,6 +54,8 @@ class Names:
         self._aliases = {word: self._fresh(word) for word in _WORDS}
         self._aliases |= {word: self._word_from(home, word) for home, words in STANDARD for word in words}
         self.pipelines = [self._fresh(variable_of(dag.model.dag_id)) for dag in dags]
+        self.nested = {id(each): self._fresh(variable_of(each.label), "_group") for dag in dags for each in
+                       groups_in(dag.order)}  # fmt: skip
         self._variables: dict[int, str] = {}
         for decision in decisions:
             if decision.kind in ("hole", "call", "operator"):

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowyml.migration.airflow.model import TaskModel, ValueEdge
-from flowyml.migration.airflow.writer.deciding.blocks import Block, Chain
+from flowyml.migration.airflow.writer.deciding.blocks import Block
 from flowyml.migration.airflow.writer.deciding.context import DATES
 from flowyml.migration.airflow.writer.deciding.dags import DecidedDag
 from flowyml.migration.airflow.writer.deciding.decision import Decision, Key
 from flowyml.migration.airflow.writer.deciding.moved import key_of
+from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, groups_in
 from flowyml.migration.airflow.writer.text.names import Names, variable_of
 from flowyml.migration.airflow.writer.text.steps import step_options
 from flowyml.migration.airflow.writer.text.wrappers import wrapper_arguments
 from flowyml.migration.airflow.writer.values import as_number, docstring
 from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
 
-__all__ = ["annotation", "pipeline"]
+__all__ = ["annotation", "nested_pipelines", "pipeline"]
 
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}
 
@@ -35,6 +36,31 @@ def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> st
         lines.append(f"    {docstring(dag.model.doc, '    ')}")
     body = list(_Body(names, dag, uses).calls(dag.order, 1))
     return "\n".join([*lines, *(body or ["    pass"])]) + "\n"
+
+
+def nested_pipelines(names: Names, dag: DecidedDag, uses: Counter[Key]) -> Iterator[str]:
+    """The functions of the pipelines that a pipeline calls, for its task groups."""
+    for group in groups_in(dag.order):
+        yield _nested(names, dag, group, uses)
+
+
+def _nested(names: Names, dag: DecidedDag, group: Nested, uses: Counter[Key]) -> str:
+    name = names.nested[id(group)]
+    body = _Body(names, dag, uses)
+    parameters: list[Part] = [body.holds(task) for task in group.needs]
+    for each in group.names:
+        kind = names.word(DATES[each][0]) if each in DATES else annotation(dag.parameters.get(each))
+        parameters.append(f"{each}: {kind}")
+    decorator = names.word("pipeline")
+    shown = decorator if name == group.label else f"{decorator}(name={text_literal(group.label)})"
+    returns = f" -> {names.word('Any')}" if group.gives else " -> None"
+    lines = [f"@{shown}", source(Group(f"def {name}(", parameters, ")"), trail=len(returns) + 1) + f"{returns}:"]
+    if group.group.tooltip.strip():
+        lines.append(f"    {docstring(group.group.tooltip, '    ')}")
+    lines += body.calls(group.order, 1)
+    if group.gives:
+        lines.append(f"    return {', '.join(body.outputs[task, 'return_value'] for task in group.gives)}")
+    return "\n".join(lines) + "\n"
 
 
 def annotation(default: Any) -> str:
@@ -74,11 +100,20 @@ class _Body:
         self.local = set(self.names.taken)
         self.decisions = {each.task.task_id: each for each in self.dag.decisions}
 
-    def calls(self, order: Sequence[TaskModel | Chain], depth: int) -> Iterator[str]:
+    def holds(self, task: str) -> str:
+        """A variable for the output of a task."""
+        made = self._fresh(f"{variable_of(task)}_value")
+        self.outputs[task, "return_value"] = made
+        return made
+
+    def calls(self, order: Sequence[Unit], depth: int) -> Iterator[str]:
         """The calls of some tasks, and branches with those in them."""
         for unit in order:
             if isinstance(unit, TaskModel):
                 yield from self._statements(self.decisions[unit.task_id], depth)
+                continue
+            if isinstance(unit, Nested):
+                yield self._nested(unit, depth)
                 continue
             last = list(unit.blocks)[-1]
             choice = self.decisions[last.by].choice  # all branches of a chain are of one choice
@@ -90,6 +125,15 @@ class _Body:
                 left -= set(block.values)
                 yield f"{'    ' * depth}with {source(self._opening(block, number, ends), depth)}:"
                 yield from self.calls(tasks, depth + 1)
+
+    def _nested(self, group: Nested, depth: int) -> str:
+        """The call of a pipeline within the pipeline."""
+        given: list[Part] = [self.outputs[task, "return_value"] for task in group.needs]
+        given += [Pair(f"{each}=", each) for each in group.names]
+        call: Part = Group(f"{self.names.nested[id(group)]}(", given, ")")
+        if group.gives:
+            call = Pair(f"{', '.join(self.holds(task) for task in group.gives)} = ", call)
+        return f"{'    ' * depth}{source(call, depth)}"
 
     def _opening(self, block: Block, number: int, ends: bool) -> Part:
         word = self.names.word
@@ -110,18 +154,16 @@ class _Body:
     def _statements(self, decision: Decision, depth: int) -> Iterator[str]:
         task_id = decision.task.task_id
         for edge in self.dag.picked.get(task_id, ()):
-            yield self._pick(edge, depth)
+            yield self._pick(edge, depth, decision.within)
         call = self._call(decision)
         if task_id in self.dag.taken:
-            wanted = self._fresh(f"{variable_of(task_id)}_value")
-            self.outputs[task_id, "return_value"] = wanted
-            call = Pair(f"{wanted} = ", call)
+            call = Pair(f"{self.holds(task_id)} = ", call)
         yield f"{'    ' * depth}{source(call, depth)}"
 
-    def _pick(self, edge: ValueEdge, depth: int) -> str:
+    def _pick(self, edge: ValueEdge, depth: int, within: str) -> str:
         """A step for one value of the dict that a task returned."""
         wanted = self._fresh(f"{variable_of(edge.task_id)}_{variable_of(edge.key)}")
-        name = f"{edge.task_id}.{edge.key}"
+        name = f"{edge.task_id}.{edge.key}".removeprefix(within)
         whole = self.outputs[edge.task_id, "return_value"]
         call = Group(
             f"{self.names.word('item_of')}.options(name={text_literal(name)})(", [whole, text_literal(edge.key)], ")"
@@ -134,7 +176,7 @@ class _Body:
         handed = {edge.task_id for edge in decision.edges if (edge.task_id, edge.key) in self.outputs}
         if task.trigger_rule == "all_success":  # by any other, the choice counts among those that it waits for
             handed |= {block.by for block in self.dag.paths[task.task_id]}
-        after = [name for name in task.upstream if name not in handed]
+        after = [name.removeprefix(decision.within) for name in task.upstream if name not in handed]
         options: list[Part] = []
         match decision.kind:
             case "function":

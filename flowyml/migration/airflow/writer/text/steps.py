@@ -21,9 +21,9 @@ def decorator(names: Names, decision: Decision, named: str) -> Part:
 
 def step_options(names: Names, decision: Decision, named: str = "") -> Iterator[Part]:
     """What is said of a step beside its function."""
-    task, options = decision.task, decision.options
-    if named != task.task_id:
-        yield f"name={text_literal(task.task_id)}"
+    options = decision.options
+    if named != decision.name:
+        yield f"name={text_literal(decision.name)}"
     if "retries" in options:
         policy = names.word("OrchestratorRetryPolicy")
         given: list[Part] = [f"max_attempts={options['retries'] + 1}"]
@@ -44,15 +44,14 @@ def hole(names: Names, decision: Decision) -> str:
     task = decision.task
     why = f"Task {task.task_id!r} is {task.operator}, and was not imported: {decision.notes[0].reason}."
     literal = source(Text(why), 1, lead=26)
-    options = source(Group(f"{names.word('step')}(", [f"name={text_literal(task.task_id)}"], ")"))
+    options = source(Group(f"{names.word('step')}(", [f"name={text_literal(decision.name)}"], ")"))
     head = f"@{options}\ndef {names.variable(decision)}() -> {names.word('Any')}:\n"
     return f"{head}    raise NotImplementedError({literal})\n"
 
 
 def operator(names: Names, decision: Decision) -> str:
     """An operator as it stands."""
-    task = decision.task
-    arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(task.task_id)}"]
+    arguments: list[Part] = [text_literal(decision.operator), f"task_id={text_literal(decision.name)}"]
     for name, given in decision.arguments.items():
         arguments.append(Pair(f"{names.words.keyword(name)}=", names.words.part(given)))
     rule = decision.options.get("run_if") or decision.options.get("trigger_rule")

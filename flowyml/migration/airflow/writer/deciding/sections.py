@@ -1,0 +1,199 @@
+"""Which task groups become pipelines within the pipeline, and what goes into them and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flowyml.migration.airflow.model import DagModel, GroupModel, TaskModel
+from flowyml.migration.airflow.writer.deciding.blocks import Chain, sorted_units
+from flowyml.migration.airflow.writer.deciding.decision import Decision
+
+__all__ = ["Nested", "Unit", "groups_in", "nested", "tasks_in"]
+
+
+@dataclass(slots=True, eq=False)
+class Nested:
+    """A task group that is a pipeline within the pipeline.
+
+    ``order`` is what it calls. ``needs`` are the tasks outside of it whose outputs it takes, ``gives`` those in it
+    whose outputs are taken outside; ``names`` are the dates and parameters that it takes.
+    """
+
+    group: GroupModel
+    label: str
+    order: list[Unit]
+    needs: list[str] = field(default_factory=list)
+    gives: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+
+Unit = TaskModel | Chain | Nested
+
+
+class _Apart(Exception):
+    """Why a task group stays without a pipeline of its own."""
+
+
+def nested(
+    dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]
+) -> tuple[list[Unit], Mapping[str, str]]:
+    """The calls of a DAG with its task groups as pipelines, and why some of them are none.
+
+    ``order`` has the tasks, and the branches around some. What a decision is called becomes its name in its group.
+    """
+    nesting = _Nesting(dag, {each.task.task_id: each for each in decisions})
+    found = nesting.level(order, None)
+    for group in dag.groups:
+        if group.group_id not in nesting.made:
+            nesting.apart.setdefault(group.group_id, "the group around it stays without one")
+    for each in groups_in(found):
+        each.gives = nesting.given(each, found)
+    return found, nesting.apart
+
+
+def tasks_in(units: Iterable[Unit]) -> Iterator[TaskModel]:
+    """The tasks of some units, as their calls stand in the text."""
+    for unit in units:
+        if isinstance(unit, TaskModel):
+            yield unit
+        elif isinstance(unit, Nested):
+            yield from tasks_in(unit.order)
+        else:
+            for inner in unit.blocks.values():
+                yield from tasks_in(inner)
+
+
+def groups_in(units: Iterable[Unit]) -> Iterator[Nested]:
+    """The groups among some units, and in them: each after those that it calls."""
+    for unit in units:
+        if isinstance(unit, Nested):
+            yield from groups_in(unit.order)
+            yield unit
+        elif isinstance(unit, Chain):
+            for inner in unit.blocks.values():
+                yield from groups_in(inner)
+
+
+class _Nesting:
+    def __init__(self, dag: DagModel, decisions: Mapping[str, Decision]) -> None:
+        self.dag = dag
+        self.decisions = decisions
+        self.apart: dict[str, str] = {}
+        self.made: set[str] = set()
+        by_id = {each.group_id: each for each in dag.groups}
+        self.around: dict[str, str | None] = {}  # without groups that leave no mark on the ids of their tasks
+        for group in dag.groups:
+            parent = group.parent
+            while parent is not None and not by_id[parent].prefix_group_id:
+                parent = by_id[parent].parent
+            self.around[group.group_id] = parent
+        for group in dag.groups:
+            if not group.prefix_group_id:
+                self.apart[group.group_id] = "its tasks do not have its name before theirs"
+        self.members: dict[str, list[str]] = {each.group_id: [] for each in dag.groups}
+        for task in dag.tasks:
+            group_id: str | None = task.group
+            while group_id is not None:
+                self.members[group_id].append(task.task_id)
+                group_id = by_id[group_id].parent
+
+    def level(self, order: Sequence[Unit], around: str | None) -> list[Unit]:
+        """Some units in an order in which each stands after what it waits for, with the groups right within one."""
+        units: list[Unit] = list(order)
+        for group in self.dag.groups:
+            if self.around[group.group_id] != around or group.group_id in self.apart or group.group_id in self.made:
+                continue
+            members = set(self.members[group.group_id])
+            here = {task.task_id for task in tasks_in(units)}
+            if not members & here:
+                if not members:
+                    self.apart[group.group_id] = "it has no tasks"
+                continue
+            try:
+                units = self._contracted(units, group, members)
+            except _Apart as error:
+                self.apart[group.group_id] = str(error)
+        found: list[Unit] = []
+        for unit in units:
+            if isinstance(unit, Nested):
+                found.append(self._finished(unit))
+            elif isinstance(unit, Chain):
+                found.append(Chain({block: self.level(inner, around) for block, inner in unit.blocks.items()}))
+            else:
+                found.append(unit)
+        return found
+
+    def _contracted(self, units: list[Unit], group: GroupModel, members: set[str]) -> list[Unit]:
+        """The units with those of a group as one. Raises ``_Apart``."""
+        inside: list[Unit] = []
+        for unit in units:
+            own = {task.task_id for task in tasks_in([unit])}
+            if own <= members:
+                inside.append(unit)
+            elif own & members:  # all may stand in one branch: then the group does, too
+                if not isinstance(unit, Chain) or not any(
+                    members <= {task.task_id for task in tasks_in(inner)} for inner in unit.blocks.values()
+                ):
+                    raise _Apart("a branch has tasks of it and others")
+                return units
+        self._check(group, members)
+        around = self.around[group.group_id]
+        made = Nested(group, group.group_id.removeprefix(f"{around}.") if around else group.group_id, inside)
+        left: list[Unit] = [made if unit is inside[0] else unit for unit in units if unit not in inside[1:]]
+        found = sorted_units(left, self._waits(left))
+        if found is None:
+            raise _Apart("tasks outside of it stand between its tasks")
+        return found
+
+    def _check(self, group: GroupModel, members: set[str]) -> None:
+        prefix = f"{group.group_id}."
+        if group.mapping is not None:
+            raise _Apart("it is mapped")
+        if any(not name.startswith(prefix) or name == prefix for name in members) or "{" in prefix:
+            raise _Apart("its tasks do not have its name before theirs")
+        ids = set(self.decisions)
+        for name in members:
+            for before in self.decisions[name].task.upstream:
+                if f"{prefix}{before}" in ids:
+                    raise _Apart(f"it has a task named as {before} is, which {name} waits for")
+
+    def _waits(self, units: Sequence[Unit]) -> Mapping[Unit, set[Unit]]:
+        of: dict[str, Unit] = {task.task_id: unit for unit in units for task in tasks_in([unit])}
+        waits: dict[Unit, set[Unit]] = {}
+        for unit in units:
+            names = {name for task in tasks_in([unit]) for name in task.upstream}
+            names |= set(_choosers([unit]))
+            waits[unit] = {of[name] for name in names if name in of and of[name] is not unit}
+        return waits
+
+    def _finished(self, made: Nested) -> Nested:
+        self.made.add(made.group.group_id)
+        plain = [unit for unit in made.order if not isinstance(unit, Nested)]
+        made.order = self.level(plain, made.group.group_id)
+        inside = {task.task_id: self.decisions[task.task_id] for task in tasks_in(made.order)}
+        for decision in inside.values():
+            decision.within = f"{made.group.group_id}." if not decision.within else decision.within
+        takes = [edge.task_id for each in inside.values() for edge in each.edges] + list(_choosers(made.order))
+        made.needs = [name for name in dict.fromkeys(takes) if name not in inside and name in self.decisions]
+        asked = [each.asking for each in inside.values() if each.asking]
+        made.names = list(dict.fromkeys(name for asking in asked for name in (*asking.dates, *asking.parameters)))
+        return made
+
+    def given(self, made: Nested, units: Sequence[Unit]) -> list[str]:
+        """The tasks of a group whose outputs are taken outside of it."""
+        inside = {task.task_id for task in tasks_in(made.order)}
+        taken = {edge.task_id for name, each in self.decisions.items() if name not in inside for edge in each.edges}
+        taken |= set(_choosers(units, made))
+        return [task.task_id for task in tasks_in(made.order) if task.task_id in taken]
+
+
+def _choosers(units: Iterable[Unit], but: Nested | None = None) -> Iterator[str]:
+    """The tasks whose choices the branches of some units are about, but for those in one group."""
+    for unit in units:
+        if isinstance(unit, Nested) and unit is not but:
+            yield from _choosers(unit.order, but)
+        elif isinstance(unit, Chain):
+            for block, inner in unit.blocks.items():
+                yield block.by
+                yield from _choosers(inner, but)
