@@ -57,6 +57,9 @@ def refused(made: Written) -> str:
         ("CFG = 1\ndef configure():\n    global CFG\n    CFG = 2\nconfigure()", 2),
         ("match ['a', 'b', 'c']:\n    case [first, *CFG]:\n        pass", ["b", "c"]),
         ("match {'a': 1, 'b': 2}:\n    case {'a': 1, **CFG}:\n        pass", {"b": 2}),
+        ("CFG = {'a': {}}\nd = CFG\ninner = d.get('a')\ninner['b'] = 1", {"a": {"b": 1}}),
+        ("CFG = {}\nboth = [CFG, 1]\nboth[0]['a'] = 1", {"a": 1}),
+        ("CFG = {}\ndef fill(what):\n    what['a'] = 1\n    return what\n_ = fill(CFG)", {"a": 1}),
         ("match 5:\n    case CFG:\n        pass", 5),
     ],
 )
@@ -72,11 +75,33 @@ def test_what_a_function_does_not_need_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "state", ["for name in ['a']:\n    CFG[name] = 1", "with DAG('e') as other:\n    CFG['dag'] = other"]
+    "state",
+    [
+        "for name in ['a']:\n    CFG[name] = 1",
+        "with DAG('e') as other:\n    CFG['dag'] = other",
+        "for part in CFG.values():\n    part['x'] = 1",
+        "with DAG('e') as other:\n    d = CFG\n    d['x'] = 1",
+    ],
 )
 def test_state_that_is_changed_beside_a_dag_is_said(tmp_path: Path, state: str) -> None:
     made = written(tmp_path, f"CFG = {{}}\n{state}\ndef t():\n    return CFG")
     assert "it uses CFG, which line 7 changes beside the DAG" in {note.reason for d in made.dags for note in d.notes}
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        (("class Registry:\n    names = []\n    def register(self, name):\n        self.names.append(name)\n"
+         "CFG = Registry()\nwith DAG('e'):\n    CFG.register('a')"), 11),
+        ("CFG = {}\ndef note(into, name):\n    into[name] = 1\nwith DAG('e'):\n    note(CFG, 'a')", 9),
+        ("CFG = {}\ndef note(name):\n    CFG[name] = 1\nwith DAG('e'):\n    note('a')", 9),
+    ],
+)  # fmt: skip
+def test_state_that_a_call_beside_a_dag_changes_is_said(tmp_path: Path, state: str, line: int) -> None:
+    made = written(tmp_path, f"{state}\ndef t():\n    return CFG")
+    assert f"it uses CFG, which line {line} changes beside the DAG" in {
+        note.reason for dag in made.dags for note in dag.notes
+    }
 
 
 def test_a_function_that_the_module_changes_is_said(tmp_path: Path) -> None:

@@ -219,8 +219,47 @@ class Moving:
                 called = (self._defined.get(name, ()) for name in statement.may_change)
                 sets = (self.statements[each].sets for numbers in called for each in numbers)
                 names |= statement.may_change.union(*sets)
+            names |= self._changed_by_calls(number)
+            waiting = list(names)
+            while waiting:  # what one name changes, others see that may stand for the same
+                new = self._aliases.get(waiting.pop(), frozenset()) - names
+                names |= new
+                waiting += new
             for name in names:
                 found.setdefault(name, []).append(number)
+        return found
+
+    def _changed_by_calls(self, number: int) -> set[str]:
+        """The names that a statement hands to functions of the file that change what they are handed."""
+        found: set[str] = set()
+        for node in _outside_functions(self._tree(self.statements[number].node)):
+            if not isinstance(node, ast.Call):
+                continue
+            if (called := _called(node)) in self._changers:
+                own = [node.func] if isinstance(node.func, ast.Attribute) else []
+                for each in (*own, *node.args, *(named.value for named in node.keywords)):
+                    found.update(_first(each))
+            if number in self._of_dags and isinstance(node.func, ast.Name):
+                for definition in self._defined.get(called, ()):
+                    found |= self.statements[definition].sets
+        return found
+
+    @cached_property
+    def _changers(self) -> AbstractSet[str]:
+        """The functions and methods of the file that change one of their own arguments in place. Tasks get copies."""
+        return {
+            node.name for node in ast.walk(ast.parse(self.text))
+            if isinstance(node, ast.FunctionDef)
+            and not any("task" in ast.unparse(each) for each in node.decorator_list)
+            and {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)} & {*_changed_by(ast.walk(node))}
+        }  # fmt: skip
+
+    @cached_property
+    def _aliases(self) -> Mapping[str, AbstractSet[str]]:
+        """The names whose values, or parts of them, a name of the module may stand for."""
+        found: dict[str, set[str]] = {}
+        for name, others in _aliased(_outside_functions(ast.parse(self.text))):
+            found.setdefault(name, set()).update(each for each in others if each in self._defined)
         return found
 
     @cached_property
@@ -444,6 +483,48 @@ def _changed_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
                 yield from _first(node)
             case ast.Call(func=ast.Attribute(value=value, attr=attribute)) if attribute in _CHANGES:
                 yield from _first(value)
+
+
+def _aliased(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, Iterable[str]]]:
+    """Each name that is set, with those of whose values it may be one, or a part."""
+    for node in nodes:
+        match node:
+            case ast.Assign(targets=targets, value=value):
+                pass
+            case ast.AnnAssign(target=target, value=ast.expr() as value) | ast.NamedExpr(target=target, value=value):
+                targets = [target]
+            case ast.For(target=target, iter=value) | ast.comprehension(target=target, iter=value):
+                targets = [target]
+            case ast.withitem(context_expr=value, optional_vars=ast.expr() as target):
+                targets = [target]
+            case _:
+                continue
+        others = [*_stood_for(value)]
+        for each in targets:
+            for name in ast.walk(each):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    yield name.id, others
+
+
+def _stood_for(value: ast.expr) -> Iterator[str]:
+    """The names of which an expression may be the value, or a part of it."""
+    match value:
+        case ast.Attribute() | ast.Subscript() | ast.Name():
+            yield from _first(value)
+            if isinstance(value, ast.Attribute | ast.Subscript) and isinstance(value.value, ast.Call):
+                yield from _stood_for(value.value)
+        case ast.Call(func=ast.Attribute(value=inner, attr="get" | "setdefault" | "values" | "items" | "pop")):
+            yield from _stood_for(inner)
+        case ast.Call(func=ast.Name("enumerate" | "zip" | "reversed" | "iter" | "next" | "sorted"), args=parts):
+            for each in parts:
+                yield from _stood_for(each)
+        case ast.IfExp(body=one, orelse=other):
+            yield from (*_stood_for(one), *_stood_for(other))
+        case ast.BoolOp(values=parts) | ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Dict(values=parts):
+            for each in parts:
+                yield from _stood_for(each)
+        case ast.Starred(value=inner) | ast.NamedExpr(value=inner):
+            yield from _stood_for(inner)
 
 
 def _handed_by(statement: ast.stmt) -> Iterator[str]:

@@ -35,9 +35,7 @@ class _Apart(Exception):
     """Why a task group stays without a pipeline of its own."""
 
 
-def nested(
-    dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]
-) -> tuple[list[Unit], Mapping[str, str]]:
+def nested(dag: DagModel, order: Sequence[Unit], decisions: Sequence[Decision]) -> tuple[list[Unit], Mapping[str, str]]:
     """The calls of a DAG with its task groups as pipelines, and why some of them are none.
 
     ``order`` has the tasks, and the branches around some. What a decision is called becomes its name in its group.
