@@ -6,9 +6,9 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -78,14 +78,10 @@ def _plainest(value: Any) -> str | None:
 
 
 def _library(value: Any) -> str | None:
-    """Formats of other libraries that run no code when they are read."""
-    if _is(value, "plotly.graph_objs", "Figure"):
-        return "plotly"
-    parts = list(value.values()) if type(value) is dict and all(type(key) is str for key in value) else [value]
-    if parts and all(_is(part, "torch", "Tensor") for part in parts):
-        return "torch"
-    if parts and type(value) is dict and all(_is(part, "numpy", "ndarray") for part in parts):
-        return "safetensors" if "__metadata__" not in value and find_spec("safetensors") else None
+    """Formats of other libraries; none where the module that knows them did not come along, as in pods."""
+    with suppress(ModuleNotFoundError):
+        name: str | None = _late("libraries", "format_of")(value)
+        return name
     return None
 
 

@@ -3,18 +3,76 @@
 from __future__ import annotations
 
 import json
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO
 
 from flowyml.artifacts.optional import require
 
-__all__ = ["read_plotly", "read_safetensors", "read_torch", "write_plotly", "write_safetensors", "write_torch"]
+__all__ = [
+    "format_of", "read_plotly", "read_safetensors", "read_torch", "write_plotly", "write_safetensors", "write_torch",
+]  # fmt: skip
 
 _TENSORS = {
     "bool": "BOOL", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "uint8": "U8", "uint16": "U16",
     "uint32": "U32", "uint64": "U64", "float16": "F16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
 """The types of numbers that safetensors gives back as they were."""
+_PLAIN = frozenset({str, int, float, bool, NoneType})
+
+
+def format_of(value: Any) -> str | None:
+    """The name of the format that holds a value; None where there is none."""
+    if type(value) is _class("plotly.graph_objs", "Figure"):
+        return "plotly"
+    if (tensor := _class("torch", "Tensor")) and _are_tensors(value, {tensor, _class("torch.nn", "Parameter")}):
+        return "torch"
+    if type(value) is dict and value and "__metadata__" not in value and find_spec("safetensors"):
+        array = _class("numpy", "ndarray")
+        return "safetensors" if all(type(name) is str and type(value[name]) is array for name in value) else None
+    return None
+
+
+def _class(module: str, name: str) -> type | None:
+    """Without importing its module: while that is not loaded, no value is of its types."""
+    found: type | None = getattr(sys.modules.get(module), name, None)
+    return found
+
+
+def _are_tensors(value: Any, tensors: set[type | None]) -> bool:
+    """Whether a value is a tensor, or holds tensors and otherwise plain values alone, as a checkpoint does.
+
+    A tensor that was given attributes of its own is not one: torch would write them, and may not read them again.
+    """
+    kinds = set()
+    for leaf in _leaves(value):
+        kind = type(leaf)
+        if kind not in _PLAIN and (kind not in tensors or vars(leaf)):
+            return False
+        kinds.add(kind)
+    return not kinds.isdisjoint(tensors)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What stands in dicts, lists and tuples, each of them looked into once."""
+    within, seen = [value], set()
+    while within:
+        found = within.pop()
+        if type(found) not in (dict, OrderedDict, list, tuple):
+            yield found
+        elif id(found) not in seen:
+            seen.add(id(found))
+            if isinstance(found, dict):
+                within += found
+                within += found.values()
+                within += vars(found).values() if type(found) is OrderedDict else ()  # a state_dict's versions
+            else:
+                within += found
 
 
 def write_safetensors(value: dict[str, Any], file: BinaryIO) -> None:
@@ -44,13 +102,16 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def write_torch(value: Any, file: BinaryIO) -> None:
-    """A tensor, or tensors by name."""
+    """A tensor, or tensors and plain values in dicts and lists."""
     require("torch").save(value, file)
 
 
 def read_torch(path: Path) -> Any:
-    """Tensors alone, on the processor: anything else that a file of torch's may hold is not read."""
-    return require("torch").load(path, weights_only=True, map_location="cpu")
+    """What ``write_torch`` wrote, on the processor: anything else that a file of torch's may hold is not read."""
+    torch = require("torch")
+    with warnings.catch_warnings():  # that it looks at the indices of sparse tensors is as it should be
+        warnings.filterwarnings("ignore", "Validating sparse tensor", UserWarning)
+        return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def write_plotly(value: Any, file: BinaryIO) -> None:

@@ -114,6 +114,45 @@ def test_arrays_that_safetensors_would_change_are_pickled(store: Store) -> None:
         assert found["a"].dtype == value["a"].dtype
 
 
+def checkpoint(torch: Any) -> dict[str, Any]:
+    """What is left of a training, as torch's own tutorials keep it."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    return {"model": net.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3, "losses": [0.5, None]}
+
+
+def test_tensors_need_no_pickle(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("FLOWYML_ALLOW_PICKLE", "0")
+    left = checkpoint(torch)
+    for value in (
+        torch.arange(6).reshape(2, 3), torch.tensor(1.5), torch.empty(0, 3), torch.ones(2, dtype=torch.bfloat16),
+        torch.eye(3).to_sparse(), torch.nn.Parameter(torch.ones(2)), (torch.ones(1), 1), left["model"], left,
+    ):  # fmt: skip
+        reference = packed(value, store)
+        assert reference["format"] == "torch"
+        found = back(reference, store)
+        assert type(found) is type(value)
+        torch.testing.assert_close(found, value, rtol=0, atol=0)
+        assert getattr(found, "requires_grad", None) == getattr(value, "requires_grad", None)
+    assert back(packed(left["model"], store), store)._metadata == left["model"]._metadata
+
+
+def test_what_torch_would_not_read_again_is_pickled(store: Store) -> None:
+    torch = pytest.importorskip("torch")
+    marked = torch.ones(2)
+    marked.of = Path("a/file")
+    again: list[Any] = [torch.ones(1), {1, 2}]
+    again.append(again)
+    for value in (marked, {"weights": torch.ones(1), "of": Path("a/file")}, again, torch.nn.Linear(1, 1)):
+        reference = packed(value, store)
+        assert reference["format"] == "pickle"
+        assert type(back(reference, store)) is type(value)
+    assert packed(torch.nn.Linear(1, 1), store)["kind"] == "model"
+
+
 def test_a_figure_of_matplotlib_comes_back_and_has_a_picture(store: Store) -> None:
     figure_module = pytest.importorskip("matplotlib.figure")
     figure = figure_module.Figure(figsize=(50, 20))
