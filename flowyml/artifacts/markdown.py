@@ -1,27 +1,22 @@
-"""Artifacts as Markdown, for the UIs of engines: what users' data says is text there, and never markup.
-
-Each character that could be markup, in Markdown or HTML, stands behind a backslash. Source: CommonMark, *Backslash
-escapes*. Of other ways, such as ``&#46;``, the first of Prefect's two UIs shows the letters.
-"""
+"""Artifacts as Markdown, for the UIs of engines: what users' data says is text there, and never markup."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from string import punctuation
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flowyml.artifacts.listing import listed
 from flowyml.artifacts.opening import open_store
 from flowyml.artifacts.store import Written
 from flowyml.core.durations import size_text
+from flowyml.core.markdown import escaped, table
 from flowyml.core.runs import Artifact
 
-__all__ = ["escaped", "markdown_of", "noted"]
+__all__ = ["markdown_of", "noted"]
 
-_MARKUP = frozenset(punctuation) - frozenset(",;%")
 _MOST_FACTS = 50
 _LARGEST_PICTURE = 150_000  # bytes of a picture that stands in the text itself
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -52,21 +47,6 @@ def noted(markdown: Any) -> list[Artifact]:
     return [artifact for artifact in found if artifact]
 
 
-def escaped(text: object) -> str:
-    """A text on one line, as text.
-
-    >>> escaped("<b>|*x*")
-    '\\\\<b\\\\>\\\\|\\\\*x\\\\*'
-    """
-    return "".join(map(_escaped, " ".join(str(text).split())))
-
-
-def _escaped(char: str) -> str:
-    if char in _MARKUP:
-        return f"\\{char}"
-    return char if char.isprintable() else "�"
-
-
 def _section(artifact: Artifact, store: str | None) -> str:
     about = [escaped(artifact.type), *([size_text(artifact.size)] if artifact.size is not None else [])]
     parts = [f"### {escaped(artifact.name)}", ", ".join(about)]
@@ -84,12 +64,9 @@ def _section(artifact: Artifact, store: str | None) -> str:
     return "\n\n".join(parts)
 
 
-def _table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    if not columns:
-        return ""
-    lines = [columns, ["---"] * len(columns), *rows]
-    shown = ([cell if cell == "---" else escaped(cell) for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
+def _table(columns: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    titles = list(map(escaped, columns))
+    return table(titles, (map(escaped, row) for row in rows)) if titles else ""
 
 
 def _picture(artifact: Artifact, store: str | None) -> str:

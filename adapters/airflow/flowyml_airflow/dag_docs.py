@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from flowyml.core.markdown import code, table
 from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
 from flowyml_airflow.dag_parts import NOTE, TOGETHER_NOTE
@@ -44,7 +45,7 @@ def step_docs(step: Step, options: Mapping[str, Any]) -> str:
 def together_docs(steps: Sequence[Step], options: Mapping[str, Any]) -> str:
     """The docs of the task of an execution group: a line on each of its steps."""
     lines = [
-        f"- {_code(step.name)}{': ' if step.description else ''}{step.description.partition(chr(10))[0]}"
+        f"- {code(step.name)}{': ' if step.description else ''}{step.description.partition(chr(10))[0]}"
         for step in steps
     ]
     tags = dict.fromkeys(tag for step in steps for tag in step.tags)
@@ -67,8 +68,7 @@ def _table(titles: Sequence[str], items: Sequence[T], row: Callable[[T], Sequenc
     if not items:
         return ""
     more = [("…", f"{len(items) - _MOST_LISTED} more", "")] if len(items) > _MOST_LISTED else []
-    lines = [titles, ["---"] * len(titles), *map(row, items[:_MOST_LISTED]), *more]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return table(titles, [*map(row, items[:_MOST_LISTED]), *more])
 
 
 def _parameter(parameter: Parameter) -> Sequence[str]:
@@ -106,11 +106,8 @@ def _output(flow: Flow, name: str, source: FromStep | FromEither) -> Sequence[st
 
 
 def _code(text: str) -> str:
-    """A name as code in a cell of a table, in which nothing is taken for Markdown."""
-    line = " ".join(text.split()).replace("|", "\\|")
-    line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    return f"{ticks} {line} {ticks}" if len(ticks) > 1 else f"`{line}`"
+    """A name as code in a cell of a table."""
+    return code(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…", in_cell=True)
 
 
 def docstring(text: str) -> str:

@@ -48,7 +48,7 @@ _ENGINES = (
 )  # fmt: skip
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (
-    "flowyml/artifacts/markdown.py",
+    "flowyml/artifacts/markdown.py", "flowyml/core/markdown.py",
     "flowyml/core/above.py", "flowyml/core/notebook.py", "flowyml/authoring/empty_run.py",
     "flowyml/authoring/git_revisions.py", "flowyml/orchestrators/replacements.py",
 )  # fmt: skip

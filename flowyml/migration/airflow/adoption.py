@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import PurePosixPath
 
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.markdown import escaped, table
 from flowyml.core.plain_text import safe_line
 from flowyml.migration.airflow.model import DagModel, FileModel
 from flowyml.migration.airflow.writer.notes import FileResult, Kind, Note, Verdict
@@ -179,19 +180,8 @@ def exported(found: Sequence[Adoption], form: str) -> str:
 
 
 def _markdown(found: Sequence[Adoption]) -> str:
-    lines = ["# DAGs to move", "", f"{totals(found)}.", "", _line(HEADERS), _line(["---"] * len(HEADERS))]
-    lines += [_line(map(_in_markdown, cells(one))) for one in found]
-    return "\n".join(lines) + "\n"
-
-
-def _line(parts: Iterable[str]) -> str:
-    return f"| {' | '.join(parts)} |"
-
-
-def _in_markdown(text: str) -> str:
-    """Text that stays text in a cell: names of DAGs, owners and files come from elsewhere."""
-    plain = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+!|~$" else letter for letter in html.escape(plain))
+    rows = table(HEADERS, ([escaped(cell, in_file=True) for cell in cells(one)] for one in found))
+    return f"# DAGs to move\n\n{totals(found)}.\n\n{rows}\n"
 
 
 def _html(found: Sequence[Adoption]) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
-from flowyml.artifacts.markdown import escaped
 from flowyml.core.execution_status import ExecutionStatus
+from flowyml.core.markdown import escaped, table
 from flowyml.core.plain_text import safe_line
 from flowyml.core.runs import Run, StepRun
 from flowyml.orchestrators.base import Orchestrator
@@ -303,14 +304,11 @@ HEADERS = ("FOR", "VERDICT", "DAG", "PIPELINE")
 
 def markdown(found: Comparison) -> str:
     """The report as Markdown."""
-    title = f"# {escaped(found.dag)} beside {escaped(found.pipeline)}"
-    table = [_row(HEADERS), "|---" * len(HEADERS) + "|", *map(_row, rows(found))]
-    listed = [f"- {escaped(line)}" for line in lines(found)]
-    return "\n".join([title, "", f"{found.total}.", "", *table, *([""] if listed else []), *listed]) + "\n"
-
-
-def _row(parts: Sequence[str]) -> str:
-    return f"| {' | '.join(map(escaped, parts))} |"
+    shown = partial(escaped, in_file=True)
+    title = f"# {shown(found.dag)} beside {shown(found.pipeline)}"
+    intervals = table(HEADERS, (map(shown, row) for row in rows(found)))
+    listed = [f"- {shown(line)}" for line in lines(found)]
+    return "\n".join([title, "", f"{found.total}.", "", intervals, *([""] if listed else []), *listed]) + "\n"
 
 
 def document(found: Comparison) -> dict[str, object]:

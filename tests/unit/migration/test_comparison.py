@@ -194,7 +194,7 @@ def test_the_report_is_text_whatever_the_values_are() -> None:
     assert "\x1b" not in line
     text = markdown(found)
     assert "<b>" not in text
-    assert "\n| FOR | VERDICT | DAG | PIPELINE |\n|---|---|---|---|\n| 2026" in text
+    assert "\n| FOR | VERDICT | DAG | PIPELINE |\n| --- | --- | --- | --- |\n| 2026" in text
     assert "| differs | COMPLETED | COMPLETED |\n\n- 2026" in text
     made = json.loads(json.dumps(document(found)))
     assert made["totals"] == {"equal": 0, "differs": 1, "nothing_to_compare": 0, "waits": 0}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from flowyml.core.markdown import code, escaped, table
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, FileResult, Kind, Note, Verdict
 from flowyml.plan.names import slug
 
@@ -85,17 +85,19 @@ def markdown(results: Sequence[FileResult]) -> str:
         if found:
             lines += [f"## {verdict.value.capitalize()} ({len(found)})", ""]
         for file, dag in found:
-            lines += [f"### {_plain(dag.dag_id)}", "", f"{_code(file.path)} → {_code(file.module)}", ""]
-            lines += ["| | Construct | Where | Why | What to do |", "|---|---|---|---|---|"]
-            lines += [
-                f"| {note.kind} | {_plain(note.construct)} | {_plain(str(note.place))} | {_plain(note.reason)} | "
-                f"{_plain(note.to_do)} |"
-                for note in ordered(dag)
-            ]
-            lines.append("")
+            lines += [f"### {_shown(dag.dag_id)}", "", f"{code(file.path)} → {code(file.module)}", ""]
+            lines += [table(("", "Construct", "Where", "Why", "What to do"), map(_row, ordered(dag))), ""]
     if nothing := [file for file in results if not file.dags and file.reason]:
-        lines += ["## Files without a DAG", "", *(f"- {_code(f.path)}: {_plain(f.reason)}" for f in nothing), ""]
+        lines += ["## Files without a DAG", "", *(f"- {code(f.path)}: {_shown(f.reason)}" for f in nothing), ""]
     return "\n".join(lines)
+
+
+_shown = partial(escaped, in_file=True)
+
+
+def _row(note: Note) -> Sequence[str]:
+    where = code(note.place, in_cell=True)
+    return note.kind, _shown(note.construct), where, _shown(note.reason), _shown(note.to_do)
 
 
 class _Files(Mapping[str, str]):
@@ -193,15 +195,3 @@ def _page(title: str, body: str) -> str:
 
 def _safe(text: str) -> str:
     return html.escape(str(text))
-
-
-def _plain(text: str) -> str:
-    """Text in a cell of a table, in which nothing is taken for Markdown or HTML."""
-    line = html.escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]#|~!])", r"\\\1", line)
-
-
-def _code(text: str) -> str:
-    line = " ".join(text.split())
-    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
-    return f"{ticks} {line} {ticks}" if len(ticks) > 1 else f"`{line}`"

@@ -1,0 +1,60 @@
+"""Markdown in which what others say is text and never markup: for UIs of engines, reports and docs.
+
+Sources: CommonMark, *Backslash escapes* and *Code spans*; GitHub Flavored Markdown, *Tables* and *Autolinks*.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from string import punctuation
+
+__all__ = ["code", "escaped", "table"]
+
+# Behind a backslash each is itself.
+_MARKUP = frozenset(punctuation) - frozenset(",;%/?'\"")
+
+
+# Of HTML's entities the first of Prefect's two UIs shows the letters. Some programs that show files know no backslash
+# before these three, such as Python-Markdown, on which MkDocs stands.
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def escaped(text: object, *, in_file: bool = False) -> str:
+    """A text on one line, as text, wherever it stands: in a cell, a heading, an item of a list.
+
+    ``in_file`` is for what any program may show, and not only UIs of engines: HTML is then safe in more of them.
+
+    >>> print(escaped("<b>|*x*"))
+    \\<b\\>\\|\\*x\\*
+    """
+    entities = _ENTITIES if in_file else {}
+    return "".join(entities.get(char) or (f"\\{char}" if char in _MARKUP else char) for char in _line(text))
+
+
+def code(text: object, *, in_cell: bool = False) -> str:
+    """A name or a path on one line, as code, which people can read in the file too.
+
+    A bar ends a cell even within code, and only there a backslash before it is left out: ``in_cell`` is for tables.
+
+    >>> print(code("a|b"), code("a|b", in_cell=True), code("a`b"))
+    `a|b` `a\\|b` `` a`b ``
+    """
+    line = _line(text)
+    if not line:
+        return ""
+    if in_cell:
+        if "\\|" in line:  # no code can say this in a cell
+            return escaped(line, in_file=True)
+        line = line.replace("|", "\\|")
+    ticks = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{ticks} {line} {ticks}" if len(ticks) > 1 else f"`{line}`"
+
+
+def table(titles: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (titles, ["---"] * len(titles), *rows))
+
+
+def _line(text: object) -> str:
+    return "".join(char if char.isprintable() else "�" for char in " ".join(str(text).split()))
