@@ -14,21 +14,20 @@ import ast
 import hashlib
 import inspect
 import os
-import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import cache, lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePath
 from types import CodeType, FunctionType, GenericAlias, MethodType, ModuleType, UnionType
 from typing import Any, NamedTuple
 
+from flowyml.authoring.file_values import is_as_imported, is_literal, says_defaults
 from flowyml.authoring.function_versions import bytecode
+from flowyml.authoring.module_files import found_module, is_elsewhere, live_module
 from flowyml.authoring.source_units import Chain, SourceFile, Unit, identity_of, source_file_at, text_of
 from flowyml.authoring.sources import import_root
 from flowyml.authoring.steps import Step
-from flowyml.core.modules import is_installed, shipped_name, source_file, travels
 from flowyml.core.syntax import parsed
 
 __all__ = ["Reached", "held", "reached"]
@@ -112,7 +111,7 @@ class _Walk:
             return
         self._seen[id(value)] = value
         file = self._file_of(value.__module__)
-        if file is None and _is_elsewhere(value.__module__):
+        if file is None and is_elsewhere(value.__module__):
             self.named.add(f"installed {value.__module__}.{value.__qualname__}")
         elif file is not None:
             self._named(file, value.__qualname__.partition(".")[0])
@@ -152,7 +151,7 @@ class _Walk:
             with suppress(ValueError):  # it is not filled yet
                 self._hold(f"{name} {free}", cell.cell_contents)
         defaults = (function.__defaults__ or (), function.__kwdefaults__ or {})
-        if any(defaults) and not (file and _says(file, function, defaults)):
+        if any(defaults) and not (file and says_defaults(file, function, defaults)):
             self._hold(f"{name} defaults", defaults)
         if isinstance(inner := getattr(function, "__wrapped__", None), FunctionType):
             self.function(inner)
@@ -169,7 +168,7 @@ class _Walk:
         file = self._file_of(kind.__module__)
         if file is not None:
             self._named(file, kind.__qualname__.partition(".")[0])
-        elif _is_elsewhere(kind.__module__):
+        elif is_elsewhere(kind.__module__):
             self.named.add(f"installed {kind.__module__}.{kind.__qualname__}")
         else:
             for name, value in sorted(vars(kind).items()):
@@ -246,7 +245,7 @@ class _Walk:
         if path not in self._files:
             root = import_root(name, path)
             try:
-                file = source_file_at(name, path, lambda other: (_found(other, root) or (None, None))[1])
+                file = source_file_at(name, path, lambda other: (found_module(other, root) or (None, None))[1])
             except FileNotFoundError:  # it is loaded, and its file was deleted
                 return None
             self._files[path] = file
@@ -255,13 +254,13 @@ class _Walk:
 
     def _found(self, module: str, root: Path | None) -> tuple[str, Path] | None:
         if (module, root) not in self._known:
-            self._known[module, root] = _found(module, root)
+            self._known[module, root] = found_module(module, root)
         return self._known[module, root]
 
     def _enter(self, file: SourceFile) -> None:
         """Whoever uses a file runs what is loose in it, and in those that it imports, its packages among them."""
-        live = _live(file) if self._is_live else None
-        if live is not None and not _is_as_imported(live, file):
+        live = live_module(file) if self._is_live else None
+        if live is not None and not is_as_imported(live, file):
             self.held.append(f"{file.name} has changed since {_THIS_PROCESS} imported it")
         for number in range(1, file.name.count(".") + 1):
             self._file_of(file.name.rsplit(".", number)[0], file)
@@ -360,7 +359,7 @@ class _Walk:
             module, chain = f"{module}.{chain[0]}", chain[1:]
         found = self._file_of(module, file)
         if found is None:
-            if chain and not _is_elsewhere(module):  # a folder without a file of its own
+            if chain and not is_elsewhere(module):  # a folder without a file of its own
                 with suppress(IndexError):
                     self._followed(file, f"{module}.{chain[0]}", chain[1:])
             return
@@ -371,7 +370,7 @@ class _Walk:
 
     def _live_value(self, file: SourceFile, name: str, unit: Unit) -> None:
         """What a name of a file stands for in this process, unless that is what the file says."""
-        live = _live(file) if self._is_live else None
+        live = live_module(file) if self._is_live else None
         if live is None or name not in vars(live):
             return
         value = vars(live)[name]
@@ -379,7 +378,7 @@ class _Walk:
             self._live_class(file, value, unit.node)
         elif isinstance(value, FunctionType | Step | MethodType | partial):
             self.function(value)
-        elif not isinstance(value, ModuleType | type) and not _is_literal(file, unit.node, value):
+        elif not isinstance(value, ModuleType | type) and not is_literal(file, unit.node, value):
             self._hold(f"{file.name}.{name}", value)
 
     def _live_class(self, file: SourceFile, kind: Any, node: ast.ClassDef) -> None:
@@ -389,7 +388,7 @@ class _Walk:
                 for target in targets:
                     name = target.id if isinstance(target, ast.Name) else ""
                     value = getattr(kind, "__dict__", {}).get(name)
-                    if type(value) in (*_ATOMS, list, tuple, dict, set, frozenset) and not _is_literal(
+                    if type(value) in (*_ATOMS, list, tuple, dict, set, frozenset) and not is_literal(
                         file, inner, value
                     ):
                         self._hold(f"{node.name}.{name}", value)
@@ -407,51 +406,6 @@ _reached: dict[int, tuple[Callable[..., Any], dict[Path, tuple[int, ...]], Reach
 
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _found(module: str, root: Path | None) -> tuple[str, Path] | None:
-    """The name and the file of a module of the user's: where it is loaded from, else below ``root``."""
-    if module.partition(".")[0] == "flowyml":
-        return None
-    live = sys.modules.get(module)
-    if live is not None and (file := getattr(live, "__file__", None)):
-        return _located(module, str(file), shipped_name(module))
-    for path in _candidates(module, root) if root else ():
-        if path.is_file() and not is_installed(path):
-            return module, path.resolve()
-    return None
-
-
-@lru_cache(4096)
-def _located(module: str, file: str, shipped: str | None) -> tuple[str, Path] | None:
-    """The same for a module that is loaded from a file. Paths take long to resolve."""
-    path = source_file(sys.modules[module]) if travels(module) else None
-    return (shipped or module, path) if path else None
-
-
-def _candidates(module: str, root: Path) -> tuple[Path, Path]:
-    inner = module.replace(".", "/")
-    return root / f"{inner}.py", root / inner / "__init__.py"
-
-
-def _is_elsewhere(module: str | None) -> bool:
-    """Whether a module is installed, or FlowyML's own, and not of a notebook or made by hand."""
-    live = sys.modules.get(module or "")
-    if live is None or module == "__main__":
-        return False
-    spec = getattr(live, "__spec__", None)
-    return spec is not None and (spec.origin is not None or spec.submodule_search_locations is not None)
-
-
-def _live(file: SourceFile) -> ModuleType | None:
-    """The module in this process."""
-    for name in (file.name, "__main__"):
-        live = sys.modules.get(name)
-        place = getattr(live, "__file__", None)
-        found = _located(name, str(place), shipped_name(name)) if place else None
-        if found and found[1] == file.path:
-            return live
-    return None
 
 
 def _own_text(function: FunctionType) -> Iterable[str]:
@@ -474,39 +428,6 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
-    """Whether a statement gives a name the very value that it has."""
-    said = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
-    if said is None or (isinstance(node, ast.Assign) and not all(isinstance(t, ast.Name) for t in node.targets)):
-        return False
-    return _evaluates_to(file, said, value)
-
-
-def _evaluates_to(file: SourceFile, node: ast.expr, value: Any) -> bool:
-    """Whether an expression is that value: a literal, or a name that the file gives one."""
-    if isinstance(node, ast.Name):
-        units = file.by_name.get(node.id, ())
-        said = units[0].node if len(units) == 1 else None
-        if not isinstance(said, ast.Assign | ast.AnnAssign) or said.value is None or isinstance(said.value, ast.Name):
-            return False
-        return _is_literal(file, said, value)
-    try:
-        return repr(ast.literal_eval(node)) == repr(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return False
-
-
-def _says(file: SourceFile, function: FunctionType, defaults: tuple[tuple[Any, ...], Mapping[str, Any]]) -> bool:
-    """Whether the defaults of a function are the literals that its file has."""
-    for unit in file.by_name.get(function.__name__, ()):
-        node = unit.node
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function.__qualname__ == node.name:
-            said = [*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)]
-            held = [*defaults[0], *defaults[1].values()]
-            return len(said) == len(held) and all(map(partial(_evaluates_to, file), said, held))
-    return False
-
-
 def _pickled(value: Any) -> str:
     """A digest of an object's state; empty for what has none that can be written, such as a lock."""
     from flowyml.authoring.pickles import pickled
@@ -515,43 +436,3 @@ def _pickled(value: Any) -> str:
         return hashlib.sha256(pickled(value, "a value", {})).hexdigest()
     except Exception:  # whatever a user's __reduce__ raises
         return ""
-
-
-def _is_as_imported(live: ModuleType, file: SourceFile) -> bool:
-    """Whether a module in this process is what its file says now. An editor may have saved it since."""
-    found = file.path.stat()
-    if max(found.st_mtime, found.st_ctime) < _started() - 0.05:
-        return True
-    return _matches(vars(live), compile(file.source, str(file.path), "exec", dont_inherit=True), live.__name__)
-
-
-def _matches(names: Mapping[str, Any], code: CodeType, module: str) -> bool:
-    said: dict[str, list[CodeType]] = {}
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            said.setdefault(constant.co_name, []).append(constant)
-    for value in list(names.values()):
-        function = inspect.unwrap(value.function) if isinstance(value, Step) else _unwrapped(value)
-        if isinstance(function, FunctionType) and function.__module__ == module:
-            is_here = "<locals>" not in function.__qualname__ and not function.__code__.co_filename.startswith("<")
-            if is_here and function.__code__ not in said.get(function.__code__.co_name, ()):
-                return False
-        is_class = isinstance(value, type) and value.__module__ == module and value.__name__ in said
-        if is_class and not any(_matches(vars(value), each, module) for each in said[value.__name__]):
-            return False
-    return True
-
-
-def _unwrapped(value: Any) -> Any:
-    value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
-    return inspect.unwrap(value) if isinstance(value, FunctionType) else value
-
-
-@cache
-def _started() -> float:
-    """When this process began, in seconds since 1970; 0 where that is not known."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
-        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError):
-        return 0.0

@@ -80,7 +80,9 @@ _MAY_BE_SHOWN = re.compile(
 # What finds and keeps cached results, for plans with such steps; and what compiles those.
 _CACHES = ("flowyml/runtime/caching.py", "flowyml/artifacts/contents.py")
 _VERSIONS = "flowyml/authoring/function_versions.py"
-_REACH = ("flowyml/authoring/caching.py", "flowyml/authoring/reach.py", "flowyml/authoring/source_units.py")
+_REACH = tuple(
+    f"flowyml/authoring/{name}.py" for name in ("caching", "file_values", "module_files", "reach", "source_units")
+)
 # What sends metrics, for code that makes such a collector; and engines' clients, which also stand on the second.
 _PUSH = ("flowyml/core/prometheus_push.py", "flowyml/core/web.py")
 _PUSHES = re.compile(rb"Prometheus|prometheus|exchange")

@@ -1,0 +1,93 @@
+"""Whether what this process holds is what a file says: values, defaults of functions, whole modules."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import time
+from collections.abc import Mapping
+from functools import cache, partial
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from flowyml.authoring.source_units import SourceFile
+from flowyml.authoring.steps import Step
+
+__all__ = ["is_as_imported", "is_literal", "says_defaults"]
+
+
+def is_literal(file: SourceFile, node: ast.stmt, value: Any) -> bool:
+    """Whether a statement gives a name the very value that it has."""
+    said = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    if said is None or (isinstance(node, ast.Assign) and not all(isinstance(t, ast.Name) for t in node.targets)):
+        return False
+    return _evaluates_to(file, said, value)
+
+
+def _evaluates_to(file: SourceFile, node: ast.expr, value: Any) -> bool:
+    """Whether an expression is that value: a literal, or a name that the file gives one."""
+    if isinstance(node, ast.Name):
+        units = file.by_name.get(node.id, ())
+        said = units[0].node if len(units) == 1 else None
+        if not isinstance(said, ast.Assign | ast.AnnAssign) or said.value is None or isinstance(said.value, ast.Name):
+            return False
+        return is_literal(file, said, value)
+    try:
+        return repr(ast.literal_eval(node)) == repr(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
+def says_defaults(
+    file: SourceFile, function: FunctionType, defaults: tuple[tuple[Any, ...], Mapping[str, Any]]
+) -> bool:
+    """Whether the defaults of a function are the literals that its file has."""
+    for unit in file.by_name.get(function.__name__, ()):
+        node = unit.node
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function.__qualname__ == node.name:
+            said = [*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)]
+            held = [*defaults[0], *defaults[1].values()]
+            return len(said) == len(held) and all(map(partial(_evaluates_to, file), said, held))
+    return False
+
+
+def is_as_imported(live: ModuleType, file: SourceFile) -> bool:
+    """Whether a module in this process is what its file says now. An editor may have saved it since."""
+    found = file.path.stat()
+    if max(found.st_mtime, found.st_ctime) < _started() - 0.05:
+        return True
+    return _matches(vars(live), compile(file.source, str(file.path), "exec", dont_inherit=True), live.__name__)
+
+
+def _matches(names: Mapping[str, Any], code: CodeType, module: str) -> bool:
+    said: dict[str, list[CodeType]] = {}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            said.setdefault(constant.co_name, []).append(constant)
+    for value in list(names.values()):
+        function = inspect.unwrap(value.function) if isinstance(value, Step) else _unwrapped(value)
+        if isinstance(function, FunctionType) and function.__module__ == module:
+            is_here = "<locals>" not in function.__qualname__ and not function.__code__.co_filename.startswith("<")
+            if is_here and function.__code__ not in said.get(function.__code__.co_name, ()):
+                return False
+        is_class = isinstance(value, type) and value.__module__ == module and value.__name__ in said
+        if is_class and not any(_matches(vars(value), each, module) for each in said[value.__name__]):
+            return False
+    return True
+
+
+def _unwrapped(value: Any) -> Any:
+    value = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+    return inspect.unwrap(value) if isinstance(value, FunctionType) else value
+
+
+@cache
+def _started() -> float:
+    """When this process began, in seconds since 1970; 0 where that is not known."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError):
+        return 0.0
