@@ -35,7 +35,8 @@ from flowyml_airflow.options import (
 )
 from flowyml_airflow.parameters import param
 from flowyml_airflow.schedule import check_schedule, delta, schedule_arguments, timetable_class
-from flowyml_airflow.tasks import TaskTexts, asks_for_pod, called_back, grows, tries_again
+from flowyml_airflow.task_arguments import asks_for_pod, called_back, grows, tries_again
+from flowyml_airflow.task_texts import TaskTexts
 
 __all__ = ["TAG", "CompiledDag", "compile_dag", "version_tag"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,11 +20,11 @@ from flowyml_airflow.client import AirflowClient, NotThereError, ServerTroubleEr
 from flowyml_airflow.deployed import facts_of
 from flowyml_airflow.flow_reading import Seen, index_of, map_index, name_of, part_name
 from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.log_lines import Tail, Tails, class_of, described, is_shown, is_start, line_of
 from flowyml_airflow.names import (
     CACHED_KEY,
     CODE_KEY,
     REVISION_KEY,
-    START_TASK,
     STEPS_KEY,
     TIMED_OUT,
     UPSTREAM_FAILED,
@@ -38,24 +37,16 @@ from flowyml_airflow.status import DAG_RUN, failed_before, moment, run_status, t
 from flowyml_airflow.together_reading import attributed, may_have_written, runs_several, step_runs, steps_of_task
 from flowyml_airflow.xcoms import restored
 
-__all__ = ["LAST_WORDS", "RunReader", "Tail"]
+__all__ = ["RunReader"]
 
 # How long a worker may take to notice that its task was ended: a heartbeat, and the time to die.
 SETTLES_WITHIN = timedelta(seconds=30)
 _STOPPED = ("Task killed!", "terminated with exit code", "exited with return code", "Task exited with")
-_MACHINERY = (
-    "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py",
-    "local_task_job_runner.py", "task_command.py", "secrets_masker.py",
-)  # fmt: skip
 _RETURNED = "return_value"
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
 _LATE = ("AirflowTaskTimeout", TIMED_OUT)
 _SILENCE = (EngineUnreachableError, ServerTroubleError)  # also of a server that is just starting
-LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
-_Key = tuple[datetime | None, str, str]
-
-Tails = dict[tuple[str, int, int], "Tail"]  # by task, map index and attempt
 
 
 @dataclass
@@ -103,7 +94,7 @@ class RunReader:
         found = self._noted(found)
         facts = facts_of(self._source(found))
         tasks = self._tasks(found)
-        shown = [task for task in tasks if not _is_start(task) and task["task_id"] not in facts.get("helpers", ())]
+        shown = [task for task in tasks if not is_start(task) and task["task_id"] not in facts.get("helpers", ())]
         order = {task: number for number, task in enumerate(facts.get("steps", ()))}
         seen = Seen(facts, tasks)
         cached = self._cached(found) if facts.get("cached") else {}
@@ -257,8 +248,8 @@ class RunReader:
                 over = ended or attempt < newest
                 for event in tail.fresh(events, grows=follow and not over, over=over):
                     when = event.time or when
-                    if _is_shown(event):
-                        lines.append((when, _line(event, task, attempt)))
+                    if is_shown(event):
+                        lines.append((when, line_of(event, task, attempt)))
         return [line for _, line in sorted(lines, key=lambda item: item[0])]
 
     def _log(self, found: Mapping[str, Any], task: Mapping[str, Any], attempt: int) -> list[LogEvent] | None:
@@ -338,7 +329,7 @@ class RunReader:
                 "Airflow marked the run as failed, and none of its tasks: it was done by hand, or the DAG has changed."
             )
         first = min(failed, key=lambda task: task["end_date"] or "9")
-        who = "the hooks' on_pipeline_start" if _is_start(first) else f"step {_shown(first)!r}"
+        who = "the hooks' on_pipeline_start" if is_start(first) else f"step {_shown(first)!r}"
         if steps_of_task(first["task_id"], facts):
             runs = self._steps_of(first, found, facts, has_no_items=False)
             first_run = min((run for run in runs if run.status.is_failed), key=lambda run: run.ended_at or _LATEST)
@@ -355,7 +346,7 @@ class RunReader:
         for event in reversed(events):
             if event.error:
                 kind, said = str(event.error.get("exc_type", "")), str(event.error.get("exc_value", ""))
-                return _described(kind, said), _class_of(kind)
+                return described(kind, said), class_of(kind)
         errors = [event.message for event in events if event.level in ("ERROR", "CRITICAL")]
         killed = "the process of the task ended without an error in its log; was its worker killed?"
         return errors[-1] if errors else killed, ""
@@ -435,86 +426,3 @@ def _version(found: Mapping[str, Any]) -> int | None:
 
 def _shown(task: Mapping[str, Any]) -> str:
     return labelled(name_of(task), index_of(task))
-
-
-def _is_start(task: Mapping[str, Any]) -> bool:
-    """Whether it is the task that a compiled DAG has for ``on_pipeline_start``, and no step."""
-    return bool(task["task_id"] == START_TASK and task.get("operator", "Start") == "Start")
-
-
-def _is_shown(event: LogEvent) -> bool:
-    """Whether a line is the run's own, and not one of Airflow's about its housekeeping."""
-    if event.message.startswith(("::group::", "::endgroup::")):
-        return False
-    return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
-
-
-def _line(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
-    text = event.message
-    if event.error and "\n" not in text:
-        text = f"{text}: {_described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
-        text = "\n".join([text, *_frames(event.error)])
-    step, index = ("", ()) if _is_start(task) else (event.step or name_of(task), index_of(task))
-    return LogLine(text, step=step, level=event.level, time=event.time, attempt=event.attempt or attempt, index=index)
-
-
-def _frames(error: Mapping[str, Any]) -> list[str]:
-    """Where a task of its own raised, as Python writes it. A step of FlowyML's has logged its traceback itself."""
-    frames = [frame for frame in error.get("frames") or () if isinstance(frame, Mapping)]
-    if any(str(frame.get("filename", "")).endswith("flowyml_airflow/worker.py") for frame in frames):
-        return []
-    return [f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}' for frame in frames]
-
-
-def _class_of(kind: str) -> str:
-    """The name of a class, without its module."""
-    return kind.rpartition(".")[2]
-
-
-def _described(kind: str, said: str) -> str:
-    """FlowyML's tasks raise Airflow's own exceptions, with the step's error in words."""
-    if _class_of(kind) in ("AirflowException", "AirflowFailException", TIMED_OUT, UPSTREAM_FAILED) and said:
-        return said
-    return f"{kind}: {said}" if said else kind
-
-
-@dataclass
-class Tail:
-    """What was taken of the log of one attempt.
-
-    Events are known by what they say and when, not by their place: Airflow sorts them by time, so that a late one can
-    come before one that was taken already.
-    """
-
-    taken: Counter[_Key] = field(default_factory=Counter)
-    _last: _Key | None = None
-    _over_since: float | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the log was read after its attempt was over, and after its worker had time for the last words."""
-        return self._over_since is not None and time.monotonic() - self._over_since > LAST_WORDS
-
-    def fresh(self, events: Sequence[LogEvent], *, grows: bool, over: bool = False) -> list[LogEvent]:
-        """The events that are new. While the log ``grows``, one that may be half-written waits until it stays.
-
-        ``over`` is the attempt that wrote it.
-        """
-        if over and self._over_since is None:
-            self._over_since = time.monotonic()
-        if grows and events and events[-1].may_grow:
-            before, self._last = self._last, _key(events[-1])
-            if before != self._last:
-                events = events[:-1]
-        there: Counter[_Key] = Counter()
-        found = []
-        for event in events:
-            there[_key(event)] += 1
-            if there[_key(event)] > self.taken[_key(event)]:
-                found.append(event)
-        self.taken |= there
-        return found
-
-
-def _key(event: LogEvent) -> _Key:
-    return event.time, event.source, event.message

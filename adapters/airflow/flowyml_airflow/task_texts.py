@@ -22,10 +22,11 @@ from flowyml_airflow.dag_docs import step_docs, together_docs
 from flowyml_airflow.flow import Flow, Task
 from flowyml_airflow.names import START_TASK, plain_key, task_id
 from flowyml_airflow.operator_texts import Imports, arguments_of, keywords
-from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, callbacks, step_options
+from flowyml_airflow.options import STEP_ARGUMENTS, TASK_ARGUMENTS, TASK_CALLBACKS, step_options
 from flowyml_airflow.schedule import delta
+from flowyml_airflow.task_arguments import asks_for_pod, called_back, pod, retries
 
-__all__ = ["TaskTexts", "asks_for_pod", "called_back", "grows", "tries_again"]
+__all__ = ["TaskTexts"]
 
 _RESERVED = frozenset({
     "ARTIFACTS", "BUNDLE", "BaseOperator", "Code", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON",
@@ -211,7 +212,7 @@ class TaskTexts:
             yield Pair("inputs=", Group("{", inputs, "}"))
         if docs := step_docs(step, options):
             yield Pair("doc_md=", Text(docs))
-        yield from _retries(step.retry)
+        yield from retries(step.retry)
         if step.timeout_seconds is not None:
             yield f"execution_timeout={delta(step.timeout_seconds)}"
         yield from self._asked(task, options, step.resources)
@@ -224,7 +225,7 @@ class TaskTexts:
             yield from self._rule(task)
         yield from called_back(options, TASK_CALLBACKS, [])
         if resources and asks_for_pod(resources):
-            yield Pair("executor_config=", _pod(resources))
+            yield Pair("executor_config=", pod(resources))
 
     # Operators of Airflow's own.
 
@@ -242,7 +243,7 @@ class TaskTexts:
         handed = {item.into or item.name for item in step.inputs}
         yield from self.names.imports.keywords({name: each for name, each in given.items() if name not in handed}, step)
         if "retries" not in given:
-            yield from _retries(step.retry)
+            yield from retries(step.retry)
         if step.timeout_seconds is not None and "execution_timeout" not in given:
             yield f"execution_timeout={delta(step.timeout_seconds)}"
         known = [name for name in (*TASK_ARGUMENTS, *STEP_ARGUMENTS) if name in options and name not in given]
@@ -376,7 +377,7 @@ class TaskTexts:
 
         A hook that raises does not fail it; it fails only where no step could run either.
         """
-        return Group("Start(", [f'task_id="{START_TASK}"', *_retries(self._most_tried)], ")")
+        return Group("Start(", [f'task_id="{START_TASK}"', *retries(self._most_tried)], ")")
 
     @property
     def _most_tried(self) -> OrchestratorRetryPolicy | None:
@@ -446,19 +447,6 @@ def _line(part: Part, depth: int = 1) -> str:
     return f"{'    ' * depth}{source(part, depth)}\n"
 
 
-def called_back(options: Mapping[str, Any], names: Iterable[str], before: list[Part]) -> Iterator[Part]:
-    """The arguments for callbacks; FlowyML's own, if any, are called first."""
-    for name in names:
-        calls = [*before, *(_callback(*item) for item in callbacks(options.get(name)))]
-        if calls:
-            yield Pair(f"{name}=", calls[0] if len(calls) == 1 else Group("[", calls, "]"))
-
-
-def _callback(place: str, arguments: Mapping[str, Any] | None) -> Part:
-    given = [value(dict(arguments))] if arguments is not None else []
-    return Group("callback(", [text_literal(place), *given], ")")
-
-
 def _wait(task: str, waits_for: list[str]) -> Part:
     if len(waits_for) == 1:
         return f"{waits_for[0]} >> {task}"
@@ -467,43 +455,3 @@ def _wait(task: str, waits_for: list[str]) -> Part:
 
 def _one_or_list(names: list[str]) -> Part:
     return names[0] if len(names) == 1 else Group("[", names, "]")
-
-
-def _retries(policy: OrchestratorRetryPolicy | None) -> Iterator[Part]:
-    """Airflow's own backoff. It waits up to twice the computed time, so that tasks do not retry all at once."""
-    if policy is None or not tries_again(policy):
-        return
-    yield f"retries={policy.max_attempts - 1}"
-    yield f"retry_delay={delta(policy.initial_delay_seconds)}"
-    if grows(policy):
-        yield f"retry_exponential_backoff=backoff({float(policy.backoff_multiplier)!r})"
-        yield f"max_retry_delay={delta(policy.max_delay_seconds)}"
-
-
-def tries_again(policy: OrchestratorRetryPolicy | None) -> bool:
-    return policy is not None and policy.max_attempts > 1
-
-
-def grows(policy: OrchestratorRetryPolicy | None) -> bool:
-    """Whether the delay between attempts grows."""
-    if policy is None or policy.max_attempts <= 2:
-        return False
-    return policy.backoff_multiplier != 1 and bool(policy.initial_delay_seconds)
-
-
-def asks_for_pod(resources: ResourceRequirements | None) -> bool:
-    return resources is not None and bool(resources.cpu or resources.memory or resources.gpu)
-
-
-def _pod(resources: ResourceRequirements) -> Part:
-    """Requests for all; limits for memory and for devices, which Kubernetes never shares."""
-    wanted = {"cpu": resources.cpu, "memory": resources.memory}
-    requests: list[Part] = [f"{name}={text_literal(amount)}" for name, amount in wanted.items() if amount]
-    limits = {"memory": resources.memory} if resources.memory else {}
-    if resources.gpu:
-        limits[resources.gpu_resource] = str(resources.gpu)
-    if limits:
-        requests.append(Pair("limits=", value(limits)))
-    if resources.gpu_labels:
-        requests.append(Pair("selector=", value(resources.gpu_labels)))
-    return Group("pod(", requests, ")")

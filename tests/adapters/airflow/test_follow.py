@@ -12,7 +12,7 @@ import pytest
 
 from flowyml_airflow import AirflowOrchestrator
 from flowyml_airflow.client import LogEvent
-from flowyml_airflow.reading import Tail
+from flowyml_airflow.log_lines import Tail
 from tests.adapters.airflow.test_client import site
 
 RUN: dict[str, Any] = {

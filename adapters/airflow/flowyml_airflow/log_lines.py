@@ -1,0 +1,108 @@
+"""The lines of a run's log, from what Airflow has of its attempts: which are new, and which are the run's own."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from flowyml.core.runs import LogLine
+from flowyml_airflow.flow_reading import index_of, name_of
+from flowyml_airflow.log_events import LogEvent
+from flowyml_airflow.names import START_TASK, TIMED_OUT, UPSTREAM_FAILED
+
+__all__ = ["LAST_WORDS", "Tail", "Tails", "class_of", "described", "is_shown", "is_start", "line_of"]
+
+_MACHINERY = (
+    "task_runner.py", "airflow.dag_processing", "taskinstance.py", "standard_task_runner.py",
+    "local_task_job_runner.py", "task_command.py", "secrets_masker.py",
+)  # fmt: skip
+LAST_WORDS = 3  # seconds that a worker has, after the end of an attempt, for the end of its log
+_Key = tuple[datetime | None, str, str]
+Tails = dict[tuple[str, int, int], "Tail"]  # by task, map index and attempt
+
+
+@dataclass
+class Tail:
+    """What was taken of the log of one attempt.
+
+    Events are known by what they say and when, not by their place: Airflow sorts them by time, so that a late one can
+    come before one that was taken already.
+    """
+
+    taken: Counter[_Key] = field(default_factory=Counter)
+    _last: _Key | None = None
+    _over_since: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the log was read after its attempt was over, and after its worker had time for the last words."""
+        return self._over_since is not None and time.monotonic() - self._over_since > LAST_WORDS
+
+    def fresh(self, events: Sequence[LogEvent], *, grows: bool, over: bool = False) -> list[LogEvent]:
+        """The events that are new. While the log ``grows``, one that may be half-written waits until it stays.
+
+        ``over`` is the attempt that wrote it.
+        """
+        if over and self._over_since is None:
+            self._over_since = time.monotonic()
+        if grows and events and events[-1].may_grow:
+            before, self._last = self._last, _key(events[-1])
+            if before != self._last:
+                events = events[:-1]
+        there: Counter[_Key] = Counter()
+        found = []
+        for event in events:
+            there[_key(event)] += 1
+            if there[_key(event)] > self.taken[_key(event)]:
+                found.append(event)
+        self.taken |= there
+        return found
+
+
+def _key(event: LogEvent) -> _Key:
+    return event.time, event.source, event.message
+
+
+def is_shown(event: LogEvent) -> bool:
+    """Whether a line is the run's own, and not one of Airflow's about its housekeeping."""
+    if event.message.startswith(("::group::", "::endgroup::")):
+        return False
+    return event.level in ("ERROR", "WARNING", "CRITICAL") or not any(part in event.source for part in _MACHINERY)
+
+
+def line_of(event: LogEvent, task: Mapping[str, Any], attempt: int) -> LogLine:
+    text = event.message
+    if event.error and "\n" not in text:
+        text = f"{text}: {described(str(event.error.get('exc_type')), str(event.error.get('exc_value')))}"
+        text = "\n".join([text, *_frames(event.error)])
+    step, index = ("", ()) if is_start(task) else (event.step or name_of(task), index_of(task))
+    return LogLine(text, step=step, level=event.level, time=event.time, attempt=event.attempt or attempt, index=index)
+
+
+def _frames(error: Mapping[str, Any]) -> list[str]:
+    """Where a task of its own raised, as Python writes it. A step of FlowyML's has logged its traceback itself."""
+    frames = [frame for frame in error.get("frames") or () if isinstance(frame, Mapping)]
+    if any(str(frame.get("filename", "")).endswith("flowyml_airflow/worker.py") for frame in frames):
+        return []
+    return [f'  File "{frame.get("filename")}", line {frame.get("lineno")}, in {frame.get("name")}' for frame in frames]
+
+
+def is_start(task: Mapping[str, Any]) -> bool:
+    """Whether it is the task that a compiled DAG has for ``on_pipeline_start``, and no step."""
+    return bool(task["task_id"] == START_TASK and task.get("operator", "Start") == "Start")
+
+
+def described(kind: str, said: str) -> str:
+    """FlowyML's tasks raise Airflow's own exceptions, with the step's error in words."""
+    if class_of(kind) in ("AirflowException", "AirflowFailException", TIMED_OUT, UPSTREAM_FAILED) and said:
+        return said
+    return f"{kind}: {said}" if said else kind
+
+
+def class_of(kind: str) -> str:
+    """The name of a class, without its module."""
+    return kind.rpartition(".")[2]
