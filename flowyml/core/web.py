@@ -136,8 +136,9 @@ class Deadline:
         self._timer.daemon = True
 
     def watch(self, connection: socket.socket) -> None:
-        """Watch a connection, also after TLS has taken it over."""
-        self._watched.append(connection.dup())
+        """Watch a connection, whether it speaks TLS or will; ``dup`` of one that does is refused by Python."""
+        kind = connection.family, connection.type, connection.proto
+        self._watched.append(socket.fromfd(connection.fileno(), *kind))
         if self.expired:
             self._expire()
 

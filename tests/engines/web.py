@@ -104,13 +104,15 @@ def web(reply: Callable[[Recorded], Reply], tls: ssl.SSLContext | None = None) -
 
 
 @contextmanager
-def dripping(beginning: bytes, drop: bytes = b"x", pause: float = 0.1) -> Iterator[str]:
+def dripping(
+    beginning: bytes, drop: bytes = b"x", pause: float = 0.1, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """A server that sends a beginning and then a byte now and then, for ever. Gives its URL."""
     stop = threading.Event()
 
-    def drip(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.settimeout(30)
+    def drip(plain: socket.socket) -> None:
+        plain.settimeout(30)
+        with suppress(OSError), plain, tls.wrap_socket(plain, server_side=True) if tls else plain as connection:
             connection.recv(65536)
             connection.sendall(beginning)
             while not stop.wait(pause):
@@ -131,7 +133,7 @@ def dripping(beginning: bytes, drop: bytes = b"x", pause: float = 0.1) -> Iterat
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             stop.set()
             listener.shutdown(socket.SHUT_RDWR)

@@ -5,10 +5,12 @@ KFP's official client takes any answer whole. The other engines' clients stand o
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from flowyml.core.errors import EngineError, EngineUnreachableError
-from tests.engines.web import dripping
+from tests.engines.web import authority, dripping
 
 pytest.importorskip("kfp")
 
@@ -26,6 +28,14 @@ def _once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_answer_that_drips_is_given_up(beginning: bytes) -> None:
     with dripping(beginning) as url, pytest.raises(EngineUnreachableError, match="not complete after 4 s"):
         KubeflowOrchestrator(url, timeout=1).runs()
+
+
+@pytest.mark.parametrize("beginning", [HEAD + b"\r\n", HEAD + b"X-Slow: "], ids=["body", "headers"])
+def test_an_answer_that_drips_over_tls_is_given_up(beginning: bytes, tmp_path: Path) -> None:
+    private = authority(tmp_path)
+    drip = dripping(beginning, tls=private.server())
+    with drip as url, pytest.raises(EngineUnreachableError, match="not complete after 4 s"):
+        KubeflowOrchestrator(url, timeout=1, ca_file=private.ca).runs()
 
 
 @pytest.mark.parametrize("status", [b"500 No", b"404 No", b"400 No"])

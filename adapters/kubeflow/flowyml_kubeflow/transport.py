@@ -7,11 +7,14 @@ another host, and takes a login page for an answer without content.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.web import LARGEST_ANSWER, Deadline, media_type
@@ -37,6 +40,8 @@ def api_client(connection: Connection) -> Any:
     configuration.retries = Retry(3, redirect=False)
     if tls.certificate:
         configuration.cert_file, configuration.key_file = tls.certificate
+    if tls.verify is False:
+        _warn_not_of(connection.host)
     if sign_in.gives_token:
         configuration.api_key["authorization"] = "replaced before each call"
         configuration.api_key_prefix["authorization"] = "Bearer"
@@ -49,6 +54,16 @@ def api_client(connection: Connection) -> Any:
     rest.pool_manager.request = _bounded(rest.pool_manager.request, connection.where, 4 * connection.timeout)
     rest.request = partial(_no_page, rest.request, connection.where)
     return client
+
+
+def _warn_not_of(host: str) -> None:
+    """urllib3 would warn at each call of what was asked for here: to trust this host without a check."""
+    from urllib3.exceptions import InsecureRequestWarning
+
+    name = re.escape(urlsplit(host).hostname or "")
+    warnings.filterwarnings(
+        "ignore", f"Unverified HTTPS request is being made to host '{name}'", InsecureRequestWarning
+    )
 
 
 def _bounded(request: Callable[..., Any], where: str, seconds: float) -> Callable[..., Any]:

@@ -1,0 +1,77 @@
+"""Every adapter reaches its engine by the same options: over TLS, and with who asks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowyml.core.errors import EngineUnreachableError
+from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators.targets import resolve
+from tests.engines.web import Authority, Recorded, Reply, authority, web
+
+ONCE = OrchestratorRetryPolicy(max_attempts=1)
+ANSWERS: dict[str, dict[str, Any]] = {
+    "airflow": {
+        "/api/v2/version": {"version": "3.3.2", "git_version": "x"},
+        "/api/v2/monitor/health": {"scheduler": {"status": "healthy"}},
+        "/api/v2/dags/~/dagRuns/list": {"dag_runs": [], "total_entries": 0},
+    },
+    "kubeflow": {
+        "/apis/v2beta1/healthz": {"commit_sha": "x", "tag_name": "2.17.0", "multi_user": False},
+        "/apis/v2beta1/runs": {"runs": []},
+    },
+    "prefect": {"/api/admin/version": "3.9.1", "/api/health": True, "/api/flow_runs/filter": []},
+}
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(autouse=True)
+def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings but those of the test."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("FLOWYML_AIRFLOW_")]:
+        monkeypatch.delenv(name)
+
+
+def orchestrator(engine: str, url: str, **options: Any) -> Any:
+    pytest.importorskip({"airflow": "httpx", "kubeflow": "kfp"}.get(engine, engine))
+    if engine == "prefect":
+        options["work_pool"] = "pool"
+    return resolve(engine, url=url, token="x", retry_policy=ONCE, **options)
+
+
+def answers_of(engine: str) -> Callable[[Recorded], Reply]:
+    def reply(request: Recorded) -> Reply:
+        answer = ANSWERS[engine].get(request.path.partition("?")[0])
+        return Reply(404) if answer is None else Reply(body=json.dumps(answer).encode())
+
+    return reply
+
+
+@pytest.mark.parametrize("engine", ANSWERS)
+def test_an_engine_behind_tls(engine: str, private: Authority) -> None:
+    reply = answers_of(engine)
+    trusting: dict[str, Any] = {"ca_file": private.ca}
+    known = {**trusting, "client_cert": [str(private.client_cert), str(private.client_key)]}
+    with web(reply, private.server()) as server:
+        for options in (trusting, known, {"verify": False}):
+            reached = orchestrator(engine, server.url, **options)
+            assert reached.runs() == [], options
+            assert reached.health().reachable, options
+        with pytest.raises(EngineUnreachableError, match="certificate"):
+            orchestrator(engine, server.url).runs()
+    with web(reply, private.server(wants_certificate=True)) as server:
+        assert orchestrator(engine, server.url, **known).runs() == []
+        with pytest.raises(EngineUnreachableError):
+            orchestrator(engine, server.url, **trusting).runs()
+        assert "Bearer x" in {request.headers.get("authorization") for request in server.requests}
