@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from flowyml.core.credentials import LOGIN_OPTIONS
 from flowyml.core.errors import EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.core.tls import TLS_OPTIONS
 from flowyml.orchestrators.targets import resolve
 from tests.engines.web import Authority, Recorded, Reply, authority, web
 
@@ -75,3 +78,9 @@ def test_an_engine_behind_tls(engine: str, private: Authority) -> None:
         with pytest.raises(EngineUnreachableError):
             orchestrator(engine, server.url, **trusting).runs()
         assert "Bearer x" in {request.headers.get("authorization") for request in server.requests}
+
+
+@pytest.mark.parametrize("engine", ANSWERS)
+def test_the_options_have_the_same_names(engine: str) -> None:
+    taken = inspect.signature(type(orchestrator(engine, "http://127.0.0.1:9"))).parameters
+    assert {*LOGIN_OPTIONS, *TLS_OPTIONS} <= taken.keys()

@@ -14,7 +14,7 @@ from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreacha
 from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER
 from flowyml_kubeflow.connection import Connection
-from flowyml_kubeflow.transport import api_client
+from flowyml_kubeflow.transport import api_client, sign
 
 __all__ = ["AmbiguousError", "Client", "NotFoundError", "equals"]
 
@@ -162,7 +162,7 @@ class Client:
         message = f"KFP at {self.connection.where} answered {error.status}: {_message(error)}"
         if error.status == 401:
             return AuthenticationError(
-                f"{message} Check the token, the credentials or the cookies: they may have expired."
+                f"{message} Check the token, the credentials, the password or the cookies: they may have expired."
             )
         if error.status == 403:
             given = self.connection.given_namespace
@@ -200,7 +200,7 @@ class Client:
         except AuthenticationError:
             if not sign_in.renew(headers):
                 raise
-        self.api.cookie = sign_in.cookies.get() or ""
+        sign(self.api, sign_in)
         with self._translated():
             return call()
 

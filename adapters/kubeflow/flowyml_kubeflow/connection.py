@@ -1,4 +1,4 @@
-"""Which KFP is meant, and who asks: a token, an object of kfp's, or cookies of a login in front of it."""
+"""Which KFP is meant, and who asks: a token, an object of kfp's, a user, or cookies of a login in front of it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class About:
 class Connection:
     """The address of a KFP, and what each call to it carries. What KFP says of itself is asked once, when needed.
 
-    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in where ``sign_in`` has no token.
+    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in where ``sign_in`` names nobody.
     """
 
     def __init__(
@@ -136,38 +136,46 @@ class Connection:
 
 @dataclass(slots=True)
 class SignIn:
-    """``credentials`` are what ``kfp.Client`` takes by that name, and count where there is no token.
+    """``credentials`` are what ``kfp.Client`` takes by that name; they count where ``login`` has no token, and before
+    its user name and password.
 
     The official client takes this object for its own ``credentials``, and asks it before each call.
     """
 
-    token: Secret = field(default_factory=lambda: Secret("token"))
+    login: Login = field(default_factory=Login.of, repr=False)
     credentials: Any = field(default=None, repr=False)
     cookies: Secret = field(default_factory=lambda: Secret("cookies"))
-    basic: Login = field(default_factory=Login.of, repr=False)
 
     def beside(self, url: str) -> Self:
-        """With the user and password that stand in the URL, where nothing else gives an authorization."""
-        basic = Login.in_url(url)
-        return replace(self, basic=basic) if basic and not self.gives_token else self
+        """With the user in the URL where none else is named, and the password there where no other is given.
+
+        Raises ``ConfigurationError`` for a password without a user.
+        """
+        login = self.login
+        if login.username is None and (in_url := Login.in_url(url)):
+            login = replace(login, username=in_url.username, password=login.password or in_url.password)
+        if login.password and login.username is None:
+            raise ConfigurationError("password needs username=… beside it.")
+        return replace(self, login=login)
 
     @property
     def gives_token(self) -> bool:
         """Whether there is a token, which is known before it is read."""
-        return bool(self.token) or self.credentials is not None
+        return bool(self.login.token) or self.credentials is not None
 
     def headers(self) -> dict[str, str]:
         """What each call carries. Raises ``ConfigurationError`` where a file or a command gives nothing."""
-        found = self.basic.headers()
-        if token := self.token.get() or _token_of(self.credentials):
-            found["Authorization"] = f"Bearer {token}"
+        if self.login.token or self.credentials is None:
+            found = self.login.headers()
+        else:
+            found = {"Authorization": f"Bearer {token}"} if (token := _token_of(self.credentials)) else {}
         if cookies := self.cookies.get():
             found["Cookie"] = cookies
         return found
 
     def refresh_api_key_hook(self, configuration: Any) -> None:
         """Write the token into a configuration of the official client."""
-        if token := self.token.get():
+        if token := self.login.token.get():
             configuration.api_key["authorization"] = token
         elif self.credentials is not None:
             self.credentials.refresh_api_key_hook(configuration)
@@ -179,14 +187,13 @@ class SignIn:
         expire. True when trying again makes sense."""
         if refused != self.headers():  # another thread has renewed it
             return True
-        renewed = [secret.renew(secret.get() or "") for secret in (self.token, self.cookies) if secret]
+        asks = self.login.token if self.gives_token else self.login.password
+        renewed = [secret.renew(secret.get() or "") for secret in (asks, self.cookies) if secret]
         return any(renewed)
 
 
 def _token_of(credentials: Any) -> str | None:
     """The token that an object of ``kfp.client`` gives, which it does by writing it into a configuration."""
-    if credentials is None:
-        return None
     configuration = SimpleNamespace(api_key=dict[str, str]())
     credentials.refresh_api_key_hook(configuration)
     api_key: dict[str, str] = configuration.api_key

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowyml.artifacts import Store, open_store
 from flowyml.core.capabilities import Capabilities
-from flowyml.core.credentials import Secret
+from flowyml.core.credentials import Login, Secret
 from flowyml.core.errors import ConfigurationError, EngineError, EngineUnreachableError, RetryRefusedError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
@@ -38,9 +38,11 @@ class KubeflowOrchestrator(Orchestrator):
 
     ``namespace`` is the user's on a KFP of several. ``token`` is a bearer token, ``token_file`` the file that holds it,
     ``token_command`` a command that prints it, and ``credentials`` an object of ``kfp.client`` that gives it.
-    ``cookies`` are those of a login in front of KFP, ``cookies_file`` the file that holds them. Files and commands are
-    read again when what they gave is refused. ``ca_file`` is a file with the authorities to trust for TLS,
-    ``client_cert`` a file with a certificate and its key, or the two files; ``verify=False`` trusts any server.
+    ``username`` and ``password``, or ``password_file`` or ``password_command``, sign in to a proxy in front of KFP by
+    basic authentication, where nothing gives a token. ``cookies`` are those of a login in front of KFP,
+    ``cookies_file`` the file that holds them. Files and commands are read again when what they gave is refused.
+    ``ca_file`` is a file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key,
+    or the two files; ``verify=False`` trusts any server.
     ``service_account`` is that of the pods. ``experiment`` is where runs are filed. ``artifacts`` is a store that both
     the steps and you can reach, ``form`` that of the components, ``timeout`` the seconds that one call to KFP may take.
     """
@@ -58,6 +60,10 @@ class KubeflowOrchestrator(Orchestrator):
         token: str | None = None,
         token_file: str | os.PathLike[str] | None = None,
         token_command: str | Sequence[str] | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        password_file: str | os.PathLike[str] | None = None,
+        password_command: str | Sequence[str] | None = None,
         credentials: Any = None,
         cookies: str | None = None,
         cookies_file: str | os.PathLike[str] | None = None,
@@ -74,9 +80,11 @@ class KubeflowOrchestrator(Orchestrator):
     ) -> None:
         super().__init__(retry_policy=retry_policy, secrets=secrets)
         refuse_credentials(artifacts or "", "artifacts")
-        sign_in = SignIn(
-            Secret("token", token, token_file, token_command), credentials, Secret("cookies", cookies, cookies_file)
-        )
+        login = Login.of(
+            token=token, token_file=token_file, token_command=token_command, username=username,
+            password=password, password_file=password_file, password_command=password_command,
+        )  # fmt: skip
+        sign_in = SignIn(login, credentials, Secret("cookies", cookies, cookies_file))
         tls = Tls(verify, ca_file, client_cert)
         self._connection = (
             Connection(url, namespace=namespace, sign_in=sign_in, tls=tls, timeout=timeout) if url else None

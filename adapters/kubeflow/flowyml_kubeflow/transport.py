@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from flowyml.core.errors import AuthenticationError, EngineError
 from flowyml.core.web import LARGEST_ANSWER, Deadline, media_type
-from flowyml_kubeflow.connection import Connection
+from flowyml_kubeflow.connection import Connection, SignIn
 
-__all__ = ["api_client"]
+__all__ = ["api_client", "sign"]
 
 _deadline: ContextVar[Deadline | None] = ContextVar("_deadline", default=None)
 
@@ -46,14 +46,21 @@ def api_client(connection: Connection) -> Any:
         configuration.api_key["authorization"] = "replaced before each call"
         configuration.api_key_prefix["authorization"] = "Bearer"
         configuration.refresh_api_key_hook = sign_in.refresh_api_key_hook
-    client = kfp_server_api.ApiClient(configuration, cookie=sign_in.cookies.get() or "")
-    for name, value in sign_in.basic.headers().items():
-        client.set_default_header(name, value)
+    client = kfp_server_api.ApiClient(configuration)
+    sign(client, sign_in)
     rest = client.rest_client
     rest.pool_manager.pool_classes_by_scheme = _watched_pools()
     rest.pool_manager.request = _bounded(rest.pool_manager.request, connection.where, 4 * connection.timeout)
     rest.request = partial(_no_page, rest.request, connection.where)
     return client
+
+
+def sign(client: Any, sign_in: SignIn) -> None:
+    """Give a client what it does not read before each call, as it does a token: cookies, and a user's password."""
+    client.cookie = sign_in.cookies.get() or ""
+    if not sign_in.gives_token:
+        for name, value in sign_in.login.headers().items():
+            client.set_default_header(name, value)
 
 
 def _warn_not_of(host: str) -> None:

@@ -198,12 +198,47 @@ def test_credentials_in_a_stores_url_come_into_no_file(where: str) -> None:
     assert PLANTED not in str(refused.value)
 
 
-def test_a_user_and_password_in_the_url_sign_in_where_nothing_else_does() -> None:
+def basic(pair: str) -> str:
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("user", "options", "sent"),
+    [
+        (f"ada:{PLANTED}@", {}, basic(f"ada:{PLANTED}")),
+        ("", {"username": "ada", "password": PLANTED}, basic(f"ada:{PLANTED}")),
+        ("", {"username": "ada", "password_command": f"echo {PLANTED}"}, basic(f"ada:{PLANTED}")),
+        ("ada@", {"password_command": f"echo {PLANTED}"}, basic(f"ada:{PLANTED}")),
+        (f"ada:{PLANTED}@", {"username": "bob", "password": "other"}, basic("bob:other")),
+        (f"ada:{PLANTED}@", {"username": "bob", "password": "other", "token": "t"}, "Bearer t"),
+    ],
+)
+def test_a_user_and_a_password_sign_in_where_no_token_does(user: str, options: dict[str, str], sent: str) -> None:
     with web(lambda _: Reply(body=b"{}")) as engine:
-        KubeflowOrchestrator(engine.url.replace("http://", f"http://ada:{PLANTED}@")).runs()
-        runs = [request for request in engine.requests if "/runs" in request.path]
-        expected = base64.b64encode(f"ada:{PLANTED}".encode()).decode()
-        assert [request.headers["authorization"] for request in runs] == [f"Basic {expected}"]
+        KubeflowOrchestrator(engine.url.replace("http://", f"http://{user}"), **options).runs()
+        assert {request.headers["authorization"] for request in engine.requests} == {sent}
+        assert any("/runs" in request.path for request in engine.requests)
+
+
+def test_a_password_that_has_expired_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("first\n")
+
+    def reply(request: Recorded) -> Reply:
+        is_open = request.path.endswith("healthz") or request.headers.get("authorization") == basic("ada:second")
+        return Reply(body=b"{}") if is_open else Reply(401, b'{"error": "who asks?", "code": 16}')
+
+    with web(reply) as engine:
+        cluster = KubeflowOrchestrator(engine.url, username="ada", password_file=path)
+        with pytest.raises(AuthenticationError, match="answered 401"):
+            cluster.runs()
+        path.write_text("second\n")
+        assert cluster.runs() == []
+
+
+def test_a_password_without_a_user_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="password needs username"):
+        KubeflowOrchestrator("http://127.0.0.1:9", password="x")
 
 
 def test_the_client_needs_no_answer_to_be_made() -> None:
