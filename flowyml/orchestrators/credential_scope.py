@@ -18,7 +18,7 @@ from flowyml.orchestrators.config import Target
 
 __all__ = ["CREDENTIALS", "with_own_credentials", "without_credentials_of"]
 
-CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "cookies", "credentials"})
+CREDENTIALS = frozenset({*LOGIN_OPTIONS, "api_key", "cookies", "cookies_file", "credentials"})
 """The options of targets that prove who asks."""
 
 Tables = Mapping[str, Mapping[str, Any]]

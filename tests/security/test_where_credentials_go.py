@@ -19,6 +19,7 @@ from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import PrometheusMetricsCollector
 from flowyml.core.process_identity import identity_of
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
+from flowyml.orchestrators.credential_scope import without_credentials_of
 from flowyml.orchestrators.remote import RemoteOrchestrator
 from flowyml.orchestrators.targets import resolve, target
 from tests.engines.web import Recorded, Reply, Web, web
@@ -250,6 +251,16 @@ def test_a_targets_credentials_go_to_the_url_beside_them(
     if not sent:
         assert "password" in withheld
         assert f"Put those of {ELSEWHERE}" in withheld
+
+
+@pytest.mark.parametrize("option", ["token_file", "password_command", "cookies", "cookies_file", "api_key"])
+def test_so_do_those_in_files_and_of_commands(option: str) -> None:
+    Path("flowyml.toml").write_text(f'[orchestrators.prod]\nengine="kubeflow"\nurl="{HOME}"\n{option}="x"')
+    found = target("prod")
+    assert option in found.options
+    elsewhere = without_credentials_of(found, ELSEWHERE)
+    assert option not in elsewhere.options
+    assert f"{option} belongs to {HOME}" in elsewhere.withheld
 
 
 def test_a_refusal_says_what_was_withheld(thief: Web, monkeypatch: pytest.MonkeyPatch) -> None:
