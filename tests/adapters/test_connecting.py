@@ -80,6 +80,26 @@ def test_an_engine_behind_tls(engine: str, private: Authority) -> None:
         assert "Bearer x" in {request.headers.get("authorization") for request in server.requests}
 
 
+@pytest.mark.parametrize("files", ["two", "one"])
+def test_airflow_by_the_environment(
+    files: str, private: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("httpx")
+    (tmp_path / "token").write_text("from-a-file\n")
+    both = tmp_path / "both.pem"
+    both.write_bytes(private.client_cert.read_bytes() + private.client_key.read_bytes())
+    certificate = {"CLIENT_CERT": private.client_cert, "CLIENT_KEY": private.client_key}
+    given = {"one": {"CLIENT_CERT": both}, "two": certificate}[files]
+    for name, value in {"CA_FILE": private.ca, "TOKEN_FILE": tmp_path / "token", **given}.items():
+        monkeypatch.setenv(f"FLOWYML_AIRFLOW_{name}", str(value))
+    with web(answers_of("airflow"), private.server(wants_certificate=True)) as server:
+        with pytest.raises(EngineUnreachableError, match="certificate"):  # they are another address's
+            resolve("airflow", url=server.url, retry_policy=ONCE).runs()
+        monkeypatch.setenv("FLOWYML_AIRFLOW_URL", server.url)
+        assert resolve("airflow").runs() == []
+        assert server.requests[-1].headers["authorization"] == "Bearer from-a-file"
+
+
 @pytest.mark.parametrize("engine", ANSWERS)
 def test_the_options_have_the_same_names(engine: str) -> None:
     taken = inspect.signature(type(orchestrator(engine, "http://127.0.0.1:9"))).parameters
