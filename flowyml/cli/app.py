@@ -130,7 +130,12 @@ def app(called: Callable[[Call], None]) -> typer.Typer:
 
 def _by_typer(arguments: Sequence[str]) -> Call:
     calls: list[Call] = []
-    result = app(calls.append)(args=list(arguments), prog_name="flowyml", standalone_mode=False)
+    try:
+        result = app(calls.append)(args=list(arguments), prog_name="flowyml", standalone_mode=False)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # which Typer turns into an exit code of 1
+            raise ended.__context__ from None
+        raise
     return calls[-1] if calls else lambda: result if isinstance(result, int) else 0
 
 

@@ -224,6 +224,17 @@ def test_a_reader_that_leaves_causes_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("words", [(), ("--help",), ("run", "--help"), ("backends", "--help"), ("runs", "--json")])
+def test_nor_does_one_that_has_left_before(words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "flowyml", *words], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_step_does_not_fail_when_its_prints_are_not_read() -> None:
     Path("loud.py").write_text(
         "from flowyml import pipeline, step\n@step\ndef one() -> int:\n    for n in range(20000):\n"
