@@ -34,7 +34,7 @@ from flowyml_airflow.options import (
     step_options,
 )
 from flowyml_airflow.parameters import param
-from flowyml_airflow.schedule import check_schedule, delta, schedule_arguments, timetable_class
+from flowyml_airflow.schedule import asset_classes, check_schedule, delta, schedule_arguments, timetable_class
 from flowyml_airflow.task_arguments import asks_for_pod, called_back, grows, tries_again
 from flowyml_airflow.task_texts import TaskTexts
 
@@ -154,6 +154,9 @@ class _Dag:
         )
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
+        elif assets := asset_classes(self.options.get("schedule")):
+            dataset = ", ".join(f"{each.replace('Asset', 'Dataset')} as {each}" for each in assets)
+            imports += "\n" + dag_parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
         docs = docstring(dag_docs(self.flow, self.options, version, self._graph))
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
@@ -278,7 +281,7 @@ class _Dag:
             yield Pair("description=", Text(about))
         yield "doc_md=__doc__"
         yield Pair("tags=", value(_tags(plan, options, version)))
-        yield from schedule_arguments(self.schedule)
+        yield from schedule_arguments(self.schedule, options.get("schedule"))
         if plan.timeout_seconds is not None:
             yield f"dagrun_timeout={delta(plan.timeout_seconds)}"
         yield from (Pair(f"{name}=", value(options[name])) for name in DAG_ARGUMENTS if name in options)

@@ -42,6 +42,13 @@ except ImportError:  # before Airflow 3.2
     from airflow.timetables.trigger import {timetable}
 """
 
+ASSETS = """\
+try:
+    from airflow.sdk import {asset}
+except ImportError:  # Airflow 2
+    from airflow.datasets import {dataset}
+"""
+
 BRANCH_IMPORTS = """\
 try:
     from airflow.sdk import Label

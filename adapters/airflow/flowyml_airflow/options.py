@@ -56,11 +56,38 @@ _CALLBACKS: Check = (
     "'module.function', {'module.Notifier': {arguments}}, or a list of these",
     lambda value: all(map(_is_callback, value if isinstance(value, list | tuple) else [value])),
 )
+
+
+def _is_asset(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return _is_text(value)
+    match dict(value):
+        case {"all": parts, **rest} | {"any": parts, **rest}:
+            return not rest and isinstance(parts, list | tuple) and len(parts) > 0 and all(map(_is_asset, parts))
+        case {"alias": name, **rest}:
+            return not rest and _is_text(name)
+    return value.keys() <= {"name", "uri"} and len(value) > 0 and all(map(_is_text, value.values()))
+
+
+def _is_schedule(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(map(_is_asset, value))
+    return value in _PRESETS if isinstance(value, str) else isinstance(value, Mapping) and _is_asset(value)
+
+
+_SCHEDULE: Check = (
+    (
+        "'@once', '@continuous', a list of assets, {'all': […]} or {'any': […]}; an asset is its name or URI, "
+        "{'name': …, 'uri': …} or {'alias': …}"
+    ),
+    _is_schedule,
+)
 # Those that Airflow 2.11 and 3 know; source: airflow.utils.trigger_rule.
 _TRIGGER_RULES = (
     "all_success", "all_failed", "all_done", "all_skipped", "one_success", "one_failed", "one_done", "none_failed",
     "none_failed_min_one_success", "none_skipped", "always",
 )  # fmt: skip
+_PRESETS = ("@once", "@continuous")
 _WEIGHT_RULES = ("downstream", "upstream", "absolute")
 
 # Arguments of an operator: of a step, or as `default_args` of all steps.
@@ -101,6 +128,7 @@ _PIPELINE: Mapping[str, Check] = {
     **TASK_ARGUMENTS,
     **_DOCS,
     "description": _TEXT,
+    "schedule": _SCHEDULE,
     "tags": _TEXTS,
     "python": _TEXT,
     "artifacts": _TEXT,
@@ -117,7 +145,8 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     """The options of the pipeline, checked. Raises ``UnknownOptionError``.
 
     Beside Airflow's own: ``python`` is the interpreter that runs the steps, on the workers; ``artifacts`` is the folder
-    or URL that large outputs go to.
+    or URL that large outputs go to. ``schedule`` is one that Airflow alone has, for a pipeline without a schedule of
+    FlowyML's.
     """
     return _checked(plan.options.get("airflow", {}), f"pipeline {plan.name!r}", _PIPELINE)
 

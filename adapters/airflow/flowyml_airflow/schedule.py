@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from flowyml.core.errors import ScheduleError
 from flowyml.core.schedule import Schedule
-from flowyml.plan.layout import Group, Pair, Part, text_literal
+from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Plan
 
-__all__ = ["check_schedule", "delta", "schedule_arguments", "since", "timetable_class"]
+__all__ = ["asset_classes", "check_schedule", "delta", "schedule_arguments", "since", "timetable_class"]
 
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 
@@ -44,10 +45,10 @@ def check_schedule(plan: Plan, schedule: Schedule | None) -> None:
             )
 
 
-def schedule_arguments(schedule: Schedule | None) -> Iterator[Part]:
-    """The arguments of a DAG that say when it runs."""
+def schedule_arguments(schedule: Schedule | None, own: Any = None) -> Iterator[Part]:
+    """The arguments of a DAG that say when it runs. ``own`` is a schedule that Airflow alone has."""
     if schedule is None:
-        yield "schedule=None"
+        yield Pair("schedule=", _own(own))
         yield f"start_date={_moment(_NO_START)}"
         yield "catchup=False"
         return
@@ -61,6 +62,40 @@ def schedule_arguments(schedule: Schedule | None) -> Iterator[Part]:
     if schedule.end:
         yield f"end_date={_moment(schedule.end)}"
     yield f"catchup={schedule.catch_up}"
+
+
+def _own(given: Any) -> Part:
+    if given is None or isinstance(given, str):
+        return value(given)
+    return Group("[", [_asset(each) for each in given], "]") if isinstance(given, list | tuple) else _asset(given)
+
+
+def _asset(given: str | Mapping[str, Any]) -> Part:
+    if isinstance(given, str):
+        return f"Asset({text_literal(given)})"
+    for word in ("all", "any"):
+        if word in given:
+            return Group(f"Asset{word.title()}(", [_asset(each) for each in given[word]], ")")
+    if "alias" in given:
+        return f"AssetAlias({text_literal(given['alias'])})"
+    return Group("Asset(", [f"{name}={text_literal(given[name])}" for name in ("name", "uri") if name in given], ")")
+
+
+def asset_classes(given: Any) -> list[str]:
+    """The classes of Airflow's that a schedule of assets is made of."""
+    if given is None or (isinstance(given, str) and given.startswith("@")):
+        return []
+    found = (
+        {"Asset"}
+        if isinstance(given, str) or (isinstance(given, Mapping) and {"name", "uri"} & given.keys())
+        else set()
+    )
+    if isinstance(given, Mapping):
+        found |= {f"Asset{word.title()}" for word in ("alias", "all", "any") if word in given}
+        given = [*given.get("all", ()), *given.get("any", ())]
+    if not isinstance(given, str):
+        found |= {name for each in given for name in asset_classes(each)}
+    return sorted(found)
 
 
 def timetable_class(schedule: Schedule) -> str:

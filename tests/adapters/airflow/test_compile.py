@@ -248,6 +248,33 @@ def test_schedules_become_timetables() -> None:
     assert "schedule=DeltaTriggerTimetable(timedelta(minutes=90))," in text(one_step(), Schedule(interval_seconds=5400))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("@once", 'schedule="@once"'),
+        (["s3://a", {"alias": "b"}], 'schedule=[Asset("s3://a"), AssetAlias("b")]'),
+        (
+            {"any": [{"name": "a", "uri": "s3://a"}, {"all": ["b", "c"]}]},
+            'schedule=AssetAny(Asset(name="a", uri="s3://a"), AssetAll(Asset("b"), Asset("c")))',
+        ),
+        (["x')]  # "], """schedule=[Asset("x')]  # ")]"""),
+    ],
+)
+def test_a_schedule_that_airflow_alone_has(wanted: Any, said: str) -> None:
+    dag = text(one_step(options={"airflow": {"schedule": wanted}}))
+    assert said in dag
+    assert ("from airflow.datasets import" in dag) is (wanted != "@once")
+    assert said not in text(one_step(options={"airflow": {"schedule": wanted}}), schedule=Schedule.of("hourly", 5))
+
+
+@pytest.mark.parametrize(
+    "wanted", ["@daily", [], [1], {"any": []}, {"name": "a", "x": "b"}, {"all": ["a"], "any": ["b"]}]
+)
+def test_a_schedule_that_airflow_does_not_have(wanted: Any) -> None:
+    with pytest.raises(UnknownOptionError, match="a list of assets"):
+        text(one_step(options={"airflow": {"schedule": wanted}}))
+
+
 def test_no_two_steps_share_a_task_and_none_is_the_start_task() -> None:
     names = [
         "a b",

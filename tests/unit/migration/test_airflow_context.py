@@ -291,3 +291,58 @@ def test_functions_that_stay_with_their_operators(tmp_path: Path, function: str,
 def test_what_no_step_means_stays_an_operator(tmp_path: Path, task: str) -> None:
     (result,) = written(tmp_path, task, "schedule=None, params={'code': 1}").dags
     assert result.verdict is Verdict.AIRFLOW
+
+
+@pytest.mark.parametrize(
+    ("pull", "wanted"),
+    [
+        ("ti.xcom_pull(task_ids='first')", "{'n': [4]} there"),
+        ("task_instance.xcom_pull('first', key='return_value')['n']", "[4] there"),
+    ],
+)
+def test_what_a_template_pulls_flows_as_a_value(tmp_path: Path, pull: str, wanted: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+        @task
+        def first(): return {{"n": [4]}}
+        @task
+        def show(text): return text
+        taken = "{{{{ {pull} }}}} there"
+        first() >> [show(taken), BashOperator(task_id="say", bash_command='echo "' + taken + '"')]
+        """,
+    )
+    found = outputs(tmp_path, made, f"pulled_{len(pull)}")
+    assert found["show"] == found["say"] == wanted
+    assert "a value of the run stands in a command, as in the DAG: a shell reads it" in {
+        note.reason for note in made.dags[0].notes
+    }
+
+
+@pytest.mark.parametrize(
+    ("pull", "why"),
+    [
+        ("ti.xcom_pull(task_ids='early')", "it pulls what early returned, and does not wait for it itself"),
+        ("ti.xcom_pull(task_ids='nothing')", "it pulls what nothing returned, which is not one value"),
+        ("ti.xcom_pull(task_ids='many')", "it pulls what many returned, which is not one value"),
+        ("ti.xcom_pull(task_ids='first', key='mine')", "it has the template"),
+        ("ti.xcom_pull(task_ids='first', dag_id='other')", "it has the template"),
+        ("ti.xcom_pull(task_ids=['first'])", "it has the template"),
+    ],
+)
+def test_a_pull_that_is_no_value_of_a_step_keeps_the_operator(tmp_path: Path, pull: str, why: str) -> None:
+    made = written(
+        tmp_path,
+        f"""
+        def show(text): return text
+        @task
+        def many(n): return n
+        early, first = EmptyOperator(task_id="early"), BashOperator(task_id="first", bash_command="echo")
+        shown = PythonOperator(task_id="show", python_callable=show, op_args=["{{{{ {pull} }}}}"])
+        early >> first >> shown
+        [EmptyOperator(task_id="nothing"), many.expand(n=[1])] >> shown
+        """,
+    )
+    (note,) = [note for note in made.dags[0].notes if note.construct == "task show"]
+    assert note.kind is Kind.OPAQUE
+    assert note.reason.startswith(why)

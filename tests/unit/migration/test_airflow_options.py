@@ -24,7 +24,9 @@ from airflow.operators.empty import EmptyOperator
 from airflow.operators.python import ExternalPythonOperator, PythonOperator
 from airflow.providers.slack.notifications.slack import SlackNotifier
 from airflow.models import Variable
+from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.definitions.deadline import DeadlineAlert
+from airflow.timetables.events import EventsTimetable
 from our.alerts import page
 def show(text): return text
 def tell(context): print("ended")
@@ -188,3 +190,22 @@ def test_a_function_that_makes_a_command(tmp_path: Path) -> None:
     kinds = {note.construct: note.kind for note in made.dags[0].notes}
     assert kinds == {"task show": Kind.KEPT, "task templated": Kind.REFUSED}
     assert 'return bash(show("on"), env={"DAY": f"{ds}"})' in made.text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kept"),
+    [
+        ("'@once'", "@once"),
+        ("'@continuous'", "@continuous"),
+        ("[Asset('a'), Asset(name='b', uri='s3://b')]", ["a", {"name": "b", "uri": "s3://b"}]),
+        ("(Asset('a') | AssetAlias('c')) & Asset('d')", {"all": [{"any": ["a", {"alias": "c"}]}, "d"]}),
+        ("[Asset(Variable.get('x'))]", None),
+        ("EventsTimetable([])", None),
+    ],
+)
+def test_a_schedule_of_airflows_alone_stays_an_option(tmp_path: Path, schedule: str, kept: object) -> None:
+    made = written(tmp_path, f"schedule={schedule}", "EmptyOperator(task_id='a')")
+    options = loaded(tmp_path, made, f"own_schedule_{len(schedule)}").flow.compile().options
+    assert options.get("airflow", {}).get("schedule") == kept
+    assert said(made.dags[0])["schedule"].startswith("Airflow alone has it" if kept else "FlowyML has no schedule like")
+    assert made.dags[0].verdict is (Verdict.ANY if kept else made.dags[0].verdict)

@@ -68,8 +68,17 @@ def task(found):
         "over": sorted(value) if isinstance(value, dict) else None,
     }
 
+def assets(of):
+    parts = getattr(of, "objects", None)
+    if parts is not None:
+        return type(of).__name__.replace("Dataset", "Asset") + "(" + ",".join(sorted(map(assets, parts))) + ")"
+    return str(getattr(of, "name", None) or getattr(of, "uri", of))
+
 def schedule(dag):
     table = dag.timetable
+    of = getattr(table, "asset_condition", None) or getattr(table, "dataset_condition", None)
+    if of is not None and type(table).__name__ in ("AssetTriggeredTimetable", "DatasetTriggeredTimetable"):
+        return "assets:" + assets(of)
     inner = getattr(table, "_expression", None) or getattr(table, "expression", None)
     if inner is not None:
         zone = getattr(table, "_timezone", None) or getattr(table, "timezone", None)
@@ -258,7 +267,8 @@ def _compared(
         return f"Airflow does not load the compiled DAG: {lines[-1] if lines else 'it has an error'}"
     mark = mark_of(text.stdout.encode())
     helpers = mark.facts.get("helpers", ()) if mark else ()
-    return list(compare(before["dags"][dag.dag_id], after, dag.schedule, helpers))
+    schedule = after["schedule"] if dag.schedule == "None" else dag.schedule  # one of Airflow's stands in the options
+    return list(compare(before["dags"][dag.dag_id], after, schedule, helpers))
 
 
 def _compiled(folder: Path, file: FileResult, dag: DagResult) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from flowyml.migration.airflow.model import DagModel, TaskModel
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.context import Asking, Template, is_template, notes_of_intervals
-from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, named
+from flowyml.migration.airflow.writer.deciding.decision import Decision, Function, edges_in, named
 from flowyml.migration.airflow.writer.deciding.functions import call_arguments
 from flowyml.migration.airflow.writer.deciding.options import CALLBACKS, fits
 from flowyml.migration.airflow.writer.deciding.step_options import OPTIONS, OURS, held_by
@@ -47,12 +47,14 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision 
         return Decision(task, "bash", arguments=arguments, notes=[note])
     made = Decision(task, "call", arguments=arguments, notes=[note, *notes_of_intervals(asking)], asking=asking)
     said = arguments["command"]
-    if isinstance(said, Template) and any(
-        part[0] in asking.parameters for part in said.parts if isinstance(part, tuple)
+    made.may_be_missing = any(made.whole) and (task.trigger_rule != "all_success" or task.teardown)
+    if any(edges_in([said])) or (
+        isinstance(said, Template)
+        and any(part[0] in asking.parameters for part in said.parts if isinstance(part, tuple))
     ):
         made.notes.append(
-            Note(Kind.CHANGED, f"bash_command of {task.task_id}", task.place, "a parameter stands in a command, as in "
-                 "the DAG: a shell reads it", "Give it in env, and write \"$NAME\" in the command.")
+            Note(Kind.CHANGED, f"bash_command of {task.task_id}", task.place, "a value of the run stands in a command, "
+                 "as in the DAG: a shell reads it", "Give it in env, and write \"$NAME\" in the command.")
         )  # fmt: skip
     return made
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
-from flowyml.migration.airflow.model import DagModel, Reference, TaskModel
+from flowyml.migration.airflow.model import DagModel, Reference, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -54,8 +54,8 @@ class Word:
     name: str
 
 
-Code = tuple[str | Word, ...]
-"""An expression of Python."""
+Code = tuple[str | Word | ValueEdge, ...]
+"""An expression of Python, with values of other tasks in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +152,8 @@ class Asking:
                 return _Made((repr(number),))
             case ast.Name(id=name):
                 return self._name(name)
-            case ast.Subscript(value=ast.Name(id="params"), slice=ast.Constant(value=str() as name)):
-                return self._parameter(name)
+            case ast.Subscript(value=inner, slice=ast.Constant(value=str() | int() as key)):
+                return self._item(inner, key)
             case ast.Attribute(value=ast.Name(id=of), attr=name) if of in ("params", *_RECORDS):
                 return self._of_record(of, name)
             case ast.Attribute(value=inner, attr=name) if name in _PARTS:
@@ -178,6 +178,37 @@ class Asking:
                 return self._constant(self.dag.dag_id)
         return None
 
+    def _item(self, inner: ast.expr, key: str | int) -> _Made | None:
+        """A parameter, or a part of what another task returned."""
+        match inner:
+            case ast.Name(id="params"):
+                return self._parameter(key) if isinstance(key, str) else None
+            case ast.Call(func=ast.Attribute(attr="xcom_pull")) if made := self._made(inner):
+                return _Made((*made.code, f"[{_quoted(key)}]")) if _may_be_key(key) else None
+        return None
+
+    def _pulled(self, of: ast.expr, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
+        """What another task returned, which this one waits for."""
+        if not isinstance(of, ast.Name) or of.id not in ("ti", "task_instance"):
+            return None
+        given = dict(zip(("task_ids", "dag_id", "key"), arguments, strict=False))
+        given |= {each.arg or "**": each.value for each in named}
+        match given:
+            case {"task_ids": ast.Constant(value=str() as name), "key": ast.Constant(value="return_value"), **rest}:
+                pass
+            case {"task_ids": ast.Constant(value=str() as name), **rest}:
+                pass
+            case _:
+                return None
+        target = self.dag.task(name)
+        if rest or target is None:
+            return None
+        if name not in self.task.upstream:
+            raise Unclear(f"it pulls what {name} returned, and does not wait for it itself")
+        if target.mapped or target.in_mapped_group or target.operator in ("EmptyOperator", "DummyOperator"):
+            raise Unclear(f"it pulls what {name} returned, which is not one value")
+        return _Made((ValueEdge(name),))
+
     def _joined(self, node: ast.BinOp) -> _Made | None:
         """A moment with one of Airflow's filters, or moved by a span of time."""
         left = self._made(node.left)
@@ -191,6 +222,8 @@ class Asking:
         return None
 
     def _called(self, inner: ast.expr, name: str, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
+        if name == "xcom_pull":
+            return self._pulled(inner, arguments, named)
         if isinstance(inner, ast.Name) and inner.id == "macros":
             return self._macro(name, arguments, named)
         made = self._made(inner)
@@ -393,6 +426,14 @@ def uses_as_datetime(tree: ast.AST, is_it: Callable[[ast.AST], bool]) -> bool:
 def _may_be_quoted(text: str) -> bool:
     """Whether a text can stand in an expression of an f-string of Python 3.10."""
     return text.isprintable() and not set(text) & {"'", '"', "\\", "{", "}", "#"}
+
+
+def _may_be_key(key: str | int) -> bool:
+    return isinstance(key, int) or _may_be_quoted(key)
+
+
+def _quoted(key: str | int) -> str:
+    return f"'{key}'" if isinstance(key, str) else str(key)
 
 
 def _number(node: ast.expr) -> int | None:

@@ -168,7 +168,9 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     edges = {edge.task_id for each in dag.decisions for edge in each.edges}
     dag.taken = frozenset({*edges, *(block.by for path in dag.paths.values() for block in path)})
     dag.picked = _picked(dag)
-    dag.schedule, notes = schedule_of(model)
+    dag.schedule, own, notes = schedule_of(model)
+    if own is not None:
+        dag.options = {**dag.options, "airflow": {**dag.options.get("airflow", {}), "schedule": own}}
     dag.notes += notes
 
 

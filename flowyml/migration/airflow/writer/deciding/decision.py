@@ -10,7 +10,7 @@ import libcst as cst
 
 from flowyml.migration.airflow.model import FunctionModel, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.choices import Choice
-from flowyml.migration.airflow.writer.deciding.context import Asking
+from flowyml.migration.airflow.writer.deciding.context import Asked, Asking, Template
 from flowyml.migration.airflow.writer.moving import Needed
 from flowyml.migration.airflow.writer.notes import Note
 
@@ -95,6 +95,10 @@ def edges_in(values: Any) -> Iterator[ValueEdge]:
             yield from edges_in(value)
         elif isinstance(value, dict):
             yield from edges_in(value.values())
+        elif isinstance(value, Template):
+            yield from edges_in(value.parts)
+        elif isinstance(value, Asked):
+            yield from edges_in(value.code)
 
 
 def named(task: TaskModel) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from flowyml.migration.airflow.model import DagModel
+from flowyml.migration.airflow.model import AssetRef, DagModel
 from flowyml.migration.airflow.writer.deciding.dates import zone_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
 
@@ -24,11 +25,14 @@ class Schedule:
     shown: str = "None"
 
 
-def schedule_of(dag: DagModel) -> tuple[Schedule | None, list[Note]]:
-    """The schedule of a DAG, if it has one that FlowyML has too, and what became of it."""
+def schedule_of(dag: DagModel) -> tuple[Schedule | None, Any, list[Note]]:
+    """The schedule of a DAG, if it has one that FlowyML has too, else one of Airflow's alone; and what became of it.
+
+    Source of the second one's form: flowyml_airflow.options.
+    """
     said = dag.schedule if dag.schedule_known else None
     if said == "None":
-        return None, []
+        return None, None, []
     kind, _, rest = (said or "").partition(":")
     zone = zone_of(dag)
     place = dag.schedule_argument.place if dag.schedule_argument else dag.place
@@ -39,13 +43,47 @@ def schedule_of(dag: DagModel) -> tuple[Schedule | None, list[Note]]:
         seconds = float(rest)
         shown = f"delta:{seconds}"
     else:
+        if (own := _own(dag)) is not None:
+            return None, own, [
+                Note(Kind.CHANGED, "schedule", place, "Airflow alone has it: it stands in airflow={…}, and is the same "
+                     "there", "On another engine, schedule the pipeline by cron, or run it by a hook or an API call.")
+            ]  # fmt: skip
         wanted = said or "one that is not known"
         wanted += "" if zone else " in a time zone that is not known"
-        return None, [
+        return None, None, [
             Note(Kind.CHANGED, "schedule", place, f"FlowyML has no schedule like {wanted}",
                  "Schedule the pipeline by hand, or run it by a hook or an API call.")
         ]  # fmt: skip
     start = dag.start_date if isinstance(dag.start_date, datetime) else None
     made = Schedule(cron, seconds, zone if zone and zone != "UTC" else "", start, bool(dag.catchup), shown)
     why = "the module schedules the pipeline on Airflow when it is run as a script"
-    return made, [Note(Kind.KEPT, "schedule", place, why)]
+    return made, None, [Note(Kind.KEPT, "schedule", place, why)]
+
+
+def _own(dag: DagModel) -> Any:
+    if dag.schedule in ("@once", "@continuous"):
+        return dag.schedule
+    given = dag.schedule_value
+    try:
+        return [_asset(each) for each in given] if isinstance(given, list | tuple) else _asset(given)
+    except _UnknownError:
+        return None
+
+
+class _UnknownError(Exception):
+    """An asset that a pipeline cannot name."""
+
+
+def _asset(given: Any) -> Any:
+    if not isinstance(given, AssetRef) or any("{" in each for each in (given.name, given.uri)):
+        raise _UnknownError
+    match given.kind:
+        case "all" | "any":
+            return {given.kind: [_asset(each) for each in given.parts]}
+        case "alias":
+            return {"alias": given.name}
+        case "asset" if given.name and given.uri and given.name != given.uri:
+            return {"name": given.name, "uri": given.uri}
+        case "asset":
+            return given.name or given.uri
+    raise _UnknownError

@@ -70,11 +70,11 @@ def _returns(decision: Decision) -> str:
 def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:
     match given:
         case Template():
-            return _f_string(given, word)
+            return _f_string(given, values, word)
         case Asked() if given.parameters or not given.code:
             return Group("{", [Pair(f"{text_literal(each)}: ", each) for each in given.parameters], "}")
         case Asked():
-            return _code(given.code, word)
+            return _code(given.code, values, word)
         case ValueEdge():
             return values[given.task_id, given.key]
         case list():
@@ -85,16 +85,22 @@ def _part(given: Any, values: Variables, word: Callable[[str], str]) -> Part:
     return value(given)
 
 
-def _code(code: Code, word: Callable[[str], str]) -> str:
-    return "".join(word(each.name) if isinstance(each, Word) else each for each in code)
+def _code(code: Code, values: Variables, word: Callable[[str], str]) -> str:
+    made = ""
+    for each in code:
+        if isinstance(each, ValueEdge):
+            made += values[each.task_id, each.key]
+        else:
+            made += word(each.name) if isinstance(each, Word) else each
+    return made
 
 
-def _f_string(template: Template, word: Callable[[str], str]) -> str:
+def _f_string(template: Template, values: Variables, word: Callable[[str], str]) -> str:
     made = ""
     for part in template.parts:
         if isinstance(part, str):
             escaped = repr(f'"{part}')[2:-1].replace("\\'", "'").replace('"', '\\"')
             made += escaped.replace("{", "{{").replace("}", "}}")
         else:
-            made += f"{{{_code(part, word)}}}"
+            made += f"{{{_code(part, values, word)}}}"
     return f'f"{made}"'
