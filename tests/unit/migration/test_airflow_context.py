@@ -183,7 +183,7 @@ def test_a_schedule_has_the_time_zone_of_its_timetable(tmp_path: Path, zone: str
     ("task", "asks"),
     [
         ("BashOperator(task_id='show', bash_command='{{ var.value.x }} {{ ds }}')", True),
-        ("PythonOperator(task_id='show', python_callable=lambda ti, ds: ds)", True),
+        ("PythonOperator(task_id='show', python_callable=lambda ti, ds: (ti.try_number, ds)[1])", True),
         ("BashOperator(task_id='show', bash_command='{{ var.value.x }}', doc_md='ds')", False),
         ("PythonOperator(task_id='show', python_callable=lambda ti: ti.task_id)", False),
     ],
@@ -254,7 +254,7 @@ def test_what_stays_an_operator(tmp_path: Path, body: str, dag: str, words: str)
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("def show(ti): return 1", "it takes ti of Airflow"),
+        ("def show(ti): return ti.try_number", "it takes ti of Airflow"),
         ("def show(try_number=0): return try_number", "it takes try_number of Airflow"),
         ("def show(partition_key=None): return partition_key", "it takes partition_key of Airflow"),
         ("def show(yesterday_ds_nodash=''): return yesterday_ds_nodash", "it takes yesterday_ds_nodash of Airflow"),
@@ -346,3 +346,47 @@ def test_a_pull_that_is_no_value_of_a_step_keeps_the_operator(tmp_path: Path, pu
     (note,) = [note for note in made.dags[0].notes if note.construct == "task show"]
     assert note.kind is Kind.OPAQUE
     assert note.reason.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("ti", "return ti.xcom_pull(task_ids='first')['n'], ti.xcom_pull('last', key='return_value')"),
+        ("**context", "ti = context['ti']\n    return ti.xcom_pull('first')['n'], ti.xcom_pull(task_ids='last')"),
+        ("*, task_instance=None, **_", "t = task_instance\n    return t.xcom_pull('first')['n'], t.xcom_pull('last')"),
+    ],
+)  # fmt: skip
+def test_what_a_function_pulls_flows_as_a_value(tmp_path: Path, head: str, body: str) -> None:
+    made = written(
+        tmp_path,
+        """
+        @task
+        def first(): return {"n": 4}
+        @task
+        def last(): return "there"
+        [first(), last()] >> PythonOperator(task_id="show", python_callable=show)
+        """,
+        head=f"def show({head}):\n    {body}\n",
+    )
+    assert outputs(tmp_path, made, f"pulled_by_{len(head)}")["show"] == (4, "there")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "ti.xcom_push('k', 1)", "ti.xcom_pull(task_ids='first', key='k')", "print(ti)", "mine = ti\n    mine = 2",
+        "mine = ti\n    print(mine)", "ti.xcom_pull(task_ids=['first'])", "one, two = ti, 2", "ti.xcom_pull()",
+    ],
+)  # fmt: skip
+def test_a_function_that_asks_more_of_its_task_keeps_the_operator(tmp_path: Path, body: str) -> None:
+    made = written(
+        tmp_path,
+        """
+        @task
+        def first(): return {"n": 4}
+        first() >> PythonOperator(task_id="show", python_callable=show)
+        """,
+        head=f"def show(ti):\n    {body}\n",
+    )
+    (note,) = [note for note in made.dags[0].notes if note.construct == "task show"]
+    assert note.kind is Kind.OPAQUE

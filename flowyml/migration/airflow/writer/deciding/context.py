@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,6 +177,21 @@ class Asking:
             case "dag" | "ti" | "task_instance", "dag_id":
                 return self._constant(self.dag.dag_id)
         return None
+
+    def pulled(self, calls: Sequence[ast.Call]) -> Asked:
+        """What stands in for Airflow's task instance, of which only values are pulled. Raises ``Unclear``."""
+        found: dict[str, Code] = {}
+        for call in calls:
+            made = self._pulled(ast.Name("ti"), call.args, call.keywords)
+            name = made.code[0].task_id if made and isinstance(made.code[0], ValueEdge) else ""
+            if made is None or not _may_be_quoted(name):
+                raise Unclear(f"it has {ast.unparse(call)[:60]}")
+            found[name] = (f"'{name}': ", *made.code, ", ")
+        if not found:
+            return Asked(("None",))
+        values = [part for each in found.values() for part in each][:-1]
+        head = "(xcom_pull=lambda task_ids, key='return_value': {"
+        return Asked((Word("SimpleNamespace"), head, *values, "}[task_ids])"))
 
     def _item(self, inner: ast.expr, key: str | int) -> _Made | None:
         """A parameter, or a part of what another task returned."""

@@ -146,7 +146,33 @@ def _by_name(asking: Asking, name: str, tree: ast.AST, is_it: Callable[[ast.AST]
     is_moment = name in ("logical_date", "execution_date", "data_interval_start", "data_interval_end")
     if is_moment and not uses_as_datetime(tree, is_it):
         raise Unclear(f"it takes {name} of Airflow, which is more than a datetime")
+    if name in ("ti", "task_instance"):
+        return asking.pulled(_pulls(tree, name, is_it))
     return asking.by_name(name)
+
+
+def _pulls(tree: ast.AST, name: str, is_it: Callable[[ast.AST], bool]) -> list[ast.Call]:
+    """The calls by which a function pulls values. Raises ``Unclear`` where it does anything else with its task."""
+    nodes = list(ast.walk(tree))
+    kept = [node for node in nodes if isinstance(node, ast.Assign) and is_it(node.value)]
+    names = {each.id for node in kept for each in node.targets if isinstance(each, ast.Name)}
+    stored = [node for node in nodes if isinstance(node, ast.Name) and node.id in names and not _is_read(node)]
+
+    def stands_for(node: ast.AST) -> bool:
+        return is_it(node) or (isinstance(node, ast.Name) and node.id in names and _is_read(node))
+
+    calls = [
+        node for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "xcom_pull"
+        and stands_for(node.func.value)
+    ]  # fmt: skip
+    if len(calls) + len(kept) != sum(map(stands_for, nodes)) or not len(stored) == len(kept) == len(names):
+        raise Unclear(f"it takes {name} of Airflow")
+    return calls
+
+
+def _is_read(node: ast.Name) -> bool:
+    return isinstance(node.ctx, ast.Load)
 
 
 def _keys_of(tree: ast.AST, rest: str) -> set[str]:

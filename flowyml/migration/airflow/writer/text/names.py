@@ -31,7 +31,8 @@ HOMES = (
 )
 """FlowyML's words, by the module that they are imported from."""
 STANDARD = (
-    ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")), ("typing", ("Any",)),
+    ("contextlib", ("suppress",)), ("datetime", ("UTC", "date", "datetime", "timedelta")),
+    ("types", ("SimpleNamespace",)), ("typing", ("Any",)),
 )  # fmt: skip
 """The same of the standard library."""
 
