@@ -193,7 +193,7 @@ def test_a_short_circuit_skips_all_or_what_follows(tmp_path: Path, whole: bool, 
     [
         ("def choose(): return open('x').read()", "", "its choice is only known when it runs"),
         ("def choose(): return 'nowhere'", "", "it may choose 'nowhere', and the DAG has no task of that name"),
-        ("def choose(ti): return 'a'", "", "it takes ti of Airflow"),
+        ("def choose(ti): return ti.task_id", "", "it takes ti of Airflow"),
         ("def choose(ds): return ds", "", "its choice is only known when it runs"),
         ("def choose():\n    if random.random() < 1: return 'a'\n    return ['a', 'b']", "", "lists of ids or None"),
         ("def choose():\n    for each in ('a', 'b'): return each", "", "its choice is only known when it runs"),
