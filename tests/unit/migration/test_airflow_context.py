@@ -390,3 +390,40 @@ def test_a_function_that_asks_more_of_its_task_keeps_the_operator(tmp_path: Path
     )
     (note,) = [note for note in made.dags[0].notes if note.construct == "task show"]
     assert note.kind is Kind.OPAQUE
+
+
+def test_what_a_run_is_given_is_a_parameter(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        """
+        @task
+        def show(one, two, three): return "|".join((one, two, three))
+        show("{{ dag_run.conf['a'] }}", "{{ dag_run.conf.get('a') }}", "{{ dag_run.conf.get('b', 'none') }}")
+        BashOperator(task_id="say", bash_command="echo {{ dag_run.conf['b'] }}")
+        """,
+    )
+    assert "def flow(a: str | None = None, b: str | None = None) -> None:" in made.text
+    assert outputs(tmp_path, made, "given_none") == {"show": "|None|none", "say": ""}
+    assert outputs(tmp_path, made, "given_some", a="x", b="y") == {"show": "x|x|y", "say": "y"}
+    reasons = {note.construct: note.reason for note in made.dags[0].notes if note.kind is Kind.CHANGED}
+    assert reasons["dag_run.conf of a"] == "it is a parameter of the pipeline"
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ("dag_run.conf['n']", "it takes 'n' of dag_run.conf, which is one of the params too"),
+        ("dag_run.conf['show']", "it takes 'show' of dag_run.conf, a name that is not free in Python"),
+        ("dag_run.conf['ds']", "it takes 'ds' of dag_run.conf, a name that is not free in Python"),
+        ("dag_run.conf", "it has the template {{ dag_run.conf }}"),
+        ("dag_run.conf.get('a', ds)", "it has the template"),
+    ],
+)
+def test_what_a_run_is_given_keeps_the_operator_where_it_may_mean_more(tmp_path: Path, asked: str, why: str) -> None:
+    made = written(
+        tmp_path, f'PythonOperator(task_id="t", python_callable=show, op_args=["{{{{ {asked} }}}}"])',
+        "schedule=None, params={'n': 3}", "def show(text): return text\n",
+    )  # fmt: skip
+    (note,) = [note for note in made.dags[0].notes if note.construct == "task t"]
+    assert note.kind is Kind.OPAQUE
+    assert note.reason.startswith(why)

@@ -50,7 +50,7 @@ def step_of_command(dag: DagModel, task: TaskModel, moving: Moving) -> Decision 
     made.may_be_missing = any(made.whole) and (task.trigger_rule != "all_success" or task.teardown)
     if any(edges_in([said])) or (
         isinstance(said, Template)
-        and any(part[0] in asking.parameters for part in said.parts if isinstance(part, tuple))
+        and any(each in asking.parameters for part in said.parts if isinstance(part, tuple) for each in part)
     ):
         made.notes.append(
             Note(Kind.CHANGED, f"bash_command of {task.task_id}", task.place, "a value of the run stands in a command, "

@@ -83,13 +83,17 @@ class _Made:
 
 @dataclass(slots=True)
 class Asking:
-    """What one task asks for. ``dates`` and ``parameters`` are those of the pipeline that its step takes."""
+    """What one task asks for. ``dates`` and ``parameters`` are those of the pipeline that its step takes.
+
+    ``conf`` are those of the parameters that stand for what a run of Airflow may be given beside its params.
+    """
 
     dag: DagModel
     task: TaskModel
     taken: frozenset[str]
     dates: dict[str, None] = field(default_factory=dict)
     parameters: dict[str, None] = field(default_factory=dict)
+    conf: dict[str, None] = field(default_factory=dict)
 
     # What a function takes by name.
 
@@ -198,8 +202,27 @@ class Asking:
         match inner:
             case ast.Name(id="params"):
                 return self._parameter(key) if isinstance(key, str) else None
+            case ast.Attribute(value=ast.Name(id="dag_run"), attr="conf"):
+                return self._conf(key, "") if isinstance(key, str) else None
             case ast.Call(func=ast.Attribute(attr="xcom_pull")) if made := self._made(inner):
                 return _Made((*made.code, f"[{_quoted(key)}]")) if _may_be_key(key) else None
+        return None
+
+    def _conf(self, name: str, default: Any) -> _Made:
+        """What a run was given under a name, else a default. Jinja shows an empty text for what is not there."""
+        if name in dict(self.dag.params):
+            raise Unclear(f"it takes {name!r:.60} of dag_run.conf, which is one of the params too")
+        if not may_use(name, self.taken) or name in DATES:
+            raise Unclear(f"it takes {name!r:.60} of dag_run.conf, a name that is not free in Python")
+        self.parameters[name] = self.conf[name] = None
+        return _Made((name,)) if default is None else _Made((f"({default!r} if ", name, " is None else ", name, ")"))
+
+    def _got(self, of: ast.expr, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
+        match of, arguments:
+            case ast.Attribute(value=ast.Name(id="dag_run"), attr="conf"), [ast.Constant(str() as key), *others]:
+                default = others[0].value if others and isinstance(others[0], ast.Constant) else None
+                is_known = not others or (len(others) == 1 and _may_be_key(default))
+                return self._conf(key, default) if is_known and not named else None
         return None
 
     def _pulled(self, of: ast.expr, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
@@ -237,8 +260,9 @@ class Asking:
         return None
 
     def _called(self, inner: ast.expr, name: str, arguments: list[ast.expr], named: list[ast.keyword]) -> _Made | None:
-        if name == "xcom_pull":
-            return self._pulled(inner, arguments, named)
+        if name in ("get", "xcom_pull"):
+            found = self._got if name == "get" else self._pulled
+            return found(inner, arguments, named)
         if isinstance(inner, ast.Name) and inner.id == "macros":
             return self._macro(name, arguments, named)
         made = self._made(inner)
@@ -443,8 +467,8 @@ def _may_be_quoted(text: str) -> bool:
     return text.isprintable() and not set(text) & {"'", '"', "\\", "{", "}", "#"}
 
 
-def _may_be_key(key: str | int) -> bool:
-    return isinstance(key, int) or _may_be_quoted(key)
+def _may_be_key(key: object) -> bool:
+    return isinstance(key, int) or (isinstance(key, str) and _may_be_quoted(key))
 
 
 def _quoted(key: str | int) -> str:

@@ -160,6 +160,12 @@ def _complete(dag: DecidedDag, moving: Moving, moved: Moved) -> None:
     dag.notes += _groups(model, apart)
     dag.notes += _parameters(dag, moved)
     asked = [each.asking for each in dag.decisions if each.asking]
+    for name in dict.fromkeys(name for asking in asked for name in asking.conf):
+        dag.parameters[name] = None
+        dag.notes.append(
+            Note(Kind.CHANGED, f"dag_run.conf of {name}", model.place, "it is a parameter of the pipeline",
+                 "Give it to a run as a parameter, and its type in the pipeline's function.")
+        )  # fmt: skip
     dag.dates = {name: asked[0].default(name) for asking in asked for name in asking.dates}
     logical = [name for name in dag.dates if DATES[name][1] == "LOGICAL_DATE"]
     dag.notes += notes_of_dates(model, logical, any(_asks_for_dates(each, moving) for each in dag.decisions))

@@ -146,7 +146,8 @@ class _Module:
                 f'    """One value of a dict that a task returned."""\n    return values[key]\n'
             )
         for dag in self.dags:
-            parameters = {name: annotation(default_of(given)) for name, given in dag.model.params}
+            given = {name: default_of(default) for name, default in dag.model.params} | dag.parameters
+            parameters = {name: annotation(default) for name, default in given.items()}
             for decision in dag.decisions:
                 if decision.kind == "hole":
                     yield hole(names, decision)

@@ -47,6 +47,7 @@ class Names:
         decisions = [each for dag in dags for each in dag.decisions]
         asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
         parameters = {name for dag in dags for name, _ in dag.model.params if may_be_argument(name)}
+        parameters |= {name for dag in dags for name in dag.parameters}
         self.taken = {*moved.taken, *parameters, *asked, *moved.looked, "annotations"}
         self.functions = dict(moved.kept)
         for key, function in moved.functions.items():
