@@ -6,7 +6,7 @@ import ast
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,13 +19,15 @@ logger = logging.getLogger("flowyml.bundle")
 _ENDS_LOADING = {"run", "submit", "schedule", "deploy"}  # of a pipeline; see flowyml.runtime.loading
 # Calls that set something up, which each process needs: `logging.basicConfig`, `sys.path.append`, `np.random.seed`.
 _SETS_UP = re.compile(
-    r"(add|append|basic|configure|disable|enable|extend|filter|init|insert|install|manual|patch|register|seed|set|"
-    r"simplefilter|update|use)(?![a-z])|(filterwarnings|load_dotenv|seterr|setdefault|setlocale)"
+    r"(add|add_step|append|configure|disable|enable|extend|init|insert|install|manual_seed|patch|register|seed|update|"
+    r"use)|(add|basic|configure|disable|enable|filter|set)(?=[A-Z])\w*|(configure|register|set|use)_\w+|"
+    r"(filterwarnings|load_dotenv|seterr|setdefault|setlocale|simplefilter)"
 )
-# Calls whose value differs from process to process.
+_TO_DATABASES = {"db", "conn", "connection", "cursor", "session", "table"}  # whose insert and update is work
+# Calls whose value differs from process to process, and those that start one.
 _DIFFERS = {
-    "getpid", "monotonic", "now", "perf_counter", "randint", "random", "time", "time_ns", "today", "token_hex",
-    "urandom", "utcnow", "uuid1", "uuid4",
+    "Popen", "getpid", "monotonic", "now", "perf_counter", "randint", "random", "time", "time_ns", "today",
+    "token_hex", "urandom", "utcnow", "uuid1", "uuid4",
 }  # fmt: skip
 _DEFINES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 _SHOWN = 60
@@ -83,7 +85,7 @@ def _until_run(body: Sequence[ast.stmt], modules: set[str]) -> Iterator[ast.stmt
         yield statement
 
 
-def _work(body: Iterator[ast.stmt] | Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+def _work(body: Iterable[ast.stmt | ast.ExceptHandler]) -> Iterator[ast.stmt]:
     for node in body:
         if isinstance(node, ast.Expr):
             if isinstance(node.value, ast.Call) and not _sets_up(node.value):
@@ -91,12 +93,23 @@ def _work(body: Iterator[ast.stmt] | Sequence[ast.stmt]) -> Iterator[ast.stmt]:
         elif isinstance(node, ast.With | ast.For | ast.While):
             if not any(isinstance(inner, _DEFINES) or _sets_up(inner) for inner in ast.walk(node)):
                 yield node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            if isinstance(node.value, ast.Call) and _name_of(node.value) in _DIFFERS:
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            if node.value is not None and any(_differs(inner) for inner in _evaluated(node.value)):
                 yield node
-        elif isinstance(node, ast.If | ast.Try) and not _is_guard(node):
-            for part in ("body", "orelse", "finalbody"):
+        elif isinstance(node, ast.If | ast.Try | ast.ExceptHandler) and not _is_guard(node):
+            for part in ("body", "handlers", "orelse", "finalbody"):
                 yield from _work(getattr(node, part, []))
+
+
+def _evaluated(value: ast.expr) -> Iterator[ast.AST]:
+    """What is evaluated when a value is: not the body of a lambda."""
+    yield value
+    for child in ast.iter_child_nodes(value) if not isinstance(value, ast.Lambda) else ():
+        yield from _evaluated(child) if isinstance(child, ast.expr) else ast.walk(child)
+
+
+def _differs(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and _name_of(node) in _DIFFERS
 
 
 def _runs_pipeline(node: ast.AST, modules: set[str]) -> bool:
@@ -108,7 +121,7 @@ def _runs_pipeline(node: ast.AST, modules: set[str]) -> bool:
     return not (isinstance(root, ast.Name) and root.id in modules)  # not subprocess.run, asyncio.run
 
 
-def _is_guard(node: ast.stmt) -> bool:
+def _is_guard(node: ast.AST) -> bool:
     """``if __name__ == "__main__":``"""
     names = (
         {inner.id for inner in ast.walk(node.test) if isinstance(inner, ast.Name)} if isinstance(node, ast.If) else ()
@@ -117,14 +130,17 @@ def _is_guard(node: ast.stmt) -> bool:
 
 
 def _sets_up(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and _SETS_UP.match(_name_of(node)) is not None
+    if not isinstance(node, ast.Call) or _SETS_UP.fullmatch(_name_of(node)) is None:
+        return False
+    return not (isinstance(node.func, ast.Attribute) and _last_name(node.func.value) in _TO_DATABASES)
+
+
+def _last_name(value: ast.expr) -> str:
+    return value.attr if isinstance(value, ast.Attribute) else value.id if isinstance(value, ast.Name) else ""
 
 
 def _name_of(call: ast.Call) -> str:
-    function = call.func
-    return (
-        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
-    )
+    return _last_name(call.func)
 
 
 def _first_line(node: ast.stmt) -> str:

@@ -17,6 +17,7 @@ __all__ = [
 
 _NAME = "flowyml.steps"
 _MARK = "\x1e"  # the record separator of ASCII
+_LEVELS = {50: "CRITICAL", 40: "ERROR", 30: "WARNING", 20: "INFO", 10: "DEBUG"}
 _BY_HTTP_CLIENTS = ("httpx", "httpcore")  # a line at INFO for each request, those of FlowyML's stores included
 
 
@@ -57,10 +58,19 @@ def make_records(levels: Mapping[str, int] = {}) -> None:
 
 
 def log_to_reader(levels: Mapping[str, int] = {}, *, marked: bool) -> None:
-    """The same, and print the records to standard error: with marks for a process that reads, else for people."""
+    """The same, and print the records to standard error: with marks for a process that reads, else for people.
+
+    Where user code has set logging up, its own handlers print them, in its own format.
+    """
     make_records(levels)
-    if not logging.getLogger().handlers:
-        logging.getLogger().addHandler(_Marked() if marked else _Plain())
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_Marked() if marked else _Plain())
+    elif marked:
+        loggers = (item for item in root.manager.loggerDict.values() if isinstance(item, logging.Logger))
+        for handler in (handler for logger in (root, *loggers) for handler in logger.handlers):
+            if _prints(handler) and not isinstance(handler.formatter, _MarkedFormat):
+                handler.setFormatter(_MarkedFormat(handler.formatter or logging.Formatter()))
 
 
 def parts(line: str) -> list[tuple[str | None, str]]:
@@ -88,6 +98,29 @@ def with_level(source: str, line: str) -> str:
 def level_of(source: str) -> int:
     """The level of a line that comes from ``source``: a level by its name, or INFO for a stream."""
     return logging.getLevelNamesMapping().get(source, logging.INFO)
+
+
+def _prints(handler: logging.Handler) -> bool:
+    if not isinstance(handler, logging.StreamHandler) or isinstance(handler, StderrHandler):
+        return False
+    return handler.stream in (sys.stdout, sys.stderr)
+
+
+def _marked(text: str, level: int) -> str:
+    """By the number of the level: its name is the user's to change, and unknown to the process that reads."""
+    name = next((name for number, name in _LEVELS.items() if level >= number), "DEBUG")
+    return "\n".join(f"{_MARK}{name}{_MARK}{line}" for line in text.splitlines() or [""])
+
+
+class _MarkedFormat(logging.Formatter):
+    """A format of the user's, with marks for a process that reads."""
+
+    def __init__(self, users: logging.Formatter) -> None:
+        super().__init__()
+        self._users = users
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _marked(self._users.format(record), record.levelno)
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
@@ -131,5 +164,4 @@ class _Marked(StderrHandler):
         return sys.stderr if self._stdout is None or self._stdout.closed else self._stdout
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = super().format(record).splitlines() or [""]
-        return "\n".join(f"{_MARK}{record.levelname}{_MARK}{line}" for line in lines)
+        return _marked(super().format(record), record.levelno)

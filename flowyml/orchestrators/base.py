@@ -521,7 +521,8 @@ def check_same_run(
     ``found``, where both are known. Other parameters cannot change the run, and are worth a warning; so is code that
     cannot be compared.
 
-    Raises ``DefinitionError`` for a run of another pipeline, of another project's, or of other code.
+    Raises ``DefinitionError`` for a run of another pipeline or of other code. The same code from another project is
+    worth a warning: what it would run has run.
     """
     again = "Give this run another id, or leave the id out"
     if found.pipeline != pipeline:

@@ -119,6 +119,35 @@ def test_no_seed_no_warning(tmp_path: Path) -> None:
     assert not sharing._seeds("<cell>")
 
 
+def test_helpers_in_other_modules_of_the_users(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sharing_helper.py").write_text("import os\ndef go():\n    os.chdir('.')\ndef stay():\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import sharing_helper  # type: ignore[import-not-found]  # written above
+
+    monkeypatch.setitem(globals(), "helper", sharing_helper)
+    monkeypatch.setitem(globals(), "go", sharing_helper.go)
+
+    def by_module() -> None:
+        helper.go()
+
+    def by_name() -> None:
+        go()
+
+    def stays() -> None:
+        helper.stay()
+
+    for function, count in ((by_module, 1), (by_name, 1), (stays, 0)):
+        caplog.clear()
+        Pipeline("helped").add_step(step(name="one")(function)).add_step(step(name="two")(other)).run()
+        assert len(caplog.messages) == count, function
+
+
+helper: Any = None
+go: Any = None
+
+
 class Lazy:
     """As the settings of Django: it cannot be looked at before it is set up."""
 

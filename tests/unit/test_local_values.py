@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from flowyml import Pipeline, context, pipeline, step
 from flowyml.core.errors import DefinitionError, ParameterError
 from flowyml.core.hooks import PipelineHook
 from flowyml.orchestrators import LocalOrchestrator
+from flowyml.orchestrators.local import copies
 from flowyml.orchestrators.local.copies import own
 
 
@@ -42,6 +44,65 @@ def test_arrays_and_tables_are_copied() -> None:
         assert (result.outputs["changed"], result.outputs["seen"]) == (pytest.approx(6.6), 3.0)
     shared = pipeline_of(make, change, look).run(on=LocalOrchestrator(share=True))
     assert shared.outputs["seen"] == pytest.approx(6.6)
+
+
+class Holder:
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+
+def test_what_the_cells_of_a_table_hold_is_copied() -> None:
+    pd = pytest.importorskip("pandas")
+
+    tables: list[Callable[[], Any]] = [
+        lambda: pd.DataFrame({"tags": [["a"]]}),
+        lambda: pd.DataFrame({"text": ["x"], "tags": [["a"]]}),
+        lambda: pd.Series([["a"]], name="tags").to_frame(),
+    ]
+
+    def change(value: Any) -> None:
+        table = getattr(value, "table", value)
+        table["tags"][0].append("b")
+
+    def look(value: Any) -> list[str]:
+        return list(getattr(value, "table", value)["tags"][0])
+
+    for make in (*tables, lambda: Holder(tables[0]())):
+        for workers in ("threads", "processes"):
+            result = pipeline_of(make, change, look).run(on=LocalOrchestrator(workers=workers))  # type: ignore[arg-type]
+            assert result.outputs["seen"] == ["a"], workers
+
+
+def test_an_attempt_does_not_see_what_the_one_before_did_to_cells() -> None:
+    pd = pytest.importorskip("pandas")
+
+    @step(outputs=["table"])
+    def make() -> Any:
+        return pd.DataFrame({"tags": [[], []]})
+
+    tries: list[int] = []
+
+    @step(outputs=["seen"], retry=2)
+    def append(table: Any) -> int:
+        table["tags"][0].append("x")
+        tries.append(1)
+        if len(tries) < 3:
+            raise ValueError("again")
+        return len(table["tags"][0])
+
+    result = Pipeline("cells").add_step(make).add_step(append).run(on=LocalOrchestrator())
+    assert result.outputs["seen"] == 1
+
+
+def test_plain_tables_and_arrays_are_copied_as_blocks() -> None:
+    """Several times as quick as by pickle, and what takes the memory of large runs."""
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    copied_as_block = copies._is_block
+    assert copied_as_block(np.zeros(3))
+    assert copied_as_block(pd.DataFrame({"a": [1.5], "b": ["text"], "c": [None]}))
+    assert copied_as_block(pd.Series(pd.date_range("2026-01-01", periods=3)))
+    for cells in ([["a"]], [1, ["a"]], ["text", {}], [None, object()]):
+        assert not copied_as_block(pd.Series(cells))
 
 
 def test_a_single_step_shares_its_outputs() -> None:

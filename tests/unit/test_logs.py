@@ -89,6 +89,52 @@ def test_levels_of_the_main_block_hold_elsewhere(script: Path, how: str) -> None
     assert logged == [*STEPS, *MODULES, "DEBUG in detail"]
 
 
+SET_UP = """
+import logging, logging.config
+from flowyml import get_logger, pipeline, step
+
+logging.basicConfig(level=logging.INFO, format="%(name)s|%(message)s")
+logging.addLevelName(25, "NOTICE")
+logging.addLevelName(30, "\\x1b[33mWARNING")
+own = logging.getLogger("own")
+own.propagate = False
+own.addHandler(logging.StreamHandler())
+
+@step
+def make() -> int:
+    get_logger().error("bad")
+    logging.getLogger("team").warning("it rains")
+    logging.getLogger("team").log(25, "noted")
+    own.error("two\\nlines")
+    return 1
+
+@pipeline
+def set_up():
+    return make()
+"""
+
+
+@pytest.mark.parametrize("fork", ["1", "0"])
+def test_levels_stay_where_a_module_sets_logging_up(tmp_path: Path, fork: str) -> None:
+    (tmp_path / "set_up.py").write_text(SET_UP)
+    environment = {**os.environ, "FLOWYML_HOME": str(tmp_path / "home"), "FLOWYML_FORK": fork}
+    code = (
+        "from set_up import set_up\nfrom flowyml.orchestrators import LocalOrchestrator\n"
+        "if __name__ == '__main__':\n"
+        "    LocalOrchestrator(workers='processes').execute(set_up, 'r', {})\n"
+        "    for line in LocalOrchestrator().attach('r').logs():\n        print(line.level, line.message)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "main.py"], check=True, text=True, capture_output=True, timeout=120, env=environment,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "ERROR flowyml.steps|bad", "WARNING team|it rains", "INFO team|noted", "ERROR two", "ERROR lines",
+    ]  # fmt: skip
+    assert "\x1e" not in done.stderr
+
+
 def test_fresh_processes_do_the_same(script: Path) -> None:
     logged, _ = run(script, "processes", FLOWYML_FORK="0")
     assert logged == STEPS + MODULES

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["RunReader", "code_labels"]
 
 _LAG = timedelta(seconds=10)
-"""How long after the end of a run its task runs and its last log lines may still come."""
+"""How long after the end of a run its last log lines may still come."""
+
+_LAG_OF_TASKS = timedelta(seconds=60)
+"""The same for its task runs, which a busy server records late. A run says how many there are: few waits are long."""
 
 _LAG_WHEN_CUT_SHORT = timedelta(seconds=3)
 """The same for a run that did not come to its own end: some of them never come."""
@@ -98,7 +101,7 @@ class RunReader:
             steps = step_runs(known, found, run.labels)
             is_whole = len(found) >= int(run.labels.get(TASK_RUNS, 0))
             settled = is_whole and all(step.status.is_terminal for step in steps)
-            if not status.is_terminal or settled or _is_settled(run):
+            if not status.is_terminal or settled or _is_settled(run, _LAG_OF_TASKS):
                 break
             time.sleep(0.2)
         return tuple(after_the_end(step, status, run.end_time) if status.is_terminal else step for step in steps)
@@ -139,7 +142,7 @@ class RunReader:
             latest = new[-1].time if new else latest
             complete = complete or any(not log.task_run_id and log.message.startswith(_LAST_LINE) for log in new)
             over = status_of(run.state_type, run.state_name).is_terminal
-            return complete or _is_settled(run) if over else not follow
+            return complete or _is_settled(run, _LAG) if over else not follow
 
         return log_lines(look, follow=follow, pause=0.5)
 
@@ -195,11 +198,11 @@ def _is_machinery(log: Log) -> bool:
     return text.startswith("Engine execution exited with ") and "prefect.exceptions.FailedRun: step " in text
 
 
-def _is_settled(run: FlowRun) -> bool:
-    """Whether Prefect has had the time to record all of an ended run."""
+def _is_settled(run: FlowRun, lag: timedelta) -> bool:
+    """Whether Prefect has had the time to record all of an ended run, which is shorter for one that was cut short."""
     own_end = run.state_type in ("COMPLETED", "FAILED") and run.state_name != "TimedOut"
-    lag = _LAG if own_end else _LAG_WHEN_CUT_SHORT
-    return run.end_time is not None and datetime.now(UTC) - run.end_time > lag
+    waited = lag if own_end else _LAG_WHEN_CUT_SHORT
+    return run.end_time is not None and datetime.now(UTC) - run.end_time > waited
 
 
 def _table(data: Any) -> list[dict[str, Any]]:

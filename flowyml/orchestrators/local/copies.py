@@ -14,7 +14,6 @@ from flowyml.plan.parameters import own_copy
 __all__ = ["distinct", "own"]
 
 _IMMUTABLE = (type(None), bool, int, float, complex, str, bytes)
-_COLLECTIONS = (list, dict, tuple, set, frozenset)
 _IMMUTABLE_TABLES = (("pyarrow", "Table"), ("pyarrow", "RecordBatch"))
 
 
@@ -24,9 +23,9 @@ def own(value: Any) -> Any:
     What cannot be copied, such as a lock or an open connection, is shared: on an engine it could not travel at all.
     """
     kind = type(value)
-    if kind in _IMMUTABLE or any(kind is getattr(sys.modules.get(room), name, ()) for room, name in _IMMUTABLE_TABLES):
+    if kind in _IMMUTABLE or any(kind is _class(*name) for name in _IMMUTABLE_TABLES):
         return value
-    for copied in (_pickled, copy.deepcopy) if kind in _COLLECTIONS else (copy.deepcopy,):
+    for copied in (copy.deepcopy, _pickled) if _is_block(value) else (_pickled, copy.deepcopy):
         with suppress(Exception):  # whatever the class of a value raises
             return copied(value)
     return own_copy(value)
@@ -43,8 +42,24 @@ def distinct(outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pickled(value: Any) -> Any:
-    """Several times as quick as ``deepcopy`` for collections of many small values."""
+    """As values travel on an engine; for many small values, several times as quick as ``deepcopy``."""
     file = io.BytesIO()
     pickle_by_reference(value, file)
     file.seek(0)
     return Unpickler(file).load()
+
+
+def _is_block(value: Any) -> bool:
+    """Whether ``deepcopy`` copies all of it, as one block: pandas shares what the cells of a table hold."""
+    kind = type(value)
+    if kind is _class("pandas", "DataFrame"):
+        return all(_is_block(column) for _, column in value.items())
+    if kind is _class("pandas", "Series"):
+        infer = sys.modules["pandas"].api.types.infer_dtype
+        return value.dtype != object or not infer(value, skipna=True).startswith("mixed")
+    return kind is _class("numpy", "ndarray")
+
+
+def _class(module: str, name: str) -> Any:
+    """A class of a package, if something has imported that."""
+    return getattr(sys.modules.get(module), name, None)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+from flowyml.core.modules import is_installed
 from flowyml.plan.model import Plan
 
 __all__ = ["warn_of_sharing"]
@@ -30,7 +31,7 @@ _SEEDS = re.compile(rb"\bseed\(")
 _PLOTS = "matplotlib.pyplot."
 _ENVIRON = "os.environ"
 _FAR = 3  # instructions
-_MOST = 200  # functions that are looked through at the start of a run
+_MOST = 200  # steps that are looked at when a run begins, and functions that one of them calls
 
 _WORDS = {path.split(".")[1] for path in _CHANGES} | {"seed", "set_state", "random", "pyplot"}
 _ROOTS = ("random.", "numpy.random.", "os.", "contextlib.chdir", "locale.setlocale", "time.tzset", _PLOTS)
@@ -86,17 +87,39 @@ def _plain(function: Any) -> FunctionType | None:
     return function if isinstance(function, FunctionType) else None
 
 
-def _shared(function: FunctionType, seen: frozenset[CodeType] = frozenset()) -> str | None:
-    """What a function, or one of its module that it calls, uses of what threads share."""
-    seen |= {function.__code__}
-    for path in _Paths(function) if _may_share(function) else ():
-        if path in _CHANGES or path.startswith(_PLOTS):
-            return path
-        if _DRAWS.fullmatch(path) and _seeds(function.__code__.co_filename):
-            return f"{path} with a seed"
-    named = (function.__globals__.get(name) for name in function.__code__.co_names)
-    own = (one for one in named if isinstance(one, FunctionType) and one.__module__ == function.__module__)
-    return next((found for helper in own if helper.__code__ not in seen and (found := _shared(helper, seen))), None)
+def _shared(function: FunctionType) -> str | None:
+    """What a function, or one of the user's that it calls, uses of what threads share."""
+    left, seen = [function], {function.__code__}
+    while left:
+        function = left.pop()
+        for path in _Paths(function) if _may_share(function) else ():
+            if path in _CHANGES or path.startswith(_PLOTS):
+                return path
+            if _DRAWS.fullmatch(path) and _seeds(function.__code__.co_filename):
+                return f"{path} with a seed"
+        for helper in _helpers(function):
+            if helper.__code__ not in seen and len(seen) < _MOST:
+                seen.add(helper.__code__)
+                left.append(helper)
+    return None
+
+
+def _helpers(function: FunctionType) -> Iterator[FunctionType]:
+    """Functions of the user's that it names: of its own module and of others, also as `module.function`."""
+    names = function.__code__.co_names
+    for value in [function.__globals__[name] for name in names if name in function.__globals__]:
+        for one in vars(value).values() if isinstance(value, ModuleType) else (value,):
+            if isinstance(one, FunctionType) and (one is value or one.__name__ in names) and _is_users(one, function):
+                yield one
+
+
+def _is_users(one: FunctionType, by: FunctionType) -> bool:
+    return one.__module__ == by.__module__ or not _is_installed(one.__code__.co_filename)
+
+
+@cache
+def _is_installed(file: str) -> bool:
+    return file.startswith("<frozen") or is_installed(Path(file))
 
 
 def _may_share(function: FunctionType) -> bool:

@@ -7,7 +7,7 @@ import os
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -74,18 +74,22 @@ def save_secret(server: PrefectServer, name: str, value: Any) -> None:
 
     def call(path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{server.url}/api{path}",
-            data,
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
+        request = urllib.request.Request(f"{server.url}/api{path}", data, {"Content-Type": "application/json"})
+        for _ in range(30):  # a busy server asks for patience
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return json.load(answer)
+            except HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+            time.sleep(1)
+        raise AssertionError(f"{path} was not answered")
 
     kind = call("/block_types/slug/secret")["id"]
     schema = call("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind]}}})[0]["id"]
-    with suppress(HTTPError):  # 409
-        call(
-            "/block_documents/",
-            {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": schema},
-        )
+    document = {"name": name, "data": {"value": value}, "block_type_id": kind, "block_schema_id": schema}
+    try:
+        call("/block_documents/", document)
+    except HTTPError as error:
+        if error.code != HTTPStatus.CONFLICT:
+            raise
