@@ -34,7 +34,14 @@ from flowyml_airflow.options import (
     step_options,
 )
 from flowyml_airflow.parameters import param
-from flowyml_airflow.schedule import asset_classes, check_schedule, delta, schedule_arguments, timetable_class
+from flowyml_airflow.schedule import (
+    asset_classes,
+    check_schedule,
+    delta,
+    has_named_assets,
+    schedule_arguments,
+    timetable_class,
+)
 from flowyml_airflow.task_arguments import asks_for_pod, called_back, grows, tries_again
 from flowyml_airflow.task_texts import TaskTexts
 
@@ -155,8 +162,13 @@ class _Dag:
         if self.schedule:
             imports += "\n" + dag_parts.TIMETABLE.format(timetable=timetable_class(self.schedule))
         elif assets := asset_classes(self.options.get("schedule")):
-            dataset = ", ".join(f"{each.replace('Asset', 'Dataset')} as {each}" for each in assets)
+            named = has_named_assets(self.options["schedule"])
+            dataset = ", ".join(
+                "Dataset" if named and each == "Asset" else f"{each.replace('Asset', 'Dataset')} as {each}"
+                for each in assets
+            )
             imports += "\n" + dag_parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
+            imports += dag_parts.NAMED_ASSETS if named else ""
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
         docs = docstring(dag_docs(self.flow, self.options, version, self._graph))
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")

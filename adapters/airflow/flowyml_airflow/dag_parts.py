@@ -48,6 +48,12 @@ try:
 except ImportError:  # Airflow 2
     from airflow.datasets import {dataset}
 """
+# In Airflow 2 an asset is known by its URI alone.
+NAMED_ASSETS = """
+    def Asset(name, uri=None):
+        return Dataset(uri or name)
+
+"""
 
 BRANCH_IMPORTS = """\
 try:

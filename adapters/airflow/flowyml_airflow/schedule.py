@@ -12,7 +12,15 @@ from flowyml.core.schedule import Schedule
 from flowyml.plan.layout import Group, Pair, Part, text_literal, value
 from flowyml.plan.model import Plan
 
-__all__ = ["asset_classes", "check_schedule", "delta", "schedule_arguments", "since", "timetable_class"]
+__all__ = [
+    "asset_classes",
+    "check_schedule",
+    "delta",
+    "has_named_assets",
+    "schedule_arguments",
+    "since",
+    "timetable_class",
+]
 
 _NO_START = datetime(2020, 1, 1, tzinfo=UTC)  # Airflow wants a date in the past
 
@@ -78,7 +86,7 @@ def _asset(given: str | Mapping[str, Any]) -> Part:
             return Group(f"Asset{word.title()}(", [_asset(each) for each in given[word]], ")")
     if "alias" in given:
         return f"AssetAlias({text_literal(given['alias'])})"
-    return Group("Asset(", [f"{name}={text_literal(given[name])}" for name in ("name", "uri") if name in given], ")")
+    return Group("Asset(", [text_literal(given[name]) for name in ("name", "uri") if name in given], ")")
 
 
 def asset_classes(given: Any) -> list[str]:
@@ -96,6 +104,14 @@ def asset_classes(given: Any) -> list[str]:
     if not isinstance(given, str):
         found |= {name for each in given for name in asset_classes(each)}
     return sorted(found)
+
+
+def has_named_assets(given: Any) -> bool:
+    """Whether an asset in a schedule has a name beside its URI."""
+    if isinstance(given, Mapping):
+        parts = [*given.get("all", ()), *given.get("any", ())]
+        return {"name", "uri"} <= given.keys() or any(map(has_named_assets, parts))
+    return isinstance(given, list | tuple) and any(map(has_named_assets, given))
 
 
 def timetable_class(schedule: Schedule) -> str:

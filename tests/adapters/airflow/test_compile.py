@@ -255,7 +255,7 @@ def test_schedules_become_timetables() -> None:
         (["s3://a", {"alias": "b"}], 'schedule=[Asset("s3://a"), AssetAlias("b")]'),
         (
             {"any": [{"name": "a", "uri": "s3://a"}, {"all": ["b", "c"]}]},
-            'schedule=AssetAny(Asset(name="a", uri="s3://a"), AssetAll(Asset("b"), Asset("c")))',
+            'schedule=AssetAny(Asset("a", "s3://a"), AssetAll(Asset("b"), Asset("c")))',
         ),
         (["x')]  # "], """schedule=[Asset("x')]  # ")]"""),
     ],
@@ -264,6 +264,7 @@ def test_a_schedule_that_airflow_alone_has(wanted: Any, said: str) -> None:
     dag = text(one_step(options={"airflow": {"schedule": wanted}}))
     assert said in dag
     assert ("from airflow.datasets import" in dag) is (wanted != "@once")
+    assert formatted(dag) == dag
     assert said not in text(one_step(options={"airflow": {"schedule": wanted}}), schedule=Schedule.of("hourly", 5))
 
 
