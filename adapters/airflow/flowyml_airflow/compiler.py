@@ -24,6 +24,7 @@ from flowyml.plan.model import FromEither, FromStep, Plan
 from flowyml_airflow import dag_parts, operator_texts
 from flowyml_airflow.dag_docs import dag_docs, docstring, graph_docs
 from flowyml_airflow.flow import Flow
+from flowyml_airflow.links import LINK, LINK_IMPORTS, check_template
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id, development_name, task_id
 from flowyml_airflow.options import (
     DAG_ARGUMENTS,
@@ -90,19 +91,23 @@ def compile_dag(
     schedule: Schedule | None = None,
     python: str | None = None,
     artifacts: str | None = None,
+    artifact_links: str | None = None,
     development: bool = False,
 ) -> CompiledDag:
     """Compile a bundle's plan to a DAG; ``development`` makes the one for code that is not deployed.
 
     ``python`` is the interpreter that runs the steps on the workers, by default Airflow's own; ``artifacts`` is where
-    large outputs go, by default what ``FLOWYML_ARTIFACTS`` says on the workers. The pipeline's own options win. Raises
+    large outputs go, by default what ``FLOWYML_ARTIFACTS`` says on the workers, and ``artifact_links`` where a browser
+    finds them, an address with ``{key}`` in it. The pipeline's own options win. Raises
     ``DefinitionError``, ``UnknownOptionError`` and ``ScheduleError``; ``ConfigurationError`` for credentials in a URL.
     """
     ours = bundle.with_files(_worker_files())
     name = bundle.plan.name
     identity = (development_id(name), development_name(name)) if development else (dag_id(name), name)
-    options = {"python": python, "artifacts": artifacts, **pipeline_options(bundle.plan)}
+    given = {"python": python, "artifacts": artifacts, "artifact_links": artifact_links}
+    options = {**given, **pipeline_options(bundle.plan)}
     refuse_credentials(options["artifacts"] or "", "artifacts")
+    check_template(options["artifact_links"])
     dag = _Dag(ours, schedule, options, identity)
     version = hashlib.sha256(f"{dag.text('')}{ours.digest}".encode()).hexdigest()[:12]
     return CompiledDag(dag_id=dag.id, version=version, text=dag.text(version), bundle=ours)
@@ -128,7 +133,7 @@ class _Dag:
         self.options = options
         self.flow = Flow(self.plan)
         check_schedule(self.plan, schedule)
-        self._tasks = TaskTexts(self.flow)
+        self._tasks = TaskTexts(self.flow, links=bool(options["artifact_links"]))
         self._body = "".join(self._tasks.text())
         self._operator_imports = self._tasks.names.imports.text()
         self._graph = graph_docs(self.plan)
@@ -142,7 +147,9 @@ class _Dag:
             f"ARTIFACTS = {_text_or(self.options['artifacts'], 'None')}  # takes large outputs; "
             f"None: as FLOWYML_ARTIFACTS says on the workers\n"
         )
-        blocks = [dag_parts.WORKER, *self._step_parts(), *self._flow_parts()]
+        if links := self.options["artifact_links"]:
+            constants += f"ARTIFACT_LINKS = {text_literal(links)}  # where a browser finds them\n"
+        blocks = [dag_parts.WORKER, *self._step_parts(), *self._flow_parts(), *self._link_parts()]
         if self.plan.hooks:
             blocks.append(dag_parts.HOOKS)
         if any(map(grows, self._tasks.policies)):
@@ -175,6 +182,8 @@ class _Dag:
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 
     def _flow_imports(self) -> Iterator[str]:
+        if any(self._link_parts()):
+            yield LINK_IMPORTS
         if self._kinds & {"choice"}:
             yield dag_parts.BRANCH_IMPORTS
         if any(len(self.flow.members(loop)) > 1 for loop in self.flow.loops):
@@ -188,6 +197,11 @@ class _Dag:
             yield dag_parts.STEP.format(multiple_outputs=not self.flow.operators)
         if "together" in self._kinds:
             yield dag_parts.TOGETHER
+
+    def _link_parts(self) -> Iterator[str]:
+        """What gives tasks their links: for the classes of this file that run steps."""
+        if self.options["artifact_links"] and (kinds := [part.split("(")[0] for part in self._step_parts()]):
+            yield LINK.format(kinds=".link = ".join(kind.removeprefix("class ") for kind in kinds))
 
     def _flow_parts(self) -> Iterator[str]:
         in_loops = [task for loop in self.flow.loops for task in self.flow.members(loop)]
@@ -235,6 +249,7 @@ class _Dag:
             "bundle_file": self.bundle.filename,
             "python": self.options["python"],
             "artifacts": self.options["artifacts"],
+            **({"artifact_links": links} if (links := self.options["artifact_links"]) else {}),
             "steps": list(dict.fromkeys(self.flow.id(self.flow.steps[step.name]) for step in self.plan)),
             "timeout": self.plan.timeout_seconds,
             "outputs": {out.name: self._place(out.source) for out in self.plan.outputs},

@@ -10,7 +10,7 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -51,6 +51,7 @@ class Deployer:
     timeout: float | None = None
     python: str | None = None
     artifacts: str | None = None
+    artifact_links: str | None = None
     _proved: dict[str, str] = field(default_factory=dict)
 
     def found(self, dag: str) -> Deployed | None:
@@ -64,7 +65,8 @@ class Deployer:
 
     def compiled(self, bundle: Bundle, schedule: Schedule | None, *, development: bool = False) -> CompiledDag:
         """The DAG file and its bundle, from memory if they were compiled before."""
-        return _compiled(bundle.data, _plain(schedule), self.python, self.artifacts, development)
+        given = (("python", self.python), ("artifacts", self.artifacts), ("artifact_links", self.artifact_links))
+        return _compiled(bundle.data, _plain(schedule), given, development)
 
     def kept(self, bundle: Bundle, found: Deployed | None) -> CompiledDag:
         """The DAG file with the schedule that is there already. Raises ``ConfigurationError`` if that is unreadable."""
@@ -278,9 +280,9 @@ def _is_elsewhere(found: Deployed, folder: Folder, path: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _compiled(data: bytes, schedule: str, python: str | None, artifacts: str | None, development: bool) -> CompiledDag:
+def _compiled(data: bytes, schedule: str, given: Iterable[tuple[str, str | None]], development: bool) -> CompiledDag:
     when = Schedule.from_dict(json.loads(schedule)) if schedule else None
-    return compile_dag(Bundle.of(data), schedule=when, python=python, artifacts=artifacts, development=development)
+    return compile_dag(Bundle.of(data), schedule=when, development=development, **dict(given))
 
 
 def _plain(schedule: Schedule | None) -> str:

@@ -132,6 +132,7 @@ _PIPELINE: Mapping[str, Check] = {
     "tags": _TEXTS,
     "python": _TEXT,
     "artifacts": _TEXT,
+    "artifact_links": _TEXT,
 }
 # What `airflow_operator` writes.
 _OPERATOR: Mapping[str, Check] = {
@@ -145,8 +146,8 @@ def pipeline_options(plan: Plan) -> Mapping[str, Any]:
     """The options of the pipeline, checked. Raises ``UnknownOptionError``.
 
     Beside Airflow's own: ``python`` is the interpreter that runs the steps, on the workers; ``artifacts`` is the folder
-    or URL that large outputs go to. ``schedule`` is one that Airflow alone has, for a pipeline without a schedule of
-    FlowyML's.
+    or URL that large outputs go to, ``artifact_links`` where a browser finds them. ``schedule`` is one that Airflow
+    alone has, for a pipeline without a schedule of FlowyML's.
     """
     return _checked(plan.options.get("airflow", {}), f"pipeline {plan.name!r}", _PIPELINE)
 

@@ -72,8 +72,9 @@ class AirflowOrchestrator(Orchestrator):
     folder that Airflow reads its DAGs from, as a path or an fsspec URL; runs of what is deployed already need none.
 
     ``python`` is the interpreter on the workers that runs the steps, by default Airflow's own. ``artifacts`` is where
-    large outputs go, which this machine must reach too. ``unpause`` lets a run unpause its DAG; one whose schedule is
-    paused only when it is True, since the schedule then fires again; with False every paused DAG is refused.
+    large outputs go, which this machine must reach too; ``artifact_links`` is where a browser finds them, an address
+    with ``{key}`` in it. ``unpause`` lets a run unpause its DAG; one whose schedule is paused only when it is True,
+    since the schedule then fires again; with False every paused DAG is refused.
     ``deploy_timeout`` is how long a deployment waits until Airflow has parsed the file, by default as long as Airflow's
     settings let that take; ``timeout`` is how long one call may wait for Airflow; both in seconds. ``ca_file`` is a
     file with the authorities to trust for TLS, ``client_cert`` a file with a certificate and its key, or the two files;
@@ -100,6 +101,7 @@ class AirflowOrchestrator(Orchestrator):
         dags_folder: str | os.PathLike[str] | None = None,
         python: str | None = None,
         artifacts: str | None = None,
+        artifact_links: str | None = None,
         unpause: bool | None = None,
         deploy_timeout: float | None = None,
         timeout: float = 30,
@@ -119,7 +121,9 @@ class AirflowOrchestrator(Orchestrator):
         self.unpause = unpause
         self._transport = Transport(self.connection, timeout=timeout, policy=retry_policy)
         place = dags_folder or os.environ.get("FLOWYML_AIRFLOW_DAGS_FOLDER")
-        self._deployer = Deployer(lambda: self.client, open_folder(place), deploy_timeout, python, artifacts)
+        self._deployer = Deployer(
+            lambda: self.client, open_folder(place), deploy_timeout, python, artifacts, artifact_links
+        )
         self._client: AirflowClient | None = None
         self._about_dags: dict[Any, Any] = {}
         self._lock = threading.Lock()
@@ -320,7 +324,10 @@ class AirflowOrchestrator(Orchestrator):
         self._info(schedule_id)
         found = self._found(schedule_id)
         facts = found.facts
-        deployer = replace(self._deployer, python=facts.get("python"), artifacts=facts.get("artifacts"))
+        deployer = replace(
+            self._deployer, python=facts.get("python"), artifacts=facts.get("artifacts"),
+            artifact_links=facts.get("artifact_links"),
+        )  # fmt: skip
         deployer.deploy(deployer.compiled(deployer.deployed_bundle(found), None), found)
 
     def handed_over(self, name: str) -> Handed:

@@ -29,9 +29,10 @@ from flowyml_airflow.task_arguments import asks_for_pod, called_back, pod, retri
 __all__ = ["TaskTexts"]
 
 _RESERVED = frozenset({
-    "ARTIFACTS", "BUNDLE", "BaseOperator", "Code", "CronTriggerTimetable", "DAG", "DeltaTriggerTimetable", "PYTHON",
-    "Param", "Path", "Start", "Step", "Together", "annotations", "backoff", "callback", "datetime", "on_end", "pod",
-    "run_path", "signature", "sys", "timedelta", "timezone", "worker",
+    "ARTIFACTS", "ARTIFACT_LINKS", "BUNDLE", "BaseOperator", "BaseOperatorLink", "Code", "CronTriggerTimetable", "DAG",
+    "DeltaTriggerTimetable", "Link", "PYTHON", "Param", "Path", "Start", "Step", "Together", "annotations", "backoff",
+    "callback", "datetime", "on_end", "pod", "run_path", "signature", "sys", "timedelta", "timezone", "with_links",
+    "worker",
 })  # fmt: skip
 _RESERVED_BY_FLOWS = frozenset({
     "BaseBranchOperator", "Choose", "Items", "ItemStep", "ItemTogether", "Label", "Settled", "TaskGroup", "Watcher",
@@ -73,13 +74,14 @@ class _Names:
 
 
 class TaskTexts:
-    """The text of the tasks of one plan."""
+    """The text of the tasks of one plan; with ``links`` they announce what leads to their outputs."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, *, links: bool = False) -> None:
         self.flow = flow
         self.plan = flow.plan
         self.names = _Names(self.plan, flow)
         self.names.imports.output = self._left
+        self._has_links = links
 
     def text(self) -> Iterator[str]:
         """All lines within the ``with DAG(…):``."""
@@ -93,6 +95,8 @@ class TaskTexts:
             elif loop.name not in written:
                 written.add(loop.name)
                 yield from self._loop(loop)
+        if self._has_links:
+            yield "\n" + "".join(map(_line, self._links()))
         waits = list(self._waits())
         if self.plan.hooks:
             yield _line(Pair(f"{self.names.start} = ", self._start()))
@@ -390,6 +394,18 @@ class TaskTexts:
         if self.plan.hooks and self._most_tried:
             yield self._most_tried
         yield from (step.retry for step in self.plan if step.retry and not step.execution_group)
+
+    # What leads to outputs.
+
+    def _links(self) -> Iterator[Part]:
+        for task in self.flow.tasks:
+            steps = () if self.flow.is_operator(task) else self.flow.runs(task)
+            names = [
+                step.name + "." + output if task.kind == "together" else output
+                for step in steps for output in step.outputs
+            ]  # fmt: skip
+            if names:
+                yield Group("with_links(", [self.names[task], value(names)], ")")
 
     # What waits for what, without taking data from it.
 

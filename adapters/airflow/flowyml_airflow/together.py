@@ -60,6 +60,11 @@ class GroupRun:
         """The step whose error ``run`` raised."""
         return self._failures[0][0] if self._failures else self.at_work
 
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What the steps that went well gave, by ``step.output``, packed."""
+        return {f"{step}.{name}": packed for step, made in self._made.items() for name, packed in made.items()}
+
     def run(self) -> None:
         """Run all of them."""
         skips = []

@@ -47,6 +47,7 @@ from flowyml_airflow.endings import (
     upstream_failed,
 )
 from flowyml_airflow.flow import Flow, Task, label_of
+from flowyml_airflow.links import add_links
 from flowyml_airflow.names import CACHED_KEY, RAN_KEY, given_run_id, parameters_of, plain_key, xcom_key
 from flowyml_airflow.secrets import read_ahead
 from flowyml_airflow.together import GroupRun, not_made
@@ -88,6 +89,7 @@ def run_step(operator: Any, context: Mapping[str, Any], bundle: Path, python: st
             )
             if isinstance(outputs, CachedOutputs):
                 context["ti"].xcom_push(key=CACHED_KEY, value=outputs.cached_from)
+            add_links(operator, artifacts, outputs)
             return _handed_over(flow, step, operator, context, outputs)
         except StepError as error:
             _drop_unread_answers()
@@ -146,6 +148,7 @@ def run_together(operator: Any, context: Mapping[str, Any], bundle: Path, python
         group = GroupRun(flow, task, upstream, context["ti"], call, _stop)
         try:
             group.run()
+            add_links(operator, artifacts, group.outputs)
         except StepError as error:
             raise as_airflow(group.failed, error) from None
         except interruptions() as error:

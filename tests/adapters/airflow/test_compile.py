@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from flowyml import Pipeline
 from flowyml import step as step_of
-from flowyml.core.errors import DefinitionError, ScheduleError, UnknownOptionError
+from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleError, UnknownOptionError
 from flowyml.core.schedule import Schedule
 from flowyml.plan.bundle import Bundle, build
 from flowyml.plan.differences import bundle_difference
@@ -89,6 +89,9 @@ GOLDEN_FILES = {
     ),
     "flow.py": lambda: text(dags.flow.compile()),
     "grouped.py": lambda: text(dags.grouped.compile()),
+    "linked.py": lambda: (
+        compile_dag(bundle(dags.grouped.compile()), artifact_links="https://files.example.org/flowyml/{key}").text
+    ),
     "small.py": lambda: text(
         dags.small.compile(), Schedule(interval_seconds=5400, start=datetime(2026, 1, 1, tzinfo=UTC))
     ),
@@ -186,10 +189,35 @@ def test_facts_are_read_back_from_the_last_line() -> None:
     assert Schedule.from_dict(facts["schedule"]) == schedule
 
 
+def test_links_to_outputs_are_those_of_the_option_alone() -> None:
+    bundle = dags.everything.bundle()
+    plain = compile_dag(bundle)
+    assert "Link" not in plain.text
+    linked = compile_dag(bundle, artifact_links="https://files.example.org/it's?prefix={key}&tab=1")
+    assert "artifact_links" not in facts_of(plain.text)
+    assert facts_of(linked.text)["artifact_links"] == "https://files.example.org/it's?prefix={key}&tab=1"
+    assert linked.version != plain.version
+
+
+@pytest.mark.parametrize(
+    "template", ["s3://bucket/{key}", "javascript:alert('{key}')", "https://example.org/", "{key}"]
+)
+def test_a_link_to_outputs_leads_to_a_page(template: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"artifact_links=.* is not an address for a browser"):
+        text(one_step(options={"airflow": {"artifact_links": template}}))
+
+
+@pytest.mark.parametrize("template", ["https://me:hidden@example.org/{key}", "https://example.org/{key}?sig=hidden"])
+def test_a_link_to_outputs_holds_no_credentials(template: str) -> None:
+    with pytest.raises(ConfigurationError, match="contains credentials") as error:
+        compile_dag(dags.small.bundle(), artifact_links=template)
+    assert "hidden" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pol": "gpu"}, "pipeline 'one': airflow has no option 'pol'. Known: artifacts, "),
+        ({"pol": "gpu"}, "pipeline 'one': airflow has no option 'pol'. Known: artifact_links, artifacts, "),
         ({"max_active_runs": 0}, "pipeline 'one': airflow max_active_runs=0 is not a whole number from 1."),
         ({"tags": "nightly"}, "pipeline 'one': airflow tags='nightly' is not a list of texts."),
         ({"weight_rule": "up"}, "airflow weight_rule='up' is not one of downstream, upstream, absolute."),

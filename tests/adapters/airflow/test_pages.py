@@ -1,13 +1,20 @@
-"""The pages that FlowyML links to on Airflow 3 and 2.11, in a browser: a run with its state, a DAG with its docs."""
+"""The pages that FlowyML links to on Airflow 3 and 2.11, in a browser: a run with its state, a DAG with its docs, and
+what leads from the page of a task to its outputs."""
 
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, pipeline, report, step
 from flowyml.core.execution_status import ExecutionStatus
 from tests.adapters.airflow.operating import orchestrator_of
 from tests.engines.airflow import PASSWORD, USERNAME, Airflow
@@ -28,6 +35,16 @@ def two_steps() -> Pipeline:
     return Pipeline("looked-at").add_step(first).add_step(then)
 
 
+def sign_in(page: Any, url: str) -> None:
+    """And go to where the URL leads."""
+    page.goto(url)
+    page.locator("input[name=username]").fill(USERNAME)
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda at: "login" not in at)
+    page.goto(url)
+
+
 @pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
 def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -38,12 +55,7 @@ def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(
     assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.COMPLETED, handle.error
     assert handle.url is not None
     with browser_page(tmp_path) as page:
-        page.goto(handle.url)
-        page.locator("input[name=username]").fill(USERNAME)
-        page.locator("input[name=password]").fill(PASSWORD)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "login" not in url)
-        page.goto(handle.url)
+        sign_in(page, handle.url)
         page.get_by_text("seen-in-a-browser").first.wait_for()
         page.get_by_text(re.compile("^success$", re.IGNORECASE)).first.wait_for()
         page.goto(orchestrator.client.dag_url("looked-at"))
@@ -52,3 +64,80 @@ def test_the_page_of_a_run_shows_its_state_and_that_of_a_dag_its_docs(
         for line in ("│ first │", "╭───▼───╮"):  # each is an element of its own on Airflow 3
             page.get_by_text(line).first.wait_for()
         page.get_by_role("cell", name="rows of first").first.wait_for()
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server of the files in a folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def linked() -> Any:
+    """Outputs of a step, of a step in a loop, and of a step in an execution group."""
+
+    @step(outputs=["summary", "count"])
+    def summarize() -> tuple[Annotated[str, "text"], int]:
+        report("summary", words=4)
+        return "as a browser shows", 4
+
+    @step
+    def spell(letter: str, text: str) -> Annotated[str, "text"]:
+        report(letter=letter)
+        return f"{letter} of {text}"
+
+    @step(execution_group="both")
+    def begin() -> Annotated[str, "text"]:
+        report(of=2)
+        return "one of both"
+
+    @step(execution_group="both")
+    def end(begin: str) -> str:
+        return begin
+
+    @pipeline(name="linked outputs")
+    def made() -> Any:
+        summary, _ = summarize()
+        return spell.partial(text=summary).map(letter=["a", "b"]), end(begin())
+
+    return made
+
+
+@pytest.mark.parametrize("engine", ["airflow3", "airflow2"])
+def test_the_page_of_a_task_leads_to_its_outputs(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    airflow: Airflow = request.getfixturevalue(engine)
+    store = tmp_path / "store"
+    store.mkdir()
+    with served(store) as address:
+        orchestrator = orchestrator_of(airflow, artifacts=str(store), artifact_links=f"{address}/{{key}}")
+        handle = orchestrator.run_pipeline(linked(), "led-to")
+        assert handle.wait_for_completion(timeout=240, poll_interval=0.5).status is ExecutionStatus.COMPLETED, (
+            handle.error
+        )
+        assert handle.outputs["spell"] == ["a of as a browser shows", "b of as a browser shows"]
+        if airflow.major == 2:  # takes links from plugins alone
+            return
+        with browser_page(tmp_path / "browser") as page:
+            sign_in(page, f"{handle.url}/tasks/summarize/details")
+            assert look(page, "summary") == "as a browser shows"
+            assert page.get_by_role("link", name="count", exact=True).count() == 0
+            page.goto(f"{handle.url}/tasks/spell/mapped/1/details")
+            assert look(page, "spell") == "b of as a browser shows"
+            page.goto(f"{handle.url}/tasks/both/details")
+            assert look(page, "begin.begin") == "one of both"
+
+
+def look(page: Any, link: str) -> str:
+    """What a link of Airflow's page leads to, in a window of its own."""
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name=link, exact=True).click()
+    shown = opened.value
+    text: str = shown.locator("body").inner_text()
+    shown.close()
+    return text
