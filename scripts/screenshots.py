@@ -99,8 +99,9 @@ def on_airflow(folder: Path) -> None:
 
 def shot_xcoms(page: Any, url: str) -> None:
     """What the step gave that chose the model."""
-    page.set_viewport_size({"width": 1100, "height": 730})
+    page.set_viewport_size({"width": 1100, "height": 900})
     page.goto(f"{url}/tasks/choose/xcom")
+    page.get_by_text("$artifact").first.wait_for()  # the button before does nothing where no value is there yet
     page.locator("button[aria-label^='Expand all']").click()
     page.get_by_text("trained_on").first.wait_for()
     page.wait_for_timeout(1000)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from html import escape
 from json import dumps
+from string import ascii_letters, digits
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -27,6 +28,8 @@ _SHORTEST = 4
 _WORD = 8
 """Characters below which a value is masked as a whole word alone: a schema ``public`` is not in ``republican``."""
 
+_UNRESERVED = frozenset(f"{ascii_letters}{digits}-._~")
+"""What no URL quotes. Source: RFC 3986, 2.3."""
 _AFTER_SCHEME = re.compile(r"(:|%3a)(\\?/|%2f){2}", re.IGNORECASE)  # of a URL, however it is written
 
 
@@ -70,8 +73,9 @@ class Mask:
     def __init__(self, values: Iterable[str]) -> None:
         self._values = frozenset(values)
         forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
-        words = {value for value in self._values if len(value) < _WORD}
-        self._pattern = re.compile("|".join(map(_pattern_of(words), forms)) or r"(?!)")
+        alone = _among({value for value in self._values if len(value) < _WORD})
+        in_urls = (alone(form, _in_url(form)) for form in sorted(_quotable(self._values), key=len, reverse=True))
+        self._pattern = re.compile("|".join([*in_urls, *(alone(form, re.escape(form)) for form in forms)]) or r"(?!)")
         self._starts: dict[str, list[str]] = {}
         """The forms by their first characters, one to four of them: what ends a line is looked up here."""
         for form in forms:
@@ -156,18 +160,37 @@ def _gives_away(end: str, rest: str) -> bool:
     return len(end) >= _SHORTEST and not is_scheme and bool(end.strip("-"))
 
 
-def _pattern_of(words: Iterable[str]) -> Callable[[str], str]:
-    """The pattern of a form; those that are among ``words`` stand by themselves."""
-    alone = frozenset(words)
-    return lambda form: rf"(?<!\w){re.escape(form)}(?!\w)" if form in alone else re.escape(form)
+def _among(words: Collection[str]) -> Callable[[str, str], str]:
+    """Makes the pattern of a form: those that are among ``words`` stand by themselves."""
+    return lambda form, pattern: rf"(?<!\w){pattern}(?!\w)" if form in words else pattern
+
+
+def _lines_of(values: Iterable[str]) -> set[str]:
+    """Values and their lines. What is shorter than four characters is left out."""
+    parts = {part.strip() for value in values for part in (value, *value.splitlines())}
+    return {part for part in parts if len(part) >= _SHORTEST}
+
+
+def _quotable(values: Iterable[str]) -> set[str]:
+    return {part for part in _lines_of(values) if not _UNRESERVED.issuperset(part)}
+
+
+def _in_url(part: str) -> str:
+    """The pattern of a value in a URL, whichever of its characters are quoted there, and however often."""
+
+    def pattern(character: str) -> str:
+        if character in _UNRESERVED:
+            return re.escape(character)
+        coded = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+        plus = "|[+]|%(?:25)*2b" if character == " " else ""
+        return f"(?i:{re.escape(character)}|{coded}{plus})"
+
+    return "".join(map(pattern, part))
 
 
 def _forms(value: str) -> Iterator[str]:
-    """How a value, or a line of it, may be written. What is shorter than four characters is left out."""
-    for part in {value, *value.splitlines()}:
-        plain = part.strip()
-        if len(plain) < _SHORTEST:
-            continue
+    """How a value, or a line of it, may be written."""
+    for plain in _lines_of([value]):
         data = plain.encode("utf-8", "surrogatepass")
         yield from (plain, os.fsencode(plain).decode("utf-8", "replace"), escape(plain), escape(plain, quote=False))
         for text in (dumps(plain)[1:-1], dumps(plain, ensure_ascii=False)[1:-1]):

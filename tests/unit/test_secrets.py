@@ -402,6 +402,12 @@ class TestMasks:
             ("plänted\udcff-secret", "plänted\ufffd-secret"),
             ('quote"d-secret', json.dumps(json.dumps({"a": 'quote"d-secret'}))),
             ("a/b%c-secret", "a%2fb%25c-secret"),
+            ("a@b c/d-secret", "https://app.example.org/?token=a@b%20c/d-secret"),  # as httpx and requests leave a URL
+            (
+                "a@b c/d:é-secret",
+                "https://app.example.org/login?next=%2F%3Fto%3Da%2540b%2Bc%252Fd%253a%25C3%25A9-secret",
+            ),
+            ("a@b c:d-secret", "https://a%40b+c:d-secret@app.example.org"),
             ("a&b<c-secret", "<p>a&amp;b&lt;c-secret</p>"),
             ("a/b/c-secret", r'{"a":"a\/b\/c-secret"}'),
         ],
