@@ -63,7 +63,7 @@ def on_prefect(folder: Path) -> None:
             page.get_by_text("train_forest").first.wait_for()
             page.wait_for_timeout(4000)
             shot(page, "run-prefect.png")
-            page.set_viewport_size({"width": 1000, "height": 900})
+            page.set_viewport_size({"width": 1000, "height": 980})
             for step, shown in PICTURED.items():
                 page.goto(f"{server.url}/artifacts/key/train-classifier-step-{step}")
                 page.locator("a[href*='/artifacts/artifact/']").first.click()  # the key's page lists its versions alone
@@ -81,7 +81,8 @@ def restart_with_its_own_address(server: PrefectServer) -> None:
 
 def on_airflow(folder: Path) -> None:
     with airflow3(folder) as airflow:
-        screens = run(folder, "airflow", settings(airflow, str(folder)))
+        links = {"FLOWYML_ORCHESTRATORS__AIRFLOW__ARTIFACT_LINKS": "https://files.example.org/flowyml/{key}"}
+        screens = run(folder, "airflow", {**settings(airflow, str(folder)), **links})
         with browser_page(folder / "browser") as page:
             page.set_viewport_size({"width": 1200, "height": 760})
             url = address(screens)
@@ -95,17 +96,27 @@ def on_airflow(folder: Path) -> None:
             page.wait_for_timeout(4000)
             shot(page, "run-airflow.png")
             shot_xcoms(page, url)
+            shot_links(page, url)
 
 
 def shot_xcoms(page: Any, url: str) -> None:
-    """What the step gave that chose the model."""
-    page.set_viewport_size({"width": 1100, "height": 900})
+    """What the step gave that chose the model: wide enough that Airflow shows it without a scroll bar."""
+    page.set_viewport_size({"width": 1400, "height": 740})
     page.goto(f"{url}/tasks/choose/xcom")
-    page.get_by_text("$artifact").first.wait_for()  # the button before does nothing where no value is there yet
+    page.get_by_role("cell", name="model").first.wait_for()
     page.locator("button[aria-label^='Expand all']").click()
-    page.get_by_text("trained_on").first.wait_for()
+    page.get_by_text("cross_validation").first.wait_for()
     page.wait_for_timeout(1000)
     shot(page, "artifact-airflow-choose.png")
+
+
+def shot_links(page: Any, url: str) -> None:
+    """What leads to the figure from the page of the step that drew it."""
+    page.set_viewport_size({"width": 1200, "height": 520})
+    page.goto(f"{url}/tasks/draw/details")
+    page.locator("a[href^='https://files.example.org']").wait_for()
+    page.wait_for_timeout(1000)
+    shot(page, "artifact-airflow-draw.png")
 
 
 def run(folder: Path, engine: str, environment: Mapping[str, str]) -> list[list[str]]:

@@ -68,7 +68,9 @@ def cached(run: SubmissionResult) -> str:
     return next(each.cached_from for each in run.step_runs() if each.name == "hold")
 
 
-def test_prune_keeps_what_runs_schedules_and_hits_need(airflow3: Airflow, tmp_path: Path) -> None:
+def test_prune_keeps_what_runs_schedules_and_hits_need(
+    airflow3: Airflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     orchestrator = orchestrator_of(airflow3, artifacts=str(tmp_path / "store"))
     left = orchestrator.run_pipeline(short(LEFT), "left")
     scheduled = orchestrator.schedule_pipeline(short(SCHEDULED), Schedule(cron="0 3 1 1 *"))
@@ -93,6 +95,11 @@ def test_prune_keeps_what_runs_schedules_and_hits_need(airflow3: Airflow, tmp_pa
     hit = orchestrator.run_pipeline(held(tmp_path, more=2), "hit")
     assert hit.wait_for_completion(timeout=240, poll_interval=0.5).outputs == {"count": 4}
     assert cached(hit) == running.run_id
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "store"))
+    here = held(tmp_path, more=3).run()
+    assert (here["count"], here.step_results["hold"].cached_from) == (5, running.run_id), (
+        "as in any run with this store"
+    )
     assert Ours(orchestrator).prune("cache") == ["cache"]
     assert hit.outputs == {"count": 4}
     orchestrator.delete_schedule(scheduled.schedule_id)
