@@ -48,11 +48,15 @@ class Row:
 
 
 def sample(script: str, *arguments: str, environment: Mapping[str, str] = {}) -> Sample:
-    """Run Python code in a fresh process with a data home of its own."""
+    """Run Python code in a fresh process with a data home of its own.
+
+    What it imports is compiled once and kept, as that of installed packages is, whatever the environment says.
+    """
     with tempfile.TemporaryDirectory(prefix="flowyml-bench-") as home:
         path = Path(home) / "script.py"
         path.write_text(textwrap.dedent(script))
-        settings = {**os.environ, "FLOWYML_HOME": home, "PYTHONWARNINGS": "ignore", **environment}
+        ours = {"FLOWYML_HOME": home, "PYTHONWARNINGS": "ignore", "PYTHONDONTWRITEBYTECODE": ""}
+        settings = {**os.environ, **ours, **environment}
         return _finished(subprocess.Popen([sys.executable, path, *arguments], env=settings, cwd=home, stdout=-1))
 
 

@@ -92,8 +92,7 @@ def _ours(orchestrator: Orchestrator, count: int, seconds: float) -> float:
 
 def _native(server: PrefectServer, folder: Path, count: int, seconds: float) -> float:
     command = [sys.executable, "native.py", str(count), str(seconds)]
-    environment = {**server.environment, "PREFECT_LOGGING_LEVEL": "WARNING"}
-    subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True)
+    subprocess.run(command, env=server.environment, cwd=folder, check=True, capture_output=True)
     body = {"flows": {"name": {"any_": ["native"]}}, "sort": "EXPECTED_START_TIME_DESC", "limit": 1}
     (run,) = httpx.post(f"{server.url}/api/flow_runs/filter", json=body).raise_for_status().json()
     began, ended = (datetime.fromisoformat(run[key]) for key in ("start_time", "end_time"))
