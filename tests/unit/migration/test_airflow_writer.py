@@ -486,6 +486,23 @@ def test_an_interpreter_is_found_where_the_command_runs(tmp_path: Path, monkeypa
         load_dags("venv/none", [tmp_path / "one.py"])
 
 
+def test_an_airflow_that_ends_its_process_by_itself_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    package = tmp_path / "airflow/dag_processing"
+    package.mkdir(parents=True)
+    (package / "dagbag.py").write_text(
+        "import atexit, os\natexit.register(os._exit, 0)\n"
+        "class DagBag:\n    dags, import_errors = {}, {}\n    def __init__(self, root, collect_dags): pass\n"
+        "    def process_file(self, path, only_if_updated): pass\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    assert load_dags(str(python), [tmp_path / "one.py"]) == {"dags": {}, "errors": {}}
+
+
 @pytest.mark.parametrize("seconds", [None, 0.001])
 def test_a_module_that_does_not_compile_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None

@@ -106,6 +106,7 @@ dags = {
 }
 errors = {str(path): str(error)[-600:] for path, error in bag.import_errors.items()}
 real.write("\\n" + json.dumps({"dags": dags, "errors": errors}) + "\\n")
+real.flush()  # Airflow may end the process by itself
 """
 
 
