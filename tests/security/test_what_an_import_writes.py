@@ -68,7 +68,27 @@ def in_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_name_becomes_code_in_a_module(tmp_path: Path, evil: str) -> None:
     made = result(tmp_path, evil)
     assert made.written, made.reason
-    tree = ast.parse(made.written)
+    is_harmless(made.written)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_group_and_no_asset_becomes_code_in_a_module(tmp_path: Path, evil: str) -> None:
+    text = (
+        f"{TOP}from airflow.sdk import Asset, TaskGroup\n"
+        f"with DAG('d', schedule=[Asset({evil!r}), Asset(name='b', uri={evil!r})]):\n"
+        f"    with TaskGroup('g', tooltip={evil!r}):\n        EmptyOperator(task_id='a')\n"
+    )
+    file = read(tmp_path, text)
+    (dag,) = file.dags
+    tasks = [replace(task, task_id=f"{evil}.a", group=evil) for task in dag.tasks]
+    groups = [replace(group, group_id=evil) for group in dag.groups]
+    (made,) = results_of([replace(file, dags=(replace(dag, tasks=tuple(tasks), groups=tuple(groups)),))])
+    assert made.written, made.reason
+    is_harmless(made.written)
+
+
+def is_harmless(written: str) -> None:
+    tree = ast.parse(written)
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not imported
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
