@@ -1,0 +1,76 @@
+"""Reading DAG files: which files those are, and where what they import stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowyml.migration.airflow.reader.files import find_root
+from tests.unit.migration.dag_files import edges, read
+
+HEAD = """
+from airflow import DAG
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import PythonOperator
+from airflow.decorators import dag, task, task_group
+from airflow.utils.task_group import TaskGroup
+from airflow.utils.edgemodifier import Label
+from airflow.models import Variable
+from airflow.models.baseoperator import chain, chain_linear, cross_downstream
+from datetime import datetime, timedelta
+import os
+import pendulum
+"""
+
+
+def test_a_file_without_a_dag_says_why(tmp_path: Path) -> None:
+    assert "mentions no DAG" in str(read(tmp_path, "x = 1").reason)
+    assert "no Python" in str(read(tmp_path, "from airflow import DAG\ndef dag(:").reason)
+    assert "ValueError" in str(read(tmp_path, "from airflow import DAG\nraise ValueError('no config')").reason)
+    twice = HEAD + "with DAG('d') as dag:\n    for _ in range(2):\n        EmptyOperator(task_id='same')\n"
+    assert "DuplicateTaskIdFound" in str(read(tmp_path, twice).reason)
+    assert read(tmp_path, HEAD + "def make():\n    return DAG('never')\n").reason
+
+
+def test_modules_are_found_where_the_file_puts_them(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        """
+        import os, sys
+        sys.path.append(os.path.join(os.path.dirname(__file__), "..", "code"))
+        from airflow import DAG
+        from steps.made import make
+        from . import near
+        from shared import there
+
+        with DAG("found", schedule=near.CRON):
+            make("one") >> make(there)
+        """,
+        {
+            "code/steps/made.py": """
+                from airflow.operators.empty import EmptyOperator
+                make = lambda name: EmptyOperator(task_id=name)
+            """,
+            "dags/near.py": "CRON = '@weekly'",
+            "plugins/shared.py": "there = 'two'",
+        },
+    )
+    assert edges(file) == {"one>two"}
+    assert file.dags[0].schedule == "cron:0 0 * * 0"
+
+
+def test_the_root_is_the_repository_else_where_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dags = tmp_path / "work/owner/airflow/dags"
+    dags.mkdir(parents=True)
+    path = dags / "flow.py"
+    path.write_text("")
+    monkeypatch.chdir(tmp_path / "work")
+    assert find_root(path) == tmp_path / "work/owner"
+    monkeypatch.chdir(tmp_path / "work/owner/airflow")
+    assert find_root(path) == tmp_path / "work/owner/airflow"
+    (tmp_path / "work/.git").mkdir()
+    assert find_root(path) == tmp_path / "work"

@@ -1,0 +1,190 @@
+"""What the command writes beside the modules: reports, and what Airflow itself finds in both."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml.core.errors import EngineError
+from flowyml.migration.airflow.model import Place
+from flowyml.migration.airflow.reader.reading import read_file
+from flowyml.migration.airflow.writer import verifying
+from flowyml.migration.airflow.writer.notes import DagResult, FileResult
+from flowyml.migration.airflow.writer.report import document, files_of_report, markdown, totals
+from flowyml.migration.airflow.writer.text.modules import Written, write_module
+from flowyml.migration.airflow.writer.verifying import compare, load_dags
+from flowyml.migration.airflow.writer.writing import results_of
+from tests.unit.commands import flowyml
+from tests.unit.migration.dag_files import read
+
+HEAD = """
+from datetime import datetime, timedelta
+from airflow import DAG
+from airflow.decorators import dag, task
+from airflow.operators.bash import BashOperator
+from airflow.operators.empty import EmptyOperator
+from airflow.operators.python import BranchPythonOperator, PythonOperator
+"""
+
+
+def written(folder: Path, text: str) -> Written:
+    file = read(folder, HEAD + textwrap.dedent(text))
+    return write_module(file, (folder / "repository/dags/flow.py").read_text())
+
+
+def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "one.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    (dags / "two.py").write_text(
+        f'{HEAD}\nwith DAG("two", schedule=None):\n    BashOperator(task_id="a", bash_command="{{{{ var.d }}}}")\n'
+    )
+    given = ["import", "airflow", str(dags), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
+    done = flowyml(*given)
+    assert "1 of 2 DAGs run on any engine, 1 on Airflow only, 0 need a hand." in done.out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.py", "two.py"]
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["totals"] == {"dags": 2, "any_engine": 1, "airflow_only": 1, "needs_a_hand": 0}
+    (tmp_path / "out/one.py").write_text("mine = 1\n")
+    refused = flowyml(*given)
+    assert "FlowyML did not write it. --force replaces it." in refused.err
+    assert (tmp_path / "out/one.py").read_text() == "mine = 1\n"
+    (tmp_path / "out/one.py").unlink()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--root", "list.json is not a folder."), ("--variables", "list.json does not hold a JSON object.")],
+)
+def test_an_option_that_cannot_be_used_says_why(tmp_path: Path, option: str, words: str) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    done = flowyml("import", "airflow", str(tmp_path), option, str(tmp_path / "list.json"))
+    assert words in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.json", "index.html"])
+def test_a_report_replaces_its_own_files_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "flow.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    given = ["import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out"), "--report", str(tmp_path)]
+    (tmp_path / name).write_text("mine\n")
+    refused = flowyml(*given)
+    assert f"{name} is there, and FlowyML did not write it. --force replaces it." in refused.err
+    assert (tmp_path / name).read_text() == "mine\n"
+    assert not (tmp_path / "out").exists(), "refused before anything is written"
+    assert not flowyml(*given, "--force").err
+    assert not flowyml(*given).err
+    assert "mine" not in (tmp_path / name).read_text()
+
+
+def test_a_report_grows_with_its_files_and_not_with_their_squares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def size(dags: int) -> int:
+        lines = "".join(f'with DAG("d{n}", schedule=None):\n    EmptyOperator(task_id="a")\n' for n in range(dags))
+        path = tmp_path / "flow.py"
+        path.write_text(f"{HEAD}{lines}")
+        (file,) = results_of([read_file(path, root=tmp_path)])
+        assert file.dags, file.reason
+        pages = files_of_report([file])
+        first = next(name for name in pages if name.startswith("0001-"))
+        assert pages[first].count("file-0001.html#line-") > 1
+        assert f'id="line-{file.dags[0].place.line}"' in pages["file-0001.html"]
+        return sum(map(len, pages.values()))
+
+    one, many = size(10), size(80)
+    assert many < 9 * one
+
+
+def test_libcst_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.startswith("flowyml.migration.airflow.writer.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "libcst", None)
+    (tmp_path / "flow.py").write_text(f'{HEAD}\nwith DAG("one", schedule=None):\n    EmptyOperator(task_id="a")\n')
+    done = flowyml("import", "airflow", str(tmp_path / "flow.py"), "-o", str(tmp_path / "out"))
+    assert "flowyml import airflow -o needs libcst: pip install 'flowyml[migrate]'." in done.err
+
+
+ANSWERS = """#!/bin/sh
+echo '{"dags": {"one": {"dag_id": "one", "tasks": {}}}, "errors": {}}'
+"""
+
+
+def test_an_interpreter_is_found_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv/python").write_text(ANSWERS)
+    (tmp_path / "venv/python").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert load_dags("venv/python", [tmp_path / "one.py"])["dags"].keys() == {"one"}
+    monkeypatch.setenv("PATH", str(tmp_path / "venv"), prepend=":")
+    assert load_dags("python", [tmp_path / "one.py"])["dags"].keys() == {"one"}
+    with pytest.raises(EngineError, match="venv/none did not load"):
+        load_dags("venv/none", [tmp_path / "one.py"])
+
+
+def test_an_airflow_that_ends_its_process_by_itself_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    package = tmp_path / "airflow/dag_processing"
+    package.mkdir(parents=True)
+    (package / "dagbag.py").write_text(
+        "import atexit, os\natexit.register(os._exit, 0)\n"
+        "class DagBag:\n    dags, import_errors = {}, {}\n    def __init__(self, root, collect_dags): pass\n"
+        "    def process_file(self, path, only_if_updated): pass\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    assert load_dags(str(python), [tmp_path / "one.py"]) == {"dags": {}, "errors": {}}
+
+
+@pytest.mark.parametrize("seconds", [None, 0.001])
+def test_a_module_that_does_not_compile_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
+) -> None:
+    """The interpreter finds the DAG file's DAG: with no file compiled, it is not asked about any."""
+    (tmp_path / "python").write_text("#!/bin/sh\n[ $# -gt 2 ] || exit 1\n" + ANSWERS.partition("\n")[2])
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "one.py").write_text("raise ValueError('not loaded')\n")
+    if seconds:
+        monkeypatch.setattr(verifying, "_SECONDS", seconds)
+        monkeypatch.setattr(verifying, "load_dags", lambda python, paths: {"dags": {"one": {}}, "errors": {}})
+    dag = DagResult("one", "one", Place("one.py", 1), [])
+    file = FileResult(str(tmp_path / "one.py"), module="one.py", dags=[dag])
+    ((_, _, found),) = verifying.verify(str(tmp_path / "python"), [file], tmp_path)
+    assert isinstance(found, str)
+    assert "Airflow does not load the compiled DAG: " in found
+    assert ("it is not compiled after 0.001 seconds" in found) is bool(seconds)
+
+
+def test_differences_are_named() -> None:
+    def side(**tasks: Any) -> Any:
+        plain = {"operator": "BashOperator", "upstream": [], "trigger_rule": "all_success", "retries": 0,
+                 "retry_delay": None, "execution_timeout": None, "mapped": False, "over": None}  # fmt: skip
+        made = {name: {"shown": name, **plain, **each} for name, each in tasks.items()}
+        return {"dag_id": "d", "schedule": "None", "tasks": made}
+
+    before = side(a={}, b={"upstream": ["a"], "retries": 2})
+    assert not list(compare(before, side(a={}, b={"upstream": ["a"], "retries": 2}), "None"))
+    through = side(a={}, choose={"upstream": ["a"]}, b={"upstream": ["choose"], "retries": 2})
+    assert not list(compare(before, through, "None", ["choose"]))
+    found = list(compare(before, side(a={"trigger_rule": "all_done"}, c={}), "cron:0 * * * * UTC"))
+    assert {(each.task_id, each.what) for each in found} == {
+        ("b", "task"), ("c", "task"), ("a", "trigger_rule"), ("", "schedule"),
+    }  # fmt: skip
+    assert "d.b: task: 'there' in the DAG file, 'missing' in the compiled one" in map(str, found)
+
+
+def test_totals_in_words() -> None:
+    assert totals([FileResult("x.py", reason="no DAG")]) == "No DAG was found."
+    assert document([])["totals"]["dags"] == 0
+    assert markdown([]).startswith("# Import of Airflow DAGs")

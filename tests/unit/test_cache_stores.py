@@ -1,0 +1,152 @@
+"""Where cached results stand, and the commands that list, show, clear and refresh them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowyml.artifacts import open_store
+from flowyml.cli import main
+from flowyml.core.pruning import Bounds
+from flowyml.orchestrators.cache_pruning import results_of, store_of
+from flowyml.orchestrators.targets import resolve
+from flowyml.runtime.caching import entries_in
+from tests.unit.cached import chain, ran
+
+pytestmark = pytest.mark.usefixtures("_own_data")
+
+
+@pytest.fixture
+def _own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_HOME", str(tmp_path / "home"))
+
+
+def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chain.run({"path": str(tmp_path / "lines")})
+    assert main(["cache", "list", "--json"]) == 0
+    listed = json.loads(capfd.readouterr().out)
+    assert {each["step"] for each in listed} == {"make", "use"}
+    assert all(each["bytes"] for each in listed)
+    assert main(["cache", "show", listed[0]["key"][:8], "--json"]) == 0
+    shown = json.loads(capfd.readouterr().out)
+    assert set(shown["depends"]) >= {"code", "inputs"}
+    assert "lines" not in json.dumps(shown), "values are digests"
+    assert main(["cache", "list"]) == 0
+    assert "make" in capfd.readouterr().out
+    assert main(["cache", "show", "0" * 64]) == 4
+    assert main(["cache", "clear"]) == 2
+    assert main(["cache", "clear", "--older-than", "1h"]) == 0
+    assert main(["cache", "clear", "--older-than", "soon", "--step", "make"]) == 2
+    assert main(["cache", "clear", "--older-than", "0s", "--step", "make"]) == 0
+    store = open_store()
+    assert [entry.step for _, entry in entries_in(store) if entry] == ["use"]
+    capfd.readouterr()
+    assert main(["cache", "clear", "--all", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"removed": 1}
+    assert not list(entries_in(store))
+
+
+@pytest.mark.parametrize(
+    ("client", "settings"),
+    [
+        ("kfp", 'engine = "kubeflow"\nurl = "http://127.0.0.1:1"'),
+        ("prefect", 'engine = "prefect"\nurl = "http://prefect.example:1"\nwork_pool = "there"'),
+        ("httpx", 'engine = "airflow"\nurl = "http://airflow.example:1"'),
+    ],
+)
+def test_an_engine_elsewhere_without_a_store_is_not_taken_for_this_machine(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, client: str, settings: str
+) -> None:
+    pytest.importorskip(client)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowyml.toml").write_text(f"[orchestrators.prod]\n{settings}\n")
+    chain.run({"path": str(tmp_path / "lines")})
+    for command in (["clear", "--all"], ["list"], ["show", "0" * 64]):
+        assert main(["cache", *command, "--on", "prod"]) == 2
+        assert "Steps on prod may run on other machines" in (said := capfd.readouterr().err)
+        assert "--artifacts URL" in said
+    (item,) = results_of(resolve("prod"), Bounds(older_than=0))
+    assert (item.kind, item.name) == ("cache", "prod")
+    assert "set the target's artifacts" in item.kept
+    store = open_store()
+    assert len(list(entries_in(store))) == 2
+    assert main(["cache", "clear", "--all", "--on", "prod", "--artifacts", store.url]) == 0
+    assert not list(entries_in(store))
+
+
+@pytest.mark.parametrize(
+    ("client", "settings"),
+    [
+        ("prefect", 'engine = "prefect"\nurl = "http://prefect.example:1"'),
+        ("prefect", 'engine = "prefect"\nurl = "http://localhost:1"\nwork_pool = "here"'),
+        ("httpx", 'engine = "airflow"\nurl = "http://127.0.0.1:1"'),
+    ],
+)
+def test_steps_that_run_here_have_this_machines_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, settings: str
+) -> None:
+    """Without a work pool they do, whatever machine Prefect's server is on."""
+    pytest.importorskip(client)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flowyml.toml").write_text(f"[orchestrators.prod]\n{settings}\n")
+    assert (store := store_of(resolve("prod")))
+    assert store.url == open_store().url
+
+
+@pytest.mark.parametrize(("client", "engine"), [("prefect", "prefect"), ("httpx", "airflow")])
+def test_a_store_that_the_environment_names_is_that_of_an_engine_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: str, engine: str
+) -> None:
+    pytest.importorskip(client)
+    monkeypatch.chdir(tmp_path)
+    pool = 'work_pool = "there"' if engine == "prefect" else ""
+    (tmp_path / "flowyml.toml").write_text(
+        f'[orchestrators.prod]\nengine = "{engine}"\nurl = "http://elsewhere.example:1"\n{pool}\n'
+    )
+    assert store_of(resolve("prod")) is None
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "shared"))
+    assert (store := store_of(resolve("prod")))
+    assert store.url == f"file://{tmp_path}/shared"
+
+
+COMMANDS = """
+from flowyml import pipeline, step
+
+@step(cache=True)
+def one() -> int:
+    return 1
+
+@step(cache=True)
+def two(one: int) -> int:
+    return one + 1
+
+@pipeline
+def commands():
+    return two(one())
+"""
+
+
+def test_the_command_refreshes_all_steps_or_some(tmp_path: Path) -> None:
+    (tmp_path / "cached_commands.py").write_text(COMMANDS)
+
+    def cached(*options: str) -> list[bool]:
+        command = [sys.executable, "-m", "flowyml", "run", "cached_commands.py", "--json", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return [bool(step["cached_from"]) for step in json.loads(done.stdout)["steps"]]
+
+    assert [cached(), cached()] == [[False, False], [True, True]]
+    assert cached("--refresh") == [False, False]
+    assert cached("--refresh-step", "two") == [True, False]
+
+
+def test_a_remote_store_keeps_results_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", "memory://cache-of-tests")
+    path = tmp_path / "lines"
+    assert chain.run({"path": str(path)})["found"] == chain.run({"path": str(path)})["found"]
+    assert ran(path) == 2
+    store = open_store()
+    for folder, _ in list(entries_in(store)):
+        store.remove(folder)
+    assert not list(entries_in(store))
