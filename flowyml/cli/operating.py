@@ -7,7 +7,7 @@ from typing import Annotated
 
 from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run
-from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters
+from flowyml.cli.options import Argument, AsJson, Job, On, Option, Parameters, RunId
 from flowyml.cli.output import Output, note
 from flowyml.cli.records import plain_run
 from flowyml.cli.source import read_values
@@ -24,10 +24,7 @@ def trigger(
     name: Deployed,
     on: On = None,
     parameters: Parameters = None,
-    run_id: Annotated[
-        str | None,
-        Option(("--run-id",), "The same id twice gives the same run.", metavar="ID"),
-    ] = None,
+    run_id: RunId = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a run of what is deployed, without its code, and do not wait for it."""

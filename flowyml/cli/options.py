@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-__all__ = ["Argument", "AsJson", "File", "Force", "Job", "OfPipeline", "On", "Option", "Parameters", "Timeout"]
+__all__ = ["Argument", "AsJson", "File", "Force", "Job", "OfPipeline", "On", "Option", "Parameters", "RunId", "Timeout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ Parameters = Annotated[
     list[str] | None,
     Option(("--parameter", "-p"), "A parameter of the run, as JSON or plain text. Repeatable.", metavar="NAME=VALUE"),
 ]
+RunId = Annotated[str | None, Option(("--run-id",), "The same id twice gives the same run.", metavar="ID")]
 Timeout = Annotated[
     float | None,
     Option(("--timeout",), "Stop waiting after so long (exit code 124); the run goes on.", metavar="SECONDS", min=0),

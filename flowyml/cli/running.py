@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.log_lines import LogPrinter
-from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, Timeout
+from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, RunId, Timeout
 from flowyml.cli.output import Output, discard_output, note, print_error, print_info_of_logging
 from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
@@ -28,10 +28,7 @@ def run(
     file: File,
     on: On = None,
     parameters: Parameters = None,
-    run_id: Annotated[
-        str | None,
-        Option(("--run-id",), "The same id twice gives the same run.", metavar="ID"),
-    ] = None,
+    run_id: RunId = None,
     detach: Annotated[bool, Option(("--detach", "-d"), "Submit the run and do not wait for it.")] = False,
     timeout: Timeout = None,
     force: Force = False,

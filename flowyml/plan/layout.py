@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LINE_LENGTH", "Group", "Part", "Pair", "Text", "source", "text_literal", "value"]
+__all__ = ["LINE_LENGTH", "FreeNames", "Group", "Part", "Pair", "Text", "docstring", "source", "text_literal", "value"]
 
 LINE_LENGTH = 120
 _INDENT = "    "
@@ -83,6 +84,30 @@ def text_literal(text: str) -> str:
     body = body.replace("\\'", "'")
     quote = '"' if text.count('"') <= text.count("'") else "'"
     return quote + body.replace(quote, f"\\{quote}") + quote
+
+
+def docstring(text: str, indent: str = "") -> str:
+    """A docstring that says a text, with quotes and backslashes as they are. Nothing in the text ends it."""
+    lines = [line.rstrip() for line in text.expandtabs().split("\n")]
+    body = "\n".join(lines).strip().replace("\\", "\\\\")
+    body = re.sub(r'"""|"+\Z', lambda quotes: '\\"' * len(quotes[0]), body)
+    body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
+    indented = "\n".join(f"{indent}{line}" if line else "" for line in body.split("\n")).strip()
+    return f'"""{indented}\n{indent}"""' if "\n" in body else f'"""{indented}"""'
+
+
+class FreeNames:
+    """Names in a text: no two are the same, and none hides one that is taken."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self.taken = set(taken)
+
+    def fresh(self, wanted: str, suffix: str = "_") -> str:
+        """A name that is like the wanted one, and taken from now on."""
+        while wanted in self.taken:
+            wanted += suffix
+        self.taken.add(wanted)
+        return wanted
 
 
 def _flat(part: Part) -> str:

@@ -380,7 +380,10 @@ class AirflowClient:
             answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
         except NotThereError:
             return []
-        return log_events(answer["content"] or ())
+        return self._events(answer["content"])
+
+    def _events(self, content: Any) -> list[LogEvent]:
+        return log_events(content or ())
 
     def api_client(self) -> ApiClient:
         """Airflow's own client with a new token. Raises ``MissingExtraError``."""

@@ -94,13 +94,8 @@ class Airflow2Client(AirflowClient):
     def _as_json(self) -> Mapping[str, Any]:
         return {"stringify": False}
 
-    def log(self, dag_id: str, run_id: str, task: Mapping[str, Any], attempt: int) -> list[LogEvent]:
-        path = self._run(dag_id, run_id, "taskInstances", task["task_id"], "logs", str(attempt))
-        try:
-            answer = self.transport.get(path, full_content=True, map_index=task.get("map_index", -1))
-        except NotThereError:
-            return []
-        return text_log_events(answer["content"])
+    def _events(self, content: Any) -> list[LogEvent]:
+        return text_log_events(content)
 
     def api_client(self) -> ApiClient:
         raise UnsupportedFeatureError(

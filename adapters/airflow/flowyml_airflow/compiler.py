@@ -18,11 +18,11 @@ from flowyml.core.errors import DefinitionError
 from flowyml.core.schedule import Schedule
 from flowyml.core.urls import refuse_credentials
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal, value
+from flowyml.plan.layout import Group, Pair, Part, Text, docstring, source, text_literal, value
 from flowyml.plan.marks import marked
 from flowyml.plan.model import FromEither, FromStep, Plan
 from flowyml_airflow import dag_parts, operator_texts
-from flowyml_airflow.dag_docs import dag_docs, docstring, graph_docs
+from flowyml_airflow.dag_docs import dag_docs, graph_docs
 from flowyml_airflow.flow import Flow
 from flowyml_airflow.links import LINK, LINK_IMPORTS, check_template
 from flowyml_airflow.names import BUNDLES_FOLDER, dag_id, development_id, development_name, task_id
@@ -177,7 +177,7 @@ class _Dag:
             imports += "\n" + dag_parts.ASSETS.format(asset=", ".join(assets), dataset=dataset)
             imports += dag_parts.NAMED_ASSETS if named else ""
         imports += "".join(f"\n{part}" for part in self._flow_imports()) + self._operator_imports
-        docs = docstring(dag_docs(self.flow, self.options, version, self._graph))
+        docs = f"{docstring(dag_docs(self.flow, self.options, version, self._graph))}\n"
         blocks.insert(0, f"{docs}\n{imports}\n{constants}")
         return marked("\n\n".join([*blocks, f"{dag}\n"]).encode(), "dag.py", self._facts(version)).decode()
 

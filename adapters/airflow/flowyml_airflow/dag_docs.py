@@ -13,7 +13,7 @@ from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, Fr
 from flowyml_airflow.dag_parts import NOTE, TOGETHER_NOTE
 from flowyml_airflow.flow import Flow
 
-__all__ = ["dag_docs", "docstring", "graph_docs", "step_docs", "together_docs"]
+__all__ = ["dag_docs", "graph_docs", "step_docs", "together_docs"]
 
 T = TypeVar("T")
 _MOST_LISTED = 50  # steps, say: a longer list helps no reader
@@ -108,14 +108,3 @@ def _output(flow: Flow, name: str, source: FromStep | FromEither) -> Sequence[st
 def _code(text: str) -> str:
     """A name as code in a cell of a table."""
     return code(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…", in_cell=True)
-
-
-def docstring(text: str) -> str:
-    """A docstring that nothing in it can end."""
-    lines = [line.rstrip() for line in text.expandtabs().splitlines()]
-    body = "\n".join(lines).strip().replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    return f'"""{"".join(map(_printable, body))}\n"""\n'
-
-
-def _printable(character: str) -> str:
-    return character if character == "\n" or character.isprintable() else repr(character)[1:-1]

@@ -15,7 +15,7 @@ from flowyml.core.errors import UnsupportedFeatureError
 from flowyml.core.resources import ResourceRequirements
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
 from flowyml.plan.groups import Branch, Loop, Section
-from flowyml.plan.layout import LINE_LENGTH, Group, Pair, Part, Text, source, text_literal, value
+from flowyml.plan.layout import LINE_LENGTH, FreeNames, Group, Pair, Part, Text, source, text_literal, value
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
 from flowyml.plan.names import identifier
 from flowyml_airflow.dag_docs import step_docs, together_docs
@@ -42,22 +42,21 @@ _RESERVED_BY_FLOWS = frozenset({
 _TEARDOWN = ".as_teardown()"
 
 
-class _Names:
+class _Names(FreeNames):
     """Variables for the tasks: no two are the same, and none hides another name."""
 
     def __init__(self, plan: Plan, flow: Flow) -> None:
-        self._taken = {*_RESERVED, *keyword.kwlist, *dir(builtins)}
-        if flow.has_control_flow:
-            self._taken |= _RESERVED_BY_FLOWS
-        self.imports = Imports(plan, self._fresh)
-        self.start = self._fresh("start")
+        reserved = _RESERVED | _RESERVED_BY_FLOWS if flow.has_control_flow else _RESERVED
+        super().__init__([*reserved, *keyword.kwlist, *dir(builtins)])
+        self.imports = Imports(plan, self.fresh)
+        self.start = self.fresh("start")
         alone = [task for task in flow.steps.values() if task.kind == "step"]
-        self._tasks = {task: self._fresh(identifier(task.name)) for task in alone}
+        self._tasks = {task: self.fresh(identifier(task.name)) for task in alone}
         for task in flow.tasks:
             if task not in self._tasks:
-                self._tasks[task] = self._fresh(identifier(flow.id(task)))
-        self.groups = {name: self._fresh(identifier(made)) for name, made in flow.ids.groups.items()}
-        self.watcher, self.settled, self.others = map(self._fresh, ("watcher", "settled", "others"))
+                self._tasks[task] = self.fresh(identifier(flow.id(task)))
+        self.groups = {name: self.fresh(identifier(made)) for name, made in flow.ids.groups.items()}
+        self.watcher, self.settled, self.others = map(self.fresh, ("watcher", "settled", "others"))
 
     def __getitem__(self, task: Task) -> str:
         return self._tasks[task]
@@ -65,12 +64,6 @@ class _Names:
     def of(self, tasks: Iterable[Task]) -> list[str]:
         """The variables of some tasks."""
         return [self._tasks[task] for task in tasks]
-
-    def _fresh(self, wanted: str) -> str:
-        while wanted in self._taken:
-            wanted += "_"
-        self._taken.add(wanted)
-        return wanted
 
 
 class TaskTexts:

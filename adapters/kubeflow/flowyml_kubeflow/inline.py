@@ -44,7 +44,7 @@ _ENGINES = (
     "flowyml/runtime/kept.py", "flowyml/runtime/looks.py", "flowyml/runtime/seeds.py", "flowyml/plan/differences.py",
     "flowyml/orchestrators/settings.py", "flowyml/orchestrators/credential_scope.py",
     "flowyml/orchestrators/ownership.py", "flowyml/core/progress.py", "flowyml/core/submission_result.py",
-    _LISTING,
+    "flowyml/plan/layout.py", _LISTING,
 )  # fmt: skip
 # What only a terminal, a notebook or a repository needs. No pod imports it.
 _AT_A_DESK = (

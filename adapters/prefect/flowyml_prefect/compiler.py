@@ -15,7 +15,7 @@ from typing import Any
 
 from flowyml.core.errors import DefinitionError
 from flowyml.plan.bundle import Bundle
-from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+from flowyml.plan.layout import FreeNames, Group, Pair, Part, source, text_literal, value
 from flowyml.plan.model import FromParameter, FromStep, Parameter, Plan, Step
 from flowyml.plan.names import identifier
 from flowyml_prefect.names import flow_name, outputs_key
@@ -67,28 +67,17 @@ def task_functions(plan: Plan) -> Mapping[str, str]:
     return _Names(plan).tasks
 
 
-class _Names:
+class _Names(FreeNames):
     """Identifiers for what a compiled flow defines: no two are the same, and none hides another name."""
 
     def __init__(self, plan: Plan) -> None:
         self.parameters = [_checked_parameter(parameter) for parameter in plan.parameters]
-        self._taken = {
-            *self.parameters,
-            *_RESERVED,
-            *defined_names(walks=True),  # also without control flow: a retry compiles the plan so
-            *keyword.kwlist,
-            *dir(builtins),
-        }
-        self.flow = self._fresh(_readable(plan.name))
+        defined = defined_names(walks=True)  # also without control flow: a retry compiles the plan so
+        super().__init__([*self.parameters, *_RESERVED, *defined, *keyword.kwlist, *dir(builtins)])
+        self.flow = self.fresh(_readable(plan.name))
         self.annotations = {parameter.name: _annotation(parameter.schema) for parameter in plan.parameters}
-        self.tasks = {step.name: self._fresh(_readable(step.name)) for step in plan}
-        self.futures = {name: self._fresh(f"{task}_future") for name, task in self.tasks.items()}
-
-    def _fresh(self, wanted: str) -> str:
-        while wanted in self._taken:
-            wanted += "_"
-        self._taken.add(wanted)
-        return wanted
+        self.tasks = {step.name: self.fresh(_readable(step.name)) for step in plan}
+        self.futures = {name: self.fresh(f"{task}_future") for name, task in self.tasks.items()}
 
 
 def _readable(name: str) -> str:

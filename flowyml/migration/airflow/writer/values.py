@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
-from inspect import cleandoc
 from typing import Any
 
 from flowyml.migration.airflow.model import AssetRef, FunctionModel, Reference, Symbolic, ValueEdge
 from flowyml.plan.layout import Group, Pair, Part, Text, source, text_literal
 from flowyml.plan.parameters import is_json
 
-__all__ = ["Unwritable", "Words", "as_number", "docstring", "is_plain", "path_of"]
+__all__ = ["Unwritable", "Words", "as_number", "is_plain", "path_of"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
@@ -148,16 +147,6 @@ def path_of(path: str) -> str | None:
         if part[:1].isupper():
             return f"{'.'.join(parts[:number])}:{'.'.join(parts[number:])}"
     return path
-
-
-def docstring(text: str, indent: str = "") -> str:
-    """A docstring that says a text, with quotes and backslashes as they are."""
-    lines = [line.rstrip() for line in cleandoc(text.expandtabs()).split("\n")]
-    body = "\n".join(lines).strip().replace("\\", "\\\\")
-    body = re.sub(r'"""|"+\Z', lambda quotes: '\\"' * len(quotes[0]), body)
-    body = "".join(each if each == "\n" or each.isprintable() else repr(each)[1:-1] for each in body)
-    indented = "\n".join(f"{indent}{line}" if line else "" for line in body.split("\n")).strip()
-    return f'"""{indented}\n{indent}"""' if "\n" in body else f'"""{indented}"""'
 
 
 def as_number(seconds: float) -> str:

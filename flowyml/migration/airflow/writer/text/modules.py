@@ -21,8 +21,8 @@ from flowyml.migration.airflow.writer.text.names import HOMES, STANDARD, Names
 from flowyml.migration.airflow.writer.text.pipelines import annotation, nested_pipelines, pipeline
 from flowyml.migration.airflow.writer.text.steps import decorator, hole, operator
 from flowyml.migration.airflow.writer.text.wrappers import wrapper
-from flowyml.migration.airflow.writer.values import as_number, docstring
-from flowyml.plan.layout import Group, Part, source, text_literal
+from flowyml.migration.airflow.writer.values import as_number
+from flowyml.plan.layout import Group, Part, docstring, source, text_literal
 
 __all__ = ["Written", "write_module"]
 

@@ -14,6 +14,7 @@ from flowyml.migration.airflow.writer.deciding.moved import Moved
 from flowyml.migration.airflow.writer.deciding.sections import groups_in
 from flowyml.migration.airflow.writer.moving import LAMBDA, Moving
 from flowyml.migration.airflow.writer.values import Unwritable, Words
+from flowyml.plan.layout import FreeNames
 from flowyml.plan.names import identifier
 
 __all__ = ["HOMES", "STANDARD", "Names", "variable_of"]
@@ -37,7 +38,7 @@ STANDARD = (
 """The same of the standard library."""
 
 
-class Names:
+class Names(FreeNames):
     """The names of one module. ``used`` are the words that its text has so far, which it then imports."""
 
     def __init__(self, dags: Sequence[DecidedDag], moved: Moved, moving: Moving) -> None:
@@ -48,21 +49,21 @@ class Names:
         asked = {name for each in decisions if each.asking for name in (*each.asking.dates, *each.over)}
         parameters = {name for dag in dags for name, _ in dag.model.params if may_be_argument(name)}
         parameters |= {name for dag in dags for name in dag.parameters}
-        self.taken = {*moved.taken, *parameters, *asked, *moved.looked, "annotations"}
+        super().__init__({*moved.taken, *parameters, *asked, *moved.looked, "annotations"})
         self.functions = dict(moved.kept)
         for key, function in moved.functions.items():
             if key not in self.functions:
                 self.functions[key] = self._function_named(function, decisions)
-        self._aliases = {word: self._fresh(word) for word in _WORDS}
+        self._aliases = {word: self.fresh(word) for word in _WORDS}
         self._aliases |= {word: self._word_from(home, word) for home, words in STANDARD for word in words}
-        self.pipelines = [self._fresh(variable_of(dag.model.dag_id)) for dag in dags]
-        self.nested = {id(each): self._fresh(variable_of(each.label), "_group") for dag in dags for each in
+        self.pipelines = [self.fresh(variable_of(dag.model.dag_id)) for dag in dags]
+        self.nested = {id(each): self.fresh(variable_of(each.label), "_group") for dag in dags for each in
                        groups_in(dag.order)}  # fmt: skip
         self._variables: dict[int, str] = {}
         for decision in decisions:
             if decision.kind in ("hole", "call", "operator"):
                 wanted = variable_of(decision.task.task_id)
-                self._variables[id(decision)] = self._fresh(wanted, "_task")
+                self._variables[id(decision)] = self.fresh(wanted, "_task")
 
     def word(self, name: str) -> str:
         """A word of FlowyML's or of the standard library, which is then imported, as the module has it."""
@@ -89,16 +90,10 @@ class Names:
             wanted += "_"
         return wanted
 
-    def _fresh(self, wanted: str, suffix: str = "_") -> str:
-        while wanted in self.taken:
-            wanted += suffix
-        self.taken.add(wanted)
-        return wanted
-
     def _word_from(self, home: str, word: str) -> str:
         """A name of the standard library, which may be what the file has under that name too."""
         if not self._moving.is_from(home, word):
-            return self._fresh(word)
+            return self.fresh(word)
         self.taken.add(word)
         return word
 
@@ -108,7 +103,7 @@ class Names:
         if name == "_" and function.model.name == LAMBDA:
             users = (each for each in decisions if function in (each.function, *each.others))
             name = variable_of(next(users).task.task_id)
-        return self._fresh(name)
+        return self.fresh(name)
 
     def _function_name(self, function: FunctionModel) -> str:
         key = (function.name, function.place.line)

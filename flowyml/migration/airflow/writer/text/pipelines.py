@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import cleandoc
 from typing import Any
 
 from flowyml.migration.airflow.model import TaskModel, ValueEdge
@@ -17,8 +18,8 @@ from flowyml.migration.airflow.writer.deciding.sections import Nested, Unit, gro
 from flowyml.migration.airflow.writer.text.names import Names, variable_of
 from flowyml.migration.airflow.writer.text.steps import step_options
 from flowyml.migration.airflow.writer.text.wrappers import wrapper_arguments
-from flowyml.migration.airflow.writer.values import as_number, docstring
-from flowyml.plan.layout import Group, Pair, Part, source, text_literal, value
+from flowyml.migration.airflow.writer.values import as_number
+from flowyml.plan.layout import FreeNames, Group, Pair, Part, docstring, source, text_literal, value
 
 __all__ = ["annotation", "nested_pipelines", "pipeline"]
 
@@ -33,7 +34,7 @@ def pipeline(names: Names, dag: DecidedDag, name: str, uses: Counter[Key]) -> st
     shown = source(Group(f"{decorator}(", options, ")")) if options else decorator
     lines = [f"@{shown}", source(Group(f"def {name}(", parameters, ")")) + " -> None:"]
     if dag.model.doc and dag.model.doc.strip():
-        lines.append(f"    {docstring(dag.model.doc, '    ')}")
+        lines.append(f"    {docstring(cleandoc(dag.model.doc), '    ')}")
     body = list(_Body(names, dag, uses).calls(dag.order, 1))
     return "\n".join([*lines, *(body or ["    pass"])]) + "\n"
 
@@ -56,7 +57,7 @@ def _nested(names: Names, dag: DecidedDag, group: Nested, uses: Counter[Key]) ->
     returns = f" -> {names.word('Any')}" if group.gives else " -> None"
     lines = [f"@{shown}", source(Group(f"def {name}(", parameters, ")"), trail=len(returns) + 1) + f"{returns}:"]
     if group.group.tooltip.strip():
-        lines.append(f"    {docstring(group.group.tooltip, '    ')}")
+        lines.append(f"    {docstring(cleandoc(group.group.tooltip), '    ')}")
     lines += body.calls(group.order, 1)
     if group.gives:
         lines.append(f"    return {', '.join(body.outputs[task, 'return_value'] for task in group.gives)}")
@@ -93,16 +94,16 @@ class _Body:
     dag: DecidedDag
     uses: Counter[Key]
     outputs: dict[tuple[str, str], str] = field(default_factory=dict)
-    local: set[str] = field(init=False)
+    local: FreeNames = field(init=False)
     decisions: Mapping[str, Decision] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.local = set(self.names.taken)
+        self.local = FreeNames(self.names.taken)
         self.decisions = {each.task.task_id: each for each in self.dag.decisions}
 
     def holds(self, task: str) -> str:
         """A variable for the output of a task."""
-        made = self._fresh(f"{variable_of(task)}_value")
+        made = self.local.fresh(f"{variable_of(task)}_value")
         self.outputs[task, "return_value"] = made
         return made
 
@@ -162,7 +163,7 @@ class _Body:
 
     def _pick(self, edge: ValueEdge, depth: int, within: str) -> str:
         """A step for one value of the dict that a task returned."""
-        wanted = self._fresh(f"{variable_of(edge.task_id)}_{variable_of(edge.key)}")
+        wanted = self.local.fresh(f"{variable_of(edge.task_id)}_{variable_of(edge.key)}")
         name = f"{edge.task_id}.{edge.key}".removeprefix(within)
         whole = self.outputs[edge.task_id, "return_value"]
         call = Group(
@@ -216,9 +217,3 @@ class _Body:
         if isinstance(given, list) and any(isinstance(each, ValueEdge) for each in given):
             return Group("[", [self._given(each) for each in given], "]")
         return value(given)
-
-    def _fresh(self, wanted: str) -> str:
-        while wanted in self.local:
-            wanted += "_"
-        self.local.add(wanted)
-        return wanted
