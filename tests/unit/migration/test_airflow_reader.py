@@ -549,3 +549,27 @@ with DAG("left", schedule=None):
 """,
     )
     assert ids(file) == ["a"]
+
+
+def test_patterns_of_match(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + """
+def name(of):
+    match of:
+        case {"kind": "inc"}: return "no"
+        case {"kind": "full", "keys": [first, *others, last], **rest}:
+            return f"{first}_{len(others)}_{last}_{'_'.join(rest)}"
+        case [_, _] as pair if len(pair) == 2: return "pair"
+        case [*_, "end"]: return "ends"
+        case {}: return "some"
+        case _: return "other"
+
+with DAG("patterns", schedule=None):
+    for of in ({"kind": "full", "keys": [1, 2, 3], "x": 4}, [1, 2], ["end"], {"kind": "full"}, 5):
+        EmptyOperator(task_id=name(of))
+""",
+    )
+    assert ids(file) == ["1_1_3_x", "pair", "ends", "some", "other"]
+    assert not codes(file)

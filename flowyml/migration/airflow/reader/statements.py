@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flowyml.migration.airflow.reader.assignments import Assignments
@@ -157,6 +157,12 @@ class Statements(Assignments):
                 if pattern.name:
                     self.bind(pattern.name, subject)
                 return True
+            case ast.MatchAs(pattern=ast.pattern() as inner, name=name):
+                if name:
+                    self.bind(name, subject)
+                return self._fits(inner, subject)
+            case ast.MatchMapping():
+                return self._fits_mapping(pattern, subject)
             case ast.MatchValue():
                 return self.truth(self.compare(ast.Eq, subject, self.eval(pattern.value), pattern.value))
             case ast.MatchSequence():
@@ -169,12 +175,32 @@ class Statements(Assignments):
         return None
 
     def _fits_all(self, patterns: list[ast.pattern], subject: Any) -> bool | None:
-        if not isinstance(subject, (list, tuple)) or any(isinstance(one, ast.MatchStar) for one in patterns):
-            return None if isinstance(subject, (list, tuple, Unknown)) else False
-        if len(patterns) != len(subject):
+        if not isinstance(subject, (list, tuple)):
+            return None if isinstance(subject, Unknown) else False
+        stars = [index for index, one in enumerate(patterns) if isinstance(one, ast.MatchStar)]
+        if len(subject) < len(patterns) - len(stars) or (not stars and len(subject) > len(patterns)):
             return False
-        answers = [self._fits(one, hard(item)) for one, item in zip(patterns, subject, strict=True)]
-        return False if False in answers else None if None in answers else True
+        items = list(subject)
+        if stars:
+            at, after = stars[0], len(patterns) - stars[0] - 1
+            star = patterns[at]
+            if isinstance(star, ast.MatchStar) and star.name:
+                self.bind(star.name, items[at : len(items) - after])
+            items[at : len(items) - after] = []
+            patterns = [one for one in patterns if one is not star]
+        return _together(self._fits(one, hard(item)) for one, item in zip(patterns, items, strict=True))
+
+    def _fits_mapping(self, pattern: ast.MatchMapping, subject: Any) -> bool | None:
+        if not isinstance(subject, dict):
+            return None if isinstance(subject, Unknown) else False
+        keys = [hard(self.eval(key)) for key in pattern.keys]
+        if any(isinstance(key, Unknown) for key in keys):
+            return None
+        if any(key not in subject for key in keys):
+            return False
+        if pattern.rest:
+            self.bind(pattern.rest, {key: value for key, value in subject.items() if key not in keys})
+        return _together(self._fits(one, hard(subject[key])) for key, one in zip(keys, pattern.patterns, strict=True))
 
     # Loops
 
@@ -385,6 +411,12 @@ class Statements(Assignments):
 
     def _import_from(self, node: ast.ImportFrom) -> None:
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it
+
+
+def _together(answers: Iterable[bool | None]) -> bool | None:
+    """Whether all fit: False if one does not, None if that is not known."""
+    found = list(answers)
+    return False if False in found else None if None in found else True
 
 
 def _exception_name(value: Any) -> str:
