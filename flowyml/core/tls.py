@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from flowyml.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
+    from ssl import SSLContext, SSLError
 
-__all__ = ["TLS_OPTIONS", "ClientCertificate", "Tls"]
+__all__ = ["TLS_OPTIONS", "ClientCertificate", "Tls", "tls_cause", "tls_trouble"]
 
 ClientCertificate = str | os.PathLike[str] | tuple[str | os.PathLike[str], str | os.PathLike[str]]
 """A file that holds a certificate and its key, or a file of each."""
@@ -81,6 +81,24 @@ class Tls:
                     f"{error.strerror or error}."
                 ) from error
         return context
+
+
+def tls_cause(error: BaseException | None) -> SSLError | None:
+    """The error of TLS that an error is, or was raised because of."""
+    import ssl
+
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def tls_trouble(cause: SSLError) -> str:
+    """What the two sides could not agree on, and what helps."""
+    reason = getattr(cause, "verify_message", "") or cause.reason or str(cause)
+    return (
+        f"{reason}. Give ca_file='/path/to/ca.pem' for a private authority and client_cert=… where the server wants "
+        f"one, or check that the server speaks https."
+    )
 
 
 def _path(file: str | os.PathLike[str]) -> str:

@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit, urlunsplit
 from flowyml.core.credentials import Login
 from flowyml.core.errors import AuthenticationError, ConfigurationError, EngineError, EngineUnreachableError
 from flowyml.core.retry_policy import OrchestratorRetryPolicy
-from flowyml.core.tls import Tls
+from flowyml.core.tls import Tls, tls_cause, tls_trouble
 from flowyml.core.urls import shown, shown_in
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class HttpClient:
                     raise
                 return self._exchange(method, target, json, headers)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
-            raise self._unreachable(error) from (_tls_cause(error) or error)
+            raise self._unreachable(error) from (tls_cause(error) or error)
 
     def _exchange(self, method: str, target: str, json: Any, headers: Mapping[str, str]) -> Answer:
         from flowyml.core.web import LARGEST_ANSWER, Answer
@@ -318,13 +318,8 @@ class HttpClient:
         return kind(message) if kind else ServerTroubleError(message) if status >= 500 else EngineError(message)
 
     def _unreachable(self, error: Exception) -> EngineUnreachableError:
-        if tls := _tls_cause(error):
-            reason = getattr(tls, "verify_message", "") or tls.reason or str(tls)
-            return EngineUnreachableError(
-                f"TLS with {self.engine} at {self.url} fails: {reason}. "
-                f"Give ca_file='/path/to/ca.pem' for a private authority and client_cert=… where the server wants one, "
-                f"or check that the server speaks https."
-            )
+        if cause := tls_cause(error):
+            return EngineUnreachableError(f"TLS with {self.engine} at {self.url} fails: {tls_trouble(cause)}")
         reason = shown_in(error) or type(error).__name__
         return EngineUnreachableError(f"{self.engine} at {self.url} does not answer: {reason}. {self.advice}")
 
@@ -411,11 +406,3 @@ def _detail(content: Any) -> str:
     if isinstance(detail, list):
         detail = "; ".join(str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail)
     return detail[:_DETAIL] if isinstance(detail, str) else repr(detail)[:_DETAIL]
-
-
-def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowyml.core.errors import ConfigurationError, EngineUnreachableError
-from flowyml.core.tls import Tls
+from flowyml.core.tls import Tls, tls_cause, tls_trouble
 from flowyml.core.urls import checked_url, shown, shown_in, without_credentials
 
 __all__ = ["Page", "Site"]
@@ -84,6 +84,8 @@ def _errors_named(asked: Sequence[str]) -> Iterator[None]:
         if isinstance(error, InvalidURL):  # which repeats a part of the URL
             reason = "the URL is malformed"
         led = f", to which {asked[0]} redirects" if len(asked) > 1 else ""
+        if cause := tls_cause(error):
+            raise EngineUnreachableError(f"TLS with {shown(asked[-1])}{led} fails: {tls_trouble(cause)}") from error
         raise EngineUnreachableError(
             f"Nothing answers at {shown(asked[-1])}{led}: {reason}. Is the server running, and is this its address?"
         ) from (None if isinstance(error, InvalidURL) else error)

@@ -71,11 +71,11 @@ def test_an_engine_behind_tls(engine: str, private: Authority) -> None:
             reached = orchestrator(engine, server.url, **options)
             assert reached.runs() == [], options
             assert reached.health().reachable, options
-        with pytest.raises(EngineUnreachableError, match="certificate"):
+        with pytest.raises(EngineUnreachableError, match=r"^TLS with .* fails: .*certificate.* Give ca_file="):
             orchestrator(engine, server.url).runs()
     with web(reply, private.server(wants_certificate=True)) as server:
         assert orchestrator(engine, server.url, **known).runs() == []
-        with pytest.raises(EngineUnreachableError):
+        with pytest.raises(EngineUnreachableError):  # it just ends the connection, at times
             orchestrator(engine, server.url, **trusting).runs()
         assert "Bearer x" in {request.headers.get("authorization") for request in server.requests}
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from flowyml.core.errors import AuthenticationError, EngineError, EngineUnreachableError
+from flowyml.core.tls import tls_cause, tls_trouble
 from flowyml.core.urls import shown
 from flowyml.core.web import LARGEST_ANSWER
 from flowyml_kubeflow.connection import Connection
@@ -217,6 +218,8 @@ class Client:
         except TimeoutError as error:
             raise AmbiguousError(f"KFP at {where} does not answer: {error} Is it running?") from error
         except HTTPError as error:
+            if cause := tls_cause(error):
+                raise EngineUnreachableError(f"TLS with KFP at {where} fails: {tls_trouble(cause)}") from error
             reason = getattr(error, "reason", None) or error
             raise AmbiguousError(f"KFP at {where} does not answer: {type(reason).__name__}. Is it running?") from error
 
