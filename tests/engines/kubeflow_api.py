@@ -124,6 +124,7 @@ def _pipelines(app: FastAPI, state: State) -> None:  # noqa: C901  # one route a
     @app.post("/apis/v2beta1/pipelines")
     async def create(request: Request) -> Any:
         body = _body("V2beta1Pipeline", await request.json())
+        _check_length("Pipeline", body.name)
         if body.namespace:  # without one it is shared; source: pipeline_server.go, canAccessPipeline
             _check_namespace(state, request, body.namespace, "a pipeline")
         with state.lock:
@@ -144,6 +145,7 @@ def _pipelines(app: FastAPI, state: State) -> None:  # noqa: C901  # one route a
 
     @app.post("/apis/v2beta1/pipelines/upload_version")
     async def upload_version(uploadfile: UploadFile, pipelineid: str, name: str, description: str = "") -> Any:
+        _check_length("PipelineVersion", name)
         documents = [item for item in yaml.load_all(await uploadfile.read(), yaml.CSafeLoader) if item]
         release = tuple(map(int, state.version.split(".")[:2]))
         if found := kubeflow_ir.faults(
@@ -179,6 +181,7 @@ def _experiments(app: FastAPI, state: State) -> None:
     @app.post("/apis/v2beta1/experiments")
     async def create(request: Request) -> Any:
         body = _body("V2beta1Experiment", await request.json())
+        _check_length("Experiment", body.display_name)
         _check_namespace(state, request, body.namespace, "an experiment")
         with state.lock:
             named = (body.display_name, body.namespace)
@@ -329,6 +332,15 @@ def _body(model: str, body: Json) -> Any:
     if unknown := body.keys() - known:
         raise Refused(400, f"proto: unknown field {min(unknown)!r}")
     return ApiClient()._ApiClient__deserialize(body, model)  # the client reads no dict otherwise
+
+
+_LONGEST_NAMES = {"Experiment": 128, "Pipeline": 128, "PipelineVersion": 127}  # source: validation/length.go
+
+
+def _check_length(model: str, name: str) -> None:
+    """In bytes, as ``len`` of Go counts."""
+    if len(name.encode()) > _LONGEST_NAMES[model]:
+        raise Refused(400, f"Invalid input error: {model}.Name length cannot exceed {_LONGEST_NAMES[model]}")
 
 
 def _check_lengths(body: Any) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KubeflowOrchestrator"]
 
+_LONGEST_EXPERIMENT = 128  # bytes; source: KFP, apiserver/validation/length.go
+
 
 class KubeflowOrchestrator(Orchestrator):
     """Runs pipelines on the Kubeflow Pipelines at ``url``, which compiling does not need.
@@ -91,7 +93,7 @@ class KubeflowOrchestrator(Orchestrator):
         )
         self.url = None if url is None else without_credentials(url)
         self.service_account = service_account
-        self.experiment = experiment
+        self.experiment = _checked_experiment(experiment)
         self.artifacts = artifacts
         self.form = form
 
@@ -268,3 +270,11 @@ class KubeflowOrchestrator(Orchestrator):
 
     def delete_schedule(self, schedule_id: str) -> None:
         self.recurring.delete_schedule(schedule_id)
+
+
+def _checked_experiment(name: str) -> str:
+    if 1 <= len(name.encode()) <= _LONGEST_EXPERIMENT:
+        return name
+    raise ConfigurationError(
+        f"experiment={name!r} has {len(name.encode())} bytes; KFP takes names of 1 to {_LONGEST_EXPERIMENT}."
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flowyml import Pipeline, context, step
-from flowyml.core.errors import ParameterError
+from flowyml.core.errors import ConfigurationError, EngineError, ParameterError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.hooks import PipelineHook
 from flowyml.core.logs import get_logger
@@ -154,6 +154,27 @@ def test_a_run_lands_in_its_experiment(kfp_api: Any) -> None:
     found = kfp_api.orchestrator(experiment=name).pipelines.experiment_id()
     assert made.experiment_id == found
     handle.cancel()
+
+
+def test_names_that_kfp_refuses_are_refused_before(kfp_api: Any, orchestrator: KubeflowOrchestrator) -> None:
+    """It counts bytes, of which many letters have two."""
+    for wrong in ("ü" * 65, "x" * 129, ""):
+        with pytest.raises(ConfigurationError, match=rf"experiment='{wrong}' has {len(wrong.encode())} bytes"):
+            KubeflowOrchestrator(experiment=wrong)
+    assert KubeflowOrchestrator(experiment="ü" * 64).experiment == "ü" * 64
+    client, scope = orchestrator.client, orchestrator.client.connection.scope
+    experiment = client.model("V2beta1Experiment", display_name="ü" * 65, **scope)
+    with pytest.raises(EngineError, match=r"Experiment\.Name length cannot exceed 128"):
+        client.write("experiment_service_create_experiment", experiment)
+    pipeline = client.model("V2beta1Pipeline", name="x" * 129, display_name="x", **scope)
+    with pytest.raises(EngineError, match=r"Pipeline\.Name length cannot exceed 128"):
+        client.write("pipeline_service_create_pipeline", pipeline)
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "ü" * 200])
+def test_a_pipelines_long_name_is_shortened(orchestrator: KubeflowOrchestrator, name: str) -> None:
+    made = orchestrator.deploy_pipeline(Pipeline(name).add_step(step(name="one")(lambda: 1)))
+    assert made.name == name
 
 
 def test_the_same_pipeline_is_uploaded_once(orchestrator: KubeflowOrchestrator) -> None:
