@@ -62,10 +62,20 @@ def test_two_of_everything_on_airflow(
     loaded = [task("load", number) for number in (0, 1)]
     assert len(files(store)) == 2, "the second has overwritten the first"
     assert [task("train", number, rows=rows) for number, rows in enumerate(loaded)] == [0, 1]
+    monkeypatch.setattr(worker, "as_airflow", lambda step, error: error)  # Airflow is not installed here
     if dags[0] != dags[1]:
-        monkeypatch.setattr(worker, "as_airflow", lambda step, error: error)  # Airflow is not installed here
         with pytest.raises(FlowymlError, match="belongs to another run, and is not read in this one"):
             task("train", 1, rows=loaded[0])
+        return
+    # By DAG and run they are one. Each reads what it has a reference to, and nothing that stands in its place.
+    first, second = files(store)
+    assert (first.parent == second.parent) is alike
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    for number, rows in enumerate(loaded):
+        with pytest.raises(FlowymlError, match="its SHA-256 differs from what was written"):
+            task("train", number, rows=rows)
 
 
 @pytest.mark.parametrize("fork", ["1", "0"], ids=["warm", "fresh"])
