@@ -76,8 +76,9 @@ class PrometheusMetricsCollector(MetricsCollector):
 
     ``endpoint`` is a URL; what answers there decides the way. A Pushgateway is pushed to. A Prometheus server gets the
     samples by its remote-write receiver, with an ``instance`` for each process; where that is off,
-    ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Where nothing answers, runs
-    go on and a warning is logged. A user and a password in the URL are sent to it with each request.
+    ``set_metrics_collector`` raises ``ConfigurationError`` with the flag that turns it on. Its OTLP receiver is not
+    used. Where nothing answers, runs go on and a warning is logged. A user and a password in the URL are sent to it
+    with each request.
 
     Workers of an engine load the script that sets the collector too. They send nothing, and need no
     ``prometheus-client``, so that a run counts once: where it is waited for. For runs that no process of yours waits

@@ -2,7 +2,8 @@
 
 A server takes samples by remote write where a flag allows it (source: Prometheus, *HTTP API*, "Remote Write Receiver").
 The request is written here, in a few lines: libraries for it stand on OpenTelemetry's SDK and native code, and a worker
-has neither. OTLP is left out: Debian builds Prometheus without that receiver.
+has neither. OTLP is left out, also where a server's OTLP receiver is on: OpenTelemetry's exporter would bring that SDK,
+and Debian builds Prometheus without the receiver.
 """
 
 from __future__ import annotations
@@ -56,14 +57,15 @@ class Destination:
     def find(self) -> None:
         """Find out what answers; nothing is stored by asking.
 
-        Raises ``ConfigurationError`` for a Prometheus server that takes no samples.
+        Raises ``ConfigurationError`` for a Prometheus server that takes no samples by remote write.
         """
         about = self._exchange("GET", f"{self._root}/api/v1/status/buildinfo", {}, None).json()
         is_server = isinstance(about, dict) and about.get("status") == "success"
         if is_server and self._write(b"").status in (404, 405):
             raise ConfigurationError(
-                f"The Prometheus server at {shown(self._root)} accepts no samples: its remote-write receiver is off. "
-                f"Start it with --web.enable-remote-write-receiver, or give endpoint= the URL of a Pushgateway."
+                f"The Prometheus server at {shown(self._root)} accepts no samples by remote write, and FlowyML sends "
+                f"none by OTLP, whether that receiver is on or off. Start the server with "
+                f"--web.enable-remote-write-receiver, or give endpoint= the URL of a Pushgateway."
             )
         self._is_server = is_server
 

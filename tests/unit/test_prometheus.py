@@ -79,7 +79,7 @@ def test_a_server_without_a_receiver_is_an_error_that_names_the_flag(
         monkeypatch.setattr(sys, "path", list(sys.path))
         (tmp_path / "unmeasured.py").write_text(METERED.format(url=url, name="unmeasured"))
         assert main(["run", "unmeasured.py"]) == 2
-        assert f"error: The Prometheus server at {url} accepts no samples" in capsys.readouterr().err
+        assert f"error: The Prometheus server at {url} accepts no samples by remote write" in capsys.readouterr().err
 
 
 def test_where_nothing_answers_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
