@@ -143,7 +143,7 @@ class Pod:
 def test_containers_run_as_an_unknown_user_on_a_read_only_system(
     docker_engine: str, load_engine: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """Without pip, in the container form, with hooks, a large output and a failure."""
+    """Without pip, in the container form, with hooks and a large output."""
     code = b"""
 import os
 from flowyml.core.hooks import PipelineHook
