@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts.optional import require
+from flowyml.artifacts.packing import REFERENCE, is_reference
 from flowyml.artifacts.plain import INLINE_LIMIT
 from flowyml.artifacts.store import Store
 from flowyml.plan.kinds import kind_of
 
-__all__ = ["face_of"]
+__all__ = ["face_of", "noted_face"]
 
 logger = logging.getLogger("flowyml.artifacts")
 
@@ -28,6 +29,7 @@ _ROWS, _COLUMNS, _CELL = 10, 12, 40  # of the head of a table
 _MOST_BYTES = 8000  # of a face, as JSON
 _LONGEST = 500  # characters of a text's beginning
 _WIDTH = 10  # inches at most of a picture's longer side; its height and width go together
+_PARTS = frozenset({"kind", "name", "head", "metadata"})  # of a face; a picture is a file of its own
 _SAYS_IT_ITSELF = frozenset({"", "text", "metrics", "data"})
 
 
@@ -59,6 +61,14 @@ def face_of(
     if known:
         face["metadata"] = {mask(name): mask(fact) if isinstance(fact, str) else fact for name, fact in known.items()}
     return _bounded(face)
+
+
+def noted_face(noted: Any, value: Any, store: Store, key: Callable[[], str]) -> dict[str, Any]:
+    """The face of a value that is stored only now, from the reference that was noted when its step returned it."""
+    if not is_reference(noted):
+        return {}
+    face = {part: shown for part, shown in noted[REFERENCE].items() if part in _PARTS}
+    return {**face, **face_of(value, store, key, kind="figure")} if face.get("kind") == "figure" else face
 
 
 def _seen(value: Any, kind: str, store: Store | None, key: Callable[[], str], mask: Text) -> dict[str, Any]:

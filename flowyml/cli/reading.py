@@ -166,8 +166,11 @@ def _download(out: Output, submission: SubmissionResult, folder: Path, name: str
         return
     for path in written:
         out.line(str(path))
-    if not written:
-        note("this run has stored nothing that can be downloaded")
+    if len(written) < len(wanted) or not written:
+        note(
+            "`flowyml outputs` shows what this run has kept without storing it; `flowyml run --detach` stores what a "
+            "local pipeline gives"
+        )
 
 
 def artifacts(job: Job, on: On = None, as_json: AsJson = False) -> None:

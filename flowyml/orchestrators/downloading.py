@@ -44,7 +44,7 @@ def download(
             made.append(_kept(free(artifact, place, f"{safe_name(artifact.name)}.json"), _text(artifact.metadata)))
             continue
         if artifact.url is None or artifact.digest is None or artifact.size is None:
-            note(f"{artifact.label} is not kept anywhere")
+            note(f"{artifact.label} was not stored")
             continue
         about = artifact.packed["$artifact"]
         written = Written(artifact.url, artifact.digest, artifact.size)

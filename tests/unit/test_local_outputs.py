@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from flowyml import Pipeline, step
+from flowyml import Pipeline, report, step
 from flowyml.core.errors import OutputNotKeptError
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.orchestrators.local import run
@@ -87,7 +87,7 @@ def test_a_result_outlives_a_full_disk(tmp_path: Path) -> None:
     """The limit on the size of files is to SQLite what a full disk is: the transaction is over when it fails."""
     code = """
 import resource, sys, time
-from flowyml import Pipeline, step
+from flowyml import Pipeline, report, step
 from flowyml.orchestrators import LocalOrchestrator
 
 def fill():
@@ -121,13 +121,61 @@ def test_keep_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         kept["lock"]
 
 
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_large_outputs_keep_their_kind_facts_and_picture(tmp_path: Path, workers: Any) -> None:
+    pytest.importorskip("matplotlib")
+    figures = pytest.importorskip("matplotlib.figure")
+
+    @step(outputs=["model"])
+    def train() -> Annotated[Any, "model"]:
+        report(rows=7)
+        return set(range(100_000))
+
+    @step(outputs=["figure"])
+    def draw() -> Any:
+        figure = figures.Figure()
+        figure.subplots().plot(range(20_000))
+        return figure
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True, workers=workers)
+    done = Pipeline("seen").add_step(train).add_step(draw).run(on=local)
+    assert done.success, done.error
+    found = {each.name: each for each in local.attach(done.run_id).artifacts()}
+    assert found["model"].type == "model"
+    assert found["model"].metadata["rows"] == 7
+    assert found["figure"].type == "figure"
+    assert found["figure"].picture
+    assert found["figure"].url
+
+
 @pytest.mark.parametrize("value", [b"x" * 300_000, "x" * 300_000, (1, "x" * 300_000), list(range(100_000))])
 def test_an_output_beyond_the_limit_is_not_kept_and_leaves_nothing(tmp_path: Path, value: object) -> None:
     plan, name = chain(1).compile(), "v0"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWYML_ARTIFACTS", str(tmp_path))
-        entry = record(tmp_path / "runs.db", plan, "limited", {name: value}, max_bytes=200_000)
+        entry = record(tmp_path / "runs.db", plan, "limited", {name: value}, [], max_bytes=200_000)
         assert "of more than 0.0002 GB. Run it with LocalOrchestrator(keep_outputs=True)" in entry[name]["not_kept"]
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-        entry = record(tmp_path / "runs.db", plan, "limited", {name: value}, max_bytes=1e6)
+        entry = record(tmp_path / "runs.db", plan, "limited", {name: value}, [], max_bytes=1e6)
         assert read("limited", json.dumps(entry)) == {name: value}
+
+
+@pytest.mark.parametrize("workers", ["threads", "processes"])
+def test_cached_outputs_keep_their_kind_and_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: Any
+) -> None:
+    monkeypatch.setenv("FLOWYML_ARTIFACTS", str(tmp_path / "artifacts"))
+
+    @step(outputs=["model", "small"], cache=True)
+    def train() -> tuple[Annotated[Any, "model"], list[int]]:
+        report("model", rows=7)
+        report("small", n=1)
+        return set(range(1_000)), [1]
+
+    local = LocalOrchestrator(store=tmp_path / "runs.db", keep_outputs=True, workers=workers)
+    for tries in range(2):
+        done = Pipeline("cached").add_step(train).run(on=local)
+        assert done.success, done.error
+        found = {each.name: each for each in local.attach(done.run_id).artifacts()}
+        assert (found["model"].type, found["model"].metadata["rows"]) == ("model", 7), tries
+        assert found["small"].metadata["n"] == 1, tries

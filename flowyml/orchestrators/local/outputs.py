@@ -7,13 +7,14 @@ import io
 import json
 import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from flowyml.artifacts import artifact_key, open_store, pack, run_place, unpack
 from flowyml.artifacts.allowed import why_no_pickles
+from flowyml.artifacts.faces import noted_face
 from flowyml.artifacts.pickling import Unpickler, pickle_by_reference, pickle_by_value, prefers_references
 from flowyml.artifacts.plain import is_plain
 from flowyml.artifacts.store import Store, Written
@@ -41,15 +42,26 @@ def instance(path: Path) -> str:
     return f"local {platform.node()} {path}"
 
 
-def record(path: Path, plan: Plan, run_id: str, values: Mapping[str, Any], *, max_bytes: float) -> dict[str, Any]:
+def record(
+    path: Path, plan: Plan, run_id: str, values: Mapping[str, Any], noted: Iterable[KeptRow], *, max_bytes: float
+) -> dict[str, Any]:  # fmt: skip
     """What the record at a path holds of outputs: small values themselves, others as artifacts of up to ``max_bytes``,
-    else why they are not.
+    else why they are not. ``noted`` is what people see of the outputs of steps.
     """
+    seen = _seen(plan, noted)
     return {
-        output.name: _record(path, plan.name, run_id, output, values[output.name], max_bytes)
+        output.name: _record(path, plan.name, run_id, output, values[output.name], seen.get(output.name), max_bytes)
         for output in plan.outputs
         if output.name in values  # not what was skipped
     }
+
+
+def _seen(plan: Plan, noted: Iterable[KeptRow]) -> dict[str, Any]:
+    """What was noted of the pipeline's outputs."""
+    entries = {(row.position, row.output): row.entry for row in noted if not row.item}
+    positions = {step.name: position for position, step in enumerate(plan.steps)}
+    found = ((name, entries.get((positions[source.step], source.output))) for name, source in plan.step_outputs)
+    return {name: json.loads(entry) for name, entry in found if entry is not None}
 
 
 def kept_artifacts(plan: Plan, recorded: Mapping[str, Any]) -> Iterator[KeptRow]:
@@ -91,20 +103,21 @@ def value_of(entry: Mapping[str, Any]) -> Any:
 
 
 def _record(
-    path: Path, pipeline: str, run_id: str, output: PipelineOutput, value: Any, max_bytes: float
-) -> dict[str, Any]:
+    path: Path, pipeline: str, run_id: str, output: PipelineOutput, value: Any, noted: Any, max_bytes: float
+) -> dict[str, Any]:  # fmt: skip
     def key() -> str:
         place = run_place(instance(path), pipeline, run_id)
         return artifact_key(place, next(steps_of(output.source)), 1, f"output-{output.name}")
 
-    return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes)
+    return entry_of(f"Output {output.name!r} of run {run_id!r}", value, open_store, key, max_bytes, noted)
 
 
 def entry_of(
-    what: str, value: Any, store: Callable[[], Store], key: Callable[[], str], max_bytes: float
+    what: str, value: Any, store: Callable[[], Store], key: Callable[[], str], max_bytes: float,
+    noted: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What is recorded of a value: itself where it is small, a reference to an artifact of up to ``max_bytes``, which
-    is written to a store under a key, or why it is not kept.
+    is written to a store under a key, or why it is not kept. ``noted`` is what people see of it.
     """
     if _is_small(value) and is_plain(value):
         return {"value": value}
@@ -126,7 +139,9 @@ def entry_of(
         }
     try:
         opened = store()
-        return {"artifact": pack(value, _LimitedStore(opened, max_bytes), key=key), "store": opened.url}
+        limited = _LimitedStore(opened, max_bytes)
+        face = noted_face(noted, value, limited, key)
+        return {"artifact": pack(value, limited, key=key, face=face), "store": opened.url}
     except _TooLargeError:
         return {
             "not_kept": f"{what} was not kept: {_kind(value)} of more than {max_bytes / 1e9:g} GB. Run it with "

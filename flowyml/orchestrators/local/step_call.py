@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from json import dumps
 from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts import artifact_key, is_reference, open_store, pack, run_place, unpack
-from flowyml.artifacts.faces import face_of
+from flowyml.artifacts.faces import face_of, noted_face
 from flowyml.artifacts.listing import artifacts_of
 from flowyml.core.dates import RunDates
 from flowyml.core.errors import ArtifactError, OutputError
@@ -133,8 +133,18 @@ class StepCalls:
         place = partial(artifact_key, run_place("local", self._pipeline, self._run_id), node.label, node.attempt)
 
         def compute() -> dict[str, Any]:
+            before = len(self.artifacts)
             live.update(self._run_here(node))
-            return {name: pack(value, store, key=partial(place, name)) for name, value in live.items()}
+            noted = {
+                row.output: json.loads(row.entry)
+                for row in self.artifacts[before:]
+                if (row.position, row.item) == (node.position, node.row.item)
+            }
+            return {
+                name: pack(value, store, key=key, face=noted_face(noted.get(name), value, store, key))
+                for name, value in live.items()
+                for key in (partial(place, name),)
+            }
 
         try:
             cache = StepCache(store, open_store(), self._pipeline, self._run_id)
@@ -240,7 +250,7 @@ class StepCalls:
 
     def _note_stored(self, node: Node, packed: Mapping[str, Any]) -> None:
         self.artifacts += [
-            KeptRow(node.position, node.row.item, found.name, dumps(_without_place(found.packed)))
+            KeptRow(node.position, node.row.item, found.name, json.dumps(_without_place(found.packed)))
             for found in artifacts_of(node.step.name, packed)
         ]
 
@@ -250,7 +260,7 @@ class StepCalls:
             facts, kind = reported(name), node.step.kinds.get(name) or kind_of(value)
             if facts or kind not in ("data", "text"):
                 face = value if kind == "metrics" and not facts else {"$artifact": self._seen(value, kind, facts)}
-                self.artifacts.append(KeptRow(node.position, node.row.item, name, dumps(face)))
+                self.artifacts.append(KeptRow(node.position, node.row.item, name, json.dumps(face)))
 
     def _seen(self, value: Any, kind: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         return {**face_of(value, None, str, kind=kind, facts=facts), "format": "none"}
