@@ -53,13 +53,17 @@ def ask(prefect_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     sys.modules.pop("counted", None)
 
 
-def test_a_run_from_its_start_to_its_outputs(ask: Ask) -> None:
+def test_a_run_from_its_start_to_its_outputs(ask: Ask, prefect_url: str) -> None:
     code, run = ask("run", "counted.py", "-p", "rows=4")
     assert code == 0
     assert (run["orchestrator"], run["status"], run["outputs"]) == ("prefect", "COMPLETED", {"doubled": 8})
     assert [step["status"] for step in run["steps"]] == ["COMPLETED"]
     job = run["job_id"]
-    assert ask("status", job)[1]["run_id"] == run["run_id"]
+    for named in (job, run["run_id"], run["run_id"][-8:]):  # the last is the short id
+        assert ask("status", named)[1]["job_id"] == job
+        with redirect_stdout(StringIO()) as out:
+            assert main(["logs", named, "--on", prefect_url]) == 0
+        assert "doubling 4" in out.getvalue()
     assert ask("outputs", job) == (0, {"doubled": 8})
     assert ask("cancel", job)[1] == {"job_id": job, "cancelled": False, "status": "COMPLETED"}
     assert job in [found["job_id"] for found in ask("runs", "--pipeline", "counted")[1]]
