@@ -88,7 +88,14 @@ from flowyml_prefect import PrefectOrchestrator
 orchestrator = PrefectOrchestrator(work_pool="many")  # without a worker: the server has enough to do
 orchestrator.client.ensure_process_pool("many")
 many = Pipeline("many").add_step(step(name="five")(lambda: 5))
-print(json.dumps([orchestrator.run_pipeline(many).job_id for _ in range(10)]))
+print(json.dumps({run_id: orchestrator.run_pipeline(many, run_id).job_id for run_id in RUN_IDS}))
+"""
+
+_MANY = """
+import json
+from flowyml_prefect import PrefectOrchestrator
+
+print(json.dumps([[run.run_id, run.job_id] for run in PrefectOrchestrator().runs("many", limit=200)]))
 """
 
 _OPEN = """
@@ -334,9 +341,15 @@ def test_its_url_is_enough_for_its_owner(home: Path) -> None:
 
 
 def test_many_processes_submit_at_once_and_none_fails(home: Path) -> None:
-    """SQLite takes one writer: Prefect answered 503 to some, or that its database is locked."""
-    submitted = [json.loads(_output(process)[0]) for process in [_start(home, _SUBMIT_MANY) for _ in range(6)]]
-    assert len({job for jobs in submitted for job in jobs}) == 60
+    """SQLite takes one writer: Prefect answered 503 to some, or that its database is locked. Each two ask for the same
+    ten runs, of which the server has one each."""
+    asked = [[f"many-{pair}-{number}" for number in range(10)] for pair in (1, 1, 2, 2, 3, 3)]
+    processes = [_start(home, _SUBMIT_MANY.replace("RUN_IDS", repr(run_ids))) for run_ids in asked]
+    submitted = [json.loads(_output(process)[0]) for process in processes]
+    assert [list(jobs) for jobs in submitted] == asked
+    assert submitted[0::2] == submitted[1::2]
+    there = json.loads(_output(_start(home, _MANY))[0])
+    assert sorted(there) == sorted([run_id, job] for jobs in submitted[0::2] for run_id, job in jobs.items())
 
 
 def test_its_owner_signs_in_as_it_is_printed_and_sees_the_run(home: Path, tmp_path: Path) -> None:
