@@ -135,6 +135,10 @@ class Groups:
         """Whether what stands in ``group`` runs at the end."""
         return group != "" and any(isinstance(self.by_name[name], Cleanup) for name in self._paths[group])
 
+    def may_fail(self, group: str) -> bool:
+        """Whether what fails in ``group`` leaves the run alone: it is of an item that may fail, or of the clean-up."""
+        return self.is_cleanup(group) or any(loop.on_item_error == "continue" for loop in self.loops(group))
+
     def between(self, step: str, group: str) -> tuple[Group, ...]:
         """The groups around a step that are not around what stands in ``group``."""
         return self.beyond(self._steps[step].group, group)

@@ -40,7 +40,8 @@ class Walk(Generic[T]):
 
     ``ready`` holds what can be worked on. Tasks that will never run are put into ``decided`` as they are found, with
     ``end`` and ``cause``, and those of items that are to come into ``opened``. ``left`` counts what has not ended,
-    ``tasks`` are all that there are so far, and ``outputs`` says where those of the pipeline are found.
+    ``tasks`` are all that there are so far, and ``outputs`` says where those of the pipeline are found. ``faults`` says
+    what fails the run though no task did.
 
     What failed, or did not run since something failed, keeps the values that it needs, so that it can run again in
     another walk. There, ``make`` gives tasks with an ``end``, and their ``values``, for what has run before, and
@@ -56,6 +57,7 @@ class Walk(Generic[T]):
         self.decided: deque[T] = deque()
         self.opened: deque[T] = deque()
         self.tasks: list[T] = []
+        self.faults: list[str] = []
         self.left = 0
         self._limited: list[Opening] = []
         self._parameters = parameters
@@ -86,6 +88,14 @@ class Walk(Generic[T]):
             return
         self._end(node, end, cause)
         self._settle()
+
+    def undecided(self, node: Node, why: str) -> None:
+        """A condition raised, or a loop has no lists to go over. Of an item, that is a failure of the item."""
+        assert isinstance(node, Decision | Opening)
+        group = node.loop.parent if isinstance(node, Opening) else node.branches[-1].parent
+        if not self._structure.may_fail(group):
+            self.faults.append(why)
+        self.ended(node, End.FAILED, f"{node.label!r} failed: {why}")
 
     def open(self, opening: Opening, lists: Mapping[str, Sequence[Any]]) -> None:
         """The lists of a loop are there, equally long: its items begin."""

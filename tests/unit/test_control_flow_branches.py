@@ -11,7 +11,7 @@ import pytest
 from flowyml import all_of, any_of, either, elif_, for_each, is_in, not_, otherwise, pipeline, step, when
 from flowyml.orchestrators import LocalOrchestrator
 from flowyml.plan.codec import decode
-from tests.unit.control_flow import FAILED, add, fail_on, numbers, same, steps_of
+from tests.unit.control_flow import FAILED, add, fail_on, numbers, same, steps_of, total
 
 
 @pytest.mark.parametrize(("n", "taken"), [(1, "low"), (5, "middle"), (50, "high")])
@@ -79,6 +79,36 @@ def test_a_condition_that_cannot_be_decided_fails_its_branches(both_ways: LocalO
     assert {steps_of(result, both_ways)[name] for name in ("add", "add_2", "joined")} == {
         ("CANCELLED", "upstream_failed")
     }
+
+
+def test_what_cannot_be_decided_fails_a_run_of_which_all_steps_may_fail(both_ways: LocalOrchestrator) -> None:
+    @pipeline(name="undecided above")
+    def made() -> None:
+        with when(same("text") > 3, name="large"):
+            same.options(name="each", on_item_error="continue").map(value=[1])
+
+    result = made.run(on=both_ways)
+    assert result.status is FAILED
+    assert "The condition of branch 'large' cannot be decided: TypeError" in str(result.error)
+
+
+def test_steps_of_an_item_say_what_could_not_be_decided(both_ways: LocalOrchestrator) -> None:
+    @pipeline(name="undecided within")
+    def made() -> Any:
+        with for_each([1, "a"], on_item_error="continue") as n:
+            with when(same(n) > 0, name="large"):
+                add(1)
+            total(same.options(name="each").map(value=n))
+
+    result = made.run(on=both_ways)
+    assert result.success, result.error
+    errors = {run.label: run.error or "" for run in both_ways.step_runs(result.run_id)}
+    assert errors["add[0]"] == ""
+    assert errors["add[1]"].startswith(
+        "not run, since 'large[1]' failed: The condition of branch 'large' cannot be decided: TypeError"
+    )
+    assert "that is not a list: str" in errors["each[1]"]
+    assert "that is not a list: str" in errors["total[1]"]
 
 
 def test_what_follows_a_join_of_which_nothing_ran_is_skipped(both_ways: LocalOrchestrator) -> None:

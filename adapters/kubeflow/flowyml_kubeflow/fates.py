@@ -11,7 +11,7 @@ from typing import Any
 
 from flowyml.core.errors import StepError
 from flowyml.core.runs import labelled
-from flowyml.plan.groups import Branch, Loop
+from flowyml.plan.groups import Branch, Group, Loop
 from flowyml.plan.model import FromParameter, Plan, Step
 from flowyml.plan.values import Constant, FromEither, FromItem, FromStep, Source, steps_of
 from flowyml.runtime.deciding import checked_lists, is_taken
@@ -189,8 +189,7 @@ class Fates:
         try:
             taken = is_taken(choices[: choices.index(branch) + 1], value_of)
         except StepError as error:
-            self._fail(branch.name, str(error))
-            return End.FAILED, f"{labelled(branch.name, prefix)!r} failed"
+            return End.FAILED, self._fail(branch, prefix, str(error))
         return End.OK if taken else End.SKIPPED, ""
 
     def items(self, loop: str, prefix: Index) -> Items:
@@ -212,18 +211,19 @@ class Fates:
             given = {name: each.value if _is_split(each) else self.value_of(each) for name, each in found.items()}
             lists = {name: self._packed(found[name], items) for name, items in checked_lists(loop, given).items()}
         except Exception as error:  # whatever unpacking or packing a user's value raises
-            self._fail(loop.name, str(error) if isinstance(error, StepError) else described(error))
-            return Items(End.FAILED, f"{labelled(loop.name, prefix)!r} failed")
+            why = str(error) if isinstance(error, StepError) else described(error)
+            return Items(End.FAILED, self._fail(loop, prefix, why))
         return Items(End.OK, "", lists, tuple(name for name, each in found.items() if each.plain))
 
     def _packed(self, found: Found, items: Sequence[Any]) -> list[Any]:
         """The items of a list, each packed where a step made it."""
         return list(items) if found.plain or _is_split(found) else [self.pack(item) for item in items]
 
-    def _fail(self, group: str, why: str) -> None:
-        """Have the run fail, unless it is the clean-up that did."""
-        if not self.structure.is_cleanup(group):
+    def _fail(self, group: Group, prefix: Index, why: str) -> str:
+        """Have the run fail, unless this is of the clean-up or of an item that may fail; why its steps do not run."""
+        if not self.structure.may_fail(group.parent):
             self.known.fail([why])
+        return f"{labelled(group.name, prefix)!r} failed: {why}"
 
 
 def _is_split(found: Found) -> bool:

@@ -176,11 +176,6 @@ class Flow:
         """Whether something runs although steps fail: a step with a rule of its own, clean-up, the hooks at the end."""
         return bool(self.plan.hooks) or any(step.run_if != "all_success" for step in self.plan)
 
-    def may_fail(self, step: Step) -> bool:
-        """Whether the run may succeed although the step fails."""
-        loops = self.structure.loops(step.group)
-        return self.cleans_up(step) or any(loop.on_item_error == "continue" for loop in loops)
-
     def most_chunks(self, loop: str) -> int:
         """How many chunks of items a loop may have at most."""
         given_on, members = len(self.units(self.given_on(loop))), len(self.units(self.members(loop)))

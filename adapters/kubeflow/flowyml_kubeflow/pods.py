@@ -314,7 +314,7 @@ class _StepPod(_Pod):
         self._note_end(step, index, raw, message, entry, attempt.number)
         if not self.flow.ends_well(step):
             raise TaskFailed
-        if not self.flow.may_fail(step):
+        if not self.plan.structure.may_fail(step.group):
             self.known.fail([f"step {label!r}: {message}"])
 
     def _note_end(

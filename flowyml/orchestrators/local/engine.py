@@ -55,7 +55,6 @@ class Engine:
         known: Container[tuple[int, Index]] = (),
     ) -> None:
         self.walk = walk
-        self.faults: list[str] = []
         self.is_cleaning_up = False
         self.stop_event = threading.Event()
         self.stopping: str | None = None
@@ -168,8 +167,7 @@ class Engine:
             found = self._look(node)
         except Exception as error:
             with self._condition:
-                self.faults.append(str(error))
-                self.walk.ended(node, End.FAILED, f"{node.label!r} failed")
+                self.walk.undecided(node, str(error))
                 self._note_decided()
             return
         with self._condition:

@@ -50,8 +50,8 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
     A step that timed out makes it ``FAILED``, as on Prefect; ``TIMEOUT`` is for the pipeline's own timeout. Items that
     may fail, and what cleans up, do not count.
     """
-    counted = [node for node in nodes if _counts(plan, node)]
-    if all(node.row.status == "COMPLETED" for node in counted):
+    counted = [node for node in nodes if not plan.structure.may_fail(node.step.group)]
+    if not faults and all(node.row.status == "COMPLETED" for node in counted):
         return ExecutionStatus.COMPLETED, "completed", None
     failures = [*_failures(counted), *dict.fromkeys(faults)]
     if stopped == "timeout":
@@ -67,13 +67,6 @@ def outcome_of(plan: Plan, nodes: Sequence[Node], faults: Sequence[str], stopped
 def in_order(nodes: Iterable[Node]) -> list[Node]:
     """As the plan has them; those of a loop come to be when its items are known."""
     return sorted(nodes, key=lambda node: node.position)
-
-
-def _counts(plan: Plan, node: Node) -> bool:
-    if not node.step.group:
-        return True
-    may_fail = any(loop.on_item_error == "continue" for loop in plan.structure.loops(node.step.group))
-    return not may_fail and not plan.structure.is_cleanup(node.step.group)
 
 
 def _first_error(nodes: Sequence[Node]) -> BaseException | None:

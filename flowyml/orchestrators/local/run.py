@@ -186,7 +186,7 @@ class LocalRun:
             logger.warning("Outputs of run %r were not kept for a retry: %s", self.row.run_id, error_text(error))
 
     def _outcome_now(self) -> Outcome:
-        return outcome_of(self.plan, self._walk.tasks, self._engine.faults, self._engine.stopping)
+        return outcome_of(self.plan, self._walk.tasks, self._walk.faults, self._engine.stopping)
 
     def _processes(self) -> AbstractContextManager[StepProcesses | None]:
         """The warm process that steps are forked from, if any of them runs apart."""

@@ -408,7 +408,6 @@ class Walker:
         self._held: deque[Turn] = deque()  # items that wait until others have ended
         self._together: dict[str, list[Turn]] = {}  # execution groups at work, each with those that wait for their turn
         self._turns: dict[tuple[str, tuple[int, ...]], list[Turn]] = {}
-        self._faults: list[str] = []
         self._fault: BaseException | None = None
         self._is_cleaning_up = False
 
@@ -447,7 +446,7 @@ class Walker:
         """How the run has ended. The outputs of one that completed become an artifact."""
         if self._fault:
             raise self._fault
-        if failures := [*self._failures(), *dict.fromkeys(self._faults)]:
+        if failures := [*self._failures(), *dict.fromkeys(self.walk.faults)]:
             more = [f"and {len(failures) - NAMED} more"] if len(failures) > NAMED else []
             return Failed(message="; ".join([*failures[:NAMED], *more]))
         if table := [self._row(*item) for item in self.walk.outputs.items() if item[1][0].end is End.OK]:
@@ -467,8 +466,7 @@ class Walker:
         structure = self.plan.structure
         for turn in self.walk.tasks:
             state = turn.state if turn.end is End.FAILED else None
-            may_fail = any(loop.on_item_error == "continue" for loop in structure.loops(turn.step.group))
-            if state and not may_fail and not structure.is_cleanup(turn.step.group):
+            if state and not structure.may_fail(turn.step.group):
                 yield f"step {turn.label!r}: {_reason(state)}"
 
     def _go_on(self) -> None:
@@ -565,8 +563,7 @@ class Walker:
         if isinstance(node, Turn):
             self._book(node)
         elif isinstance(found, Exception):
-            self._faults.append(str(found))
-            self.walk.ended(node, End.FAILED, f"{node.label!r} failed")
+            self.walk.undecided(node, str(found))
         elif isinstance(node, Opening):
             self.walk.open(node, found)
             count = len(next(iter(found.values())))
