@@ -138,14 +138,19 @@ class Gate(Node):
 
 
 class Decision(Gate):
-    """Whether a branch is taken: the last of ``branches``, which are tried one after the other."""
+    """Whether a branch is taken: the last of ``branches``, which are tried one after the other.
 
-    __slots__ = ("branches", "known")
+    ``behind_left`` counts what is behind it and not over, and ``any_failed`` says that some of that has to come again.
+    """
+
+    __slots__ = ("any_failed", "behind_left", "branches", "known")
 
     def __init__(self, frame: Frame, branches: Sequence[Branch]) -> None:
         super().__init__(frame)
         self.branches = branches
         self.known: dict[Source, tuple[Node, str]] = {}
+        self.behind_left = 0
+        self.any_failed = False
 
     @property
     def label(self) -> str:
@@ -155,7 +160,7 @@ class Decision(Gate):
 class Opening(Node):
     """The beginning of a loop: it waits for the lists that the loop goes over."""
 
-    __slots__ = ("active", "any_failed", "frames_left", "held", "items", "loop", "next")
+    __slots__ = ("active", "any_failed", "frames_left", "held", "is_over", "items", "loop", "next")
 
     def __init__(self, frame: Frame, loop: Loop) -> None:
         super().__init__(frame)
@@ -163,7 +168,7 @@ class Opening(Node):
         self.held: list[tuple[Node, str]] = []
         self.items: Mapping[str, Sequence[Any]] = {}
         self.next = self.active = self.frames_left = 0
-        self.any_failed = False
+        self.any_failed = self.is_over = False
 
     @property
     def label(self) -> str:

@@ -292,6 +292,8 @@ class Walk(Generic[T]):
         if group and (gate := self._gate(frame, group)):
             node.gate = gate
             gate.behind.append(node)
+            if isinstance(gate, Decision):
+                gate.behind_left += 1
         found = dict.fromkeys((*(source for _, source, _ in node.arguments), *slots))
         for waited_for in found:
             self._follow(node, waited_for)
@@ -451,8 +453,8 @@ class Walk(Generic[T]):
                 self._judge(behind)
 
     def _count_out(self, node: Node) -> None:
-        if not isinstance(node, Opening) and not self._may_come_again(node):
-            self._drop_arguments(node)
+        if isinstance(node, Task) or (isinstance(node, Decision) and not node.behind):
+            self._over(node, failed=self._may_come_again(node))
         self.left -= 1
         if isinstance(node, Opening) and node.end is not End.OK:
             assert node.end is not None
@@ -463,10 +465,16 @@ class Walk(Generic[T]):
         if not node.frame.left and node.frame.opening is not None:
             self._end_item(node.frame.opening)
 
-    @staticmethod
-    def _drop_arguments(node: Node) -> None:
-        for _, source, key in node.arguments:
-            source.drop(key)
+    def _over(self, node: Node, *, failed: bool) -> None:
+        """It takes its arguments no more, unless it may come again; nor does the branch around it, after its last."""
+        if not failed:
+            for _, source, key in node.arguments:
+                source.drop(key)
+        if isinstance(gate := node.gate, Decision):
+            gate.any_failed |= failed
+            gate.behind_left -= 1
+            if not gate.behind_left:
+                self._over(gate, failed=gate.any_failed)
 
     def _tell(self, follower: Node, ended: Node) -> None:
         assert ended.end is not None
@@ -558,12 +566,14 @@ class Walk(Generic[T]):
             self._let_go(opening)
 
     def _let_go(self, opening: Opening) -> None:
-        if not opening.any_failed:
-            self._drop_arguments(opening)
-            for node, key in opening.held:
-                node.drop(key)
+        if opening.is_over:
+            return
+        opening.is_over = True
+        for node, key in () if opening.any_failed else opening.held:
+            node.drop(key)
         opening.held = []
         opening.items = {}
+        self._over(opening, failed=opening.any_failed)
 
     def _stand_in(self, opening: Opening, end: End, cause: str) -> None:
         """Tasks for the steps of a loop without items, so that each step has one."""

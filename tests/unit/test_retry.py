@@ -320,6 +320,26 @@ def test_branches_handlers_and_what_cleans_up(notes: Path) -> None:
     assert statuses(handle)["hold"] == statuses(handle)["never"] == "skipped"
 
 
+@pipeline
+def gated(folder: str) -> None:
+    """Nothing but conditions takes what these steps give."""
+    with when(is_good(folder)):
+        publish(folder)
+    with when(is_good.options(name="inner loop")(folder)), when(is_good.options(name="inner")(folder)):
+        announce.options(name="each").partial(folder=folder).map(what=["a", "b"])
+    with for_each([{"n": 1}, {"n": 2}]) as item, when(is_good.options(name="of each")(folder)):
+        first(folder, item)
+
+
+def test_a_condition_goes_by_what_it_went_by(notes: Path) -> None:
+    for name in ("publish", "announce", "first1"):
+        fail(notes, name)
+    handle = LocalOrchestrator().attach(gated.run({"folder": str(notes)}).run_id)
+    assert handle.status is FAILED
+    assert handle.retry().wait_for_completion(timeout=240, poll_interval=0.1).status is COMPLETED, handle.error
+    assert times(notes, "is_good", "publish", "announce", "first1", "first2") == [5, 2, 3, 2, 1]
+
+
 def test_what_was_not_decided_is(notes: Path) -> None:
     fail(notes, "is_good")
     handle = LocalOrchestrator().attach(branched.run({"folder": str(notes)}).run_id)
