@@ -78,6 +78,8 @@ def _without_stale(plan: Plan, known: Mapping[tuple[str, Index], Ended]) -> dict
     """What was made of a value that has been made anew since is to come; items of a list that has are forgotten."""
     structure, newest = plan.structure, dict[tuple[str, Index], float]()
     for (name, index), each in known.items():
+        if not each.attempt and each.status != "COMPLETED":
+            continue  # it has never been made, and its record only says why
         for depth in range(len(index) + 1):
             newest[name, index[:depth]] = max(each.began, newest.get((name, index[:depth]), 0.0))
     found = dict(known)

@@ -72,6 +72,25 @@ def test_what_was_made_of_an_older_value_is_to_come(tmp_path: Path) -> None:
     assert not found.loops
 
 
+def test_what_ran_after_a_step_that_could_not_stays(tmp_path: Path) -> None:
+    """The record of a step that never ran may be newer than that of what its end let run."""
+    handled = Plan(
+        name="p",
+        steps=(
+            Step(name="bad", function="m:f", outputs=("x",)),
+            Step(name="held", function="m:f", outputs=("y",), inputs=(Input("x", FromStep("bad", "x")),)),
+            Step(name="handler", function="m:f", outputs=("z",), run_if="all_done", after=("held",)),
+        ),
+    )
+    done = [
+        Ended("bad", (), "FAILED", "failed", 1, began=1), Ended("held", (), "CANCELLED", "cancelled", 0, began=4),
+        Ended("handler", (), "COMPLETED", "completed", 1, began=3),
+    ]  # fmt: skip
+    kept = KeptOutputs(str(tmp_path), "prefect/p/run")
+    kept.keep("handler", {"z": 1})
+    assert before(handled, done, kept, None).turns["handler", ()][0].end is End.OK
+
+
 def test_what_was_not_kept_is_made_again(tmp_path: Path) -> None:
     kept = KeptOutputs(str(tmp_path), "prefect/p/run")
     kept.keep("each[0]", {"y": 5})
