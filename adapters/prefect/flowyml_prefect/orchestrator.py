@@ -61,7 +61,7 @@ from flowyml_prefect.server import (
     turn,
 )
 from flowyml_prefect.status import status_of
-from flowyml_prefect.steps import RETRY, TASK_RUNS
+from flowyml_prefect.steps import AWAITED, RETRY, TASK_RUNS
 
 if TYPE_CHECKING:
     from flowyml.core.pruning import Bounds, Prunable
@@ -217,7 +217,9 @@ class PrefectOrchestrator(Orchestrator):
             raise RetryRefusedError(f"Run {run.name!r} cannot be run again: `flowyml prune` is removing it.")
         pooled = DETACHED_TAG not in run.tags
         entrypoint = self.deployments.entrypoint_of(self.get_run(job_id), run.version or "", pooled=pooled)
-        self.client.label_run(run.id, {RETRY: json.dumps(steps), TASK_RUNS: 0})
+        own_end = run.state_type == "FAILED" and run.state_name != "TimedOut"  # else some are never recorded
+        awaited = run.labels.get(TASK_RUNS, 0) if own_end else 0
+        self.client.label_run(run.id, {RETRY: json.dumps(steps), TASK_RUNS: 0, AWAITED: awaited})
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retried by FlowyML."}
         self.client.set_state(run.id, state, force=True)
         if not pooled:

@@ -16,6 +16,7 @@ from flowyml_prefect.client import TaskRun
 from flowyml_prefect.status import step_status_of
 
 __all__ = [
+    "AWAITED",
     "ITEMS",
     "RETRY",
     "TASK_RUNS",
@@ -33,6 +34,9 @@ ITEMS = "flowyml.items."
 
 TASK_RUNS = "flowyml.task_runs"
 """The label with the number of task runs that an ended run with control flow has had."""
+
+AWAITED = "flowyml.task_runs_awaited"
+"""The label with the number of task runs that a run had when it was retried, which may not all be recorded yet."""
 
 RETRY = "flowyml.retry"
 """The label with what is to run again of a run that is retried: names as JSON, or null."""

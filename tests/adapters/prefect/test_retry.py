@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,27 @@ def test_a_retry_runs_what_failed_and_what_waits_for_it(orchestrator: PrefectOrc
     assert log(tmp_path) == ["each 7", "tidy", "total"]
     with pytest.raises(RetryRefusedError, match="completed"):
         handle.retry()
+
+
+def test_a_retry_waits_for_what_prefect_has_yet_to_record(orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:
+    """A task run is there before its state is; taken for one that has not run, it would run again."""
+    (tmp_path / "bad 6").touch()
+    handle = looped().submit({"folder": str(tmp_path)}, on=orchestrator)
+    assert ended(handle)["each[0]"] == (COMPLETED, 1)
+    log(tmp_path)
+    client = orchestrator.client
+    first = next(each for each in client.task_runs(handle.job_id) if each.name == "each[0]")
+    key = client.get(f"/task_runs/{first.id}")["task_key"]
+    late = {"flow_run_id": handle.job_id, "task_key": key, "dynamic_key": "late", "name": "each[0]"}
+    made = client.write("/task_runs/", late)["id"]
+    (tmp_path / "bad 6").unlink()
+    handle.retry()
+    wait_for(lambda: handle.status is ExecutionStatus.RUNNING)
+    time.sleep(1)
+    client.write(f"/task_runs/{made}/set_state", {"state": {"type": "COMPLETED", "name": "Completed"}, "force": True})
+    handle.wait_for_completion(timeout=300)
+    assert handle.status is COMPLETED, handle.error
+    assert log(tmp_path) == ["each 6", "tidy", "total"]
 
 
 def test_a_pipeline_without_loops_is_retried_too(orchestrator: PrefectOrchestrator, tmp_path: Path) -> None:

@@ -266,6 +266,7 @@ AT_A_TIME = 100  # items, each of them a process; their files would else be more
 LINES = 1000  # from a task run to those that it waited for, as Prefect draws them
 NOT_RUN = ("Skipped", "NoItems", "NotReady")  # task runs that only show why a step did not run
 LABEL_SECONDS = 2
+RECORD_SECONDS = 60  # after the end of a run, until its last task runs are recorded
 NAMED = 5  # failures, in the message of a run
 
 
@@ -359,27 +360,45 @@ def what_has_been(plan: Plan, tasks: Mapping[str, Any]) -> tuple[Before, int]:
         return Before(), 0
     steps = {task.fn.__name__: step for step, task in tasks.items()}
     ended: dict[tuple[str, tuple[int, ...]], Ended] = {}
-    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
-    task_runs: list[Any] = []
     with get_client(sync_client=True) as client:
-        chosen = json.loads(str(client.read_flow_run(run.id).labels.get("flowyml.retry", "null")))
-        while page := client.read_task_runs(flow_run_filter=wanted, offset=len(task_runs), limit=200):
-            task_runs += page
+        labels = client.read_flow_run(run.id).labels
+        chosen = json.loads(str(labels.get("flowyml.retry", "null")))
+        awaited = [int(labels.get(name, 0)) for name in ("flowyml.task_runs", "flowyml.task_runs_awaited")]
+        task_runs = recorded(client, run.id, max(awaited))
     label_run(run.id, "flowyml.retry", "null")  # a retry by Prefect's own button is of all that failed
-    for task_run in sorted(task_runs, key=lambda each: each.expected_start_time):
+    for task_run in task_runs:
         if step := steps.get(task_run.task_key.rpartition("-")[0]):
             index = tuple(map(int, re.findall(r"\[(\d+)\]", task_run.name.removeprefix(step))))
             earlier = ended.get((step, index))
-            attempts = 0 if task_run.state.name in NOT_RUN else task_run.run_count
+            attempts = 0 if task_run.state and task_run.state.name in NOT_RUN else task_run.run_count
             attempts += earlier.attempt if earlier else 0
-            began = task_run.expected_start_time.timestamp()
+            began = (task_run.expected_start_time or task_run.created).timestamp()
             ended[step, index] = Ended(step, index, *_words(task_run.state), attempt=attempts, began=began)
     kept = KeptOutputs(default_url(), run_place(f"prefect {run.id}", PIPELINE, run.name))
     return before(plan, ended.values(), kept, chosen), len(task_runs)
 
 
-def _words(state: State[Any]) -> tuple[str, str]:
-    """A state in the words of FlowyML's own records."""
+def recorded(client: Any, run_id: Any, count: int) -> list[Any]:
+    """The task runs of earlier attempts, as they began. Prefect records them late: where ``count`` is given, that many
+    are waited for, and the ends of those that were not tried again."""
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    deadline = time.monotonic() + (RECORD_SECONDS if count else 0)
+    while True:
+        found: list[Any] = []
+        while page := client.read_task_runs(flow_run_filter=wanted, offset=len(found), limit=200):
+            found += page
+        found.sort(key=lambda each: each.expected_start_time or each.created)
+        newest = {(each.task_key, each.name): each.state for each in found}.values()
+        is_whole = len(found) >= count and all(state and state.is_final() for state in newest)
+        if is_whole or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+def _words(state: State[Any] | None) -> tuple[str, str]:
+    """A state in the words of FlowyML's own records; one that has not ended has to run again."""
+    if state is None:
+        return "CANCELLED", "cancelled"
     if state.is_completed():
         return "COMPLETED", {"Skipped": "skipped", "NoItems": "no_items"}.get(str(state.name), "completed")
     return ("FAILED", "failed") if state.is_failed() or state.is_crashed() else ("CANCELLED", "cancelled")
