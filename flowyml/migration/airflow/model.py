@@ -49,9 +49,11 @@ class Place:
 class Symbolic:
     """A value that the file does not say: ``source`` is the expression as it stands.
 
-    ``origin`` says where it comes from: ``variable:NAME``, ``env:NAME``, ``connection:NAME``, ``clock``, or "" for
-    what could not be evaluated. ``default`` is what the file gives where Airflow has none (``has_default``); then the
-    graph was read with it.
+    ``origin`` says where it comes from: ``variable:NAME``, ``variable-json:NAME`` for a Variable that is read as JSON,
+    ``env:NAME``, ``connection:NAME``, ``clock``, or "" for what could not be evaluated. ``default`` is what the file
+    gives where Airflow has none (``has_default``); then the graph was read with it. ``derived``: the file makes the
+    value of what ``origin`` gives, and only its whole expression gives it again; a text is ``parts`` in a row, if there
+    are any.
     """
 
     source: str
@@ -59,6 +61,8 @@ class Symbolic:
     origin: str = ""
     default: Value = None
     has_default: bool = False
+    derived: bool = False
+    parts: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from flowyml.migration.airflow.reader.values import (
     Soft,
     Unknown,
     hard,
+    parts_of,
     shape,
 )
 
@@ -89,22 +90,15 @@ class Expressions(Protocols):
     # Text
 
     def _joined(self, node: ast.JoinedStr) -> Any:
-        parts: list[str] = []
-        soft: list[Any] = []
-        known = True
-        for one in node.values:
-            value = one.value if isinstance(one, ast.Constant) else self._formatted(one)
-            if type(value) is Soft:
-                soft.append(value)
-                value = value.value
-            if not isinstance(value, str):
-                known = False
-            parts.append(value if isinstance(value, str) else shape(value))
-        text = "".join(parts)
+        found = [one.value if isinstance(one, ast.Constant) else self._formatted(one) for one in node.values]
+        text = "".join(hard(one) if isinstance(hard(one), str) else shape(one) for one in found)
         if len(text) > LARGEST:
             return self.unknown(node)
         self.step(len(text) // 100)
-        return self.soft(text, *soft) if known else self.unknown(node, text=text)
+        parts = parts_of(found) if any(isinstance(one, (Soft, Unknown)) for one in found) else ()
+        if all(isinstance(hard(one), str) for one in found):
+            return self.soft(text, *found, parts=parts)
+        return self.unknown(node, text=text, parts=parts)
 
     def _formatted(self, node: ast.expr) -> Any:
         if not isinstance(node, ast.FormattedValue):
@@ -112,7 +106,7 @@ class Expressions(Protocols):
         value = self.eval(node.value)
         spec = self.eval(node.format_spec) if node.format_spec is not None else ""
         conversion = chr(node.conversion) if node.conversion > 0 else ""
-        return self.text_of(node.value, value, conversion, hard(spec))
+        return self.text_of(node.value, value, conversion, spec)
 
     # Operators
 
@@ -132,16 +126,19 @@ class Expressions(Protocols):
     def _boolean(self, node: ast.BoolOp) -> Any:
         stop = isinstance(node.op, ast.Or)
         doubtful: list[Any] = []
+        defaults: list[Any] = []
         value: Any = None
         for one in node.values:
             value = self.eval(one)
             truth = self.truth(value)
+            if type(value) is Soft and one is not node.values[-1]:
+                defaults.append(value)
             if truth is stop:
                 break
             if truth is None:
                 doubtful.append(value)
         if not doubtful:
-            return value
+            return self.soft(value, *defaults)
         return doubtful[0] if value is doubtful[0] else self.either(node, [*doubtful, value])
 
     def _compare(self, node: ast.Compare) -> Any:

@@ -33,6 +33,8 @@ from flowyml.migration.airflow.reader.values import (
     Soft,
     Super,
     Unknown,
+    hard,
+    parts_of,
     shape,
 )
 
@@ -106,8 +108,8 @@ class Base(Machine):
     def source(self, node: ast.AST) -> str:
         return self.module.source(node)
 
-    def unknown(self, node: ast.AST, origin: str = "", text: str = "") -> Unknown:
-        return Unknown(self.source(node)[:2000], self.place(node), origin, text[:300])
+    def unknown(self, node: ast.AST, origin: str = "", text: str = "", parts: tuple[Any, ...] = ()) -> Unknown:
+        return Unknown(self.source(node)[:2000], self.place(node), origin, text[:300], parts)
 
     def warn(self, code: str, text: str, node: ast.AST) -> None:
         """Notes what is not certain, once: with the DAG that is open, else with the file."""
@@ -207,8 +209,7 @@ class Base(Machine):
 
     def truth(self, value: Any) -> bool | None:
         """Whether a value is true, None where that is not known."""
-        if type(value) is Soft:
-            value = value.value
+        value = hard(value)
         if isinstance(value, Unknown):
             return None
         if isinstance(value, Foreign):
@@ -221,13 +222,13 @@ class Base(Machine):
             return True
         return bool(value)
 
-    def soft(self, value: Any, *froms: Any) -> Any:
-        """The value, marked as a default if what it was made from was one."""
+    def soft(self, value: Any, *froms: Any, parts: tuple[Any, ...] = ()) -> Any:
+        """The value, marked as made of a default if what it was made from was one. A text is of ``parts``."""
         for one in froms:
             if type(one) is Soft:
-                if isinstance(value, (Unknown, Soft)):
+                if isinstance(value, Unknown):
                     return value
-                return Soft(value, one.origin, one.source, one.place)
+                return Soft(hard(value), one.origin, one.source, one.place, True, parts)
         return value
 
     # Attributes
@@ -236,7 +237,7 @@ class Base(Machine):
         """``value.name``."""
         if type(value) is Soft:
             found = self.attribute(value.value, name, node)
-            return found if isinstance(found, Native) else self.soft(found, value)
+            return self._soft_native(found, value) if isinstance(found, Native) else self.soft(found, value)
         finder = _FINDERS.get(type(value))
         if finder is not None:
             return finder(self, value, name, node)
@@ -250,6 +251,13 @@ class Base(Machine):
         if isinstance(value, Unknown):
             return self.unknown(node, origin=f"call:{value.path}" if isinstance(value, ForeignValue) else "")
         return self.plain_attribute(value, name, node)
+
+    def _soft_native(self, found: Native, owner: Soft) -> Native:
+        """A method of a default: what it returns is made of that default."""
+        return Native(
+            found.name,
+            lambda machine, arguments, node: _marked(machine, found.call(machine, arguments, node), owner),
+        )
 
     def either(self, node: ast.AST, options: list[Any]) -> Any:
         """One of several values; those that are equal count once."""
@@ -283,17 +291,27 @@ class Base(Machine):
         kwargs = {key: given.value for key, given in arguments.named.items()}
         self.step(1 + len(args))
         if name not in STRUCTURAL.get(type(value), frozenset()):
+            parts = _parts_joined(value, name, args)
             args, kwargs, soft, known = settle(args, kwargs)
             if not known or arguments.open:
-                return self.unknown(node, text=self.partial_text(value, name, args))
-            return self.soft(self.attempt(node, method, value, name, args, kwargs), *soft)
+                return self.unknown(node, text=self.partial_text(value, name, args), parts=parts)
+            return self.soft(self.attempt(node, method, value, name, args, kwargs), *soft, parts=parts)
         if not light([args, value] if name in ("index", "count", "remove") else keyed(name, args)):
             return self.unknown(node)
-        args = [arg.value if type(arg) is Soft and name not in ("append", "insert", "add") else arg for arg in args]
+        froms = args if name in ("get", "pop", "index", "count") else ()
+        if name in ("extend", "update", "union") and (first := next((arg for arg in args if type(arg) is Soft), None)):
+            text = f"what `{_short(self.source(node))}` adds is the default of {first.origin}"
+            self.warn("default-taken", text, node)
+        args = [
+            arg
+            if name in ("append", "insert", "add") or (name in ("get", "pop", "setdefault") and index)
+            else hard(arg)
+            for index, arg in enumerate(args)
+        ]
         if any(isinstance(arg, Unknown) for arg in args) and name in ("extend", "update", "union"):
             self.warn("unknown-call", f"what `{_short(self.source(node))}` adds is not known", node)
             return self.unknown(node)
-        return self.attempt(node, method, value, name, args, kwargs)
+        return self.soft(self.attempt(node, method, value, name, args, kwargs), *froms[:1])
 
     def partial_text(self, value: Any, name: str, args: list[Any]) -> str:
         """What is known of a text whose parts are not all known."""
@@ -405,6 +423,18 @@ _FINDERS: dict[type, Callable[[Base, Any, str, ast.AST], Any]] = {
     Super: _of_super,
     Function: _of_function,
 }
+
+
+def _marked(machine: Base, found: Any, owner: Soft) -> Any:
+    """What a method of a default returned, as made of it, unless it says more itself (the parts of a text)."""
+    return found if found is None or type(found) is Soft else machine.soft(found, owner)
+
+
+def _parts_joined(value: Any, name: str, args: list[Any]) -> tuple[Any, ...]:
+    """The parts of ``value.join(args[0])``."""
+    if name != "join" or not isinstance(value, str) or not args or not isinstance(args[0], (list, tuple)):
+        return ()
+    return parts_of([each for item in args[0] for each in (value, item)][1:])
 
 
 def settle(args: Any, kwargs: Any = None) -> tuple[Any, Any, list[Soft], bool]:

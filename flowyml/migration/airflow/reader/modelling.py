@@ -88,13 +88,15 @@ class Modelling:
         match value:
             case Soft():
                 default = self.value(value.value, depth + 1)
-                return model.Symbolic(value.source, value.place, value.origin, default, True)
+                parts = tuple(self.value(each, depth + 1) for each in value.parts)
+                return model.Symbolic(value.source, value.place, value.origin, default, True, value.derived, parts)
             case ForeignValue():
                 given = self.arguments(value.arguments or Arguments(), depth + 1)
                 return model.Reference(value.path, value.source, value.place, True, given)
             case Unknown():
                 origin = "" if value.origin.startswith("call:") else value.origin
-                return model.Symbolic(value.source, value.place, origin)
+                parts = tuple(self.value(each, depth + 1) for each in value.parts)
+                return model.Symbolic(value.source, value.place, origin, derived=bool(parts), parts=parts)
             case Foreign():
                 return model.Reference(value.path, value.name, self.here)
             case XCom():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 from flowyml.migration.airflow.reader.machine import MISSING, Base, settle
@@ -18,8 +19,10 @@ from flowyml.migration.airflow.reader.values import (
     Instance,
     Module,
     Native,
+    Soft,
     Unknown,
     hard,
+    parts_of,
     shape,
 )
 
@@ -38,13 +41,14 @@ class Protocols(Base):
             return found
         one, other = hard(left), hard(right)
         if kind is ast.Mod and isinstance(one, str):
-            return self._percent(one, other, left, node)
+            return self._percent(one, right, left, node)
+        parts = parts_of([left, right]) if kind is ast.Add and (_is_text(left) or _is_text(right)) else ()
         if isinstance(one, (Unknown, Foreign)) or isinstance(other, (Unknown, Foreign)):
             text = shape(one) + shape(other) if kind is ast.Add else ""
-            return self.unknown(node, text=text)
+            return self.unknown(node, text=text, parts=parts)
         if isinstance(one, Instance) or isinstance(other, Instance):
             return self._dunder(kind, one, other, node)
-        return self.soft(self.attempt(node, binary, kind, one, other), left, right)
+        return self.soft(self.attempt(node, binary, kind, one, other), left, right, parts=parts)
 
     def _dunder(self, kind: type[ast.operator], left: Any, right: Any, node: ast.AST) -> Any:
         for owner, other, prefix in ((left, right, "__"), (right, left, "__r")):
@@ -55,13 +59,14 @@ class Protocols(Base):
 
     def _percent(self, text: str, value: Any, left: Any, node: ast.AST) -> Any:
         (plain,), _, soft, known = settle([value])
+        parts = () if type(left) is Soft else _parts_of_percent(text, value)
         if not known:
-            parts = plain if isinstance(plain, tuple) else (plain,)
+            items = plain if isinstance(plain, tuple) else (plain,)
             shown = text
-            for part in parts if not isinstance(plain, dict) else ():
+            for part in items if not isinstance(plain, dict) else ():
                 shown = shown.replace("%s", shape(part), 1)
-            return self.unknown(node, text=shown[:500])
-        return self.soft(self.attempt(node, binary, ast.Mod, text, plain), left, *soft)
+            return self.unknown(node, text=shown[:500], parts=parts)
+        return self.soft(self.attempt(node, binary, ast.Mod, text, plain), left, *soft, parts=parts)
 
     def compare(self, kind: type[ast.cmpop], left: Any, right: Any, node: ast.AST) -> Any:
         one, other = hard(left), hard(right)
@@ -167,10 +172,11 @@ class Protocols(Base):
         if isinstance(plain, Instance):
             plain = self._shown(plain, node)
             known = isinstance(plain, str)
-        if not known or not isinstance(spec, str):
-            return self.unknown(node, text=shape(value))
+        parts = parts_of([value]) if not conversion and spec == "" else ()
+        if not known or not isinstance(hard(spec), str):
+            return self.unknown(node, text=shape(value), parts=parts)
         try:
-            return self.soft(formatted(plain, conversion, spec), *soft)
+            return self.soft(formatted(plain, conversion, hard(spec)), *soft, spec, parts=parts)
         except TooLarge:
             return self.unknown(node)
         except (ValueError, TypeError) as error:
@@ -181,6 +187,29 @@ class Protocols(Base):
             return hard(self.call(self.bound(method, value, node), Arguments(), node))
         text = value.attributes.get("__text__")
         return text if text is not None else value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(hard(value), str) or (isinstance(value, Unknown) and bool(value.parts))
+
+
+def _parts_of_percent(text: str, value: Any) -> tuple[Any, ...]:
+    """The parts of ``text % value``, whose fields are ``%s`` or ``%(name)s``; none for others."""
+    pieces = re.split(r"(%(?:\(\w+\))?.)", text)
+    items = list(value) if isinstance(value, tuple) else [value]
+    found: list[Any] = []
+    for piece in pieces:
+        if piece == "%%":
+            found.append("%")
+        elif piece == "%s" and items:
+            found.append(items.pop(0))
+        elif isinstance(value, dict) and piece[:2] == "%(" and piece[-1] == "s" and piece[2:-2] in value:
+            found.append(value[piece[2:-2]])
+        elif piece[:1] == "%":
+            return ()
+        else:
+            found.append(piece)
+    return parts_of(str(each) if isinstance(each, (int, float)) else each for each in found)
 
 
 def _known_members(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ __all__ = [
     "Super",
     "Unknown",
     "hard",
+    "parts_of",
     "shape",
 ]
 
@@ -49,12 +50,16 @@ class Raised(Exception):
 
 @dataclass(eq=False, slots=True)
 class Unknown:
-    """A value that is not known. ``text`` is what is known of a string: ``load_{table}``."""
+    """A value that is not known. ``text`` is what is known of a string: ``load_{table}``.
+
+    ``parts``: the text is these in a row, texts and what has an ``origin``.
+    """
 
     source: str
     place: Place
     origin: str = ""
     text: str = ""
+    parts: tuple[Any, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -66,12 +71,18 @@ class Either(Unknown):
 
 @dataclass(eq=False, slots=True)
 class Soft:
-    """What a file takes when Airflow has no such Variable, or the environment no such name: its default."""
+    """What a file takes when Airflow has no such Variable, or the environment no such name: its default.
+
+    ``derived``: the file made it of such a default, so that only the whole expression gives it. It is a text of
+    ``parts`` in a row, if there are any.
+    """
 
     value: Any
     origin: str
     source: str
     place: Place
+    derived: bool = False
+    parts: tuple[Any, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -260,7 +271,7 @@ class Machine(Protocol):
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any: ...
     def iterate(self, value: Any, node: ast.AST) -> list[Any] | None: ...
     def truth(self, value: Any) -> bool | None: ...
-    def unknown(self, node: ast.AST, origin: str = "", text: str = "") -> Unknown: ...
+    def unknown(self, node: ast.AST, origin: str = "", text: str = "", parts: tuple[Any, ...] = ()) -> Unknown: ...
     def warn(self, code: str, text: str, node: ast.AST) -> None: ...
     def place(self, node: ast.AST) -> Place: ...
     def source(self, node: Any) -> str: ...
@@ -272,6 +283,21 @@ def hard(value: Any) -> Any:
     while type(value) is Soft:
         value = value.value
     return value
+
+
+def parts_of(values: Iterable[Any]) -> tuple[Any, ...]:
+    """What a text is made of: texts, and what only Airflow knows as it stands. Empty where that cannot be said."""
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, (Soft, Unknown)) and value.parts:
+            found += value.parts
+        elif (type(value) is Soft and not value.derived) or (isinstance(value, Unknown) and ":" in value.origin):
+            found.append(value)
+        else:
+            return ()
+    return tuple(found)
 
 
 def shape(value: Any) -> str:

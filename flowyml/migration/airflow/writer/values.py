@@ -105,13 +105,21 @@ class Words:
 
     def symbolic(self, value: Symbolic) -> Part:
         """What only Airflow knows when it reads the file: it looks there again."""
+        if value.parts:
+            text = "".join(_braced(each) if isinstance(each, str) else "{}" for each in value.parts)
+            given = [self.part(each) for each in value.parts if not isinstance(each, str)]
+            return Group(f'{self._word("imported")}("builtins:str.format")(', [Text(text), *given], ")")
+        if value.derived:
+            raise Unwritable(f"only Airflow knows what comes of {' '.join(value.source.split())!r:.80}")
         kind, _, name = value.origin.partition(":")
         default = [self.part(value.default)] if value.has_default else []
-        if kind == "variable" and name:
-            given = [Pair("default_var=", each) for each in default]
-            return Group(f'{self._word("imported")}("airflow.models:Variable.get")(', [text_literal(name), *given], ")")
+        if kind in ("variable", "variable-json") and name:
+            named = [Pair("default_var=", each) for each in default]
+            named += [Pair("deserialize_json=", "True")] if kind == "variable-json" else []
+            return Group(f'{self._word("imported")}("airflow.models:Variable.get")(', [text_literal(name), *named], ")")
         if kind == "env" and name:
-            return Group(f'{self._word("imported")}("os:environ.get")(', [text_literal(name), *default], ")")
+            method = "get" if value.has_default else "__getitem__"
+            return Group(f'{self._word("imported")}("os:environ.{method}")(', [text_literal(name), *default], ")")
         raise Unwritable(f"only Airflow knows {' '.join(value.source.split())!r:.80}")
 
     def key(self, key: Any) -> str:
@@ -125,6 +133,11 @@ class Words:
         if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name) or name == "__debug__":
             raise Unwritable(f"{name!r:.60} cannot be the name of an argument")
         return name
+
+
+def _braced(text: str) -> str:
+    """A text as ``str.format`` leaves it."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def is_plain(value: Any) -> bool:

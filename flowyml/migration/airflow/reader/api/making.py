@@ -60,7 +60,7 @@ class Making:
         if type(value) is Soft:
             text = f"{what} depends on {value.origin}: {shape(value)!r} is by its default"
             self.machine.warn("default-taken", text, node)
-            value = value.value
+            value = hard(value)
         if isinstance(value, Instance) and "value" in value.attributes:
             value = value.attributes.get("value")
         if not isinstance(value, str):

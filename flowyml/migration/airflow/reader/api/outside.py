@@ -38,7 +38,8 @@ def _variable(world: Making, function: Foreign, arguments: Arguments, node: ast.
     given = arguments.get("default_var", 1) or arguments.get("default", 1)
     if name in world.machine.options.variables:
         return _deserialised(world, world.machine.options.variables[name], arguments, node)
-    return _outside(world, f"variable:{name}", given, node)
+    is_json = hard(arguments.value("deserialize_json", 2)) not in (None, False)
+    return _outside(world, f"{'variable-json' if is_json else 'variable'}:{name}", given, node)
 
 
 def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST) -> Any:
@@ -50,10 +51,9 @@ def _deserialised(world: Making, value: Any, arguments: Arguments, node: ast.AST
 def _outside(world: Making, origin: str, given: Given | None, node: ast.AST) -> Any:
     """A value from outside of the file: its default if it has one, else not known."""
     if given is not None:
-        value = hard(given.value)
-        if isinstance(value, Unknown):
-            return value
-        return Soft(value, origin, world.machine.source(node), world.machine.place(node))
+        if isinstance(hard(given.value), Unknown):
+            return hard(given.value)
+        return Soft(given.value, origin, world.machine.source(node), world.machine.place(node))
     if world.machine.catches("KeyError"):
         raise Raised("KeyError", origin)
     return world.machine.unknown(node, origin=origin)

@@ -13,7 +13,7 @@ from typing import Any
 from flowyml.migration.airflow.reader.library.natives import known, plain
 from flowyml.migration.airflow.reader.machine import settle
 from flowyml.migration.airflow.reader.operations import LARGEST, TooLarge, checked, pieces
-from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard, shape
+from flowyml.migration.airflow.reader.values import Arguments, Instance, Native, hard, parts_of, shape
 
 __all__ = ["NAMES", "format_text"]
 
@@ -33,8 +33,8 @@ def format_text(machine: Any, text: str, arguments: Arguments, node: ast.AST) ->
         value = machine.unknown(node) if given is None else _walk(machine, given.value, rest, node)
         out.append(machine.text_of(node, value, conversion, "" if "{" in spec else spec))
     if all(isinstance(hard(one), str) for one in out):
-        return machine.soft(checked("".join(hard(one) for one in out)), *out)
-    return machine.unknown(node, text="".join(shape(one) for one in out)[:500])
+        return machine.soft(checked("".join(hard(one) for one in out)), *out, parts=parts_of(out))
+    return machine.unknown(node, text="".join(shape(one) for one in out)[:500], parts=parts_of(out))
 
 
 def _field(name: str) -> tuple[str, list[str]]:

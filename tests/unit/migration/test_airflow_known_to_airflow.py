@@ -1,0 +1,125 @@
+"""What only Airflow knows when it reads a DAG file, and what the file makes of it: never the default alone."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("libcst")
+
+from flowyml.migration.airflow.model import Symbolic
+from flowyml.migration.airflow.writer.notes import Kind
+from flowyml.migration.airflow.writer.text.modules import Written, write_module
+from tests.unit.migration.dag_files import read
+
+HEAD = """
+import os
+from airflow import DAG
+from airflow.models import Variable
+from airflow.operators.bash import BashOperator
+from airflow.operators.python import PythonOperator
+SCHEMA = Variable.get("schema", default_var="mart")
+BUCKET = Variable.get("bucket")
+HOST = os.environ.get("HOST", "localhost")
+CONFIG = Variable.get("config", default_var={"k": "v", "t": ["p", "q"]}, deserialize_json=True)
+OTHER = Variable.get("other", default_var=HOST)
+"""
+VARIABLE = 'imported("airflow.models:Variable.get")'
+S, B, H = (
+    f'{VARIABLE}("schema", default_var="mart")',
+    f'{VARIABLE}("bucket")',
+    'imported("os:environ.get")("HOST", "localhost")',
+)
+
+
+def written(folder: Path, text: str) -> Written:
+    file = read(folder, HEAD + textwrap.dedent(text))
+    return write_module(file, (folder / "repository/dags/flow.py").read_text())
+
+
+def argument(folder: Path, expression: str) -> tuple[str, list[str]]:
+    """The module for an operator with this argument on one line, and what the report refuses."""
+    made = written(
+        folder,
+        f"""
+        with DAG("d", schedule=None):
+            BashOperator(task_id="t", bash_command="x", env={{"A": {expression}}}, pool="p", queue="q")
+    """,
+    )
+    notes = [note.reason for dag in made.dags for note in dag.notes if note.kind is Kind.REFUSED]
+    text = " ".join(made.text.split())
+    return text.replace("( ", "(").replace(", )", ")").replace(", }", "}"), notes
+
+
+@pytest.mark.parametrize(
+    ("expression", "format_", "values"),
+    [
+        ('f"select {SCHEMA}.t {{{{ ds }}}}"', "select {}.t {{{{ ds }}}}", [S]),
+        ('"select " + SCHEMA + ".t"', "select {}.t", [S]),
+        ('"select {}.t {h}".format(SCHEMA, h=HOST)', "select {}.t {}", [S, H]),
+        ('"select %s.t 100%%" % SCHEMA', "select {}.t 100%", [S]),
+        ('"%(s)s on %(h)s" % {"s": SCHEMA, "h": HOST}', "{} on {}", [S, H]),
+        ('".".join([SCHEMA, "t", HOST])', "{}.t.{}", [S, H]),
+        ('f"{BUCKET}/{SCHEMA}"', "{}/{}", [B, S]),
+        ('"s3://" + BUCKET + "/x"', "s3://{}/x", [B]),
+        ('"s3://%s/x" % BUCKET', "s3://{}/x", [B]),
+        ('f"{os.environ[\'X\']}!"', "{}!", ['imported("os:environ.__getitem__")("X")']),
+        ('f"{OTHER}!"', "{}!", [f'{VARIABLE}("other", default_var={H})']),
+    ],
+)  # fmt: skip
+def test_a_text_with_a_variable_in_it_is_written_as_the_text_with_the_call_in_it(
+    tmp_path: Path, expression: str, format_: str, values: list[str]
+) -> None:
+    text, refused = argument(tmp_path, expression)
+    assert refused == []
+    assert f'"A": imported("builtins:str.format")("{format_}", {", ".join(values)})' in text
+
+
+@pytest.mark.parametrize("expression", [
+    "SCHEMA.upper()", 'f"{SCHEMA.upper()} done"', 'f"{SCHEMA!r}"', 'SCHEMA or "none"',
+    '"a" if SCHEMA == "mart" else "b"',
+    "SCHEMA[0]", 'CONFIG["k"]', '",".join(CONFIG["t"])', 'os.path.join(SCHEMA, "x")', '{"mart": 1}.get(SCHEMA)',
+    "SCHEMA.format(1)", "len(CONFIG)", '("%s" % BUCKET).upper()',
+])  # fmt: skip
+def test_what_is_otherwise_made_of_a_variable_is_refused_with_the_reason(tmp_path: Path, expression: str) -> None:
+    text, refused = argument(tmp_path, expression)
+    assert len(refused) == 1
+    assert "only Airflow knows" in refused[0]
+    assert "NotImplementedError" in text
+
+
+@pytest.mark.parametrize(("expression", "expected"), [
+    ("SCHEMA", S),
+    ('{"x": SCHEMA}.get("x")', S),
+    ('{}.get("x", SCHEMA)', S),
+    ("OTHER", f'{VARIABLE}("other", default_var={H})'),
+    ("CONFIG", f'{VARIABLE}("config", default_var={{"k": "v", "t": ["p", "q"]}}, deserialize_json=True)'),
+    ('Variable.get("j", deserialize_json=True)', f'{VARIABLE}("j", deserialize_json=True)'),
+])  # fmt: skip
+def test_a_variable_as_it_stands_is_asked_where_airflow_reads_the_file(
+    tmp_path: Path, expression: str, expected: str
+) -> None:
+    text, refused = argument(tmp_path, expression)
+    assert refused == []
+    assert f'"A": {expected}' in text
+
+
+def test_a_model_says_what_a_text_is_made_of(tmp_path: Path) -> None:
+    file = read(
+        tmp_path,
+        HEAD
+        + textwrap.dedent("""
+        with DAG("d", schedule=None):
+            BashOperator(task_id="t", bash_command=f"echo {SCHEMA} on {HOST}")
+    """),
+    )
+    given = file.dags[0].tasks[0].argument("bash_command")
+    assert given is not None
+    assert isinstance(given.value, Symbolic)
+    assert given.value.derived
+    assert given.value.default == "echo mart on localhost"
+    assert [getattr(each, "origin", each) for each in given.value.parts] == [
+        "echo ", "variable:schema", " on ", "env:HOST",
+    ]  # fmt: skip
