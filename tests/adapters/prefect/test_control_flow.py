@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -94,6 +98,15 @@ def test_items_that_have_not_begun_are_known(orchestrator: PrefectOrchestrator, 
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / "go").touch()
     assert handle.wait_for_completion(timeout=300).outputs == {"wait": [0, 1, 2]}, handle.error
+
+
+def test_a_label_that_a_busy_server_does_not_take_keeps_no_flow_from_its_end(tmp_path: Path) -> None:
+    labelling = "from flowyml_prefect.walk_parts import label_soon; label_soon(str(UUID(int=1)), 'items', 3, within=0)"
+    with socket.create_server(("127.0.0.1", 0)) as busy:  # takes connections, and never answers
+        api = f"http://127.0.0.1:{busy.getsockname()[1]}/api"
+        environment = {**os.environ, "PREFECT_API_URL": api, "PREFECT_HOME": str(tmp_path)}
+        command = [sys.executable, "-c", f"from uuid import UUID; {labelling}"]
+        subprocess.run(command, env=environment, check=True, timeout=120)
 
 
 @pytest.mark.parametrize("ending", ["cancel", "timeout"])

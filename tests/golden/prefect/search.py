@@ -587,7 +587,7 @@ class Walker:
             self.walk.open(node, found)
             count = len(next(iter(found.values())))
             if count > min(node.loop.max_parallel or AT_A_TIME, AT_A_TIME):
-                self._lookers.submit(label_run, self._run_id, f"flowyml.items.{node.label}", count)
+                label_soon(self._run_id, f"flowyml.items.{node.label}", count, within=0)
         else:
             self.walk.ended(node, End.OK if found else End.SKIPPED)
 
@@ -634,11 +634,14 @@ def without_running(turn: Turn) -> State[Any]:
     return Cancelled(name="NotReady", message=f"not run, since {turn.cause}")
 
 
-def label_soon(run_id: Any, label: str, value: int | str) -> None:
-    """Label it within seconds, or let it be: a server may still work off the events of many task runs."""
+def label_soon(run_id: Any, label: str, value: int | str, within: float = LABEL_SECONDS) -> None:
+    """Label it within seconds, or go on without: a server may still work off the events of many task runs.
+
+    The end of the process does not wait for it.
+    """
     thread = threading.Thread(target=label_run, args=(run_id, label, value), daemon=True)
     thread.start()
-    thread.join(LABEL_SECONDS)
+    thread.join(within)
 
 
 def label_run(run_id: Any, label: str, value: int | str) -> None:
