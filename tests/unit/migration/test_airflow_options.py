@@ -209,3 +209,19 @@ def test_a_schedule_of_airflows_alone_stays_an_option(tmp_path: Path, schedule: 
     assert options.get("airflow", {}).get("schedule") == kept
     assert said(made.dags[0])["schedule"].startswith("Airflow alone has it" if kept else "FlowyML has no schedule like")
     assert made.dags[0].verdict is (Verdict.ANY if kept else made.dags[0].verdict)
+
+
+def test_an_operator_of_a_function_keeps_how_it_waits_and_what_it_says(tmp_path: Path) -> None:
+    made = written(
+        tmp_path,
+        "schedule=None",
+        "def asks(ti): return ti.hostname",
+        """PythonOperator(task_id="t", python_callable=asks, retries=2, retry_exponential_backoff=True,
+               max_retry_delay=timedelta(minutes=30), show_return_value_in_logs=False, doc_md="# T")""",
+    )
+    assert "python_callable=asks" in made.text
+    for kept in (
+        "retries=2", "retry_exponential_backoff=True", "max_retry_delay=timedelta(seconds=1800)",
+        "show_return_value_in_logs=False", 'doc_md="# T"',
+    ):  # fmt: skip
+        assert kept in made.text

@@ -21,7 +21,7 @@ from flowyml.migration.airflow.writer.deciding.functions import (
 )
 from flowyml.migration.airflow.writer.deciding.mapping import lists_of
 from flowyml.migration.airflow.writer.deciding.operators import STANDARD, as_operator
-from flowyml.migration.airflow.writer.deciding.step_options import ALL_SKIPPED, OURS, held_by
+from flowyml.migration.airflow.writer.deciding.step_options import ALL_SKIPPED, OF_OPERATORS, OURS, held_by
 from flowyml.migration.airflow.writer.moving import Moving
 from flowyml.migration.airflow.writer.notes import Kind, Note
 from flowyml.migration.airflow.writer.values import is_plain, path_of
@@ -147,7 +147,7 @@ def _with_its_function(task: TaskModel, moved: Function, moving: Moving, given: 
     if task.mapped:
         raise Hole(f"it is mapped, and {why}")
     arguments: dict[str, Any] = {"python_callable": moved.model}
-    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"}}
+    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}
     arguments |= to_operator(given)
     if returns_parts(task, moved.original):
         arguments["multiple_outputs"] = True
@@ -170,7 +170,7 @@ def _of_other_module(task: TaskModel, function: FunctionModel, moving: Moving) -
     given = call_arguments(task)
     arguments: dict[str, Any] = {"python_callable": function}
     arguments |= to_operator(given)
-    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"}}
+    arguments |= {each.name: each.value for each in task.arguments if each.name not in {*OURS, "0"} - OF_OPERATORS}
     made = as_operator(task, arguments, moving, CLASSES.get(task.decorator or "", ""))
     made.notes[0] = Note(
         Kind.OPAQUE, named(task), task.place, f"its function stands in the module {function.module}",

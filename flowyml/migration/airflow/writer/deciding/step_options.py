@@ -14,6 +14,7 @@ from flowyml.plan.model import RUN_IF
 
 __all__ = [
     "ALL_SKIPPED",
+    "OF_OPERATORS",
     "OPTIONS",
     "OURS",
     "held_by",
@@ -32,6 +33,8 @@ OURS = frozenset({"task_id", "trigger_rule", "python_callable", "op_args", "op_k
                    "retries", "retry_delay", "execution_timeout", "retry_exponential_backoff",
                    "max_retry_delay", "provide_context", "show_return_value_in_logs",
                    "doc_md", "doc", "on_failure_fail_dagrun", "task_display_name"})  # fmt: skip
+# What of these an operator that stays one still takes as it stands.
+OF_OPERATORS = frozenset({"retry_exponential_backoff", "max_retry_delay", "show_return_value_in_logs", "doc_md", "doc"})
 # Options of a step under `airflow={…}`; source: flowyml_airflow.options.
 OPTIONS = ("owner", "pool", "pool_slots", "queue", "priority_weight", "weight_rule", "executor", "depends_on_past",
             "max_active_tis_per_dag", "run_as_user")  # fmt: skip
