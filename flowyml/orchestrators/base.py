@@ -416,6 +416,9 @@ class Orchestrator(ABC):
         """The schedule of something that others made, to hand it to another engine."""
         raise self._lacks("handing over schedules that others made")
 
+    def check_fires(self) -> None:
+        """Raise ``ScheduleError`` where nothing would start the runs of a schedule now. An engine does by itself."""
+
     def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
         """Run what a schedule runs for one of its times; the same time again gives the same run."""
         raise self._lacks("runs for times that a schedule has missed")

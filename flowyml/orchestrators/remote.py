@@ -185,6 +185,9 @@ class RemoteOrchestrator(Orchestrator):
     def handed_over(self, name: str) -> Handed:
         return self.adapter.handed_over(name)
 
+    def check_fires(self) -> None:
+        self.adapter.check_fires()
+
     def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
         return self.adapter.make_up(schedule_id, time)
 

@@ -23,6 +23,8 @@ from flowyml_kubeflow.capabilities import CLUSTER
 from flowyml_kubeflow.connection import HEALTHZ, About, Connection, SignIn
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flowyml.orchestrators.probe import Site
     from flowyml.plan.bundle import Bundle
     from flowyml_kubeflow.client import Client
@@ -270,6 +272,9 @@ class KubeflowOrchestrator(Orchestrator):
 
     def delete_schedule(self, schedule_id: str) -> None:
         self.recurring.delete_schedule(schedule_id)
+
+    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
+        return self.kept_runs.scheduled(pipeline, limit)
 
 
 def _checked_experiment(name: str) -> str:

@@ -110,12 +110,20 @@ class Runs:
         return _message(run)
 
     def newest(self, pipeline: str | None, limit: int) -> list[Run]:
+        return [self._run(run) for run in self._newest(pipeline, limit)]
+
+    def scheduled(self, pipeline: str, limit: int) -> dict[datetime, Run]:
+        """The newest runs of recurring runs, by the time that KFP made each for; also where the schedule is gone."""
+        found = ((_utc(run.scheduled_at), run) for run in self._newest(pipeline, limit) if run.recurring_run_id)
+        return {time: self._run(run) for time, run in found if time}
+
+    def _newest(self, pipeline: str | None, limit: int) -> Iterator[Any]:
         size = min(limit, _PAGE) if pipeline is None else _PAGE
         every = self.client.pages(
             "run_service_list_runs", "runs", sort_by="created_at desc", page_size=size, **self.client.connection.scope
         )  # fmt: skip
         wanted = (run for run in every if pipeline is None or self.pipelines.pipeline_of(run) == pipeline)
-        return [self._run(run) for run in islice(wanted, limit)]
+        return islice(wanted, limit)
 
     def failed_at_its_end(self, job_id: str) -> bool:
         """Whether the last task of a run with control flow failed it, since a step did whose pod succeeded."""

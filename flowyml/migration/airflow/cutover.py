@@ -100,6 +100,7 @@ class Cutover:
         """
         if self._record.phase == "back" or (self._record.phase == "begun" and not self._record.shadow):
             self._check_goes(self._old.look())
+            new.check_fires()
             self._ours(new)
             new.scheduled_runs(pipeline.name, limit=1)
             self._write(phase="shadowing", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
@@ -117,6 +118,7 @@ class Cutover:
         return self._record
 
     def _check_shadow_goes(self, new: Orchestrator) -> None:
+        new.check_fires()
         for each in self._ours(new):
             if each.paused:
                 raise ScheduleError(
@@ -134,8 +136,8 @@ class Cutover:
         """Hand the schedule over, or go on where a process was killed that did.
 
         Raises ``ScheduleError`` for a DAG that is paused already or whose timetable is not a cron expression, for a
-        pipeline that has another schedule, and on the way back; and ``WaitTimeoutError`` where the DAG is never
-        without a run.
+        pipeline that has another schedule, for a target that does not fire schedules now or cannot run what the DAG has
+        missed, and on the way back; and ``WaitTimeoutError`` where the DAG is never without a run.
         """
         if self._record.phase in ("stopping", "marking"):
             raise ScheduleError(
@@ -149,7 +151,7 @@ class Cutover:
             self._check_shadow_goes(new)
             self._write(phase="begun")
         if self._record.phase == "begun":
-            self._pause()
+            self._pause(new)
         if self._record.phase in ("paused", "scheduling"):
             self._schedule(new, pipeline)
         if self._record.phase == "making up":
@@ -159,6 +161,7 @@ class Cutover:
     def _begin(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
         if self._record.phase == "back" or not self._record.shadow:
             self._ours(new)
+        new.check_fires()
         if not self._record.begun or self._record.phase == "back":
             self._check_goes(self._old.look())
             self._write(phase="begun", begun=_text(_now()), last="", first="", made_up=[], stopped="", shadow="")
@@ -166,14 +169,20 @@ class Cutover:
             new.deploy_pipeline(pipeline)
             self._say(f"deployed {pipeline.name!r} on {self._record.new}")
 
-    def _pause(self) -> None:
-        """Pause the DAG while none of its runs goes on: those of a paused DAG would stand still."""
+    def _pause(self, new: Orchestrator) -> None:
+        """Pause the DAG while none of its runs goes on: those of a paused DAG would stand still.
+
+        A target that cannot run what has passed needs its schedule before the next time comes.
+        """
         while True:
-            self._wait_for_quiet(self._old.look().schedule)
-            if self._old.look().is_busy:
+            self._wait_for_quiet(self._old.look().schedule, QUIET if new.makes_up else QUIET + AHEAD)
+            seen = self._old.look()
+            if seen.is_busy:
                 self._old.pause(False)  # where a process was killed between the pause and this
                 self._wait(2, f"a run of {self._old.name!r} goes on")
                 continue
+            if not new.makes_up and not seen.is_paused:
+                self._check_missed(seen)
             self._old.pause(True)
             time.sleep(3)  # what the scheduler had begun is there by then
             seen = self._old.look()
@@ -184,22 +193,33 @@ class Cutover:
         self._write(phase="paused", last=_text(last))
         self._say(f"paused {self._old.name!r} on {self._record.old}, which has run all until {_text(last)}")
 
+    def _check_missed(self, seen: OldSchedule) -> None:
+        """Raise ``ScheduleError`` for a time that neither side would run."""
+        last, shadow = seen.last or _before(seen.schedule, _time(self._record.begun)), self._record.shadow
+        first = _time(shadow) if shadow else self._next_time(seen.schedule)
+        if missed := self._missed(seen, last, first):
+            raise ScheduleError(
+                f"{self._record.new} cannot run times that have passed, and {self._old.name!r} has not run "
+                f"{_text(missed[0])}. Nothing was paused. Have the DAG run it first, or cut over to Prefect or local."
+            )
+
     def _schedule(self, new: Orchestrator, pipeline: RunnablePipeline) -> None:
         """Make the new schedule, whose first time is far enough ahead that it is there by then."""
         if self._record.phase == "paused" and self._old.look().is_busy:
             self._write(phase="begun")  # its scheduler was late with a run, which stands still while the DAG is paused
-            self._pause()
+            self._pause(new)
         seen, there = self._old.look(), self._ours(new)
         made = there[0].schedule.start if there else None
         first = made or self._next_time(seen.schedule)
         self._write(phase="scheduling", first=_text(first))
-        if (missed := self._missed(seen)) and not new.makes_up:
+        if (missed := self._missed(seen, _time(self._record.last), first)) and not new.makes_up:
             # A DAG that is still paused after a kill is paused once more, and unpaused.
             self._write(phase="shadow" if self._record.shadow else "begun", first="")
             self._old.pause(False)
             raise ScheduleError(
                 f"{self._record.new} cannot run times that have passed, such as {_text(missed[0])}. "
-                f"{self._old.name!r} is unpaused again. Cut over to Prefect, or run this just after a run has ended."
+                f"{self._old.name!r} is unpaused again. Cut over to Prefect or local, or run this just after a run "
+                f"has ended."
             )
         if made is None:
             new.schedule_pipeline(pipeline, replace(seen.schedule, start=first))
@@ -215,7 +235,8 @@ class Cutover:
 
     def _make_up(self, new: Orchestrator) -> None:
         """Run the times between the old schedule and the new one, each when it has come."""
-        for missed in self._missed(self._old.look()):
+        first, last = _time(self._record.first), _time(self._record.last)
+        for missed in self._missed(self._old.look(), last, first):
             if _text(missed) in self._record.made_up:
                 continue
             while _now() < missed:
@@ -232,13 +253,13 @@ class Cutover:
             self._say(f"ran {self._record.pipeline!r} on {self._record.new} for {_text(missed)}")
         self._write(phase="done")
 
-    def _missed(self, seen: OldSchedule) -> list[datetime]:
+    def _missed(self, seen: OldSchedule, last: datetime, first: datetime) -> list[datetime]:
         """The times after the last of the old side and before the first of the new one.
 
         A DAG without catch-up makes up for the last time alone of those that it had missed by itself.
         """
-        begun, first = _time(self._record.begun), _time(self._record.first)
-        found = _between(seen.schedule, _time(self._record.last), first - timedelta(microseconds=1))
+        begun = _time(self._record.begun)
+        found = _between(seen.schedule, last, first - timedelta(microseconds=1))
         if seen.catch_up:
             return found
         before = [each for each in found if each <= begun]
@@ -372,12 +393,12 @@ class Cutover:
         made = () if self._record.phase == "back" else (self._record.shadow, self._record.first)
         return there.start is not None and _text(there.start) in made
 
-    def _wait_for_quiet(self, schedule: Schedule) -> None:
-        """Until no time of the schedule has just come, or is about to."""
+    def _wait_for_quiet(self, schedule: Schedule, ahead: float | None = None) -> None:
+        """Until no time of the schedule has just come, or comes within so many seconds, by default ``QUIET``."""
         while True:
             now = _now()
             coming = schedule.next_times(1, now - timedelta(seconds=QUIET))[0]
-            if coming > now + timedelta(seconds=QUIET):
+            if coming > now + timedelta(seconds=QUIET if ahead is None else ahead):
                 return
             self._wait(min(1.0, QUIET), "the schedule is never quiet for long enough")
 

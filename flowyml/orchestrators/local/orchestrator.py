@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flowyml._version import __version__
 from flowyml.core.dates import RunDates
-from flowyml.core.errors import ConfigurationError, DefinitionError
+from flowyml.core.errors import ConfigurationError, DefinitionError, ScheduleError
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.home import home
 from flowyml.core.observability import measure
@@ -31,15 +31,18 @@ from flowyml.orchestrators.base import (
 )
 from flowyml.orchestrators.local.capabilities import CAPABILITIES
 from flowyml.orchestrators.local.host import Host
-from flowyml.plan.names import check_name
+from flowyml.plan.names import check_name, slug
 from flowyml.plan.parameters import days_of
 from flowyml.runtime.code import Code
 from flowyml.runtime.loading import is_loading
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flowyml.core.pruning import Bounds, Prunable
     from flowyml.core.runs import Artifact, LogLine, Outputs, PipelineResult, Run, StepRun
     from flowyml.core.schedule import Schedule, ScheduleInfo
+    from flowyml.core.submission_result import SubmissionResult
     from flowyml.orchestrators.local.again import Past
     from flowyml.orchestrators.local.run import LocalRun, Settings
     from flowyml.orchestrators.local.schedules import ScheduleStore
@@ -79,6 +82,7 @@ class LocalOrchestrator(Orchestrator):
 
     name = "local"
     capabilities = CAPABILITIES
+    makes_up = True
     host: Host = Host()
     """The process that runs are executed in. Set by ``flowyml.orchestrators.local.detached``."""
 
@@ -444,6 +448,26 @@ class LocalOrchestrator(Orchestrator):
     def delete_schedule(self, schedule_id: str) -> None:
         """Remove it."""
         self._schedules.delete(schedule_id)
+
+    def check_fires(self) -> None:
+        """A process has to serve the schedules of this store."""
+        if not self._schedules.is_served():
+            raise ScheduleError("Nothing fires local schedules now. Start it first: flowyml schedule serve")
+
+    def make_up(self, schedule_id: str, time: datetime) -> SubmissionResult:
+        """Start the run that `flowyml schedule serve` would have started, under the same id."""
+        from flowyml.orchestrators.local import due
+
+        item = self._schedules.get(schedule_id)
+        due.start(self.store, item, time)
+        return self.attach(due.run_id_of(item.schedule_id, time))
+
+    def scheduled_runs(self, pipeline: str, *, limit: int = 100) -> Mapping[datetime, Run]:
+        """Those under the ids that runs of schedules have."""
+        from flowyml.orchestrators.local.due import time_of
+
+        found = ((time_of(slug(pipeline), run.run_id), run) for run in self.runs(pipeline, limit=limit))
+        return {time: run for time, run in found if time}
 
     @property
     def _schedules(self) -> ScheduleStore:

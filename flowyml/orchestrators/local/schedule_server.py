@@ -20,8 +20,7 @@ from apscheduler.triggers.base import BaseTrigger
 from flowyml.core.errors import ScheduleNotFoundError
 from flowyml.core.home import home
 from flowyml.core.schedule import Schedule
-from flowyml.orchestrators.bundled import BundledPipeline
-from flowyml.orchestrators.local.detached import start_run
+from flowyml.orchestrators.local.due import run_id_of, start
 from flowyml.orchestrators.local.schedules import Kept, ScheduleStore
 from flowyml.orchestrators.local.store import RunStore
 
@@ -102,9 +101,10 @@ class Server:
             due = due_now(item, datetime.now(UTC))
             if due is None:
                 return
-            run_id = f"{schedule_id}-{_stamp(due)}"
+            run_id = run_id_of(schedule_id, due)
             try:
-                self._start(item, run_id, due)
+                if start(self._store.runs, item, due):
+                    logger.info("Run %r of %r has begun.", run_id, item.pipeline)
             except Exception:  # the next one may go well
                 logger.exception("The run of %r that was due at %s could not be started.", item.pipeline, due)
             self._store.mark_fired(schedule_id, due)
@@ -119,14 +119,6 @@ class Server:
             return None
         changed = item.paused or item.version != version or self._stop.is_set()
         return None if changed else item
-
-    def _start(self, item: Kept, run_id: str, due: datetime) -> None:
-        pipeline = BundledPipeline(Path(item.bundle))
-        parameters = pipeline.check_parameters(item.schedule.parameters)
-        bundle, path = pipeline.bundle(), Path(item.bundle)
-        dates = item.schedule.dates_at(due)
-        if start_run(self._store.runs, path, bundle, run_id, parameters, item.orchestrator, dates):
-            logger.info("Run %r of %r has begun.", run_id, item.pipeline)
 
     def _wait_for(self, run_id: str) -> None:
         while not self._stop.wait(0.5):
@@ -163,8 +155,3 @@ def due_now(item: Kept, now: datetime) -> datetime | None:
 def _missed_after(item: Kept, now: datetime | None = None) -> datetime:
     seen = item.seen + _MOMENT
     return seen if item.schedule.catch_up else max(seen, (now or datetime.now(UTC)) - _LATE)
-
-
-def _stamp(due: datetime) -> str:
-    moment = due.astimezone(UTC)
-    return f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond:06}Z" if moment.microsecond else f"{moment:%Y%m%dT%H%M%SZ}"

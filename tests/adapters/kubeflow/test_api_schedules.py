@@ -74,8 +74,14 @@ def test_a_schedule_fires_at_the_time_of_its_zone(
         waited_for(lambda: orchestrator.runs(name))
         time.sleep(1)
         assert len(orchestrator.runs(name)) == (2 if catch_up else 1)
-    finally:
+        orchestrator.run_pipeline(pipeline, run_id("by-hand"))
+        times = made.next_runs[:2] if catch_up else made.next_runs[1:2]
         orchestrator.delete_schedule(made.schedule_id)
+        assert sorted(orchestrator.scheduled_runs(name)) == list(times)
+        assert {run.pipeline for run in orchestrator.scheduled_runs(name).values()} == {name}
+    finally:
+        if orchestrator.schedules(name):
+            orchestrator.delete_schedule(made.schedule_id)
         kfp_api.state.ahead = timedelta()
         for run in orchestrator.runs(name):
             orchestrator.cancel(run.job_id)

@@ -54,12 +54,9 @@ class _Old:
 )
 def test_what_is_made_up_for(catch_up: bool, begun: datetime, hours: list[int]) -> None:
     old: Handed = _Old()
-    record = Record(
-        dag="daily", old="airflow", new="prefect", file="x.py", pipeline="x", begun=begun.isoformat(),
-        last=_at(3).isoformat(), first=_at(10).isoformat(),
-    )  # fmt: skip
+    record = Record(dag="daily", old="airflow", new="prefect", file="x.py", pipeline="x", begun=begun.isoformat())
     seen = OldSchedule(schedule=HOURLY, catch_up=catch_up, is_paused=True, is_busy=False, last=_at(3))
-    assert Cutover(old, record, print)._missed(seen) == [_at(hour) for hour in hours]
+    assert Cutover(old, record, print)._missed(seen, _at(3), _at(10)) == [_at(hour) for hour in hours]
 
 
 def test_times_between_two_moments() -> None:
@@ -95,6 +92,8 @@ class _New:
     def schedules(self, pipeline: str) -> list[ScheduleInfo]:
         return []
 
+    def check_fires(self) -> None: ...
+
 
 class _Paused(_Old):
     """A DAG that missed times before it was paused."""
@@ -122,6 +121,71 @@ def test_a_target_that_cannot_run_what_has_passed_gets_nothing() -> None:
         work.go(cast("Any", _New()), cast("Any", None))
     assert not old.paused
     assert cast("Record", Cutover.recorded("airflow", "daily")).phase == "begun"
+
+
+class _Clock:
+    """A time that passes where somebody waits, and a DAG that runs each hour when it comes."""
+
+    name, place = "daily", "airflow"
+
+    def __init__(self, now: datetime, last: datetime) -> None:
+        self.now, self.missed_until = now, last
+        self.paused_at: list[datetime] = []
+
+    def sleep(self, seconds: float) -> None:
+        before = self.now
+        self.now += timedelta(seconds=seconds)
+        if self.now.hour != before.hour:
+            self.missed_until = _at(self.now.hour)
+
+    def look(self) -> OldSchedule:
+        return OldSchedule(
+            schedule=HOURLY, catch_up=True, is_paused=bool(self.paused_at), is_busy=False, last=self.missed_until
+        )
+
+    def pause(self, paused: bool) -> None:
+        assert paused
+        self.paused_at.append(self.now)
+
+
+class _Schedules(_New):
+    """A target that takes schedules, and cannot run what has passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[datetime | None] = []
+
+    def deploy_pipeline(self, pipeline: object) -> None: ...
+
+    def schedule_pipeline(self, pipeline: object, schedule: Schedule) -> None:
+        self.made.append(schedule.start)
+
+
+def _at_a_time(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> Cutover:
+    monkeypatch.setattr(cutover, "_now", lambda: clock.now)
+    monkeypatch.setattr(time, "sleep", clock.sleep)
+    return Cutover(cast("Handed", clock), _recorded("begun"), print)
+
+
+def test_nothing_is_paused_for_a_target_that_cannot_run_what_the_dag_has_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, new = _Clock(_at(9, 30), last=_at(7)), _Schedules()
+    with pytest.raises(ScheduleError, match=r"kubeflow cannot run .* not run 2026-03-01T08:00:00\+00:00\. Nothing was"):
+        _at_a_time(clock, monkeypatch).go(cast("Any", new), cast("Any", Pipeline("x")))
+    assert (clock.paused_at, new.made) == ([], [])
+
+
+def test_a_target_that_cannot_run_what_has_passed_gets_its_schedule_before_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So shortly before ten its first time would be eleven, and ten would be missed."""
+    clock, new = _Clock(_at(9, 59) + timedelta(seconds=25), last=_at(9)), _Schedules()
+    record = _at_a_time(clock, monkeypatch).go(cast("Any", new), cast("Any", Pipeline("x")))
+    assert (record.phase, record.last, record.made_up) == ("done", _at(10).isoformat(), [])
+    assert new.made == [_at(11)]
+    (paused_at,) = clock.paused_at
+    assert _at(10) + timedelta(seconds=cutover.QUIET) <= paused_at < _at(10, 1)
 
 
 def test_a_schedule_that_was_deleted_by_hand() -> None:
@@ -166,7 +230,7 @@ class _Late(_Paused):
     busy = True
 
     def look(self) -> OldSchedule:
-        return replace(super().look(), is_busy=self.busy)
+        return replace(super().look(), is_busy=self.busy, last=_at(9))
 
     def pause(self, paused: bool) -> None:
         super().pause(paused)
@@ -176,11 +240,12 @@ class _Late(_Paused):
 def test_a_run_that_a_late_scheduler_made_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutover, "_now", lambda: _at(9, 10))
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    old, saved = _Late(), list[Record]()
+    old, new, saved = _Late(), _Schedules(), list[Record]()
     monkeypatch.setattr(cutover, "save", saved.append)
-    with pytest.raises(ScheduleError, match="cannot run times that have passed"):
-        Cutover(old, _recorded("paused", last=_at(3).isoformat()), print).go(cast("Any", _New()), cast("Any", None))
-    assert [record.phase for record in saved[:3]] == ["begun", "paused", "scheduling"]
+    record = _recorded("paused", last=_at(3).isoformat())
+    assert Cutover(old, record, print).go(cast("Any", new), cast("Any", Pipeline("x"))).last == _at(9).isoformat()
+    assert [record.phase for record in saved] == ["begun", "paused", "scheduling", "making up", "done"]
+    assert new.made == [_at(10)]
 
 
 class _Back(_Old):

@@ -73,6 +73,8 @@ class _New:
 
     def deploy_pipeline(self, pipeline: object) -> None: ...
 
+    def check_fires(self) -> None: ...
+
     def schedule_pipeline(self, pipeline: object, schedule: Schedule) -> None:
         self.there = [self._info(schedule, "made")]
 

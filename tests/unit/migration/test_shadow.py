@@ -79,6 +79,8 @@ class _New:
     def delete_schedule(self, schedule_id: str) -> None:
         self.there = []
 
+    def check_fires(self) -> None: ...
+
     def scheduled_runs(self, pipeline: str, *, limit: int) -> Mapping[datetime, Run]:
         if not self.tells:
             raise UnsupportedFeatureError("It does not tell.")
