@@ -55,7 +55,7 @@ class About:
 class Connection:
     """The address of a KFP, and what each call to it carries. What KFP says of itself is asked once, when needed.
 
-    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in where ``sign_in`` names nobody.
+    ``timeout`` is in seconds, for one call. A user and a password in the URL sign in where ``sign_in`` has no user.
     """
 
     def __init__(
