@@ -84,12 +84,12 @@ class Tls:
 
 
 def tls_cause(error: BaseException | None) -> SSLError | None:
-    """The error of TLS that an error is, or was raised because of."""
+    """The error of TLS that an error is, or was raised because of; None where time was up, and TLS was cut off."""
     import ssl
 
-    while error is not None and not isinstance(error, ssl.SSLError):
+    while error is not None and not isinstance(error, ssl.SSLError | TimeoutError):
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, ssl.SSLError) else None
 
 
 def tls_trouble(cause: SSLError) -> str:
