@@ -439,7 +439,7 @@ class AirflowOrchestrator(Orchestrator):
             why = "and unpause=False"
         elif has_schedule(found.dag):
             why = "and its schedule would fire again if it were not"
-        elif self.client.was_paused_by_hand(dag):
+        elif self.client.was_paused_by_hand(dag) and self.client.dag(dag)["is_paused"]:  # or another run has resumed it
             why = "on purpose, since it was paused after it was made"
         else:
             return
