@@ -32,7 +32,7 @@ _LOOKS = frozenset({"default_view", "orientation", "dag_display_name", "owner_li
 
 
 def pipeline_options(dag: DagModel, kinds: Collection[str]) -> tuple[Mapping[str, Any], list[Note]]:
-    """``timeout`` in seconds, ``tags`` and ``airflow`` of a pipeline, and what of its DAG is no option.
+    """``timeout`` in seconds, ``tags`` and ``airflow`` of a pipeline, and what of its DAG has no such option.
 
     ``kinds`` are those of what its tasks become.
     """
