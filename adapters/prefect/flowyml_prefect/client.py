@@ -75,7 +75,11 @@ class FlowRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRun:
-    """A task run, as far as FlowyML looks at it. ``function`` is the task's function in the compiled flow."""
+    """A task run, as far as FlowyML looks at it. ``function`` is the task's function in the compiled flow.
+
+    On SQLite, Prefect's server commits the row of a task run a moment before its state with the message in it. Until
+    then ``is_whole`` is false. Source: ``task_run_recorder.py`` in Prefect 3.
+    """
 
     id: str
     name: str
@@ -86,6 +90,7 @@ class TaskRun:
     run_count: int
     start_time: datetime | None
     end_time: datetime | None
+    is_whole: bool = True
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> TaskRun:
@@ -95,6 +100,7 @@ class TaskRun:
             state_type=plain.get("state_type") or "PENDING", state_name=plain.get("state_name") or "Pending",
             message=(plain.get("state") or {}).get("message") or "", run_count=plain.get("run_count") or 0,
             start_time=_time(plain.get("start_time")), end_time=_time(plain.get("end_time")),
+            is_whole=plain.get("state") is not None,
         )  # fmt: skip
 
 

@@ -99,7 +99,7 @@ class RunReader:
             found = self.client.task_runs(run.id)
             known = plan or [Planned(task.name, task.function) for task in found]
             steps = step_runs(known, found, run.labels)
-            is_whole = len(found) >= int(run.labels.get(TASK_RUNS, 0))
+            is_whole = len(found) >= int(run.labels.get(TASK_RUNS, 0)) and all(task.is_whole for task in found)
             settled = is_whole and all(step.status.is_terminal for step in steps)
             if not status.is_terminal or settled or _is_settled(run, _LAG_OF_TASKS):
                 break

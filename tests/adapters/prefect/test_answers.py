@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -28,8 +29,8 @@ def json_answer(value: Any, status: int = 200) -> Answer:
     return status, "application/json", json.dumps(value).encode()
 
 
-def flow_run(kind: str) -> Answer:
-    ended = "2026-01-01T00:00:09+00:00" if kind == "COMPLETED" else None
+def flow_run(kind: str, ended: str | None = "2026-01-01T00:00:09+00:00") -> Answer:
+    ended = ended if kind in ("COMPLETED", "FAILED") else None
     return json_answer({
         "id": RUN, "name": "brave-bee", "flow_id": RUN, "state_type": kind, "state_name": kind.capitalize(),
         "labels": {"flowyml.pipeline": "bees", "flowyml.run_id": "bee-1"}, "end_time": ended,
@@ -82,6 +83,22 @@ def answering(pages: dict[str, list[Answer]]) -> Iterator[tuple[PrefectOrchestra
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_the_state_of_a_step_may_be_recorded_after_its_row() -> None:
+    """Prefect's recorder commits the two one after the other on SQLite, so a reader may come between them."""
+    row = {
+        "id": RUN, "name": "divide", "task_key": "divide-1a2b3c4d", "state_type": "FAILED", "state_name": "Failed",
+        "state": None, "run_count": 1, "end_time": "2026-01-01T00:00:09+00:00",
+    }  # fmt: skip
+    whole = {**row, "state": {"message": "Task run encountered an exception ZeroDivisionError: no number"}}
+    pages = {
+        f"/flow_runs/{RUN}": [flow_run("FAILED", datetime.now(UTC).isoformat())],
+        "/task_runs/filter": [json_answer([row]), json_answer([whole])],
+        "": [json_answer([])],
+    }
+    with answering(pages) as (orchestrator, _):
+        assert [step.error for step in orchestrator.attach(RUN).step_runs()] == ["ZeroDivisionError: no number"]
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
