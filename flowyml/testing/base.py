@@ -192,7 +192,8 @@ class Conformance:
     ``refused`` is for an engine that does something partly: by the names of pipelines that are beyond its limits, words
     of the error with which it refuses them. ``joins_beside_failures`` says that ``either`` has a value although a step
     failed that only a later condition of the choice needs, ``counts_retries`` that attempts go on counting when a run
-    is retried, ``limits_each_step`` that ``max_parallel`` of a loop counts the items of each of its steps apart.
+    is retried, ``limits_each_step`` that ``max_parallel`` of a loop counts the items of each of its steps apart,
+    ``asks_the_cancelled`` that the steps of a cancelled run are asked to stop before they are killed.
     """
 
     run_timeout = 90.0
@@ -202,6 +203,7 @@ class Conformance:
     joins_beside_failures = True
     counts_retries = True
     limits_each_step = False
+    asks_the_cancelled = True
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -92,6 +92,7 @@ class FailureConformance(Conformance):
         assert handle.cancel() is True
         assert self.finish(handle).status is CANCELLED
         self.has_stopped(folder)
+        assert (Path(folder) / "tidied").exists() or not self.asks_the_cancelled, "asked to stop before it was killed"
         assert handle.step_statuses() == {"beat": CANCELLED}
 
     def test_waiting_ends_and_the_run_goes_on(self, orchestrator: Orchestrator, folder: str) -> None:

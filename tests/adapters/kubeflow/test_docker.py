@@ -58,6 +58,7 @@ class TestDockerRunner(
 
     run_timeout = 600.0  # a loop of three items is five containers, one after another
     joins_beside_failures = False  # KFP starts nothing that waits for a task that failed
+    asks_the_cancelled = False  # no signal of the engine's reaches a step in its container
     refused: ClassVar = {
         f"conformance secret {name}": "which containers of KFP's local runner do not get"
         for name in ("shows", "raises", "gives", "lacks", "loops")
