@@ -10,8 +10,9 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
-__all__ = ["files_here", "new_folder"]
+__all__ = ["files_here", "new_folder", "note_url", "url_of"]
 
+_urls: dict[Path, str] = {}
 _made: ContextVar[list[Path] | None] = ContextVar("flowyml_files", default=None)
 
 
@@ -37,6 +38,17 @@ def new_folder() -> Path:
         return Path(tempfile.mkdtemp(dir=_of_this_process()))
     made.append(Path(tempfile.mkdtemp(prefix="flowyml-files-")))
     return made[-1]
+
+
+def note_url(path: object, url: str) -> None:
+    """Remember of which artifact a file or folder is a copy, if that lives as long as this process."""
+    if isinstance(path, Path) and _made.get() is None:
+        _urls[path] = url
+
+
+def url_of(path: object) -> str | None:
+    """The URL of the artifact that a file or folder is a copy of, which will be gone when this process ends."""
+    return _urls.get(path) if isinstance(path, Path) else None
 
 
 @cache

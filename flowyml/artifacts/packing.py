@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowyml.artifacts.allowed import why_no_pickles
+from flowyml.artifacts.folders import note_url
 from flowyml.artifacts.formats import Format, format_named, formats_for
 from flowyml.artifacts.plain import INLINE_LIMIT, is_plain
 from flowyml.artifacts.store import CONTENT, Store, Written
@@ -102,7 +103,11 @@ def unpack(packed: Any, store: Store, *others: Store, place: str = "") -> Any:
         )
     with holder.fetch(written, once=found.mapped) as path:
         try:
-            return found.read(path, reference.get("name", "")) if found.named else found.read(path)
+            if not found.named:
+                return found.read(path)
+            value = found.read(path, reference.get("name", ""))
+            note_url(value, written.url)
+            return value
         except ArtifactError:
             raise
         except (ImportError, AttributeError) as error:

@@ -12,7 +12,7 @@ from flowyml.artifacts import Store, open_store
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, OfPipeline, On, Option
 from flowyml.cli.output import Output, note, print_error
-from flowyml.core.durations import seconds_of
+from flowyml.core.durations import counted, seconds_of, size_text
 from flowyml.orchestrators.cache_pruning import store_of
 from flowyml.orchestrators.targets import resolve
 from flowyml.runtime.caching import Entry, entries_in
@@ -45,7 +45,7 @@ def list_(
             note(f"nothing is cached in {store.url}")
         else:
             out.table(
-                ("KEY", "PIPELINE", "STEP", "FROM RUN", "CREATED", "TOOK", "BYTES"), [_row(entry) for entry in found]
+                ("KEY", "PIPELINE", "STEP", "FROM RUN", "CREATED", "TOOK", "SIZE"), [_row(entry) for entry in found]
             )
 
 
@@ -93,7 +93,7 @@ def clear(
         if as_json:
             out.document({"removed": count})
         else:
-            out.line(f"{count} cached result{'s' * (count != 1)} deleted from {store.url}")
+            out.line(f"{counted(count, 'cached result')} deleted from {store.url}")
 
 
 def _store(on: str | None, artifacts: str | None) -> Store:
@@ -134,7 +134,15 @@ def _before(older_than: str | None) -> float | None:
 
 def _row(entry: Entry) -> tuple[Any, ...]:
     created = f"{datetime.fromtimestamp(entry.created, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
-    return entry.key[:12], entry.pipeline, entry.step, entry.run_id, created, f"{entry.seconds:.1f} s", entry.size
+    return (
+        entry.key[:12],
+        entry.pipeline,
+        entry.step,
+        entry.run_id,
+        created,
+        f"{entry.seconds:.1f} s",
+        size_text(entry.size),
+    )
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

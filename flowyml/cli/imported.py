@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flowyml.cli.dag_files import results_of
 from flowyml.cli.failures import FAILED
 from flowyml.cli.output import Output, Word, note
+from flowyml.core.durations import counted
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.model import FileModel
@@ -90,5 +91,5 @@ def _verified(
             for line in [*([f"{each['dag_id']}: {each['problem']}"] if each["problem"] else []), *each["differences"]]:
                 out.line(Word("differs", "yellow"), f"  {line}")
         same = sum(not each["problem"] and not each["differences"] for each in made)
-        out.line(f"Airflow finds the same in {same} of {len(made)} DAGs.")
+        out.line(f"Airflow finds the same in {same} of {counted(len(made), 'DAG')}.")
     return made

@@ -10,6 +10,7 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.imported import write_pipelines
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
+from flowyml.core.durations import counted
 
 if TYPE_CHECKING:
     from flowyml.migration.airflow.model import DagModel, FileModel
@@ -81,7 +82,8 @@ def _tell(out: Output, files: list[FileModel]) -> None:
                 seen.add(str(warning))
                 note(Word("not certain:", "yellow"), f" {warning}")
     sure = sum(not dag.warnings for dag in dags)
-    out.line(f"{len(dags)} DAGs in {len(files)} files; {sure} are known for certain.")
+    are = "is" if sure == 1 else "are"
+    out.line(f"{counted(len(dags), 'DAG')} in {counted(len(files), 'file')}; {sure} {are} known for certain.")
 
 
 def _plain(reason: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated
 from flowyml.cli.failures import FAILED
 from flowyml.cli.options import Argument, AsJson, Option
 from flowyml.cli.output import Output, Word, note
+from flowyml.core.durations import counted
 from flowyml.migration.legacy.checklist import Item, Place
 from flowyml.migration.legacy.migrate import Report
 from flowyml.migration.legacy.migrate import migrate as migrated
@@ -57,9 +58,7 @@ def _print_checklist(out: Output, report: Report, is_written: bool) -> None:
             out.line(" " * 17, Word(mark, "green" if mark == "changed" else "yellow"), f"  {place}: {place.message}")
     if report.changes and not is_written:
         out.line()
-        out.line(
-            f"{len(report.changes)} file{'s' * (len(report.changes) > 1)} would change. To write them, add --write."
-        )
+        out.line(f"{counted(len(report.changes), 'file')} would change. To write them, add --write.")
 
 
 def _places(report: Report, item: Item) -> list[tuple[Place, str]]:

@@ -11,7 +11,15 @@ from flowyml.cli.failures import UsageError
 from flowyml.cli.finding import find_run, short_id
 from flowyml.cli.options import Argument, AsJson, Job, OfPipeline, On, Option, Timeout
 from flowyml.cli.output import Output, note, print_error
-from flowyml.cli.records import plain_artifact, plain_log, plain_outputs, plain_run, plain_step, status_word
+from flowyml.cli.records import (
+    plain_artifact,
+    plain_log,
+    plain_outputs,
+    plain_run,
+    plain_step,
+    status_word,
+    without_copies,
+)
 from flowyml.core.durations import size_text
 from flowyml.core.errors import FlowymlError
 from flowyml.core.following import command_for
@@ -146,10 +154,10 @@ def outputs(
         if as_json:
             out.document(plain_outputs(values))
         elif name is not None:
-            value = values[name]
+            value = without_copies(values[name])
             out.raw(f"{value if isinstance(value, str) else repr(value)}\n".encode("utf-8", "backslashreplace"))
         else:
-            print_outputs(out, values)
+            print_outputs(out, values, submission.job_id, on)
 
 
 def _download(out: Output, submission: SubmissionResult, folder: Path, name: str | None, *, as_json: bool) -> None:

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from flowyml.artifacts.folders import url_of
 from flowyml.cli.output import Word
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.runs import Artifact, LogLine, Outputs, Run, StepRun
 from flowyml.core.schedule import ScheduleInfo
+from flowyml.plan.parameters import in_words
 
-__all__ = ["plain_log", "plain_outputs", "plain_run", "plain_schedule", "plain_step", "shown", "status_word"]
+__all__ = [
+    "holds_copies", "next_runs", "plain_artifact", "plain_log", "plain_outputs", "plain_run", "plain_schedule",
+    "plain_step", "shown", "status_word", "without_copies",
+]  # fmt: skip
 
 _LONGEST_VALUE = 200
 _STYLES = {
@@ -44,7 +49,7 @@ def plain_run(run: Run, orchestrator: str) -> dict[str, Any]:
         "duration_seconds": round(run.duration_seconds, 6),
         "error": run.error,
         "url": run.url,
-        "parameters": dict(run.parameters),
+        "parameters": {name: _parameter(value) for name, value in run.parameters.items()},
         "revision": run.revision,
     }
 
@@ -100,9 +105,16 @@ def plain_schedule(info: ScheduleInfo, orchestrator: str) -> dict[str, Any]:
         "orchestrator": orchestrator,
         "schedule": info.schedule.to_dict(),
         "paused": info.paused,
-        "next_runs": [_iso(time) for time in info.next_runs],
+        "next_runs": [_iso(time) for time in next_runs(info)],
         "drift": list(info.drift),
     }
+
+
+def next_runs(info: ScheduleInfo) -> list[datetime]:
+    """The times that come next in the schedule's own time zone, whichever the engine gives them in."""
+    from zoneinfo import ZoneInfo
+
+    return [time.astimezone(ZoneInfo(info.schedule.timezone)) for time in info.next_runs]
 
 
 def plain_outputs(outputs: Outputs) -> dict[str, Any]:
@@ -111,9 +123,35 @@ def plain_outputs(outputs: Outputs) -> dict[str, Any]:
     return kept | {name: {"$not_kept": reason} for name, reason in outputs.not_kept.items()}
 
 
+class _Url(str):
+    """What stands for the copy of a stored file or folder, which is gone when the command has ended."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def without_copies(value: Any) -> Any:
+    """The value, with a URL in place of each copy of a stored file or folder."""
+    if url := url_of(value):
+        return _Url(url)
+    if type(value) in (list, tuple):
+        return type(value)(map(without_copies, value))
+    return {key: without_copies(item) for key, item in value.items()} if type(value) is dict else value
+
+
+def holds_copies(value: Any) -> bool:
+    """Whether there is such a copy in a value."""
+    inside = value.values() if type(value) is dict else value if type(value) in (list, tuple) else ()
+    return url_of(value) is not None or any(map(holds_copies, inside))
+
+
 def shown(value: object) -> str:
-    """A value on one line, cut when it is long."""
-    text = " ".join(repr(value).split())
+    """A value on one line, cut when it is long; for the copy of a stored file, its URL, which is never cut."""
+    if url := url_of(value):
+        return url
+    text = " ".join(repr(without_copies(value)).split())
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
@@ -127,7 +165,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     kind = type(value)
-    return {"$type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), "$repr": shown(value)}
+    plain = {"$type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), "$repr": shown(value)}
+    url = url_of(value)
+    return {**plain, "$url": url} if url else plain
+
+
+def _parameter(value: Any) -> Any:
+    """As it was given; a default that stands for a date of the run, in words."""
+    date = in_words(value)
+    return {"$filled": date} if date else value
 
 
 def _iso(time: datetime | None) -> str | None:

@@ -11,7 +11,7 @@ from flowyml.cli.failures import FAILED, UsageError
 from flowyml.cli.log_lines import LogPrinter
 from flowyml.cli.options import AsJson, File, Force, On, Option, Parameters, RunId, Timeout
 from flowyml.cli.output import Output, discard_output, note, print_error, print_info_of_logging
-from flowyml.cli.records import plain_outputs, plain_run, plain_step, shown, status_word
+from flowyml.cli.records import holds_copies, plain_outputs, plain_run, plain_step, shown, status_word
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.observability import get_metrics_collector
@@ -148,7 +148,7 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
         out.document({**plain_run(run, orchestrator.name), "steps": steps, "outputs": plain_outputs(outputs)})
         return
     out.line(run.pipeline, " ", status_word(run.status), f" in {run.duration_seconds:.1f} s, run {run.run_id}")
-    print_outputs(out, outputs)
+    print_outputs(out, outputs, run.job_id, on)
     out.stream.flush()
     if run.error:
         print_error(run.error)
@@ -156,12 +156,14 @@ def _print_end(out: Output, run: Run, orchestrator: Orchestrator, outputs: Outpu
         note(f"its log, with the traceback: flowyml logs {shell_word(run.job_id)}{_where(on)}")
 
 
-def print_outputs(out: Output, outputs: Outputs) -> None:
-    """A line for each output; for one that cannot be read, why."""
+def print_outputs(out: Output, outputs: Outputs, job_id: str, on: str | None) -> None:
+    """A line for each output; for one that cannot be read, why; for files, how to get them."""
     for name, value in outputs.items():
         out.line(f"  {name} = {shown(value)}")
     for name, reason in outputs.not_kept.items():
         out.line(f"  {name}: {reason}")
+    if any(map(holds_copies, outputs.values())):
+        note(f"files are written to a folder by: flowyml outputs {shell_word(job_id)}{_where(on)} --download DIR")
 
 
 def _where(on: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from flowyml.cli.failures import UsageError
 from flowyml.cli.options import Argument, AsJson, File, Force, OfPipeline, On, Option, Parameters
 from flowyml.cli.output import Notes, Output, note
-from flowyml.cli.records import plain_schedule
+from flowyml.cli.records import next_runs, plain_schedule
 from flowyml.cli.source import load, read_parameters
 from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators.base import Orchestrator
@@ -133,7 +133,7 @@ def _next(info: ScheduleInfo) -> str:
 def _planned(info: ScheduleInfo) -> str:
     if info.paused:
         return "paused"
-    return f"{info.next_runs[0]:%Y-%m-%d %H:%M:%S %Z}" if info.next_runs else "never"
+    return next_runs(info)[0].isoformat(" ", "seconds") if info.next_runs else "never"
 
 
 def _seconds(text: str) -> float:

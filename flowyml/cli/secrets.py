@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from flowyml.cli.options import AsJson, File, On
 from flowyml.cli.output import Output, Word
 from flowyml.cli.source import load
@@ -15,28 +17,40 @@ _NOT_FOUND = 4
 def check(file: File, on: On = None, as_json: AsJson = False) -> int:
     """Say which secrets of a pipeline an engine lacks, before anything runs. Exits with 4 when one is missing."""
     with Output(as_json) as out:
-        orchestrator = resolve(on)
-        plan = orchestrator.plan(load(file))
+        orchestrator, pipeline = resolve(on), load(file)
+        orchestrator.plan(pipeline)  # which refuses what the engine cannot run
         steps: dict[str, list[str]] = {}
-        for step in plan:
+        for step in pipeline.compile():
             for reference in dict.fromkeys(step.secrets.values()):
                 steps.setdefault(reference, []).append(step.name)
-        missing = orchestrator.missing_secrets(tuple(steps)) if steps else {}
+        there = {name: orchestrator.secrets.get(name, name) for name in steps}
+        missing = orchestrator.missing_secrets(tuple(dict.fromkeys(there.values()))) if steps else {}
         if as_json:
             out.document([
-                {"secret": name, "steps": users, "found": name not in missing, "problem": missing.get(name)}
+                {
+                    "secret": name, "stored_as": there[name], "steps": users, "found": there[name] not in missing,
+                    "problem": missing.get(there[name]),
+                }
                 for name, users in steps.items()
             ])  # fmt: skip
         elif not steps:
-            out.line(f"{plan.name} names no secrets.")
+            out.line(f"{pipeline.name} names no secrets.")
         else:
-            out.table(
-                ("SECRET", "", "STEPS"),
-                [(name, _state(name in missing), ", ".join(users)) for name, users in steps.items()],
-            )
-            for problem in missing.values():
-                out.text(problem)
+            _print_table(out, steps, there, missing)
         return _NOT_FOUND if missing else 0
+
+
+def _print_table(
+    out: Output, steps: Mapping[str, Sequence[str]], there: Mapping[str, str], missing: Mapping[str, str]
+) -> None:
+    """The names that the steps use; and what the engine's store calls them, where that differs for one."""
+    rows = [(name, there[name], _state(there[name] in missing), ", ".join(users)) for name, users in steps.items()]
+    if any(name != stored for name, stored, *_ in rows):
+        out.table(("SECRET", "STORED AS", "", "STEPS"), rows)
+    else:
+        out.table(("SECRET", "", "STEPS"), [(name, *others) for name, _, *others in rows])
+    for problem in missing.values():
+        out.text(problem)
 
 
 def _state(is_missing: bool) -> Word:

@@ -1,4 +1,4 @@
-"""Spans of time and sizes as people write them: ``30d``, ``12h``, ``10GB``."""
+"""Spans of time, sizes and counts as people write them: ``30d``, ``12h``, ``10GB``, ``3 files``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from flowyml.core.errors import ConfigurationError
 
-__all__ = ["bytes_of", "seconds_of", "size_text", "span_text"]
+__all__ = ["bytes_of", "counted", "seconds_of", "size_text", "span_text"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -59,4 +59,13 @@ def span_text(seconds: float) -> str:
     for unit, factor in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * factor:
             return f"{seconds / factor:.4g} {unit}"
-    return f"{seconds:.4g} seconds"
+    return counted(f"{seconds:.4g}", "second")
+
+
+def counted(number: int | str, thing: str) -> str:
+    """How many there are of a thing, whose plural ends in ``s``.
+
+    >>> counted(1, "file"), counted(0, "DAG"), counted("0.5", "second")
+    ('1 file', '0 DAGs', '0.5 seconds')
+    """
+    return f"{number} {thing}{'s' * (str(number) != '1')}"

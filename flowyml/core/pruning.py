@@ -57,7 +57,9 @@ class Bounds:
 
     def keeps(self, used: float) -> str:
         """Why something stays that was used last at that time; empty where its age is no reason."""
-        return f"used within {span_text(self.older_than)}" if used >= self.before else ""
+        if used < self.before:
+            return ""
+        return f"used within {span_text(self.older_than)}" if self.older_than >= 1 else "just used"
 
     def keeps_unfinished(self, changed: float) -> str:
         """The same for something that is not whole, whatever the age: a process may still be writing it."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from flowyml.core.durations import counted
 from flowyml.graph.arrows import Piece, levels
 from flowyml.graph.closing import Shown, shown
 from flowyml.graph.layout import Line, Link, Slot, layers_of, place
@@ -13,6 +14,7 @@ from flowyml.graph.text import cut, title_of, width
 from flowyml.graph.together import ExecutionGroup
 from flowyml.plan.groups import Branch, Cleanup, Loop, Section
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Plan, Source, Step
+from flowyml.plan.parameters import in_words
 
 __all__ = ["svg"]
 
@@ -214,7 +216,7 @@ class _Picture:
         parts = [title_of(self.plan.structure.by_name[name]) for name in around]
         if step.name in self.closed:
             count = len(self.closed[step.name])
-            parts.append(f"{count} step{'s' if count > 1 else ''}")
+            parts.append(counted(count, "step"))
         if step.outputs and step.outputs != (step.name,):
             parts.append(f"→ {', '.join(step.outputs)}")
         if step.run_if not in ("all_success", "all_done" if self.plan.structure.is_cleanup(step.group) else ""):
@@ -323,8 +325,11 @@ def _title(plan: Plan) -> str:
 
 
 def _parameters(plan: Plan) -> str:
-    given = [p.name if p.required else f"{p.name} = {cut(repr(p.default), 24)}" for p in plan.parameters]
-    return cut(", ".join(given) or f"{len(plan.steps)} steps", 100)
+    given = [
+        p.name if p.required else f"{p.name} = {cut(in_words(p.default) or repr(p.default), 24)}"
+        for p in plan.parameters
+    ]
+    return cut(", ".join(given) or counted(len(plan.steps), "step"), 100)
 
 
 def _safe(text: str) -> str:

@@ -28,7 +28,7 @@ def bundle_difference(old: Bundle, new: Bundle) -> str:
         parts.append(difference("plan.json", _readable(old), _readable(new)))
     others = [path for path in changed if not path.startswith(_USERS) and path.endswith(".py")]
     if others:
-        parts.append(f"FlowyML itself changes, in {len(others)} files of the bundle.\n")
+        parts.append(f"FlowyML itself changes, in {len(others)} file{'s' * (len(others) != 1)} of the bundle.\n")
     return "".join(parts)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "check_values",
     "days_of",
     "fillable",
+    "in_words",
     "is_json",
     "is_of_type",
     "is_too_deep",
@@ -254,7 +255,16 @@ def as_declared(schema: Mapping[str, Any], value: Any) -> Any:
         return value
 
 
-_FILLED = (LOGICAL_DATE, DATA_INTERVAL_START, DATA_INTERVAL_END)
+_FILLED = {
+    LOGICAL_DATE: "the run's logical date",
+    DATA_INTERVAL_START: "the start of the run's data interval",
+    DATA_INTERVAL_END: "the end of the run's data interval",
+}
+
+
+def in_words(value: object) -> str:
+    """Which date of the run a default stands for; empty for any other value."""
+    return _FILLED.get(value, "") if type(value) is str else ""
 
 
 def fillable(schema: Mapping[str, Any], default: object) -> Mapping[str, Any]:
@@ -262,7 +272,7 @@ def fillable(schema: Mapping[str, Any], default: object) -> Mapping[str, Any]:
 
     Engines check the format of what they are given, and of defaults, before the date is filled in.
     """
-    if not isinstance(default, str) or default not in _FILLED or not _takes_dates(schema):
+    if not in_words(default) or not _takes_dates(schema):
         return schema
     marker, choices = {"type": "string", "const": default}, schema.get("anyOf")
     if choices is None:
@@ -288,8 +298,8 @@ def _misfit(parameter: Parameter, value: Any) -> str | None:
     name, schema = parameter.name, parameter.schema
     if is_too_deep(value):
         return too_deep(repr(name)).rstrip(".")
-    if isinstance(value, str) and value in _FILLED and _takes_dates(schema) and schema != fillable(schema, value):
-        return f"{name!r} is filled with a date where {value} is its default only; give it a date here"
+    if (date := in_words(value)) and _takes_dates(schema) and schema != fillable(schema, value):
+        return f"{name!r} is filled with {date} where that is its default only; give it a date here"
     if not is_json(value):
         return f"{name!r} is {value!r:.60} ({type(value).__name__}), which is not plain JSON"
     if not schema:
@@ -344,7 +354,7 @@ def wanted(schema: Mapping[str, Any]) -> str:
     """
     choices = schema.get("anyOf") or schema.get("oneOf")
     if choices:
-        return " or ".join(wanted(choice) for choice in choices)
+        return " or ".join(wanted(choice) for choice in choices if not in_words(choice.get("const")))
     if "enum" in schema:
         return " or ".join(map(repr, schema["enum"]))
     if "const" in schema:

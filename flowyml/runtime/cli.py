@@ -20,7 +20,7 @@ from flowyml.core.errors import MissingSecretError
 from flowyml.core.plain_text import safe_text
 from flowyml.plan.codec import decode
 from flowyml.plan.model import FromStep, Plan, Step
-from flowyml.plan.parameters import too_deep
+from flowyml.plan.parameters import in_words, too_deep
 from flowyml.plan.secrets import forget_secrets
 from flowyml.runtime.hooks import EVENTS, fire_plain
 from flowyml.runtime.shutdown import End, StepStopped, stoppable
@@ -253,7 +253,10 @@ def _overview(plan: Plan) -> str:
     lines += [f"  {step.name}({', '.join(i.name for i in step.inputs)}) -> {_listed(step.outputs)}" for step in plan]
     if plan.parameters:
         lines.append("\nparameters:")
-        lines += [f"  {p.name}" + ("" if p.required else f" = {json.dumps(p.default)}") for p in plan.parameters]
+        lines += [
+            f"  {p.name}" + ("" if p.required else f" = {in_words(p.default) or json.dumps(p.default)}")
+            for p in plan.parameters
+        ]
     return safe_text("\n".join(lines))
 
 

@@ -41,7 +41,8 @@ def sql(
                 wanted = {name: value for name, value in (parameters or {}).items() if name in bound._bindparams}
                 result = connection.execute(bound, wanted)
                 rows = [dict(row) for row in result.mappings()] if result.returns_rows else []
-                print(f"{len(rows)} rows" if result.returns_rows else f"{max(result.rowcount, 0)} rows changed")
+                count = len(rows) if result.returns_rows else max(result.rowcount, 0)
+                print(f"{count} row{'s' * (count != 1)}{'' if result.returns_rows else ' changed'}")
     finally:
         engine.dispose()
     return rows

@@ -10,14 +10,16 @@ from typing import Annotated, Any
 import pytest
 
 from flowyml import Pipeline, for_each, pipeline, report, step
-from flowyml.artifacts import artifact_key, open_store, pack
+from flowyml.artifacts import artifact_key, open_store, pack, unpack
 from flowyml.artifacts.faces import face_of
 from flowyml.artifacts.files import place_folder
+from flowyml.artifacts.folders import files_here
 from flowyml.artifacts.listing import artifacts_of, listed
 from flowyml.artifacts.markdown import escaped, markdown_of, noted
 from flowyml.artifacts.store import Store
+from flowyml.cli.records import plain_outputs, shown
 from flowyml.core.errors import ArtifactError
-from flowyml.core.runs import Artifact
+from flowyml.core.runs import Artifact, Outputs
 from flowyml.orchestrators.downloading import download
 from flowyml.orchestrators.local import LocalOrchestrator
 from tests.unit.commands import command, flowyml
@@ -95,6 +97,37 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "holds something else: it stays" in failed.err
     assert (tmp_path / "out/write/written.txt").read_text() == "mine"
     assert "has stored no output 'no'" in flowyml("outputs", run_id, "no", "--download", "out").err
+
+
+def test_a_file_among_the_outputs_is_shown_by_its_url_since_its_copy_is_gone_when_the_command_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_id = listing.run(on=LocalOrchestrator(keep_outputs=True)).run_id
+    url = {each["name"]: each["url"] for each in flowyml("artifacts", run_id, "--json").json}["write"]
+    whole = flowyml("outputs", run_id)
+    assert f"  text = {url}\n" in whole.out
+    assert f"files are written to a folder by: flowyml outputs {run_id} --download DIR\n" in whole.err
+    assert flowyml("outputs", run_id, "text").out == f"{url}\n"
+    plain = flowyml("outputs", run_id, "--json").json["text"]
+    assert (plain["$url"], plain["$repr"]) == (url, url)
+    assert plain["$type"].endswith("Path")
+    assert f"  text = {url}\n" in flowyml("watch", run_id).out
+
+
+def test_copies_of_files_within_other_values_are_shown_by_their_urls(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    (tmp_path / "a.txt").write_text("a")
+    packed = pack(tmp_path / "a.txt", store, key="a/b")
+    copy, url = unpack(packed, store), packed["$artifact"]["url"]
+    assert copy.read_text() == "a"
+    plain = plain_outputs(Outputs({"files": [{"first": copy}, Path("/x")]}))["files"]
+    assert plain[0]["first"]["$url"] == url
+    assert "/x" in plain[1]["$repr"]
+    assert shown([copy]).startswith(f"[{url}"[:150])
+    assert shown({"first": (copy,)}).startswith(f"{{'first': ({url}"[:150])
+    with files_here():
+        assert shown(unpack(packed, store)) != url, "within a step it is a file as any other"
 
 
 def test_files_of_one_name_and_folders_that_are_there(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_the_commands_list_show_and_clear(tmp_path: Path, capfd: pytest.CaptureF
     assert set(shown["depends"]) >= {"code", "inputs"}
     assert "lines" not in json.dumps(shown), "values are digests"
     assert main(["cache", "list"]) == 0
-    assert "make" in capfd.readouterr().out
+    table = capfd.readouterr().out
+    assert "make" in table
+    assert table.splitlines()[1].endswith(" B"), "a size as in other tables"
     assert main(["cache", "show", "0" * 64]) == 4
     assert main(["cache", "clear"]) == 2
     assert main(["cache", "clear", "--older-than", "1h"]) == 0

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from flowyml.cli.records import plain_schedule
+from flowyml.core.schedule import Schedule, ScheduleInfo
 from flowyml.orchestrators import LocalOrchestrator, Orchestrator
 from tests.unit.commands import command, flowyml
 
@@ -149,6 +152,7 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
     assert set(info) == {"schedule_id", "pipeline", "orchestrator", "schedule", "paused", "next_runs", "drift"}
     assert info["schedule"] == {"cron": "0 9 * * 1", "timezone": "Europe/Berlin", "parameters": {"rows": 9}}
     assert datetime.fromisoformat(info["next_runs"][0]).hour == 9
+    assert re.search(r" 09:00:00\+0[12]:00$", flowyml("schedule", "list").out, re.MULTILINE)
     name = info["schedule_id"]
     assert [item["schedule_id"] for item in flowyml("schedule", "list", "--json").json] == [name]
     assert flowyml("schedule", "pause", name, "--json").json["paused"]
@@ -158,6 +162,13 @@ def test_a_schedule_from_its_creation_to_its_end() -> None:
     gone = flowyml("schedule", "delete", name, "--json")
     assert gone.code == 4
     assert gone.error["type"] == "ScheduleNotFoundError"
+
+
+def test_times_that_an_engine_gives_in_utc_are_shown_in_the_zone_of_the_schedule() -> None:
+    schedule = Schedule.of("daily", 9, timezone="Europe/Berlin")
+    planned = datetime(2026, 1, 31, 8, tzinfo=UTC)
+    info = ScheduleInfo(schedule_id="1", pipeline="p", schedule=schedule, next_runs=(planned,))
+    assert plain_schedule(info, "prefect")["next_runs"] == ["2026-01-31T09:00:00+01:00"]
 
 
 @pytest.mark.parametrize(

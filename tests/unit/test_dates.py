@@ -176,8 +176,11 @@ def test_a_day_is_that_of_the_schedule() -> None:
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        ("soon", "'moment': 'soon' is not '<logical_date>' or a time with its time zone"),
-        (DATA_INTERVAL_START, "'moment' is filled with a date where <data_interval_start> is its default only"),
+        ("soon", "'moment': 'soon' is not a time with its time zone"),
+        (
+            DATA_INTERVAL_START,
+            "'moment' is filled with the start of the run's data interval where",
+        ),
     ],
 )
 def test_a_typed_parameter_takes_a_date_or_its_own_default(value: str, fault: str) -> None:

@@ -391,6 +391,7 @@ def test_of_what_can_be_made_again_what_was_used_last_stays() -> None:
     ]
     kept = {each.name: each.kept for each in bounded(found, bounds)}
     assert kept == {"new": "used within 100 seconds", "older": "", "needed": "a process uses it", "old": ""}
+    assert Bounds(older_than=0, now=1000).keeps(1001) == "just used"
 
 
 def test_the_record_gives_room_back(usual: LocalOrchestrator) -> None:

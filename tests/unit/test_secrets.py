@@ -297,6 +297,29 @@ class TestWhereLocalRunsLook:
         assert "api/token" in shown.out
         assert VALUE not in shown.out + shown.err
 
+    def test_check_shows_the_name_that_the_step_uses_beside_that_of_the_store(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("flowyml.toml").write_text(
+            "[orchestrators.here]\nengine = 'local'\n[orchestrators.here.secrets]\n'api/token' = 'their/key'\n"
+        )
+        Path("mapped.py").write_text(
+            "from flowyml import Pipeline, step\n"
+            "@step(secrets={'TOKEN': 'api/token', 'OTHER': 'plain/name'})\ndef fetch() -> int:\n    return 1\n"
+            "mapped = Pipeline('mapped').add_step(fetch)\n"
+        )
+        monkeypatch.setenv("FLOWYML_SECRET_PLAIN_NAME", VALUE)
+        assert main(["secrets", "check", "mapped.py", "--on", "here", "--json"]) == 4
+        shown = json.loads(capsys.readouterr().out)
+        assert [(each["secret"], each["stored_as"], each["found"]) for each in shown] == [
+            ("api/token", "their/key", False), ("plain/name", "plain/name", True),
+        ]  # fmt: skip
+        assert main(["secrets", "check", "mapped.py", "--on", "here"]) == 4
+        table = capsys.readouterr().out.splitlines()
+        assert table[0].split() == ["SECRET", "STORED", "AS", "STEPS"]
+        assert table[1].split() == ["api/token", "their/key", "missing", "fetch"]
+
 
 @pytest.fixture
 def memory_keyring() -> Any:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from flowyml.core.markdown import code, table
 from flowyml.plan.groups import outputs_in
 from flowyml.plan.model import Constant, FromEither, FromItem, FromParameter, FromStep, Parameter, Plan, Source, Step
+from flowyml.plan.parameters import in_words
 from flowyml_airflow.dag_parts import NOTE, TOGETHER_NOTE
 from flowyml_airflow.flow import Flow
 
@@ -74,8 +75,12 @@ def _table(titles: Sequence[str], items: Sequence[T], row: Callable[[T], Sequenc
 def _parameter(parameter: Parameter) -> Sequence[str]:
     schema = parameter.schema
     kinds = [part.get("format", part["type"]) for part in schema.get("anyOf", (schema,)) if "type" in part]
-    default = "required" if parameter.required else _code(json.dumps(parameter.default, ensure_ascii=False))
-    return _code(parameter.name), " or ".join(dict.fromkeys(map(str, kinds))), default
+    default = in_words(parameter.default) or _code(json.dumps(parameter.default, ensure_ascii=False))
+    return (
+        _code(parameter.name),
+        " or ".join(dict.fromkeys(map(str, kinds))),
+        "required" if parameter.required else default,
+    )
 
 
 def _step(step: Step) -> Sequence[str]:

@@ -151,7 +151,9 @@ class _ItemsPod(_Pod):
         parts = chunks(count, self.flow.most_chunks(loop.name))
         if items.end is End.OK:
             most = max(int(stop) - int(start) for start, _, stop in (part.partition(":") for part in parts))
-            print(f"Loop {loop.name!r}: {count} items, in {len(parts)} pods of each step, {most} or fewer in a pod.")
+            print(
+                f"Loop {loop.name!r}: items: {count}, pods of each step: {len(parts)}, items in a pod: {most} at most."
+            )
             Journal.of(flow_names.items_task(loop.name)).note(opened=count)
         result = self._leave(
             flow_names.of_items(loop.name), loops=[loop.name],

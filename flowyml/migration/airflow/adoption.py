@@ -13,6 +13,7 @@ from enum import IntEnum
 from itertools import takewhile
 from pathlib import PurePosixPath
 
+from flowyml.core.durations import counted
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.markdown import escaped, table
 from flowyml.core.plain_text import safe_line
@@ -171,7 +172,7 @@ def totals(found: Sequence[Adoption]) -> str:
     """One sentence about all."""
     counts = {outlook: sum(one.outlook is outlook for one in found) for outlook in Outlook}
     said = ", ".join(f"{count} {outlook}" for outlook, count in reversed(counts.items()) if count)
-    return f"{len(found)} DAG{'s' * (len(found) != 1)}" + (f": {said}" if said else "")
+    return counted(len(found), "DAG") + (f": {said}" if said else "")
 
 
 def exported(found: Sequence[Adoption], form: str) -> str:

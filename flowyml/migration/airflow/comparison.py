@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+from flowyml.core.durations import counted
 from flowyml.core.execution_status import ExecutionStatus
 from flowyml.core.markdown import escaped, table
 from flowyml.core.plain_text import safe_line
@@ -89,7 +90,7 @@ class Comparison:
         """One line about all: ``3 intervals: 2 equal, 1 differs``."""
         words = {each: f"with {each}" if each is Verdict.NOTHING_TO_COMPARE else each for each in Verdict}
         counts = ", ".join(f"{self.count(each)} {word}" for each, word in words.items() if self.count(each))
-        return f"{len(self.intervals)} interval{'s' * (len(self.intervals) != 1)}{counts and ': '}{counts}"
+        return f"{counted(len(self.intervals), 'interval')}{counts and ': '}{counts}"
 
     @property
     def is_same(self) -> bool:

@@ -524,4 +524,4 @@ def test_the_difference_of_code_is_shown() -> None:
     assert "--- deployed/code/gone.py\n+++ /dev/null\n" in shown
     assert "--- /dev/null\n+++ new/code/new.py\n" in shown
     assert "b.py" not in shown
-    assert "FlowyML itself changes, in 1 files" in bundle_difference(old, old.with_files({"flowyml/x.py": b""}))
+    assert "FlowyML itself changes, in 1 file of" in bundle_difference(old, old.with_files({"flowyml/x.py": b""}))

@@ -1,4 +1,4 @@
-"""Pipeline 'nightly-report' as an Airflow DAG, version d0bcfb78aa6c.
+"""Pipeline 'nightly-report' as an Airflow DAG, version b9ec0a5dd56c.
 
 Yesterday's visits.
 
@@ -13,7 +13,7 @@ Yesterday's visits.
 
 | Parameter | Type | Default |
 | --- | --- | --- |
-| `night` | string or date | `"<logical_date>"` |
+| `night` | string or date | the run's logical date |
 
 | Step | Takes | Gives |
 | --- | --- | --- |
@@ -81,7 +81,7 @@ with DAG(
     dag_id="nightly-report",
     description="Yesterday's visits.",
     doc_md=__doc__,
-    tags=["nightly", "flowyml", "flowyml:d0bcfb78aa6c"],
+    tags=["nightly", "flowyml", "flowyml:b9ec0a5dd56c"],
     schedule=CronTriggerTimetable("30 2 * * *", timezone="Europe/Berlin"),
     start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -108,4 +108,4 @@ with DAG(
         doc_md="One line a day.",
     )
 
-# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "d0bcfb78aa6c", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "digest": "b07682847e334ca31f807a221c69eb0ffd138aa381036bb26598c201c97b012c"}
+# flowyml: {"pipeline": "nightly-report", "origin": null, "code": "0000000000000000000000000000000000000000000000000000000000000000", "version": "b9ec0a5dd56c", "bundle": "c08cc470e55afcf25b8b395fb2632d3d543329eae74bac7ef60315d8d0ecd9f8", "bundle_file": "nightly-report-c08cc470.pyz", "python": null, "artifacts": null, "steps": ["count_visits", "report"], "timeout": null, "outputs": {"report": ["report", "report"]}, "hooks": false, "schedule": {"timezone": "Europe/Berlin", "cron": "30 2 * * *"}, "digest": "e1ccdeb9f776eb5c35c659be64dacfb931e5fe35f810057b32c7c56c5053030a"}

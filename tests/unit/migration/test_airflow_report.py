@@ -48,7 +48,7 @@ def test_the_command_writes_modules_and_reports(tmp_path: Path) -> None:
     )
     given = ["import", "airflow", str(dags), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "report")]
     done = flowyml(*given)
-    assert "1 of 2 DAGs run on any engine, 1 on Airflow only, 0 need a hand." in done.out
+    assert "1 of 2 DAGs runs on any engine, 1 on Airflow only, 0 need a hand." in done.out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.py", "two.py"]
     report = json.loads((tmp_path / "report/report.json").read_text())
     assert report["totals"] == {"dags": 2, "any_engine": 1, "airflow_only": 1, "needs_a_hand": 0}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from flowyml.core.durations import counted
 from flowyml.core.markdown import code, escaped, table
 from flowyml.migration.airflow.writer.notes import MARK, DagResult, FileResult, Kind, Note, Verdict
 from flowyml.plan.names import slug
@@ -41,7 +42,7 @@ def totals(results: Sequence[FileResult]) -> str:
         return "No DAG was found."
     count = Counter(dag.verdict for dag in dags)
     parts = [
-        f"{count[Verdict.ANY]} of {len(dags)} DAGs run on any engine",
+        f"{count[Verdict.ANY]} of {counted(len(dags), 'DAG')} run{'s' * (count[Verdict.ANY] == 1)} on any engine",
         f"{count[Verdict.AIRFLOW]} on Airflow only",
         f"{count[Verdict.HAND]} need{'s' if count[Verdict.HAND] == 1 else ''} a hand",
     ]
