@@ -47,45 +47,48 @@ class Expressions(Protocols):
     def _attribute(self, node: ast.Attribute) -> Any:
         return self.attribute(self.eval(node.value), node.attr, node)
 
-    def _items(self, nodes: list[ast.expr]) -> list[Any] | None:
+    def _items(self, node: ast.List | ast.Tuple | ast.Set, made: Callable[[list[Any]], Any]) -> Any:
+        """What is made of the items of a display."""
         items: list[Any] = []
-        for one in nodes:
+        froms: list[Any] = []
+        for one in node.elts:
             if isinstance(one, ast.Starred):
-                more = self.iterate(self.eval(one.value), one)
+                froms.append(self.eval(one.value))
+                more = self.iterate(froms[-1], one)
                 if more is None:
-                    return None
+                    return self.unknown(node)
                 items += more
             else:
                 items.append(self.eval(one))
-        return items
+        return self.of_defaults(made(items), froms, node)
 
     def _list(self, node: ast.List) -> Any:
-        items = self._items(node.elts)
-        return self.unknown(node) if items is None else items
+        return self._items(node, list)
 
     def _tuple(self, node: ast.Tuple) -> Any:
-        items = self._items(node.elts)
-        return self.unknown(node) if items is None else tuple(items)
+        return self._items(node, tuple)
 
     def _set(self, node: ast.Set) -> Any:
-        items = self._items(node.elts)
-        return self.unknown(node) if items is None or not light(items) else self.attempt(node, set, items)
+        return self._items(node, lambda items: self.attempt(node, set, items) if light(items) else self.unknown(node))
 
     def _dict(self, node: ast.Dict) -> Any:
         found: dict[Any, Any] = {}
+        froms: list[Any] = []
         for key, value in zip(node.keys, node.values, strict=True):
             if key is None:
-                more = hard(self.eval(value))
+                froms.append(self.eval(value))
+                more = hard(froms[-1])
                 if not isinstance(more, dict):
                     self.warn("unknown-call", f"what `**{self.source(value)[:60]}` adds is not known", node)
                     continue
                 found.update(more)
             else:
-                name = hard(self.eval(key))
+                froms.append(self.eval(key))
+                name = hard(froms[-1])
                 item = self.eval(value)
                 if light(name):
                     self.attempt(key, found.__setitem__, name, item)
-        return found
+        return self.of_defaults(found, froms, node)
 
     # Text
 
@@ -189,56 +192,67 @@ class Expressions(Protocols):
         return self.item(self.eval(node.value), self.eval(node.slice), node)
 
     def _slice(self, node: ast.Slice) -> Any:
-        parts = [None if one is None else hard(self.eval(one)) for one in (node.lower, node.upper, node.step)]
-        return self.unknown(node) if any(isinstance(one, Unknown) for one in parts) else slice(*parts)
+        given = [None if one is None else self.eval(one) for one in (node.lower, node.upper, node.step)]
+        parts = [hard(one) for one in given]
+        unknown = any(isinstance(one, Unknown) for one in parts)
+        return self.unknown(node) if unknown else self.soft(slice(*parts), *given)
 
     # Comprehensions
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Any:
         found: list[Any] = []
+        froms: list[Any] = []
         scope = Scope({}, self.scope)
         with self.inside(scope, self.module):
-            known = self._generate(node.generators, lambda: found.append(self.eval(node.elt)))
+            known = self._generate(node.generators, lambda: found.append(self.eval(node.elt)), froms)
         if not known and not mentions(found):
             return self.unknown(node)
-        return self.attempt(node, set, found if light(found) else ()) if isinstance(node, ast.SetComp) else found
+        made = self.attempt(node, set, found if light(found) else ()) if isinstance(node, ast.SetComp) else found
+        return self.of_defaults(made, froms, node)
 
     def _dict_comprehension(self, node: ast.DictComp) -> Any:
         found: dict[Any, Any] = {}
+        froms: list[Any] = []
 
         def add() -> None:
-            name, item = hard(self.eval(node.key)), self.eval(node.value)
+            froms.append(self.eval(node.key))
+            name, item = hard(froms[-1]), self.eval(node.value)
             if light(name):
                 self.attempt(node.key, found.__setitem__, name, item)
 
         with self.inside(Scope({}, self.scope), self.module):
-            known = self._generate(node.generators, add)
-        return found if known or mentions(found) else self.unknown(node)
+            known = self._generate(node.generators, add, froms)
+        return self.of_defaults(found, froms, node) if known or mentions(found) else self.unknown(node)
 
-    def _generate(self, generators: list[ast.comprehension], body: Callable[[], None]) -> bool:
-        """Runs the body for each item. Returns whether all were known."""
+    def _generate(self, generators: list[ast.comprehension], body: Callable[[], None], froms: list[Any]) -> bool:
+        """Runs the body for each item. Returns whether all were known; ``froms`` gets what chose the items."""
         if not generators:
             body()
             return True
         first, *rest = generators
-        items = self.iterate(self.eval(first.iter), first.iter)
+        froms.append(self.eval(first.iter))
+        items = self.iterate(froms[-1], first.iter)
         if items is None:
-            self._once(first, rest, body)
+            self._once(first, rest, body, froms)
             return False
         known = True
         for item in items:
             self.step()
             self.assign(first.target, item)
-            answers = [self.truth(self.eval(test)) for test in first.ifs]
+            tests = [self.eval(test) for test in first.ifs]
+            froms += tests
+            answers = [self.truth(test) for test in tests]
             if False not in answers:
-                known = self._generate(rest, body) and known and None not in answers
+                known = self._generate(rest, body, froms) and known and None not in answers
         return known
 
-    def _once(self, first: ast.comprehension, rest: list[ast.comprehension], body: Callable[[], None]) -> None:
+    def _once(
+        self, first: ast.comprehension, rest: list[ast.comprehension], body: Callable[[], None], froms: list[Any]
+    ) -> None:
         before = self.context.made, self.context.edges
         self.context.uncertain += 1
         self.assign(first.target, self.unknown(first.target))
-        self._generate(rest, body)
+        self._generate(rest, body, froms)
         self.context.uncertain -= 1
         if (self.context.made, self.context.edges) != before:
             text = f"what `{self.source(first.iter)[:80]}` holds is not known: its tasks are read once"
@@ -258,9 +272,10 @@ class Expressions(Protocols):
         found = Arguments()
         for one in node.args:
             if isinstance(one, ast.Starred):
-                items = self.iterate(self.eval(one.value), one)
+                value = self.eval(one.value)
+                items = self.iterate(value, one)
                 found.open = found.open or items is None
-                found.positional += [Given(item, None, self.module) for item in items or ()]
+                found.positional += [Given(self._taken(item, value), None, self.module) for item in items or ()]
             else:
                 found.positional.append(Given(self.eval(one), one, self.module))
         for keyword in node.keywords:
@@ -271,15 +286,20 @@ class Expressions(Protocols):
         return found
 
     def _spread(self, node: ast.expr, found: Arguments) -> None:
-        value = hard(self.eval(node))
+        given = self.eval(node)
+        value = hard(given)
         if isinstance(value, dict):
             for name, item in value.items():
                 if isinstance(hard(name), str):
-                    found.named[hard(name)] = Given(item, None, self.module)
+                    found.named[hard(name)] = Given(self._taken(item, given), None, self.module)
                 else:
                     found.open = True
         else:
             found.open = True
+
+    def _taken(self, item: Any, owner: Any) -> Any:
+        """An item of what is spread over the arguments of a call."""
+        return item if isinstance(hard(item), Unknown) else self.soft(item, owner)
 
     def call(self, function: Any, arguments: Arguments, node: ast.AST) -> Any:
         raise NotImplementedError  # a part of the evaluator further down the line of classes has it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from flowyml.migration.airflow.model import DagWarning, Place
 from flowyml.migration.airflow.reader.context import Context
 from flowyml.migration.airflow.reader.files import Files, Refused
 from flowyml.migration.airflow.reader.operations import FIELDS, METHODS, STRUCTURAL, TooLarge, kind_of, method
-from flowyml.migration.airflow.reader.parts import light
+from flowyml.migration.airflow.reader.parts import light, mentions
 from flowyml.migration.airflow.reader.values import (
     Arguments,
     Bound,
@@ -229,6 +229,21 @@ class Base(Machine):
                 if isinstance(value, Unknown):
                     return value
                 return Soft(hard(value), one.origin, one.source, one.place, True, parts)
+        return value
+
+    def of_defaults(self, value: Any, froms: Iterable[Any], node: ast.AST) -> Any:
+        """A container, marked if what chose its items was a default. One of more than plain data cannot be: it is said.
+
+        Tasks, functions and the like in it are those of the default.
+        """
+        first = next((one for one in froms if type(one) is Soft), None)
+        if first is None or isinstance(value, Unknown):
+            return value
+        if light(value) and not mentions(value) and settle([value])[3]:
+            return self.soft(value, first)
+        self.warn(
+            "default-taken", f"what is in `{_short(self.source(node))}` is by the default of {first.origin}", node
+        )
         return value
 
     # Attributes

@@ -210,13 +210,13 @@ class Statements(Assignments):
         if items is None:
             self._maybe_loop(node, node.iter, [lambda: self.assign(node.target, self.unknown(node.target))])
             return
-        made, left = self.context.made, self.left
+        left = self.left
+        if type(value) is Soft:
+            text = f"what this loop makes is by the default of {value.origin}"
+            self.warn("default-taken", text, node.iter)
         try:
             for item in items:
                 self.step()
-                if type(value) is Soft and self.context.made != made:
-                    text = f"the tasks of this loop are those of the default of {value.origin}"
-                    self.warn("default-taken", text, node.iter)
                 self.assign(node.target, item)
                 try:
                     self.block(node.body)

@@ -177,7 +177,18 @@ def _reversed(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
     return machine.unknown(node) if items is None else items[::-1]
 
 
-NAMES: dict[str, Any] = {
+def _of_defaults(native: Native, within: bool = False) -> Native:
+    """A native whose result is marked where what it goes over is a default; ``within``, or an item of it."""
+
+    def call(machine: Any, arguments: Arguments, node: ast.AST) -> Any:
+        given = list(arguments.values())
+        froms = [*given, *(settle(given)[2] if within and light(given) else [])]
+        return machine.of_defaults(native.call(machine, arguments, node), froms, node)
+
+    return Native(native.name, call)
+
+
+_MAKERS: dict[str, Any] = {
     "len": known(_len),
     "list": _container(list),
     "tuple": _container(tuple),
@@ -188,13 +199,17 @@ NAMES: dict[str, Any] = {
     "enumerate": known(_enumerate),
     "map": known(_map),
     "filter": known(_filter),
-    "sorted": known(_sorted),
     "reversed": known(_reversed),
+    "next": known(_next),
+    "iter": known(_iterator),
+}
+_ANSWERS: dict[str, Any] = {
+    "sorted": known(_sorted),
     "max": _extreme(True),
     "min": _extreme(False),
     "sum": known(_sum),
     "any": _quantifier(True),
     "all": _quantifier(False),
-    "next": known(_next),
-    "iter": known(_iterator),
 }
+NAMES: dict[str, Any] = {name: _of_defaults(native) for name, native in _MAKERS.items()}
+NAMES |= {name: _of_defaults(native, within=True) for name, native in _ANSWERS.items()}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unicodedata import normalize
 
-from flowyml.migration.airflow.model import DagModel, Reference, TaskModel, ValueEdge
+from flowyml.migration.airflow.model import DagModel, Reference, Symbolic, TaskModel, ValueEdge
 from flowyml.migration.airflow.writer.deciding.choices import Unclear
 from flowyml.migration.airflow.writer.deciding.dates import Dated, dated, zone_of
 from flowyml.migration.airflow.writer.notes import Kind, Note
@@ -416,6 +416,8 @@ def texts_of(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for each in value.values():
             yield from texts_of(each)
+    elif isinstance(value, Symbolic):
+        yield from texts_of(value.parts)
 
 
 def may_use(name: str, taken: frozenset[str]) -> bool:
